@@ -57,8 +57,8 @@ enum Slot {
 #[derive(Debug)]
 pub struct Acks {
     limits: AckLimits,
-    /// State of deliveries `first ..`, in order; its front is always `Open` once `prefix` is zero.
-    slots: VecDeque<Slot>,
+    /// State of deliveries `first ..` and when they came, in order; the one after the prefix is always open.
+    slots: VecDeque<(Slot, Tick)>,
     first: u64,
     /// Slots at the front that are not `Open`.
     prefix: usize,
@@ -89,9 +89,9 @@ impl Acks {
     ///
     /// # Panics
     /// If it is not the one after the latest: a channel numbers its deliveries without gaps (AMQP 0-9-1, 1.1).
-    pub fn delivered(&mut self, tag: DeliveryTag) {
+    pub fn delivered(&mut self, tag: DeliveryTag, now: Tick) {
         assert_eq!(tag.0, self.first + self.slots.len() as u64, "delivery tags are consecutive");
-        self.slots.push_back(Slot::Open);
+        self.slots.push_back((Slot::Open, now));
     }
 
     /// The delivery's update is written down: it may be acked.
@@ -100,8 +100,8 @@ impl Acks {
     /// If it is not open: settled twice, or never delivered (I7).
     pub fn finished(&mut self, tag: DeliveryTag, now: Tick) {
         let index = self.index(tag.0).expect("I7: only a delivery that is held is settled");
-        assert_eq!(self.slots[index], Slot::Open, "I7: a delivery is settled once");
-        self.slots[index] = Slot::Finished;
+        assert_eq!(self.slots[index].0, Slot::Open, "I7: a delivery is settled once");
+        self.slots[index].0 = Slot::Finished;
         self.finished.push_back((now, tag.0));
         self.waiting += 1;
         if index == self.prefix {
@@ -140,13 +140,19 @@ impl Acks {
         Some(since.after(age))
     }
 
+    /// When the oldest delivery came that is not finished, if there is one.
+    #[must_use]
+    pub fn oldest_open(&self) -> Option<Tick> {
+        self.slots.get(self.prefix).map(|(_, since)| *since)
+    }
+
     fn index(&self, tag: u64) -> Option<usize> {
         let index = usize::try_from(tag.checked_sub(self.first)?).ok()?;
         (index < self.slots.len()).then_some(index)
     }
 
     fn is_finished(&self, tag: u64) -> bool {
-        self.index(tag).is_some_and(|index| self.slots[index] == Slot::Finished)
+        self.index(tag).is_some_and(|index| self.slots[index].0 == Slot::Finished)
     }
 
     fn skip_acked(&mut self) {
@@ -159,7 +165,7 @@ impl Acks {
     }
 
     fn extend_prefix(&mut self) {
-        while let Some(slot) = self.slots.get(self.prefix) {
+        while let Some((slot, _)) = self.slots.get(self.prefix) {
             match slot {
                 Slot::Open => break,
                 Slot::Finished => self.prefix_finished += 1,
@@ -175,7 +181,7 @@ impl Acks {
         if self.prefix_finished == 0 {
             return None;
         }
-        let newest = (0..self.prefix).rev().find(|index| self.slots[*index] == Slot::Finished)?;
+        let newest = (0..self.prefix).rev().find(|index| self.slots[*index].0 == Slot::Finished)?;
         let tag = self.first + newest as u64;
         self.slots.drain(..self.prefix);
         self.first += self.prefix as u64;
@@ -188,7 +194,7 @@ impl Acks {
     fn ack_single(&mut self, tag: u64) -> Ack {
         let index = self.index(tag).expect("a finished delivery has a slot");
         assert!(index >= self.prefix, "what lies in the prefix goes out with it");
-        self.slots[index] = Slot::Acked;
+        self.slots[index].0 = Slot::Acked;
         self.waiting -= 1;
         Ack { tag: DeliveryTag(tag), multiple: false }
     }
@@ -215,7 +221,7 @@ mod tests {
             match letter {
                 '+' => {
                     delivered += 1;
-                    acks.delivered(DeliveryTag(delivered));
+                    acks.delivered(DeliveryTag(delivered), at(now));
                 }
                 '.' => now += 1,
                 '_' => now += 10,
@@ -243,7 +249,7 @@ mod tests {
     fn thirty_two_finished_deliveries_do_not_wait() {
         let mut acks = acks(100);
         for tag in 1..=32 {
-            acks.delivered(DeliveryTag(tag));
+            acks.delivered(DeliveryTag(tag), at(0));
         }
         for tag in 1..=31 {
             acks.finished(DeliveryTag(tag), at(0));
@@ -257,7 +263,7 @@ mod tests {
     fn a_stuck_delivery_does_not_fill_the_window_with_finished_ones() {
         let mut acks = acks(64);
         for tag in 1..=64 {
-            acks.delivered(DeliveryTag(tag));
+            acks.delivered(DeliveryTag(tag), at(0));
         }
         for tag in 2..=5 {
             acks.finished(DeliveryTag(tag), at(0));
@@ -274,7 +280,7 @@ mod tests {
             let mut acks = acks(48);
             let mut outstanding: std::collections::BTreeSet<u64> = (1..=40).collect();
             let mut finished = std::collections::BTreeSet::new();
-            (1..=40).for_each(|tag| acks.delivered(DeliveryTag(tag)));
+            (1..=40).for_each(|tag| acks.delivered(DeliveryTag(tag), at(0)));
             let mut apply = |ack: Ack, finished: &std::collections::BTreeSet<u64>| {
                 let tag = ack.tag.0;
                 assert!(outstanding.contains(&tag), "the broker would close the channel: unknown delivery tag");

@@ -2,6 +2,7 @@
 
 pub mod acks;
 mod lane;
+mod memory;
 pub mod message;
 pub mod outcome;
 pub mod partition;
