@@ -1,1 +1,7 @@
-fn main(){}
+//! The `lanekeeper` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lanekeeper::cli::main()
+}

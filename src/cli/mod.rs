@@ -1,0 +1,83 @@
+//! The command line: one file per command, exit codes in one place.
+
+mod check;
+mod demo;
+mod publish;
+mod receiver;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Forwards updates from RabbitMQ to HTTP APIs: in order per record, one at a time per record.
+#[derive(Debug, Parser)]
+#[command(name = "lanekeeper", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 other, 2 config, 3 broker, 4 ledger.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Forward updates to their targets until SIGTERM or Ctrl-C, then finish what is in flight.
+    Run(run::Arguments),
+    /// Publish updates from JSON lines, with confirms, in order per record.
+    Publish(publish::Arguments),
+    /// Show the config in force, where each value comes from, and the retry schedule.
+    Check(check::Arguments),
+    /// Run the reference target: it keeps records in memory and reports what order it saw.
+    Receiver(receiver::Arguments),
+    /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
+    Demo(demo::Arguments),
+}
+
+/// Options of every command that reads the config.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArguments {
+    /// Config file (TOML); what it leaves out is as in the built-in config/default.toml.
+    #[arg(short, long, value_name = "FILE", env = "LANEKEEPER_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// What a command ends with, as the shell sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: anything that has no code of its own.
+    Other,
+    /// 2: the config or the command line.
+    Config,
+    /// 3: the broker.
+    Broker,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Other => 1,
+            Exit::Config => 2,
+            Exit::Broker => 3,
+        })
+    }
+}
+
+/// Reads the command line, runs the command, reports its error once.
+#[must_use]
+pub fn main() -> ExitCode {
+    // One TLS provider for both clients; a second installation would be a fault of ours.
+    rustls::crypto::ring::default_provider().install_default().expect("the TLS provider is installed once");
+    let exit = match Cli::parse().command {
+        Command::Run(arguments) => run::main(&arguments),
+        Command::Publish(arguments) => publish::main(&arguments),
+        Command::Check(arguments) => check::main(&arguments),
+        Command::Receiver(arguments) => receiver::main(&arguments),
+        Command::Demo(arguments) => demo::main(&arguments),
+    };
+    exit.into()
+}

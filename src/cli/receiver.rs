@@ -1,0 +1,12 @@
+//! `lanekeeper receiver`.
+
+use super::Exit;
+
+/// Options of `lanekeeper receiver`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {}
+
+/// Runs it.
+pub fn main(_arguments: &Arguments) -> Exit {
+    Exit::Other
+}

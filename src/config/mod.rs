@@ -1,0 +1,155 @@
+//! The config as meant: checked, typed, ready to use. `settings` reads it as written, `check` makes one from the other.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::time::Duration;
+
+use crate::core::outcome::OutcomeKind;
+use crate::core::policy::Policy;
+use crate::core::routes::{Routes, TargetId, TypePattern};
+use crate::core::template::UrlTemplate;
+
+/// Everything that operators decide. Every value is within its range; units are in the types.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this process in the RabbitMQ UI; the host name where none was given.
+    pub instance: String,
+    /// `[broker]`.
+    pub broker: BrokerConfig,
+    /// `[updates]`.
+    pub updates: UpdatesConfig,
+    /// `[dispatch]`.
+    pub dispatch: DispatchConfig,
+    /// `[retry]` and `[failure]`.
+    pub policy: Policy,
+    /// `[admin] listen`; `None` where it is turned off.
+    pub admin: Option<SocketAddr>,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// `[[target]]`, in order of precedence; at least one.
+    pub targets: Vec<TargetConfig>,
+}
+
+impl Config {
+    /// Which target takes which type.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        let patterns = self.targets.iter().enumerate().flat_map(|(index, target)| {
+            target.types.iter().map(move |pattern| (pattern.clone(), TargetId(index)))
+        });
+        Routes::new(patterns)
+    }
+}
+
+/// `[broker]`.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// `amqp://` or `amqps://`, with user, password and virtual host.
+    pub url: Secret,
+    /// AMQP heartbeat, whole seconds, at least 1.
+    pub heartbeat: Duration,
+}
+
+/// `[updates]`.
+#[derive(Clone, Debug)]
+pub struct UpdatesConfig {
+    /// The exchange that publishers know; every other object of the topology is named after it.
+    pub exchange: String,
+    /// Partitions of the first layout; 1 to 1,024.
+    pub partitions: NonZeroU16,
+    /// Dead-letter updates without an id instead of making one.
+    pub require_id: bool,
+    /// Largest body in bytes; a larger one is dead-lettered.
+    pub body_bytes_max: usize,
+}
+
+/// `[dispatch]`.
+#[derive(Clone, Debug)]
+pub struct DispatchConfig {
+    /// Attempts at once per partition, each of another record.
+    pub in_flight_max: NonZeroUsize,
+    /// Deliveries held unsettled per partition; at least `in_flight_max`.
+    pub prefetch: NonZeroU16,
+    /// How long attempts in flight may take after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A `tracing` filter, such as `info` or `lanekeeper=debug,warn`.
+    pub filter: String,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[[target]]`.
+#[derive(Clone, Debug)]
+pub struct TargetConfig {
+    /// Name in logs and metrics; unique.
+    pub name: String,
+    /// Which updates it takes.
+    pub types: Vec<TypePattern>,
+    /// HTTP method, upper case.
+    pub method: String,
+    /// Where requests go.
+    pub url: UrlTemplate,
+    /// From the start of an attempt to the end of the answer.
+    pub timeout: Duration,
+    /// How the update id goes out.
+    pub idempotency_key: IdempotencyKeyStyle,
+    /// Under which name; a valid header name.
+    pub idempotency_header: String,
+    /// Sent with every request; valid names and values.
+    pub headers: Vec<(String, Secret)>,
+    /// Answers that mean something else here than in the table of docs/wire.md.
+    pub outcomes: BTreeMap<u16, OutcomeKind>,
+}
+
+/// How the update id goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdempotencyKeyStyle {
+    /// As a Structured Field string, quoted (draft-ietf-httpapi-idempotency-key-header).
+    Quoted,
+    /// As it is.
+    Bare,
+    /// Not at all.
+    Off,
+}
+
+/// A string that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps it.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// For the one place that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

@@ -1,0 +1,109 @@
+//! The updates of one record that wait here, oldest first.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::message::{AttemptId, DeliveryTag, Tenure};
+use super::policy::{Progress, Resolution};
+use super::tick::Tick;
+use super::update::{RecordKey, Update};
+
+/// An update and the delivery that it will be settled with.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) delivery: DeliveryTag,
+    pub(super) update: Arc<Update>,
+    /// An earlier tenure of this process settled it, and its ack was lost.
+    pub(super) settled_before: bool,
+}
+
+/// What the head of a lane is doing. Every change goes through `Partition::set_status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LaneStatus {
+    /// Waits for a permit. Leaves to `InFlight`.
+    Ready,
+    /// An attempt of an earlier tenure, of an update that is not the head, has not ended. Leaves to `Ready`.
+    Behind(AttemptId),
+    /// Its attempt is out. Leaves to `Waiting` or `Recording`.
+    InFlight(AttemptId),
+    /// Its attempt failed; the next one starts no earlier. Leaves to `Ready`.
+    Waiting { until: Tick },
+    /// Its resolution is being written down, under this name. Leaves to `Ready` with the next head, or the lane ends.
+    Recording { resolution: Resolution, token: (Tenure, DeliveryTag) },
+}
+
+/// Never empty while it exists: the last update takes its lane with it.
+#[derive(Clone, Debug)]
+pub(super) struct Lane {
+    pub(super) record_key: RecordKey,
+    pub(super) held: VecDeque<Held>,
+    pub(super) status: LaneStatus,
+    /// Of the head.
+    pub(super) progress: Progress,
+}
+
+impl Lane {
+    pub(super) fn head(&self) -> &Held {
+        self.held.front().expect("a lane exists only while it holds an update")
+    }
+}
+
+/// A lane's place in the slab. Reused after the lane has ended, so it is only kept where the lane's end removes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LaneId(u32);
+
+/// All lanes of a partition, found by record key or by place.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    by_key: HashMap<RecordKey, LaneId>,
+    slab: Vec<Option<Lane>>,
+    free: Vec<LaneId>,
+}
+
+impl Lanes {
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(super) fn find(&self, record_key: &RecordKey) -> Option<LaneId> {
+        self.by_key.get(record_key).copied()
+    }
+
+    pub(super) fn insert(&mut self, lane: Lane) -> LaneId {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.slab.push(None);
+            LaneId(u32::try_from(self.slab.len() - 1).expect("lanes are bounded by the window"))
+        });
+        self.by_key.insert(lane.record_key.clone(), id);
+        self.slab[id.0 as usize] = Some(lane);
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: LaneId) -> Lane {
+        let lane = self.slab[id.0 as usize].take().expect("a lane id names a living lane");
+        self.by_key.remove(&lane.record_key);
+        self.free.push(id);
+        lane
+    }
+
+    /// Empties the slab, in the order of places: the same for equal histories (I8).
+    pub(super) fn take_all(&mut self) -> Vec<Lane> {
+        self.by_key.clear();
+        self.free.clear();
+        std::mem::take(&mut self.slab).into_iter().flatten().collect()
+    }
+}
+
+impl std::ops::Index<LaneId> for Lanes {
+    type Output = Lane;
+
+    fn index(&self, id: LaneId) -> &Lane {
+        self.slab[id.0 as usize].as_ref().expect("a lane id names a living lane")
+    }
+}
+
+impl std::ops::IndexMut<LaneId> for Lanes {
+    fn index_mut(&mut self, id: LaneId) -> &mut Lane {
+        self.slab[id.0 as usize].as_mut().expect("a lane id names a living lane")
+    }
+}

@@ -1,0 +1,14 @@
+//! The decisions: pure, without clock, IO or chance. ARCHITECTURE.md tells the life of an update.
+
+pub mod acks;
+mod lane;
+mod memory;
+pub mod message;
+pub mod outcome;
+pub mod partition;
+pub mod policy;
+pub mod routes;
+pub mod schedule;
+pub mod template;
+pub mod tick;
+pub mod update;

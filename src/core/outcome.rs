@@ -1,0 +1,103 @@
+//! What a target did with an attempt.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a target did with one attempt. Every answer and every fault of the way becomes one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has the update.
+    Applied,
+    /// Not now; the same request may succeed later.
+    Retryable {
+        /// What happened.
+        failure: Failure,
+        /// How long the target asked us to wait (`Retry-After`), not yet bounded.
+        retry_after: Option<Duration>,
+    },
+    /// It refuses us, not this update (401, 403, 407, 3xx): never ends an update.
+    Refused(Failure),
+    /// It will never accept this update.
+    Rejected(Failure),
+    /// The record's state and the update disagree (409, 412, 428).
+    Conflict(Failure),
+}
+
+impl Outcome {
+    /// The kind alone, for tables, metrics and config.
+    #[must_use]
+    pub fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Applied => OutcomeKind::Applied,
+            Self::Retryable { .. } => OutcomeKind::Retryable,
+            Self::Refused(_) => OutcomeKind::Refused,
+            Self::Rejected(_) => OutcomeKind::Rejected,
+            Self::Conflict(_) => OutcomeKind::Conflict,
+        }
+    }
+}
+
+/// The kinds of [`Outcome`], as written in config and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeKind {
+    /// See [`Outcome::Applied`].
+    Applied,
+    /// See [`Outcome::Retryable`].
+    Retryable,
+    /// See [`Outcome::Refused`].
+    Refused,
+    /// See [`Outcome::Rejected`].
+    Rejected,
+    /// See [`Outcome::Conflict`].
+    Conflict,
+}
+
+impl OutcomeKind {
+    /// All of them, in the order of the enum.
+    pub const ALL: [Self; 5] =
+        [Self::Applied, Self::Retryable, Self::Refused, Self::Rejected, Self::Conflict];
+
+    /// As written in config, logs and metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Retryable => "retryable",
+            Self::Refused => "refused",
+            Self::Rejected => "rejected",
+            Self::Conflict => "conflict",
+        }
+    }
+}
+
+/// What was wrong with an attempt, as far as a person needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Where it failed.
+    pub cause: Cause,
+    /// The target's own words (problem detail or start of the answer body) or the connection's fault.
+    /// Bounded by the shell that made it; may quote the update, so never in a log above `debug`.
+    pub detail: String,
+}
+
+/// Where an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The target answered with this HTTP status.
+    Status(u16),
+    /// No whole answer within the target's `timeout`. It may have been applied.
+    Timeout,
+    /// No connection, or it broke. It may have been applied.
+    Connection,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Connection => f.write_str("connection"),
+        }
+    }
+}

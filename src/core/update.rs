@@ -1,0 +1,131 @@
+//! What travels: an update of a record, and the names that identify it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::routes::TargetId;
+
+/// Longest record key in bytes: what an AMQP 0-9-1 short string can hold (specification, section 4.2.5.3).
+pub const RECORD_KEY_BYTES_MAX: usize = 255;
+
+/// Names a record. Updates with equal keys are attempted in the order published.
+///
+/// 1 to 255 bytes of UTF-8; it is the AMQP routing key. Its `Debug` does not show it: keys can be personal data.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordKey(Arc<str>);
+
+/// Why a string is not a record key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordKeyFault {
+    /// The routing key was empty.
+    #[error("the record key is empty")]
+    Empty,
+    /// It does not fit a routing key.
+    #[error("the record key is longer than {RECORD_KEY_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+impl RecordKey {
+    /// Checks the length.
+    ///
+    /// # Errors
+    /// Empty, or over [`RECORD_KEY_BYTES_MAX`] bytes.
+    pub fn new(key: impl Into<Arc<str>>) -> Result<Self, RecordKeyFault> {
+        let key = key.into();
+        match key.len() {
+            0 => Err(RecordKeyFault::Empty),
+            1..=RECORD_KEY_BYTES_MAX => Ok(Self(key)),
+            _ => Err(RecordKeyFault::TooLong),
+        }
+    }
+
+    /// The key itself. Keep it out of logs above `debug` and out of metric labels.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordKey({} bytes)", self.0.len())
+    }
+}
+
+/// Names an update; the same on every redelivery. It goes out as the idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UpdateId {
+    text: Arc<str>,
+    origin: IdOrigin,
+}
+
+/// Who chose an update id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IdOrigin {
+    /// The publisher: `message_id` or `cloudEvents_id`. Survives redelivery and publishing again.
+    Publisher,
+    /// Lanekeeper, for one delivery: protects its own retries, not redeliveries.
+    Delivery,
+}
+
+impl UpdateId {
+    /// An id as the publisher sent it.
+    #[must_use]
+    pub fn published(text: impl Into<Arc<str>>) -> Self {
+        Self { text: text.into(), origin: IdOrigin::Publisher }
+    }
+
+    /// An id made here for one delivery.
+    #[must_use]
+    pub fn made(text: impl Into<Arc<str>>) -> Self {
+        Self { text: text.into(), origin: IdOrigin::Delivery }
+    }
+
+    /// The id as it goes out.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Who chose it.
+    #[must_use]
+    pub fn origin(&self) -> IdOrigin {
+        self.origin
+    }
+}
+
+/// One change to one record, as the publisher meant it. Never changed on its way.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Update {
+    /// The record that changes.
+    pub record_key: RecordKey,
+    /// Its identity, the idempotency key.
+    pub id: UpdateId,
+    /// Where it goes: chosen by its type when it was decoded.
+    pub target: TargetId,
+    /// AMQP `content_type`, sent as `Content-Type`.
+    pub content_type: Option<String>,
+    /// AMQP `content_encoding`, sent as `Content-Encoding`.
+    pub content_encoding: Option<String>,
+    /// Header `if-match`, sent as `If-Match`.
+    pub if_match: Option<String>,
+    /// AMQP `timestamp`: when it was published, seconds since 1970-01-01 UTC by the publisher's clock.
+    pub published_at: Option<u64>,
+    /// Further headers to send, with the names they have in HTTP: `traceparent`, `tracestate`, `ce-*`.
+    pub headers: Vec<(String, String)>,
+    /// Opaque, passed on unchanged.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for Update {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Update")
+            .field("record_key", &self.record_key)
+            .field("id", &self.id)
+            .field("target", &self.target)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
