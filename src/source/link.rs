@@ -56,6 +56,21 @@ impl Address {
         }
     }
 
+    /// Connects, waiting for a broker that is not there yet: services that start together need no order.
+    ///
+    /// # Errors
+    /// What waiting cannot heal.
+    pub async fn connect_patiently(&self, name: &str) -> Result<Connection, SourceError> {
+        let mut retry = Retry::default();
+        loop {
+            match self.connect(name).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if !error.can_heal() => return Err(error),
+                Err(error) => retry.wait(name, &error).await,
+            }
+        }
+    }
+
     fn connect_error(&self, source: lapin::Error) -> SourceError {
         let address = self.told.clone();
         let refused = match source.kind() {
@@ -174,23 +189,34 @@ async fn until_lost(connection: &Connection) -> String {
     }
 }
 
-/// For ever, since a broker that comes back should not need us restarted. One line per change of the reason.
+/// For ever, since a broker that comes back should not need us restarted.
 async fn connect_again(address: &Address, name: &str) -> Connection {
-    let mut delay = RECONNECT_DELAY_MIN;
-    let mut told = String::new();
+    let mut retry = Retry::default();
     loop {
-        tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(RECONNECT_DELAY_MAX);
         match address.connect(name).await {
             Ok(connection) => return connection,
-            Err(error) => {
-                let text = chain(&error);
-                if text != told {
-                    warn!(connection = name, error = text, "broker not reached, trying again");
-                    told = text;
-                }
-            }
+            Err(error) => retry.wait(name, &error).await,
         }
+    }
+}
+
+/// Waits between tries; one line per change of the reason.
+#[derive(Default)]
+struct Retry {
+    delay: Option<Duration>,
+    told: String,
+}
+
+impl Retry {
+    async fn wait(&mut self, name: &str, error: &SourceError) {
+        let text = chain(error);
+        if text != self.told {
+            warn!(connection = name, error = text, "broker not reached, trying again");
+            self.told = text;
+        }
+        let delay = self.delay.map_or(RECONNECT_DELAY_MIN, |delay| (delay * 2).min(RECONNECT_DELAY_MAX));
+        self.delay = Some(delay);
+        tokio::time::sleep(delay).await;
     }
 }
 
