@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::{self, Config, Environment, Loaded, Purpose};
+
 /// Forwards updates from RabbitMQ to HTTP APIs: in order per record, one at a time per record.
 #[derive(Debug, Parser)]
 #[command(name = "lanekeeper", version, after_help = EXIT_CODES)]
@@ -41,6 +43,27 @@ pub struct ConfigArguments {
     /// Config file (TOML); what it leaves out is as in the built-in config/default.toml.
     #[arg(short, long, value_name = "FILE", env = "LANEKEEPER_CONFIG")]
     config: Option<PathBuf>,
+}
+
+impl ConfigArguments {
+    /// The config for a command that forwards updates. If it has faults, they are printed and the command is to end.
+    ///
+    /// # Errors
+    /// [`Exit::Config`], with every fault on standard error.
+    pub fn load(&self) -> Result<Config, Exit> {
+        self.load_for(Purpose::Dispatch).map(|loaded| loaded.config)
+    }
+
+    /// As [`Self::load`], with the origin of each value, and for either purpose.
+    ///
+    /// # Errors
+    /// [`Exit::Config`], with every fault on standard error.
+    pub fn load_for(&self, purpose: Purpose) -> Result<Loaded, Exit> {
+        config::load(self.config.as_deref(), &Environment::of_process(), purpose).map_err(|faults| {
+            eprintln!("{faults}");
+            Exit::Config
+        })
+    }
 }
 
 /// What a command ends with, as the shell sees it.
