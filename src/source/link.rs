@@ -1,7 +1,7 @@
 //! One connection to the broker, made again whenever it is lost.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
@@ -63,10 +63,11 @@ impl Address {
     pub async fn connect_patiently(&self, name: &str) -> Result<Connection, SourceError> {
         let mut retry = Retry::default();
         loop {
+            retry.pause().await;
             match self.connect(name).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) if !error.can_heal() => return Err(error),
-                Err(error) => retry.wait(name, &error).await,
+                Err(error) => retry.tell(name, &error),
             }
         }
     }
@@ -158,11 +159,16 @@ async fn keep(
     mut connection: Arc<Connection>,
     up: watch::Sender<Option<Arc<Connection>>>,
 ) {
+    let mut retry = Retry::default();
     loop {
+        let since = Instant::now();
         let why = until_lost(&connection).await;
         up.send_replace(None);
         warn!(connection = name, error = why, "broker connection lost, connecting again");
-        connection = Arc::new(connect_again(&address, &name).await);
+        if since.elapsed() > RECONNECT_DELAY_MAX {
+            retry = Retry::default();
+        }
+        connection = Arc::new(connect_again(&address, &name, &mut retry).await);
         info!(connection = name, "broker connected");
         up.send_replace(Some(Arc::clone(&connection)));
     }
@@ -190,12 +196,12 @@ async fn until_lost(connection: &Connection) -> String {
 }
 
 /// For ever, since a broker that comes back should not need us restarted.
-async fn connect_again(address: &Address, name: &str) -> Connection {
-    let mut retry = Retry::default();
+async fn connect_again(address: &Address, name: &str, retry: &mut Retry) -> Connection {
     loop {
+        retry.pause().await;
         match address.connect(name).await {
             Ok(connection) => return connection,
-            Err(error) => retry.wait(name, &error).await,
+            Err(error) => retry.tell(name, &error),
         }
     }
 }
@@ -208,15 +214,22 @@ struct Retry {
 }
 
 impl Retry {
-    async fn wait(&mut self, name: &str, error: &SourceError) {
+    /// Not at all the first time, then longer and longer: a connection that breaks as soon as it is made must not keep
+    /// the broker busy.
+    async fn pause(&mut self) {
+        let delay = self
+            .delay
+            .map_or(Duration::ZERO, |delay| (delay * 2).clamp(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX));
+        self.delay = Some(delay);
+        tokio::time::sleep(delay).await;
+    }
+
+    fn tell(&mut self, name: &str, error: &SourceError) {
         let text = chain(error);
         if text != self.told {
             warn!(connection = name, error = text, "broker not reached, trying again");
             self.told = text;
         }
-        let delay = self.delay.map_or(RECONNECT_DELAY_MIN, |delay| (delay * 2).min(RECONNECT_DELAY_MAX));
-        self.delay = Some(delay);
-        tokio::time::sleep(delay).await;
     }
 }
 
