@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+pub mod log;
 mod publish;
 mod receiver;
 mod run;

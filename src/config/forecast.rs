@@ -110,7 +110,7 @@ fn exhausted(waits: &[Duration], share: f64, max: Duration) -> Option<u64> {
         }
     }
     let longest = waits[waits.len() - 1].mul_f64(share);
-    let more = (max - sum).as_nanos().checked_div(longest.as_nanos())?;
+    let more = max.saturating_sub(sum).as_nanos().checked_div(longest.as_nanos())?;
     u64::try_from(more).ok()?.checked_add(waits.len() as u64 + 1)
 }
 

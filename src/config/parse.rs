@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::fault::Problem;
 
-/// 15 minutes: what a request or a drain must stay below. Half of RabbitMQ's acknowledgement timeout.
-const TIMEOUT_BOUND: Duration = Duration::from_secs(15 * 60);
+/// What a request or a drain may take: under 15 minutes, half of RabbitMQ's acknowledgement timeout.
+const TIMEOUT_MAX: Duration = Duration::from_millis(15 * 60 * 1000 - 1);
 
 /// Any string.
 pub fn text(raw: &mut Json) -> Result<String, Problem> {
@@ -112,7 +112,7 @@ pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&mut Json) -> Result
 
 /// A duration over zero and under 15 minutes.
 pub fn timeout(raw: &mut Json) -> Result<Duration, Problem> {
-    duration(Duration::from_millis(1)..=TIMEOUT_BOUND - Duration::from_millis(1))(raw)
+    duration(Duration::from_millis(1)..=TIMEOUT_MAX)(raw)
 }
 
 /// A duration of whole seconds.

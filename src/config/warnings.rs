@@ -53,33 +53,33 @@ pub fn warnings(config: &Config) -> Vec<String> {
 
 /// Types of a target that earlier targets take all of.
 fn unreachable(target: &TargetConfig, earlier: &[TargetConfig]) -> Option<String> {
-    let taker = |pattern: &TypePattern| {
-        earlier.iter().find(|target| target.types.iter().any(|before| covers(before, pattern)))
-    };
-    let taken: Vec<(&TypePattern, &TargetConfig)> =
-        target.types.iter().filter_map(|pattern| Some((pattern, taker(pattern)?))).collect();
+    let taken: Vec<(&TypePattern, &TargetConfig)> = target
+        .types
+        .iter()
+        .filter_map(|pattern| {
+            let covered = |before: &&TargetConfig| before.types.iter().any(|before| covers(before, pattern));
+            Some((pattern, earlier.iter().find(covered)?))
+        })
+        .collect();
     let (_, first) = taken.first()?;
-    let listed: Vec<String> = taken.iter().map(|(pattern, _)| format!("\"{pattern}\"")).collect();
     let (name, taker) = (&target.name, &first.name);
     Some(if taken.len() == target.types.len() {
         format!("target {name:?} gets no update: target {taker:?}, before it, takes its types. Put it first.")
     } else {
-        format!(
-            "target {name:?} gets no update of type {}: target {taker:?}, before it, takes them.",
-            listed.join(", ")
-        )
+        let listed: Vec<String> = taken.iter().map(|(pattern, _)| format!("\"{pattern}\"")).collect();
+        let listed = listed.join(", ");
+        format!("target {name:?} gets no update of type {listed}: target {taker:?}, before it, takes them.")
     })
 }
 
 fn covers(before: &TypePattern, pattern: &TypePattern) -> bool {
     match (before, pattern) {
         (TypePattern::Any, _) => true,
-        (_, TypePattern::Any) => false,
+        (_, TypePattern::Any) | (TypePattern::Exact(_), TypePattern::Prefix(_)) => false,
         (TypePattern::Prefix(before), TypePattern::Prefix(text) | TypePattern::Exact(text)) => {
             text.starts_with(before.as_str())
         }
         (TypePattern::Exact(before), TypePattern::Exact(text)) => before == text,
-        (TypePattern::Exact(_), TypePattern::Prefix(_)) => false,
     }
 }
 
