@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::{ConfigArguments, Exit};
-use crate::config::forecast::{Forecast, Planned};
+use crate::config::forecast::{End, Forecast, Planned};
 use crate::config::{Config, Loaded, Purpose, Shown, told, warnings};
 
 /// Rows of the schedule that are printed before it is cut short.
@@ -32,6 +32,8 @@ pub fn main(arguments: &Arguments) -> Exit {
     let report = if arguments.json { format!("{:#}\n", as_json(&loaded)) } else { as_text(&loaded) };
     match std::io::stdout().write_all(report.as_bytes()) {
         Ok(()) => Exit::Done,
+        // Whoever reads it has read enough, as in `check | head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
         Err(_) => Exit::Other,
     }
 }
@@ -70,9 +72,16 @@ fn section(values: &[Shown]) -> String {
     text + "\n"
 }
 
-/// A value as TOML. Strings, numbers, flags and lists are written as in JSON.
+/// A value as TOML. Strings, numbers and flags are written as in JSON.
 fn toml(value: &Json) -> String {
-    let Json::Object(entries) = value else { return value.to_string() };
+    let entries = match value {
+        Json::Object(entries) => entries,
+        Json::Array(values) => {
+            let values: Vec<String> = values.iter().map(toml).collect();
+            return format!("[{}]", values.join(", "));
+        }
+        scalar => return scalar.to_string(),
+    };
     let bare = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
     let entries: Vec<String> = entries
         .iter()
@@ -86,47 +95,53 @@ fn toml(value: &Json) -> String {
 
 fn schedule(config: &Config) -> String {
     let forecast = Forecast::new(&config.policy);
-    let (shown, last) = match forecast.attempts.as_slice() {
-        [shown @ .., last] if shown.len() >= ROWS_MAX => (&shown[..ROWS_MAX - 2], Some(last)),
-        all => (all, None),
-    };
     let mut text = "Retry schedule (attempts themselves take their time on top)\n".to_owned();
-    let _ = writeln!(text, "{:>9}  {:28}since the first", "attempt", "wait before it");
-    let mut row = |planned: &Planned| {
-        let wait = match planned.attempt {
-            1 => "none".to_owned(),
-            _ => between(planned.wait_min, planned.wait),
-        };
-        let _ = writeln!(text, "{:>9}  {wait:28}{}", planned.attempt, told(planned.elapsed));
+    let mut row = |attempt: &str, wait: &str, elapsed: &str| {
+        let line = format!("{attempt:>9}  {wait:28}{elapsed}");
+        text += line.trim_end();
+        text += "\n";
     };
-    shown.iter().for_each(&mut row);
-    if let Some(last) = last {
-        row(last);
-        text = text
-            .replace(&format!("\n{:>9}  ", last.attempt), &format!("\n{:>9}\n{:>9}  ", "...", last.attempt));
-    }
-    let longest = config.policy.schedule.longest();
-    let each = between(longest.mul_f64(1.0 - config.policy.schedule.jitter()), longest);
-    let exhausted = format!("failure.exhausted = \"{}\"", config.policy.exhausted.name());
-    let _ = match forecast.end {
-        None => writeln!(text, "{:>9}  {each}\nNothing ends it: it goes on for ever.", "further"),
-        Some(end) => {
-            if end.attempts > forecast.attempts.len() as u64 {
-                let _ = writeln!(text, "{:>9}  {each}", "further");
-            }
-            let jitter = match end.attempts_with_jitter {
-                Some(attempts) if attempts == end.attempts => String::new(),
-                Some(attempts) => format!(" (with jitter, up to attempt {attempts})"),
-                None => " (with jitter, any number)".to_owned(),
-            };
-            let (attempts, elapsed, limit) = (end.attempts, told(end.elapsed), end.limit.key());
-            writeln!(
-                text,
-                "The last is attempt {attempts}, {elapsed} after the first{jitter}: {limit} ends it, then {exhausted}."
-            )
+    row("attempt", "wait before it", "since the first");
+    let hidden = match forecast.attempts.len() {
+        rows if rows > ROWS_MAX => ROWS_MAX - 2..rows - 1,
+        rows => rows..rows,
+    };
+    for (index, planned) in forecast.attempts.iter().enumerate() {
+        if index == hidden.start {
+            row("...", "", "");
         }
+        if !hidden.contains(&index) {
+            let wait = if planned.attempt == 1 { "none".to_owned() } else { wait(planned) };
+            row(&planned.attempt.to_string(), &wait, &told(planned.elapsed));
+        }
+    }
+    if forecast.end.is_none_or(|end| end.attempts > forecast.attempts.len() as u64)
+        && let Some(last) = forecast.attempts.last()
+    {
+        row("further", &wait(last), "");
+    }
+    text + &end(config, &forecast)
+}
+
+/// The sentence below the schedule.
+fn end(config: &Config, forecast: &Forecast) -> String {
+    let Some(End { attempts, attempts_with_jitter, elapsed, limit }) = forecast.end else {
+        return "Nothing ends it: it goes on for ever.\n".to_owned();
     };
-    text
+    let jitter = match attempts_with_jitter {
+        Some(most) if most == attempts => String::new(),
+        Some(most) => format!(" (with jitter, up to attempt {most})"),
+        None => " (with jitter, any number)".to_owned(),
+    };
+    let (elapsed, limit, exhausted) = (told(elapsed), limit.key(), config.policy.exhausted.name());
+    format!(
+        "The last is attempt {attempts}, {elapsed} after the first{jitter}: {limit} ends it, \
+         then failure.exhausted = \"{exhausted}\".\n"
+    )
+}
+
+fn wait(planned: &Planned) -> String {
+    between(planned.wait_min, planned.wait)
 }
 
 fn between(least: Duration, most: Duration) -> String {
@@ -173,4 +188,61 @@ fn as_json(loaded: &Loaded) -> Json {
         "schedule": { "attempts": attempts, "end": end },
         "warnings": warnings(&loaded.config),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, TARGET_EXAMPLE, load};
+
+    fn loaded(text: &str) -> Loaded {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lk.toml");
+        std::fs::write(&path, text).unwrap();
+        let environment: Environment =
+            [("LANEKEEPER_INSTANCE__NAME", "web-1"), ("TOKEN", "s3cret")].into_iter().collect();
+        load(Some(&path), &environment, Purpose::Dispatch).unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    /// Everything after the values.
+    fn schedule_and_warnings(text: &str) -> String {
+        let text = as_text(&loaded(&format!("{text}\n{TARGET_EXAMPLE}")));
+        text[text.find("Retry schedule").unwrap()..].to_owned()
+    }
+
+    #[test]
+    fn a_target_is_shown_as_toml_without_its_secrets() {
+        let loaded = loaded(&format!(
+            "{TARGET_EXAMPLE}\nheaders = {{ authorization = \"Bearer ${{TOKEN}}\", \"x.key\" = \"s3cret\" }}\n\
+             outcomes = {{ 404 = \"applied\" }}\n[broker]\nurl = \"amqp://app:s3cret@mq\""
+        ));
+        let (text, json) = (as_text(&loaded), as_json(&loaded).to_string());
+        assert!(!text.contains("s3cret") && !json.contains("s3cret"), "{text}{json}");
+        assert!(text.contains("\"amqp://app:***@mq\""), "{text}");
+        assert!(text.contains("{ authorization = \"***\", \"x.key\" = \"***\" }"), "{text}");
+        let (values, _) = text.split_once("Retry schedule").unwrap();
+        let environment = [("LANEKEEPER_INSTANCE__NAME", "web-1")].into_iter().collect();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("again.toml");
+        std::fs::write(&path, values).unwrap();
+        let again =
+            load(Some(&path), &environment, Purpose::Dispatch).unwrap_or_else(|faults| panic!("{faults}"));
+        let plain = |loaded: &Loaded| {
+            loaded.shown.iter().map(|shown| (shown.key, shown.value.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(plain(&again), plain(&loaded), "what is shown is a config");
+    }
+
+    #[test]
+    fn the_schedule_is_shown_attempt_by_attempt() {
+        insta::assert_snapshot!(schedule_and_warnings(""), @"");
+    }
+
+    #[test]
+    fn a_long_schedule_is_cut_short_and_what_is_likely_not_meant_is_warned_of() {
+        let text = "[retry]\ndelay_multiplier = 1.1\njitter = 0\nelapsed_max = \"0s\"\n\
+                    [dispatch]\nprefetch = 100\ndrain_timeout = \"5s\"\n[broker]\nheartbeat = \"4s\"\n\
+                    [[target]]\nname = \"all\"\ntypes = [\"*\"]\nurl = \"http://h/{record_key}\"\ntimeout = \"1s\"";
+        insta::assert_snapshot!(schedule_and_warnings(text), @"");
+    }
 }

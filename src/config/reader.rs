@@ -99,8 +99,8 @@ impl<'a> Reader<'a> {
     }
 
     /// A fault that belongs to no key that was read.
-    pub fn fault(&mut self, key: &str, origin: Origin, problem: Problem) {
-        self.faults.push(Fault { key: key.to_owned(), origin, problem });
+    pub fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
     }
 
     /// What was read, or every fault. `value` is the whole; it is there if nothing was wrong.

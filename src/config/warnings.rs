@@ -62,13 +62,13 @@ fn unreachable(target: &TargetConfig, earlier: &[TargetConfig]) -> Option<String
         })
         .collect();
     let (_, first) = taken.first()?;
-    let (name, taker) = (&target.name, &first.name);
+    let (name, before) = (&target.name, &first.name);
     Some(if taken.len() == target.types.len() {
-        format!("target {name:?} gets no update: target {taker:?}, before it, takes its types. Put it first.")
+        format!("target {name:?} gets no update: target {before:?}, before it, takes its types. Put it first.")
     } else {
         let listed: Vec<String> = taken.iter().map(|(pattern, _)| format!("\"{pattern}\"")).collect();
         let listed = listed.join(", ");
-        format!("target {name:?} gets no update of type {listed}: target {taker:?}, before it, takes them.")
+        format!("target {name:?} gets no update of type {listed}: target {before:?}, before it, takes them.")
     })
 }
 
