@@ -235,7 +235,24 @@ mod tests {
 
     #[test]
     fn the_schedule_is_shown_attempt_by_attempt() {
-        insta::assert_snapshot!(schedule_and_warnings(""), @"");
+        insta::assert_snapshot!(schedule_and_warnings(""), @r#"
+        Retry schedule (attempts themselves take their time on top)
+          attempt  wait before it              since the first
+                1  none                        0s
+                2  400ms to 500ms              500ms
+                3  800ms to 1s                 1s 500ms
+                4  1s 600ms to 2s              3s 500ms
+                5  3s 200ms to 4s              7s 500ms
+                6  6s 400ms to 8s              15s 500ms
+                7  12s 800ms to 16s            31s 500ms
+                8  24s to 30s                  1m 1s 500ms
+          further  24s to 30s
+        The last is attempt 35, 14m 31s 500ms after the first (with jitter, up to attempt 43): retry.elapsed_max ends it, then failure.exhausted = "dead_letter".
+
+        At most, if this process owns all 8 partitions: 256 attempts at once, 8000 updates held, 8000 MiB of bodies.
+
+        No warnings.
+        "#);
     }
 
     #[test]
@@ -243,6 +260,32 @@ mod tests {
         let text = "[retry]\ndelay_multiplier = 1.1\njitter = 0\nelapsed_max = \"0s\"\n\
                     [dispatch]\nprefetch = 100\ndrain_timeout = \"5s\"\n[broker]\nheartbeat = \"4s\"\n\
                     [[target]]\nname = \"all\"\ntypes = [\"*\"]\nurl = \"http://h/{record_key}\"\ntimeout = \"1s\"";
-        insta::assert_snapshot!(schedule_and_warnings(text), @"");
+        insta::assert_snapshot!(schedule_and_warnings(text), @r#"
+        Retry schedule (attempts themselves take their time on top)
+          attempt  wait before it              since the first
+                1  none                        0s
+                2  500ms                       500ms
+                3  550ms                       1s 50ms
+                4  605ms                       1s 655ms
+                5  665ms 500us                 2s 320ms
+                6  732ms 50us                  3s 52ms
+                7  805ms 255us                 3s 857ms
+                8  885ms 780us                 4s 743ms
+                9  974ms 358us                 5s 717ms
+               10  1s 71ms                     6s 789ms
+              ...
+               45  30s                         5m 26s 200ms
+          further  30s
+        Nothing ends it: it goes on for ever.
+
+        At most, if this process owns all 8 partitions: 256 attempts at once, 800 updates held, 800 MiB of bodies.
+
+        Warnings
+        - target "crm": timeout 10s is over two heartbeats (8s): a request of an owner that fell silent can still be at work when the next owner starts. Shorten the timeout, raise broker.heartbeat, or let the target check the header lanekeeper-tenure.
+        - target "crm": timeout 10s is over dispatch.drain_timeout (5s): a stop can cut a request off, which is then sent again. Raise drain_timeout.
+        - target "crm" gets no update: target "all", before it, takes its types. Put it first.
+        - dispatch.prefetch = 100 is below 4 x in_flight_max (128): few records that wait are enough to delay all others of their partition. Raise it.
+        - retry: an update that fails is held for ever, past RabbitMQ's acknowledgement timeout (30 minutes by default): its partition then closes its channel and begins again with what it held. Set retry.elapsed_max to 20m or less.
+        "#);
     }
 }

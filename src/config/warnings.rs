@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::forecast::Forecast;
 use super::{Config, TargetConfig, told};
 use crate::core::policy::FailurePolicy;
 use crate::core::routes::TypePattern;
@@ -64,7 +63,9 @@ fn unreachable(target: &TargetConfig, earlier: &[TargetConfig]) -> Option<String
     let (_, first) = taken.first()?;
     let (name, before) = (&target.name, &first.name);
     Some(if taken.len() == target.types.len() {
-        format!("target {name:?} gets no update: target {before:?}, before it, takes its types. Put it first.")
+        format!(
+            "target {name:?} gets no update: target {before:?}, before it, takes its types. Put it first."
+        )
     } else {
         let listed: Vec<String> = taken.iter().map(|(pattern, _)| format!("\"{pattern}\"")).collect();
         let listed = listed.join(", ");
@@ -83,19 +84,51 @@ fn covers(before: &TypePattern, pattern: &TypePattern) -> bool {
     }
 }
 
+/// Waits may be as long as a target asks for, so the end of the forecast is not the bound.
 fn held_long(config: &Config) -> Option<String> {
     let policy = &config.policy;
-    let held = match Forecast::new(policy).end {
-        Some(end) if end.elapsed <= HELD_MAX && policy.elapsed_max.is_none_or(|max| max <= HELD_MAX) => None,
-        Some(end) => Some(format!("for {}", told(policy.elapsed_max.unwrap_or(end.elapsed)))),
-        None => Some("for ever".to_owned()),
+    let longest = policy.schedule.longest().max(policy.retry_after_max);
+    let by_attempts = policy.attempts_max.map(|max| longest.saturating_mul(max.get() - 1));
+    let held = match [by_attempts, policy.elapsed_max].into_iter().flatten().min() {
+        Some(held) if held <= HELD_MAX => return None,
+        Some(held) => format!("for up to {}", told(held)),
+        None => "for ever".to_owned(),
     };
-    let advice =
-        if policy.exhausted == FailurePolicy::Block { "" } else { " Set retry.elapsed_max to 20m or less." };
-    held.map(|held| {
-        format!(
-            "retry: a failing update is retried {held}, past RabbitMQ's acknowledgement timeout (30 minutes by \
-             default): the broker then closes the channel, and what it held is delivered again.{advice}"
-        )
-    })
+    let advice = match policy.exhausted {
+        FailurePolicy::Block => "",
+        FailurePolicy::DeadLetter => " Set retry.elapsed_max to 20m or less.",
+    };
+    Some(format!(
+        "retry: an update that fails is held {held}, past RabbitMQ's acknowledgement timeout (30 minutes by default): \
+         its partition then closes its channel and begins again with what it held.{advice}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_covers_what_every_match_of_the_other_matches() {
+        let check = |before: &str, pattern: &str, expected| {
+            assert_eq!(
+                covers(&before.parse().unwrap(), &pattern.parse().unwrap()),
+                expected,
+                "{before} {pattern}"
+            );
+        };
+        check("*", "*", true);
+        check("*", "a.*", true);
+        check("*", "a", true);
+        check("a.*", "*", false);
+        check("a.*", "a.*", true);
+        check("a.*", "a.b.*", true);
+        check("a.b.*", "a.*", false);
+        check("a.*", "a.b", true);
+        check("a.*", "a", false);
+        check("a.*", "ab.c", false);
+        check("a.b", "a.b", true);
+        check("a.b", "a.b.*", false);
+        check("a", "*", false);
+    }
 }
