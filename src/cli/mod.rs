@@ -2,7 +2,11 @@
 
 mod check;
 mod demo;
+<<<<<<< HEAD
 mod log;
+=======
+pub mod log;
+>>>>>>> config
 mod publish;
 mod receiver;
 mod run;

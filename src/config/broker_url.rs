@@ -24,7 +24,7 @@ pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
         return Err(Problem::new("begins with neither amqp:// nor amqps://", EXAMPLE));
     }
     match url.host() {
-        None => return Err(Problem::new("has no host", EXAMPLE)),
+        None | Some(Host::Domain("")) => return Err(Problem::new("has no host", EXAMPLE)),
         // The client takes localhost instead, without a word.
         Some(Host::Ipv6(_)) => {
             return Err(Problem::new(
@@ -32,7 +32,6 @@ pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
                 "write a host name, or an IPv4 address",
             ));
         }
-        Some(Host::Domain("")) => return Err(Problem::new("has no host", EXAMPLE)),
         Some(_) => {}
     }
     if url.path() == "/" {

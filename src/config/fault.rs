@@ -72,7 +72,10 @@ impl fmt::Display for Fault {
             "" => writeln!(f, "{}", self.origin)?,
             key => writeln!(f, "{key} ({})", self.origin)?,
         }
-        write!(f, "  {}\n  {}", self.what(), self.remedy().replace('\n', "\n  "))
+        write!(f, "  {}", self.what())?;
+        self.remedy()
+            .lines()
+            .try_for_each(|line| if line.is_empty() { f.write_str("\n") } else { write!(f, "\n  {line}") })
     }
 }
 

@@ -110,7 +110,7 @@ fn exhausted(waits: &[Duration], share: f64, max: Duration) -> Option<u64> {
         }
     }
     let longest = waits[waits.len() - 1].mul_f64(share);
-    let more = (max - sum).as_nanos().checked_div(longest.as_nanos())?;
+    let more = max.saturating_sub(sum).as_nanos().checked_div(longest.as_nanos())?;
     u64::try_from(more).ok()?.checked_add(waits.len() as u64 + 1)
 }
 
@@ -118,9 +118,27 @@ fn exhausted(waits: &[Duration], share: f64, max: Duration) -> Option<u64> {
 mod tests {
     use std::num::NonZeroU32;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::core::policy::FailurePolicy;
+    use crate::core::outcome::{Cause, Failure, Outcome};
+    use crate::core::policy::{FailurePolicy, Progress, Verdict};
     use crate::core::schedule::Schedule;
+    use crate::core::tick::Tick;
+    use crate::core::update::UpdateId;
+
+    fn policy(waits: &[u64], jitter: f64, attempts_max: u32, elapsed_max: u64) -> Policy {
+        Policy {
+            schedule: Schedule::new(waits.iter().copied().map(Duration::from_secs).collect(), jitter),
+            attempts_max: NonZeroU32::new(attempts_max),
+            elapsed_max: Some(Duration::from_secs(elapsed_max)).filter(|max| !max.is_zero()),
+            retry_after_max: Duration::ZERO,
+            rejected: FailurePolicy::DeadLetter,
+            exhausted: FailurePolicy::DeadLetter,
+            conflict: FailurePolicy::DeadLetter,
+        }
+    }
 
     /// Waits in seconds; answers the last attempt, the same with jitter, and the seconds between first and last.
     fn check(
@@ -130,20 +148,33 @@ mod tests {
         elapsed_max: u64,
         expected: Option<(u64, Option<u64>, u64)>,
     ) {
-        let policy = Policy {
-            schedule: Schedule::new(waits.iter().copied().map(Duration::from_secs).collect(), jitter),
-            attempts_max: NonZeroU32::new(attempts_max),
-            elapsed_max: Some(Duration::from_secs(elapsed_max)).filter(|max| !max.is_zero()),
-            retry_after_max: Duration::ZERO,
-            rejected: FailurePolicy::Block,
-            exhausted: FailurePolicy::Block,
-            conflict: FailurePolicy::Block,
-        };
-        let forecast = Forecast::new(&policy);
+        let forecast = Forecast::new(&policy(waits, jitter, attempts_max, elapsed_max));
         let end = forecast.end.map(|end| (end.attempts, end.attempts_with_jitter, end.elapsed.as_secs()));
         assert_eq!(end, expected, "{waits:?} {jitter} {attempts_max} {elapsed_max}");
         let rows = forecast.end.map_or(u64::MAX, |end| end.attempts).min(waits.len() as u64 + 1);
         assert_eq!(forecast.attempts.len() as u64, rows, "rows");
+    }
+
+    proptest! {
+        #[test]
+        fn the_forecast_is_what_the_policy_does(
+            waits in vec(1_u64..40, 1..5), attempts_max in 0_u32..20, elapsed_max in 1_u64..300,
+        ) {
+            let policy = policy(&waits, 0.0, attempts_max, elapsed_max);
+            let end = Forecast::new(&policy).end.unwrap();
+            let (mut progress, mut now) = (Progress::default(), Tick::ZERO);
+            let id = UpdateId::published("u1");
+            let attempts = loop {
+                let attempt = progress.begin_attempt(now);
+                let failure = Failure { cause: Cause::Timeout, detail: String::new() };
+                let outcome = Outcome::Retryable { failure, retry_after: None };
+                match policy.judge(&id, outcome, &mut progress, now) {
+                    Verdict::RetryAt(at) => now = at,
+                    Verdict::Resolve(_) => break attempt,
+                }
+            };
+            prop_assert_eq!((end.attempts, end.elapsed), (u64::from(attempts), now.since(Tick::ZERO)));
+        }
     }
 
     #[test]

@@ -104,13 +104,37 @@ pub fn merge(file: Option<(&Path, &str)>, environment: &Environment) -> Result<F
         match environment.text(name) {
             Ok(text) => figment = figment.merge(Layer { origin, values: nest(&path, text) }),
             Err(fault) => {
-                let problem =
-                    Problem::new(format!("the value {fault}"), "set it to text, or unset it".to_owned());
+                let problem = Problem::new(format!("the value {fault}"), "set it to text, or unset it");
                 faults.push(Fault { key: path.join("."), origin, problem });
             }
         }
     }
     if faults.is_empty() { Ok(figment) } else { Err(Faults(faults)) }
+}
+
+/// Variables that look like a key whose separator lost an underscore, such as `LANEKEEPER_BROKER_URL`: nothing would
+/// read them, and nobody would know why.
+pub fn near_misses(environment: &Environment) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (section, keys) in &parse(DEFAULT_TOML).expect("config/default.toml is TOML") {
+        for key in keys.as_dict().into_iter().flat_map(Dict::keys) {
+            let variable =
+                |separator: &str| format!("{PREFIX}{section}{separator}{key}").to_ascii_uppercase();
+            let name = variable("_");
+            if environment.0.contains_key(&name) {
+                let problem = Problem::new(
+                    "it has one underscore between section and key, so that it is not read",
+                    format!("name it {}", variable(SEPARATOR)),
+                );
+                faults.push(Fault {
+                    key: format!("{section}.{key}"),
+                    origin: Origin::Variable(name),
+                    problem,
+                });
+            }
+        }
+    }
+    faults
 }
 
 /// Where a value with this tag is from.

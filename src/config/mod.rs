@@ -29,6 +29,7 @@ pub use layers::{DEFAULT_TOML, Environment, VariableFault};
 pub use parse::told;
 pub use reader::Shown;
 pub use settings::Loaded;
+use settings::read;
 pub use target::TARGET_EXAMPLE;
 pub use warnings::warnings;
 
@@ -84,7 +85,7 @@ pub enum Purpose {
 /// Every fault that there is, each with its key and where its value is from; none quotes a secret.
 pub fn load(file: Option<&Path>, environment: &Environment, purpose: Purpose) -> Result<Loaded, Faults> {
     match file {
-        None => settings::read(None, environment, purpose),
+        None => read(None, environment, purpose),
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 let problem = Problem::new(
@@ -93,7 +94,7 @@ pub fn load(file: Option<&Path>, environment: &Environment, purpose: Purpose) ->
                 );
                 Faults(vec![Fault { key: String::new(), origin: Origin::File(path.to_owned()), problem }])
             })?;
-            settings::read(Some((path, &text)), environment, purpose)
+            read(Some((path, &text)), environment, purpose)
         }
     }
 }

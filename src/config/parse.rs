@@ -13,14 +13,14 @@ use tracing_subscriber::EnvFilter;
 
 use super::fault::Problem;
 
-/// 15 minutes: what a request or a drain must stay below. Half of RabbitMQ's acknowledgement timeout.
-const TIMEOUT_BOUND: Duration = Duration::from_secs(15 * 60);
+/// What a request or a drain may take: under 15 minutes, half of RabbitMQ's acknowledgement timeout.
+const TIMEOUT_MAX: Duration = Duration::from_millis(15 * 60 * 1000 - 1);
 
 /// Any string.
 pub fn text(raw: &mut Json) -> Result<String, Problem> {
     match raw {
         Json::String(text) => Ok(text.clone()),
-        other => Err(Problem::new(format!("{} is not a string", kind(other)), "put it in quotes: \"…\"")),
+        other => Err(Problem::new(format!("{} is not a string", written(other)), "put it in quotes: \"…\"")),
     }
 }
 
@@ -42,8 +42,9 @@ pub fn flag(raw: &mut Json) -> Result<bool, Problem> {
         Json::String(text) => text.parse().ok(),
         _ => None,
     };
-    let flag =
-        flag.ok_or_else(|| Problem::new(format!("{raw} is neither true nor false"), "write true or false"))?;
+    let flag = flag.ok_or_else(|| {
+        Problem::new(format!("{} is neither true nor false", written(raw)), "write true or false")
+    })?;
     *raw = Json::from(flag);
     Ok(flag)
 }
@@ -55,36 +56,42 @@ where
 {
     move |raw| {
         let (least, most) = (range.start(), range.end());
-        let remedy = || format!("write a whole number from {least} to {most}");
+        let problem =
+            |what: String| Problem::new(what, format!("write a whole number from {least} to {most}"));
         let number = match &*raw {
             Json::Number(number) => number.as_u64(),
             Json::String(text) => text.trim().replace('_', "").parse().ok(),
             _ => None,
         };
-        let outside =
-            || Problem::new(format!("{raw} is not a whole number from {least} to {most}"), remedy());
-        let number = number.filter(|number| range.contains(number)).ok_or_else(outside)?;
-        let value = T::try_from(number).map_err(|_| outside())?;
-        *raw = Json::from(number);
-        Ok(value)
+        let Some(number) = number else {
+            return Err(problem(format!("{} is not a whole number of zero or more", written(raw))));
+        };
+        match T::try_from(number) {
+            Ok(value) if range.contains(&number) => {
+                *raw = Json::from(number);
+                Ok(value)
+            }
+            _ => Err(problem(format!("{number} is outside {least} to {most}"))),
+        }
     }
 }
 
 /// A number within the range.
 pub fn number(range: RangeInclusive<f64>) -> impl Fn(&mut Json) -> Result<f64, Problem> {
     move |raw| {
+        let (least, most) = (range.start(), range.end());
+        let problem = |what: String| Problem::new(what, format!("write a number from {least:?} to {most:?}"));
         let number = match &*raw {
             Json::Number(number) => number.as_f64(),
             Json::String(text) => text.trim().parse().ok(),
             _ => None,
         };
-        let number = number.filter(|number| range.contains(number)).ok_or_else(|| {
-            let (least, most) = (range.start(), range.end());
-            Problem::new(
-                format!("{raw} is not a number from {least} to {most}"),
-                format!("write a number from {least:?} to {most:?}"),
-            )
-        })?;
+        let Some(number) = number else {
+            return Err(problem(format!("{} is not a number", written(raw))));
+        };
+        if !range.contains(&number) {
+            return Err(problem(format!("{number:?} is outside {least:?} to {most:?}")));
+        }
         *raw = Json::from(number);
         Ok(number)
     }
@@ -95,7 +102,7 @@ pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&mut Json) -> Result
     move |raw| {
         let unit = "write a number with its unit in quotes, such as \"500ms\", \"10s\" or \"15m\"";
         let Json::String(text) = &*raw else {
-            return Err(Problem::new(format!("{raw} has no unit"), unit));
+            return Err(Problem::new(format!("{} has no unit", written(raw)), unit));
         };
         let duration = humantime::parse_duration(text.trim())
             .map_err(|error| Problem::new(format!("{text:?} is not a duration: {error}"), unit))?;
@@ -104,7 +111,7 @@ pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&mut Json) -> Result
         }
         let (least, most) = (told(*range.start()), told(*range.end()));
         Err(Problem::new(
-            format!("{text:?} is not within {least} to {most}"),
+            format!("{text:?} is outside {least} to {most}"),
             format!("write a duration from {least} to {most}"),
         ))
     }
@@ -112,7 +119,7 @@ pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&mut Json) -> Result
 
 /// A duration over zero and under 15 minutes.
 pub fn timeout(raw: &mut Json) -> Result<Duration, Problem> {
-    duration(Duration::from_millis(1)..=TIMEOUT_BOUND - Duration::from_millis(1))(raw)
+    duration(Duration::from_millis(1)..=TIMEOUT_MAX)(raw)
 }
 
 /// A duration of whole seconds.
@@ -136,7 +143,7 @@ pub fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&mut Json) -> R
             let (last, others) = names.split_last().expect("a choice has values");
             let names =
                 if others.is_empty() { last.clone() } else { format!("{} or {last}", others.join(", ")) };
-            Problem::new(format!("{raw} is not one of its values"), format!("choose {names}"))
+            Problem::new(format!("{} is not one of its values", written(raw)), format!("choose {names}"))
         })
     }
 }
@@ -204,7 +211,8 @@ pub fn told(duration: Duration) -> String {
     humantime::format_duration(Duration::new(duration.as_secs(), nanos)).to_string()
 }
 
-fn kind(value: &Json) -> String {
+/// A value for a message.
+fn written(value: &Json) -> String {
     match value {
         Json::Array(_) => "a list".to_owned(),
         Json::Object(_) => "a table".to_owned(),

@@ -99,8 +99,8 @@ impl<'a> Reader<'a> {
     }
 
     /// A fault that belongs to no key that was read.
-    pub fn fault(&mut self, key: &str, origin: Origin, problem: Problem) {
-        self.faults.push(Fault { key: key.to_owned(), origin, problem });
+    pub fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
     }
 
     /// What was read, or every fault. `value` is the whole; it is there if nothing was wrong.
@@ -132,25 +132,22 @@ impl Section<'_, '_> {
         key: &'static str,
         parse: impl FnOnce(&mut Json) -> Result<T, Problem>,
     ) -> Option<T> {
-        let Some(value) = self.take(key)? else {
-            self.fault(
-                key,
-                Problem::new("is missing", format!("add `{key}`; config/default.toml says what it is")),
-            );
+        self.known.push(key);
+        let Some(value) = self.dict.as_ref()?.get(key).cloned() else {
+            let remedy = format!("add `{key}`; config/default.toml says what it is");
+            self.fault(key, Problem::new("is missing", remedy));
             return None;
         };
         let origin = origin(self.reader.figment, value.tag());
-        let parsed = resolve(&self.reader.strings, &value, &origin).and_then(|mut json| {
-            let parsed = parse(&mut json)?;
-            Ok((parsed, json))
-        });
+        let parsed = resolve(&self.reader.strings, &value, &origin)
+            .and_then(|mut json| parse(&mut json).map(|parsed| (parsed, json)));
         match parsed {
-            Ok((parsed, value)) => {
-                self.show(key, value, origin);
+            Ok((parsed, json)) => {
+                self.show(key, json, origin);
                 Some(parsed)
             }
             Err(problem) => {
-                self.note(key.to_owned(), origin, problem);
+                self.note(key, origin, problem);
                 None
             }
         }
@@ -177,46 +174,45 @@ impl Section<'_, '_> {
         shape: Shape,
         mut parse: impl FnMut(&str, &mut Json) -> Result<T, Problem>,
     ) -> Option<Vec<T>> {
-        let value = self.take(key)?;
-        let (elements, whole) = match (value, shape) {
-            (None, _) => (Vec::new(), Origin::BuiltIn),
-            (Some(Value::Array(tag, values)), Shape::List) => (
-                values.into_iter().map(|value| (String::new(), value)).collect(),
-                origin(self.reader.figment, tag),
-            ),
-            (Some(Value::Dict(tag, dict)), Shape::Table) => {
-                (dict.into_iter().collect(), origin(self.reader.figment, tag))
+        self.known.push(key);
+        let Some(value) = self.dict.as_ref()?.get(key).cloned() else {
+            return Some(Vec::new());
+        };
+        let whole = origin(self.reader.figment, value.tag());
+        let entries: Vec<(String, Value)> = match (value, shape) {
+            (Value::Array(_, values), Shape::List) => {
+                values.into_iter().map(|value| (String::new(), value)).collect()
             }
-            (Some(other), shape) => {
-                let origin = origin(self.reader.figment, other.tag());
-                self.note(key.to_owned(), origin, shape.problem(key));
+            (Value::Dict(_, dict), Shape::Table) => dict.into_iter().collect(),
+            _ => {
+                self.note(key, whole, shape.problem(key));
                 return None;
             }
         };
-        let (mut list, mut table, mut parsed) = (Vec::new(), serde_json::Map::new(), Some(Vec::new()));
-        for (index, (name, value)) in elements.into_iter().enumerate() {
+        let mut read = Vec::new();
+        let mut sound = true;
+        for (index, (name, value)) in entries.into_iter().enumerate() {
             let origin = origin(self.reader.figment, value.tag());
-            let result = resolve(&self.reader.strings, &value, &origin)
-                .and_then(|mut json| Ok((parse(&name, &mut json)?, json)));
-            match (result, shape) {
-                (Ok((element, json)), _) => {
-                    if let Some(parsed) = &mut parsed {
-                        parsed.push(element);
-                    }
-                    list.push(json.clone());
-                    table.insert(name, json);
-                }
-                (Err(problem), shape) => {
-                    parsed = None;
-                    self.note(shape.path(key, index, &name), origin, problem);
+            let parsed = resolve(&self.reader.strings, &value, &origin)
+                .and_then(|mut json| parse(&name, &mut json).map(|parsed| (parsed, (name.clone(), json))));
+            match parsed {
+                Ok(parsed) => read.push(parsed),
+                Err(problem) => {
+                    sound = false;
+                    self.note(&shape.path(key, index, &name), origin, problem);
                 }
             }
         }
-        if parsed.is_some() && !(list.is_empty() && whole == Origin::BuiltIn) {
-            let value = if shape == Shape::List { Json::Array(list) } else { Json::Object(table) };
-            self.show(key, value, whole);
+        if !sound {
+            return None;
         }
-        parsed
+        let (parsed, shown): (Vec<T>, Vec<(String, Json)>) = read.into_iter().unzip();
+        let shown = match shape {
+            Shape::List => Json::Array(shown.into_iter().map(|(_, json)| json).collect()),
+            Shape::Table => Json::Object(shown.into_iter().collect()),
+        };
+        self.show(key, shown, whole);
+        Some(parsed)
     }
 
     /// Notes a fault of a key that was read.
@@ -224,7 +220,7 @@ impl Section<'_, '_> {
         let value = self.dict.as_ref().and_then(|dict| dict.get(key));
         let origin =
             value.map_or_else(|| self.origin.clone(), |value| origin(self.reader.figment, value.tag()));
-        self.note(key.to_owned(), origin, problem);
+        self.note(key, origin, problem);
     }
 
     /// Shows a value that was read as something else, such as the host name for an empty name.
@@ -239,13 +235,7 @@ impl Section<'_, '_> {
         unknown(&mut self.reader.faults, self.reader.figment, &self.path, &dict, &self.known);
     }
 
-    /// `None`: there is no table to take it from.
-    fn take(&mut self, key: &'static str) -> Option<Option<Value>> {
-        self.known.push(key);
-        self.dict.as_ref().map(|dict| dict.get(key).cloned())
-    }
-
-    fn note(&mut self, key: String, origin: Origin, problem: Problem) {
+    fn note(&mut self, key: &str, origin: Origin, problem: Problem) {
         self.reader.faults.push(Fault { key: format!("{}.{key}", self.path), origin, problem });
     }
 

@@ -65,6 +65,9 @@ pub fn read(
     };
     let log = read_log(&mut reader);
     let targets = target::read(&mut reader, file.map(|(path, _)| path), purpose);
+    for fault in layers::near_misses(environment) {
+        reader.fault(fault);
+    }
     let config = (|| {
         Some(Config {
             instance: instance?,
@@ -161,10 +164,7 @@ fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
         let (initial, max) = (told(initial), told(max));
         section.fault(
             "delay_initial",
-            Problem::new(
-                format!("{initial:?} is over delay_max = {max:?}"),
-                "lower it, or raise delay_max".to_owned(),
-            ),
+            Problem::new(format!("{initial:?} is over delay_max = {max:?}"), "lower it, or raise delay_max"),
         );
     }
     section.finish();

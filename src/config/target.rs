@@ -6,7 +6,7 @@ use std::path::Path;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
-use super::fault::{Origin, Problem};
+use super::fault::{Fault, Origin, Problem};
 use super::parse::{choice, parsed, text, timeout};
 use super::reader::{Reader, Section, Shape};
 use super::{IdempotencyKeyStyle, MASK, Purpose, Secret, TargetConfig};
@@ -53,7 +53,7 @@ pub fn read(reader: &mut Reader<'_>, file: Option<&Path>, purpose: Purpose) -> O
             "there is no [[target]]: updates have nowhere to go",
             format!("{place}; the least is\n\n{TARGET_EXAMPLE}"),
         );
-        reader.fault("target", origin, problem);
+        reader.fault(Fault { key: "target".to_owned(), origin, problem });
         return None;
     }
     let mut names = BTreeSet::new();

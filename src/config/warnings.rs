@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::forecast::Forecast;
 use super::{Config, TargetConfig, told};
 use crate::core::policy::FailurePolicy;
 use crate::core::routes::TypePattern;
@@ -53,49 +52,83 @@ pub fn warnings(config: &Config) -> Vec<String> {
 
 /// Types of a target that earlier targets take all of.
 fn unreachable(target: &TargetConfig, earlier: &[TargetConfig]) -> Option<String> {
-    let taker = |pattern: &TypePattern| {
-        earlier.iter().find(|target| target.types.iter().any(|before| covers(before, pattern)))
-    };
-    let taken: Vec<(&TypePattern, &TargetConfig)> =
-        target.types.iter().filter_map(|pattern| Some((pattern, taker(pattern)?))).collect();
+    let taken: Vec<(&TypePattern, &TargetConfig)> = target
+        .types
+        .iter()
+        .filter_map(|pattern| {
+            let covered = |before: &&TargetConfig| before.types.iter().any(|before| covers(before, pattern));
+            Some((pattern, earlier.iter().find(covered)?))
+        })
+        .collect();
     let (_, first) = taken.first()?;
-    let listed: Vec<String> = taken.iter().map(|(pattern, _)| format!("\"{pattern}\"")).collect();
-    let (name, taker) = (&target.name, &first.name);
+    let (name, before) = (&target.name, &first.name);
     Some(if taken.len() == target.types.len() {
-        format!("target {name:?} gets no update: target {taker:?}, before it, takes its types. Put it first.")
-    } else {
         format!(
-            "target {name:?} gets no update of type {}: target {taker:?}, before it, takes them.",
-            listed.join(", ")
+            "target {name:?} gets no update: target {before:?}, before it, takes its types. Put it first."
         )
+    } else {
+        let listed: Vec<String> = taken.iter().map(|(pattern, _)| format!("\"{pattern}\"")).collect();
+        let listed = listed.join(", ");
+        format!("target {name:?} gets no update of type {listed}: target {before:?}, before it, takes them.")
     })
 }
 
 fn covers(before: &TypePattern, pattern: &TypePattern) -> bool {
     match (before, pattern) {
         (TypePattern::Any, _) => true,
-        (_, TypePattern::Any) => false,
+        (_, TypePattern::Any) | (TypePattern::Exact(_), TypePattern::Prefix(_)) => false,
         (TypePattern::Prefix(before), TypePattern::Prefix(text) | TypePattern::Exact(text)) => {
             text.starts_with(before.as_str())
         }
         (TypePattern::Exact(before), TypePattern::Exact(text)) => before == text,
-        (TypePattern::Exact(_), TypePattern::Prefix(_)) => false,
     }
 }
 
+/// Waits may be as long as a target asks for, so the end of the forecast is not the bound.
 fn held_long(config: &Config) -> Option<String> {
     let policy = &config.policy;
-    let held = match Forecast::new(policy).end {
-        Some(end) if end.elapsed <= HELD_MAX && policy.elapsed_max.is_none_or(|max| max <= HELD_MAX) => None,
-        Some(end) => Some(format!("for {}", told(policy.elapsed_max.unwrap_or(end.elapsed)))),
-        None => Some("for ever".to_owned()),
+    let longest = policy.schedule.longest().max(policy.retry_after_max);
+    let by_attempts = policy.attempts_max.map(|max| longest.saturating_mul(max.get() - 1));
+    let held = match [by_attempts, policy.elapsed_max].into_iter().flatten().min() {
+        Some(held) if held <= HELD_MAX => return None,
+        Some(held) => format!("for up to {}", told(held)),
+        None => "for ever".to_owned(),
     };
-    let advice =
-        if policy.exhausted == FailurePolicy::Block { "" } else { " Set retry.elapsed_max to 20m or less." };
-    held.map(|held| {
-        format!(
-            "retry: a failing update is retried {held}, past RabbitMQ's acknowledgement timeout (30 minutes by \
-             default): the broker then closes the channel, and what it held is delivered again.{advice}"
-        )
-    })
+    let advice = match policy.exhausted {
+        FailurePolicy::Block => "",
+        FailurePolicy::DeadLetter => " Set retry.elapsed_max to 20m or less.",
+    };
+    Some(format!(
+        "retry: an update that fails is held {held}, past RabbitMQ's acknowledgement timeout (30 minutes by default): \
+         its partition then closes its channel and begins again with what it held.{advice}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_covers_what_every_match_of_the_other_matches() {
+        let check = |before: &str, pattern: &str, expected| {
+            assert_eq!(
+                covers(&before.parse().unwrap(), &pattern.parse().unwrap()),
+                expected,
+                "{before} {pattern}"
+            );
+        };
+        check("*", "*", true);
+        check("*", "a.*", true);
+        check("*", "a", true);
+        check("a.*", "*", false);
+        check("a.*", "a.*", true);
+        check("a.*", "a.b.*", true);
+        check("a.b.*", "a.*", false);
+        check("a.*", "a.b", true);
+        check("a.*", "a", false);
+        check("a.*", "ab.c", false);
+        check("a.b", "a.b", true);
+        check("a.b", "a.b.*", false);
+        check("a", "*", false);
+    }
 }
