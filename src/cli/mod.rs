@@ -2,11 +2,8 @@
 
 mod check;
 mod demo;
-<<<<<<< HEAD
-mod log;
-=======
 pub mod log;
->>>>>>> config
+
 mod publish;
 mod receiver;
 mod run;
