@@ -2,7 +2,7 @@
 
 mod check;
 mod demo;
-pub mod log;
+mod log;
 mod publish;
 mod receiver;
 mod run;
@@ -104,4 +104,20 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(&arguments),
     };
     exit.into()
+}
+
+/// The runtime of every command: as many workers as there are cores.
+fn tokio_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime starts")
+}
+
+/// Says once what went wrong, with its causes.
+fn report(error: &dyn std::error::Error) {
+    eprint!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprint!(": {error}");
+        cause = error.source();
+    }
+    eprintln!();
 }

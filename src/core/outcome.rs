@@ -90,6 +90,8 @@ pub enum Cause {
     Timeout,
     /// No connection, or it broke. It may have been applied.
     Connection,
+    /// No request can be made of the update (its record key does not fit the target's URL). Nothing was sent.
+    Unsendable,
 }
 
 impl fmt::Display for Cause {
@@ -98,6 +100,7 @@ impl fmt::Display for Cause {
             Self::Status(status) => write!(f, "status {status}"),
             Self::Timeout => f.write_str("timeout"),
             Self::Connection => f.write_str("connection"),
+            Self::Unsendable => f.write_str("unsendable"),
         }
     }
 }

@@ -1,1 +1,35 @@
-//! Placeholder
+//! Where updates go: one attempt in, one outcome out.
+
+mod answer;
+pub mod classify;
+mod detail;
+pub mod http;
+mod request;
+pub mod retry_after;
+
+use std::sync::Arc;
+
+use crate::core::outcome::Outcome;
+use crate::core::update::Update;
+
+/// One attempt to make.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// What to send; its `target` says where.
+    pub update: Arc<Update>,
+    /// Which attempt of this update it is, from 1. Sent as `lanekeeper-attempt`.
+    pub number: u32,
+    /// Fencing number of the owner, sent as `lanekeeper-tenure`; `None`: not sent.
+    pub tenure: Option<u64>,
+}
+
+/// Sends updates.
+///
+/// The order of a record is the caller's: a target makes the attempts that it is asked for, at once and each on its own.
+pub trait Target: Send + Sync {
+    /// Makes one attempt. Whatever the far side does is an [`Outcome`], within the target's timeout.
+    ///
+    /// When it has returned, no request is in flight any more as far as this side can tell: what was not answered is cut
+    /// off by closing its connection. The far side may still be working on it. Dropping the future does the same.
+    fn attempt(&self, attempt: Attempt) -> impl Future<Output = Outcome> + Send;
+}

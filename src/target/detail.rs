@@ -1,0 +1,140 @@
+//! The reason of a failure, in the target's own words: short, one line, safe to print.
+
+use std::error::Error;
+
+use serde_json::{Map, Value};
+
+/// Longest detail, in characters.
+const DETAIL_CHARS_MAX: usize = 500;
+
+/// The reason that an answer's body gives: the members of a problem document (RFC 9457), else the start of the text.
+/// `body` may be cut off.
+pub(super) fn of_body(content_type: &str, content_encoding: &str, body: &[u8]) -> String {
+    if body.is_empty() {
+        return String::new();
+    }
+    if !matches!(content_encoding, "" | "identity") {
+        return one_line(&format!("(a body with content-encoding {content_encoding})"));
+    }
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/problem+json")
+        && let Some(problem) = of_problem(body)
+    {
+        return problem;
+    }
+    one_line(&String::from_utf8_lossy(body))
+}
+
+/// `title: detail (type)`, with what there is of it. Members of another type than the RFC gives them are ignored.
+fn of_problem(body: &[u8]) -> Option<String> {
+    let problem: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let member = |name: &str| problem.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let mut text = match (member("title"), member("detail")) {
+        (Some(title), Some(detail)) => format!("{title}: {detail}"),
+        (Some(only), None) | (None, Some(only)) => only.to_owned(),
+        (None, None) => String::new(),
+    };
+    if let Some(problem_type) = member("type").filter(|name| *name != "about:blank") {
+        text = if text.is_empty() { problem_type.to_owned() } else { format!("{text} ({problem_type})") };
+    }
+    (!text.is_empty()).then(|| one_line(&text))
+}
+
+/// A connection's fault with its causes, without the URL: that holds the record key.
+pub(super) fn of_error(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        cause = error.source();
+    }
+    one_line(&text)
+}
+
+/// Runs of white space and of characters that steer a terminal become one space; cut at [`DETAIL_CHARS_MAX`].
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    let mut chars = 0;
+    let mut gap = false;
+    for c in text.chars() {
+        if c.is_whitespace() || c.is_control() || turns_text(c) {
+            gap = true;
+            continue;
+        }
+        if chars >= DETAIL_CHARS_MAX {
+            line.push('…');
+            break;
+        }
+        if gap && chars > 0 {
+            line.push(' ');
+            chars += 1;
+        }
+        gap = false;
+        line.push(c);
+        chars += 1;
+    }
+    line
+}
+
+/// Directional controls of Unicode (UAX 9, section 2) and the byte order mark: they make a line look like another.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PROBLEM: &str = "application/problem+json; charset=utf-8";
+
+    fn check(content_type: &str, body: &str, expected: &str) {
+        assert_eq!(of_body(content_type, "", body.as_bytes()), expected, "{body:?}");
+    }
+
+    #[test]
+    fn a_problem_document_gives_title_detail_and_type() {
+        check(
+            PROBLEM,
+            r#"{"title":"Out of stock","detail":"No B-4 left","status":422}"#,
+            "Out of stock: No B-4 left",
+        );
+        check(PROBLEM, r#"{"title":"Taken","type":"https://h/taken"}"#, "Taken (https://h/taken)");
+        check(PROBLEM, r#"{"detail":"d","type":"about:blank"}"#, "d");
+        check(PROBLEM, r#"{"type":"https://h/taken"}"#, "https://h/taken");
+        check("Application/Problem+JSON", r#"{"title":"t"}"#, "t");
+        check(PROBLEM, r#"{"title":["t"],"detail":7,"x":"y"}"#, r#"{"title":["t"],"detail":7,"x":"y"}"#);
+        check(PROBLEM, r#"{"title":"cut"#, r#"{"title":"cut"#);
+        check(PROBLEM, "[]", "[]");
+        check("application/json", r#"{"title":"t"}"#, r#"{"title":"t"}"#);
+    }
+
+    #[test]
+    fn text_becomes_one_harmless_line() {
+        check("", "", "");
+        check("text/plain", "  a\r\n\tb\u{1b}[31mc  ", "a b [31mc");
+        check("text/plain", "a\u{202e}b\u{7f}", "a b");
+        assert_eq!(of_body("", "", b"a\xff\xfeb"), "a\u{fffd}\u{fffd}b");
+        assert_eq!(of_body("", "gzip", b"\x1f\x8b\x08"), "(a body with content-encoding gzip)");
+        check("", &"é".repeat(600), &format!("{}…", "é".repeat(500)));
+        check("", &"é".repeat(500), &"é".repeat(500));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics_or_makes_a_long_or_broken_line(
+            content_type in prop::sample::select(vec!["", PROBLEM, "text/html"]),
+            body in prop::collection::vec(any::<u8>(), 0..3000),
+        ) {
+            let line = of_body(content_type, "", &body);
+            prop_assert!(line.chars().count() <= DETAIL_CHARS_MAX + 2);
+            prop_assert!(!line.contains(char::is_control));
+        }
+    }
+}
