@@ -110,7 +110,7 @@ async fn an_answer_that_breaks_off_is_not_believed() {
         b"HTTP/1.1 200 OK\r\nx: \0\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.6\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        &[0xff; 70_000],
+        &b"\xff".repeat(70_000),
     ] {
         match outcome_of(broken).await {
             Outcome::Retryable { failure, retry_after: None } => {
