@@ -4,7 +4,7 @@ mod broker;
 mod process;
 mod wait;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use lanekeeper::receiver::{Receiver, ReceiverSettings, Report};
 use lapin::options::QueueDeclareOptions;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 pub use broker::Broker;
-pub use process::{Dispatcher, Output, lanekeeper};
+pub use process::{Dispatcher, lanekeeper};
 pub use wait::until;
 
 /// A broker, an exchange of its own, and a receiver.
@@ -113,6 +113,16 @@ impl World {
         })
         .await
     }
+}
+
+/// The suite's HTTP client.
+pub fn http() -> &'static reqwest::Client {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        // Somebody else in this process may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder().no_proxy().build().expect("the client has nothing to refuse")
+    })
 }
 
 /// Updates of `records` records in turn, each with its sequence within the record and an id.

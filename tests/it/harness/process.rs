@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use super::until;
+use super::{http, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_lanekeeper");
 
@@ -72,7 +72,7 @@ impl Dispatcher {
         let address = self.logged("health and metrics").await;
         let address = address.split("address=").nth(1).expect("the line names it").trim().to_owned();
         until("a ready dispatcher", || async {
-            match reqwest::get(format!("http://{address}/readyz")).await {
+            match http().get(format!("http://{address}/readyz")).send().await {
                 Ok(answer) if answer.status().is_success() => Ok(()),
                 Ok(answer) => Err(answer.text().await.unwrap_or_default()),
                 Err(error) => Err(error.to_string()),
