@@ -6,7 +6,7 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
-use crate::harness::{Broker, World, assert_flawless, updates};
+use crate::harness::{Broker, Dispatcher, World, assert_flawless, updates};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_layout_in_force_wins_over_another_number_in_the_config() {
@@ -25,8 +25,8 @@ async fn the_layout_in_force_wins_over_another_number_in_the_config() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dispatchers_that_start_together_agree_on_one_layout() {
     let world = World::new("together").await;
-    let config = world.config("updates.partitions = 2");
-    let dispatchers = [(); 3].map(|()| world.start(&config));
+    let config = world.write_config(&world.config("updates.partitions = 2"));
+    let dispatchers = [(); 3].map(|()| Dispatcher::start(&config));
     for dispatcher in &dispatchers {
         dispatcher.ready().await;
     }
