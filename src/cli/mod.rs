@@ -2,8 +2,7 @@
 
 mod check;
 mod demo;
-pub mod log;
-
+mod log;
 mod publish;
 mod receiver;
 mod run;

@@ -3,7 +3,6 @@
 //! Each leaves in the value what may be shown. A number or flag may stand in a string, since an environment variable
 //! has nothing else.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -21,17 +20,6 @@ pub fn text(raw: &mut Json) -> Result<String, Problem> {
     match raw {
         Json::String(text) => Ok(text.clone()),
         other => Err(Problem::new(format!("{} is not a string", written(other)), "put it in quotes: \"…\"")),
-    }
-}
-
-/// A string that `parse` understands.
-pub fn parsed<T, E: Display>(
-    parse: impl Fn(&str) -> Result<T, E>,
-    remedy: &'static str,
-) -> impl Fn(&mut Json) -> Result<T, Problem> {
-    move |raw| {
-        let text = text(raw)?;
-        parse(&text).map_err(|error| Problem::new(format!("{text:?} is refused: {error}"), remedy))
     }
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
 use super::fault::{Fault, Origin, Problem};
-use super::parse::{choice, parsed, text, timeout};
+use super::parse::{choice, text, timeout};
 use super::reader::{Reader, Section, Shape};
 use super::{IdempotencyKeyStyle, MASK, Purpose, Secret, TargetConfig};
 use crate::core::outcome::OutcomeKind;
@@ -27,20 +27,18 @@ const STYLES: [(&str, IdempotencyKeyStyle); 3] = [
 ];
 
 /// Headers that belong to the connection or to the HTTP client (RFC 9110, 7.6.1; RFC 9112, 6).
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 10] = [
     "host",
     "content-length",
     "transfer-encoding",
     "connection",
+    "expect",
     "keep-alive",
     "proxy-connection",
     "te",
     "trailer",
     "upgrade",
 ];
-
-/// Headers that an update brings along (docs/wire.md).
-const OF_UPDATE: [&str; 4] = ["content-encoding", "if-match", "traceparent", "tracestate"];
 
 /// Every `[[target]]`. `file` is where they would stand.
 pub fn read(reader: &mut Reader<'_>, file: Option<&Path>, purpose: Purpose) -> Option<Vec<TargetConfig>> {
@@ -73,14 +71,16 @@ fn read_one(mut section: Section<'_, '_>, names: &mut BTreeSet<String>) -> Optio
         );
     }
     let types = section.each("types", Shape::List, |_, raw| {
-        parsed(str::parse::<TypePattern>, "write \"customer.updated\", \"customer.*\" or \"*\"")(raw)
+        let text = text(raw)?;
+        text.parse::<TypePattern>()
+            .map_err(|fault| Problem::new(format!("{text:?} is not a type pattern"), fault.to_string()))
     });
     if types.as_ref().is_some_and(Vec::is_empty) {
         let what = "there is no type: no update would come here";
         section.fault("types", Problem::new(what, "write types = [\"*\"] for every update"));
     }
     let method = section.read_or("method", "PUT", method);
-    let url = section.read("url", parsed(UrlTemplate::parse, "write http(s)://HOST/PATH/{record_key}"));
+    let url = section.read("url", url);
     let timeout = section.read_or("timeout", "10s", timeout);
     let idempotency_key = section.read_or("idempotency_key", "quoted", choice(&STYLES));
     let idempotency_header = section.read_or("idempotency_header", "Idempotency-Key", idempotency_header);
@@ -112,6 +112,12 @@ fn name(raw: &mut Json) -> Result<String, Problem> {
         format!("{name:?} is not a target's name"),
         "write 1 to 100 of a to z, 0 to 9, \"_\" and \"-\"",
     ))
+}
+
+/// A problem does not quote it: it may hold a password, which is one of the problems.
+fn url(raw: &mut Json) -> Result<UrlTemplate, Problem> {
+    UrlTemplate::parse(&text(raw)?)
+        .map_err(|fault| Problem::new("is not a URL for updates", fault.to_string()))
 }
 
 fn method(raw: &mut Json) -> Result<String, Problem> {
@@ -164,8 +170,6 @@ fn header_name(name: &str) -> Result<String, Problem> {
         "is set by the HTTP client"
     } else if lower.starts_with("lanekeeper-") {
         "is set by Lanekeeper"
-    } else if OF_UPDATE.contains(&lower) || lower.starts_with("ce-") {
-        "comes from the update"
     } else {
         return Ok(lower.to_owned());
     };

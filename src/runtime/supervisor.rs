@@ -62,6 +62,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let health = Health::new(layout.partitions);
     let (stop, stopped) = watch::channel(false);
     if let Some(listener) = listener {
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, "health and metrics");
+        }
         let until = until_true(stopped.clone());
         tokio::spawn(admin::serve(listener, metrics.clone(), health.clone(), until));
     }
