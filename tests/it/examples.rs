@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use lapin::ExchangeKind;
 use lapin::types::AMQPValue;
 
+use crate::harness::Broker;
 use crate::queues::{Exchange, assert_complete};
 
 fn project() -> &'static Path {
@@ -19,34 +20,36 @@ fn clients() -> PathBuf {
     project().join(".lanekeeper/examples")
 }
 
-/// `examples/publisher.py`.
-pub fn the_python_example_publishes_in_order(broker_url: &str) {
+#[test]
+fn the_python_example_publishes_in_order() {
     let clients = clients().join("python");
     assert!(clients.join("pika").is_dir(), "pika is missing: scripts/test installs it");
     let mut command = Command::new("python3");
     command.arg(project().join("examples/publisher.py")).env("PYTHONPATH", clients);
-    check(command, "python", broker_url);
+    check(command, "python");
 }
 
-/// `examples/publisher.js`.
-pub fn the_node_example_publishes_in_order(broker_url: &str) {
+#[test]
+fn the_node_example_publishes_in_order() {
     let clients = clients().join("node/node_modules");
     assert!(clients.join("amqplib").is_dir(), "amqplib is missing: scripts/test installs it");
     let mut command = Command::new("node");
     command.arg(project().join("examples/publisher.js")).env("NODE_PATH", clients);
-    check(command, "node", broker_url);
+    check(command, "node");
 }
 
-/// `examples/publisher.rs`, which Cargo builds before it runs a test.
-pub fn the_rust_example_publishes_in_order(broker_url: &str) {
-    // target/debug/deps/it-… → target/debug/examples/publisher
+#[test]
+fn the_rust_example_publishes_in_order() {
+    // Cargo builds it before it runs a test: target/debug/deps/it-… → target/debug/examples/publisher.
     let mut program = std::env::current_exe().unwrap();
     program.pop();
     program.pop();
-    check(Command::new(program.join("examples/publisher")), "rust", broker_url);
+    check(Command::new(program.join("examples/publisher")), "rust");
 }
 
-fn check(mut command: Command, language: &str, broker_url: &str) {
+fn check(mut command: Command, language: &str) {
+    let broker = Broker::shared();
+    let broker_url = broker.url();
     let mut exchange = Exchange::declare(broker_url, ExchangeKind::Fanout);
     command.env("LANEKEEPER_UPDATES__EXCHANGE", &exchange.name);
 

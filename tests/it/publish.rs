@@ -10,19 +10,8 @@ use std::time::Instant;
 use lapin::ExchangeKind;
 use lapin::types::AMQPValue;
 
+use crate::harness::Broker;
 use crate::queues::{Arrived, DEADLINE, Exchange, assert_complete, sequences};
-
-/// A broker of the test's own.
-pub trait Node {
-    /// `amqp://…`.
-    fn url(&self) -> &str;
-    /// kill -9, data kept.
-    fn kill(&self);
-    /// Starts it again on the same ports; stops it in an orderly way first where it runs.
-    fn restart(&self);
-    /// `rabbitmqctl` on it.
-    fn ctl(&self, arguments: &[&str]);
-}
 
 /// A process whose standard error is read all the time.
 pub struct Running {
@@ -144,7 +133,10 @@ fn check(output: &Output, code: i32, stdout: &str, stderr: &[&str]) {
     }
 }
 
-pub fn many_records_arrive_in_order(url: &str) {
+#[test]
+fn many_records_arrive_in_order() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let exchange = Exchange::with_queue(url);
     let output = run(url, &exchange, &["--window", "50"], lines(200, 50));
     check(&output, 0, "published 10000 confirmed 10000 bad lines 0 not confirmed 0", &[]);
@@ -154,7 +146,10 @@ pub fn many_records_arrive_in_order(url: &str) {
     assert_complete(&arrived, 200, 50);
 }
 
-pub fn a_line_arrives_as_it_is_written(url: &str) {
+#[test]
+fn a_line_arrives_as_it_is_written() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let exchange = Exchange::with_queue(url);
     let line = r#"{"key":"clé/1","id":"u-1","type":"customer.updated","version":7,
         "headers":{"if-match":"\"e\"","dry":true},"body":{"n":1.10,"big":123456789012345678901}}"#;
@@ -185,7 +180,10 @@ pub fn a_line_arrives_as_it_is_written(url: &str) {
     assert!(!arrived[1].id().is_empty());
 }
 
-pub fn a_bad_line_is_named_and_the_rest_goes_on_unless_strict(url: &str) {
+#[test]
+fn a_bad_line_is_named_and_the_rest_goes_on_unless_strict() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let exchange = Exchange::with_queue(url);
     let mut input = lines(1, 3);
     input.push_str("not json\n");
@@ -200,7 +198,10 @@ pub fn a_bad_line_is_named_and_the_rest_goes_on_unless_strict(url: &str) {
     assert_complete(&exchange.drain(), 1, 3);
 }
 
-pub fn a_line_beyond_every_bound_is_skipped(url: &str) {
+#[test]
+fn a_line_beyond_every_bound_is_skipped() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let exchange = Exchange::with_queue(url);
     let large = format!(r#"{{"key":"a","body":"{}"}}"#, "x".repeat(5_000_000));
     let input = format!("{large}\n{}", lines(1, 2));
@@ -209,7 +210,10 @@ pub fn a_line_beyond_every_bound_is_skipped(url: &str) {
     assert_complete(&exchange.drain(), 1, 2);
 }
 
-pub fn a_full_queue_delays_updates_and_keeps_their_order(url: &str) {
+#[test]
+fn a_full_queue_delays_updates_and_keeps_their_order() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let mut exchange = Exchange::declare(url, ExchangeKind::Fanout);
     let full = [
         ("x-max-length", AMQPValue::LongInt(5)),
@@ -223,7 +227,10 @@ pub fn a_full_queue_delays_updates_and_keeps_their_order(url: &str) {
     assert_complete(&arrived, 3, 20);
 }
 
-pub fn a_queue_that_stays_full_gives_whole_records_up(url: &str) {
+#[test]
+fn a_queue_that_stays_full_gives_whole_records_up() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let mut exchange = Exchange::declare(url, ExchangeKind::Fanout);
     let full = [
         ("x-max-length", AMQPValue::LongInt(5)),
@@ -244,7 +251,10 @@ pub fn a_queue_that_stays_full_gives_whole_records_up(url: &str) {
     }
 }
 
-pub fn an_exchange_without_a_queue_is_told_and_waited_for(url: &str) {
+#[test]
+fn an_exchange_without_a_queue_is_told_and_waited_for() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let mut exchange = Exchange::declare(url, ExchangeKind::Fanout);
     let mut running = start(url, &exchange, &[], lines(50, 20));
     running.wait_for_stderr("routes updates to no queue: start `lanekeeper run` once");
@@ -255,7 +265,10 @@ pub fn an_exchange_without_a_queue_is_told_and_waited_for(url: &str) {
     assert_eq!(running.stderr().lines().count(), 1, "{}", running.stderr());
 }
 
-pub fn routed_and_unroutable_updates_are_told_apart(url: &str) {
+#[test]
+fn routed_and_unroutable_updates_are_told_apart() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let mut exchange = Exchange::declare(url, ExchangeKind::Direct);
     for record in (0..100).step_by(2) {
         exchange.queue(&format!("record-{record}"), &[]);
@@ -267,7 +280,10 @@ pub fn routed_and_unroutable_updates_are_told_apart(url: &str) {
     assert_complete(&exchange.drain(), 50, 3);
 }
 
-pub fn an_interrupt_ends_it_with_a_report(url: &str) {
+#[test]
+fn an_interrupt_ends_it_with_a_report() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let exchange = Exchange::with_queue(url);
     let mut child = command(url, &exchange.name, &[]).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -282,7 +298,10 @@ pub fn an_interrupt_ends_it_with_a_report(url: &str) {
     assert_complete(&exchange.drain(), 10, 10);
 }
 
-pub fn faults_at_the_start_have_their_exit_codes(url: &str) {
+#[test]
+fn faults_at_the_start_have_their_exit_codes() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let exchange = Exchange::with_queue(url);
     let check = |url: &str, name: &str, arguments: &[&str], code: i32, text: &str| {
         let output = command(url, name, arguments).stdin(Stdio::null()).output().unwrap();
@@ -315,7 +334,10 @@ pub fn faults_at_the_start_have_their_exit_codes(url: &str) {
     check(url, &exchange.name, &["--window", "0"], 2, "--window");
 }
 
-pub fn an_exchange_that_goes_away_ends_it(url: &str) {
+#[test]
+fn an_exchange_that_goes_away_ends_it() {
+    let broker = Broker::shared();
+    let url = broker.url();
     let exchange = Exchange::with_queue(url);
     let mut child = command(url, &exchange.name, &[]).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -330,7 +352,9 @@ pub fn an_exchange_that_goes_away_ends_it(url: &str) {
     assert!(stdout.contains(" confirmed 1 bad lines 0 not confirmed "), "{stdout}");
 }
 
-pub fn a_killed_broker_costs_neither_updates_nor_their_order(node: &dyn Node) {
+#[test]
+fn a_killed_broker_costs_neither_updates_nor_their_order() {
+    let node = Broker::start();
     let exchange = Exchange::with_queue(node.url());
     // A node killed soon after a quorum queue was declared does not find the queue again (3.10.8: "could not be
     // restarted {error,enoent}"): an orderly restart makes it write down where the queue is.
@@ -349,7 +373,9 @@ pub fn a_killed_broker_costs_neither_updates_nor_their_order(node: &dyn Node) {
     assert_complete(&arrived, 500, 80);
 }
 
-pub fn an_alarm_is_shown_and_waited_for(node: &dyn Node) {
+#[test]
+fn an_alarm_is_shown_and_waited_for() {
+    let node = Broker::start();
     let exchange = Exchange::with_queue(node.url());
     node.ctl(&["set_vm_memory_high_watermark", "0.0000001"]);
     let mut running = start(node.url(), &exchange, &["--give-up-after", "0s"], lines(100, 20));
