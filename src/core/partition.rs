@@ -207,6 +207,7 @@ impl Partition {
         for held in held.iter().filter(|held| held.settled_before) {
             self.memory.expect_return(record_key.clone(), held.update.id.clone());
         }
+        let Some(head) = held.front().filter(|head| !head.settled_before) else { return };
         let state = match status {
             LaneStatus::InFlight(attempt) => RememberedState::InFlight { attempt, progress },
             LaneStatus::Waiting { until } => RememberedState::Waiting { until, progress },
@@ -216,9 +217,7 @@ impl Partition {
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
             LaneStatus::Ready | LaneStatus::Behind(_) => return,
         };
-        if let Some(head) = held.front() {
-            self.memory.remember(record_key, head.update.id.clone(), state);
-        }
+        self.memory.remember(record_key, head.update.id.clone(), state);
     }
 
     /// Whether a delivery is of the present tenure (I5), and room for it (I6).
