@@ -31,7 +31,27 @@ pub(super) enum RememberedState {
     /// Its resolution was being written down. Leaves to `Recorded`.
     Recording { token: (Tenure, DeliveryTag), resolution: Resolution },
     /// Its resolution was written down after the tenure.
-    Recorded,
+    Recorded { resolution: Resolution },
+}
+
+impl RememberedState {
+    fn attempt_out(&self) -> Option<AttemptId> {
+        match self {
+            Self::InFlight { attempt, .. } => Some(*attempt),
+            _ => None,
+        }
+    }
+
+    /// The target has it, and no further request would be made.
+    fn is_applied(&self) -> bool {
+        match self {
+            Self::Ended { outcome, .. } => *outcome == Outcome::Applied,
+            Self::Recording { resolution, .. } | Self::Recorded { resolution } => {
+                !matches!(resolution, Resolution::DeadLettered(_))
+            }
+            Self::InFlight { .. } | Self::Waiting { .. } => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -40,6 +60,8 @@ pub(super) struct Memory {
     /// Settled of late, oldest first. As many as the broker can hand over again: what it has not seen acked is a window
     /// at most, and an ack that waits for older deliveries lets up to a window of those pass it.
     settled: VecDeque<(RecordKey, UpdateId)>,
+    /// How many of them, the oldest, were settled before the present tenure.
+    settled_before: usize,
     /// A tenure ended, and nothing new has come since: what it had settled or held may come back.
     returns_expected: bool,
     /// Of `settled`, what may come back: filled when a tenure ends, emptied when everything returned has come.
@@ -54,6 +76,7 @@ impl Memory {
         Self {
             window,
             settled: VecDeque::new(),
+            settled_before: 0,
             returns_expected: false,
             returned: HashSet::new(),
             heads: HashMap::new(),
@@ -67,6 +90,7 @@ impl Memory {
         }
         if self.settled.len() == 2 * self.window {
             self.settled.pop_front();
+            self.settled_before = self.settled_before.saturating_sub(1);
         }
         self.settled.push_back((record_key.clone(), id.clone()));
     }
@@ -79,6 +103,7 @@ impl Memory {
             self.forget_heads();
         }
         self.returned.extend(self.settled.iter().cloned());
+        self.settled_before = self.settled.len();
     }
 
     /// A delivery of something settled before came back, but was not settled again before its tenure ended.
@@ -88,7 +113,7 @@ impl Memory {
 
     /// How far the head of a lane had come when its tenure ended.
     pub(super) fn remember(&mut self, record_key: RecordKey, id: UpdateId, state: RememberedState) {
-        if id.origin() == IdOrigin::Delivery && !matches!(state, RememberedState::InFlight { .. }) {
+        if id.origin() == IdOrigin::Delivery && state.attempt_out().is_none() {
             return; // its next delivery will have another id
         }
         let heads = self.heads.entry(record_key).or_default();
@@ -113,10 +138,20 @@ impl Memory {
         }
     }
 
+    /// An update is about to be sent that may have been sent and settled before. Later updates of its record must
+    /// follow it, also those that are applied: otherwise the record would keep the earlier value.
+    pub(super) fn repeats_from_here(&mut self, record_key: &RecordKey) {
+        self.returned.retain(|(of, _)| of != record_key);
+        let (all, mut before) = (self.settled.len(), 0..self.settled_before);
+        self.settled.retain(|(of, _)| before.next().is_none() || of != record_key);
+        self.settled_before -= all - self.settled.len();
+        self.retain_heads(record_key, |head| !head.state.is_applied());
+    }
+
     /// All but those that came, and attempts that are still out: they bar their record.
     fn forget_heads(&mut self) {
         self.heads.retain(|_, heads| {
-            heads.retain(|head| head.claimed || matches!(head.state, RememberedState::InFlight { .. }));
+            heads.retain(|head| head.claimed || head.state.attempt_out().is_some());
             !heads.is_empty()
         });
     }
@@ -142,10 +177,7 @@ impl Memory {
 
     /// The attempt of another update of this record that is still out.
     pub(super) fn attempt_out(&self, record_key: &RecordKey) -> Option<AttemptId> {
-        self.heads.get(record_key)?.iter().find_map(|head| match head.state {
-            RememberedState::InFlight { attempt, .. } => Some(attempt),
-            _ => None,
-        })
+        self.heads.get(record_key)?.iter().find_map(|head| head.state.attempt_out())
     }
 
     /// An attempt of an earlier tenure ended. Whether it was known.
@@ -155,7 +187,7 @@ impl Memory {
         ended: AttemptId,
         outcome: Outcome,
     ) -> bool {
-        let is_out = |head: &Remembered| matches!(head.state, RememberedState::InFlight { attempt, .. } if attempt == ended);
+        let is_out = |head: &Remembered| head.state.attempt_out() == Some(ended);
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         let Some(head) = heads.find(|head| is_out(head)) else { return false };
         if head.id.origin() == IdOrigin::Publisher && (head.claimed || self.returns_expected) {
@@ -172,8 +204,10 @@ impl Memory {
     /// A resolution of an earlier tenure is written down. Whether it was known.
     pub(super) fn recorded(&mut self, record_key: &RecordKey, recorded: (Tenure, DeliveryTag)) -> bool {
         for head in self.heads.get_mut(record_key).into_iter().flatten() {
-            if matches!(head.state, RememberedState::Recording { token, .. } if token == recorded) {
-                head.state = RememberedState::Recorded;
+            if let RememberedState::Recording { token, resolution } = &head.state
+                && *token == recorded
+            {
+                head.state = RememberedState::Recorded { resolution: resolution.clone() };
                 return true;
             }
         }
