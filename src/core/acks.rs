@@ -250,10 +250,10 @@ mod tests {
         #[test]
         fn the_broker_agrees(order in Just((1..=40_u64).collect::<Vec<_>>()).prop_shuffle(), step in 0..30_u64) {
             let mut acks = acks(48);
-            let mut outstanding: std::collections::BTreeSet<u64> = (1..=40).collect();
-            let mut finished = std::collections::BTreeSet::new();
+            let mut outstanding: BTreeSet<u64> = (1..=40).collect();
+            let mut finished = BTreeSet::new();
             (1..=40).for_each(|tag| acks.delivered(DeliveryTag(tag), at(0)));
-            let mut apply = |ack: Ack, finished: &std::collections::BTreeSet<u64>| {
+            let mut apply = |ack: Ack, finished: &BTreeSet<u64>| {
                 let tag = ack.tag.0;
                 assert!(outstanding.contains(&tag), "the broker would close the channel: unknown delivery tag");
                 let gone: Vec<u64> = outstanding.iter().copied().filter(|t| *t == tag || (ack.multiple && *t < tag)).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Mutex;
 use tracing::{error, info};
@@ -24,7 +24,8 @@ const DETAIL_BYTES_MAX: usize = 1024;
 /// A delivery as it came.
 #[derive(Clone, Debug)]
 pub(super) struct Letter {
-    pub(super) routing_key: String,
+    /// As the client has it: one that is not UTF-8 goes out with the bytes it came with.
+    pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
 }
@@ -70,7 +71,7 @@ impl DeadLetters {
 
     async fn publish_once(
         &self,
-        routing_key: &str,
+        routing_key: &ShortString,
         body: &[u8],
         properties: BasicProperties,
     ) -> Result<(), String> {
@@ -78,7 +79,7 @@ impl DeadLetters {
         let channel = self.channel().await?;
         let publishing = channel.basic_publish(
             self.exchange.as_str().into(),
-            routing_key.into(),
+            routing_key.clone(),
             options,
             body,
             properties,

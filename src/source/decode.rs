@@ -87,7 +87,22 @@ impl Decoder {
     }
 }
 
+/// A routing key that is not UTF-8 reaches us with each stray byte as a character of U+10FF00 to U+10FFFF (the change
+/// in vendor/amq-protocol-types), longer than it was sent.
 fn record_key(routing_key: &str) -> Result<RecordKey, Malformed> {
+    if routing_key.chars().any(|c| c >= '\u{10FF00}') {
+        let mut hex = String::new();
+        for c in routing_key.chars() {
+            match u32::from(c).checked_sub(0x10_FF00) {
+                Some(byte) => write!(hex, "{byte:02x}").expect("a string takes all"),
+                None => c
+                    .to_string()
+                    .bytes()
+                    .for_each(|byte| write!(hex, "{byte:02x}").expect("a string takes all")),
+            }
+        }
+        return Err(Malformed::RecordKeyNotUtf8 { hex });
+    }
     RecordKey::new(routing_key).map_err(|fault| match fault {
         RecordKeyFault::Empty => Malformed::NoRecordKey,
         RecordKeyFault::TooLong => Malformed::RecordKeyTooLong,

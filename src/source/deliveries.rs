@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Consumer};
 use tracing::{error, info, warn};
 
@@ -141,7 +141,7 @@ pub struct AmqpDeliveries {
 }
 
 struct Kept {
-    routing_key: String,
+    routing_key: ShortString,
     properties: BasicProperties,
     body: Bytes,
 }
@@ -165,8 +165,8 @@ impl Deliveries for AmqpDeliveries {
             None => return Err(Lost("the broker cancelled the consumer".to_owned())),
         };
         let body = Bytes::from(delivery.data);
-        let routing_key = String::from(delivery.routing_key);
-        let update = self.decoder.decode(&routing_key, &delivery.properties, body.clone());
+        let routing_key = delivery.routing_key;
+        let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
         self.keep(delivery.delivery_tag, Kept { routing_key, properties: delivery.properties, body })?;
         Ok(Received {
             delivery: DeliveryTag(delivery.delivery_tag),

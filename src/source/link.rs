@@ -1,7 +1,7 @@
 //! One connection to the broker, made again whenever it is lost.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
@@ -53,6 +53,22 @@ impl Address {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(source)) => Err(self.connect_error(source)),
             Err(_) => Err(SourceError::Silent { step: "connecting", seconds: ANSWER_TIMEOUT.as_secs() }),
+        }
+    }
+
+    /// Connects, waiting for a broker that is not there yet: services that start together need no order.
+    ///
+    /// # Errors
+    /// What waiting cannot heal.
+    pub async fn connect_patiently(&self, name: &str) -> Result<Connection, SourceError> {
+        let mut retry = Retry::default();
+        loop {
+            retry.pause().await;
+            match self.connect(name).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if !error.can_heal() => return Err(error),
+                Err(error) => retry.tell(name, &error),
+            }
         }
     }
 
@@ -143,11 +159,16 @@ async fn keep(
     mut connection: Arc<Connection>,
     up: watch::Sender<Option<Arc<Connection>>>,
 ) {
+    let mut retry = Retry::default();
     loop {
+        let since = Instant::now();
         let why = until_lost(&connection).await;
         up.send_replace(None);
         warn!(connection = name, error = why, "broker connection lost, connecting again");
-        connection = Arc::new(connect_again(&address, &name).await);
+        if since.elapsed() > RECONNECT_DELAY_MAX {
+            retry = Retry::default();
+        }
+        connection = Arc::new(connect_again(&address, &name, &mut retry).await);
         info!(connection = name, "broker connected");
         up.send_replace(Some(Arc::clone(&connection)));
     }
@@ -174,22 +195,40 @@ async fn until_lost(connection: &Connection) -> String {
     }
 }
 
-/// For ever, since a broker that comes back should not need us restarted. One line per change of the reason.
-async fn connect_again(address: &Address, name: &str) -> Connection {
-    let mut delay = RECONNECT_DELAY_MIN;
-    let mut told = String::new();
+/// For ever, since a broker that comes back should not need us restarted.
+async fn connect_again(address: &Address, name: &str, retry: &mut Retry) -> Connection {
     loop {
-        tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(RECONNECT_DELAY_MAX);
+        retry.pause().await;
         match address.connect(name).await {
             Ok(connection) => return connection,
-            Err(error) => {
-                let text = chain(&error);
-                if text != told {
-                    warn!(connection = name, error = text, "broker not reached, trying again");
-                    told = text;
-                }
-            }
+            Err(error) => retry.tell(name, &error),
+        }
+    }
+}
+
+/// Waits between tries; one line per change of the reason.
+#[derive(Default)]
+struct Retry {
+    delay: Option<Duration>,
+    told: String,
+}
+
+impl Retry {
+    /// Not at all the first time, then longer and longer: a connection that breaks as soon as it is made must not keep
+    /// the broker busy.
+    async fn pause(&mut self) {
+        let delay = self
+            .delay
+            .map_or(Duration::ZERO, |delay| (delay * 2).clamp(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX));
+        self.delay = Some(delay);
+        tokio::time::sleep(delay).await;
+    }
+
+    fn tell(&mut self, name: &str, error: &SourceError) {
+        let text = chain(error);
+        if text != self.told {
+            warn!(connection = name, error = text, "broker not reached, trying again");
+            self.told = text;
         }
     }
 }

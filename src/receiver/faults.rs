@@ -1,0 +1,179 @@
+//! Failing on purpose: what a fault looks like, and the seeded chance that picks it.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How a request goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The update is applied all the same: the sender cannot know.
+    pub applied: bool,
+    /// What the sender gets.
+    pub answer: FaultAnswer,
+}
+
+/// What the sender of a request gets when it goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultAnswer {
+    /// This status.
+    Status(u16),
+    /// Nothing for `hang_for`, then status 503.
+    Hang,
+}
+
+/// Why a string is not a fault or a failing record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultFault {
+    /// Not `500`, `hang`, `applied-then-500` or `applied-then-hang`.
+    #[error("{0:?} is neither a status from 300 to 599 nor hang, alone or after applied-then-")]
+    Fault(String),
+    /// Not `KEY=STATUS[:DURATION]`.
+    #[error("write KEY=STATUS or KEY=STATUS:DURATION, such as customer-7=503:10s")]
+    Record,
+    /// The part behind the colon.
+    #[error("{0:?} is not a duration; write one such as 500ms, 10s or 2m")]
+    Duration(String),
+}
+
+impl FromStr for Fault {
+    type Err = FaultFault;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (applied, answer) = match text.strip_prefix("applied-then-") {
+            Some(answer) => (true, answer),
+            None => (false, text),
+        };
+        let answer = match answer.parse() {
+            Ok(status @ 300..=599) => FaultAnswer::Status(status),
+            Err(_) if answer == "hang" => FaultAnswer::Hang,
+            _ => return Err(FaultFault::Fault(text.to_owned())),
+        };
+        Ok(Self { applied, answer })
+    }
+}
+
+/// A record whose requests all go wrong for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailingRecord {
+    /// Which record.
+    pub record_key: String,
+    /// How.
+    pub fault: Fault,
+    /// Counted from its first request; `None`: for ever.
+    pub lasts: Option<Duration>,
+}
+
+impl FromStr for FailingRecord {
+    type Err = FaultFault;
+
+    /// `KEY=FAULT[:DURATION]`. The key ends at the last `=`, so it may have some itself.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (record_key, rest) = text.rsplit_once('=').ok_or(FaultFault::Record)?;
+        if record_key.is_empty() {
+            return Err(FaultFault::Record);
+        }
+        let (fault, lasts) = match rest.split_once(':') {
+            Some((fault, lasts)) => {
+                let parsed = humantime::parse_duration(lasts);
+                (fault, Some(parsed.map_err(|_| FaultFault::Duration(lasts.to_owned()))?))
+            }
+            None => (rest, None),
+        };
+        Ok(Self { record_key: record_key.to_owned(), fault: fault.parse()?, lasts })
+    }
+}
+
+/// Numbers that look random and depend on the seed and the attempt alone: in whatever order requests come, the same
+/// ones go wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chance(u64);
+
+impl Chance {
+    pub(super) fn of_attempt(seed: u64, record_key: &str, update_id: &str, attempt: u64) -> Self {
+        // FNV-1a; `unit` spreads it.
+        let bytes = record_key.bytes().chain([0]).chain(update_id.bytes()).chain(attempt.to_le_bytes());
+        Self(bytes.fold(spread(seed ^ 0xcbf2_9ce4_8422_2325), |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        }))
+    }
+
+    /// From 0 up to, not including, 1. Each `purpose` has a number of its own.
+    pub(super) fn unit(self, purpose: u64) -> f64 {
+        (spread(self.0 ^ spread(purpose)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// One of them; `None` where there is none.
+    pub(super) fn pick<T: Copy>(self, purpose: u64, of: &[T]) -> Option<T> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a unit is within 0 and 1"
+        )]
+        let index = (self.unit(purpose) * of.len() as f64) as usize;
+        of.get(index).copied()
+    }
+}
+
+/// The finalizer of `SplitMix64`.
+fn spread(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_written_as_they_happen() {
+        let check =
+            |text: &str, applied, answer| assert_eq!(text.parse(), Ok(Fault { applied, answer }), "{text}");
+        check("500", false, FaultAnswer::Status(500));
+        check("hang", false, FaultAnswer::Hang);
+        check("applied-then-500", true, FaultAnswer::Status(500));
+        check("applied-then-hang", true, FaultAnswer::Hang);
+        for text in ["", "200", "600", "99999", "5OO", "applied-then-", "applied", "Hang", "-1"] {
+            assert!(text.parse::<Fault>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_failing_record_has_a_key_a_fault_and_perhaps_an_end() {
+        let check = |text: &str, record_key: &str, fault: &str, lasts| {
+            let expected =
+                FailingRecord { record_key: record_key.into(), fault: fault.parse().unwrap(), lasts };
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        };
+        check("customer-7=503", "customer-7", "503", None);
+        check("customer-7=503:10s", "customer-7", "503", Some(Duration::from_secs(10)));
+        check("a=b:c=hang:1m 5s", "a=b:c", "hang", Some(Duration::from_secs(65)));
+        for text in ["", "k", "=503", "k=", "k=200", "k=503:", "k=503:soon", "k=503:-1s"] {
+            assert!(text.parse::<FailingRecord>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn chance_is_even_and_depends_on_every_part() {
+        let unit = |seed, key: &str, id: &str, attempt| Chance::of_attempt(seed, key, id, attempt).unit(0);
+        let units: Vec<f64> = (0..10_000).map(|n| unit(1, "k", &format!("u-{n}"), 1)).collect();
+        let share = units.iter().filter(|unit| **unit < 0.3).count();
+        assert!((2_800..3_200).contains(&share), "{share}");
+        let first = unit(1, "k", "u", 1);
+        assert_eq!(first.to_bits(), unit(1, "k", "u", 1).to_bits());
+        for other in [unit(2, "k", "u", 1), unit(1, "l", "u", 1), unit(1, "k", "v", 1), unit(1, "k", "u", 2)]
+        {
+            assert!((first - other).abs() > 1e-9);
+        }
+        let picked: Vec<usize> = (0..4)
+            .map(|kind| {
+                let picks = (0..1000)
+                    .filter(|n| Chance::of_attempt(0, "k", "u", *n).pick(7, &[0, 1, 2, 3]) == Some(kind));
+                picks.count()
+            })
+            .collect();
+        assert!(picked.iter().all(|count| (180..320).contains(count)), "{picked:?}");
+        assert_eq!(Chance::of_attempt(0, "k", "u", 1).pick::<u8>(0, &[]), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! What the receiver says about the order it saw.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
+/// Counts of one record, or summed over all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Writing requests that began.
+    pub requests: u64,
+    /// Different updates applied.
+    pub updates: u64,
+    /// Updates applied again: by sequence, else by update id.
+    pub duplicates: u64,
+    /// Updates applied for the first time after one of a higher sequence.
+    pub reorders: u64,
+    /// Sequences missing below the highest applied.
+    pub gaps: u64,
+    /// Requests that began while another one of their record was in progress.
+    pub overlaps: u64,
+    /// Records whose value is not that of the highest sequence applied.
+    pub outdated: u64,
+    /// Answers with a fault that was asked for (`--fail-…`), hanging ones included.
+    pub failed: u64,
+    /// Answers 412, 413 and 422.
+    pub rejected: u64,
+    /// Requests answered from the memory of an idempotency key, without applying.
+    pub replayed: u64,
+    /// Requests whose sender went away, or broke off the body, before the answer. Applied or not: see the other counts.
+    pub disconnected: u64,
+    /// Requests whose path and `lanekeeper-record-key` header named different records.
+    pub key_mismatches: u64,
+}
+
+impl AddAssign<&Self> for Counts {
+    fn add_assign(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.updates += other.updates;
+        self.duplicates += other.duplicates;
+        self.reorders += other.reorders;
+        self.gaps += other.gaps;
+        self.overlaps += other.overlaps;
+        self.outdated += other.outdated;
+        self.failed += other.failed;
+        self.rejected += other.rejected;
+        self.replayed += other.replayed;
+        self.disconnected += other.disconnected;
+        self.key_mismatches += other.key_mismatches;
+    }
+}
+
+impl Counts {
+    /// What should not be there with Lanekeeper in between (duplicates may: at least once).
+    pub(super) fn violations(&self) -> u64 {
+        self.reorders + self.gaps + self.overlaps + self.outdated + self.key_mismatches
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} updates in {} requests; duplicates {}, reorders {}, gaps {}, overlaps {}, outdated {}; \
+             answers failed {}, rejected {}, replayed {}; disconnected {}",
+            self.updates,
+            self.requests,
+            self.duplicates,
+            self.reorders,
+            self.gaps,
+            self.overlaps,
+            self.outdated,
+            self.failed,
+            self.rejected,
+            self.replayed,
+            self.disconnected,
+        )
+    }
+}
+
+/// `/report`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Summed over all records.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Records seen.
+    pub records: u64,
+    /// Requests in progress.
+    pub in_progress: u64,
+    /// As many records as were asked for: those with something wrong first, then by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_record: BTreeMap<String, RecordReport>,
+}
+
+/// One record in `/report`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordReport {
+    /// Of this record.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Highest sequence applied; zero: none had one.
+    pub highest_sequence: u64,
+    /// Sequence of the value it has now; zero: it has none.
+    pub value_sequence: u64,
+    /// Times that its value was written; its `ETag` is `"VERSION"`.
+    pub version: u64,
+    /// Start of the value it has now: the body of the last update applied.
+    pub value: String,
+    /// The first thing that was wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_violation: Option<String>,
+}
