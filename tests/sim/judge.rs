@@ -11,6 +11,7 @@ use lanekeeper::core::policy::{DeadLetterReason, FailurePolicy, Policy, Resoluti
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::UpdateId;
 
+use crate::facts::{Facts, Here, RecordFacts, Sent, facts_of};
 use crate::fairness::Fairness;
 use crate::setup::Setup;
 
@@ -34,84 +35,9 @@ pub struct Judge {
     draining: bool,
 }
 
-/// What is known of one update.
-#[derive(Debug)]
-struct Facts {
-    record: Option<usize>,
-    id: Option<UpdateId>,
-    /// Another publishing of the same update.
-    twin: Option<usize>,
-    /// It was first applied, by whomever.
-    applied: bool,
-    /// It was applied by a request of a process that lived.
-    applied_in_life: bool,
-    dead_lettered: bool,
-    /// It left the queue.
-    gone: bool,
-    /// The tenure in which it was settled last.
-    settled_in: u64,
-    /// Some process was told that it is applied, or wrote it down as dead-lettered.
-    resolved: bool,
-    here: Here,
-}
-
-/// What this process did with an update in its present turn. A new turn begins when it is sent once more, known to be
-/// resolved; without an id of the publisher, with each delivery.
-#[derive(Debug, Default)]
-struct Here {
-    turn: u32,
-    /// The step at which its resolution was known.
-    resolved_at: Option<u64>,
-    sent_at: u64,
-    attempts: u32,
-    failures: u32,
-    earliest: Tick,
-    last: Option<Outcome>,
-}
-
-#[derive(Debug, Default)]
-struct RecordFacts {
-    updates: Vec<usize>,
-    out: Option<u64>,
-    last_applied: Option<usize>,
-}
-
-/// A request as it was sent.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    pub attempt: u64,
-    pub number: u32,
-    pub update: usize,
-    pub id: UpdateId,
-    /// Counts the turns of this update in this process.
-    pub turn: u32,
-}
-
 impl Judge {
     pub fn new(setup: &Setup) -> Self {
-        let facts = setup.publications.iter().map(|publication| Facts {
-            record: publication.record,
-            id: publication.id.clone(),
-            twin: publication.repeats,
-            applied: false,
-            applied_in_life: false,
-            dead_lettered: false,
-            gone: false,
-            settled_in: 0,
-            resolved: false,
-            here: Here::default(),
-        });
-        let mut updates: Vec<Facts> = facts.collect();
-        let mut records: Vec<RecordFacts> =
-            setup.record_keys.iter().map(|_| RecordFacts::default()).collect();
-        for (update, publication) in setup.publications.iter().enumerate() {
-            if let Some(record) = publication.record {
-                records[record].updates.push(update);
-            }
-            if let Some(first) = publication.repeats {
-                updates[first].twin = Some(update);
-            }
-        }
+        let (updates, records) = facts_of(setup);
         Self {
             limits: setup.limits,
             policy: Arc::clone(&setup.policy),

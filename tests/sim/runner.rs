@@ -23,6 +23,13 @@ pub struct Failure {
     pub tail: String,
 }
 
+impl Failure {
+    pub fn of(world: &World, seed: u64, found_by: String) -> Self {
+        let trace = world.trace_so_far();
+        Self { seed, seeds_run: 1, found_by, trace: trace.tail(usize::MAX), tail: trace.tail(TAIL) }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, seeds_run, found_by, tail, .. } = self;
@@ -70,14 +77,10 @@ pub fn run(seed: u64) -> Result<World, Failure> {
     RUNNING.set(true);
     let ended = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     RUNNING.set(false);
-    ended.map_err(|_| Failure {
-        seed,
-        seeds_run: 1,
-        found_by: FOUND_BY.take(),
-        trace: world.trace_so_far().tail(usize::MAX),
-        tail: world.trace_so_far().tail(TAIL),
-    })?;
-    Ok(world)
+    match ended {
+        Ok(()) => Ok(world),
+        Err(_) => Err(Failure::of(&world, seed, FOUND_BY.take())),
+    }
 }
 
 /// Runs all seeds, on all cores. The first of the list that fails, if one does.

@@ -10,7 +10,8 @@ use lanekeeper::core::update::Update;
 
 use crate::broker::Broker;
 use crate::dispatcher::{Dispatcher, Writing};
-use crate::judge::{Judge, Sent, fault};
+use crate::facts::Sent;
+use crate::judge::{Judge, fault};
 use crate::rng::Rng;
 use crate::setup::Setup;
 use crate::target::Target;
@@ -201,72 +202,6 @@ impl World {
         }
     }
 
-    /// Something may go wrong before the next happening.
-    fn strike(&mut self) {
-        if self.now >= self.setup.calm_at || self.setup.faults.left == 0 {
-            return;
-        }
-        let draw = self.rng.below(1000);
-        let (lost, crash, drain) =
-            (self.setup.faults.channel_lost, self.setup.faults.crash, self.setup.faults.drain);
-        if draw < lost {
-            self.lose_channel();
-        } else if draw < lost + crash {
-            self.crash();
-        } else if draw < lost + crash + drain {
-            let stop = self.rng.chance(500);
-            self.begin_drain(stop);
-        } else {
-            return;
-        }
-        self.setup.faults.left -= 1;
-    }
-
-    fn lose_channel(&mut self) {
-        let done = self.acks_that_arrive();
-        let Some(channel) = self.lose_at_broker(done) else { return };
-        let process = self.dispatcher.process;
-        self.soon(self.setup.delays.news, Happening::ChannelGone { process, channel });
-    }
-
-    fn crash(&mut self) {
-        self.trace(Line::Crashed { process: self.dispatcher.process });
-        let done = self.acks_that_arrive();
-        self.lose_at_broker(done);
-        let process = self.dispatcher.process;
-        for request in 0..self.requests.len() {
-            let of = &mut self.requests[request];
-            if of.process == process && !of.over {
-                // Either it is on the wire already and arrives, some time, or it never does.
-                of.over = true;
-                if of.applies && self.rng.chance(500) {
-                    self.requests[request].over = false;
-                    self.soon(300, Happening::Request { request });
-                }
-            }
-        }
-        for writing in 0..self.writings.len() {
-            let Writing { process: of, done, dead_letter, update, .. } = self.writings[writing];
-            if of == process && !done && dead_letter && self.rng.chance(500) {
-                self.trace(Line::DeadLettered { update });
-                self.judge.dead_lettered(update);
-            }
-        }
-        self.end_process();
-    }
-
-    fn end_process(&mut self) {
-        self.judge.crashed();
-        let process = self.dispatcher.process + 1;
-        self.dispatcher = Dispatcher::new(process, &self.setup);
-        self.soon(self.setup.delays.attach, Happening::Attach { process });
-    }
-
-    fn acks_that_arrive(&mut self) -> usize {
-        let on_their_way = self.broker.acks_on_their_way();
-        self.rng.index(on_their_way + 1)
-    }
-
     /// The broker loses the channel. Answers its number, if there was one.
     pub fn lose_at_broker(&mut self, acks_done: usize) -> Option<u64> {
         let (lost, number) = self.broker.lose(acks_done)?;
@@ -275,7 +210,7 @@ impl World {
         Some(number)
     }
 
-    fn acked(&mut self, updates: Vec<usize>) {
+    pub fn acked(&mut self, updates: Vec<usize>) {
         for update in updates {
             self.trace(Line::Acked { update });
             self.judge.acked(update);
