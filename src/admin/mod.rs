@@ -1,1 +1,47 @@
-//! Placeholder
+//! What monitoring asks: `/livez`, `/readyz`, `/metrics`.
+
+pub mod health;
+pub mod metrics;
+
+use std::io;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use health::Health;
+use metrics::Metrics;
+
+/// Media type of the OpenMetrics text format 1.0.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves until `shutdown` is done.
+///
+/// # Errors
+/// The listener broke.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Metrics,
+    health: Health,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz).with_state(health))
+        .route("/metrics", get(encoded).with_state(metrics));
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+}
+
+async fn readyz(State(health): State<Health>) -> impl IntoResponse {
+    match health.unready() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+async fn encoded(State(metrics): State<Metrics>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.encode())
+}

@@ -1,12 +1,291 @@
 //! `lanekeeper check`.
 
-use super::Exit;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::{ConfigArguments, Exit};
+use crate::config::forecast::{End, Forecast, Planned};
+use crate::config::{Config, Loaded, Purpose, Shown, told, warnings};
+
+/// Rows of the schedule that are printed before it is cut short.
+const ROWS_MAX: usize = 12;
 
 /// Options of `lanekeeper check`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
 
-/// Runs it.
-pub fn main(_arguments: &Arguments) -> Exit {
-    Exit::Other
+/// Prints the config in force, the retry schedule and warnings; or every fault.
+pub fn main(arguments: &Arguments) -> Exit {
+    let loaded = match arguments.config.load_for(Purpose::Dispatch) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let report = if arguments.json { format!("{:#}\n", as_json(&loaded)) } else { as_text(&loaded) };
+    match std::io::stdout().write_all(report.as_bytes()) {
+        Ok(()) => Exit::Done,
+        // Whoever reads it has read enough, as in `check | head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(_) => Exit::Other,
+    }
+}
+
+fn as_text(loaded: &Loaded) -> String {
+    let config = &loaded.config;
+    let mut text = String::new();
+    for values in loaded.shown.chunk_by(|a, b| a.section == b.section) {
+        text += &section(values);
+    }
+    text += &schedule(config);
+    text += &bounds(config);
+    let warnings = warnings(config);
+    text += if warnings.is_empty() { "\nNo warnings.\n" } else { "\nWarnings\n" };
+    for warning in warnings {
+        let _ = writeln!(text, "- {warning}");
+    }
+    text
+}
+
+/// A section as TOML, each value with its origin.
+fn section(values: &[Shown]) -> String {
+    let key_width = values.iter().map(|shown| shown.key.len()).max().unwrap_or_default();
+    let lines: Vec<(String, &Shown)> = values
+        .iter()
+        .map(|shown| (format!("{:key_width$} = {}", shown.key, toml(&shown.value)), shown))
+        .collect();
+    let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
+    let mut text = match values[0].section.split_once('[') {
+        Some((list, _)) => format!("[[{list}]]\n"),
+        None => format!("[{}]\n", values[0].section),
+    };
+    for (line, shown) in lines {
+        let _ = writeln!(text, "{line:width$}   # {}", shown.origin);
+    }
+    text + "\n"
+}
+
+/// A value as TOML. Strings, numbers and flags are written as in JSON.
+fn toml(value: &Json) -> String {
+    let entries = match value {
+        Json::Object(entries) => entries,
+        Json::Array(values) => {
+            let values: Vec<String> = values.iter().map(toml).collect();
+            return format!("[{}]", values.join(", "));
+        }
+        scalar => return scalar.to_string(),
+    };
+    let bare = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    let entries: Vec<String> = entries
+        .iter()
+        .map(|(key, value)| {
+            let key = if bare(key) { key.clone() } else { Json::from(key.as_str()).to_string() };
+            format!("{key} = {}", toml(value))
+        })
+        .collect();
+    if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
+}
+
+fn schedule(config: &Config) -> String {
+    let forecast = Forecast::new(&config.policy);
+    let mut text = "Retry schedule (attempts themselves take their time on top)\n".to_owned();
+    let mut row = |attempt: &str, wait: &str, elapsed: &str| {
+        let line = format!("{attempt:>9}  {wait:28}{elapsed}");
+        text += line.trim_end();
+        text += "\n";
+    };
+    row("attempt", "wait before it", "since the first");
+    let hidden = match forecast.attempts.len() {
+        rows if rows > ROWS_MAX => ROWS_MAX - 2..rows - 1,
+        rows => rows..rows,
+    };
+    for (index, planned) in forecast.attempts.iter().enumerate() {
+        if index == hidden.start {
+            row("...", "", "");
+        }
+        if !hidden.contains(&index) {
+            let wait = if planned.attempt == 1 { "none".to_owned() } else { wait(planned) };
+            row(&planned.attempt.to_string(), &wait, &told(planned.elapsed));
+        }
+    }
+    if forecast.end.is_none_or(|end| end.attempts > forecast.attempts.len() as u64)
+        && let Some(last) = forecast.attempts.last()
+    {
+        row("further", &wait(last), "");
+    }
+    text + &end(config, &forecast)
+}
+
+/// The sentence below the schedule.
+fn end(config: &Config, forecast: &Forecast) -> String {
+    let Some(End { attempts, attempts_with_jitter, elapsed, limit }) = forecast.end else {
+        return "Nothing ends it: it goes on for ever.\n".to_owned();
+    };
+    let jitter = match attempts_with_jitter {
+        Some(most) if most == attempts => String::new(),
+        Some(most) => format!(" (with jitter, up to attempt {most})"),
+        None => " (with jitter, any number)".to_owned(),
+    };
+    let (elapsed, limit, exhausted) = (told(elapsed), limit.key(), config.policy.exhausted.name());
+    format!(
+        "The last is attempt {attempts}, {elapsed} after the first{jitter}: {limit} ends it, \
+         then failure.exhausted = \"{exhausted}\".\n"
+    )
+}
+
+fn wait(planned: &Planned) -> String {
+    between(planned.wait_min, planned.wait)
+}
+
+fn between(least: Duration, most: Duration) -> String {
+    if least == most { told(most) } else { format!("{} to {}", told(least), told(most)) }
+}
+
+/// What the settings multiply to.
+fn bounds(config: &Config) -> String {
+    let partitions = usize::from(config.updates.partitions.get());
+    let attempts = partitions.saturating_mul(config.dispatch.in_flight_max.get());
+    let held = partitions.saturating_mul(config.dispatch.prefetch.get().into());
+    let mebibytes = held.saturating_mul(config.updates.body_bytes_max).div_ceil(1 << 20);
+    format!(
+        "\nAt most, if this process owns all {partitions} partitions: {attempts} attempts at once, {held} updates held, \
+         {mebibytes} MiB of bodies.\n"
+    )
+}
+
+fn as_json(loaded: &Loaded) -> Json {
+    let forecast = Forecast::new(&loaded.config.policy);
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let attempts: Vec<Json> = forecast
+        .attempts
+        .iter()
+        .map(|planned| {
+            json!({
+                "attempt": planned.attempt,
+                "wait_ms_min": millis(planned.wait_min),
+                "wait_ms_max": millis(planned.wait),
+                "elapsed_ms": millis(planned.elapsed),
+            })
+        })
+        .collect();
+    let end = forecast.end.map(|end| {
+        json!({
+            "attempts": end.attempts,
+            "attempts_with_jitter": end.attempts_with_jitter,
+            "elapsed_ms": millis(end.elapsed),
+            "limit": end.limit.key(),
+        })
+    });
+    json!({
+        "values": loaded.shown,
+        "schedule": { "attempts": attempts, "end": end },
+        "warnings": warnings(&loaded.config),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, TARGET_EXAMPLE, load};
+
+    fn loaded(text: &str) -> Loaded {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lk.toml");
+        std::fs::write(&path, text).unwrap();
+        let environment: Environment =
+            [("LANEKEEPER_INSTANCE__NAME", "web-1"), ("TOKEN", "s3cret")].into_iter().collect();
+        load(Some(&path), &environment, Purpose::Dispatch).unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    /// Everything after the values.
+    fn schedule_and_warnings(text: &str) -> String {
+        let text = as_text(&loaded(&format!("{text}\n{TARGET_EXAMPLE}")));
+        text[text.find("Retry schedule").unwrap()..].to_owned()
+    }
+
+    #[test]
+    fn a_target_is_shown_as_toml_without_its_secrets() {
+        let loaded = loaded(&format!(
+            "{TARGET_EXAMPLE}\nheaders = {{ authorization = \"Bearer ${{TOKEN}}\", \"x.key\" = \"s3cret\" }}\n\
+             outcomes = {{ 404 = \"applied\" }}\n[broker]\nurl = \"amqp://app:s3cret@mq\""
+        ));
+        let (text, json) = (as_text(&loaded), as_json(&loaded).to_string());
+        assert!(!text.contains("s3cret") && !json.contains("s3cret"), "{text}{json}");
+        assert!(text.contains("\"amqp://app:***@mq\""), "{text}");
+        assert!(text.contains("{ authorization = \"***\", \"x.key\" = \"***\" }"), "{text}");
+        let (values, _) = text.split_once("Retry schedule").unwrap();
+        let environment = [("LANEKEEPER_INSTANCE__NAME", "web-1")].into_iter().collect();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("again.toml");
+        std::fs::write(&path, values).unwrap();
+        let again =
+            load(Some(&path), &environment, Purpose::Dispatch).unwrap_or_else(|faults| panic!("{faults}"));
+        let plain = |loaded: &Loaded| {
+            loaded.shown.iter().map(|shown| (shown.key, shown.value.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(plain(&again), plain(&loaded), "what is shown is a config");
+    }
+
+    #[test]
+    fn the_schedule_is_shown_attempt_by_attempt() {
+        insta::assert_snapshot!(schedule_and_warnings(""), @r#"
+        Retry schedule (attempts themselves take their time on top)
+          attempt  wait before it              since the first
+                1  none                        0s
+                2  400ms to 500ms              500ms
+                3  800ms to 1s                 1s 500ms
+                4  1s 600ms to 2s              3s 500ms
+                5  3s 200ms to 4s              7s 500ms
+                6  6s 400ms to 8s              15s 500ms
+                7  12s 800ms to 16s            31s 500ms
+                8  24s to 30s                  1m 1s 500ms
+          further  24s to 30s
+        The last is attempt 35, 14m 31s 500ms after the first (with jitter, up to attempt 43): retry.elapsed_max ends it, then failure.exhausted = "dead_letter".
+
+        At most, if this process owns all 8 partitions: 256 attempts at once, 8000 updates held, 8000 MiB of bodies.
+
+        No warnings.
+        "#);
+    }
+
+    #[test]
+    fn a_long_schedule_is_cut_short_and_what_is_likely_not_meant_is_warned_of() {
+        let text = "[retry]\ndelay_multiplier = 1.1\njitter = 0\nelapsed_max = \"0s\"\n\
+                    [dispatch]\nprefetch = 100\ndrain_timeout = \"5s\"\n[broker]\nheartbeat = \"4s\"\n\
+                    [[target]]\nname = \"all\"\ntypes = [\"*\"]\nurl = \"http://h/{record_key}\"\ntimeout = \"1s\"";
+        insta::assert_snapshot!(schedule_and_warnings(text), @r#"
+        Retry schedule (attempts themselves take their time on top)
+          attempt  wait before it              since the first
+                1  none                        0s
+                2  500ms                       500ms
+                3  550ms                       1s 50ms
+                4  605ms                       1s 655ms
+                5  665ms 500us                 2s 320ms
+                6  732ms 50us                  3s 52ms
+                7  805ms 255us                 3s 857ms
+                8  885ms 780us                 4s 743ms
+                9  974ms 358us                 5s 717ms
+               10  1s 71ms                     6s 789ms
+              ...
+               45  30s                         5m 26s 200ms
+          further  30s
+        Nothing ends it: it goes on for ever.
+
+        At most, if this process owns all 8 partitions: 256 attempts at once, 800 updates held, 800 MiB of bodies.
+
+        Warnings
+        - target "crm": timeout 10s is over two heartbeats (8s): a request of an owner that fell silent can still be at work when the next owner starts. Shorten the timeout, raise broker.heartbeat, or let the target check the header lanekeeper-tenure.
+        - target "crm": timeout 10s is over dispatch.drain_timeout (5s): a stop can cut a request off, which is then sent again. Raise drain_timeout.
+        - target "crm" gets no update: target "all", before it, takes its types. Put it first.
+        - dispatch.prefetch = 100 is below 4 x in_flight_max (128): few records that wait are enough to delay all others of their partition. Raise it.
+        - retry: an update that fails is held for ever, past RabbitMQ's acknowledgement timeout (30 minutes by default): its partition then closes its channel and begins again with what it held. Set retry.elapsed_max to 20m or less.
+        "#);
+    }
 }

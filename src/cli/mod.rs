@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod log;
 mod publish;
 mod receiver;
 mod run;
@@ -10,6 +11,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, Environment, Loaded, Purpose};
 
 /// Forwards updates from RabbitMQ to HTTP APIs: in order per record, one at a time per record.
 #[derive(Debug, Parser)]
@@ -41,6 +44,27 @@ pub struct ConfigArguments {
     /// Config file (TOML); what it leaves out is as in the built-in config/default.toml.
     #[arg(short, long, value_name = "FILE", env = "LANEKEEPER_CONFIG")]
     config: Option<PathBuf>,
+}
+
+impl ConfigArguments {
+    /// The config for a command that forwards updates. If it has faults, they are printed and the command is to end.
+    ///
+    /// # Errors
+    /// [`Exit::Config`], with every fault on standard error.
+    pub fn load(&self) -> Result<Config, Exit> {
+        self.load_for(Purpose::Dispatch).map(|loaded| loaded.config)
+    }
+
+    /// As [`Self::load`], with the origin of each value, and for either purpose.
+    ///
+    /// # Errors
+    /// [`Exit::Config`], with every fault on standard error.
+    pub fn load_for(&self, purpose: Purpose) -> Result<Loaded, Exit> {
+        config::load(self.config.as_deref(), &Environment::of_process(), purpose).map_err(|faults| {
+            eprintln!("{faults}");
+            Exit::Config
+        })
+    }
 }
 
 /// What a command ends with, as the shell sees it.
@@ -80,4 +104,20 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(&arguments),
     };
     exit.into()
+}
+
+/// The runtime of every command: as many workers as there are cores.
+fn tokio_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime starts")
+}
+
+/// Says once what went wrong, with its causes.
+fn report(error: &dyn std::error::Error) {
+    eprint!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprint!(": {error}");
+        cause = error.source();
+    }
+    eprintln!();
 }

@@ -1,10 +1,37 @@
-//! The config as meant: checked, typed, ready to use. `settings` reads it as written, `check` makes one from the other.
+//! The config as meant: checked, typed, ready to use.
+//!
+//! `layers` merges defaults, file and environment; `reader` takes values out key by key and keeps faults and origins;
+//! `parse` and its neighbours know the kinds of values; `settings` and `target` know the keys.
+
+mod broker_url;
+mod fault;
+pub mod forecast;
+mod layers;
+mod parse;
+mod reader;
+mod schedule;
+mod settings;
+mod strings;
+mod target;
+#[cfg(test)]
+mod tests;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::path::Path;
 use std::time::Duration;
+
+pub use fault::{Fault, Faults, Origin, Problem};
+pub use layers::{DEFAULT_TOML, Environment, VariableFault};
+pub use parse::told;
+pub use reader::Shown;
+pub use settings::Loaded;
+use settings::read;
+pub use target::TARGET_EXAMPLE;
+pub use warnings::warnings;
 
 use crate::core::outcome::OutcomeKind;
 use crate::core::policy::Policy;
@@ -28,7 +55,7 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// `[log]`.
     pub log: LogConfig,
-    /// `[[target]]`, in order of precedence; at least one.
+    /// `[[target]]`, in order of precedence; at least one, but for [`Purpose::Publish`].
     pub targets: Vec<TargetConfig>,
 }
 
@@ -40,6 +67,35 @@ impl Config {
             target.types.iter().map(move |pattern| (pattern.clone(), TargetId(index)))
         });
         Routes::new(patterns)
+    }
+}
+
+/// What a config is loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To forward updates: a config without a target is a fault.
+    Dispatch,
+    /// To publish them: publishers only know the exchange, so there need not be a target.
+    Publish,
+}
+
+/// Reads the config: built-in defaults, then `file`, then the environment.
+///
+/// # Errors
+/// Every fault that there is, each with its key and where its value is from; none quotes a secret.
+pub fn load(file: Option<&Path>, environment: &Environment, purpose: Purpose) -> Result<Loaded, Faults> {
+    match file {
+        None => read(None, environment, purpose),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                let problem = Problem::new(
+                    format!("cannot read the config file: {error}"),
+                    "name a readable TOML file with --config or LANEKEEPER_CONFIG",
+                );
+                Faults(vec![Fault { key: String::new(), origin: Origin::File(path.to_owned()), problem }])
+            })?;
+            read(Some((path, &text)), environment, purpose)
+        }
     }
 }
 
@@ -130,6 +186,9 @@ pub enum IdempotencyKeyStyle {
     Off,
 }
 
+/// What is shown instead of a secret.
+pub const MASK: &str = "***";
+
 /// A string that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -150,6 +209,6 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(MASK)
     }
 }

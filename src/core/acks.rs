@@ -4,7 +4,7 @@
 //! still open (a straggler's successor) goes out alone once it has waited. Acks of one record leave in order, because
 //! updates of one record finish in order and both ways keep the order of finishing within a record.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::message::DeliveryTag;
@@ -46,28 +46,21 @@ impl AckLimits {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slot {
-    Open,
-    Finished,
-    Acked,
-}
-
 /// The deliveries of one channel and which of them are acked. Tags of a channel are consecutive, from 1.
+///
+/// Holds what is not acked, nothing else: one delivery may stay open while millions after it come and go.
 #[derive(Debug)]
 pub struct Acks {
     limits: AckLimits,
-    /// State of deliveries `first ..`, in order; its front is always `Open` once `prefix` is zero.
-    slots: VecDeque<Slot>,
-    first: u64,
-    /// Slots at the front that are not `Open`.
+    newest: u64,
+    /// Deliveries that are not finished, and when they came.
+    open: BTreeMap<u64, Tick>,
+    /// Finished ones that are not acked.
+    finished: BTreeSet<u64>,
+    /// How many of those are older than every open one.
     prefix: usize,
-    /// Finished slots within the prefix.
-    prefix_finished: usize,
-    /// When deliveries finished, oldest first; entries acked since are skipped.
-    finished: VecDeque<(Tick, u64)>,
-    /// Finished slots, all in all.
-    waiting: usize,
+    /// Finished ones in the order in which they finished; what is acked since is skipped.
+    order: VecDeque<(Tick, u64)>,
 }
 
 impl Acks {
@@ -76,12 +69,11 @@ impl Acks {
     pub fn new(limits: AckLimits) -> Self {
         Self {
             limits,
-            slots: VecDeque::new(),
-            first: 1,
+            newest: 0,
+            open: BTreeMap::new(),
+            finished: BTreeSet::new(),
             prefix: 0,
-            prefix_finished: 0,
-            finished: VecDeque::new(),
-            waiting: 0,
+            order: VecDeque::new(),
         }
     }
 
@@ -89,9 +81,10 @@ impl Acks {
     ///
     /// # Panics
     /// If it is not the one after the latest: a channel numbers its deliveries without gaps (AMQP 0-9-1, 1.1).
-    pub fn delivered(&mut self, tag: DeliveryTag) {
-        assert_eq!(tag.0, self.first + self.slots.len() as u64, "delivery tags are consecutive");
-        self.slots.push_back(Slot::Open);
+    pub fn delivered(&mut self, tag: DeliveryTag, now: Tick) {
+        assert_eq!(tag.0, self.newest + 1, "delivery tags are consecutive");
+        self.newest = tag.0;
+        self.open.insert(tag.0, now);
     }
 
     /// The delivery's update is written down: it may be acked.
@@ -99,97 +92,82 @@ impl Acks {
     /// # Panics
     /// If it is not open: settled twice, or never delivered (I7).
     pub fn finished(&mut self, tag: DeliveryTag, now: Tick) {
-        let index = self.index(tag.0).expect("I7: only a delivery that is held is settled");
-        assert_eq!(self.slots[index], Slot::Open, "I7: a delivery is settled once");
-        self.slots[index] = Slot::Finished;
-        self.finished.push_back((now, tag.0));
-        self.waiting += 1;
-        if index == self.prefix {
-            self.extend_prefix();
+        let oldest = self.oldest_tag();
+        assert!(self.open.remove(&tag.0).is_some(), "I7: a delivery that is held is settled, once");
+        self.finished.insert(tag.0);
+        self.order.push_back((now, tag.0));
+        if oldest == Some(tag.0) {
+            let end = self.oldest_tag().unwrap_or(u64::MAX);
+            self.prefix += self.finished.range(tag.0..end).count();
         }
     }
 
     /// The next ack that is due, if any. Call until there is none.
     pub fn poll(&mut self, now: Tick) -> Option<Ack> {
-        self.skip_acked();
-        let (since, tag) = *self.finished.front()?;
+        let (since, tag) = self.oldest_finished()?;
         let age = now.since(since);
-        let crowded = self.waiting - self.prefix_finished > self.limits.singles_max;
-        if self.prefix_finished > 0 {
-            let full = self.prefix_finished >= self.limits.batch;
+        let crowded = self.finished.len() - self.prefix > self.limits.singles_max;
+        if self.prefix > 0 {
+            let full = self.prefix >= self.limits.batch;
             let due = full || crowded || age >= self.limits.prefix_age;
             return due.then(|| self.ack_prefix()).flatten();
         }
         (crowded || age >= self.limits.single_age).then(|| self.ack_single(tag))
     }
 
-    /// Everything finished, at once: before a channel is closed.
+    /// Everything finished, at once: before a channel is closed. Call until there is none.
     pub fn flush(&mut self) -> Option<Ack> {
         self.ack_prefix().or_else(|| {
-            self.skip_acked();
-            let (_, tag) = *self.finished.front()?;
+            let (_, tag) = self.oldest_finished()?;
             Some(self.ack_single(tag))
         })
     }
 
     /// When [`Self::poll`] has something to say again without further news.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Tick> {
-        let (since, _) = self.finished.iter().find(|(_, tag)| self.is_finished(*tag))?;
-        let age = if self.prefix_finished > 0 { self.limits.prefix_age } else { self.limits.single_age };
+    pub fn next_deadline(&mut self) -> Option<Tick> {
+        let (since, _) = self.oldest_finished()?;
+        let age = if self.prefix > 0 { self.limits.prefix_age } else { self.limits.single_age };
         Some(since.after(age))
     }
 
-    fn index(&self, tag: u64) -> Option<usize> {
-        let index = usize::try_from(tag.checked_sub(self.first)?).ok()?;
-        (index < self.slots.len()).then_some(index)
+    /// When the oldest delivery came that is not finished, if there is one.
+    #[must_use]
+    pub fn oldest_open(&self) -> Option<Tick> {
+        self.open.first_key_value().map(|(_, since)| *since)
     }
 
-    fn is_finished(&self, tag: u64) -> bool {
-        self.index(tag).is_some_and(|index| self.slots[index] == Slot::Finished)
+    fn oldest_tag(&self) -> Option<u64> {
+        self.open.first_key_value().map(|(tag, _)| *tag)
     }
 
-    fn skip_acked(&mut self) {
-        while let Some((_, tag)) = self.finished.front() {
-            if self.is_finished(*tag) {
-                break;
+    fn oldest_finished(&mut self) -> Option<(Tick, u64)> {
+        while let Some((since, tag)) = self.order.front().copied() {
+            if self.finished.contains(&tag) {
+                return Some((since, tag));
             }
-            self.finished.pop_front();
+            self.order.pop_front();
         }
-    }
-
-    fn extend_prefix(&mut self) {
-        while let Some(slot) = self.slots.get(self.prefix) {
-            match slot {
-                Slot::Open => break,
-                Slot::Finished => self.prefix_finished += 1,
-                Slot::Acked => {}
-            }
-            self.prefix += 1;
-        }
+        None
     }
 
     /// One `multiple` ack. Its tag must be outstanding at the broker, so it is the newest of the prefix that was not
     /// acked alone before.
     fn ack_prefix(&mut self) -> Option<Ack> {
-        if self.prefix_finished == 0 {
+        if self.prefix == 0 {
             return None;
         }
-        let newest = (0..self.prefix).rev().find(|index| self.slots[*index] == Slot::Finished)?;
-        let tag = self.first + newest as u64;
-        self.slots.drain(..self.prefix);
-        self.first += self.prefix as u64;
-        self.waiting -= self.prefix_finished;
+        let end = self.oldest_tag().unwrap_or(u64::MAX);
+        let behind = self.finished.split_off(&end);
+        let prefix = std::mem::replace(&mut self.finished, behind);
+        assert_eq!(prefix.len(), self.prefix, "the prefix is what lies before every open delivery");
         self.prefix = 0;
-        self.prefix_finished = 0;
-        Some(Ack { tag: DeliveryTag(tag), multiple: true })
+        prefix.last().map(|tag| Ack { tag: DeliveryTag(*tag), multiple: true })
     }
 
     fn ack_single(&mut self, tag: u64) -> Ack {
-        let index = self.index(tag).expect("a finished delivery has a slot");
-        assert!(index >= self.prefix, "what lies in the prefix goes out with it");
-        self.slots[index] = Slot::Acked;
-        self.waiting -= 1;
+        assert!(self.prefix == 0, "what lies in the prefix goes out with it");
+        self.finished.remove(&tag);
         Ack { tag: DeliveryTag(tag), multiple: false }
     }
 }
@@ -215,7 +193,7 @@ mod tests {
             match letter {
                 '+' => {
                     delivered += 1;
-                    acks.delivered(DeliveryTag(delivered));
+                    acks.delivered(DeliveryTag(delivered), at(now));
                 }
                 '.' => now += 1,
                 '_' => now += 10,
@@ -243,7 +221,7 @@ mod tests {
     fn thirty_two_finished_deliveries_do_not_wait() {
         let mut acks = acks(100);
         for tag in 1..=32 {
-            acks.delivered(DeliveryTag(tag));
+            acks.delivered(DeliveryTag(tag), at(0));
         }
         for tag in 1..=31 {
             acks.finished(DeliveryTag(tag), at(0));
@@ -257,7 +235,7 @@ mod tests {
     fn a_stuck_delivery_does_not_fill_the_window_with_finished_ones() {
         let mut acks = acks(64);
         for tag in 1..=64 {
-            acks.delivered(DeliveryTag(tag));
+            acks.delivered(DeliveryTag(tag), at(0));
         }
         for tag in 2..=5 {
             acks.finished(DeliveryTag(tag), at(0));
@@ -272,10 +250,10 @@ mod tests {
         #[test]
         fn the_broker_agrees(order in Just((1..=40_u64).collect::<Vec<_>>()).prop_shuffle(), step in 0..30_u64) {
             let mut acks = acks(48);
-            let mut outstanding: std::collections::BTreeSet<u64> = (1..=40).collect();
-            let mut finished = std::collections::BTreeSet::new();
-            (1..=40).for_each(|tag| acks.delivered(DeliveryTag(tag)));
-            let mut apply = |ack: Ack, finished: &std::collections::BTreeSet<u64>| {
+            let mut outstanding: BTreeSet<u64> = (1..=40).collect();
+            let mut finished = BTreeSet::new();
+            (1..=40).for_each(|tag| acks.delivered(DeliveryTag(tag), at(0)));
+            let mut apply = |ack: Ack, finished: &BTreeSet<u64>| {
                 let tag = ack.tag.0;
                 assert!(outstanding.contains(&tag), "the broker would close the channel: unknown delivery tag");
                 let gone: Vec<u64> = outstanding.iter().copied().filter(|t| *t == tag || (ack.multiple && *t < tag)).collect();

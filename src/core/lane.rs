@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::message::{AttemptId, DeliveryTag};
+use super::message::{AttemptId, DeliveryTag, Tenure};
 use super::policy::{Progress, Resolution};
 use super::tick::Tick;
 use super::update::{RecordKey, Update};
@@ -13,7 +13,8 @@ use super::update::{RecordKey, Update};
 pub(super) struct Held {
     pub(super) delivery: DeliveryTag,
     pub(super) update: Arc<Update>,
-    pub(super) received_at: Tick,
+    /// An earlier tenure of this process settled it, and its ack was lost.
+    pub(super) settled_before: bool,
 }
 
 /// What the head of a lane is doing. Every change goes through `Partition::set_status`.
@@ -27,8 +28,8 @@ pub(super) enum LaneStatus {
     InFlight(AttemptId),
     /// Its attempt failed; the next one starts no earlier. Leaves to `Ready`.
     Waiting { until: Tick },
-    /// Its resolution is being written down. Leaves to `Ready` with the next head, or the lane ends.
-    Recording(Resolution),
+    /// Its resolution is being written down, under this name. Leaves to `Ready` with the next head, or the lane ends.
+    Recording { resolution: Resolution, token: (Tenure, DeliveryTag) },
 }
 
 /// Never empty while it exists: the last update takes its lane with it.

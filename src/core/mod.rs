@@ -2,6 +2,8 @@
 
 pub mod acks;
 mod lane;
+pub mod layout;
+mod memory;
 pub mod message;
 pub mod outcome;
 pub mod partition;

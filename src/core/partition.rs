@@ -1,1 +1,417 @@
-//! Placeholder
+//! One partition: its lanes, permits and deadlines. The only place where the status of a lane changes.
+//!
+//! Take in with [`Partition::handle`] and [`Partition::wake`], take out with [`Partition::poll_effect`], ask
+//! [`Partition::next_deadline`] when to wake it. I1 to I9 are the invariants of ARCHITECTURE.md.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes};
+use super::memory::{Memory, RememberedState};
+use super::message::{AttemptId, DeliveryTag, Effect, Event, Tenure};
+use super::outcome::Outcome;
+use super::policy::{DeadLetterReason, Malformed, Policy, Progress, Resolution, Verdict};
+use super::tick::Tick;
+use super::update::RecordKey;
+
+/// The bounds of a partition (I6).
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Attempts at once, each of another record.
+    pub in_flight_max: NonZeroUsize,
+    /// Deliveries held at once: the broker's prefetch.
+    pub window: NonZeroUsize,
+}
+
+/// What a partition holds right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Deliveries not yet settled.
+    pub held: usize,
+    /// Records with an update here.
+    pub lanes: usize,
+    /// Records whose head waits for a permit.
+    pub ready: usize,
+    /// Attempts out, those of earlier tenures included.
+    pub in_flight: usize,
+    /// Records whose head waits between attempts.
+    pub waiting: usize,
+    /// Resolutions that are being written down.
+    pub recording: usize,
+    /// Events that came too late to change anything, since the start.
+    pub stale: u64,
+}
+
+/// One partition. See the module's documentation.
+#[derive(Debug)]
+pub struct Partition {
+    limits: Limits,
+    policy: Arc<Policy>,
+    tenure: Option<Tenure>,
+    newest_tenure: Tenure,
+    draining: bool,
+    lanes: Lanes,
+    /// Lanes whose head may be attempted, in the order in which they became ready (I9).
+    ready: VecDeque<(u64, LaneId)>,
+    ready_count: u64,
+    ready_started: u64,
+    /// Lanes whose head waits between attempts.
+    deadlines: BTreeSet<(Tick, LaneId)>,
+    /// Malformed deliveries that are being written down; they have no lane.
+    malformed: HashSet<DeliveryTag>,
+    memory: Memory,
+    attempts_begun: u64,
+    in_flight: usize,
+    recording: usize,
+    held: usize,
+    stale: u64,
+    effects: VecDeque<Effect>,
+}
+
+impl Partition {
+    /// Empty, and not ours yet.
+    #[must_use]
+    pub fn new(limits: Limits, policy: Arc<Policy>) -> Self {
+        Self {
+            limits,
+            policy,
+            tenure: None,
+            newest_tenure: Tenure::default(),
+            draining: false,
+            lanes: Lanes::default(),
+            ready: VecDeque::new(),
+            ready_count: 0,
+            ready_started: 0,
+            deadlines: BTreeSet::new(),
+            malformed: HashSet::new(),
+            memory: Memory::new(limits.window.get()),
+            attempts_begun: 0,
+            in_flight: 0,
+            recording: 0,
+            held: 0,
+            stale: 0,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Something happened. Effects may follow.
+    ///
+    /// # Panics
+    /// On a fault of ours: a broken invariant, or events that no source may send (an old tenure beginning again, more
+    /// deliveries than the window).
+    pub fn handle(&mut self, now: Tick, event: Event) {
+        match event {
+            Event::TenureBegan(tenure) => self.begin_tenure(tenure),
+            Event::TenureEnded(tenure) => self.end_tenure(tenure),
+            Event::Received { tenure, delivery, redelivered, update } => {
+                if !self.admit(tenure) {
+                    return;
+                }
+                let settled_before = if redelivered {
+                    self.memory.claim(&update.record_key, &update.id)
+                } else {
+                    self.memory.returns_are_over();
+                    false
+                };
+                self.receive(now, Held { delivery, update, settled_before });
+            }
+            Event::ReceivedMalformed { tenure, delivery, fault } => {
+                if self.admit(tenure) {
+                    self.receive_malformed(tenure, delivery, fault);
+                }
+            }
+            Event::AttemptEnded { attempt, record_key, outcome } => {
+                self.end_attempt(now, attempt, &record_key, outcome);
+            }
+            Event::Recorded { tenure, delivery, record_key } => match record_key {
+                Some(record_key) => self.recorded(now, (tenure, delivery), &record_key),
+                None => self.recorded_malformed(tenure, delivery),
+            },
+            Event::DrainBegan => self.draining = true,
+        }
+        self.start_attempts(now);
+    }
+
+    /// Time has passed: lanes whose deadline has come are ready again. Early and late calls do no harm.
+    pub fn wake(&mut self, now: Tick) {
+        while let Some((until, id)) = self.deadlines.first().copied() {
+            if until > now {
+                break;
+            }
+            self.make_ready(id);
+        }
+        self.start_attempts(now);
+    }
+
+    /// When [`Self::wake`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.deadlines.first().map(|(until, _)| *until)
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Whether nothing is under way: no attempt out, nothing being written down, nothing to do.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight == 0 && self.recording == 0 && self.effects.is_empty()
+    }
+
+    /// What it holds right now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            held: self.held,
+            lanes: self.lanes.len(),
+            ready: self.ready.len(),
+            in_flight: self.in_flight,
+            waiting: self.deadlines.len(),
+            recording: self.recording,
+            stale: self.stale,
+        }
+    }
+
+    fn begin_tenure(&mut self, tenure: Tenure) {
+        assert!(self.tenure.is_none(), "a tenure begins after the one before has ended");
+        assert!(tenure > self.newest_tenure, "tenures grow");
+        self.tenure = Some(tenure);
+        self.newest_tenure = tenure;
+        self.draining = false;
+    }
+
+    /// The lanes end; what their heads had come to is remembered, since their updates come back (I7: in order).
+    fn end_tenure(&mut self, tenure: Tenure) {
+        if self.tenure != Some(tenure) {
+            self.stale += 1;
+            return;
+        }
+        self.tenure = None;
+        self.held = 0;
+        self.recording = 0;
+        self.malformed.clear();
+        self.ready.clear();
+        self.deadlines.clear();
+        self.effects.retain(|effect| !matches!(effect, Effect::Settle { .. }));
+        self.memory.expect_returns();
+        for lane in self.lanes.take_all() {
+            self.remember(lane);
+        }
+    }
+
+    fn remember(&mut self, lane: Lane) {
+        let Lane { record_key, held, status, progress } = lane;
+        for held in held.iter().filter(|held| held.settled_before) {
+            self.memory.expect_return(record_key.clone(), held.update.id.clone());
+        }
+        let state = match status {
+            LaneStatus::InFlight(attempt) => RememberedState::InFlight { attempt, progress },
+            LaneStatus::Waiting { until } => RememberedState::Waiting { until, progress },
+            LaneStatus::Ready if progress.attempts() > 0 => {
+                RememberedState::Waiting { until: Tick::ZERO, progress }
+            }
+            LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
+            LaneStatus::Ready | LaneStatus::Behind(_) => return,
+        };
+        if let Some(head) = held.front() {
+            self.memory.remember(record_key, head.update.id.clone(), state);
+        }
+    }
+
+    /// Whether a delivery is of the present tenure (I5), and room for it (I6).
+    fn admit(&mut self, tenure: Tenure) -> bool {
+        if self.tenure != Some(tenure) {
+            self.stale += 1;
+            return false;
+        }
+        assert!(self.held < self.limits.window.get(), "I6: the broker keeps to the prefetch window");
+        self.held += 1;
+        true
+    }
+
+    fn receive(&mut self, now: Tick, held: Held) {
+        let record_key = held.update.record_key.clone();
+        if let Some(id) = self.lanes.find(&record_key) {
+            let lane = &mut self.lanes[id];
+            let newest = lane.held.back().map(|newest| newest.delivery);
+            assert!(newest < Some(held.delivery), "I2: deliveries of a record come in order");
+            lane.held.push_back(held);
+            return;
+        }
+        let id = self.lanes.insert(Lane {
+            record_key,
+            held: VecDeque::from([held]),
+            status: LaneStatus::Ready,
+            progress: Progress::default(),
+        });
+        self.enter_head(now, id);
+    }
+
+    fn receive_malformed(&mut self, tenure: Tenure, delivery: DeliveryTag, fault: Malformed) {
+        self.malformed.insert(delivery);
+        self.recording += 1;
+        let resolution = Resolution::DeadLettered(DeadLetterReason::Malformed(fault));
+        self.effects.push_back(Effect::Record { tenure, delivery, update: None, resolution });
+    }
+
+    /// An update became the head of its lane: go on from what an earlier tenure knew of it, or begin.
+    fn enter_head(&mut self, now: Tick, id: LaneId) {
+        let lane = &mut self.lanes[id];
+        lane.progress = Progress::default();
+        let (record_key, update_id) = (&lane.record_key, &lane.head().update.id);
+        if lane.head().settled_before {
+            return self.resolve(id, Resolution::Duplicate);
+        }
+        match self.memory.take_head(record_key, update_id) {
+            Some(RememberedState::InFlight { attempt, progress }) => {
+                lane.progress = progress;
+                lane.status = LaneStatus::InFlight(attempt);
+            }
+            Some(RememberedState::Ended { outcome, progress }) => {
+                lane.progress = progress;
+                self.judge(now, id, outcome);
+            }
+            Some(RememberedState::Waiting { until, progress }) => {
+                lane.progress = progress;
+                lane.status = LaneStatus::Waiting { until };
+                self.deadlines.insert((until, id));
+            }
+            Some(RememberedState::Recording { token, resolution }) => {
+                lane.status = LaneStatus::Recording { resolution, token };
+                self.recording += 1;
+            }
+            Some(RememberedState::Recorded) => self.resolve(id, Resolution::Duplicate),
+            None => match self.memory.attempt_out(record_key) {
+                Some(attempt) => lane.status = LaneStatus::Behind(attempt),
+                None => self.make_ready(id),
+            },
+        }
+    }
+
+    fn make_ready(&mut self, id: LaneId) {
+        let lane = &mut self.lanes[id];
+        if let LaneStatus::Waiting { until } = lane.status {
+            self.deadlines.remove(&(until, id));
+        }
+        lane.status = LaneStatus::Ready;
+        self.ready_count += 1;
+        self.ready.push_back((self.ready_count, id));
+    }
+
+    fn start_attempts(&mut self, now: Tick) {
+        if self.tenure.is_none() || self.draining {
+            return;
+        }
+        while self.in_flight < self.limits.in_flight_max.get() {
+            let Some((turn, id)) = self.ready.pop_front() else { break };
+            assert!(
+                turn > self.ready_started,
+                "I9: lanes are attempted in the order in which they became ready"
+            );
+            self.ready_started = turn;
+            self.start_attempt(now, id);
+        }
+    }
+
+    fn start_attempt(&mut self, now: Tick, id: LaneId) {
+        let lane = &mut self.lanes[id];
+        assert_eq!(lane.status, LaneStatus::Ready, "I1: only a ready lane is attempted");
+        assert_eq!(
+            self.memory.attempt_out(&lane.record_key),
+            None,
+            "I1: no attempt of an earlier tenure is out"
+        );
+        self.attempts_begun += 1;
+        let attempt = AttemptId(self.attempts_begun);
+        let number = lane.progress.begin_attempt(now);
+        lane.status = LaneStatus::InFlight(attempt);
+        self.in_flight += 1;
+        self.effects.push_back(Effect::Attempt { attempt, number, update: Arc::clone(&lane.head().update) });
+    }
+
+    fn end_attempt(&mut self, now: Tick, attempt: AttemptId, record_key: &RecordKey, outcome: Outcome) {
+        let lane = self.lanes.find(record_key);
+        let status = lane.map(|id| &self.lanes[id].status);
+        match (lane, status) {
+            (Some(id), Some(LaneStatus::InFlight(out))) if *out == attempt => {
+                self.in_flight -= 1;
+                self.judge(now, id, outcome);
+            }
+            _ if self.memory.attempt_ended(record_key, attempt, outcome) => {
+                self.in_flight -= 1;
+                if let (Some(id), Some(LaneStatus::Behind(out))) = (lane, status)
+                    && *out == attempt
+                {
+                    self.make_ready(id);
+                }
+            }
+            _ => self.stale += 1,
+        }
+    }
+
+    fn judge(&mut self, now: Tick, id: LaneId, outcome: Outcome) {
+        let lane = &mut self.lanes[id];
+        let Lane { held, progress, .. } = lane;
+        let head = held.front().expect("a lane exists only while it holds an update");
+        match self.policy.judge(&head.update.id, outcome, progress, now) {
+            Verdict::RetryAt(until) => {
+                lane.status = LaneStatus::Waiting { until };
+                self.deadlines.insert((until, id));
+            }
+            Verdict::Resolve(resolution) => self.resolve(id, resolution),
+        }
+    }
+
+    fn resolve(&mut self, id: LaneId, resolution: Resolution) {
+        let tenure = self.tenure.expect("lanes exist only within a tenure");
+        let lane = &mut self.lanes[id];
+        let head = lane.head();
+        let (delivery, update) = (head.delivery, Arc::clone(&head.update));
+        lane.status = LaneStatus::Recording { resolution: resolution.clone(), token: (tenure, delivery) };
+        self.recording += 1;
+        self.effects.push_back(Effect::Record { tenure, delivery, update: Some(update), resolution });
+    }
+
+    /// The only way to a settlement: a resolution that is written down (I3).
+    fn recorded(&mut self, now: Tick, recorded: (Tenure, DeliveryTag), record_key: &RecordKey) {
+        let lane = self.lanes.find(record_key);
+        let expected = lane.is_some_and(
+            |id| matches!(&self.lanes[id].status, LaneStatus::Recording { token, .. } if *token == recorded),
+        );
+        let (Some(id), true) = (lane, expected) else {
+            if !self.memory.recorded(record_key, recorded) {
+                self.stale += 1;
+            }
+            return;
+        };
+        self.recording -= 1;
+        let lane = &mut self.lanes[id];
+        let head = lane.held.pop_front().expect("a lane exists only while it holds an update");
+        let ended = lane.held.is_empty();
+        self.memory.settled(record_key, &head.update.id);
+        self.settle(head.delivery);
+        if ended {
+            self.lanes.remove(id);
+        } else {
+            self.enter_head(now, id);
+        }
+    }
+
+    fn recorded_malformed(&mut self, tenure: Tenure, delivery: DeliveryTag) {
+        if self.tenure == Some(tenure) && self.malformed.remove(&delivery) {
+            self.recording -= 1;
+            self.settle(delivery);
+        } else {
+            self.stale += 1;
+        }
+    }
+
+    fn settle(&mut self, delivery: DeliveryTag) {
+        let tenure = self.tenure.expect("only deliveries of the present tenure are settled (I5)");
+        self.held = self.held.checked_sub(1).expect("I7: only what is held is settled");
+        self.effects.push_back(Effect::Settle { tenure, delivery });
+    }
+}

@@ -1,1 +1,21 @@
-//! Placeholder
+//! Publishing updates: confirmed, and in order per record whatever the broker refuses or however often it goes away.
+//!
+//! [`outbox`] decides what is published when, without IO or clock; [`driver`] moves between it and the broker;
+//! `amqp` is the broker, `confirms` tells which publish a confirm belongs to. [`json_line`] and [`line_reader`]
+//! are the input of `lanekeeper publish`. Why it is done so: docs/decisions/publisher-one-unconfirmed-per-record.md.
+
+mod amqp;
+mod confirms;
+mod driver;
+mod error;
+pub mod json_line;
+pub mod line_reader;
+pub mod outbox;
+mod outgoing;
+#[cfg(test)]
+mod simulation;
+
+pub use driver::{Ended, Link, Publisher, PublisherEvent, Settings, Submission};
+pub use error::PublishError;
+pub use outbox::{Fate, Limits, Reason, Receipt, Refusal, Ticket};
+pub use outgoing::{HEADER_BYTES_MAX, HeaderValue, Outgoing, ShortText, ShortTextTooLong};

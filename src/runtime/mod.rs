@@ -1,1 +1,7 @@
-//! Placeholder
+//! Puts the parts together: one driver per partition, a supervisor over all.
+
+pub mod clock;
+pub mod driver;
+pub mod supervisor;
+
+pub use supervisor::{RunError, run};

@@ -1,0 +1,24 @@
+# syntax=docker/dockerfile:1
+
+# The compiler may be newer than rust-version in Cargo.toml, never older.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+# The binary leaves the cache mount in the same step: after it the mount is gone.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin lanekeeper \
+    && cp target/release/lanekeeper /usr/local/bin/lanekeeper
+
+FROM debian:bookworm-slim
+# The certificates of public authorities, for https targets and amqps brokers.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin lanekeeper
+COPY --from=build /usr/local/bin/lanekeeper /usr/local/bin/lanekeeper
+USER lanekeeper
+# Lanekeeper is process 1 and gets the signal itself: SIGTERM drains.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["lanekeeper"]
+CMD ["--help"]

@@ -1,0 +1,370 @@
+//! All metrics, in one list. Record keys and update ids are never labels.
+
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::core::layout::PartitionNumber;
+use crate::core::outcome::{Cause, Outcome};
+use crate::core::partition::View;
+use crate::core::policy::DeadLetterReason;
+
+/// Seconds; from a fast answer on one machine to the longest timeouts.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 300.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfPartition {
+    partition: PartitionLabel,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+struct PartitionLabel(PartitionNumber);
+
+impl EncodeLabelValue for PartitionLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        write!(encoder, "{}", self.0)
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfTarget {
+    target: Arc<str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfAttempt {
+    target: Arc<str>,
+    outcome: &'static str,
+    code_class: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfReason {
+    reason: &'static str,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// Every metric of the process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Families>);
+
+#[derive(Debug)]
+struct Families {
+    registry: Registry,
+    updates_received: Family<OfPartition, Counter>,
+    redeliveries: Family<OfPartition, Counter>,
+    updates_without_id: Counter,
+    updates_delivered: Family<OfTarget, Counter>,
+    updates_dead_lettered: Family<OfReason, Counter>,
+    duplicates_suppressed: Counter,
+    attempts: Family<OfAttempt, Counter>,
+    attempt_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
+    end_to_end_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
+    stale_events: Counter,
+    partition_active: Family<OfPartition, Gauge>,
+    held: Family<OfPartition, Gauge>,
+    in_flight: Family<OfPartition, Gauge>,
+    lanes_active: Family<OfPartition, Gauge>,
+    keys_retrying: Family<OfPartition, Gauge>,
+    oldest_pending_age: Family<OfPartition, Seconds>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers all of them, each with its meaning.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut families = Families {
+            registry: Registry::with_prefix("lanekeeper"),
+            updates_received: Family::default(),
+            redeliveries: Family::default(),
+            updates_without_id: Counter::default(),
+            updates_delivered: Family::default(),
+            updates_dead_lettered: Family::default(),
+            duplicates_suppressed: Counter::default(),
+            attempts: Family::default(),
+            attempt_duration: Family::new_with_constructor(seconds),
+            end_to_end_duration: Family::new_with_constructor(seconds),
+            stale_events: Counter::default(),
+            partition_active: Family::default(),
+            held: Family::default(),
+            in_flight: Family::default(),
+            lanes_active: Family::default(),
+            keys_retrying: Family::default(),
+            oldest_pending_age: Family::default(),
+        };
+        families.register();
+        Self(Arc::new(families))
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.0.registry).expect("a string takes all");
+        text
+    }
+
+    /// Those of one partition, looked up once.
+    #[must_use]
+    pub fn partition(&self, partition: PartitionNumber) -> PartitionMetrics {
+        let of = OfPartition { partition: PartitionLabel(partition) };
+        let all = &self.0;
+        PartitionMetrics {
+            updates_received: all.updates_received.get_or_create_owned(&of),
+            redeliveries: all.redeliveries.get_or_create_owned(&of),
+            partition_active: all.partition_active.get_or_create_owned(&of),
+            held: all.held.get_or_create_owned(&of),
+            in_flight: all.in_flight.get_or_create_owned(&of),
+            lanes_active: all.lanes_active.get_or_create_owned(&of),
+            keys_retrying: all.keys_retrying.get_or_create_owned(&of),
+            oldest_pending_age: all.oldest_pending_age.get_or_create_owned(&of),
+            updates_without_id: all.updates_without_id.clone(),
+            duplicates_suppressed: all.duplicates_suppressed.clone(),
+            stale_events: all.stale_events.clone(),
+            stale_told: 0,
+            all: self.clone(),
+        }
+    }
+
+    /// Those of one target, looked up once.
+    #[must_use]
+    pub fn target(&self, target: &str) -> TargetMetrics {
+        let of = OfTarget { target: target.into() };
+        TargetMetrics {
+            updates_delivered: self.0.updates_delivered.get_or_create_owned(&of),
+            attempt_duration: self.0.attempt_duration.get_or_create_owned(&of),
+            end_to_end_duration: self.0.end_to_end_duration.get_or_create_owned(&of),
+            target: of.target,
+            all: self.clone(),
+        }
+    }
+}
+
+impl Families {
+    fn register(&mut self) {
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        let registry = &mut self.registry;
+        registry.register("build", "The program that runs.", build);
+        registry.register("updates_received", "Deliveries from the broker.", self.updates_received.clone());
+        registry.register(
+            "redeliveries",
+            "Deliveries that the broker marked as perhaps seen before.",
+            self.redeliveries.clone(),
+        );
+        registry.register(
+            "updates_without_id",
+            "Updates published without an id; one was made for the delivery.",
+            self.updates_without_id.clone(),
+        );
+        registry.register(
+            "updates_delivered",
+            "Updates applied by the target.",
+            self.updates_delivered.clone(),
+        );
+        registry.register(
+            "updates_dead_lettered",
+            "Updates sent to the dead-letter queue.",
+            self.updates_dead_lettered.clone(),
+        );
+        registry.register(
+            "duplicates_suppressed",
+            "Redelivered updates settled without a request, because this process had resolved them.",
+            self.duplicates_suppressed.clone(),
+        );
+        registry.register("attempts", "Requests to targets that ended.", self.attempts.clone());
+        registry.register_with_unit(
+            "attempt_duration",
+            "From the start of an attempt to the end of its answer.",
+            Unit::Seconds,
+            self.attempt_duration.clone(),
+        );
+        registry.register_with_unit(
+            "end_to_end_duration",
+            "From the publisher's timestamp (whole seconds, its clock) to applied.",
+            Unit::Seconds,
+            self.end_to_end_duration.clone(),
+        );
+        registry.register(
+            "stale_events",
+            "Events that came too late to change anything, such as deliveries of a lost channel.",
+            self.stale_events.clone(),
+        );
+        registry.register(
+            "partition_active",
+            "1 while this process gets the deliveries of the partition.",
+            self.partition_active.clone(),
+        );
+        registry.register("held", "Deliveries held unsettled.", self.held.clone());
+        registry.register("in_flight", "Attempts in flight.", self.in_flight.clone());
+        registry.register("lanes_active", "Records with an update here.", self.lanes_active.clone());
+        registry.register(
+            "keys_retrying",
+            "Records whose oldest update waits between attempts.",
+            self.keys_retrying.clone(),
+        );
+        registry.register_with_unit(
+            "oldest_pending_age",
+            "Since the oldest unsettled delivery came; 0 where there is none.",
+            Unit::Seconds,
+            self.oldest_pending_age.clone(),
+        );
+    }
+}
+
+/// Metrics of one partition.
+#[derive(Debug)]
+pub struct PartitionMetrics {
+    updates_received: Counter,
+    redeliveries: Counter,
+    partition_active: Gauge,
+    held: Gauge,
+    in_flight: Gauge,
+    lanes_active: Gauge,
+    keys_retrying: Gauge,
+    oldest_pending_age: Seconds,
+    updates_without_id: Counter,
+    duplicates_suppressed: Counter,
+    stale_events: Counter,
+    stale_told: u64,
+    all: Metrics,
+}
+
+impl PartitionMetrics {
+    /// A delivery came.
+    pub fn received(&self, redelivered: bool, without_id: bool) {
+        self.updates_received.inc();
+        self.redeliveries.inc_by(u64::from(redelivered));
+        self.updates_without_id.inc_by(u64::from(without_id));
+    }
+
+    /// A redelivery was settled without a request.
+    pub fn duplicate(&self) {
+        self.duplicates_suppressed.inc();
+    }
+
+    /// An update goes to the dead-letter queue.
+    pub fn dead_lettered(&self, reason: &DeadLetterReason) {
+        let of = OfReason { reason: reason.name() };
+        self.all.0.updates_dead_lettered.get_or_create(&of).inc();
+    }
+
+    /// Whether this process gets the partition's deliveries.
+    pub fn active(&self, active: bool) {
+        self.partition_active.set(i64::from(active));
+    }
+
+    /// What the partition holds right now.
+    pub fn view(&mut self, view: &View, oldest_age: Duration) {
+        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.held.set(whole(view.held));
+        self.in_flight.set(whole(view.in_flight));
+        self.lanes_active.set(whole(view.lanes));
+        self.keys_retrying.set(whole(view.waiting));
+        self.oldest_pending_age.set(oldest_age.as_secs_f64());
+        self.stale_events.inc_by(view.stale - self.stale_told);
+        self.stale_told = view.stale;
+    }
+}
+
+/// Metrics of one target.
+#[derive(Debug)]
+pub struct TargetMetrics {
+    target: Arc<str>,
+    updates_delivered: Counter,
+    attempt_duration: Histogram,
+    end_to_end_duration: Histogram,
+    all: Metrics,
+}
+
+impl TargetMetrics {
+    /// An attempt ended.
+    pub fn attempt_ended(&self, outcome: &Outcome, took: Duration) {
+        let code_class = code_class(outcome);
+        let of = OfAttempt { target: Arc::clone(&self.target), outcome: outcome.kind().name(), code_class };
+        self.all.0.attempts.get_or_create(&of).inc();
+        self.attempt_duration.observe(took.as_secs_f64());
+    }
+
+    /// An update is applied; its age where the publisher gave a timestamp.
+    pub fn delivered(&self, age: Option<Duration>) {
+        self.updates_delivered.inc();
+        if let Some(age) = age {
+            self.end_to_end_duration.observe(age.as_secs_f64());
+        }
+    }
+}
+
+fn code_class(outcome: &Outcome) -> &'static str {
+    let failure = match outcome {
+        Outcome::Applied => return "2xx",
+        Outcome::Retryable { failure, .. } => failure,
+        Outcome::Refused(failure) | Outcome::Rejected(failure) | Outcome::Conflict(failure) => failure,
+    };
+    match failure.cause {
+        Cause::Status(status) => match status / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        },
+        Cause::Timeout => "timeout",
+        Cause::Connection => "connection",
+        #[allow(unreachable_patterns)] // a cause without a request
+        _ => "none",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::outcome::OutcomeKind;
+
+    #[test]
+    fn the_list_is_in_the_text_format_with_its_prefix_and_units() {
+        let metrics = Metrics::new();
+        let mut partition = metrics.partition(PartitionNumber(7));
+        partition.received(true, false);
+        partition.view(&View { held: 3, ..View::default() }, Duration::from_millis(1500));
+        metrics.target("crm").attempt_ended(&Outcome::Applied, Duration::from_millis(5));
+        let text = metrics.encode();
+        for line in [
+            "lanekeeper_updates_received_total{partition=\"p007\"} 1",
+            "lanekeeper_redeliveries_total{partition=\"p007\"} 1",
+            "lanekeeper_held{partition=\"p007\"} 3",
+            "lanekeeper_oldest_pending_age_seconds{partition=\"p007\"} 1.5",
+            "lanekeeper_attempts_total{target=\"crm\",outcome=\"applied\",code_class=\"2xx\"} 1",
+            "lanekeeper_attempt_duration_seconds_count{target=\"crm\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_outcome_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = OutcomeKind::ALL.map(OutcomeKind::name).into();
+        assert_eq!(names.len(), OutcomeKind::ALL.len());
+    }
+}

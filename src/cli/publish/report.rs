@@ -1,0 +1,249 @@
+//! What the person or the script sees: progress and notices on standard error, the counts on standard output.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::input::Reading;
+use crate::publisher::{Ended, Fate, Link, PublishError, PublisherEvent, Reason, Receipt, Refusal, Ticket};
+
+/// How often the progress line changes.
+const REFRESH: Duration = Duration::from_millis(100);
+
+/// Lines not confirmed that are kept to be listed.
+const NOT_CONFIRMED_KEPT_MAX: usize = 10_000;
+
+/// Ranges of lines listed at the end.
+const RANGES_LISTED_MAX: usize = 20;
+
+/// Standard error, also while a progress line stands on it.
+#[derive(Clone, Debug)]
+pub(super) struct Console {
+    bar: ProgressBar,
+}
+
+impl Console {
+    /// Prints a line.
+    pub(super) fn say(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("lanekeeper publish: {text}"));
+    }
+}
+
+/// Counts what happens, and shows it.
+pub(super) struct Report {
+    exchange: String,
+    console: Console,
+    reading: Option<Arc<Reading>>,
+    published: u64,
+    confirmed: u64,
+    not_confirmed: u64,
+    not_confirmed_lines: Vec<u64>,
+    reasons: BTreeMap<Reason, u64>,
+    link: Option<Link>,
+    refreshed: Instant,
+}
+
+impl Report {
+    /// Begins to show progress, if standard error is a terminal. `bytes` is the length of the input, if known.
+    pub(super) fn new(exchange: String, bytes: Option<u64>) -> Self {
+        let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
+        let template = match bytes {
+            Some(_) => "{spinner} {bar:30} {percent:>3} % {elapsed} {msg}",
+            None => "{spinner} {elapsed} {msg}",
+        };
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is right"));
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(REFRESH);
+        }
+        Self {
+            exchange,
+            console: Console { bar },
+            reading: None,
+            published: 0,
+            confirmed: 0,
+            not_confirmed: 0,
+            not_confirmed_lines: Vec::new(),
+            reasons: BTreeMap::new(),
+            link: None,
+            refreshed: Instant::now(),
+        }
+    }
+
+    /// Where others print.
+    pub(super) fn console(&self) -> Console {
+        self.console.clone()
+    }
+
+    /// Where the input's progress is read from.
+    pub(super) fn follow(&mut self, reading: Arc<Reading>) {
+        self.reading = Some(reading);
+    }
+
+    /// Takes in what happened.
+    pub(super) fn event(&mut self, event: &PublisherEvent) {
+        match event {
+            PublisherEvent::Published { again } => self.published += u64::from(!again),
+            PublisherEvent::Receipt(receipt) => self.receipt(*receipt),
+            PublisherEvent::Refused(refusal) => {
+                let refusal = match refusal {
+                    Refusal::Nacked => {
+                        "the broker takes no updates just now (negative confirm: a queue is full or not available)"
+                            .to_owned()
+                    }
+                    Refusal::Unroutable => format!(
+                        "exchange {} routes updates to no queue: start `lanekeeper run` once, which declares the queues",
+                        self.exchange
+                    ),
+                };
+                self.console.say(&format!("{refusal}; publishing them again"));
+            }
+            PublisherEvent::Link(link) => {
+                self.console.say(&match link {
+                    Link::Up => "connected again".to_owned(),
+                    Link::Blocked { reason } => {
+                        format!(
+                            "blocked by the broker: memory or disk alarm ({reason}); waiting until it is over"
+                        )
+                    }
+                    Link::Unblocked => "the broker's alarm is over, publishing goes on".to_owned(),
+                    Link::Down { cause } => format!("connection lost ({cause}); connecting again"),
+                });
+                self.link = Some(link.clone());
+                self.refresh();
+            }
+        }
+        if self.refreshed.elapsed() >= REFRESH {
+            self.refresh();
+        }
+    }
+
+    fn receipt(&mut self, Receipt { ticket: Ticket(line), fate }: Receipt) {
+        match fate {
+            Fate::Confirmed => self.confirmed += 1,
+            Fate::NotConfirmed(reason) => {
+                self.not_confirmed += 1;
+                *self.reasons.entry(reason).or_default() += 1;
+                if self.not_confirmed_lines.len() < NOT_CONFIRMED_KEPT_MAX {
+                    self.not_confirmed_lines.push(line);
+                }
+            }
+        }
+    }
+
+    fn refresh(&mut self) {
+        self.refreshed = Instant::now();
+        if self.console.bar.is_hidden() {
+            return;
+        }
+        let mut message = self.counts();
+        match &self.link {
+            Some(Link::Blocked { .. }) => message.push_str(" · blocked by the broker: memory or disk alarm"),
+            Some(Link::Down { .. }) => message.push_str(" · connection lost, connecting again"),
+            Some(Link::Up | Link::Unblocked) | None => {}
+        }
+        if let Some(reading) = &self.reading {
+            self.console.bar.set_position(reading.bytes.load(Ordering::Relaxed));
+        }
+        self.console.bar.set_message(message);
+    }
+
+    fn counts(&self) -> String {
+        format!(
+            "published {} confirmed {} bad lines {} not confirmed {}",
+            self.published,
+            self.confirmed,
+            self.bad_lines(),
+            self.not_confirmed
+        )
+    }
+
+    fn bad_lines(&self) -> u64 {
+        self.reading.as_ref().map_or(0, |reading| reading.bad.load(Ordering::Relaxed))
+    }
+
+    /// Prints how it ended; true if every line of the input is confirmed.
+    pub(super) fn finish(&mut self, result: &Result<Ended, PublishError>) -> bool {
+        self.console.bar.finish_and_clear();
+        let complete = self.reading.as_ref().is_some_and(|reading| reading.complete.load(Ordering::Acquire));
+        let lines = self.reading.as_ref().map_or(0, |reading| reading.lines.load(Ordering::Relaxed));
+        match result {
+            Ok(Ended::Finished) => {}
+            Ok(Ended::Stopped) => self.console.say("stopped"),
+            Ok(Ended::GaveUp) => {
+                self.console.say("gave up: the broker refuses the updates of too many records")
+            }
+            Err(error) => self.console.say(&error.to_string()),
+        }
+        for (reason, count) in &self.reasons {
+            self.console.say(&format!("{count} {}", explain(*reason)));
+        }
+        if self.not_confirmed > 0 {
+            let list = self.list();
+            self.console.say(&list);
+        }
+        if !complete {
+            self.console
+                .say(&format!("the input was not read to its end: nothing after line {lines} is published"));
+        }
+        println!("{}", self.counts());
+        complete && self.bad_lines() == 0 && self.not_confirmed == 0
+    }
+
+    fn list(&mut self) -> String {
+        self.not_confirmed_lines.sort_unstable();
+        let mut text = format!("not confirmed: {}", ranges(&self.not_confirmed_lines, RANGES_LISTED_MAX));
+        let not_kept = self.not_confirmed - self.not_confirmed_lines.len() as u64;
+        if not_kept > 0 {
+            let _ = write!(text, " and {not_kept} others");
+        }
+        text
+    }
+}
+
+fn explain(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Refused(Refusal::Nacked) => "not confirmed: the broker refused them until --give-up-after",
+        Reason::Refused(Refusal::Unroutable) => {
+            "not confirmed: no queue was bound for them until --give-up-after"
+        }
+        Reason::Behind => "not published: an earlier update of the same record is not confirmed",
+        Reason::Stopped => "published, but not confirmed when we stopped: they may have arrived",
+        Reason::NotPublished => "read, but not published when we stopped",
+    }
+}
+
+/// `lines 3, 5-8, 12 and more`; `lines` is sorted.
+fn ranges(lines: &[u64], ranges_max: usize) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for line in lines {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *line => *last = *line,
+            _ => ranges.push((*line, *line)),
+        }
+    }
+    let shown: Vec<String> = ranges
+        .iter()
+        .take(ranges_max)
+        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .collect();
+    let rest: u64 = ranges.iter().skip(ranges_max).map(|(first, last)| last - first + 1).sum();
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("lines {}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges;
+
+    #[test]
+    fn lines_are_listed_as_ranges() {
+        let check = |lines: &[u64], expected: &str| assert_eq!(ranges(lines, 2), expected);
+        check(&[3], "lines 3");
+        check(&[3, 4, 5, 9], "lines 3-5, 9");
+        check(&[1, 3, 5, 6], "lines 1, 3 and 2 more");
+    }
+}

@@ -1,0 +1,116 @@
+//! `broker.url`: what is refused, and how it is shown.
+//!
+//! No problem quotes it: a URL that cannot be taken apart cannot be masked either.
+
+use amq_protocol_uri::AMQPUri;
+use serde_json::Value as Json;
+use url::{Host, Url};
+
+use super::fault::Problem;
+use super::parse::text;
+use super::{MASK, Secret};
+
+const EXAMPLE: &str = "write amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS; percent-encode what is not a \
+                       letter or digit in USER, PASSWORD and VHOST";
+
+/// What the AMQP client looks at. It passes over others in silence, so they are refused here.
+const PARAMETERS: [&str; 4] = ["frame_max", "channel_max", "connection_timeout", "auth_mechanism"];
+
+/// A URL that the AMQP client takes and understands as it is meant.
+pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
+    let text = text(raw)?;
+    let url = Url::parse(&text).map_err(|error| Problem::new(format!("is not a URL: {error}"), EXAMPLE))?;
+    if !matches!(url.scheme(), "amqp" | "amqps") {
+        return Err(Problem::new("begins with neither amqp:// nor amqps://", EXAMPLE));
+    }
+    match url.host() {
+        None | Some(Host::Domain("")) => return Err(Problem::new("has no host", EXAMPLE)),
+        // The client takes localhost instead, without a word.
+        Some(Host::Ipv6(_)) => {
+            return Err(Problem::new(
+                "names the host by an IPv6 address, which the AMQP client does not understand",
+                "write a host name, or an IPv4 address",
+            ));
+        }
+        Some(_) => {}
+    }
+    if url.path() == "/" {
+        return Err(Problem::new(
+            "ends with \"/\", which means the virtual host without a name",
+            "write /%2f for the default virtual host, or leave the \"/\" out",
+        ));
+    }
+    if url.path().matches('/').count() > 1 {
+        return Err(Problem::new("has a \"/\" in its virtual host", "write %2f for it"));
+    }
+    if url.fragment().is_some() {
+        return Err(Problem::new("has a \"#\"", "write %23 for it"));
+    }
+    for (name, _) in url.query_pairs() {
+        if name == "heartbeat" {
+            return Err(Problem::new("sets a heartbeat", "set broker.heartbeat instead"));
+        }
+        if !PARAMETERS.contains(&&*name) {
+            let known = PARAMETERS.join(", ");
+            return Err(Problem::new(
+                "has a query parameter that is not known",
+                format!("known are {known}"),
+            ));
+        }
+    }
+    text.parse::<AMQPUri>()
+        .map_err(|_| Problem::new("has a parameter or an encoding that is refused", EXAMPLE))?;
+    *raw = Json::from(masked(&url));
+    Ok(Secret::new(text))
+}
+
+/// The URL without its password.
+fn masked(url: &Url) -> String {
+    let mut url = url.clone();
+    if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
+        return MASK.to_owned();
+    }
+    url.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, expected: Result<&str, &str>) {
+        let mut raw = Json::from(url);
+        let got = broker_url(&mut raw).map(|_| raw.as_str().unwrap().to_owned());
+        match expected {
+            Ok(shown) => assert_eq!(got.as_deref(), Ok(shown), "{url}"),
+            Err(part) => {
+                let problem = format!("{:?}", got.expect_err(url));
+                assert!(problem.contains(part) && !problem.contains("s3cret"), "{url}: {problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_url_is_checked_and_shown_without_its_password() {
+        check("amqp://127.0.0.1", Ok("amqp://127.0.0.1"));
+        check("amqp://guest:s3cret@127.0.0.1:5672/%2f", Ok("amqp://guest:***@127.0.0.1:5672/%2f"));
+        check(
+            "amqps://a%40b:s3cret%2F@mq.example:5671/orders",
+            Ok("amqps://a%40b:***@mq.example:5671/orders"),
+        );
+        check("amqp://u:s3cret@h?channel_max=100", Ok("amqp://u:***@h?channel_max=100"));
+        check("", Err("is not a URL"));
+        check("127.0.0.1:5672", Err("is not a URL"));
+        check("http://u:s3cret@h", Err("neither amqp"));
+        check("amqp:s3cret", Err("has no host"));
+        check("amqp://", Err("has no host"));
+        check("amqp://u:s3cret@h:99999", Err("is not a URL"));
+        check("amqp://u:s3cret@[::1]", Err("IPv6"));
+        check("amqp://u:s3cret@h/", Err("without a name"));
+        check("amqp://u:s3cret@h//", Err("in its virtual host"));
+        check("amqp://u:s3cret@h/a#b", Err("%23"));
+        check("amqp://u:s3cret@h?heartbeat=10", Err("broker.heartbeat"));
+        check("amqp://u:s3cret@h?verify=s3cret", Err("not known"));
+        check("amqp://u:s3cret@h?frame_max=much", Err("is refused"));
+        check("amqp://u:s3cret@h/%ff", Err("is refused"));
+    }
+}

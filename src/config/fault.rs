@@ -1,0 +1,92 @@
+//! What is wrong with a config, and where each value is from.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value is from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// `config/default.toml`, or the default of a target's key.
+    BuiltIn,
+    /// The config file.
+    File(PathBuf),
+    /// The environment variable of this name.
+    Variable(String),
+    /// The name of this machine.
+    HostName,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built-in default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::HostName => f.write_str("host name"),
+        }
+    }
+}
+
+/// What is wrong with one value, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    what: String,
+    remedy: String,
+}
+
+impl Problem {
+    /// `what` is wrong; `remedy` says what to do. Neither may quote a secret.
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+/// One fault of a config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Key path, such as `broker.url` or `target[0].types[1]`; empty for the file as a whole.
+    pub key: String,
+    /// Where the value is from.
+    pub origin: Origin,
+    /// What is wrong, and what to do.
+    pub problem: Problem,
+}
+
+impl Fault {
+    /// What is wrong, without what to do.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.problem.what
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn remedy(&self) -> &str {
+        &self.problem.remedy
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key.as_str() {
+            "" => writeln!(f, "{}", self.origin)?,
+            key => writeln!(f, "{key} ({})", self.origin)?,
+        }
+        write!(f, "  {}", self.what())?;
+        self.remedy()
+            .lines()
+            .try_for_each(|line| if line.is_empty() { f.write_str("\n") } else { write!(f, "\n  {line}") })
+    }
+}
+
+/// Every fault of a config, in the order of its keys; at least one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults = if self.0.len() == 1 { "fault" } else { "faults" };
+        write!(f, "the config has {} {faults}", self.0.len())?;
+        self.0.iter().try_for_each(|fault| write!(f, "\n\n{fault}"))
+    }
+}

@@ -1,0 +1,209 @@
+//! One function per kind of value: what is written becomes what is meant, or a problem that says what to do.
+//!
+//! Each leaves in the value what may be shown. A number or flag may stand in a string, since an environment variable
+//! has nothing else.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tracing_subscriber::EnvFilter;
+
+use super::fault::Problem;
+
+/// What a request or a drain may take: under 15 minutes, half of RabbitMQ's acknowledgement timeout.
+const TIMEOUT_MAX: Duration = Duration::from_millis(15 * 60 * 1000 - 1);
+
+/// Any string.
+pub fn text(raw: &mut Json) -> Result<String, Problem> {
+    match raw {
+        Json::String(text) => Ok(text.clone()),
+        other => Err(Problem::new(format!("{} is not a string", written(other)), "put it in quotes: \"…\"")),
+    }
+}
+
+/// `true` or `false`.
+pub fn flag(raw: &mut Json) -> Result<bool, Problem> {
+    let flag = match raw {
+        Json::Bool(flag) => Some(*flag),
+        Json::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let flag = flag.ok_or_else(|| {
+        Problem::new(format!("{} is neither true nor false", written(raw)), "write true or false")
+    })?;
+    *raw = Json::from(flag);
+    Ok(flag)
+}
+
+/// A whole number within the range.
+pub fn integer<T>(range: RangeInclusive<u64>) -> impl Fn(&mut Json) -> Result<T, Problem>
+where
+    T: TryFrom<u64>,
+{
+    move |raw| {
+        let (least, most) = (range.start(), range.end());
+        let problem =
+            |what: String| Problem::new(what, format!("write a whole number from {least} to {most}"));
+        let number = match &*raw {
+            Json::Number(number) => number.as_u64(),
+            Json::String(text) => text.trim().replace('_', "").parse().ok(),
+            _ => None,
+        };
+        let Some(number) = number else {
+            return Err(problem(format!("{} is not a whole number of zero or more", written(raw))));
+        };
+        match T::try_from(number) {
+            Ok(value) if range.contains(&number) => {
+                *raw = Json::from(number);
+                Ok(value)
+            }
+            _ => Err(problem(format!("{number} is outside {least} to {most}"))),
+        }
+    }
+}
+
+/// A number within the range.
+pub fn number(range: RangeInclusive<f64>) -> impl Fn(&mut Json) -> Result<f64, Problem> {
+    move |raw| {
+        let (least, most) = (range.start(), range.end());
+        let problem = |what: String| Problem::new(what, format!("write a number from {least:?} to {most:?}"));
+        let number = match &*raw {
+            Json::Number(number) => number.as_f64(),
+            Json::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let Some(number) = number else {
+            return Err(problem(format!("{} is not a number", written(raw))));
+        };
+        if !range.contains(&number) {
+            return Err(problem(format!("{number:?} is outside {least:?} to {most:?}")));
+        }
+        *raw = Json::from(number);
+        Ok(number)
+    }
+}
+
+/// A duration within the range.
+pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&mut Json) -> Result<Duration, Problem> {
+    move |raw| {
+        let unit = "write a number with its unit in quotes, such as \"500ms\", \"10s\" or \"15m\"";
+        let Json::String(text) = &*raw else {
+            return Err(Problem::new(format!("{} has no unit", written(raw)), unit));
+        };
+        let duration = humantime::parse_duration(text.trim())
+            .map_err(|error| Problem::new(format!("{text:?} is not a duration: {error}"), unit))?;
+        if range.contains(&duration) {
+            return Ok(duration);
+        }
+        let (least, most) = (told(*range.start()), told(*range.end()));
+        Err(Problem::new(
+            format!("{text:?} is outside {least} to {most}"),
+            format!("write a duration from {least} to {most}"),
+        ))
+    }
+}
+
+/// A duration over zero and under 15 minutes.
+pub fn timeout(raw: &mut Json) -> Result<Duration, Problem> {
+    duration(Duration::from_millis(1)..=TIMEOUT_MAX)(raw)
+}
+
+/// A duration of whole seconds.
+pub fn whole_seconds(range: RangeInclusive<u64>) -> impl Fn(&mut Json) -> Result<Duration, Problem> {
+    move |raw| {
+        let (least, most) = (Duration::from_secs(*range.start()), Duration::from_secs(*range.end()));
+        let duration = duration(least..=most)(raw)?;
+        if duration.subsec_nanos() == 0 {
+            return Ok(duration);
+        }
+        Err(Problem::new(format!("{raw} is not whole seconds"), "write whole seconds, such as \"10s\""))
+    }
+}
+
+/// One of a few values, each with its name.
+pub fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&mut Json) -> Result<T, Problem> {
+    move |raw| {
+        let chosen = choices.iter().find(|(name, _)| *raw == *name);
+        chosen.map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+            let (last, others) = names.split_last().expect("a choice has values");
+            let names =
+                if others.is_empty() { last.clone() } else { format!("{} or {last}", others.join(", ")) };
+            Problem::new(format!("{} is not one of its values", written(raw)), format!("choose {names}"))
+        })
+    }
+}
+
+/// The exchange that queue names are derived from: 255 bytes (an AMQP short string) less room for what is appended.
+pub fn exchange(raw: &mut Json) -> Result<String, Problem> {
+    let name = text(raw)?;
+    let what = match name.as_str() {
+        "" => "is empty".to_owned(),
+        name if name.len() > 200 => format!("has {} bytes", name.len()),
+        name if name.starts_with("amq.") => {
+            format!("{name:?} begins with \"amq.\", which RabbitMQ keeps for itself")
+        }
+        name if name.chars().any(char::is_control) || name.trim() != name => {
+            format!("{name:?} has control characters, or space at an end")
+        }
+        _ => return Ok(name),
+    };
+    Err(Problem::new(what, "write a name of 1 to 200 bytes, such as \"updates\""))
+}
+
+/// Name of this process; empty is the host name.
+pub fn instance(raw: &mut Json) -> Result<String, Problem> {
+    let name = text(raw)?;
+    if name.len() > 100 || name.chars().any(char::is_control) {
+        return Err(Problem::new(
+            format!("{name:?} has over 100 bytes or control characters"),
+            "write a shorter printable name, or \"\" for the host name",
+        ));
+    }
+    Ok(name)
+}
+
+/// An address to listen on; empty is none.
+pub fn listen(raw: &mut Json) -> Result<Option<SocketAddr>, Problem> {
+    let text = text(raw)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        Problem::new(
+            format!("{text:?} is not an IP address with a port"),
+            "write one such as \"127.0.0.1:9419\" or \"[::]:9419\", or \"\" to turn it off",
+        )
+    })
+}
+
+/// A filter of log lines.
+pub fn log_filter(raw: &mut Json) -> Result<String, Problem> {
+    let text = text(raw)?;
+    match EnvFilter::builder().parse(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Problem::new(
+            format!("{text:?} is not a filter: {error}"),
+            "write a level such as \"info\", or one per module as in \"lanekeeper=debug,warn\"",
+        )),
+    }
+}
+
+/// A duration for people.
+pub fn told(duration: Duration) -> String {
+    // Waits of whole seconds and some microseconds come from multiplying; nobody wants to read those.
+    let millis = if duration.as_secs() > 0 { 1_000_000 } else { 1_000 };
+    let nanos = duration.subsec_nanos() / millis * millis;
+    humantime::format_duration(Duration::new(duration.as_secs(), nanos)).to_string()
+}
+
+/// A value for a message.
+fn written(value: &Json) -> String {
+    match value {
+        Json::Array(_) => "a list".to_owned(),
+        Json::Object(_) => "a table".to_owned(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,323 @@
+//! Reads a config key by key, so that every fault is found in one go and every value keeps its origin.
+//!
+//! Which keys there are is known by what was read: the rest is unknown.
+
+use std::collections::BTreeMap;
+
+use figment::Figment;
+use figment::value::{Dict, Value};
+use serde_json::Value as Json;
+
+use super::fault::{Fault, Faults, Origin, Problem};
+use super::layers::{Environment, origin};
+use super::strings::Strings;
+
+/// A value in force, as it may be shown: secrets are masked.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Shown {
+    /// `broker`, or `target[0]`.
+    pub section: String,
+    /// `url`.
+    pub key: &'static str,
+    /// What it is; `***` where it is secret.
+    pub value: Json,
+    /// Where it is from.
+    #[serde(serialize_with = "as_text")]
+    pub origin: Origin,
+}
+
+fn as_text<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(origin)
+}
+
+/// Everything read so far.
+pub struct Reader<'a> {
+    figment: &'a Figment,
+    strings: Strings<'a>,
+    root: Dict,
+    known: Vec<&'static str>,
+    faults: Vec<Fault>,
+    shown: Vec<Shown>,
+}
+
+impl<'a> Reader<'a> {
+    /// Nothing is read yet.
+    pub fn new(figment: &'a Figment, environment: &'a Environment) -> Self {
+        let root = figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
+        Self {
+            figment,
+            strings: Strings::new(environment),
+            root,
+            known: Vec::new(),
+            faults: Vec::new(),
+            shown: Vec::new(),
+        }
+    }
+
+    /// `[name]`.
+    pub fn section(&mut self, name: &'static str) -> Section<'_, 'a> {
+        self.known.push(name);
+        let value = self.root.get(name).cloned();
+        self.table(name.to_owned(), value)
+    }
+
+    /// How many `[[name]]` there are; `None` where it is something else.
+    pub fn count(&mut self, name: &'static str) -> Option<usize> {
+        self.known.push(name);
+        match self.root.get(name) {
+            None => Some(0),
+            Some(Value::Array(_, tables)) => Some(tables.len()),
+            Some(other) => {
+                let origin = origin(self.figment, other.tag());
+                let problem =
+                    Problem::new("is not a list of tables", format!("write it in the file, as [[{name}]]"));
+                self.faults.push(Fault { key: name.to_owned(), origin, problem });
+                None
+            }
+        }
+    }
+
+    /// The `[[name]]` at this position, from 0.
+    pub fn element(&mut self, name: &'static str, index: usize) -> Section<'_, 'a> {
+        let value =
+            self.root.get(name).and_then(Value::as_array).and_then(|tables| tables.get(index)).cloned();
+        self.table(format!("{name}[{index}]"), value)
+    }
+
+    fn table(&mut self, path: String, value: Option<Value>) -> Section<'_, 'a> {
+        let origin = value.as_ref().map_or(Origin::BuiltIn, |value| origin(self.figment, value.tag()));
+        let dict = match value {
+            Some(Value::Dict(_, dict)) => Some(dict),
+            None => Some(Dict::new()),
+            Some(_) => {
+                let problem = Problem::new("is not a table", format!("write [{path}] and its keys below it"));
+                self.faults.push(Fault { key: path.clone(), origin: origin.clone(), problem });
+                None
+            }
+        };
+        Section { reader: self, path, dict, origin, known: Vec::new() }
+    }
+
+    /// A fault that belongs to no key that was read.
+    pub fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    /// What was read, or every fault. `value` is the whole; it is there if nothing was wrong.
+    pub fn finish<T>(mut self, value: Option<T>) -> Result<(T, Vec<Shown>), Faults> {
+        let root = std::mem::take(&mut self.root);
+        unknown(&mut self.faults, self.figment, "", &root, &self.known);
+        match value {
+            Some(value) if self.faults.is_empty() => Ok((value, self.shown)),
+            _ => Err(Faults(self.faults)),
+        }
+    }
+}
+
+/// One table of a config.
+pub struct Section<'r, 'a> {
+    reader: &'r mut Reader<'a>,
+    path: String,
+    /// `None`: it is no table, which is a fault already.
+    dict: Option<Dict>,
+    origin: Origin,
+    known: Vec<&'static str>,
+}
+
+impl Section<'_, '_> {
+    /// The value of a key. `parse` turns what is written, with its variables replaced, into what is meant, and leaves
+    /// there what may be shown. `None`: a fault is noted.
+    pub fn read<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&mut Json) -> Result<T, Problem>,
+    ) -> Option<T> {
+        self.known.push(key);
+        let Some(value) = self.dict.as_ref()?.get(key).cloned() else {
+            let remedy = format!("add `{key}`; config/default.toml says what it is");
+            self.fault(key, Problem::new("is missing", remedy));
+            return None;
+        };
+        let origin = origin(self.reader.figment, value.tag());
+        let parsed = resolve(&self.reader.strings, &value, &origin)
+            .and_then(|mut json| parse(&mut json).map(|parsed| (parsed, json)));
+        match parsed {
+            Ok((parsed, json)) => {
+                self.show(key, json, origin);
+                Some(parsed)
+            }
+            Err(problem) => {
+                self.note(key, origin, problem);
+                None
+            }
+        }
+    }
+
+    /// As `read`; where the key is not there, it is as if `default` were written.
+    pub fn read_or<T>(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        parse: impl FnOnce(&mut Json) -> Result<T, Problem>,
+    ) -> Option<T> {
+        if let Some(dict) = &mut self.dict {
+            dict.entry(key.to_owned()).or_insert_with(|| Value::from(default));
+        }
+        self.read(key, parse)
+    }
+
+    /// Every element of a list, or every entry of a table, with its own faults. `parse` gets the entry's key (a list's:
+    /// empty) beside the value. A key that is not there is empty.
+    pub fn each<T>(
+        &mut self,
+        key: &'static str,
+        shape: Shape,
+        mut parse: impl FnMut(&str, &mut Json) -> Result<T, Problem>,
+    ) -> Option<Vec<T>> {
+        self.known.push(key);
+        let Some(value) = self.dict.as_ref()?.get(key).cloned() else {
+            return Some(Vec::new());
+        };
+        let whole = origin(self.reader.figment, value.tag());
+        let entries: Vec<(String, Value)> = match (value, shape) {
+            (Value::Array(_, values), Shape::List) => {
+                values.into_iter().map(|value| (String::new(), value)).collect()
+            }
+            (Value::Dict(_, dict), Shape::Table) => dict.into_iter().collect(),
+            _ => {
+                self.note(key, whole, shape.problem(key));
+                return None;
+            }
+        };
+        let mut read = Vec::new();
+        let mut sound = true;
+        for (index, (name, value)) in entries.into_iter().enumerate() {
+            let origin = origin(self.reader.figment, value.tag());
+            let parsed = resolve(&self.reader.strings, &value, &origin)
+                .and_then(|mut json| parse(&name, &mut json).map(|parsed| (parsed, (name.clone(), json))));
+            match parsed {
+                Ok(parsed) => read.push(parsed),
+                Err(problem) => {
+                    sound = false;
+                    self.note(&shape.path(key, index, &name), origin, problem);
+                }
+            }
+        }
+        if !sound {
+            return None;
+        }
+        let (parsed, shown): (Vec<T>, Vec<(String, Json)>) = read.into_iter().unzip();
+        let shown = match shape {
+            Shape::List => Json::Array(shown.into_iter().map(|(_, json)| json).collect()),
+            Shape::Table => Json::Object(shown.into_iter().collect()),
+        };
+        self.show(key, shown, whole);
+        Some(parsed)
+    }
+
+    /// Notes a fault of a key that was read.
+    pub fn fault(&mut self, key: &'static str, problem: Problem) {
+        let value = self.dict.as_ref().and_then(|dict| dict.get(key));
+        let origin =
+            value.map_or_else(|| self.origin.clone(), |value| origin(self.reader.figment, value.tag()));
+        self.note(key, origin, problem);
+    }
+
+    /// Shows a value that was read as something else, such as the host name for an empty name.
+    pub fn show_instead(&mut self, key: &'static str, value: &str, origin: Origin) {
+        self.reader.shown.retain(|shown| !(shown.section == self.path && shown.key == key));
+        self.show(key, Json::from(value), origin);
+    }
+
+    /// Every key is read: the rest is unknown.
+    pub fn finish(self) {
+        let dict = self.dict.unwrap_or_default();
+        unknown(&mut self.reader.faults, self.reader.figment, &self.path, &dict, &self.known);
+    }
+
+    fn note(&mut self, key: &str, origin: Origin, problem: Problem) {
+        self.reader.faults.push(Fault { key: format!("{}.{key}", self.path), origin, problem });
+    }
+
+    fn show(&mut self, key: &'static str, value: Json, origin: Origin) {
+        self.reader.shown.push(Shown { section: self.path.clone(), key, value, origin });
+    }
+}
+
+/// What a key holds that has many values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `[a, b]`.
+    List,
+    /// `{ a = b }`.
+    Table,
+}
+
+impl Shape {
+    fn problem(self, key: &str) -> Problem {
+        match self {
+            Self::List => Problem::new("is not a list", format!("write {key} = [\"…\", \"…\"]")),
+            Self::Table => Problem::new("is not a table", format!("write {key} = {{ name = \"value\" }}")),
+        }
+    }
+
+    fn path(self, key: &str, index: usize, name: &str) -> String {
+        match self {
+            Self::List => format!("{key}[{index}]"),
+            Self::Table => format!("{key}.{name}"),
+        }
+    }
+}
+
+fn resolve(strings: &Strings<'_>, value: &Value, origin: &Origin) -> Result<Json, Problem> {
+    Ok(match value {
+        Value::String(_, text) => Json::from(strings.resolve(text, origin)?),
+        Value::Char(_, char) => Json::from(char.to_string()),
+        Value::Bool(_, flag) => Json::from(*flag),
+        Value::Num(_, number) => match number.to_i128().and_then(|integer| i64::try_from(integer).ok()) {
+            Some(integer) => Json::from(integer),
+            None => number
+                .to_u128()
+                .and_then(|integer| u64::try_from(integer).ok())
+                .map_or_else(|| Json::from(number.to_f64()), Json::from),
+        },
+        Value::Array(_, values) => {
+            Json::Array(values.iter().map(|value| resolve(strings, value, origin)).collect::<Result<_, _>>()?)
+        }
+        Value::Dict(_, dict) => {
+            let entries: BTreeMap<_, _> = dict
+                .iter()
+                .map(|(name, value)| Ok((name.clone(), resolve(strings, value, origin)?)))
+                .collect::<Result<_, Problem>>()?;
+            Json::Object(entries.into_iter().collect())
+        }
+        Value::Empty(..) => Json::Null,
+    })
+}
+
+fn unknown(faults: &mut Vec<Fault>, figment: &Figment, path: &str, dict: &Dict, known: &[&'static str]) {
+    for (key, value) in dict.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
+        let near = known
+            .iter()
+            .map(|known| (strsim::jaro_winkler(key, known), known))
+            .filter(|(likeness, _)| *likeness > 0.8)
+            .max_by(|(a, _), (b, _)| a.total_cmp(b));
+        let remedy = match near {
+            Some((_, near)) => format!("did you mean `{near}`?"),
+            None => format!("known here: {}", known.join(", ")),
+        };
+        let (key, origin) = match path {
+            "" => (key.clone(), origin(figment, first_leaf(value).tag())),
+            path => (format!("{path}.{key}"), origin(figment, first_leaf(value).tag())),
+        };
+        faults.push(Fault { key, origin, problem: Problem::new("there is no such key", remedy) });
+    }
+}
+
+/// A table that two layers have parts of has the origin of one of them; its first value is more to the point.
+fn first_leaf(value: &Value) -> &Value {
+    match value {
+        Value::Dict(_, dict) => dict.values().next().map_or(value, first_leaf),
+        _ => value,
+    }
+}

@@ -1,0 +1,194 @@
+//! The keys of every section but `[[target]]`, and what must hold between them.
+
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::path::Path;
+use std::time::Duration;
+
+use super::broker_url::broker_url;
+use super::fault::{Faults, Origin, Problem};
+use super::layers::{self, Environment};
+use super::parse::{
+    choice, duration, exchange, flag, instance, integer, listen, log_filter, number, timeout, told,
+    whole_seconds,
+};
+use super::reader::{Reader, Shown};
+use super::schedule::waits;
+use super::{BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig, target};
+use crate::core::policy::{FailurePolicy, Policy};
+use crate::core::schedule::Schedule;
+
+/// A config, and every value of it with its origin.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Ready to use.
+    pub config: Config,
+    /// In the order of `config/default.toml`; secrets are masked.
+    pub shown: Vec<Shown>,
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// 128 MiB: what RabbitMQ 3 takes by default (`max_message_size`; 4.0 and later: 16 MiB).
+const BODY_BYTES_MAX: u64 = 134_217_728;
+
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+
+const FAILURE_POLICIES: [(&str, FailurePolicy); 2] = [
+    (FailurePolicy::DeadLetter.name(), FailurePolicy::DeadLetter),
+    (FailurePolicy::Block.name(), FailurePolicy::Block),
+];
+
+/// Reads the layers. `file` is its path and content.
+///
+/// # Errors
+/// Every fault.
+pub fn read(
+    file: Option<(&Path, &str)>,
+    environment: &Environment,
+    purpose: Purpose,
+) -> Result<Loaded, Faults> {
+    let figment = layers::merge(file, environment)?;
+    let mut reader = Reader::new(&figment, environment);
+    // Every section is read before any of them is missed: that is what reports all faults at once.
+    let instance = read_instance(&mut reader);
+    let broker = read_broker(&mut reader);
+    let updates = read_updates(&mut reader);
+    let dispatch = read_dispatch(&mut reader);
+    let policy = read_policy(&mut reader);
+    let admin = {
+        let mut section = reader.section("admin");
+        let admin = section.read("listen", listen);
+        section.finish();
+        admin
+    };
+    let log = read_log(&mut reader);
+    let targets = target::read(&mut reader, file.map(|(path, _)| path), purpose);
+    for fault in layers::near_misses(environment) {
+        reader.fault(fault);
+    }
+    let config = (|| {
+        Some(Config {
+            instance: instance?,
+            broker: broker?,
+            updates: updates?,
+            dispatch: dispatch?,
+            policy: policy?,
+            admin: admin?,
+            log: log?,
+            targets: targets?,
+        })
+    })();
+    let (config, shown) = reader.finish(config)?;
+    Ok(Loaded { config, shown })
+}
+
+fn read_instance(reader: &mut Reader<'_>) -> Option<String> {
+    let mut section = reader.section("instance");
+    let name = section.read("name", instance).map(|name| {
+        if !name.is_empty() {
+            return name;
+        }
+        let host = gethostname::gethostname().to_string_lossy().into_owned();
+        section.show_instead("name", &host, Origin::HostName);
+        host
+    });
+    section.finish();
+    name
+}
+
+fn read_broker(reader: &mut Reader<'_>) -> Option<BrokerConfig> {
+    let mut section = reader.section("broker");
+    let url = section.read("url", broker_url);
+    // AMQP 0-9-1 negotiates seconds in 16 bits; 0 would turn heartbeats off, and with them the self-fence.
+    let heartbeat = section.read("heartbeat", whole_seconds(1..=65_535));
+    section.finish();
+    Some(BrokerConfig { url: url?, heartbeat: heartbeat? })
+}
+
+fn read_updates(reader: &mut Reader<'_>) -> Option<UpdatesConfig> {
+    let mut section = reader.section("updates");
+    let exchange = section.read("exchange", exchange);
+    let partitions = section.read("partitions", integer::<u16>(1..=1024));
+    let require_id = section.read("require_id", flag);
+    let body_bytes_max = section.read("body_bytes_max", integer(1..=BODY_BYTES_MAX));
+    section.finish();
+    Some(UpdatesConfig {
+        exchange: exchange?,
+        partitions: NonZeroU16::new(partitions?)?,
+        require_id: require_id?,
+        body_bytes_max: body_bytes_max?,
+    })
+}
+
+fn read_dispatch(reader: &mut Reader<'_>) -> Option<DispatchConfig> {
+    let mut section = reader.section("dispatch");
+    let in_flight_max = section.read("in_flight_max", integer::<u16>(1..=65_535));
+    let prefetch = section.read("prefetch", integer::<u16>(1..=65_535));
+    let drain_timeout = section.read("drain_timeout", timeout);
+    if let (Some(in_flight_max), Some(prefetch)) = (in_flight_max, prefetch)
+        && prefetch < in_flight_max
+    {
+        section.fault(
+            "prefetch",
+            Problem::new(
+                format!("{prefetch} is below in_flight_max = {in_flight_max}"),
+                format!(
+                    "raise it to {in_flight_max} or more ({} is wise), or lower in_flight_max",
+                    4 * u32::from(in_flight_max)
+                ),
+            ),
+        );
+    }
+    section.finish();
+    Some(DispatchConfig {
+        in_flight_max: NonZeroUsize::new(in_flight_max?.into())?,
+        prefetch: NonZeroU16::new(prefetch?)?,
+        drain_timeout: drain_timeout?,
+    })
+}
+
+fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
+    let mut section = reader.section("retry");
+    let delay_initial = section.read("delay_initial", duration(MILLISECOND..=HOUR));
+    let delay_multiplier = section.read("delay_multiplier", number(1.0..=100.0));
+    let delay_max = section.read("delay_max", duration(MILLISECOND..=HOUR));
+    let jitter = section.read("jitter", number(0.0..=1.0));
+    let attempts_max = section.read("attempts_max", integer::<u32>(0..=u32::MAX.into()));
+    let elapsed_max = section.read("elapsed_max", duration(Duration::ZERO..=YEAR));
+    let retry_after_max = section.read("retry_after_max", duration(Duration::ZERO..=HOUR));
+    if let (Some(initial), Some(max)) = (delay_initial, delay_max)
+        && initial > max
+    {
+        let (initial, max) = (told(initial), told(max));
+        section.fault(
+            "delay_initial",
+            Problem::new(format!("{initial:?} is over delay_max = {max:?}"), "lower it, or raise delay_max"),
+        );
+    }
+    section.finish();
+
+    let mut section = reader.section("failure");
+    let mut policy = |key| section.read(key, choice(&FAILURE_POLICIES));
+    let (rejected, exhausted, conflict) = (policy("rejected"), policy("exhausted"), policy("conflict"));
+    section.finish();
+
+    Some(Policy {
+        schedule: Schedule::new(waits(delay_initial?, delay_multiplier?, delay_max?), jitter?),
+        attempts_max: NonZeroU32::new(attempts_max?),
+        elapsed_max: elapsed_max.map(|elapsed_max| Some(elapsed_max).filter(|max| !max.is_zero()))?,
+        retry_after_max: retry_after_max?,
+        rejected: rejected?,
+        exhausted: exhausted?,
+        conflict: conflict?,
+    })
+}
+
+fn read_log(reader: &mut Reader<'_>) -> Option<LogConfig> {
+    let mut section = reader.section("log");
+    let format = section.read("format", choice(&LOG_FORMATS));
+    let filter = section.read("filter", log_filter);
+    section.finish();
+    Some(LogConfig { format: format?, filter: filter? })
+}

@@ -1,0 +1,157 @@
+//! `${NAME}` and `file:PATH` in the strings of a config.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
+use super::fault::{Origin, Problem};
+use super::layers::{Environment, VariableFault};
+
+/// Largest file that a `file:` value may name: for tokens and passwords, with room to spare.
+const FILE_BYTES_MAX: u64 = 65_536;
+
+/// Replaces what a string refers to.
+#[derive(Debug)]
+pub struct Strings<'a> {
+    environment: &'a Environment,
+}
+
+impl<'a> Strings<'a> {
+    /// Variables are taken from `environment`.
+    pub fn new(environment: &'a Environment) -> Self {
+        Self { environment }
+    }
+
+    /// The string that `written` stands for. What comes out of a variable or a file is not looked into again.
+    ///
+    /// # Errors
+    /// A variable or a file is missing or unfit; no fault quotes what they hold.
+    pub fn resolve(&self, written: &str, origin: &Origin) -> Result<String, Problem> {
+        match written.strip_prefix("file:") {
+            Some(path) => read(&self.path(path, origin)?),
+            None => self.interpolate(written),
+        }
+    }
+
+    fn path(&self, written: &str, origin: &Origin) -> Result<PathBuf, Problem> {
+        let path = PathBuf::from(self.interpolate(written)?);
+        let base = match origin {
+            Origin::File(file) => file.parent().map(ToOwned::to_owned).unwrap_or_default(),
+            _ => PathBuf::new(),
+        };
+        Ok(base.join(path))
+    }
+
+    fn interpolate(&self, written: &str) -> Result<String, Problem> {
+        let mut text = String::with_capacity(written.len());
+        let mut rest = written;
+        while let Some(at) = rest.find("${") {
+            let (before, after) = (&rest[..at], &rest[at + 2..]);
+            if let Some(before) = before.strip_suffix('$') {
+                text.push_str(before);
+                text.push_str("${");
+                rest = after;
+                continue;
+            }
+            let (name, after) = after.split_once('}').ok_or_else(|| {
+                Problem::new("\"${\" has no \"}\" after it", "write ${NAME}, or $${ for ${ itself")
+            })?;
+            text.push_str(before);
+            text.push_str(self.variable(name)?);
+            rest = after;
+        }
+        text.push_str(rest);
+        Ok(text)
+    }
+
+    fn variable(&self, name: &str) -> Result<&str, Problem> {
+        let fit = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && name.starts_with(|c: char| !c.is_ascii_digit());
+        if !fit {
+            return Err(Problem::new(
+                format!("${{{name}}} is not a variable: a name has A to Z, 0 to 9 and \"_\""),
+                "write ${NAME}, or $${ for ${ itself",
+            ));
+        }
+        self.environment.text(name).map_err(|fault| {
+            let remedy = match fault {
+                VariableFault::Missing => format!("set {name}, or write $${{ for ${{ itself"),
+                VariableFault::NotUtf8 => format!("set {name} to text"),
+            };
+            Problem::new(format!("the environment variable {name} {fault}"), remedy)
+        })
+    }
+}
+
+/// The content of a file, without the line end at its end.
+fn read(path: &PathBuf) -> Result<String, Problem> {
+    let shown = path.display();
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    match read {
+        Err(error) => Err(Problem::new(
+            format!("cannot read the file {shown}: {error}"),
+            "make it a readable text file, or correct the path after \"file:\"",
+        )),
+        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err(Problem::new(
+            format!("the file {shown} is larger than {FILE_BYTES_MAX} bytes"),
+            "name a file that holds the value alone",
+        )),
+        Ok(_) => {
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(written: &str, expected: Result<&str, &str>) {
+        let environment: Environment =
+            [("TOKEN", "s3cret"), ("EMPTY", ""), ("LOOP", "${TOKEN}")].into_iter().collect();
+        let got = Strings::new(&environment).resolve(written, &Origin::BuiltIn);
+        match expected {
+            Ok(text) => assert_eq!(got.as_deref(), Ok(text), "{written}"),
+            Err(part) => {
+                let problem = format!("{:?}", got.expect_err(written));
+                assert!(problem.contains(part), "{written}: {problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn variables_are_replaced_once() {
+        check("plain", Ok("plain"));
+        check("Bearer ${TOKEN}!", Ok("Bearer s3cret!"));
+        check("${EMPTY}${TOKEN}${EMPTY}", Ok("s3cret"));
+        check("${LOOP}", Ok("${TOKEN}"));
+        check("$${TOKEN} $5 {record_key} $", Ok("${TOKEN} $5 {record_key} $"));
+        check("$$${TOKEN}", Ok("$${TOKEN}"));
+        check("${GONE}", Err("GONE is not set"));
+        check("${TOKEN", Err("has no"));
+        check("${}", Err("is not a variable"));
+        check("${1A}", Err("is not a variable"));
+        check("${a b}", Err("is not a variable"));
+    }
+
+    #[test]
+    fn a_file_is_taken_from_the_directory_of_the_config_file() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("token"), "a ${TOKEN}\n\r\n").unwrap();
+        std::fs::write(directory.path().join("large"), vec![b'a'; 70_000]).unwrap();
+        std::fs::write(directory.path().join("binary"), [0xff, 0xfe]).unwrap();
+        let (environment, origin) =
+            (Environment::default(), Origin::File(directory.path().join("lanekeeper.toml")));
+        let resolve = |written: &str| Strings::new(&environment).resolve(written, &origin);
+        assert_eq!(
+            resolve("file:token").as_deref(),
+            Ok("a ${TOKEN}\n"),
+            "one line end goes, and no variable is replaced"
+        );
+        for unfit in ["file:large", "file:binary", "file:gone", "file:", "file:${GONE}"] {
+            assert!(resolve(unfit).is_err(), "{unfit}");
+        }
+    }
+}

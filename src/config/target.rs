@@ -1,0 +1,186 @@
+//! The keys of `[[target]]`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use http::{HeaderName, HeaderValue, Method};
+use serde_json::Value as Json;
+
+use super::fault::{Fault, Origin, Problem};
+use super::parse::{choice, text, timeout};
+use super::reader::{Reader, Section, Shape};
+use super::{IdempotencyKeyStyle, MASK, Purpose, Secret, TargetConfig};
+use crate::core::outcome::OutcomeKind;
+use crate::core::routes::TypePattern;
+use crate::core::template::UrlTemplate;
+
+/// A whole target, for a message to a person who has none.
+pub const TARGET_EXAMPLE: &str = r#"[[target]]
+name = "crm"
+types = ["*"]
+url = "http://127.0.0.1:8099/customers/{record_key}""#;
+
+const STYLES: [(&str, IdempotencyKeyStyle); 3] = [
+    ("quoted", IdempotencyKeyStyle::Quoted),
+    ("bare", IdempotencyKeyStyle::Bare),
+    ("off", IdempotencyKeyStyle::Off),
+];
+
+/// Headers that belong to the connection or to the HTTP client (RFC 9110, 7.6.1; RFC 9112, 6).
+const RESERVED: [&str; 10] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
+/// Every `[[target]]`. `file` is where they would stand.
+pub fn read(reader: &mut Reader<'_>, file: Option<&Path>, purpose: Purpose) -> Option<Vec<TargetConfig>> {
+    let count = reader.count("target")?;
+    if count == 0 && purpose == Purpose::Dispatch {
+        let origin = file.map_or(Origin::BuiltIn, |path| Origin::File(path.to_owned()));
+        let place =
+            if file.is_some() { "add one" } else { "write one to a file and name it with --config FILE" };
+        let problem = Problem::new(
+            "there is no [[target]]: updates have nowhere to go",
+            format!("{place}; the least is\n\n{TARGET_EXAMPLE}"),
+        );
+        reader.fault(Fault { key: "target".to_owned(), origin, problem });
+        return None;
+    }
+    let mut names = BTreeSet::new();
+    let targets: Vec<Option<TargetConfig>> =
+        (0..count).map(|index| read_one(reader.element("target", index), &mut names)).collect();
+    targets.into_iter().collect()
+}
+
+fn read_one(mut section: Section<'_, '_>, names: &mut BTreeSet<String>) -> Option<TargetConfig> {
+    let name = section.read("name", name);
+    if let Some(name) = &name
+        && !names.insert(name.clone())
+    {
+        section.fault(
+            "name",
+            Problem::new(format!("{name:?} is the name of an earlier target"), "choose another"),
+        );
+    }
+    let types = section.each("types", Shape::List, |_, raw| {
+        let text = text(raw)?;
+        text.parse::<TypePattern>()
+            .map_err(|fault| Problem::new(format!("{text:?} is not a type pattern"), fault.to_string()))
+    });
+    if types.as_ref().is_some_and(Vec::is_empty) {
+        let what = "there is no type: no update would come here";
+        section.fault("types", Problem::new(what, "write types = [\"*\"] for every update"));
+    }
+    let method = section.read_or("method", "PUT", method);
+    let url = section.read("url", url);
+    let timeout = section.read_or("timeout", "10s", timeout);
+    let idempotency_key = section.read_or("idempotency_key", "quoted", choice(&STYLES));
+    let idempotency_header = section.read_or("idempotency_header", "Idempotency-Key", idempotency_header);
+    let mut taken: BTreeSet<String> =
+        idempotency_header.iter().map(|header| header.to_ascii_lowercase()).collect();
+    let headers = section.each("headers", Shape::Table, |name, raw| header(name, raw, &mut taken));
+    let outcomes = section.each("outcomes", Shape::Table, outcome);
+    section.finish();
+    Some(TargetConfig {
+        name: name?,
+        types: types?,
+        method: method?,
+        url: url?,
+        timeout: timeout?,
+        idempotency_key: idempotency_key?,
+        idempotency_header: idempotency_header?,
+        headers: headers?,
+        outcomes: outcomes?.into_iter().collect(),
+    })
+}
+
+fn name(raw: &mut Json) -> Result<String, Problem> {
+    let name = text(raw)?;
+    let fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+    if (1..=100).contains(&name.len()) && name.chars().all(fit) {
+        return Ok(name);
+    }
+    Err(Problem::new(
+        format!("{name:?} is not a target's name"),
+        "write 1 to 100 of a to z, 0 to 9, \"_\" and \"-\"",
+    ))
+}
+
+/// A problem does not quote it: it may hold a password, which is one of the problems.
+fn url(raw: &mut Json) -> Result<UrlTemplate, Problem> {
+    UrlTemplate::parse(&text(raw)?)
+        .map_err(|fault| Problem::new("is not a URL for updates", fault.to_string()))
+}
+
+fn method(raw: &mut Json) -> Result<String, Problem> {
+    let method = text(raw)?;
+    let remedy = "write a method such as \"PUT\", \"POST\" or \"PATCH\", in upper case";
+    if Method::from_bytes(method.as_bytes()).is_err() || method != method.to_ascii_uppercase() {
+        return Err(Problem::new(format!("{method:?} is not an HTTP method in upper case"), remedy));
+    }
+    if matches!(method.as_str(), "CONNECT" | "TRACE") {
+        return Err(Problem::new(format!("{method} cannot carry an update"), remedy));
+    }
+    Ok(method)
+}
+
+fn idempotency_header(raw: &mut Json) -> Result<String, Problem> {
+    let header = text(raw)?;
+    header_name(&header)?;
+    Ok(header)
+}
+
+fn header(name: &str, raw: &mut Json, taken: &mut BTreeSet<String>) -> Result<(String, Secret), Problem> {
+    // Before anything else: from here on nothing can show it.
+    let value = std::mem::replace(raw, Json::from(MASK));
+    let name = header_name(name)?;
+    if !taken.insert(name.clone()) {
+        return Err(Problem::new(
+            "is set twice (case does not matter in a header's name), or is this target's idempotency_header",
+            "leave one of them out",
+        ));
+    }
+    let Json::String(value) = value else {
+        return Err(Problem::new("the value is not a string", "put it in quotes: \"…\""));
+    };
+    match HeaderValue::from_str(&value) {
+        Ok(_) if value.trim() == value => Ok((name, Secret::new(value))),
+        _ => Err(Problem::new(
+            "the value cannot be sent: it has control characters such as a line end, or space at an end",
+            "remove them",
+        )),
+    }
+}
+
+/// The name in lower case, unless the header is not the config's to set.
+fn header_name(name: &str) -> Result<String, Problem> {
+    let valid = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+        Problem::new(format!("{name:?} is not a header name"), "write one such as \"x-api-key\"")
+    })?;
+    let lower = valid.as_str();
+    let whose = if RESERVED.contains(&lower) {
+        "is set by the HTTP client"
+    } else if lower.starts_with("lanekeeper-") {
+        "is set by Lanekeeper"
+    } else {
+        return Ok(lower.to_owned());
+    };
+    Err(Problem::new(format!("the header {lower:?} {whose}"), "leave it out"))
+}
+
+fn outcome(status: &str, raw: &mut Json) -> Result<(u16, OutcomeKind), Problem> {
+    let number = status.parse().ok().filter(|number| (100..=599).contains(number) && status.len() == 3);
+    let number = number.ok_or_else(|| {
+        Problem::new(format!("{status:?} is not an HTTP status"), "write one from 100 to 599")
+    })?;
+    let kinds = OutcomeKind::ALL.map(|kind| (kind.name(), kind));
+    Ok((number, choice(&kinds)(raw)?))
+}

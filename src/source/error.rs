@@ -1,0 +1,203 @@
+//! What can go wrong with the broker, and what a person does about each.
+
+use lapin::ErrorKind;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+
+/// Exchange type that spreads record keys over partitions. Built into RabbitMQ from 4.3.
+pub const HASH_EXCHANGE_TYPE: &str = "x-modulus-hash";
+
+/// A fault of the broker or of the way to it.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No connection; may heal by itself.
+    #[error("broker {address}: cannot connect")]
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// Why.
+        #[source]
+        source: lapin::Error,
+    },
+    /// User or password are wrong, or the user may not use the virtual host.
+    #[error(
+        "broker {address}: access refused; check user, password and virtual host {vhost:?} in broker.url"
+    )]
+    AccessRefused {
+        /// Host and port.
+        address: String,
+        /// The virtual host asked for.
+        vhost: String,
+        /// The broker's words.
+        #[source]
+        source: lapin::Error,
+    },
+    /// `broker.url` cannot be understood.
+    #[error("broker.url: {fault}")]
+    Url {
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// The broker has no hash exchange.
+    #[error(
+        "the broker does not know the exchange type {HASH_EXCHANGE_TYPE}; it is in the plugin rabbitmq_sharding, \
+         which ships with RabbitMQ: run `rabbitmq-plugins enable rabbitmq_sharding` on every node"
+    )]
+    HashExchangeMissing,
+    /// Something exists with other properties than it must have.
+    #[error(
+        "{object} exists with {argument} = {found}, but it must be {expected}; delete it when it is empty, or use \
+         another updates.exchange"
+    )]
+    Differs {
+        /// What it is, with its name.
+        object: String,
+        /// The property.
+        argument: String,
+        /// As it must be.
+        expected: String,
+        /// As it is.
+        found: String,
+    },
+    /// The user may not do what the topology needs.
+    #[error("the broker does not permit it: {text}; grant configure, write and read on {exchange}.*")]
+    NotPermitted {
+        /// The broker's words.
+        text: String,
+        /// `updates.exchange`.
+        exchange: String,
+    },
+    /// A queue or exchange of the topology is gone.
+    #[error(
+        "{text}; it was deleted by hand: updates may have been lost with it. Restart `lanekeeper run` to declare it again"
+    )]
+    Missing {
+        /// The broker's words.
+        text: String,
+    },
+    /// The document in the topology stream is not one that this version can read.
+    #[error("the layout document in the stream {stream} cannot be read: {fault}")]
+    Document {
+        /// The stream.
+        stream: String,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// Another process holds the lock for changing the layout.
+    #[error("the lock {lock} is held by another connection; see its owner in the RabbitMQ UI, under Queues")]
+    Locked {
+        /// The lock's queue.
+        lock: String,
+    },
+    /// Everything else that the client reports.
+    #[error("broker: {step}")]
+    Amqp {
+        /// What was being done.
+        step: &'static str,
+        /// The client's error.
+        #[source]
+        source: lapin::Error,
+    },
+    /// The broker did not answer in time.
+    #[error("broker: {step}: no answer within {seconds} s")]
+    Silent {
+        /// What was being done.
+        step: &'static str,
+        /// How long we waited.
+        seconds: u64,
+    },
+}
+
+impl SourceError {
+    /// Whether waiting can heal it. What cannot heal ends the process with exit code 3.
+    #[must_use]
+    pub fn can_heal(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Amqp { .. } | Self::Silent { .. } | Self::Locked { .. } => true,
+            Self::AccessRefused { .. }
+            | Self::Url { .. }
+            | Self::HashExchangeMissing
+            | Self::Differs { .. }
+            | Self::NotPermitted { .. }
+            | Self::Missing { .. }
+            | Self::Document { .. } => false,
+        }
+    }
+
+    /// Sorts the client's error by what a person does about it. `object` names what `step` was about.
+    pub(super) fn from_amqp(step: &'static str, object: &str, exchange: &str, source: lapin::Error) -> Self {
+        let ErrorKind::ProtocolError(error) = source.kind() else {
+            return Self::Amqp { step, source };
+        };
+        let text = error.get_message().to_string();
+        match error.kind() {
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => match inequivalence(&text) {
+                Some((argument, expected, found)) => {
+                    Self::Differs { object: object.to_owned(), argument, expected, found }
+                }
+                None => Self::Amqp { step, source },
+            },
+            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Self::Missing { text },
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+                Self::NotPermitted { text, exchange: exchange.to_owned() }
+            }
+            AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Locked { lock: object.to_owned() },
+            AMQPErrorKind::Hard(AMQPHardError::COMMANDINVALID) if text.contains(HASH_EXCHANGE_TYPE) => {
+                Self::HashExchangeMissing
+            }
+            _ => Self::Amqp { step, source },
+        }
+    }
+}
+
+/// Takes the broker's sentence apart:
+/// `inequivalent arg 'x' for queue 'q' in vhost '/': received the value 'a' of type 't' but current is the value 'b' …`.
+/// "Received" is what we asked for.
+fn inequivalence(text: &str) -> Option<(String, String, String)> {
+    let rest = text.split_once("inequivalent arg '")?.1;
+    let (argument, rest) = rest.split_once('\'')?;
+    let (_, rest) = rest.split_once("received ")?;
+    let (expected, found) = rest.split_once(" but current is ")?;
+    Some((argument.to_owned(), value(expected), value(found)))
+}
+
+/// `the value 'a' of type 'longstr'` → `a`; `none` stays.
+fn value(text: &str) -> String {
+    let inner = text.split_once('\'').and_then(|(_, rest)| rest.split_once('\''));
+    inner.map_or_else(|| text.trim().to_owned(), |(value, _)| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sentences of RabbitMQ 3.10 and 4.0.
+    #[test]
+    fn the_difference_is_spelled_out() {
+        let check = |text: &str, argument: &str, expected: &str, found: &str| {
+            let told = inequivalence(text).expect(text);
+            assert_eq!(told, (argument.to_owned(), expected.to_owned(), found.to_owned()), "{text}");
+        };
+        check(
+            "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'updates.l1.p000' in vhost '/': \
+             received the value '1000000' of type 'signedint' but current is none",
+            "x-delivery-limit",
+            "1000000",
+            "none",
+        );
+        check(
+            "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'updates' in vhost '/': received 'fanout' but \
+             current is 'topic'",
+            "type",
+            "fanout",
+            "topic",
+        );
+        check(
+            "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'updates.dead' in vhost '/': received the \
+             value 'quorum' of type 'longstr' but current is the value 'classic' of type 'longstr'",
+            "x-queue-type",
+            "quorum",
+            "classic",
+        );
+        assert_eq!(inequivalence("PRECONDITION_FAILED - something else"), None);
+    }
+}

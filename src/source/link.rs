@@ -1,0 +1,240 @@
+//! One connection to the broker, made again whenever it is lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use super::error::SourceError;
+use crate::config::BrokerConfig;
+
+/// How long connecting and each answer of the broker may take before we try anew.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// Where the broker is and as whom we come. Does not print the password.
+#[derive(Clone, Debug)]
+pub struct Address {
+    uri: AMQPUri,
+    told: String,
+}
+
+impl Address {
+    /// From `broker.url` and `broker.heartbeat`.
+    ///
+    /// # Errors
+    /// The URL cannot be understood.
+    pub fn new(broker: &BrokerConfig) -> Result<Self, SourceError> {
+        let mut uri: AMQPUri = broker.url.reveal().parse().map_err(|fault| SourceError::Url { fault })?;
+        // Lowered by the broker if it wants less; 0 would turn heartbeats off, which the config's check refuses.
+        uri.query.heartbeat = u16::try_from(broker.heartbeat.as_secs()).ok();
+        let told = format!("{}:{}", uri.authority.host, uri.authority.port);
+        Ok(Self { uri, told })
+    }
+
+    /// Connects once.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreachable`] or [`SourceError::AccessRefused`].
+    pub async fn connect(&self, name: &str) -> Result<Connection, SourceError> {
+        let properties = ConnectionProperties::default()
+            .with_connection_name(name.into())
+            .with_client_property("product".into(), "lanekeeper".into())
+            .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+        let connecting = Connection::connect_uri(self.uri.clone(), properties);
+        match tokio::time::timeout(ANSWER_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(source)) => Err(self.connect_error(source)),
+            Err(_) => Err(SourceError::Silent { step: "connecting", seconds: ANSWER_TIMEOUT.as_secs() }),
+        }
+    }
+
+    /// Connects, waiting for a broker that is not there yet: services that start together need no order.
+    ///
+    /// # Errors
+    /// What waiting cannot heal.
+    pub async fn connect_patiently(&self, name: &str) -> Result<Connection, SourceError> {
+        let mut retry = Retry::default();
+        loop {
+            retry.pause().await;
+            match self.connect(name).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if !error.can_heal() => return Err(error),
+                Err(error) => retry.tell(name, &error),
+            }
+        }
+    }
+
+    fn connect_error(&self, source: lapin::Error) -> SourceError {
+        let address = self.told.clone();
+        let refused = match source.kind() {
+            ErrorKind::ProtocolError(error) => matches!(
+                error.kind(),
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                    | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH)
+            ),
+            _ => false,
+        };
+        if refused {
+            SourceError::AccessRefused { address, vhost: self.uri.vhost.clone(), source }
+        } else {
+            SourceError::Unreachable { address, source }
+        }
+    }
+}
+
+/// A connection that is kept up for as long as this lives.
+#[derive(Clone, Debug)]
+pub struct Link {
+    connection: watch::Receiver<Option<Arc<Connection>>>,
+    keeper: Arc<Keeper>,
+}
+
+#[derive(Debug)]
+struct Keeper(AbortHandle);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Link {
+    /// Keeps up the connection, beginning with one that exists.
+    #[must_use]
+    pub fn keep(address: Address, name: String, connection: Connection) -> Self {
+        let connection = Arc::new(connection);
+        let (sender, receiver) = watch::channel(Some(Arc::clone(&connection)));
+        let keeper = tokio::spawn(keep(address, name, connection, sender));
+        Self { connection: receiver, keeper: Arc::new(Keeper(keeper.abort_handle())) }
+    }
+
+    /// A new channel, as soon as there is a connection.
+    ///
+    /// # Errors
+    /// The connection did not give one.
+    pub async fn channel(&self) -> Result<Channel, SourceError> {
+        let mut watched = self.connection.clone();
+        let connection = match watched.wait_for(Option::is_some).await {
+            Ok(connection) => connection.clone(),
+            Err(_) => None, // the keeper was aborted: the process ends
+        };
+        let Some(connection) = connection else { return std::future::pending().await };
+        match tokio::time::timeout(ANSWER_TIMEOUT, connection.create_channel()).await {
+            Ok(channel) => channel.map_err(|source| SourceError::Amqp { step: "opening a channel", source }),
+            Err(_) => {
+                Err(SourceError::Silent { step: "opening a channel", seconds: ANSWER_TIMEOUT.as_secs() })
+            }
+        }
+    }
+
+    /// Whether there is a connection.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.connection.borrow().is_some()
+    }
+
+    /// Closes the connection for good.
+    pub async fn close(self) {
+        self.keeper.0.abort();
+        let connection = self.connection.borrow().clone();
+        if let Some(connection) = connection.filter(|connection| connection.status().connected()) {
+            let closing = connection.close(200, "bye".into());
+            // A broker that does not answer now has nothing of ours to lose.
+            let _ = tokio::time::timeout(Duration::from_secs(5), closing).await;
+        }
+    }
+}
+
+async fn keep(
+    address: Address,
+    name: String,
+    mut connection: Arc<Connection>,
+    up: watch::Sender<Option<Arc<Connection>>>,
+) {
+    let mut retry = Retry::default();
+    loop {
+        let since = Instant::now();
+        let why = until_lost(&connection).await;
+        up.send_replace(None);
+        warn!(connection = name, error = why, "broker connection lost, connecting again");
+        if since.elapsed() > RECONNECT_DELAY_MAX {
+            retry = Retry::default();
+        }
+        connection = Arc::new(connect_again(&address, &name, &mut retry).await);
+        info!(connection = name, "broker connected");
+        up.send_replace(Some(Arc::clone(&connection)));
+    }
+}
+
+async fn until_lost(connection: &Connection) -> String {
+    let mut events = connection.events_listener();
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Event::ConnectionBlocked(reason)) => {
+                    warn!(reason, "the broker blocks publishing: memory or disk alarm");
+                }
+                Some(Event::ConnectionUnblocked) => info!("the broker takes publishes again"),
+                Some(Event::Error(error)) if !connection.status().connected() => return error.to_string(),
+                Some(_) => {}
+                None => return "closed".to_owned(),
+            },
+            _ = look.tick() => if !connection.status().connected() {
+                return "closed".to_owned();
+            },
+        }
+    }
+}
+
+/// For ever, since a broker that comes back should not need us restarted.
+async fn connect_again(address: &Address, name: &str, retry: &mut Retry) -> Connection {
+    loop {
+        retry.pause().await;
+        match address.connect(name).await {
+            Ok(connection) => return connection,
+            Err(error) => retry.tell(name, &error),
+        }
+    }
+}
+
+/// Waits between tries; one line per change of the reason.
+#[derive(Default)]
+struct Retry {
+    delay: Option<Duration>,
+    told: String,
+}
+
+impl Retry {
+    /// Not at all the first time, then longer and longer: a connection that breaks as soon as it is made must not keep
+    /// the broker busy.
+    async fn pause(&mut self) {
+        let delay = self
+            .delay
+            .map_or(Duration::ZERO, |delay| (delay * 2).clamp(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX));
+        self.delay = Some(delay);
+        tokio::time::sleep(delay).await;
+    }
+
+    fn tell(&mut self, name: &str, error: &SourceError) {
+        let text = chain(error);
+        if text != self.told {
+            warn!(connection = name, error = text, "broker not reached, trying again");
+            self.told = text;
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,159 @@
+//! What every test needs: a broker, a receiver, a dispatcher, and waiting for a condition.
+
+mod broker;
+mod process;
+mod wait;
+
+use std::sync::{Arc, OnceLock};
+
+use lanekeeper::receiver::{Receiver, ReceiverSettings, Report};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+pub use broker::Broker;
+pub use process::{Dispatcher, lanekeeper};
+pub use wait::until;
+
+/// A broker, an exchange of its own, and a receiver.
+pub struct World {
+    pub broker: Arc<Broker>,
+    pub exchange: String,
+    pub receiver: Receiver,
+    pub target: String,
+    pub dir: TempDir,
+}
+
+impl World {
+    /// With a receiver that answers at once.
+    pub async fn new(exchange: &str) -> Self {
+        Self::with(exchange, ReceiverSettings::default()).await
+    }
+
+    pub async fn with(exchange: &str, settings: ReceiverSettings) -> Self {
+        Self::on(Broker::shared(), exchange, settings).await
+    }
+
+    pub async fn on(broker: Arc<Broker>, exchange: &str, settings: ReceiverSettings) -> Self {
+        let receiver = Receiver::new(settings);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let target = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let serving = receiver.clone();
+        tokio::spawn(async move { serving.run(listener, std::future::pending()).await });
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        Self { broker, exchange: exchange.to_owned(), receiver, target, dir }
+    }
+
+    /// A config for this world. `extra` is TOML that goes before the target, and may set anything but its tables.
+    pub fn config(&self, extra: &str) -> String {
+        format!(
+            "instance.name = \"{exchange}\"\nbroker.url = \"{url}\"\nupdates.exchange = \"{exchange}\"\n\
+             admin.listen = \"127.0.0.1:0\"\n{extra}\n\
+             [[target]]\nname = \"receiver\"\ntypes = [\"*\"]\nmethod = \"PUT\"\n\
+             url = \"{target}/records/{{record_key}}\"\ntimeout = \"1s\"\n",
+            exchange = self.exchange,
+            url = self.broker.url(),
+            target = self.target,
+        )
+    }
+
+    pub fn write_config(&self, text: &str) -> std::path::PathBuf {
+        let path = self.dir.path().join("lanekeeper.toml");
+        std::fs::write(&path, text).expect("the config can be written");
+        path
+    }
+
+    /// A dispatcher that is attached to all of its partitions.
+    pub async fn dispatcher(&self, extra: &str) -> Dispatcher {
+        let dispatcher = self.start(&self.config(extra));
+        dispatcher.ready().await;
+        dispatcher
+    }
+
+    pub fn start(&self, config: &str) -> Dispatcher {
+        Dispatcher::start(&self.write_config(config))
+    }
+
+    /// Publishes through `lanekeeper publish`, all confirmed.
+    pub async fn publish(&self, lines: impl IntoIterator<Item = Value>) {
+        let lines: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+        let (url, exchange) = (self.broker.url().to_owned(), self.exchange.clone());
+        let publishing = move || {
+            let environment = [("LANEKEEPER_BROKER__URL", url), ("LANEKEEPER_UPDATES__EXCHANGE", exchange)];
+            lanekeeper(&["publish"], &environment, lines.as_bytes())
+        };
+        let output = tokio::task::spawn_blocking(publishing).await.expect("it does not panic");
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+    }
+
+    /// A channel of the test's own.
+    pub async fn channel(&self) -> Channel {
+        let connecting = Connection::connect(self.broker.url(), ConnectionProperties::default());
+        let connection = Box::leak(Box::new(connecting.await.expect("the broker takes connections")));
+        connection.create_channel().await.expect("the broker gives a channel")
+    }
+
+    /// Updates that wait in a queue, those that somebody holds not counted.
+    pub async fn waiting(&self, channel: &Channel, queue: &str) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = format!("{}.{queue}", self.exchange);
+        let declared = channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await;
+        declared.unwrap_or_else(|error| panic!("queue {queue}: {error}")).message_count()
+    }
+
+    /// Waits until the receiver has applied so many different updates, and answers with its report.
+    pub async fn applied(&self, updates: u64) -> Report {
+        let report = || self.receiver.report(0);
+        until(&format!("{updates} updates applied"), || async {
+            let report = report();
+            if report.counts.updates >= updates { Ok(report) } else { Err(report.counts.to_string()) }
+        })
+        .await
+    }
+}
+
+/// The suite's HTTP client.
+pub fn http() -> &'static reqwest::Client {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        // Somebody else in this process may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder().no_proxy().build().expect("the client has nothing to refuse")
+    })
+}
+
+/// Updates of `records` records in turn, each with its sequence within the record and an id.
+pub fn updates(records: usize, each: usize) -> impl Iterator<Item = Value> {
+    (1..=each).flat_map(move |sequence| {
+        (0..records).map(move |record| {
+            serde_json::json!({
+                "key": format!("record-{record}"),
+                "id": format!("{record}-{sequence}"),
+                "type": "record.updated",
+                "body": {"sequence": sequence},
+            })
+        })
+    })
+}
+
+/// Order kept, nothing missing, nothing twice, nothing at the same time.
+#[track_caller]
+pub fn assert_flawless(report: &Report, updates: u64) {
+    assert_in_order(report, updates);
+    assert_eq!(report.counts.duplicates, 0, "{}", report.counts);
+}
+
+/// Order kept, nothing missing, nothing at the same time; the same update may have come twice.
+#[track_caller]
+pub fn assert_in_order(report: &Report, updates: u64) {
+    let counts = &report.counts;
+    assert_eq!(counts.updates, updates, "{counts}");
+    assert_eq!(counts.reorders, 0, "{counts}");
+    assert_eq!(counts.gaps, 0, "{counts}");
+    assert_eq!(counts.overlaps, 0, "{counts}");
+    assert_eq!(counts.outdated, 0, "{counts}");
+    assert_eq!(counts.key_mismatches, 0, "{counts}");
+}

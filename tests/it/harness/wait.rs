@@ -1,0 +1,33 @@
+//! Waiting for a condition: the only place that sleeps, and never to synchronize.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Long enough for a loaded machine; a test that needs it all has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Looks until the condition holds, and answers with what it gave.
+///
+/// # Panics
+/// After a minute, with what was last seen.
+#[track_caller]
+pub fn until<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match condition().await {
+                Ok(seen) => return seen,
+                Err(seen) if Instant::now() > deadline => {
+                    panic!("{caller}: waited {PATIENCE:?} for {what}; last seen: {seen}")
+                }
+                Err(_) => sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+}
