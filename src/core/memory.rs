@@ -25,7 +25,7 @@ pub(super) enum RememberedState {
     /// Its attempt is still out. Leaves to `Ended`.
     InFlight { attempt: AttemptId, progress: Progress },
     /// Its attempt ended after the tenure.
-    Ended { outcome: Outcome, progress: Progress },
+    Ended { outcome: Outcome, progress: Progress, at: Tick },
     /// It waited for its next attempt.
     Waiting { until: Tick, progress: Progress },
     /// Its resolution was being written down. Leaves to `Recorded`.
@@ -183,6 +183,7 @@ impl Memory {
     /// An attempt of an earlier tenure ended. Whether it was known.
     pub(super) fn attempt_ended(
         &mut self,
+        at: Tick,
         record_key: &RecordKey,
         ended: AttemptId,
         outcome: Outcome,
@@ -193,7 +194,7 @@ impl Memory {
         if head.id.origin() == IdOrigin::Publisher && (head.claimed || self.returns_expected) {
             if let RememberedState::InFlight { progress, .. } = &mut head.state {
                 let progress = std::mem::take(progress);
-                head.state = RememberedState::Ended { outcome, progress };
+                head.state = RememberedState::Ended { outcome, progress, at };
             }
         } else {
             self.retain_heads(record_key, |head| !is_out(head));

@@ -63,7 +63,7 @@ pub enum Event {
         /// Its record; `None` where it was malformed.
         record_key: Option<RecordKey>,
     },
-    /// We are asked to stop: start no further attempts.
+    /// We are asked to stop: start no further attempts in this tenure. The next tenure would start them again.
     DrainBegan,
 }
 

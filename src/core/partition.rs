@@ -114,7 +114,7 @@ impl Partition {
                     self.memory.returns_are_over();
                     false
                 };
-                self.receive(now, Held { delivery, redelivered, update, settled_before });
+                self.receive(Held { delivery, redelivered, update, settled_before });
             }
             Event::ReceivedMalformed { tenure, delivery, fault } => {
                 if self.admit(tenure) {
@@ -125,7 +125,7 @@ impl Partition {
                 self.end_attempt(now, attempt, &record_key, outcome);
             }
             Event::Recorded { tenure, delivery, record_key } => match record_key {
-                Some(record_key) => self.recorded(now, (tenure, delivery), &record_key),
+                Some(record_key) => self.recorded((tenure, delivery), &record_key),
                 None => self.recorded_malformed(tenure, delivery),
             },
             Event::DrainBegan => self.draining = true,
@@ -231,7 +231,7 @@ impl Partition {
         true
     }
 
-    fn receive(&mut self, now: Tick, held: Held) {
+    fn receive(&mut self, held: Held) {
         let record_key = held.update.record_key.clone();
         if let Some(id) = self.lanes.find(&record_key) {
             let lane = &mut self.lanes[id];
@@ -246,7 +246,7 @@ impl Partition {
             status: LaneStatus::Ready,
             progress: Progress::default(),
         });
-        self.enter_head(now, id);
+        self.enter_head(id);
     }
 
     fn receive_malformed(&mut self, tenure: Tenure, delivery: DeliveryTag, fault: Malformed) {
@@ -257,7 +257,7 @@ impl Partition {
     }
 
     /// An update became the head of its lane: go on from what an earlier tenure knew of it, or begin.
-    fn enter_head(&mut self, now: Tick, id: LaneId) {
+    fn enter_head(&mut self, id: LaneId) {
         let lane = &mut self.lanes[id];
         lane.progress = Progress::default();
         let (record_key, update_id) = (&lane.record_key, &lane.head().update.id);
@@ -269,9 +269,9 @@ impl Partition {
                 lane.progress = progress;
                 lane.status = LaneStatus::InFlight(attempt);
             }
-            Some(RememberedState::Ended { outcome, progress }) => {
+            Some(RememberedState::Ended { outcome, progress, at }) => {
                 lane.progress = progress;
-                self.judge(now, id, outcome);
+                self.judge(at, id, outcome);
             }
             Some(RememberedState::Waiting { until, progress }) => {
                 lane.progress = progress;
@@ -352,7 +352,7 @@ impl Partition {
                 self.in_flight -= 1;
                 self.judge(now, id, outcome);
             }
-            _ if self.memory.attempt_ended(record_key, attempt, outcome) => {
+            _ if self.memory.attempt_ended(now, record_key, attempt, outcome) => {
                 self.in_flight -= 1;
                 if let (Some(id), Some(LaneStatus::Behind(out))) = (lane, status)
                     && *out == attempt
@@ -388,7 +388,7 @@ impl Partition {
     }
 
     /// The only way to a settlement: a resolution that is written down (I3).
-    fn recorded(&mut self, now: Tick, recorded: (Tenure, DeliveryTag), record_key: &RecordKey) {
+    fn recorded(&mut self, recorded: (Tenure, DeliveryTag), record_key: &RecordKey) {
         let lane = self.lanes.find(record_key);
         let expected = lane.is_some_and(
             |id| matches!(&self.lanes[id].status, LaneStatus::Recording { token, .. } if *token == recorded),
@@ -408,7 +408,7 @@ impl Partition {
         if ended {
             self.lanes.remove(id);
         } else {
-            self.enter_head(now, id);
+            self.enter_head(id);
         }
     }
 

@@ -15,7 +15,7 @@ pub struct Policy {
     pub schedule: Schedule,
     /// Attempts that may fail before the update is exhausted; `None`: no limit. Refused attempts do not count.
     pub attempts_max: Option<NonZeroU32>,
-    /// Time from the first attempt after which no further one starts; `None`: no limit.
+    /// Time from the first attempt beyond which no retry is scheduled; `None`: no limit.
     /// Time in which the target refused us does not count.
     pub elapsed_max: Option<Duration>,
     /// Ceiling of a target's `Retry-After`.
@@ -198,17 +198,17 @@ pub struct Progress {
     /// Time that counts towards `elapsed_max`, up to `counted_to`.
     elapsed: Duration,
     counted_to: Tick,
-    /// The latest attempt was refused: the wait that follows does not count.
-    refused: bool,
+    /// The wait that follows the latest attempt does not count: the target refused us, or a policy blocks.
+    excused: bool,
 }
 
 impl Progress {
     /// An attempt begins. Returns its number, from 1.
     pub fn begin_attempt(&mut self, now: Tick) -> u32 {
-        if self.attempts == 0 || self.refused {
+        if self.attempts == 0 || self.excused {
             self.counted_to = now;
         }
-        self.refused = false;
+        self.excused = false;
         self.attempts = self.attempts.saturating_add(1);
         self.attempts
     }
@@ -224,8 +224,8 @@ impl Progress {
         self.counted_to = now;
     }
 
-    fn refuse(&mut self) {
-        self.refused = true;
+    fn excuse(&mut self) {
+        self.excused = true;
     }
 }
 
@@ -236,7 +236,7 @@ impl Policy {
         match outcome {
             Outcome::Applied => Verdict::Resolve(Resolution::Applied),
             Outcome::Refused(_) => {
-                progress.refuse();
+                progress.excuse();
                 Verdict::RetryAt(now.after(longest))
             }
             Outcome::Retryable { failure, retry_after } => {
@@ -252,9 +252,11 @@ impl Policy {
                 }
             }
             Outcome::Rejected(failure) => {
+                progress.excuse();
                 give_up(self.rejected, DeadLetterReason::Rejected(failure), now.after(longest))
             }
             Outcome::Conflict(failure) => {
+                progress.excuse();
                 give_up(self.conflict, DeadLetterReason::Conflict(failure), now.after(longest))
             }
         }
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn no_attempt_starts_after_elapsed_max() {
+    fn no_retry_is_scheduled_beyond_elapsed_max() {
         let policy = Policy { attempts_max: None, elapsed_max: Some(Duration::from_secs(7)), ..policy() };
         check(&policy, "RRRR", "1 2 4 exhausted");
         check(&policy, "1", "exhausted");
@@ -360,6 +362,8 @@ mod tests {
     fn a_blocking_policy_retries_for_ever_at_the_longest_wait() {
         let policy = Policy { rejected: FailurePolicy::Block, exhausted: FailurePolicy::Block, ..policy() };
         check(&policy, "JJJA", "4 4 4 applied");
+        // A long block does not use up the time of what fails later.
+        check(&policy, &("J".repeat(20) + "RA"), &("4 ".repeat(20) + "1 applied"));
         check(&policy, "RRRRRRA", "1 2 4 4 4 4 applied");
     }
 
