@@ -6,4 +6,5 @@ mod failures;
 mod harness;
 mod lifecycle;
 mod malformed;
+mod readme;
 mod topology;
