@@ -250,7 +250,7 @@ fn the_code_map_names_every_file() {
     let map = map.expect("ARCHITECTURE.md has a code map");
     let map: String = map.lines().filter(|line| line.starts_with('|')).collect();
     let named: BTreeSet<&str> =
-        map.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs")).collect();
+        map.split('`').skip(1).step_by(2).filter(|name| has_ending(name, ".rs")).collect();
     let files = sources("src");
     let files: BTreeSet<&str> = files.keys().map(|path| &path["src/".len()..]).collect();
     let missing: Vec<_> = files.difference(&named).collect();
@@ -298,7 +298,7 @@ fn sources(directory: &str) -> BTreeMap<String, String> {
     let files = files_below(&project().join(directory));
     let sources: BTreeMap<_, _> = files
         .into_iter()
-        .filter(|path| path.ends_with(".rs"))
+        .filter(|path| has_ending(path, ".rs"))
         .map(|path| (path.clone(), read(&project().join(path))))
         .collect();
     assert!(!sources.is_empty(), "no Rust file in {directory}");
@@ -307,7 +307,7 @@ fn sources(directory: &str) -> BTreeMap<String, String> {
 
 /// Our own documents.
 fn documents() -> BTreeMap<String, String> {
-    tracked().into_iter().filter(|(path, _)| path.ends_with(".md")).collect()
+    tracked().into_iter().filter(|(path, _)| has_ending(path, ".md")).collect()
 }
 
 /// Text files that are ours: not built, not downloaded, not another's.
@@ -340,6 +340,11 @@ fn files_below(directory: &Path) -> Vec<String> {
         }
     }
     files
+}
+
+/// Our file names are in lower case.
+fn has_ending(path: &str, ending: &str) -> bool {
+    path.ends_with(ending)
 }
 
 /// Lines with their numbers, without comments. (A `//` in a string cuts the line: what is looked for stands before.)
@@ -401,7 +406,7 @@ fn links(text: &str) -> Vec<&str> {
     links
 }
 
-/// `docs/a.md` and `../b.md` make `b.md`.
+/// A link `../b.md` in a page of `docs` leads to `b.md`.
 fn beside(document: &str, link: &str) -> String {
     let mut parts: Vec<&str> = document.split('/').collect();
     parts.pop();

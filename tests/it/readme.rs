@@ -40,7 +40,7 @@ fn blocks() -> Vec<Block> {
     let page = std::fs::read_to_string(project().join("README.md")).expect("README.md can be read");
     let mut blocks: Vec<Block> = Vec::new();
     let mut open = false;
-    for (line, text) in page.lines().zip(1..).map(|(text, line)| (line, text)) {
+    for (text, line) in page.lines().zip(1..) {
         match text.strip_prefix("```") {
             Some(_) if open => open = false,
             Some(info) => {
@@ -65,7 +65,7 @@ fn blocks() -> Vec<Block> {
 fn every_block_is_of_a_kind_that_is_checked() {
     for Block { language, what, line, text } in blocks() {
         match (language.as_str(), what.as_str()) {
-            ("text", "") | ("sh", "") => {}
+            ("text" | "sh", "") => {}
             ("sh", "scripts") => text.lines().for_each(|script| {
                 let script = project().join(script.split(' ').next().unwrap_or_default());
                 let mode = script.metadata().map(|file| file.permissions().mode()).unwrap_or_default();
@@ -196,15 +196,16 @@ impl Shell {
         let text = format!("exec 2>&1\n{}\necho; echo '{end}'\n", page.moved(&block.text));
         self.input.write_all(text.as_bytes()).await.expect("bash reads");
         loop {
-            let line = tokio::time::timeout(PATIENCE, self.output.next_line()).await;
-            match line.map(|line| line.expect("it prints text")) {
-                Ok(Some(line)) if line == end => return,
-                Ok(Some(line)) => {
+            let Ok(line) = tokio::time::timeout(PATIENCE, self.output.next_line()).await else {
+                panic!("README.md:{}: not done within {PATIENCE:?}:\n{}", block.line, self.said);
+            };
+            match line.expect("it prints text") {
+                Some(line) if line == end => return,
+                Some(line) => {
                     self.said.push_str(&line);
                     self.said.push('\n');
                 }
-                Ok(None) => panic!("README.md:{}: a command failed:\n{}", block.line, self.said),
-                Err(_) => panic!("README.md:{}: not done within {PATIENCE:?}:\n{}", block.line, self.said),
+                None => panic!("README.md:{}: a command failed:\n{}", block.line, self.said),
             }
         }
     }
