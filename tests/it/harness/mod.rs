@@ -2,6 +2,7 @@
 
 mod broker;
 mod process;
+mod raw;
 mod wait;
 
 use std::sync::{Arc, OnceLock};
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 
 pub use broker::Broker;
 pub use process::{Dispatcher, lanekeeper};
+pub use raw::publish_raw;
 pub use wait::until;
 
 /// A broker, an exchange of its own, and a receiver.

@@ -67,10 +67,15 @@ impl Dispatcher {
         Self { child, log }
     }
 
+    /// Where it tells health and metrics.
+    pub async fn admin(&self) -> String {
+        let line = self.logged("health and metrics").await;
+        line.split("address=").nth(1).expect("the line names it").trim().to_owned()
+    }
+
     /// Attached to every partition.
     pub async fn ready(&self) {
-        let address = self.logged("health and metrics").await;
-        let address = address.split("address=").nth(1).expect("the line names it").trim().to_owned();
+        let address = self.admin().await;
         until("a ready dispatcher", || async {
             match http().get(format!("http://{address}/readyz")).send().await {
                 Ok(answer) if answer.status().is_success() => Ok(()),
