@@ -19,7 +19,7 @@ pub(super) struct Held {
     pub(super) settled_before: bool,
 }
 
-/// What the head of a lane is doing. Every change goes through `Partition::set_status`.
+/// What the head of a lane is doing. Changed by `Partition` alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LaneStatus {
     /// Waits for a permit. Leaves to `InFlight`.

@@ -113,7 +113,7 @@ fn with_reason(
     reason: &DeadLetterReason,
 ) -> BasicProperties {
     let mut headers = FieldTable::default();
-    for (name, value) in properties.headers().iter().flat_map(|headers| headers.inner()) {
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
         match name.as_str() {
             "CC" | "BCC" => headers.insert(format!("lanekeeper-original-{name}").into(), value.clone()),
             _ => headers.insert(name.clone(), value.clone()),
@@ -132,20 +132,20 @@ fn with_reason(
         put("lanekeeper-original-expiration", expiration.to_string());
     }
     let kept = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
-    let kept = with(kept, properties.content_type(), BasicProperties::with_content_type);
-    let kept = with(kept, properties.content_encoding(), BasicProperties::with_content_encoding);
-    let kept = with(kept, properties.priority(), BasicProperties::with_priority);
-    let kept = with(kept, properties.correlation_id(), BasicProperties::with_correlation_id);
-    let kept = with(kept, properties.reply_to(), BasicProperties::with_reply_to);
-    let kept = with(kept, properties.message_id(), BasicProperties::with_message_id);
-    let kept = with(kept, properties.timestamp(), BasicProperties::with_timestamp);
-    let kept = with(kept, properties.kind(), BasicProperties::with_type);
-    with(kept, properties.app_id(), BasicProperties::with_app_id)
+    let kept = with(kept, properties.content_type().as_ref(), BasicProperties::with_content_type);
+    let kept = with(kept, properties.content_encoding().as_ref(), BasicProperties::with_content_encoding);
+    let kept = with(kept, properties.priority().as_ref(), BasicProperties::with_priority);
+    let kept = with(kept, properties.correlation_id().as_ref(), BasicProperties::with_correlation_id);
+    let kept = with(kept, properties.reply_to().as_ref(), BasicProperties::with_reply_to);
+    let kept = with(kept, properties.message_id().as_ref(), BasicProperties::with_message_id);
+    let kept = with(kept, properties.timestamp().as_ref(), BasicProperties::with_timestamp);
+    let kept = with(kept, properties.kind().as_ref(), BasicProperties::with_type);
+    with(kept, properties.app_id().as_ref(), BasicProperties::with_app_id)
 }
 
 fn with<T: Clone>(
     properties: BasicProperties,
-    value: &Option<T>,
+    value: Option<&T>,
     set: impl FnOnce(BasicProperties, T) -> BasicProperties,
 ) -> BasicProperties {
     match value {

@@ -101,7 +101,7 @@ pub(super) async fn read_to_end(
 const READING: &str = "reading the layout document";
 
 async fn consume(channel: &Channel, stream: &str, offset: &str) -> Result<Consumer, SourceError> {
-    let amqp = |source| SourceError::Amqp { step: READING, source };
+    let amqp = SourceError::amqp(READING);
     channel.basic_qos(100, BasicQosOptions::default()).await.map_err(amqp)?;
     let mut arguments = FieldTable::default();
     argument(&mut arguments, "x-stream-offset", offset);
@@ -110,7 +110,7 @@ async fn consume(channel: &Channel, stream: &str, offset: &str) -> Result<Consum
 }
 
 async fn next(consumer: &mut Consumer) -> Result<Delivery, SourceError> {
-    let amqp = |source| SourceError::Amqp { step: READING, source };
+    let amqp = SourceError::amqp(READING);
     let Some(delivery) = consumer.next().await else {
         return Err(SourceError::Missing { text: "the stream with the layout document is gone".to_owned() });
     };
@@ -172,7 +172,7 @@ async fn append(channel: &Channel, stream: &str, kind: &str, body: &[u8]) -> Res
             stream: stream.to_owned(),
             fault: "the broker did not take what was written to it".to_owned(),
         }),
-        Ok(Err(source)) => Err(SourceError::Amqp { step, source }),
+        Ok(Err(source)) => Err(SourceError::amqp(step)(source)),
         Err(_) => Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() }),
     }
 }

@@ -215,14 +215,11 @@ async fn lock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
 
 async fn unlock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
     let deleting = channel.queue_delete(names.topology_lock().into(), QueueDeleteOptions::default());
-    deleting.await.map(drop).map_err(|source| SourceError::Amqp { step: "unlocking the layout", source })
+    deleting.await.map(drop).map_err(SourceError::amqp("unlocking the layout"))
 }
 
 async fn open(connection: &Connection) -> Result<Channel, SourceError> {
-    connection
-        .create_channel()
-        .await
-        .map_err(|source| SourceError::Amqp { step: "opening a channel", source })
+    connection.create_channel().await.map_err(SourceError::amqp("opening a channel"))
 }
 
 /// Of no consequence if it fails: the channel goes with its connection.

@@ -2,9 +2,12 @@
 //! broker start one of their own. `scripts/broker` finds or installs RabbitMQ; without one these tests fail.
 
 mod dispatch;
+mod examples;
 mod failures;
 mod harness;
 mod lifecycle;
 mod malformed;
+mod publish;
+mod queues;
 mod readme;
 mod topology;

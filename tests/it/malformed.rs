@@ -118,8 +118,9 @@ async fn headers_nested_without_end_do_not_stop_the_dispatcher() {
         [b"A".as_slice(), &length, &inner].concat()
     });
     let (url, exchange) = (world.broker.url().to_owned(), world.exchange.clone());
+    let headers = [b"\x01x".as_slice(), &deep].concat();
     let publishing = move || {
-        publish_raw(&url, &exchange, b"deep", &[b"\x01x".as_slice(), &deep].concat(), b"{\"sequence\":1}")
+        publish_raw(&url, &exchange, b"deep", &headers, b"{\"sequence\":1}");
     };
     tokio::task::spawn_blocking(publishing).await.expect("it does not panic");
     world.applied(1).await;

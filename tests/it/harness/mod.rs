@@ -81,7 +81,7 @@ impl World {
 
     /// Publishes through `lanekeeper publish`, all confirmed.
     pub async fn publish(&self, lines: impl IntoIterator<Item = Value>) {
-        let lines: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+        let lines = lines.into_iter().fold(String::new(), |lines, line| lines + &line.to_string() + "\n");
         let (url, exchange) = (self.broker.url().to_owned(), self.exchange.clone());
         let publishing = move || {
             let environment = [("LANEKEEPER_BROKER__URL", url), ("LANEKEEPER_UPDATES__EXCHANGE", exchange)];

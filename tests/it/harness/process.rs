@@ -12,7 +12,6 @@ const BINARY: &str = env!("CARGO_BIN_EXE_lanekeeper");
 /// What a command that ended has printed.
 pub struct Output {
     pub code: Option<i32>,
-    pub stdout: String,
     pub stderr: String,
 }
 
@@ -32,11 +31,7 @@ pub fn lanekeeper(arguments: &[&str], environment: &[(&str, String)], input: &[u
     let writing = std::thread::spawn(move || stdin.write_all(&input).is_ok());
     let output = child.wait_with_output().expect("it ends");
     writing.join().expect("it does not panic");
-    Output {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    Output { code: output.status.code(), stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
 }
 
 /// A `lanekeeper run` with its log. Killed when the test ends.
