@@ -1,7 +1,7 @@
-//! Seeded simulation of the pure core under a hostile world. See `world` for what happens and `judge` for the rules.
+//! Seeded simulation of the pure core under a hostile world.
 //!
 //! Roles: `setup` what a seed stands for, `world` what can happen and when, `strikes` what goes wrong, `broker` and
-//! `target` the outside, `dispatcher` and `effects` the driver, `judge` with `facts` and `fairness`, `runner` the seeds.
+//! `target` the outside, `dispatcher` with `effects` the driver, `judge` with `facts` and `fairness` the rules.
 //! `scripts/planted` shows that deliberate faults of the core are found.
 //!
 //! `LANEKEEPER_SIM_SEEDS=100000 cargo test --test sim` runs more seeds;
