@@ -28,7 +28,7 @@ const CHUNK_GRACE: Duration = Duration::from_millis(200);
 /// The layout in force and how it came about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayoutDocument {
-    /// Form of the document, [`DOCUMENT_VERSION`]. A newer one is refused, not guessed at.
+    /// Form of the document, `DOCUMENT_VERSION`. A newer one is refused, not guessed at.
     pub version: u32,
     /// The layout that publishes go to.
     pub in_force: Layout,

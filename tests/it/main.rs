@@ -9,4 +9,5 @@ mod lifecycle;
 mod malformed;
 mod publish;
 mod queues;
+mod readme;
 mod topology;

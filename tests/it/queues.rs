@@ -13,6 +13,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
 use tokio::runtime::Runtime;
 
+use crate::harness::until;
+
 /// How long anything may take before the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -105,8 +107,7 @@ impl Exchange {
     /// Waits until the queues hold at least `count` messages.
     pub fn wait_for(&self, count: u32) {
         self.with_channel(async |channel| {
-            let deadline = tokio::time::Instant::now() + DEADLINE;
-            loop {
+            let look = || async {
                 let mut seen = 0;
                 for queue in &self.queues {
                     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -114,12 +115,9 @@ impl Exchange {
                         channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await;
                     seen += declared.unwrap().message_count();
                 }
-                if seen >= count {
-                    return;
-                }
-                assert!(tokio::time::Instant::now() < deadline, "{seen} of {count} messages arrived");
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+                if seen >= count { Ok(()) } else { Err(format!("{seen} messages")) }
+            };
+            until(&format!("{count} messages"), look).await;
         });
     }
 

@@ -1,0 +1,469 @@
+//! Rules of ARCHITECTURE.md and CONTRIBUTING.md that a machine can hold, by reading the source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which room may use which: `runtime` may use `admin`, not the other way round.
+const ROOMS: [(&str, &[&str]); 9] = [
+    ("core", &[]),
+    ("config", &["core"]),
+    ("source", &["core", "config"]),
+    ("target", &["core", "config"]),
+    ("publisher", &["core", "config"]),
+    ("receiver", &[]),
+    ("admin", &["core"]),
+    ("runtime", &["core", "config", "source", "target", "admin"]),
+    ("cli", &["core", "config", "source", "target", "publisher", "receiver", "admin", "runtime"]),
+];
+
+/// Where a crate may be known: paths under `src`, a directory or a file.
+const CRATES: [(&str, &[&str]); 4] = [
+    ("lapin", &["source/", "publisher/"]),
+    ("reqwest", &["target/"]),
+    ("figment", &["config/"]),
+    ("backoff", &["config/schedule.rs"]),
+];
+
+/// Clock, runtime, chance, IO, log: what the core must not know.
+const NOT_IN_CORE: [&str; 17] = [
+    "Instant",
+    "SystemTime",
+    "tokio",
+    "futures_util",
+    "rand",
+    "uuid",
+    "tracing",
+    "fs",
+    "io",
+    "net",
+    "env",
+    "thread",
+    "process",
+    "println",
+    "eprintln",
+    "dbg",
+    "RandomState",
+];
+
+const LINES_MAX: usize = 500;
+/// Longer files, each with its reason.
+const LONGER: [(&str, &str); 0] = [];
+
+/// Words that say nothing, in any part of an identifier.
+const EMPTY_WORDS: [&str; 6] = ["manager", "helper", "helpers", "util", "utils", "common"];
+/// Identifiers with such a word that others have named.
+const NAMED_BY_OTHERS: [&str; 1] = ["futures_util"];
+
+/// The only test file that may sleep.
+const MAY_SLEEP: &str = "tests/it/harness/wait.rs";
+
+#[test]
+fn rooms_use_only_the_rooms_that_they_may() {
+    let all: BTreeSet<&str> = ROOMS.iter().map(|(room, _)| *room).collect();
+    let mut faults = Vec::new();
+    for (path, text) in sources("src") {
+        let Some((room, _)) = path["src/".len()..].split_once('/') else { continue };
+        let allowed = ROOMS.iter().find(|(name, _)| *name == room).map(|(_, allowed)| *allowed);
+        let allowed = allowed
+            .unwrap_or_else(|| panic!("{path}: add the room {room} to ARCHITECTURE.md and to this test"));
+        for (number, line) in code_lines(&text) {
+            for rest in after_each(line, "crate::") {
+                let used = word_at(rest);
+                if all.contains(used) && used != room && !allowed.contains(&used) {
+                    faults.push(format!("{path}:{number}: {room} may not use {used}"));
+                }
+                if rest.starts_with('{') {
+                    faults
+                        .push(format!("{path}:{number}: write one `use` per room, which this test can read"));
+                }
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn each_outside_thing_is_known_to_one_room() {
+    let mut faults = Vec::new();
+    for (path, text) in sources("src") {
+        let inside = &path["src/".len()..];
+        for (name, places) in CRATES {
+            if places.iter().any(|place| inside.starts_with(place)) {
+                continue;
+            }
+            for (number, line) in code_lines(&text) {
+                let line = without_strings(line);
+                let used =
+                    words(&line).any(|(at, word)| word == name && line[at + word.len()..].starts_with("::"));
+                if used {
+                    faults.push(format!("{path}:{number}: {name} is known to {places:?} only"));
+                }
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn the_core_has_no_clock_no_io_and_no_chance() {
+    let mut faults = Vec::new();
+    for (path, text) in sources("src/core") {
+        for (number, line) in code_lines(&text) {
+            for (_, word) in words(line).filter(|(_, word)| NOT_IN_CORE.contains(word)) {
+                faults.push(format!("{path}:{number}: {word}"));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn files_are_short_enough_to_read() {
+    let mut faults = Vec::new();
+    for (path, text) in sources("src") {
+        let lines = text.lines().count();
+        let exception = LONGER.iter().any(|(longer, _)| *longer == path);
+        match (lines > LINES_MAX, exception) {
+            (true, false) => faults.push(format!("{path}: {lines} lines, over {LINES_MAX}: take it apart")),
+            (false, true) => faults.push(format!("{path}: needs no exception any more")),
+            _ => {}
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn identifiers_say_something() {
+    let mut faults = Vec::new();
+    for (path, text) in sources("src") {
+        for (number, line) in code_lines(&text) {
+            for (_, word) in words(line).filter(|(_, word)| !NAMED_BY_OTHERS.contains(word)) {
+                if parts(word).iter().any(|part| EMPTY_WORDS.contains(&part.as_str())) {
+                    faults.push(format!("{path}:{number}: {word}"));
+                }
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn no_test_is_ignored_and_none_sleeps() {
+    let mut faults = Vec::new();
+    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+        for (number, line) in code_lines(&text) {
+            if line.contains(concat!("#[", "ignore")) {
+                faults.push(format!("{path}:{number}: a test that is not run holds nothing"));
+            }
+            if path.starts_with("tests/")
+                && !is_this_file(&path)
+                && path != MAY_SLEEP
+                && words(line).any(|(_, word)| word == "sleep")
+            {
+                faults.push(format!("{path}:{number}: sleeps; wait for a condition with `until` instead"));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut faults = Vec::new();
+    for (path, text) in documents() {
+        for link in links(&text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let to = if file.is_empty() { path.clone() } else { beside(&path, file) };
+            let absolute = project().join(&to);
+            if !absolute.exists() {
+                faults.push(format!("{path}: {link} leads nowhere"));
+            } else if !anchor.is_empty() && !anchors(&read(&absolute)).contains(anchor) {
+                faults.push(format!("{path}: {to} has no heading #{anchor}"));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn documents_that_are_mentioned_exist() {
+    let mut faults = Vec::new();
+    for (path, text) in tracked() {
+        for rest in after_each(&text, "docs/") {
+            let name: String = rest
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '/' | '.'))
+                .collect();
+            let Some(end) = name.find(".md") else { continue };
+            let mentioned = format!("docs/{}.md", &name[..end]);
+            if !project().join(&mentioned).exists() {
+                faults.push(format!("{path}: there is no {mentioned}"));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn no_file_knows_the_machine_that_it_was_written_on() {
+    let mut faults = Vec::new();
+    for (path, text) in tracked() {
+        for (number, line) in text.lines().enumerate() {
+            for directory in ["work", "root", "home", "Users"] {
+                let absolute = format!("/{directory}/");
+                for (at, _) in line.match_indices(&absolute) {
+                    let before = line[..at].chars().next_back();
+                    if before
+                        .is_none_or(|c| !c.is_alphanumeric() && !matches!(c, '_' | '}' | '.' | '*' | ')'))
+                    {
+                        faults.push(format!("{path}:{}: {absolute}", number + 1));
+                    }
+                }
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_metric_exists() {
+    let registered = registered_metrics(&read(&project().join("src/admin/metrics.rs")));
+    assert!(registered.len() > 10, "the list of src/admin/metrics.rs is not read any more: {registered:?}");
+    let operating = read(&project().join("docs/operating.md"));
+    let documented: BTreeSet<String> = words(&operating)
+        .filter(|(_, word)| word.starts_with("lanekeeper_"))
+        .map(|(_, word)| word.to_owned())
+        .collect();
+    let missing: Vec<_> = registered.difference(&documented).collect();
+    assert!(missing.is_empty(), "docs/operating.md does not explain {missing:?}");
+    let gone: Vec<_> = documented.difference(&registered).collect();
+    assert!(gone.is_empty(), "docs/operating.md explains metrics that do not exist: {gone:?}");
+}
+
+#[test]
+fn the_code_map_names_every_file() {
+    let page = read(&project().join("ARCHITECTURE.md"));
+    let map = page.split("\n## Code map\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let map = map.expect("ARCHITECTURE.md has a code map");
+    let map: String = map.lines().filter(|line| line.starts_with('|')).collect();
+    let named: BTreeSet<&str> =
+        map.split('`').skip(1).step_by(2).filter(|name| has_ending(name, ".rs")).collect();
+    let files = sources("src");
+    let files: BTreeSet<&str> = files.keys().map(|path| &path["src/".len()..]).collect();
+    let missing: Vec<_> = files.difference(&named).collect();
+    assert!(missing.is_empty(), "the code map of ARCHITECTURE.md lacks {missing:?}");
+    let gone: Vec<_> = named.difference(&files).collect();
+    assert!(gone.is_empty(), "the code map of ARCHITECTURE.md names {gone:?}, which do not exist");
+}
+
+#[test]
+fn every_reason_of_a_malformed_delivery_is_documented() {
+    let policy = read(&project().join("src/core/policy.rs"));
+    let names = policy.split("impl Malformed {").nth(1).and_then(|rest| rest.split("\n}\n").next());
+    let names = names.expect("src/core/policy.rs names what is malformed");
+    let reasons: BTreeSet<&str> = names.split('"').skip(1).step_by(2).collect();
+    assert!(reasons.contains("no_record_key"), "{reasons:?}");
+    let wire = read(&project().join("docs/wire.md"));
+    let table = wire.split("### Malformed deliveries").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows = table.expect("docs/wire.md has the table").lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut documented: BTreeSet<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    documented.remove("lanekeeper-reason");
+    assert_eq!(documented, reasons);
+}
+
+// How the source is read.
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn is_this_file(path: &str) -> bool {
+    path == "tests/tidy.rs"
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[track_caller]
+fn assert_none(faults: &[String]) {
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// Rust files below a directory: path from the project's root, and text.
+fn sources(directory: &str) -> BTreeMap<String, String> {
+    let files = files_below(&project().join(directory));
+    let sources: BTreeMap<_, _> = files
+        .into_iter()
+        .filter(|path| has_ending(path, ".rs"))
+        .map(|path| (path.clone(), read(&project().join(path))))
+        .collect();
+    assert!(!sources.is_empty(), "no Rust file in {directory}");
+    sources
+}
+
+/// Our own documents.
+fn documents() -> BTreeMap<String, String> {
+    tracked().into_iter().filter(|(path, _)| has_ending(path, ".md")).collect()
+}
+
+/// Text files that are ours: not built, not downloaded, not another's.
+fn tracked() -> BTreeMap<String, String> {
+    let files = files_below(project()).into_iter().filter(|path| path != "Cargo.lock");
+    files.filter_map(|path| Some((path.clone(), fs::read_to_string(project().join(path)).ok()?))).collect()
+}
+
+fn files_below(directory: &Path) -> Vec<String> {
+    const NOT_OURS: [&str; 5] = ["target", "vendor", "node_modules", ".git", ".lanekeeper"];
+    let mut files = Vec::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in
+            fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        {
+            let path: PathBuf = entry.expect("the directory can be read").path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .expect("our files have plain names")
+                .to_owned();
+            let top = path.parent() == Some(project());
+            if path.is_dir() && !(top && NOT_OURS.contains(&name.as_str())) {
+                directories.push(path);
+            } else if path.is_file() && name != ".git" {
+                let below = path.strip_prefix(project()).expect("below the project's root");
+                files.push(below.to_str().expect("plain names").to_owned());
+            }
+        }
+    }
+    files
+}
+
+/// Our file names are in lower case.
+fn has_ending(path: &str, ending: &str) -> bool {
+    path.ends_with(ending)
+}
+
+/// Lines with their numbers, without comments. (A `//` in a string cuts the line: what is looked for stands before.)
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let code = |line: &'_ str| line.find("//").unwrap_or(line.len());
+    text.lines().enumerate().map(move |(index, line)| (index + 1, &line[..code(line)]))
+}
+
+/// The line without what stands in quotes on it: the name of a log filter is no use of a crate.
+fn without_strings(line: &str) -> String {
+    line.split('"').step_by(2).collect()
+}
+
+/// What follows each occurrence.
+fn after_each<'a>(text: &'a str, what: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(what).map(move |(at, _)| &text[at + what.len()..])
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+fn word_at(text: &str) -> &str {
+    &text[..text.find(|c| !is_of_word(c)).unwrap_or(text.len())]
+}
+
+/// Identifiers and other words, with where they begin.
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        at += text[at..].find(is_of_word)?;
+        let word = word_at(&text[at..]);
+        let begin = at;
+        at += word.len();
+        Some((begin, word))
+    })
+}
+
+/// `LaneHelper` and `lane_helper` are `lane` and `helper`.
+fn parts(word: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    for c in word.chars() {
+        if c == '_' || c.is_ascii_uppercase() {
+            parts.push(String::new());
+        }
+        if c != '_' {
+            parts.last_mut().expect("there is one").push(c.to_ascii_lowercase());
+        }
+    }
+    parts
+}
+
+/// Targets of `[text](target)`, outside of fenced blocks.
+fn links(text: &str) -> Vec<&str> {
+    let mut fenced = false;
+    let mut links = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            links.extend(after_each(line, "](").filter_map(|rest| rest.split(')').next()));
+        }
+    }
+    links
+}
+
+/// A link `../b.md` in a page of `docs` leads to `b.md`.
+fn beside(document: &str, link: &str) -> String {
+    let mut parts: Vec<&str> = document.split('/').collect();
+    parts.pop();
+    for part in link.split('/') {
+        match part {
+            "." | "" => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// As GitHub names the headings of a page: lower case, no punctuation, hyphens for spaces.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        })
+        .collect()
+}
+
+/// The names that Prometheus sees: prefix, unit, and `_total` or `_info` by the kind of the field.
+fn registered_metrics(source: &str) -> BTreeSet<String> {
+    let fields: BTreeMap<&str, &str> = source
+        .split("struct Families {")
+        .nth(1)
+        .and_then(|rest| rest.split("\n}\n").next())
+        .expect("src/admin/metrics.rs has the list of families")
+        .lines()
+        .filter_map(|line| line.trim().trim_end_matches(',').split_once(": "))
+        .collect();
+    let mut names = BTreeSet::new();
+    for call in after_each(source, "registry.register") {
+        let Some((with_unit, rest)) = call.split_once('(') else { continue };
+        let Some(name) = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()) else {
+            continue;
+        };
+        let kind = fields.get(name).copied().unwrap_or_default();
+        let unit = if with_unit == "_with_unit" { "_seconds" } else { "" };
+        let suffix = match kind {
+            "" => "_info",
+            kind if kind.contains("Counter") => "_total",
+            _ => "",
+        };
+        names.insert(format!("lanekeeper_{name}{unit}{suffix}"));
+    }
+    names
+}
