@@ -1,50 +1,59 @@
 //! Whether this process does its work: it is attached to every partition, as owner or standing by.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::core::layout::PartitionNumber;
 
-/// Written by the drivers, read by `/readyz`. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Health(Arc<State>);
+/// Written by the supervisor and the drivers, read by `/readyz`. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<Stage>>);
 
-#[derive(Debug)]
-struct State {
-    attached: Vec<AtomicBool>,
-    draining: AtomicBool,
+#[derive(Debug, Default)]
+enum Stage {
+    /// The broker was not reached yet, or the topology is not complete.
+    #[default]
+    Starting,
+    /// Which partitions are attached.
+    Dispatching(Vec<bool>),
+    /// Asked to stop.
+    Draining,
 }
 
 impl Health {
-    /// For this many partitions, none attached yet.
-    #[must_use]
-    pub fn new(partitions: u16) -> Self {
-        let attached = (0..partitions).map(|_| AtomicBool::new(false)).collect();
-        Self(Arc::new(State { attached, draining: AtomicBool::new(false) }))
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.0.lock().expect("nothing panics while it holds the stage")
+    }
+
+    /// The topology is complete; none of its partitions is attached yet.
+    pub fn begin(&self, partitions: u16) {
+        *self.stage() = Stage::Dispatching(vec![false; usize::from(partitions)]);
     }
 
     /// The partition's queue is consumed, or no longer.
     pub fn set_attached(&self, partition: PartitionNumber, attached: bool) {
-        self.0.attached[usize::from(partition.0)].store(attached, Ordering::Relaxed);
+        if let Stage::Dispatching(all) = &mut *self.stage() {
+            all[usize::from(partition.0)] = attached;
+        }
     }
 
     /// The process was asked to stop.
     pub fn set_draining(&self) {
-        self.0.draining.store(true, Ordering::Relaxed);
+        *self.stage() = Stage::Draining;
     }
 
     /// Why it is not ready, if it is not.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
-        if self.0.draining.load(Ordering::Relaxed) {
-            return Some("draining".to_owned());
+        match &*self.stage() {
+            Stage::Starting => Some("waiting for the broker".to_owned()),
+            Stage::Draining => Some("draining".to_owned()),
+            Stage::Dispatching(attached) => {
+                let apart = (0..).zip(attached).filter(|(_, attached)| !**attached);
+                let apart: Vec<String> =
+                    apart.map(|(number, _)| PartitionNumber(number).to_string()).collect();
+                (!apart.is_empty()).then(|| format!("not attached: {}", apart.join(" ")))
+            }
         }
-        let apart = |(number, attached): (usize, &AtomicBool)| {
-            let number = u16::try_from(number).ok()?;
-            (!attached.load(Ordering::Relaxed)).then(|| PartitionNumber(number).to_string())
-        };
-        let missing: Vec<String> = self.0.attached.iter().enumerate().filter_map(apart).collect();
-        (!missing.is_empty()).then(|| format!("not attached: {}", missing.join(" ")))
     }
 }
 
@@ -54,7 +63,9 @@ mod tests {
 
     #[test]
     fn ready_is_attached_to_every_partition() {
-        let health = Health::new(2);
+        let health = Health::default();
+        assert_eq!(health.unready().as_deref(), Some("waiting for the broker"));
+        health.begin(2);
         assert_eq!(health.unready().as_deref(), Some("not attached: p000 p001"));
         health.set_attached(PartitionNumber(0), true);
         health.set_attached(PartitionNumber(1), true);

@@ -22,7 +22,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 other, 2 config, 3 broker, 4 ledger.";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 other, 2 config, 3 broker.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -101,7 +101,7 @@ fn read_instance(reader: &mut Reader<'_>) -> Option<String> {
 fn read_broker(reader: &mut Reader<'_>) -> Option<BrokerConfig> {
     let mut section = reader.section("broker");
     let url = section.read("url", broker_url);
-    // AMQP 0-9-1 negotiates seconds in 16 bits; 0 would turn heartbeats off, and with them the self-fence.
+    // AMQP 0-9-1 negotiates seconds in 16 bits; 0 would turn heartbeats off, and a dead connection could look alive for hours.
     let heartbeat = section.read("heartbeat", whole_seconds(1..=65_535));
     section.finish();
     Some(BrokerConfig { url: url?, heartbeat: heartbeat? })

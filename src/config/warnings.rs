@@ -20,8 +20,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         if target.timeout > fence {
             warnings.push(format!(
                 "target {name:?}: timeout {} is over two heartbeats ({}): a request of an owner that fell silent can \
-                 still be at work when the next owner starts. Shorten the timeout, raise broker.heartbeat, or let the \
-                 target check the header lanekeeper-tenure.",
+                 still be at work when the next owner starts. Shorten the timeout or raise broker.heartbeat.",
                 told(target.timeout),
                 told(fence),
             ));

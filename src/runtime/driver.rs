@@ -78,6 +78,13 @@ struct Written {
     record_key: Option<RecordKey>,
 }
 
+impl Written {
+    fn event(self) -> Event {
+        let Self { tenure, delivery, record_key } = self;
+        Event::Recorded { tenure, delivery, record_key }
+    }
+}
+
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// Works until `stop` turns true, then finishes what is in flight, settles and closes.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
@@ -98,17 +105,20 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     Effect::Record { tenure, delivery, update, resolution } => {
                         let record_key = update.as_ref().map(|update| update.record_key.clone());
                         self.resolved(update.as_deref(), &resolution);
+                        let written = Written { tenure, delivery, record_key };
                         match (resolution, &tenancy) {
-                            (Resolution::DeadLettered(reason), Some(tenancy)) => {
+                            (Resolution::Applied | Resolution::Duplicate, _) => {
+                                self.core.handle(self.clock.now(), written.event());
+                            }
+                            (Resolution::DeadLettered(reason), Some(tenancy)) if tenancy.tenure == tenure => {
                                 let writing = tenancy.deliveries.dead_letter(delivery, reason);
                                 writings.push(async move {
                                     writing.await;
-                                    Written { tenure, delivery, record_key }
+                                    written
                                 });
                             }
-                            _ => self
-                                .core
-                                .handle(self.clock.now(), Event::Recorded { tenure, delivery, record_key }),
+                            // The tenure is over, its deliveries gone: the update comes back, and so does this.
+                            (Resolution::DeadLettered(_), _) => {}
                         }
                     }
                     Effect::Settle { tenure, delivery } => {
@@ -145,8 +155,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                 }
                 Some(ended) = attempts.next(), if !attempts.is_empty() => self.attempt_ended(ended),
-                Some(Written { tenure, delivery, record_key }) = writings.next(), if !writings.is_empty() => {
-                    self.core.handle(self.clock.now(), Event::Recorded { tenure, delivery, record_key });
+                Some(written) = writings.next(), if !writings.is_empty() => {
+                    self.core.handle(self.clock.now(), written.event());
                 }
                 received = next(&mut tenancy), if drain_until.is_none() => match received {
                     Ok(received) => self.received(&mut tenancy, received),

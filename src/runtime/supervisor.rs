@@ -1,6 +1,7 @@
 //! Starts everything, stops everything.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,75 +54,103 @@ pub enum RunError {
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let mut shutdown = std::pin::pin!(shutdown);
     let targets = Arc::new(HttpTargets::new(&config.targets)?);
-    let listener = match config.admin {
-        Some(address) => {
-            Some(TcpListener::bind(address).await.map_err(|source| RunError::Admin { address, source })?)
-        }
-        None => None,
-    };
+    let (metrics, health) = (Metrics::new(), Health::default());
+    let (stop, stopped) = watch::channel(false);
+    serve_admin(&config, &metrics, &health, &stopped).await?;
     let started = tokio::select! {
         started = start(&config) => started?,
         () = shutdown.as_mut() => return Ok(()),
     };
-    let Started { consuming, publishing, layout, names } = started;
-    let metrics = Metrics::new();
-    let health = Health::new(layout.partitions);
-    let (stop, stopped) = watch::channel(false);
-    if let Some(listener) = listener {
-        if let Ok(address) = listener.local_addr() {
-            info!(%address, "health and metrics");
-        }
-        let until = until_true(stopped.clone());
-        tokio::spawn(admin::serve(listener, metrics.clone(), health.clone(), until));
-    }
+    health.begin(started.layout.partitions);
     let mut drivers = JoinSet::new();
-    let dead_letters = DeadLetters::new(publishing.clone(), &names);
+    for driver in drivers_of(&config, &started, &targets, &metrics, &health) {
+        drivers.spawn(driver.run(stopped.clone()));
+    }
+    info!(layout = started.layout.number.0, partitions = started.layout.partitions, "dispatching");
+    tokio::select! {
+        () = shutdown.as_mut() => {}
+        Some(ended) = drivers.join_next() => {
+            ended.expect(DRIVER_PANIC);
+            unreachable!("a driver works until it is asked to stop");
+        }
+    }
+    info!("stopping: attempts in flight are finished, no new ones start");
+    health.set_draining();
+    stop.send_replace(true);
+    while let Some(ended) = drivers.join_next().await {
+        ended.expect(DRIVER_PANIC);
+    }
+    started.consuming.close().await;
+    started.publishing.close().await;
+    Ok(())
+}
+
+const DRIVER_PANIC: &str =
+    "a driver's panic is a fault of ours, and a dead partition that looks alive is worse";
+
+/// Serves health and metrics from the start, so that whoever looks sees a process that waits for its broker.
+async fn serve_admin(
+    config: &Config,
+    metrics: &Metrics,
+    health: &Health,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let Some(address) = config.admin else { return Ok(()) };
+    let fault = |source| RunError::Admin { address, source };
+    let listener = TcpListener::bind(address).await.map_err(fault)?;
+    info!(address = %listener.local_addr().map_err(fault)?, "health and metrics");
+    let mut stopped = stopped.clone();
+    let until = async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    tokio::spawn(admin::serve(listener, metrics.clone(), health.clone(), until));
+    Ok(())
+}
+
+/// One driver per partition; what they share is made here.
+fn drivers_of(
+    config: &Config,
+    started: &Started,
+    targets: &Arc<HttpTargets>,
+    metrics: &Metrics,
+    health: &Health,
+) -> Vec<Driver<AmqpSource, HttpTargets>> {
+    let Started { consuming, publishing, layout, names } = started;
+    let dead_letters = DeadLetters::new(publishing.clone(), names);
     let decoder = Arc::new(Decoder {
         routes: config.routes(),
         require_id: config.updates.require_id,
         body_bytes_max: config.updates.body_bytes_max,
     });
-    let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window: window(layout) };
+    let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
+    let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window };
     let policy = Arc::new(config.policy.clone());
-    let target_metrics = config.targets.iter().map(|target| metrics.target(&target.name)).collect();
+    let target_metrics: Arc<[_]> = config.targets.iter().map(|target| metrics.target(&target.name)).collect();
     let clock = Clock::start();
-    let target_metrics: Arc<[_]> = target_metrics;
-    for partition in layout.partitions() {
-        let source = AmqpSource::new(
+    let source = |partition| {
+        AmqpSource::new(
             consuming.clone(),
             dead_letters.clone(),
             Arc::clone(&decoder),
-            &names,
-            layout,
+            names,
+            *layout,
             partition,
             &config.instance,
-        );
-        let driver = Driver {
-            partition,
-            core: Partition::new(limits, Arc::clone(&policy)),
-            source: Arc::new(source),
-            target: Arc::clone(&targets),
-            ack_limits: AckLimits::for_prefetch(usize::from(layout.prefetch)),
-            drain_timeout: config.dispatch.drain_timeout,
-            clock,
-            metrics: metrics.partition(partition),
-            target_metrics: Arc::clone(&target_metrics),
-            health: health.clone(),
-        };
-        drivers.spawn(driver.run(stopped.clone()));
-    }
-    info!(layout = layout.number.0, partitions = layout.partitions, "dispatching");
-    shutdown.as_mut().await;
-    info!("stopping: attempts in flight are finished, no new ones start");
-    health.set_draining();
-    stop.send_replace(true);
-    while let Some(driver) = drivers.join_next().await {
-        driver
-            .expect("a driver's panic is a fault of ours: the process must not go on without its partition");
-    }
-    consuming.close().await;
-    publishing.close().await;
-    Ok(())
+        )
+    };
+    let driver = |partition| Driver {
+        partition,
+        core: Partition::new(limits, Arc::clone(&policy)),
+        source: Arc::new(source(partition)),
+        target: Arc::clone(targets),
+        ack_limits: AckLimits::for_prefetch(window.get()),
+        drain_timeout: config.dispatch.drain_timeout,
+        clock,
+        metrics: metrics.partition(partition),
+        target_metrics: Arc::clone(&target_metrics),
+        health: health.clone(),
+    };
+    layout.partitions().map(driver).collect()
 }
 
 struct Started {
@@ -142,8 +171,8 @@ async fn start(config: &Config) -> Result<Started, SourceError> {
         prefetch: config.dispatch.prefetch.get(),
     };
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
-    let (consuming, layout) = loop {
-        let connection = address.connect_patiently(&name("consume")).await?;
+    let (publishing, layout) = loop {
+        let connection = address.connect_patiently(&name("publish")).await?;
         match ensure_topology(&connection, &names, wanted, instance).await {
             Ok(layout) => break (connection, layout),
             Err(error) if error.can_heal() => {
@@ -167,19 +196,11 @@ async fn start(config: &Config) -> Result<Started, SourceError> {
             "dispatch.prefetch differs from the layout in force, which stays: lowering it would break order"
         );
     }
-    let publishing = address.connect_patiently(&name("publish")).await?;
+    let consuming = address.connect_patiently(&name("consume")).await?;
     Ok(Started {
         consuming: Link::keep(address.clone(), name("consume"), consuming),
         publishing: Link::keep(address, name("publish"), publishing),
         layout,
         names,
     })
-}
-
-fn window(layout: Layout) -> std::num::NonZeroUsize {
-    std::num::NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(std::num::NonZeroUsize::MIN)
-}
-
-async fn until_true(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -81,9 +81,10 @@ pub(super) async fn read_last(
 pub(super) async fn read_to_end(
     channel: &Channel,
     stream: &str,
+    exchange: &str,
 ) -> Result<Option<LayoutDocument>, SourceError> {
     let barrier = Uuid::new_v4().to_string();
-    append(channel, stream, BARRIER, barrier.as_bytes()).await?;
+    append(channel, stream, exchange, BARRIER, barrier.as_bytes()).await?;
     let mut consumer = consume(channel, stream, "first").await?;
     let mut last = None;
     loop {
@@ -148,14 +149,21 @@ fn parse(body: &[u8], stream: &str) -> Result<LayoutDocument, SourceError> {
 pub(super) async fn write(
     channel: &Channel,
     stream: &str,
+    exchange: &str,
     document: &LayoutDocument,
 ) -> Result<(), SourceError> {
     let body = serde_json::to_vec(document).expect("a document is plain data");
-    append(channel, stream, LAYOUT, &body).await
+    append(channel, stream, exchange, LAYOUT, &body).await
 }
 
 /// Appends a message; every reader can have it once this has returned.
-async fn append(channel: &Channel, stream: &str, kind: &str, body: &[u8]) -> Result<(), SourceError> {
+async fn append(
+    channel: &Channel,
+    stream: &str,
+    exchange: &str,
+    kind: &str,
+    body: &[u8],
+) -> Result<(), SourceError> {
     let step = "writing to the stream with the layout document";
     let properties = BasicProperties::default()
         .with_content_type("application/json".into())
@@ -172,7 +180,7 @@ async fn append(channel: &Channel, stream: &str, kind: &str, body: &[u8]) -> Res
             stream: stream.to_owned(),
             fault: "the broker did not take what was written to it".to_owned(),
         }),
-        Ok(Err(source)) => Err(SourceError::amqp(step)(source)),
+        Ok(Err(source)) => Err(SourceError::from_amqp(step, &format!("stream {stream}"), exchange, source)),
         Err(_) => Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() }),
     }
 }

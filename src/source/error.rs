@@ -59,7 +59,10 @@ pub enum SourceError {
         found: String,
     },
     /// The user may not do what the topology needs.
-    #[error("the broker does not permit it: {text}; grant configure, write and read on {exchange}.*")]
+    #[error(
+        "the broker does not permit it: {text}; grant configure, write and read on {exchange} and {exchange}.*, and \
+         write on amq.default"
+    )]
     NotPermitted {
         /// The broker's words.
         text: String,
@@ -108,11 +111,18 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether waiting can heal it. What cannot heal ends the process with exit code 3.
+    /// Whether waiting can heal it. At the start, what cannot ends the process with exit code 3; later it is tried
+    /// again and again, since the partition would otherwise have no owner.
     #[must_use]
     pub fn can_heal(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Amqp { .. } | Self::Silent { .. } | Self::Locked { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Locked { .. } => true,
+            // The broker answered, and would answer the same again; all else is the way to it.
+            Self::Amqp { source, .. } => !matches!(
+                source.kind(),
+                ErrorKind::ProtocolError(error)
+                    if matches!(error.kind(), AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED))
+            ),
             Self::AccessRefused { .. }
             | Self::Url { .. }
             | Self::HashExchangeMissing

@@ -42,8 +42,9 @@ pub async fn ensure(
     }
     lock(&channel, names).await?;
     // Another process may have been faster: the lock was its too.
-    let known =
-        on_own_channel(connection, async |reader| document::read_to_end(reader, &names.topology()).await);
+    let known = on_own_channel(connection, async |reader| {
+        document::read_to_end(reader, &names.topology(), names.public()).await
+    });
     let layout = match known.await? {
         Some(document) => document.in_force,
         None => make_first(&channel, names, wanted, instance).await?,
@@ -81,7 +82,7 @@ async fn make_first(
         changed_by: instance.to_owned(),
         changed_at,
     };
-    document::write(channel, &names.topology(), &document).await?;
+    document::write(channel, &names.topology(), names.public(), &document).await?;
     info!(
         layout = layout.number.0,
         partitions = layout.partitions,

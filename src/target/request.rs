@@ -54,8 +54,7 @@ impl Prepared {
         let header_name = |name: &str| {
             let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit_header(name))?;
             let reserved = parsed.as_str().starts_with(OURS) || is_framing(&parsed);
-            // An API behind a shared address may need another Host than its URL says.
-            if reserved && parsed != reqwest::header::HOST { Err(unfit_header(name)) } else { Ok(parsed) }
+            if reserved { Err(unfit_header(name)) } else { Ok(parsed) }
         };
         let mut headers = HeaderMap::with_capacity(16);
         for (name, value) in &target.headers {
