@@ -205,7 +205,7 @@ async fn unlock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
     deleting.await.map(drop).map_err(|source| SourceError::Amqp { step: "unlocking the layout", source })
 }
 
-async fn open(connection: &Connection) -> Result<Channel, SourceError> {
+pub(super) async fn open(connection: &Connection) -> Result<Channel, SourceError> {
     connection
         .create_channel()
         .await
@@ -213,6 +213,6 @@ async fn open(connection: &Connection) -> Result<Channel, SourceError> {
 }
 
 /// Of no consequence if it fails: the channel goes with its connection.
-async fn close(channel: Channel) {
+pub(super) async fn close(channel: Channel) {
     let _ = channel.close(200, "done".into()).await;
 }
