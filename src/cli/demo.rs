@@ -15,11 +15,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{ConfigArguments, Exit};
 use crate::config::{BrokerConfig, Purpose};
 use api::Api;
-use console::{Console, count};
+use console::{Console, Paint, count};
 use failure::Failure;
 use proof::Proof;
 use stage::Stage;
-use workload::{PACE, Workload, api_described};
+use workload::{Workload, api_described};
 
 /// Names the RabbitMQ UI, if there is one.
 const MANAGEMENT_VARIABLE: &str = "LANEKEEPER_MANAGEMENT_URL";
@@ -116,27 +116,24 @@ async fn story(arguments: &Arguments, stage: &mut Stage, console: &Console) -> R
     let workload = Workload::new(arguments.records, arguments.updates, arguments.seed);
     let [api_takes, api_fails] = api_described();
     console.say(&format!(
-        "An API keeps {}. Each is updated {} times, every {} ms: {} in all.",
+        "An API keeps {}. Each is updated {} times, every {} ms: {}.",
         count(workload.records, "customer"),
         workload.each,
-        PACE.as_millis(),
+        workload.pace.as_millis(),
         count(workload.total(), "update"),
     ));
     console.say(&api_takes);
     console.say(&api_fails);
 
-    console.heading(
-        "1. Without Lanekeeper: every update is sent as soon as it happens, and again after an error",
-    );
-    console
-        .detail("The client and its waits between retries are those of Lanekeeper: nothing is made worse.");
+    console.heading("1. Without Lanekeeper: each update is sent when it happens, again after an error");
+    console.detail("The client and its waits between retries are Lanekeeper's own.");
     let api = Api::start(&workload).await?;
     let config = stage.direct_config(&api.url)?;
     let without = direct::act(&config, &workload, &api, console).await?;
 
-    console.heading("2. With Lanekeeper: the same updates, the same API, the same errors, and a crash");
-    console.detail(&format!("Updates go to RabbitMQ, exchange {}, and from there", stage.exchange));
-    console.detail("to the API: one at a time and in order for each customer, all customers at once.");
+    console.heading("2. With Lanekeeper: the same updates, the same API and errors, and a crash");
+    console.detail(&format!("Updates go to RabbitMQ, exchange {}. From there", stage.exchange));
+    console.detail("they reach the API in order and one at a time per customer.");
     if let Some(url) = management_url() {
         console.detail(&format!("Watch it at {url}"));
     }
@@ -155,13 +152,11 @@ async fn story(arguments: &Arguments, stage: &mut Stage, console: &Console) -> R
         }
         return Ok(Exit::Other);
     }
+    let holds = console.paint(Paint::Good, "The proof holds.");
     let repeats = count(with.replayed, "repeat");
-    console.say(&format!(
-        "After errors and the crash, Lanekeeper sent {repeats}, with the same Idempotency-Key as"
-    ));
-    console.say("before: the API knew them and applied nothing twice.");
-    console
-        .say("Next: README.md (the promise and its limits, a first config, publishing from any language).");
+    console.say(&format!("{holds} After errors and the crash Lanekeeper sent {repeats}, each with"));
+    console.say("the Idempotency-Key of the first: the API knew them and applied none twice.");
+    console.say("Next: README.md has the promise, its limits, a first config, and how to publish.");
     Ok(Exit::Done)
 }
 

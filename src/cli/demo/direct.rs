@@ -132,11 +132,9 @@ fn tell(findings: &Findings, requests: &Requests, workload: &Workload, took: Dur
     let gap = " ".repeat(key.len() + 2);
     let (older, newest) = (shown.sequence, shown.expected.sequence);
     let why = if sent(shown) > Some(1) {
-        format!(
-            "Update {older} met an error and was sent again: it came after update {newest} and overwrote it."
-        )
+        format!("Update {older} met an error, was sent again, and overwrote update {newest}.")
     } else {
-        format!("Update {older} took longer than update {newest}: it came after it and overwrote it.")
+        format!("Update {older} took longer than update {newest}, and overwrote it.")
     };
     for line in [
         format!("{key}: expected  {}  (update {newest})", customer_told(&shown.expected.body)),

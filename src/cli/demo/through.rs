@@ -35,7 +35,7 @@ pub(super) async fn act(
     let publisher = Publisher::connect(settings(stage, workload)).await?;
     let begun = Instant::now();
     let id = stage.dispatcher.start()?;
-    console.step(begun.elapsed(), &format!("`lanekeeper run` is started (process {id}), the updates happen"));
+    console.step(begun.elapsed(), &format!("`lanekeeper run` is started (process {id}), the updates begin"));
     console.begin_progress(workload.total(), "updates applied");
     let confirmed = Cell::new(0);
     let mut watch =
@@ -135,16 +135,16 @@ impl Watch<'_> {
             .await?;
         self.stage.dispatcher.kill().await?;
         self.tell(&format!(
-            "{} applied; the dispatcher is killed (SIGKILL), with {} on the way",
+            "{} applied, {} under way: the dispatcher is killed (SIGKILL)",
             count(seen.counts.updates, "update"),
-            count(seen.in_progress, "request"),
+            seen.in_progress,
         ));
         let up_again = Instant::now() + DOWN_FOR;
         let seen = self.until("a moment without a dispatcher", |_| Instant::now() >= up_again).await?;
         let waiting = self.confirmed.get().saturating_sub(seen.counts.updates);
-        let id = self.stage.dispatcher.start()?;
+        self.stage.dispatcher.start()?;
         self.tell(&format!(
-            "{} wait safely in RabbitMQ; `lanekeeper run` is started again (process {id})",
+            "{} wait safely in RabbitMQ; `lanekeeper run` is started again",
             count(waiting, "update")
         ));
         self.until("all updates to be applied", |seen| seen.counts.updates >= total).await?;
@@ -198,13 +198,13 @@ impl Watch<'_> {
         let total = self.workload.total();
         if !self.told.all_confirmed && self.confirmed.get() == total {
             self.told.all_confirmed = true;
-            self.tell(&format!("all {} are published, and confirmed by RabbitMQ", count(total, "update")));
+            self.tell(&format!("all {} are published and confirmed by RabbitMQ", count(total, "update")));
         }
         if !self.told.failing_record_works && self.api.applied(FAILING_RECORD) > 0 {
             self.told.failing_record_works = true;
             let others = seen.counts.updates - self.api.applied(FAILING_RECORD).min(seen.counts.updates);
             self.tell(&format!(
-                "{FAILING_RECORD} works again; in the meantime the others got {}",
+                "{FAILING_RECORD} works again; meanwhile the others got {}",
                 count(others, "update")
             ));
         }

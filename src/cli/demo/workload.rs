@@ -8,8 +8,10 @@ use bytes::Bytes;
 use crate::core::update::RecordKey;
 use crate::receiver::{FailingRecord, ReceiverSettings};
 
-/// Between two updates of one customer.
-pub(super) const PACE: Duration = Duration::from_millis(50);
+/// Between two updates of one customer; longer where there are so many customers that both acts would be about load.
+const PACE_MIN: Duration = Duration::from_millis(50);
+/// Between two updates of whichever customers, on average: a slow machine keeps up with it, also in a debug build.
+const SPACING_MIN: Duration = Duration::from_micros(1_250);
 /// The API's latency, on average, and by which share it varies.
 const LATENCY: Duration = Duration::from_millis(20);
 const LATENCY_JITTER: f64 = 0.75;
@@ -41,6 +43,8 @@ pub(super) struct Workload {
     pub(super) records: u64,
     /// Updates of each customer.
     pub(super) each: u64,
+    /// Between two updates of one customer.
+    pub(super) pace: Duration,
     seed: u64,
 }
 
@@ -61,13 +65,15 @@ pub(super) struct Planned {
 impl Workload {
     /// Equal seeds make equal updates.
     pub(super) fn new(records: u64, each: u64, seed: u64) -> Self {
+        let pace = PACE_MIN.max(SPACING_MIN.mul_f64(records as f64));
         let mut updates = Vec::new();
         for sequence in 1..=each {
             for record in 1..=records {
-                updates.push(planned(record, records, sequence, seed));
+                let turns = (sequence - 1) as f64 + (record - 1) as f64 / records as f64;
+                updates.push(planned(pace.mul_f64(turns), record, sequence, seed));
             }
         }
-        Self { updates, records, each, seed }
+        Self { updates, records, each, pace, seed }
     }
 
     /// Number of updates.
@@ -103,19 +109,19 @@ pub(super) fn api_described() -> [String; 2] {
     let vary = |sign: f64| LATENCY.mul_f64(1.0 + sign * LATENCY_JITTER).as_millis();
     [
         format!(
-            "The API takes {} to {} ms to answer, and one request in {} fails: 500, or 500 although it was",
+            "The API answers within {} to {} ms. One request in {} fails: 500, a 500 although",
             vary(-1.0),
             vary(1.0),
             (1.0 / FAIL_SHARE).round(),
         ),
         format!(
-            "applied, or 429 with Retry-After. For {} s it answers {FAILING_RECORD} with nothing but 503.",
+            "it was applied, or 429 with Retry-After; {FAILING_RECORD} gets only 503 for {} s.",
             FAILING_FOR.as_secs(),
         ),
     ]
 }
 
-fn planned(record: u64, records: u64, sequence: u64, seed: u64) -> Planned {
+fn planned(due: Duration, record: u64, sequence: u64, seed: u64) -> Planned {
     let record_key = format!("customer-{record}");
     let mut hasher = DefaultHasher::new();
     (seed, record, sequence).hash(&mut hasher);
@@ -125,9 +131,8 @@ fn planned(record: u64, records: u64, sequence: u64, seed: u64) -> Planned {
     let street = STREETS[usize::try_from((record + sequence) % 8).expect("it is below 8")];
     let address = format!("{} {street}", chance % 90 + 1);
     let body = serde_json::json!({ "sequence": sequence, "balance": balance, "address": address });
-    let spread = PACE.mul_f64((record - 1) as f64 / records as f64);
     Planned {
-        due: PACE.mul_f64((sequence - 1) as f64) + spread,
+        due,
         id: format!("{record_key}-update-{sequence}"),
         record_key: RecordKey::new(record_key).expect("it is short"),
         sequence,
