@@ -299,6 +299,12 @@ pub struct TargetMetrics {
 }
 
 impl TargetMetrics {
+    /// The target's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.target
+    }
+
     /// An attempt ended.
     pub fn attempt_ended(&self, outcome: &Outcome, took: Duration) {
         let code_class = code_class(outcome);
@@ -319,8 +325,10 @@ impl TargetMetrics {
 fn code_class(outcome: &Outcome) -> &'static str {
     let failure = match outcome {
         Outcome::Applied => return "2xx",
-        Outcome::Retryable { failure, .. } => failure,
-        Outcome::Refused(failure) | Outcome::Rejected(failure) | Outcome::Conflict(failure) => failure,
+        Outcome::Retryable { failure, .. }
+        | Outcome::Refused(failure)
+        | Outcome::Rejected(failure)
+        | Outcome::Conflict(failure) => failure,
     };
     match failure.cause {
         Cause::Status(status) => match status / 100 {
@@ -332,8 +340,7 @@ fn code_class(outcome: &Outcome) -> &'static str {
         },
         Cause::Timeout => "timeout",
         Cause::Connection => "connection",
-        #[allow(unreachable_patterns)] // a cause without a request
-        _ => "none",
+        Cause::Unsendable => "none",
     }
 }
 

@@ -6,12 +6,19 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
+/// What the AMQP client reports comes back to us as errors, which we log once and with more of a context. An operator's
+/// filter can turn it on.
+const QUIET: &str = "lapin=off";
+/// The client logs returned messages whole, bodies included.
+const NEVER: &str = "lapin::returned_messages=off";
+
 /// Logs from here on. A second call changes nothing.
 ///
 /// # Panics
 /// If the filter is none: the config's check rules that out.
 pub fn start(config: &LogConfig) {
-    let filter = EnvFilter::builder().parse(&config.filter).expect("the config's check parsed the filter");
+    let filter = format!("{QUIET},{},{NEVER}", config.filter);
+    let filter = EnvFilter::builder().parse(filter).expect("the config's check parsed the filter");
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     // An error means that something logs already.
     let _ = match config.format {

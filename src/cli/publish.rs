@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{ConfigArguments, Exit};
-use crate::config::{BrokerConfig, Secret};
+use crate::config::{Config, Purpose};
 use crate::publisher::{Ended, Limits, PublishError, Publisher, Settings, ShortText};
 use input::Input;
 use report::Report;
@@ -67,8 +67,7 @@ Exit codes: 0 every line is confirmed, 1 some line is bad or not confirmed, 2 co
 
 /// What publishing needs of the config, and the body limit.
 fn settings(arguments: &Arguments) -> Result<(Settings, usize), Exit> {
-    let shim::PublishingConfig { instance, broker, exchange, body_bytes_max } =
-        shim::load_for_publishing(&arguments.config)?;
+    let Config { instance, broker, updates, .. } = arguments.config.load_for(Purpose::Publish)?.config;
     let in_flight_max = arguments.window.get();
     let limits = Limits {
         in_flight_max,
@@ -77,36 +76,9 @@ fn settings(arguments: &Arguments) -> Result<(Settings, usize), Exit> {
         give_up_after: Some(arguments.give_up_after),
         abandoned_max: ABANDONED_MAX,
     };
-    let Ok(exchange) = ShortText::new(exchange) else {
-        eprintln!("updates.exchange is longer than 255 bytes");
-        return Err(Exit::Config);
-    };
+    let exchange = ShortText::new(updates.exchange).expect("the config's check bounds the exchange's name");
     let settings = Settings { url: broker.url, heartbeat: broker.heartbeat, instance, exchange, limits };
-    Ok((settings, body_bytes_max))
-}
-
-/// Until `ConfigArguments::load_for(Purpose::Publish)` is there.
-mod shim {
-    use super::{BrokerConfig, ConfigArguments, Duration, Exit, Secret};
-
-    pub(super) struct PublishingConfig {
-        pub(super) instance: String,
-        pub(super) broker: BrokerConfig,
-        pub(super) exchange: String,
-        pub(super) body_bytes_max: usize,
-    }
-
-    pub(super) fn load_for_publishing(_: &ConfigArguments) -> Result<PublishingConfig, Exit> {
-        let read = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-        let body_bytes_max = read("LANEKEEPER_UPDATES__BODY_BYTES_MAX", "1048576");
-        let url = read("LANEKEEPER_BROKER__URL", "amqp://guest:guest@127.0.0.1:5672/%2f");
-        Ok(PublishingConfig {
-            instance: read("LANEKEEPER_INSTANCE__NAME", "local"),
-            broker: BrokerConfig { url: Secret::new(url), heartbeat: Duration::from_secs(10) },
-            exchange: read("LANEKEEPER_UPDATES__EXCHANGE", "updates"),
-            body_bytes_max: body_bytes_max.parse().map_err(|_| Exit::Config)?,
-        })
-    }
+    Ok((settings, updates.body_bytes_max))
 }
 
 /// Runs it.

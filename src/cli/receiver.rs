@@ -1,7 +1,7 @@
 //! `lanekeeper receiver`.
 
-use std::future::Future;
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ Order is judged by the integer member \"sequence\" (1, 2, 3, … per record) of 
 
   curl -X PUT -d '{\"sequence\":1}' http://127.0.0.1:8099/customers/42   write a record
   curl http://127.0.0.1:8099/customers/42                              its value
-  curl http://127.0.0.1:8099/report?records=10                         what was seen, with 10 records
+  curl 'http://127.0.0.1:8099/report?records=10'                       what was seen, with 10 records
   curl -X DELETE http://127.0.0.1:8099/report                          forget it
 
 The report counts updates (different ones applied), duplicates (applied again), reorders (applied after a later one),
@@ -114,12 +114,17 @@ pub fn main(arguments: &Arguments) -> Exit {
 async fn serve(arguments: &Arguments) -> io::Result<()> {
     let stopped = stop_signal()?;
     let listener = TcpListener::bind(arguments.listen).await?;
-    println!("listening on http://{}", listener.local_addr()?);
+    say(format_args!("listening on http://{}", listener.local_addr()?));
     let receiver = Receiver::new(arguments.settings());
     receiver.run(listener, stopped).await?;
     let report = receiver.report(0);
-    println!("{} records: {}", report.records, report.counts);
+    say(format_args!("{} records: {}", report.records, report.counts));
     Ok(())
+}
+
+/// A line on standard output. That nobody reads it any more (`| head -1`) is no reason to stop.
+fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Ends with Ctrl-C or SIGTERM, which are caught from now on.

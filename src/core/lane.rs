@@ -12,6 +12,8 @@ use super::update::{RecordKey, Update};
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) delivery: DeliveryTag,
+    /// As the broker said: perhaps seen before.
+    pub(super) redelivered: bool,
     pub(super) update: Arc<Update>,
     /// An earlier tenure of this process settled it, and its ack was lost.
     pub(super) settled_before: bool,

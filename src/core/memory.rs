@@ -31,23 +31,56 @@ pub(super) enum RememberedState {
     /// Its resolution was being written down. Leaves to `Recorded`.
     Recording { token: (Tenure, DeliveryTag), resolution: Resolution },
     /// Its resolution was written down after the tenure.
-    Recorded,
+    Recorded { resolution: Resolution },
+}
+
+impl RememberedState {
+    fn attempt_out(&self) -> Option<AttemptId> {
+        match self {
+            Self::InFlight { attempt, .. } => Some(*attempt),
+            _ => None,
+        }
+    }
+
+    /// The target has it, and no further request would be made.
+    fn is_applied(&self) -> bool {
+        match self {
+            Self::Ended { outcome, .. } => *outcome == Outcome::Applied,
+            Self::Recording { resolution, .. } | Self::Recorded { resolution } => {
+                !matches!(resolution, Resolution::DeadLettered(_))
+            }
+            Self::InFlight { .. } | Self::Waiting { .. } => false,
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Memory {
     window: usize,
-    /// Settled of late, oldest first. As many as the broker can hand over again: acks on their way plus deliveries
-    /// held never exceed the prefetch window.
+    /// Settled of late, oldest first. As many as the broker can hand over again: what it has not seen acked is a window
+    /// at most, and an ack that waits for older deliveries lets up to a window of those pass it.
     settled: VecDeque<(RecordKey, UpdateId)>,
+    /// How many of them, the oldest, were settled before the present tenure.
+    settled_before: usize,
+    /// A tenure ended, and nothing new has come since: what it had settled or held may come back.
+    returns_expected: bool,
     /// Of `settled`, what may come back: filled when a tenure ends, emptied when everything returned has come.
     returned: HashSet<(RecordKey, UpdateId)>,
-    heads: HashMap<RecordKey, Remembered>,
+    /// Heads of earlier tenures. A record has more than one only where updates without an id of their publisher were
+    /// sent again before others that wait.
+    heads: HashMap<RecordKey, Vec<Remembered>>,
 }
 
 impl Memory {
     pub(super) fn new(window: usize) -> Self {
-        Self { window, settled: VecDeque::new(), returned: HashSet::new(), heads: HashMap::new() }
+        Self {
+            window,
+            settled: VecDeque::new(),
+            settled_before: 0,
+            returns_expected: false,
+            returned: HashSet::new(),
+            heads: HashMap::new(),
+        }
     }
 
     /// A delivery was settled; its ack may yet be lost.
@@ -55,19 +88,22 @@ impl Memory {
         if id.origin() == IdOrigin::Delivery {
             return;
         }
-        if self.settled.len() == self.window {
+        if self.settled.len() == 2 * self.window {
             self.settled.pop_front();
+            self.settled_before = self.settled_before.saturating_sub(1);
         }
         self.settled.push_back((record_key.clone(), id.clone()));
     }
 
     /// A tenure ended: what it settled may come back.
     pub(super) fn expect_returns(&mut self) {
-        self.heads.values_mut().for_each(|head| head.claimed = false);
-        if self.heads.len() > 2 * self.window {
+        self.returns_expected = true;
+        self.heads.values_mut().flatten().for_each(|head| head.claimed = false);
+        if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {
             self.forget_heads();
         }
         self.returned.extend(self.settled.iter().cloned());
+        self.settled_before = self.settled.len();
     }
 
     /// A delivery of something settled before came back, but was not settled again before its tenure ended.
@@ -77,48 +113,71 @@ impl Memory {
 
     /// How far the head of a lane had come when its tenure ended.
     pub(super) fn remember(&mut self, record_key: RecordKey, id: UpdateId, state: RememberedState) {
-        self.heads.insert(record_key, Remembered { id, state, claimed: false });
+        if id.origin() == IdOrigin::Delivery && state.attempt_out().is_none() {
+            return; // its next delivery will have another id
+        }
+        let heads = self.heads.entry(record_key).or_default();
+        heads.retain(|head| head.id != id);
+        heads.push(Remembered { id, state, claimed: false });
     }
 
     /// An update was handed over again. Whether it was settled before, and only its ack lost.
     pub(super) fn claim(&mut self, record_key: &RecordKey, id: &UpdateId) -> bool {
-        if let Some(head) = self.heads.get_mut(record_key)
-            && head.id == *id
-        {
+        let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
+        if let Some(head) = heads.find(|head| head.id == *id) {
             head.claimed = true;
         }
-        !self.returned.is_empty() && self.returned.remove(&(record_key.clone(), id.clone()))
+        !self.returned.is_empty() && self.returned.contains(&(record_key.clone(), id.clone()))
     }
 
     /// The broker handed over something new: everything returned has come, here or elsewhere.
     pub(super) fn returns_are_over(&mut self) {
-        if !self.returned.is_empty() {
+        if std::mem::take(&mut self.returns_expected) {
             self.returned = HashSet::new();
-        }
-        if !self.heads.is_empty() {
             self.forget_heads();
         }
     }
 
+    /// An update is about to be sent that may have been sent and settled before. Later updates of its record must
+    /// follow it, also those that are applied: otherwise the record would keep the earlier value.
+    pub(super) fn repeats_from_here(&mut self, record_key: &RecordKey) {
+        self.returned.retain(|(of, _)| of != record_key);
+        let (all, mut before) = (self.settled.len(), 0..self.settled_before);
+        self.settled.retain(|(of, _)| before.next().is_none() || of != record_key);
+        self.settled_before -= all - self.settled.len();
+        self.retain_heads(record_key, |head| !head.state.is_applied());
+    }
+
     /// All but those that came, and attempts that are still out: they bar their record.
     fn forget_heads(&mut self) {
-        self.heads.retain(|_, head| head.claimed || matches!(head.state, RememberedState::InFlight { .. }));
+        self.heads.retain(|_, heads| {
+            heads.retain(|head| head.claimed || head.state.attempt_out().is_some());
+            !heads.is_empty()
+        });
+    }
+
+    fn retain_heads(&mut self, record_key: &RecordKey, keep: impl FnMut(&Remembered) -> bool) {
+        let Some(heads) = self.heads.get_mut(record_key) else { return };
+        heads.retain(keep);
+        if heads.is_empty() {
+            self.heads.remove(record_key);
+        }
     }
 
     /// What is known of this very update, which is the head now.
     pub(super) fn take_head(&mut self, record_key: &RecordKey, id: &UpdateId) -> Option<RememberedState> {
-        if self.heads.get(record_key)?.id != *id {
-            return None;
+        let heads = self.heads.get_mut(record_key)?;
+        let place = heads.iter().position(|head| head.id == *id)?;
+        let state = heads.swap_remove(place).state;
+        if heads.is_empty() {
+            self.heads.remove(record_key);
         }
-        self.heads.remove(record_key).map(|head| head.state)
+        Some(state)
     }
 
     /// The attempt of another update of this record that is still out.
     pub(super) fn attempt_out(&self, record_key: &RecordKey) -> Option<AttemptId> {
-        match self.heads.get(record_key)?.state {
-            RememberedState::InFlight { attempt, .. } => Some(attempt),
-            _ => None,
-        }
+        self.heads.get(record_key)?.iter().find_map(|head| head.state.attempt_out())
     }
 
     /// An attempt of an earlier tenure ended. Whether it was known.
@@ -128,26 +187,30 @@ impl Memory {
         ended: AttemptId,
         outcome: Outcome,
     ) -> bool {
-        let Some(head) = self.heads.get_mut(record_key) else { return false };
-        match &mut head.state {
-            RememberedState::InFlight { attempt, progress } if *attempt == ended => {
+        let is_out = |head: &Remembered| head.state.attempt_out() == Some(ended);
+        let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
+        let Some(head) = heads.find(|head| is_out(head)) else { return false };
+        if head.id.origin() == IdOrigin::Publisher && (head.claimed || self.returns_expected) {
+            if let RememberedState::InFlight { progress, .. } = &mut head.state {
                 let progress = std::mem::take(progress);
                 head.state = RememberedState::Ended { outcome, progress };
-                true
             }
-            _ => false,
+        } else {
+            self.retain_heads(record_key, |head| !is_out(head));
         }
+        true
     }
 
     /// A resolution of an earlier tenure is written down. Whether it was known.
     pub(super) fn recorded(&mut self, record_key: &RecordKey, recorded: (Tenure, DeliveryTag)) -> bool {
-        let Some(head) = self.heads.get_mut(record_key) else { return false };
-        match &head.state {
-            RememberedState::Recording { token, .. } if *token == recorded => {
-                head.state = RememberedState::Recorded;
-                true
+        for head in self.heads.get_mut(record_key).into_iter().flatten() {
+            if let RememberedState::Recording { token, resolution } = &head.state
+                && *token == recorded
+            {
+                head.state = RememberedState::Recorded { resolution: resolution.clone() };
+                return true;
             }
-            _ => false,
         }
+        false
     }
 }

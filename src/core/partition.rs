@@ -13,7 +13,7 @@ use super::message::{AttemptId, DeliveryTag, Effect, Event, Tenure};
 use super::outcome::Outcome;
 use super::policy::{DeadLetterReason, Malformed, Policy, Progress, Resolution, Verdict};
 use super::tick::Tick;
-use super::update::RecordKey;
+use super::update::{IdOrigin, RecordKey};
 
 /// The bounds of a partition (I6).
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,7 @@ impl Partition {
                     self.memory.returns_are_over();
                     false
                 };
-                self.receive(now, Held { delivery, update, settled_before });
+                self.receive(now, Held { delivery, redelivered, update, settled_before });
             }
             Event::ReceivedMalformed { tenure, delivery, fault } => {
                 if self.admit(tenure) {
@@ -207,6 +207,7 @@ impl Partition {
         for held in held.iter().filter(|held| held.settled_before) {
             self.memory.expect_return(record_key.clone(), held.update.id.clone());
         }
+        let Some(head) = held.front().filter(|head| !head.settled_before) else { return };
         let state = match status {
             LaneStatus::InFlight(attempt) => RememberedState::InFlight { attempt, progress },
             LaneStatus::Waiting { until } => RememberedState::Waiting { until, progress },
@@ -216,9 +217,7 @@ impl Partition {
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
             LaneStatus::Ready | LaneStatus::Behind(_) => return,
         };
-        if let Some(head) = held.front() {
-            self.memory.remember(record_key, head.update.id.clone(), state);
-        }
+        self.memory.remember(record_key, head.update.id.clone(), state);
     }
 
     /// Whether a delivery is of the present tenure (I5), and room for it (I6).
@@ -283,12 +282,25 @@ impl Partition {
                 lane.status = LaneStatus::Recording { resolution, token };
                 self.recording += 1;
             }
-            Some(RememberedState::Recorded) => self.resolve(id, Resolution::Duplicate),
+            Some(RememberedState::Recorded { .. }) => self.resolve(id, Resolution::Duplicate),
             None => match self.memory.attempt_out(record_key) {
                 Some(attempt) => lane.status = LaneStatus::Behind(attempt),
-                None => self.make_ready(id),
+                None => self.make_new_ready(id),
             },
         }
+    }
+
+    /// The head is sent as if for the first time. Without an id of its publisher it may be a repetition.
+    fn make_new_ready(&mut self, id: LaneId) {
+        let Lane { record_key, held, .. } = &mut self.lanes[id];
+        let head = held.front().expect("a lane exists only while it holds an update");
+        if head.redelivered && head.update.id.origin() == IdOrigin::Delivery {
+            self.memory.repeats_from_here(record_key);
+            for held in held {
+                held.settled_before = false;
+            }
+        }
+        self.make_ready(id);
     }
 
     fn make_ready(&mut self, id: LaneId) {
@@ -345,7 +357,7 @@ impl Partition {
                 if let (Some(id), Some(LaneStatus::Behind(out))) = (lane, status)
                     && *out == attempt
                 {
-                    self.make_ready(id);
+                    self.make_new_ready(id);
                 }
             }
             _ => self.stale += 1,

@@ -232,62 +232,45 @@ impl Progress {
 impl Policy {
     /// What to do about `outcome`, the end of the latest attempt of update `id`.
     pub fn judge(&self, id: &UpdateId, outcome: Outcome, progress: &mut Progress, now: Tick) -> Verdict {
+        let longest = self.schedule.longest_wait(progress.attempts, id);
         match outcome {
             Outcome::Applied => Verdict::Resolve(Resolution::Applied),
             Outcome::Refused(_) => {
                 progress.refuse();
-                self.retry_at_longest(id, progress, now)
+                Verdict::RetryAt(now.after(longest))
             }
             Outcome::Retryable { failure, retry_after } => {
                 progress.count_time(now);
                 progress.failures = progress.failures.saturating_add(1);
-                self.judge_retryable(id, failure, retry_after, progress, now)
+                let asked = retry_after.unwrap_or_default().min(self.retry_after_max);
+                let wait = self.schedule.wait(progress.failures, id).max(asked);
+                if self.is_exhausted(progress, wait) {
+                    let reason = DeadLetterReason::Exhausted { failure, attempts: progress.attempts };
+                    give_up(self.exhausted, reason, now.after(longest.max(asked)))
+                } else {
+                    Verdict::RetryAt(now.after(wait))
+                }
             }
             Outcome::Rejected(failure) => {
-                self.give_up(self.rejected, DeadLetterReason::Rejected(failure), id, progress, now)
+                give_up(self.rejected, DeadLetterReason::Rejected(failure), now.after(longest))
             }
             Outcome::Conflict(failure) => {
-                self.give_up(self.conflict, DeadLetterReason::Conflict(failure), id, progress, now)
+                give_up(self.conflict, DeadLetterReason::Conflict(failure), now.after(longest))
             }
         }
     }
 
-    fn judge_retryable(
-        &self,
-        id: &UpdateId,
-        failure: Failure,
-        retry_after: Option<Duration>,
-        progress: &Progress,
-        now: Tick,
-    ) -> Verdict {
-        let asked = retry_after.unwrap_or_default().min(self.retry_after_max);
-        let wait = self.schedule.wait(progress.failures, id).max(asked);
-        let attempts_spent = self.attempts_max.is_some_and(|max| progress.failures >= max.get());
-        let time_spent = self.elapsed_max.is_some_and(|max| progress.elapsed.saturating_add(wait) > max);
-        if attempts_spent || time_spent {
-            let reason = DeadLetterReason::Exhausted { failure, attempts: progress.attempts };
-            self.give_up(self.exhausted, reason, id, progress, now)
-        } else {
-            Verdict::RetryAt(now.after(wait))
-        }
+    /// Whether no attempt is left, or none that could start in time after `wait`.
+    fn is_exhausted(&self, progress: &Progress, wait: Duration) -> bool {
+        self.attempts_max.is_some_and(|max| progress.failures >= max.get())
+            || self.elapsed_max.is_some_and(|max| progress.elapsed.saturating_add(wait) > max)
     }
+}
 
-    fn give_up(
-        &self,
-        policy: FailurePolicy,
-        reason: DeadLetterReason,
-        id: &UpdateId,
-        progress: &Progress,
-        now: Tick,
-    ) -> Verdict {
-        match policy {
-            FailurePolicy::DeadLetter => Verdict::Resolve(Resolution::DeadLettered(reason)),
-            FailurePolicy::Block => self.retry_at_longest(id, progress, now),
-        }
-    }
-
-    fn retry_at_longest(&self, id: &UpdateId, progress: &Progress, now: Tick) -> Verdict {
-        Verdict::RetryAt(now.after(self.schedule.longest_wait(progress.attempts, id)))
+fn give_up(policy: FailurePolicy, reason: DeadLetterReason, next_attempt: Tick) -> Verdict {
+    match policy {
+        FailurePolicy::DeadLetter => Verdict::Resolve(Resolution::DeadLettered(reason)),
+        FailurePolicy::Block => Verdict::RetryAt(next_attempt),
     }
 }
 
@@ -378,5 +361,11 @@ mod tests {
         let policy = Policy { rejected: FailurePolicy::Block, exhausted: FailurePolicy::Block, ..policy() };
         check(&policy, "JJJA", "4 4 4 applied");
         check(&policy, "RRRRRRA", "1 2 4 4 4 4 applied");
+    }
+
+    #[test]
+    fn a_target_that_asks_for_time_is_given_it_by_a_blocking_policy_too() {
+        let policy = Policy { exhausted: FailurePolicy::Block, ..policy() };
+        check(&policy, "RRR19A", "1 2 4 10 20 applied");
     }
 }

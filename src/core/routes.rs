@@ -98,7 +98,7 @@ mod tests {
             ("*".parse().unwrap(), TargetId(2)),
         ]);
         let check = |update_type, target| {
-            assert_eq!(routes.find(update_type), Some(TargetId(target)), "{update_type:?}")
+            assert_eq!(routes.find(update_type), Some(TargetId(target)), "{update_type:?}");
         };
         check(Some("customer.updated"), 0);
         check(Some("customer.address.moved"), 0);

@@ -109,12 +109,14 @@ pub struct Publisher {
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Session, PublishError>> + Send>>;
 
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is moved once per event")]
 enum State {
     Up { session: Session, confirms: Confirms<lapin::Error> },
     Down { connecting: Connecting },
 }
 
 /// What the connection brings.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and the large variant is rare")]
 enum Happened {
     Answered(Vec<Answered<lapin::Error>>),
     News(News),
@@ -153,7 +155,7 @@ impl Publisher {
     /// Publishes what comes out of `submissions` until that is closed and everything has its receipt, or until
     /// `stop` ends, after which unconfirmed updates have five seconds left. Tickets must grow.
     ///
-    /// When it has returned, every submission taken has had exactly one receipt, in every case. `on_event` is
+    /// When it has returned, every submission sent has had exactly one receipt, in every case. `on_event` is
     /// called between two steps: it must not block.
     ///
     /// # Errors
@@ -161,7 +163,7 @@ impl Publisher {
     /// again, for ever.
     pub async fn run(
         self,
-        submissions: mpsc::Receiver<Submission>,
+        mut submissions: mpsc::Receiver<Submission>,
         on_event: impl FnMut(PublisherEvent),
         stop: impl Future<Output = ()>,
     ) -> Result<Ended, PublishError> {
@@ -173,8 +175,12 @@ impl Publisher {
             refused: None,
             started: Instant::now(),
         };
-        let result = run.run(self.session, submissions, stop).await;
+        let result = run.run(self.session, &mut submissions, stop).await;
         run.outbox.end();
+        submissions.close();
+        while let Some(Submission { ticket, outgoing }) = submissions.recv().await {
+            run.outbox.push(ticket, Arc::new(outgoing));
+        }
         run.tell_receipts();
         result
     }
@@ -197,7 +203,7 @@ impl<F: FnMut(PublisherEvent)> Run<F> {
     async fn run(
         &mut self,
         session: Session,
-        mut submissions: mpsc::Receiver<Submission>,
+        submissions: &mut mpsc::Receiver<Submission>,
         stop: impl Future<Output = ()>,
     ) -> Result<Ended, PublishError> {
         let mut stop = pin!(stop);

@@ -1,8 +1,8 @@
 //! Publishing updates: confirmed, and in order per record whatever the broker refuses or however often it goes away.
 //!
-//! [`outbox`] decides what is published when, without IO or clock; [`driver`] moves between it and the broker;
+//! [`outbox`] decides what is published when, without IO or clock; `driver` moves between it and the broker;
 //! `amqp` is the broker, `confirms` tells which publish a confirm belongs to. [`json_line`] and [`line_reader`]
-//! are the input of `lanekeeper publish`. Why it is done so: docs/decisions/publisher-one-unconfirmed-per-record.md.
+//! are the input of `lanekeeper publish`. Why it is done so: docs/decisions/005-publisher-one-unconfirmed-per-record.md.
 
 mod amqp;
 mod confirms;

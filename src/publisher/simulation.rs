@@ -13,7 +13,7 @@ use crate::core::schedule::Schedule;
 use crate::core::tick::Tick;
 use crate::core::update::RecordKey;
 
-/// SplitMix64: small, and the same everywhere.
+/// `SplitMix64`: small, and the same everywhere.
 struct Chance(u64);
 
 impl Chance {

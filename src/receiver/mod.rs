@@ -7,6 +7,9 @@
 //! An update is *applied* at one moment: after the latency and before the answer. A sender that goes away earlier has
 //! not changed anything; one that goes away later has, although it will never know.
 //!
+//! A request is in progress from its head to its answer, or until the receiver sees that its sender is gone. A sender
+//! that gives up and asks again within the same moment, over another connection, can look like an overlap.
+//!
 //! For measuring and for tests: no log line per request, memory per record is bounded, records are spread over locks.
 
 mod faults;

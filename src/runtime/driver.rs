@@ -194,15 +194,13 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
         match &outcome {
             Outcome::Applied => {}
-            Outcome::Refused(failure) => warn!(
-                partition = %self.partition, target_index = update.target.0, cause = %failure.cause, attempt = number,
-                "the target refuses us, will retry"
-            ),
+            Outcome::Refused(failure) => {
+                let target = self.target_metrics[update.target.0].name();
+                warn!(partition = %self.partition, target, cause = %failure.cause, attempt = number, "the target refuses us, will retry");
+            }
             Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {
-                debug!(
-                    partition = %self.partition, update_id = update.id.as_str(), outcome = outcome.kind().name(),
-                    cause = %failure.cause, attempt = number, "attempt failed"
-                )
+                let (update_id, outcome) = (update.id.as_str(), outcome.kind().name());
+                debug!(partition = %self.partition, update_id, outcome, cause = %failure.cause, attempt = number, "attempt failed");
             }
         }
         let record_key = update.record_key.clone();

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -17,8 +18,13 @@ use crate::config::Config;
 use crate::core::acks::AckLimits;
 use crate::core::layout::{Layout, LayoutNumber};
 use crate::core::partition::{Limits, Partition};
-use crate::source::{Address, AmqpSource, DeadLetters, Decoder, Link, Names, SourceError, ensure_topology};
+use crate::source::{
+    Address, AmqpSource, DeadLetters, Decoder, Link, Names, SourceError, chain, ensure_topology,
+};
 use crate::target::http::{HttpTargets, TargetsFault};
+
+/// Another process may be making the layout at this moment.
+const TOPOLOGY_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Why the dispatcher could not start.
 #[derive(Debug, thiserror::Error)]
@@ -135,9 +141,18 @@ async fn start(config: &Config) -> Result<Started, SourceError> {
         partitions: config.updates.partitions.get(),
         prefetch: config.dispatch.prefetch.get(),
     };
-    let name = |use_| format!("lanekeeper {instance} {use_}");
-    let consuming = address.connect_patiently(&name("consume")).await?;
-    let layout = ensure_topology(&consuming, &names, wanted, instance).await?;
+    let name = |purpose| format!("lanekeeper {instance} {purpose}");
+    let (consuming, layout) = loop {
+        let connection = address.connect_patiently(&name("consume")).await?;
+        match ensure_topology(&connection, &names, wanted, instance).await {
+            Ok(layout) => break (connection, layout),
+            Err(error) if error.can_heal() => {
+                warn!(error = chain(&error), "topology not ready, trying again");
+                tokio::time::sleep(TOPOLOGY_RETRY_DELAY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
     if layout.partitions != wanted.partitions {
         warn!(
             in_force = layout.partitions,

@@ -61,7 +61,6 @@ impl DeadLetters {
                 error!(%partition, exchange = self.exchange, fault, "cannot dead-letter an update, it stays unsettled");
                 told = true;
             }
-            *self.channel.lock().await = None;
             tokio::time::sleep(RETRY_DELAY).await;
         }
         if told {
@@ -69,39 +68,40 @@ impl DeadLetters {
         }
     }
 
+    /// One letter at a time: the client hands a returned message to whichever confirm comes next (lapin 4.12.3), so
+    /// with two on their way a lost one could look confirmed.
     async fn publish_once(
         &self,
         routing_key: &ShortString,
         body: &[u8],
         properties: BasicProperties,
     ) -> Result<(), String> {
+        let mut kept = self.channel.lock().await;
+        // Gone unless all goes well, also when this future is dropped at its time limit.
+        let channel = match kept.take().filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => self.open().await?,
+        };
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let channel = self.channel().await?;
-        let publishing = channel.basic_publish(
-            self.exchange.as_str().into(),
-            routing_key.clone(),
-            options,
-            body,
-            properties,
-        );
+        let exchange = self.exchange.as_str().into();
+        let publishing = channel.basic_publish(exchange, routing_key.clone(), options, body, properties);
         let confirm = publishing.await.map_err(|error| chain(&error))?;
         match confirm.await.map_err(|error| chain(&error))? {
-            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Ack(None) => {
+                *kept = Some(channel);
+                Ok(())
+            }
             Confirmation::Ack(Some(_)) => Err(format!("no queue is bound to the exchange {}", self.exchange)),
             Confirmation::Nack(_) => Err("the broker refused it".to_owned()),
             Confirmation::NotRequested => Err("the channel does not confirm".to_owned()),
         }
     }
 
-    async fn channel(&self) -> Result<Channel, String> {
-        let mut kept = self.channel.lock().await;
-        if let Some(channel) = kept.as_ref().filter(|channel| channel.status().connected()) {
-            return Ok(channel.clone());
-        }
+    async fn open(&self) -> Result<Channel, String> {
         let channel = self.link.channel().await.map_err(|error| chain(&error))?;
         let selecting = channel.confirm_select(ConfirmSelectOptions::default());
         selecting.await.map_err(|error| chain(&error))?;
-        Ok(kept.insert(channel).clone())
+        Ok(channel)
     }
 }
 
@@ -113,7 +113,7 @@ fn with_reason(
     reason: &DeadLetterReason,
 ) -> BasicProperties {
     let mut headers = FieldTable::default();
-    for (name, value) in properties.headers().iter().flat_map(|headers| headers.inner()) {
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
         match name.as_str() {
             "CC" | "BCC" => headers.insert(format!("lanekeeper-original-{name}").into(), value.clone()),
             _ => headers.insert(name.clone(), value.clone()),
@@ -132,20 +132,20 @@ fn with_reason(
         put("lanekeeper-original-expiration", expiration.to_string());
     }
     let kept = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
-    let kept = with(kept, properties.content_type(), BasicProperties::with_content_type);
-    let kept = with(kept, properties.content_encoding(), BasicProperties::with_content_encoding);
-    let kept = with(kept, properties.priority(), BasicProperties::with_priority);
-    let kept = with(kept, properties.correlation_id(), BasicProperties::with_correlation_id);
-    let kept = with(kept, properties.reply_to(), BasicProperties::with_reply_to);
-    let kept = with(kept, properties.message_id(), BasicProperties::with_message_id);
-    let kept = with(kept, properties.timestamp(), BasicProperties::with_timestamp);
-    let kept = with(kept, properties.kind(), BasicProperties::with_type);
-    with(kept, properties.app_id(), BasicProperties::with_app_id)
+    let kept = with(kept, properties.content_type().as_ref(), BasicProperties::with_content_type);
+    let kept = with(kept, properties.content_encoding().as_ref(), BasicProperties::with_content_encoding);
+    let kept = with(kept, properties.priority().as_ref(), BasicProperties::with_priority);
+    let kept = with(kept, properties.correlation_id().as_ref(), BasicProperties::with_correlation_id);
+    let kept = with(kept, properties.reply_to().as_ref(), BasicProperties::with_reply_to);
+    let kept = with(kept, properties.message_id().as_ref(), BasicProperties::with_message_id);
+    let kept = with(kept, properties.timestamp().as_ref(), BasicProperties::with_timestamp);
+    let kept = with(kept, properties.kind().as_ref(), BasicProperties::with_type);
+    with(kept, properties.app_id().as_ref(), BasicProperties::with_app_id)
 }
 
 fn with<T: Clone>(
     properties: BasicProperties,
-    value: &Option<T>,
+    value: Option<&T>,
     set: impl FnOnce(BasicProperties, T) -> BasicProperties,
 ) -> BasicProperties {
     match value {

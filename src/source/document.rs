@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
-use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Consumer};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::error::SourceError;
 use super::link::ANSWER_TIMEOUT;
@@ -17,6 +20,8 @@ use crate::core::layout::Layout;
 /// Version of the document's form that this program writes and reads.
 pub const DOCUMENT_VERSION: u32 = 1;
 
+/// How long the first message may take where there is one. If it takes longer, [`read_to_end`] decides.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// After the last document read, how long a further one of the same chunk may take.
 const CHUNK_GRACE: Duration = Duration::from_millis(200);
 
@@ -33,23 +38,92 @@ pub struct LayoutDocument {
     pub changed_at: u64,
 }
 
-/// Declares the stream where it is missing and reads its last document.
+/// What a message of the stream is: its AMQP `type`.
+const LAYOUT: &str = "layout";
+/// Written to find the end of the stream; says nothing.
+const BARRIER: &str = "barrier";
+
+/// Declares the stream where it is missing.
 ///
 /// # Errors
-/// The stream differs, or its last message is no document of this version.
-pub(super) async fn read(
-    channel: &Channel,
-    stream: &str,
-    exchange: &str,
-) -> Result<Option<LayoutDocument>, SourceError> {
+/// It exists with other arguments, or may not be declared.
+pub(super) async fn declare(channel: &Channel, stream: &str, exchange: &str) -> Result<(), SourceError> {
     let mut arguments = FieldTable::default();
     argument(&mut arguments, "x-queue-type", "stream");
-    let declared = declare_queue(channel, stream, exchange, arguments).await?;
-    if declared.message_count() == 0 {
-        return Ok(None);
+    declare_queue(channel, stream, exchange, arguments).await.map(drop)
+}
+
+/// Reads the last document. `None` is no proof that there is none: a slow broker looks like an empty stream (and the
+/// message count of a stream is seconds behind; 3.10.8, measured). [`read_to_end`] is proof.
+///
+/// # Errors
+/// The last message is no document of this version.
+pub(super) async fn read_last(
+    channel: &Channel,
+    stream: &str,
+) -> Result<Option<LayoutDocument>, SourceError> {
+    let mut consumer = consume(channel, stream, "last").await?;
+    let mut last = None;
+    loop {
+        // The last chunk can hold several messages; they come together.
+        let patience = if last.is_none() { FIRST_PATIENCE } else { CHUNK_GRACE };
+        match tokio::time::timeout(patience, next(&mut consumer)).await {
+            Ok(delivery) => last = layout(&delivery?, stream)?.or(last),
+            Err(_) => return Ok(last),
+        }
     }
-    let last = last_message(channel, stream).await?;
-    last.map(|message| parse(&message.data, stream)).transpose()
+}
+
+/// Reads the whole stream, up to a barrier written for this purpose, and answers with the last document.
+///
+/// # Errors
+/// The broker did not take the barrier or did not give it back; a document cannot be read.
+pub(super) async fn read_to_end(
+    channel: &Channel,
+    stream: &str,
+) -> Result<Option<LayoutDocument>, SourceError> {
+    let barrier = Uuid::new_v4().to_string();
+    append(channel, stream, BARRIER, barrier.as_bytes()).await?;
+    let mut consumer = consume(channel, stream, "first").await?;
+    let mut last = None;
+    loop {
+        let delivery = match tokio::time::timeout(ANSWER_TIMEOUT, next(&mut consumer)).await {
+            Ok(delivery) => delivery?,
+            Err(_) => return Err(SourceError::Silent { step: READING, seconds: ANSWER_TIMEOUT.as_secs() }),
+        };
+        if delivery.data == barrier.as_bytes() {
+            return Ok(last);
+        }
+        last = layout(&delivery, stream)?.or(last);
+    }
+}
+
+const READING: &str = "reading the layout document";
+
+async fn consume(channel: &Channel, stream: &str, offset: &str) -> Result<Consumer, SourceError> {
+    let amqp = SourceError::amqp(READING);
+    channel.basic_qos(100, BasicQosOptions::default()).await.map_err(amqp)?;
+    let mut arguments = FieldTable::default();
+    argument(&mut arguments, "x-stream-offset", offset);
+    let options = BasicConsumeOptions::default();
+    channel.basic_consume(stream.into(), "".into(), options, arguments).await.map_err(amqp)
+}
+
+async fn next(consumer: &mut Consumer) -> Result<Delivery, SourceError> {
+    let amqp = SourceError::amqp(READING);
+    let Some(delivery) = consumer.next().await else {
+        return Err(SourceError::Missing { text: "the stream with the layout document is gone".to_owned() });
+    };
+    let delivery = delivery.map_err(amqp)?;
+    // A stream's ack is credit: nothing is removed.
+    delivery.ack(BasicAckOptions::default()).await.map_err(amqp)?;
+    Ok(delivery)
+}
+
+/// The document, where the message is one.
+fn layout(delivery: &Delivery, stream: &str) -> Result<Option<LayoutDocument>, SourceError> {
+    let kind = delivery.properties.kind().as_ref().map(ShortString::as_str);
+    (kind != Some(BARRIER)).then(|| parse(&delivery.data, stream)).transpose()
 }
 
 fn parse(body: &[u8], stream: &str) -> Result<LayoutDocument, SourceError> {
@@ -67,33 +141,6 @@ fn parse(body: &[u8], stream: &str) -> Result<LayoutDocument, SourceError> {
     serde_json::from_slice(body).map_err(|error| fault(error.to_string()))
 }
 
-/// The newest message. A consumer that asks for `last` gets the last chunk, which can hold several.
-async fn last_message(channel: &Channel, stream: &str) -> Result<Option<Delivery>, SourceError> {
-    let step = "reading the layout document";
-    let amqp = |source| SourceError::Amqp { step, source };
-    channel.basic_qos(100, BasicQosOptions::default()).await.map_err(amqp)?;
-    let mut arguments = FieldTable::default();
-    argument(&mut arguments, "x-stream-offset", "last");
-    let options = BasicConsumeOptions::default();
-    let mut consumer =
-        channel.basic_consume(stream.into(), "layout".into(), options, arguments).await.map_err(amqp)?;
-    let mut last = None;
-    loop {
-        let patience = if last.is_none() { ANSWER_TIMEOUT } else { CHUNK_GRACE };
-        match tokio::time::timeout(patience, consumer.next()).await {
-            Ok(Some(Ok(delivery))) => {
-                // A stream's ack is credit: nothing is removed.
-                delivery.ack(BasicAckOptions::default()).await.map_err(amqp)?;
-                last = Some(delivery);
-            }
-            Ok(Some(Err(source))) => return Err(amqp(source)),
-            Ok(None) | Err(_) if last.is_some() => return Ok(last),
-            Ok(None) => return Ok(None),
-            Err(_) => return Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() }),
-        }
-    }
-}
-
 /// Appends a document; it is in force once this has returned.
 ///
 /// # Errors
@@ -103,23 +150,29 @@ pub(super) async fn write(
     stream: &str,
     document: &LayoutDocument,
 ) -> Result<(), SourceError> {
-    let step = "writing the layout document";
-    let amqp = |source| SourceError::Amqp { step, source };
     let body = serde_json::to_vec(document).expect("a document is plain data");
-    let properties =
-        BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(2);
+    append(channel, stream, LAYOUT, &body).await
+}
+
+/// Appends a message; every reader can have it once this has returned.
+async fn append(channel: &Channel, stream: &str, kind: &str, body: &[u8]) -> Result<(), SourceError> {
+    let step = "writing to the stream with the layout document";
+    let properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_type(kind.into())
+        .with_delivery_mode(2);
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let publishing = async {
-        channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await?;
-        channel.basic_publish("".into(), stream.into(), options, &body, properties).await?.await
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        channel.basic_publish("".into(), stream.into(), options, body, properties).await?.await
     };
     match tokio::time::timeout(ANSWER_TIMEOUT, publishing).await {
         Ok(Ok(Confirmation::Ack(None))) => Ok(()),
         Ok(Ok(_)) => Err(SourceError::Document {
             stream: stream.to_owned(),
-            fault: "the broker did not take it".to_owned(),
+            fault: "the broker did not take what was written to it".to_owned(),
         }),
-        Ok(Err(source)) => Err(amqp(source)),
+        Ok(Err(source)) => Err(SourceError::amqp(step)(source)),
         Err(_) => Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() }),
     }
 }

@@ -16,7 +16,7 @@ pub enum SourceError {
         address: String,
         /// Why.
         #[source]
-        source: lapin::Error,
+        source: Box<lapin::Error>,
     },
     /// User or password are wrong, or the user may not use the virtual host.
     #[error(
@@ -29,7 +29,7 @@ pub enum SourceError {
         vhost: String,
         /// The broker's words.
         #[source]
-        source: lapin::Error,
+        source: Box<lapin::Error>,
     },
     /// `broker.url` cannot be understood.
     #[error("broker.url: {fault}")]
@@ -95,7 +95,7 @@ pub enum SourceError {
         step: &'static str,
         /// The client's error.
         #[source]
-        source: lapin::Error,
+        source: Box<lapin::Error>,
     },
     /// The broker did not answer in time.
     #[error("broker: {step}: no answer within {seconds} s")]
@@ -123,10 +123,15 @@ impl SourceError {
         }
     }
 
+    /// The client's error, as it is, at this step.
+    pub(super) fn amqp(step: &'static str) -> impl Fn(lapin::Error) -> Self + Copy {
+        move |source| Self::Amqp { step, source: Box::new(source) }
+    }
+
     /// Sorts the client's error by what a person does about it. `object` names what `step` was about.
     pub(super) fn from_amqp(step: &'static str, object: &str, exchange: &str, source: lapin::Error) -> Self {
         let ErrorKind::ProtocolError(error) = source.kind() else {
-            return Self::Amqp { step, source };
+            return Self::amqp(step)(source);
         };
         let text = error.get_message().to_string();
         match error.kind() {
@@ -134,7 +139,7 @@ impl SourceError {
                 Some((argument, expected, found)) => {
                     Self::Differs { object: object.to_owned(), argument, expected, found }
                 }
-                None => Self::Amqp { step, source },
+                None => Self::amqp(step)(source),
             },
             AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Self::Missing { text },
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
@@ -144,7 +149,7 @@ impl SourceError {
             AMQPErrorKind::Hard(AMQPHardError::COMMANDINVALID) if text.contains(HASH_EXCHANGE_TYPE) => {
                 Self::HashExchangeMissing
             }
-            _ => Self::Amqp { step, source },
+            _ => Self::amqp(step)(source),
         }
     }
 }

@@ -83,9 +83,9 @@ impl Address {
             _ => false,
         };
         if refused {
-            SourceError::AccessRefused { address, vhost: self.uri.vhost.clone(), source }
+            SourceError::AccessRefused { address, vhost: self.uri.vhost.clone(), source: Box::new(source) }
         } else {
-            SourceError::Unreachable { address, source }
+            SourceError::Unreachable { address, source: Box::new(source) }
         }
     }
 }
@@ -128,7 +128,7 @@ impl Link {
         };
         let Some(connection) = connection else { return std::future::pending().await };
         match tokio::time::timeout(ANSWER_TIMEOUT, connection.create_channel()).await {
-            Ok(channel) => channel.map_err(|source| SourceError::Amqp { step: "opening a channel", source }),
+            Ok(channel) => channel.map_err(SourceError::amqp("opening a channel")),
             Err(_) => {
                 Err(SourceError::Silent { step: "opening a channel", seconds: ANSWER_TIMEOUT.as_secs() })
             }

@@ -18,6 +18,7 @@ pub use decode::Decoder;
 pub use deliveries::{AmqpDeliveries, AmqpSource};
 pub use document::LayoutDocument;
 pub use error::{HASH_EXCHANGE_TYPE, SourceError};
+pub(crate) use link::chain;
 pub use link::{Address, Link};
 pub use names::Names;
 pub use removal::remove as remove_topology;

@@ -32,17 +32,19 @@ pub async fn ensure(
 ) -> Result<Layout, SourceError> {
     let channel = open(connection).await?;
     declare_fixed(&channel, names).await?;
-    if let Some(document) = document::read(&channel, &names.topology(), names.public()).await? {
+    document::declare(&channel, &names.topology(), names.public()).await?;
+    let known =
+        on_own_channel(connection, async |reader| document::read_last(reader, &names.topology()).await);
+    if let Some(document) = known.await? {
         declare_layout(&channel, names, document.in_force).await?;
         close(channel).await;
         return Ok(document.in_force);
     }
     lock(&channel, names).await?;
-    // Another process may have been faster; the lock was its too.
-    let reader = open(connection).await?;
-    let document = document::read(&reader, &names.topology(), names.public()).await?;
-    close(reader).await;
-    let layout = match document {
+    // Another process may have been faster: the lock was its too.
+    let known =
+        on_own_channel(connection, async |reader| document::read_to_end(reader, &names.topology()).await);
+    let layout = match known.await? {
         Some(document) => document.in_force,
         None => make_first(&channel, names, wanted, instance).await?,
     };
@@ -50,6 +52,17 @@ pub async fn ensure(
     unlock(&channel, names).await?;
     close(channel).await;
     Ok(layout)
+}
+
+/// A reader's channel is closed after it: its consumer ends with it.
+async fn on_own_channel<T>(
+    connection: &Connection,
+    read: impl AsyncFnOnce(&Channel) -> Result<T, SourceError>,
+) -> Result<T, SourceError> {
+    let channel = open(connection).await?;
+    let result = read(&channel).await;
+    close(channel).await;
+    result
 }
 
 /// The document comes last: a crash before it leaves objects that the next start declares again, all alike.
@@ -202,14 +215,11 @@ async fn lock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
 
 async fn unlock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
     let deleting = channel.queue_delete(names.topology_lock().into(), QueueDeleteOptions::default());
-    deleting.await.map(drop).map_err(|source| SourceError::Amqp { step: "unlocking the layout", source })
+    deleting.await.map(drop).map_err(SourceError::amqp("unlocking the layout"))
 }
 
 pub(super) async fn open(connection: &Connection) -> Result<Channel, SourceError> {
-    connection
-        .create_channel()
-        .await
-        .map_err(|source| SourceError::Amqp { step: "opening a channel", source })
+    connection.create_channel().await.map_err(SourceError::amqp("opening a channel"))
 }
 
 /// Of no consequence if it fails: the channel goes with its connection.

@@ -140,8 +140,8 @@ fn is_framing(name: &HeaderName) -> bool {
 }
 
 fn value_of(name: &HeaderName, value: &str) -> Result<HeaderValue, HeaderName> {
-    // Visible ASCII and inner blanks: the one thing that every server reads in the same way (RFC 9110, section 5.5).
-    if value.bytes().any(|byte| !matches!(byte, b' '..=b'~')) {
+    // Visible ASCII and blanks: what every server reads in the same way (RFC 9110, section 5.5).
+    if value.bytes().any(|byte| !matches!(byte, b'\t' | b' '..=b'~')) {
         return Err(name.clone());
     }
     HeaderValue::from_str(value).map_err(|_| name.clone())

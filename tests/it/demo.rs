@@ -2,11 +2,19 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 
-use crate::harness::{Broker, lanekeeper, until};
+use crate::harness::{Broker, until};
 
-const BROKER_URL: &str = "LANEKEEPER_BROKER__URL";
+/// The command, on this broker.
+fn demo(broker_url: &str) -> Command {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_lanekeeper"));
+    demo.arg("demo").env("LANEKEEPER_BROKER__URL", broker_url).stdin(Stdio::null());
+    demo
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
 
 /// A line of the table: without, with Lanekeeper.
 #[track_caller]
@@ -37,14 +45,15 @@ fn assert_nothing_is_left(broker: &Broker, exchange: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_proves_its_point_and_leaves_nothing_behind() {
     let broker = Broker::shared();
-    let demo = Arc::clone(&broker);
-    let running = move || lanekeeper(&["demo", "--seed", "7"], &[(BROKER_URL, demo.url().to_owned())], b"");
-    let output = tokio::task::spawn_blocking(running).await.expect("it does not panic");
-    let told = format!("{}{}", output.stdout, output.stderr);
-    assert_eq!(output.code, Some(0), "{told}");
-    assert!(!told.contains('\x1b'), "a pipe gets plain lines: {told:?}");
+    let mut demo = demo(broker.url());
+    demo.args(["--seed", "7"]);
+    let output = tokio::task::spawn_blocking(move || demo.output()).await.expect("it does not panic");
+    let output = output.expect("the binary starts");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    assert!(!stdout.contains('\x1b') && stderr.is_empty(), "a pipe gets plain lines: {stdout:?} {stderr:?}");
 
-    let (_, table) = output.stdout.split_once("The proof").expect("it ends with the proof");
+    let (_, table) = stdout.split_once("The proof").expect("it ends with the proof");
     assert_eq!(figures(table, "updates sent"), (1_000, 1_000));
     let (requests_without, requests_with) = figures(table, "requests to the API");
     assert!(requests_without > 1_000 && requests_with > 1_000, "some requests fail: {table}");
@@ -59,8 +68,8 @@ async fn the_demo_proves_its_point_and_leaves_nothing_behind() {
         assert_eq!(with, 0, "{label}: {table}");
     }
     assert_eq!(figures(table, "updates lost").1, 0, "{table}");
-    assert!(output.stdout.contains("SIGKILL"), "{}", output.stdout);
-    assert_nothing_is_left(&broker, &exchange(&output.stdout));
+    assert!(stdout.contains("SIGKILL"), "{stdout}");
+    assert_nothing_is_left(&broker, &exchange(&stdout));
 }
 
 /// A child that does not outlive its test.
@@ -76,9 +85,8 @@ impl Drop for Killed {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_demo_cleans_up_after_itself() {
     let broker = Broker::shared();
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_lanekeeper"));
-    demo.args(["demo", "--updates", "10"]).env(BROKER_URL, broker.url()).stdout(Stdio::piped());
-    demo.stderr(Stdio::null());
+    let mut demo = demo(broker.url());
+    demo.args(["--updates", "10"]).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut demo = Killed(demo.spawn().expect("the binary starts"));
     let mut lines = BufReader::new(demo.0.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
     let mut told = String::new();
@@ -107,9 +115,9 @@ async fn an_interrupted_demo_cleans_up_after_itself() {
 #[test]
 fn a_demo_without_a_broker_says_so_at_once() {
     // Port 1 is nobody's.
-    let output =
-        lanekeeper(&["demo"], &[(BROKER_URL, "amqp://guest:secret@127.0.0.1:1/%2f".to_owned())], b"");
-    assert_eq!(output.code, Some(3), "{}", output.stderr);
-    assert!(output.stderr.contains("broker 127.0.0.1:1: cannot connect"), "{}", output.stderr);
-    assert!(!output.stderr.contains("secret"), "{}", output.stderr);
+    let output = demo("amqp://guest:secret@127.0.0.1:1/%2f").output().expect("the binary starts");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("broker 127.0.0.1:1: cannot connect"), "{stderr}");
+    assert!(!stderr.contains("secret"), "{stderr}");
 }

@@ -3,8 +3,11 @@
 
 mod demo;
 mod dispatch;
+mod examples;
 mod failures;
 mod harness;
 mod lifecycle;
 mod malformed;
+mod publish;
+mod queues;
 mod topology;

@@ -19,7 +19,7 @@ pub(super) enum Failure {
     #[error("stopped by {0}")]
     Interrupted(&'static str),
     #[error(transparent)]
-    Source(#[from] Box<SourceError>),
+    Source(#[from] SourceError),
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("RabbitMQ did not confirm {0} updates")]
@@ -38,12 +38,6 @@ pub(super) enum Failure {
     Config(Faults),
     #[error(transparent)]
     Targets(#[from] TargetsFault),
-}
-
-impl From<SourceError> for Failure {
-    fn from(error: SourceError) -> Self {
-        Self::Source(Box::new(error))
-    }
 }
 
 impl Failure {

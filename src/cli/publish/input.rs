@@ -2,7 +2,7 @@
 //! publishing.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,7 +36,7 @@ pub(super) struct Input {
 pub(super) struct Reading {
     /// Bytes read.
     pub(super) bytes: AtomicU64,
-    /// Lines read.
+    /// Lines read and, unless bad or blank, handed on.
     pub(super) lines: AtomicU64,
     /// Of these: bad ones.
     pub(super) bad: AtomicU64,
@@ -93,16 +93,17 @@ impl Input {
                     return console.say(&format!("cannot read on after line {}: {error}", number - 1));
                 }
             };
-            progress.lines.store(number, Ordering::Relaxed);
             progress.bytes.store(reader.bytes_read(), Ordering::Relaxed);
             match parsed {
-                Ok(None) => {}
+                Ok(None) => progress.lines.store(number, Ordering::Relaxed),
                 Ok(Some(outgoing)) => {
                     if lines.blocking_send(Submission { ticket: Ticket(number), outgoing }).is_err() {
                         return;
                     }
+                    progress.lines.store(number, Ordering::Relaxed);
                 }
                 Err(bad) => {
+                    progress.lines.store(number, Ordering::Relaxed);
                     tell(console, progress.bad.fetch_add(1, Ordering::Relaxed), number, &bad);
                     if self.strict {
                         return;

@@ -174,7 +174,7 @@ impl Report {
             Ok(Ended::Finished) => {}
             Ok(Ended::Stopped) => self.console.say("stopped"),
             Ok(Ended::GaveUp) => {
-                self.console.say("gave up: the broker refuses the updates of too many records")
+                self.console.say("gave up: the broker refuses the updates of too many records");
             }
             Err(error) => self.console.say(&error.to_string()),
         }

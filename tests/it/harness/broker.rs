@@ -48,7 +48,8 @@ impl Broker {
 
     /// `rabbitmqctl` on this node.
     pub fn ctl(&self, arguments: &[&str]) -> String {
-        let all: Vec<&str> = ["ctl", "--dir", text(&self.dir), "--"].iter().chain(arguments).copied().collect();
+        let all: Vec<&str> =
+            ["ctl", "--dir", text(&self.dir), "--"].iter().chain(arguments).copied().collect();
         script(&all)
     }
 }

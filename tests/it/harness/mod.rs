@@ -2,6 +2,7 @@
 
 mod broker;
 mod process;
+mod raw;
 mod wait;
 
 use std::sync::{Arc, OnceLock};
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 
 pub use broker::Broker;
 pub use process::{Dispatcher, lanekeeper};
+pub use raw::publish_raw;
 pub use wait::until;
 
 /// A broker, an exchange of its own, and a receiver.
@@ -79,7 +81,7 @@ impl World {
 
     /// Publishes through `lanekeeper publish`, all confirmed.
     pub async fn publish(&self, lines: impl IntoIterator<Item = Value>) {
-        let lines: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+        let lines = lines.into_iter().fold(String::new(), |lines, line| lines + &line.to_string() + "\n");
         let (url, exchange) = (self.broker.url().to_owned(), self.exchange.clone());
         let publishing = move || {
             let environment = [("LANEKEEPER_BROKER__URL", url), ("LANEKEEPER_UPDATES__EXCHANGE", exchange)];

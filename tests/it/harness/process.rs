@@ -12,7 +12,6 @@ const BINARY: &str = env!("CARGO_BIN_EXE_lanekeeper");
 /// What a command that ended has printed.
 pub struct Output {
     pub code: Option<i32>,
-    pub stdout: String,
     pub stderr: String,
 }
 
@@ -32,11 +31,7 @@ pub fn lanekeeper(arguments: &[&str], environment: &[(&str, String)], input: &[u
     let writing = std::thread::spawn(move || stdin.write_all(&input).is_ok());
     let output = child.wait_with_output().expect("it ends");
     writing.join().expect("it does not panic");
-    Output {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    Output { code: output.status.code(), stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
 }
 
 /// A `lanekeeper run` with its log. Killed when the test ends.
@@ -67,10 +62,15 @@ impl Dispatcher {
         Self { child, log }
     }
 
+    /// Where it tells health and metrics.
+    pub async fn admin(&self) -> String {
+        let line = self.logged("health and metrics").await;
+        line.split("address=").nth(1).expect("the line names it").trim().to_owned()
+    }
+
     /// Attached to every partition.
     pub async fn ready(&self) {
-        let address = self.logged("health and metrics").await;
-        let address = address.split("address=").nth(1).expect("the line names it").trim().to_owned();
+        let address = self.admin().await;
         until("a ready dispatcher", || async {
             match http().get(format!("http://{address}/readyz")).send().await {
                 Ok(answer) if answer.status().is_success() => Ok(()),

@@ -1,0 +1,270 @@
+//! A model driver: feeds the core, performs its effects late and interleaved, and acks as the real one does.
+//! Here are the doings of one process; `World` holds what outlives it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lanekeeper::core::acks::{AckLimits, Acks};
+use lanekeeper::core::message::{AttemptId, DeliveryTag, Event, Tenure};
+use lanekeeper::core::outcome::Outcome;
+use lanekeeper::core::partition::Partition;
+use lanekeeper::core::policy::Malformed;
+use lanekeeper::core::routes::TargetId;
+use lanekeeper::core::tick::Tick;
+use lanekeeper::core::update::{RecordKey, Update, UpdateId};
+
+use crate::broker::Delivery;
+use crate::setup::Setup;
+use crate::trace::Line;
+use crate::world::{Happening, Request, World};
+
+#[derive(Debug)]
+pub struct Dispatcher {
+    pub process: u32,
+    pub partition: Partition,
+    pub channel: Option<Channel>,
+    pub wake_at: Option<Tick>,
+    pub acks_at: Option<Tick>,
+    ids_made: u32,
+    pub drain: Option<Drain>,
+}
+
+/// An open channel and the tenure on it, as the dispatcher believes.
+#[derive(Debug)]
+pub struct Channel {
+    pub number: u64,
+    pub tenure: Tenure,
+    pub acks: Acks,
+    /// Which update each delivery is.
+    pub updates: HashMap<DeliveryTag, usize>,
+    pub settled: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Then the process ends, or attaches again.
+    Began { stop: bool },
+    /// Everything is settled; the channel will be closed.
+    Closing { stop: bool },
+}
+
+/// A resolution that is being written down.
+#[derive(Debug)]
+pub struct Writing {
+    pub process: u32,
+    pub tenure: Tenure,
+    pub tag: DeliveryTag,
+    pub record_key: Option<RecordKey>,
+    pub update: usize,
+    /// Of the update in this process, counted by the judge.
+    pub turn: u32,
+    pub dead_letter: bool,
+    pub done: bool,
+}
+
+impl Dispatcher {
+    pub fn new(process: u32, setup: &Setup) -> Self {
+        Self {
+            process,
+            partition: Partition::new(setup.limits, Arc::clone(&setup.policy)),
+            channel: None,
+            wake_at: None,
+            acks_at: None,
+            ids_made: 0,
+            drain: None,
+        }
+    }
+
+    fn update(&mut self, setup: &Setup, update: usize, record: usize) -> Arc<Update> {
+        let made = || {
+            self.ids_made += 1;
+            UpdateId::made(format!("made-{}-{}", self.process, self.ids_made))
+        };
+        Arc::new(Update {
+            record_key: setup.record_keys[record].clone(),
+            id: setup.publications[update].id.clone().unwrap_or_else(made),
+            target: TargetId(0),
+            content_type: None,
+            content_encoding: None,
+            if_match: None,
+            published_at: None,
+            headers: Vec::new(),
+            body: Bytes::copy_from_slice(&(update as u64).to_le_bytes()),
+        })
+    }
+}
+
+fn retry_after_ms(outcome: &Outcome) -> Option<u128> {
+    match outcome {
+        Outcome::Retryable { retry_after, .. } => retry_after.map(|wait| wait.as_millis()),
+        _ => None,
+    }
+}
+
+impl World {
+    pub fn attach(&mut self) {
+        let tenure = Tenure(self.next_tenure());
+        let channel = Channel {
+            number: self.broker.open(),
+            tenure,
+            acks: Acks::new(AckLimits::for_prefetch(self.setup.limits.window.get())),
+            updates: HashMap::new(),
+            settled: Vec::new(),
+        };
+        self.dispatcher.channel = Some(channel);
+        self.dispatcher.drain = None;
+        self.trace(Line::TenureBegan { tenure: tenure.0 });
+        self.judge.tenure_began(tenure.0);
+        self.tell(Event::TenureBegan(tenure));
+        if tenure.0 > 1 && self.rng.chance(self.setup.faults.stale) {
+            self.deliver_stale(Tenure(tenure.0 - 1));
+        }
+    }
+
+    /// The dispatcher learns that its channel is gone, or has closed it.
+    pub fn detach(&mut self, number: u64) -> bool {
+        if self.dispatcher.channel.as_ref().is_none_or(|channel| channel.number != number) {
+            return false;
+        }
+        let tenure = self.dispatcher.channel.take().expect("checked above").tenure;
+        self.trace(Line::TenureEnded { tenure: tenure.0 });
+        self.judge.tenure_ended();
+        self.tell(Event::TenureEnded(tenure));
+        self.perform_effects();
+        if self.rng.chance(self.setup.faults.stale) {
+            self.deliver_stale(tenure);
+        }
+        true
+    }
+
+    /// Changes nothing: the tenure has ended, or another has begun.
+    fn deliver_stale(&mut self, tenure: Tenure) {
+        let number = self.rng.index(self.setup.publications.len());
+        let Some(record) = self.setup.publications[number].record else { return };
+        let update = self.dispatcher.update(&self.setup, number, record);
+        let delivery = DeliveryTag(self.rng.between(1, 100));
+        self.trace(Line::Stale { tenure: tenure.0, update: number });
+        self.tell(Event::Received { tenure, delivery, redelivered: false, update });
+        self.tell(Event::TenureEnded(tenure));
+    }
+
+    pub fn receive(&mut self, number: u64, Delivery { tag, update, redelivered }: Delivery) {
+        let Some(channel) = &mut self.dispatcher.channel else { return };
+        if channel.number != number {
+            return;
+        }
+        let (tenure, delivery) = (channel.tenure, DeliveryTag(tag));
+        channel.acks.delivered(delivery, self.now);
+        channel.updates.insert(delivery, update);
+        self.trace(Line::Delivered { tag, update, redelivered });
+        self.judge.received(update, redelivered);
+        let event = match self.setup.publications[update].record {
+            None => Event::ReceivedMalformed { tenure, delivery, fault: Malformed::NoRecordKey },
+            Some(record) => {
+                let update = self.dispatcher.update(&self.setup, update, record);
+                Event::Received { tenure, delivery, redelivered, update }
+            }
+        };
+        self.tell(event);
+    }
+
+    pub fn answer(&mut self, request: usize) {
+        let Request { process, sent, outcome, lie, .. } = &self.requests[request];
+        if *process != self.dispatcher.process {
+            return;
+        }
+        let (sent, outcome, lie) = (sent.clone(), outcome.clone(), *lie);
+        self.apply(request);
+        self.trace(Line::AttemptEnded {
+            attempt: sent.attempt,
+            update: sent.update,
+            outcome: outcome.kind(),
+            retry_after_ms: retry_after_ms(&outcome),
+            lie,
+        });
+        self.judge.attempt_ended(self.now, &sent, &outcome);
+        let record = self.setup.publications[sent.update].record.expect("malformed updates are never sent");
+        let record_key = self.setup.record_keys[record].clone();
+        let attempt = AttemptId(sent.attempt);
+        if self.rng.chance(self.setup.faults.stale) {
+            self.soon(50, Happening::Echo { request });
+        }
+        self.tell(Event::AttemptEnded { attempt, record_key, outcome });
+    }
+
+    /// Changes nothing: the attempt has ended.
+    pub fn echo(&mut self, request: usize) {
+        let Request { process, sent, .. } = &self.requests[request];
+        if *process == self.dispatcher.process {
+            let record =
+                self.setup.publications[sent.update].record.expect("malformed updates are never sent");
+            let record_key = self.setup.record_keys[record].clone();
+            let (attempt, outcome) = (AttemptId(sent.attempt), Outcome::Applied);
+            self.trace(Line::Echo { attempt: attempt.0 });
+            self.tell(Event::AttemptEnded { attempt, record_key, outcome });
+        }
+    }
+
+    pub fn written(&mut self, writing: usize) {
+        let Writing { process, update, dead_letter, turn, tenure, tag, .. } = self.writings[writing];
+        self.writings[writing].done = true;
+        if process != self.dispatcher.process {
+            return;
+        }
+        if dead_letter {
+            self.trace(Line::DeadLettered { update });
+            self.judge.dead_lettered(update);
+        }
+        self.trace(Line::Recorded { update });
+        self.judge.recorded(update, turn);
+        let record_key = self.writings[writing].record_key.clone();
+        self.tell(Event::Recorded { tenure, delivery: tag, record_key: record_key.clone() });
+        if self.rng.chance(self.setup.faults.stale) {
+            self.trace(Line::Stale { tenure: tenure.0, update });
+            self.tell(Event::Recorded { tenure, delivery: tag, record_key });
+        }
+    }
+
+    pub fn wake(&mut self) {
+        self.dispatcher.wake_at = self.dispatcher.wake_at.filter(|at| *at > self.now);
+        self.trace(Line::Woke);
+        self.judge.woke(self.now);
+        self.dispatcher.partition.wake(self.now);
+        self.follow_up();
+    }
+
+    pub fn acks_are_due(&mut self) {
+        self.dispatcher.acks_at = None;
+        self.follow_up();
+    }
+
+    pub fn begin_drain(&mut self, stop: bool) {
+        if self.dispatcher.channel.is_some() && self.dispatcher.drain.is_none() {
+            self.dispatcher.drain = Some(Drain::Began { stop });
+            self.trace(Line::DrainBegan);
+            self.judge.drain_began();
+            self.tell(Event::DrainBegan);
+        }
+    }
+
+    /// The grace after a drain is over. Whether the process ends.
+    pub fn close(&mut self, number: u64) -> Option<bool> {
+        let Some(Drain::Closing { stop }) = self.dispatcher.drain else { return None };
+        let channel = self.dispatcher.channel.as_ref().filter(|channel| channel.number == number)?;
+        let settled = channel.settled.clone();
+        if self.broker.is_open(number) {
+            let all = self.broker.acks_on_their_way();
+            self.lose_at_broker(all);
+            self.judge.drained(&settled);
+        }
+        self.trace(Line::ChannelClosed);
+        self.detach(number);
+        Some(stop)
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.dispatcher.partition.handle(self.now, event);
+        self.follow_up();
+    }
+}

@@ -1,0 +1,124 @@
+//! Who is next (I9): lanes that are certainly ready, in the order in which they became so.
+//!
+//! After a lost channel the judge cannot know what the dispatcher remembers of a returned update, so a lane counts
+//! again only when it holds a new one, or its head was sent once more.
+
+use std::collections::VecDeque;
+
+use lanekeeper::core::tick::Tick;
+
+use crate::judge::fault;
+
+#[derive(Debug)]
+pub struct Fairness {
+    lanes: Vec<Lane>,
+    /// Whether the judge sees each effect as soon as it is decided.
+    pub exact: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Received and not yet settled; and whether it was certainly never here before.
+    held: VecDeque<(usize, bool)>,
+    head: Head,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Head {
+    /// Not known, or not ready.
+    #[default]
+    Other,
+    /// Since then: step, and deadline where it had one.
+    Ready(u64, Tick),
+    Waits(Tick),
+}
+
+impl Fairness {
+    pub fn new(records: usize, exact: bool) -> Self {
+        Self { lanes: (0..records).map(|_| Lane::default()).collect(), exact }
+    }
+
+    pub fn forget(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
+    }
+
+    /// `free`: no attempt of an earlier tenure bars the record.
+    pub fn received(&mut self, record: usize, update: usize, new: bool, free: bool, step: u64) {
+        let lane = &mut self.lanes[record];
+        lane.held.push_back((update, new && self.exact));
+        if lane.held.len() == 1 {
+            lane.enter_head(free, step);
+        }
+    }
+
+    pub fn settled(&mut self, record: usize, update: usize, free: bool, step: u64) {
+        let lane = &mut self.lanes[record];
+        let head = lane.held.pop_front().map(|(head, _)| head);
+        if head != Some(update) {
+            fault!("order, I2", "#{update} was settled before {head:?}, which came earlier");
+        }
+        lane.enter_head(free, step);
+    }
+
+    /// Its head was sent and failed: ready at the first waking from then on, if that is certain.
+    pub fn waits(&mut self, record: usize, update: usize, until: Option<Tick>) {
+        let lane = &mut self.lanes[record];
+        let is_head = lane.held.front().is_some_and(|(head, _)| *head == update);
+        lane.head = match until {
+            Some(until) if is_head && self.exact => Head::Waits(until),
+            _ => Head::Other,
+        };
+    }
+
+    pub fn resolves(&mut self, record: usize, update: usize) {
+        if self.lanes[record].held.front().is_some_and(|(head, _)| *head == update) {
+            self.lanes[record].head = Head::Other;
+        }
+    }
+
+    pub fn woke(&mut self, now: Tick, step: u64) {
+        for lane in &mut self.lanes {
+            if let Head::Waits(until) = lane.head
+                && until <= now
+            {
+                lane.head = Head::Ready(step, until);
+            }
+        }
+    }
+
+    pub fn sent(&mut self, record: usize, update: usize) {
+        let head = self.lanes[record].held.front().map(|(head, _)| *head);
+        if head != Some(update) {
+            fault!("order, I2", "#{update} was sent, and {head:?} is the head of its lane");
+        }
+        if let Head::Ready(step, until) = self.lanes[record].head {
+            for lane in &self.lanes {
+                if let Head::Ready(earlier, deadline) = lane.head
+                    && (earlier, deadline) < (step, until)
+                {
+                    fault!(
+                        "fair, I9",
+                        "#{update} was sent before {:?}, which was ready earlier",
+                        lane.held.front()
+                    );
+                }
+            }
+        }
+        self.lanes[record].head = Head::Other;
+    }
+
+    /// An update that is certainly ready, if there is one.
+    pub fn ready(&self) -> Option<usize> {
+        let ready = self.lanes.iter().find(|lane| matches!(lane.head, Head::Ready(..)))?;
+        ready.held.front().map(|(head, _)| *head)
+    }
+}
+
+impl Lane {
+    fn enter_head(&mut self, free: bool, step: u64) {
+        self.head = match self.held.front() {
+            Some((_, true)) if free => Head::Ready(step, Tick::ZERO),
+            _ => Head::Other,
+        };
+    }
+}

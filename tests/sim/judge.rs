@@ -1,0 +1,378 @@
+//! What must hold, told from outside: from the requests that left and how they ended, from what the target applied,
+//! and from what left the queue. The judge never looks into the partition.
+//!
+//! Updates are named by their place in the queue's history, so "earlier" is "smaller".
+
+use std::sync::Arc;
+
+use lanekeeper::core::outcome::Outcome;
+use lanekeeper::core::partition::Limits;
+use lanekeeper::core::policy::{DeadLetterReason, FailurePolicy, Policy, Resolution};
+use lanekeeper::core::tick::Tick;
+use lanekeeper::core::update::UpdateId;
+
+use crate::facts::{Facts, Here, RecordFacts, Sent, facts_of};
+use crate::fairness::Fairness;
+use crate::setup::Setup;
+
+/// Ends the world: rule and what broke it.
+macro_rules! fault {
+    ($rule:literal, $($what:tt)*) => { panic!("judge ({}): {}", $rule, format_args!($($what)*)) };
+}
+pub(crate) use fault;
+
+#[derive(Debug)]
+pub struct Judge {
+    limits: Limits,
+    policy: Arc<Policy>,
+    updates: Vec<Facts>,
+    records: Vec<RecordFacts>,
+    fairness: Fairness,
+    /// Counts what the core is told.
+    step: u64,
+    in_flight: usize,
+    tenure: Option<u64>,
+    draining: bool,
+}
+
+impl Judge {
+    pub fn new(setup: &Setup) -> Self {
+        let (updates, records) = facts_of(setup);
+        Self {
+            limits: setup.limits,
+            policy: Arc::clone(&setup.policy),
+            updates,
+            fairness: Fairness::new(records.len(), !setup.lazy),
+            records,
+            step: 0,
+            in_flight: 0,
+            tenure: None,
+            draining: false,
+        }
+    }
+
+    pub fn woke(&mut self, now: Tick) {
+        self.step += 1;
+        self.fairness.woke(now, self.step);
+    }
+
+    pub fn tenure_began(&mut self, tenure: u64) {
+        self.tenure = Some(tenure);
+    }
+
+    pub fn drain_began(&mut self) {
+        self.draining = true;
+    }
+
+    pub fn tenure_ended(&mut self) {
+        self.tenure = None;
+        self.draining = false;
+        self.fairness.forget();
+    }
+
+    pub fn crashed(&mut self) {
+        self.tenure_ended();
+        self.in_flight = 0;
+        self.updates.iter_mut().for_each(|facts| facts.here = Here::default());
+        self.records.iter_mut().for_each(|record| record.out = None);
+    }
+
+    pub fn received(&mut self, update: usize, redelivered: bool) {
+        self.step += 1;
+        let facts = &mut self.updates[update];
+        let Some(record) = facts.record else { return };
+        if facts.id.is_none() {
+            facts.here = Here { turn: facts.here.turn + 1, ..Here::default() };
+        }
+        let new = !redelivered && facts.twin.is_none();
+        self.fairness.received(record, update, new, self.records[record].out.is_none(), self.step);
+    }
+
+    pub fn sent(&mut self, now: Tick, update: usize, attempt: u64, number: u32, id: UpdateId) -> Sent {
+        let record = self.updates[update].record.expect("malformed updates are never sent");
+        let facts = &self.updates[update];
+        if facts.id.as_ref().is_some_and(|own| *own != id) {
+            fault!("identity", "#{update} was sent with the id of another update");
+        }
+        if let Some(out) = self.records[record].out {
+            fault!(
+                "one at a time, I1",
+                "attempt {attempt} of #{update} while attempt {out} of its record is in flight"
+            );
+        }
+        if now < facts.here.earliest {
+            fault!("deadline, I4", "#{update} was sent {:?} too early", facts.here.earliest.since(now));
+        }
+        if self.draining && self.fairness.exact {
+            fault!("drain", "#{update} was sent after the drain began");
+        }
+        self.judge_turn(record, update);
+        self.judge_number(update, number);
+        self.judge_need(record, update);
+        if self.tenure.is_some() {
+            self.fairness.sent(record, update);
+        }
+        self.records[record].out = Some(attempt);
+        self.in_flight += 1;
+        if self.in_flight > self.limits.in_flight_max.get() {
+            fault!(
+                "bounds, I6",
+                "{} attempts in flight, {} allowed",
+                self.in_flight,
+                self.limits.in_flight_max
+            );
+        }
+        let here = &mut self.updates[update].here;
+        if here.resolved_at.is_some() {
+            *here = Here { turn: here.turn + 1, ..Here::default() };
+        }
+        here.attempts = number;
+        here.sent_at = self.step;
+        Sent { attempt, number, update, id, turn: here.turn }
+    }
+
+    /// Order: every earlier update of the record is resolved, and settled by this tenure if it was here again.
+    fn judge_turn(&self, record: usize, update: usize) {
+        for earlier in self.records[record].updates.iter().copied().take_while(|earlier| *earlier < update) {
+            let facts = &self.updates[earlier];
+            if !self.is_resolved(earlier) {
+                fault!("order, I2", "#{update} was sent before #{earlier} of its record was resolved");
+            }
+            if let Some(tenure) = self.tenure
+                && !facts.gone
+                && facts.settled_in != tenure
+            {
+                fault!(
+                    "order, I2",
+                    "#{update} was sent before #{earlier} of its record, which has come again"
+                );
+            }
+        }
+    }
+
+    fn judge_number(&self, update: usize, number: u32) {
+        let Facts { here, twin, .. } = &self.updates[update];
+        let expected = if here.resolved_at.is_some() { 1 } else { here.attempts + 1 };
+        if number != expected && twin.is_none() {
+            fault!("numbers", "#{update} was sent as attempt {number} after attempt {}", here.attempts);
+        }
+        let bounded = self.policy.exhausted == FailurePolicy::DeadLetter && here.resolved_at.is_none();
+        if let Some(max) = self.policy.attempts_max
+            && bounded
+            && twin.is_none()
+            && here.failures >= max.get()
+        {
+            fault!("bounds", "#{update} was sent again after {} failures of {max}", here.failures);
+        }
+    }
+
+    /// A second request for what this process knows to be resolved is needed only where an earlier update of the
+    /// record had to be sent again: then the later ones must follow it, or the record would keep the earlier value.
+    fn judge_need(&self, record: usize, update: usize) {
+        let Facts { id, twin, here, .. } = &self.updates[update];
+        let (Some(_), None, Some(resolved_at)) = (id, twin, here.resolved_at) else { return };
+        let mut earlier = self.records[record].updates.iter().take_while(|earlier| **earlier < update);
+        if !earlier.any(|earlier| self.updates[*earlier].here.sent_at >= resolved_at) {
+            fault!("no duplicate without need", "#{update} was sent again, known to be resolved");
+        }
+    }
+
+    /// The target has applied a request. A stray one is of a dead process.
+    pub fn applied(&mut self, update: usize, stray: bool) {
+        let record = self.updates[update].record.expect("malformed updates are never sent");
+        if !self.updates[update].applied {
+            for earlier in &self.records[record].updates {
+                let done = self.is_applied(*earlier) || self.is_dead_lettered(*earlier);
+                if *earlier < update && !done {
+                    fault!("order", "#{update} was first applied before #{earlier} of its record");
+                }
+            }
+        }
+        self.updates[update].applied = true;
+        if !stray {
+            self.updates[update].applied_in_life = true;
+            self.records[record].last_applied = Some(update);
+        }
+    }
+
+    /// A living process was told how an attempt ended.
+    pub fn attempt_ended(&mut self, now: Tick, sent: &Sent, outcome: &Outcome) {
+        self.step += 1;
+        let record = self.updates[sent.update].record.expect("malformed updates are never sent");
+        if self.records[record].out.take() != Some(sent.attempt) {
+            fault!("one at a time, I1", "attempt {} ended and was not in flight", sent.attempt);
+        }
+        self.in_flight -= 1;
+        let facts = &mut self.updates[sent.update];
+        facts.resolved |= *outcome == Outcome::Applied;
+        if facts.here.turn != sent.turn {
+            return;
+        }
+        if *outcome == Outcome::Applied {
+            facts.here.resolved_at = Some(self.step);
+        }
+        facts.here.failures += u32::from(matches!(outcome, Outcome::Retryable { .. }));
+        facts.here.last = Some(outcome.clone());
+        let (earliest, exact) = self.earliest(now, sent, outcome);
+        self.updates[sent.update].here.earliest = earliest;
+        let certain = exact && self.updates[sent.update].twin.is_none();
+        self.fairness.waits(record, sent.update, certain.then_some(earliest));
+    }
+
+    /// From when on the next attempt may start, told from the schedule; and whether exactly then.
+    fn earliest(&self, now: Tick, sent: &Sent, outcome: &Outcome) -> (Tick, bool) {
+        let Policy { schedule, attempts_max, elapsed_max, exhausted, .. } = &*self.policy;
+        let longest = schedule.longest_wait(sent.number, &sent.id);
+        match outcome {
+            Outcome::Applied => (Tick::ZERO, false),
+            Outcome::Refused(_) | Outcome::Rejected(_) | Outcome::Conflict(_) => (now.after(longest), true),
+            Outcome::Retryable { retry_after, .. } => {
+                let asked = retry_after.unwrap_or_default().min(self.policy.retry_after_max);
+                let wait = schedule.wait(self.updates[sent.update].here.failures, &sent.id);
+                let unlimited = attempts_max.is_none() && elapsed_max.is_none();
+                let exact = unlimited || *exhausted == FailurePolicy::DeadLetter;
+                (now.after(if exact { wait } else { wait.min(longest) }.max(asked)), exact)
+            }
+        }
+    }
+
+    /// The dispatcher begins to write a resolution down.
+    /// Answers in which turn of the update.
+    pub fn record_begun(&mut self, update: usize, resolution: &Resolution) -> u32 {
+        let facts = &self.updates[update];
+        let fits = match resolution {
+            Resolution::Applied => facts.twin.is_some() || facts.here.last == Some(Outcome::Applied),
+            Resolution::Duplicate => self.is_resolved_here(update),
+            Resolution::DeadLettered(reason) => self.fits(facts, reason),
+        };
+        if !fits {
+            fault!("resolution", "#{update} is {} after {:?}", resolution.name(), facts.here.last);
+        }
+        if let Some(record) = facts.record {
+            self.fairness.resolves(record, update);
+        }
+        self.updates[update].here.turn
+    }
+
+    fn fits(&self, facts: &Facts, reason: &DeadLetterReason) -> bool {
+        let Policy { rejected, exhausted, conflict, .. } = &*self.policy;
+        let last = facts.here.last.as_ref();
+        let (policy, ended_so) = match reason {
+            DeadLetterReason::Malformed(_) => return facts.record.is_none(),
+            DeadLetterReason::Rejected(_) => (rejected, matches!(last, Some(Outcome::Rejected(_)))),
+            DeadLetterReason::Conflict(_) => (conflict, matches!(last, Some(Outcome::Conflict(_)))),
+            DeadLetterReason::Exhausted { .. } => {
+                let spent = self.policy.attempts_max.is_some_and(|max| facts.here.failures >= max.get());
+                let may = spent || self.policy.elapsed_max.is_some();
+                (exhausted, may && matches!(last, Some(Outcome::Retryable { .. })))
+            }
+        };
+        *policy == FailurePolicy::DeadLetter && (ended_so || facts.twin.is_some())
+    }
+
+    /// The dead-letter queue has it, whether or not the dispatcher lives to know.
+    pub fn dead_lettered(&mut self, update: usize) {
+        self.updates[update].dead_lettered = true;
+    }
+
+    /// The dispatcher was told that a resolution is written down.
+    pub fn recorded(&mut self, update: usize, turn: u32) {
+        self.step += 1;
+        let facts = &mut self.updates[update];
+        facts.resolved |= facts.dead_lettered;
+        if facts.here.resolved_at.is_none() && facts.here.turn == turn {
+            facts.here.resolved_at = Some(self.step);
+            facts.here.earliest = Tick::ZERO;
+        }
+    }
+
+    /// The dispatcher regards a delivery as done: its ack may leave.
+    pub fn settled(&mut self, update: usize, tenure: u64) {
+        if !self.is_resolved_here(update) {
+            fault!("settle, I3", "#{update} was settled without being resolved");
+        }
+        if self.tenure != Some(tenure) {
+            fault!("tenure, I5", "#{update} was settled for tenure {tenure}");
+        }
+        self.updates[update].settled_in = tenure;
+        if let Some(record) = self.updates[update].record {
+            self.fairness.settled(record, update, self.records[record].out.is_none(), self.step);
+        }
+    }
+
+    /// The broker has let go of it.
+    pub fn acked(&mut self, update: usize) {
+        if !self.is_applied(update) && !self.is_dead_lettered(update) {
+            fault!("settle, I3", "#{update} left the queue, neither applied nor dead-lettered");
+        }
+        self.updates[update].gone = true;
+    }
+
+    /// A channel was closed after a drain: what was settled by then has left the queue.
+    pub fn drained(&self, settled: &[usize]) {
+        for update in settled {
+            if !self.updates[*update].gone {
+                fault!(
+                    "drain",
+                    "#{update} was settled, and its ack was not sent before the channel was closed"
+                );
+            }
+        }
+    }
+
+    /// After each event: a permit that is free and a lane that is ready do not lie side by side.
+    pub fn at_rest(&self) {
+        let free = self.in_flight < self.limits.in_flight_max.get();
+        if self.tenure.is_some()
+            && !self.draining
+            && free
+            && let Some(update) = self.fairness.ready()
+        {
+            fault!(
+                "liveness",
+                "#{update} is ready and is not sent, though only {} are in flight",
+                self.in_flight
+            );
+        }
+    }
+
+    /// The world has come to rest.
+    pub fn end(&self) {
+        for (update, facts) in self.updates.iter().enumerate() {
+            if !facts.gone {
+                fault!("liveness", "#{update} is still in the queue and nothing will happen any more");
+            }
+        }
+        for record in &self.records {
+            let Some(last) = record.last_applied else { continue };
+            for later in record.updates.iter().copied().filter(|later| *later > last) {
+                let facts = &self.updates[later];
+                // A repeated publishing may count as the earlier one that it repeats.
+                if facts.applied_in_life && !facts.dead_lettered && facts.twin.is_none() {
+                    fault!("last value", "the record keeps #{last}, though #{later} was applied");
+                }
+            }
+        }
+    }
+
+    fn any(&self, update: usize, holds: impl Fn(&Facts) -> bool) -> bool {
+        let facts = &self.updates[update];
+        holds(facts) || facts.twin.is_some_and(|twin| holds(&self.updates[twin]))
+    }
+
+    fn is_applied(&self, update: usize) -> bool {
+        self.any(update, |facts| facts.applied)
+    }
+
+    fn is_dead_lettered(&self, update: usize) -> bool {
+        self.any(update, |facts| facts.dead_lettered)
+    }
+
+    fn is_resolved(&self, update: usize) -> bool {
+        self.any(update, |facts| facts.resolved || facts.dead_lettered)
+    }
+
+    fn is_resolved_here(&self, update: usize) -> bool {
+        self.any(update, |facts| facts.here.resolved_at.is_some())
+    }
+}

@@ -1,0 +1,73 @@
+//! What goes wrong: channels lost, processes killed, drains begun, before any step.
+
+use crate::dispatcher::{Dispatcher, Writing};
+use crate::trace::Line;
+use crate::world::{Happening, World};
+
+impl World {
+    /// Something may go wrong before the next happening.
+    pub fn strike(&mut self) {
+        if self.now >= self.setup.calm_at || self.setup.faults.left == 0 {
+            return;
+        }
+        let draw = self.rng.below(1000);
+        let (lost, crash, drain) =
+            (self.setup.faults.channel_lost, self.setup.faults.crash, self.setup.faults.drain);
+        if draw < lost {
+            self.lose_channel();
+        } else if draw < lost + crash {
+            self.crash();
+        } else if draw < lost + crash + drain {
+            let stop = self.rng.chance(500);
+            self.begin_drain(stop);
+        } else {
+            return;
+        }
+        self.setup.faults.left -= 1;
+    }
+
+    fn lose_channel(&mut self) {
+        let done = self.acks_that_arrive();
+        let Some(channel) = self.lose_at_broker(done) else { return };
+        let process = self.dispatcher.process;
+        self.soon(self.setup.delays.news, Happening::ChannelGone { process, channel });
+    }
+
+    fn crash(&mut self) {
+        self.trace(Line::Crashed { process: self.dispatcher.process });
+        let done = self.acks_that_arrive();
+        self.lose_at_broker(done);
+        let process = self.dispatcher.process;
+        for request in 0..self.requests.len() {
+            let of = &mut self.requests[request];
+            if of.process == process && !of.over {
+                // Either it is on the wire already and arrives, some time, or it never does.
+                of.over = true;
+                if of.applies && self.rng.chance(500) {
+                    self.requests[request].over = false;
+                    self.soon(300, Happening::Request { request });
+                }
+            }
+        }
+        for writing in 0..self.writings.len() {
+            let Writing { process: of, done, dead_letter, update, .. } = self.writings[writing];
+            if of == process && !done && dead_letter && self.rng.chance(500) {
+                self.trace(Line::DeadLettered { update });
+                self.judge.dead_lettered(update);
+            }
+        }
+        self.end_process();
+    }
+
+    pub fn end_process(&mut self) {
+        self.judge.crashed();
+        let process = self.dispatcher.process + 1;
+        self.dispatcher = Dispatcher::new(process, &self.setup);
+        self.soon(self.setup.delays.attach, Happening::Attach { process });
+    }
+
+    fn acks_that_arrive(&mut self) -> usize {
+        let on_their_way = self.broker.acks_on_their_way();
+        self.rng.index(on_their_way + 1)
+    }
+}

@@ -1,0 +1,118 @@
+//! What happened, in order: shown when a world fails, hashed to tell that equal seeds give equal traces (I8).
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use lanekeeper::core::outcome::OutcomeKind;
+use lanekeeper::core::tick::Tick;
+
+/// One line. Updates are named by their place in the queue's history: `#7` is the eighth publishing.
+#[derive(Clone, Copy, Debug, Hash)]
+pub enum Line {
+    Published {
+        update: usize,
+        record: Option<usize>,
+    },
+    Delivered {
+        tag: u64,
+        update: usize,
+        redelivered: bool,
+    },
+    Attempt {
+        process: u32,
+        attempt: u64,
+        number: u32,
+        update: usize,
+        record: usize,
+    },
+    Applied {
+        process: u32,
+        attempt: u64,
+        update: usize,
+        stray: bool,
+    },
+    AttemptEnded {
+        attempt: u64,
+        update: usize,
+        outcome: OutcomeKind,
+        retry_after_ms: Option<u128>,
+        lie: bool,
+    },
+    /// An end of an attempt that has ended already.
+    Echo {
+        attempt: u64,
+    },
+    /// Something of a tenure that has ended.
+    Stale {
+        tenure: u64,
+        update: usize,
+    },
+    Record {
+        update: usize,
+        resolution: &'static str,
+    },
+    DeadLettered {
+        update: usize,
+    },
+    Recorded {
+        update: usize,
+    },
+    Settle {
+        update: usize,
+        tag: u64,
+    },
+    AckSent {
+        tag: u64,
+        multiple: bool,
+        lost: bool,
+    },
+    Acked {
+        update: usize,
+    },
+    Woke,
+    DrainBegan,
+    Drained,
+    ChannelLost {
+        acks_lost: usize,
+    },
+    ChannelClosed,
+    TenureBegan {
+        tenure: u64,
+    },
+    TenureEnded {
+        tenure: u64,
+    },
+    Crashed {
+        process: u32,
+    },
+}
+
+#[derive(Debug, Default)]
+pub struct Trace {
+    lines: Vec<(Tick, Line)>,
+}
+
+impl Trace {
+    pub fn add(&mut self, now: Tick, line: Line) {
+        self.lines.push((now, line));
+    }
+
+    /// The same for equal traces.
+    pub fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.lines.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().map(|(_, line)| line)
+    }
+
+    /// The last `count` lines, for a person.
+    pub fn tail(&self, count: usize) -> String {
+        let from = self.lines.len().saturating_sub(count);
+        let line = |(now, line): &(Tick, Line)| {
+            format!("{:>7}.{:03} ms  {line:?}\n", now.micros() / 1000, now.micros() % 1000)
+        };
+        self.lines[from..].iter().map(line).collect()
+    }
+}

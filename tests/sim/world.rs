@@ -1,0 +1,299 @@
+//! Everything that can happen, when it happens, and to whom.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use lanekeeper::core::outcome::Outcome;
+use lanekeeper::core::tick::Tick;
+use lanekeeper::core::update::Update;
+
+use crate::broker::Broker;
+use crate::dispatcher::{Dispatcher, Writing};
+use crate::facts::Sent;
+use crate::judge::{Judge, fault};
+use crate::rng::Rng;
+use crate::setup::Setup;
+use crate::target::Target;
+use crate::trace::{Line, Trace};
+
+/// More happenings than any world needs that comes to rest.
+const STEPS_MAX: u32 = 100_000;
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Happening {
+    Publish {
+        update: usize,
+    },
+    /// The oldest delivery on its way reaches the dispatcher.
+    Delivery {
+        channel: u64,
+    },
+    /// The oldest ack on its way reaches the broker.
+    Ack {
+        channel: u64,
+    },
+    /// The target applies a request.
+    Request {
+        request: usize,
+    },
+    /// Its answer, or the fault of its connection, reaches the dispatcher.
+    Answer {
+        request: usize,
+    },
+    /// The dispatcher hears once more of an attempt that has ended, and hears another ending.
+    Echo {
+        request: usize,
+    },
+    Written {
+        writing: usize,
+    },
+    Wake {
+        process: u32,
+    },
+    AcksDue {
+        process: u32,
+    },
+    /// A lazy driver takes the effects that it left.
+    Effects {
+        process: u32,
+    },
+    /// The dispatcher learns that its channel is gone.
+    ChannelGone {
+        process: u32,
+        channel: u64,
+    },
+    Attach {
+        process: u32,
+    },
+    Close {
+        process: u32,
+        channel: u64,
+    },
+}
+
+/// A request to the target. It outlives the process that sent it.
+#[derive(Debug)]
+pub struct Request {
+    pub process: u32,
+    pub sent: Sent,
+    pub outcome: Outcome,
+    pub applies: bool,
+    pub lie: bool,
+    /// It never arrived, or has been applied.
+    pub over: bool,
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub setup: Setup,
+    pub rng: Rng,
+    pub now: Tick,
+    /// By time, then by lot: what happens at one moment happens in any order.
+    agenda: BinaryHeap<Reverse<(Tick, u64, Happening)>>,
+    pub broker: Broker,
+    delivery_at: Tick,
+    ack_at: Tick,
+    pub target: Target,
+    pub requests: Vec<Request>,
+    pub writings: Vec<Writing>,
+    pub dispatcher: Dispatcher,
+    tenures: u64,
+    pub judge: Judge,
+    trace: Trace,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let setup = Setup::new(&mut rng);
+        Self {
+            rng,
+            now: Tick::ZERO,
+            agenda: BinaryHeap::new(),
+            broker: Broker::new(setup.limits.window.get()),
+            delivery_at: Tick::ZERO,
+            ack_at: Tick::ZERO,
+            target: Target::new(setup.record_keys.len()),
+            requests: Vec::new(),
+            writings: Vec::new(),
+            dispatcher: Dispatcher::new(1, &setup),
+            tenures: 0,
+            judge: Judge::new(&setup),
+            trace: Trace::default(),
+            setup,
+        }
+    }
+
+    /// Runs until nothing happens any more.
+    ///
+    /// # Panics
+    /// Where a rule is broken.
+    pub fn run(&mut self) {
+        self.at(self.setup.publications[0].at, Happening::Publish { update: 0 });
+        self.soon(self.setup.delays.attach, Happening::Attach { process: 1 });
+        let mut steps = 0;
+        while let Some(Reverse((at, _, happening))) = self.agenda.pop() {
+            steps += 1;
+            if steps > STEPS_MAX {
+                fault!("liveness", "no rest after {STEPS_MAX} steps");
+            }
+            self.now = at.max(self.now);
+            self.strike();
+            self.happen(happening);
+        }
+        self.judge.end();
+    }
+
+    pub fn trace_so_far(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        let process = self.dispatcher.process;
+        match happening {
+            Happening::Publish { update } => {
+                self.trace(Line::Published { update, record: self.setup.publications[update].record });
+                self.broker.publish(update);
+                self.hand_over();
+                if let Some(next) = self.setup.publications.get(update + 1) {
+                    self.at(next.at, Happening::Publish { update: update + 1 });
+                }
+            }
+            Happening::Delivery { channel } => {
+                if let Some(delivery) = self.broker.arrive(channel) {
+                    self.receive(channel, delivery);
+                }
+            }
+            Happening::Ack { channel } => {
+                let acked = self.broker.take_ack(channel);
+                self.acked(acked);
+                self.hand_over();
+            }
+            Happening::Request { request } => self.apply(request),
+            Happening::Answer { request } => self.answer(request),
+            Happening::Echo { request } => self.echo(request),
+            Happening::Written { writing } => self.written(writing),
+            Happening::Wake { process: of } if of == process => self.wake(),
+            Happening::AcksDue { process: of } if of == process => self.acks_are_due(),
+            Happening::Effects { process: of } if of == process => self.follow_up(),
+            Happening::ChannelGone { process: of, channel } if of == process => {
+                if self.detach(channel) {
+                    self.soon(self.setup.delays.attach, Happening::Attach { process });
+                }
+            }
+            Happening::Attach { process: of } if of == process => {
+                self.attach();
+                self.hand_over();
+            }
+            Happening::Close { process: of, channel } if of == process => match self.close(channel) {
+                Some(true) => self.end_process(),
+                Some(false) => self.soon(self.setup.delays.attach, Happening::Attach { process }),
+                None => {}
+            },
+            // What a dead process was waiting for.
+            Happening::Wake { .. }
+            | Happening::AcksDue { .. }
+            | Happening::Effects { .. }
+            | Happening::ChannelGone { .. }
+            | Happening::Attach { .. }
+            | Happening::Close { .. } => {}
+        }
+    }
+
+    /// The broker loses the channel. Answers its number, if there was one.
+    pub fn lose_at_broker(&mut self, acks_done: usize) -> Option<u64> {
+        let (lost, number) = self.broker.lose(acks_done)?;
+        self.trace(Line::ChannelLost { acks_lost: lost.acks_lost });
+        self.acked(lost.acked);
+        Some(number)
+    }
+
+    pub fn acked(&mut self, updates: Vec<usize>) {
+        for update in updates {
+            self.trace(Line::Acked { update });
+            self.judge.acked(update);
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let Some((channel, count)) = self.broker.hand_over() else { return };
+        for _ in 0..count {
+            let delay = Duration::from_millis(self.rng.between(0, self.setup.delays.delivery));
+            self.delivery_at = self.delivery_at.max(self.now.after(delay));
+            self.at(self.delivery_at, Happening::Delivery { channel });
+        }
+    }
+
+    pub fn ack_travels(&mut self, channel: u64) {
+        let delay = Duration::from_millis(self.rng.between(0, self.setup.delays.ack));
+        self.ack_at = self.ack_at.max(self.now.after(delay));
+        self.at(self.ack_at, Happening::Ack { channel });
+    }
+
+    /// A request leaves for the target.
+    pub fn send(&mut self, attempt: u64, number: u32, update: &Update) {
+        let (process, name) = (self.dispatcher.process, Self::number(update));
+        let record = self.setup.publications[name].record.expect("malformed updates are never sent");
+        self.trace(Line::Attempt { process, attempt, number, update: name, record });
+        let sent = self.judge.sent(self.now, name, attempt, number, update.id.clone());
+        let fate = self.target.decide(&mut self.rng, &self.setup, record, self.now);
+        let request = self.requests.len();
+        let lie = fate.applies && fate.outcome != Outcome::Applied;
+        self.requests.push(Request {
+            process,
+            sent,
+            outcome: fate.outcome,
+            applies: fate.applies,
+            lie,
+            over: false,
+        });
+        if fate.applies {
+            self.at(self.now.after(fate.arrives_after), Happening::Request { request });
+        }
+        self.at(self.now.after(fate.ends_after), Happening::Answer { request });
+    }
+
+    /// It arrives and is applied, once; by the time of its answer it has.
+    pub fn apply(&mut self, request: usize) {
+        let Request { process, sent, over, applies, .. } = &mut self.requests[request];
+        if std::mem::replace(over, true) || !*applies {
+            return;
+        }
+        let stray = *process != self.dispatcher.process;
+        let (process, attempt, update) = (*process, sent.attempt, sent.update);
+        self.trace(Line::Applied { process, attempt, update, stray });
+        self.judge.applied(update, stray);
+    }
+
+    pub fn next_tenure(&mut self) -> u64 {
+        self.tenures += 1;
+        self.tenures
+    }
+
+    /// The name of an update: its body.
+    pub fn number(update: &Update) -> usize {
+        let bytes = update.body.as_ref().try_into().expect("a body is a number");
+        usize::try_from(u64::from_le_bytes(bytes)).expect("a small number")
+    }
+
+    pub fn late(&mut self) -> Duration {
+        let late = if self.rng.chance(300) { self.rng.between(0, self.setup.delays.timer_late) } else { 0 };
+        Duration::from_millis(late)
+    }
+
+    pub fn soon(&mut self, within_ms: u64, happening: Happening) {
+        let delay = Duration::from_millis(self.rng.between(0, within_ms));
+        self.at(self.now.after(delay), happening);
+    }
+
+    pub fn at(&mut self, at: Tick, happening: Happening) {
+        let lot = self.rng.next();
+        self.agenda.push(Reverse((at, lot, happening)));
+    }
+
+    pub fn trace(&mut self, line: Line) {
+        self.trace.add(self.now, line);
+    }
+}
