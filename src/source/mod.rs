@@ -7,6 +7,7 @@ mod document;
 mod error;
 mod link;
 mod names;
+mod removal;
 mod topology;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ pub use error::{HASH_EXCHANGE_TYPE, SourceError};
 pub(crate) use link::chain;
 pub use link::{Address, Link};
 pub use names::Names;
+pub use removal::remove as remove_topology;
 pub use topology::ensure as ensure_topology;
 
 use crate::core::acks::Ack;

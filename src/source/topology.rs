@@ -219,11 +219,11 @@ async fn unlock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
     deleting.await.map(drop).map_err(SourceError::amqp("unlocking the layout"))
 }
 
-async fn open(connection: &Connection) -> Result<Channel, SourceError> {
+pub(super) async fn open(connection: &Connection) -> Result<Channel, SourceError> {
     connection.create_channel().await.map_err(SourceError::amqp("opening a channel"))
 }
 
 /// Of no consequence if it fails: the channel goes with its connection.
-async fn close(channel: Channel) {
+pub(super) async fn close(channel: Channel) {
     let _ = channel.close(200, "done".into()).await;
 }

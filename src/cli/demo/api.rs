@@ -1,0 +1,93 @@
+//! The API that both acts write to: the reference receiver, in this process, which sees everything.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use super::failure::Failure;
+use super::workload::{Planned, Workload};
+use crate::receiver::{Receiver, Report};
+
+/// A fresh API. Serves until the process ends.
+#[derive(Debug)]
+pub(super) struct Api {
+    receiver: Receiver,
+    /// `http://127.0.0.1:PORT`.
+    pub(super) url: String,
+}
+
+/// What the API saw of one act.
+#[derive(Debug)]
+pub(super) struct Findings {
+    pub(super) requests: u64,
+    /// Customers that have another value than that of their last update.
+    pub(super) wrong: Vec<Wrong>,
+    /// Updates applied after a later one of their customer.
+    pub(super) reorders: u64,
+    /// Requests that began while another one of their customer was in progress.
+    pub(super) overlaps: u64,
+    /// Updates that never arrived.
+    pub(super) lost: u64,
+    /// Updates applied again.
+    pub(super) duplicates: u64,
+    /// Repeats that the API recognized by their idempotency key and did not apply.
+    pub(super) replayed: u64,
+    /// From the first update to the last answer.
+    pub(super) time: Duration,
+}
+
+/// A customer with a wrong value.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// Its last update, which it should have.
+    pub(super) expected: Planned,
+    /// The update that it has; zero: none.
+    pub(super) sequence: u64,
+    /// What it has.
+    pub(super) value: String,
+}
+
+impl Api {
+    pub(super) async fn start(workload: &Workload) -> Result<Self, Failure> {
+        let step = "listen on 127.0.0.1 for the API";
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Failure::system(step))?;
+        let address = listener.local_addr().map_err(Failure::system(step))?;
+        let receiver = Receiver::new(workload.api_settings());
+        let serving = receiver.clone();
+        tokio::spawn(async move { serving.run(listener, std::future::pending()).await });
+        Ok(Self { receiver, url: format!("http://{address}") })
+    }
+
+    /// What it has seen up to now, without single records.
+    pub(super) fn report(&self) -> Report {
+        self.receiver.report(0)
+    }
+
+    /// Different updates of one record that it has applied.
+    pub(super) fn applied(&self, record_key: &str) -> u64 {
+        self.receiver.record(record_key).map_or(0, |record| record.counts.updates)
+    }
+
+    /// Its state against what it should be.
+    pub(super) fn judge(&self, workload: &Workload, time: Duration) -> Findings {
+        let counts = self.report().counts;
+        let wrong = workload.last_updates().iter().filter_map(|expected| {
+            let found = self.receiver.record(expected.record_key.as_str()).unwrap_or_default();
+            (found.value.as_bytes() != &*expected.body).then(|| Wrong {
+                expected: expected.clone(),
+                sequence: found.value_sequence,
+                value: found.value,
+            })
+        });
+        Findings {
+            requests: counts.requests,
+            wrong: wrong.collect(),
+            reorders: counts.reorders,
+            overlaps: counts.overlaps,
+            lost: workload.total().saturating_sub(counts.updates),
+            duplicates: counts.duplicates,
+            replayed: counts.replayed,
+            time,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What the person sees: the story on standard output, a progress bar on standard error while waiting.
+
+use std::io::{IsTerminal as _, Write as _, stdout};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often the progress bar moves by itself.
+const REFRESH: Duration = Duration::from_millis(100);
+
+/// A terminal, or a pipe, which gets the same lines without colour and without the bar.
+#[derive(Debug)]
+pub(super) struct Console {
+    bar: ProgressBar,
+    colour: bool,
+}
+
+/// How a text stands out on a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paint {
+    Plain,
+    Heading,
+    Good,
+    Bad,
+    Faint,
+}
+
+impl Console {
+    pub(super) fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        let template = "  {bar:30} {pos}/{len} {msg}";
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is right"));
+        // As no-color.org has it.
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { bar, colour: stdout().is_terminal() && !no_colour }
+    }
+
+    /// Prints a line. A reader that went away (`lanekeeper demo | head`) does not keep us from cleaning up.
+    pub(super) fn say(&self, line: &str) {
+        self.bar.suspend(|| {
+            let _ = writeln!(stdout(), "{line}");
+        });
+    }
+
+    /// An empty line, and the heading of what follows.
+    pub(super) fn heading(&self, line: &str) {
+        self.say("");
+        self.say(&self.paint(Paint::Heading, line));
+    }
+
+    /// Something that happened, with the time since the act began.
+    pub(super) fn step(&self, since: Duration, text: &str) {
+        let time = self.paint(Paint::Faint, &format!("{:>6.1} s", since.as_secs_f64()));
+        self.say(&format!("{time}  {text}"));
+    }
+
+    /// More about the step before.
+    pub(super) fn detail(&self, text: &str) {
+        self.say(&format!("{:10}{text}", ""));
+    }
+
+    /// The text as it is to be printed. Pad before: colour has a length too.
+    pub(super) fn paint(&self, paint: Paint, text: &str) -> String {
+        // ECMA-48, "select graphic rendition".
+        let code = match paint {
+            _ if !self.colour => return text.to_owned(),
+            Paint::Plain => return text.to_owned(),
+            Paint::Heading => "1",
+            Paint::Good => "32",
+            Paint::Bad => "31",
+            Paint::Faint => "2",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// Shows the bar until [`Self::end_progress`].
+    pub(super) fn begin_progress(&self, length: u64, message: &'static str) {
+        self.bar.reset();
+        self.bar.set_length(length);
+        self.bar.set_message(message);
+        if !self.bar.is_hidden() {
+            self.bar.enable_steady_tick(REFRESH);
+        }
+    }
+
+    pub(super) fn progress(&self, position: u64) {
+        self.bar.set_position(position);
+    }
+
+    pub(super) fn end_progress(&self) {
+        self.bar.disable_steady_tick();
+        self.bar.finish_and_clear();
+    }
+}
+
+/// `12345` → `12,345`.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// `1 update`, `2,000 updates`.
+pub(super) fn count(of: u64, noun: &str) -> String {
+    let plural = if of == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", number(of))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{count, number};
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        let check = |plain: u64, grouped: &str| assert_eq!(number(plain), grouped);
+        check(0, "0");
+        check(999, "999");
+        check(1_000, "1,000");
+        check(1_234_567, "1,234,567");
+        assert_eq!((count(1, "update"), count(1_000, "update")), ("1 update".into(), "1,000 updates".into()));
+    }
+}

@@ -1,0 +1,217 @@
+//! Act 2, through Lanekeeper: the same updates are published to RabbitMQ, and a dispatcher forwards them, although it is
+//! killed on the way.
+
+use std::cell::Cell;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::api::{Api, Findings};
+use super::console::{Console, count};
+use super::failure::{Failure, Patience};
+use super::stage::Stage;
+use super::workload::{FAILING_RECORD, Planned, Workload};
+use crate::publisher::{
+    Fate, Limits, Outgoing, Publisher, PublisherEvent, Receipt, Settings, ShortText, Submission, Ticket,
+};
+use crate::receiver::Report;
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long nobody dispatches after the kill.
+const DOWN_FOR: Duration = Duration::from_secs(1);
+/// Updates that wait between the one who has them and the publisher.
+const SUBMISSIONS_MAX: usize = 64;
+
+/// Publishes everything, with a dispatcher at work, and tells what came of it.
+pub(super) async fn act(
+    stage: &mut Stage,
+    workload: &Workload,
+    api: &Api,
+    console: &Console,
+) -> Result<Findings, Failure> {
+    let config = stage.dispatcher_config(&api.url)?;
+    stage.declare(&config).await?;
+    let publisher = Publisher::connect(settings(stage, workload)).await?;
+    let begun = Instant::now();
+    let id = stage.dispatcher.start()?;
+    console.step(begun.elapsed(), &format!("`lanekeeper run` is started (process {id}), the updates begin"));
+    console.begin_progress(workload.total(), "updates applied");
+    let confirmed = Cell::new(0);
+    let mut watch =
+        Watch { stage, workload, api, console, begun, confirmed: &confirmed, told: Told::default() };
+    let publishing = publish(publisher, workload, begun, &confirmed);
+    let ((), took) = tokio::try_join!(publishing, watch.whole_story())?;
+    console.end_progress();
+    Ok(api.judge(workload, took))
+}
+
+fn settings(stage: &Stage, workload: &Workload) -> Settings {
+    let total = workload.updates.len();
+    Settings {
+        url: stage.broker.url.clone(),
+        heartbeat: stage.broker.heartbeat,
+        instance: "demo".to_owned(),
+        exchange: ShortText::new(stage.exchange.as_str()).expect("it is short"),
+        limits: Limits {
+            in_flight_max: total,
+            held_max: total,
+            held_bytes_max: usize::MAX,
+            give_up_after: None,
+            abandoned_max: 0,
+        },
+    }
+}
+
+/// Publishes each update when it happens, as a publisher in any language would: persistent, mandatory, with confirms.
+async fn publish(
+    publisher: Publisher,
+    workload: &Workload,
+    begun: Instant,
+    confirmed: &Cell<u64>,
+) -> Result<(), Failure> {
+    let (sender, receiver) = mpsc::channel(SUBMISSIONS_MAX);
+    let producing = async move {
+        for (ticket, planned) in (0..).map(Ticket).zip(&workload.updates) {
+            sleep_until(begun + planned.due).await;
+            let submission = Submission { ticket, outgoing: outgoing(planned) };
+            if sender.send(submission).await.is_err() {
+                break; // the publisher has ended, and says why
+            }
+        }
+    };
+    let on_event = |event| {
+        if let PublisherEvent::Receipt(Receipt { fate: Fate::Confirmed, .. }) = event {
+            confirmed.set(confirmed.get() + 1);
+        }
+    };
+    let ((), ended) = tokio::join!(producing, publisher.run(receiver, on_event, std::future::pending()));
+    ended?;
+    match workload.total() - confirmed.get() {
+        0 => Ok(()),
+        missing => Err(Failure::NotConfirmed(missing)),
+    }
+}
+
+fn outgoing(planned: &Planned) -> Outgoing {
+    let short = |text: &str| ShortText::new(text).expect("it is short");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Outgoing {
+        record_key: planned.record_key.clone(),
+        id: short(&planned.id),
+        update_type: Some(short("customer.updated")),
+        content_type: Some(short("application/json")),
+        published_at: now.map_or(0, |since| since.as_secs()),
+        headers: Vec::new(),
+        body: planned.body.clone(),
+    }
+}
+
+/// Looks at what happens, tells it, and kills.
+struct Watch<'a> {
+    stage: &'a mut Stage,
+    workload: &'a Workload,
+    api: &'a Api,
+    console: &'a Console,
+    begun: Instant,
+    /// Updates that RabbitMQ has confirmed.
+    confirmed: &'a Cell<u64>,
+    told: Told,
+}
+
+/// What happens by the way, and was told.
+#[derive(Debug, Default)]
+struct Told {
+    all_confirmed: bool,
+    failing_record_works: bool,
+}
+
+impl Watch<'_> {
+    /// Everything up to the last settled update; the time that it took.
+    async fn whole_story(&mut self) -> Result<Duration, Failure> {
+        let total = self.workload.total();
+        let seen = self
+            .until("a third of the updates to be applied", |seen| seen.counts.updates >= total / 3)
+            .await?;
+        self.stage.dispatcher.kill().await?;
+        self.tell(&format!(
+            "{} applied, {} under way: the dispatcher is killed (SIGKILL)",
+            count(seen.counts.updates, "update"),
+            seen.in_progress,
+        ));
+        let up_again = Instant::now() + DOWN_FOR;
+        let seen = self.until("a moment without a dispatcher", |_| Instant::now() >= up_again).await?;
+        let waiting = self.confirmed.get().saturating_sub(seen.counts.updates);
+        self.stage.dispatcher.start()?;
+        self.tell(&format!(
+            "{} wait safely in RabbitMQ; `lanekeeper run` is started again",
+            count(waiting, "update")
+        ));
+        self.until("all updates to be applied", |seen| seen.counts.updates >= total).await?;
+        self.until_settled().await?;
+        self.tell(&format!("all {} are applied and settled", count(total, "update")));
+        Ok(self.begun.elapsed())
+    }
+
+    /// Waits until the API has seen enough; what it has seen then.
+    async fn until(
+        &mut self,
+        what: &'static str,
+        enough: impl Fn(&Report) -> bool,
+    ) -> Result<Report, Failure> {
+        let mut patience = Patience::new(what);
+        loop {
+            let seen = self.look()?;
+            if enough(&seen) {
+                return Ok(seen);
+            }
+            let confirmed = self.confirmed.get();
+            patience.see(confirmed + seen.counts.updates, || {
+                format!("{confirmed} of {} confirmed; the API saw {}", self.workload.total(), seen.counts)
+            })?;
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Until the dispatcher has nothing left: an update that was applied and then answered 500 is sent once more, and
+    /// that belongs to the story.
+    async fn until_settled(&mut self) -> Result<(), Failure> {
+        let mut patience = Patience::new("the last updates to be settled");
+        loop {
+            let seen = self.look()?;
+            let held = self.stage.dispatcher.held().await;
+            if held == Some(0) && seen.in_progress == 0 {
+                return Ok(());
+            }
+            patience.see(held.unwrap_or(u64::MAX), || match held {
+                Some(held) => format!("the dispatcher holds {held} updates"),
+                None => format!("no metrics of the dispatcher at {}", self.stage.dispatcher.admin),
+            })?;
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn look(&mut self) -> Result<Report, Failure> {
+        self.stage.dispatcher.check()?;
+        let seen = self.api.report();
+        self.console.progress(seen.counts.updates);
+        let total = self.workload.total();
+        if !self.told.all_confirmed && self.confirmed.get() == total {
+            self.told.all_confirmed = true;
+            self.tell(&format!("all {} are published and confirmed by RabbitMQ", count(total, "update")));
+        }
+        if !self.told.failing_record_works && self.api.applied(FAILING_RECORD) > 0 {
+            self.told.failing_record_works = true;
+            let others = seen.counts.updates - self.api.applied(FAILING_RECORD).min(seen.counts.updates);
+            self.tell(&format!(
+                "{FAILING_RECORD} works again; meanwhile the others got {}",
+                count(others, "update")
+            ));
+        }
+        Ok(seen)
+    }
+
+    fn tell(&self, text: &str) {
+        self.console.step(self.begun.elapsed(), text);
+    }
+}
