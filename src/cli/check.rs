@@ -281,7 +281,7 @@ mod tests {
         At most, if this process owns all 8 partitions: 256 attempts at once, 800 updates held, 800 MiB of bodies.
 
         Warnings
-        - target "crm": timeout 10s is over two heartbeats (8s): a request of an owner that fell silent can still be at work when the next owner starts. Shorten the timeout, raise broker.heartbeat, or let the target check the header lanekeeper-tenure.
+        - target "crm": timeout 10s is over two heartbeats (8s): a request of an owner that fell silent can still be at work when the next owner starts. Shorten the timeout or raise broker.heartbeat.
         - target "crm": timeout 10s is over dispatch.drain_timeout (5s): a stop can cut a request off, which is then sent again. Raise drain_timeout.
         - target "crm" gets no update: target "all", before it, takes its types. Put it first.
         - dispatch.prefetch = 100 is below 4 x in_flight_max (128): few records that wait are enough to delay all others of their partition. Raise it.

@@ -37,7 +37,8 @@ pub(super) enum LaneStatus {
 /// Never empty while it exists: the last update takes its lane with it.
 #[derive(Clone, Debug)]
 pub(super) struct Lane {
-    pub(super) record_key: RecordKey,
+    /// The record; in strict mode the whole queue.
+    pub(super) key: RecordKey,
     pub(super) held: VecDeque<Held>,
     pub(super) status: LaneStatus,
     /// Of the head.
@@ -76,14 +77,14 @@ impl Lanes {
             self.slab.push(None);
             LaneId(u32::try_from(self.slab.len() - 1).expect("lanes are bounded by the window"))
         });
-        self.by_key.insert(lane.record_key.clone(), id);
+        self.by_key.insert(lane.key.clone(), id);
         self.slab[id.0 as usize] = Some(lane);
         id
     }
 
     pub(super) fn remove(&mut self, id: LaneId) -> Lane {
         let lane = self.slab[id.0 as usize].take().expect("a lane id names a living lane");
-        self.by_key.remove(&lane.record_key);
+        self.by_key.remove(&lane.key);
         self.free.push(id);
         lane
     }

@@ -18,7 +18,8 @@ use super::update::{IdOrigin, RecordKey};
 /// The bounds of a partition (I6).
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Attempts at once, each of another record.
+    /// Attempts at once, each of another record. 1 is the strict mode: one update at a time, in the order of the queue,
+    /// waits between its attempts included.
     pub in_flight_max: NonZeroUsize,
     /// Deliveries held at once: the broker's prefetch.
     pub window: NonZeroUsize,
@@ -52,6 +53,8 @@ pub struct Partition {
     newest_tenure: Tenure,
     draining: bool,
     lanes: Lanes,
+    /// The key of the only lane in strict mode, where `in_flight_max` is 1.
+    strict: Option<RecordKey>,
     /// Lanes whose head may be attempted, in the order in which they became ready (I9).
     ready: VecDeque<(u64, LaneId)>,
     ready_count: u64,
@@ -80,6 +83,7 @@ impl Partition {
             newest_tenure: Tenure::default(),
             draining: false,
             lanes: Lanes::default(),
+            strict: (limits.in_flight_max.get() == 1).then(RecordKey::of_the_whole_queue),
             ready: VecDeque::new(),
             ready_count: 0,
             ready_started: 0,
@@ -203,9 +207,9 @@ impl Partition {
     }
 
     fn remember(&mut self, lane: Lane) {
-        let Lane { record_key, held, status, progress } = lane;
+        let Lane { held, status, progress, .. } = lane;
         for held in held.iter().filter(|held| held.settled_before) {
-            self.memory.expect_return(record_key.clone(), held.update.id.clone());
+            self.memory.expect_return(held.update.record_key.clone(), held.update.id.clone());
         }
         let Some(head) = held.front().filter(|head| !head.settled_before) else { return };
         let state = match status {
@@ -217,7 +221,16 @@ impl Partition {
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
             LaneStatus::Ready | LaneStatus::Behind(_) => return,
         };
-        self.memory.remember(record_key, head.update.id.clone(), state);
+        self.memory.remember(head.update.record_key.clone(), head.update.id.clone(), state);
+    }
+
+    /// In strict mode one lane holds all updates: the whole queue is treated as one record.
+    fn lane_key<'a>(&'a self, record_key: &'a RecordKey) -> &'a RecordKey {
+        self.strict.as_ref().unwrap_or(record_key)
+    }
+
+    fn find_lane(&self, record_key: &RecordKey) -> Option<LaneId> {
+        self.lanes.find(self.lane_key(record_key))
     }
 
     /// Whether a delivery is of the present tenure (I5), and room for it (I6).
@@ -232,8 +245,7 @@ impl Partition {
     }
 
     fn receive(&mut self, held: Held) {
-        let record_key = held.update.record_key.clone();
-        if let Some(id) = self.lanes.find(&record_key) {
+        if let Some(id) = self.find_lane(&held.update.record_key) {
             let lane = &mut self.lanes[id];
             let newest = lane.held.back().map(|newest| newest.delivery);
             assert!(newest < Some(held.delivery), "I2: deliveries of a record come in order");
@@ -241,7 +253,7 @@ impl Partition {
             return;
         }
         let id = self.lanes.insert(Lane {
-            record_key,
+            key: self.lane_key(&held.update.record_key).clone(),
             held: VecDeque::from([held]),
             status: LaneStatus::Ready,
             progress: Progress::default(),
@@ -260,10 +272,11 @@ impl Partition {
     fn enter_head(&mut self, id: LaneId) {
         let lane = &mut self.lanes[id];
         lane.progress = Progress::default();
-        let (record_key, update_id) = (&lane.record_key, &lane.head().update.id);
         if lane.head().settled_before {
             return self.resolve(id, Resolution::Duplicate);
         }
+        let update = Arc::clone(&lane.head().update);
+        let (record_key, update_id) = (&update.record_key, &update.id);
         match self.memory.take_head(record_key, update_id) {
             Some(RememberedState::InFlight { attempt, progress }) => {
                 lane.progress = progress;
@@ -292,11 +305,12 @@ impl Partition {
 
     /// The head is sent as if for the first time. Without an id of its publisher it may be a repetition.
     fn make_new_ready(&mut self, id: LaneId) {
-        let Lane { record_key, held, .. } = &mut self.lanes[id];
-        let head = held.front().expect("a lane exists only while it holds an update");
+        let lane = &mut self.lanes[id];
+        let head = lane.head();
         if head.redelivered && head.update.id.origin() == IdOrigin::Delivery {
-            self.memory.repeats_from_here(record_key);
-            for held in held {
+            let update = Arc::clone(&head.update);
+            self.memory.repeats_from_here(&update.record_key);
+            for held in lane.held.iter_mut().filter(|held| held.update.record_key == update.record_key) {
                 held.settled_before = false;
             }
         }
@@ -332,7 +346,7 @@ impl Partition {
         let lane = &mut self.lanes[id];
         assert_eq!(lane.status, LaneStatus::Ready, "I1: only a ready lane is attempted");
         assert_eq!(
-            self.memory.attempt_out(&lane.record_key),
+            self.memory.attempt_out(&lane.head().update.record_key),
             None,
             "I1: no attempt of an earlier tenure is out"
         );
@@ -345,7 +359,7 @@ impl Partition {
     }
 
     fn end_attempt(&mut self, now: Tick, attempt: AttemptId, record_key: &RecordKey, outcome: Outcome) {
-        let lane = self.lanes.find(record_key);
+        let lane = self.find_lane(record_key);
         let status = lane.map(|id| &self.lanes[id].status);
         match (lane, status) {
             (Some(id), Some(LaneStatus::InFlight(out))) if *out == attempt => {
@@ -389,7 +403,7 @@ impl Partition {
 
     /// The only way to a settlement: a resolution that is written down (I3).
     fn recorded(&mut self, recorded: (Tenure, DeliveryTag), record_key: &RecordKey) {
-        let lane = self.lanes.find(record_key);
+        let lane = self.find_lane(record_key);
         let expected = lane.is_some_and(
             |id| matches!(&self.lanes[id].status, LaneStatus::Recording { token, .. } if *token == recorded),
         );
@@ -425,5 +439,100 @@ impl Partition {
         let tenure = self.tenure.expect("only deliveries of the present tenure are settled (I5)");
         self.held = self.held.checked_sub(1).expect("I7: only what is held is settled");
         self.effects.push_back(Effect::Settle { tenure, delivery });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::outcome::{Cause, Failure};
+    use crate::core::policy::FailurePolicy;
+    use crate::core::routes::TargetId;
+    use crate::core::schedule::Schedule;
+    use crate::core::update::{Update, UpdateId};
+
+    fn partition(in_flight_max: usize) -> Partition {
+        let policy = Policy {
+            schedule: Schedule::new(vec![Duration::from_secs(1)], 0.0),
+            attempts_max: None,
+            elapsed_max: None,
+            retry_after_max: Duration::ZERO,
+            rejected: FailurePolicy::DeadLetter,
+            exhausted: FailurePolicy::DeadLetter,
+            conflict: FailurePolicy::DeadLetter,
+        };
+        let number = |number| NonZeroUsize::new(number).unwrap();
+        let limits = Limits { in_flight_max: number(in_flight_max), window: number(9) };
+        Partition::new(limits, Arc::new(policy))
+    }
+
+    fn update(key: &str, id: &str) -> Arc<Update> {
+        Arc::new(Update {
+            record_key: RecordKey::new(key).unwrap(),
+            id: UpdateId::published(id),
+            target: TargetId(0),
+            content_type: None,
+            content_encoding: None,
+            if_match: None,
+            published_at: None,
+            headers: Vec::new(),
+            body: bytes::Bytes::new(),
+        })
+    }
+
+    /// `keys`: a letter per delivery, its record. `outcomes`: a letter per attempt, A applied, R retryable; after them all
+    /// are applied. Attempts last no time. Answers the attempts: record and number.
+    fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
+        let (mut partition, tenure, mut now) = (partition(in_flight_max), Tenure(1), Tick::ZERO);
+        partition.handle(now, Event::TenureBegan(tenure));
+        for (delivery, key) in (1..).map(DeliveryTag).zip(keys.split("")) {
+            if !key.is_empty() {
+                let update = update(key, &format!("{delivery:?}"));
+                partition.handle(now, Event::Received { tenure, delivery, redelivered: false, update });
+            }
+        }
+        let (mut outcomes, mut told) = (outcomes.chars(), Vec::new());
+        loop {
+            match partition.poll_effect() {
+                Some(Effect::Attempt { attempt, number, update }) => {
+                    let record_key = update.record_key.clone();
+                    told.push(format!("{}{number}", record_key.as_str()));
+                    let failure = Failure { cause: Cause::Timeout, detail: String::new() };
+                    let outcome = match outcomes.next() {
+                        Some('R') => Outcome::Retryable { failure, retry_after: None },
+                        _ => Outcome::Applied,
+                    };
+                    partition.handle(now, Event::AttemptEnded { attempt, record_key, outcome });
+                }
+                Some(Effect::Record { tenure, delivery, update, .. }) => {
+                    let record_key = update.map(|update| update.record_key.clone());
+                    partition.handle(now, Event::Recorded { tenure, delivery, record_key });
+                }
+                Some(Effect::Settle { .. }) => {}
+                None => match partition.next_deadline() {
+                    Some(deadline) => {
+                        now = deadline;
+                        partition.wake(now);
+                    }
+                    None => break,
+                },
+            }
+        }
+        assert_eq!(told.join(" "), expected, "{keys} {outcomes:?}");
+        assert_eq!(partition.view(), View::default());
+    }
+
+    #[test]
+    fn a_record_that_waits_lets_others_pass() {
+        check(2, "abab", "RAA", "a1 b1 b1 a2 a1");
+        check(8, "aab", "R", "a1 b1 a2 a1");
+    }
+
+    #[test]
+    fn in_strict_mode_nothing_passes() {
+        check(1, "abab", "RR", "a1 a2 a3 b1 a1 b1");
+        check(1, "aab", "ARA", "a1 a1 a2 b1");
     }
 }

@@ -41,6 +41,11 @@ impl RecordKey {
         }
     }
 
+    /// Names the one lane of strict mode. It is never compared with a key that was published.
+    pub(super) fn of_the_whole_queue() -> Self {
+        Self("*".into())
+    }
+
     /// The key itself. Keep it out of logs above `debug` and out of metric labels.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lanekeeper::receiver::ReceiverSettings;
+use serde_json::json;
 
 use crate::harness::{World, assert_flawless, updates};
 
@@ -16,10 +17,15 @@ async fn five_thousand_updates_arrive_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strict_mode_keeps_the_order_of_the_whole_queue() {
-    let world = World::new("strict").await;
-    let _dispatcher = world.dispatcher("updates.partitions = 1\ndispatch.in_flight_max = 1").await;
-    world.publish(updates(20, 25)).await;
-    let report = world.applied(500).await;
-    assert_flawless(&report, 500);
+async fn strict_mode_keeps_the_order_of_the_whole_queue_through_a_failure() {
+    let fail_records = vec!["record-0=503:1s".parse().expect("a failing record")];
+    let world = World::with("strict", ReceiverSettings { fail_records, ..ReceiverSettings::default() }).await;
+    let extra = "updates.partitions = 1\ndispatch.in_flight_max = 1\nretry.delay_initial = \"100ms\"";
+    let _dispatcher = world.dispatcher(extra).await;
+    world.publish(updates(1, 1)).await;
+    world.publish((1..=50).map(|n| json!({"key": format!("other-{n}"), "body": {"sequence": 1}}))).await;
+    world.applied(1).await;
+    let first = world.receiver.record("record-0").expect("it was tried");
+    assert_eq!(first.counts.updates, 1, "nothing passes it while it waits between attempts");
+    assert_flawless(&world.applied(51).await, 51);
 }

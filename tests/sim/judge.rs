@@ -109,7 +109,7 @@ impl Judge {
         self.judge_turn(record, update);
         self.judge_number(update, number);
         self.judge_need(record, update);
-        if self.tenure.is_some() {
+        if self.tenure.is_some() && !self.strict() {
             self.fairness.sent(record, update);
         }
         self.records[record].out = Some(attempt);
@@ -131,10 +131,20 @@ impl Judge {
         Sent { attempt, number, update, id, turn: here.turn }
     }
 
+    /// One attempt at a time, in the order of the queue: nobody is ready but its head.
+    fn strict(&self) -> bool {
+        self.limits.in_flight_max.get() == 1
+    }
+
     /// Order: every earlier update of the record is resolved, and settled by this tenure if it was here again.
+    /// In strict mode that goes for every earlier update of the queue.
     fn judge_turn(&self, record: usize, update: usize) {
-        for earlier in self.records[record].updates.iter().copied().take_while(|earlier| *earlier < update) {
+        for earlier in 0..update {
             let facts = &self.updates[earlier];
+            let before = if self.strict() { facts.record.is_some() } else { facts.record == Some(record) };
+            if !before {
+                continue;
+            }
             if !self.is_resolved(earlier) {
                 fault!("order, I2", "#{update} was sent before #{earlier} of its record was resolved");
             }
@@ -326,6 +336,7 @@ impl Judge {
         if self.tenure.is_some()
             && !self.draining
             && free
+            && !self.strict()
             && let Some(update) = self.fairness.ready()
         {
             fault!(
