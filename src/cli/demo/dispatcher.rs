@@ -21,6 +21,8 @@ pub(super) const BROKER_VARIABLE: &str = "LANEKEEPER_DEMO_BROKER";
 const OWN_VARIABLES: &str = "LANEKEEPER_";
 /// How long `/metrics` may take.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take to end in order: it has nothing left to do.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Deliveries that the dispatcher holds unsettled, per partition.
 const HELD: &str = "lanekeeper_held{";
 /// Lines of the log that are shown when the demo fails.
@@ -81,6 +83,27 @@ impl Dispatcher {
             Some(mut child) => child.kill().await.map_err(Failure::system("kill the dispatcher")),
             None => Ok(()),
         }
+    }
+
+    /// SIGTERM. When it has returned, the process has ended in order: what it settled is settled at the broker too.
+    ///
+    /// # Errors
+    /// It did not end, or not with success.
+    pub(super) async fn stop(&mut self) -> Result<(), Failure> {
+        let step = "stop the dispatcher";
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let id = child.id().map(|id| id.to_string()).unwrap_or_default();
+        // Every Unix has this shell and its `kill`; the standard library only sends SIGKILL.
+        let killing = Command::new("/bin/sh").args(["-c", "kill -s TERM \"$1\"", "sh", &id]).status();
+        killing.await.map_err(Failure::system(step))?;
+        match timeout(STOP_TIMEOUT, child.wait()).await {
+            Ok(ended) => match ended.map_err(Failure::system(step))? {
+                status if status.success() => self.child = None,
+                status => return Err(Failure::DispatcherEnded(status)),
+            },
+            Err(_) => return Err(Failure::DispatcherStays { seconds: STOP_TIMEOUT.as_secs() }),
+        }
+        Ok(())
     }
 
     /// # Errors

@@ -26,8 +26,10 @@ pub(super) enum Failure {
     NotConfirmed(u64),
     #[error("waited for {what}, but nothing has changed for {seconds} s; last seen: {seen}")]
     Stuck { what: &'static str, seconds: u64, seen: String },
-    #[error("the dispatcher ended by itself ({0})")]
+    #[error("the dispatcher ended as it should not ({0})")]
     DispatcherEnded(ExitStatus),
+    #[error("the dispatcher did not end within {seconds} s after SIGTERM")]
+    DispatcherStays { seconds: u64 },
     #[error("cannot {step}")]
     System {
         step: &'static str,

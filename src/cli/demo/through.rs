@@ -150,7 +150,9 @@ impl Watch<'_> {
         self.until("all updates to be applied", |seen| seen.counts.updates >= total).await?;
         self.until_settled().await?;
         self.tell(&format!("all {} are applied and settled", count(total, "update")));
-        Ok(self.begun.elapsed())
+        let took = self.begun.elapsed();
+        self.stage.dispatcher.stop().await?;
+        Ok(took)
     }
 
     /// Waits until the API has seen enough; what it has seen then.
