@@ -95,8 +95,12 @@ impl Memory {
         self.settled.push_back((record_key.clone(), id.clone()));
     }
 
-    /// A tenure ended: what it settled may come back.
-    pub(super) fn expect_returns(&mut self) {
+    /// A tenure ended: what it held comes back, and what it settled may. An update that is both was published twice;
+    /// then a copy that comes back is not taken for the settled one, since skipping the other would leave the record
+    /// with what was sent in between.
+    pub(super) fn expect_returns(&mut self, held: &HashSet<(RecordKey, UpdateId)>) {
+        self.settled.retain(|settled| !held.contains(settled));
+        self.returned.retain(|returned| !held.contains(returned));
         self.returns_expected = true;
         self.heads.values_mut().flatten().for_each(|head| head.claimed = false);
         if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {

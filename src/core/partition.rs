@@ -200,8 +200,11 @@ impl Partition {
         self.ready.clear();
         self.deadlines.clear();
         self.effects.retain(|effect| !matches!(effect, Effect::Settle { .. }));
-        self.memory.expect_returns();
-        for lane in self.lanes.take_all() {
+        let lanes = self.lanes.take_all();
+        let held = lanes.iter().flat_map(|lane| &lane.held).filter(|held| !held.settled_before);
+        let held = held.map(|held| (held.update.record_key.clone(), held.update.id.clone())).collect();
+        self.memory.expect_returns(&held);
+        for lane in lanes {
             self.remember(lane);
         }
     }

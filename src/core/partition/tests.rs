@@ -91,3 +91,106 @@ fn in_strict_mode_nothing_passes() {
     check(1, "abab", "RR", "a1 a2 a3 b1 a1 b1");
     check(1, "aab", "ARA", "a1 a1 a2 b1");
 }
+
+/// One record. `u1`: an update with this id comes, `<u1` comes again, `A` and `R`: the attempt that is out is applied or
+/// retryable, `!`: the channel is lost and attached again. In the end all is applied. Answers what the target applied.
+fn applied(script: &str) -> Vec<String> {
+    let mut world =
+        OneRecord { core: partition(8), tenure: Tenure(1), out: None, now: 0, applied: Vec::new() };
+    world.handle(Event::TenureBegan(Tenure(1)));
+    let mut delivery = DeliveryTag(0);
+    for step in script.split(' ') {
+        match step {
+            "A" => world.end(true),
+            "R" => world.end(false),
+            "!" => {
+                world.handle(Event::TenureEnded(world.tenure));
+                world.tenure.0 += 1;
+                delivery = DeliveryTag(0);
+                world.handle(Event::TenureBegan(world.tenure));
+            }
+            id => {
+                delivery.0 += 1;
+                let update = update("r", id.trim_start_matches('<'));
+                let (tenure, redelivered) = (world.tenure, id.starts_with('<'));
+                world.handle(Event::Received { tenure, delivery, redelivered, update });
+            }
+        }
+    }
+    while world.out.is_some() || world.core.next_deadline().is_some() {
+        world.now += 2_000_000;
+        world.core.wake(Tick::from_micros(world.now));
+        world.perform();
+        if world.out.is_some() {
+            world.end(true);
+        }
+    }
+    assert_eq!(world.core.view(), View { stale: world.core.view().stale, ..View::default() });
+    world.applied
+}
+
+struct OneRecord {
+    core: Partition,
+    tenure: Tenure,
+    out: Option<(AttemptId, Arc<Update>)>,
+    now: u64,
+    applied: Vec<String>,
+}
+
+impl OneRecord {
+    fn handle(&mut self, event: Event) {
+        self.core.handle(Tick::from_micros(self.now), event);
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Attempt { attempt, update, .. } => self.out = Some((attempt, update)),
+                Effect::Record { tenure, delivery, update, .. } => {
+                    let record_key = update.map(|update| update.record_key.clone());
+                    self.core.handle(
+                        Tick::from_micros(self.now),
+                        Event::Recorded { tenure, delivery, record_key },
+                    );
+                }
+                Effect::Settle { .. } => {}
+            }
+        }
+    }
+
+    fn end(&mut self, applied: bool) {
+        let (attempt, update) = self.out.take().expect("an attempt is out");
+        let failure = Failure { cause: Cause::Timeout, detail: String::new() };
+        let outcome = if applied {
+            self.applied.push(update.id.as_str().to_owned());
+            Outcome::Applied
+        } else {
+            Outcome::Retryable { failure, retry_after: None }
+        };
+        self.handle(Event::AttemptEnded { attempt, record_key: update.record_key.clone(), outcome });
+    }
+}
+
+#[test]
+fn what_was_published_twice_leaves_the_record_with_its_last_update() {
+    let check = |script: &str, last: &str| {
+        let applied = applied(script);
+        assert_eq!(applied.last().map(String::as_str), Some(last), "{script}: {applied:?}");
+    };
+    // u1 u2 and again u1 u2; the channel is lost while the last one waits for a retry, with or without acks.
+    check("u1 A u2 A u1 A u2 R ! <u2", "u2");
+    check("u1 A u2 A u1 A u2 R ! <u2 <u1 <u2", "u2");
+    check("u1 A u2 A u1 A u2 A ! <u1 <u2", "u2");
+    check("u1 A u2 A u1 A ! <u2 <u1", "u1");
+    // It is lost while the first of the second publishing is out, and once more before the last came back.
+    check("u1 A u2 A u1 u2 ! <u2 <u1 <u2 A", "u2");
+    check("u1 A u2 A u1 u2 ! <u1 A ! <u2", "u2");
+}
+
+#[test]
+fn a_lost_connection_alone_makes_no_second_request() {
+    assert_eq!(applied("u1 A u2 ! <u1 <u2 A"), ["u1", "u2"]);
+    assert_eq!(applied("u1 A u2 ! A <u1 <u2"), ["u1", "u2"]);
+    assert_eq!(applied("u1 A u2 R ! <u2 <u3"), ["u1", "u2", "u3"]);
+}
