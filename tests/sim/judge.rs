@@ -100,7 +100,8 @@ impl Judge {
                 "attempt {attempt} of #{update} while attempt {out} of its record is in flight"
             );
         }
-        if now < facts.here.earliest {
+        // The end of an attempt counts for whichever publishing of the update is the head by then.
+        if now < facts.here.earliest && facts.twin.is_none() {
             fault!("deadline, I4", "#{update} was sent {:?} too early", facts.here.earliest.since(now));
         }
         if self.draining && self.fairness.exact {
@@ -178,10 +179,14 @@ impl Judge {
 
     /// A second request for what this process knows to be resolved is needed only where an earlier update of the
     /// record had to be sent again: then the later ones must follow it, or the record would keep the earlier value.
+    /// What lies between two publishings of an earlier update may also be sent again: both look alike.
     fn judge_need(&self, record: usize, update: usize) {
         let Facts { id, twin, here, .. } = &self.updates[update];
         let (Some(_), None, Some(resolved_at)) = (id, twin, here.resolved_at) else { return };
         let mut earlier = self.records[record].updates.iter().take_while(|earlier| **earlier < update);
+        if earlier.clone().any(|earlier| self.updates[*earlier].twin.is_some_and(|twin| twin > update)) {
+            return;
+        }
         if !earlier.any(|earlier| self.updates[*earlier].here.sent_at >= resolved_at) {
             fault!("no duplicate without need", "#{update} was sent again, known to be resolved");
         }
@@ -356,6 +361,8 @@ impl Judge {
         }
         for record in &self.records {
             let Some(last) = record.last_applied else { continue };
+            // What was published again holds the same value as its repetition.
+            let last = self.updates[last].twin.map_or(last, |twin| twin.max(last));
             for later in record.updates.iter().copied().filter(|later| *later > last) {
                 let facts = &self.updates[later];
                 // A repeated publishing may count as the earlier one that it repeats.
