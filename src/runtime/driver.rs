@@ -90,6 +90,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut attempts = FuturesUnordered::new();
         let mut writings = FuturesUnordered::new();
+        // Those of deliveries that the next tenure would not recognise, and would write down anew: they end with theirs.
+        let mut writings_of_tenure = FuturesUnordered::new();
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut attaching = Some(attach(&self.source));
         let mut tenancy: Option<Tenancy<S::Deliveries>> = None;
@@ -112,10 +114,14 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             }
                             (Resolution::DeadLettered(reason), Some(tenancy)) if tenancy.tenure == tenure => {
                                 let writing = tenancy.deliveries.dead_letter(delivery, reason);
-                                writings.push(async move {
+                                let writing = async move {
                                     writing.await;
                                     written
-                                });
+                                };
+                                match update.as_ref().map(|update| update.id.origin()) {
+                                    Some(IdOrigin::Publisher) => writings.push(writing),
+                                    Some(IdOrigin::Delivery) | None => writings_of_tenure.push(writing),
+                                }
                             }
                             // The tenure is over, its deliveries gone: the update comes back, and so does this.
                             (Resolution::DeadLettered(_), _) => {}
@@ -130,6 +136,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
             }
             if let Err(lost) = send_acks(&mut tenancy, self.clock).await {
+                writings_of_tenure.clear();
                 attaching = self.lose(tenancy.take(), &lost, drain_until.is_some()).await;
                 continue;
             }
@@ -158,9 +165,15 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 Some(written) = writings.next(), if !writings.is_empty() => {
                     self.core.handle(self.clock.now(), written.event());
                 }
+                Some(written) = writings_of_tenure.next(), if !writings_of_tenure.is_empty() => {
+                    self.core.handle(self.clock.now(), written.event());
+                }
                 received = next(&mut tenancy), if drain_until.is_none() => match received {
                     Ok(received) => self.received(&mut tenancy, received),
-                    Err(lost) => attaching = self.lose(tenancy.take(), &lost, false).await,
+                    Err(lost) => {
+                        writings_of_tenure.clear();
+                        attaching = self.lose(tenancy.take(), &lost, false).await;
+                    }
                 },
                 Some(deliveries) = attached(&mut attaching) => {
                     attaching = None;
@@ -172,6 +185,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
             }
         }
+        // What is left is cut off before a standby can begin: dropping an attempt closes its connection.
+        drop(attempts);
         self.leave(tenancy).await;
     }
 
@@ -343,7 +358,21 @@ async fn make_attempt<T: Target>(
     Ended { attempt, number, update, outcome, took: started.elapsed() }
 }
 
-/// Since the publisher's timestamp, by our wall clock.
+/// Since the publisher's timestamp, by our wall clock. None where it lies ahead, as far as to where no clock goes.
 fn age(published_at: u64) -> Option<Duration> {
-    SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(published_at)).ok()
+    let published_at = UNIX_EPOCH.checked_add(Duration::from_secs(published_at))?;
+    SystemTime::now().duration_since(published_at).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_of_any_number_has_an_age_or_none() {
+        assert!(age(0).is_some());
+        for ahead in [u64::MAX, u64::MAX / 2, u64::MAX / 2 + 1, i64::MAX as u64 - 1] {
+            assert_eq!(age(ahead), None, "{ahead}");
+        }
+    }
 }

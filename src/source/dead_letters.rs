@@ -20,6 +20,11 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// A dead letter's `lanekeeper-detail` in bytes, well under the frame size that headers must fit.
 const DETAIL_BYTES_MAX: usize = 1024;
+/// Room in the frame of a letter's properties for all that is not a header of its publisher: the short strings (255 bytes
+/// each, some twice), the reason headers and the frame itself.
+const ROOM_BYTES: usize = 8 * 1024;
+/// RabbitMQ's default of `frame_max`, to which a letter is made whatever was agreed on: others read it with theirs.
+const FRAME_BYTES_MAX: usize = 131_072;
 
 /// A delivery as it came.
 #[derive(Clone, Debug)]
@@ -35,56 +40,74 @@ pub(super) struct Letter {
 pub struct DeadLetters {
     link: Link,
     exchange: String,
+    way: Arc<Mutex<Way>>,
+}
+
+#[derive(Debug, Default)]
+struct Way {
     /// Opened when it is first needed; `None` again after a failure.
-    channel: Arc<Mutex<Option<Channel>>>,
+    channel: Option<Channel>,
+    /// Why the latest letter was not published, as it was logged: one line per change, however many letters wait.
+    told: Option<String>,
 }
 
 impl DeadLetters {
     /// Over this link, which no consumer shares: an alarm blocks it.
     #[must_use]
     pub fn new(link: Link, names: &Names) -> Self {
-        Self { link, exchange: names.dead(), channel: Arc::default() }
+        Self { link, exchange: names.dead(), way: Arc::default() }
     }
 
     /// Publishes a letter; done once the broker has confirmed it. Until then its delivery stays unsettled.
     pub(super) async fn publish(self, letter: Letter, partition: PartitionNumber, reason: DeadLetterReason) {
-        let properties = with_reason(&letter.properties, partition, &reason);
-        let mut told = false;
-        loop {
-            let publishing = self.publish_once(&letter.routing_key, &letter.body, properties.clone());
-            let fault = match tokio::time::timeout(CONFIRM_TIMEOUT, publishing).await {
-                Ok(Ok(())) => break,
-                Ok(Err(fault)) => fault,
-                Err(_) => format!("not confirmed within {} s", CONFIRM_TIMEOUT.as_secs()),
-            };
-            if !told {
-                error!(%partition, exchange = self.exchange, fault, "cannot dead-letter an update, it stays unsettled");
-                told = true;
-            }
+        while !self.try_publish(&letter, partition, &reason).await {
             tokio::time::sleep(RETRY_DELAY).await;
-        }
-        if told {
-            info!(%partition, "dead-lettered after all");
         }
     }
 
     /// One letter at a time: the client hands a returned message to whichever confirm comes next (lapin 4.12.3), so
-    /// with two on their way a lost one could look confirmed.
+    /// with two on their way a lost one could look confirmed. The time that a letter waits for the others does not count.
+    async fn try_publish(
+        &self,
+        letter: &Letter,
+        partition: PartitionNumber,
+        reason: &DeadLetterReason,
+    ) -> bool {
+        let mut way = self.way.lock().await;
+        let publishing = self.publish_once(&mut way.channel, letter, partition, reason);
+        let fault = match tokio::time::timeout(CONFIRM_TIMEOUT, publishing).await {
+            Ok(Ok(())) => None,
+            Ok(Err(fault)) => Some(fault),
+            Err(_) => Some(format!("not confirmed within {} s", CONFIRM_TIMEOUT.as_secs())),
+        };
+        match &fault {
+            Some(fault) if way.told.as_ref() != Some(fault) => {
+                error!(%partition, exchange = self.exchange, fault, "cannot dead-letter updates, they stay unsettled");
+            }
+            None if way.told.is_some() => info!(exchange = self.exchange, "dead-lettering again"),
+            _ => {}
+        }
+        way.told = fault;
+        way.told.is_none()
+    }
+
     async fn publish_once(
         &self,
-        routing_key: &ShortString,
-        body: &[u8],
-        properties: BasicProperties,
+        kept: &mut Option<Channel>,
+        letter: &Letter,
+        partition: PartitionNumber,
+        reason: &DeadLetterReason,
     ) -> Result<(), String> {
-        let mut kept = self.channel.lock().await;
         // Gone unless all goes well, also when this future is dropped at its time limit.
         let channel = match kept.take().filter(|channel| channel.status().connected()) {
             Some(channel) => channel,
             None => self.open().await?,
         };
+        let properties = with_reason(&letter.properties, partition, reason, FRAME_BYTES_MAX);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let exchange = self.exchange.as_str().into();
-        let publishing = channel.basic_publish(exchange, routing_key.clone(), options, body, properties);
+        let publishing =
+            channel.basic_publish(exchange, letter.routing_key.clone(), options, &letter.body, properties);
         let confirm = publishing.await.map_err(|error| chain(&error))?;
         match confirm.await.map_err(|error| chain(&error))? {
             Confirmation::Ack(None) => {
@@ -107,13 +130,25 @@ impl DeadLetters {
 
 /// The properties as they came, with the reason headers, made persistent. Left out or renamed is what would make the
 /// broker drop the letter (`expiration`), refuse it (`user_id`, unless it is ours) or route it elsewhere too (`CC`).
+///
+/// Properties must fit one frame, and a letter has more of them than the update had: headers that leave no room are
+/// left out, the last in the order of their names. Otherwise the broker would end the connection, at every try.
 fn with_reason(
     properties: &BasicProperties,
     partition: PartitionNumber,
     reason: &DeadLetterReason,
+    frame_max: usize,
 ) -> BasicProperties {
     let mut headers = FieldTable::default();
+    let mut room = frame_max.saturating_sub(ROOM_BYTES);
+    let mut left_out = 0_u32;
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+        let bytes = name.as_str().len() + "lanekeeper-original-".len() + encoded_bytes(value);
+        if bytes > room {
+            left_out += 1;
+            continue;
+        }
+        room -= bytes;
         match name.as_str() {
             "CC" | "BCC" => headers.insert(format!("lanekeeper-original-{name}").into(), value.clone()),
             _ => headers.insert(name.clone(), value.clone()),
@@ -125,6 +160,9 @@ fn with_reason(
     put("lanekeeper-reason", reason.name().to_owned());
     put("lanekeeper-detail", bounded(reason.detail()));
     put("lanekeeper-partition", partition.to_string());
+    if left_out > 0 {
+        put("lanekeeper-headers-left-out", left_out.to_string());
+    }
     if let Some(user_id) = properties.user_id() {
         put("lanekeeper-original-user-id", user_id.to_string());
     }
@@ -154,8 +192,55 @@ fn with<T: Clone>(
     }
 }
 
+/// What a header's value takes at most in a frame (AMQP 0-9-1, section 4.2.5.5).
+fn encoded_bytes(value: &AMQPValue) -> usize {
+    16 + match value {
+        AMQPValue::LongString(text) => text.as_bytes().len(),
+        AMQPValue::ShortString(text) => text.as_str().len(),
+        AMQPValue::ByteArray(bytes) => bytes.as_slice().len(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(encoded_bytes).sum(),
+        AMQPValue::FieldTable(table) => {
+            table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + encoded_bytes(value)).sum()
+        }
+        _ => 0,
+    }
+}
+
 fn bounded(mut detail: String) -> String {
     let end = (0..=DETAIL_BYTES_MAX.min(detail.len())).rev().find(|end| detail.is_char_boundary(*end));
     detail.truncate(end.unwrap_or(0));
     detail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::policy::Malformed;
+
+    #[test]
+    fn a_letter_fits_a_frame_however_full_its_headers_are() {
+        let check = |values: &[usize], left_out: Option<&str>| {
+            let mut headers = FieldTable::default();
+            for (number, bytes) in values.iter().enumerate() {
+                let name = format!("h{number}");
+                headers.insert(name.into(), AMQPValue::LongString("x".repeat(*bytes).into()));
+            }
+            let properties = BasicProperties::default().with_headers(headers);
+            let reason = DeadLetterReason::Malformed(Malformed::NoRecordKey);
+            let letter = with_reason(&properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX);
+            let headers = AMQPValue::FieldTable(letter.headers().clone().unwrap());
+            assert!(encoded_bytes(&headers) < FRAME_BYTES_MAX - ROOM_BYTES / 2, "{values:?}");
+            let AMQPValue::FieldTable(headers) = headers else { unreachable!() };
+            let told = headers.inner().get("lanekeeper-headers-left-out").map(|value| match value {
+                AMQPValue::LongString(text) => text.to_string(),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(told.as_deref(), left_out, "{values:?}");
+            assert!(headers.inner().contains_key("lanekeeper-reason"));
+        };
+        check(&[10, 20], None);
+        check(&[100_000], None);
+        check(&[131_000], Some("1"));
+        check(&[60_000, 60_000, 60_000, 10], Some("1"));
+    }
 }

@@ -65,7 +65,7 @@ impl Decoder {
                 "content_encoding",
                 properties.content_encoding().as_ref().map(ToString::to_string),
             )?,
-            if_match: visible("if-match", headers.text("if-match"))?,
+            if_match: visible("if-match", headers.if_match()?)?,
             published_at: *properties.timestamp(),
             headers: headers.passed_on()?,
             body,
@@ -131,6 +131,12 @@ impl Headers<'_> {
         self.find(name).and_then(text)
     }
 
+    /// Present, it must be one that can be sent: without it the target would write unconditionally.
+    fn if_match(&self) -> Result<Option<String>, Malformed> {
+        let Some(value) = self.find("if-match") else { return Ok(None) };
+        text(value).map(Some).ok_or_else(|| Malformed::HeaderUnfit { name: "if-match".to_owned() })
+    }
+
     /// A CloudEvents attribute, by either prefix of the AMQP binding (CloudEvents 1.0.2, AMQP binding, 3.1.3).
     fn cloud_event(&self, attribute: &str) -> Option<String> {
         self.text(&format!("cloudEvents_{attribute}"))
@@ -186,5 +192,29 @@ fn text(value: &AMQPValue) -> Option<String> {
         AMQPValue::LongUInt(value) => Some(value.to_string()),
         AMQPValue::LongLongInt(value) => Some(value.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::ByteArray;
+
+    use super::*;
+
+    #[test]
+    fn a_condition_is_sent_or_the_delivery_is_malformed() {
+        let check = |value: AMQPValue, expected: Option<&str>| {
+            let mut table = FieldTable::default();
+            table.insert("if-match".into(), value);
+            let found = Headers(Some(&table)).if_match();
+            assert_eq!(found.as_ref().ok().and_then(Option::as_deref), expected, "{found:?}");
+        };
+        check(AMQPValue::LongString("\"v1\"".into()), Some("\"v1\""));
+        check(AMQPValue::LongInt(7), Some("7"));
+        check(AMQPValue::ByteArray(ByteArray::from(b"v1".as_slice())), None);
+        check(AMQPValue::Void, None);
+        check(AMQPValue::FieldTable(FieldTable::default()), None);
+        check(AMQPValue::LongString(b"\xff".as_slice().into()), None);
+        assert_eq!(Headers(None).if_match(), Ok(None));
     }
 }
