@@ -113,11 +113,5 @@ fn tokio_runtime() -> tokio::runtime::Runtime {
 
 /// Says once what went wrong, with its causes.
 fn report(error: &dyn std::error::Error) {
-    eprint!("error: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        eprint!(": {error}");
-        cause = error.source();
-    }
-    eprintln!();
+    eprintln!("error: {}", crate::source::chain(error));
 }

@@ -233,8 +233,11 @@ impl Retry {
     }
 }
 
-/// An error with its causes, on one line.
+/// An error with its causes, on one line. A cause that the text before it already tells, as the client's errors do, is
+/// not told again.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
