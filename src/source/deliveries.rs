@@ -25,6 +25,8 @@ use crate::core::policy::DeadLetterReason;
 
 const ATTACH_DELAY_MIN: Duration = Duration::from_millis(250);
 const ATTACH_DELAY_MAX: Duration = Duration::from_secs(10);
+/// How long the broker may take to say that a channel is closed. What we said is on its way by then.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One partition's queue.
 #[derive(Debug)]
@@ -82,7 +84,13 @@ impl AmqpSource {
                     source,
                 ));
             }
-            Err(_) => return Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() }),
+            Err(_) => {
+                // A late answer would make a consumer that nobody reads and that, as the active one, keeps the partition
+                // from us and from every standby: the client keeps its channel open.
+                let closing = channel.close(200, "no answer".into());
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+                return Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() });
+            }
         };
         Ok(AmqpDeliveries {
             channel,
@@ -202,7 +210,7 @@ impl Deliveries for AmqpDeliveries {
         let Self { channel, consumer, .. } = self;
         if channel.status().connected() {
             let closing = channel.close(200, "tenure over".into());
-            match tokio::time::timeout(Duration::from_secs(5), closing).await {
+            match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => warn!(error = chain(&error), "closing a channel"),
                 Err(_) => {

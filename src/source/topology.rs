@@ -1,6 +1,6 @@
 //! Declares what is missing in the broker and refuses what differs. docs/wire.md shows the picture.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -17,6 +17,7 @@ use crate::core::layout::{Layout, LayoutNumber};
 /// Far above what any order of restarts brings about. −1 loses every unsettled update on RabbitMQ 3.10 and the default
 /// of 4.0, 20, drops updates after 21 deliveries; both measured.
 pub const DELIVERY_LIMIT: i32 = 1_000_000;
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes the topology complete and answers with the layout in force.
 ///
@@ -223,7 +224,8 @@ pub(super) async fn open(connection: &Connection) -> Result<Channel, SourceError
     connection.create_channel().await.map_err(SourceError::amqp("opening a channel"))
 }
 
-/// Of no consequence if it fails: the channel goes with its connection.
+/// Of no consequence if it fails: the channel goes with its connection. An alarm keeps the broker from reading it.
 pub(super) async fn close(channel: Channel) {
-    let _ = channel.close(200, "done".into()).await;
+    let closing = channel.close(200, "done".into());
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
 }
