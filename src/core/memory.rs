@@ -60,6 +60,11 @@ pub(super) struct Memory {
     /// Settled of late, oldest first. As many as the broker can hand over again: what it has not seen acked is a window
     /// at most, and an ack that waits for older deliveries lets up to a window of those pass it.
     settled: VecDeque<(RecordKey, UpdateId)>,
+    /// How often each of them is there.
+    known: HashMap<(RecordKey, UpdateId), usize>,
+    /// An update that was settled of late was sent once more, since its publisher published it again. For so many
+    /// further settlements, copies of it may be among what comes back.
+    repeated: usize,
     /// How many of them, the oldest, were settled before the present tenure.
     settled_before: usize,
     /// A tenure ended, and nothing new has come since: what it had settled or held may come back.
@@ -76,6 +81,8 @@ impl Memory {
         Self {
             window,
             settled: VecDeque::new(),
+            known: HashMap::new(),
+            repeated: 0,
             settled_before: 0,
             returns_expected: false,
             returned: HashSet::new(),
@@ -88,19 +95,63 @@ impl Memory {
         if id.origin() == IdOrigin::Delivery {
             return;
         }
-        if self.settled.len() == 2 * self.window {
-            self.settled.pop_front();
+        self.repeated = self.repeated.saturating_sub(1);
+        if self.settled.len() == 2 * self.window
+            && let Some(oldest) = self.settled.pop_front()
+        {
             self.settled_before = self.settled_before.saturating_sub(1);
+            self.unknow(&oldest);
         }
-        self.settled.push_back((record_key.clone(), id.clone()));
+        let entry = (record_key.clone(), id.clone());
+        *self.known.entry(entry.clone()).or_default() += 1;
+        self.settled.push_back(entry);
     }
 
-    /// A tenure ended: what it held comes back, and what it settled may. An update that is both was published twice;
-    /// then a copy that comes back is not taken for the settled one, since skipping the other would leave the record
-    /// with what was sent in between.
-    pub(super) fn expect_returns(&mut self, held: &HashSet<(RecordKey, UpdateId)>) {
-        self.settled.retain(|settled| !held.contains(settled));
-        self.returned.retain(|returned| !held.contains(returned));
+    /// An update is being sent. Where it was settled of late, its publisher has published it again, from it on: what was
+    /// settled since then no longer tells what the record holds. A later delivery with such an id may not be a settled
+    /// one that comes back, and skipping it would leave the record with an earlier value.
+    pub(super) fn sent(&mut self, record_key: &RecordKey, id: &UpdateId) {
+        let entry = (record_key.clone(), id.clone());
+        if !self.known.contains_key(&entry) {
+            return;
+        }
+        self.repeated = 2 * self.window;
+        let mut since = false;
+        self.forget_settled(|settled, _| {
+            since |= *settled == entry;
+            since && settled.0 == entry.0
+        });
+    }
+
+    /// Whether what comes back may be a later copy of an update whose earlier one is settled.
+    pub(super) fn may_hold_repeated(&self) -> bool {
+        self.repeated > 0
+    }
+
+    /// Forgets the settled ones for which this holds, given whether an earlier tenure settled them.
+    fn forget_settled(&mut self, mut forget: impl FnMut(&(RecordKey, UpdateId), bool) -> bool) {
+        let before = std::mem::take(&mut self.settled_before);
+        for (place, entry) in std::mem::take(&mut self.settled).into_iter().enumerate() {
+            if forget(&entry, place < before) {
+                self.unknow(&entry);
+            } else {
+                self.settled_before += usize::from(place < before);
+                self.settled.push_back(entry);
+            }
+        }
+    }
+
+    fn unknow(&mut self, entry: &(RecordKey, UpdateId)) {
+        if let Some(count) = self.known.get_mut(entry) {
+            *count -= 1;
+            if *count == 0 {
+                self.known.remove(entry);
+            }
+        }
+    }
+
+    /// A tenure ended: what it settled may come back.
+    pub(super) fn expect_returns(&mut self) {
         self.returns_expected = true;
         self.heads.values_mut().flatten().for_each(|head| head.claimed = false);
         if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {
@@ -146,9 +197,7 @@ impl Memory {
     /// follow it, also those that are applied: otherwise the record would keep the earlier value.
     pub(super) fn repeats_from_here(&mut self, record_key: &RecordKey) {
         self.returned.retain(|(of, _)| of != record_key);
-        let (all, mut before) = (self.settled.len(), 0..self.settled_before);
-        self.settled.retain(|(of, _)| before.next().is_none() || of != record_key);
-        self.settled_before -= all - self.settled.len();
+        self.forget_settled(|(of, _), before| before && of == record_key);
         self.retain_heads(record_key, |head| !head.state.is_applied());
     }
 

@@ -200,11 +200,8 @@ impl Partition {
         self.ready.clear();
         self.deadlines.clear();
         self.effects.retain(|effect| !matches!(effect, Effect::Settle { .. }));
-        let lanes = self.lanes.take_all();
-        let held = lanes.iter().flat_map(|lane| &lane.held).filter(|held| !held.settled_before);
-        let held = held.map(|held| (held.update.record_key.clone(), held.update.id.clone())).collect();
-        self.memory.expect_returns(&held);
-        for lane in lanes {
+        self.memory.expect_returns();
+        for lane in self.lanes.take_all() {
             self.remember(lane);
         }
     }
@@ -306,11 +303,13 @@ impl Partition {
         }
     }
 
-    /// The head is sent as if for the first time. Without an id of its publisher it may be a repetition.
+    /// The head is sent as if for the first time. Without an id of its publisher, or where updates were published
+    /// again, it may be a repetition.
     fn make_new_ready(&mut self, id: LaneId) {
         let lane = &mut self.lanes[id];
         let head = lane.head();
-        if head.redelivered && head.update.id.origin() == IdOrigin::Delivery {
+        let unsure = head.update.id.origin() == IdOrigin::Delivery || self.memory.may_hold_repeated();
+        if head.redelivered && unsure {
             let update = Arc::clone(&head.update);
             self.memory.repeats_from_here(&update.record_key);
             for held in lane.held.iter_mut().filter(|held| held.update.record_key == update.record_key) {
@@ -353,6 +352,8 @@ impl Partition {
             None,
             "I1: no attempt of an earlier tenure is out"
         );
+        let head = lane.head();
+        self.memory.sent(&head.update.record_key, &head.update.id);
         self.attempts_begun += 1;
         let attempt = AttemptId(self.attempts_begun);
         let number = lane.progress.begin_attempt(now);

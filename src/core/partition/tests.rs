@@ -186,6 +186,11 @@ fn what_was_published_twice_leaves_the_record_with_its_last_update() {
     // It is lost while the first of the second publishing is out, and once more before the last came back.
     check("u1 A u2 A u1 u2 ! <u2 <u1 <u2 A", "u2");
     check("u1 A u2 A u1 u2 ! <u1 A ! <u2", "u2");
+    // The last copy had been handed over by the broker, but was not read yet when the channel was lost.
+    check("u1 A u2 A u1 A ! <u2", "u2");
+    check("u1 A u2 A u1 A ! <u2 <u1 <u2", "u2");
+    check("u1 A u2 A u1 ! <u1 <u2 A", "u2");
+    check("u1 A u2 A u1 ! A <u1 <u2", "u2");
 }
 
 #[test]
