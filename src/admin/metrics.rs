@@ -77,6 +77,8 @@ struct Families {
     attempt_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
     end_to_end_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
     stale_events: Counter,
+    step_backs: Family<OfReason, Counter>,
+    attempts_without_tenure: Counter,
     partition_active: Family<OfPartition, Gauge>,
     held: Family<OfPartition, Gauge>,
     in_flight: Family<OfPartition, Gauge>,
@@ -107,6 +109,8 @@ impl Metrics {
             attempt_duration: Family::new_with_constructor(seconds),
             end_to_end_duration: Family::new_with_constructor(seconds),
             stale_events: Counter::default(),
+            step_backs: Family::default(),
+            attempts_without_tenure: Counter::default(),
             partition_active: Family::default(),
             held: Family::default(),
             in_flight: Family::default(),
@@ -143,6 +147,7 @@ impl Metrics {
             updates_without_id: all.updates_without_id.clone(),
             duplicates_suppressed: all.duplicates_suppressed.clone(),
             stale_events: all.stale_events.clone(),
+            attempts_without_tenure: all.attempts_without_tenure.clone(),
             stale_told: 0,
             all: self.clone(),
         }
@@ -212,8 +217,18 @@ impl Families {
             self.stale_events.clone(),
         );
         registry.register(
+            "step_backs",
+            "Partitions given back in order: another replica is to have it (outranked), or a delivery was held for dispatch.held_max.",
+            self.step_backs.clone(),
+        );
+        registry.register(
+            "attempts_without_tenure",
+            "Requests without a tenure number, since an alarm of the broker kept the claim from being published.",
+            self.attempts_without_tenure.clone(),
+        );
+        registry.register(
             "partition_active",
-            "1 while this process gets the deliveries of the partition.",
+            "1 while this process owns the partition: its claim stands and the broker answers.",
             self.partition_active.clone(),
         );
         registry.register("held", "Deliveries held unsettled.", self.held.clone());
@@ -247,6 +262,7 @@ pub struct PartitionMetrics {
     updates_without_id: Counter,
     duplicates_suppressed: Counter,
     stale_events: Counter,
+    attempts_without_tenure: Counter,
     stale_told: u64,
     all: Metrics,
 }
@@ -270,7 +286,17 @@ impl PartitionMetrics {
         self.all.0.updates_dead_lettered.get_or_create(&of).inc();
     }
 
-    /// Whether this process gets the partition's deliveries.
+    /// The partition is given back in order.
+    pub fn step_back(&self, reason: &'static str) {
+        self.all.0.step_backs.get_or_create(&OfReason { reason }).inc();
+    }
+
+    /// An attempt starts that carries no tenure number.
+    pub fn attempt_without_tenure(&self) {
+        self.attempts_without_tenure.inc();
+    }
+
+    /// Whether this process owns the partition.
     pub fn active(&self, active: bool) {
         self.partition_active.set(i64::from(active));
     }

@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn a_long_schedule_is_cut_short_and_what_is_likely_not_meant_is_warned_of() {
         let text = "[retry]\ndelay_multiplier = 1.1\njitter = 0\nelapsed_max = \"0s\"\n\
-                    [dispatch]\nprefetch = 100\ndrain_timeout = \"5s\"\n[broker]\nheartbeat = \"4s\"\n\
+                    [dispatch]\nprefetch = 100\ndrain_timeout = \"5s\"\nheld_max = \"29m\"\n[broker]\nheartbeat = \"4s\"\n\
                     [[target]]\nname = \"all\"\ntypes = [\"*\"]\nurl = \"http://h/{record_key}\"\ntimeout = \"1s\"";
         insta::assert_snapshot!(schedule_and_warnings(text), @r#"
         Retry schedule (attempts themselves take their time on top)
@@ -285,7 +285,7 @@ mod tests {
         - target "crm": timeout 10s is over dispatch.drain_timeout (5s): a stop can cut a request off, which is then sent again. Raise drain_timeout.
         - target "crm" gets no update: target "all", before it, takes its types. Put it first.
         - dispatch.prefetch = 100 is below 4 x in_flight_max (128): few records that wait are enough to delay all others of their partition. Raise it.
-        - retry: an update that fails is held for ever, past RabbitMQ's acknowledgement timeout (30 minutes by default): its partition then closes its channel and begins again with what it held. Set retry.elapsed_max to 20m or less.
+        - dispatch.held_max = 29m and drain_timeout = 5s come near RabbitMQ's acknowledgement timeout (30 minutes by default), which would close the channel under attempts in flight. Lower held_max, or raise consumer_timeout of the broker.
         "#);
     }
 }

@@ -128,8 +128,10 @@ pub struct DispatchConfig {
     pub in_flight_max: NonZeroUsize,
     /// Deliveries held unsettled per partition; at least `in_flight_max`.
     pub prefetch: NonZeroU16,
-    /// How long attempts in flight may take after SIGTERM.
+    /// How long attempts in flight may take after SIGTERM, or before a partition is handed over.
     pub drain_timeout: Duration,
+    /// How long a delivery may be held before its partition steps back; 1 second to a day.
+    pub held_max: Duration,
 }
 
 /// `[log]`.

@@ -27,7 +27,9 @@ pub struct Loaded {
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// 128 MiB: what RabbitMQ 3 takes by default (`max_message_size`; 4.0 and later: 16 MiB).
@@ -127,6 +129,7 @@ fn read_dispatch(reader: &mut Reader<'_>) -> Option<DispatchConfig> {
     let in_flight_max = section.read("in_flight_max", integer::<u16>(1..=65_535));
     let prefetch = section.read("prefetch", integer::<u16>(1..=65_535));
     let drain_timeout = section.read("drain_timeout", timeout);
+    let held_max = section.read("held_max", duration(SECOND..=DAY));
     if let (Some(in_flight_max), Some(prefetch)) = (in_flight_max, prefetch)
         && prefetch < in_flight_max
     {
@@ -146,6 +149,7 @@ fn read_dispatch(reader: &mut Reader<'_>) -> Option<DispatchConfig> {
         in_flight_max: NonZeroUsize::new(in_flight_max?.into())?,
         prefetch: NonZeroU16::new(prefetch?)?,
         drain_timeout: drain_timeout?,
+        held_max: held_max?,
     })
 }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{Config, TargetConfig, told};
-use crate::core::policy::FailurePolicy;
 use crate::core::routes::TypePattern;
 
-/// Two thirds of RabbitMQ's acknowledgement timeout (30 minutes by default): with the last request and the wait for a
-/// place in the window, an update held this long is still settled in time.
-const HELD_MAX: Duration = Duration::from_secs(20 * 60);
+/// RabbitMQ's acknowledgement timeout, unless an operator has set another (`consumer_timeout`; 3.10 and 4.0).
+const ACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// It looks for overdue deliveries once a minute, and may do so a little early.
+const ACK_TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 
 /// One sentence or two for each: what will happen, and what to do.
 #[must_use]
@@ -83,24 +83,18 @@ fn covers(before: &TypePattern, pattern: &TypePattern) -> bool {
     }
 }
 
-/// Waits may be as long as a target asks for, so the end of the forecast is not the bound.
+/// A partition steps back at `held_max`, and may take the drain timeout to do so.
 fn held_long(config: &Config) -> Option<String> {
-    let policy = &config.policy;
-    let longest = policy.schedule.longest().max(policy.retry_after_max);
-    let by_attempts = policy.attempts_max.map(|max| longest.saturating_mul(max.get() - 1));
-    let held = match [by_attempts, policy.elapsed_max].into_iter().flatten().min() {
-        Some(held) if held <= HELD_MAX => return None,
-        Some(held) => format!("for up to {}", told(held)),
-        None => "for ever".to_owned(),
-    };
-    let advice = match policy.exhausted {
-        FailurePolicy::Block => "",
-        FailurePolicy::DeadLetter => " Set retry.elapsed_max to 20m or less.",
-    };
-    Some(format!(
-        "retry: an update that fails is held {held}, past RabbitMQ's acknowledgement timeout (30 minutes by default): \
-         its partition then closes its channel and begins again with what it held.{advice}"
-    ))
+    let (held_max, drain_timeout) = (config.dispatch.held_max, config.dispatch.drain_timeout);
+    (held_max + drain_timeout + ACK_TIMEOUT_MARGIN > ACK_TIMEOUT).then(|| {
+        format!(
+            "dispatch.held_max = {} and drain_timeout = {} come near RabbitMQ's acknowledgement timeout (30 minutes by \
+             default), which would close the channel under attempts in flight. Lower held_max, or raise \
+             consumer_timeout of the broker.",
+            told(held_max),
+            told(drain_timeout),
+        )
+    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::spread::spread;
+
 /// Counts layouts of one exchange, from 1; a number is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, serde::Serialize)]
 #[serde(transparent)]
@@ -33,5 +35,38 @@ impl Layout {
     /// Its partitions, in the order in which their queues are bound.
     pub fn partitions(self) -> impl Iterator<Item = PartitionNumber> {
         (0..self.partitions).map(PartitionNumber)
+    }
+}
+
+/// How much a replica is to have a partition, from 0: the one with the highest number gets it (rendezvous hashing). A
+/// replica that joins or leaves moves its own partitions and no others. The same in every process.
+#[must_use]
+pub fn rank(instance: &str, partition: PartitionNumber) -> i32 {
+    let hash = spread(instance.bytes().chain([0]).chain(partition.0.to_le_bytes()));
+    i32::try_from(hash >> 33).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_spread_over_replicas_and_stay_where_they_are_when_one_joins() {
+        let owner = |replicas: &[&str], partition| {
+            let by_rank = |replica: &&&str| rank(replica, PartitionNumber(partition));
+            replicas.iter().max_by_key(by_rank).copied().map(str::to_owned)
+        };
+        let two: Vec<_> = (0..256).map(|partition| owner(&["a", "b"], partition)).collect();
+        let of_a = two.iter().filter(|owner| owner.as_deref() == Some("a")).count();
+        assert!((96..=160).contains(&of_a), "{of_a} of 256 for a");
+        for (partition, before) in (0..).zip(&two) {
+            let after = owner(&["a", "b", "c"], partition);
+            assert!(
+                after == *before || after.as_deref() == Some("c"),
+                "p{partition}: {before:?} to {after:?}"
+            );
+        }
+        // What other processes of other versions count with.
+        assert_eq!(rank("a", PartitionNumber(0)), 507_919_143);
     }
 }

@@ -185,6 +185,19 @@ impl Memory {
         !self.returned.is_empty() && self.returned.contains(&(record_key.clone(), id.clone()))
     }
 
+    /// Another process owned the partition meanwhile: what it applied is not known here, so that nothing that we had
+    /// settled tells what a record holds now. Attempts that are still out bar their record all the same.
+    pub(super) fn interrupted(&mut self) {
+        self.settled.clear();
+        self.known.clear();
+        self.settled_before = 0;
+        self.returned = HashSet::new();
+        self.heads.retain(|_, heads| {
+            heads.retain(|head| head.state.attempt_out().is_some());
+            !heads.is_empty()
+        });
+    }
+
     /// The broker handed over something new: everything returned has come, here or elsewhere.
     pub(super) fn returns_are_over(&mut self) {
         if std::mem::take(&mut self.returns_expected) {

@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use super::outcome::Outcome;
 use super::policy::{Malformed, Resolution};
+use super::tick::Tick;
 use super::update::{RecordKey, Update};
 
-/// One ownership of one partition, numbered upwards by the driver within this process.
+/// One attachment to one partition, from opening a channel to losing it, numbered upwards by the driver within this
+/// process. While it lasts the partition may become ours, by a claim, and go to another and come back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tenure(pub u64);
+
+/// Names a tenure to all processes and to the targets: the fencing number. Grows with every claim on the partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenureNumber(pub u64);
 
 /// A delivery of one tenure: the broker's delivery tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,8 +27,33 @@ pub struct AttemptId(pub u64);
 /// What can happen to a partition.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The partition is ours: deliveries of this tenure follow.
-    TenureBegan(Tenure),
+    /// We consume the partition: deliveries of this tenure may follow, as soon as no other process owns it.
+    TenureBegan {
+        /// The new one.
+        tenure: Tenure,
+        /// When the request was sent that the broker has answered.
+        heard: Tick,
+    },
+    /// The broker answered on the connection of the present tenure.
+    Heard {
+        /// When the request was sent.
+        at: Tick,
+    },
+    /// Our claim on the partition was read back: attempts may start.
+    Claimed {
+        /// Who asked for it.
+        tenure: Tenure,
+        /// Its number; `None`: the broker takes no publishes now, and we go on without.
+        number: Option<TenureNumber>,
+        /// Another process has claimed the partition since our claim before: what we know of its updates is old.
+        interrupted: bool,
+    },
+    /// Another process has claimed the partition after us.
+    Superseded(Tenure),
+    /// A consumer that the broker prefers has attached: it gives us nothing new, and waits until we hold nothing.
+    Outranked(Tenure),
+    /// A delivery has been held for so long that the broker's acknowledgement timeout comes near.
+    HeldTooLong(Tenure),
     /// It is lost, with its channel: what was not settled will be delivered again, to us or to another.
     TenureEnded(Tenure),
     /// The broker handed over an update.
@@ -67,6 +98,15 @@ pub enum Event {
     DrainBegan,
 }
 
+/// Why an owner hands its deliveries back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepBackReason {
+    /// Another process is to have the partition.
+    Outranked,
+    /// The broker would soon close the channel of a delivery that is held for so long.
+    HeldTooLong,
+}
+
 /// What a partition asks its driver to do. Effects are done in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -76,8 +116,28 @@ pub enum Effect {
         attempt: AttemptId,
         /// Its number, from 1, counted over the tenures of this process.
         number: u32,
+        /// The number of the claim that it is made under.
+        tenure: Option<TenureNumber>,
         /// What to send.
         update: Arc<Update>,
+    },
+    /// Claim the partition for this process; answer with [`Event::Claimed`].
+    Claim {
+        /// Whose deliveries wait for it.
+        tenure: Tenure,
+    },
+    /// Finish what is in flight, settle, then close the channel and attach again: what is held goes back in order.
+    /// No further attempt starts in this tenure.
+    StepBack {
+        /// Which tenure ends so.
+        tenure: Tenure,
+        /// Why.
+        reason: StepBackReason,
+    },
+    /// Close the channel at once and attach again: the partition is another's.
+    GiveUp {
+        /// Which tenure ends so.
+        tenure: Tenure,
     },
     /// Write the resolution down where that is needed; answer with [`Event::Recorded`].
     Record {

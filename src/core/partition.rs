@@ -3,15 +3,20 @@
 //! Take in with [`Partition::handle`] and [`Partition::wake`], take out with [`Partition::poll_effect`], ask
 //! [`Partition::next_deadline`] when to wake it. I1 to I9 are the invariants of ARCHITECTURE.md.
 
+mod claim;
+
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
+use self::claim::Unclaimed;
 use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes};
 use super::memory::{Memory, RememberedState};
-use super::message::{AttemptId, DeliveryTag, Effect, Event, Tenure};
+use super::message::{AttemptId, DeliveryTag, Effect, Event, StepBackReason, Tenure, TenureNumber};
 use super::outcome::Outcome;
-use super::policy::{DeadLetterReason, Malformed, Policy, Progress, Resolution, Verdict};
+use super::ownership::{Ownership, Permit};
+use super::policy::{Policy, Progress, Resolution, Verdict};
 use super::tick::Tick;
 use super::update::{IdOrigin, RecordKey};
 
@@ -23,6 +28,9 @@ pub struct Limits {
     pub in_flight_max: NonZeroUsize,
     /// Deliveries held at once: the broker's prefetch.
     pub window: NonZeroUsize,
+    /// No attempt starts later than this after the broker was last heard from: a standby begins only after more than
+    /// twice a heartbeat of silence.
+    pub silence_max: Duration,
 }
 
 /// What a partition holds right now.
@@ -51,7 +59,10 @@ pub struct Partition {
     policy: Arc<Policy>,
     tenure: Option<Tenure>,
     newest_tenure: Tenure,
+    ownership: Ownership,
     draining: bool,
+    /// Deliveries that wait for the claim: what is known of their updates depends on who owned the partition before.
+    unclaimed: VecDeque<Unclaimed>,
     lanes: Lanes,
     /// The key of the only lane in strict mode, where `in_flight_max` is 1.
     strict: Option<RecordKey>,
@@ -81,7 +92,9 @@ impl Partition {
             policy,
             tenure: None,
             newest_tenure: Tenure::default(),
+            ownership: Ownership::new(limits.silence_max),
             draining: false,
+            unclaimed: VecDeque::new(),
             lanes: Lanes::default(),
             strict: (limits.in_flight_max.get() == 1).then(RecordKey::of_the_whole_queue),
             ready: VecDeque::new(),
@@ -106,24 +119,22 @@ impl Partition {
     /// deliveries than the window).
     pub fn handle(&mut self, now: Tick, event: Event) {
         match event {
-            Event::TenureBegan(tenure) => self.begin_tenure(tenure),
+            Event::TenureBegan { tenure, heard } => self.begin_tenure(tenure, heard),
+            Event::Heard { at } => self.heard(now, at),
+            Event::Claimed { tenure, number, interrupted } => {
+                self.claimed(tenure, number, interrupted);
+                // What earlier tenures knew may have waited for long enough.
+                self.make_due_ready(now);
+            }
+            Event::Superseded(tenure) => self.superseded(tenure),
+            Event::Outranked(tenure) => self.outranked(tenure),
+            Event::HeldTooLong(tenure) => self.step_back(tenure, StepBackReason::HeldTooLong),
             Event::TenureEnded(tenure) => self.end_tenure(tenure),
             Event::Received { tenure, delivery, redelivered, update } => {
-                if !self.admit(tenure) {
-                    return;
-                }
-                let settled_before = if redelivered {
-                    self.memory.claim(&update.record_key, &update.id)
-                } else {
-                    self.memory.returns_are_over();
-                    false
-                };
-                self.receive(Held { delivery, redelivered, update, settled_before });
+                self.delivered(tenure, Unclaimed::Update { delivery, redelivered, update });
             }
             Event::ReceivedMalformed { tenure, delivery, fault } => {
-                if self.admit(tenure) {
-                    self.receive_malformed(tenure, delivery, fault);
-                }
+                self.delivered(tenure, Unclaimed::Malformed { delivery, fault });
             }
             Event::AttemptEnded { attempt, record_key, outcome } => {
                 self.end_attempt(now, attempt, &record_key, outcome);
@@ -139,13 +150,17 @@ impl Partition {
 
     /// Time has passed: lanes whose deadline has come are ready again. Early and late calls do no harm.
     pub fn wake(&mut self, now: Tick) {
+        self.make_due_ready(now);
+        self.start_attempts(now);
+    }
+
+    fn make_due_ready(&mut self, now: Tick) {
         while let Some((until, id)) = self.deadlines.first().copied() {
             if until > now {
                 break;
             }
             self.make_ready(id);
         }
-        self.start_attempts(now);
     }
 
     /// When [`Self::wake`] has something to do.
@@ -179,11 +194,12 @@ impl Partition {
         }
     }
 
-    fn begin_tenure(&mut self, tenure: Tenure) {
+    fn begin_tenure(&mut self, tenure: Tenure, heard: Tick) {
         assert!(self.tenure.is_none(), "a tenure begins after the one before has ended");
         assert!(tenure > self.newest_tenure, "tenures grow");
         self.tenure = Some(tenure);
         self.newest_tenure = tenure;
+        self.ownership.begin(heard);
         self.draining = false;
     }
 
@@ -194,12 +210,14 @@ impl Partition {
             return;
         }
         self.tenure = None;
+        self.ownership.end();
+        self.unclaimed.clear();
         self.held = 0;
         self.recording = 0;
         self.malformed.clear();
         self.ready.clear();
         self.deadlines.clear();
-        self.effects.retain(|effect| !matches!(effect, Effect::Settle { .. }));
+        self.effects.retain(|effect| matches!(effect, Effect::Attempt { .. } | Effect::Record { .. }));
         self.memory.expect_returns();
         for lane in self.lanes.take_all() {
             self.remember(lane);
@@ -259,13 +277,6 @@ impl Partition {
             progress: Progress::default(),
         });
         self.enter_head(id);
-    }
-
-    fn receive_malformed(&mut self, tenure: Tenure, delivery: DeliveryTag, fault: Malformed) {
-        self.malformed.insert(delivery);
-        self.recording += 1;
-        let resolution = Resolution::DeadLettered(DeadLetterReason::Malformed(fault));
-        self.effects.push_back(Effect::Record { tenure, delivery, update: None, resolution });
     }
 
     /// An update became the head of its lane: go on from what an earlier tenure knew of it, or begin.
@@ -330,9 +341,10 @@ impl Partition {
     }
 
     fn start_attempts(&mut self, now: Tick) {
-        if self.tenure.is_none() || self.draining {
+        if self.tenure.is_none() || self.draining || self.ready.is_empty() {
             return;
         }
+        let Permit::Granted(tenure) = self.ownership.permit(now) else { return };
         while self.in_flight < self.limits.in_flight_max.get() {
             let Some((turn, id)) = self.ready.pop_front() else { break };
             assert!(
@@ -340,11 +352,11 @@ impl Partition {
                 "I9: lanes are attempted in the order in which they became ready"
             );
             self.ready_started = turn;
-            self.start_attempt(now, id);
+            self.start_attempt(now, id, tenure);
         }
     }
 
-    fn start_attempt(&mut self, now: Tick, id: LaneId) {
+    fn start_attempt(&mut self, now: Tick, id: LaneId, tenure: Option<TenureNumber>) {
         let lane = &mut self.lanes[id];
         assert_eq!(lane.status, LaneStatus::Ready, "I1: only a ready lane is attempted");
         assert_eq!(
@@ -359,7 +371,8 @@ impl Partition {
         let number = lane.progress.begin_attempt(now);
         lane.status = LaneStatus::InFlight(attempt);
         self.in_flight += 1;
-        self.effects.push_back(Effect::Attempt { attempt, number, update: Arc::clone(&lane.head().update) });
+        let update = Arc::clone(&lane.head().update);
+        self.effects.push_back(Effect::Attempt { attempt, number, tenure, update });
     }
 
     fn end_attempt(&mut self, now: Tick, attempt: AttemptId, record_key: &RecordKey, outcome: Outcome) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::spread::spread;
 use super::update::UpdateId;
 
 /// The waits between the attempts of one update: the first failure waits for the first, and so on; the last repeats.
@@ -63,14 +64,10 @@ impl Schedule {
     }
 }
 
-/// A number from 0 to 1 that depends on the id and the attempt alone (FNV-1a, then a finalizer to spread it).
+/// A number from 0 to 1 that depends on the id and the attempt alone.
 fn share(id: &str, number: u32) -> f64 {
-    let bytes = id.bytes().chain(number.to_le_bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let spread = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    f64::from(u32::try_from(spread >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+    let hash = spread(id.bytes().chain(number.to_le_bytes()));
+    f64::from(u32::try_from(hash >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

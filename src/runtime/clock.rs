@@ -23,6 +23,12 @@ impl Clock {
         Tick::ZERO.after(self.0.elapsed())
     }
 
+    /// The tick of an instant; the first one where it lies before.
+    #[must_use]
+    pub fn tick(self, instant: Instant) -> Tick {
+        Tick::ZERO.after(instant.saturating_duration_since(self.0))
+    }
+
     /// When this tick is, for a timer.
     #[must_use]
     pub fn instant(self, tick: Tick) -> Instant {

@@ -15,13 +15,14 @@ use crate::admin::health::Health;
 use crate::admin::metrics::{PartitionMetrics, TargetMetrics};
 use crate::core::acks::{AckLimits, Acks};
 use crate::core::layout::PartitionNumber;
-use crate::core::message::{AttemptId, DeliveryTag, Effect, Event, Tenure};
-use crate::core::outcome::Outcome;
+use crate::core::message::{AttemptId, DeliveryTag, Effect, Event, StepBackReason, Tenure, TenureNumber};
+use crate::core::outcome::{Cause, Failure, Outcome};
+use crate::core::ownership::Standing;
 use crate::core::partition::Partition;
 use crate::core::policy::Resolution;
 use crate::core::tick::Tick;
 use crate::core::update::{IdOrigin, RecordKey, Update};
-use crate::source::{Deliveries, Lost, Received, Source};
+use crate::source::{Deliveries, Lost, News, Received, Source};
 use crate::target::{Attempt, Target};
 
 /// Between the last ack and the close of the channel. Acks sent are not acks done: of 500 up to 467 came back when the
@@ -41,8 +42,10 @@ pub struct Driver<S, T> {
     pub target: Arc<T>,
     /// When acks go out.
     pub ack_limits: AckLimits,
-    /// How long attempts in flight may take after a stop.
+    /// How long attempts in flight may take after a stop, or where the partition is handed over.
     pub drain_timeout: Duration,
+    /// How long a delivery may be held before everything is given back: well below the broker's acknowledgement timeout.
+    pub held_max: Duration,
     /// The clock, shared by all drivers.
     pub clock: Clock,
     /// Counts and gauges of this partition.
@@ -58,8 +61,16 @@ struct Tenancy<D> {
     tenure: Tenure,
     deliveries: D,
     acks: Acks,
-    /// A delivery came: we are the active consumer.
-    active: bool,
+    /// The delivery that is oldest was reported as held for too long.
+    held_too_long: bool,
+}
+
+/// On the way out of a tenure: what is in flight ends, what is finished is settled.
+#[derive(Clone, Copy)]
+struct Leaving {
+    until: Tick,
+    /// For good.
+    stop: bool,
 }
 
 /// An attempt that ended.
@@ -89,6 +100,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// Works until `stop` turns true, then finishes what is in flight, settles and closes.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut attempts = FuturesUnordered::new();
+        let cut = watch::Sender::new(());
         let mut writings = FuturesUnordered::new();
         // Those of deliveries that the next tenure would not recognise, and would write down anew: they end with theirs.
         let mut writings_of_tenure = FuturesUnordered::new();
@@ -96,13 +108,37 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut attaching = Some(attach(&self.source));
         let mut tenancy: Option<Tenancy<S::Deliveries>> = None;
         let mut tenures = 0;
-        let mut drain_until = None;
+        let mut leaving: Option<Leaving> = None;
+        let mut told = Standing::Unclaimed;
         loop {
             // What the core asks for, until it asks for nothing.
+            let mut lost = None;
             while let Some(effect) = self.core.poll_effect() {
                 match effect {
-                    Effect::Attempt { attempt, number, update } => {
-                        attempts.push(make_attempt(Arc::clone(&self.target), attempt, number, update));
+                    Effect::Attempt { attempt, number, tenure, update } => {
+                        if tenure.is_none() {
+                            self.metrics.attempt_without_tenure();
+                        }
+                        let request = Attempt { update, number, tenure: tenure.map(|TenureNumber(n)| n) };
+                        attempts.push(make_attempt(
+                            Arc::clone(&self.target),
+                            attempt,
+                            request,
+                            cut.subscribe(),
+                        ));
+                    }
+                    Effect::Claim { tenure } => {
+                        if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
+                            tenancy.deliveries.claim();
+                        }
+                    }
+                    Effect::StepBack { tenure, reason } => {
+                        info!(partition = %self.partition, tenure = tenure.0, reason = told_reason(reason), "stepping back: attempts in flight are finished, the rest goes back in order");
+                        self.metrics.step_back(told_reason(reason));
+                        leaving = leaving.or_else(|| Some(self.leaving(false)));
+                    }
+                    Effect::GiveUp { .. } => {
+                        lost = Some(Lost("another process has claimed the partition".to_owned()));
                     }
                     Effect::Record { tenure, delivery, update, resolution } => {
                         let record_key = update.as_ref().map(|update| update.record_key.clone());
@@ -135,30 +171,49 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                 }
             }
-            if let Err(lost) = send_acks(&mut tenancy, self.clock).await {
+            if lost.is_none() {
+                lost = send_acks(&mut tenancy, self.clock).await.err();
+            }
+            if let Some(lost) = lost {
                 writings_of_tenure.clear();
-                attaching = self.lose(tenancy.take(), &lost, drain_until.is_some()).await;
+                leaving = leaving.filter(|leaving| leaving.stop);
+                attaching = self.lose(tenancy.take(), &lost, leaving.is_some()).await;
                 continue;
             }
-            if drain_until.is_some() && self.core.is_quiet() {
-                break;
+            match leaving.filter(|_| self.core.is_quiet()) {
+                Some(Leaving { stop: true, .. }) => break,
+                Some(Leaving { stop: false, .. }) => {
+                    leaving = None;
+                    writings_of_tenure.clear();
+                    self.leave(tenancy.take()).await;
+                    attaching = Some(attach(&self.source));
+                    continue;
+                }
+                None => {}
             }
+            self.tell_standing(&mut told);
             self.show(tenancy.as_ref());
-            let alarm = self.set_timer(timer.as_mut(), &mut tenancy, drain_until);
+            let alarm = self.set_timer(timer.as_mut(), &mut tenancy, leaving);
             tokio::select! {
                 biased;
-                () = stopped(&mut stop), if drain_until.is_none() => {
+                () = stopped(&mut stop), if leaving.is_none_or(|leaving| !leaving.stop) => {
                     attaching = None;
-                    drain_until = Some(self.clock.now().after(self.drain_timeout));
+                    leaving = Some(self.leaving(true));
                     self.core.handle(self.clock.now(), Event::DrainBegan);
                 }
                 () = timer.as_mut(), if alarm => {
                     let now = self.clock.now();
                     self.core.wake(now);
-                    if drain_until.is_some_and(|until| until <= now) {
+                    self.look_at_the_oldest(tenancy.as_mut(), now);
+                    if let Some(over) = leaving.filter(|leaving| leaving.until <= now) {
                         let in_flight = self.core.view().in_flight;
-                        warn!(partition = %self.partition, in_flight, "drain_timeout is over, attempts in flight are left");
-                        break;
+                        warn!(partition = %self.partition, in_flight, "drain_timeout is over, attempts in flight are cut off");
+                        if over.stop {
+                            break;
+                        }
+                        // They end as failed, and go on counting when the update comes back.
+                        cut.send_replace(());
+                        leaving = Some(self.leaving(false));
                     }
                 }
                 Some(ended) = attempts.next(), if !attempts.is_empty() => self.attempt_ended(ended),
@@ -168,8 +223,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 Some(written) = writings_of_tenure.next(), if !writings_of_tenure.is_empty() => {
                     self.core.handle(self.clock.now(), written.event());
                 }
-                received = next(&mut tenancy), if drain_until.is_none() => match received {
-                    Ok(received) => self.received(&mut tenancy, received),
+                news = next(&mut tenancy), if leaving.is_none() => match news {
+                    Ok(news) => self.hear(&mut tenancy, news),
                     Err(lost) => {
                         writings_of_tenure.clear();
                         attaching = self.lose(tenancy.take(), &lost, false).await;
@@ -178,10 +233,15 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 Some(deliveries) = attached(&mut attaching) => {
                     attaching = None;
                     tenures += 1;
-                    let tenure = Tenure(tenures);
-                    self.core.handle(self.clock.now(), Event::TenureBegan(tenure));
+                    let (tenure, heard) = (Tenure(tenures), self.clock.tick(deliveries.since()));
+                    self.core.handle(self.clock.now(), Event::TenureBegan { tenure, heard });
                     self.health.set_attached(self.partition, true);
-                    tenancy = Some(Tenancy { tenure, deliveries, acks: Acks::new(self.ack_limits), active: false });
+                    tenancy = Some(Tenancy {
+                        tenure,
+                        deliveries,
+                        acks: Acks::new(self.ack_limits),
+                        held_too_long: false,
+                    });
                 }
             }
         }
@@ -190,15 +250,58 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         self.leave(tenancy).await;
     }
 
+    fn leaving(&self, stop: bool) -> Leaving {
+        Leaving { until: self.clock.now().after(self.drain_timeout), stop }
+    }
+
+    fn hear(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, news: News) {
+        let Some(tenure) = tenancy.as_ref().map(|tenancy| tenancy.tenure) else { return };
+        let event = match news {
+            News::Received(received) => return self.received(tenancy, received),
+            News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
+            News::Claimed { number, interrupted } => Event::Claimed { tenure, number, interrupted },
+            News::Superseded => Event::Superseded(tenure),
+            News::Outranked => Event::Outranked(tenure),
+        };
+        self.core.handle(self.clock.now(), event);
+    }
+
+    /// One line per change that an operator would want to know of.
+    fn tell_standing(&self, told: &mut Standing) {
+        let standing = self.core.standing();
+        if standing == *told {
+            return;
+        }
+        match standing {
+            Standing::Claimed(Some(TenureNumber(number))) => {
+                info!(partition = %self.partition, tenure = number, "partition owned");
+            }
+            Standing::Claimed(None) => {
+                warn!(partition = %self.partition, "partition owned without a tenure number: the broker takes no publishes; requests carry no lanekeeper-tenure");
+            }
+            Standing::Silent => {
+                warn!(partition = %self.partition, "the broker was not heard from within a heartbeat: no attempts start until it answers and the partition is claimed anew");
+            }
+            Standing::Unclaimed | Standing::Claiming | Standing::Lost => {}
+        }
+        self.metrics.active(matches!(standing, Standing::Claimed(_)));
+        *told = standing;
+    }
+
+    /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
+    fn look_at_the_oldest(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>, now: Tick) {
+        let Some(tenancy) = tenancy else { return };
+        let held_too_long = tenancy.acks.oldest_open().is_some_and(|since| now.since(since) >= self.held_max);
+        if held_too_long && !std::mem::replace(&mut tenancy.held_too_long, true) {
+            let tenure = tenancy.tenure;
+            self.core.handle(now, Event::HeldTooLong(tenure));
+        }
+    }
+
     fn received(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, received: Received) {
         let Some(tenancy) = tenancy else { return };
         let Received { delivery, redelivered, update } = received;
         let now = self.clock.now();
-        if !tenancy.active {
-            tenancy.active = true;
-            self.metrics.active(true);
-            info!(partition = %self.partition, tenure = tenancy.tenure.0, "partition owned");
-        }
         tenancy.acks.delivered(delivery, now);
         let tenure = tenancy.tenure;
         let event = match update {
@@ -261,10 +364,13 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         &self,
         mut timer: Pin<&mut Sleep>,
         tenancy: &mut Option<Tenancy<S::Deliveries>>,
-        drain_until: Option<Tick>,
+        leaving: Option<Leaving>,
     ) -> bool {
         let acks = tenancy.as_mut().and_then(|tenancy| tenancy.acks.next_deadline());
-        let next = [self.core.next_deadline(), acks, drain_until].into_iter().flatten().min();
+        let tenancy = tenancy.as_ref().filter(|tenancy| !tenancy.held_too_long);
+        let held = tenancy.and_then(|tenancy| tenancy.acks.oldest_open()).map(|at| at.after(self.held_max));
+        let until = leaving.map(|leaving| leaving.until);
+        let next = [self.core.next_deadline(), acks, held, until].into_iter().flatten().min();
         let Some(next) = next.map(|tick| self.clock.instant(tick)) else { return false };
         if timer.deadline() != next || timer.is_elapsed() {
             timer.as_mut().reset(next);
@@ -291,7 +397,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// Settles what is finished, then gives the partition up: what was not started goes back in order.
-    async fn leave(mut self, tenancy: Option<Tenancy<S::Deliveries>>) {
+    async fn leave(&mut self, tenancy: Option<Tenancy<S::Deliveries>>) {
         if let Some(mut tenancy) = tenancy {
             let mut settled = true;
             while let Some(ack) = tenancy.acks.flush() {
@@ -326,7 +432,7 @@ async fn attached<F: Future + Unpin>(attaching: &mut Option<F>) -> Option<F::Out
 }
 
 /// Pends for ever without a tenancy.
-async fn next<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>) -> Result<Received, Lost> {
+async fn next<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>) -> Result<News, Lost> {
     match tenancy {
         Some(tenancy) => tenancy.deliveries.next().await,
         None => std::future::pending().await,
@@ -349,13 +455,29 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 async fn make_attempt<T: Target>(
     target: Arc<T>,
     attempt: AttemptId,
-    number: u32,
-    update: Arc<Update>,
+    request: Attempt,
+    mut cut: watch::Receiver<()>,
 ) -> Ended {
     let started = tokio::time::Instant::now();
-    let request = Attempt { update: Arc::clone(&update), number, tenure: None };
-    let outcome = target.attempt(request).await;
+    let (number, update) = (request.number, Arc::clone(&request.update));
+    let outcome = tokio::select! {
+        biased;
+        outcome = target.attempt(request) => outcome,
+        // Dropping the attempt closes its connection.
+        Ok(()) = cut.changed() => {
+            let detail = "cut off, since the partition was handed over".to_owned();
+            Outcome::Retryable { failure: Failure { cause: Cause::Connection, detail }, retry_after: None }
+        }
+    };
     Ended { attempt, number, update, outcome, took: started.elapsed() }
+}
+
+/// As written in logs and metric labels.
+const fn told_reason(reason: StepBackReason) -> &'static str {
+    match reason {
+        StepBackReason::Outranked => "outranked",
+        StepBackReason::HeldTooLong => "held_too_long",
+    }
 }
 
 /// Since the publisher's timestamp, by our wall clock. None where it lies ahead, as far as to where no clock goes.

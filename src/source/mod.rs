@@ -6,12 +6,17 @@ mod deliveries;
 mod document;
 mod error;
 mod link;
+mod members;
 mod names;
+mod pulse;
 mod removal;
+mod roster;
 mod topology;
 
 use std::future::Future;
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
@@ -20,12 +25,14 @@ pub use document::LayoutDocument;
 pub use error::{HASH_EXCHANGE_TYPE, SourceError};
 pub(crate) use link::chain;
 pub use link::{Address, Link};
+pub use members::Members;
 pub use names::Names;
+pub use pulse::Pulse;
 pub use removal::remove as remove_topology;
 pub use topology::ensure as ensure_topology;
 
 use crate::core::acks::Ack;
-use crate::core::message::DeliveryTag;
+use crate::core::message::{DeliveryTag, TenureNumber};
 use crate::core::policy::{DeadLetterReason, Malformed};
 use crate::core::update::Update;
 
@@ -38,7 +45,27 @@ pub trait Source: Send + Sync + 'static {
     fn attach(&self) -> impl Future<Output = Self::Deliveries> + Send;
 }
 
-/// What the broker handed over.
+/// What the broker tells the consumer of a partition.
+#[derive(Debug)]
+pub enum News {
+    /// It handed something over.
+    Received(Received),
+    /// It answered a request that was sent then, on the connection of these deliveries.
+    Heard(Instant),
+    /// Our claim was read back.
+    Claimed {
+        /// Its number; `None`: the broker takes no publishes, and we go on without. It follows when it takes them again.
+        number: Option<TenureNumber>,
+        /// Another process has claimed the partition since our claim before.
+        interrupted: bool,
+    },
+    /// Another process has claimed the partition after us.
+    Superseded,
+    /// A consumer with a higher priority has attached, and the broker is to give it the partition.
+    Outranked,
+}
+
+/// An update or something else that was in the queue.
 #[derive(Debug)]
 pub struct Received {
     /// Number within the tenure, from 1 without gaps.
@@ -56,8 +83,14 @@ pub struct Lost(pub String);
 
 /// The deliveries of one tenure. Owned by one driver, which is the one place that settles.
 pub trait Deliveries: Send + 'static {
-    /// The next delivery. Nothing is lost when the future is dropped.
-    fn next(&mut self) -> impl Future<Output = Result<Received, Lost>> + Send;
+    /// What comes next. Nothing is lost when the future is dropped.
+    fn next(&mut self) -> impl Future<Output = Result<News, Lost>> + Send;
+
+    /// When the request was sent that these deliveries are the answer to.
+    fn since(&self) -> Instant;
+
+    /// Asks for the partition; [`News::Claimed`] follows.
+    fn claim(&mut self);
 
     /// Sends an ack. Done once it is on its way; it can still be lost with the channel.
     fn ack(&mut self, ack: Ack) -> impl Future<Output = Result<(), Lost>> + Send;

@@ -51,6 +51,12 @@ impl Names {
         format!("{}.topology.lock", self.exchange)
     }
 
+    /// The stream in which replicas claim partitions.
+    #[must_use]
+    pub fn members(&self) -> String {
+        format!("{}.members", self.exchange)
+    }
+
     /// The hash exchange of a layout.
     #[must_use]
     pub fn layout(&self, layout: LayoutNumber) -> String {

@@ -29,6 +29,7 @@ pub async fn remove(connection: &Connection, names: &Names, layout: Layout) -> R
     // The dead-letter queue last: until now a partition's queue could still put something there.
     delete_exchange(&channel, &names.dead(), names).await?;
     delete_queue(&channel, &names.dead(), names).await?;
+    delete_queue(&channel, &names.members(), names).await?;
     delete_queue(&channel, &names.topology(), names).await?;
     close(channel).await;
     Ok(())

@@ -71,11 +71,16 @@ async fn a_broker_that_is_killed_and_comes_back_is_found_again() {
     let broker = Arc::new(Broker::start());
     let world = World::on(Arc::clone(&broker), "updates", slow(Duration::from_millis(5))).await;
     let dispatcher = world.dispatcher("updates.partitions = 4").await;
+    // A quorum queue on a node that is killed soon after it was declared may not come back (RabbitMQ 3.10.8, measured).
+    let node = Arc::clone(&broker);
+    tokio::task::spawn_blocking(move || node.ctl(&["stop_app"])).await.expect("it does not panic");
+    dispatcher.logged("broker connection lost").await;
+    let node = Arc::clone(&broker);
+    tokio::task::spawn_blocking(move || node.ctl(&["start_app"])).await.expect("it does not panic");
     world.publish(updates(100, 30)).await;
     world.applied(300).await;
     let node = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || node.kill()).await.expect("it does not panic");
-    dispatcher.logged("broker connection lost").await;
     tokio::task::spawn_blocking(move || broker.restart()).await.expect("it does not panic");
     // What was in flight when the broker died is not sent again: its outcome is matched to the redelivered copy.
     assert_flawless(&world.applied(3_000).await, 3_000);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lanekeeper::core::acks::{AckLimits, Acks};
-use lanekeeper::core::message::{AttemptId, DeliveryTag, Event, Tenure};
+use lanekeeper::core::message::{AttemptId, DeliveryTag, Event, Tenure, TenureNumber};
 use lanekeeper::core::outcome::Outcome;
 use lanekeeper::core::partition::Partition;
 use lanekeeper::core::policy::Malformed;
@@ -116,10 +116,19 @@ impl World {
         self.dispatcher.drain = None;
         self.trace(Line::TenureBegan { tenure: tenure.0 });
         self.judge.tenure_began(tenure.0);
-        self.tell(Event::TenureBegan(tenure));
+        self.tell(Event::TenureBegan { tenure, heard: self.now });
         if tenure.0 > 1 && self.rng.chance(self.setup.faults.stale) {
             self.deliver_stale(Tenure(tenure.0 - 1));
         }
+    }
+
+    /// The claim of a tenure is read back, perhaps after the tenure has ended.
+    pub fn claimed(&mut self, tenure: u64) {
+        let number = self.next_claim();
+        self.trace(Line::Claimed { tenure, number });
+        self.judge.claimed(tenure, number);
+        let (tenure, number) = (Tenure(tenure), Some(TenureNumber(number)));
+        self.tell(Event::Claimed { tenure, number, interrupted: false });
     }
 
     /// The dispatcher learns that its channel is gone, or has closed it.

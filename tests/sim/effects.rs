@@ -37,7 +37,17 @@ impl World {
     pub fn perform_effects(&mut self) {
         while let Some(effect) = self.dispatcher.partition.poll_effect() {
             match effect {
-                Effect::Attempt { attempt, number, update } => self.send(attempt.0, number, &update),
+                Effect::Attempt { attempt, number, tenure, update } => {
+                    self.send(attempt.0, number, tenure, &update);
+                }
+                Effect::Claim { tenure } => {
+                    let process = self.dispatcher.process;
+                    let happening = Happening::Claimed { process, tenure: tenure.0 };
+                    self.soon(self.setup.delays.claim, happening);
+                }
+                Effect::StepBack { .. } | Effect::GiveUp { .. } => {
+                    fault!("hand-over", "{effect:?}, and nobody else is there");
+                }
                 Effect::Record { tenure, delivery, update, resolution } => {
                     self.write(tenure, delivery, update, &resolution);
                 }

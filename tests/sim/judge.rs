@@ -32,6 +32,8 @@ pub struct Judge {
     step: u64,
     in_flight: usize,
     tenure: Option<u64>,
+    /// The number of the claim that was read back in this tenure.
+    claimed: Option<u64>,
     draining: bool,
 }
 
@@ -47,6 +49,7 @@ impl Judge {
             step: 0,
             in_flight: 0,
             tenure: None,
+            claimed: None,
             draining: false,
         }
     }
@@ -60,12 +63,27 @@ impl Judge {
         self.tenure = Some(tenure);
     }
 
+    pub fn claimed(&mut self, tenure: u64, number: u64) {
+        if self.tenure == Some(tenure) {
+            self.claimed = Some(number);
+        }
+    }
+
+    /// A request carries the number of the present claim.
+    pub fn sent_under(&self, update: usize, number: Option<u64>) {
+        if self.fairness.exact && (number.is_none() || number != self.claimed) {
+            let claimed = self.claimed;
+            fault!("tenure, I5", "#{update} was sent under number {number:?}, and {claimed:?} is in force");
+        }
+    }
+
     pub fn drain_began(&mut self) {
         self.draining = true;
     }
 
     pub fn tenure_ended(&mut self) {
         self.tenure = None;
+        self.claimed = None;
         self.draining = false;
         self.fairness.forget();
     }
@@ -338,7 +356,7 @@ impl Judge {
     /// After each event: a permit that is free and a lane that is ready do not lie side by side.
     pub fn at_rest(&self) {
         let free = self.in_flight < self.limits.in_flight_max.get();
-        if self.tenure.is_some()
+        if self.claimed.is_some()
             && !self.draining
             && free
             && !self.strict()

@@ -65,6 +65,8 @@ pub struct Delays {
     /// From a channel's loss to the driver's knowing.
     pub news: u64,
     pub attach: u64,
+    /// From a claim to its being read back.
+    pub claim: u64,
     pub timer_late: u64,
 }
 
@@ -91,6 +93,7 @@ impl Setup {
             limits: Limits {
                 in_flight_max: NonZeroUsize::new(usize::try_from(rng.between(1, 8)).unwrap()).unwrap(),
                 window: NonZeroUsize::new(rng.pick(&[1, 2, 3, 4, 5, 8, 13, 24, 40, 64])).unwrap(),
+                silence_max: Duration::MAX,
             },
             policy: Arc::new(policy(rng)),
             record_keys: (0..records).map(|n| RecordKey::new(format!("r{n}")).unwrap()).collect(),
@@ -111,6 +114,7 @@ impl Setup {
                 record: rng.pick(&[0, 0, 5, 100]),
                 news: rng.pick(&[0, 0, 10, 150]),
                 attach: rng.pick(&[0, 5, 50]),
+                claim: rng.pick(&[0, 1, 5, 100]),
                 timer_late: rng.pick(&[0, 1, 20]),
             },
             faults: Faults {

@@ -78,6 +78,10 @@ pub enum Line {
     TenureBegan {
         tenure: u64,
     },
+    Claimed {
+        tenure: u64,
+        number: u64,
+    },
     TenureEnded {
         tenure: u64,
     },

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use lanekeeper::core::message::TenureNumber;
 use lanekeeper::core::outcome::Outcome;
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::Update;
@@ -67,6 +68,11 @@ pub enum Happening {
     Attach {
         process: u32,
     },
+    /// The claim of a tenure is read back.
+    Claimed {
+        process: u32,
+        tenure: u64,
+    },
     Close {
         process: u32,
         channel: u64,
@@ -100,6 +106,7 @@ pub struct World {
     pub writings: Vec<Writing>,
     pub dispatcher: Dispatcher,
     tenures: u64,
+    claims: u64,
     pub judge: Judge,
     trace: Trace,
 }
@@ -120,6 +127,7 @@ impl World {
             writings: Vec::new(),
             dispatcher: Dispatcher::new(1, &setup),
             tenures: 0,
+            claims: 0,
             judge: Judge::new(&setup),
             trace: Trace::default(),
             setup,
@@ -187,6 +195,7 @@ impl World {
                 self.attach();
                 self.hand_over();
             }
+            Happening::Claimed { process: of, tenure } if of == process => self.claimed(tenure),
             Happening::Close { process: of, channel } if of == process => match self.close(channel) {
                 Some(true) => self.end_process(),
                 Some(false) => self.soon(self.setup.delays.attach, Happening::Attach { process }),
@@ -198,6 +207,7 @@ impl World {
             | Happening::Effects { .. }
             | Happening::ChannelGone { .. }
             | Happening::Attach { .. }
+            | Happening::Claimed { .. }
             | Happening::Close { .. } => {}
         }
     }
@@ -233,10 +243,11 @@ impl World {
     }
 
     /// A request leaves for the target.
-    pub fn send(&mut self, attempt: u64, number: u32, update: &Update) {
+    pub fn send(&mut self, attempt: u64, number: u32, tenure: Option<TenureNumber>, update: &Update) {
         let (process, name) = (self.dispatcher.process, Self::number(update));
         let record = self.setup.publications[name].record.expect("malformed updates are never sent");
         self.trace(Line::Attempt { process, attempt, number, update: name, record });
+        self.judge.sent_under(name, tenure.map(|TenureNumber(number)| number));
         let sent = self.judge.sent(self.now, name, attempt, number, update.id.clone());
         let fate = self.target.decide(&mut self.rng, &self.setup, record, self.now);
         let request = self.requests.len();
@@ -265,6 +276,11 @@ impl World {
         let (process, attempt, update) = (*process, sent.attempt, sent.update);
         self.trace(Line::Applied { process, attempt, update, stray });
         self.judge.applied(update, stray);
+    }
+
+    pub fn next_claim(&mut self) -> u64 {
+        self.claims += 1;
+        self.claims
     }
 
     pub fn next_tenure(&mut self) -> u64 {

@@ -20,7 +20,11 @@ fn partition(in_flight_max: usize) -> Partition {
         conflict: FailurePolicy::DeadLetter,
     };
     let number = |number| NonZeroUsize::new(number).unwrap();
-    let limits = Limits { in_flight_max: number(in_flight_max), window: number(9) };
+    let limits = Limits {
+        in_flight_max: number(in_flight_max),
+        window: number(9),
+        silence_max: Duration::from_secs(10),
+    };
     Partition::new(limits, Arc::new(policy))
 }
 
@@ -42,7 +46,7 @@ fn update(key: &str, id: &str) -> Arc<Update> {
 /// are applied. Attempts last no time. Answers the attempts: record and number.
 fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
     let (mut partition, tenure, mut now) = (partition(in_flight_max), Tenure(1), Tick::ZERO);
-    partition.handle(now, Event::TenureBegan(tenure));
+    partition.handle(now, Event::TenureBegan { tenure, heard: now });
     for (delivery, key) in (1..).map(DeliveryTag).zip(keys.split("")) {
         if !key.is_empty() {
             let update = update(key, &format!("{delivery:?}"));
@@ -52,7 +56,12 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
     let (mut outcomes, mut told) = (outcomes.chars(), Vec::new());
     loop {
         match partition.poll_effect() {
-            Some(Effect::Attempt { attempt, number, update }) => {
+            Some(Effect::Claim { tenure }) => {
+                let number = Some(TenureNumber(1));
+                partition.handle(now, Event::Claimed { tenure, number, interrupted: false });
+            }
+            Some(Effect::Attempt { attempt, number, update, tenure }) => {
+                assert_eq!(tenure, Some(TenureNumber(1)));
                 let record_key = update.record_key.clone();
                 told.push(format!("{}{number}", record_key.as_str()));
                 let failure = Failure { cause: Cause::Timeout, detail: String::new() };
@@ -67,9 +76,11 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
                 partition.handle(now, Event::Recorded { tenure, delivery, record_key });
             }
             Some(Effect::Settle { .. }) => {}
+            Some(effect @ (Effect::StepBack { .. } | Effect::GiveUp { .. })) => panic!("{effect:?}"),
             None => match partition.next_deadline() {
                 Some(deadline) => {
                     now = deadline;
+                    partition.handle(now, Event::Heard { at: now });
                     partition.wake(now);
                 }
                 None => break,
@@ -97,7 +108,7 @@ fn in_strict_mode_nothing_passes() {
 fn applied(script: &str) -> Vec<String> {
     let mut world =
         OneRecord { core: partition(8), tenure: Tenure(1), out: None, now: 0, applied: Vec::new() };
-    world.handle(Event::TenureBegan(Tenure(1)));
+    world.attach();
     let mut delivery = DeliveryTag(0);
     for step in script.split(' ') {
         match step {
@@ -107,7 +118,7 @@ fn applied(script: &str) -> Vec<String> {
                 world.handle(Event::TenureEnded(world.tenure));
                 world.tenure.0 += 1;
                 delivery = DeliveryTag(0);
-                world.handle(Event::TenureBegan(world.tenure));
+                world.attach();
             }
             id => {
                 delivery.0 += 1;
@@ -119,6 +130,7 @@ fn applied(script: &str) -> Vec<String> {
     }
     while world.out.is_some() || world.core.next_deadline().is_some() {
         world.now += 2_000_000;
+        world.handle(Event::Heard { at: Tick::from_micros(world.now) });
         world.core.wake(Tick::from_micros(world.now));
         world.perform();
         if world.out.is_some() {
@@ -155,8 +167,19 @@ impl OneRecord {
                     );
                 }
                 Effect::Settle { .. } => {}
+                Effect::Claim { tenure } => {
+                    let number = Some(TenureNumber(tenure.0));
+                    let claimed = Event::Claimed { tenure, number, interrupted: false };
+                    self.core.handle(Tick::from_micros(self.now), claimed);
+                }
+                Effect::StepBack { .. } | Effect::GiveUp { .. } => panic!("{effect:?}"),
             }
         }
+    }
+
+    fn attach(&mut self) {
+        let heard = Tick::from_micros(self.now);
+        self.handle(Event::TenureBegan { tenure: self.tenure, heard });
     }
 
     fn end(&mut self, applied: bool) {

@@ -1,0 +1,178 @@
+//! Whether a partition is ours to attempt its updates: claimed, and the broker heard from of late.
+
+use std::time::Duration;
+
+use super::message::TenureNumber;
+use super::tick::Tick;
+
+/// Where the claim on a partition stands, within one tenure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// We hold nothing of it: another may own it. Leaves to `Claiming` with the first delivery.
+    #[default]
+    Unclaimed,
+    /// The claim is under way. Leaves to `Claimed`.
+    Claiming,
+    /// It is ours, under this number; without one where the broker takes no publishes. Leaves to `Unclaimed` where
+    /// another is to have it and nothing is held, to `Silent`, to `Lost`.
+    Claimed(Option<TenureNumber>),
+    /// The broker was not heard from for too long: another may own it by now. Leaves to `Claiming` once it answers.
+    Silent,
+    /// Another claimed it after us while we held deliveries: these are void. Ends with the tenure.
+    Lost,
+}
+
+/// Whether an attempt may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Permit {
+    /// Under this number, or without one.
+    Granted(Option<TenureNumber>),
+    /// Not before the partition is claimed, and the broker heard.
+    Denied,
+}
+
+/// The claim and the fence of one partition.
+#[derive(Debug)]
+pub(super) struct Ownership {
+    silence_max: Duration,
+    heard: Tick,
+    standing: Standing,
+}
+
+impl Ownership {
+    pub(super) fn new(silence_max: Duration) -> Self {
+        Self { silence_max, heard: Tick::ZERO, standing: Standing::Unclaimed }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    pub(super) fn begin(&mut self, heard: Tick) {
+        (self.heard, self.standing) = (heard, Standing::Unclaimed);
+    }
+
+    pub(super) fn end(&mut self) {
+        self.standing = Standing::Unclaimed;
+    }
+
+    /// Whether an attempt may start now, and under which number.
+    pub(super) fn permit(&mut self, now: Tick) -> Permit {
+        let Standing::Claimed(number) = self.standing else { return Permit::Denied };
+        if now.since(self.heard) > self.silence_max {
+            self.standing = Standing::Silent;
+            return Permit::Denied;
+        }
+        Permit::Granted(number)
+    }
+
+    /// The broker has answered a request that was sent then. Whether the partition must be claimed anew.
+    pub(super) fn heard(&mut self, now: Tick, at: Tick) -> bool {
+        self.permit(now); // falls silent if it is late
+        self.heard = self.heard.max(at);
+        let answers = now.since(self.heard) <= self.silence_max;
+        let again = self.standing == Standing::Silent && answers;
+        if again {
+            self.standing = Standing::Claiming;
+        }
+        again
+    }
+
+    /// A delivery came. Whether the partition must be claimed.
+    pub(super) fn delivered(&mut self) -> bool {
+        let first = self.standing == Standing::Unclaimed;
+        if first {
+            self.standing = Standing::Claiming;
+        }
+        first
+    }
+
+    /// The claim was read back, or is waived, or has got its number at last. Whether that was awaited.
+    pub(super) fn claimed(&mut self, number: Option<TenureNumber>) -> bool {
+        let awaited = match self.standing {
+            Standing::Claiming => true,
+            Standing::Claimed(None) => number.is_some(),
+            Standing::Unclaimed | Standing::Claimed(Some(_)) | Standing::Silent | Standing::Lost => false,
+        };
+        if awaited {
+            self.standing = Standing::Claimed(number);
+        }
+        awaited
+    }
+
+    /// Nothing is held, and another is to have the partition, or has it.
+    pub(super) fn let_go(&mut self) {
+        self.standing = Standing::Unclaimed;
+    }
+
+    /// Another has it, and we hold deliveries. Whether that is news.
+    pub(super) fn lose(&mut self) -> bool {
+        std::mem::replace(&mut self.standing, Standing::Lost) != Standing::Lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn at(seconds: u64) -> Tick {
+        Tick::from_micros(seconds * SECOND)
+    }
+
+    fn claimed() -> Ownership {
+        let mut ownership = Ownership::new(Duration::from_secs(10));
+        ownership.begin(at(0));
+        assert!(ownership.delivered(), "the first delivery asks for a claim");
+        assert!(!ownership.delivered(), "and the second does not");
+        assert_eq!(ownership.permit(at(1)), Permit::Denied, "no attempt before the claim is read back");
+        assert!(ownership.claimed(Some(TenureNumber(7))));
+        ownership
+    }
+
+    #[test]
+    fn an_attempt_needs_a_claim_and_a_broker_that_was_heard_within_the_limit() {
+        let mut ownership = claimed();
+        assert_eq!(ownership.permit(at(10)), Permit::Granted(Some(TenureNumber(7))));
+        assert_eq!(ownership.permit(at(11)), Permit::Denied, "eleven seconds of silence");
+        assert_eq!(ownership.permit(at(1)), Permit::Denied, "and it stays so until a new claim");
+        assert!(!ownership.heard(at(30), at(12)), "an old answer proves nothing");
+        assert!(ownership.heard(at(31), at(30)), "a new one asks for a claim");
+        assert_eq!(ownership.permit(at(31)), Permit::Denied);
+        assert!(ownership.claimed(Some(TenureNumber(9))));
+        assert_eq!(ownership.permit(at(40)), Permit::Granted(Some(TenureNumber(9))));
+    }
+
+    #[test]
+    fn a_silence_counts_even_where_nothing_was_to_be_attempted() {
+        let mut ownership = claimed();
+        assert!(ownership.heard(at(60), at(60)), "sixty seconds later the claim may be another's");
+    }
+
+    #[test]
+    fn a_claim_without_a_number_gets_one_later() {
+        let mut ownership = Ownership::new(Duration::from_secs(10));
+        ownership.begin(at(0));
+        ownership.delivered();
+        assert!(ownership.claimed(None));
+        assert_eq!(ownership.permit(at(1)), Permit::Granted(None));
+        assert!(!ownership.claimed(None), "nothing new");
+        assert!(ownership.claimed(Some(TenureNumber(3))));
+        assert!(!ownership.claimed(Some(TenureNumber(4))), "nobody asked");
+        assert_eq!(ownership.permit(at(1)), Permit::Granted(Some(TenureNumber(3))));
+    }
+
+    #[test]
+    fn what_another_has_claimed_stays_lost_until_the_tenure_ends() {
+        let mut ownership = claimed();
+        assert!(ownership.lose());
+        assert!(!ownership.lose(), "told once");
+        assert!(!ownership.claimed(Some(TenureNumber(9))));
+        assert!(!ownership.heard(at(60), at(60)));
+        assert!(!ownership.delivered());
+        assert_eq!(ownership.permit(at(60)), Permit::Denied);
+        ownership.begin(at(60));
+        assert!(ownership.delivered());
+    }
+}

@@ -1,0 +1,119 @@
+//! Deliveries wait for the claim; attempts wait for it and for a broker that answers.
+
+use std::sync::Arc;
+
+use super::Partition;
+use crate::core::lane::Held;
+use crate::core::message::{DeliveryTag, Effect, StepBackReason, Tenure, TenureNumber};
+use crate::core::ownership::Standing;
+use crate::core::policy::{DeadLetterReason, Malformed, Resolution};
+use crate::core::tick::Tick;
+use crate::core::update::Update;
+
+/// A delivery that nobody has looked at.
+#[derive(Debug)]
+pub(super) enum Unclaimed {
+    Update { delivery: DeliveryTag, redelivered: bool, update: Arc<Update> },
+    Malformed { delivery: DeliveryTag, fault: Malformed },
+}
+
+impl Partition {
+    /// Where the claim on the partition stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.ownership.standing()
+    }
+
+    pub(super) fn delivered(&mut self, tenure: Tenure, delivery: Unclaimed) {
+        if !self.admit(tenure) {
+            return;
+        }
+        if matches!(self.ownership.standing(), Standing::Claimed(_)) {
+            return self.take_in(tenure, delivery);
+        }
+        self.unclaimed.push_back(delivery);
+        if !self.draining && self.ownership.delivered() {
+            self.effects.push_back(Effect::Claim { tenure });
+        }
+    }
+
+    fn take_in(&mut self, tenure: Tenure, delivery: Unclaimed) {
+        match delivery {
+            Unclaimed::Update { delivery, redelivered, update } => {
+                let settled_before = if redelivered {
+                    self.memory.claim(&update.record_key, &update.id)
+                } else {
+                    self.memory.returns_are_over();
+                    false
+                };
+                self.receive(Held { delivery, redelivered, update, settled_before });
+            }
+            Unclaimed::Malformed { delivery, fault } => {
+                self.malformed.insert(delivery);
+                self.recording += 1;
+                let resolution = Resolution::DeadLettered(DeadLetterReason::Malformed(fault));
+                self.effects.push_back(Effect::Record { tenure, delivery, update: None, resolution });
+            }
+        }
+    }
+
+    pub(super) fn heard(&mut self, now: Tick, at: Tick) {
+        if let Some(tenure) = self.tenure
+            && self.ownership.heard(now, at)
+            && !self.draining
+        {
+            self.effects.push_back(Effect::Claim { tenure });
+        }
+    }
+
+    pub(super) fn claimed(&mut self, tenure: Tenure, number: Option<TenureNumber>, interrupted: bool) {
+        let first = self.held == self.unclaimed.len();
+        if self.tenure != Some(tenure) || !self.ownership.claimed(number) {
+            self.stale += 1;
+            return;
+        }
+        if interrupted {
+            if !first {
+                return self.lose_claim(tenure);
+            }
+            self.memory.interrupted();
+        }
+        while let Some(delivery) = self.unclaimed.pop_front() {
+            self.take_in(tenure, delivery);
+        }
+    }
+
+    pub(super) fn superseded(&mut self, tenure: Tenure) {
+        if self.tenure != Some(tenure) {
+            self.stale += 1;
+        } else if self.held == 0 {
+            self.ownership.let_go();
+        } else {
+            self.lose_claim(tenure);
+        }
+    }
+
+    /// What is held was handed over to another as well.
+    fn lose_claim(&mut self, tenure: Tenure) {
+        if self.ownership.lose() {
+            self.effects.push_back(Effect::GiveUp { tenure });
+        }
+    }
+
+    pub(super) fn outranked(&mut self, tenure: Tenure) {
+        if self.tenure == Some(tenure) && self.held == 0 {
+            self.ownership.let_go();
+        } else {
+            self.step_back(tenure, StepBackReason::Outranked);
+        }
+    }
+
+    pub(super) fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
+        if self.tenure != Some(tenure) {
+            self.stale += 1;
+        } else if !self.draining && self.ownership.standing() != Standing::Lost {
+            self.draining = true;
+            self.effects.push_back(Effect::StepBack { tenure, reason });
+        }
+    }
+}

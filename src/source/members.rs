@@ -1,0 +1,364 @@
+//! The stream of members: claims on partitions and who consumes them. A claim's offset is the number of its tenure, the
+//! same for all processes and growing, with no database.
+//!
+//! Read on the connection that consumes, so that whoever reads its own claim back has also heard the broker there;
+//! published on the one that publishes, since an alarm freezes that one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Consumer};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::error::SourceError;
+use super::link::{ANSWER_TIMEOUT, Link, chain};
+use super::names::Names;
+use super::roster::{Kind, Known, Note, Oneself, parse};
+use super::topology::{argument, declare_queue};
+use crate::core::layout::{Layout, PartitionNumber, rank};
+
+/// What the stream keeps: some hundred thousand notes. Readers want those of the last seconds.
+const STREAM_BYTES_MAX: i64 = 16 * 1024 * 1024;
+/// Old notes go segment by segment.
+const SEGMENT_BYTES_MAX: i64 = 4 * 1024 * 1024;
+/// A note takes some 200 bytes; what is longer is not ours.
+const NOTE_BYTES_MAX: usize = 4096;
+/// How long a claim may take to come back before it is published again.
+const READ_BACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often we look whether an alarm blocks what we wait for.
+const BLOCKED_POLL: Duration = Duration::from_millis(100);
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// What this process knows of the replicas, and tells them. Stops when it is dropped.
+#[derive(Clone, Debug)]
+pub struct Members {
+    shared: Arc<Shared>,
+    _tasks: Arc<[Task; 2]>,
+}
+
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    oneself: Oneself,
+    consuming: Link,
+    publishing: Link,
+    stream: String,
+    exchange: String,
+    /// One for each partition, by its number.
+    partitions: Vec<watch::Sender<Known>>,
+    /// The offset that the reader waits for, 0 where it has read none; `None` until it reads.
+    position: watch::Sender<Option<u64>>,
+    claims_made: AtomicU64,
+    /// What is not published, or not read back: at most one of each kind per partition.
+    wanted: Mutex<BTreeMap<(PartitionNumber, bool), Wanted>>,
+    news: Notify,
+}
+
+#[derive(Clone, Debug)]
+struct Wanted {
+    note: Note,
+    published: Option<Instant>,
+}
+
+impl Members {
+    /// Declares the stream, reads it and publishes to it, for as long as this lives.
+    #[must_use]
+    pub fn join(consuming: Link, publishing: Link, names: &Names, layout: Layout, instance: &str) -> Self {
+        let shared = Arc::new(Shared {
+            oneself: Oneself {
+                instance: instance.to_owned(),
+                process: Uuid::new_v4().to_string(),
+                layout: layout.number,
+            },
+            consuming,
+            publishing,
+            stream: names.members(),
+            exchange: names.public().to_owned(),
+            partitions: layout.partitions().map(|_| watch::Sender::default()).collect(),
+            position: watch::Sender::default(),
+            claims_made: AtomicU64::new(0),
+            wanted: Mutex::default(),
+            news: Notify::new(),
+        });
+        let reader = tokio::spawn(read_for_ever(Arc::clone(&shared)));
+        let publisher = tokio::spawn(publish_for_ever(Arc::clone(&shared)));
+        let tasks = [reader, publisher].map(|task| Task(task.abort_handle()));
+        Self { shared, _tasks: Arc::new(tasks) }
+    }
+
+    /// What is known of a partition, as it changes.
+    pub(super) fn watch(&self, partition: PartitionNumber) -> watch::Receiver<Known> {
+        self.shared.partitions[usize::from(partition.0)].subscribe()
+    }
+
+    /// The priority that this process consumes the partition with.
+    pub(super) fn priority(&self, partition: PartitionNumber) -> i32 {
+        rank(&self.shared.oneself.instance, partition)
+    }
+
+    /// How far the stream is read: what comes later has this offset or a higher one. Waits until it can be read at all.
+    pub(super) async fn position(&self) -> u64 {
+        let mut position = self.shared.position.subscribe();
+        match position.wait_for(Option::is_some).await.map(|position| *position) {
+            Ok(Some(position)) => position,
+            _ => std::future::pending().await, // the process ends
+        }
+    }
+
+    /// Tells the others that we consume the partition.
+    pub(super) fn announce(&self, partition: PartitionNumber) {
+        self.want(Kind::Attached, partition, 0);
+    }
+
+    /// Claims the partition. Answers what the claim is known by; [`Known::ours`] has it once it was read back.
+    pub(super) fn claim(&self, partition: PartitionNumber) -> u64 {
+        let claim = self.shared.claims_made.fetch_add(1, Ordering::Relaxed) + 1;
+        self.want(Kind::Claimed, partition, claim);
+        claim
+    }
+
+    fn want(&self, kind: Kind, partition: PartitionNumber, claim: u64) {
+        let note = self.shared.oneself.note(kind, partition, self.priority(partition), claim);
+        let wanted = Wanted { note, published: None };
+        self.shared.wanted().insert((partition, kind == Kind::Claimed), wanted);
+        self.shared.news.notify_one();
+    }
+}
+
+impl Shared {
+    fn wanted(&self) -> std::sync::MutexGuard<'_, BTreeMap<(PartitionNumber, bool), Wanted>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was never published, or long ago and has not come back.
+    fn due(&self) -> Vec<Note> {
+        let due = |wanted: &&Wanted| wanted.published.is_none_or(|since| since.elapsed() > READ_BACK_TIMEOUT);
+        self.wanted().values().filter(due).map(|wanted| wanted.note.clone()).collect()
+    }
+
+    fn published(&self, notes: &[Note]) {
+        let mut wanted = self.wanted();
+        for note in notes {
+            let key = (PartitionNumber(note.partition), note.kind == Kind::Claimed);
+            if let Some(wanted) = wanted.get_mut(&key).filter(|wanted| wanted.note == *note) {
+                wanted.published = Some(Instant::now());
+            }
+        }
+    }
+
+    /// The broker takes no publishes: draining is what ends an alarm, so owners go on without a number.
+    fn waive_claims(&self) {
+        let claims: Vec<_> = self.wanted().values().map(|wanted| wanted.note.clone()).collect();
+        for Note { partition, claim, .. } in claims.iter().filter(|note| note.kind == Kind::Claimed) {
+            self.partitions[usize::from(*partition)]
+                .send_if_modified(|known| known.waived.replace(*claim) != Some(*claim));
+        }
+    }
+
+    fn read(&self, offset: u64, note: &Note) {
+        let Some(known) = self.partitions.get(usize::from(note.partition)) else { return };
+        if note.layout != self.oneself.layout.0 {
+            return;
+        }
+        let partition = PartitionNumber(note.partition);
+        let own_priority = rank(&self.oneself.instance, partition);
+        known.send_if_modified(|known| self.oneself.read(known, own_priority, offset, note));
+        if note.process == self.oneself.process {
+            let key = (partition, note.kind == Kind::Claimed);
+            let mut wanted = self.wanted();
+            if wanted.get(&key).is_some_and(|wanted| wanted.note == *note) {
+                wanted.remove(&key);
+            }
+        }
+    }
+}
+
+async fn read_for_ever(shared: Arc<Shared>) {
+    let (mut next, mut told, mut delay) = (None, String::new(), RETRY_DELAY_MIN);
+    loop {
+        let fault = match read(&shared, &mut next, &mut told).await {
+            Ok(never) => match never {},
+            Err(fault) => chain(&fault),
+        };
+        if fault != told {
+            warn!(stream = shared.stream, error = fault, "the stream of members is not read, trying again");
+            (told, delay) = (fault, RETRY_DELAY_MIN);
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(RETRY_DELAY_MAX);
+    }
+}
+
+/// Reads on from `next`, from the end where that is not known.
+async fn read(
+    shared: &Shared,
+    next: &mut Option<u64>,
+    told: &mut String,
+) -> Result<std::convert::Infallible, SourceError> {
+    let channel = shared.consuming.channel().await?;
+    let mut consumer = match timeout(ANSWER_TIMEOUT, consume(shared, &channel, *next)).await {
+        Ok(consumer) => consumer?,
+        Err(_) => return Err(SourceError::Silent { step: READING, seconds: ANSWER_TIMEOUT.as_secs() }),
+    };
+    shared.position.send_if_modified(|position| position.is_none() && position.replace(0).is_none());
+    if !std::mem::take(told).is_empty() {
+        info!(stream = shared.stream, "the stream of members is read again");
+    }
+    let mut namesake = String::new();
+    loop {
+        let Some(delivery) = consumer.next().await else {
+            return Err(SourceError::Missing { text: format!("the stream {} is gone", shared.stream) });
+        };
+        let delivery = delivery.map_err(SourceError::amqp(READING))?;
+        // A stream's ack is credit: nothing is removed.
+        delivery.ack(BasicAckOptions::default()).await.map_err(SourceError::amqp(READING))?;
+        let Some(offset) = offset_of(&delivery) else { continue };
+        if next.is_some_and(|next| offset < next) {
+            warn!(stream = shared.stream, "the stream of members was made anew: tenure numbers begin again");
+            shared.partitions.iter().for_each(|known| {
+                known.send_replace(Known::default());
+            });
+        }
+        *next = Some(offset + 1);
+        if delivery.data.len() <= NOTE_BYTES_MAX
+            && let Some(note) = parse(&delivery.data)
+        {
+            let oneself = &shared.oneself;
+            if note.instance == oneself.instance
+                && note.process != oneself.process
+                && note.kind == Kind::Attached
+                && note.process != namesake
+            {
+                warn!(
+                    instance = note.instance,
+                    "another process has our instance.name, or had it until now; partitions spread only over replicas of different names"
+                );
+                namesake.clone_from(&note.process);
+            }
+            shared.read(offset, &note);
+        }
+        shared.position.send_replace(*next);
+    }
+}
+
+const READING: &str = "reading the stream of members";
+
+async fn consume(shared: &Shared, channel: &Channel, next: Option<u64>) -> Result<Consumer, SourceError> {
+    let mut arguments = FieldTable::default();
+    argument(&mut arguments, "x-queue-type", "stream");
+    arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(STREAM_BYTES_MAX));
+    arguments.insert("x-stream-max-segment-size-bytes".into(), AMQPValue::LongLongInt(SEGMENT_BYTES_MAX));
+    declare_queue(channel, &shared.stream, &shared.exchange, arguments).await?;
+    let amqp = SourceError::amqp(READING);
+    channel.basic_qos(100, BasicQosOptions::default()).await.map_err(amqp)?;
+    let mut arguments = FieldTable::default();
+    match next.map(i64::try_from) {
+        Some(Ok(next)) => {
+            arguments.insert("x-stream-offset".into(), AMQPValue::LongLongInt(next));
+        }
+        _ => argument(&mut arguments, "x-stream-offset", "next"),
+    }
+    let (stream, options) = (shared.stream.as_str().into(), BasicConsumeOptions::default());
+    channel.basic_consume(stream, "".into(), options, arguments).await.map_err(amqp)
+}
+
+fn offset_of(delivery: &Delivery) -> Option<u64> {
+    let headers = delivery.properties.headers().as_ref()?;
+    match headers.inner().get("x-stream-offset")? {
+        AMQPValue::LongLongInt(offset) => u64::try_from(*offset).ok(),
+        _ => None,
+    }
+}
+
+async fn publish_for_ever(shared: Arc<Shared>) {
+    let (mut channel, mut told) = (None, String::new());
+    loop {
+        let due = shared.due();
+        if due.is_empty() {
+            let waiting = !shared.wanted().is_empty();
+            if waiting && shared.publishing.is_blocked() {
+                shared.waive_claims();
+            }
+            let patience = if waiting { BLOCKED_POLL } else { Duration::MAX };
+            let _ = timeout(patience, shared.news.notified()).await;
+            continue;
+        }
+        let publishing = publish(&shared, &mut channel, &due);
+        let blocked = async {
+            loop {
+                tokio::time::sleep(BLOCKED_POLL).await;
+                if shared.publishing.is_blocked() {
+                    shared.waive_claims();
+                }
+            }
+        };
+        let ended = tokio::select! {
+            ended = timeout(ANSWER_TIMEOUT, publishing) => ended,
+            () = blocked => unreachable!("it looks for ever"),
+        };
+        let fault = match ended {
+            Ok(Ok(())) => {
+                shared.published(&due);
+                told.clear();
+                continue;
+            }
+            Ok(Err(fault)) => chain(&fault),
+            Err(_) => format!("not confirmed within {} s", ANSWER_TIMEOUT.as_secs()),
+        };
+        if fault != told {
+            warn!(stream = shared.stream, error = fault, "claims are not published, trying again");
+            told = fault;
+        }
+        tokio::time::sleep(RETRY_DELAY_MIN).await;
+    }
+}
+
+/// Done once the broker has confirmed all of them.
+async fn publish(shared: &Shared, kept: &mut Option<Channel>, notes: &[Note]) -> Result<(), SourceError> {
+    let amqp = SourceError::amqp("publishing to the stream of members");
+    // Gone unless all goes well, also when this future is dropped at its time limit.
+    let channel = if let Some(channel) = kept.take().filter(|channel| channel.status().connected()) {
+        channel
+    } else {
+        let channel = shared.publishing.channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(amqp)?;
+        channel
+    };
+    let mut confirms = Vec::with_capacity(notes.len());
+    for note in notes {
+        let body = serde_json::to_vec(note).expect("a note is plain data");
+        let properties =
+            BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(2);
+        let options = BasicPublishOptions::default();
+        let stream = shared.stream.as_str().into();
+        confirms
+            .push(channel.basic_publish("".into(), stream, options, &body, properties).await.map_err(amqp)?);
+    }
+    for confirm in confirms {
+        // Reading it back is the proof, not this.
+        confirm.await.map_err(amqp)?;
+    }
+    *kept = Some(channel);
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Whether the broker is heard: a small request every quarter of a heartbeat, on a channel of its own.
+//!
+//! A process that was stopped, or cut off, learns from the missing answer that a standby may own its partitions by now
+//! (single active consumer: after about 2.65 heartbeats of silence; RabbitMQ 3.10.8 and 4.0.5, measured).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::BasicQosOptions;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+
+use super::error::SourceError;
+use super::link::{ConnectionNumber, Link};
+
+/// The newest answer: on which connection, and when the request for it was sent.
+pub(super) type Heard = Option<(ConnectionNumber, Instant)>;
+
+/// Asks for as long as it lives.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    heard: watch::Receiver<Heard>,
+    _task: Arc<Task>,
+}
+
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Pulse {
+    /// Begins to ask on this connection.
+    #[must_use]
+    pub fn begin(link: Link, heartbeat: Duration) -> Self {
+        let (sender, heard) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            loop {
+                // Whatever ended it, the connection is made again elsewhere.
+                let _ = ask(&link, heartbeat, &sender).await;
+                tokio::time::sleep(heartbeat / 4).await;
+            }
+        });
+        Self { heard, _task: Arc::new(Task(task.abort_handle())) }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Heard> {
+        self.heard.clone()
+    }
+}
+
+async fn ask(link: &Link, heartbeat: Duration, heard: &watch::Sender<Heard>) -> Result<(), SourceError> {
+    const STEP: &str = "asking for a sign of life";
+    let (channel, connection) = link.channel_of().await?;
+    loop {
+        let at = Instant::now();
+        let asking = channel.basic_qos(1, BasicQosOptions::default());
+        match timeout(heartbeat * 4, asking).await {
+            Ok(answer) => answer.map_err(SourceError::amqp(STEP))?,
+            Err(_) => return Err(SourceError::Silent { step: STEP, seconds: (heartbeat * 4).as_secs() }),
+        }
+        heard.send_replace(Some((connection, at)));
+        tokio::time::sleep(heartbeat / 4).await;
+    }
+}

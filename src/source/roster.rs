@@ -1,0 +1,163 @@
+//! What the replicas tell each other in the stream of members, and what each of them makes of it. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::layout::{LayoutNumber, PartitionNumber};
+use crate::core::message::TenureNumber;
+
+/// Form of the messages that this program writes and reads; others are passed over.
+pub(super) const NOTE_VERSION: u32 = 1;
+
+/// One message of the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// [`NOTE_VERSION`].
+    pub(super) version: u32,
+    pub(super) kind: Kind,
+    /// `instance.name` of the replica.
+    pub(super) instance: String,
+    /// Made anew at each start: tells replicas of one name apart.
+    pub(super) process: String,
+    pub(super) layout: u32,
+    pub(super) partition: u16,
+    /// The priority that it consumes with.
+    pub(super) priority: i32,
+    /// Counts the claims of the process; 0 where it is no claim.
+    pub(super) claim: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    /// It consumes the partition: as owner or on standby, it does not know.
+    Attached,
+    /// It got a delivery: the offset of this message is the number of its tenure.
+    Claimed,
+}
+
+/// What is known of one partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Our newest claim that was read back, and its number.
+    pub(super) ours: Option<(u64, TenureNumber)>,
+    /// Between it and our claim before, another process claimed the partition.
+    pub(super) interrupted: bool,
+    /// The newest claim of another process.
+    pub(super) other: Option<TenureNumber>,
+    /// Where a replica of a higher priority than ours last said that it consumes the partition.
+    pub(super) outranked_at: Option<u64>,
+    /// Our claim that goes on without a number, since the broker takes no publishes.
+    pub(super) waived: Option<u64>,
+}
+
+/// Who we are, to tell our notes from others'.
+#[derive(Clone, Debug)]
+pub(super) struct Oneself {
+    pub(super) instance: String,
+    pub(super) process: String,
+    pub(super) layout: LayoutNumber,
+}
+
+impl Oneself {
+    pub(super) fn note(&self, kind: Kind, partition: PartitionNumber, priority: i32, claim: u64) -> Note {
+        Note {
+            version: NOTE_VERSION,
+            kind,
+            instance: self.instance.clone(),
+            process: self.process.clone(),
+            layout: self.layout.0,
+            partition: partition.0,
+            priority,
+            claim,
+        }
+    }
+
+    /// What a note at this offset changes in what is known of its partition. Whether it changes anything.
+    pub(super) fn read(&self, known: &mut Known, own_priority: i32, offset: u64, note: &Note) -> bool {
+        let number = TenureNumber(offset);
+        let is_ours = note.process == self.process;
+        match note.kind {
+            Kind::Claimed if is_ours => {
+                // Published twice where the first was slow to come back: one claim, one number.
+                if known.ours.is_some_and(|(claim, _)| claim >= note.claim) {
+                    return false;
+                }
+                let before = known.ours.map(|(_, number)| number);
+                known.interrupted = known.other > before;
+                known.ours = Some((note.claim, number));
+                true
+            }
+            Kind::Claimed => {
+                known.other = Some(number);
+                true
+            }
+            Kind::Attached if !is_ours && note.priority > own_priority => {
+                known.outranked_at = Some(offset);
+                true
+            }
+            Kind::Attached => false,
+        }
+    }
+}
+
+/// The note, where this program understands it.
+pub(super) fn parse(body: &[u8]) -> Option<Note> {
+    serde_json::from_slice(body).ok().filter(|note: &Note| note.version == NOTE_VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oneself(process: &str) -> Oneself {
+        Oneself { instance: process.to_owned(), process: process.to_owned(), layout: LayoutNumber(1) }
+    }
+
+    /// Notes as `process kind number`, where the number is a claim's or the priority; what "a" of priority 5 knows.
+    fn check(notes: &[(&str, Kind, i32)], expected: Known) {
+        let mut known = Known::default();
+        for (offset, (process, kind, number)) in (10..).zip(notes) {
+            let claim = if *kind == Kind::Claimed { (*number).try_into().unwrap() } else { 0 };
+            let note = oneself(process).note(*kind, PartitionNumber(0), *number, claim);
+            let note = parse(&serde_json::to_vec(&note).unwrap()).expect("it can be read back");
+            oneself("a").read(&mut known, 5, offset, &note);
+        }
+        assert_eq!(known, expected, "{notes:?}");
+    }
+
+    #[test]
+    fn the_offset_of_a_claim_is_its_number() {
+        use Kind::{Attached, Claimed};
+        let ours = |claim, number| Some((claim, TenureNumber(number)));
+        let other = |number| Some(TenureNumber(number));
+        check(&[("a", Attached, 5), ("a", Claimed, 1)], Known { ours: ours(1, 11), ..Known::default() });
+        // Published again: the first one counts.
+        check(&[("a", Claimed, 1), ("a", Claimed, 1)], Known { ours: ours(1, 10), ..Known::default() });
+        check(
+            &[("a", Claimed, 1), ("b", Claimed, 1)],
+            Known { ours: ours(1, 10), other: other(11), ..Known::default() },
+        );
+        check(
+            &[("a", Claimed, 1), ("b", Claimed, 1), ("a", Claimed, 2)],
+            Known { ours: ours(2, 12), other: other(11), interrupted: true, ..Known::default() },
+        );
+        check(
+            &[("b", Claimed, 1), ("a", Claimed, 1), ("a", Claimed, 2)],
+            Known { ours: ours(2, 12), other: other(10), ..Known::default() },
+        );
+    }
+
+    #[test]
+    fn only_a_higher_priority_of_another_outranks() {
+        use Kind::Attached;
+        check(&[("a", Attached, 9), ("b", Attached, 5), ("b", Attached, 4)], Known::default());
+        check(&[("b", Attached, 6)], Known { outranked_at: Some(10), ..Known::default() });
+    }
+
+    #[test]
+    fn what_is_not_understood_is_passed_over() {
+        for body in ["", "{}", "[1]", r#"{"version":2,"kind":"claimed"}"#] {
+            assert_eq!(parse(body.as_bytes()), None, "{body}");
+        }
+    }
+}
