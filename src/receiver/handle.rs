@@ -106,7 +106,8 @@ async fn write(shared: Arc<Shared>, record_key: String, request: Request) -> Res
     let named_as =
         text(headers, "lanekeeper-record-key").map(|key| percent_decode_str(key).decode_utf8_lossy());
     let now = shared.started.elapsed();
-    let begun = shared.records(&record_key).begin(&record_key, named_as.as_deref(), now);
+    let tenure = text(headers, "lanekeeper-tenure").and_then(|number| number.parse().ok());
+    let begun = shared.records(&record_key).begin(&record_key, named_as.as_deref(), tenure, now);
     let in_progress = InProgress { shared: shared.clone(), record_key, end: End::Disconnected };
     let record_key = in_progress.record_key.as_str();
 

@@ -78,6 +78,8 @@ struct Record {
     /// `gaps` and `outdated` are made when they are asked for.
     counts: Counts,
     in_progress: u64,
+    /// The highest that a request had.
+    tenure: u64,
     first_request: Duration,
     sequences: Sequences,
     ids: Ids,
@@ -95,8 +97,15 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// `named_as`: the record that the request's header names, where it names one. `now`: since any moment.
-    pub(super) fn begin(&mut self, record_key: &str, named_as: Option<&str>, now: Duration) -> Begun {
+    /// `named_as`: the record that the request's header names, where it names one. `tenure`: its fencing number, where it
+    /// has one. `now`: since any moment.
+    pub(super) fn begin(
+        &mut self,
+        record_key: &str,
+        named_as: Option<&str>,
+        tenure: Option<u64>,
+        now: Duration,
+    ) -> Begun {
         // Not the entry of a key made anew: most requests are of a record that is there.
         if !self.by_key.contains_key(record_key) {
             let first = Record { first_request: now, ..Record::default() };
@@ -113,6 +122,10 @@ impl Records {
             record.counts.key_mismatches += 1;
             record.violated(|number| format!("request {number} named another record in its header"));
         }
+        if tenure.is_some_and(|tenure| tenure < record.tenure) {
+            record.counts.older_tenures += 1;
+        }
+        record.tenure = record.tenure.max(tenure.unwrap_or_default());
         record.in_progress += 1;
         Begun { number: record.counts.requests, age: now.saturating_sub(record.first_request) }
     }

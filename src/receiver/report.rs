@@ -33,6 +33,9 @@ pub struct Counts {
     pub disconnected: u64,
     /// Requests whose path and `lanekeeper-record-key` header named different records.
     pub key_mismatches: u64,
+    /// Requests under a lower `lanekeeper-tenure` than one of their record before: of an owner that another had followed.
+    #[serde(default)]
+    pub older_tenures: u64,
 }
 
 impl AddAssign<&Self> for Counts {
@@ -49,6 +52,7 @@ impl AddAssign<&Self> for Counts {
         self.replayed += other.replayed;
         self.disconnected += other.disconnected;
         self.key_mismatches += other.key_mismatches;
+        self.older_tenures += other.older_tenures;
     }
 }
 
@@ -64,7 +68,7 @@ impl fmt::Display for Counts {
         write!(
             f,
             "{} updates in {} requests; duplicates {}, reorders {}, gaps {}, overlaps {}, outdated {}; \
-             answers failed {}, rejected {}, replayed {}; disconnected {}",
+             answers failed {}, rejected {}, replayed {}; disconnected {}, of older tenures {}",
             self.updates,
             self.requests,
             self.duplicates,
@@ -76,6 +80,7 @@ impl fmt::Display for Counts {
             self.rejected,
             self.replayed,
             self.disconnected,
+            self.older_tenures,
         )
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::watch;
@@ -203,8 +204,10 @@ async fn keep(
 }
 
 fn major_version(connection: &Connection) -> Option<u32> {
-    let _ = connection;
-    None
+    match connection.configuration().server_properties().inner().get("version")? {
+        AMQPValue::LongString(version) => version.to_string().split('.').next()?.parse().ok(),
+        _ => None,
+    }
 }
 
 async fn until_lost(connection: &Connection) -> String {

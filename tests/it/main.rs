@@ -5,6 +5,7 @@ mod demo;
 mod dispatch;
 mod examples;
 mod failures;
+mod hand_over;
 mod harness;
 mod lifecycle;
 mod malformed;

@@ -1,5 +1,8 @@
 //! Deliveries that cannot be updates, and record keys that try to be something else. They never block, never vanish.
 
+use std::time::Duration;
+
+use lanekeeper::receiver::ReceiverSettings;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
@@ -125,6 +128,38 @@ async fn headers_nested_without_end_do_not_stop_the_dispatcher() {
     tokio::task::spawn_blocking(publishing).await.expect("it does not panic");
     world.applied(1).await;
     assert!(!dispatcher.log().iter().any(|line| line.contains("lost")), "{:?}", dispatcher.log());
+}
+
+/// RabbitMQ adds a header to what it delivers again; these leave no room for it in a frame of 128 KiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_outgrow_a_frame_when_delivered_again_do_not_end_the_connection() {
+    let settings = ReceiverSettings { latency: Duration::from_secs(30), ..ReceiverSettings::default() };
+    let world = World::with("frame", settings).await;
+    let mut first = world.dispatcher("updates.partitions = 1").await;
+    let filler = vec![b'x'; 131_030];
+    let length = u32::try_from(filler.len()).expect("it fits a frame").to_be_bytes();
+    let headers = [b"\x01xS".as_slice(), &length, &filler].concat();
+    let (url, exchange) = (world.broker.url().to_owned(), world.exchange.clone());
+    let publishing = move || publish_raw(&url, &exchange, b"full", &headers, b"{\"sequence\":1}");
+    tokio::task::spawn_blocking(publishing).await.expect("it does not panic");
+    until("a request in progress", || async {
+        match world.receiver.report(0).in_progress {
+            1 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    first.kill();
+    let second = world.dispatcher("updates.partitions = 1").await;
+    // It comes again, and is sent again.
+    until("a second request", || async {
+        match world.receiver.report(0).counts.requests {
+            2 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    assert!(!second.log().iter().any(|line| line.contains("lost")), "{:?}", second.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ fn check(script: &str, expected: &str) {
             records.end(KEY, End::Answered);
             continue;
         }
-        records.begin(KEY, Some(KEY), Duration::ZERO);
+        records.begin(KEY, Some(KEY), None, Duration::ZERO);
         let (applies, end) = match word.trim_start_matches('(').strip_prefix(text).unwrap() {
             "" => (true, End::Answered),
             "!" => (false, End::Failed),
@@ -92,7 +92,7 @@ fn requests_of_a_record_that_are_in_progress_together_overlap() {
 fn the_first_violation_is_told() {
     let mut records = Records::default();
     for text in ["1", "3", "2", "2"] {
-        records.begin(KEY, None, Duration::ZERO);
+        records.begin(KEY, None, None, Duration::ZERO);
         records.apply(KEY, &write(text));
         records.end(KEY, End::Answered);
     }
@@ -100,7 +100,7 @@ fn the_first_violation_is_told() {
     assert_eq!(report.first_violation.as_deref(), Some("sequence 2 was applied after 3"));
     assert_eq!((report.highest_sequence, report.value_sequence, report.version), (3, 2, 4));
     assert_eq!(report.value, "2");
-    records.begin("other", Some(KEY), Duration::ZERO);
+    records.begin("other", Some(KEY), None, Duration::ZERO);
     assert_eq!(records.report("other").unwrap().counts.key_mismatches, 1);
 }
 
@@ -108,7 +108,7 @@ fn the_first_violation_is_told() {
 fn a_honoured_id_is_applied_once() {
     let mut records = Records::default();
     let mut apply = |id, body: &'static str, if_match| {
-        records.begin(KEY, None, Duration::ZERO);
+        records.begin(KEY, None, None, Duration::ZERO);
         let write = Write {
             update_id: Some(id),
             body: body.as_bytes(),
@@ -133,7 +133,7 @@ fn a_honoured_id_is_applied_once() {
 fn if_match_guards_the_version() {
     let mut records = Records::default();
     let mut apply = |if_match| {
-        records.begin(KEY, None, Duration::ZERO);
+        records.begin(KEY, None, None, Duration::ZERO);
         let written = records.apply(KEY, &Write { if_match, ..Write::default() });
         records.end(KEY, End::Answered);
         written
@@ -153,7 +153,7 @@ fn memory_per_record_is_bounded() {
     let mut records = Records::default();
     let body = vec![b'x'; VALUE_BYTES_MAX + 1];
     for n in 0..2_000_u32 {
-        records.begin(KEY, None, Duration::ZERO);
+        records.begin(KEY, None, None, Duration::ZERO);
         records.apply(KEY, &Write { update_id: Some(&n.to_string()), body: &body, ..Write::default() });
         records.end(KEY, End::Answered);
     }
@@ -167,9 +167,9 @@ fn memory_per_record_is_bounded() {
 #[test]
 fn a_reset_keeps_what_is_in_progress() {
     let mut records = Records::default();
-    records.begin(KEY, None, Duration::ZERO);
+    records.begin(KEY, None, None, Duration::ZERO);
     records.apply(KEY, &write("1"));
-    records.begin("done", None, Duration::ZERO);
+    records.begin("done", None, None, Duration::ZERO);
     records.end("done", End::Answered);
     records.reset();
     assert_eq!(

@@ -1,0 +1,132 @@
+//! Several replicas on one broker: who owns what, and how a partition goes from one to another.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
+
+use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, http, until, updates};
+
+fn slow(latency: Duration) -> ReceiverSettings {
+    ReceiverSettings { latency, latency_jitter: 0.5, ..ReceiverSettings::default() }
+}
+
+/// A replica of this name, attached to all partitions.
+async fn replica(world: &World, name: &str, extra: &str) -> Dispatcher {
+    let config = world
+        .config(extra)
+        .replace(&format!("instance.name = \"{}\"", world.exchange), &format!("instance.name = \"{name}\""));
+    let path = world.dir.path().join(format!("{name}.toml"));
+    std::fs::write(&path, config).expect("the config can be written");
+    let replica = Dispatcher::start(&path);
+    replica.ready().await;
+    replica
+}
+
+/// The value of a metric, summed over its labels.
+async fn metric(replica: &Dispatcher, name: &str) -> f64 {
+    let url = format!("http://{}/metrics", replica.admin().await);
+    let text = http().get(url).send().await.expect("it answers").text().await.expect("with text");
+    let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rolling_restarts_of_two_replicas_cost_neither_a_duplicate_nor_an_overlap() {
+    const EXTRA: &str = "updates.partitions = 4\nbroker.heartbeat = \"5s\"";
+    let world = Arc::new(World::with("rolling", slow(Duration::from_millis(10))).await);
+    let mut replicas = [replica(&world, "one", EXTRA).await, replica(&world, "two", EXTRA).await];
+    let publishing = Arc::clone(&world);
+    let publishing = tokio::spawn(async move { publishing.publish(updates(200, 60)).await });
+    for restart in 0..6 {
+        world.applied(1_500 * (restart + 1)).await;
+        let (place, name) = [(0, "one"), (1, "two")][usize::try_from(restart).expect("it is small") % 2];
+        replicas[place].terminate();
+        assert_eq!(replicas[place].ended().await, Some(0));
+        replicas[place] = replica(&world, name, EXTRA).await;
+    }
+    publishing.await.expect("it does not panic");
+    let report = world.applied(12_000).await;
+    assert_flawless(&report, 12_000);
+    assert_eq!(report.counts.disconnected, 0, "attempts in flight were finished");
+    assert_eq!(report.counts.older_tenures, 0, "tenure numbers grow from owner to owner");
+}
+
+/// The whole of the fence. Every permit is used by a request that the receiver has, so that nothing else is on its way
+/// when the owner is stopped; going on, it finds the answers, and lanes that are ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_owner_that_goes_on_starts_nothing_after_the_standby_has_begun() {
+    const EXTRA: &str = "updates.partitions = 1\nbroker.heartbeat = \"5s\"\ndispatch.in_flight_max = 5";
+    let settings = ReceiverSettings { latency: Duration::from_millis(300), ..ReceiverSettings::default() };
+    let world = World::with("stopped", settings).await;
+    let owner = replica(&world, "owner", EXTRA).await;
+    let standby = replica(&world, "standby", EXTRA).await;
+    world.publish(updates(15, 10)).await;
+    world.applied(30).await;
+    until("five requests in progress", || async {
+        match world.receiver.report(0).in_progress {
+            5 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    owner.signal("STOP");
+    let stopped = Instant::now();
+    // Its channel is closed by the broker after some two and a half heartbeats.
+    standby.logged("partition owned").await;
+    let before = world.receiver.report(0).counts.updates;
+    world.applied(before + 10).await;
+    until("15 seconds", || async {
+        let elapsed = stopped.elapsed();
+        if elapsed >= Duration::from_secs(15) { Ok(()) } else { Err(format!("{elapsed:?}")) }
+    })
+    .await;
+    owner.signal("CONT");
+    owner.logged("partition lost").await;
+    let report = world.applied(150).await;
+    assert_in_order_but_for_what_was_under_way(&report, 150);
+    assert_eq!(report.counts.older_tenures, 0, "{}", report.counts);
+}
+
+/// What the owner had in flight when it was stopped may be sent again by the standby while it lies there.
+#[track_caller]
+fn assert_in_order_but_for_what_was_under_way(report: &lanekeeper::receiver::Report, updates: u64) {
+    let counts = &report.counts;
+    assert_eq!(
+        (counts.updates, counts.reorders, counts.gaps, counts.outdated),
+        (updates, 0, 0, 0),
+        "{counts}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_holds_an_update_for_too_long_steps_back_and_goes_on_counting() {
+    let failing: FailingRecord = "record-0=500:6s".parse().expect("a failing record");
+    let settings = ReceiverSettings { fail_records: vec![failing], ..slow(Duration::from_millis(5)) };
+    let world = World::with("held", settings).await;
+    let extra = "updates.partitions = 1\ndispatch.held_max = \"2s\"\nretry.delay_max = \"500ms\"";
+    let dispatcher = world.dispatcher(extra).await;
+    world.publish(updates(10, 20)).await;
+    let report = world.applied(200).await;
+    assert_flawless(&report, 200);
+    dispatcher.logged("stepping back").await;
+    assert!(metric(&dispatcher, "lanekeeper_step_backs_total").await >= 2.0);
+    // Six seconds of a wait of half a second at most: counted on, the attempts of record 0 would be some fifteen.
+    let requests = world.receiver.record("record-0").expect("it was sent").counts.requests;
+    assert!((10..60).contains(&requests), "{requests} requests");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_dies_is_followed_at_once() {
+    const EXTRA: &str = "updates.partitions = 4";
+    let world = World::with("dies", slow(Duration::from_millis(5))).await;
+    let mut owner = replica(&world, "owner", EXTRA).await;
+    let standby = replica(&world, "standby", EXTRA).await;
+    world.publish(updates(100, 20)).await;
+    world.applied(300).await;
+    owner.kill();
+    standby.logged("partition owned").await;
+    let report = world.applied(2_000).await;
+    assert_in_order(&report, 2_000);
+    assert_eq!(report.counts.older_tenures, 0, "{}", report.counts);
+}
