@@ -2,6 +2,7 @@
 
 mod broker;
 mod process;
+mod proxy;
 mod raw;
 mod wait;
 
@@ -17,8 +18,9 @@ use tokio::net::TcpListener;
 
 pub use broker::Broker;
 pub use process::{Dispatcher, lanekeeper};
+pub use proxy::{Proxy, Way};
 pub use raw::publish_raw;
-pub use wait::until;
+pub use wait::{pace, until};
 
 /// A broker, an exchange of its own, and a receiver.
 pub struct World {

@@ -8,6 +8,12 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// Lets time pass, where that is the matter itself: how long an outage lasts, how fast a publisher is. Nothing may be
+/// expected to have happened afterwards.
+pub async fn pace(lasts: Duration) {
+    sleep(lasts).await;
+}
+
 /// Looks until the condition holds, and answers with what it gave.
 ///
 /// # Panics

@@ -1,0 +1,56 @@
+//! A replica that is killed, stopped and started again, and keeps the log of all its lives.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::harness::{Dispatcher, pace};
+
+pub struct Replica {
+    config: PathBuf,
+    log: PathBuf,
+    running: Dispatcher,
+}
+
+impl Replica {
+    pub fn start(config: PathBuf, log: PathBuf) -> Self {
+        let running = Dispatcher::start(&config);
+        Self { config, log, running }
+    }
+
+    pub async fn ready(&self) {
+        self.running.ready().await;
+    }
+
+    pub async fn kill(&mut self, down: Duration) {
+        self.running.kill();
+        self.again(down, "SIGKILL").await;
+    }
+
+    pub async fn terminate(&mut self, down: Duration) {
+        self.running.terminate();
+        assert_eq!(self.running.ended().await, Some(0), "a drain ends well, whatever the broker does");
+        self.again(down, "SIGTERM").await;
+    }
+
+    pub async fn freeze(&mut self, lasts: Duration) {
+        self.running.signal("STOP");
+        pace(lasts).await;
+        self.running.signal("CONT");
+    }
+
+    async fn again(&mut self, down: Duration, why: &str) {
+        self.keep_log(why);
+        pace(down).await;
+        self.running = Dispatcher::start(&self.config);
+    }
+
+    /// Appends the log of this life to the file.
+    pub fn keep_log(&self, ended_by: &str) {
+        use std::io::Write as _;
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&self.log).expect("a log");
+        for line in self.running.log() {
+            writeln!(file, "{line}").expect("the log is written");
+        }
+        writeln!(file, "=== {ended_by}").expect("the log is written");
+    }
+}
