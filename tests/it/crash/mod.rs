@@ -214,10 +214,10 @@ async fn restart(broker: &Arc<Broker>) {
 }
 
 /// Publishes until it is stopped. How many lines there were: all are confirmed.
-async fn publish(mut publisher: Child, seed: u64, stop: Arc<AtomicBool>) -> u64 {
+async fn publish(mut child: Child, seed: u64, stop: Arc<AtomicBool>) -> u64 {
     let mut rng = Rng::new(seed ^ 0x7075_626c);
     let mut sequences = vec![0_u64; usize::try_from(RECORDS).expect("a small number")];
-    let mut stdin = publisher.stdin.take().expect("it is piped");
+    let mut stdin = child.stdin.take().expect("it is piped");
     let mut published = 0;
     while !stop.load(Ordering::Relaxed) {
         let mut lines = String::new();
@@ -231,14 +231,15 @@ async fn publish(mut publisher: Child, seed: u64, stop: Arc<AtomicBool>) -> u64 
                 "type": "record.updated",
                 "body": {"sequence": sequence},
             });
-            lines += &format!("{line}\n");
+            lines += &line.to_string();
+            lines.push('\n');
         }
         stdin.write_all(lines.as_bytes()).await.expect("it reads on");
         published += BATCH;
         pace(BATCH_EVERY).await;
     }
     drop(stdin);
-    let status = publisher.wait().await.expect("it ends");
+    let status = child.wait().await.expect("it ends");
     assert_eq!(status.code(), Some(0), "every line is confirmed");
     published
 }
