@@ -74,6 +74,9 @@ pub(super) struct Memory {
     /// Heads of earlier tenures. A record has more than one only where updates without an id of their publisher were
     /// sent again before others that wait.
     heads: HashMap<RecordKey, Vec<Remembered>>,
+    /// Attempts that are still out and began before another process owned the partition. How they end tells nothing about
+    /// what their record holds; until then they bar it (I1).
+    barring: HashMap<RecordKey, AttemptId>,
 }
 
 impl Memory {
@@ -87,6 +90,7 @@ impl Memory {
             returns_expected: false,
             returned: HashSet::new(),
             heads: HashMap::new(),
+            barring: HashMap::new(),
         }
     }
 
@@ -192,10 +196,11 @@ impl Memory {
         self.known.clear();
         self.settled_before = 0;
         self.returned = HashSet::new();
-        self.heads.retain(|_, heads| {
-            heads.retain(|head| head.state.attempt_out().is_some());
-            !heads.is_empty()
-        });
+        for (record_key, heads) in self.heads.drain() {
+            if let Some(attempt) = heads.iter().find_map(|head| head.state.attempt_out()) {
+                self.barring.insert(record_key, attempt);
+            }
+        }
     }
 
     /// The broker handed over something new: everything returned has come, here or elsewhere.
@@ -241,9 +246,11 @@ impl Memory {
         Some(state)
     }
 
-    /// The attempt of another update of this record that is still out.
+    /// The attempt of this record that is still out and is not the one of its present head.
     pub(super) fn attempt_out(&self, record_key: &RecordKey) -> Option<AttemptId> {
-        self.heads.get(record_key)?.iter().find_map(|head| head.state.attempt_out())
+        let heads = self.heads.get(record_key).into_iter().flatten();
+        let out = heads.filter_map(|head| head.state.attempt_out()).next();
+        out.or_else(|| self.barring.get(record_key).copied())
     }
 
     /// An attempt of an earlier tenure ended. Whether it was known.
@@ -254,6 +261,10 @@ impl Memory {
         ended: AttemptId,
         outcome: Outcome,
     ) -> bool {
+        if self.barring.get(record_key) == Some(&ended) {
+            self.barring.remove(record_key);
+            return true;
+        }
         let is_out = |head: &Remembered| head.state.attempt_out() == Some(ended);
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         let Some(head) = heads.find(|head| is_out(head)) else { return false };

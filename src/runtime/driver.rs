@@ -259,7 +259,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let event = match news {
             News::Received(received) => return self.received(tenancy, received),
             News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
-            News::Claimed { number, interrupted } => Event::Claimed { tenure, number, interrupted },
+            News::Claimed { number, other } => Event::Claimed { tenure, number, other },
             News::Superseded => Event::Superseded(tenure),
             News::Outranked => Event::Outranked(tenure),
         };

@@ -66,17 +66,18 @@ impl Partition {
         }
     }
 
-    pub(super) fn claimed(&mut self, tenure: Tenure, number: Option<TenureNumber>, interrupted: bool) {
+    pub(super) fn claimed(&mut self, tenure: Tenure, number: Option<TenureNumber>, other: Option<TenureNumber>) {
         let first = self.held == self.unclaimed.len();
         if self.tenure != Some(tenure) || !self.ownership.claimed(number) {
             self.stale += 1;
             return;
         }
-        if interrupted {
+        if other > self.other_heeded {
             if !first {
                 return self.lose_claim(tenure);
             }
             self.memory.interrupted();
+            self.other_heeded = other;
         }
         while let Some(delivery) = self.unclaimed.pop_front() {
             self.take_in(tenure, delivery);
