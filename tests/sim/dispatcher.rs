@@ -255,6 +255,7 @@ impl World {
         self.trace(Line::Woke);
         self.judge.woke(self.now);
         self.dispatcher.partition.wake(self.now);
+        self.tell_silence();
         self.follow_up();
     }
 
@@ -290,12 +291,16 @@ impl World {
 
     pub fn tell(&mut self, event: Event) {
         self.dispatcher.partition.handle(self.now, event);
+        self.tell_silence();
+        self.follow_up();
+    }
+
+    fn tell_silence(&mut self) {
         let silent = self.dispatcher.partition.standing() == Standing::Silent;
         if silent && !self.dispatcher.told_silent {
             self.trace(Line::Silent);
             self.judge.let_go();
         }
         self.dispatcher.told_silent = silent;
-        self.follow_up();
     }
 }
