@@ -226,3 +226,17 @@ impl ParkKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
+
+impl Before {
+    /// From the row of the id, if there is one.
+    pub(super) fn of(query: &Query, record_key: Option<&[u8]>, fingerprint: Option<&[u8]>) -> Self {
+        match (record_key, fingerprint) {
+            (Some(record_key), Some(fingerprint)) => {
+                let same =
+                    record_key == query.record_key.as_str().as_bytes() && fingerprint == query.fingerprint.0;
+                if same { Self::Resolved } else { Self::Reused }
+            }
+            _ => Self::Unknown,
+        }
+    }
+}

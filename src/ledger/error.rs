@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sqlx::error::DatabaseError as _;
+
 /// One per thing that a person does about it. All of one commit get the same.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -24,6 +26,9 @@ pub enum LedgerError {
     /// No room: disk, quota or the file system's limit.
     #[error("the ledger cannot grow: its disk is full")]
     DiskFull(#[source] Arc<sqlx::Error>),
+    /// Reading or writing the disk fails.
+    #[error("the ledger's disk fails: look at the system's log")]
+    DiskFailed(#[source] Arc<sqlx::Error>),
     /// The database does not answer. It is tried again by itself.
     #[error("the ledger's database does not answer: is it running?")]
     Lost(#[source] Arc<sqlx::Error>),
@@ -59,7 +64,12 @@ impl LedgerError {
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::Locked(_) | Self::DiskFull(_) | Self::Lost(_) | Self::TimedOut { .. } | Self::NoConnection
+            Self::Locked(_)
+                | Self::DiskFull(_)
+                | Self::DiskFailed(_)
+                | Self::Lost(_)
+                | Self::TimedOut { .. }
+                | Self::NoConnection
         )
     }
 
@@ -71,6 +81,7 @@ impl LedgerError {
             Self::SchemaNewer { .. } => "schema_newer",
             Self::Locked(_) => "locked",
             Self::DiskFull(_) => "disk_full",
+            Self::DiskFailed(_) => "disk_failed",
             Self::Lost(_) => "lost",
             Self::TimedOut { .. } => "timed_out",
             Self::NoConnection => "no_connection",
@@ -79,5 +90,55 @@ impl LedgerError {
             Self::Closed => "closed",
             Self::Refused(_) => "refused",
         }
+    }
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error;
+        let make: fn(Arc<Error>) -> Self = match &error {
+            Error::Database(refusal) => match refusal.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
+                Some(refusal) => of_sqlite(refusal.code().as_deref().unwrap_or_default()),
+                None => of_postgres(refusal.code().as_deref().unwrap_or_default()),
+            },
+            Error::Io(_) | Error::PoolTimedOut | Error::Protocol(_) | Error::WorkerCrashed => Self::Lost,
+            Error::PoolClosed => return Self::Closed,
+            Error::Configuration(_) | Error::Tls(_) => Self::CannotOpen,
+            Error::ColumnDecode { .. } | Error::ColumnNotFound(_) | Error::Decode(_) => {
+                return Self::Damaged { what: "a column of another type than expected" };
+            }
+            _ => Self::Refused,
+        };
+        make(Arc::new(error))
+    }
+}
+
+type Make = fn(Arc<sqlx::Error>) -> LedgerError;
+
+/// Result codes of SQLite; the lower eight bits are the primary one (sqlite.org/rescode.html).
+fn of_sqlite(code: &str) -> Make {
+    match code.parse::<u32>().unwrap_or_default() & 0xff {
+        5 | 6 => LedgerError::Locked,                    // BUSY, LOCKED
+        13 => LedgerError::DiskFull,                     // FULL
+        10 => LedgerError::DiskFailed,                   // IOERR
+        3 | 8 | 14 | 23 | 26 => LedgerError::CannotOpen, // PERM, READONLY, CANTOPEN, AUTH, NOTADB
+        _ => LedgerError::Refused,
+    }
+}
+
+/// SQLSTATE codes of PostgreSQL 15, appendix A.
+fn of_postgres(code: &str) -> Make {
+    match code {
+        "53100" => LedgerError::DiskFull,
+        "58030" => LedgerError::DiskFailed, // io_error
+        // lock_not_available, deadlock_detected, serialization_failure, query_canceled (a timeout of ours)
+        "55P03" | "40P01" | "40001" | "57014" => LedgerError::Locked,
+        "3D000" | "42501" => LedgerError::CannotOpen, // no such database, no right
+        "25006" => LedgerError::Lost,                 // read only: a standby, until the switch is over
+        "53300" => LedgerError::Lost,                 // too many connections
+        _ if code.starts_with("28") => LedgerError::CannotOpen, // authorization
+        // shutting down, crashed, starting up, broken connections
+        _ if code.starts_with("57P") || code.starts_with("08") => LedgerError::Lost,
+        _ => LedgerError::Refused,
     }
 }

@@ -3,14 +3,20 @@
 //! One trait, two databases: an embedded SQLite file for one host, PostgreSQL for several. What differs between them is
 //! in `sqlite` and `postgres`; statements that are the same in both stand once, in `sql`.
 
+mod any;
 mod entry;
 mod error;
+mod gather;
 mod parked;
+mod postgres;
+mod rows;
+mod sqlite;
 mod stored;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use any::AnyLedger;
 pub use entry::{
     Before, Entry, Finding, Fingerprint, ParkKind, ParkReason, ParkedSeq, Query, Recorded, ResolvedAs, What,
 };
@@ -18,6 +24,8 @@ pub use error::LedgerError;
 pub use parked::{
     Discarded, Grounds, LedgerStats, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord, Selection,
 };
+pub use postgres::{PostgresLedger, RecordLock};
+pub use sqlite::SqliteLedger;
 pub use stored::StoredUpdate;
 use uuid::Uuid;
 
@@ -68,6 +76,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// Writes an entry. When it has returned, the entry is committed to disk, or refused as the answer says. Entries
     /// that come together share a commit; those of one record must come one after another.
     fn record(&self, entry: Entry) -> impl Future<Output = Result<Recorded, LedgerError>> + Send;
+
+    /// As `consult`, and holds the record's row until the lock has recorded or is dropped: no other process can hold
+    /// it meanwhile. PostgreSQL only.
+    fn lock(&self, query: Query) -> impl Future<Output = Result<(Finding, RecordLock), LedgerError>> + Send;
 
     /// Records whose parked updates are to go out, at most `limit`, those released first at the front. Cheap when there
     /// are none.

@@ -107,7 +107,7 @@ pub struct Grounds {
 /// How large the ledger is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerStats {
-    /// Update ids that are known.
+    /// Update ids that are known; perhaps a few less.
     pub resolved_updates: u64,
     /// Records that the ledger has a version, an `ETag` or a last update of.
     pub records: u64,
