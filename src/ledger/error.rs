@@ -1,0 +1,144 @@
+//! Why the ledger could not do what it was asked for.
+
+use std::sync::Arc;
+
+use sqlx::error::DatabaseError as _;
+
+/// One per thing that a person does about it. All of one commit get the same.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The file cannot be opened or made, or the server refuses us: name, rights, password.
+    #[error("the ledger cannot be opened: check ledger.url and who may use it")]
+    CannotOpen(#[source] Arc<sqlx::Error>),
+    /// A later version of the program has changed the ledger.
+    #[error(
+        "the ledger has schema {found}, this program knows up to {known}: run the version that made it, or a later one"
+    )]
+    SchemaNewer {
+        /// The ledger's.
+        found: i64,
+        /// The newest of this program.
+        known: i64,
+    },
+    /// Somebody else holds what we need for longer than we wait.
+    #[error("the ledger is locked by another process: look for one that holds it")]
+    Locked(#[source] Arc<sqlx::Error>),
+    /// No room: disk, quota or the file system's limit.
+    #[error("the ledger cannot grow: its disk is full")]
+    DiskFull(#[source] Arc<sqlx::Error>),
+    /// Reading or writing the disk fails.
+    #[error("the ledger's disk fails: look at the system's log")]
+    DiskFailed(#[source] Arc<sqlx::Error>),
+    /// The database does not answer. It is tried again by itself.
+    #[error("the ledger's database does not answer: is it running?")]
+    Lost(#[source] Arc<sqlx::Error>),
+    /// No answer within the bound.
+    #[error("the ledger did not answer within {seconds} s")]
+    TimedOut {
+        /// The bound.
+        seconds: u64,
+    },
+    /// All connections for row locks are taken.
+    #[error("no connection was free for a row lock: raise ledger.connections_max")]
+    NoConnection,
+    /// Row locks were asked of a ledger that has none.
+    #[error("row locks need a PostgreSQL ledger")]
+    NoRowLocks,
+    /// What the ledger holds is not what this program wrote.
+    #[error("the ledger holds what this program cannot read: {what}")]
+    Damaged {
+        /// Which part of it.
+        what: &'static str,
+    },
+    /// The ledger was closed in this process.
+    #[error("the ledger is closed")]
+    Closed,
+    /// Anything else that the database refuses.
+    #[error("the ledger refused a statement")]
+    Refused(#[source] Arc<sqlx::Error>),
+}
+
+impl LedgerError {
+    /// Whether the same call may work later without a person.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Locked(_)
+                | Self::DiskFull(_)
+                | Self::DiskFailed(_)
+                | Self::Lost(_)
+                | Self::TimedOut { .. }
+                | Self::NoConnection
+        )
+    }
+
+    /// As written in metric labels.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::CannotOpen(_) => "cannot_open",
+            Self::SchemaNewer { .. } => "schema_newer",
+            Self::Locked(_) => "locked",
+            Self::DiskFull(_) => "disk_full",
+            Self::DiskFailed(_) => "disk_failed",
+            Self::Lost(_) => "lost",
+            Self::TimedOut { .. } => "timed_out",
+            Self::NoConnection => "no_connection",
+            Self::NoRowLocks => "no_row_locks",
+            Self::Damaged { .. } => "damaged",
+            Self::Closed => "closed",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error;
+        let make: fn(Arc<Error>) -> Self = match &error {
+            Error::Database(refusal) => match refusal.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
+                Some(refusal) => of_sqlite(refusal.code().as_deref().unwrap_or_default()),
+                None => of_postgres(refusal.code().as_deref().unwrap_or_default()),
+            },
+            Error::Io(_) | Error::PoolTimedOut | Error::Protocol(_) | Error::WorkerCrashed => Self::Lost,
+            Error::PoolClosed => return Self::Closed,
+            Error::Configuration(_) | Error::Tls(_) => Self::CannotOpen,
+            Error::ColumnDecode { .. } | Error::ColumnNotFound(_) | Error::Decode(_) => {
+                return Self::Damaged { what: "a column of another type than expected" };
+            }
+            _ => Self::Refused,
+        };
+        make(Arc::new(error))
+    }
+}
+
+type Make = fn(Arc<sqlx::Error>) -> LedgerError;
+
+/// Result codes of SQLite; the lower eight bits are the primary one (sqlite.org/rescode.html).
+fn of_sqlite(code: &str) -> Make {
+    match code.parse::<u32>().unwrap_or_default() & 0xff {
+        5 | 6 => LedgerError::Locked,                    // BUSY, LOCKED
+        13 => LedgerError::DiskFull,                     // FULL
+        10 => LedgerError::DiskFailed,                   // IOERR
+        3 | 8 | 14 | 23 | 26 => LedgerError::CannotOpen, // PERM, READONLY, CANTOPEN, AUTH, NOTADB
+        _ => LedgerError::Refused,
+    }
+}
+
+/// SQLSTATE codes of PostgreSQL 15, appendix A.
+fn of_postgres(code: &str) -> Make {
+    match code {
+        "53100" => LedgerError::DiskFull,
+        "58030" => LedgerError::DiskFailed, // io_error
+        // lock_not_available, deadlock_detected, serialization_failure, query_canceled (a timeout of ours)
+        "55P03" | "40P01" | "40001" | "57014" => LedgerError::Locked,
+        "3D000" | "42501" => LedgerError::CannotOpen, // no such database, no right
+        "25006" => LedgerError::Lost,                 // read only: a standby, until the switch is over
+        "53300" => LedgerError::Lost,                 // too many connections
+        _ if code.starts_with("28") => LedgerError::CannotOpen, // authorization
+        // shutting down, crashed, starting up, broken connections
+        _ if code.starts_with("57P") || code.starts_with("08") => LedgerError::Lost,
+        _ => LedgerError::Refused,
+    }
+}

@@ -1,0 +1,171 @@
+//! The ledger in a file, for the processes of one host.
+//!
+//! Journal mode WAL: readers do not wait for the writer. `synchronous = FULL`: a commit is on disk when it returns
+//! (sqlite.org/pragma.html#pragma_synchronous; with NORMAL the last ones may be lost with the power).
+
+#[path = "../sql/line.rs"]
+mod line;
+#[path = "../sql/parked.rs"]
+mod parked;
+#[path = "../sql/store.rs"]
+mod store;
+#[path = "../sql/upkeep.rs"]
+mod upkeep;
+#[path = "../sql/write.rs"]
+mod write;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{Connection as _, Row as _, SqliteConnection, Transaction, query};
+pub use store::Store as SqliteLedger;
+
+use super::entry::{Before, Finding, Query};
+use super::error::LedgerError;
+use super::rows::{self, RecordRow, ResolvedRow};
+use super::{LedgerSettings, Place, RecordLock};
+use crate::core::update::{IdOrigin, RecordKey};
+
+type Connection = SqliteConnection;
+type Options = SqliteConnectOptions;
+type Row = SqliteRow;
+
+/// In order; one that was released is never changed.
+const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+
+/// The writer holds the whole file.
+const PARKED_RECORD_HELD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
+
+/// How long a writer of another process may hold the file.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
+fn options(settings: &LedgerSettings) -> Result<Options, LedgerError> {
+    let Place::Sqlite(path) = &settings.place else {
+        return Err(LedgerError::Damaged { what: "the kind of its URL" });
+    };
+    Ok(SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_MAX))
+}
+
+/// A transaction that may write: one that begins as a reader cannot wait for another writer.
+async fn begin(connection: &mut Connection) -> Result<Transaction<'_, sqlx::Sqlite>, sqlx::Error> {
+    connection.begin_with("BEGIN IMMEDIATE").await
+}
+
+/// The writer is alone anyway.
+async fn one_at_a_time(_: &mut Connection) -> Result<(), sqlx::Error> {
+    Ok(())
+}
+
+/// The highest tenure of these partitions, and perhaps of others.
+async fn tenures(
+    connection: &mut Connection,
+    _: &[(i64, i64)],
+) -> Result<BTreeMap<(i64, i64), i64>, sqlx::Error> {
+    let found = query("SELECT layout, partition, number FROM ledger_tenure").fetch_all(connection).await?;
+    found
+        .iter()
+        .map(|row| Ok(((row.try_get("layout")?, row.try_get("partition")?), row.try_get("number")?)))
+        .collect()
+}
+
+async fn keep_resolved(
+    connection: &mut Connection,
+    resolved: &[ResolvedRow<'_>],
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    for row in resolved {
+        query(
+            "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, status, at_ms)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (update_id) DO NOTHING",
+        )
+        .bind(row.update_id)
+        .bind(rows::key(row.record_key))
+        .bind(&row.fingerprint.0[..])
+        .bind(row.resolution)
+        .bind(row.status.map(i64::from))
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn keep_records(
+    connection: &mut Connection,
+    records: &[(&RecordKey, RecordRow<'_>)],
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    for (record_key, row) in records {
+        query(
+            "INSERT INTO ledger_record (record_key, version, etag, update_id, at_ms) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (record_key) DO UPDATE SET
+                 version = CASE WHEN ledger_record.version IS NULL OR excluded.version > ledger_record.version
+                     THEN excluded.version ELSE ledger_record.version END,
+                 etag = excluded.etag, update_id = excluded.update_id, at_ms = excluded.at_ms",
+        )
+        .bind(rows::key(record_key))
+        .bind(row.version)
+        .bind(row.etag)
+        .bind(row.update_id)
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Answers all of them as of one moment.
+async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Finding>, LedgerError> {
+    let mut transaction = connection.begin().await?;
+    let mut findings = Vec::with_capacity(queries.len());
+    for asked in queries {
+        let row = query(
+            "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked
+             FROM (SELECT 1)
+             LEFT JOIN ledger_resolved_update u ON u.update_id = $2
+             LEFT JOIN ledger_record r ON r.record_key = $1
+             LEFT JOIN ledger_parked_record p ON p.record_key = $1",
+        )
+        .bind(rows::key(&asked.record_key))
+        .bind((asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str()))
+        .fetch_one(&mut *transaction)
+        .await?;
+        findings.push(Finding {
+            before: Before::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
+            parked: row.try_get("parked")?,
+            version: row.try_get("version")?,
+            etag: row.try_get("etag")?,
+        });
+    }
+    transaction.commit().await?;
+    Ok(findings)
+}
+
+/// The file and its write-ahead log.
+async fn bytes(_: &mut Connection, settings: &LedgerSettings) -> Result<u64, LedgerError> {
+    let Place::Sqlite(path) = &settings.place else { return Ok(0) };
+    let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    Ok(size(path) + size(log.as_ref()))
+}
+
+/// There are none: the file has one writer.
+#[derive(Debug)]
+struct Locks;
+
+impl Locks {
+    fn new(_: Options, _: &LedgerSettings) -> Self {
+        Self
+    }
+
+    async fn lock(&self, _: Query) -> Result<(Finding, RecordLock), LedgerError> {
+        Err(LedgerError::NoRowLocks)
+    }
+}
