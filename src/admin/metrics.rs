@@ -1,5 +1,7 @@
 //! All metrics, in one list. Record keys and update ids are never labels.
 
+mod ledger;
+
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,6 +15,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+pub use ledger::LedgerMetrics;
+use ledger::LedgerFamilies;
 
 use crate::core::layout::PartitionNumber;
 use crate::core::outcome::{Cause, Outcome};
@@ -73,6 +78,7 @@ struct Families {
     updates_delivered: Family<OfTarget, Counter>,
     updates_dead_lettered: Family<OfReason, Counter>,
     duplicates_suppressed: Counter,
+    ledger: LedgerFamilies,
     attempts: Family<OfAttempt, Counter>,
     attempt_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
     end_to_end_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
@@ -105,6 +111,7 @@ impl Metrics {
             updates_delivered: Family::default(),
             updates_dead_lettered: Family::default(),
             duplicates_suppressed: Counter::default(),
+            ledger: LedgerFamilies::new(),
             attempts: Family::default(),
             attempt_duration: Family::new_with_constructor(seconds),
             end_to_end_duration: Family::new_with_constructor(seconds),
@@ -245,6 +252,7 @@ impl Families {
             Unit::Seconds,
             self.oldest_pending_age.clone(),
         );
+        self.ledger.register(registry);
     }
 }
 
@@ -331,8 +339,11 @@ impl TargetMetrics {
         &self.target
     }
 
-    /// An attempt ended.
+    /// An attempt ended. Without a request it is none.
     pub fn attempt_ended(&self, outcome: &Outcome, took: Duration) {
+        if !outcome.was_sent() {
+            return;
+        }
         let code_class = code_class(outcome);
         let of = OfAttempt { target: Arc::clone(&self.target), outcome: outcome.kind().name(), code_class };
         self.all.0.attempts.get_or_create(&of).inc();
@@ -351,6 +362,7 @@ impl TargetMetrics {
 fn code_class(outcome: &Outcome) -> &'static str {
     let failure = match outcome {
         Outcome::Applied => return "2xx",
+        Outcome::Known(_) | Outcome::Withheld => return "none",
         Outcome::Retryable { failure, .. }
         | Outcome::Refused(failure)
         | Outcome::Rejected(failure)

@@ -174,6 +174,30 @@ pub struct TargetConfig {
     pub headers: Vec<(String, Secret)>,
     /// Answers that mean something else here than in the table of docs/wire.md.
     pub outcomes: BTreeMap<u16, OutcomeKind>,
+    /// Which `If-Match` requests carry.
+    pub if_match: IfMatch,
+    /// With [`IfMatch::Auto`], what happens where no `ETag` of the record is known.
+    pub first_contact: FirstContact,
+}
+
+/// Which `If-Match` requests carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IfMatch {
+    /// The publisher's header `if-match`, if there is one.
+    Header,
+    /// Else the last `ETag` that the target gave for the record: kept in the ledger.
+    Auto,
+}
+
+/// What happens where no `ETag` of a record is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstContact {
+    /// The target is asked for it with GET; where it has no such record, as with `Create`.
+    Get,
+    /// The record must not exist: `If-None-Match: *`.
+    Create,
 }
 
 /// How the update id goes out.

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::fault::{Fault, Origin, Problem};
 use super::parse::{choice, text, timeout};
 use super::reader::{Reader, Section, Shape};
-use super::{IdempotencyKeyStyle, MASK, Purpose, Secret, TargetConfig};
+use super::{FirstContact, IdempotencyKeyStyle, IfMatch, MASK, Purpose, Secret, TargetConfig};
 use crate::core::outcome::OutcomeKind;
 use crate::core::routes::TypePattern;
 use crate::core::template::UrlTemplate;
@@ -25,6 +25,10 @@ const STYLES: [(&str, IdempotencyKeyStyle); 3] = [
     ("bare", IdempotencyKeyStyle::Bare),
     ("off", IdempotencyKeyStyle::Off),
 ];
+
+const IF_MATCH: [(&str, IfMatch); 2] = [("header", IfMatch::Header), ("auto", IfMatch::Auto)];
+
+const FIRST_CONTACT: [(&str, FirstContact); 2] = [("get", FirstContact::Get), ("create", FirstContact::Create)];
 
 /// Headers that belong to the connection or to the HTTP client (RFC 9110, 7.6.1; RFC 9112, 6).
 const RESERVED: [&str; 10] = [
@@ -88,6 +92,8 @@ fn read_one(mut section: Section<'_, '_>, names: &mut BTreeSet<String>) -> Optio
         idempotency_header.iter().map(|header| header.to_ascii_lowercase()).collect();
     let headers = section.each("headers", Shape::Table, |name, raw| header(name, raw, &mut taken));
     let outcomes = section.each("outcomes", Shape::Table, outcome);
+    let if_match = section.read_or("if_match", "header", choice(&IF_MATCH));
+    let first_contact = section.read_or("first_contact", "get", choice(&FIRST_CONTACT));
     section.finish();
     Some(TargetConfig {
         name: name?,
@@ -99,6 +105,8 @@ fn read_one(mut section: Section<'_, '_>, names: &mut BTreeSet<String>) -> Optio
         idempotency_header: idempotency_header?,
         headers: headers?,
         outcomes: outcomes?.into_iter().collect(),
+        if_match: if_match?,
+        first_contact: first_contact?,
     })
 }
 

@@ -3,15 +3,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::message::{AttemptId, DeliveryTag, Tenure};
+use super::message::{AttemptId, Holder, Tenure};
 use super::policy::{Progress, Resolution};
 use super::tick::Tick;
 use super::update::{RecordKey, Update};
 
-/// An update and the delivery that it will be settled with.
+/// An update, and what it will be settled with.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    pub(super) delivery: DeliveryTag,
+    pub(super) holder: Holder,
     /// As the broker said: perhaps seen before.
     pub(super) redelivered: bool,
     pub(super) update: Arc<Update>,
@@ -20,6 +20,15 @@ pub(super) struct Held {
     /// It has an id of its publisher, or was recognised as one that came before.
     pub(super) identified: bool,
 }
+
+impl Held {
+    pub(super) fn is_released(&self) -> bool {
+        matches!(self.holder, Holder::Ledger(_))
+    }
+}
+
+/// Names a resolution that is being written down.
+pub(super) type Token = (Tenure, Holder);
 
 /// What the head of a lane is doing. Only `Partition` changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +41,9 @@ pub(super) enum LaneStatus {
     InFlight(AttemptId),
     /// Its attempt failed; the next one starts no earlier. Leaves to `Ready`.
     Waiting { until: Tick },
-    /// Its resolution is being written down, under this name. Leaves to `Ready` with the next head, or the lane ends.
-    Recording { resolution: Resolution, token: (Tenure, DeliveryTag) },
+    /// Its resolution is being written down, under this name. Leaves to `Ready` with the next head, or with the same one
+    /// where the ledger has nothing to park it behind; or the lane ends.
+    Recording { resolution: Resolution, token: Token },
 }
 
 /// Never empty while it exists: the last update takes its lane with it.
@@ -50,6 +60,11 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn head(&self) -> &Held {
         self.held.front().expect("a lane exists only while it holds an update")
+    }
+
+    /// Released updates in it.
+    pub(super) fn released(&self) -> usize {
+        self.held.iter().filter(|held| held.is_released()).count()
     }
 }
 

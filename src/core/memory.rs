@@ -5,8 +5,9 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::message::{AttemptId, DeliveryTag, Tenure};
-use super::outcome::Outcome;
+use super::lane::Token;
+use super::message::AttemptId;
+use super::outcome::{Known, Outcome};
 use super::policy::{Progress, Resolution};
 use super::recognition::{Recognised, Recognition};
 use super::tick::Tick;
@@ -30,7 +31,7 @@ pub(super) enum RememberedState {
     /// It waited for its next attempt.
     Waiting { until: Tick, progress: Progress },
     /// Its resolution was being written down. Leaves to `Recorded`.
-    Recording { token: (Tenure, DeliveryTag), resolution: Resolution },
+    Recording { token: Token, resolution: Resolution },
     /// Its resolution was written down after the tenure.
     Recorded { resolution: Resolution },
 }
@@ -46,9 +47,11 @@ impl RememberedState {
     /// The target has it, and no further request would be made.
     fn is_applied(&self) -> bool {
         match self {
-            Self::Ended { outcome, .. } => *outcome == Outcome::Applied,
+            Self::Ended { outcome, .. } => {
+                matches!(outcome, Outcome::Applied | Outcome::Known(Known::Resolved | Known::Superseded))
+            }
             Self::Recording { resolution, .. } | Self::Recorded { resolution } => {
-                !matches!(resolution, Resolution::DeadLettered(_))
+                !matches!(resolution, Resolution::DeadLettered(_) | Resolution::Parked(_))
             }
             Self::InFlight { .. } | Self::Waiting { .. } => false,
         }
@@ -289,8 +292,17 @@ impl Memory {
         true
     }
 
+    /// A resolution of an earlier tenure could not be written down: the update has its turn when it comes back. Whether it
+    /// was known.
+    pub(super) fn not_recorded(&mut self, record_key: &RecordKey, token: Token) -> bool {
+        let is_it = |head: &Remembered| matches!(&head.state, RememberedState::Recording { token: of, .. } if *of == token);
+        let known = self.heads.get(record_key).is_some_and(|heads| heads.iter().any(is_it));
+        self.retain_heads(record_key, |head| !is_it(head));
+        known
+    }
+
     /// A resolution of an earlier tenure is written down. Whether it was known.
-    pub(super) fn recorded(&mut self, record_key: &RecordKey, recorded: (Tenure, DeliveryTag)) -> bool {
+    pub(super) fn recorded(&mut self, record_key: &RecordKey, recorded: Token) -> bool {
         for head in self.heads.get_mut(record_key).into_iter().flatten() {
             if let RememberedState::Recording { token, resolution } = &head.state
                 && *token == recorded

@@ -20,6 +20,19 @@ pub struct TenureNumber(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryTag(pub u64);
 
+/// Place of a parked update in the ledger: grows in the order of parking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParkedSeq(pub i64);
+
+/// Who keeps an update until its turn has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// The broker, as this delivery: it is settled afterwards.
+    Broker(DeliveryTag),
+    /// The ledger, as a parked update that was released: writing its resolution down takes it out.
+    Ledger(ParkedSeq),
+}
+
 /// One attempt; never used twice by a partition, so that a late end is told from an expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u64);
@@ -76,6 +89,16 @@ pub enum Event {
         /// What is wrong with it.
         fault: Malformed,
     },
+    /// Parked updates of a record that a person released, oldest first. They have their turn before what the broker
+    /// hands over of the record. Those of a record that has some here already change nothing.
+    Released {
+        /// Who may send them.
+        tenure: Tenure,
+        /// The record.
+        record_key: RecordKey,
+        /// Oldest first.
+        updates: Vec<(ParkedSeq, Arc<Update>)>,
+    },
     /// The target, the way to it or the time limit ended an attempt.
     AttemptEnded {
         /// Which attempt.
@@ -89,10 +112,19 @@ pub enum Event {
     Recorded {
         /// Whose delivery it was when the writing began.
         tenure: Tenure,
-        /// Which delivery.
-        delivery: DeliveryTag,
+        /// Which delivery or parked update.
+        holder: Holder,
         /// Its record; `None` where it was malformed.
         record_key: Option<RecordKey>,
+    },
+    /// It was to be parked behind others of its record, and these have gone: nothing is written, it has its turn.
+    NotRecorded {
+        /// Whose delivery it was when the writing began.
+        tenure: Tenure,
+        /// Which delivery or parked update.
+        holder: Holder,
+        /// Its record.
+        record_key: RecordKey,
     },
     /// We are asked to stop: start no further attempts in this tenure. The next tenure would start them again.
     DrainBegan,
@@ -118,6 +150,8 @@ pub enum Effect {
         number: u32,
         /// The number of the claim that it is made under.
         tenure: Option<TenureNumber>,
+        /// Who keeps the update: what the ledger holds comes before what it holds no more.
+        holder: Holder,
         /// What to send.
         update: Arc<Update>,
     },
@@ -139,12 +173,12 @@ pub enum Effect {
         /// Which tenure ends so.
         tenure: Tenure,
     },
-    /// Write the resolution down where that is needed; answer with [`Event::Recorded`].
+    /// Write the resolution down where that is needed; answer with [`Event::Recorded`] or [`Event::NotRecorded`].
     Record {
         /// Whose delivery it is.
         tenure: Tenure,
-        /// Which delivery it is.
-        delivery: DeliveryTag,
+        /// Which delivery or parked update it is.
+        holder: Holder,
         /// The update; `None` where the delivery is malformed.
         update: Option<Arc<Update>>,
         /// How its turn ends.

@@ -21,6 +21,23 @@ pub enum Outcome {
     Rejected(Failure),
     /// The record's state and the update disagree (409, 412, 428).
     Conflict(Failure),
+    /// Nothing was sent: the ledger knows enough.
+    Known(Known),
+    /// Nothing was sent: the ledger did not answer in time, or the partition may be another's by now.
+    Withheld,
+}
+
+/// What the ledger knows that makes a request needless or wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The same update was resolved before: same id, same record, same body.
+    Resolved,
+    /// Its `record-version` is not above the last one that was applied.
+    Superseded,
+    /// Another update was resolved under its id.
+    IdReused,
+    /// Its record is parked: it comes after what waits there.
+    RecordParked,
 }
 
 impl Outcome {
@@ -33,7 +50,15 @@ impl Outcome {
             Self::Refused(_) => OutcomeKind::Refused,
             Self::Rejected(_) => OutcomeKind::Rejected,
             Self::Conflict(_) => OutcomeKind::Conflict,
+            Self::Known(_) => OutcomeKind::Known,
+            Self::Withheld => OutcomeKind::Withheld,
         }
+    }
+
+    /// Whether a request was made.
+    #[must_use]
+    pub fn was_sent(&self) -> bool {
+        !matches!(self, Self::Known(_) | Self::Withheld)
     }
 }
 
@@ -51,10 +76,14 @@ pub enum OutcomeKind {
     Rejected,
     /// See [`Outcome::Conflict`].
     Conflict,
+    /// See [`Outcome::Known`]. No answer means this.
+    Known,
+    /// See [`Outcome::Withheld`]. No answer means this.
+    Withheld,
 }
 
 impl OutcomeKind {
-    /// All of them, in the order of the enum.
+    /// Those that an answer can mean, in the order of the enum.
     pub const ALL: [Self; 5] =
         [Self::Applied, Self::Retryable, Self::Refused, Self::Rejected, Self::Conflict];
 
@@ -67,6 +96,8 @@ impl OutcomeKind {
             Self::Refused => "refused",
             Self::Rejected => "rejected",
             Self::Conflict => "conflict",
+            Self::Known => "known",
+            Self::Withheld => "withheld",
         }
     }
 }

@@ -66,6 +66,14 @@ impl Ownership {
         Permit::Granted(number)
     }
 
+    /// Until when requests may leave, and under which number.
+    pub(super) fn may_send_until(&self) -> Option<(Option<TenureNumber>, Tick)> {
+        match self.standing {
+            Standing::Claimed(number) => Some((number, self.heard.after(self.silence_max))),
+            Standing::Unclaimed | Standing::Claiming | Standing::Silent | Standing::Lost => None,
+        }
+    }
+
     /// The broker has answered a request that was sent then. Whether the partition must be claimed anew.
     pub(super) fn heard(&mut self, now: Tick, at: Tick) -> bool {
         self.permit(now); // falls silent if it is late

@@ -4,6 +4,7 @@
 //! [`Partition::next_deadline`] when to wake it. I1 to I9 are the invariants of ARCHITECTURE.md.
 
 mod claim;
+mod release;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -11,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::claim::Unclaimed;
-use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes};
+use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token};
 use super::memory::{Memory, RememberedState};
-use super::message::{AttemptId, DeliveryTag, Effect, Event, StepBackReason, Tenure, TenureNumber};
+use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, StepBackReason, Tenure, TenureNumber};
 use super::outcome::Outcome;
 use super::ownership::{Ownership, Permit};
 use super::policy::{Policy, Progress, Resolution, Verdict};
@@ -38,6 +39,8 @@ pub struct Limits {
 pub struct View {
     /// Deliveries not yet settled.
     pub held: usize,
+    /// Parked updates that were released and have not had their turn.
+    pub released: usize,
     /// Records with an update here.
     pub lanes: usize,
     /// Records whose head waits for a permit.
@@ -82,6 +85,7 @@ pub struct Partition {
     in_flight: usize,
     recording: usize,
     held: usize,
+    released: usize,
     stale: u64,
     effects: VecDeque<Effect>,
 }
@@ -111,6 +115,7 @@ impl Partition {
             in_flight: 0,
             recording: 0,
             held: 0,
+            released: 0,
             stale: 0,
             effects: VecDeque::new(),
         }
@@ -143,10 +148,15 @@ impl Partition {
             Event::AttemptEnded { attempt, record_key, outcome } => {
                 self.end_attempt(now, attempt, &record_key, outcome);
             }
-            Event::Recorded { tenure, delivery, record_key } => match record_key {
-                Some(record_key) => self.recorded((tenure, delivery), &record_key),
-                None => self.recorded_malformed(tenure, delivery),
+            Event::Released { tenure, record_key, updates } => self.release(tenure, &record_key, updates),
+            Event::Recorded { tenure, holder, record_key } => match (record_key, holder) {
+                (Some(record_key), holder) => self.recorded((tenure, holder), &record_key),
+                (None, Holder::Broker(delivery)) => self.recorded_malformed(tenure, delivery),
+                (None, Holder::Ledger(_)) => unreachable!("what is parked is an update"),
             },
+            Event::NotRecorded { tenure, holder, record_key } => {
+                self.not_recorded((tenure, holder), &record_key);
+            }
             Event::DrainBegan => self.draining = true,
         }
         self.start_attempts(now);
@@ -189,6 +199,7 @@ impl Partition {
     pub fn view(&self) -> View {
         View {
             held: self.held,
+            released: self.released,
             lanes: self.lanes.len(),
             ready: self.ready.len(),
             in_flight: self.in_flight,
@@ -216,7 +227,7 @@ impl Partition {
         self.tenure = None;
         self.ownership.end();
         self.unclaimed.clear();
-        self.held = 0;
+        (self.held, self.released) = (0, 0);
         self.recording = 0;
         self.malformed.clear();
         self.ready.clear();
@@ -269,8 +280,11 @@ impl Partition {
     fn receive(&mut self, held: Held) {
         if let Some(id) = self.find_lane(&held.update.record_key) {
             let lane = &mut self.lanes[id];
-            let newest = lane.held.back().map(|newest| newest.delivery);
-            assert!(newest < Some(held.delivery), "I2: deliveries of a record come in order");
+            if let (Some(Holder::Broker(newest)), Holder::Broker(delivery)) =
+                (lane.held.back().map(|newest| newest.holder), held.holder)
+            {
+                assert!(newest < delivery, "I2: deliveries of a record come in order");
+            }
             lane.held.push_back(held);
             return;
         }
@@ -375,8 +389,8 @@ impl Partition {
         let number = lane.progress.begin_attempt(now);
         lane.status = LaneStatus::InFlight(attempt);
         self.in_flight += 1;
-        let update = Arc::clone(&lane.head().update);
-        self.effects.push_back(Effect::Attempt { attempt, number, tenure, update });
+        let (holder, update) = (lane.head().holder, Arc::clone(&lane.head().update));
+        self.effects.push_back(Effect::Attempt { attempt, number, tenure, holder, update });
     }
 
     fn end_attempt(&mut self, now: Tick, attempt: AttemptId, record_key: &RecordKey, outcome: Outcome) {
@@ -416,31 +430,39 @@ impl Partition {
         let tenure = self.tenure.expect("lanes exist only within a tenure");
         let lane = &mut self.lanes[id];
         let head = lane.head();
-        let (delivery, update) = (head.delivery, Arc::clone(&head.update));
-        lane.status = LaneStatus::Recording { resolution: resolution.clone(), token: (tenure, delivery) };
+        let (holder, update) = (head.holder, Arc::clone(&head.update));
+        lane.status = LaneStatus::Recording { resolution: resolution.clone(), token: (tenure, holder) };
         self.recording += 1;
-        self.effects.push_back(Effect::Record { tenure, delivery, update: Some(update), resolution });
+        self.effects.push_back(Effect::Record { tenure, holder, update: Some(update), resolution });
+    }
+
+    /// The lane whose head is being written down under this name.
+    fn find_recording(&self, token: Token, record_key: &RecordKey) -> Option<LaneId> {
+        self.find_lane(record_key).filter(
+            |id| matches!(&self.lanes[*id].status, LaneStatus::Recording { token: of, .. } if *of == token),
+        )
     }
 
     /// The only way to a settlement: a resolution that is written down (I3).
-    fn recorded(&mut self, recorded: (Tenure, DeliveryTag), record_key: &RecordKey) {
-        let lane = self.find_lane(record_key);
-        let expected = lane.is_some_and(
-            |id| matches!(&self.lanes[id].status, LaneStatus::Recording { token, .. } if *token == recorded),
-        );
-        let (Some(id), true) = (lane, expected) else {
-            if !self.memory.recorded(record_key, recorded) {
+    fn recorded(&mut self, token: Token, record_key: &RecordKey) {
+        let Some(id) = self.find_recording(token, record_key) else {
+            if !self.memory.recorded(record_key, token) {
                 self.stale += 1;
             }
             return;
         };
         self.recording -= 1;
         let lane = &mut self.lanes[id];
+        let parked = matches!(&lane.status, LaneStatus::Recording { resolution: Resolution::Parked(_), .. });
         let head = lane.held.pop_front().expect("a lane exists only while it holds an update");
-        let ended = lane.held.is_empty();
-        self.memory.settled(record_key, &head.update.id);
-        self.settle(head.delivery);
-        if ended {
+        match head.holder {
+            Holder::Broker(delivery) => {
+                self.memory.settled(record_key, &head.update.id);
+                self.settle(delivery);
+            }
+            Holder::Ledger(_) => self.had_its_turn(id, record_key, parked),
+        }
+        if self.lanes[id].held.is_empty() {
             self.lanes.remove(id);
         } else {
             self.enter_head(id);

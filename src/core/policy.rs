@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::outcome::{Failure, Outcome};
+use super::outcome::{Failure, Known, Outcome};
 use super::schedule::Schedule;
 use super::tick::Tick;
 use super::update::UpdateId;
@@ -32,10 +32,17 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailurePolicy {
+    /// To the ledger; later updates of its record follow it there, in order, until a person decides.
+    Park,
     /// To the dead-letter queue; later updates of its record go on: their order is knowingly broken.
     DeadLetter,
     /// Tried again for ever at the longest wait; later updates of its record wait behind it.
     Block,
+    /// For conflicts: the target holds this or a later version, so the update is done.
+    Superseded,
+    /// For conflicts: the record's `ETag` is fetched and the update tried again with it; parked where that does not end
+    /// the conflict.
+    Refetch,
 }
 
 impl FailurePolicy {
@@ -43,8 +50,11 @@ impl FailurePolicy {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Park => "park",
             Self::DeadLetter => "dead_letter",
             Self::Block => "block",
+            Self::Superseded => "superseded",
+            Self::Refetch => "refetch",
         }
     }
 }
@@ -63,8 +73,12 @@ pub enum Verdict {
 pub enum Resolution {
     /// The target has it.
     Applied,
-    /// An earlier tenure of this process had resolved it and its ack was lost: settled without a request.
+    /// It was resolved before, by this process or, as the ledger knows, by any: settled without a request.
     Duplicate,
+    /// The target holds this or a later version of the record: settled.
+    Superseded,
+    /// It goes to the end of its record's parked updates in the ledger.
+    Parked(ParkReason),
     /// It goes to the dead-letter queue.
     DeadLettered(DeadLetterReason),
 }
@@ -76,12 +90,28 @@ impl Resolution {
         match self {
             Self::Applied => "applied",
             Self::Duplicate => "duplicate",
+            Self::Superseded => "superseded",
+            Self::Parked(_) => "parked",
             Self::DeadLettered(_) => "dead_lettered",
         }
     }
 }
 
-/// Why an update goes to the dead-letter queue.
+/// Why an update is parked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParkReason {
+    /// It failed for good.
+    Failed {
+        /// How.
+        reason: DeadLetterReason,
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// Its record is parked. Only where it still is: else the update has its turn.
+    Behind,
+}
+
+/// How an update failed for good: why it is parked or goes to the dead-letter queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeadLetterReason {
     /// The target will never accept it.
@@ -95,6 +125,8 @@ pub enum DeadLetterReason {
     },
     /// It disagrees with the record's state.
     Conflict(Failure),
+    /// Another update was resolved under its id: another body, or another record.
+    IdReused,
     /// It cannot be an update at all.
     Malformed(Malformed),
 }
@@ -107,6 +139,7 @@ impl DeadLetterReason {
             Self::Rejected(_) => "rejected",
             Self::Exhausted { .. } => "exhausted",
             Self::Conflict(_) => "conflict",
+            Self::IdReused => "id_reused",
             Self::Malformed(malformed) => malformed.name(),
         }
     }
@@ -121,6 +154,7 @@ impl DeadLetterReason {
         match self {
             Self::Rejected(failure) | Self::Conflict(failure) => told(failure),
             Self::Exhausted { failure, attempts } => format!("after {attempts} attempts, {}", told(failure)),
+            Self::IdReused => "another update was resolved under this id".to_owned(),
             Self::Malformed(malformed) => malformed.to_string(),
         }
     }
@@ -227,6 +261,12 @@ impl Progress {
     fn excuse(&mut self) {
         self.excused = true;
     }
+
+    /// The latest attempt made no request.
+    fn take_back(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+        self.excuse();
+    }
 }
 
 impl Policy {
@@ -246,18 +286,33 @@ impl Policy {
                 let wait = self.schedule.wait(progress.failures, id).max(asked);
                 if self.is_exhausted(progress, wait) {
                     let reason = DeadLetterReason::Exhausted { failure, attempts: progress.attempts };
-                    give_up(self.exhausted, reason, now.after(longest.max(asked)))
+                    give_up(self.exhausted, reason, progress, now.after(longest.max(asked)))
                 } else {
                     Verdict::RetryAt(now.after(wait))
                 }
             }
             Outcome::Rejected(failure) => {
                 progress.excuse();
-                give_up(self.rejected, DeadLetterReason::Rejected(failure), now.after(longest))
+                give_up(self.rejected, DeadLetterReason::Rejected(failure), progress, now.after(longest))
             }
             Outcome::Conflict(failure) => {
                 progress.excuse();
-                give_up(self.conflict, DeadLetterReason::Conflict(failure), now.after(longest))
+                give_up(self.conflict, DeadLetterReason::Conflict(failure), progress, now.after(longest))
+            }
+            Outcome::Known(known) => {
+                progress.take_back();
+                match known {
+                    Known::Resolved => Verdict::Resolve(Resolution::Duplicate),
+                    Known::Superseded => Verdict::Resolve(Resolution::Superseded),
+                    Known::RecordParked => Verdict::Resolve(Resolution::Parked(ParkReason::Behind)),
+                    Known::IdReused => {
+                        give_up(self.conflict, DeadLetterReason::IdReused, progress, now.after(longest))
+                    }
+                }
+            }
+            Outcome::Withheld => {
+                progress.take_back();
+                Verdict::RetryAt(now.after(self.schedule.wait(1, id)))
             }
         }
     }
@@ -269,8 +324,18 @@ impl Policy {
     }
 }
 
-fn give_up(policy: FailurePolicy, reason: DeadLetterReason, next_attempt: Tick) -> Verdict {
+fn give_up(
+    policy: FailurePolicy,
+    reason: DeadLetterReason,
+    progress: &Progress,
+    next_attempt: Tick,
+) -> Verdict {
+    let park = |reason| Resolution::Parked(ParkReason::Failed { reason, attempts: progress.attempts });
     match policy {
+        FailurePolicy::Park | FailurePolicy::Refetch => Verdict::Resolve(park(reason)),
+        // Another update under its id is no later version of it.
+        FailurePolicy::Superseded if reason == DeadLetterReason::IdReused => Verdict::Resolve(park(reason)),
+        FailurePolicy::Superseded => Verdict::Resolve(Resolution::Superseded),
         FailurePolicy::DeadLetter => Verdict::Resolve(Resolution::DeadLettered(reason)),
         FailurePolicy::Block => Verdict::RetryAt(next_attempt),
     }

@@ -174,10 +174,10 @@ impl Order {
 
 /// Of everything that a publisher said. Only compared within one process.
 fn print(update: &Update) -> u64 {
-    let Update { record_key: _, id: _, target, content_type, content_encoding, if_match, published_at, headers, body } =
+    let Update { record_key: _, id: _, target, update_type, version, content_type, content_encoding, if_match, published_at, headers, body } =
         update;
     let mut hasher = DefaultHasher::new();
-    (target.0, content_type, content_encoding, if_match, published_at, headers, body).hash(&mut hasher);
+    (target.0, update_type, version, content_type, content_encoding, if_match, published_at, headers, body).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -203,6 +203,8 @@ mod tests {
                         record_key: record_key.clone(),
                         id: UpdateId::made(made.to_string()),
                         target: TargetId(0),
+                        update_type: None,
+                        version: None,
                         content_type: None,
                         content_encoding: None,
                         if_match: None,

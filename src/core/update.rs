@@ -110,6 +110,10 @@ pub struct Update {
     pub id: UpdateId,
     /// Where it goes: chosen by its type when it was decoded.
     pub target: TargetId,
+    /// AMQP `type`, or that of CloudEvents: picked the target.
+    pub update_type: Option<String>,
+    /// Header `record-version`: grows with every update of the record.
+    pub version: Option<i64>,
     /// AMQP `content_type`, sent as `Content-Type`.
     pub content_type: Option<String>,
     /// AMQP `content_encoding`, sent as `Content-Encoding`.

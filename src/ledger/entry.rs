@@ -6,6 +6,7 @@ use ring::digest::{SHA256, digest};
 
 use super::stored::StoredUpdate;
 use crate::core::layout::{LayoutNumber, PartitionNumber};
+pub use crate::core::message::ParkedSeq;
 use crate::core::message::TenureNumber;
 use crate::core::update::{RecordKey, UpdateId};
 
@@ -162,10 +163,6 @@ pub enum Recorded {
     /// `ledger.parked_max` would be passed.
     Full,
 }
-
-/// Place of a parked update: grows in the order of parking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ParkedSeq(pub i64);
 
 /// Why an update is parked.
 #[derive(Clone, Debug, PartialEq, Eq)]

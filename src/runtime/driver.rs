@@ -10,20 +10,24 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tracing::{debug, info, warn};
 
+use super::attempt::{Ended, Fence, Making};
+use super::books::{Books, Fenced};
 use super::clock::Clock;
+use super::releases::Releases;
 use crate::admin::health::Health;
-use crate::admin::metrics::{PartitionMetrics, TargetMetrics};
+use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::core::acks::{AckLimits, Acks};
-use crate::core::layout::PartitionNumber;
-use crate::core::message::{AttemptId, DeliveryTag, Effect, Event, StepBackReason, Tenure, TenureNumber};
-use crate::core::outcome::{Cause, Failure, Outcome};
+use crate::core::layout::{LayoutNumber, PartitionNumber};
+use crate::core::message::{Effect, Event, Holder, ParkedSeq, StepBackReason, Tenure, TenureNumber};
+use crate::core::outcome::Outcome;
 use crate::core::ownership::Standing;
-use crate::core::partition::Partition;
-use crate::core::policy::Resolution;
+use crate::core::partition::{Partition, View};
+use crate::core::policy::{DeadLetterReason, ParkReason, Resolution};
 use crate::core::tick::Tick;
 use crate::core::update::{IdOrigin, RecordKey, Update};
+use crate::ledger::{RecordLock, Recorded};
 use crate::source::{Deliveries, Lost, News, Received, Source};
-use crate::target::{Attempt, Target};
+use crate::target::{Receipt, Target};
 
 /// Between the last ack and the close of the channel. Acks sent are not acks done: of 500 up to 467 came back when the
 /// channel was closed at once, none after this (RabbitMQ 3.10.8 and 4.0.5, measured).
@@ -32,6 +36,8 @@ const SETTLE_GRACE: Duration = Duration::from_millis(100);
 /// Everything that one partition needs.
 #[derive(Debug)]
 pub struct Driver<S, T> {
+    /// Of which layout.
+    pub layout: LayoutNumber,
     /// Which partition.
     pub partition: PartitionNumber,
     /// Its decisions.
@@ -40,6 +46,10 @@ pub struct Driver<S, T> {
     pub source: Arc<S>,
     /// Where they go.
     pub target: Arc<T>,
+    /// What remembers them; `None`: there is no ledger.
+    pub books: Option<Books>,
+    /// Records whose parked updates are to go out.
+    pub releases: Releases,
     /// When acks go out.
     pub ack_limits: AckLimits,
     /// How long attempts in flight may take after a stop, or where the partition is handed over.
@@ -50,6 +60,8 @@ pub struct Driver<S, T> {
     pub clock: Clock,
     /// Counts and gauges of this partition.
     pub metrics: PartitionMetrics,
+    /// Counts of the ledger's use.
+    pub ledger_metrics: LedgerMetrics,
     /// Counts of the targets, in the order of the config.
     pub target_metrics: Arc<[TargetMetrics]>,
     /// Where we say whether we are attached.
@@ -73,59 +85,67 @@ struct Leaving {
     stop: bool,
 }
 
-/// An attempt that ended.
-struct Ended {
-    attempt: AttemptId,
-    number: u32,
-    update: Arc<Update>,
-    outcome: Outcome,
-    took: Duration,
-}
-
-/// A resolution that is written down.
+/// A resolution that was written down, or could not be.
 struct Written {
     tenure: Tenure,
-    delivery: DeliveryTag,
+    holder: Holder,
     record_key: Option<RecordKey>,
+    recorded: Recorded,
 }
 
-impl Written {
-    fn event(self) -> Event {
-        let Self { tenure, delivery, record_key } = self;
-        Event::Recorded { tenure, delivery, record_key }
-    }
-}
+/// What an attempt that has just ended leaves for its resolution: dropped if it has none yet.
+type Leftover = Option<(RecordKey, Receipt, Option<RecordLock>)>;
+
+/// Parked updates of a record, out of the ledger.
+type Loaded = (RecordKey, Vec<(ParkedSeq, Arc<Update>)>);
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// Works until `stop` turns true, then finishes what is in flight, settles and closes.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut attempts = FuturesUnordered::new();
         let cut = watch::Sender::new(());
-        let mut writings = FuturesUnordered::new();
+        let fence = watch::Sender::new(Fence::default());
+        let mut writings: FuturesUnordered<Pin<Box<dyn Future<Output = Written> + Send>>> = FuturesUnordered::new();
         // Those of malformed deliveries, which the next tenure does not recognise and writes down anew: they end with theirs.
         let mut writings_of_tenure = FuturesUnordered::new();
+        let mut claims = FuturesUnordered::new();
+        let mut loadings = FuturesUnordered::new();
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut attaching = Some(attach(&self.source));
         let mut tenancy: Option<Tenancy<S::Deliveries>> = None;
         let mut tenures = 0;
+        let mut number = None;
         let mut leaving: Option<Leaving> = None;
         let mut told = Standing::Unclaimed;
+        let mut leftover: Leftover = None;
+        // A newer owner has written to the ledger; what is resolved cannot be written down.
+        let (mut fenced, mut stuck) = (false, false);
         loop {
+            self.set_fence(&fence);
             // What the core asks for, until it asks for nothing.
-            let mut lost = None;
+            let mut lost = std::mem::take(&mut fenced)
+                .then(|| Lost("a newer owner of the partition has written to the ledger".to_owned()));
+            if std::mem::take(&mut stuck) {
+                lost = Some(Lost("what is resolved could not be written down in drain_timeout".to_owned()));
+            }
             while let Some(effect) = self.core.poll_effect() {
                 match effect {
-                    Effect::Attempt { attempt, number, tenure, update } => {
+                    Effect::Attempt { attempt, number, tenure, holder, update } => {
                         if tenure.is_none() {
                             self.metrics.attempt_without_tenure();
                         }
-                        let request = Attempt { update, number, tenure: tenure.map(|TenureNumber(n)| n) };
-                        attempts.push(make_attempt(
-                            Arc::clone(&self.target),
+                        let making = Making {
+                            target: Arc::clone(&self.target),
+                            books: self.books.clone(),
+                            clock: self.clock,
+                            fence: fence.subscribe(),
                             attempt,
-                            request,
-                            cut.subscribe(),
-                        ));
+                            number,
+                            tenure,
+                            holder,
+                            update,
+                        };
+                        attempts.push(making.make(cut.subscribe()));
                     }
                     Effect::Claim { tenure } => {
                         if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
@@ -140,27 +160,45 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     Effect::GiveUp { .. } => {
                         lost = Some(Lost("another process has claimed the partition".to_owned()));
                     }
-                    Effect::Record { tenure, delivery, update, resolution } => {
-                        let record_key = update.as_ref().map(|update| update.record_key.clone());
+                    Effect::Record { tenure, holder, update, resolution } => {
                         self.resolved(update.as_deref(), &resolution);
-                        let written = Written { tenure, delivery, record_key };
-                        match (resolution, &tenancy) {
-                            (Resolution::Applied | Resolution::Duplicate, _) => {
-                                self.core.handle(self.clock.now(), written.event());
-                            }
-                            (Resolution::DeadLettered(reason), Some(tenancy)) if tenancy.tenure == tenure => {
-                                let writing = tenancy.deliveries.dead_letter(delivery, reason);
-                                let writing = async move {
-                                    writing.await;
-                                    written
+                        let letter = match &resolution {
+                            Resolution::DeadLettered(reason) => {
+                                let Some(tenancy) = tenancy.as_ref().filter(|own| own.tenure == tenure) else {
+                                    continue; // The delivery is gone: the update comes back, and so does this.
                                 };
-                                match update {
-                                    Some(_) => writings.push(writing),
-                                    None => writings_of_tenure.push(writing),
-                                }
+                                Some(dead_letter(tenancy, holder, update.as_deref(), reason.clone()))
                             }
-                            // The tenure is over, its deliveries gone: the update comes back, and so does this.
-                            (Resolution::DeadLettered(_), _) => {}
+                            _ => None,
+                        };
+                        let record_key = update.as_ref().map(|update| update.record_key.clone());
+                        let written = move |recorded| Written { tenure, holder, record_key, recorded };
+                        match (update, letter, &self.books) {
+                            (None, letter, _) => writings_of_tenure.push(async move {
+                                if let Some(letter) = letter {
+                                    letter.await;
+                                }
+                                written(Recorded::Done)
+                            }),
+                            (Some(_), None, None) => self.written(written(Recorded::Done)),
+                            (Some(_), Some(letter), None) => writings.push(Box::pin(async move {
+                                letter.await;
+                                written(Recorded::Done)
+                            })),
+                            (Some(update), letter, Some(books)) => {
+                                let left = leftover.take_if(|(of, ..)| *of == update.record_key);
+                                let (_, receipt, lock) = left.unwrap_or_else(|| {
+                                    (update.record_key.clone(), Receipt::default(), None)
+                                });
+                                let writing =
+                                    books.clone().write(number, update, holder, resolution, (receipt, lock));
+                                writings.push(Box::pin(async move {
+                                    if let Some(letter) = letter {
+                                        letter.await;
+                                    }
+                                    written(writing.await)
+                                }));
+                            }
                         }
                     }
                     Effect::Settle { tenure, delivery } => {
@@ -171,11 +209,14 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                 }
             }
+            leftover = None;
             if lost.is_none() {
                 lost = send_acks(&mut tenancy, self.clock).await.err();
             }
             if let Some(lost) = lost {
                 writings_of_tenure.clear();
+                claims.clear();
+                loadings.clear();
                 leaving = leaving.filter(|leaving| leaving.stop);
                 attaching = self.lose(tenancy.take(), &lost, leaving.is_some()).await;
                 continue;
@@ -185,6 +226,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 Some(Leaving { stop: false, .. }) => {
                     leaving = None;
                     writings_of_tenure.clear();
+                    claims.clear();
+                    loadings.clear();
                     self.leave(tenancy.take()).await;
                     attaching = Some(attach(&self.source));
                     continue;
@@ -206,27 +249,62 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     self.core.wake(now);
                     self.look_at_the_oldest(tenancy.as_mut(), now);
                     if let Some(over) = leaving.filter(|leaving| leaving.until <= now) {
-                        let in_flight = self.core.view().in_flight;
-                        warn!(partition = %self.partition, in_flight, "drain_timeout is over, attempts in flight are cut off");
+                        let View { in_flight, recording, .. } = self.core.view();
+                        warn!(partition = %self.partition, in_flight, recording, "drain_timeout is over: attempts in flight are cut off, what is not written down goes back");
                         if over.stop {
                             break;
                         }
                         // They end as failed, and go on counting when the update comes back.
                         cut.send_replace(());
+                        stuck = in_flight == 0;
                         leaving = Some(self.leaving(false));
                     }
                 }
-                Some(ended) = attempts.next(), if !attempts.is_empty() => self.attempt_ended(ended),
+                Some(ended) = attempts.next(), if !attempts.is_empty() => leftover = self.attempt_ended(ended),
                 Some(written) = writings.next(), if !writings.is_empty() => {
-                    self.core.handle(self.clock.now(), written.event());
+                    fenced = written.recorded == Recorded::Fenced
+                        && tenancy.as_ref().is_some_and(|tenancy| tenancy.tenure == written.tenure);
+                    let further = self.further(&written);
+                    self.written(written);
+                    if let Some((books, record_key)) = further.filter(|(_, key)| !self.core.has_released(key)) {
+                        loadings.push(books.released(record_key));
+                    }
                 }
                 Some(written) = writings_of_tenure.next(), if !writings_of_tenure.is_empty() => {
-                    self.core.handle(self.clock.now(), written.event());
+                    self.written(written);
+                }
+                Some((event, result)) = claims.next(), if !claims.is_empty() => match (result, event) {
+                    (Ok(()), event) => {
+                        if let Event::Claimed { number: claimed, .. } = &event {
+                            number = *claimed;
+                        }
+                        self.core.handle(self.clock.now(), event);
+                    }
+                    (Err(Fenced), _) => fenced = true,
+                },
+                (record_key, updates) = loaded(&mut loadings) => {
+                    if let Some(tenancy) = &tenancy {
+                        let event = Event::Released { tenure: tenancy.tenure, record_key, updates };
+                        self.core.handle(self.clock.now(), event);
+                    }
+                }
+                released = self.releases.next(self.layout, self.partition), if leaving.is_none() => {
+                    if let Some(books) = self.books.as_ref().filter(|_| loadings.is_empty()) {
+                        for record_key in released.into_iter().filter(|key| !self.core.has_released(key)) {
+                            loadings.push(books.clone().released(record_key));
+                        }
+                    }
                 }
                 news = next(&mut tenancy), if leaving.is_none() => match news {
-                    Ok(news) => self.hear(&mut tenancy, news),
+                    Ok(news) => {
+                        if let Some(event) = self.hear(&mut tenancy, news) {
+                            claims.push(claim(self.books.clone(), event));
+                        }
+                    }
                     Err(lost) => {
                         writings_of_tenure.clear();
+                        claims.clear();
+                        loadings.clear();
                         attaching = self.lose(tenancy.take(), &lost, false).await;
                     }
                 },
@@ -254,16 +332,43 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         Leaving { until: self.clock.now().after(self.drain_timeout), stop }
     }
 
-    fn hear(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, news: News) {
-        let Some(tenure) = tenancy.as_ref().map(|tenancy| tenancy.tenure) else { return };
+    /// Answers with the claim that the ledger is to know of before the core does.
+    fn hear(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, news: News) -> Option<Event> {
+        let tenure = tenancy.as_ref().map(|tenancy| tenancy.tenure)?;
         let event = match news {
-            News::Received(received) => return self.received(tenancy, received),
+            News::Received(received) => {
+                self.received(tenancy, received);
+                return None;
+            }
             News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
-            News::Claimed { number, other } => Event::Claimed { tenure, number, other },
+            News::Claimed { number, other } => return Some(Event::Claimed { tenure, number, other }),
             News::Superseded => Event::Superseded(tenure),
             News::Outranked => Event::Outranked(tenure),
         };
         self.core.handle(self.clock.now(), event);
+        None
+    }
+
+    fn written(&mut self, Written { tenure, holder, record_key, recorded }: Written) {
+        let event = match (recorded, record_key) {
+            (Recorded::NotParked, Some(record_key)) => Event::NotRecorded { tenure, holder, record_key },
+            (Recorded::Fenced, _) => return, // the tenure ends
+            (_, record_key) => Event::Recorded { tenure, holder, record_key },
+        };
+        self.core.handle(self.clock.now(), event);
+    }
+
+    /// After the last of the released updates that were taken out of the ledger together there may be more.
+    fn further(&self, written: &Written) -> Option<(Books, RecordKey)> {
+        let of_ledger = matches!(written.holder, Holder::Ledger(_)) && written.recorded == Recorded::Done;
+        self.books.clone().filter(|_| of_ledger).zip(written.record_key.clone())
+    }
+
+    /// Requests that wait for the ledger are held to what holds when they leave.
+    fn set_fence(&self, fence: &watch::Sender<Fence>) {
+        let may = self.core.may_send_until();
+        let now = Fence { tenure: may.and_then(|(tenure, _)| tenure), until: may.map(|(_, until)| until) };
+        fence.send_if_modified(|fence| std::mem::replace(fence, now) != now);
     }
 
     /// One line per change that an operator would want to know of.
@@ -317,11 +422,11 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         self.core.handle(now, event);
     }
 
-    fn attempt_ended(&mut self, ended: Ended) {
-        let Ended { attempt, number, update, outcome, took } = ended;
+    fn attempt_ended(&mut self, ended: Ended) -> Leftover {
+        let Ended { attempt, number, update, outcome, receipt, lock, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
         match &outcome {
-            Outcome::Applied => {}
+            Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
             Outcome::Refused(failure) => {
                 let target = self.target_metrics[update.target.0].name();
                 warn!(partition = %self.partition, target, cause = %failure.cause, attempt = number, "the target refuses us, will retry");
@@ -332,7 +437,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             }
         }
         let record_key = update.record_key.clone();
+        let leftover = Some((record_key.clone(), receipt, lock));
         self.core.handle(self.clock.now(), Event::AttemptEnded { attempt, record_key, outcome });
+        leftover
     }
 
     /// One line and one count per resolution.
@@ -345,6 +452,13 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
             }
             Resolution::Duplicate => self.metrics.duplicate(),
+            Resolution::Superseded => self.ledger_metrics.superseded(),
+            Resolution::Parked(reason) => {
+                self.ledger_metrics.parked(reason);
+                if let ParkReason::Failed { reason, attempts } = reason {
+                    warn!(partition = %self.partition, update_id, reason = reason.name(), attempts, "record parked: its updates wait in the ledger until they are released or discarded");
+                }
+            }
             Resolution::DeadLettered(reason) => {
                 self.metrics.dead_lettered(reason);
                 warn!(partition = %self.partition, update_id, reason = reason.name(), "update dead-lettered");
@@ -452,24 +566,36 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn make_attempt<T: Target>(
-    target: Arc<T>,
-    attempt: AttemptId,
-    request: Attempt,
-    mut cut: watch::Receiver<()>,
-) -> Ended {
-    let started = tokio::time::Instant::now();
-    let (number, update) = (request.number, Arc::clone(&request.update));
-    let outcome = tokio::select! {
-        biased;
-        outcome = target.attempt(request) => outcome,
-        // Dropping the attempt closes its connection.
-        Ok(()) = cut.changed() => {
-            let detail = "cut off, since the partition was handed over".to_owned();
-            Outcome::Retryable { failure: Failure { cause: Cause::Connection, detail }, retry_after: None }
-        }
+/// Tells the ledger of a claim.
+async fn claim(books: Option<Books>, claimed: Event) -> (Event, Result<(), Fenced>) {
+    let result = match (books, &claimed) {
+        (Some(books), Event::Claimed { number: Some(number), .. }) => books.claim(*number).await,
+        _ => Ok(()),
     };
-    Ended { attempt, number, update, outcome, took: started.elapsed() }
+    (claimed, result)
+}
+
+/// Pends for ever where nothing is being loaded.
+async fn loaded<F: Future<Output = Loaded>>(loadings: &mut FuturesUnordered<F>) -> Loaded {
+    match loadings.next().await {
+        Some(loaded) => loaded,
+        None => std::future::pending().await,
+    }
+}
+
+type Publishing = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn dead_letter<D: Deliveries>(
+    tenancy: &Tenancy<D>,
+    holder: Holder,
+    update: Option<&Update>,
+    reason: DeadLetterReason,
+) -> Publishing {
+    match (holder, update) {
+        (Holder::Ledger(_), Some(update)) => Box::pin(tenancy.deliveries.dead_letter_released(update, reason)),
+        (Holder::Broker(delivery), _) => Box::pin(tenancy.deliveries.dead_letter(delivery, reason)),
+        (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
+    }
 }
 
 /// As written in logs and metric labels.

@@ -1,7 +1,10 @@
 //! Puts the parts together: one driver per partition, a supervisor over all.
 
+mod attempt;
+pub mod books;
 pub mod clock;
 pub mod driver;
+pub mod releases;
 pub mod supervisor;
 
 pub use supervisor::{RunError, run};

@@ -54,7 +54,7 @@ pub enum RunError {
 /// It could not start: see [`RunError`]. A broker that is merely not reachable is waited for.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let mut shutdown = std::pin::pin!(shutdown);
-    let targets = Arc::new(HttpTargets::new(&config.targets)?);
+    let targets = Arc::new(HttpTargets::new(&config.targets, config.policy.conflict == FailurePolicy::Refetch)?);
     let (metrics, health) = (Metrics::new(), Health::default());
     let (stop, stopped) = watch::channel(false);
     serve_admin(&config, &metrics, &health, &stopped).await?;

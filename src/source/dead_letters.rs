@@ -14,6 +14,7 @@ use super::link::{Link, chain};
 use super::names::Names;
 use crate::core::layout::PartitionNumber;
 use crate::core::policy::DeadLetterReason;
+use crate::core::update::{IdOrigin, Update};
 
 /// How long a confirm may take: an alarm makes publishes hang without an error.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,6 +34,37 @@ pub(super) struct Letter {
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
+}
+
+impl Letter {
+    /// Of an update that the broker holds no more, as its publisher would publish it again.
+    pub(super) fn of(update: &Update) -> Self {
+        let mut headers = FieldTable::default();
+        for (name, value) in &update.headers {
+            let name = match name.strip_prefix("ce-") {
+                Some(attribute) => format!("cloudEvents_{attribute}"),
+                None => name.clone(),
+            };
+            headers.insert(name.into(), AMQPValue::LongString(value.clone().into()));
+        }
+        if let Some(version) = update.version {
+            headers.insert("record-version".into(), AMQPValue::LongLongInt(version));
+        }
+        if let Some(etag) = &update.if_match {
+            headers.insert("if-match".into(), AMQPValue::LongString(etag.clone().into()));
+        }
+        let published = update.id.origin() == IdOrigin::Publisher;
+        let id = published.then(|| ShortString::from(update.id.as_str()));
+        let short = |text: &Option<String>| text.as_deref().map(ShortString::from);
+        let properties = BasicProperties::default().with_headers(headers);
+        let properties = with(properties, id.as_ref(), BasicProperties::with_message_id);
+        let properties = with(properties, short(&update.update_type).as_ref(), BasicProperties::with_type);
+        let properties = with(properties, short(&update.content_type).as_ref(), BasicProperties::with_content_type);
+        let properties =
+            with(properties, short(&update.content_encoding).as_ref(), BasicProperties::with_content_encoding);
+        let properties = with(properties, update.published_at.as_ref(), BasicProperties::with_timestamp);
+        Self { routing_key: update.record_key.as_str().into(), properties, body: update.body.clone() }
+    }
 }
 
 /// The way to the dead-letter queue, shared by all partitions.

@@ -52,11 +52,13 @@ impl Decoder {
         let target = self
             .routes
             .find(update_type.as_deref())
-            .ok_or_else(|| Malformed::NoTarget { update_type: update_type.unwrap_or_default() })?;
+            .ok_or_else(|| Malformed::NoTarget { update_type: update_type.clone().unwrap_or_default() })?;
         Ok(Arc::new(Update {
             record_key,
             id: self.update_id(properties, &headers)?,
             target,
+            update_type,
+            version: headers.version()?,
             content_type: visible(
                 "content_type",
                 properties.content_type().as_ref().map(ToString::to_string),
@@ -135,6 +137,23 @@ impl Headers<'_> {
     fn if_match(&self) -> Result<Option<String>, Malformed> {
         let Some(value) = self.find("if-match") else { return Ok(None) };
         text(value).map(Some).ok_or_else(|| Malformed::HeaderUnfit { name: "if-match".to_owned() })
+    }
+
+    /// An integer, as a number or in digits. One that is none would let an older update pass for a newer one.
+    fn version(&self) -> Result<Option<i64>, Malformed> {
+        const NAME: &str = "record-version";
+        let Some(value) = self.find(NAME) else { return Ok(None) };
+        let version = match value {
+            AMQPValue::ShortShortInt(number) => Some(i64::from(*number)),
+            AMQPValue::ShortShortUInt(number) => Some(i64::from(*number)),
+            AMQPValue::ShortInt(number) => Some(i64::from(*number)),
+            AMQPValue::ShortUInt(number) => Some(i64::from(*number)),
+            AMQPValue::LongInt(number) => Some(i64::from(*number)),
+            AMQPValue::LongUInt(number) => Some(i64::from(*number)),
+            AMQPValue::LongLongInt(number) => Some(*number),
+            value => text(value).and_then(|text| text.parse().ok()),
+        };
+        version.map(Some).ok_or_else(|| Malformed::HeaderUnfit { name: NAME.to_owned() })
     }
 
     /// A CloudEvents attribute, by either prefix of the AMQP binding (CloudEvents 1.0.2, AMQP binding, 3.1.3).

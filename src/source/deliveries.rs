@@ -28,6 +28,7 @@ use crate::core::acks::Ack;
 use crate::core::layout::{Layout, PartitionNumber};
 use crate::core::message::{DeliveryTag, TenureNumber};
 use crate::core::policy::DeadLetterReason;
+use crate::core::update::Update;
 
 const ATTACH_DELAY_MIN: Duration = Duration::from_millis(250);
 const ATTACH_DELAY_MAX: Duration = Duration::from_secs(10);
@@ -343,6 +344,14 @@ impl Deliveries for AmqpDeliveries {
             body: kept.body.clone(),
         };
         self.dead_letters.clone().publish(letter, self.partition, reason)
+    }
+
+    fn dead_letter_released(
+        &self,
+        update: &Update,
+        reason: DeadLetterReason,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        self.dead_letters.clone().publish(Letter::of(update), self.partition, reason)
     }
 
     async fn close(self) {

@@ -105,6 +105,13 @@ pub trait Deliveries: Send + 'static {
         reason: DeadLetterReason,
     ) -> impl Future<Output = ()> + Send + 'static;
 
+    /// The same for an update that came out of the ledger.
+    fn dead_letter_released(
+        &self,
+        update: &Update,
+        reason: DeadLetterReason,
+    ) -> impl Future<Output = ()> + Send + 'static;
+
     /// Gives up the tenure: what is unsettled goes back, in order.
     fn close(self) -> impl Future<Output = ()> + Send;
 }

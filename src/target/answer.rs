@@ -3,16 +3,18 @@
 use std::time::SystemTime;
 
 use reqwest::Response;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
 
-use super::{detail, retry_after};
+use super::{Receipt, detail, retry_after};
 use crate::core::outcome::{Cause, Failure, Outcome, OutcomeKind};
 
 /// Bytes of a failure's body that are looked at.
 const BODY_BYTES_KEPT_MAX: usize = 4 * 1024;
 /// Bytes of a body that are read at most, so that the connection can be used again. Beyond, it is closed.
 const BODY_BYTES_READ_MAX: usize = 64 * 1024;
+/// A longer `ETag` is none for us: it would be sent and kept with every update.
+const ETAG_BYTES_MAX: usize = 1024;
 
 /// How reading a body ended.
 enum BodyEnd {
@@ -53,7 +55,14 @@ pub(super) async fn outcome_of(mut response: Response, kind: OutcomeKind, deadli
         OutcomeKind::Refused => Outcome::Refused(failure()),
         OutcomeKind::Rejected => Outcome::Rejected(failure()),
         OutcomeKind::Conflict => Outcome::Conflict(failure()),
+        OutcomeKind::Known | OutcomeKind::Withheld => unreachable!("no answer means this: classify"),
     }
+}
+
+/// Status and `ETag` of an answer.
+pub(super) fn receipt_of(response: &Response) -> Receipt {
+    let etag = text(response.headers(), ETAG).filter(|etag| etag.len() <= ETAG_BYTES_MAX);
+    Receipt { status: response.status().as_u16(), etag: etag.map(ToOwned::to_owned) }
 }
 
 /// No whole answer in time.

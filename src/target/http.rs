@@ -5,8 +5,9 @@ use std::time::Duration;
 use reqwest::{Client, redirect, retry};
 use tokio::time::{Instant, timeout_at};
 
+use super::conditional::{FETCHES_MAX, First, Precondition, asks_for_etag, first};
 use super::request::Prepared;
-use super::{Attempt, Target, answer};
+use super::{Attempt, Receipt, Target, answer};
 use crate::config::TargetConfig;
 use crate::core::outcome::{Cause, Failure, Outcome};
 
@@ -30,6 +31,8 @@ const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 pub struct HttpTargets {
     client: Client,
     targets: Vec<Prepared>,
+    /// `failure.conflict = "refetch"`.
+    refetch: bool,
 }
 
 /// Why the targets cannot be used as configured.
@@ -60,11 +63,12 @@ pub enum TargetsFault {
 }
 
 impl HttpTargets {
-    /// Makes ready to send. Opens no connection. Needs the process's TLS provider to be installed.
+    /// Makes ready to send. Opens no connection. Needs the process's TLS provider to be installed. `refetch`: where the
+    /// target says that a record has changed (412), its `ETag` is fetched and the update sent again.
     ///
     /// # Errors
     /// A setting that HTTP does not allow, or no certificates to trust on this system.
-    pub fn new(targets: &[TargetConfig]) -> Result<Self, TargetsFault> {
+    pub fn new(targets: &[TargetConfig], refetch: bool) -> Result<Self, TargetsFault> {
         let targets = targets.iter().map(Prepared::new).collect::<Result<Vec<_>, _>>()?;
         let timeout_max = targets.iter().map(|target| target.timeout).max().unwrap_or_default();
         let client = Client::builder()
@@ -86,28 +90,85 @@ impl HttpTargets {
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .build()
             .map_err(TargetsFault::Client)?;
-        Ok(Self { client, targets })
+        Ok(Self { client, targets, refetch })
+    }
+
+    /// One request with an update.
+    async fn request(
+        &self,
+        target: &Prepared,
+        attempt: &Attempt,
+        precondition: &Precondition,
+        deadline: Instant,
+    ) -> (Outcome, Receipt) {
+        let request = match target.request(attempt, precondition) {
+            Ok(request) => request,
+            Err(detail) => {
+                return (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), Receipt::default());
+            }
+        };
+        match timeout_at(deadline, self.client.execute(request)).await {
+            Ok(Ok(response)) => {
+                let receipt = answer::receipt_of(&response);
+                let kind = super::classify::classify(receipt.status, &target.outcomes);
+                (answer::outcome_of(response, kind, deadline).await, receipt)
+            }
+            Ok(Err(error)) => (answer::broken(error), Receipt::default()),
+            Err(_) => (answer::time_up(), Receipt::default()),
+        }
+    }
+
+    /// Asks the target for the record's `ETag`.
+    async fn fetch(
+        &self,
+        target: &Prepared,
+        attempt: &Attempt,
+        deadline: Instant,
+    ) -> Result<Precondition, (Outcome, Receipt)> {
+        let request = target.fetch(&attempt.update).map_err(|detail| {
+            (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), Receipt::default())
+        })?;
+        let response = match timeout_at(deadline, self.client.execute(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err((answer::broken(error), Receipt::default())),
+            Err(_) => return Err((answer::time_up(), Receipt::default())),
+        };
+        let receipt = answer::receipt_of(&response);
+        match (receipt.status, &receipt.etag) {
+            (404 | 410, _) => Ok(Precondition::Absent),
+            (200..=299, Some(etag)) => Ok(Precondition::Match(etag.as_str().into())),
+            (200..=299, None) => Ok(Precondition::None),
+            (status, _) => {
+                let kind = super::classify::classify(status, &target.outcomes);
+                Err((answer::outcome_of(response, kind, deadline).await, receipt))
+            }
+        }
     }
 }
 
 impl Target for HttpTargets {
     /// # Panics
     /// If the update names a target that is not there: a fault of ours, since the same config made both.
-    async fn attempt(&self, attempt: Attempt) -> Outcome {
+    async fn send(&self, attempt: Attempt) -> (Outcome, Receipt) {
         let target = &self.targets[attempt.update.target.0];
-        let request = match target.request(&attempt) {
-            Ok(request) => request,
-            Err(detail) => return Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }),
-        };
         let now = Instant::now();
         let deadline = now.checked_add(target.timeout).unwrap_or(now + TIMEOUT_MAX);
-        match timeout_at(deadline, self.client.execute(request)).await {
-            Ok(Ok(response)) => {
-                let kind = super::classify::classify(response.status().as_u16(), &target.outcomes);
-                answer::outcome_of(response, kind, deadline).await
+        let mut next = first(&attempt, target.if_match, target.first_contact);
+        let mut fetches = 0;
+        loop {
+            let precondition = match next {
+                First::Send(precondition) => precondition,
+                First::Fetch => match self.fetch(target, &attempt, deadline).await {
+                    Ok(precondition) => precondition,
+                    Err(ended) => return ended,
+                },
+            };
+            let ended = self.request(target, &attempt, &precondition, deadline).await;
+            if fetches == FETCHES_MAX || !asks_for_etag(&ended.0, self.refetch) {
+                return ended;
             }
-            Ok(Err(error)) => answer::broken(error),
-            Err(_) => answer::time_up(),
+            fetches += 1;
+            next = First::Fetch;
         }
     }
 }

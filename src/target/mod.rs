@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod classify;
+mod conditional;
 mod detail;
 pub mod http;
 mod request;
@@ -21,6 +22,17 @@ pub struct Attempt {
     pub number: u32,
     /// Fencing number of the owner, sent as `lanekeeper-tenure`; `None`: not sent.
     pub tenure: Option<u64>,
+    /// The last `ETag` that the target gave for the record, where that is known: for targets with `if_match = "auto"`.
+    pub etag: Option<String>,
+}
+
+/// What an answer says besides its outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// The last answer's status; 0: there was none.
+    pub status: u16,
+    /// The record's `ETag` by that answer.
+    pub etag: Option<String>,
 }
 
 /// Sends updates.
@@ -31,5 +43,13 @@ pub trait Target: Send + Sync {
     ///
     /// When it has returned, no request is in flight any more as far as this side can tell: what was not answered is cut
     /// off by closing its connection. The far side may still be working on it. Dropping the future does the same.
-    fn attempt(&self, attempt: Attempt) -> impl Future<Output = Outcome> + Send;
+    fn send(&self, attempt: Attempt) -> impl Future<Output = (Outcome, Receipt)> + Send;
+
+    /// As `send`, for whoever wants no receipt.
+    fn attempt(&self, attempt: Attempt) -> impl Future<Output = Outcome> + Send
+    where
+        Self: Sync,
+    {
+        async move { self.send(attempt).await.0 }
+    }
 }

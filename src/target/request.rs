@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH};
+use reqwest::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH,
+};
 use reqwest::{Method, Request};
 
 use super::Attempt;
+use super::conditional::Precondition;
 use super::http::TargetsFault;
-use crate::config::{IdempotencyKeyStyle, TargetConfig};
+use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
 use crate::core::outcome::OutcomeKind;
 use crate::core::template::{UrlTemplate, encode_record_key};
 use crate::core::update::Update;
@@ -45,6 +48,8 @@ pub(super) struct Prepared {
     idempotency: Option<(HeaderName, IdempotencyKeyStyle)>,
     pub(super) timeout: Duration,
     pub(super) outcomes: BTreeMap<u16, OutcomeKind>,
+    pub(super) if_match: IfMatch,
+    pub(super) first_contact: FirstContact,
 }
 
 impl Prepared {
@@ -71,19 +76,40 @@ impl Prepared {
             method: target.method.clone(),
         })?;
         let outcomes = target.outcomes.clone();
-        Ok(Self { method, url: target.url.clone(), headers, idempotency, timeout: target.timeout, outcomes })
+        Ok(Self {
+            method,
+            url: target.url.clone(),
+            headers,
+            idempotency,
+            timeout: target.timeout,
+            outcomes,
+            if_match: target.if_match,
+            first_contact: target.first_contact,
+        })
+    }
+
+    /// The request for the record as it is now.
+    ///
+    /// # Errors
+    /// As for [`Self::request`].
+    pub(super) fn fetch(&self, update: &Update) -> Result<Request, String> {
+        let record_key = encode_record_key(&update.record_key);
+        let url = self.url.expand_encoded(&record_key).map_err(|fault| fault.to_string())?;
+        let mut request = Request::new(Method::GET, url);
+        *request.headers_mut() = self.headers.clone();
+        Ok(request)
     }
 
     /// The request of an attempt.
     ///
     /// # Errors
     /// Why the update cannot be sent, for a person. The source refuses most such updates before.
-    pub(super) fn request(&self, attempt: &Attempt) -> Result<Request, String> {
+    pub(super) fn request(&self, attempt: &Attempt, precondition: &Precondition) -> Result<Request, String> {
         let update = &*attempt.update;
         let record_key = encode_record_key(&update.record_key);
         let url = self.url.expand_encoded(&record_key).map_err(|fault| fault.to_string())?;
         let mut request = Request::new(self.method.clone(), url);
-        *request.headers_mut() = self.headers(attempt, &record_key).map_err(|name| {
+        *request.headers_mut() = self.headers(attempt, precondition, &record_key).map_err(|name| {
             format!("the value of its header {name} cannot be sent in HTTP; nothing was sent")
         })?;
         *request.body_mut() = Some(update.body.clone().into());
@@ -91,7 +117,12 @@ impl Prepared {
     }
 
     /// The operator's headers stand, whatever the update says; ours stand over both.
-    fn headers(&self, attempt: &Attempt, record_key: &str) -> Result<HeaderMap, HeaderName> {
+    fn headers(
+        &self,
+        attempt: &Attempt,
+        precondition: &Precondition,
+        record_key: &str,
+    ) -> Result<HeaderMap, HeaderName> {
         let update = &*attempt.update;
         let mut headers = self.headers.clone();
         for (name, value) in update_headers(update) {
@@ -99,8 +130,10 @@ impl Prepared {
                 entry.insert(value_of(&name, value)?);
             }
         }
-        if let Some(etag) = &update.if_match {
-            headers.insert(IF_MATCH, value_of(&IF_MATCH, etag)?);
+        match precondition {
+            Precondition::None => {}
+            Precondition::Match(etag) => drop(headers.insert(IF_MATCH, value_of(&IF_MATCH, etag)?)),
+            Precondition::Absent => drop(headers.insert(IF_NONE_MATCH, HeaderValue::from_static("*"))),
         }
         let id = update.id.as_str();
         if let Some((name, style)) = &self.idempotency {

@@ -41,7 +41,7 @@ fn target(address: SocketAddr) -> TargetConfig {
 fn targets(config: TargetConfig) -> Result<HttpTargets, TargetsFault> {
     // Another test of this process may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    HttpTargets::new(&[config])
+    HttpTargets::new(&[config], true)
 }
 
 fn update(record_key: &str) -> Update {
@@ -59,7 +59,7 @@ fn update(record_key: &str) -> Update {
 }
 
 fn attempt_of(update: Update) -> Attempt {
-    Attempt { update: Arc::new(update), number: 1, tenure: None }
+    Attempt { update: Arc::new(update), number: 1, tenure: None, etag: None }
 }
 
 /// One attempt of a plain update at this target, which must end within [`PATIENCE`] and a little.

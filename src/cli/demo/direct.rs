@@ -17,7 +17,7 @@ use super::console::{Console, count, number};
 use super::failure::{Failure, Patience};
 use super::workload::{Planned, Workload, customer_told};
 use crate::config::Config;
-use crate::core::policy::{Policy, Progress, Resolution, Verdict};
+use crate::core::policy::{Policy, Progress, Verdict};
 use crate::core::routes::TargetId;
 use crate::core::tick::Tick;
 use crate::core::update::{RecordKey, Update, UpdateId};
@@ -51,7 +51,7 @@ async fn send_all(
     api: &Api,
     console: &Console,
 ) -> Result<Requests, Failure> {
-    let targets = Arc::new(HttpTargets::new(&config.targets)?);
+    let targets = Arc::new(HttpTargets::new(&config.targets, false)?);
     let policy = Arc::new(config.policy.clone());
     let begun = Instant::now();
     let mut sending: JoinSet<((RecordKey, u64), u32)> = workload
@@ -91,6 +91,8 @@ async fn send(
         record_key: planned.record_key.clone(),
         id: UpdateId::published(planned.id),
         target: TargetId(0),
+        update_type: None,
+        version: None,
         content_type: Some("application/json".to_owned()),
         content_encoding: None,
         if_match: None,
@@ -103,10 +105,10 @@ async fn send(
     loop {
         sleep_until(begun + due.since(Tick::ZERO)).await;
         let number = progress.begin_attempt(now());
-        let outcome = targets.attempt(Attempt { update: Arc::clone(&update), number, tenure: None }).await;
+        let outcome = targets.attempt(Attempt { update: Arc::clone(&update), number, tenure: None, etag: None }).await;
         match policy.judge(&update.id, outcome, &mut progress, now()) {
             Verdict::RetryAt(tick) => due = tick,
-            Verdict::Resolve(Resolution::Applied | Resolution::Duplicate | Resolution::DeadLettered(_)) => {
+            Verdict::Resolve(_) => {
                 return ((planned.record_key, planned.sequence), number);
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Partition;
 use crate::core::lane::Held;
-use crate::core::message::{DeliveryTag, Effect, StepBackReason, Tenure, TenureNumber};
+use crate::core::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure, TenureNumber};
 use crate::core::ownership::Standing;
 use crate::core::policy::{DeadLetterReason, Malformed, Resolution};
 use crate::core::recognition::Recognised;
@@ -23,6 +23,12 @@ impl Partition {
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.ownership.standing()
+    }
+
+    /// Until when requests may leave, and under which number; `None`: none may.
+    #[must_use]
+    pub fn may_send_until(&self) -> Option<(Option<TenureNumber>, Tick)> {
+        self.ownership.may_send_until()
     }
 
     pub(super) fn delivered(&mut self, tenure: Tenure, delivery: Unclaimed) {
@@ -52,13 +58,15 @@ impl Partition {
                     settled_before = settled;
                 }
                 settled_before |= redelivered && self.memory.claim(&update.record_key, &update.id);
-                self.receive(Held { delivery, redelivered, update, settled_before, identified });
+                let holder = Holder::Broker(delivery);
+                self.receive(Held { holder, redelivered, update, settled_before, identified });
             }
             Unclaimed::Malformed { delivery, fault } => {
                 self.malformed.insert(delivery);
                 self.recording += 1;
                 let resolution = Resolution::DeadLettered(DeadLetterReason::Malformed(fault));
-                self.effects.push_back(Effect::Record { tenure, delivery, update: None, resolution });
+                let holder = Holder::Broker(delivery);
+                self.effects.push_back(Effect::Record { tenure, holder, update: None, resolution });
             }
         }
     }

@@ -33,6 +33,8 @@ fn update(key: &str, id: &str) -> Arc<Update> {
         record_key: RecordKey::new(key).unwrap(),
         id: UpdateId::published(id),
         target: TargetId(0),
+        update_type: None,
+        version: None,
         content_type: None,
         content_encoding: None,
         if_match: None,
@@ -60,7 +62,7 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
                 let number = Some(TenureNumber(1));
                 partition.handle(now, Event::Claimed { tenure, number, other: None });
             }
-            Some(Effect::Attempt { attempt, number, update, tenure }) => {
+            Some(Effect::Attempt { attempt, number, update, tenure, .. }) => {
                 assert_eq!(tenure, Some(TenureNumber(1)));
                 let record_key = update.record_key.clone();
                 told.push(format!("{}{number}", record_key.as_str()));
@@ -71,9 +73,9 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
                 };
                 partition.handle(now, Event::AttemptEnded { attempt, record_key, outcome });
             }
-            Some(Effect::Record { tenure, delivery, update, .. }) => {
+            Some(Effect::Record { tenure, holder, update, .. }) => {
                 let record_key = update.map(|update| update.record_key.clone());
-                partition.handle(now, Event::Recorded { tenure, delivery, record_key });
+                partition.handle(now, Event::Recorded { tenure, holder, record_key });
             }
             Some(Effect::Settle { .. }) => {}
             Some(effect @ (Effect::StepBack { .. } | Effect::GiveUp { .. })) => panic!("{effect:?}"),
@@ -159,11 +161,11 @@ impl OneRecord {
         while let Some(effect) = self.core.poll_effect() {
             match effect {
                 Effect::Attempt { attempt, update, .. } => self.out = Some((attempt, update)),
-                Effect::Record { tenure, delivery, update, .. } => {
+                Effect::Record { tenure, holder, update, .. } => {
                     let record_key = update.map(|update| update.record_key.clone());
                     self.core.handle(
                         Tick::from_micros(self.now),
-                        Event::Recorded { tenure, delivery, record_key },
+                        Event::Recorded { tenure, holder, record_key },
                     );
                 }
                 Effect::Settle { .. } => {}

@@ -1,0 +1,92 @@
+//! Metrics of the ledger's use.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Metrics, OfReason, seconds};
+use crate::core::policy::ParkReason;
+
+#[derive(Clone, Debug)]
+pub(super) struct LedgerFamilies {
+    superseded: Counter,
+    parked: Family<OfReason, Counter>,
+    errors: Family<OfReason, Counter>,
+    row_lock_wait: Histogram,
+}
+
+impl LedgerFamilies {
+    pub(super) fn new() -> Self {
+        Self {
+            superseded: Counter::default(),
+            parked: Family::default(),
+            errors: Family::default(),
+            row_lock_wait: seconds(),
+        }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "updates_superseded",
+            "Updates settled without a request, since a later version of their record was applied; and conflicts that failure.conflict = \"superseded\" settles.",
+            self.superseded.clone(),
+        );
+        registry.register(
+            "updates_parked",
+            "Updates that went to the ledger, by reason; behind: after others of their record.",
+            self.parked.clone(),
+        );
+        registry.register(
+            "ledger_errors",
+            "Failed uses of the ledger; each is tried again, and nothing is settled meanwhile.",
+            self.errors.clone(),
+        );
+        registry.register_with_unit(
+            "row_lock_wait",
+            "From asking for the row of a record to holding it (ledger.row_lock).",
+            Unit::Seconds,
+            self.row_lock_wait.clone(),
+        );
+    }
+}
+
+/// What the dispatcher counts of its use of the ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerMetrics(LedgerFamilies);
+
+impl Metrics {
+    /// Those of the ledger's use.
+    #[must_use]
+    pub fn ledger(&self) -> LedgerMetrics {
+        LedgerMetrics(self.0.ledger.clone())
+    }
+}
+
+impl LedgerMetrics {
+    /// A use of the ledger failed.
+    pub fn failed(&self, reason: &'static str) {
+        self.0.errors.get_or_create(&OfReason { reason }).inc();
+    }
+
+    /// A row was locked after so long.
+    pub fn row_lock(&self, waited: Duration) {
+        self.0.row_lock_wait.observe(waited.as_secs_f64());
+    }
+
+    /// An update is settled as superseded.
+    pub fn superseded(&self) {
+        self.0.superseded.inc();
+    }
+
+    /// An update goes to the ledger.
+    pub fn parked(&self, reason: &ParkReason) {
+        let reason = match reason {
+            ParkReason::Behind => "behind",
+            ParkReason::Failed { reason, .. } => reason.name(),
+        };
+        self.0.parked.get_or_create(&OfReason { reason }).inc();
+    }
+}

@@ -1,0 +1,97 @@
+//! One attempt: ask the ledger, look at the fence once more, send.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::books::{Books, Consulted};
+use super::clock::Clock;
+use crate::core::message::{AttemptId, Holder, TenureNumber};
+use crate::core::outcome::{Cause, Failure, Outcome};
+use crate::core::tick::Tick;
+use crate::core::update::Update;
+use crate::ledger::RecordLock;
+use crate::target::{Attempt, Receipt, Target};
+
+/// Until when requests of a tenure may leave: the ledger may have answered late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fence {
+    /// The tenure's number.
+    pub(super) tenure: Option<TenureNumber>,
+    /// `None`: none leaves.
+    pub(super) until: Option<Tick>,
+}
+
+/// An attempt to make.
+#[derive(Debug)]
+pub(super) struct Making<T> {
+    pub(super) target: Arc<T>,
+    /// `None`: there is no ledger.
+    pub(super) books: Option<Books>,
+    pub(super) clock: Clock,
+    pub(super) fence: watch::Receiver<Fence>,
+    pub(super) attempt: AttemptId,
+    pub(super) number: u32,
+    pub(super) tenure: Option<TenureNumber>,
+    pub(super) holder: Holder,
+    pub(super) update: Arc<Update>,
+}
+
+/// An attempt that ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) attempt: AttemptId,
+    pub(super) number: u32,
+    pub(super) update: Arc<Update>,
+    pub(super) outcome: Outcome,
+    pub(super) receipt: Receipt,
+    /// The record's row, held until the outcome is written down or dropped.
+    pub(super) lock: Option<RecordLock>,
+    /// The request alone.
+    pub(super) took: Duration,
+}
+
+impl<T: Target> Making<T> {
+    /// Ends early where `cut` changes: dropping the attempt closes its connection.
+    pub(super) async fn make(self, mut cut: watch::Receiver<()>) -> Ended {
+        let (attempt, number, update) = (self.attempt, self.number, Arc::clone(&self.update));
+        let begun = tokio::time::Instant::now();
+        let (outcome, receipt, lock, took) = tokio::select! {
+            biased;
+            ended = self.go() => ended,
+            Ok(()) = cut.changed() => {
+                let detail = "cut off, since the partition was handed over".to_owned();
+                let failure = Failure { cause: Cause::Connection, detail };
+                (Outcome::Retryable { failure, retry_after: None }, Receipt::default(), None, begun.elapsed())
+            }
+        };
+        Ended { attempt, number, update, outcome, receipt, lock, took }
+    }
+
+    async fn go(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
+        let unsent = |outcome| (outcome, Receipt::default(), None, Duration::ZERO);
+        let (etag, lock) = match &self.books {
+            None => (None, None),
+            Some(books) => match books.consult(&self.update, self.holder).await {
+                Consulted::Send { etag, lock } if self.may_send() => (etag, lock),
+                Consulted::Send { .. } | Consulted::Silent => return unsent(Outcome::Withheld),
+                Consulted::Known(known) => return unsent(Outcome::Known(known)),
+            },
+        };
+        let request = Attempt {
+            update: self.update,
+            number: self.number,
+            tenure: self.tenure.map(|TenureNumber(number)| number),
+            etag,
+        };
+        let begun = tokio::time::Instant::now();
+        let (outcome, receipt) = self.target.send(request).await;
+        (outcome, receipt, lock, begun.elapsed())
+    }
+
+    fn may_send(&self) -> bool {
+        let fence = *self.fence.borrow();
+        fence.tenure == self.tenure && fence.until.is_some_and(|until| self.clock.now() <= until)
+    }
+}

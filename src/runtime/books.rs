@@ -1,0 +1,346 @@
+//! What the dispatcher asks of the ledger and writes into it, between the core's words and the ledger's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tracing::{error, info};
+
+use crate::admin::metrics::LedgerMetrics;
+use crate::core::layout::{LayoutNumber, PartitionNumber};
+use crate::core::message::{Holder, ParkedSeq, TenureNumber};
+use crate::core::outcome::{Cause, Failure, Known};
+use crate::core::policy::{DeadLetterReason, ParkReason, Resolution};
+use crate::core::routes::Routes;
+use crate::core::update::{RecordKey, Update};
+use crate::ledger::{
+    AnyLedger, Before, Entry, Finding, Fingerprint, Ledger, LedgerError, ParkKind, Query, RecordLock, Recorded,
+    ResolvedAs, StoredUpdate, What,
+};
+use crate::target::Receipt;
+
+/// How long an attempt may wait for the ledger before it is withheld: its permit is of use to others.
+const CONSULT_MAX: Duration = Duration::from_secs(5);
+/// Between two tries to write.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Parked updates of one record that are taken out of the ledger together.
+const RELEASED_MAX: u32 = 32;
+
+/// The ledger, as one partition uses it.
+#[derive(Clone, Debug)]
+pub struct Books {
+    ledger: Arc<AnyLedger>,
+    /// `ledger.row_lock`.
+    row_lock: bool,
+    routes: Arc<Routes>,
+    metrics: LedgerMetrics,
+    layout: LayoutNumber,
+    partition: PartitionNumber,
+    /// Why the ledger was last not to be used, as it was logged: one line per change.
+    told: Arc<Mutex<Option<&'static str>>>,
+}
+
+/// What was found before an attempt.
+#[derive(Debug)]
+pub(super) enum Consulted {
+    /// Send it; with the record's last `ETag` and, with row locks, holding its row.
+    Send { etag: Option<String>, lock: Option<RecordLock> },
+    /// No request is needed, or it would be wrong.
+    Known(Known),
+    /// The ledger did not answer in time.
+    Silent,
+}
+
+/// Why nothing more of a tenure is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fenced;
+
+impl Books {
+    /// Of this partition.
+    #[must_use]
+    pub fn new(
+        (ledger, row_lock): (Arc<AnyLedger>, bool),
+        routes: Arc<Routes>,
+        metrics: LedgerMetrics,
+        (layout, partition): (LayoutNumber, PartitionNumber),
+    ) -> Self {
+        Self { ledger, row_lock, routes, metrics, layout, partition, told: Arc::default() }
+    }
+
+    /// Makes this tenure the newest of the partition: from then on no older one writes. Tries until it is told.
+    pub(super) async fn claim(self, tenure: TenureNumber) -> Result<(), Fenced> {
+        loop {
+            match self.ledger.claim(self.layout, self.partition, tenure).await {
+                Ok(Recorded::Fenced) => return Err(Fenced),
+                Ok(_) => return Ok(()),
+                Err(fault) => self.tell(&fault).await,
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    }
+
+    /// What is known of an update that is about to be sent.
+    pub(super) async fn consult(&self, update: &Update, holder: Holder) -> Consulted {
+        let query = Query {
+            record_key: update.record_key.clone(),
+            id: update.id.clone(),
+            fingerprint: Fingerprint::of(&update.body),
+        };
+        let asking = async {
+            if self.row_lock {
+                let (finding, lock) = self.ledger.lock(query).await?;
+                self.metrics.row_lock(lock.waited());
+                Ok((finding, Some(lock)))
+            } else {
+                Ok((self.ledger.consult(query).await?, None))
+            }
+        };
+        let (finding, lock) = match tokio::time::timeout(CONSULT_MAX, asking).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(fault)) => {
+                self.tell(&fault).await;
+                return Consulted::Silent;
+            }
+            Err(_) => {
+                self.tell(&LedgerError::TimedOut { seconds: CONSULT_MAX.as_secs() }).await;
+                return Consulted::Silent;
+            }
+        };
+        self.well().await;
+        match known(&finding, update, holder) {
+            Some(known) => Consulted::Known(known),
+            None => Consulted::Send { etag: finding.etag, lock },
+        }
+    }
+
+    /// Writes a resolution down; tries until it is on disk, since the delivery stays unsettled meanwhile. `Done` too
+    /// where there is nothing to write.
+    pub(super) async fn write(
+        self,
+        tenure: Option<TenureNumber>,
+        update: Arc<Update>,
+        holder: Holder,
+        resolution: Resolution,
+        (receipt, mut lock): (Receipt, Option<RecordLock>),
+    ) -> Recorded {
+        let Some(what) = entry_of(&update, holder, &resolution, receipt) else { return Recorded::Done };
+        let (layout, partition) = (self.layout, self.partition);
+        let entry = Entry { layout, partition, tenure, record_key: update.record_key.clone(), what };
+        loop {
+            let writing = match lock.take() {
+                Some(lock) => lock.record(entry.clone()).await,
+                None => self.ledger.record(entry.clone()).await,
+            };
+            match writing {
+                Ok(Recorded::Full) => self.tell_full().await,
+                Ok(recorded) => {
+                    self.well().await;
+                    return recorded;
+                }
+                Err(fault) => self.tell(&fault).await,
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    }
+
+    /// The oldest parked updates of a released record, ready to be sent. One that no target takes any more goes back to
+    /// waiting for a person.
+    pub(super) async fn released(self, record_key: RecordKey) -> (RecordKey, Vec<(ParkedSeq, Arc<Update>)>) {
+        let parked = match self.ledger.parked_updates(&record_key, None, RELEASED_MAX).await {
+            Ok(parked) => parked,
+            Err(fault) => {
+                self.tell(&fault).await;
+                return (record_key, Vec::new());
+            }
+        };
+        let mut updates = Vec::with_capacity(parked.len());
+        for parked in parked {
+            match self.restored(parked.update) {
+                Ok(update) => updates.push((parked.seq, Arc::new(update))),
+                Err(update_type) => {
+                    if updates.is_empty() {
+                        self.no_target(&record_key, parked.seq, &update_type).await;
+                    }
+                    break;
+                }
+            }
+        }
+        (record_key, updates)
+    }
+
+    fn restored(&self, stored: StoredUpdate) -> Result<Update, String> {
+        let Some(target) = self.routes.find(stored.update_type.as_deref()) else {
+            return Err(stored.update_type.unwrap_or_default());
+        };
+        Ok(Update {
+            record_key: stored.record_key,
+            id: stored.id,
+            target,
+            update_type: stored.update_type,
+            version: stored.version,
+            content_type: stored.content_type,
+            content_encoding: stored.content_encoding,
+            if_match: stored.if_match,
+            published_at: stored.published_at,
+            headers: stored.headers,
+            body: stored.body,
+        })
+    }
+
+    async fn no_target(&self, record_key: &RecordKey, seq: ParkedSeq, update_type: &str) {
+        let detail = format!("no target takes updates of type {update_type:?} any more; see [[target]] types");
+        let reason = crate::ledger::ParkReason { kind: ParkKind::Rejected, status: None, detail, attempts: 0 };
+        let entry = Entry {
+            layout: self.layout,
+            partition: self.partition,
+            tenure: None,
+            record_key: record_key.clone(),
+            what: What::Repark { seq, reason },
+        };
+        if let Err(fault) = self.ledger.record(entry).await {
+            self.tell(&fault).await;
+        }
+    }
+
+    async fn tell(&self, fault: &LedgerError) {
+        self.metrics.failed(fault.name());
+        let mut told = self.told.lock().await;
+        if told.replace(fault.name()) != Some(fault.name()) {
+            let error = crate::source::chain(fault);
+            error!(partition = %self.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
+        }
+    }
+
+    async fn tell_full(&self) {
+        const FULL: &str = "full";
+        self.metrics.failed(FULL);
+        if self.told.lock().await.replace(FULL) != Some(FULL) {
+            error!(partition = %self.partition, "ledger.parked_max is reached: records that fail are held until parked updates are released or discarded (lanekeeper parked list), or ledger.parked_max is raised");
+        }
+    }
+
+    async fn well(&self) {
+        if self.told.lock().await.take().is_some() {
+            info!(partition = %self.partition, "the ledger can be used again");
+        }
+    }
+}
+
+/// Whether what is known makes a request needless or wrong. A released update knows that its record is parked.
+fn known(finding: &Finding, update: &Update, holder: Holder) -> Option<Known> {
+    match finding.before {
+        Before::Resolved => return Some(Known::Resolved),
+        Before::Reused => return Some(Known::IdReused),
+        Before::Unknown => {}
+    }
+    if finding.parked && matches!(holder, Holder::Broker(_)) {
+        return Some(Known::RecordParked);
+    }
+    let superseded = update.version.is_some() && finding.version >= update.version;
+    superseded.then_some(Known::Superseded)
+}
+
+/// What a resolution writes; `None`: the ledger knows it already, or need not.
+fn entry_of(update: &Update, holder: Holder, resolution: &Resolution, receipt: Receipt) -> Option<What> {
+    let (id, fingerprint) = (update.id.clone(), Fingerprint::of(&update.body));
+    let parked = match holder {
+        Holder::Broker(_) => None,
+        Holder::Ledger(seq) => Some(seq),
+    };
+    let resolved = |resolution| What::Resolved { id: id.clone(), fingerprint, resolution, parked };
+    Some(match (resolution, parked) {
+        (Resolution::Applied, _) => What::Applied {
+            id: id.clone(),
+            fingerprint,
+            version: update.version,
+            status: receipt.status,
+            etag: receipt.etag,
+            parked,
+        },
+        (Resolution::Duplicate, None) => return None,
+        (Resolution::Duplicate | Resolution::Superseded, _) => resolved(ResolvedAs::Superseded),
+        (Resolution::DeadLettered(_), _) => resolved(ResolvedAs::DeadLettered),
+        (Resolution::Parked(reason), Some(seq)) => What::Repark { seq, reason: reason_of(reason) },
+        (Resolution::Parked(reason), None) => What::Park {
+            update: stored(update),
+            reason: reason_of(reason),
+            only_behind: *reason == ParkReason::Behind,
+        },
+    })
+}
+
+fn reason_of(reason: &ParkReason) -> crate::ledger::ParkReason {
+    let (reason, attempts) = match reason {
+        ParkReason::Behind => return crate::ledger::ParkReason::behind(),
+        ParkReason::Failed { reason, attempts } => (reason, *attempts),
+    };
+    let (kind, failure) = match reason {
+        DeadLetterReason::Rejected(failure) => (ParkKind::Rejected, Some(failure)),
+        DeadLetterReason::Exhausted { failure, .. } => (ParkKind::Exhausted, Some(failure)),
+        DeadLetterReason::Conflict(failure) => (ParkKind::Conflict, Some(failure)),
+        DeadLetterReason::IdReused | DeadLetterReason::Malformed(_) => (ParkKind::IdReused, None),
+    };
+    let status = match failure {
+        Some(Failure { cause: Cause::Status(status), .. }) => Some(*status),
+        _ => None,
+    };
+    crate::ledger::ParkReason { kind, status, detail: reason.detail(), attempts }
+}
+
+fn stored(update: &Update) -> StoredUpdate {
+    StoredUpdate {
+        record_key: update.record_key.clone(),
+        id: update.id.clone(),
+        update_type: update.update_type.clone(),
+        content_type: update.content_type.clone(),
+        content_encoding: update.content_encoding.clone(),
+        if_match: update.if_match.clone(),
+        version: update.version,
+        published_at: update.published_at,
+        headers: update.headers.clone(),
+        body: update.body.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::message::DeliveryTag;
+    use crate::core::routes::TargetId;
+    use crate::core::update::UpdateId;
+
+    fn check(before: Before, parked: bool, versions: (Option<i64>, Option<i64>), holder: Holder, expected: Option<Known>) {
+        let (last, own) = versions;
+        let finding = Finding { before, parked, version: last, etag: None };
+        let update = Update {
+            record_key: RecordKey::new("k").unwrap(),
+            id: UpdateId::published("u"),
+            target: TargetId(0),
+            update_type: None,
+            version: own,
+            content_type: None,
+            content_encoding: None,
+            if_match: None,
+            published_at: None,
+            headers: Vec::new(),
+            body: bytes::Bytes::new(),
+        };
+        assert_eq!(known(&finding, &update, holder), expected, "{finding:?} {own:?} {holder:?}");
+    }
+
+    #[test]
+    fn what_the_ledger_knows_decides_whether_an_update_is_sent() {
+        let (broker, ledger) = (Holder::Broker(DeliveryTag(1)), Holder::Ledger(ParkedSeq(1)));
+        let none = (None, None);
+        check(Before::Unknown, false, none, broker, None);
+        check(Before::Resolved, true, none, broker, Some(Known::Resolved));
+        check(Before::Reused, false, none, broker, Some(Known::IdReused));
+        check(Before::Unknown, true, none, broker, Some(Known::RecordParked));
+        check(Before::Unknown, true, none, ledger, None);
+        check(Before::Unknown, false, (Some(7), Some(7)), broker, Some(Known::Superseded));
+        check(Before::Unknown, false, (Some(7), Some(8)), broker, None);
+        check(Before::Unknown, false, (Some(7), None), broker, None);
+        check(Before::Unknown, false, (None, Some(1)), broker, None);
+        check(Before::Unknown, true, (Some(7), Some(7)), ledger, Some(Known::Superseded));
+    }
+}
