@@ -7,6 +7,7 @@ mod broker_url;
 mod fault;
 pub mod forecast;
 mod layers;
+mod ledger;
 mod parse;
 mod reader;
 mod schedule;
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use fault::{Fault, Faults, Origin, Problem};
@@ -49,6 +50,8 @@ pub struct Config {
     pub updates: UpdatesConfig,
     /// `[dispatch]`.
     pub dispatch: DispatchConfig,
+    /// `[ledger]`; `None`: there is none.
+    pub ledger: Option<LedgerConfig>,
     /// `[retry]` and `[failure]`.
     pub policy: Policy,
     /// `[admin] listen`; `None` where it is turned off.
@@ -132,6 +135,30 @@ pub struct DispatchConfig {
     pub drain_timeout: Duration,
     /// How long a delivery may be held before its partition steps back; 1 second to a day.
     pub held_max: Duration,
+}
+
+/// `[ledger]`.
+#[derive(Clone, Debug)]
+pub struct LedgerConfig {
+    /// The database.
+    pub place: LedgerPlace,
+    /// How long resolved ids are known; a minute to ten years.
+    pub retention: Duration,
+    /// Hold a record's row during its attempts. Only with PostgreSQL.
+    pub row_lock: bool,
+    /// Most parked updates over all records; at least 1.
+    pub parked_max: u64,
+    /// Most connections for row locks; at least 1.
+    pub connections_max: u32,
+}
+
+/// The database of a ledger.
+#[derive(Clone, Debug)]
+pub enum LedgerPlace {
+    /// A file, made where it is missing. Processes of one host may share it.
+    Sqlite(PathBuf),
+    /// `postgres://…`.
+    Postgres(Secret),
 }
 
 /// `[log]`.

@@ -3,10 +3,10 @@
 use uuid::Uuid;
 
 use super::{
-    Discarded, Entry, Finding, Grounds, Ledger, LedgerError, LedgerSettings, LedgerStats, ParkedRecord,
-    ParkedSeq, ParkedUpdate, Place, PostgresLedger, Query, RecordLock, Recorded, ReleasedRecord, Selection,
-    SqliteLedger,
+    Discarded, Entry, Finding, Grounds, Ledger, LedgerError, LedgerStats, ParkedRecord, ParkedSeq,
+    ParkedUpdate, PostgresLedger, Query, RecordLock, Recorded, ReleasedRecord, Selection, SqliteLedger,
 };
+use crate::config::{LedgerConfig, LedgerPlace};
 use crate::core::layout::{LayoutNumber, PartitionNumber};
 use crate::core::message::TenureNumber;
 use crate::core::update::RecordKey;
@@ -25,10 +25,10 @@ impl AnyLedger {
     ///
     /// # Errors
     /// It cannot be opened, or was changed by a later version of the program.
-    pub async fn open(settings: LedgerSettings) -> Result<Self, LedgerError> {
-        match settings.place {
-            Place::Sqlite(_) => SqliteLedger::open(settings).await.map(Self::Sqlite),
-            Place::Postgres(_) => PostgresLedger::open(settings).await.map(Self::Postgres),
+    pub async fn open(config: LedgerConfig) -> Result<Self, LedgerError> {
+        match config.place {
+            LedgerPlace::Sqlite(_) => SqliteLedger::open(config).await.map(Self::Sqlite),
+            LedgerPlace::Postgres(_) => PostgresLedger::open(config).await.map(Self::Postgres),
         }
     }
 }

@@ -13,9 +13,6 @@ mod rows;
 mod sqlite;
 mod stored;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 pub use any::AnyLedger;
 pub use entry::{
     Before, Entry, Finding, Fingerprint, ParkKind, ParkReason, ParkedSeq, Query, Recorded, ResolvedAs, What,
@@ -32,28 +29,6 @@ use uuid::Uuid;
 use crate::core::layout::{LayoutNumber, PartitionNumber};
 use crate::core::message::TenureNumber;
 use crate::core::update::RecordKey;
-
-/// Where the ledger is, and its bounds.
-#[derive(Clone, Debug)]
-pub struct LedgerSettings {
-    /// The database.
-    pub place: Place,
-    /// How long resolved ids are known.
-    pub retention: Duration,
-    /// Most parked updates, over all records.
-    pub parked_max: u64,
-    /// Most connections for row locks.
-    pub connections_max: u32,
-}
-
-/// The database of a ledger.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// A file, made where it is missing. Processes of one host may share it.
-    Sqlite(PathBuf),
-    /// `postgres://…`.
-    Postgres(crate::config::Secret),
-}
 
 /// Remembers across crashes, restarts and processes. All calls may be made by many at once.
 ///

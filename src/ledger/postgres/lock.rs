@@ -10,9 +10,10 @@ use tokio::time::timeout;
 use super::line::ANSWER_MAX;
 use super::write::{Write, write};
 use super::{Options, consult};
+use crate::config::LedgerConfig;
 use crate::ledger::entry::{Entry, Finding, Query, Recorded};
 use crate::ledger::error::LedgerError;
-use crate::ledger::{LedgerSettings, rows};
+use crate::ledger::rows;
 
 /// Longest wait for one of the connections.
 const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -25,12 +26,12 @@ pub struct Locks {
 }
 
 impl Locks {
-    pub fn new(options: Options, settings: &LedgerSettings) -> Self {
+    pub fn new(options: Options, config: &LedgerConfig) -> Self {
         let pool = PgPoolOptions::new()
-            .max_connections(settings.connections_max)
+            .max_connections(config.connections_max)
             .acquire_timeout(CONNECTION_WAIT_MAX)
             .connect_lazy_with(options);
-        Self { pool, parked_max: settings.parked_max }
+        Self { pool, parked_max: config.parked_max }
     }
 
     pub async fn lock(&self, asked: Query) -> Result<(Finding, RecordLock), LedgerError> {

@@ -23,7 +23,7 @@ pub use store::Store as PostgresLedger;
 use super::entry::{Before, Finding, Query};
 use super::error::LedgerError;
 use super::rows::{self, RecordRow, ResolvedRow};
-use super::{LedgerSettings, Place};
+use crate::config::{LedgerConfig, LedgerPlace};
 use crate::core::update::{IdOrigin, RecordKey};
 
 type Connection = PgConnection;
@@ -48,8 +48,8 @@ const SESSION: [(&str, &str); 5] = [
 /// Of the advisory lock that makes migrations wait for each other: "lane" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6c61_6e65;
 
-fn options(settings: &LedgerSettings) -> Result<Options, LedgerError> {
-    let Place::Postgres(url) = &settings.place else {
+fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
+    let LedgerPlace::Postgres(url) = &config.place else {
         return Err(LedgerError::Damaged { what: "the kind of its URL" });
     };
     let options: PgConnectOptions = url.reveal().parse()?;
@@ -174,7 +174,7 @@ async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<F
 }
 
 /// Tables with their indexes.
-async fn bytes(connection: &mut Connection, _: &LedgerSettings) -> Result<u64, LedgerError> {
+async fn bytes(connection: &mut Connection, _: &LedgerConfig) -> Result<u64, LedgerError> {
     let row = query(
         "SELECT sum(pg_total_relation_size(relation))::bigint AS bytes FROM UNNEST(ARRAY['ledger_record',
              'ledger_resolved_update', 'ledger_parked_record', 'ledger_parked_update', 'ledger_discarded',

@@ -9,13 +9,14 @@ use uuid::Uuid;
 use super::line::{ANSWER_MAX, Line};
 use super::write::{Write, commit};
 use super::{Locks, Options, bytes, consult, options, parked, upkeep};
+use crate::config::LedgerConfig;
 use crate::core::layout::{LayoutNumber, PartitionNumber};
 use crate::core::message::TenureNumber;
 use crate::core::update::RecordKey;
 use crate::ledger::gather::Gather;
 use crate::ledger::{
-    Discarded, Entry, Finding, Grounds, Ledger, LedgerError, LedgerSettings, LedgerStats, ParkedRecord,
-    ParkedSeq, ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord, Selection,
+    Discarded, Entry, Finding, Grounds, Ledger, LedgerError, LedgerStats, ParkedRecord, ParkedSeq,
+    ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord, Selection,
 };
 
 /// The ledger on one database.
@@ -25,7 +26,7 @@ pub struct Store {
     entries: Gather<Write, Recorded>,
     lines: Arc<Lines>,
     locks: Locks,
-    settings: LedgerSettings,
+    config: LedgerConfig,
     identity: Uuid,
 }
 
@@ -47,8 +48,8 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be opened, or was changed by a later version of the program.
-    pub async fn open(settings: LedgerSettings) -> Result<Self, LedgerError> {
-        let options: Options = options(&settings)?;
+    pub async fn open(config: LedgerConfig) -> Result<Self, LedgerError> {
+        let options: Options = options(&config)?;
         let line = || Line::new(options.clone());
         let lines = Lines {
             consultations: line(),
@@ -70,14 +71,14 @@ impl Store {
             })
         };
         let entries = {
-            let (lines, parked_max) = (Arc::clone(&lines), settings.parked_max);
+            let (lines, parked_max) = (Arc::clone(&lines), config.parked_max);
             Gather::start(move |writes| {
                 let lines = Arc::clone(&lines);
                 async move { lines.commit(&writes, parked_max).await }
             })
         };
-        let locks = Locks::new(options, &settings);
-        Ok(Self { consultations, entries, lines, locks, settings, identity })
+        let locks = Locks::new(options, &config);
+        Ok(Self { consultations, entries, lines, locks, config, identity })
     }
 }
 
@@ -174,7 +175,7 @@ impl Ledger for Store {
 
     async fn prune(&self) -> Result<u64, LedgerError> {
         let mut held = self.lines.writes.hold().await?;
-        let work = upkeep::prune(&mut held.connection, self.settings.retention);
+        let work = upkeep::prune(&mut held.connection, self.config.retention);
         let result = timeout(ANSWER_MAX, work).await;
         held.give_back(result)
     }
@@ -183,7 +184,7 @@ impl Ledger for Store {
         let mut held = self.lines.reads.hold().await?;
         let result = timeout(ANSWER_MAX, async {
             let counted = upkeep::stats(&mut held.connection).await?;
-            Ok::<_, LedgerError>((counted, bytes(&mut held.connection, &self.settings).await?))
+            Ok::<_, LedgerError>((counted, bytes(&mut held.connection, &self.config).await?))
         });
         let result = result.await;
         let (counted, bytes) = held.give_back(result)?;

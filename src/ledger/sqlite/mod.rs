@@ -21,10 +21,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSyn
 use sqlx::{Connection as _, Row as _, SqliteConnection, Transaction, query};
 pub use store::Store as SqliteLedger;
 
+use super::RecordLock;
 use super::entry::{Before, Finding, Query};
 use super::error::LedgerError;
 use super::rows::{self, RecordRow, ResolvedRow};
-use super::{LedgerSettings, Place, RecordLock};
+use crate::config::{LedgerConfig, LedgerPlace};
 use crate::core::update::{IdOrigin, RecordKey};
 
 type Connection = SqliteConnection;
@@ -40,8 +41,8 @@ const PARKED_RECORD_HELD: &str = "SELECT state FROM ledger_parked_record WHERE r
 /// How long a writer of another process may hold the file.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
-fn options(settings: &LedgerSettings) -> Result<Options, LedgerError> {
-    let Place::Sqlite(path) = &settings.place else {
+fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
+    let LedgerPlace::Sqlite(path) = &config.place else {
         return Err(LedgerError::Damaged { what: "the kind of its URL" });
     };
     Ok(SqliteConnectOptions::new()
@@ -148,8 +149,8 @@ async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<F
 }
 
 /// The file and its write-ahead log.
-async fn bytes(_: &mut Connection, settings: &LedgerSettings) -> Result<u64, LedgerError> {
-    let Place::Sqlite(path) = &settings.place else { return Ok(0) };
+async fn bytes(_: &mut Connection, config: &LedgerConfig) -> Result<u64, LedgerError> {
+    let LedgerPlace::Sqlite(path) = &config.place else { return Ok(0) };
     let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
     let mut log = path.clone().into_os_string();
     log.push("-wal");
@@ -161,7 +162,7 @@ async fn bytes(_: &mut Connection, settings: &LedgerSettings) -> Result<u64, Led
 struct Locks;
 
 impl Locks {
-    fn new(_: Options, _: &LedgerSettings) -> Self {
+    fn new(_: Options, _: &LedgerConfig) -> Self {
         Self
     }
 
