@@ -16,8 +16,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-pub use ledger::LedgerMetrics;
 use ledger::LedgerFamilies;
+pub use ledger::LedgerMetrics;
 
 use crate::core::layout::PartitionNumber;
 use crate::core::outcome::{Cause, Outcome};

@@ -247,7 +247,7 @@ mod tests {
                 7  12s 800ms to 16s            31s 500ms
                 8  24s to 30s                  1m 1s 500ms
           further  24s to 30s
-        The last is attempt 35, 14m 31s 500ms after the first (with jitter, up to attempt 43): retry.elapsed_max ends it, then failure.exhausted = "dead_letter".
+        The last is attempt 35, 14m 31s 500ms after the first (with jitter, up to attempt 43): retry.elapsed_max ends it, then failure.exhausted = "park".
 
         At most, if this process owns all 8 partitions: 256 attempts at once, 8000 updates held, 8000 MiB of bodies.
 

@@ -78,6 +78,8 @@ pub enum Exit {
     Config,
     /// 3: the broker.
     Broker,
+    /// 4: the ledger.
+    Ledger,
 }
 
 impl From<Exit> for ExitCode {
@@ -87,6 +89,7 @@ impl From<Exit> for ExitCode {
             Exit::Other => 1,
             Exit::Config => 2,
             Exit::Broker => 3,
+            Exit::Ledger => 4,
         })
     }
 }

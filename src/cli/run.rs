@@ -32,6 +32,7 @@ pub fn main(arguments: &Arguments) -> Exit {
             super::report(&error);
             match error {
                 RunError::Source(_) => Exit::Broker,
+                RunError::Ledger(_) => Exit::Ledger,
                 RunError::Targets(_) | RunError::Admin { .. } => Exit::Config,
             }
         }

@@ -39,9 +39,19 @@ const BODY_BYTES_MAX: u64 = 134_217_728;
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 
-const FAILURE_POLICIES: [(&str, FailurePolicy); 2] = [
+/// For `rejected` and `exhausted`; all five for `conflict`.
+const FAILURE_POLICIES: [(&str, FailurePolicy); 3] = [
+    (FailurePolicy::Park.name(), FailurePolicy::Park),
     (FailurePolicy::DeadLetter.name(), FailurePolicy::DeadLetter),
     (FailurePolicy::Block.name(), FailurePolicy::Block),
+];
+
+const CONFLICT_POLICIES: [(&str, FailurePolicy); 5] = [
+    FAILURE_POLICIES[0],
+    FAILURE_POLICIES[1],
+    FAILURE_POLICIES[2],
+    (FailurePolicy::Superseded.name(), FailurePolicy::Superseded),
+    (FailurePolicy::Refetch.name(), FailurePolicy::Refetch),
 ];
 
 /// Reads the layers. `file` is its path and content.
@@ -62,6 +72,9 @@ pub fn read(
     let dispatch = read_dispatch(&mut reader);
     let policy = read_policy(&mut reader);
     let ledger = ledger::read(&mut reader);
+    if let (Some(policy), Some(None), Purpose::Dispatch) = (&policy, &ledger, purpose) {
+        parks_without_ledger(&mut reader, policy);
+    }
     let admin = {
         let mut section = reader.section("admin");
         let admin = section.read("listen", listen);
@@ -157,6 +170,20 @@ fn read_dispatch(reader: &mut Reader<'_>) -> Option<DispatchConfig> {
     })
 }
 
+/// Parked updates are kept in the ledger.
+fn parks_without_ledger(reader: &mut Reader<'_>, policy: &Policy) {
+    let mut section = reader.section("failure");
+    for (key, policy) in
+        [("rejected", policy.rejected), ("exhausted", policy.exhausted), ("conflict", policy.conflict)]
+    {
+        if matches!(policy, FailurePolicy::Park | FailurePolicy::Refetch) {
+            let what =
+                format!("is {:?}, which parks in the ledger, and ledger.url is \"none\"", policy.name());
+            section.fault(key, Problem::new(what, "set ledger.url, or choose \"dead_letter\" or \"block\""));
+        }
+    }
+}
+
 fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
     let mut section = reader.section("retry");
     let delay_initial = section.read("delay_initial", duration(MILLISECOND..=HOUR));
@@ -178,8 +205,9 @@ fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
     section.finish();
 
     let mut section = reader.section("failure");
-    let mut policy = |key| section.read(key, choice(&FAILURE_POLICIES));
-    let (rejected, exhausted, conflict) = (policy("rejected"), policy("exhausted"), policy("conflict"));
+    let rejected = section.read("rejected", choice(&FAILURE_POLICIES));
+    let exhausted = section.read("exhausted", choice(&FAILURE_POLICIES));
+    let conflict = section.read("conflict", choice(&CONFLICT_POLICIES));
     section.finish();
 
     Some(Policy {

@@ -28,7 +28,8 @@ const STYLES: [(&str, IdempotencyKeyStyle); 3] = [
 
 const IF_MATCH: [(&str, IfMatch); 2] = [("header", IfMatch::Header), ("auto", IfMatch::Auto)];
 
-const FIRST_CONTACT: [(&str, FirstContact); 2] = [("get", FirstContact::Get), ("create", FirstContact::Create)];
+const FIRST_CONTACT: [(&str, FirstContact); 2] =
+    [("get", FirstContact::Get), ("create", FirstContact::Create)];
 
 /// Headers that belong to the connection or to the HTTP client (RFC 9110, 7.6.1; RFC 9112, 6).
 const RESERVED: [&str; 10] = [

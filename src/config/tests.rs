@@ -70,9 +70,9 @@ fn each_value_is_checked() {
         ("[retry]\njitter = 1.1", "from 0.0 to 1.0"),
         ("[retry]\nattempts_max = 4_294_967_296", "4294967295"),
         ("[retry]\nretry_after_max = \"2h\"", "0s to 1h"),
-        ("[failure]\nrejected = \"park\"", "choose \"dead_letter\" or \"block\""),
-        ("[failure]\nconflict = \"refetch\"", "choose \"dead_letter\" or \"block\""),
-        ("[failure]\nconflict = \"superseded\"", "choose \"dead_letter\" or \"block\""),
+        ("[failure]\nrejected = \"superseded\"", "choose \"park\", \"dead_letter\" or \"block\""),
+        ("[failure]\nexhausted = \"refetch\"", "choose \"park\", \"dead_letter\" or \"block\""),
+        ("[failure]\nconflict = \"drop\"", "\"superseded\" or \"refetch\""),
         ("[admin]\nlisten = \"localhost:9419\"", "not an IP address"),
         ("[log]\nformat = \"xml\"", "\"pretty\" or \"json\""),
         ("[log]\nfilter = \"lanekeeper=loud\"", "not a filter"),
@@ -145,21 +145,21 @@ fn a_config_without_a_target_shows_the_least_there_can_be() {
 #[test]
 fn unknown_keys_are_refused_with_the_nearest_known_one() {
     check(
-        "url = \"x\"\n[brokr]\nurl = \"x\"\n[broker]\nheart_beat = \"5s\"\n[ledger]\nurl = \"none\"",
+        "url = \"x\"\n[brokr]\nurl = \"x\"\n[broker]\nheart_beat = \"5s\"\n[leger]\nurl = \"none\"",
         &[],
         &[
             ("broker.heart_beat", "lk.toml", "did you mean `heartbeat`?"),
             ("brokr", "lk.toml", "did you mean `broker`?"),
-            ("ledger", "lk.toml", "known here: instance, broker"),
+            ("leger", "lk.toml", "did you mean `ledger`?"),
             ("url", "lk.toml", "known here: instance, broker"),
         ],
     );
     check_whole(
-        &target("if_match = \"auto\"\nbodies.log = true"),
+        &target("if_mach = \"auto\"\nbodies.log = true"),
         &[],
         &[
             ("target[0].bodies", "lk.toml", "known here: name, types"),
-            ("target[0].if_match", "lk.toml", "known here"),
+            ("target[0].if_mach", "lk.toml", "did you mean `if_match`?"),
         ],
     );
     check("broker = 5", &[], &[("broker", "lk.toml", "not a table")]);
@@ -258,7 +258,7 @@ fn secrets_come_from_the_environment_and_are_never_shown() {
 
 #[test]
 fn a_report_of_faults_says_where_and_what_to_do() {
-    let text = "[broker]\nurl = \"amqp://app:s3cret@mq/\"\nhearbeat = \"5s\"\n[failure]\nexhausted = \"park\"\n\
+    let text = "[broker]\nurl = \"amqp://app:s3cret@mq/\"\nhearbeat = \"5s\"\n[failure]\nexhausted = \"drop\"\n\
                 [[target]]\nname = \"crm\"\nurl = \"http://crm/{record_key}\"\ntypes = [\"*.x\"]\n\
                 headers = { authorization = \"Bearer ${CRM_TOKEN}\" }";
     let faults = read(text, &[("LANEKEEPER_UPDATES__PARTITIONS", "0")]).unwrap_err();
@@ -278,8 +278,8 @@ fn a_report_of_faults_says_where_and_what_to_do() {
       write a whole number from 1 to 1024
 
     failure.exhausted (lk.toml)
-      "park" is not one of its values
-      choose "dead_letter" or "block"
+      "drop" is not one of its values
+      choose "park", "dead_letter" or "block"
 
     target[0].types[0] (lk.toml)
       "*.x" is not a type pattern

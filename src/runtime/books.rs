@@ -14,8 +14,8 @@ use crate::core::policy::{DeadLetterReason, ParkReason, Resolution};
 use crate::core::routes::Routes;
 use crate::core::update::{RecordKey, Update};
 use crate::ledger::{
-    AnyLedger, Before, Entry, Finding, Fingerprint, Ledger, LedgerError, ParkKind, Query, RecordLock, Recorded,
-    ResolvedAs, StoredUpdate, What,
+    AnyLedger, Before, Entry, Finding, Fingerprint, Ledger, LedgerError, ParkKind, Query, RecordLock,
+    Recorded, ResolvedAs, StoredUpdate, What,
 };
 use crate::target::Receipt;
 
@@ -188,8 +188,10 @@ impl Books {
     }
 
     async fn no_target(&self, record_key: &RecordKey, seq: ParkedSeq, update_type: &str) {
-        let detail = format!("no target takes updates of type {update_type:?} any more; see [[target]] types");
-        let reason = crate::ledger::ParkReason { kind: ParkKind::Rejected, status: None, detail, attempts: 0 };
+        let detail =
+            format!("no target takes updates of type {update_type:?} any more; see [[target]] types");
+        let reason =
+            crate::ledger::ParkReason { kind: ParkKind::Rejected, status: None, detail, attempts: 0 };
         let entry = Entry {
             layout: self.layout,
             partition: self.partition,
@@ -309,7 +311,13 @@ mod tests {
     use crate::core::routes::TargetId;
     use crate::core::update::UpdateId;
 
-    fn check(before: Before, parked: bool, versions: (Option<i64>, Option<i64>), holder: Holder, expected: Option<Known>) {
+    fn check(
+        before: Before,
+        parked: bool,
+        versions: (Option<i64>, Option<i64>),
+        holder: Holder,
+        expected: Option<Known>,
+    ) {
         let (last, own) = versions;
         let finding = Finding { before, parked, version: last, etag: None };
         let update = Update {

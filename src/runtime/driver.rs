@@ -105,7 +105,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut attempts = FuturesUnordered::new();
         let cut = watch::Sender::new(());
         let fence = watch::Sender::new(Fence::default());
-        let mut writings: FuturesUnordered<Pin<Box<dyn Future<Output = Written> + Send>>> = FuturesUnordered::new();
+        let mut writings: FuturesUnordered<Pin<Box<dyn Future<Output = Written> + Send>>> =
+            FuturesUnordered::new();
         // Those of malformed deliveries, which the next tenure does not recognise and writes down anew: they end with theirs.
         let mut writings_of_tenure = FuturesUnordered::new();
         let mut claims = FuturesUnordered::new();
@@ -164,7 +165,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         self.resolved(update.as_deref(), &resolution);
                         let letter = match &resolution {
                             Resolution::DeadLettered(reason) => {
-                                let Some(tenancy) = tenancy.as_ref().filter(|own| own.tenure == tenure) else {
+                                let Some(tenancy) = tenancy.as_ref().filter(|own| own.tenure == tenure)
+                                else {
                                     continue; // The delivery is gone: the update comes back, and so does this.
                                 };
                                 Some(dead_letter(tenancy, holder, update.as_deref(), reason.clone()))
@@ -187,9 +189,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             })),
                             (Some(update), letter, Some(books)) => {
                                 let left = leftover.take_if(|(of, ..)| *of == update.record_key);
-                                let (_, receipt, lock) = left.unwrap_or_else(|| {
-                                    (update.record_key.clone(), Receipt::default(), None)
-                                });
+                                let (_, receipt, lock) = left
+                                    .unwrap_or_else(|| (update.record_key.clone(), Receipt::default(), None));
                                 let writing =
                                     books.clone().write(number, update, holder, resolution, (receipt, lock));
                                 writings.push(Box::pin(async move {
@@ -592,7 +593,9 @@ fn dead_letter<D: Deliveries>(
     reason: DeadLetterReason,
 ) -> Publishing {
     match (holder, update) {
-        (Holder::Ledger(_), Some(update)) => Box::pin(tenancy.deliveries.dead_letter_released(update, reason)),
+        (Holder::Ledger(_), Some(update)) => {
+            Box::pin(tenancy.deliveries.dead_letter_released(update, reason))
+        }
         (Holder::Broker(delivery), _) => Box::pin(tenancy.deliveries.dead_letter(delivery, reason)),
         (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
     }

@@ -10,21 +10,27 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::books::Books;
 use super::clock::Clock;
 use super::driver::Driver;
+use super::releases::Releases;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
-use crate::config::Config;
+use crate::config::{Config, LedgerConfig};
 use crate::core::acks::AckLimits;
 use crate::core::layout::{Layout, LayoutNumber};
 use crate::core::partition::{Limits, Partition};
+use crate::core::policy::FailurePolicy;
+use crate::ledger::{AnyLedger, Ledger, LedgerError};
 use crate::source::{
     Address, AmqpSource, DeadLetters, Decoder, Link, Members, Names, Pulse, SourceError, chain,
     ensure_topology,
 };
 use crate::target::http::{HttpTargets, TargetsFault};
 
+/// Ids that are older than the retention are forgotten so often.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Another process may be making the layout at this moment.
 const TOPOLOGY_RETRY_DELAY: Duration = Duration::from_millis(500);
 
@@ -34,6 +40,9 @@ pub enum RunError {
     /// The broker refuses what we need.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The ledger cannot be opened.
+    #[error("ledger")]
+    Ledger(#[from] LedgerError),
     /// The targets' HTTP client cannot be made.
     #[error("targets: {0}")]
     Targets(#[from] TargetsFault),
@@ -54,17 +63,21 @@ pub enum RunError {
 /// It could not start: see [`RunError`]. A broker that is merely not reachable is waited for.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let mut shutdown = std::pin::pin!(shutdown);
-    let targets = Arc::new(HttpTargets::new(&config.targets, config.policy.conflict == FailurePolicy::Refetch)?);
+    let targets =
+        Arc::new(HttpTargets::new(&config.targets, config.policy.conflict == FailurePolicy::Refetch)?);
     let (metrics, health) = (Metrics::new(), Health::default());
     let (stop, stopped) = watch::channel(false);
     serve_admin(&config, &metrics, &health, &stopped).await?;
-    let started = tokio::select! {
-        started = start(&config) => started?,
+    let (ledger, started) = tokio::select! {
+        started = async {
+            let ledger = open_ledger(config.ledger.as_ref()).await?;
+            Ok::<_, RunError>((ledger, start(&config).await?))
+        } => started?,
         () = shutdown.as_mut() => return Ok(()),
     };
     health.begin(started.layout.partitions);
     let mut drivers = JoinSet::new();
-    for driver in drivers_of(&config, &started, &targets, &metrics, &health) {
+    for driver in drivers_of(&config, &started, ledger.as_ref(), &targets, &metrics, &health) {
         drivers.spawn(driver.run(stopped.clone()));
     }
     info!(layout = started.layout.number.0, partitions = started.layout.partitions, "dispatching");
@@ -108,10 +121,28 @@ async fn serve_admin(
     Ok(())
 }
 
+/// Opens the ledger and keeps it small; `None`: the config has none.
+async fn open_ledger(config: Option<&LedgerConfig>) -> Result<Option<Arc<AnyLedger>>, LedgerError> {
+    let Some(config) = config else { return Ok(None) };
+    let ledger = Arc::new(AnyLedger::open(config.clone()).await?);
+    let pruned = Arc::downgrade(&ledger);
+    tokio::spawn(async move {
+        let mut look = tokio::time::interval(PRUNE_EVERY);
+        loop {
+            look.tick().await;
+            let Some(ledger) = pruned.upgrade() else { break };
+            // Chunk by chunk; a fault is told by those who need the ledger to go on.
+            while let Ok(1..) = ledger.prune().await {}
+        }
+    });
+    Ok(Some(ledger))
+}
+
 /// One driver per partition; what they share is made here.
 fn drivers_of(
     config: &Config,
     started: &Started,
+    ledger: Option<&Arc<AnyLedger>>,
     targets: &Arc<HttpTargets>,
     metrics: &Metrics,
     health: &Health,
@@ -142,7 +173,18 @@ fn drivers_of(
             &config.instance,
         )
     };
+    let releases = ledger.map_or_else(Releases::none, |ledger| Releases::begin(Arc::clone(ledger)));
+    let routes = Arc::new(config.routes());
+    let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
+    let books = |partition| {
+        let ledger = (Arc::clone(ledger?), row_lock);
+        Some(Books::new(ledger, Arc::clone(&routes), metrics.ledger(), (layout.number, partition)))
+    };
     let driver = |partition| Driver {
+        layout: layout.number,
+        books: books(partition),
+        releases: releases.clone(),
+        ledger_metrics: metrics.ledger(),
         partition,
         core: Partition::new(limits, Arc::clone(&policy)),
         source: Arc::new(source(partition)),

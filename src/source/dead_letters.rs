@@ -59,9 +59,13 @@ impl Letter {
         let properties = BasicProperties::default().with_headers(headers);
         let properties = with(properties, id.as_ref(), BasicProperties::with_message_id);
         let properties = with(properties, short(&update.update_type).as_ref(), BasicProperties::with_type);
-        let properties = with(properties, short(&update.content_type).as_ref(), BasicProperties::with_content_type);
         let properties =
-            with(properties, short(&update.content_encoding).as_ref(), BasicProperties::with_content_encoding);
+            with(properties, short(&update.content_type).as_ref(), BasicProperties::with_content_type);
+        let properties = with(
+            properties,
+            short(&update.content_encoding).as_ref(),
+            BasicProperties::with_content_encoding,
+        );
         let properties = with(properties, update.published_at.as_ref(), BasicProperties::with_timestamp);
         Self { routing_key: update.record_key.as_str().into(), properties, body: update.body.clone() }
     }

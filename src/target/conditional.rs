@@ -60,7 +60,13 @@ mod tests {
     use crate::core::routes::TargetId;
     use crate::core::update::{RecordKey, Update, UpdateId};
 
-    fn check(asked: Option<&str>, known: Option<&str>, if_match: IfMatch, contact: FirstContact, expected: First) {
+    fn check(
+        asked: Option<&str>,
+        known: Option<&str>,
+        if_match: IfMatch,
+        contact: FirstContact,
+        expected: First,
+    ) {
         let update = Update {
             record_key: RecordKey::new("k").unwrap(),
             id: UpdateId::published("u"),
@@ -76,7 +82,11 @@ mod tests {
         };
         let etag = known.map(ToOwned::to_owned);
         let attempt = Attempt { update: Arc::new(update), number: 1, tenure: None, etag };
-        assert_eq!(first(&attempt, if_match, contact), expected, "{asked:?} {known:?} {if_match:?} {contact:?}");
+        assert_eq!(
+            first(&attempt, if_match, contact),
+            expected,
+            "{asked:?} {known:?} {if_match:?} {contact:?}"
+        );
     }
 
     #[test]

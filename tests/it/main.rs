@@ -10,6 +10,7 @@ mod hand_over;
 mod harness;
 mod lifecycle;
 mod malformed;
+mod parking;
 mod publish;
 mod queues;
 mod readme;

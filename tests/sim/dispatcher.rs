@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lanekeeper::core::acks::{AckLimits, Acks};
-use lanekeeper::core::message::{AttemptId, DeliveryTag, Event, Tenure, TenureNumber};
+use lanekeeper::core::message::{AttemptId, DeliveryTag, Event, Holder, Tenure, TenureNumber};
 use lanekeeper::core::outcome::Outcome;
 use lanekeeper::core::ownership::Standing;
 use lanekeeper::core::partition::Partition;
@@ -59,7 +59,7 @@ pub enum Drain {
 pub struct Writing {
     pub process: u32,
     pub tenure: Tenure,
-    pub tag: DeliveryTag,
+    pub holder: Holder,
     pub record_key: Option<RecordKey>,
     pub update: usize,
     /// Of the update in this process, counted by the judge.
@@ -93,6 +93,8 @@ impl Dispatcher {
             record_key: setup.record_keys[record].clone(),
             id: setup.publications[update].id.clone().unwrap_or_else(made),
             target: TargetId(0),
+            update_type: None,
+            version: None,
             content_type: None,
             content_encoding: None,
             if_match: None,
@@ -231,7 +233,7 @@ impl World {
     }
 
     pub fn written(&mut self, writing: usize) {
-        let Writing { process, update, dead_letter, turn, tenure, tag, .. } = self.writings[writing];
+        let Writing { process, update, dead_letter, turn, tenure, holder, .. } = self.writings[writing];
         self.writings[writing].done = true;
         if process != self.dispatcher.process {
             return;
@@ -243,10 +245,10 @@ impl World {
         self.trace(Line::Recorded { update });
         self.judge.recorded(update, turn);
         let record_key = self.writings[writing].record_key.clone();
-        self.tell(Event::Recorded { tenure, delivery: tag, record_key: record_key.clone() });
+        self.tell(Event::Recorded { tenure, holder, record_key: record_key.clone() });
         if self.rng.chance(self.setup.faults.stale) {
             self.trace(Line::Stale { tenure: tenure.0, update });
-            self.tell(Event::Recorded { tenure, delivery: tag, record_key });
+            self.tell(Event::Recorded { tenure, holder, record_key });
         }
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper::core::message::{DeliveryTag, Effect, StepBackReason, Tenure};
+use lanekeeper::core::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure};
 use lanekeeper::core::policy::Resolution;
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::Update;
@@ -38,7 +38,7 @@ impl World {
     pub fn perform_effects(&mut self) {
         while let Some(effect) = self.dispatcher.partition.poll_effect() {
             match effect {
-                Effect::Attempt { attempt, number, tenure, update } => {
+                Effect::Attempt { attempt, number, tenure, update, .. } => {
                     self.send(attempt.0, number, tenure, &update);
                 }
                 Effect::Claim { tenure } => {
@@ -49,8 +49,8 @@ impl World {
                 }
                 Effect::StepBack { tenure, reason } => self.step_back(tenure, reason),
                 Effect::GiveUp { tenure } => self.give_up(tenure),
-                Effect::Record { tenure, delivery, update, resolution } => {
-                    self.write(tenure, delivery, update, &resolution);
+                Effect::Record { tenure, holder, update, resolution } => {
+                    self.write(tenure, holder, update, &resolution);
                 }
                 Effect::Settle { tenure, delivery } => self.settle(tenure, delivery),
             }
@@ -87,12 +87,15 @@ impl World {
     fn write(
         &mut self,
         tenure: Tenure,
-        tag: DeliveryTag,
+        holder: Holder,
         update: Option<Arc<Update>>,
         resolution: &Resolution,
     ) {
         let known = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure);
-        let malformed = || known.and_then(|channel| channel.updates.get(&tag).copied());
+        let malformed = || match holder {
+            Holder::Broker(tag) => known.and_then(|channel| channel.updates.get(&tag).copied()),
+            Holder::Ledger(_) => None,
+        };
         let Some(number) = update.as_ref().map(|update| World::number(update)).or_else(malformed) else {
             return;
         };
@@ -101,7 +104,7 @@ impl World {
         self.writings.push(Writing {
             process: self.dispatcher.process,
             tenure,
-            tag,
+            holder,
             record_key: update.map(|update| update.record_key.clone()),
             update: number,
             turn,

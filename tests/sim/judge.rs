@@ -326,7 +326,7 @@ impl Judge {
         let Policy { schedule, attempts_max, elapsed_max, exhausted, .. } = &*self.policy;
         let longest = schedule.longest_wait(sent.number, &sent.id);
         match outcome {
-            Outcome::Applied => (Tick::ZERO, false),
+            Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => (Tick::ZERO, false),
             Outcome::Refused(_) | Outcome::Rejected(_) | Outcome::Conflict(_) => (now.after(longest), true),
             Outcome::Retryable { retry_after, .. } => {
                 let asked = retry_after.unwrap_or_default().min(self.policy.retry_after_max);
@@ -345,6 +345,7 @@ impl Judge {
         let fits = match resolution {
             Resolution::Applied => facts.twin.is_some() || facts.here.last == Some(Outcome::Applied),
             Resolution::Duplicate => self.is_resolved_here(update),
+            Resolution::Superseded | Resolution::Parked(_) => false,
             Resolution::DeadLettered(reason) => self.fits(facts, reason),
         };
         if !fits {
@@ -363,6 +364,7 @@ impl Judge {
             DeadLetterReason::Malformed(_) => return facts.record.is_none(),
             DeadLetterReason::Rejected(_) => (rejected, matches!(last, Some(Outcome::Rejected(_)))),
             DeadLetterReason::Conflict(_) => (conflict, matches!(last, Some(Outcome::Conflict(_)))),
+            DeadLetterReason::IdReused => return false,
             DeadLetterReason::Exhausted { .. } => {
                 let spent = self.policy.attempts_max.is_some_and(|max| facts.here.failures >= max.get());
                 let may = spent || self.policy.elapsed_max.is_some();

@@ -35,6 +35,8 @@ fn target(address: SocketAddr) -> TargetConfig {
         idempotency_header: "Idempotency-Key".into(),
         headers: vec![("authorization".into(), Secret::new("Bearer s3cret"))],
         outcomes: BTreeMap::new(),
+        if_match: lanekeeper::config::IfMatch::Header,
+        first_contact: lanekeeper::config::FirstContact::Get,
     }
 }
 
@@ -49,6 +51,8 @@ fn update(record_key: &str) -> Update {
         record_key: RecordKey::new(record_key).unwrap(),
         id: UpdateId::published("u-1"),
         target: TargetId(0),
+        update_type: None,
+        version: None,
         content_type: Some("application/json".into()),
         content_encoding: None,
         if_match: None,

@@ -36,6 +36,7 @@ async fn the_request_says_what_docs_wire_promises() {
         .into(),
         number: 3,
         tenure: Some(17),
+        etag: None,
     };
     let request = request_of(attempt, |_| {}).await;
     let check = |name, value| assert_eq!(header(&request, name), Some(value), "{request}");

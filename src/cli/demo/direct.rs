@@ -105,7 +105,8 @@ async fn send(
     loop {
         sleep_until(begun + due.since(Tick::ZERO)).await;
         let number = progress.begin_attempt(now());
-        let outcome = targets.attempt(Attempt { update: Arc::clone(&update), number, tenure: None, etag: None }).await;
+        let outcome =
+            targets.attempt(Attempt { update: Arc::clone(&update), number, tenure: None, etag: None }).await;
         match policy.judge(&update.id, outcome, &mut progress, now()) {
             Verdict::RetryAt(tick) => due = tick,
             Verdict::Resolve(_) => {

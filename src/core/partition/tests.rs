@@ -163,10 +163,8 @@ impl OneRecord {
                 Effect::Attempt { attempt, update, .. } => self.out = Some((attempt, update)),
                 Effect::Record { tenure, holder, update, .. } => {
                     let record_key = update.map(|update| update.record_key.clone());
-                    self.core.handle(
-                        Tick::from_micros(self.now),
-                        Event::Recorded { tenure, holder, record_key },
-                    );
+                    self.core
+                        .handle(Tick::from_micros(self.now), Event::Recorded { tenure, holder, record_key });
                 }
                 Effect::Settle { .. } => {}
                 Effect::Claim { tenure } => {

@@ -51,17 +51,32 @@ impl World {
         Self { broker, exchange: exchange.to_owned(), receiver, target, dir }
     }
 
-    /// A config for this world. `extra` is TOML that goes before the target, and may set anything but its tables.
+    /// A config for this world, without a ledger. `extra` is TOML that goes before the target, and may set anything but
+    /// its tables.
     pub fn config(&self, extra: &str) -> String {
+        let mut without = String::new();
+        if !extra.contains("ledger.url") {
+            without += "ledger.url = \"none\"\n";
+            for key in ["rejected", "exhausted", "conflict"].map(|key| format!("failure.{key}")) {
+                if !extra.contains(&key) {
+                    without += &format!("{key} = \"dead_letter\"\n");
+                }
+            }
+        }
         format!(
             "instance.name = \"{exchange}\"\nbroker.url = \"{url}\"\nupdates.exchange = \"{exchange}\"\n\
-             admin.listen = \"127.0.0.1:0\"\n{extra}\n\
+             admin.listen = \"127.0.0.1:0\"\n{without}{extra}\n\
              [[target]]\nname = \"receiver\"\ntypes = [\"*\"]\nmethod = \"PUT\"\n\
              url = \"{target}/records/{{record_key}}\"\ntimeout = \"1s\"\n",
             exchange = self.exchange,
             url = self.broker.url(),
             target = self.target,
         )
+    }
+
+    /// TOML that gives this world a ledger in a file of its own, with the policies that the product has by default.
+    pub fn ledger(&self) -> String {
+        format!("ledger.url = \"sqlite://{}\"\n", self.dir.path().join("ledger.db").display())
     }
 
     pub fn write_config(&self, text: &str) -> std::path::PathBuf {
