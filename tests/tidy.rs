@@ -5,22 +5,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which room may use which: `runtime` may use `admin`, not the other way round.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     ("core", &[]),
     ("config", &["core"]),
     ("source", &["core", "config"]),
     ("target", &["core", "config"]),
     ("publisher", &["core", "config"]),
+    ("ledger", &["core", "config"]),
     ("receiver", &[]),
     ("admin", &["core"]),
     ("runtime", &["core", "config", "source", "target", "admin"]),
-    ("cli", &["core", "config", "source", "target", "publisher", "receiver", "admin", "runtime"]),
+    ("cli", &["core", "config", "source", "target", "publisher", "ledger", "receiver", "admin", "runtime"]),
 ];
 
 /// Where a crate may be known: paths under `src`, a directory or a file.
-const CRATES: [(&str, &[&str]); 4] = [
+const CRATES: [(&str, &[&str]); 5] = [
     ("lapin", &["source/", "publisher/"]),
     ("reqwest", &["target/"]),
+    ("sqlx", &["ledger/", "receiver/"]),
     ("figment", &["config/"]),
     ("backoff", &["config/schedule.rs"]),
 ];

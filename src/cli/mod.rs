@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod log;
+mod parked;
 mod publish;
 mod receiver;
 mod run;
@@ -22,7 +23,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 other, 2 config, 3 broker.";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 other, 2 config, 3 broker, 4 ledger.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -32,6 +33,8 @@ enum Command {
     Publish(publish::Arguments),
     /// Show the config in force, where each value comes from, and the retry schedule.
     Check(check::Arguments),
+    /// List, show, release, discard or export parked updates.
+    Parked(parked::Arguments),
     /// Run the reference target: it keeps records in memory and reports what order it saw.
     Receiver(receiver::Arguments),
     /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Publish(arguments) => publish::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Parked(arguments) => parked::main(&arguments),
         Command::Receiver(arguments) => receiver::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
     };

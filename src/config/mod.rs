@@ -80,6 +80,8 @@ pub enum Purpose {
     Dispatch,
     /// To publish them: publishers only know the exchange, so there need not be a target.
     Publish,
+    /// To look after parked updates, in the ledger: there need not be a target either.
+    Operate,
 }
 
 /// Reads the config: built-in defaults, then `file`, then the environment.

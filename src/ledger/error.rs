@@ -134,9 +134,9 @@ fn of_postgres(code: &str) -> Make {
         // lock_not_available, deadlock_detected, serialization_failure, query_canceled (a timeout of ours)
         "55P03" | "40P01" | "40001" | "57014" => LedgerError::Locked,
         "3D000" | "42501" => LedgerError::CannotOpen, // no such database, no right
-        "25006" => LedgerError::Lost,                 // read only: a standby, until the switch is over
-        "53300" => LedgerError::Lost,                 // too many connections
         _ if code.starts_with("28") => LedgerError::CannotOpen, // authorization
+        // read only: a standby, until it takes over; too many connections
+        "25006" | "53300" => LedgerError::Lost,
         // shutting down, crashed, starting up, broken connections
         _ if code.starts_with("57P") || code.starts_with("08") => LedgerError::Lost,
         _ => LedgerError::Refused,

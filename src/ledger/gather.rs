@@ -9,6 +9,10 @@ use super::error::LedgerError;
 /// Most calls in one batch: a commit that takes longer only delays the callers in it.
 pub const BATCH_MAX: usize = 512;
 
+/// Most bytes of bodies in one batch, but for a single larger one: what a slow disk writes within the time that a commit
+/// may take.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Most calls that wait for their batch; further callers wait in front of the queue.
 const WAITING_MAX: usize = 4096;
 
@@ -26,17 +30,28 @@ where
     Asked: Send + Sync + 'static,
     Answer: Send + 'static,
 {
-    /// Starts the task. `work` answers every call of a batch, in its order, or fails for all of them.
-    pub fn start<Work, Batch>(mut work: Work) -> Self
+    /// Starts the task. `work` answers every call of a batch, in its order, or fails for all of them. `bytes` is how much
+    /// a call brings.
+    pub fn start<Work, Batch>(bytes: fn(&Asked) -> usize, mut work: Work) -> Self
     where
         Work: FnMut(Arc<[Asked]>) -> Batch + Send + 'static,
         Batch: Future<Output = Result<Vec<Answer>, LedgerError>> + Send,
     {
         let (calls, mut waiting) = mpsc::channel::<Call<Asked, Answer>>(WAITING_MAX);
         tokio::spawn(async move {
-            let mut batch = Vec::with_capacity(BATCH_MAX);
-            while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
-                let (asked, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+            let mut received = Vec::with_capacity(BATCH_MAX);
+            // What was too much for the last batch comes before what has arrived since.
+            while !received.is_empty() || waiting.recv_many(&mut received, BATCH_MAX).await > 0 {
+                let mut room = BATCH_BYTES_MAX;
+                let fitting = received.iter().take_while(|(asked, _)| match room.checked_sub(bytes(asked)) {
+                    Some(left) => {
+                        room = left;
+                        true
+                    }
+                    None => false,
+                });
+                let calls = fitting.count().max(1);
+                let (asked, callers): (Vec<_>, Vec<_>) = received.drain(..calls).unzip();
                 let callers = callers.into_iter();
                 // A caller that has gone away wants no answer.
                 match work(asked.into()).await {
@@ -70,14 +85,17 @@ mod tests {
         let gate = Arc::new(Semaphore::new(0));
         let (sizes, mut seen) = mpsc::unbounded_channel();
         let opened = Arc::clone(&gate);
-        let gather = Gather::start(move |asked: Arc<[u32]>| {
-            sizes.send(asked.len()).unwrap();
-            let gate = Arc::clone(&opened);
-            async move {
-                gate.acquire().await.unwrap().forget();
-                if asked.contains(&13) { Err(LedgerError::Closed) } else { Ok(asked.to_vec()) }
-            }
-        });
+        let gather = Gather::start(
+            |_| 0,
+            move |asked: Arc<[u32]>| {
+                sizes.send(asked.len()).unwrap();
+                let gate = Arc::clone(&opened);
+                async move {
+                    gate.acquire().await.unwrap().forget();
+                    if asked.contains(&13) { Err(LedgerError::Closed) } else { Ok(asked.to_vec()) }
+                }
+            },
+        );
         let gather = Arc::new(gather);
         let call = |asked| {
             let gather = Arc::clone(&gather);
@@ -95,5 +113,29 @@ mod tests {
             assert!(caller.await.unwrap().is_err());
         }
         assert_eq!(seen.recv().await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_bounded_in_bytes_and_keeps_the_order_of_its_calls() {
+        let (batches, mut seen) = mpsc::unbounded_channel();
+        let gather = Gather::start(
+            |asked: &usize| *asked,
+            move |asked: Arc<[usize]>| {
+                batches.send(asked.to_vec()).unwrap();
+                async move { Ok(asked.to_vec()) }
+            },
+        );
+        let third = BATCH_BYTES_MAX / 3;
+        let sizes = [third, third + 1, third + 2, 2 * BATCH_BYTES_MAX, 0];
+        // All are waiting before the task runs: it is on this thread.
+        let answers = futures_util::future::join_all(sizes.map(|size| gather.call(size))).await;
+        assert!(answers.into_iter().zip(sizes).all(|(answer, size)| answer.unwrap() == size));
+        let mut all = Vec::new();
+        while all.len() < sizes.len() {
+            let batch = seen.recv().await.unwrap();
+            assert!(batch.len() == 1 || batch.iter().sum::<usize>() <= BATCH_BYTES_MAX, "{batch:?}");
+            all.extend(batch);
+        }
+        assert_eq!(all, sizes);
     }
 }

@@ -9,6 +9,7 @@ mod error;
 mod gather;
 mod parked;
 mod postgres;
+mod prune;
 mod rows;
 mod sqlite;
 mod stored;
@@ -22,6 +23,7 @@ pub use parked::{
     Discarded, Grounds, LedgerStats, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord, Selection,
 };
 pub use postgres::{PostgresLedger, RecordLock};
+pub use prune::keep_pruned;
 pub use sqlite::SqliteLedger;
 pub use stored::StoredUpdate;
 use uuid::Uuid;

@@ -61,11 +61,6 @@ pub fn record_key(bytes: Vec<u8>) -> Result<RecordKey, LedgerError> {
     key.ok_or(LedgerError::Damaged { what: "a record key" })
 }
 
-/// A fingerprint again.
-pub fn fingerprint(bytes: &[u8]) -> Result<Fingerprint, LedgerError> {
-    bytes.try_into().map(Fingerprint).map_err(|_| LedgerError::Damaged { what: "a fingerprint" })
-}
-
 /// A reason again.
 pub fn reason(
     kind: &str,

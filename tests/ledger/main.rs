@@ -1,6 +1,7 @@
 //! One suite for both ledgers, and what only one of them can suffer. PostgreSQL is a private server of
 //! `scripts/postgres`, which finds or installs one; without it these tests fail.
 
+mod command;
 mod conformance;
 mod files;
 mod measure;

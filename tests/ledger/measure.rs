@@ -41,11 +41,12 @@ async fn many_lanes_and_one(world: World) {
         let stats = ledger.stats().await.unwrap();
         let (entries, commits) = (stats.entries - before.entries, stats.commits - before.commits);
         println!(
-            "{}: {callers} lanes: {:.0} updates/s, {:.0} commits/s, {:.1} updates per commit",
+            "{}: {:.0} bytes an id; {callers} lanes: {:.0} updates/s, {:.0} commits/s, {:.1} updates per commit",
             match &*ledger {
                 AnyLedger::Sqlite(_) => "SQLite",
                 AnyLedger::Postgres(_) => "PostgreSQL",
             },
+            stats.bytes as f64 / stats.resolved_updates as f64,
             entries as f64 / seconds,
             commits as f64 / seconds,
             entries as f64 / commits as f64,

@@ -17,9 +17,9 @@ async fn a_server_that_is_stopped_is_an_error_and_then_it_works_again() {
     assert_eq!(consult(&ledger, "a", "u1", "").await.before, Before::Resolved);
     for crash in [false, true] {
         if crash {
-            server.kill()
+            server.kill();
         } else {
-            server.stop()
+            server.stop();
         }
         let error = ledger.record(applied("a", "u2", "")).await.expect_err("it is stopped");
         assert!(matches!(error, LedgerError::Lost(_)) && error.is_passing(), "{error:?}");

@@ -264,7 +264,7 @@ pub fn park_behind(record: &str, id: &str, body: &str) -> Entry {
 
 /// Records it and expects it to be written.
 #[track_caller]
-pub fn write<'a>(ledger: &'a AnyLedger, entry: Entry) -> impl Future<Output = ()> + 'a {
+pub fn write(ledger: &AnyLedger, entry: Entry) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();
     async move {
         let recorded = ledger.record(entry).await;

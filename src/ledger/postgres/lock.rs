@@ -88,7 +88,8 @@ impl RecordLock {
     /// As of [`crate::ledger::Ledger::record`]; the row is let go, and the entry can be written with `record`.
     pub async fn record(mut self, entry: Entry) -> Result<Recorded, LedgerError> {
         let work = async {
-            let answers = write(&mut self.transaction, &[Write::Entry(entry)], self.parked_max).await?;
+            let answers =
+                write(&mut self.transaction, &[Write::Entry(Box::new(entry))], self.parked_max).await?;
             let recorded = answers.first().copied().unwrap_or(Recorded::Done);
             // Also where nothing of the entry was written: the tenure's number may be new.
             self.transaction.commit().await?;

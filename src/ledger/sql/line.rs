@@ -56,7 +56,6 @@ impl Held<'_> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn timed_out(_: Elapsed) -> LedgerError {
     LedgerError::TimedOut { seconds: ANSWER_MAX.as_secs() }
 }

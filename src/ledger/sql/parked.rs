@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use sqlx::{Row as _, query};
 
-use super::write::{hold, keep_discarded, unpark_if_empty};
+use super::write::{hold, unpark_if_empty};
 use super::{Connection, Row, begin};
 use crate::core::layout::{LayoutNumber, PartitionNumber};
 use crate::core::update::{RecordKey, UpdateId};
-use crate::ledger::entry::ParkedSeq;
+use crate::ledger::entry::{ParkedSeq, ResolvedAs};
 use crate::ledger::error::LedgerError;
 use crate::ledger::parked::{
     Discarded, Grounds, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord, Selection,
@@ -175,46 +175,47 @@ pub async fn discard(
         Some(state) if rows::state(&state)? == ParkedState::Releasing => return Ok(Discarded::Releasing),
         Some(_) => {}
     }
-    let limit = head.map_or(i64::MAX, i64::from);
-    let dropped = query(
-        "SELECT seq, update_id, id_published, fingerprint, reason, status, detail, parked_ms
-         FROM ledger_parked_update WHERE record_key = $1 ORDER BY seq LIMIT $2",
+    let last = query(
+        "SELECT max(seq) AS last FROM
+             (SELECT seq FROM ledger_parked_update WHERE record_key = $1 ORDER BY seq LIMIT $2) AS dropped",
     )
     .bind(rows::key(record_key))
-    .bind(limit)
-    .fetch_all(&mut *transaction)
+    .bind(head.map_or(i64::MAX, i64::from))
+    .fetch_one(&mut *transaction)
     .await?;
-    let mut known = Vec::with_capacity(dropped.len());
+    let last: Option<i64> = last.try_get("last")?;
     let now = rows::now_ms();
-    for row in &dropped {
-        let (update_id, fingerprint): (String, Vec<u8>) =
-            (row.try_get("update_id")?, row.try_get("fingerprint")?);
-        query(
-            "INSERT INTO ledger_discarded
-                 (record_key, update_id, fingerprint, reason, status, detail, parked_ms, at_ms, who, why)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        )
+    query(
+        "INSERT INTO ledger_discarded
+             (record_key, update_id, fingerprint, reason, status, detail, parked_ms, at_ms, who, why)
+         SELECT record_key, update_id, fingerprint, reason, status, detail, parked_ms, $3, $4, $5
+         FROM ledger_parked_update WHERE record_key = $1 AND seq <= $2 ORDER BY seq",
+    )
+    .bind(rows::key(record_key))
+    .bind(last)
+    .bind(now)
+    .bind(rows::text(&grounds.who))
+    .bind(rows::text(&grounds.why))
+    .execute(&mut *transaction)
+    .await?;
+    // They are known from now on: delivered again, they are not sent.
+    query(
+        "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, at_ms)
+         SELECT update_id, record_key, fingerprint, $3, $4
+         FROM ledger_parked_update WHERE record_key = $1 AND seq <= $2 AND id_published <> 0
+         ON CONFLICT (update_id) DO NOTHING",
+    )
+    .bind(rows::key(record_key))
+    .bind(last)
+    .bind(ResolvedAs::Discarded.name())
+    .bind(now)
+    .execute(&mut *transaction)
+    .await?;
+    let dropped = query("DELETE FROM ledger_parked_update WHERE record_key = $1 AND seq <= $2")
         .bind(rows::key(record_key))
-        .bind(&update_id)
-        .bind(&fingerprint)
-        .bind(row.try_get::<String, _>("reason")?)
-        .bind(row.try_get::<Option<i64>, _>("status")?)
-        .bind(row.try_get::<String, _>("detail")?)
-        .bind(row.try_get::<i64, _>("parked_ms")?)
-        .bind(now)
-        .bind(rows::text(&grounds.who))
-        .bind(rows::text(&grounds.why))
+        .bind(last)
         .execute(&mut *transaction)
         .await?;
-        query("DELETE FROM ledger_parked_update WHERE seq = $1")
-            .bind(row.try_get::<i64, _>("seq")?)
-            .execute(&mut *transaction)
-            .await?;
-        if row.try_get::<i64, _>("id_published")? != 0 {
-            known.push((update_id, rows::fingerprint(&fingerprint)?));
-        }
-    }
-    keep_discarded(&mut transaction, record_key, &known).await?;
     unpark_if_empty(&mut transaction, record_key).await?;
     let left = query("SELECT count(*) AS number FROM ledger_parked_update WHERE record_key = $1")
         .bind(rows::key(record_key))
@@ -222,5 +223,5 @@ pub async fn discard(
         .await?;
     let left = rows::count(left.try_get("number")?);
     transaction.commit().await?;
-    Ok(Discarded::Done { updates: dropped.len() as u64, left })
+    Ok(Discarded::Done { updates: dropped.rows_affected(), left })
 }

@@ -65,17 +65,19 @@ impl Store {
         let lines = Arc::new(lines);
         let consultations = {
             let lines = Arc::clone(&lines);
-            Gather::start(move |queries| {
+            let work = move |queries: Arc<[Query]>| {
                 let lines = Arc::clone(&lines);
                 async move { lines.consult(&queries).await }
-            })
+            };
+            Gather::start(|_| 0, work)
         };
         let entries = {
             let (lines, parked_max) = (Arc::clone(&lines), config.parked_max);
-            Gather::start(move |writes| {
+            let work = move |writes: Arc<[Write]>| {
                 let lines = Arc::clone(&lines);
                 async move { lines.commit(&writes, parked_max).await }
-            })
+            };
+            Gather::start(Write::bytes, work)
         };
         let locks = Locks::new(options, &config);
         Ok(Self { consultations, entries, lines, locks, config, identity })
@@ -114,7 +116,7 @@ impl Ledger for Store {
     }
 
     async fn record(&self, entry: Entry) -> Result<Recorded, LedgerError> {
-        self.entries.call(Write::Entry(entry)).await
+        self.entries.call(Write::Entry(Box::new(entry))).await
     }
 
     async fn lock(&self, query: Query) -> Result<(Finding, RecordLock), LedgerError> {
@@ -167,10 +169,10 @@ impl Ledger for Store {
         head: Option<u32>,
         grounds: &Grounds,
     ) -> Result<Discarded, LedgerError> {
-        let mut held = self.lines.writes.hold().await?;
-        let work = parked::discard(&mut held.connection, record_key, head, grounds);
+        let mut line = self.lines.writes.hold().await?;
+        let work = parked::discard(&mut line.connection, record_key, head, grounds);
         let result = timeout(ANSWER_MAX, work).await;
-        held.give_back(result)
+        line.give_back(result)
     }
 
     async fn prune(&self) -> Result<u64, LedgerError> {
@@ -182,11 +184,11 @@ impl Ledger for Store {
 
     async fn stats(&self) -> Result<LedgerStats, LedgerError> {
         let mut held = self.lines.reads.hold().await?;
-        let result = timeout(ANSWER_MAX, async {
+        let work = async {
             let counted = upkeep::stats(&mut held.connection).await?;
             Ok::<_, LedgerError>((counted, bytes(&mut held.connection, &self.config).await?))
-        });
-        let result = result.await;
+        };
+        let result = timeout(ANSWER_MAX, work).await;
         let (counted, bytes) = held.give_back(result)?;
         let commits = self.lines.commits.load(Ordering::Relaxed);
         let entries = self.lines.entries.load(Ordering::Relaxed);

@@ -8,7 +8,7 @@ use super::{Connection, PARKED_RECORD_HELD, begin, keep_records, keep_resolved, 
 use crate::core::layout::{LayoutNumber, PartitionNumber};
 use crate::core::message::TenureNumber;
 use crate::core::update::{IdOrigin, RecordKey, UpdateId};
-use crate::ledger::entry::{Entry, Fingerprint, ParkReason, ParkedSeq, Recorded, ResolvedAs, What};
+use crate::ledger::entry::{Entry, Fingerprint, ParkReason, ParkedSeq, Recorded, What};
 use crate::ledger::rows::{self, RecordRow, ResolvedRow, number};
 use crate::ledger::stored::StoredUpdate;
 
@@ -16,7 +16,7 @@ use crate::ledger::stored::StoredUpdate;
 #[derive(Clone, Debug)]
 pub enum Write {
     /// An entry.
-    Entry(Entry),
+    Entry(Box<Entry>),
     /// A tenure begins.
     Claim(LayoutNumber, PartitionNumber, TenureNumber),
 }
@@ -28,6 +28,17 @@ impl Write {
             Self::Claim(layout, partition, _) => (*layout, *partition),
         };
         (layout.0.into(), partition.0.into())
+    }
+
+    /// Of the body that it brings.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Entry(entry) => match &entry.what {
+                What::Park { update, .. } => update.body.len(),
+                What::Applied { .. } | What::Resolved { .. } | What::Repark { .. } => 0,
+            },
+            Self::Claim(..) => 0,
+        }
     }
 
     fn tenure(&self) -> Option<i64> {
@@ -338,23 +349,4 @@ pub async fn unpark_if_empty(connection: &mut Connection, record_key: &RecordKey
 pub async fn parked_updates(connection: &mut Connection) -> Result<u64, sqlx::Error> {
     let row = query("SELECT count(*) AS number FROM ledger_parked_update").fetch_one(connection).await?;
     row.try_get::<i64, _>("number").map(rows::count)
-}
-
-/// Marks ids as known that a person has dropped.
-pub async fn keep_discarded(
-    connection: &mut Connection,
-    record_key: &RecordKey,
-    dropped: &[(String, Fingerprint)],
-) -> Result<(), sqlx::Error> {
-    let resolved: Vec<_> = dropped
-        .iter()
-        .map(|(update_id, fingerprint)| ResolvedRow {
-            update_id,
-            record_key,
-            fingerprint: *fingerprint,
-            resolution: ResolvedAs::Discarded.name(),
-            status: None,
-        })
-        .collect();
-    keep_resolved(connection, &resolved, rows::now_ms()).await
 }

@@ -1,7 +1,12 @@
 //! The ledger in a file, for the processes of one host.
 //!
 //! Journal mode WAL: readers do not wait for the writer. `synchronous = FULL`: a commit is on disk when it returns
-//! (sqlite.org/pragma.html#pragma_synchronous; with NORMAL the last ones may be lost with the power).
+//! (<https://sqlite.org/pragma.html#pragma_synchronous>; with NORMAL the last ones may be lost with the power).
+
+#![allow(
+    clippy::duplicate_mod,
+    reason = "what is in sql/ is compiled once for each database, with the types that stand beside it"
+)]
 
 #[path = "../sql/line.rs"]
 mod line;
@@ -166,6 +171,7 @@ impl Locks {
         Self
     }
 
+    #[expect(clippy::unused_async, reason = "PostgreSQL waits here")]
     async fn lock(&self, _: Query) -> Result<(Finding, RecordLock), LedgerError> {
         Err(LedgerError::NoRowLocks)
     }

@@ -1,0 +1,65 @@
+//! What a person decides about parked records.
+
+use std::io::Write;
+
+use super::Stopped;
+use super::told::{not_parked, shown};
+use crate::cli::Exit;
+use crate::core::update::RecordKey;
+use crate::ledger::{AnyLedger, Discarded, Grounds, Ledger, ParkKind, Selection};
+
+/// Lets records go out.
+pub(super) async fn release(
+    ledger: &AnyLedger,
+    records: &[RecordKey],
+    reason: Option<ParkKind>,
+    out: &mut impl Write,
+) -> Result<Exit, Stopped> {
+    let mut exit = Exit::Done;
+    let selection = match reason {
+        Some(kind) => Selection::Reason(kind),
+        None if records.is_empty() => Selection::All,
+        None => {
+            for record_key in records {
+                if ledger.parked_record(record_key).await?.is_none() {
+                    exit = not_parked(record_key)?;
+                }
+            }
+            Selection::Keys(records.to_vec())
+        }
+    };
+    let released = ledger.release(&selection).await?;
+    writeln!(out, "{released} {} released", if released == 1 { "record" } else { "records" })?;
+    Ok(exit)
+}
+
+/// Drops the first updates of a record.
+pub(super) async fn discard(
+    ledger: &AnyLedger,
+    record_key: &RecordKey,
+    head: Option<u32>,
+    who: &str,
+    why: &str,
+    out: &mut impl Write,
+) -> Result<Exit, Stopped> {
+    let grounds = Grounds { who: who.to_owned(), why: why.to_owned() };
+    match ledger.discard(record_key, head, &grounds).await? {
+        Discarded::Done { updates, left: 0 } => {
+            writeln!(out, "{updates} discarded; the record is no longer parked")?;
+            Ok(Exit::Done)
+        }
+        Discarded::Done { updates, left } => {
+            writeln!(out, "{updates} discarded, {left} still parked: release the record to send them")?;
+            Ok(Exit::Done)
+        }
+        Discarded::NotParked => not_parked(record_key),
+        Discarded::Releasing => {
+            eprintln!(
+                "error: {} was released, its updates are on their way: nothing is discarded. Look again when its head \
+                 has failed or all have gone out.",
+                shown(record_key.as_str())
+            );
+            Ok(Exit::Other)
+        }
+    }
+}
