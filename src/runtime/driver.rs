@@ -93,6 +93,30 @@ struct Written {
     recorded: Recorded,
 }
 
+/// As which tenure the ledger is written to: the first one since another process claimed the partition. A later claim of
+/// ours changes nothing there, so that what is being written meanwhile is not taken for another's.
+#[derive(Default)]
+struct WrittenAs {
+    number: Option<TenureNumber>,
+    /// The newest claim of another process by then.
+    other: Option<TenureNumber>,
+}
+
+impl WrittenAs {
+    fn is_outdated_by(&self, claimed: &Event) -> bool {
+        let Event::Claimed { number, other, .. } = claimed else { return false };
+        number.is_some() && (self.number.is_none() || *other > self.other)
+    }
+
+    fn heed(&mut self, claimed: &Event) {
+        if self.is_outdated_by(claimed)
+            && let Event::Claimed { number, other, .. } = claimed
+        {
+            (self.number, self.other) = (*number, *other);
+        }
+    }
+}
+
 /// What an attempt that has just ended leaves for its resolution: dropped if it has none yet.
 type Leftover = Option<(RecordKey, Receipt, Option<RecordLock>)>;
 
@@ -115,7 +139,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut attaching = Some(attach(&self.source));
         let mut tenancy: Option<Tenancy<S::Deliveries>> = None;
         let mut tenures = 0;
-        let mut number = None;
+        let mut written_as = WrittenAs::default();
         let mut leaving: Option<Leaving> = None;
         let mut told = Standing::Unclaimed;
         let mut leftover: Leftover = None;
@@ -191,8 +215,13 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                                 let left = leftover.take_if(|(of, ..)| *of == update.record_key);
                                 let (_, receipt, lock) = left
                                     .unwrap_or_else(|| (update.record_key.clone(), Receipt::default(), None));
-                                let writing =
-                                    books.clone().write(number, update, holder, resolution, (receipt, lock));
+                                let writing = books.clone().write(
+                                    written_as.number,
+                                    update,
+                                    holder,
+                                    resolution,
+                                    (receipt, lock),
+                                );
                                 writings.push(Box::pin(async move {
                                     if let Some(letter) = letter {
                                         letter.await;
@@ -276,9 +305,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
                 Some((event, result)) = claims.next(), if !claims.is_empty() => match (result, event) {
                     (Ok(()), event) => {
-                        if let Event::Claimed { number: claimed, .. } = &event {
-                            number = *claimed;
-                        }
+                        written_as.heed(&event);
                         self.core.handle(self.clock.now(), event);
                     }
                     (Err(Fenced), _) => fenced = true,
@@ -299,7 +326,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 news = next(&mut tenancy), if leaving.is_none() => match news {
                     Ok(news) => {
                         if let Some(event) = self.hear(&mut tenancy, news) {
-                            claims.push(claim(self.books.clone(), event));
+                            let books = self.books.clone().filter(|_| written_as.is_outdated_by(&event));
+                            claims.push(claim(books, event));
                         }
                     }
                     Err(lost) => {

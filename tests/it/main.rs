@@ -8,6 +8,7 @@ mod examples;
 mod failures;
 mod hand_over;
 mod harness;
+mod ledger;
 mod lifecycle;
 mod malformed;
 mod parking;

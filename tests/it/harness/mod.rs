@@ -1,6 +1,7 @@
 //! What every test needs: a broker, a receiver, a dispatcher, and waiting for a condition.
 
 mod broker;
+mod postgres;
 mod process;
 mod proxy;
 mod raw;
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 pub use broker::Broker;
+pub use postgres::Postgres;
 pub use process::{Dispatcher, lanekeeper};
 pub use proxy::{Proxy, Way};
 pub use raw::publish_raw;
