@@ -8,6 +8,7 @@ pub mod message;
 pub mod outcome;
 pub mod ownership;
 pub mod partition;
+pub mod phash2;
 pub mod policy;
 pub mod routes;
 pub mod schedule;

@@ -13,4 +13,5 @@ mod malformed;
 mod publish;
 mod queues;
 mod readme;
+mod routing;
 mod topology;
