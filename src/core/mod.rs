@@ -16,3 +16,4 @@ mod spread;
 pub mod template;
 pub mod tick;
 pub mod update;
+pub mod witness;

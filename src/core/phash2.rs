@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_partition_is_the_remainder() {
         let check = |partitions, expected| {
-            assert_eq!(partition_of(b"record-1", partitions), PartitionNumber(expected))
+            assert_eq!(partition_of(b"record-1", partitions), PartitionNumber(expected));
         };
         check(1, 0);
         check(8, 1);

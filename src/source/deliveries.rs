@@ -18,11 +18,13 @@ use tracing::{error, info, warn};
 use super::dead_letters::{DeadLetters, Letter};
 use super::decode::Decoder;
 use super::error::SourceError;
+use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link, chain};
 use super::members::Members;
 use super::names::Names;
 use super::pulse::{Heard, Pulse};
 use super::roster::Known;
+use super::witnesses::Witnesses;
 use super::{Deliveries, Lost, News, Received, Source};
 use crate::core::acks::Ack;
 use crate::core::layout::{Layout, PartitionNumber};
@@ -34,14 +36,29 @@ const ATTACH_DELAY_MAX: Duration = Duration::from_secs(10);
 /// How long the broker may take to say that a channel is closed. What we said is on its way by then.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the sources of all partitions share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The connection that consumes.
+    pub link: Link,
+    /// The other replicas.
+    pub members: Members,
+    /// Whether the broker is heard.
+    pub pulse: Pulse,
+    /// Whether keys are where they were.
+    pub witnesses: Witnesses,
+    /// What stops them all.
+    pub halt: Halt,
+    /// Where malformed, rejected and exhausted updates go.
+    pub dead_letters: DeadLetters,
+    /// From deliveries to updates.
+    pub decoder: Arc<Decoder>,
+}
+
 /// One partition's queue.
 #[derive(Debug)]
 pub struct AmqpSource {
-    link: Link,
-    members: Members,
-    pulse: Pulse,
-    dead_letters: DeadLetters,
-    decoder: Arc<Decoder>,
+    shared: Shared,
     exchange: String,
     queue: String,
     consumer_tag: String,
@@ -53,20 +70,14 @@ impl AmqpSource {
     /// A partition of the layout in force.
     #[must_use]
     pub fn new(
-        (link, members, pulse): (Link, Members, Pulse),
-        dead_letters: DeadLetters,
-        decoder: Arc<Decoder>,
+        shared: Shared,
         names: &Names,
         layout: Layout,
         partition: PartitionNumber,
         instance: &str,
     ) -> Self {
         Self {
-            link,
-            members,
-            pulse,
-            dead_letters,
-            decoder,
+            shared,
             exchange: names.public().to_owned(),
             queue: names.partition(layout.number, partition),
             // An AMQP consumer tag has at most 255 bytes; the config's check bounds the instance's name.
@@ -78,10 +89,11 @@ impl AmqpSource {
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
         // Whoever announces itself from here on may be preferred to us.
-        let position = self.members.position().await;
-        let (channel, connection) = self.link.channel_of().await?;
+        let Shared { link, members, pulse, witnesses, halt, dead_letters, decoder } = self.shared.clone();
+        let position = members.position().await;
+        let (channel, connection) = link.channel_of().await?;
         let since = Instant::now();
-        let priority = AMQPValue::LongInt(self.members.priority(self.partition));
+        let priority = AMQPValue::LongInt(members.priority(self.partition));
         let consuming = async {
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
             let (queue, tag) = (self.queue.as_str().into(), self.consumer_tag.as_str().into());
@@ -108,27 +120,29 @@ impl AmqpSource {
                 return Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() });
             }
         };
-        self.members.announce(self.partition);
-        let mut known = self.members.watch(self.partition);
+        members.announce(self.partition);
+        let mut known = members.watch(self.partition);
         known.mark_changed();
         Ok(AmqpDeliveries {
             since,
             connection,
             ownership: Ownership {
-                members: self.members.clone(),
+                members,
                 partition: self.partition,
                 known,
-                heeds_priority: self.link.heeds_priority(),
+                heeds_priority: link.heeds_priority(),
                 outranked_from: position,
                 claim: None,
                 told: Told::Nothing,
             },
-            heard: self.pulse.watch(),
+            heard: pulse.watch(),
             news: VecDeque::new(),
             channel,
             consumer: ManuallyDrop::new(consumer),
-            decoder: Arc::clone(&self.decoder),
-            dead_letters: self.dead_letters.clone(),
+            witnesses,
+            halt,
+            decoder,
+            dead_letters,
             partition: self.partition,
             kept: HashMap::new(),
             window: usize::from(self.prefetch),
@@ -178,6 +192,8 @@ pub struct AmqpDeliveries {
     /// lapin sends `basic.cancel` when a consumer is dropped, and the standby would then get the *next* updates at
     /// once: it is dropped only after its channel is closed (RabbitMQ 3.10.8 and 4.0.5, measured).
     consumer: ManuallyDrop<Consumer>,
+    witnesses: Witnesses,
+    halt: Halt,
     decoder: Arc<Decoder>,
     dead_letters: DeadLetters,
     partition: PartitionNumber,
@@ -221,11 +237,7 @@ impl Ownership {
         let known = *self.known.borrow_and_update();
         let ours = known.ours.filter(|(claim, _)| Some(*claim) == self.claim).map(|(_, number)| number);
         match (self.told, ours) {
-            (Told::Nothing, Some(number)) => {
-                self.told = Told::Number(number);
-                news.push_back(News::Claimed { number: Some(number), other: known.before_ours });
-            }
-            (Told::Waived(_), Some(number)) => {
+            (Told::Nothing | Told::Waived(_), Some(number)) => {
                 self.told = Told::Number(number);
                 news.push_back(News::Claimed { number: Some(number), other: known.before_ours });
             }
@@ -271,22 +283,25 @@ impl AmqpDeliveries {
         self.ownership.look(&mut self.news);
     }
 
-    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<Received, Lost> {
+    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<News, Lost> {
         let delivery = match delivery {
             Some(Ok(delivery)) => delivery,
             Some(Err(error)) => return Err(Lost(chain(&error))),
             // Among the reasons: the queue was deleted, or its leader moved (RabbitMQ "consumer cancel notification").
             None => return Err(Lost("the broker cancelled the consumer".to_owned())),
         };
+        if self.witnesses.recognize(&delivery, self.partition) {
+            return Ok(News::Witness(DeliveryTag(delivery.delivery_tag)));
+        }
         let body = Bytes::from(delivery.data);
         let routing_key = delivery.routing_key;
         let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
         self.keep(delivery.delivery_tag, Kept { routing_key, properties: delivery.properties, body })?;
-        Ok(Received {
+        Ok(News::Received(Received {
             delivery: DeliveryTag(delivery.delivery_tag),
             redelivered: delivery.redelivered,
             update,
-        })
+        }))
     }
 
     fn keep(&mut self, tag: u64, kept: Kept) -> Result<(), Lost> {
@@ -305,9 +320,13 @@ impl Deliveries for AmqpDeliveries {
             if let Some(news) = self.news.pop_front() {
                 return Ok(news);
             }
+            if self.halt.is_set() {
+                // What comes behind this must not be looked at: the supervisor is about to stop the process.
+                return std::future::pending().await;
+            }
             tokio::select! {
                 biased;
-                delivery = self.consumer.next() => return self.received(delivery).map(News::Received),
+                delivery = self.consumer.next() => return self.received(delivery),
                 Ok(()) = self.heard.changed() => self.heard.mark_changed(),
                 Ok(()) = self.ownership.known.changed() => self.ownership.known.mark_changed(),
             }

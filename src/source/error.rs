@@ -77,6 +77,48 @@ pub enum SourceError {
         /// The broker's words.
         text: String,
     },
+    /// A witness is in another queue than when the layout was made.
+    #[error(
+        "keys have moved: the exchange {exchange} routes {key} to {found}, and routed it to {recorded} when the layout \
+         was made; all dispatch stops, since an update can now overtake an older one of its record. See with \
+         `rabbitmqctl list_bindings` what is bound to {exchange}: exactly the queues of the layout must be, once each. \
+         Put that right, then start again"
+    )]
+    Moved {
+        /// The hash exchange of the layout.
+        exchange: String,
+        /// The routing key of the witness.
+        key: String,
+        /// The queue that the layout document names.
+        recorded: String,
+        /// The queue that it was in now.
+        found: String,
+    },
+    /// Another process has found [`Self::Moved`].
+    #[error(
+        "{instance} has found that keys have moved to other queues; all dispatch stops. Its log says which, and what to do"
+    )]
+    MovedElsewhere {
+        /// Who has found it.
+        instance: String,
+    },
+    /// A witness of a new layout is in none of its queues.
+    #[error(
+        "the exchange {exchange} routes {key} to none of the layout's queues, or somebody else consumes them; see with \
+         `rabbitmqctl list_bindings` and remove what is bound to {exchange} besides them"
+    )]
+    Astray {
+        /// The hash exchange of the layout.
+        exchange: String,
+        /// The routing key of the witness.
+        key: String,
+    },
+    /// The broker confirmed a publish with a refusal.
+    #[error("the broker did not take what was published to {exchange}")]
+    NotTaken {
+        /// Where to.
+        exchange: String,
+    },
     /// The document in the topology stream is not one that this version can read.
     #[error("the layout document in the stream {stream} cannot be read: {fault}")]
     Document {
@@ -116,7 +158,9 @@ impl SourceError {
     #[must_use]
     pub fn can_heal(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::Locked { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Locked { .. } | Self::NotTaken { .. } => {
+                true
+            }
             // The broker answered, and would answer the same again; all else is the way to it.
             Self::Amqp { source, .. } => !matches!(
                 source.kind(),
@@ -129,6 +173,9 @@ impl SourceError {
             | Self::Differs { .. }
             | Self::NotPermitted { .. }
             | Self::Missing { .. }
+            | Self::Moved { .. }
+            | Self::MovedElsewhere { .. }
+            | Self::Astray { .. }
             | Self::Document { .. } => false,
         }
     }

@@ -148,6 +148,29 @@ impl Link {
         }
     }
 
+    /// Which connection there is, as soon as there is one.
+    pub(super) async fn up(&self) -> ConnectionNumber {
+        self.watch_until(|connection| connection.as_ref().map(|(number, _)| *number)).await
+    }
+
+    /// Done once this connection is lost.
+    pub(super) async fn lost(&self, number: ConnectionNumber) {
+        let is_other = |(other, _): &Numbered| *other != number;
+        self.watch_until(|connection| connection.as_ref().is_none_or(is_other).then_some(())).await;
+    }
+
+    async fn watch_until<T>(&self, look: impl Fn(&Option<Numbered>) -> Option<T>) -> T {
+        let mut watched = self.connection.clone();
+        let found = match watched.wait_for(|connection| look(connection).is_some()).await {
+            Ok(connection) => look(&connection),
+            Err(_) => None, // the keeper was aborted: the process ends
+        };
+        match found {
+            Some(found) => found,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether there is a connection.
     #[must_use]
     pub fn is_up(&self) -> bool {

@@ -15,3 +15,4 @@ mod queues;
 mod readme;
 mod routing;
 mod topology;
+mod witnesses;

@@ -38,19 +38,16 @@ async fn the_broker_puts_every_key_where_it_is_computed_to_be() {
     let url = world.broker.url().to_owned();
     for (place, key) in keys.iter().enumerate() {
         let body = place.to_string();
-        match std::str::from_utf8(key) {
-            Ok(key) => {
-                let options = BasicPublishOptions::default();
-                let (properties, exchange) = (BasicProperties::default(), "computed-hash".into());
-                let sent =
-                    channel.basic_publish(exchange, key.into(), options, body.as_bytes(), properties).await;
-                sent.unwrap().await.unwrap();
-            }
-            Err(_) => {
-                let (url, key) = (url.clone(), key.clone());
-                let publishing = move || publish_raw(&url, "computed-hash", &key, b"", body.as_bytes());
-                tokio::task::spawn_blocking(publishing).await.expect("it does not panic");
-            }
+        if let Ok(key) = std::str::from_utf8(key) {
+            let (properties, options) = (BasicProperties::default(), BasicPublishOptions::default());
+            let exchange = "computed-hash".into();
+            let sent =
+                channel.basic_publish(exchange, key.into(), options, body.as_bytes(), properties).await;
+            sent.unwrap().await.unwrap();
+        } else {
+            let (url, key) = (url.clone(), key.clone());
+            let publishing = move || publish_raw(&url, "computed-hash", &key, b"", body.as_bytes());
+            tokio::task::spawn_blocking(publishing).await.expect("it does not panic");
         }
     }
     let mut seen = 0;
