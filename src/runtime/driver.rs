@@ -11,6 +11,7 @@ use tokio::time::{Sleep, sleep};
 use tracing::{debug, info, warn};
 
 use super::clock::{Clock, age};
+use super::refusals::Refusals;
 use crate::admin::health::Health;
 use crate::admin::metrics::{PartitionMetrics, TargetMetrics};
 use crate::core::acks::{AckLimits, Acks};
@@ -52,6 +53,8 @@ pub struct Driver<S, T> {
     pub metrics: PartitionMetrics,
     /// Counts of the targets, in the order of the config.
     pub target_metrics: Arc<[TargetMetrics]>,
+    /// When a refusal of a target is told, shared by all drivers.
+    pub refusals: Arc<Refusals>,
     /// Where we say whether we are attached.
     pub health: Health,
 }
@@ -332,8 +335,11 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         match &outcome {
             Outcome::Applied => {}
             Outcome::Refused(failure) => {
-                let target = self.target_metrics[update.target.0].name();
-                warn!(partition = %self.partition, target, cause = %failure.cause, attempt = number, "the target refuses us, will retry");
+                let (target, now) = (update.target.0, self.clock.now());
+                if let Some(attempts) = self.refusals.refused(target, failure.cause.to_string(), now) {
+                    let target = self.target_metrics[target].name();
+                    warn!(target, cause = %failure.cause, attempts, "the target refuses us, will retry");
+                }
             }
             Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {
                 let (update_id, outcome) = (update.id.as_str(), outcome.kind().name());

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::clock::Clock;
 use super::driver::Driver;
+use super::refusals::Refusals;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
@@ -57,7 +58,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let targets = Arc::new(HttpTargets::new(&config.targets)?);
     let (metrics, health) = (Metrics::new(), Health::default());
     let (stop, stopped) = watch::channel(false);
-    serve_admin(&config, &metrics, &health, &stopped).await?;
+    serve_admin(&config, &metrics, &health).await?;
     let started = tokio::select! {
         started = start(&config) => started?,
         () = shutdown.as_mut() => return Ok(()),
@@ -103,21 +104,12 @@ const DRIVER_PANIC: &str =
     "a driver's panic is a fault of ours, and a dead partition that looks alive is worse";
 
 /// Serves health and metrics from the start, so that whoever looks sees a process that waits for its broker.
-async fn serve_admin(
-    config: &Config,
-    metrics: &Metrics,
-    health: &Health,
-    stopped: &watch::Receiver<bool>,
-) -> Result<(), RunError> {
+async fn serve_admin(config: &Config, metrics: &Metrics, health: &Health) -> Result<(), RunError> {
     let Some(address) = config.admin else { return Ok(()) };
     let fault = |source| RunError::Admin { address, source };
     let listener = TcpListener::bind(address).await.map_err(fault)?;
     info!(address = %listener.local_addr().map_err(fault)?, "health and metrics");
-    let mut stopped = stopped.clone();
-    let until = async move {
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    };
-    tokio::spawn(admin::serve(listener, metrics.clone(), health.clone(), until));
+    tokio::spawn(admin::serve(listener, metrics.clone(), health.clone()));
     Ok(())
 }
 
@@ -144,7 +136,7 @@ fn drivers_of(
     let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
     let policy = Arc::new(config.policy.clone());
     let target_metrics: Arc<[_]> = config.targets.iter().map(|target| metrics.target(&target.name)).collect();
-    let clock = Clock::start();
+    let (clock, refusals) = (Clock::start(), Arc::new(Refusals::default()));
     let shared = Shared {
         link: consuming.clone(),
         members: members.clone(),
@@ -170,6 +162,7 @@ fn drivers_of(
         clock,
         metrics: metrics.partition(partition),
         target_metrics: Arc::clone(&target_metrics),
+        refusals: Arc::clone(&refusals),
         health: health.clone(),
     };
     layout.partitions().map(driver).collect()
@@ -193,12 +186,17 @@ async fn start(config: &Config) -> Result<Started, SourceError> {
         prefetch: config.dispatch.prefetch.get(),
     };
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
+    let mut told = String::new();
     let (publishing, document) = loop {
         let connection = address.connect_patiently(&name("publish")).await?;
         match ensure_topology(&connection, &names, wanted, instance).await {
             Ok(document) => break (connection, document),
             Err(error) if error.can_heal() => {
-                warn!(error = chain(&error), "topology not ready, trying again");
+                let text = chain(&error);
+                if text != told {
+                    warn!(error = text, "topology not ready, trying again");
+                    told = text;
+                }
                 tokio::time::sleep(TOPOLOGY_RETRY_DELAY).await;
             }
             Err(error) => return Err(error),

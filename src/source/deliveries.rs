@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem::ManuallyDrop;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use super::members::Members;
 use super::names::Names;
 use super::pulse::{Heard, Pulse};
 use super::roster::Known;
+use super::version::Version;
 use super::witnesses::Witnesses;
 use super::{Deliveries, Lost, News, Received, Source};
 use crate::core::acks::Ack;
@@ -64,9 +65,14 @@ pub struct AmqpSource {
     consumer_tag: String,
     partition: PartitionNumber,
     prefetch: u16,
+    pace: Mutex<Pace>,
 }
 
 impl AmqpSource {
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A partition of the layout in force.
     #[must_use]
     pub fn new(
@@ -84,6 +90,7 @@ impl AmqpSource {
             consumer_tag: format!("lanekeeper {instance} {partition}"),
             partition,
             prefetch: layout.prefetch,
+            pace: Mutex::default(),
         }
     }
 
@@ -130,7 +137,7 @@ impl AmqpSource {
                 members,
                 partition: self.partition,
                 known,
-                heeds_priority: link.heeds_priority(),
+                heeds_priority: link.version().is_some_and(Version::heeds_priority),
                 outranked_from: position,
                 claim: None,
                 told: Told::Nothing,
@@ -154,29 +161,54 @@ impl Source for AmqpSource {
     type Deliveries = AmqpDeliveries;
 
     async fn attach(&self) -> AmqpDeliveries {
-        let mut delay = ATTACH_DELAY_MIN;
         let mut told = String::new();
         loop {
-            match self.attach_once().await {
+            let delay = self.pace().next(Instant::now());
+            tokio::time::sleep(delay).await;
+            let fault = match self.attach_once().await {
                 Ok(deliveries) => {
                     info!(partition = %self.partition, queue = self.queue, "partition attached");
+                    self.pace().attached = Some(Instant::now());
                     return deliveries;
                 }
-                Err(fault) => {
-                    let text = chain(&fault);
-                    if text != told {
-                        if fault.can_heal() {
-                            warn!(partition = %self.partition, error = text, "cannot consume, trying again");
-                        } else {
-                            error!(partition = %self.partition, error = text, "cannot consume, trying again");
-                        }
-                        told = text;
-                    }
-                }
+                Err(fault) => fault,
+            };
+            if fault.is_deleted_queue() {
+                // Keys of all partitions go elsewhere without it.
+                self.shared.halt.set(fault);
+                return std::future::pending().await;
             }
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(ATTACH_DELAY_MAX);
+            let text = chain(&fault);
+            if text != told {
+                if fault.can_heal() {
+                    warn!(partition = %self.partition, error = text, "cannot consume, trying again");
+                } else {
+                    error!(partition = %self.partition, error = text, "cannot consume, trying again");
+                }
+                told = text;
+            }
         }
+    }
+}
+
+/// When the next attachment may be tried.
+#[derive(Debug, Default)]
+struct Pace {
+    delay: Option<Duration>,
+    attached: Option<Instant>,
+}
+
+impl Pace {
+    /// At once after an attachment that lasted; then later and later: neither a broker that refuses us nor a channel that
+    /// ends as soon as it consumes may keep both sides busy.
+    fn next(&mut self, now: Instant) -> Duration {
+        let lasted = self.attached.take().is_some_and(|at| now.duration_since(at) >= ATTACH_DELAY_MAX);
+        let delay = match self.delay.filter(|_| !lasted) {
+            None => Duration::ZERO,
+            Some(delay) => (delay * 2).clamp(ATTACH_DELAY_MIN, ATTACH_DELAY_MAX),
+        };
+        self.delay = Some(delay);
+        delay
     }
 }
 
@@ -378,5 +410,33 @@ impl Deliveries for AmqpDeliveries {
             }
         }
         drop(ManuallyDrop::into_inner(consumer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attachments_that_do_not_last_come_later_and_later() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        let mut check = |lasts_ms: Option<u64>, expected_ms: u64| {
+            let delay = pace.next(now);
+            assert_eq!(delay, Duration::from_millis(expected_ms), "{lasts_ms:?}");
+            now += delay;
+            pace.attached = lasts_ms.map(|_| now);
+            now += Duration::from_millis(lasts_ms.unwrap_or_default());
+        };
+        check(Some(20_000), 0);
+        check(Some(1), 0);
+        check(Some(1), 250);
+        check(Some(1), 500);
+        for (lasts_ms, expected_ms) in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000].map(|ms| (None, ms)) {
+            check(lasts_ms, expected_ms);
+        }
+        check(Some(10_000), 10_000);
+        check(Some(1), 0);
+        check(None, 250);
     }
 }

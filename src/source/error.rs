@@ -3,6 +3,8 @@
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use super::version::{VERSION_MIN, Version};
+
 /// Exchange type that spreads record keys over partitions. Built into RabbitMQ from 4.3.
 pub const HASH_EXCHANGE_TYPE: &str = "x-modulus-hash";
 
@@ -30,6 +32,14 @@ pub enum SourceError {
         /// The broker's words.
         #[source]
         source: Box<lapin::Error>,
+    },
+    /// Its queues are not as this program needs them.
+    #[error("broker {address}: it is RabbitMQ {version}; at least {VERSION_MIN} is needed")]
+    TooOld {
+        /// Host and port.
+        address: String,
+        /// What it says that it is.
+        version: Version,
     },
     /// `broker.url` cannot be understood.
     #[error("broker.url: {fault}")]
@@ -71,7 +81,8 @@ pub enum SourceError {
     },
     /// A queue or exchange of the topology is gone.
     #[error(
-        "{text}; it was deleted by hand: updates may have been lost with it. Restart `lanekeeper run` to declare it again"
+        "{text}; it was deleted by hand: updates may have been lost with it, and without it keys go to other partitions. \
+         Look at what it held (the publishers know), then start `lanekeeper run` again, which declares it anew"
     )]
     Missing {
         /// The broker's words.
@@ -168,6 +179,7 @@ impl SourceError {
                     if matches!(error.kind(), AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED))
             ),
             Self::AccessRefused { .. }
+            | Self::TooOld { .. }
             | Self::Url { .. }
             | Self::HashExchangeMissing
             | Self::Differs { .. }
@@ -178,6 +190,12 @@ impl SourceError {
             | Self::Astray { .. }
             | Self::Document { .. } => false,
         }
+    }
+
+    /// Whether a queue was deleted by hand. One whose node is merely down is told in other words ("home node … is down",
+    /// RabbitMQ 3.10), and comes back.
+    pub(super) fn is_deleted_queue(&self) -> bool {
+        matches!(self, Self::Missing { text } if text.contains("no queue '"))
     }
 
     /// The client's error, as it is, at this step.

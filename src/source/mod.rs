@@ -14,6 +14,7 @@ mod pulse;
 mod removal;
 mod roster;
 mod topology;
+mod version;
 mod witnesses;
 
 use std::future::Future;

@@ -7,7 +7,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind, Queue};
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::document::{self, DOCUMENT_VERSION, LayoutDocument};
 use super::error::{HASH_EXCHANGE_TYPE, SourceError};
@@ -20,6 +20,8 @@ use crate::core::witness::{Witness, witnesses};
 /// of 4.0, 20, drops updates after 21 deliveries; both measured.
 pub const DELIVERY_LIMIT: i32 = 1_000_000;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often we look whether an alarm has ended.
+const BLOCKED_POLL: Duration = Duration::from_millis(500);
 
 /// Makes the topology complete and answers with the document of the layout in force.
 ///
@@ -33,12 +35,35 @@ pub async fn ensure(
     wanted: Layout,
     instance: &str,
 ) -> Result<LayoutDocument, SourceError> {
+    loop {
+        match complete(connection, names, wanted, instance).await {
+            Err(SourceError::Silent { .. }) if connection.status().blocked() => {
+                warn!(
+                    "the broker takes no publishes, since it has a memory or disk alarm: the layout is made when that is over"
+                );
+                // On this connection, which holds the lock: a blocked one is not even closed before the alarm is over.
+                while connection.status().blocked() && connection.status().connected() {
+                    tokio::time::sleep(BLOCKED_POLL).await;
+                }
+            }
+            completed => return completed,
+        }
+    }
+}
+
+async fn complete(
+    connection: &Connection,
+    names: &Names,
+    wanted: Layout,
+    instance: &str,
+) -> Result<LayoutDocument, SourceError> {
     let channel = open(connection).await?;
     declare_fixed(&channel, names).await?;
     document::declare(&channel, &names.topology(), names.public()).await?;
     let known =
         on_own_channel(connection, async |reader| document::read_last(reader, &names.topology()).await);
     if let Some(document) = known.await?.filter(|document| !document.witnesses.is_empty()) {
+        tell_missing(connection, names, document.in_force).await?;
         declare_layout(&channel, names, document.in_force).await?;
         close(channel).await;
         return Ok(document);
@@ -144,6 +169,30 @@ async fn declare_fixed(channel: &Channel, names: &Names) -> Result<(), SourceErr
 async fn declare_layout(channel: &Channel, names: &Names, layout: Layout) -> Result<(), SourceError> {
     declare_queues(channel, names, layout).await?;
     bind_exchange(channel, &names.layout(layout.number), &names.ingress(), names).await
+}
+
+/// A queue of a layout in force that is not there was deleted by hand: that is said before it is declared again.
+async fn tell_missing(connection: &Connection, names: &Names, layout: Layout) -> Result<(), SourceError> {
+    let mut channel = open(connection).await?;
+    for partition in layout.partitions() {
+        let queue = names.partition(layout.number, partition);
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let looking = channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await;
+        let Err(source) = looking else { continue };
+        let fault =
+            SourceError::from_amqp("looking at a queue", &format!("queue {queue}"), names.public(), source);
+        if !fault.is_deleted_queue() {
+            return Err(fault);
+        }
+        error!(
+            queue,
+            "a queue of the layout was deleted and is declared again: what it held is lost, and what was published meanwhile is in other partitions"
+        );
+        // The broker has closed the other one with its answer.
+        channel = open(connection).await?;
+    }
+    close(channel).await;
+    Ok(())
 }
 
 /// Queues are bound once, in the order of their names; binding again what is bound changes nothing.
