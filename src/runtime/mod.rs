@@ -4,6 +4,7 @@ mod attempt;
 pub mod books;
 pub mod clock;
 pub mod driver;
+mod refusals;
 pub mod releases;
 pub mod supervisor;
 

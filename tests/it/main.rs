@@ -15,4 +15,7 @@ mod parking;
 mod publish;
 mod queues;
 mod readme;
+mod refusals;
+mod routing;
 mod topology;
+mod witnesses;
