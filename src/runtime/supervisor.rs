@@ -80,7 +80,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let halt = Halt::default();
     let members = join(&config, &started, &halt);
     let mut drivers = JoinSet::new();
-    for driver in drivers_of(&config, &started, ledger.as_ref(), &members, &halt, &targets, &metrics, &health) {
+    for driver in drivers_of(&config, &started, ledger.as_ref(), &members, &halt, &targets, &metrics, &health)
+    {
         drivers.spawn(driver.run(stopped.clone()));
     }
     info!(

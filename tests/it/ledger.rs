@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lanekeeper::receiver::{ReceiverSettings, Report};
-use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::{AMQPValue, FieldTable};
 
 use crate::harness::{Dispatcher, Postgres, World, assert_in_order, until, updates};
 
@@ -106,26 +104,17 @@ async fn a_ledger_that_is_away_stops_everything_and_loses_nothing() {
     assert_eq!(report.counts.duplicates + report.counts.replayed, 0, "{}", report.counts);
 }
 
-/// The queue is deleted and made again by hand, with all but one of its arguments.
-async fn without_single_active_consumer(world: &World) {
-    let channel = world.channel().await;
-    let (queue, exchange) = (format!("{}.l1.p000", world.exchange), format!("{}.l1", world.exchange));
-    channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.expect("it is deleted");
-    let mut arguments = FieldTable::default();
-    let text = |text: &str| AMQPValue::LongString(text.into());
-    arguments.insert("x-queue-type".into(), text("quorum"));
-    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(1_000_000));
-    arguments.insert("x-overflow".into(), text("reject-publish"));
-    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(queue.as_str().into(), options, arguments).await.expect("it is declared");
-    let binding = channel.queue_bind(
-        queue.as_str().into(),
-        exchange.as_str().into(),
-        "".into(),
-        QueueBindOptions::default(),
-        FieldTable::default(),
+/// As an operator could, who knows Erlang. From then on the queue hands its updates to all of its consumers in turn.
+fn switch_off_single_active_consumer(world: &World) {
+    let queue = format!("{}.l1.p000", world.exchange);
+    let server = format!("'%2F_{queue}'");
+    let change = format!(
+        "ra:process_command({{{server}, node()}}, rabbit_fifo:make_update_config(#{{name => {server}, \
+         queue_resource => rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>), release_cursor_interval => 2048, \
+         single_active_consumer_on => false, delivery_limit => 1000000, overflow_strategy => reject_publish}}))."
     );
-    binding.await.expect("it is bound");
+    let told = world.broker.ctl(&["eval", &change]);
+    assert!(told.starts_with("{ok,"), "{told}");
 }
 
 /// A wrong set-up: the queue has no single active consumer, so that two processes get its deliveries in turn.
@@ -147,10 +136,11 @@ async fn two_owners_of_one_partition_never_overlap_where_rows_are_locked() {
         std::fs::write(&path, config(name)).expect("the config can be written");
         Dispatcher::start(&path)
     };
-    let (one, two) = (start("one"), start("two"));
+    let one = start("one");
     one.ready().await;
+    switch_off_single_active_consumer(&world);
+    let two = start("two");
     two.ready().await;
-    without_single_active_consumer(&world).await;
     world.publish(updates(5, 60)).await;
     let report = world.applied(300).await;
     assert_eq!(report.counts.overlaps, 0, "{}", report.counts);
