@@ -153,7 +153,7 @@ async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<F
 }
 
 /// Many rows in one argument: a statement for each would be a message to SQLite's thread and back for each.
-fn rows_as_json<T, R: serde::Serialize>(items: &[T], row: impl Fn(&T) -> R) -> String {
+fn rows_as_json<'a, T, R: serde::Serialize>(items: &'a [T], row: impl Fn(&'a T) -> R) -> String {
     let rows: Vec<R> = items.iter().map(row).collect();
     serde_json::to_string(&rows).expect("strings and numbers are JSON")
 }
