@@ -145,12 +145,12 @@ fn a_config_without_a_target_shows_the_least_there_can_be() {
 #[test]
 fn unknown_keys_are_refused_with_the_nearest_known_one() {
     check(
-        "url = \"x\"\n[brokr]\nurl = \"x\"\n[broker]\nheart_beat = \"5s\"\n[ledger]\nurl = \"none\"",
+        "url = \"x\"\n[brokr]\nurl = \"x\"\n[broker]\nheart_beat = \"5s\"\n[queues]\nurl = \"none\"",
         &[],
         &[
             ("broker.heart_beat", "lk.toml", "did you mean `heartbeat`?"),
             ("brokr", "lk.toml", "did you mean `broker`?"),
-            ("ledger", "lk.toml", "known here: instance, broker"),
+            ("queues", "lk.toml", "known here: instance, broker"),
             ("url", "lk.toml", "known here: instance, broker"),
         ],
     );
