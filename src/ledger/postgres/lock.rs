@@ -43,9 +43,12 @@ impl Locks {
             }
             error => error.into(),
         })?;
-        hold(&mut transaction, &asked).await?;
-        let finding = consult(&mut transaction, std::slice::from_ref(&asked)).await?.pop();
-        let finding = finding.ok_or(LedgerError::Damaged { what: "the answer to one question" })?;
+        let work = async {
+            hold(&mut transaction, &asked).await?;
+            let finding = consult(&mut transaction, std::slice::from_ref(&asked)).await?.pop();
+            finding.ok_or(LedgerError::Damaged { what: "the answer to one question" })
+        };
+        let finding = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))?;
         Ok((finding, RecordLock { transaction, parked_max: self.parked_max, waited: began.elapsed() }))
     }
 }
@@ -95,9 +98,12 @@ impl RecordLock {
             self.transaction.commit().await?;
             Ok(recorded)
         };
-        let seconds = ANSWER_MAX.as_secs();
-        timeout(ANSWER_MAX, work).await.unwrap_or(Err(LedgerError::TimedOut { seconds }))
+        timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))
     }
+}
+
+fn timed_out() -> LedgerError {
+    LedgerError::TimedOut { seconds: ANSWER_MAX.as_secs() }
 }
 
 impl fmt::Debug for RecordLock {

@@ -85,20 +85,19 @@ async fn keep_resolved(
     resolved: &[ResolvedRow<'_>],
     now: i64,
 ) -> Result<(), sqlx::Error> {
-    for row in resolved {
-        query(
-            "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, status, at_ms)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (update_id) DO NOTHING",
-        )
-        .bind(row.update_id)
-        .bind(rows::key(row.record_key))
-        .bind(&row.fingerprint.0[..])
-        .bind(row.resolution)
-        .bind(row.status.map(i64::from))
-        .bind(now)
-        .execute(&mut *connection)
-        .await?;
-    }
+    let new = rows_as_json(resolved, |row| {
+        (row.update_id, hex(rows::key(row.record_key)), hex(&row.fingerprint.0), row.resolution, row.status)
+    });
+    query(
+        "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, status, at_ms)
+         SELECT value ->> 0, unhex(value ->> 1), unhex(value ->> 2), value ->> 3, value ->> 4, $2
+         FROM json_each($1) WHERE true ORDER BY key
+         ON CONFLICT (update_id) DO NOTHING",
+    )
+    .bind(new)
+    .bind(now)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -107,50 +106,63 @@ async fn keep_records(
     records: &[(&RecordKey, RecordRow<'_>)],
     now: i64,
 ) -> Result<(), sqlx::Error> {
-    for (record_key, row) in records {
-        query(
-            "INSERT INTO ledger_record (record_key, version, etag, update_id, at_ms) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (record_key) DO UPDATE SET
-                 version = CASE WHEN ledger_record.version IS NULL OR excluded.version > ledger_record.version
-                     THEN excluded.version ELSE ledger_record.version END,
-                 etag = excluded.etag, update_id = excluded.update_id, at_ms = excluded.at_ms",
-        )
-        .bind(rows::key(record_key))
-        .bind(row.version)
-        .bind(row.etag)
-        .bind(row.update_id)
-        .bind(now)
-        .execute(&mut *connection)
-        .await?;
-    }
+    let new = rows_as_json(records, |(record_key, row)| {
+        (hex(rows::key(record_key)), row.version, row.etag, row.update_id)
+    });
+    query(
+        "INSERT INTO ledger_record (record_key, version, etag, update_id, at_ms)
+         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, $2 FROM json_each($1) WHERE true
+         ON CONFLICT (record_key) DO UPDATE SET
+             version = CASE WHEN ledger_record.version IS NULL OR excluded.version > ledger_record.version
+                 THEN excluded.version ELSE ledger_record.version END,
+             etag = excluded.etag, update_id = excluded.update_id, at_ms = excluded.at_ms",
+    )
+    .bind(new)
+    .bind(now)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-/// Answers all of them as of one moment.
+/// Answers all of them in one statement, as of one moment.
 async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Finding>, LedgerError> {
-    let mut transaction = connection.begin().await?;
-    let mut findings = Vec::with_capacity(queries.len());
-    for asked in queries {
-        let row = query(
-            "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked
-             FROM (SELECT 1)
-             LEFT JOIN ledger_resolved_update u ON u.update_id = $2
-             LEFT JOIN ledger_record r ON r.record_key = $1
-             LEFT JOIN ledger_parked_record p ON p.record_key = $1",
-        )
-        .bind(rows::key(&asked.record_key))
-        .bind((asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str()))
-        .fetch_one(&mut *transaction)
-        .await?;
-        findings.push(Finding {
+    let asked = rows_as_json(queries, |asked| {
+        let id = (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str());
+        (hex(rows::key(&asked.record_key)), id)
+    });
+    let found = query(
+        "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked
+         FROM (SELECT key AS place, unhex(value ->> 0) AS record_key, value ->> 1 AS id FROM json_each($1)) asked
+         LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
+         LEFT JOIN ledger_record r ON r.record_key = asked.record_key
+         LEFT JOIN ledger_parked_record p ON p.record_key = asked.record_key
+         ORDER BY asked.place",
+    )
+    .bind(asked)
+    .fetch_all(connection)
+    .await?;
+    let finding = |(row, asked): (&Row, &Query)| {
+        Ok(Finding {
             before: Before::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
             parked: row.try_get("parked")?,
             version: row.try_get("version")?,
             etag: row.try_get("etag")?,
-        });
-    }
-    transaction.commit().await?;
-    Ok(findings)
+        })
+    };
+    found.iter().zip(queries).map(finding).collect()
+}
+
+/// Many rows in one argument: a statement for each would be a message to SQLite's thread and back for each.
+fn rows_as_json<'a, T, R: serde::Serialize>(items: &'a [T], row: impl Fn(&'a T) -> R) -> String {
+    let rows: Vec<R> = items.iter().map(row).collect();
+    serde_json::to_string(&rows).expect("strings and numbers are JSON")
+}
+
+/// JSON has no bytes.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The file and its write-ahead log.
