@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::error::SourceError;
 use super::link::ANSWER_TIMEOUT;
-use super::topology::{argument, declare_queue};
+use super::topology::{argument, declare_queue, stream_arguments};
 use crate::core::layout::Layout;
 
 /// Version of the document's form that this program writes and reads.
@@ -48,9 +48,7 @@ const BARRIER: &str = "barrier";
 /// # Errors
 /// It exists with other arguments, or may not be declared.
 pub(super) async fn declare(channel: &Channel, stream: &str, exchange: &str) -> Result<(), SourceError> {
-    let mut arguments = FieldTable::default();
-    argument(&mut arguments, "x-queue-type", "stream");
-    declare_queue(channel, stream, exchange, arguments).await.map(drop)
+    declare_queue(channel, stream, exchange, stream_arguments()).await.map(drop)
 }
 
 /// Reads the last document. `None` is no proof that there is none: a slow broker looks like an empty stream (and the

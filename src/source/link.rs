@@ -40,6 +40,12 @@ impl Address {
         Ok(Self { uri, told })
     }
 
+    /// Host and port, for people.
+    #[must_use]
+    pub fn told(&self) -> &str {
+        &self.told
+    }
+
     /// Connects once.
     ///
     /// # Errors
@@ -204,8 +210,13 @@ async fn keep(
 }
 
 fn major_version(connection: &Connection) -> Option<u32> {
+    broker_version(connection)?.split('.').next()?.parse().ok()
+}
+
+/// As the broker says it when it greets.
+pub(super) fn broker_version(connection: &Connection) -> Option<String> {
     match connection.configuration().server_properties().inner().get("version")? {
-        AMQPValue::LongString(version) => version.to_string().split('.').next()?.parse().ok(),
+        AMQPValue::LongString(version) => Some(version.to_string()),
         _ => None,
     }
 }
