@@ -90,7 +90,8 @@ codes! {
     BindingMissing = "LK205", Error,
         "updates that would take this way are lost, or go to other partitions than the earlier updates of their records";
     IngressBoundTwice = "LK206", Error,
-        "every update goes both ways: it is applied twice, or changes its partition when the layout changes";
+        "every update goes there as well, and is applied twice if that is another layout; while the layout changes, updates \
+         are confirmed and lost";
     HandoffBound = "LK207", Warning,
         "at the next change of the layout, updates go there as well and are lost or doubled";
     ForeignWayIn = "LK208", Error,

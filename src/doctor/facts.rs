@@ -38,7 +38,7 @@ impl Observed {
     pub fn messages(&self, object: &Object) -> u64 {
         let ready = match &object.state {
             ObjectState::AsDeclared(depth) | ObjectState::Differs { depth, .. } => depth.ready,
-            ObjectState::Missing | ObjectState::NotPermitted(_) => 0,
+            ObjectState::Missing | ObjectState::Unavailable(_) | ObjectState::NotPermitted(_) => 0,
         };
         let all = self.queue(&object.name).map_or(0, |queue| queue.messages);
         all.max(ready.into())
@@ -103,6 +103,8 @@ pub enum ManagementCause {
     Unreachable(String),
     /// The API does not let this user in; its words.
     Refused(String),
+    /// It is that of another cluster, of this name.
+    OtherCluster(String),
     /// An answer that is not the management API's.
     NotUnderstood(String),
 }
@@ -110,6 +112,8 @@ pub enum ManagementCause {
 /// A queue of the topology.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Queue {
+    /// `quorum`, `classic`, `stream`; `None` where it is not told.
+    pub queue_type: Option<String>,
     /// Messages, those that consumers hold included.
     pub messages: u64,
     /// Who consumes it.
@@ -135,6 +139,8 @@ pub struct Consumer {
     pub tag: String,
     /// How many deliveries it may hold; 0 is no limit.
     pub prefetch: u64,
+    /// How long it may hold a delivery, in milliseconds; RabbitMQ 4.0 tells, 3.10 does not.
+    pub timeout_ms: Option<u64>,
     /// Name of its connection in the management API, where that is known.
     pub connection: Option<String>,
     /// The user it came as, where that is known.
@@ -186,6 +192,6 @@ pub enum PolicyKind {
 pub struct Alarm {
     /// The node that raised it.
     pub node: String,
-    /// `memory`, `disk` or what else there is.
+    /// `memory`, `disk space` or what else there is (3.10.8).
     pub resource: String,
 }

@@ -27,8 +27,7 @@ pub async fn look(
     names: &Names,
     broker: &Inspection,
 ) -> Result<Management, ManagementFault> {
-    let fault =
-        |cause| ManagementFault { url: address.url.clone(), user: address.user.clone(), cause };
+    let fault = |cause| ManagementFault { url: address.url.clone(), user: address.user.clone(), cause };
     let client = Client::builder()
         .user_agent(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))
         // The password goes where the config says, and nowhere else.
@@ -43,7 +42,9 @@ pub async fn look(
         Ok(looked) => looked.map_err(fault),
         Err(_) => {
             let seconds = LOOK_TIMEOUT.as_secs();
-            Err(fault(ManagementCause::Unreachable(format!("it did not answer everything within {seconds} s"))))
+            Err(fault(ManagementCause::Unreachable(format!(
+                "it did not answer everything within {seconds} s"
+            ))))
         }
     }
 }
@@ -68,8 +69,16 @@ impl Api<'_> {
         if let Answer::Refused(words) = self.ask("whoami").await? {
             return Err(ManagementCause::Refused(words));
         }
+        // A host can have several brokers, and a port can lead elsewhere.
+        let overview = self.given("overview").await?;
+        if let (Some(ours), Some(theirs)) = (&broker.cluster, overview["cluster_name"].as_str())
+            && ours != theirs
+        {
+            return Err(ManagementCause::OtherCluster(theirs.to_owned()));
+        }
         let vhost = segment(&self.address.vhost);
-        let mut policies = answers::policies(&self.given(&format!("policies/{vhost}")).await?, PolicyKind::Policy);
+        let mut policies =
+            answers::policies(&self.given(&format!("policies/{vhost}")).await?, PolicyKind::Policy);
         let of_operators = |answer: &Json| answers::policies(answer, PolicyKind::OperatorPolicy);
         let of_operators = self.unless_refused(&format!("operator-policies/{vhost}"), of_operators).await?;
         policies.extend(of_operators.unwrap_or_default()); // what they come to is told with each queue
@@ -164,11 +173,8 @@ impl Api<'_> {
 
     async fn ask(&self, path: &str) -> Result<Answer, ManagementCause> {
         let url = format!("{}/api/{path}", self.address.url);
-        let asking = self
-            .client
-            .get(url)
-            .basic_auth(&self.address.user, Some(self.address.password.reveal()))
-            .send();
+        let asking =
+            self.client.get(url).basic_auth(&self.address.user, Some(self.address.password.reveal())).send();
         let response = asking.await.map_err(unreachable)?;
         let status = response.status();
         match status {
@@ -198,6 +204,7 @@ async fn body(mut response: Response, path: &str) -> Result<Json, ManagementCaus
         }
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body)
-        .map_err(|error| ManagementCause::NotUnderstood(format!("the answer to /api/{path} is no JSON: {error}")))
+    serde_json::from_slice(&body).map_err(|error| {
+        ManagementCause::NotUnderstood(format!("the answer to /api/{path} is no JSON: {error}"))
+    })
 }

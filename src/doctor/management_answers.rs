@@ -10,6 +10,7 @@ use super::facts::{Alarm, Binding, Consumer, DestinationKind, PolicyKind, Policy
 pub fn queue(answer: &Json) -> Queue {
     let timeout = answer["arguments"]["x-consumer-timeout"].as_u64();
     Queue {
+        queue_type: text(&answer["type"]),
         messages: answer["messages"].as_u64().unwrap_or_default(),
         consumers: list(&answer["consumer_details"]).map(consumer).collect(),
         policy: text(&answer["policy"]),
@@ -26,6 +27,7 @@ fn consumer(answer: &Json) -> Consumer {
     Consumer {
         tag: text(&answer["consumer_tag"]).unwrap_or_default(),
         prefetch: answer["prefetch_count"].as_u64().unwrap_or_default(),
+        timeout_ms: answer["consumer_timeout"].as_u64(),
         connection: text(&channel["connection_name"]),
         user: text(&channel["user"]),
     }
@@ -59,9 +61,8 @@ pub fn policies(answer: &Json, kind: PolicyKind) -> BTreeMap<PolicyName, Map<Str
 
 /// `GET /api/health/checks/alarms`.
 pub fn alarms(answer: &Json) -> Vec<Alarm> {
-    let alarms = list(&answer["alarms"]).filter_map(|alarm| {
-        Some(Alarm { node: text(&alarm["node"])?, resource: text(&alarm["resource"])? })
-    });
+    let alarms = list(&answer["alarms"])
+        .filter_map(|alarm| Some(Alarm { node: text(&alarm["node"])?, resource: text(&alarm["resource"])? }));
     alarms.collect()
 }
 

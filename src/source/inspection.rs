@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::document;
 use super::error::{HASH_EXCHANGE_TYPE, SourceError};
-use super::link::{Address, broker_version, chain};
+use super::link::{Address, broker_version, chain, server_property};
 use super::names::Names;
 use super::topology::{
     declare_exchange, declare_queue, ingress_arguments, on_own_channel, open, partition_arguments,
@@ -23,6 +23,10 @@ use crate::core::layout::{Layout, PartitionNumber};
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
 /// An empty answer about the layout document is no proof that there is none; how often it is asked for.
 const DOCUMENT_READS_MAX: usize = 3;
+/// Everything. A layout of 1,024 partitions takes some 2,000 questions.
+const INSPECTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// How the broker says that a queue's node is down (rabbit_amqqueue of RabbitMQ 3.10); it has the code of "not there".
+const INACCESSIBLE: &str = "down or inaccessible";
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the broker told over AMQP.
@@ -32,6 +36,8 @@ pub struct Inspection {
     pub address: String,
     /// As the broker says it, such as `3.10.8`.
     pub version: Option<String>,
+    /// Name of its cluster.
+    pub cluster: Option<String>,
     /// Whether it knows the exchange type `x-modulus-hash`.
     pub hash_exchange: bool,
     /// The layout in force; `None`: there is none yet.
@@ -89,6 +95,8 @@ pub enum ObjectState {
     Missing,
     /// It is as `lanekeeper run` declares it.
     AsDeclared(Depth),
+    /// It is there, and no node that could answer for it is: the broker's words.
+    Unavailable(String),
     /// It is there, in another way.
     Differs {
         /// The property.
@@ -127,11 +135,21 @@ pub enum Publishing {
 }
 
 /// Looks at the topology of `names`. Declares only what exists, with the properties that it must have, which the broker
-/// answers by comparing; and publishes one message that no queue takes.
+/// answers by comparing; and publishes two empty messages that no queue takes.
 ///
 /// # Errors
 /// The broker cannot be reached, refuses us, or does not answer.
 pub async fn inspect(address: &Address, names: &Names, name: &str) -> Result<Inspection, SourceError> {
+    match tokio::time::timeout(INSPECTION_TIMEOUT, inspect_patiently(address, names, name)).await {
+        Ok(inspection) => inspection,
+        Err(_) => Err(SourceError::Silent {
+            step: "looking at the topology",
+            seconds: INSPECTION_TIMEOUT.as_secs(),
+        }),
+    }
+}
+
+async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Result<Inspection, SourceError> {
     // Each probe that the broker answers by ending the connection, or by reading it no more, has one of its own.
     let hash_exchange = {
         let connection = address.connect(name).await?;
@@ -156,6 +174,7 @@ pub async fn inspect(address: &Address, names: &Names, name: &str) -> Result<Ins
         Ok(Inspection {
             address: address.told().to_owned(),
             version: broker_version(&connection),
+            cluster: server_property(&connection, "cluster_name"),
             hash_exchange,
             layout,
             objects,
@@ -199,19 +218,21 @@ async fn knows_hash_exchange(connection: &Connection) -> Result<bool, SourceErro
     }
 }
 
-/// Under an alarm the broker stops reading a connection once something was published on it. The message goes to the
-/// default exchange with the name of no queue, so that it is confirmed and dropped.
+/// Under an alarm the broker confirms the first publish of a connection, and reads nothing after it (3.10.8, measured).
+/// The messages go to the default exchange with the name of no queue, so that they are confirmed and dropped.
 async fn try_publishing(connection: &Connection) -> Result<Publishing, SourceError> {
     let channel = open(connection).await?;
     let nobody = format!("lanekeeper.doctor.{}", Uuid::new_v4());
     let publishing = async {
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let options = BasicPublishOptions::default();
-        let properties = BasicProperties::default();
-        channel.basic_publish("".into(), nobody.as_str().into(), options, b"", properties).await?.await
+        for _ in 0..2 {
+            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+            channel.basic_publish("".into(), nobody.as_str().into(), options, b"", properties).await?.await?;
+        }
+        Ok(())
     };
     match tokio::time::timeout(CONFIRM_PATIENCE, publishing).await {
-        Ok(Ok(_)) => Ok(Publishing::Taken),
+        Ok(Ok(())) => Ok(Publishing::Taken),
         Ok(Err(source)) => match SourceError::from_amqp("trying to publish", "", "", source) {
             SourceError::NotPermitted { text, .. } => Ok(Publishing::NotPermitted(text)),
             other => Err(other),
@@ -256,9 +277,11 @@ async fn look_at(
     let looked = on_own_channel(connection, async |channel| depth(channel, names, role, name).await).await;
     let depth = match looked {
         Ok(depth) => depth,
+        Err(SourceError::Missing { text }) if text.contains(INACCESSIBLE) => {
+            return Ok(ObjectState::Unavailable(text));
+        }
         Err(SourceError::Missing { .. }) => return Ok(ObjectState::Missing),
         Err(SourceError::NotPermitted { text, .. }) => return Ok(ObjectState::NotPermitted(text)),
-        // A queue of which no member can be asked answers in its own way; what the management API says is more.
         Err(error) => return Err(error),
     };
     let compared =

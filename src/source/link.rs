@@ -215,8 +215,13 @@ fn major_version(connection: &Connection) -> Option<u32> {
 
 /// As the broker says it when it greets.
 pub(super) fn broker_version(connection: &Connection) -> Option<String> {
-    match connection.configuration().server_properties().inner().get("version")? {
-        AMQPValue::LongString(version) => Some(version.to_string()),
+    server_property(connection, "version")
+}
+
+/// A text that the broker greets with.
+pub(super) fn server_property(connection: &Connection, name: &str) -> Option<String> {
+    match connection.configuration().server_properties().inner().get(name)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
         _ => None,
     }
 }

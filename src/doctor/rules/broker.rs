@@ -83,23 +83,21 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
         .iter()
         .map(|alarm| {
             let (node, resource) = (&alarm.node, &alarm.resource);
-            let mut remedy = vec![Remedy::Run(format!("rabbitmq-diagnostics --node {} memory_breakdown", quoted(node)))];
-            if resource == "disk" {
-                remedy = vec![Remedy::Run("df -h".to_owned())];
-                remedy.push(Remedy::Do(format!("on {node}: free space where its data is")));
-                remedy.push(Remedy::Run(format!(
-                    "rabbitmqctl --node {} set_disk_free_limit 2GB",
-                    quoted(node)
-                )));
-                remedy.push(Remedy::Do("the last where the limit is set too high".to_owned()));
+            let run = |command: &str| {
+                Remedy::Run(command.replace("rabbitmqctl", &format!("rabbitmqctl --node {}", quoted(node))))
+            };
+            let step = |text: &str| Remedy::Do(text.to_owned());
+            let remedy = if resource.starts_with("disk") {
+                vec![
+                    step("free space where the node has its data; or, where the limit is too high:"),
+                    run("rabbitmqctl set_disk_free_limit 2GB"),
+                ]
             } else {
-                remedy.push(Remedy::Do("go on dispatching: what is queued is what fills it".to_owned()));
-                remedy.push(Remedy::Run(format!(
-                    "rabbitmqctl --node {} set_vm_memory_high_watermark 0.4",
-                    quoted(node)
-                )));
-                remedy.push(Remedy::Do("the last where the limit is set too low".to_owned()));
-            }
+                vec![
+                    step("let dispatchers go on, what is queued fills it; or, where the limit is too low:"),
+                    run("rabbitmqctl set_vm_memory_high_watermark 0.4"),
+                ]
+            };
             let what = format!("node {node} raised the {resource} alarm: the broker takes no publishes");
             Finding::new(Code::PublishingBlocked, what, remedy)
         })
@@ -118,27 +116,29 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
 
 /// Copies of queues, and the nodes that keep them.
 fn copies(case: &Case<'_>) -> Vec<Finding> {
-    let Ok(management) = &case.observed.management else { return Vec::new() };
-    let running = |name: &&String| management.queues[*name].online.len();
-    let copies = |name: &&String| management.queues[*name].members.len();
     let (mut without_majority, mut missing) = (Vec::new(), Vec::new());
-    for name in management.queues.keys() {
-        match (running(&name), copies(&name)) {
-            (running, copies) if running >= copies => {}
-            (running, copies) if running <= copies / 2 => without_majority.push(name.as_str()),
-            _ => missing.push(name.as_str()),
+    for object in &case.observed.broker.objects {
+        let (online, members) = match (case.observed.queue(&object.name), &object.state) {
+            (_, ObjectState::Unavailable(_)) => (0, 1),
+            (Some(queue), _) if object.role.is_queue() => (queue.online.len(), queue.members.len()),
+            _ => continue,
+        };
+        if online < members && online <= members / 2 {
+            without_majority.push(object.name.as_str());
+        } else if online < members {
+            missing.push(object.name.as_str());
         }
     }
-    let down = match &management.nodes_down {
-        Ok(nodes) if !nodes.is_empty() => {
-            format!("; nodes that do not run: {}", nodes.join(", "))
-        }
+    let down = match case.observed.management.as_ref().map(|management| &management.nodes_down) {
+        Ok(Ok(nodes)) if !nodes.is_empty() => format!("; nodes that do not run: {}", nodes.join(", ")),
         _ => String::new(),
     };
-    let status = || vec![
-        Remedy::Run("rabbitmqctl cluster_status".to_owned()),
-        Remedy::Do("start the nodes that do not run".to_owned()),
-    ];
+    let status = || {
+        vec![
+            Remedy::Run("rabbitmqctl cluster_status".to_owned()),
+            Remedy::Do("start the nodes that do not run".to_owned()),
+        ]
+    };
     let mut findings = Vec::new();
     if !without_majority.is_empty() {
         let what = format!("most copies are not online of {}{down}", listed(&without_majority));

@@ -50,8 +50,9 @@ fn prefetch(case: &Case<'_>) -> Option<Finding> {
             1 => "1 queue of it holds updates now".to_owned(),
             many => format!("{many} queues of it hold updates now"),
         };
-        let what =
-            format!("dispatch.prefetch = {wanted}, but layout {number} in force has {prefetch}, and {holding}");
+        let what = format!(
+            "dispatch.prefetch = {wanted}, but layout {number} in force has {prefetch}, and {holding}"
+        );
         let set = Remedy::Config(format!("dispatch.prefetch = {prefetch}"));
         Finding::new(Code::PrefetchDiffers, what, vec![set])
     })

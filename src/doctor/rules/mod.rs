@@ -29,7 +29,8 @@ struct Case<'a> {
 /// Every danger, worst first, by code within a severity.
 pub fn judge(observed: &Observed, config: &Config) -> Vec<Finding> {
     let case = Case { observed, config, names: Names::new(&config.updates.exchange) };
-    let rules = [broker::judge, topology::judge, policies::judge, consumers::judge, layout::judge, unseen::judge];
+    let rules =
+        [broker::judge, topology::judge, policies::judge, consumers::judge, layout::judge, unseen::judge];
     let mut findings: Vec<Finding> = rules.into_iter().flat_map(|judge| judge(&case)).collect();
     findings.sort_by_key(|finding| (finding.severity, finding.code));
     findings

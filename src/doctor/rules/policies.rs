@@ -16,7 +16,9 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     // One finding per setting, however many queues it applies to.
     let mut dangers: BTreeMap<(Code, &str, String), Vec<(&str, &Queue)>> = BTreeMap::new();
     for object in &case.observed.broker.objects {
-        let Some(queue) = management.queues.get(&object.name).filter(|_| object.role.is_queue()) else { continue };
+        let Some(queue) = management.queues.get(&object.name).filter(|_| object.role.is_queue()) else {
+            continue;
+        };
         for (key, value) in queue.effective_policy.iter().flatten() {
             if let Some(code) = danger(object.role, key, value) {
                 dangers.entry((code, key, value.to_string())).or_default().push((&object.name, queue));
@@ -31,14 +33,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
             let by: Vec<String> = set_by.iter().map(told).collect();
             let by = if by.is_empty() { "a policy".to_owned() } else { by.join(" and ") };
             let what = format!("{by} sets {key} = {value} on {}", listed(&names));
-            let vhost = &case.observed.vhost;
-            let mut remedy: Vec<Remedy> = set_by.iter().map(|policy| clear_policy(vhost, policy)).collect();
-            if remedy.is_empty() {
-                remedy.push(Remedy::Run(format!("rabbitmqctl list_policies --vhost {}", quoted(vhost))));
-                remedy.push(Remedy::Run(format!("rabbitmqctl list_operator_policies --vhost {}", quoted(vhost))));
-                remedy.push(Remedy::Do(format!("take {key} out of the one that sets it")));
-            }
-            Finding::new(code, what, remedy)
+            Finding::new(code, what, clear(case, key, &set_by))
         })
         .collect()
 }
@@ -50,9 +45,10 @@ fn danger(role: Role, key: &str, value: &Json) -> Option<Code> {
     }
     match key {
         // The lower of policy and argument is in force.
-        "delivery-limit" => {
-            value.as_i64().is_none_or(|limit| limit < DELIVERY_LIMIT.into()).then_some(Code::DeliveryLimitLowered)
-        }
+        "delivery-limit" => value
+            .as_i64()
+            .is_none_or(|limit| limit < DELIVERY_LIMIT.into())
+            .then_some(Code::DeliveryLimitLowered),
         "message-ttl" => Some(Code::MessageTtl),
         "max-length" | "max-length-bytes" => Some(Code::LengthLimited),
         "expires" => Some(Code::QueueExpires),
@@ -63,14 +59,25 @@ fn danger(role: Role, key: &str, value: &Json) -> Option<Code> {
     }
 }
 
+/// Takes these policies away; where it is not known which there are, a person has to look.
+pub fn clear(case: &Case<'_>, key: &str, set_by: &[PolicyName]) -> Vec<Remedy> {
+    let vhost = &case.observed.vhost;
+    if !set_by.is_empty() {
+        return set_by.iter().map(|policy| clear_policy(vhost, policy)).collect();
+    }
+    vec![
+        Remedy::Run(format!("rabbitmqctl list_policies --vhost {}", quoted(vhost))),
+        Remedy::Run(format!("rabbitmqctl list_operator_policies --vhost {}", quoted(vhost))),
+        Remedy::Do(format!("take {key} out of the one that sets it")),
+    ]
+}
+
 /// Policies of these queues that have the key.
-fn set_by(management: &Management, key: &str, queues: &[(&str, &Queue)]) -> Vec<PolicyName> {
+pub fn set_by(management: &Management, key: &str, queues: &[(&str, &Queue)]) -> Vec<PolicyName> {
     let mut found = Vec::new();
     for (_, queue) in queues {
-        let applied = [
-            (PolicyKind::Policy, &queue.policy),
-            (PolicyKind::OperatorPolicy, &queue.operator_policy),
-        ];
+        let applied =
+            [(PolicyKind::Policy, &queue.policy), (PolicyKind::OperatorPolicy, &queue.operator_policy)];
         for (kind, name) in applied {
             let Some(name) = name.clone() else { continue };
             let policy = PolicyName { kind, name };

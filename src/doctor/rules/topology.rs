@@ -8,6 +8,10 @@ use super::{Case, listed};
 use crate::core::layout::Layout;
 use crate::source::{Object, ObjectState, Role};
 
+/// How the management API names a binding without routing key and arguments, as all of ours are.
+const WITHOUT_KEY: &str = "~";
+const QUEUE_TYPE: &str = "x-queue-type";
+
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = objects(case);
     if let (Ok(management), Some(layout)) = (&case.observed.management, case.observed.layout()) {
@@ -50,7 +54,9 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
 
 fn declare_again() -> Vec<Remedy> {
     vec![
-        Remedy::Do("stop publishers and every dispatcher, so that nothing goes two ways meanwhile; then".to_owned()),
+        Remedy::Do(
+            "stop publishers and every dispatcher, so that nothing goes two ways meanwhile; then".to_owned(),
+        ),
         Remedy::Run("lanekeeper run --config FILE".to_owned()),
         Remedy::Do("it declares and binds what is missing".to_owned()),
     ]
@@ -60,13 +66,27 @@ fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
     let ObjectState::Differs { argument, expected, found, .. } = &object.state else { return None };
     let name = &object.name;
     let kind = if object.role.is_queue() { "queue" } else { "exchange" };
-    let what = format!("{kind} {name} has {argument} = {found}, but it must be {expected}");
+    // The broker names the first argument that differs, which is seldom the type.
+    let wanted_type = if object.role == Role::Document { "stream" } else { "quorum" };
+    let other_type = case.observed.queue(name).and_then(|queue| queue.queue_type.as_deref());
+    let other_type = other_type.filter(|found| object.role.is_queue() && *found != wanted_type);
+    let (code, what) = match other_type {
+        Some(found) => {
+            (Code::QueueTypeDiffers, format!("queue {name} is of type {found}, but it must be {wanted_type}"))
+        }
+        None => (
+            if argument == QUEUE_TYPE { Code::QueueTypeDiffers } else { Code::ObjectDiffers },
+            format!("{kind} {name} has {argument} = {found}, but it must be {expected}"),
+        ),
+    };
     let vhost = &case.observed.vhost;
     let messages = case.observed.messages(object);
     let mut remedy = Vec::new();
     if object.role.is_queue() {
         if messages > 0 {
-            remedy.push(Remedy::Do(format!("it holds {messages} messages: take them out first, deleting loses them")));
+            remedy.push(Remedy::Do(format!(
+                "it holds {messages} messages: take them out first, deleting loses them"
+            )));
         }
         remedy.push(delete_queue(vhost, name));
     } else if let Ok(management) = &case.observed.management {
@@ -75,11 +95,6 @@ fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
         remedy.push(Remedy::Do(format!("delete the exchange {name}, in the RabbitMQ UI under Exchanges")));
     }
     remedy.push(Remedy::Run("lanekeeper run --config FILE".to_owned()));
-    let code = if argument == "x-queue-type" || (object.role.is_queue() && argument == "type") {
-        Code::QueueTypeDiffers
-    } else {
-        Code::ObjectDiffers
-    };
     Some(Finding::new(code, what, remedy))
 }
 
@@ -134,23 +149,19 @@ fn missing_bindings(case: &Case<'_>, management: &Management, layout: Layout) ->
 impl Expected {
     fn is(&self, binding: &Binding) -> bool {
         (&self.source, &self.destination, self.to) == (&binding.source, &binding.destination, binding.to)
+            && binding.properties_key == WITHOUT_KEY
     }
 }
 
 fn foreign_bindings(case: &Case<'_>, management: &Management, layout: Layout) -> Vec<Finding> {
     let expected = expected(case, layout);
-    let mut seen = vec![false; expected.len()];
-    let foreign = management.bindings.iter().filter(|binding| {
-        let wanted = expected.iter().position(|wanted| wanted.is(binding));
-        // The first of its kind is the one that must be.
-        wanted.is_none_or(|index| std::mem::replace(&mut seen[index], true))
-    });
-    let foreign: Vec<&Binding> = foreign.collect();
-    let finding = |binding: &&Binding| {
+    let foreign =
+        management.bindings.iter().filter(|binding| !expected.iter().any(|wanted| wanted.is(binding)));
+    let finding = |binding: &Binding| {
         let (code, what) = judge_foreign(case, layout, binding)?;
         Some(Finding::new(code, what, vec![unbind(management, &case.observed.vhost, binding)]))
     };
-    foreign.iter().filter_map(finding).collect()
+    foreign.filter_map(finding).collect()
 }
 
 fn judge_foreign(case: &Case<'_>, layout: Layout, binding: &Binding) -> Option<(Code, String)> {
@@ -173,7 +184,10 @@ fn judge_foreign(case: &Case<'_>, layout: Layout, binding: &Binding) -> Option<(
             return Some((Code::IngressBoundTwice, format!("{told}, beside the layout's {hash}")));
         }
         Some(Role::Layout) => {
-            return Some((Code::ForeignBindingOfHash, format!("{told}, which is not among its partitions, or twice")));
+            return Some((
+                Code::ForeignBindingOfHash,
+                format!("{told}, which is not among its partitions, or twice"),
+            ));
         }
         Some(Role::Handoff) => {
             return Some((Code::HandoffBound, format!("{told}, though the layout is not being changed")));

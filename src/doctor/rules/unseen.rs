@@ -1,7 +1,7 @@
 //! What could not be looked at, and what that means.
 
 use super::super::codes::Code;
-use super::super::facts::{ManagementCause, Observed};
+use super::super::facts::{ManagementCause, Observed, Queue};
 use super::super::finding::{Finding, Unseen};
 use super::super::remedy::{Remedy, quoted};
 use super::broker::{KHEPRI_REORDERS, partitions};
@@ -15,7 +15,8 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     match &case.observed.management {
         Err(fault) => {
             let url = &fault.url;
-            let elsewhere = Remedy::Config("broker.management_url = \"http://USER:PASSWORD@HOST:15672\"".to_owned());
+            let elsewhere =
+                Remedy::Config("broker.management_url = \"http://USER:PASSWORD@HOST:15672\"".to_owned());
             let (what, remedy) = match &fault.cause {
                 ManagementCause::Unreachable(why) => (
                     format!("the management API is not reachable at {url}: {why}"),
@@ -32,6 +33,13 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
                         Remedy::Do("or come as another user (also as --management URL):".to_owned()),
                         elsewhere,
                     ],
+                ),
+                ManagementCause::OtherCluster(theirs) => (
+                    format!(
+                        "the management API at {url} is that of another cluster, {theirs:?}; the broker's is {:?}",
+                        case.observed.broker.cluster.as_deref().unwrap_or_default()
+                    ),
+                    vec![elsewhere],
                 ),
                 ManagementCause::NotUnderstood(why) => (
                     format!("what answers at {url} is not RabbitMQ's management API: {why}"),
@@ -52,7 +60,8 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
                 return Vec::new();
             }
             let what = format!("the management API does not show {} to user {user}", listed(&hidden));
-            let needed = if management.khepri.is_err() && khepri_matters { "administrator" } else { "monitoring" };
+            let needed =
+                if management.khepri.is_err() && khepri_matters { "administrator" } else { "monitoring" };
             vec![Finding::new(Code::ManagementSeenInPart, what, vec![tag(needed)])]
         }
     }
@@ -80,7 +89,9 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
             push(
                 "policies",
                 "a policy with a TTL, a length limit or a low delivery limit would lose updates".to_owned(),
-                &format!("rabbitmqctl list_policies --vhost {vhost} && rabbitmqctl list_operator_policies --vhost {vhost}"),
+                &format!(
+                    "rabbitmqctl list_policies --vhost {vhost} && rabbitmqctl list_operator_policies --vhost {vhost}"
+                ),
             );
             push(
                 "bindings",
@@ -106,7 +117,8 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
                 push("the metadata store", format!("{khepri_means} ({words})"), khepri);
             }
             if let Err(words) = &management.nodes_down {
-                let means = format!("copies of queues were looked at, the nodes themselves were not ({words})");
+                let means =
+                    format!("copies of queues were looked at, the nodes themselves were not ({words})");
                 push("nodes of the cluster", means, "rabbitmqctl cluster_status");
             }
             if let Err(words) = &management.alarms {
@@ -116,15 +128,23 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
             let untold = management.queues.iter().filter(|(_, queue)| queue.effective_policy.is_none());
             let untold: Vec<&str> = untold.map(|(name, _)| name.as_str()).collect();
             if !untold.is_empty() {
-                let means = "the broker tells what applies some seconds after a queue was made: look again then";
+                let means =
+                    "the broker tells what applies some seconds after a queue was made: look again then";
                 push(&format!("policies of {}", listed(&untold)), means.to_owned(), "");
             }
         }
     }
-    push(
-        "the broker's acknowledgement timeout (consumer_timeout)",
-        format!("no API shows it; {}, its default, is assumed where no queue says otherwise", told(ACK_TIMEOUT)),
-        "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
-    );
+    let tells = |queue: &Queue| queue.consumers.iter().any(|consumer| consumer.timeout_ms.is_some());
+    if !observed.management.as_ref().is_ok_and(|management| management.queues.values().any(tells)) {
+        let means = format!(
+            "before 4.0 no API shows it, from 4.0 on that of a partition's consumer; {}, its default, is assumed",
+            told(ACK_TIMEOUT)
+        );
+        push(
+            "the broker's acknowledgement timeout (consumer_timeout)",
+            means,
+            "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
+        );
+    }
     unseen
 }

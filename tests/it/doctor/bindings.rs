@@ -33,7 +33,10 @@ async fn bindings_that_are_too_many_go_with_the_command_that_is_told_and_missing
     bind("bound.l1.p000", "bound.l1", "again").await;
     bind("bound.l1.p001", "amq.topic", "customer.#").await;
     let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
-    channel.exchange_bind("bound.ingress".into(), "amq.direct".into(), "k".into(), options, none).await.unwrap();
+    channel
+        .exchange_bind("bound.ingress".into(), "amq.direct".into(), "k".into(), options, none)
+        .await
+        .unwrap();
     let none = FieldTable::default();
     channel.queue_unbind("bound.dead".into(), "bound.dead".into(), "".into(), none).await.unwrap();
 

@@ -20,7 +20,10 @@ async fn a_config_that_disagrees_with_the_layout_in_force_is_told_with_the_line_
         .flat_map(|finding| finding["remedy"].as_array().unwrap())
         .filter_map(|step| step["config"].as_str())
         .collect();
-    assert_eq!(lines, ["dispatch.held_max = \"1710s\"", "updates.partitions = 2", "dispatch.prefetch = 1000"]);
+    assert_eq!(
+        lines,
+        ["dispatch.held_max = \"1710s\"", "updates.partitions = 2", "dispatch.prefetch = 1000"]
+    );
     doctor.config = world.config(&lines.join("\n"));
     doctor.sees(&[]).await;
 }

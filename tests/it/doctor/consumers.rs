@@ -29,7 +29,10 @@ async fn a_consumer_that_is_not_ours_is_seen_and_goes_with_the_command_that_is_t
     let _old = consume("consumed.l1.p001", "lanekeeper old p001").await;
     let told = doctor.sees(&["LK401", "LK403"]).await;
     assert!(what(&told, "LK401").ends_with("is not Lanekeeper's, and consumes consumed.l1.p000"), "{told:#}");
-    assert!(what(&told, "LK403").contains("holds at most 5, below the layout's prefetch of 1000"), "{told:#}");
+    assert!(
+        what(&told, "LK403").contains("holds at most 5, below the layout's prefetch of 1000"),
+        "{told:#}"
+    );
     doctor.remove(&told, &["LK401"]);
     doctor.sees(&["LK403", "LK404"]).await;
 }

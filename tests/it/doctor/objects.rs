@@ -1,6 +1,9 @@
 //! Exchanges and queues that are missing or other than they must be.
 
-use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{
+    BasicPublishOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ExchangeKind};
 
@@ -43,15 +46,14 @@ async fn objects_that_are_missing_or_differ_are_named_and_run_makes_them_anew_on
 
     let told = doctor.sees(&["LK202", "LK203", "LK204", "LK205"]).await;
     assert_eq!(what(&told, "LK202"), "missing in the broker: altered.l1.p001");
-    assert_eq!(
-        what(&told, "LK204"),
-        "queue altered.dead has x-queue-type = classic, but it must be quorum"
-    );
+    assert_eq!(what(&told, "LK204"), "queue altered.dead is of type classic, but it must be quorum");
     let findings = told["findings"].as_array().unwrap();
     let said = |what: &str| findings.iter().any(|finding| finding["what"].as_str() == Some(what));
     assert!(said("exchange altered has type = topic, but it must be fanout"), "{told:#}");
     assert!(
-        findings.iter().any(|finding| finding["what"].as_str().unwrap().starts_with("queue altered.l1.p000 has ")),
+        findings
+            .iter()
+            .any(|finding| finding["what"].as_str().unwrap().starts_with("queue altered.l1.p000 has ")),
         "{told:#}"
     );
     doctor.remove(&told, &["LK203", "LK204"]);
@@ -67,7 +69,10 @@ async fn a_layout_document_that_cannot_be_read_is_an_error() {
     let channel = world.channel().await;
     let options = BasicPublishOptions::default();
     let stream = "documented.topology".into();
-    channel.basic_publish("".into(), stream, options, b"{\"version\": 7}", BasicProperties::default()).await.unwrap();
+    channel
+        .basic_publish("".into(), stream, options, b"{\"version\": 7}", BasicProperties::default())
+        .await
+        .unwrap();
     let told = doctor.sees(&["LK211"]).await;
     assert!(what(&told, "LK211").contains("its version is 7"), "{told:#}");
 }
