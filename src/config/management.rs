@@ -127,7 +127,8 @@ mod tests {
             assert!(problem.contains(part) && !problem.contains("s3cret"), "{url}: {problem}");
         };
         check("mq:15672", "neither http");
-        check("u:s3cret@mq", "is not a URL");
+        check("u:s3cret@mq", "neither http");
+        check("http://", "is not a URL");
         check("http://u:s3cret@mq/?a", "\"?\"");
         check("http://u:s3cret@mq/api/", "leave it out");
         let mut raw = Json::from("http://u:s3cret@mq");

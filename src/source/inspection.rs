@@ -168,7 +168,9 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         let layout = read_layout(&connection, names).await?;
         let mut objects = Vec::new();
         for (role, name) in expected(names, layout.as_ref().ok().copied().flatten()) {
-            let state = look_at(&connection, names, role, &name).await?;
+            // With a type that it does not know, the broker would end the connection; that is told by itself.
+            let comparable = hash_exchange || role != Role::Layout;
+            let state = look_at(&connection, names, role, &name, comparable).await?;
             objects.push(Object { name, role, state });
         }
         Ok(Inspection {
@@ -273,6 +275,7 @@ async fn look_at(
     names: &Names,
     role: Role,
     name: &str,
+    comparable: bool,
 ) -> Result<ObjectState, SourceError> {
     let looked = on_own_channel(connection, async |channel| depth(channel, names, role, name).await).await;
     let depth = match looked {
@@ -284,6 +287,9 @@ async fn look_at(
         Err(SourceError::NotPermitted { text, .. }) => return Ok(ObjectState::NotPermitted(text)),
         Err(error) => return Err(error),
     };
+    if !comparable {
+        return Ok(ObjectState::AsDeclared(depth));
+    }
     let compared =
         on_own_channel(connection, async |channel| compare(channel, names, role, name).await).await;
     match compared {
@@ -292,8 +298,6 @@ async fn look_at(
             Ok(ObjectState::Differs { argument, expected, found, depth })
         }
         Err(SourceError::NotPermitted { text, .. }) => Ok(ObjectState::NotPermitted(text)),
-        // Its exchange type is one that the broker does not know any more, which is told by itself.
-        Err(SourceError::HashExchangeMissing) => Ok(ObjectState::AsDeclared(depth)),
         Err(error) => Err(error),
     }
 }

@@ -40,11 +40,9 @@ async fn bindings_that_are_too_many_go_with_the_command_that_is_told_and_missing
     let none = FieldTable::default();
     channel.queue_unbind("bound.dead".into(), "bound.dead".into(), "".into(), none).await.unwrap();
 
-    let told = doctor.sees(&["LK205", "LK206", "LK207", "LK208", "LK209", "LK210"]).await;
+    let told = doctor.sees(&["LK205", "LK206", "LK207", "LK208", "LK209", "LK210", "LK210"]).await;
     assert_eq!(what(&told, "LK205"), "missing bindings: bound.dead to bound.dead");
     assert_eq!(what(&told, "LK209"), "exchange amq.topic is bound to queue bound.l1.p001");
-    let of_hash = told["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == "LK210");
-    assert_eq!(of_hash.count(), 2, "{told:#}");
     doctor.remove(&told, &["LK206", "LK207", "LK208", "LK209", "LK210"]);
     doctor.sees(&["LK205"]).await;
 

@@ -22,7 +22,7 @@ async fn alarms_and_a_missing_plugin_are_seen_with_and_without_the_management_ap
     assert!(what(&alarmed, "LK105").contains("raised the memory alarm"), "{alarmed:#}");
     let management = std::mem::replace(&mut doctor.management, NOWHERE.to_owned());
     let told = doctor.examine();
-    assert_eq!(codes_of(&told).into_iter().collect::<Vec<_>>(), ["LK105", "LK901"]);
+    assert_eq!(codes_of(&told), ["LK105", "LK901"]);
     assert_eq!(what(&told, "LK105"), "the broker takes no publishes: memory or disk alarm");
     doctor.management = management;
     doctor.remove(&alarmed, &["LK105"]);
@@ -54,7 +54,7 @@ async fn without_the_management_api_the_rest_is_judged_and_what_is_missing_is_sa
     doctor.management = NOWHERE.to_owned();
     doctor.config = world.config("updates.partitions = 3");
     let told = doctor.examine();
-    assert_eq!(codes_of(&told).into_iter().collect::<Vec<_>>(), ["LK502", "LK901"]);
+    assert_eq!(codes_of(&told), ["LK502", "LK901"]);
     let unseen: Vec<&str> = told["not_looked_at"]
         .as_array()
         .unwrap()
@@ -88,7 +88,7 @@ async fn permissions_that_are_missing_come_with_the_command_that_grants_them() {
     ctl(&["set_user_tags", "permitted", "management"]);
     let told = until("a user that sees a part", || async {
         let told = doctor.examine();
-        if codes_of(&told).contains("LK902") { Ok(told) } else { Err(format!("{told:#}")) }
+        if codes_of(&told).contains(&"LK902") { Ok(told) } else { Err(format!("{told:#}")) }
     })
     .await;
     doctor.remove(&told, &["LK902"]);

@@ -9,7 +9,6 @@ mod consumers;
 mod objects;
 mod policies;
 
-use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::Value as Json;
@@ -47,9 +46,8 @@ impl<'a> Doctor<'a> {
         told
     }
 
-    /// Waits until it sees exactly these codes; what it says then. The management API is some seconds behind.
+    /// Waits until it sees exactly these codes, in order, each as often as it is there; what it says then. The management API is some seconds behind.
     async fn sees(&self, codes: &[&str]) -> Json {
-        let codes: BTreeSet<&str> = codes.iter().copied().collect();
         until(&format!("doctor to see {codes:?}"), || async {
             let told = self.examine();
             let unseen = told["not_looked_at"].as_array().expect("a list");
@@ -88,9 +86,13 @@ impl<'a> Doctor<'a> {
 
 const PARTITIONS: &str = "updates.partitions = 2";
 
-fn codes_of(told: &Json) -> BTreeSet<&str> {
+/// The codes of what it found, in order.
+fn codes_of(told: &Json) -> Vec<&str> {
     let findings = told["findings"].as_array().expect("a list");
-    findings.iter().map(|finding| finding["code"].as_str().expect("a code")).collect()
+    let mut codes: Vec<&str> =
+        findings.iter().map(|finding| finding["code"].as_str().expect("a code")).collect();
+    codes.sort_unstable();
+    codes
 }
 
 /// What it says about the first danger of this code.

@@ -44,7 +44,7 @@ async fn objects_that_are_missing_or_differ_are_named_and_run_makes_them_anew_on
     let kind = ExchangeKind::Topic;
     channel.exchange_declare("altered".into(), kind, options, FieldTable::default()).await.unwrap();
 
-    let told = doctor.sees(&["LK202", "LK203", "LK204", "LK205"]).await;
+    let told = doctor.sees(&["LK202", "LK203", "LK203", "LK204", "LK205"]).await;
     assert_eq!(what(&told, "LK202"), "missing in the broker: altered.l1.p001");
     assert_eq!(what(&told, "LK204"), "queue altered.dead is of type classic, but it must be quorum");
     let findings = told["findings"].as_array().unwrap();
