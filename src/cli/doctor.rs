@@ -14,7 +14,7 @@ use crate::source::SourceError;
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Where RabbitMQ's management API is, instead of broker.management_url.
+    /// Where RabbitMQ's management API is, instead of `broker.management_url`.
     #[arg(long, value_name = "URL", env = "LANEKEEPER_MANAGEMENT_URL", hide_env_values = true)]
     management: Option<String>,
     /// Print one JSON object instead of text.

@@ -38,15 +38,11 @@ pub async fn look(
         .build()
         .map_err(|error| fault(ManagementCause::Unreachable(error.to_string())))?;
     let api = Api { client, address };
-    match tokio::time::timeout(LOOK_TIMEOUT, api.look(names, broker)).await {
-        Ok(looked) => looked.map_err(fault),
-        Err(_) => {
-            let seconds = LOOK_TIMEOUT.as_secs();
-            Err(fault(ManagementCause::Unreachable(format!(
-                "it did not answer everything within {seconds} s"
-            ))))
-        }
+    if let Ok(looked) = tokio::time::timeout(LOOK_TIMEOUT, api.look(names, broker)).await {
+        return looked.map_err(fault);
     }
+    let text = format!("it did not answer everything within {} s", LOOK_TIMEOUT.as_secs());
+    Err(fault(ManagementCause::Unreachable(text)))
 }
 
 struct Api<'a> {

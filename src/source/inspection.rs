@@ -25,7 +25,7 @@ const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
 const DOCUMENT_READS_MAX: usize = 3;
 /// Everything. A layout of 1,024 partitions takes some 2,000 questions.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(120);
-/// How the broker says that a queue's node is down (rabbit_amqqueue of RabbitMQ 3.10); it has the code of "not there".
+/// How the broker says that a queue's node is down (`rabbit_amqqueue` of RabbitMQ 3.10); it has the code of "not there".
 const INACCESSIBLE: &str = "down or inaccessible";
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 

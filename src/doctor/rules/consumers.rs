@@ -133,7 +133,7 @@ fn ack_timeout(case: &Case<'_>) -> Option<Finding> {
         return Some(Finding::new(Code::AckTimeoutTooShort, what, remedy));
     }
     let mut remedy = Vec::new();
-    let most = lasts.saturating_sub(needed - dispatch.held_max);
+    let most = lasts.saturating_sub(needed.saturating_sub(dispatch.held_max));
     if most >= Duration::from_secs(1) {
         remedy.push(Remedy::Config(format!("dispatch.held_max = \"{}s\"", most.as_secs())));
         remedy

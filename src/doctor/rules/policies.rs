@@ -11,10 +11,13 @@ use super::super::remedy::{Remedy, clear_policy, quoted};
 use super::{Case, listed};
 use crate::source::{DELIVERY_LIMIT, Role};
 
+/// A queue with its name.
+type Named<'a> = (&'a str, &'a Queue);
+
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Ok(management) = &case.observed.management else { return Vec::new() };
     // One finding per setting, however many queues it applies to.
-    let mut dangers: BTreeMap<(Code, &str, String), Vec<(&str, &Queue)>> = BTreeMap::new();
+    let mut dangers: BTreeMap<(Code, &str, String), Vec<Named<'_>>> = BTreeMap::new();
     for object in &case.observed.broker.objects {
         let Some(queue) = management.queues.get(&object.name).filter(|_| object.role.is_queue()) else {
             continue;
@@ -73,7 +76,7 @@ pub fn clear(case: &Case<'_>, key: &str, set_by: &[PolicyName]) -> Vec<Remedy> {
 }
 
 /// Policies of these queues that have the key.
-pub fn set_by(management: &Management, key: &str, queues: &[(&str, &Queue)]) -> Vec<PolicyName> {
+pub fn set_by(management: &Management, key: &str, queues: &[Named<'_>]) -> Vec<PolicyName> {
     let mut found = Vec::new();
     for (_, queue) in queues {
         let applied =

@@ -199,5 +199,5 @@ fn judge_foreign(case: &Case<'_>, layout: Layout, binding: &Binding) -> Option<(
     }
     let inner = *to == DestinationKind::Exchange
         && matches!(role(destination), Some(Role::Ingress | Role::Handoff | Role::Layout));
-    inner.then(|| (Code::ForeignWayIn, told))
+    inner.then_some((Code::ForeignWayIn, told))
 }
