@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_url_that_no_management_api_is_behind_is_refused_without_being_quoted() {
         let check = |url: &str, part: &str| {
-            let problem = format!("{:?}", management_url(&mut Json::from(url)).expect_err(url));
+            let problem = format!("{}", management_url(&mut Json::from(url)).expect_err(url));
             assert!(problem.contains(part) && !problem.contains("s3cret"), "{url}: {problem}");
         };
         check("mq:15672", "neither http");
