@@ -210,6 +210,12 @@ impl SourceError {
         };
         let text = error.get_message().to_string();
         match error.kind() {
+            // From 4.0 on: a fault of the channel; before: of the connection.
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+                if text.contains("unknown exchange type") && text.contains(HASH_EXCHANGE_TYPE) =>
+            {
+                Self::HashExchangeMissing
+            }
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => match inequivalence(&text) {
                 Some((argument, expected, found)) => {
                     Self::Differs { object: object.to_owned(), argument, expected, found }

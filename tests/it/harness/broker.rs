@@ -36,6 +36,11 @@ impl Broker {
         &self.environment["LANEKEEPER_BROKER__URL"]
     }
 
+    /// Of the management API, with user and password.
+    pub fn management_url(&self) -> &str {
+        &self.environment["LANEKEEPER_MANAGEMENT_URL"]
+    }
+
     /// SIGKILL; the data stays.
     pub fn kill(&self) {
         script(&["kill", "--dir", text(&self.dir)]);
