@@ -32,7 +32,7 @@ enum Command {
     Publish(publish::Arguments),
     /// Show the config in force, where each value comes from, and the retry schedule.
     Check(check::Arguments),
-    /// Run the reference target: it keeps records in memory and reports what order it saw.
+    /// Run the reference target: it keeps records, honours the remedies against races, and reports what it saw.
     Receiver(receiver::Arguments),
     /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
     Demo(demo::Arguments),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::core::update::RecordKey;
-use crate::receiver::{FailingRecord, ReceiverSettings};
+use crate::receiver::{FailingRecord, ReceiverSettings, Remedies};
 
 /// Between two updates of one customer; longer where there are so many customers that both acts would be about load.
 const PACE_MIN: Duration = Duration::from_millis(50);
@@ -97,7 +97,7 @@ impl Workload {
             fail_with: FAIL_WITH.map(|fault| fault.parse().expect("it is a fault")).to_vec(),
             retry_after: Some(RETRY_AFTER),
             fail_records: vec![failing.parse::<FailingRecord>().expect("it is a failing record")],
-            honour_idempotency_key: true,
+            remedies: Remedies::ALL,
             seed: self.seed,
             ..ReceiverSettings::default()
         }
