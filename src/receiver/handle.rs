@@ -39,11 +39,10 @@ async fn report(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
 
 /// Forgets all records, and what was seen of them; requests in progress go on.
 async fn reset(State(shared): State<Arc<Shared>>) -> Response {
-    if let Err(fault) = shared.store.clear().await {
-        return store_failed(&fault);
+    match (Receiver { shared }).forget().await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(fault) => store_failed(&fault),
     }
-    shared.judges.each().for_each(|mut judge| judge.reset());
-    StatusCode::NO_CONTENT.into_response()
 }
 
 async fn record(State(shared): State<Arc<Shared>>, request: Request) -> Response {

@@ -44,7 +44,7 @@ pub use rules::{Remedies, Remedy, RemedyFault};
 pub use settings::ReceiverSettings;
 use shards::Shards;
 use store::Store;
-pub use store::{StoreAddress, StoreAddressFault, StoreError};
+pub use store::{StoreAddress, StoreAddressFault, StoreError, StoreFault};
 
 /// How long requests in progress may take when the receiver is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -146,6 +146,16 @@ impl Receiver {
             .filter_map(|(_, _, key)| self.record(&key).map(|record| (key, record)))
             .collect();
         report
+    }
+
+    /// Forgets all records, in the store too, and what it saw of them; requests in progress go on.
+    ///
+    /// # Errors
+    /// The store could not be emptied; everything is as it was.
+    pub async fn forget(&self) -> Result<(), StoreFault> {
+        self.shared.store.clear().await?;
+        self.shared.judges.each().for_each(|mut judge| judge.reset());
+        Ok(())
     }
 
     /// What it saw of one record; `None` where there was no request.

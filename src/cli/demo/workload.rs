@@ -57,6 +57,8 @@ pub(super) struct Planned {
     /// From 1, per customer.
     pub(super) sequence: u64,
     pub(super) id: String,
+    /// Sent as the header `record-version`.
+    pub(super) version: Option<i64>,
     /// The whole new state of the customer. The API judges order by the member `sequence`; it takes any value, as the
     /// usual API does, which knows no such number.
     pub(super) body: Bytes,
@@ -74,6 +76,11 @@ impl Workload {
             }
         }
         Self { updates, records, each, pace, seed }
+    }
+
+    /// One for somebody who has seen the whole story.
+    pub(super) fn short(seed: u64) -> Self {
+        Self::new(20, 10, seed)
     }
 
     /// Number of updates.
@@ -136,6 +143,7 @@ fn planned(due: Duration, record: u64, sequence: u64, seed: u64) -> Planned {
         id: format!("{record_key}-update-{sequence}"),
         record_key: RecordKey::new(record_key).expect("it is short"),
         sequence,
+        version: None,
         body: Bytes::from(body.to_string()),
     }
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
+use ring::digest::{SHA256, digest};
 
 use self::memory::Memory;
 use self::postgres::Postgres;
@@ -112,7 +112,7 @@ pub enum StoreError {
 
 /// Why a store did not do what a request asked for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StoreFault {
+pub enum StoreFault {
     /// Something else held a lock or all connections for too long.
     #[error("the record or the store is in use, for longer than {} s", WAIT_MAX.as_secs())]
     Busy,
@@ -247,7 +247,7 @@ fn refused_key(error: sqlx::Error) -> Result<Written, StoreFault> {
 }
 
 fn request_hash(change: &Change) -> Vec<u8> {
-    Sha256::digest(&change.body).to_vec()
+    digest(&SHA256, &change.body).as_ref().to_vec()
 }
 
 /// Databases have signed integers only. What does not fit is the largest: no broker counts that far.
