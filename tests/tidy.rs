@@ -18,11 +18,12 @@ const ROOMS: [(&str, &[&str]); 9] = [
 ];
 
 /// Where a crate may be known: paths under `src`, a directory or a file.
-const CRATES: [(&str, &[&str]); 4] = [
+const CRATES: [(&str, &[&str]); 5] = [
     ("lapin", &["source/", "publisher/"]),
     ("reqwest", &["target/"]),
     ("figment", &["config/"]),
     ("backoff", &["config/schedule.rs"]),
+    ("sqlx", &["ledger/", "receiver/"]),
 ];
 
 /// Clock, runtime, chance, IO, log: what the core must not know.

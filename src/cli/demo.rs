@@ -28,7 +28,7 @@ use failure::Failure;
 use proof::Proof;
 use remedy::AtTheApi;
 use stage::Stage;
-use workload::{Workload, api_described};
+use workload::Workload;
 
 /// Names the RabbitMQ UI, if there is one.
 const MANAGEMENT_VARIABLE: &str = "LANEKEEPER_MANAGEMENT_URL";
@@ -55,15 +55,10 @@ pub struct Arguments {
     /// Show one remedy against races: what goes wrong without it at the API, and that nothing does with it.
     #[arg(long, value_name = "REMEDY", value_enum)]
     remedy: Option<Remedy>,
-    /// With --remedy: where the API keeps its records, such as postgres://…; what is there is deleted. By default in
-    /// memory, and for row-locks in an SQLite file of the demo's own.
-    #[arg(
-        long,
-        value_name = "STORE",
-        requires = "remedy",
-        env = "LANEKEEPER_DEMO_STORE",
-        hide_env_values = true
-    )]
+    /// With --remedy: where the API keeps its records: memory, sqlite://FILE or postgres://…; what it has there is deleted.
+    /// By default in memory; for row-locks in the PostgreSQL that LANEKEEPER_POSTGRES_URL names (scripts/postgres sets
+    /// it), else in an SQLite file of the demo's own.
+    #[arg(long, value_name = "STORE", requires = "remedy")]
     store: Option<StoreAddress>,
     /// Equal seeds make the same updates, and the same attempts fail.
     #[arg(long, default_value_t = 1)]
@@ -163,7 +158,7 @@ async fn tell(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Re
 
 /// Both acts and the proof.
 async fn story(workload: &Workload, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
-    let [api_takes, api_fails] = api_described();
+    let [api_takes, api_fails] = workload.api_described();
     console.say(&format!(
         "An API keeps {}. Each is updated {} times, every {} ms: {}.",
         count(workload.records, "customer"),

@@ -295,7 +295,7 @@ async fn a_sender_that_goes_away_ends_its_request() {
         ..ReceiverSettings::default()
     };
     let running = Running::start(settings).await;
-    let targets = running.targets_with(|config| config.timeout = Duration::from_millis(50));
+    let targets = running.targets_with(|config| config.timeout = Duration::from_millis(300));
     for round in 1..=3 {
         for key in ["hung", "late"] {
             match targets.attempt(attempt_of(numbered(key, 1))).await {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::api::Api;
 use super::console::{Console, count};
 use super::failure::{Failure, Patience};
+use super::plain_http;
 use super::publish;
 use super::stage::Stage;
 use super::workload::Planned;
@@ -82,12 +83,13 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     stage.declare(&config).await?;
     let publisher = publish::connect(stage, race.updates.len()).await?;
     let (updates, turns) = (race.updates.len() as u64, race.turns.len() as u64);
-    let begun = Instant::now();
     let id = stage.dispatcher.start()?;
-    let through = format!("`lanekeeper run` is started (process {id}); {} come", count(updates, "update"));
+    until_ready(stage).await?;
+    let begun = Instant::now();
+    let through = format!("`lanekeeper run` is ready (process {id}); {} come", count(updates, "update"));
     let past = if turns == 0 { String::new() } else { format!(", and {} past it", count(turns, "change")) };
     console.step(begun.elapsed(), &(through + &past));
-    console.begin_progress(updates + turns, "changes applied");
+    console.begin_progress(updates + turns, "changes answered");
 
     let confirmed = Cell::new(0);
     let publishing = publish::all(publisher, &race.updates, begun, &confirmed);
@@ -97,7 +99,7 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     console.end_progress();
     let time = begun.elapsed();
     stage.dispatcher.stop().await?;
-    console.step(time, &format!("all {} are applied and settled", count(updates + turns, "change")));
+    console.step(time, &format!("all {} are answered and settled", count(updates + turns, "change")));
 
     let wrong = race.expected.into_iter().filter_map(|(record_key, (member, expected))| {
         let found = api.value(&record_key)[member].as_i64().unwrap_or_default();
@@ -106,6 +108,20 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     let outcome = Outcome { wrong: wrong.collect(), seen: api.report(), read_again: told.again, time };
     api.forget().await?;
     Ok(outcome)
+}
+
+/// Until the dispatcher consumes every partition: a race needs both sides at work.
+async fn until_ready(stage: &mut Stage) -> Result<(), Failure> {
+    let mut patience = Patience::new("the dispatcher to be ready");
+    loop {
+        stage.dispatcher.check()?;
+        let ready = plain_http::request(stage.dispatcher.admin, "GET", "/readyz", &[], "").await;
+        match ready {
+            Ok(reply) if reply.status == 200 => return Ok(()),
+            told => patience.see(0, || format!("/readyz: {told:?}"))?,
+        }
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Until every change has been applied, or answered as out of date, and the dispatcher has nothing left.

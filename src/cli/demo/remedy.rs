@@ -23,6 +23,8 @@ pub(super) enum AtTheApi {
     RowLocks,
 }
 
+/// Names a PostgreSQL that may be used for demonstrations, if there is one.
+const POSTGRES_VARIABLE: &str = "LANEKEEPER_POSTGRES_URL";
 /// Customers, and how often each is changed through Lanekeeper.
 const RECORDS: u64 = 20;
 const UPDATES: u64 = 10;
@@ -51,7 +53,7 @@ pub(super) async fn story(
     introduce(remedy, console);
     let store = match (store, remedy) {
         (Some(store), _) => store.clone(),
-        (None, AtTheApi::RowLocks) => StoreAddress::Sqlite(stage.file("api.db")),
+        (None, AtTheApi::RowLocks) => database(stage),
         (None, _) => StoreAddress::Memory,
     };
     if remedy == AtTheApi::RowLocks {
@@ -79,6 +81,12 @@ pub(super) async fn story(
     console.say("The proof does NOT hold:");
     faults.iter().for_each(|fault| console.say(&format!("  {fault}")));
     Ok(Exit::Other)
+}
+
+/// Where row locks are those of a database: the PostgreSQL that `scripts/postgres` has started, else an SQLite file.
+fn database(stage: &Stage) -> StoreAddress {
+    let server = std::env::var(POSTGRES_VARIABLE).ok().filter(|url| !url.is_empty());
+    server.map_or_else(|| StoreAddress::Sqlite(stage.file("api.db")), StoreAddress::Postgres)
 }
 
 /// Which half of a story.
@@ -228,12 +236,12 @@ fn tell_wrong(outcome: &Outcome, console: &Console) {
     for wrong in
         [Some(wrong), outcome.wrong.last().filter(|last| last.member != wrong.member)].into_iter().flatten()
     {
-        let points = |value: i64| number(value.unsigned_abs());
-        let (key, member) = (&wrong.record_key, wrong.member);
-        console.detail(&format!(
-            "{key}: expected {member} {}, got {}",
-            points(wrong.expected),
-            points(wrong.found)
-        ));
+        let (key, expected) = (&wrong.record_key, number(wrong.expected.unsigned_abs()));
+        let found = number(wrong.found.unsigned_abs());
+        let line = match wrong.member {
+            TOTAL => format!("{key}: expected {expected} points, got {found}"),
+            member => format!("{key}: expected {member} {expected}, got {member} {found}"),
+        };
+        console.detail(&line);
     }
 }
