@@ -55,9 +55,8 @@ pub struct Arguments {
     /// Show one remedy against races: what goes wrong without it at the API, and that nothing does with it.
     #[arg(long, value_name = "REMEDY", value_enum)]
     remedy: Option<Remedy>,
-    /// With --remedy: where the API keeps its records: memory, sqlite://FILE or postgres://…; what it has there is deleted.
-    /// By default in memory; for row-locks in the PostgreSQL that LANEKEEPER_POSTGRES_URL names (scripts/postgres sets
-    /// it), else in an SQLite file of the demo's own.
+    /// With --remedy: where the API keeps its records, as for `lanekeeper receiver`. What is there is deleted. By default
+    /// memory; for row-locks the PostgreSQL of `LANEKEEPER_POSTGRES_URL`, as scripts/postgres sets it, else SQLite.
     #[arg(long, value_name = "STORE", requires = "remedy")]
     store: Option<StoreAddress>,
     /// Equal seeds make the same updates, and the same attempts fail.

@@ -64,7 +64,7 @@ pub struct Arguments {
     /// Let every request of one record fail, for a time from its first request on or for ever. Repeatable.
     #[arg(long, value_name = "KEY=FAULT[:DURATION]")]
     fail_record: Vec<FailingRecord>,
-    /// Where to keep the records: memory, sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE.
+    /// Where to keep the records: `memory`, `sqlite://FILE` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
     #[arg(
         long,
         value_name = "STORE",

@@ -172,12 +172,11 @@ pub(super) fn check(
 impl Row {
     /// Becomes what it is after the change.
     pub(super) fn apply(&mut self, change: &Change) {
-        match change.members.sum(&self.body) {
-            Some(sum) => self.body = sum,
-            None => {
-                self.body.clear();
-                self.body.extend_from_slice(&change.body[..change.body.len().min(VALUE_BYTES_MAX)]);
-            }
+        if let Some(sum) = change.members.sum(&self.body) {
+            self.body = sum;
+        } else {
+            self.body.clear();
+            self.body.extend_from_slice(&change.body[..change.body.len().min(VALUE_BYTES_MAX)]);
         }
         self.version += 1;
         self.record_version = self.record_version.max(change.record_version);

@@ -77,18 +77,18 @@ pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Requ
         body,
         ..conditions(headers, settings)
     };
-    let chance = Chance::of_attempt(
+    let luck = Chance::of_attempt(
         settings.seed,
         &change.record_key,
         change.update_id.as_deref().unwrap_or_default(),
         attempt.unwrap_or(begun.number),
     );
     if !settings.latency.is_zero() {
-        let vary = settings.latency_jitter.clamp(0.0, 1.0) * (2.0 * chance.unit(purpose::LATENCY) - 1.0);
+        let vary = settings.latency_jitter.clamp(0.0, 1.0) * (2.0 * luck.unit(purpose::LATENCY) - 1.0);
         tokio::time::sleep(settings.latency.mul_f64(1.0 + vary)).await;
     }
 
-    let fault = shared.fault(&change.record_key, begun.age, attempt, chance);
+    let fault = shared.fault(&change.record_key, begun.age, attempt, luck);
     if fault.is_none_or(|fault| fault.applied) {
         let written = shared.apply(change).await;
         if fault.is_none() {

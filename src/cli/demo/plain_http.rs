@@ -29,7 +29,7 @@ pub(super) async fn request(
 ) -> io::Result<Reply> {
     let mut head = format!("{method} {path} HTTP/1.0\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        head.extend([*name, ": ", *value, "\r\n"]);
     }
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;

@@ -79,7 +79,9 @@ pub(super) async fn story(
         return Ok(Exit::Done);
     }
     console.say("The proof does NOT hold:");
-    faults.iter().for_each(|fault| console.say(&format!("  {fault}")));
+    for fault in faults {
+        console.say(&format!("  {fault}"));
+    }
     Ok(Exit::Other)
 }
 
@@ -121,7 +123,9 @@ fn introduce(remedy: AtTheApi, console: &Console) {
             format!("thinks for {} ms, and writes the sum.", THINK.as_millis()),
         ],
     };
-    lines.iter().for_each(|line| console.say(line));
+    for line in lines {
+        console.say(&line);
+    }
 }
 
 fn headings(remedy: AtTheApi) -> [&'static str; 2] {

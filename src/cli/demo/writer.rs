@@ -19,7 +19,7 @@ pub(super) enum Habit {
     Adds,
     /// Reads the total, looks at it, and writes it back with one more, whatever happened in between.
     ReadsAndWrites,
-    /// The same with the ETag of what was read in `If-Match`, and all over again after a 412.
+    /// The same with the `ETag` of what was read in `If-Match`, and all over again after a 412.
     ReadsAndWritesIfUnchanged,
 }
 

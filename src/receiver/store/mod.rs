@@ -128,7 +128,7 @@ impl From<sqlx::Error> for StoreFault {
     fn from(error: sqlx::Error) -> Self {
         // PostgreSQL: lock_not_available, deadlock_detected, serialization_failure. SQLite: SQLITE_BUSY in its forms.
         const BUSY: [&str; 6] = ["55P03", "40P01", "40001", "5", "261", "517"];
-        let code = error.as_database_error().and_then(|error| error.code());
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match code.as_deref() {
             Some(code) if BUSY.contains(&code) => Self::Busy,
             Some("22021") => Self::Unfit, // character_not_in_repertoire

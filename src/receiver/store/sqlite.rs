@@ -79,9 +79,10 @@ impl Sqlite {
         settings: &ReceiverSettings,
         judges: &Judges,
     ) -> Result<Written, StoreFault> {
-        let mut locked = match settings.remedies.row_locks {
-            true => Some(self.writer.begin_with(BEGIN).await?),
-            false => None, // what is read can be out of date when it is written
+        let mut locked = if settings.remedies.row_locks {
+            Some(self.writer.begin_with(BEGIN).await?)
+        } else {
+            None // what is read can be out of date when it is written
         };
         let (mut row, key) = match &mut locked {
             Some(transaction) => read_both(&mut *transaction, change).await?,
