@@ -123,7 +123,7 @@ impl Answer {
 
 async fn send(address: SocketAddr, method: &str, headers: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let headers: String = headers.lines().map(|line| format!("{line}\r\n")).collect();
+    let headers: String = headers.lines().flat_map(|line| [line, "\r\n"]).collect();
     let length = body.len();
     let request = format!(
         "{method} /records/k HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
