@@ -26,7 +26,7 @@ pub(super) struct Begun {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// As what it was about to write.
+    /// As what became of its write says.
     Written(Written),
     /// Answered with a fault that was asked for.
     Failed,
@@ -126,6 +126,18 @@ impl Judge {
         seen.value.extend_from_slice(&row.body[..row.body.len().min(VALUE_BYTES_SHOWN)]);
     }
 
+    /// What became of a write, whatever its sender is told.
+    pub(super) fn written(&mut self, record_key: &str, written: Written) {
+        let Some(seen) = self.by_key.get_mut(record_key) else { return };
+        match written {
+            Written::Replayed { .. } => seen.counts.replayed += 1,
+            Written::Superseded { .. } => seen.counts.superseded += 1,
+            Written::OlderTenure => seen.counts.fenced += 1,
+            // Applied was counted when it was; the others are, by their answers.
+            _ => {}
+        }
+    }
+
     /// # Panics
     /// If the record has no request in progress.
     pub(super) fn end(&mut self, record_key: &str, end: End) {
@@ -133,10 +145,12 @@ impl Judge {
         seen.in_progress = seen.in_progress.checked_sub(1).expect("a request ends once");
         let counts = &mut seen.counts;
         match end {
-            End::Written(Written::Applied { .. }) => {}
-            End::Written(Written::Replayed { .. }) => counts.replayed += 1,
-            End::Written(Written::Superseded { .. }) => counts.superseded += 1,
-            End::Written(Written::OlderTenure) => counts.fenced += 1,
+            End::Written(
+                Written::Applied { .. }
+                | Written::Replayed { .. }
+                | Written::Superseded { .. }
+                | Written::OlderTenure,
+            ) => {}
             End::Written(
                 Written::PreconditionFailed { .. }
                 | Written::PreconditionRequired { .. }

@@ -27,7 +27,7 @@ pub struct Counts {
     pub failed: u64,
     /// Answers 400, 409, 412, 413, 422 and 428.
     pub rejected: u64,
-    /// Requests answered from the memory of an idempotency key, without applying.
+    /// Requests with an idempotency key that was applied before: not applied again, whatever they were answered.
     pub replayed: u64,
     /// Requests with a `record-version` that the record had reached, or a later one: not applied.
     #[serde(default)]

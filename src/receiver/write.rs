@@ -91,6 +91,9 @@ pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Requ
     let fault = shared.fault(&change.record_key, begun.age, attempt, luck);
     if fault.is_none_or(|fault| fault.applied) {
         let written = shared.apply(change).await;
+        if let Ok(written) = written {
+            shared.judges.of(&in_progress.record_key).written(&in_progress.record_key, written);
+        }
         if fault.is_none() {
             return match written {
                 Ok(written) => {
