@@ -19,11 +19,12 @@ const ROOMS: [(&str, &[&str]); 10] = [
 ];
 
 /// Where a crate may be known: paths under `src`, a directory or a file.
-const CRATES: [(&str, &[&str]); 4] = [
+const CRATES: [(&str, &[&str]); 5] = [
     ("lapin", &["source/", "publisher/"]),
     ("reqwest", &["target/", "doctor/management.rs"]),
     ("figment", &["config/"]),
     ("backoff", &["config/schedule.rs"]),
+    ("sqlx", &["ledger/", "receiver/"]),
 ];
 
 /// Clock, runtime, chance, IO, log: what the core must not know.

@@ -35,7 +35,7 @@ enum Command {
     Check(check::Arguments),
     /// Look at the broker as it is: everything that could lose or reorder updates, each with the command that removes it.
     Doctor(doctor::Arguments),
-    /// Run the reference target: it keeps records in memory and reports what order it saw.
+    /// Run the reference target: it keeps records, honours the remedies against races, and reports what it saw.
     Receiver(receiver::Arguments),
     /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
     Demo(demo::Arguments),
