@@ -45,8 +45,8 @@ pub enum Event {
         tenure: Tenure,
         /// Its number; `None`: the broker takes no publishes now, and we go on without.
         number: Option<TenureNumber>,
-        /// Another process has claimed the partition since our claim before: what we know of its updates is old.
-        interrupted: bool,
+        /// The newest claim of another process before it. Where that is new to us, what we know of the updates is old.
+        other: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
     Superseded(Tenure),

@@ -18,7 +18,7 @@ use super::outcome::Outcome;
 use super::ownership::{Ownership, Permit};
 use super::policy::{Policy, Progress, Resolution, Verdict};
 use super::tick::Tick;
-use super::update::{IdOrigin, RecordKey};
+use super::update::RecordKey;
 
 /// The bounds of a partition (I6).
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,9 @@ pub struct Partition {
     tenure: Option<Tenure>,
     newest_tenure: Tenure,
     ownership: Ownership,
+    /// The newest claim of another process that memory has been told of. Claims of ours that were read too late to count
+    /// may have told of it too, so it is kept here and not compared with them.
+    other_heeded: Option<TenureNumber>,
     draining: bool,
     /// Deliveries that wait for the claim: what is known of their updates depends on who owned the partition before.
     unclaimed: VecDeque<Unclaimed>,
@@ -93,6 +96,7 @@ impl Partition {
             tenure: None,
             newest_tenure: Tenure::default(),
             ownership: Ownership::new(limits.silence_max),
+            other_heeded: None,
             draining: false,
             unclaimed: VecDeque::new(),
             lanes: Lanes::default(),
@@ -121,8 +125,8 @@ impl Partition {
         match event {
             Event::TenureBegan { tenure, heard } => self.begin_tenure(tenure, heard),
             Event::Heard { at } => self.heard(now, at),
-            Event::Claimed { tenure, number, interrupted } => {
-                self.claimed(tenure, number, interrupted);
+            Event::Claimed { tenure, number, other } => {
+                self.claimed(tenure, number, other);
                 // What earlier tenures knew may have waited for long enough.
                 self.make_due_ready(now);
             }
@@ -319,7 +323,7 @@ impl Partition {
     fn make_new_ready(&mut self, id: LaneId) {
         let lane = &mut self.lanes[id];
         let head = lane.head();
-        let unsure = head.update.id.origin() == IdOrigin::Delivery || self.memory.may_hold_repeated();
+        let unsure = !head.identified || self.memory.may_hold_repeated();
         if head.redelivered && unsure {
             let update = Arc::clone(&head.update);
             self.memory.repeats_from_here(&update.record_key);

@@ -102,7 +102,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut attempts = FuturesUnordered::new();
         let cut = watch::Sender::new(());
         let mut writings = FuturesUnordered::new();
-        // Those of deliveries that the next tenure would not recognise, and would write down anew: they end with theirs.
+        // Those of malformed deliveries, which the next tenure does not recognise and writes down anew: they end with theirs.
         let mut writings_of_tenure = FuturesUnordered::new();
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut attaching = Some(attach(&self.source));
@@ -154,9 +154,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                                     writing.await;
                                     written
                                 };
-                                match update.as_ref().map(|update| update.id.origin()) {
-                                    Some(IdOrigin::Publisher) => writings.push(writing),
-                                    Some(IdOrigin::Delivery) | None => writings_of_tenure.push(writing),
+                                match update {
+                                    Some(_) => writings.push(writing),
+                                    None => writings_of_tenure.push(writing),
                                 }
                             }
                             // The tenure is over, its deliveries gone: the update comes back, and so does this.
@@ -259,7 +259,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let event = match news {
             News::Received(received) => return self.received(tenancy, received),
             News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
-            News::Claimed { number, interrupted } => Event::Claimed { tenure, number, interrupted },
+            News::Claimed { number, other } => Event::Claimed { tenure, number, other },
             News::Superseded => Event::Superseded(tenure),
             News::Outranked => Event::Outranked(tenure),
         };

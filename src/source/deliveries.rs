@@ -219,21 +219,19 @@ impl Ownership {
             return;
         }
         let known = *self.known.borrow_and_update();
-        let before = known.ours.map(|(_, number)| number);
         let ours = known.ours.filter(|(claim, _)| Some(*claim) == self.claim).map(|(_, number)| number);
         match (self.told, ours) {
             (Told::Nothing, Some(number)) => {
                 self.told = Told::Number(number);
-                news.push_back(News::Claimed { number: Some(number), interrupted: known.interrupted });
+                news.push_back(News::Claimed { number: Some(number), other: known.before_ours });
             }
-            (Told::Waived(other), Some(number)) => {
+            (Told::Waived(_), Some(number)) => {
                 self.told = Told::Number(number);
-                let interrupted = known.other.min(Some(number)) > other;
-                news.push_back(News::Claimed { number: Some(number), interrupted });
+                news.push_back(News::Claimed { number: Some(number), other: known.before_ours });
             }
             (Told::Nothing, None) if self.claim.is_some() && known.waived == self.claim => {
                 self.told = Told::Waived(known.other);
-                news.push_back(News::Claimed { number: None, interrupted: known.other > before });
+                news.push_back(News::Claimed { number: None, other: known.other });
             }
             _ => {}
         }

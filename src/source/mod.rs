@@ -56,8 +56,8 @@ pub enum News {
     Claimed {
         /// Its number; `None`: the broker takes no publishes, and we go on without. It follows when it takes them again.
         number: Option<TenureNumber>,
-        /// Another process has claimed the partition since our claim before.
-        interrupted: bool,
+        /// The newest claim of another process before it.
+        other: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
     Superseded,

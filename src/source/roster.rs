@@ -40,8 +40,8 @@ pub(super) enum Kind {
 pub(super) struct Known {
     /// Our newest claim that was read back, and its number.
     pub(super) ours: Option<(u64, TenureNumber)>,
-    /// Between it and our claim before, another process claimed the partition.
-    pub(super) interrupted: bool,
+    /// The newest claim of another process before it.
+    pub(super) before_ours: Option<TenureNumber>,
     /// The newest claim of another process.
     pub(super) other: Option<TenureNumber>,
     /// Where a replica of a higher priority than ours last said that it consumes the partition.
@@ -82,8 +82,7 @@ impl Oneself {
                 if known.ours.is_some_and(|(claim, _)| claim >= note.claim) {
                     return false;
                 }
-                let before = known.ours.map(|(_, number)| number);
-                known.interrupted = known.other > before;
+                known.before_ours = known.other;
                 known.ours = Some((note.claim, number));
                 true
             }
@@ -139,11 +138,11 @@ mod tests {
         );
         check(
             &[("a", Claimed, 1), ("b", Claimed, 1), ("a", Claimed, 2)],
-            Known { ours: ours(2, 12), other: other(11), interrupted: true, ..Known::default() },
+            Known { ours: ours(2, 12), before_ours: other(11), other: other(11), ..Known::default() },
         );
         check(
             &[("b", Claimed, 1), ("a", Claimed, 1), ("a", Claimed, 2)],
-            Known { ours: ours(2, 12), other: other(10), ..Known::default() },
+            Known { ours: ours(2, 12), before_ours: other(10), other: other(10), ..Known::default() },
         );
     }
 

@@ -118,6 +118,24 @@ impl Broker {
         Some((lost, channel.number))
     }
 
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// What another consumer gets while we have no channel: updates, and whether they may have been seen.
+    pub fn take(&mut self, most: usize) -> Vec<(usize, bool)> {
+        assert!(self.channel.is_none(), "broker: one active consumer");
+        let most = most.min(self.queue.len());
+        self.queue.drain(..most).map(|Queued { update, redelivered }| (update, redelivered)).collect()
+    }
+
+    /// It has died: what it had not acked is back, in front, in order.
+    pub fn put_back(&mut self, updates: &[usize]) {
+        for update in updates.iter().rev() {
+            self.queue.push_front(Queued { update: *update, redelivered: true });
+        }
+    }
+
     pub fn acks_on_their_way(&self) -> usize {
         self.channel.as_ref().map_or(0, |channel| channel.acks.len())
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use lanekeeper::core::acks::{AckLimits, Acks};
 use lanekeeper::core::message::{AttemptId, DeliveryTag, Event, Tenure, TenureNumber};
 use lanekeeper::core::outcome::Outcome;
+use lanekeeper::core::ownership::Standing;
 use lanekeeper::core::partition::Partition;
 use lanekeeper::core::policy::Malformed;
 use lanekeeper::core::routes::TargetId;
@@ -28,6 +29,10 @@ pub struct Dispatcher {
     pub acks_at: Option<Tick>,
     ids_made: u32,
     pub drain: Option<Drain>,
+    /// A pulse is set.
+    pub pulse: bool,
+    pub pulsed: Option<Tick>,
+    told_silent: bool,
 }
 
 /// An open channel and the tenure on it, as the dispatcher believes.
@@ -73,6 +78,9 @@ impl Dispatcher {
             acks_at: None,
             ids_made: 0,
             drain: None,
+            pulse: false,
+            pulsed: None,
+            told_silent: false,
         }
     }
 
@@ -115,20 +123,27 @@ impl World {
         self.dispatcher.channel = Some(channel);
         self.dispatcher.drain = None;
         self.trace(Line::TenureBegan { tenure: tenure.0 });
-        self.judge.tenure_began(tenure.0);
+        self.judge.tenure_began(tenure.0, self.now);
         self.tell(Event::TenureBegan { tenure, heard: self.now });
         if tenure.0 > 1 && self.rng.chance(self.setup.faults.stale) {
             self.deliver_stale(Tenure(tenure.0 - 1));
         }
     }
 
-    /// The claim of a tenure is read back, perhaps after the tenure has ended.
+    /// The claim of a tenure is read back, perhaps after the tenure has ended. It comes on the connection that consumes:
+    /// whoever reads it has read before it that its channel is gone.
     pub fn claimed(&mut self, tenure: u64) {
+        if let Some(channel) = self.dispatcher.channel.as_ref().map(|channel| channel.number)
+            && !self.broker.is_open(channel)
+        {
+            self.channel_gone(channel);
+        }
         let number = self.next_claim();
-        self.trace(Line::Claimed { tenure, number });
-        self.judge.claimed(tenure, number);
+        let other = self.rival_claim;
+        self.trace(Line::Claimed { tenure, number, other });
+        self.judge.claimed(tenure, number, other);
         let (tenure, number) = (Tenure(tenure), Some(TenureNumber(number)));
-        self.tell(Event::Claimed { tenure, number, interrupted: false });
+        self.tell(Event::Claimed { tenure, number, other: other.map(TenureNumber) });
     }
 
     /// The dispatcher learns that its channel is gone, or has closed it.
@@ -240,6 +255,7 @@ impl World {
         self.trace(Line::Woke);
         self.judge.woke(self.now);
         self.dispatcher.partition.wake(self.now);
+        self.tell_silence();
         self.follow_up();
     }
 
@@ -268,12 +284,23 @@ impl World {
             self.judge.drained(&settled);
         }
         self.trace(Line::ChannelClosed);
+        self.rival_may_own();
         self.detach(number);
         Some(stop)
     }
 
-    fn tell(&mut self, event: Event) {
+    pub fn tell(&mut self, event: Event) {
         self.dispatcher.partition.handle(self.now, event);
+        self.tell_silence();
         self.follow_up();
+    }
+
+    fn tell_silence(&mut self) {
+        let silent = self.dispatcher.partition.standing() == Standing::Silent;
+        if silent && !self.dispatcher.told_silent {
+            self.trace(Line::Silent);
+            self.judge.let_go();
+        }
+        self.dispatcher.told_silent = silent;
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper::core::message::{DeliveryTag, Effect, Tenure};
+use lanekeeper::core::message::{DeliveryTag, Effect, StepBackReason, Tenure};
 use lanekeeper::core::policy::Resolution;
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::Update;
@@ -26,12 +26,13 @@ impl World {
         } else {
             self.perform_effects();
             if !self.setup.lazy {
-                self.judge.at_rest();
+                self.judge.at_rest(self.now);
             }
             self.go_on_draining();
         }
         self.send_acks();
         self.set_timer();
+        self.set_pulse();
     }
 
     pub fn perform_effects(&mut self) {
@@ -41,19 +42,46 @@ impl World {
                     self.send(attempt.0, number, tenure, &update);
                 }
                 Effect::Claim { tenure } => {
+                    self.judge.claim_asked(tenure.0);
                     let process = self.dispatcher.process;
                     let happening = Happening::Claimed { process, tenure: tenure.0 };
                     self.soon(self.setup.delays.claim, happening);
                 }
-                Effect::StepBack { .. } | Effect::GiveUp { .. } => {
-                    fault!("hand-over", "{effect:?}, and nobody else is there");
-                }
+                Effect::StepBack { tenure, reason } => self.step_back(tenure, reason),
+                Effect::GiveUp { tenure } => self.give_up(tenure),
                 Effect::Record { tenure, delivery, update, resolution } => {
                     self.write(tenure, delivery, update, &resolution);
                 }
                 Effect::Settle { tenure, delivery } => self.settle(tenure, delivery),
             }
         }
+    }
+
+    fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
+        let reason = match reason {
+            StepBackReason::Outranked => "outranked",
+            StepBackReason::HeldTooLong => "held too long",
+        };
+        self.trace(Line::SteppedBack { reason });
+        if self.dispatcher.channel.as_ref().is_some_and(|channel| channel.tenure == tenure) {
+            self.dispatcher.drain = self.dispatcher.drain.or(Some(Drain::Began { stop: false }));
+            self.judge.drain_began();
+        }
+    }
+
+    fn give_up(&mut self, tenure: Tenure) {
+        self.trace(Line::GaveUp);
+        self.judge.let_go();
+        let Some(channel) = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure)
+        else {
+            return;
+        };
+        let (process, channel) = (self.dispatcher.process, channel.number);
+        if self.broker.is_open(channel) {
+            let done = self.acks_that_arrive();
+            self.lose_at_broker(done);
+        }
+        self.soon(0, Happening::ChannelGone { process, channel });
     }
 
     fn write(

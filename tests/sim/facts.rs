@@ -44,7 +44,8 @@ pub struct Here {
 #[derive(Debug, Default)]
 pub struct RecordFacts {
     pub updates: Vec<usize>,
-    pub out: Option<u64>,
+    /// The attempt that is in flight, and of which update.
+    pub out: Option<(u64, usize)>,
     pub last_applied: Option<usize>,
 }
 
@@ -57,6 +58,8 @@ pub struct Sent {
     pub id: UpdateId,
     /// Counts the turns of this update in this process.
     pub turn: u32,
+    /// The number of the claim.
+    pub under: u64,
 }
 
 /// Of a world in which nothing has happened.

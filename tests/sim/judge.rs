@@ -32,8 +32,16 @@ pub struct Judge {
     step: u64,
     in_flight: usize,
     tenure: Option<u64>,
+    /// A claim was asked for in this tenure, and nothing has made it void since.
+    claiming: bool,
+    /// The newest claim of another process that the dispatcher has read together with one of its own.
+    other_known: Option<u64>,
     /// The number of the claim that was read back in this tenure.
     claimed: Option<u64>,
+    /// Deliveries since then that wait for a claim: record, update, and whether it was certainly never here before.
+    unclaimed: Vec<(usize, usize, bool)>,
+    /// When the broker was last heard from.
+    heard: Tick,
     draining: bool,
 }
 
@@ -49,7 +57,11 @@ impl Judge {
             step: 0,
             in_flight: 0,
             tenure: None,
+            claiming: false,
+            other_known: None,
             claimed: None,
+            unclaimed: Vec::new(),
+            heard: Tick::ZERO,
             draining: false,
         }
     }
@@ -59,21 +71,63 @@ impl Judge {
         self.fairness.woke(now, self.step);
     }
 
-    pub fn tenure_began(&mut self, tenure: u64) {
+    pub fn tenure_began(&mut self, tenure: u64, now: Tick) {
         self.tenure = Some(tenure);
+        self.heard = now;
     }
 
-    pub fn claimed(&mut self, tenure: u64, number: u64) {
+    /// After too long a silence the partition must be claimed anew.
+    pub fn heard(&mut self, now: Tick, at: Tick) {
+        if now.since(self.heard) > self.limits.silence_max {
+            self.claimed = None;
+        }
+        self.heard = self.heard.max(at);
+    }
+
+    /// Nothing is held, and another may own the partition: a claim comes before the next attempt.
+    pub fn let_go(&mut self) {
+        (self.claiming, self.claimed) = (false, None);
+    }
+
+    pub fn claim_asked(&mut self, tenure: u64) {
+        self.claiming |= self.tenure == Some(tenure);
+    }
+
+    /// Where another process has owned the partition, what was known here of its updates is old: they may be sent again.
+    pub fn claimed(&mut self, tenure: u64, number: u64, other: Option<u64>) {
+        if self.tenure != Some(tenure) || !std::mem::take(&mut self.claiming) {
+            return;
+        }
+        self.claimed = Some(number);
+        if other > self.other_known {
+            self.other_known = other;
+            for facts in &mut self.updates {
+                facts.here = Here { turn: facts.here.turn + 1, ..Here::default() };
+            }
+        }
+        self.step += 1;
+        self.take_in();
+    }
+
+    /// Another has claimed the partition after us.
+    pub fn superseded(&mut self, tenure: u64) {
         if self.tenure == Some(tenure) {
-            self.claimed = Some(number);
+            self.let_go();
         }
     }
 
-    /// A request carries the number of the present claim.
-    pub fn sent_under(&self, update: usize, number: Option<u64>) {
-        if self.fairness.exact && (number.is_none() || number != self.claimed) {
+    /// A request carries the number of the present claim, and leaves only while the broker is heard.
+    pub fn sent_under(&self, now: Tick, update: usize, number: Option<u64>) {
+        if !self.fairness.exact {
+            return;
+        }
+        if number.is_none() || number != self.claimed {
             let claimed = self.claimed;
             fault!("tenure, I5", "#{update} was sent under number {number:?}, and {claimed:?} is in force");
+        }
+        let silence = now.since(self.heard);
+        if silence > self.limits.silence_max {
+            fault!("fence", "#{update} was sent {silence:?} after the broker was last heard from");
         }
     }
 
@@ -83,7 +137,8 @@ impl Judge {
 
     pub fn tenure_ended(&mut self) {
         self.tenure = None;
-        self.claimed = None;
+        self.let_go();
+        self.unclaimed.clear();
         self.draining = false;
         self.fairness.forget();
     }
@@ -99,11 +154,19 @@ impl Judge {
         self.step += 1;
         let facts = &mut self.updates[update];
         let Some(record) = facts.record else { return };
-        if facts.id.is_none() {
-            facts.here = Here { turn: facts.here.turn + 1, ..Here::default() };
-        }
         let new = !redelivered && facts.twin.is_none();
-        self.fairness.received(record, update, new, self.records[record].out.is_none(), self.step);
+        self.unclaimed.push((record, update, new));
+        self.take_in();
+    }
+
+    /// What was delivered joins its lane, if the partition is claimed.
+    fn take_in(&mut self) {
+        if self.claimed.is_some() {
+            for (record, update, new) in std::mem::take(&mut self.unclaimed) {
+                let free = self.records[record].out.is_none();
+                self.fairness.received(record, update, new, free, self.step);
+            }
+        }
     }
 
     pub fn sent(&mut self, now: Tick, update: usize, attempt: u64, number: u32, id: UpdateId) -> Sent {
@@ -112,7 +175,7 @@ impl Judge {
         if facts.id.as_ref().is_some_and(|own| *own != id) {
             fault!("identity", "#{update} was sent with the id of another update");
         }
-        if let Some(out) = self.records[record].out {
+        if let Some((out, _)) = self.records[record].out {
             fault!(
                 "one at a time, I1",
                 "attempt {attempt} of #{update} while attempt {out} of its record is in flight"
@@ -131,7 +194,7 @@ impl Judge {
         if self.tenure.is_some() && !self.strict() {
             self.fairness.sent(record, update);
         }
-        self.records[record].out = Some(attempt);
+        self.records[record].out = Some((attempt, update));
         self.in_flight += 1;
         if self.in_flight > self.limits.in_flight_max.get() {
             fault!(
@@ -147,7 +210,7 @@ impl Judge {
         }
         here.attempts = number;
         here.sent_at = self.step;
-        Sent { attempt, number, update, id, turn: here.turn }
+        Sent { attempt, number, update, id, turn: here.turn, under: 0 }
     }
 
     /// One attempt at a time, in the order of the queue: nobody is ready but its head.
@@ -199,8 +262,8 @@ impl Judge {
     /// record had to be sent again: then the later ones must follow it, or the record would keep the earlier value.
     /// What lies between two publishings of an earlier update may also be sent again: both look alike.
     fn judge_need(&self, record: usize, update: usize) {
-        let Facts { id, twin, here, .. } = &self.updates[update];
-        let (Some(_), None, Some(resolved_at)) = (id, twin, here.resolved_at) else { return };
+        let Facts { twin, here, .. } = &self.updates[update];
+        let (None, Some(resolved_at)) = (twin, here.resolved_at) else { return };
         let mut earlier = self.records[record].updates.iter().take_while(|earlier| **earlier < update);
         if earlier.clone().any(|earlier| self.updates[*earlier].twin.is_some_and(|twin| twin > update)) {
             return;
@@ -228,11 +291,17 @@ impl Judge {
         }
     }
 
+    /// Another process has applied it, in its turn.
+    pub fn applied_by_rival(&mut self, update: usize) {
+        self.applied(update, false);
+        self.updates[update].resolved = true;
+    }
+
     /// A living process was told how an attempt ended.
     pub fn attempt_ended(&mut self, now: Tick, sent: &Sent, outcome: &Outcome) {
         self.step += 1;
         let record = self.updates[sent.update].record.expect("malformed updates are never sent");
-        if self.records[record].out.take() != Some(sent.attempt) {
+        if self.records[record].out.take() != Some((sent.attempt, sent.update)) {
             fault!("one at a time, I1", "attempt {} ended and was not in flight", sent.attempt);
         }
         self.in_flight -= 1;
@@ -354,7 +423,10 @@ impl Judge {
     }
 
     /// After each event: a permit that is free and a lane that is ready do not lie side by side.
-    pub fn at_rest(&self) {
+    pub fn at_rest(&self, now: Tick) {
+        if now.since(self.heard) > self.limits.silence_max {
+            return;
+        }
         let free = self.in_flight < self.limits.in_flight_max.get();
         if self.claimed.is_some()
             && !self.draining

@@ -1,6 +1,7 @@
 //! Seeded simulation of the pure core under a hostile world.
 //!
-//! Roles: `setup` what a seed stands for, `world` what can happen and when, `strikes` what goes wrong, `broker` and
+//! Roles: `setup` what a seed stands for, `world` what can happen and when, `strikes` what goes wrong, `rival`
+//! another process that owns the partition meanwhile, `broker` and
 //! `target` the outside, `dispatcher` with `effects` the driver, `judge` with `facts` and `fairness` the rules.
 //! `scripts/planted` shows that deliberate faults of the core are found.
 //!
@@ -13,6 +14,7 @@ mod effects;
 mod facts;
 mod fairness;
 mod judge;
+mod rival;
 mod rng;
 mod runner;
 mod setup;
@@ -96,6 +98,16 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("a malformed update", |line| matches!(line, Line::Published { record: None, .. })),
     ("an ack of one delivery", |line| matches!(line, Line::AckSent { multiple: false, .. })),
     ("an attempt's end told twice", |line| matches!(line, Line::Echo { .. })),
+    ("another owner in between", |line| matches!(line, Line::RivalClaimed { .. })),
+    (
+        "another owner that died before all was acked",
+        |line| matches!(line, Line::RivalClaimed { applied, acked, .. } if acked < applied),
+    ),
+    ("a claim that tells of another owner", |line| matches!(line, Line::Claimed { other: Some(_), .. })),
+    ("a stall", |line| matches!(line, Line::Stalled { .. })),
+    ("a silent broker", |line| matches!(line, Line::Silent)),
+    ("a partition given up for another's claim", |line| matches!(line, Line::GaveUp)),
+    ("a step back", |line| matches!(line, Line::SteppedBack { .. })),
     ("an event of an old tenure", |line| matches!(line, Line::Stale { .. })),
 ];
 

@@ -76,6 +76,12 @@ pub struct Faults {
     pub channel_lost: u64,
     pub crash: u64,
     pub drain: u64,
+    /// The process stands still.
+    pub stall: u64,
+    /// Another consumer is preferred, or a delivery is held for too long.
+    pub step_back: u64,
+    /// Of the times that our channel is gone: another process goes on.
+    pub rival: u64,
     /// Per event that could come twice, or for a tenure that has ended.
     pub stale: u64,
     pub left: u32,
@@ -93,7 +99,7 @@ impl Setup {
             limits: Limits {
                 in_flight_max: NonZeroUsize::new(usize::try_from(rng.between(1, 8)).unwrap()).unwrap(),
                 window: NonZeroUsize::new(rng.pick(&[1, 2, 3, 4, 5, 8, 13, 24, 40, 64])).unwrap(),
-                silence_max: Duration::MAX,
+                silence_max: Duration::from_millis(rng.pick(&[60, 200, 1000])),
             },
             policy: Arc::new(policy(rng)),
             record_keys: (0..records).map(|n| RecordKey::new(format!("r{n}")).unwrap()).collect(),
@@ -121,6 +127,9 @@ impl Setup {
                 channel_lost: hostile(rng, 30),
                 crash: hostile(rng, 6),
                 drain: hostile(rng, 6),
+                stall: hostile(rng, 6),
+                step_back: hostile(rng, 6),
+                rival: rng.pick(&[0, 0, 300, 900]),
                 stale: hostile(rng, 50),
                 left: u32::try_from(rng.between(0, 12)).unwrap(),
             },

@@ -11,8 +11,12 @@ impl World {
             return;
         }
         let draw = self.rng.below(1000);
+        if self.now < self.stalled_until {
+            return;
+        }
         let (lost, crash, drain) =
             (self.setup.faults.channel_lost, self.setup.faults.crash, self.setup.faults.drain);
+        let (stall, step_back) = (self.setup.faults.stall, self.setup.faults.step_back);
         if draw < lost {
             self.lose_channel();
         } else if draw < lost + crash {
@@ -20,6 +24,11 @@ impl World {
         } else if draw < lost + crash + drain {
             let stop = self.rng.chance(500);
             self.begin_drain(stop);
+        } else if draw < lost + crash + drain + stall {
+            self.stall();
+        } else if draw < lost + crash + drain + stall + step_back {
+            let held_too_long = self.rng.chance(300);
+            self.outranked(held_too_long);
         } else {
             return;
         }
@@ -30,7 +39,15 @@ impl World {
         let done = self.acks_that_arrive();
         let Some(channel) = self.lose_at_broker(done) else { return };
         let process = self.dispatcher.process;
+        self.rival_may_own();
         self.soon(self.setup.delays.news, Happening::ChannelGone { process, channel });
+    }
+
+    /// The broker has heard nothing of us for too long.
+    pub fn dropped_by_silence(&mut self) {
+        if self.now < self.stalled_until {
+            self.lose_channel();
+        }
     }
 
     fn crash(&mut self) {
@@ -61,12 +78,13 @@ impl World {
 
     pub fn end_process(&mut self) {
         self.judge.crashed();
+        self.rival_may_own();
         let process = self.dispatcher.process + 1;
         self.dispatcher = Dispatcher::new(process, &self.setup);
         self.soon(self.setup.delays.attach, Happening::Attach { process });
     }
 
-    fn acks_that_arrive(&mut self) -> usize {
+    pub fn acks_that_arrive(&mut self) -> usize {
         let on_their_way = self.broker.acks_on_their_way();
         self.rng.index(on_their_way + 1)
     }

@@ -81,6 +81,27 @@ pub enum Line {
     Claimed {
         tenure: u64,
         number: u64,
+        other: Option<u64>,
+    },
+    RivalClaimed {
+        number: u64,
+        applied: usize,
+        acked: usize,
+    },
+    Stalled {
+        lasts_ms: u128,
+    },
+    /// The dispatcher starts nothing, since it has not heard the broker.
+    Silent,
+    Superseded {
+        tenure: u64,
+    },
+    GaveUp,
+    Outranked {
+        held_too_long: bool,
+    },
+    SteppedBack {
+        reason: &'static str,
     },
     TenureEnded {
         tenure: u64,

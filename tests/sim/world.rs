@@ -73,6 +73,26 @@ pub enum Happening {
         process: u32,
         tenure: u64,
     },
+    /// Another process's claim is read.
+    Superseded {
+        process: u32,
+        tenure: u64,
+    },
+    /// A sign of life is asked for.
+    Pulse {
+        process: u32,
+        channel: u64,
+    },
+    /// And answered.
+    Heard {
+        process: u32,
+        channel: u64,
+        at: Tick,
+    },
+    /// The broker has not heard the process.
+    DroppedBySilence {
+        process: u32,
+    },
     Close {
         process: u32,
         channel: u64,
@@ -107,6 +127,9 @@ pub struct World {
     pub dispatcher: Dispatcher,
     tenures: u64,
     claims: u64,
+    /// The newest claim of another process.
+    pub rival_claim: Option<u64>,
+    pub stalled_until: Tick,
     pub judge: Judge,
     trace: Trace,
 }
@@ -128,6 +151,8 @@ impl World {
             dispatcher: Dispatcher::new(1, &setup),
             tenures: 0,
             claims: 0,
+            rival_claim: None,
+            stalled_until: Tick::ZERO,
             judge: Judge::new(&setup),
             trace: Trace::default(),
             setup,
@@ -148,6 +173,10 @@ impl World {
                 fault!("liveness", "no rest after {STEPS_MAX} steps");
             }
             self.now = at.max(self.now);
+            if self.is_stalled(happening) {
+                self.at(self.stalled_until, happening);
+                continue;
+            }
             self.strike();
             self.happen(happening);
         }
@@ -186,16 +215,16 @@ impl World {
             Happening::Wake { process: of } if of == process => self.wake(),
             Happening::AcksDue { process: of } if of == process => self.acks_are_due(),
             Happening::Effects { process: of } if of == process => self.follow_up(),
-            Happening::ChannelGone { process: of, channel } if of == process => {
-                if self.detach(channel) {
-                    self.soon(self.setup.delays.attach, Happening::Attach { process });
-                }
-            }
+            Happening::ChannelGone { process: of, channel } if of == process => self.channel_gone(channel),
             Happening::Attach { process: of } if of == process => {
                 self.attach();
                 self.hand_over();
             }
             Happening::Claimed { process: of, tenure } if of == process => self.claimed(tenure),
+            Happening::Superseded { process: of, tenure } if of == process => self.superseded(tenure),
+            Happening::Pulse { process: of, channel } if of == process => self.pulse(channel),
+            Happening::Heard { process: of, channel, at } if of == process => self.heard(channel, at),
+            Happening::DroppedBySilence { process: of } if of == process => self.dropped_by_silence(),
             Happening::Close { process: of, channel } if of == process => match self.close(channel) {
                 Some(true) => self.end_process(),
                 Some(false) => self.soon(self.setup.delays.attach, Happening::Attach { process }),
@@ -208,7 +237,19 @@ impl World {
             | Happening::ChannelGone { .. }
             | Happening::Attach { .. }
             | Happening::Claimed { .. }
+            | Happening::Superseded { .. }
+            | Happening::Pulse { .. }
+            | Happening::Heard { .. }
+            | Happening::DroppedBySilence { .. }
             | Happening::Close { .. } => {}
+        }
+    }
+
+    /// The dispatcher learns of it, and tries to come back.
+    pub fn channel_gone(&mut self, channel: u64) {
+        if self.detach(channel) {
+            let process = self.dispatcher.process;
+            self.soon(self.setup.delays.attach, Happening::Attach { process });
         }
     }
 
@@ -247,8 +288,12 @@ impl World {
         let (process, name) = (self.dispatcher.process, Self::number(update));
         let record = self.setup.publications[name].record.expect("malformed updates are never sent");
         self.trace(Line::Attempt { process, attempt, number, update: name, record });
-        self.judge.sent_under(name, tenure.map(|TenureNumber(number)| number));
-        let sent = self.judge.sent(self.now, name, attempt, number, update.id.clone());
+        let under = tenure.map(|TenureNumber(number)| number);
+        self.judge.sent_under(self.now, name, under);
+        let sent = Sent {
+            under: under.unwrap_or_default(),
+            ..self.judge.sent(self.now, name, attempt, number, update.id.clone())
+        };
         let fate = self.target.decide(&mut self.rng, &self.setup, record, self.now);
         let request = self.requests.len();
         let lie = fate.applies && fate.outcome != Outcome::Applied;
@@ -272,7 +317,8 @@ impl World {
         if std::mem::replace(over, true) || !*applies {
             return;
         }
-        let stray = *process != self.dispatcher.process;
+        // Of a process that has died, or of an owner that another had followed.
+        let stray = *process != self.dispatcher.process || Some(sent.under) < self.rival_claim;
         let (process, attempt, update) = (*process, sent.attempt, sent.update);
         self.trace(Line::Applied { process, attempt, update, stray });
         self.judge.applied(update, stray);

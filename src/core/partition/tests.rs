@@ -58,7 +58,7 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
         match partition.poll_effect() {
             Some(Effect::Claim { tenure }) => {
                 let number = Some(TenureNumber(1));
-                partition.handle(now, Event::Claimed { tenure, number, interrupted: false });
+                partition.handle(now, Event::Claimed { tenure, number, other: None });
             }
             Some(Effect::Attempt { attempt, number, update, tenure }) => {
                 assert_eq!(tenure, Some(TenureNumber(1)));
@@ -169,7 +169,7 @@ impl OneRecord {
                 Effect::Settle { .. } => {}
                 Effect::Claim { tenure } => {
                     let number = Some(TenureNumber(tenure.0));
-                    let claimed = Event::Claimed { tenure, number, interrupted: false };
+                    let claimed = Event::Claimed { tenure, number, other: None };
                     self.core.handle(Tick::from_micros(self.now), claimed);
                 }
                 Effect::StepBack { .. } | Effect::GiveUp { .. } => panic!("{effect:?}"),
