@@ -113,12 +113,7 @@ choose_4() {
     fi
 }
 
-# Whether the installed server is RabbitMQ 4: by its folder, since asking it takes seconds.
 server_is_4() {
-    local server path
-    server="$(server_find)" || return 1
-    for path in "${server%/*}"/../lib/rabbitmq_server-4.* "${server%/*}"/../plugins/rabbit-4.*; do
-        if [[ -e "$path" ]]; then return; fi
-    done
-    return 1
+    local server
+    server="$(server_find)" && [[ "$(server_version "$server")" == 4.* ]]
 }
