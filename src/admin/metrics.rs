@@ -77,6 +77,7 @@ struct Families {
     attempt_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
     end_to_end_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
     stale_events: Counter,
+    witnesses_seen: Family<OfPartition, Counter>,
     step_backs: Family<OfReason, Counter>,
     attempts_without_tenure: Counter,
     partition_active: Family<OfPartition, Gauge>,
@@ -109,6 +110,7 @@ impl Metrics {
             attempt_duration: Family::new_with_constructor(seconds),
             end_to_end_duration: Family::new_with_constructor(seconds),
             stale_events: Counter::default(),
+            witnesses_seen: Family::default(),
             step_backs: Family::default(),
             attempts_without_tenure: Counter::default(),
             partition_active: Family::default(),
@@ -147,6 +149,7 @@ impl Metrics {
             updates_without_id: all.updates_without_id.clone(),
             duplicates_suppressed: all.duplicates_suppressed.clone(),
             stale_events: all.stale_events.clone(),
+            witnesses_seen: all.witnesses_seen.get_or_create_owned(&of),
             attempts_without_tenure: all.attempts_without_tenure.clone(),
             stale_told: 0,
             all: self.clone(),
@@ -217,6 +220,11 @@ impl Families {
             self.stale_events.clone(),
         );
         registry.register(
+            "witnesses_seen",
+            "Witnesses of the layout that came from the partition's queue; they carry no updates.",
+            self.witnesses_seen.clone(),
+        );
+        registry.register(
             "step_backs",
             "Partitions given back in order: another replica is to have it (outranked), or a delivery was held for dispatch.held_max.",
             self.step_backs.clone(),
@@ -262,6 +270,7 @@ pub struct PartitionMetrics {
     updates_without_id: Counter,
     duplicates_suppressed: Counter,
     stale_events: Counter,
+    witnesses_seen: Counter,
     attempts_without_tenure: Counter,
     stale_told: u64,
     all: Metrics,
@@ -273,6 +282,11 @@ impl PartitionMetrics {
         self.updates_received.inc();
         self.redeliveries.inc_by(u64::from(redelivered));
         self.updates_without_id.inc_by(u64::from(without_id));
+    }
+
+    /// A witness of the layout came.
+    pub fn witness(&self) {
+        self.witnesses_seen.inc();
     }
 
     /// A redelivery was settled without a request.

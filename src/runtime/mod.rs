@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod driver;
+mod refusals;
 pub mod supervisor;
 
 pub use supervisor::{RunError, run};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lanekeeper::core::layout::{PartitionNumber, rank};
 use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
 
-use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, http, pace, until, updates};
+use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, pace, until, updates};
 
 fn slow(latency: Duration) -> ReceiverSettings {
     ReceiverSettings { latency, latency_jitter: 0.5, ..ReceiverSettings::default() }
@@ -25,21 +25,9 @@ async fn replica(world: &World, name: &str, extra: &str) -> Dispatcher {
     replica
 }
 
-async fn metrics(replica: &Dispatcher) -> String {
-    let url = format!("http://{}/metrics", replica.admin().await);
-    http().get(url).send().await.expect("it answers").text().await.expect("with text")
-}
-
-/// The value of a metric, summed over its labels.
-async fn metric(replica: &Dispatcher, name: &str) -> f64 {
-    let text = metrics(replica).await;
-    let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-    values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
-
 /// The partitions that a replica owns, by its own account.
 async fn owned(replica: &Dispatcher) -> BTreeSet<String> {
-    let text = metrics(replica).await;
+    let text = replica.metrics().await;
     let active = |line: &str| {
         let rest = line.strip_prefix("lanekeeper_partition_active{partition=\"")?;
         let (partition, value) = rest.split_once("\"} ")?;
@@ -196,7 +184,7 @@ async fn a_partition_that_holds_an_update_for_too_long_steps_back_and_goes_on_co
     let report = world.applied(200).await;
     assert_flawless(&report, 200);
     dispatcher.logged("stepping back").await;
-    assert!(metric(&dispatcher, "lanekeeper_step_backs_total").await >= 2.0);
+    assert!(dispatcher.metric("lanekeeper_step_backs_total").await >= 2.0);
     // Six seconds of a wait of half a second at most: counted on, the attempts of record 0 would be some fifteen.
     let requests = world.receiver.record("record-0").expect("it was sent").counts.requests;
     assert!((10..60).contains(&requests), "{requests} requests");

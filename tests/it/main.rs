@@ -4,6 +4,7 @@
 mod crash;
 mod demo;
 mod dispatch;
+mod doctor;
 mod examples;
 mod failures;
 mod hand_over;
@@ -13,4 +14,7 @@ mod malformed;
 mod publish;
 mod queues;
 mod readme;
+mod refusals;
+mod routing;
 mod topology;
+mod witnesses;

@@ -43,6 +43,11 @@ impl Broker {
         major.and_then(|major| major.parse::<u32>().ok()).expect("the script tells the version") >= 4
     }
 
+    /// Of the management API, with user and password.
+    pub fn management_url(&self) -> &str {
+        &self.environment["LANEKEEPER_MANAGEMENT_URL"]
+    }
+
     /// SIGKILL; the data stays.
     pub fn kill(&self) {
         script(&["kill", "--dir", text(&self.dir)]);
