@@ -83,10 +83,15 @@ impl Dispatcher {
         .await;
     }
 
+    /// All metrics, as text.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.admin().await);
+        http().get(url).send().await.expect("it answers").text().await.expect("with text")
+    }
+
     /// The value of a metric, summed over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        let url = format!("http://{}/metrics", self.admin().await);
-        let text = http().get(url).send().await.expect("it answers").text().await.expect("with text");
+        let text = self.metrics().await;
         let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
         values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
