@@ -15,9 +15,12 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin lanekeeper
+    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin lanekeeper \
+    && install --directory --owner lanekeeper --mode 0700 /var/lib/lanekeeper
 COPY --from=build /usr/local/bin/lanekeeper /usr/local/bin/lanekeeper
 USER lanekeeper
+# Where a ledger in a file is, by default: keep it in a volume.
+WORKDIR /var/lib/lanekeeper
 # Lanekeeper is process 1 and gets the signal itself: SIGTERM drains.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["lanekeeper"]

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod log;
 mod parked;
 mod publish;
@@ -35,7 +36,9 @@ enum Command {
     Check(check::Arguments),
     /// List, show, release, discard or export parked updates.
     Parked(parked::Arguments),
-    /// Run the reference target: it keeps records in memory and reports what order it saw.
+    /// Look at the broker as it is: everything that could lose or reorder updates, each with the command that removes it.
+    Doctor(doctor::Arguments),
+    /// Run the reference target: it keeps records, honours the remedies against races, and reports what it saw.
     Receiver(receiver::Arguments),
     /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
     Demo(demo::Arguments),
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Publish(arguments) => publish::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
         Command::Parked(arguments) => parked::main(&arguments),
+        Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Receiver(arguments) => receiver::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
     };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lanekeeper::receiver::{ReceiverSettings, Report};
+use lanekeeper::receiver::{ReceiverSettings, Remedies, Report};
 
 use crate::harness::{Dispatcher, Postgres, World, assert_in_order, until, updates};
 
@@ -22,7 +22,7 @@ async fn world(name: &str) -> World {
         ReceiverSettings {
             latency,
             latency_jitter: 0.5,
-            honour_idempotency_key: true,
+            remedies: Remedies { idempotency: true, ..Remedies::default() },
             ..ReceiverSettings::default()
         },
     )

@@ -4,6 +4,7 @@
 mod crash;
 mod demo;
 mod dispatch;
+mod doctor;
 mod examples;
 mod failures;
 mod hand_over;

@@ -47,6 +47,11 @@ impl Stage {
         Ok(Self { broker, exchange, dispatcher, dir, declared: None })
     }
 
+    /// A file of this name that goes with the stage.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Act 1's config: that of the dispatcher, without the idempotency key.
     pub(super) fn direct_config(&self, api_url: &str) -> Result<Config, Failure> {
         let text = self.config_text(api_url) + "idempotency_key = \"off\"\n";
@@ -60,7 +65,8 @@ impl Stage {
 
     /// Short waits, so that nobody has to wait for the demo; everything else is as built in.
     fn config_text(&self, api_url: &str) -> String {
-        let Self { exchange, broker, dispatcher, .. } = self;
+        let Self { exchange, broker, dispatcher, dir, .. } = self;
+        let ledger = dir.join("ledger.db");
         let (heartbeat, admin): (_, SocketAddr) = (broker.heartbeat.as_secs(), dispatcher.admin);
         format!(
             r#"instance.name = "{INSTANCE}"
@@ -70,6 +76,7 @@ updates.exchange = "{exchange}"
 updates.partitions = {PARTITIONS}
 retry.delay_initial = "100ms"
 retry.delay_max = "1s"
+ledger.url = "sqlite://{ledger}"
 admin.listen = "{admin}"
 
 [[target]]
@@ -78,7 +85,8 @@ types = ["customer.*"]
 method = "PUT"
 url = "{api_url}/customers/{{record_key}}"
 timeout = "2s"
-"#
+"#,
+            ledger = ledger.display(),
         )
     }
 
