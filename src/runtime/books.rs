@@ -36,8 +36,8 @@ pub struct Books {
     metrics: LedgerMetrics,
     layout: LayoutNumber,
     partition: PartitionNumber,
-    /// Why the ledger was last not to be used, as it was logged: one line per change.
-    told: Arc<Mutex<Option<&'static str>>>,
+    /// Why the ledger could last not be read, and written: as it was logged, one line per change.
+    told: [Arc<Mutex<Option<&'static str>>>; 2],
 }
 
 /// What was found before an attempt.
@@ -49,6 +49,13 @@ pub(super) enum Consulted {
     Known(Known),
     /// The ledger did not answer in time.
     Silent,
+}
+
+/// What the ledger was used for. It can often be read where it cannot be written: on a full disk.
+#[derive(Clone, Copy)]
+enum Use {
+    Reading,
+    Writing,
 }
 
 /// Why nothing more of a tenure is written.
@@ -64,7 +71,7 @@ impl Books {
         metrics: LedgerMetrics,
         (layout, partition): (LayoutNumber, PartitionNumber),
     ) -> Self {
-        Self { ledger, row_lock, routes, metrics, layout, partition, told: Arc::default() }
+        Self { ledger, row_lock, routes, metrics, layout, partition, told: Default::default() }
     }
 
     /// Makes this tenure the newest of the partition: from then on no older one writes. Tries until it is told.
@@ -73,7 +80,7 @@ impl Books {
             match self.ledger.claim(self.layout, self.partition, tenure).await {
                 Ok(Recorded::Fenced) => return Err(Fenced),
                 Ok(_) => return Ok(()),
-                Err(fault) => self.tell(&fault).await,
+                Err(fault) => self.tell(Use::Writing, &fault).await,
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -98,15 +105,15 @@ impl Books {
         let (finding, lock) = match tokio::time::timeout(CONSULT_MAX, asking).await {
             Ok(Ok(found)) => found,
             Ok(Err(fault)) => {
-                self.tell(&fault).await;
+                self.tell(Use::Reading, &fault).await;
                 return Consulted::Silent;
             }
             Err(_) => {
-                self.tell(&LedgerError::TimedOut { seconds: CONSULT_MAX.as_secs() }).await;
+                self.tell(Use::Reading, &LedgerError::TimedOut { seconds: CONSULT_MAX.as_secs() }).await;
                 return Consulted::Silent;
             }
         };
-        self.well().await;
+        self.well(Use::Reading).await;
         match known(&finding, update, holder) {
             Some(known) => Consulted::Known(known),
             None => Consulted::Send { etag: finding.etag, lock },
@@ -134,10 +141,10 @@ impl Books {
             match writing {
                 Ok(Recorded::Full) => self.tell_full().await,
                 Ok(recorded) => {
-                    self.well().await;
+                    self.well(Use::Writing).await;
                     return recorded;
                 }
-                Err(fault) => self.tell(&fault).await,
+                Err(fault) => self.tell(Use::Writing, &fault).await,
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -149,7 +156,7 @@ impl Books {
         let parked = match self.ledger.parked_updates(&record_key, None, RELEASED_MAX).await {
             Ok(parked) => parked,
             Err(fault) => {
-                self.tell(&fault).await;
+                self.tell(Use::Reading, &fault).await;
                 return (record_key, Vec::new());
             }
         };
@@ -200,13 +207,13 @@ impl Books {
             what: What::Repark { seq, reason },
         };
         if let Err(fault) = self.ledger.record(entry).await {
-            self.tell(&fault).await;
+            self.tell(Use::Writing, &fault).await;
         }
     }
 
-    async fn tell(&self, fault: &LedgerError) {
+    async fn tell(&self, used_for: Use, fault: &LedgerError) {
         self.metrics.failed(fault.name());
-        let mut told = self.told.lock().await;
+        let mut told = self.told[used_for as usize].lock().await;
         if told.replace(fault.name()) != Some(fault.name()) {
             let error = crate::source::chain(fault);
             error!(partition = %self.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
@@ -216,13 +223,13 @@ impl Books {
     async fn tell_full(&self) {
         const FULL: &str = "full";
         self.metrics.failed(FULL);
-        if self.told.lock().await.replace(FULL) != Some(FULL) {
+        if self.told[Use::Writing as usize].lock().await.replace(FULL) != Some(FULL) {
             error!(partition = %self.partition, "ledger.parked_max is reached: records that fail are held until parked updates are released or discarded (lanekeeper parked list), or ledger.parked_max is raised");
         }
     }
 
-    async fn well(&self) {
-        if self.told.lock().await.take().is_some() {
+    async fn well(&self, used_for: Use) {
+        if self.told[used_for as usize].lock().await.take().is_some() {
             info!(partition = %self.partition, "the ledger can be used again");
         }
     }

@@ -79,7 +79,7 @@ pub(super) const TOTAL: &str = "total";
 /// Lets it happen, and tells it.
 pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Result<Outcome, Failure> {
     let api = Api::start(race.settings.clone(), &race.store).await?;
-    let config = stage.dispatcher_config(&api.url)?;
+    let config = stage.config_without_ledger(&api.url)?;
     stage.declare(&config).await?;
     let publisher = publish::connect(stage, race.updates.len()).await?;
     let (updates, turns) = (race.updates.len() as u64, race.turns.len() as u64);

@@ -21,6 +21,10 @@ const PARTITIONS: u16 = 4;
 /// How long clearing away may take.
 const CLEARING_TIMEOUT: Duration = Duration::from_secs(15);
 
+const WITHOUT_LEDGER: &str = r#"ledger.url = "none"
+failure = { rejected = "dead_letter", exhausted = "dead_letter", conflict = "dead_letter" }
+"#;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -54,19 +58,26 @@ impl Stage {
 
     /// Act 1's config: that of the dispatcher, without the idempotency key.
     pub(super) fn direct_config(&self, api_url: &str) -> Result<Config, Failure> {
-        let text = self.config_text(api_url) + "idempotency_key = \"off\"\n";
+        let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url) + "idempotency_key = \"off\"\n";
         self.write_and_load(&self.dir.join("direct.toml"), &text)
     }
 
     /// The dispatcher's config, written to where it looks for it.
     pub(super) fn dispatcher_config(&self, api_url: &str) -> Result<Config, Failure> {
-        self.write_and_load(&self.dir.join("lanekeeper.toml"), &self.config_text(api_url))
+        let ledger = format!("ledger.url = \"sqlite://{}\"\n", self.dir.join("ledger.db").display());
+        let text = ledger + &self.config_text(api_url);
+        self.write_and_load(&self.dir.join("lanekeeper.toml"), &text)
+    }
+
+    /// The same without a ledger: where the target's own remedies are shown, nothing else is to help.
+    pub(super) fn config_without_ledger(&self, api_url: &str) -> Result<Config, Failure> {
+        let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url);
+        self.write_and_load(&self.dir.join("lanekeeper.toml"), &text)
     }
 
     /// Short waits, so that nobody has to wait for the demo; everything else is as built in.
     fn config_text(&self, api_url: &str) -> String {
-        let Self { exchange, broker, dispatcher, dir, .. } = self;
-        let ledger = dir.join("ledger.db");
+        let Self { exchange, broker, dispatcher, .. } = self;
         let (heartbeat, admin): (_, SocketAddr) = (broker.heartbeat.as_secs(), dispatcher.admin);
         format!(
             r#"instance.name = "{INSTANCE}"
@@ -76,7 +87,6 @@ updates.exchange = "{exchange}"
 updates.partitions = {PARTITIONS}
 retry.delay_initial = "100ms"
 retry.delay_max = "1s"
-ledger.url = "sqlite://{ledger}"
 admin.listen = "{admin}"
 
 [[target]]
@@ -85,8 +95,7 @@ types = ["customer.*"]
 method = "PUT"
 url = "{api_url}/customers/{{record_key}}"
 timeout = "2s"
-"#,
-            ledger = ledger.display(),
+"#
         )
     }
 

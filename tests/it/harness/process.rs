@@ -52,9 +52,9 @@ impl Dispatcher {
         Self::begin(Command::new(BINARY).args(["run", "--config"]).arg(config).args(options))
     }
 
-    /// With `disk` as a disk of its own of 3 MiB, half of it taken, until the file `relieved` is there.
+    /// With `disk` as a disk of its own of 32 MiB, most of it taken, until the file `relieved` is there.
     pub fn start_on_a_small_disk(config: &Path, disk: &Path, relieved: &Path) -> Self {
-        const SCRIPT: &str = "mount -t tmpfs -o size=3m none \"$0\" && head -c 1500000 /dev/zero >\"$0/ballast\" && \
+        const SCRIPT: &str = "mount -t tmpfs -o size=32m none \"$0\" && head -c 30000000 /dev/zero >\"$0/ballast\" && \
             { while [ ! -e \"$1\" ]; do sleep 0.1; done; rm \"$0/ballast\"; } & shift; exec \"$@\"";
         Self::begin(
             Command::new("unshare")
