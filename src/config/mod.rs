@@ -3,6 +3,7 @@
 //! `layers` merges defaults, file and environment; `reader` takes values out key by key and keeps faults and origins;
 //! `parse` and its neighbours know the kinds of values; `settings` and `target` know the keys.
 
+mod breaker;
 mod broker_url;
 mod fault;
 pub mod forecast;
@@ -33,6 +34,7 @@ use settings::read;
 pub use target::TARGET_EXAMPLE;
 pub use warnings::warnings;
 
+use crate::core::breaker::BreakerLimits;
 use crate::core::outcome::OutcomeKind;
 use crate::core::policy::Policy;
 use crate::core::routes::{Routes, TargetId, TypePattern};
@@ -51,6 +53,8 @@ pub struct Config {
     pub dispatch: DispatchConfig,
     /// `[retry]` and `[failure]`.
     pub policy: Policy,
+    /// `[breaker]`; `None` where it is turned off.
+    pub breaker: Option<BreakerLimits>,
     /// `[admin] listen`; `None` where it is turned off.
     pub admin: Option<SocketAddr>,
     /// `[log]`.

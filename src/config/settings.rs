@@ -13,7 +13,9 @@ use super::parse::{
 };
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
-use super::{BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig, target};
+use super::{
+    BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig, breaker, target,
+};
 use crate::core::policy::{FailurePolicy, Policy};
 use crate::core::schedule::Schedule;
 
@@ -59,6 +61,7 @@ pub fn read(
     let updates = read_updates(&mut reader);
     let dispatch = read_dispatch(&mut reader);
     let policy = read_policy(&mut reader);
+    let breaker = breaker::read(&mut reader);
     let admin = {
         let mut section = reader.section("admin");
         let admin = section.read("listen", listen);
@@ -77,6 +80,7 @@ pub fn read(
             updates: updates?,
             dispatch: dispatch?,
             policy: policy?,
+            breaker: breaker?,
             admin: admin?,
             log: log?,
             targets: targets?,

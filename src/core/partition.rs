@@ -4,6 +4,8 @@
 //! [`Partition::next_deadline`] when to wake it. I1 to I9 are the invariants of ARCHITECTURE.md.
 
 mod claim;
+mod shut;
+mod view;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -11,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::claim::Unclaimed;
+use self::shut::{Gate, Targets};
+pub use self::view::View;
 use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes};
 use super::memory::{Memory, RememberedState};
 use super::message::{AttemptId, DeliveryTag, Effect, Event, StepBackReason, Tenure, TenureNumber};
@@ -31,25 +35,6 @@ pub struct Limits {
     /// No attempt starts later than this after the broker was last heard from: a standby begins only after more than
     /// twice a heartbeat of silence.
     pub silence_max: Duration,
-}
-
-/// What a partition holds right now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct View {
-    /// Deliveries not yet settled.
-    pub held: usize,
-    /// Records with an update here.
-    pub lanes: usize,
-    /// Records whose head waits for a permit.
-    pub ready: usize,
-    /// Attempts out, those of earlier tenures included.
-    pub in_flight: usize,
-    /// Records whose head waits between attempts.
-    pub waiting: usize,
-    /// Resolutions that are being written down.
-    pub recording: usize,
-    /// Events that came too late to change anything, since the start.
-    pub stale: u64,
 }
 
 /// One partition. See the module's documentation.
@@ -75,6 +60,8 @@ pub struct Partition {
     ready_started: u64,
     /// Lanes whose head waits between attempts.
     deadlines: BTreeSet<(Tick, LaneId)>,
+    /// Targets that are shut, with the lanes that wait for them.
+    targets: Targets,
     /// Malformed deliveries that are being written down; they have no lane.
     malformed: HashSet<DeliveryTag>,
     memory: Memory,
@@ -105,6 +92,7 @@ impl Partition {
             ready_count: 0,
             ready_started: 0,
             deadlines: BTreeSet::new(),
+            targets: Targets::default(),
             malformed: HashSet::new(),
             memory: Memory::new(limits.window.get()),
             attempts_begun: 0,
@@ -147,15 +135,26 @@ impl Partition {
                 Some(record_key) => self.recorded((tenure, delivery), &record_key),
                 None => self.recorded_malformed(tenure, delivery),
             },
+            Event::TargetShut { target, probe_from } => self.target_shut(now, target, probe_from),
+            Event::TargetOpened(target) => self.target_opened(now, target),
+            Event::ProbeGranted(target) => self.probe_granted(target),
             Event::DrainBegan => self.draining = true,
         }
-        self.start_attempts(now);
+        self.go_on(now);
     }
 
     /// Time has passed: lanes whose deadline has come are ready again. Early and late calls do no harm.
     pub fn wake(&mut self, now: Tick) {
         self.make_due_ready(now);
+        self.go_on(now);
+    }
+
+    fn go_on(&mut self, now: Tick) {
+        if self.draining {
+            self.return_probes();
+        }
         self.start_attempts(now);
+        self.ask_for_probes(now);
     }
 
     fn make_due_ready(&mut self, now: Tick) {
@@ -170,7 +169,9 @@ impl Partition {
     /// When [`Self::wake`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.deadlines.first().map(|(until, _)| *until)
+        let waiting = self.deadlines.first().map(|(until, _)| *until);
+        let probe = self.targets.next_deadline().filter(|_| !self.draining);
+        [waiting, probe].into_iter().flatten().min()
     }
 
     /// The next thing to do, in order.
@@ -182,20 +183,6 @@ impl Partition {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.in_flight == 0 && self.recording == 0 && self.effects.is_empty()
-    }
-
-    /// What it holds right now.
-    #[must_use]
-    pub fn view(&self) -> View {
-        View {
-            held: self.held,
-            lanes: self.lanes.len(),
-            ready: self.ready.len(),
-            in_flight: self.in_flight,
-            waiting: self.deadlines.len(),
-            recording: self.recording,
-            stale: self.stale,
-        }
     }
 
     fn begin_tenure(&mut self, tenure: Tenure, heard: Tick) {
@@ -221,7 +208,8 @@ impl Partition {
         self.malformed.clear();
         self.ready.clear();
         self.deadlines.clear();
-        self.effects.retain(|effect| matches!(effect, Effect::Attempt { .. } | Effect::Record { .. }));
+        self.effects.retain(Effect::outlives_its_tenure);
+        self.forget_held_back();
         self.memory.expect_returns();
         for lane in self.lanes.take_all() {
             self.remember(lane);
@@ -237,11 +225,11 @@ impl Partition {
         let state = match status {
             LaneStatus::InFlight(attempt) => RememberedState::InFlight { attempt, progress },
             LaneStatus::Waiting { until } => RememberedState::Waiting { until, progress },
-            LaneStatus::Ready if progress.attempts() > 0 => {
+            LaneStatus::Ready | LaneStatus::TargetShut if progress.attempts() > 0 => {
                 RememberedState::Waiting { until: Tick::ZERO, progress }
             }
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
-            LaneStatus::Ready | LaneStatus::Behind(_) => return,
+            LaneStatus::Ready | LaneStatus::TargetShut | LaneStatus::Behind(_) => return,
         };
         self.memory.remember(head.update.record_key.clone(), head.update.id.clone(), state);
     }
@@ -356,11 +344,16 @@ impl Partition {
                 "I9: lanes are attempted in the order in which they became ready"
             );
             self.ready_started = turn;
-            self.start_attempt(now, id, tenure);
+            let target = self.lanes[id].head().update.target;
+            match self.targets.gate(target, id) {
+                Gate::Open => self.start_attempt(now, id, tenure, false),
+                Gate::Probe => self.start_attempt(now, id, tenure, true),
+                Gate::Shut => self.hold_back(id, target),
+            }
         }
     }
 
-    fn start_attempt(&mut self, now: Tick, id: LaneId, tenure: Option<TenureNumber>) {
+    fn start_attempt(&mut self, now: Tick, id: LaneId, tenure: Option<TenureNumber>, probe: bool) {
         let lane = &mut self.lanes[id];
         assert_eq!(lane.status, LaneStatus::Ready, "I1: only a ready lane is attempted");
         assert_eq!(
@@ -372,11 +365,12 @@ impl Partition {
         self.memory.sent(&head.update.record_key, &head.update.id);
         self.attempts_begun += 1;
         let attempt = AttemptId(self.attempts_begun);
+        lane.progress.shut_for(self.targets.shut_for(lane.head().update.target, now));
         let number = lane.progress.begin_attempt(now);
         lane.status = LaneStatus::InFlight(attempt);
         self.in_flight += 1;
         let update = Arc::clone(&lane.head().update);
-        self.effects.push_back(Effect::Attempt { attempt, number, tenure, update });
+        self.effects.push_back(Effect::Attempt { attempt, number, tenure, update, probe });
     }
 
     fn end_attempt(&mut self, now: Tick, attempt: AttemptId, record_key: &RecordKey, outcome: Outcome) {
@@ -403,7 +397,14 @@ impl Partition {
         let lane = &mut self.lanes[id];
         let Lane { held, progress, .. } = lane;
         let head = held.front().expect("a lane exists only while it holds an update");
-        match self.policy.judge(&head.update.id, outcome, progress, now) {
+        let (id_of_head, target) = (&head.update.id, head.update.target);
+        progress.shut_for(self.targets.shut_for(target, now));
+        let verdict = if self.targets.is_shut_at(target, now) {
+            self.policy.judge_while_shut(id_of_head, outcome, progress, now)
+        } else {
+            self.policy.judge(id_of_head, outcome, progress, now)
+        };
+        match verdict {
             Verdict::RetryAt(until) => {
                 lane.status = LaneStatus::Waiting { until };
                 self.deadlines.insert((until, id));

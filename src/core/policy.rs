@@ -200,6 +200,8 @@ pub struct Progress {
     counted_to: Tick,
     /// The wait that follows the latest attempt does not count: the target refused us, or a policy blocks.
     excused: bool,
+    /// How long the target was shut in all, as far as it was heeded.
+    shut: Duration,
 }
 
 impl Progress {
@@ -222,6 +224,12 @@ impl Progress {
     fn count_time(&mut self, now: Tick) {
         self.elapsed = self.elapsed.saturating_add(now.since(self.counted_to));
         self.counted_to = now;
+    }
+
+    /// The target was shut for so long in all, up to now: what is new of that does not count.
+    pub fn shut_for(&mut self, total: Duration) {
+        self.counted_to = self.counted_to.after(total.saturating_sub(self.shut));
+        self.shut = total;
     }
 
     fn excuse(&mut self) {
@@ -260,6 +268,22 @@ impl Policy {
                 give_up(self.conflict, DeadLetterReason::Conflict(failure), now.after(longest))
             }
         }
+    }
+
+    /// The same where the target is shut: a failure is not the update's, and does not count.
+    pub fn judge_while_shut(
+        &self,
+        id: &UpdateId,
+        outcome: Outcome,
+        progress: &mut Progress,
+        now: Tick,
+    ) -> Verdict {
+        let Outcome::Retryable { retry_after, .. } = outcome else {
+            return self.judge(id, outcome, progress, now);
+        };
+        let asked = retry_after.unwrap_or_default().min(self.retry_after_max);
+        let wait = self.schedule.wait(progress.failures.saturating_add(1), id).max(asked);
+        Verdict::RetryAt(now.after(wait))
     }
 
     /// Whether no attempt is left, or none that could start in time after `wait`.

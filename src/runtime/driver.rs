@@ -10,13 +10,15 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tracing::{debug, info, warn};
 
+use super::attempt::{Ended, make_attempt};
+use super::breakers::BreakerWatch;
 use super::clock::Clock;
 use crate::admin::health::Health;
 use crate::admin::metrics::{PartitionMetrics, TargetMetrics};
 use crate::core::acks::{AckLimits, Acks};
 use crate::core::layout::PartitionNumber;
-use crate::core::message::{AttemptId, DeliveryTag, Effect, Event, StepBackReason, Tenure, TenureNumber};
-use crate::core::outcome::{Cause, Failure, Outcome};
+use crate::core::message::{DeliveryTag, Effect, Event, StepBackReason, Tenure, TenureNumber};
+use crate::core::outcome::Outcome;
 use crate::core::ownership::Standing;
 use crate::core::partition::Partition;
 use crate::core::policy::Resolution;
@@ -40,6 +42,8 @@ pub struct Driver<S, T> {
     pub source: Arc<S>,
     /// Where they go.
     pub target: Arc<T>,
+    /// Which targets are shut.
+    pub breakers: BreakerWatch,
     /// When acks go out.
     pub ack_limits: AckLimits,
     /// How long attempts in flight may take after a stop, or where the partition is handed over.
@@ -71,15 +75,6 @@ struct Leaving {
     until: Tick,
     /// For good.
     stop: bool,
-}
-
-/// An attempt that ended.
-struct Ended {
-    attempt: AttemptId,
-    number: u32,
-    update: Arc<Update>,
-    outcome: Outcome,
-    took: Duration,
 }
 
 /// A resolution that is written down.
@@ -115,7 +110,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             let mut lost = None;
             while let Some(effect) = self.core.poll_effect() {
                 match effect {
-                    Effect::Attempt { attempt, number, tenure, update } => {
+                    Effect::Attempt { attempt, number, tenure, update, probe } => {
                         if tenure.is_none() {
                             self.metrics.attempt_without_tenure();
                         }
@@ -124,9 +119,16 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             Arc::clone(&self.target),
                             attempt,
                             request,
+                            probe,
                             cut.subscribe(),
                         ));
                     }
+                    Effect::AskProbe(target) => {
+                        if self.breakers.grant_probe(self.clock.now(), target) {
+                            self.core.handle(self.clock.now(), Event::ProbeGranted(target));
+                        }
+                    }
+                    Effect::ReturnProbe(target) => self.breakers.return_probe(self.clock.now(), target),
                     Effect::Claim { tenure } => {
                         if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
                             tenancy.deliveries.claim();
@@ -223,6 +225,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 Some(written) = writings_of_tenure.next(), if !writings_of_tenure.is_empty() => {
                     self.core.handle(self.clock.now(), written.event());
                 }
+                () = self.breakers.changed() => self.hear_breakers(),
                 news = next(&mut tenancy), if leaving.is_none() => match news {
                     Ok(news) => self.hear(&mut tenancy, news),
                     Err(lost) => {
@@ -318,7 +321,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     fn attempt_ended(&mut self, ended: Ended) {
-        let Ended { attempt, number, update, outcome, took } = ended;
+        let Ended { attempt, number, update, probe, outcome, sign, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
         match &outcome {
             Outcome::Applied => {}
@@ -332,7 +335,16 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             }
         }
         let record_key = update.record_key.clone();
+        self.breakers.ended(self.clock.now(), update.target, &record_key, sign, probe);
+        // Before the core judges the outcome, so that it knows whether the target fails for everyone.
+        self.hear_breakers();
         self.core.handle(self.clock.now(), Event::AttemptEnded { attempt, record_key, outcome });
+    }
+
+    fn hear_breakers(&mut self) {
+        for event in self.breakers.news() {
+            self.core.handle(self.clock.now(), event);
+        }
     }
 
     /// One line and one count per resolution.
@@ -450,26 +462,6 @@ async fn send_acks<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>, clock: Clock
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A dropped sender is a stop as well: nobody is left who could ask for one.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-async fn make_attempt<T: Target>(
-    target: Arc<T>,
-    attempt: AttemptId,
-    request: Attempt,
-    mut cut: watch::Receiver<()>,
-) -> Ended {
-    let started = tokio::time::Instant::now();
-    let (number, update) = (request.number, Arc::clone(&request.update));
-    let outcome = tokio::select! {
-        biased;
-        outcome = target.attempt(request) => outcome,
-        // Dropping the attempt closes its connection.
-        Ok(()) = cut.changed() => {
-            let detail = "cut off, since the partition was handed over".to_owned();
-            Outcome::Retryable { failure: Failure { cause: Cause::Connection, detail }, retry_after: None }
-        }
-    };
-    Ended { attempt, number, update, outcome, took: started.elapsed() }
 }
 
 /// As written in logs and metric labels.

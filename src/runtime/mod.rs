@@ -1,5 +1,7 @@
 //! Puts the parts together: one driver per partition, a supervisor over all.
 
+mod attempt;
+pub mod breakers;
 pub mod clock;
 pub mod driver;
 pub mod supervisor;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::breakers::Breakers;
 use super::clock::Clock;
 use super::driver::Driver;
 use crate::admin;
@@ -130,6 +131,8 @@ fn drivers_of(
     let pulse = Pulse::begin(consuming.clone(), silence_max);
     let policy = Arc::new(config.policy.clone());
     let target_metrics: Arc<[_]> = config.targets.iter().map(|target| metrics.target(&target.name)).collect();
+    let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
+    let breakers = Breakers::new(config.breaker.as_ref(), names_of_targets, metrics, health);
     let clock = Clock::start();
     let source = |partition| {
         AmqpSource::new(
@@ -147,6 +150,7 @@ fn drivers_of(
         core: Partition::new(limits, Arc::clone(&policy)),
         source: Arc::new(source(partition)),
         target: Arc::clone(targets),
+        breakers: breakers.watch(),
         ack_limits: AckLimits::for_prefetch(window.get()),
         drain_timeout: config.dispatch.drain_timeout,
         held_max: config.dispatch.held_max,
