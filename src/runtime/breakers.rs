@@ -148,7 +148,11 @@ impl BreakerWatch {
     }
 
     /// Whether the partition may make one attempt at the target that is shut.
-    pub fn grant_probe(&self, now: Tick, target: TargetId) -> bool {
+    pub fn grant_probe(&mut self, now: Tick, target: TargetId) -> bool {
+        // Whoever asks takes it that a probe is under way, and must hear of its end also where that leaves all as it was.
+        if let Some(told) = self.told.get_mut(target.0) {
+            *told = Circuit::Probing;
+        }
         self.with(target, |watched, _| watched.breaker.grant_probe(now))
     }
 
@@ -234,7 +238,7 @@ mod tests {
             waits: vec![Duration::from_secs(1)],
         };
         let breakers = Breakers::new(Some(&limits), ["crm", "erp"].into_iter(), &metrics, &health);
-        let watch = breakers.watch();
+        let mut watch = breakers.watch();
         fail(&watch);
         assert!(health.shut().expect("it is told").starts_with("shut: erp since 2"), "{:?}", health.shut());
         assert!(watch.grant_probe(SECOND, TargetId(1)));

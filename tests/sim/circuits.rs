@@ -45,14 +45,14 @@ impl Circuits {
         let limits = BreakerLimits {
             waits: waits.collect(),
             window: Duration::from_millis(rng.pick(&[30, 100, 500])),
-            attempts_min: rng.pick(&[1, 2, 3, 6]),
+            attempts_min: rng.pick(&[1, 2, 3, 4]),
             records_min: rng.pick(&[2, 2, 3]),
-            failure_share: rng.pick(&[0.3, 0.75, 1.0]),
+            failure_share: rng.pick(&[0.3, 0.5, 0.9]),
         };
-        let count = rng.pick(&[0, 1, 1, 2, 3]);
+        let count = rng.pick(&[0, 1, 2, 3, 5]);
         let outages = (0..count).map(|_| {
             let from = Tick::from_micros(rng.below(calm_at.micros()));
-            let lasts = Duration::from_millis(rng.between(1, 800));
+            let lasts = Duration::from_millis(rng.between(50, 1200));
             let until = from.after(lasts).min(calm_at);
             Outage { target: rng.index(targets), from, until, refuses: rng.chance(200) }
         });
@@ -135,15 +135,21 @@ impl World {
 
     pub fn ask_probe(&mut self, target: TargetId) {
         let (process, now) = (self.dispatcher.process, self.now);
-        let granted = self.dispatcher.breakers[target.0].0.grant_probe(now);
-        self.trace(Line::ProbeAsked { target: target.0, granted });
-        if granted && self.rng.chance(self.setup.circuits.elsewhere) {
+        if self.rng.chance(self.setup.circuits.elsewhere) && self.dispatcher.breakers[target.0].0.grant_probe(now)
+        {
             self.judge.circuits.elsewhere(target.0);
             self.soon(60, Happening::ProbeElsewhere { process, target: target.0 });
-        } else if granted {
+        }
+        let (breaker, told) = &mut self.dispatcher.breakers[target.0];
+        let granted = breaker.grant_probe(now);
+        // The core takes it that a probe is under way, whoever has it.
+        *told = Circuit::Probing;
+        self.trace(Line::ProbeAsked { target: target.0, granted });
+        if granted {
             self.judge.probe_granted(target.0);
             self.dispatcher.partition.handle(now, Event::ProbeGranted(target));
         }
+        // In another partition it may be over by now.
         self.soon(1, Happening::BreakersChanged { process });
     }
 

@@ -3,7 +3,7 @@
 //! After a lost channel the judge cannot know what the dispatcher remembers of a returned update, so a lane counts
 //! again only when it holds a new one, or its head was sent once more.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use lanekeeper::core::tick::Tick;
 
@@ -148,17 +148,18 @@ impl Fairness {
 
     /// Lanes that were held back are ready anew, in the order in which they were before.
     pub fn opened(&mut self, step: u64, is_of_target: impl Fn(usize) -> bool) {
-        let mut held_back: Vec<(u64, Tick, &mut Lane)> = Vec::new();
+        let mut held_back: BTreeMap<(u64, Tick), Vec<&mut Lane>> = BTreeMap::new();
         for lane in &mut self.lanes {
             if let (Head::HeldBack(step, until), Some(update)) = (lane.head, lane.head_update())
                 && is_of_target(update)
             {
-                held_back.push((step, until, lane));
+                held_back.entry((step, until)).or_default().push(lane);
             }
         }
-        held_back.sort_unstable_by_key(|(step, until, _)| (*step, *until));
-        for ((.., lane), place) in held_back.into_iter().zip(0..) {
-            lane.head = Head::Ready(step, Tick::from_micros(place));
+        for (lanes, place) in held_back.into_values().zip(0..) {
+            for lane in lanes {
+                lane.head = Head::Ready(step, Tick::from_micros(place));
+            }
         }
     }
 
