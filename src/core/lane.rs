@@ -17,6 +17,8 @@ pub(super) struct Held {
     pub(super) update: Arc<Update>,
     /// An earlier tenure of this process settled it, and its ack was lost.
     pub(super) settled_before: bool,
+    /// It has an id of its publisher, or was recognised as one that came before.
+    pub(super) identified: bool,
 }
 
 /// What the head of a lane is doing. Only `Partition` changes it.

@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::message::{AttemptId, DeliveryTag, Tenure};
 use super::outcome::Outcome;
 use super::policy::{Progress, Resolution};
+use super::recognition::{Recognised, Recognition};
 use super::tick::Tick;
-use super::update::{IdOrigin, RecordKey, UpdateId};
+use super::update::{IdOrigin, RecordKey, Update, UpdateId};
 
 #[derive(Debug)]
 struct Remembered {
@@ -77,6 +78,7 @@ pub(super) struct Memory {
     /// Attempts that are still out and began before another process owned the partition. How they end tells nothing about
     /// what their record holds; until then they bar it (I1).
     barring: HashMap<RecordKey, AttemptId>,
+    recognition: Recognition,
 }
 
 impl Memory {
@@ -91,13 +93,14 @@ impl Memory {
             returned: HashSet::new(),
             heads: HashMap::new(),
             barring: HashMap::new(),
+            recognition: Recognition::new(window),
         }
     }
 
     /// A delivery was settled; its ack may yet be lost.
     pub(super) fn settled(&mut self, record_key: &RecordKey, id: &UpdateId) {
         if id.origin() == IdOrigin::Delivery {
-            return;
+            return self.recognition.settled(record_key, id);
         }
         self.repeated = self.repeated.saturating_sub(1);
         if self.settled.len() == 2 * self.window
@@ -120,6 +123,7 @@ impl Memory {
             return;
         }
         self.repeated = 2 * self.window;
+        self.recognition.forget_settled(record_key);
         let mut since = false;
         self.forget_settled(|settled, _| {
             since |= *settled == entry;
@@ -157,6 +161,7 @@ impl Memory {
     /// A tenure ended: what it settled may come back.
     pub(super) fn expect_returns(&mut self) {
         self.returns_expected = true;
+        self.recognition.expect_returns();
         self.heads.values_mut().flatten().for_each(|head| head.claimed = false);
         if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {
             self.forget_heads();
@@ -172,12 +177,14 @@ impl Memory {
 
     /// How far the head of a lane had come when its tenure ended.
     pub(super) fn remember(&mut self, record_key: RecordKey, id: UpdateId, state: RememberedState) {
-        if id.origin() == IdOrigin::Delivery && state.attempt_out().is_none() {
-            return; // its next delivery will have another id
-        }
         let heads = self.heads.entry(record_key).or_default();
         heads.retain(|head| head.id != id);
         heads.push(Remembered { id, state, claimed: false });
+    }
+
+    /// A delivery came. What it is known as, where its publisher gave it no id and it came before.
+    pub(super) fn recognise(&mut self, update: &Update, redelivered: bool) -> Option<Recognised> {
+        self.recognition.received(update, redelivered)
     }
 
     /// An update was handed over again. Whether it was settled before, and only its ack lost.
@@ -192,6 +199,7 @@ impl Memory {
     /// Another process owned the partition meanwhile: what it applied is not known here, so that nothing that we had
     /// settled tells what a record holds now. Attempts that are still out bar their record all the same.
     pub(super) fn interrupted(&mut self) {
+        self.recognition.forget_all();
         self.settled.clear();
         self.known.clear();
         self.settled_before = 0;
@@ -207,6 +215,7 @@ impl Memory {
     pub(super) fn returns_are_over(&mut self) {
         if std::mem::take(&mut self.returns_expected) {
             self.returned = HashSet::new();
+            self.recognition.returns_are_over();
             self.forget_heads();
         }
     }
@@ -215,6 +224,7 @@ impl Memory {
     /// follow it, also those that are applied: otherwise the record would keep the earlier value.
     pub(super) fn repeats_from_here(&mut self, record_key: &RecordKey) {
         self.returned.retain(|(of, _)| of != record_key);
+        self.recognition.forget_settled(record_key);
         self.forget_settled(|(of, _), before| before && of == record_key);
         self.retain_heads(record_key, |head| !head.state.is_applied());
     }
@@ -268,7 +278,7 @@ impl Memory {
         let is_out = |head: &Remembered| head.state.attempt_out() == Some(ended);
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         let Some(head) = heads.find(|head| is_out(head)) else { return false };
-        if head.id.origin() == IdOrigin::Publisher && (head.claimed || self.returns_expected) {
+        if head.claimed || self.returns_expected {
             if let RememberedState::InFlight { progress, .. } = &mut head.state {
                 let progress = std::mem::take(progress);
                 head.state = RememberedState::Ended { outcome, progress, at };

@@ -10,6 +10,7 @@ pub mod outcome;
 pub mod ownership;
 pub mod partition;
 pub mod policy;
+mod recognition;
 pub mod routes;
 pub mod schedule;
 mod spread;

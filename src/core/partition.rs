@@ -22,7 +22,7 @@ use super::outcome::Outcome;
 use super::ownership::{Ownership, Permit};
 use super::policy::{Policy, Progress, Resolution, Verdict};
 use super::tick::Tick;
-use super::update::{IdOrigin, RecordKey};
+use super::update::RecordKey;
 
 /// The bounds of a partition (I6).
 #[derive(Clone, Copy, Debug)]
@@ -311,7 +311,7 @@ impl Partition {
     fn make_new_ready(&mut self, id: LaneId) {
         let lane = &mut self.lanes[id];
         let head = lane.head();
-        let unsure = head.update.id.origin() == IdOrigin::Delivery || self.memory.may_hold_repeated();
+        let unsure = !head.identified || self.memory.may_hold_repeated();
         if head.redelivered && unsure {
             let update = Arc::clone(&head.update);
             self.memory.repeats_from_here(&update.record_key);

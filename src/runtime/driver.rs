@@ -97,7 +97,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut attempts = FuturesUnordered::new();
         let cut = watch::Sender::new(());
         let mut writings = FuturesUnordered::new();
-        // Those of deliveries that the next tenure would not recognise, and would write down anew: they end with theirs.
+        // Those of malformed deliveries, which the next tenure does not recognise and writes down anew: they end with theirs.
         let mut writings_of_tenure = FuturesUnordered::new();
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut attaching = Some(attach(&self.source));
@@ -156,9 +156,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                                     writing.await;
                                     written
                                 };
-                                match update.as_ref().map(|update| update.id.origin()) {
-                                    Some(IdOrigin::Publisher) => writings.push(writing),
-                                    Some(IdOrigin::Delivery) | None => writings_of_tenure.push(writing),
+                                match update {
+                                    Some(_) => writings.push(writing),
+                                    None => writings_of_tenure.push(writing),
                                 }
                             }
                             // The tenure is over, its deliveries gone: the update comes back, and so does this.

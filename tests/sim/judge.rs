@@ -158,9 +158,6 @@ impl Judge {
         self.step += 1;
         let facts = &mut self.updates[update];
         let Some(record) = facts.record else { return };
-        if facts.id.is_none() {
-            facts.here = Here { turn: facts.here.turn + 1, ..Here::default() };
-        }
         let new = !redelivered && facts.twin.is_none();
         self.unclaimed.push((record, update, new));
         self.take_in();
@@ -299,8 +296,8 @@ impl Judge {
     /// record had to be sent again: then the later ones must follow it, or the record would keep the earlier value.
     /// What lies between two publishings of an earlier update may also be sent again: both look alike.
     fn judge_need(&self, record: usize, update: usize) {
-        let Facts { id, twin, here, .. } = &self.updates[update];
-        let (Some(_), None, Some(resolved_at)) = (id, twin, here.resolved_at) else { return };
+        let Facts { twin, here, .. } = &self.updates[update];
+        let (None, Some(resolved_at)) = (twin, here.resolved_at) else { return };
         let mut earlier = self.records[record].updates.iter().take_while(|earlier| **earlier < update);
         if earlier.clone().any(|earlier| self.updates[*earlier].twin.is_some_and(|twin| twin > update)) {
             return;

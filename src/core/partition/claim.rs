@@ -7,8 +7,9 @@ use crate::core::lane::Held;
 use crate::core::message::{DeliveryTag, Effect, StepBackReason, Tenure, TenureNumber};
 use crate::core::ownership::Standing;
 use crate::core::policy::{DeadLetterReason, Malformed, Resolution};
+use crate::core::recognition::Recognised;
 use crate::core::tick::Tick;
-use crate::core::update::Update;
+use crate::core::update::{IdOrigin, Update};
 
 /// A delivery that nobody has looked at.
 #[derive(Debug)]
@@ -39,14 +40,19 @@ impl Partition {
 
     fn take_in(&mut self, tenure: Tenure, delivery: Unclaimed) {
         match delivery {
-            Unclaimed::Update { delivery, redelivered, update } => {
-                let settled_before = if redelivered {
-                    self.memory.claim(&update.record_key, &update.id)
-                } else {
+            Unclaimed::Update { delivery, redelivered, mut update } => {
+                if !redelivered {
                     self.memory.returns_are_over();
-                    false
-                };
-                self.receive(Held { delivery, redelivered, update, settled_before });
+                }
+                let recognised = self.memory.recognise(&update, redelivered);
+                let identified = recognised.is_some() || update.id.origin() == IdOrigin::Publisher;
+                let mut settled_before = false;
+                if let Some(Recognised { id, settled }) = recognised {
+                    Arc::make_mut(&mut update).id = id;
+                    settled_before = settled;
+                }
+                settled_before |= redelivered && self.memory.claim(&update.record_key, &update.id);
+                self.receive(Held { delivery, redelivered, update, settled_before, identified });
             }
             Unclaimed::Malformed { delivery, fault } => {
                 self.malformed.insert(delivery);
