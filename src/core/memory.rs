@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::message::{AttemptId, DeliveryTag, Tenure};
 use super::outcome::Outcome;
 use super::policy::{Progress, Resolution};
+use super::routes::TargetId;
 use super::recognition::{Recognised, Recognition};
 use super::tick::Tick;
 use super::update::{IdOrigin, RecordKey, Update, UpdateId};
@@ -24,9 +25,9 @@ struct Remembered {
 #[derive(Debug)]
 pub(super) enum RememberedState {
     /// Its attempt is still out. Leaves to `Ended`.
-    InFlight { attempt: AttemptId, progress: Progress },
+    InFlight { attempt: AttemptId, target: TargetId, progress: Progress },
     /// Its attempt ended after the tenure.
-    Ended { outcome: Outcome, progress: Progress, at: Tick },
+    Ended { outcome: Outcome, target_shut: bool, progress: Progress, at: Tick },
     /// It waited for its next attempt.
     Waiting { until: Tick, progress: Progress },
     /// Its resolution was being written down. Leaves to `Recorded`.
@@ -270,6 +271,7 @@ impl Memory {
         record_key: &RecordKey,
         ended: AttemptId,
         outcome: Outcome,
+        is_shut: impl FnOnce(TargetId) -> bool,
     ) -> bool {
         if self.barring.get(record_key) == Some(&ended) {
             self.barring.remove(record_key);
@@ -279,9 +281,9 @@ impl Memory {
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         let Some(head) = heads.find(|head| is_out(head)) else { return false };
         if head.claimed || self.returns_expected {
-            if let RememberedState::InFlight { progress, .. } = &mut head.state {
-                let progress = std::mem::take(progress);
-                head.state = RememberedState::Ended { outcome, progress, at };
+            if let RememberedState::InFlight { progress, target, .. } = &mut head.state {
+                let (progress, target_shut) = (std::mem::take(progress), is_shut(*target));
+                head.state = RememberedState::Ended { outcome, target_shut, progress, at };
             }
         } else {
             self.retain_heads(record_key, |head| !is_out(head));

@@ -223,7 +223,9 @@ impl Partition {
         }
         let Some(head) = held.front().filter(|head| !head.settled_before) else { return };
         let state = match status {
-            LaneStatus::InFlight(attempt) => RememberedState::InFlight { attempt, progress },
+            LaneStatus::InFlight(attempt) => {
+                RememberedState::InFlight { attempt, target: head.update.target, progress }
+            }
             LaneStatus::Waiting { until } => RememberedState::Waiting { until, progress },
             LaneStatus::Ready | LaneStatus::TargetShut if progress.attempts() > 0 => {
                 RememberedState::Waiting { until: Tick::ZERO, progress }
@@ -281,13 +283,13 @@ impl Partition {
         let update = Arc::clone(&lane.head().update);
         let (record_key, update_id) = (&update.record_key, &update.id);
         match self.memory.take_head(record_key, update_id) {
-            Some(RememberedState::InFlight { attempt, progress }) => {
+            Some(RememberedState::InFlight { attempt, progress, .. }) => {
                 lane.progress = progress;
                 lane.status = LaneStatus::InFlight(attempt);
             }
-            Some(RememberedState::Ended { outcome, progress, at }) => {
+            Some(RememberedState::Ended { outcome, target_shut, progress, at }) => {
                 lane.progress = progress;
-                self.judge(at, id, outcome);
+                self.judge(at, id, outcome, target_shut);
             }
             Some(RememberedState::Waiting { until, progress }) => {
                 lane.progress = progress;
@@ -379,9 +381,13 @@ impl Partition {
         match (lane, status) {
             (Some(id), Some(LaneStatus::InFlight(out))) if *out == attempt => {
                 self.in_flight -= 1;
-                self.judge(now, id, outcome);
+                let target_shut = self.targets.is_shut(self.lanes[id].head().update.target);
+                self.judge(now, id, outcome, target_shut);
             }
-            _ if self.memory.attempt_ended(now, record_key, attempt, outcome) => {
+            _ if self.memory.attempt_ended(now, record_key, attempt, outcome, |target| {
+                self.targets.is_shut(target)
+            }) =>
+            {
                 self.in_flight -= 1;
                 if let (Some(id), Some(LaneStatus::Behind(out))) = (lane, status)
                     && *out == attempt
@@ -393,13 +399,14 @@ impl Partition {
         }
     }
 
-    fn judge(&mut self, now: Tick, id: LaneId, outcome: Outcome) {
+    /// `target_shut`: when it ended, its target was.
+    fn judge(&mut self, now: Tick, id: LaneId, outcome: Outcome, target_shut: bool) {
         let lane = &mut self.lanes[id];
         let Lane { held, progress, .. } = lane;
         let head = held.front().expect("a lane exists only while it holds an update");
         let (id_of_head, target) = (&head.update.id, head.update.target);
         progress.shut_for(self.targets.shut_for(target, now));
-        let verdict = if self.targets.is_shut_at(target, now) {
+        let verdict = if target_shut {
             self.policy.judge_while_shut(id_of_head, outcome, progress, now)
         } else {
             self.policy.judge(id_of_head, outcome, progress, now)

@@ -115,7 +115,6 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("a target that is shut", |line| matches!(line, Line::TargetShut { .. })),
     ("a probe", |line| matches!(line, Line::Attempt { probe: true, .. })),
     ("a probe of another partition", |line| matches!(line, Line::ProbeAsked { granted: false, .. })),
-    ("a probe that was not made", |line| matches!(line, Line::ProbeReturned { .. })),
     ("a target that is open again", |line| matches!(line, Line::TargetOpened { .. })),
     ("an event of an old tenure", |line| matches!(line, Line::Stale { .. })),
 ];

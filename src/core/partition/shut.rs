@@ -58,25 +58,16 @@ impl Target {
         };
         self.shut_before + until.since(self.since)
     }
-
-    fn is_shut_at(&self, at: Tick) -> bool {
-        at >= self.since
-            && match self.status {
-                Status::Open { shut_until } => at < shut_until,
-                Status::Shut { .. } => true,
-            }
-    }
 }
 
 impl Targets {
-    /// How long the target was shut in all, up to `at`.
+    /// How long the target was shut in all, up to `at`, which may lie within the latest time.
     pub(super) fn shut_for(&self, target: TargetId, at: Tick) -> Duration {
         self.0.get(&target).map_or(Duration::ZERO, |target| target.shut_for(at))
     }
 
-    /// Whether the target was shut at this moment. Known of the latest time alone.
-    pub(super) fn is_shut_at(&self, target: TargetId, at: Tick) -> bool {
-        self.0.get(&target).is_some_and(|target| target.is_shut_at(at))
+    pub(super) fn is_shut(&self, target: TargetId) -> bool {
+        self.0.get(&target).is_some_and(|target| matches!(target.status, Status::Shut { .. }))
     }
 
     /// Lanes that wait for a target.
