@@ -151,8 +151,7 @@ impl Window {
 
     /// Whether it fills the measure.
     fn trip(&self, limits: &BreakerLimits) -> Option<Trip> {
-        let trip =
-            Trip { attempts: self.ended.len(), failures: self.failures, records: self.failing.len() };
+        let trip = Trip { attempts: self.ended.len(), failures: self.failures, records: self.failing.len() };
         let enough = trip.attempts >= limits.attempts_min
             && trip.records >= limits.records_min
             && trip.failures as f64 >= limits.failure_share * trip.attempts as f64;

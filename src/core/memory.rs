@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::message::{AttemptId, DeliveryTag, Tenure};
 use super::outcome::Outcome;
 use super::policy::{Progress, Resolution};
-use super::routes::TargetId;
 use super::recognition::{Recognised, Recognition};
+use super::routes::TargetId;
 use super::tick::Tick;
 use super::update::{IdOrigin, RecordKey, Update, UpdateId};
 

@@ -384,9 +384,9 @@ impl Partition {
                 let target_shut = self.targets.is_shut(self.lanes[id].head().update.target);
                 self.judge(now, id, outcome, target_shut);
             }
-            _ if self.memory.attempt_ended(now, record_key, attempt, outcome, |target| {
-                self.targets.is_shut(target)
-            }) =>
+            _ if self
+                .memory
+                .attempt_ended(now, record_key, attempt, outcome, |target| self.targets.is_shut(target)) =>
             {
                 self.in_flight -= 1;
                 if let (Some(id), Some(LaneStatus::Behind(out))) = (lane, status)

@@ -174,8 +174,17 @@ impl Order {
 
 /// Of everything that a publisher said. Only compared within one process.
 fn print(update: &Update) -> u64 {
-    let Update { record_key: _, id: _, target, content_type, content_encoding, if_match, published_at, headers, body } =
-        update;
+    let Update {
+        record_key: _,
+        id: _,
+        target,
+        content_type,
+        content_encoding,
+        if_match,
+        published_at,
+        headers,
+        body,
+    } = update;
     let mut hasher = DefaultHasher::new();
     (target.0, content_type, content_encoding, if_match, published_at, headers, body).hash(&mut hasher);
     hasher.finish()

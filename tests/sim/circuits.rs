@@ -135,7 +135,8 @@ impl World {
 
     pub fn ask_probe(&mut self, target: TargetId) {
         let (process, now) = (self.dispatcher.process, self.now);
-        if self.rng.chance(self.setup.circuits.elsewhere) && self.dispatcher.breakers[target.0].0.grant_probe(now)
+        if self.rng.chance(self.setup.circuits.elsewhere)
+            && self.dispatcher.breakers[target.0].0.grant_probe(now)
         {
             self.judge.circuits.elsewhere(target.0);
             self.soon(60, Happening::ProbeElsewhere { process, target: target.0 });

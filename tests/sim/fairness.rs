@@ -130,7 +130,10 @@ impl Fairness {
                 && (step, until) < turn
                 && same_target(other)
             {
-                fault!("fair, I9", "a probe was made before #{other}, which has waited for its target for longer");
+                fault!(
+                    "fair, I9",
+                    "a probe was made before #{other}, which has waited for its target for longer"
+                );
             }
         }
     }

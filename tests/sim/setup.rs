@@ -173,9 +173,17 @@ fn publications(rng: &mut Rng, records: usize, publish_for: u64) -> Vec<Publicat
         let earlier = earlier.filter(|earlier| published.iter().all(|other| other.repeats != Some(*earlier)));
         let publication = match earlier.map(|earlier| (earlier, &published[earlier])) {
             Some((earlier, Publication { record: Some(record), id: Some(id), repeats: None, .. })) => {
-                Publication { at, record: Some(*record), target: 0, id: Some(id.clone()), repeats: Some(earlier) }
+                Publication {
+                    at,
+                    record: Some(*record),
+                    target: 0,
+                    id: Some(id.clone()),
+                    repeats: Some(earlier),
+                }
             }
-            _ if rng.chance(malformed) => Publication { at, record: None, target: 0, id: None, repeats: None },
+            _ if rng.chance(malformed) => {
+                Publication { at, record: None, target: 0, id: None, repeats: None }
+            }
             _ => {
                 let id = (!rng.chance(no_id)).then(|| UpdateId::published(format!("u{number}")));
                 Publication { at, record: Some(record), target: 0, id, repeats: None }

@@ -72,7 +72,12 @@ impl Partition {
         }
     }
 
-    pub(super) fn claimed(&mut self, tenure: Tenure, number: Option<TenureNumber>, other: Option<TenureNumber>) {
+    pub(super) fn claimed(
+        &mut self,
+        tenure: Tenure,
+        number: Option<TenureNumber>,
+        other: Option<TenureNumber>,
+    ) {
         let first = self.held == self.unclaimed.len();
         if self.tenure != Some(tenure) || !self.ownership.claimed(number) {
             self.stale += 1;

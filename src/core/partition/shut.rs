@@ -168,7 +168,8 @@ impl Partition {
 
     /// Its turn had come, and its target is shut.
     pub(super) fn hold_back(&mut self, id: LaneId, target: TargetId) {
-        let (lanes, _) = self.targets.shut_mut(target).expect("lanes are held back while their target is shut");
+        let (lanes, _) =
+            self.targets.shut_mut(target).expect("lanes are held back while their target is shut");
         lanes.push_back(id);
         self.lanes[id].status = LaneStatus::TargetShut;
     }
