@@ -376,6 +376,31 @@ mod tests {
     }
 
     #[test]
+    fn neither_failures_nor_time_count_while_the_target_is_shut() {
+        let policy = Policy {
+            attempts_max: NonZeroU32::new(2),
+            elapsed_max: Some(Duration::from_secs(3)),
+            ..policy()
+        };
+        let (id, second) = (UpdateId::published("u1"), |seconds| Tick::from_micros(seconds * SECOND));
+        let failed = || Outcome::Retryable {
+            failure: Failure { cause: Cause::Timeout, detail: String::new() },
+            retry_after: None,
+        };
+        let mut progress = Progress::default();
+        progress.begin_attempt(second(7));
+        let verdict = policy.judge_while_shut(&id, failed(), &mut progress, second(8));
+        assert_eq!(verdict, Verdict::RetryAt(second(9)));
+        // Shut from 7 to 107, and tried again after that.
+        progress.shut_for(Duration::from_secs(100));
+        progress.begin_attempt(second(108));
+        let verdict = policy.judge(&id, failed(), &mut progress, second(108));
+        assert_eq!(verdict, Verdict::RetryAt(second(109)));
+        progress.begin_attempt(second(109));
+        assert!(matches!(policy.judge(&id, failed(), &mut progress, second(109)), Verdict::Resolve(_)));
+    }
+
+    #[test]
     fn no_retry_is_scheduled_beyond_elapsed_max() {
         let policy = Policy { attempts_max: None, elapsed_max: Some(Duration::from_secs(7)), ..policy() };
         check(&policy, "RRRR", "1 2 4 exhausted");
