@@ -240,10 +240,9 @@ impl Families {
             self.circuit_state.clone(),
         );
         registry.register("circuit_trips", "Times that a target was shut.", self.circuit_trips.clone());
-        registry.register_with_unit(
-            "circuit_shut",
-            "Time for which a target was shut, counted with each probe that ends.",
-            Unit::Seconds,
+        registry.register(
+            "circuit_shut_seconds",
+            "Seconds for which a target was shut, counted with each probe that ends.",
             self.circuit_shut.clone(),
         );
         registry.register(
