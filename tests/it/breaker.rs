@@ -66,13 +66,15 @@ async fn a_silent_target_is_shut_in_strict_mode_too() {
     let mut world = World::new("outage-strict").await;
     let proxy = Proxy::before(world.target.trim_start_matches("http://").to_owned()).await;
     world.target = format!("http://{}", proxy.address);
-    let extra =
-        format!("{QUICK}\ndispatch.in_flight_max = 1\nbreaker.records_min = 2\nbreaker.attempts_min = 2");
-    let dispatcher = world.dispatcher(&extra.replacen("breaker.attempts_min = 10\n", "", 1)).await;
+    // Two partitions with one attempt at a time each: two records fail at once. Their first attempts, of a second each,
+    // count; the outage lasts longer than what is left.
+    let quick = QUICK.replace("attempts_min = 10", "attempts_min = 2").replace("\"1s\"", "\"3s\"");
+    let extra = format!("{quick}\ndispatch.in_flight_max = 1\nbreaker.records_min = 2");
+    let dispatcher = world.dispatcher(&extra).await;
     proxy.set(Way::Silent);
     world.publish(updates(20, 3)).await;
     dispatcher.logged("target shut").await;
-    pace(Duration::from_secs(2)).await;
+    pace(Duration::from_secs(5)).await;
     proxy.set(Way::Open);
     assert_flawless(&world.applied(60).await, 60);
     assert_eq!(metric(&dispatcher, "lanekeeper_updates_dead_lettered_total{").await, 0.0);
