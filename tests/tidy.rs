@@ -53,7 +53,7 @@ const LONGER: [(&str, &str); 0] = [];
 /// Words that say nothing, in any part of an identifier.
 const EMPTY_WORDS: [&str; 6] = ["manager", "helper", "helpers", "util", "utils", "common"];
 /// Identifiers with such a word that others have named.
-const NAMED_BY_OTHERS: [&str; 1] = ["futures_util"];
+const NAMED_BY_OTHERS: [&str; 2] = ["futures_util", "hyper_util"];
 
 /// The only test file that may sleep.
 const MAY_SLEEP: &str = "tests/it/harness/wait.rs";

@@ -81,6 +81,7 @@ struct Families {
     circuit_trips: Family<OfTarget, Counter>,
     circuit_shut: Family<OfTarget, SecondsTotal>,
     stale_events: Counter,
+    witnesses_seen: Family<OfPartition, Counter>,
     step_backs: Family<OfReason, Counter>,
     attempts_without_tenure: Counter,
     partition_active: Family<OfPartition, Gauge>,
@@ -117,6 +118,7 @@ impl Metrics {
             circuit_trips: Family::default(),
             circuit_shut: Family::default(),
             stale_events: Counter::default(),
+            witnesses_seen: Family::default(),
             step_backs: Family::default(),
             attempts_without_tenure: Counter::default(),
             partition_active: Family::default(),
@@ -157,6 +159,7 @@ impl Metrics {
             updates_without_id: all.updates_without_id.clone(),
             duplicates_suppressed: all.duplicates_suppressed.clone(),
             stale_events: all.stale_events.clone(),
+            witnesses_seen: all.witnesses_seen.get_or_create_owned(&of),
             attempts_without_tenure: all.attempts_without_tenure.clone(),
             stale_told: 0,
             all: self.clone(),
@@ -251,6 +254,11 @@ impl Families {
             self.stale_events.clone(),
         );
         registry.register(
+            "witnesses_seen",
+            "Witnesses of the layout that came from the partition's queue; they carry no updates.",
+            self.witnesses_seen.clone(),
+        );
+        registry.register(
             "step_backs",
             "Partitions given back in order: another replica is to have it (outranked), or a delivery was held for dispatch.held_max.",
             self.step_backs.clone(),
@@ -302,6 +310,7 @@ pub struct PartitionMetrics {
     updates_without_id: Counter,
     duplicates_suppressed: Counter,
     stale_events: Counter,
+    witnesses_seen: Counter,
     attempts_without_tenure: Counter,
     stale_told: u64,
     all: Metrics,
@@ -313,6 +322,11 @@ impl PartitionMetrics {
         self.updates_received.inc();
         self.redeliveries.inc_by(u64::from(redelivered));
         self.updates_without_id.inc_by(u64::from(without_id));
+    }
+
+    /// A witness of the layout came.
+    pub fn witness(&self) {
+        self.witnesses_seen.inc();
     }
 
     /// A redelivery was settled without a request.

@@ -2,8 +2,7 @@
 
 pub mod health;
 pub mod metrics;
-
-use std::io;
+mod serve;
 
 use axum::Router;
 use axum::extract::State;
@@ -18,21 +17,13 @@ use metrics::Metrics;
 /// Media type of the OpenMetrics text format 1.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves until `shutdown` is done.
-///
-/// # Errors
-/// The listener broke.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Metrics,
-    health: Health,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+/// Serves for ever: also while the process drains, which `/readyz` tells.
+pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health) {
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz).with_state(health))
         .route("/metrics", get(encoded).with_state(metrics));
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    serve::serve(listener, router).await;
 }
 
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {

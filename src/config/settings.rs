@@ -16,6 +16,7 @@ use super::schedule::waits;
 use super::{
     BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig, breaker, target,
 };
+use crate::core::layout::PARTITIONS_MAX;
 use crate::core::policy::{FailurePolicy, Policy};
 use crate::core::schedule::Schedule;
 
@@ -116,7 +117,7 @@ fn read_broker(reader: &mut Reader<'_>) -> Option<BrokerConfig> {
 fn read_updates(reader: &mut Reader<'_>) -> Option<UpdatesConfig> {
     let mut section = reader.section("updates");
     let exchange = section.read("exchange", exchange);
-    let partitions = section.read("partitions", integer::<u16>(1..=1024));
+    let partitions = section.read("partitions", integer::<u16>(1..=PARTITIONS_MAX.into()));
     let require_id = section.read("require_id", flag);
     let body_bytes_max = section.read("body_bytes_max", integer(1..=BODY_BYTES_MAX));
     section.finish();

@@ -9,8 +9,12 @@ use super::spread::spread;
 #[serde(transparent)]
 pub struct LayoutNumber(pub u32);
 
+/// Most partitions of a layout: each is a quorum queue, and has a task here.
+pub const PARTITIONS_MAX: u16 = 1024;
+
 /// A partition of a layout, from 0. Printed with leading zeros, as in the names of queues: `p007`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, serde::Serialize)]
+#[serde(transparent)]
 pub struct PartitionNumber(pub u16);
 
 impl fmt::Display for PartitionNumber {
@@ -24,7 +28,7 @@ impl fmt::Display for PartitionNumber {
 pub struct Layout {
     /// Its number.
     pub number: LayoutNumber,
-    /// How many partitions it has; at least 1.
+    /// How many partitions it has; 1 to [`PARTITIONS_MAX`].
     pub partitions: u16,
     /// Deliveries that a consumer of it may hold. Never lowered while a queue holds updates: that rotates the order of
     /// returned ones (RabbitMQ quorum queues, measured on 3.10.8 and 4.0.5).

@@ -259,8 +259,8 @@ impl Memory {
 
     /// The attempt of this record that is still out and is not the one of its present head.
     pub(super) fn attempt_out(&self, record_key: &RecordKey) -> Option<AttemptId> {
-        let heads = self.heads.get(record_key).into_iter().flatten();
-        let out = heads.filter_map(|head| head.state.attempt_out()).next();
+        let mut heads = self.heads.get(record_key).into_iter().flatten();
+        let out = heads.find_map(|head| head.state.attempt_out());
         out.or_else(|| self.barring.get(record_key).copied())
     }
 

@@ -119,6 +119,17 @@ pub enum StepBackReason {
     HeldTooLong,
 }
 
+impl StepBackReason {
+    /// As written in logs and metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Outranked => "outranked",
+            Self::HeldTooLong => "held_too_long",
+        }
+    }
+}
+
 /// What a partition asks its driver to do. Effects are done in the order given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {

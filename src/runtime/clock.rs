@@ -1,6 +1,6 @@
 //! The one clock: ticks for the core, instants for timers.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -33,5 +33,25 @@ impl Clock {
     #[must_use]
     pub fn instant(self, tick: Tick) -> Instant {
         self.0 + Duration::from_micros(tick.micros())
+    }
+}
+
+/// Since the publisher's timestamp, by our wall clock. None where it lies ahead, as far as to where no clock goes.
+#[must_use]
+pub fn age(published_at: u64) -> Option<Duration> {
+    let published_at = UNIX_EPOCH.checked_add(Duration::from_secs(published_at))?;
+    SystemTime::now().duration_since(published_at).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_of_any_number_has_an_age_or_none() {
+        assert!(age(0).is_some());
+        for ahead in [u64::MAX, u64::MAX / 2, u64::MAX / 2 + 1, i64::MAX as u64 - 1] {
+            assert_eq!(age(ahead), None, "{ahead}");
+        }
     }
 }

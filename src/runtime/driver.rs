@@ -2,7 +2,7 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -12,12 +12,13 @@ use tracing::{debug, info, warn};
 
 use super::attempt::{Ended, make_attempt};
 use super::breakers::BreakerWatch;
-use super::clock::Clock;
+use super::clock::{Clock, age};
+use super::refusals::Refusals;
 use crate::admin::health::Health;
 use crate::admin::metrics::{PartitionMetrics, TargetMetrics};
 use crate::core::acks::{AckLimits, Acks};
 use crate::core::layout::PartitionNumber;
-use crate::core::message::{DeliveryTag, Effect, Event, StepBackReason, Tenure, TenureNumber};
+use crate::core::message::{DeliveryTag, Effect, Event, Tenure, TenureNumber};
 use crate::core::outcome::Outcome;
 use crate::core::ownership::Standing;
 use crate::core::partition::Partition;
@@ -56,6 +57,8 @@ pub struct Driver<S, T> {
     pub metrics: PartitionMetrics,
     /// Counts of the targets, in the order of the config.
     pub target_metrics: Arc<[TargetMetrics]>,
+    /// When a refusal of a target is told, shared by all drivers.
+    pub refusals: Arc<Refusals>,
     /// Where we say whether we are attached.
     pub health: Health,
 }
@@ -135,8 +138,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         }
                     }
                     Effect::StepBack { tenure, reason } => {
-                        info!(partition = %self.partition, tenure = tenure.0, reason = told_reason(reason), "stepping back: attempts in flight are finished, the rest goes back in order");
-                        self.metrics.step_back(told_reason(reason));
+                        info!(partition = %self.partition, tenure = tenure.0, reason = reason.name(), "stepping back: attempts in flight are finished, the rest goes back in order");
+                        self.metrics.step_back(reason.name());
                         leaving = leaving.or_else(|| Some(self.leaving(false)));
                     }
                     Effect::GiveUp { .. } => {
@@ -261,6 +264,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let Some(tenure) = tenancy.as_ref().map(|tenancy| tenancy.tenure) else { return };
         let event = match news {
             News::Received(received) => return self.received(tenancy, received),
+            News::Witness(delivery) => return self.witnessed(tenancy, delivery),
             News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
             News::Claimed { number, other } => Event::Claimed { tenure, number, other },
             News::Superseded => Event::Superseded(tenure),
@@ -320,14 +324,25 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         self.core.handle(now, event);
     }
 
+    /// It carries no update: the core does not see it, it only takes its turn among the acks.
+    fn witnessed(&self, tenancy: &mut Option<Tenancy<S::Deliveries>>, delivery: DeliveryTag) {
+        let Some(tenancy) = tenancy else { return };
+        tenancy.acks.delivered(delivery, self.clock.now());
+        tenancy.acks.finished(delivery, self.clock.now());
+        self.metrics.witness();
+    }
+
     fn attempt_ended(&mut self, ended: Ended) {
         let Ended { attempt, number, update, probe, outcome, sign, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
         match &outcome {
             Outcome::Applied => {}
             Outcome::Refused(failure) => {
-                let target = self.target_metrics[update.target.0].name();
-                warn!(partition = %self.partition, target, cause = %failure.cause, attempt = number, "the target refuses us, will retry");
+                let (target, now) = (update.target.0, self.clock.now());
+                if let Some(attempts) = self.refusals.refused(target, failure.cause.to_string(), now) {
+                    let target = self.target_metrics[target].name();
+                    warn!(target, cause = %failure.cause, attempts, "the target refuses us, will retry");
+                }
             }
             Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {
                 let (update_id, outcome) = (update.id.as_str(), outcome.kind().name());
@@ -462,31 +477,4 @@ async fn send_acks<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>, clock: Clock
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A dropped sender is a stop as well: nobody is left who could ask for one.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// As written in logs and metric labels.
-const fn told_reason(reason: StepBackReason) -> &'static str {
-    match reason {
-        StepBackReason::Outranked => "outranked",
-        StepBackReason::HeldTooLong => "held_too_long",
-    }
-}
-
-/// Since the publisher's timestamp, by our wall clock. None where it lies ahead, as far as to where no clock goes.
-fn age(published_at: u64) -> Option<Duration> {
-    let published_at = UNIX_EPOCH.checked_add(Duration::from_secs(published_at))?;
-    SystemTime::now().duration_since(published_at).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_timestamp_of_any_number_has_an_age_or_none() {
-        assert!(age(0).is_some());
-        for ahead in [u64::MAX, u64::MAX / 2, u64::MAX / 2 + 1, i64::MAX as u64 - 1] {
-            assert_eq!(age(ahead), None, "{ahead}");
-        }
-    }
 }

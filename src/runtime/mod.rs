@@ -4,6 +4,7 @@ mod attempt;
 pub mod breakers;
 pub mod clock;
 pub mod driver;
+mod refusals;
 pub mod supervisor;
 
 pub use supervisor::{RunError, run};

@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::breakers::Breakers;
 use super::clock::Clock;
 use super::driver::Driver;
+use super::refusals::Refusals;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
@@ -21,8 +22,8 @@ use crate::core::acks::AckLimits;
 use crate::core::layout::{Layout, LayoutNumber};
 use crate::core::partition::{Limits, Partition};
 use crate::source::{
-    Address, AmqpSource, DeadLetters, Decoder, Link, Members, Names, Pulse, SourceError, chain,
-    ensure_topology,
+    Address, AmqpSource, DeadLetters, Decoder, Halt, LayoutDocument, Link, Members, Names, Pulse, Shared,
+    SourceError, Witnesses, chain, ensure_topology,
 };
 use crate::target::http::{HttpTargets, TargetsFault};
 
@@ -58,23 +59,33 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let targets = Arc::new(HttpTargets::new(&config.targets)?);
     let (metrics, health) = (Metrics::new(), Health::default());
     let (stop, stopped) = watch::channel(false);
-    serve_admin(&config, &metrics, &health, &stopped).await?;
+    serve_admin(&config, &metrics, &health).await?;
     let started = tokio::select! {
         started = start(&config) => started?,
         () = shutdown.as_mut() => return Ok(()),
     };
-    health.begin(started.layout.partitions);
+    health.begin(started.document.in_force.partitions);
+    let halt = Halt::default();
+    let members = join(&config, &started, &halt);
     let mut drivers = JoinSet::new();
-    for driver in drivers_of(&config, &started, &targets, &metrics, &health) {
+    for driver in drivers_of(&config, &started, &members, &halt, &targets, &metrics, &health) {
         drivers.spawn(driver.run(stopped.clone()));
     }
-    info!(layout = started.layout.number.0, partitions = started.layout.partitions, "dispatching");
-    tokio::select! {
-        () = shutdown.as_mut() => {}
+    info!(
+        layout = started.document.in_force.number.0,
+        partitions = started.document.in_force.partitions,
+        "dispatching"
+    );
+    let halted = tokio::select! {
+        () = shutdown.as_mut() => None,
+        reason = halt.reason() => Some(reason),
         Some(ended) = drivers.join_next() => {
             ended.expect(DRIVER_PANIC);
             unreachable!("a driver works until it is asked to stop");
         }
+    };
+    if let Some(reason) = &halted {
+        error!(error = chain(reason), "dispatch stops");
     }
     info!("stopping: attempts in flight are finished, no new ones start");
     health.set_draining();
@@ -82,69 +93,67 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);
     }
+    if matches!(halted, Some(SourceError::Moved { .. })) {
+        members.tell_moved().await;
+    }
     started.consuming.close().await;
     started.publishing.close().await;
-    Ok(())
+    halted.map_or(Ok(()), |reason| Err(reason.into()))
 }
 
 const DRIVER_PANIC: &str =
     "a driver's panic is a fault of ours, and a dead partition that looks alive is worse";
 
 /// Serves health and metrics from the start, so that whoever looks sees a process that waits for its broker.
-async fn serve_admin(
-    config: &Config,
-    metrics: &Metrics,
-    health: &Health,
-    stopped: &watch::Receiver<bool>,
-) -> Result<(), RunError> {
+async fn serve_admin(config: &Config, metrics: &Metrics, health: &Health) -> Result<(), RunError> {
     let Some(address) = config.admin else { return Ok(()) };
     let fault = |source| RunError::Admin { address, source };
     let listener = TcpListener::bind(address).await.map_err(fault)?;
     info!(address = %listener.local_addr().map_err(fault)?, "health and metrics");
-    let mut stopped = stopped.clone();
-    let until = async move {
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    };
-    tokio::spawn(admin::serve(listener, metrics.clone(), health.clone(), until));
+    tokio::spawn(admin::serve(listener, metrics.clone(), health.clone()));
     Ok(())
+}
+
+fn join(config: &Config, started: &Started, halt: &Halt) -> Members {
+    let Started { consuming, publishing, document, names } = started;
+    let links = (consuming.clone(), publishing.clone());
+    Members::join(links, names, document.in_force, &config.instance, halt.clone())
 }
 
 /// One driver per partition; what they share is made here.
 fn drivers_of(
     config: &Config,
     started: &Started,
+    members: &Members,
+    halt: &Halt,
     targets: &Arc<HttpTargets>,
     metrics: &Metrics,
     health: &Health,
 ) -> Vec<Driver<AmqpSource, HttpTargets>> {
-    let Started { consuming, publishing, layout, names } = started;
-    let dead_letters = DeadLetters::new(publishing.clone(), names);
-    let decoder = Arc::new(Decoder {
-        routes: config.routes(),
-        require_id: config.updates.require_id,
-        body_bytes_max: config.updates.body_bytes_max,
-    });
+    let Started { consuming, publishing, document, names } = started;
+    let layout = document.in_force;
     let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
     let silence_max = config.broker.heartbeat;
     let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
-    let members = Members::join(consuming.clone(), publishing.clone(), names, *layout, &config.instance);
-    let pulse = Pulse::begin(consuming.clone(), silence_max);
     let policy = Arc::new(config.policy.clone());
     let target_metrics: Arc<[_]> = config.targets.iter().map(|target| metrics.target(&target.name)).collect();
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let breakers = Breakers::new(config.breaker.as_ref(), names_of_targets, metrics, health);
-    let clock = Clock::start();
-    let source = |partition| {
-        AmqpSource::new(
-            (consuming.clone(), members.clone(), pulse.clone()),
-            dead_letters.clone(),
-            Arc::clone(&decoder),
-            names,
-            *layout,
-            partition,
-            &config.instance,
-        )
+    let (clock, refusals) = (Clock::start(), Arc::new(Refusals::default()));
+    let shared = Shared {
+        link: consuming.clone(),
+        members: members.clone(),
+        pulse: Pulse::begin(consuming.clone(), silence_max),
+        witnesses: Witnesses::begin(consuming.clone(), publishing.clone(), names, document, halt.clone()),
+        halt: halt.clone(),
+        dead_letters: DeadLetters::new(publishing.clone(), names),
+        decoder: Arc::new(Decoder {
+            routes: config.routes(),
+            require_id: config.updates.require_id,
+            body_bytes_max: config.updates.body_bytes_max,
+        }),
     };
+    let source = |partition| AmqpSource::new(shared.clone(), names, layout, partition, &config.instance);
     let driver = |partition| Driver {
         partition,
         core: Partition::new(limits, Arc::clone(&policy)),
@@ -157,6 +166,7 @@ fn drivers_of(
         clock,
         metrics: metrics.partition(partition),
         target_metrics: Arc::clone(&target_metrics),
+        refusals: Arc::clone(&refusals),
         health: health.clone(),
     };
     layout.partitions().map(driver).collect()
@@ -165,7 +175,7 @@ fn drivers_of(
 struct Started {
     consuming: Link,
     publishing: Link,
-    layout: Layout,
+    document: LayoutDocument,
     names: Names,
 }
 
@@ -180,17 +190,23 @@ async fn start(config: &Config) -> Result<Started, SourceError> {
         prefetch: config.dispatch.prefetch.get(),
     };
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
-    let (publishing, layout) = loop {
+    let mut told = String::new();
+    let (publishing, document) = loop {
         let connection = address.connect_patiently(&name("publish")).await?;
         match ensure_topology(&connection, &names, wanted, instance).await {
-            Ok(layout) => break (connection, layout),
+            Ok(document) => break (connection, document),
             Err(error) if error.can_heal() => {
-                warn!(error = chain(&error), "topology not ready, trying again");
+                let text = chain(&error);
+                if text != told {
+                    warn!(error = text, "topology not ready, trying again");
+                    told = text;
+                }
                 tokio::time::sleep(TOPOLOGY_RETRY_DELAY).await;
             }
             Err(error) => return Err(error),
         }
     };
+    let layout = document.in_force;
     if layout.partitions != wanted.partitions {
         warn!(
             in_force = layout.partitions,
@@ -209,7 +225,7 @@ async fn start(config: &Config) -> Result<Started, SourceError> {
     Ok(Started {
         consuming: Link::keep(address.clone(), name("consume"), consuming),
         publishing: Link::keep(address, name("publish"), publishing),
-        layout,
+        document,
         names,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem::ManuallyDrop;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,11 +18,14 @@ use tracing::{error, info, warn};
 use super::dead_letters::{DeadLetters, Letter};
 use super::decode::Decoder;
 use super::error::SourceError;
+use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link, chain};
 use super::members::Members;
 use super::names::Names;
 use super::pulse::{Heard, Pulse};
 use super::roster::Known;
+use super::version::Version;
+use super::witnesses::Witnesses;
 use super::{Deliveries, Lost, News, Received, Source};
 use crate::core::acks::Ack;
 use crate::core::layout::{Layout, PartitionNumber};
@@ -34,54 +37,70 @@ const ATTACH_DELAY_MAX: Duration = Duration::from_secs(10);
 /// How long the broker may take to say that a channel is closed. What we said is on its way by then.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the sources of all partitions share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The connection that consumes.
+    pub link: Link,
+    /// The other replicas.
+    pub members: Members,
+    /// Whether the broker is heard.
+    pub pulse: Pulse,
+    /// Whether keys are where they were.
+    pub witnesses: Witnesses,
+    /// What stops them all.
+    pub halt: Halt,
+    /// Where malformed, rejected and exhausted updates go.
+    pub dead_letters: DeadLetters,
+    /// From deliveries to updates.
+    pub decoder: Arc<Decoder>,
+}
+
 /// One partition's queue.
 #[derive(Debug)]
 pub struct AmqpSource {
-    link: Link,
-    members: Members,
-    pulse: Pulse,
-    dead_letters: DeadLetters,
-    decoder: Arc<Decoder>,
+    shared: Shared,
     exchange: String,
     queue: String,
     consumer_tag: String,
     partition: PartitionNumber,
     prefetch: u16,
+    pace: Mutex<Pace>,
 }
 
 impl AmqpSource {
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A partition of the layout in force.
     #[must_use]
     pub fn new(
-        (link, members, pulse): (Link, Members, Pulse),
-        dead_letters: DeadLetters,
-        decoder: Arc<Decoder>,
+        shared: Shared,
         names: &Names,
         layout: Layout,
         partition: PartitionNumber,
         instance: &str,
     ) -> Self {
         Self {
-            link,
-            members,
-            pulse,
-            dead_letters,
-            decoder,
+            shared,
             exchange: names.public().to_owned(),
             queue: names.partition(layout.number, partition),
             // An AMQP consumer tag has at most 255 bytes; the config's check bounds the instance's name.
             consumer_tag: format!("lanekeeper {instance} {partition}"),
             partition,
             prefetch: layout.prefetch,
+            pace: Mutex::default(),
         }
     }
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
         // Whoever announces itself from here on may be preferred to us.
-        let position = self.members.position().await;
-        let (channel, connection) = self.link.channel_of().await?;
+        let Shared { link, members, pulse, witnesses, halt, dead_letters, decoder } = self.shared.clone();
+        let position = members.position().await;
+        let (channel, connection) = link.channel_of().await?;
         let since = Instant::now();
-        let priority = AMQPValue::LongInt(self.members.priority(self.partition));
+        let priority = AMQPValue::LongInt(members.priority(self.partition));
         let consuming = async {
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
             let (queue, tag) = (self.queue.as_str().into(), self.consumer_tag.as_str().into());
@@ -108,27 +127,29 @@ impl AmqpSource {
                 return Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() });
             }
         };
-        self.members.announce(self.partition);
-        let mut known = self.members.watch(self.partition);
+        members.announce(self.partition);
+        let mut known = members.watch(self.partition);
         known.mark_changed();
         Ok(AmqpDeliveries {
             since,
             connection,
             ownership: Ownership {
-                members: self.members.clone(),
+                members,
                 partition: self.partition,
                 known,
-                heeds_priority: self.link.heeds_priority(),
+                heeds_priority: link.version().is_some_and(Version::heeds_priority),
                 outranked_from: position,
                 claim: None,
                 told: Told::Nothing,
             },
-            heard: self.pulse.watch(),
+            heard: pulse.watch(),
             news: VecDeque::new(),
             channel,
             consumer: ManuallyDrop::new(consumer),
-            decoder: Arc::clone(&self.decoder),
-            dead_letters: self.dead_letters.clone(),
+            witnesses,
+            halt,
+            decoder,
+            dead_letters,
             partition: self.partition,
             kept: HashMap::new(),
             window: usize::from(self.prefetch),
@@ -140,29 +161,54 @@ impl Source for AmqpSource {
     type Deliveries = AmqpDeliveries;
 
     async fn attach(&self) -> AmqpDeliveries {
-        let mut delay = ATTACH_DELAY_MIN;
         let mut told = String::new();
         loop {
-            match self.attach_once().await {
+            let delay = self.pace().next(Instant::now());
+            tokio::time::sleep(delay).await;
+            let fault = match self.attach_once().await {
                 Ok(deliveries) => {
                     info!(partition = %self.partition, queue = self.queue, "partition attached");
+                    self.pace().attached = Some(Instant::now());
                     return deliveries;
                 }
-                Err(fault) => {
-                    let text = chain(&fault);
-                    if text != told {
-                        if fault.can_heal() {
-                            warn!(partition = %self.partition, error = text, "cannot consume, trying again");
-                        } else {
-                            error!(partition = %self.partition, error = text, "cannot consume, trying again");
-                        }
-                        told = text;
-                    }
-                }
+                Err(fault) => fault,
+            };
+            if fault.is_deleted_queue() {
+                // Keys of all partitions go elsewhere without it.
+                self.shared.halt.set(fault);
+                return std::future::pending().await;
             }
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(ATTACH_DELAY_MAX);
+            let text = chain(&fault);
+            if text != told {
+                if fault.can_heal() {
+                    warn!(partition = %self.partition, error = text, "cannot consume, trying again");
+                } else {
+                    error!(partition = %self.partition, error = text, "cannot consume, trying again");
+                }
+                told = text;
+            }
         }
+    }
+}
+
+/// When the next attachment may be tried.
+#[derive(Debug, Default)]
+struct Pace {
+    delay: Option<Duration>,
+    attached: Option<Instant>,
+}
+
+impl Pace {
+    /// At once after an attachment that lasted; then later and later: neither a broker that refuses us nor a channel that
+    /// ends as soon as it consumes may keep both sides busy.
+    fn next(&mut self, now: Instant) -> Duration {
+        let lasted = self.attached.take().is_some_and(|at| now.duration_since(at) >= ATTACH_DELAY_MAX);
+        let delay = match self.delay.filter(|_| !lasted) {
+            None => Duration::ZERO,
+            Some(delay) => (delay * 2).clamp(ATTACH_DELAY_MIN, ATTACH_DELAY_MAX),
+        };
+        self.delay = Some(delay);
+        delay
     }
 }
 
@@ -178,6 +224,8 @@ pub struct AmqpDeliveries {
     /// lapin sends `basic.cancel` when a consumer is dropped, and the standby would then get the *next* updates at
     /// once: it is dropped only after its channel is closed (RabbitMQ 3.10.8 and 4.0.5, measured).
     consumer: ManuallyDrop<Consumer>,
+    witnesses: Witnesses,
+    halt: Halt,
     decoder: Arc<Decoder>,
     dead_letters: DeadLetters,
     partition: PartitionNumber,
@@ -221,11 +269,7 @@ impl Ownership {
         let known = *self.known.borrow_and_update();
         let ours = known.ours.filter(|(claim, _)| Some(*claim) == self.claim).map(|(_, number)| number);
         match (self.told, ours) {
-            (Told::Nothing, Some(number)) => {
-                self.told = Told::Number(number);
-                news.push_back(News::Claimed { number: Some(number), other: known.before_ours });
-            }
-            (Told::Waived(_), Some(number)) => {
+            (Told::Nothing | Told::Waived(_), Some(number)) => {
                 self.told = Told::Number(number);
                 news.push_back(News::Claimed { number: Some(number), other: known.before_ours });
             }
@@ -271,22 +315,25 @@ impl AmqpDeliveries {
         self.ownership.look(&mut self.news);
     }
 
-    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<Received, Lost> {
+    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<News, Lost> {
         let delivery = match delivery {
             Some(Ok(delivery)) => delivery,
             Some(Err(error)) => return Err(Lost(chain(&error))),
             // Among the reasons: the queue was deleted, or its leader moved (RabbitMQ "consumer cancel notification").
             None => return Err(Lost("the broker cancelled the consumer".to_owned())),
         };
+        if self.witnesses.recognize(&delivery, self.partition) {
+            return Ok(News::Witness(DeliveryTag(delivery.delivery_tag)));
+        }
         let body = Bytes::from(delivery.data);
         let routing_key = delivery.routing_key;
         let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
         self.keep(delivery.delivery_tag, Kept { routing_key, properties: delivery.properties, body })?;
-        Ok(Received {
+        Ok(News::Received(Received {
             delivery: DeliveryTag(delivery.delivery_tag),
             redelivered: delivery.redelivered,
             update,
-        })
+        }))
     }
 
     fn keep(&mut self, tag: u64, kept: Kept) -> Result<(), Lost> {
@@ -305,9 +352,13 @@ impl Deliveries for AmqpDeliveries {
             if let Some(news) = self.news.pop_front() {
                 return Ok(news);
             }
+            if self.halt.is_set() {
+                // What comes behind this must not be looked at: the supervisor is about to stop the process.
+                return std::future::pending().await;
+            }
             tokio::select! {
                 biased;
-                delivery = self.consumer.next() => return self.received(delivery).map(News::Received),
+                delivery = self.consumer.next() => return self.received(delivery),
                 Ok(()) = self.heard.changed() => self.heard.mark_changed(),
                 Ok(()) = self.ownership.known.changed() => self.ownership.known.mark_changed(),
             }
@@ -359,5 +410,33 @@ impl Deliveries for AmqpDeliveries {
             }
         }
         drop(ManuallyDrop::into_inner(consumer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attachments_that_do_not_last_come_later_and_later() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        let mut check = |lasts_ms: Option<u64>, expected_ms: u64| {
+            let delay = pace.next(now);
+            assert_eq!(delay, Duration::from_millis(expected_ms), "{lasts_ms:?}");
+            now += delay;
+            pace.attached = lasts_ms.map(|_| now);
+            now += Duration::from_millis(lasts_ms.unwrap_or_default());
+        };
+        check(Some(20_000), 0);
+        check(Some(1), 0);
+        check(Some(1), 250);
+        check(Some(1), 500);
+        for (lasts_ms, expected_ms) in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000].map(|ms| (None, ms)) {
+            check(lasts_ms, expected_ms);
+        }
+        check(Some(10_000), 10_000);
+        check(Some(1), 0);
+        check(None, 250);
     }
 }

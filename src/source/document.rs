@@ -15,10 +15,13 @@ use uuid::Uuid;
 use super::error::SourceError;
 use super::link::ANSWER_TIMEOUT;
 use super::topology::{argument, declare_queue};
-use crate::core::layout::Layout;
+use crate::core::layout::{Layout, LayoutNumber, PARTITIONS_MAX};
+use crate::core::witness::Witness;
 
-/// Version of the document's form that this program writes and reads.
-pub const DOCUMENT_VERSION: u32 = 1;
+/// Version of the document's form that this program writes.
+pub const DOCUMENT_VERSION: u32 = 2;
+/// The oldest version that it reads: the one before witnesses.
+const DOCUMENT_VERSION_MIN: u32 = 1;
 
 /// How long the first message may take where there is one. If it takes longer, [`read_to_end`] decides.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
@@ -28,10 +31,13 @@ const CHUNK_GRACE: Duration = Duration::from_millis(200);
 /// The layout in force and how it came about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayoutDocument {
-    /// Form of the document, `DOCUMENT_VERSION`. A newer one is refused, not guessed at.
+    /// Form of the document, `DOCUMENT_VERSION` or an older one. A newer one is refused, not guessed at.
     pub version: u32,
     /// The layout that publishes go to.
     pub in_force: Layout,
+    /// Where keys go in it. Empty in version 1.
+    #[serde(default)]
+    pub witnesses: Vec<Witness>,
     /// Who wrote it: the instance's name.
     pub changed_by: String,
     /// When, in seconds since 1970-01-01 UTC, by that instance's clock.
@@ -134,12 +140,36 @@ fn parse(body: &[u8], stream: &str) -> Result<LayoutDocument, SourceError> {
     }
     let fault = |fault: String| SourceError::Document { stream: stream.to_owned(), fault };
     let Versioned { version } = serde_json::from_slice(body).map_err(|error| fault(error.to_string()))?;
-    if version != DOCUMENT_VERSION {
+    if !(DOCUMENT_VERSION_MIN..=DOCUMENT_VERSION).contains(&version) {
         return Err(fault(format!(
-            "its version is {version}, this program reads {DOCUMENT_VERSION}; run the program that wrote it, or a newer one"
+            "its version is {version}, this program reads {DOCUMENT_VERSION_MIN} to {DOCUMENT_VERSION}; run the program that wrote it, or a newer one"
         )));
     }
-    serde_json::from_slice(body).map_err(|error| fault(error.to_string()))
+    let document: LayoutDocument = serde_json::from_slice(body).map_err(|error| fault(error.to_string()))?;
+    match unfit(&document) {
+        Some(what) => Err(fault(what)),
+        None => Ok(document),
+    }
+}
+
+/// What no layout can be like.
+fn unfit(document: &LayoutDocument) -> Option<String> {
+    let Layout { number: LayoutNumber(number), partitions, prefetch } = document.in_force;
+    if number == 0 {
+        return Some("in_force.number is 0, layouts are counted from 1".to_owned());
+    }
+    if !(1..=PARTITIONS_MAX).contains(&partitions) {
+        return Some(format!("in_force.partitions is {partitions}, it must be 1 to {PARTITIONS_MAX}"));
+    }
+    if prefetch == 0 {
+        return Some("in_force.prefetch is 0, it must be at least 1".to_owned());
+    }
+    let stray = document.witnesses.iter().find(|witness| witness.partition.0 >= partitions);
+    if let Some(Witness { key, partition }) = stray {
+        return Some(format!("the witness {key} is in {partition}, which is no partition of {partitions}"));
+    }
+    (document.version >= DOCUMENT_VERSION && document.witnesses.is_empty())
+        .then(|| format!("it has no witnesses, which version {DOCUMENT_VERSION} must have"))
 }
 
 /// Appends a document; it is in force once this has returned.
@@ -182,5 +212,46 @@ async fn append(
         }),
         Ok(Err(source)) => Err(SourceError::from_amqp(step, &format!("stream {stream}"), exchange, source)),
         Err(_) => Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expected: Result<usize, &str>) {
+        match (parse(body.as_bytes(), "updates.topology"), expected) {
+            (Ok(document), Ok(witnesses)) => assert_eq!(document.witnesses.len(), witnesses, "{body}"),
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{body}: {error}"),
+            (found, _) => panic!("{body}: {found:?}, expected {expected:?}"),
+        }
+    }
+
+    fn document(version: u32, layout: &str, witnesses: &str) -> String {
+        format!(
+            r#"{{"version":{version},"in_force":{layout},"changed_by":"a","changed_at":1767225600{witnesses}}}"#
+        )
+    }
+
+    #[test]
+    fn a_document_is_read_or_refused_with_what_is_wrong() {
+        const LAYOUT: &str = r#"{"number":1,"partitions":8,"prefetch":1000}"#;
+        const WITNESS: &str = r#","witnesses":[{"key":"w","partition":7}]"#;
+        check(&document(1, LAYOUT, ""), Ok(0));
+        check(&document(2, LAYOUT, WITNESS), Ok(1));
+        check(&document(2, LAYOUT, ""), Err("no witnesses"));
+        check(&document(2, LAYOUT, &WITNESS.replace('7', "8")), Err("witness w is in p008"));
+        for (version, told) in [(0, "version is 0"), (3, "version is 3")] {
+            check(&document(version, LAYOUT, WITNESS), Err(told));
+        }
+        let layout = |from: &str, to: &str| document(2, &LAYOUT.replace(from, to), WITNESS);
+        check(&layout(":8", ":0"), Err("partitions is 0, it must be 1 to 1024"));
+        check(&layout(":8", ":1025"), Err("partitions is 1025"));
+        check(&layout(":8", ":-1"), Err("invalid value"));
+        check(&layout("1000", "0"), Err("prefetch is 0"));
+        check(&layout("\"number\":1", "\"number\":0"), Err("number is 0"));
+        check(&layout("8", "\"8\""), Err("invalid type"));
+        check("{}", Err("version"));
+        check("no JSON", Err("expected"));
     }
 }

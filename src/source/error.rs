@@ -3,6 +3,8 @@
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use super::version::{VERSION_MIN, Version};
+
 /// Exchange type that spreads record keys over partitions. Built into RabbitMQ from 4.3.
 pub const HASH_EXCHANGE_TYPE: &str = "x-modulus-hash";
 
@@ -30,6 +32,14 @@ pub enum SourceError {
         /// The broker's words.
         #[source]
         source: Box<lapin::Error>,
+    },
+    /// Its queues are not as this program needs them.
+    #[error("broker {address}: it is RabbitMQ {version}; at least {VERSION_MIN} is needed")]
+    TooOld {
+        /// Host and port.
+        address: String,
+        /// What it says that it is.
+        version: Version,
     },
     /// `broker.url` cannot be understood.
     #[error("broker.url: {fault}")]
@@ -71,11 +81,54 @@ pub enum SourceError {
     },
     /// A queue or exchange of the topology is gone.
     #[error(
-        "{text}; it was deleted by hand: updates may have been lost with it. Restart `lanekeeper run` to declare it again"
+        "{text}; it was deleted by hand: updates may have been lost with it, and without it keys go to other partitions. \
+         Look at what it held (the publishers know), then start `lanekeeper run` again, which declares it anew"
     )]
     Missing {
         /// The broker's words.
         text: String,
+    },
+    /// A witness is in another queue than when the layout was made.
+    #[error(
+        "keys have moved: the exchange {exchange} routes {key} to {found}, and routed it to {recorded} when the layout \
+         was made; all dispatch stops, since an update can now overtake an older one of its record. See with \
+         `rabbitmqctl list_bindings` what is bound to {exchange}: exactly the queues of the layout must be, once each. \
+         Put that right, then start again"
+    )]
+    Moved {
+        /// The hash exchange of the layout.
+        exchange: String,
+        /// The routing key of the witness.
+        key: String,
+        /// The queue that the layout document names.
+        recorded: String,
+        /// The queue that it was in now.
+        found: String,
+    },
+    /// Another process has found [`Self::Moved`].
+    #[error(
+        "{instance} has found that keys have moved to other queues; all dispatch stops. Its log says which, and what to do"
+    )]
+    MovedElsewhere {
+        /// Who has found it.
+        instance: String,
+    },
+    /// A witness of a new layout is in none of its queues.
+    #[error(
+        "the exchange {exchange} routes {key} to none of the layout's queues, or somebody else consumes them; see with \
+         `rabbitmqctl list_bindings` and remove what is bound to {exchange} besides them"
+    )]
+    Astray {
+        /// The hash exchange of the layout.
+        exchange: String,
+        /// The routing key of the witness.
+        key: String,
+    },
+    /// The broker confirmed a publish with a refusal.
+    #[error("the broker did not take what was published to {exchange}")]
+    NotTaken {
+        /// Where to.
+        exchange: String,
     },
     /// The document in the topology stream is not one that this version can read.
     #[error("the layout document in the stream {stream} cannot be read: {fault}")]
@@ -116,7 +169,9 @@ impl SourceError {
     #[must_use]
     pub fn can_heal(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::Locked { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Locked { .. } | Self::NotTaken { .. } => {
+                true
+            }
             // The broker answered, and would answer the same again; all else is the way to it.
             Self::Amqp { source, .. } => !matches!(
                 source.kind(),
@@ -124,13 +179,23 @@ impl SourceError {
                     if matches!(error.kind(), AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED))
             ),
             Self::AccessRefused { .. }
+            | Self::TooOld { .. }
             | Self::Url { .. }
             | Self::HashExchangeMissing
             | Self::Differs { .. }
             | Self::NotPermitted { .. }
             | Self::Missing { .. }
+            | Self::Moved { .. }
+            | Self::MovedElsewhere { .. }
+            | Self::Astray { .. }
             | Self::Document { .. } => false,
         }
+    }
+
+    /// Whether a queue was deleted by hand. One whose node is merely down is told in other words ("home node … is down",
+    /// RabbitMQ 3.10), and comes back.
+    pub(super) fn is_deleted_queue(&self) -> bool {
+        matches!(self, Self::Missing { text } if text.contains("no queue '"))
     }
 
     /// The client's error, as it is, at this step.

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::watch;
@@ -13,10 +12,12 @@ use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::error::SourceError;
+use super::version::{VERSION_MIN, Version};
 use crate::config::BrokerConfig;
 
 /// How long connecting and each answer of the broker may take before we try anew.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
 
@@ -43,7 +44,7 @@ impl Address {
     /// Connects once.
     ///
     /// # Errors
-    /// [`SourceError::Unreachable`] or [`SourceError::AccessRefused`].
+    /// [`SourceError::Unreachable`], [`SourceError::AccessRefused`] or [`SourceError::TooOld`].
     pub async fn connect(&self, name: &str) -> Result<Connection, SourceError> {
         let properties = ConnectionProperties::default()
             .with_connection_name(name.into())
@@ -51,7 +52,7 @@ impl Address {
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
         let connecting = Connection::connect_uri(self.uri.clone(), properties);
         match tokio::time::timeout(ANSWER_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => self.new_enough(connection).await,
             Ok(Err(source)) => Err(self.connect_error(source)),
             Err(_) => Err(SourceError::Silent { step: "connecting", seconds: ANSWER_TIMEOUT.as_secs() }),
         }
@@ -69,6 +70,17 @@ impl Address {
                 Ok(connection) => return Ok(connection),
                 Err(error) if !error.can_heal() => return Err(error),
                 Err(error) => retry.tell(name, &error),
+            }
+        }
+    }
+
+    async fn new_enough(&self, connection: Connection) -> Result<Connection, SourceError> {
+        match Version::of(&connection).filter(|version| *version < VERSION_MIN) {
+            None => Ok(connection),
+            Some(version) => {
+                let closing = connection.close(200, "too old".into());
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+                Err(SourceError::TooOld { address: self.told.clone(), version })
             }
         }
     }
@@ -148,6 +160,29 @@ impl Link {
         }
     }
 
+    /// Which connection there is, as soon as there is one.
+    pub(super) async fn up(&self) -> ConnectionNumber {
+        self.watch_until(|connection| connection.as_ref().map(|(number, _)| *number)).await
+    }
+
+    /// Done once this connection is lost.
+    pub(super) async fn lost(&self, number: ConnectionNumber) {
+        let is_other = |(other, _): &Numbered| *other != number;
+        self.watch_until(|connection| connection.as_ref().is_none_or(is_other).then_some(())).await;
+    }
+
+    async fn watch_until<T>(&self, look: impl Fn(&Option<Numbered>) -> Option<T>) -> T {
+        let mut watched = self.connection.clone();
+        let found = match watched.wait_for(|connection| look(connection).is_some()).await {
+            Ok(connection) => look(&connection),
+            Err(_) => None, // the keeper was aborted: the process ends
+        };
+        match found {
+            Some(found) => found,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether there is a connection.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -159,14 +194,9 @@ impl Link {
         self.connection.borrow().as_ref().is_some_and(|(_, connection)| connection.status().blocked())
     }
 
-    /// Whether the broker gives a partition to the consumer with the highest priority (RabbitMQ 4.0 and later; 3.10
-    /// ignores priorities where there is a single active consumer; both measured).
-    pub(super) fn heeds_priority(&self) -> bool {
-        let connection = self.connection.borrow();
-        connection
-            .as_ref()
-            .and_then(|(_, connection)| major_version(connection))
-            .is_some_and(|major| major >= 4)
+    /// Which RabbitMQ it is, where there is a connection and it says so.
+    pub(super) fn version(&self) -> Option<Version> {
+        self.connection.borrow().as_ref().and_then(|(_, connection)| Version::of(connection))
     }
 
     /// Closes the connection for good.
@@ -176,7 +206,7 @@ impl Link {
         if let Some(connection) = connection.filter(|connection| connection.status().connected()) {
             let closing = connection.close(200, "bye".into());
             // A broker that does not answer now has nothing of ours to lose.
-            let _ = tokio::time::timeout(Duration::from_secs(5), closing).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
         }
     }
 }
@@ -200,13 +230,6 @@ async fn keep(
         info!(connection = name, "broker connected");
         number += 1;
         up.send_replace(Some((ConnectionNumber(number), Arc::clone(&connection))));
-    }
-}
-
-fn major_version(connection: &Connection) -> Option<u32> {
-    match connection.configuration().server_properties().inner().get("version")? {
-        AMQPValue::LongString(version) => version.to_string().split('.').next()?.parse().ok(),
-        _ => None,
     }
 }
 

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::error::SourceError;
+use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, Link, chain};
 use super::names::Names;
 use super::roster::{Kind, Known, Note, Oneself, parse};
@@ -71,8 +72,9 @@ struct Shared {
     position: watch::Sender<Option<u64>>,
     claims_made: AtomicU64,
     /// What is not published, or not read back: at most one of each kind per partition.
-    wanted: Mutex<BTreeMap<(PartitionNumber, bool), Wanted>>,
+    wanted: Mutex<BTreeMap<(PartitionNumber, Kind), Wanted>>,
     news: Notify,
+    halt: Halt,
 }
 
 #[derive(Clone, Debug)]
@@ -84,7 +86,13 @@ struct Wanted {
 impl Members {
     /// Declares the stream, reads it and publishes to it, for as long as this lives.
     #[must_use]
-    pub fn join(consuming: Link, publishing: Link, names: &Names, layout: Layout, instance: &str) -> Self {
+    pub fn join(
+        (consuming, publishing): (Link, Link),
+        names: &Names,
+        layout: Layout,
+        instance: &str,
+        halt: Halt,
+    ) -> Self {
         let shared = Arc::new(Shared {
             oneself: Oneself {
                 instance: instance.to_owned(),
@@ -100,6 +108,7 @@ impl Members {
             claims_made: AtomicU64::new(0),
             wanted: Mutex::default(),
             news: Notify::new(),
+            halt,
         });
         let reader = tokio::spawn(read_for_ever(Arc::clone(&shared)));
         let publisher = tokio::spawn(publish_for_ever(Arc::clone(&shared)));
@@ -138,16 +147,29 @@ impl Members {
         claim
     }
 
+    /// Tells the others that keys have moved. Done once they can read it; after a few seconds in any case: they look for
+    /// themselves as well.
+    pub async fn tell_moved(&self) {
+        let partition = PartitionNumber(0);
+        self.want(Kind::Moved, partition, 0);
+        let told = async {
+            while self.shared.wanted().contains_key(&(partition, Kind::Moved)) {
+                tokio::time::sleep(BLOCKED_POLL).await;
+            }
+        };
+        let _ = timeout(READ_BACK_TIMEOUT, told).await;
+    }
+
     fn want(&self, kind: Kind, partition: PartitionNumber, claim: u64) {
         let note = self.shared.oneself.note(kind, partition, self.priority(partition), claim);
         let wanted = Wanted { note, published: None };
-        self.shared.wanted().insert((partition, kind == Kind::Claimed), wanted);
+        self.shared.wanted().insert((partition, kind), wanted);
         self.shared.news.notify_one();
     }
 }
 
 impl Shared {
-    fn wanted(&self) -> std::sync::MutexGuard<'_, BTreeMap<(PartitionNumber, bool), Wanted>> {
+    fn wanted(&self) -> std::sync::MutexGuard<'_, BTreeMap<(PartitionNumber, Kind), Wanted>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,7 +182,7 @@ impl Shared {
     fn published(&self, notes: &[Note]) {
         let mut wanted = self.wanted();
         for note in notes {
-            let key = (PartitionNumber(note.partition), note.kind == Kind::Claimed);
+            let key = (PartitionNumber(note.partition), note.kind);
             if let Some(wanted) = wanted.get_mut(&key).filter(|wanted| wanted.note == *note) {
                 wanted.published = Some(Instant::now());
             }
@@ -181,11 +203,14 @@ impl Shared {
         if note.layout != self.oneself.layout.0 {
             return;
         }
+        if note.kind == Kind::Moved && note.process != self.oneself.process {
+            self.halt.set(SourceError::MovedElsewhere { instance: note.instance.clone() });
+        }
         let partition = PartitionNumber(note.partition);
         let own_priority = rank(&self.oneself.instance, partition);
         known.send_if_modified(|known| self.oneself.read(known, own_priority, offset, note));
         if note.process == self.oneself.process {
-            let key = (partition, note.kind == Kind::Claimed);
+            let key = (partition, note.kind);
             let mut wanted = self.wanted();
             if wanted.get(&key).is_some_and(|wanted| wanted.note == *note) {
                 wanted.remove(&key);

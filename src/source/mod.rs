@@ -5,13 +5,17 @@ mod decode;
 mod deliveries;
 mod document;
 mod error;
+mod halt;
 mod link;
 mod members;
 mod names;
+mod observation;
 mod pulse;
 mod removal;
 mod roster;
 mod topology;
+mod version;
+mod witnesses;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,9 +24,10 @@ use tokio::time::Instant;
 
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
-pub use deliveries::{AmqpDeliveries, AmqpSource};
+pub use deliveries::{AmqpDeliveries, AmqpSource, Shared};
 pub use document::LayoutDocument;
 pub use error::{HASH_EXCHANGE_TYPE, SourceError};
+pub use halt::Halt;
 pub(crate) use link::chain;
 pub use link::{Address, Link};
 pub use members::Members;
@@ -30,6 +35,7 @@ pub use names::Names;
 pub use pulse::Pulse;
 pub use removal::remove as remove_topology;
 pub use topology::ensure as ensure_topology;
+pub use witnesses::Witnesses;
 
 use crate::core::acks::Ack;
 use crate::core::message::{DeliveryTag, TenureNumber};
@@ -50,6 +56,8 @@ pub trait Source: Send + Sync + 'static {
 pub enum News {
     /// It handed something over.
     Received(Received),
+    /// It handed over a witness of the layout, which carries no update: there is nothing to do but settle it.
+    Witness(DeliveryTag),
     /// It answered a request that was sent then, on the connection of these deliveries.
     Heard(Instant),
     /// Our claim was read back.

@@ -26,13 +26,15 @@ pub(super) struct Note {
     pub(super) claim: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     /// It consumes the partition: as owner or on standby, it does not know.
     Attached,
     /// It got a delivery: the offset of this message is the number of its tenure.
     Claimed,
+    /// It got a witness from this partition that belongs to another: everybody stops.
+    Moved,
 }
 
 /// What is known of one partition.
@@ -94,7 +96,7 @@ impl Oneself {
                 known.outranked_at = Some(offset);
                 true
             }
-            Kind::Attached => false,
+            Kind::Attached | Kind::Moved => false,
         }
     }
 }

@@ -7,19 +7,23 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind, Queue};
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::document::{self, DOCUMENT_VERSION, LayoutDocument};
 use super::error::{HASH_EXCHANGE_TYPE, SourceError};
 use super::names::Names;
+use super::observation;
 use crate::core::layout::{Layout, LayoutNumber};
+use crate::core::witness::{Witness, witnesses};
 
 /// Far above what any order of restarts brings about. −1 loses every unsettled update on RabbitMQ 3.10 and the default
 /// of 4.0, 20, drops updates after 21 deliveries; both measured.
 pub const DELIVERY_LIMIT: i32 = 1_000_000;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often we look whether an alarm has ended.
+const BLOCKED_POLL: Duration = Duration::from_millis(500);
 
-/// Makes the topology complete and answers with the layout in force.
+/// Makes the topology complete and answers with the document of the layout in force.
 ///
 /// The first caller on a fresh broker makes layout 1 with `wanted`'s numbers; everybody else takes what is in force.
 ///
@@ -30,30 +34,56 @@ pub async fn ensure(
     names: &Names,
     wanted: Layout,
     instance: &str,
-) -> Result<Layout, SourceError> {
+) -> Result<LayoutDocument, SourceError> {
+    loop {
+        match complete(connection, names, wanted, instance).await {
+            Err(SourceError::Silent { .. }) if connection.status().blocked() => {
+                warn!(
+                    "the broker takes no publishes, since it has a memory or disk alarm: the layout is made when that is over"
+                );
+                // On this connection, which holds the lock: a blocked one is not even closed before the alarm is over.
+                while connection.status().blocked() && connection.status().connected() {
+                    tokio::time::sleep(BLOCKED_POLL).await;
+                }
+            }
+            completed => return completed,
+        }
+    }
+}
+
+async fn complete(
+    connection: &Connection,
+    names: &Names,
+    wanted: Layout,
+    instance: &str,
+) -> Result<LayoutDocument, SourceError> {
     let channel = open(connection).await?;
     declare_fixed(&channel, names).await?;
     document::declare(&channel, &names.topology(), names.public()).await?;
     let known =
         on_own_channel(connection, async |reader| document::read_last(reader, &names.topology()).await);
-    if let Some(document) = known.await? {
+    if let Some(document) = known.await?.filter(|document| !document.witnesses.is_empty()) {
+        tell_missing(connection, names, document.in_force).await?;
         declare_layout(&channel, names, document.in_force).await?;
         close(channel).await;
-        return Ok(document.in_force);
+        return Ok(document);
     }
     lock(&channel, names).await?;
     // Another process may have been faster: the lock was its too.
     let known = on_own_channel(connection, async |reader| {
         document::read_to_end(reader, &names.topology(), names.public()).await
     });
-    let layout = match known.await? {
-        Some(document) => document.in_force,
-        None => make_first(&channel, names, wanted, instance).await?,
+    let document = match known.await? {
+        Some(document) if document.witnesses.is_empty() => {
+            add_witnesses(&channel, names, document, instance).await?
+        }
+        Some(document) => document,
+        None => make_first(connection, &channel, names, wanted, instance).await?,
     };
-    declare_layout(&channel, names, layout).await?;
+    declare_layout(&channel, names, document.in_force).await?;
     unlock(&channel, names).await?;
     close(channel).await;
-    Ok(layout)
+    Ok(document)
 }
 
 /// A reader's channel is closed after it: its consumer ends with it.
@@ -67,30 +97,59 @@ async fn on_own_channel<T>(
     result
 }
 
-/// The document comes last: a crash before it leaves objects that the next start declares again, all alike.
+/// The way in is bound after the document is written: until then the queues hold nothing but what publishers sent to a
+/// topology that was imported. A crash on the way leaves objects that the next start declares again, all alike.
 async fn make_first(
+    connection: &Connection,
     channel: &Channel,
     names: &Names,
     wanted: Layout,
     instance: &str,
-) -> Result<Layout, SourceError> {
+) -> Result<LayoutDocument, SourceError> {
     let layout = Layout { number: LayoutNumber(1), ..wanted };
-    declare_layout(channel, names, layout).await?;
-    let changed_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let document = LayoutDocument {
-        version: DOCUMENT_VERSION,
-        in_force: layout,
-        changed_by: instance.to_owned(),
-        changed_at,
-    };
-    document::write(channel, &names.topology(), names.public(), &document).await?;
+    declare_queues(channel, names, layout).await?;
+    let witnesses = observation::observe(connection, names, layout).await?;
+    let document = write(channel, names, layout, witnesses, instance).await?;
     info!(
         layout = layout.number.0,
         partitions = layout.partitions,
         prefetch = layout.prefetch,
         "layout made"
     );
-    Ok(layout)
+    Ok(document)
+}
+
+/// A layout made by a program that knew no witnesses has them where the hash says: what its queues hold is in the way of
+/// finding out. Its consumers compare.
+async fn add_witnesses(
+    channel: &Channel,
+    names: &Names,
+    document: LayoutDocument,
+    instance: &str,
+) -> Result<LayoutDocument, SourceError> {
+    let layout = document.in_force;
+    let document = write(channel, names, layout, witnesses(layout.partitions), instance).await?;
+    info!(layout = layout.number.0, "witnesses added to the layout");
+    Ok(document)
+}
+
+async fn write(
+    channel: &Channel,
+    names: &Names,
+    layout: Layout,
+    witnesses: Vec<Witness>,
+    instance: &str,
+) -> Result<LayoutDocument, SourceError> {
+    let changed_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let document = LayoutDocument {
+        version: DOCUMENT_VERSION,
+        in_force: layout,
+        witnesses,
+        changed_by: instance.to_owned(),
+        changed_at,
+    };
+    document::write(channel, &names.topology(), names.public(), &document).await?;
+    Ok(document)
 }
 
 async fn declare_fixed(channel: &Channel, names: &Names) -> Result<(), SourceError> {
@@ -106,8 +165,38 @@ async fn declare_fixed(channel: &Channel, names: &Names) -> Result<(), SourceErr
     bind_queue(channel, &names.dead(), &names.dead(), names).await
 }
 
-/// Queues are bound once, in the order of their names; binding again what is bound changes nothing.
+/// The layout with the way into it.
 async fn declare_layout(channel: &Channel, names: &Names, layout: Layout) -> Result<(), SourceError> {
+    declare_queues(channel, names, layout).await?;
+    bind_exchange(channel, &names.layout(layout.number), &names.ingress(), names).await
+}
+
+/// A queue of a layout in force that is not there was deleted by hand: that is said before it is declared again.
+async fn tell_missing(connection: &Connection, names: &Names, layout: Layout) -> Result<(), SourceError> {
+    let mut channel = open(connection).await?;
+    for partition in layout.partitions() {
+        let queue = names.partition(layout.number, partition);
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let looking = channel.queue_declare(queue.as_str().into(), options, FieldTable::default()).await;
+        let Err(source) = looking else { continue };
+        let fault =
+            SourceError::from_amqp("looking at a queue", &format!("queue {queue}"), names.public(), source);
+        if !fault.is_deleted_queue() {
+            return Err(fault);
+        }
+        error!(
+            queue,
+            "a queue of the layout was deleted and is declared again: what it held is lost, and what was published meanwhile is in other partitions"
+        );
+        // The broker has closed the other one with its answer.
+        channel = open(connection).await?;
+    }
+    close(channel).await;
+    Ok(())
+}
+
+/// Queues are bound once, in the order of their names; binding again what is bound changes nothing.
+async fn declare_queues(channel: &Channel, names: &Names, layout: Layout) -> Result<(), SourceError> {
     let exchange = names.layout(layout.number);
     let kind = ExchangeKind::Custom(HASH_EXCHANGE_TYPE.to_owned());
     declare_exchange(channel, &exchange, names, kind, false, FieldTable::default()).await?;
@@ -116,7 +205,7 @@ async fn declare_layout(channel: &Channel, names: &Names, layout: Layout) -> Res
         declare_queue(channel, &queue, names.public(), partition_arguments(names)).await?;
         bind_queue(channel, &queue, &exchange, names).await?;
     }
-    bind_exchange(channel, &exchange, &names.ingress(), names).await
+    Ok(())
 }
 
 fn quorum_arguments() -> FieldTable {

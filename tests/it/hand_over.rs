@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
 
-use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, http, until, updates};
+use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, until, updates};
 
 fn slow(latency: Duration) -> ReceiverSettings {
     ReceiverSettings { latency, latency_jitter: 0.5, ..ReceiverSettings::default() }
@@ -21,14 +21,6 @@ async fn replica(world: &World, name: &str, extra: &str) -> Dispatcher {
     let replica = Dispatcher::start(&path);
     replica.ready().await;
     replica
-}
-
-/// The value of a metric, summed over its labels.
-async fn metric(replica: &Dispatcher, name: &str) -> f64 {
-    let url = format!("http://{}/metrics", replica.admin().await);
-    let text = http().get(url).send().await.expect("it answers").text().await.expect("with text");
-    let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-    values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,7 +102,7 @@ async fn a_partition_that_holds_an_update_for_too_long_steps_back_and_goes_on_co
     let report = world.applied(200).await;
     assert_flawless(&report, 200);
     dispatcher.logged("stepping back").await;
-    assert!(metric(&dispatcher, "lanekeeper_step_backs_total").await >= 2.0);
+    assert!(dispatcher.metric("lanekeeper_step_backs_total").await >= 2.0);
     // Six seconds of a wait of half a second at most: counted on, the attempts of record 0 would be some fifteen.
     let requests = world.receiver.record("record-0").expect("it was sent").counts.requests;
     assert!((10..60).contains(&requests), "{requests} requests");

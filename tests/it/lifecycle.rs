@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper::receiver::ReceiverSettings;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use crate::harness::{Broker, World, assert_flawless, assert_in_order, http, until, updates};
 
@@ -153,4 +155,20 @@ async fn health_and_metrics_tell_what_monitoring_needs() {
         !log.contains("record-0") && !log.contains("guest:guest"),
         "neither keys nor passwords in the log"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_ask_for_nothing_do_not_keep_monitoring_out() {
+    let world = World::new("monitored").await;
+    let dispatcher = world.start(&world.config("updates.partitions = 1"));
+    let address = dispatcher.admin().await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(&address).await.expect("it listens"));
+    }
+    // They are more than are taken at once, and each is closed in time.
+    let answer = http().get(format!("http://{address}/livez")).send().await.expect("it answers");
+    assert!(answer.status().is_success());
+    let first = silent[0].read(&mut [0; 16]).await;
+    assert!(!matches!(first, Ok(1..)), "it was closed without an answer: {first:?}");
 }

@@ -14,4 +14,7 @@ mod malformed;
 mod publish;
 mod queues;
 mod readme;
+mod refusals;
+mod routing;
 mod topology;
+mod witnesses;

@@ -81,6 +81,14 @@ impl Dispatcher {
         .await;
     }
 
+    /// The value of a metric, summed over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://{}/metrics", self.admin().await);
+        let text = http().get(url).send().await.expect("it answers").text().await.expect("with text");
+        let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     /// The first line of the log with this text.
     pub async fn logged(&self, text: &str) -> String {
         until(&format!("a log line with {text:?}"), || async {

@@ -1,0 +1,65 @@
+//! When to say that a target refuses us: at once, then once a minute with a count. All updates of the target meet the
+//! same refusal, and a line for each attempt would drown everything else.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::core::tick::Tick;
+
+/// How often a refusal that goes on is told.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// What was told of all targets. Shared by all partitions.
+#[derive(Debug, Default)]
+pub struct Refusals(Mutex<BTreeMap<(usize, String), Told>>);
+
+#[derive(Debug)]
+struct Told {
+    at: Tick,
+    attempts_since: u64,
+}
+
+impl Refusals {
+    /// An attempt was refused. How many were since the last line about this target and cause, this one included, where a
+    /// line is due. Causes are statuses: a few hundred at most.
+    pub fn refused(&self, target: usize, cause: String, now: Tick) -> Option<u64> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(told) = all.get_mut(&(target, cause.clone())) else {
+            all.insert((target, cause), Told { at: now, attempts_since: 0 });
+            return Some(1);
+        };
+        told.attempts_since += 1;
+        if now.since(told.at) < TOLD_EVERY {
+            return None;
+        }
+        told.at = now;
+        Some(std::mem::take(&mut told.attempts_since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_at_once_and_then_once_a_minute() {
+        let refusals = Refusals::default();
+        let check = |target, cause: &str, seconds, expected| {
+            let now = Tick::ZERO.after(Duration::from_secs(seconds));
+            assert_eq!(
+                refusals.refused(target, cause.to_owned(), now),
+                expected,
+                "{target} {cause} {seconds}"
+            );
+        };
+        check(0, "status 401", 0, Some(1));
+        check(0, "status 401", 1, None);
+        check(1, "status 401", 1, Some(1));
+        check(0, "status 403", 2, Some(1));
+        check(0, "status 401", 59, None);
+        check(0, "status 401", 60, Some(3));
+        check(0, "status 401", 61, None);
+        check(0, "status 401", 500, Some(2));
+    }
+}
