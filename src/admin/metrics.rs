@@ -59,7 +59,7 @@ fn seconds() -> Histogram {
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
-type SecondsTotal = Counter<f64, AtomicU64>;
+type SecondsCounter = Counter<f64, AtomicU64>;
 
 /// Every metric of the process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ struct Families {
     end_to_end_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
     circuit_state: Family<OfTarget, Gauge>,
     circuit_trips: Family<OfTarget, Counter>,
-    circuit_shut: Family<OfTarget, SecondsTotal>,
+    circuit_shut: Family<OfTarget, SecondsCounter>,
     stale_events: Counter,
     witnesses_seen: Family<OfPartition, Counter>,
     step_backs: Family<OfReason, Counter>,
@@ -243,9 +243,10 @@ impl Families {
             self.circuit_state.clone(),
         );
         registry.register("circuit_trips", "Times that a target was shut.", self.circuit_trips.clone());
-        registry.register(
-            "circuit_shut_seconds",
-            "Seconds for which a target was shut, counted with each probe that ends.",
+        registry.register_with_unit(
+            "circuit_shut",
+            "Time for which a target was shut, counted with each probe that ends.",
+            Unit::Seconds,
             self.circuit_shut.clone(),
         );
         registry.register(
@@ -408,7 +409,7 @@ impl TargetMetrics {
 pub struct CircuitMetrics {
     state: Gauge,
     trips: Counter,
-    shut: SecondsTotal,
+    shut: SecondsCounter,
 }
 
 impl CircuitMetrics {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::BreakerConfig;
 use super::fault::Problem;
 use super::parse::{duration, flag, integer, number, told};
 use super::reader::Reader;
@@ -14,8 +15,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Each wait between probes is so many times the one before.
 const WAIT_MULTIPLIER: f64 = 2.0;
 
-/// What is read is `Some(None)` where breakers are turned off; the other keys are checked all the same.
-pub fn read(reader: &mut Reader<'_>) -> Option<Option<BreakerLimits>> {
+/// The other keys are checked also where breakers are turned off.
+pub fn read(reader: &mut Reader<'_>) -> Option<BreakerConfig> {
     let mut section = reader.section("breaker");
     let enabled = section.read("enabled", flag);
     let window = section.read("window", duration(MILLISECOND..=HOUR));
@@ -41,5 +42,5 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Option<BreakerLimits>> {
         failure_share: failure_share?,
         waits: waits(wait_initial?, WAIT_MULTIPLIER, wait_max?),
     };
-    Some(enabled?.then_some(limits))
+    Some(if enabled? { BreakerConfig::On(limits) } else { BreakerConfig::Off })
 }

@@ -53,8 +53,8 @@ pub struct Config {
     pub dispatch: DispatchConfig,
     /// `[retry]` and `[failure]`.
     pub policy: Policy,
-    /// `[breaker]`; `None` where it is turned off.
-    pub breaker: Option<BreakerLimits>,
+    /// `[breaker]`.
+    pub breaker: BreakerConfig,
     /// `[admin] listen`; `None` where it is turned off.
     pub admin: Option<SocketAddr>,
     /// `[log]`.
@@ -136,6 +136,15 @@ pub struct DispatchConfig {
     pub drain_timeout: Duration,
     /// How long a delivery may be held before its partition steps back; 1 second to a day.
     pub held_max: Duration,
+}
+
+/// `[breaker]`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BreakerConfig {
+    /// No target is ever shut.
+    Off,
+    /// A target is shut when it fills this measure.
+    On(BreakerLimits),
 }
 
 /// `[log]`.

@@ -49,7 +49,6 @@ impl Sign {
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Applied => Self::Works,
             Outcome::Retryable { retry_after: Some(_), .. } => Self::Neither,
             Outcome::Retryable { failure, .. }
             | Outcome::Refused(failure)
@@ -60,7 +59,7 @@ impl Sign {
                 Self::Neither
             }
             Outcome::Retryable { .. } | Outcome::Refused(_) => Self::Fails,
-            Outcome::Rejected(_) | Outcome::Conflict(_) => Self::Works,
+            Outcome::Applied | Outcome::Rejected(_) | Outcome::Conflict(_) => Self::Works,
         }
     }
 }

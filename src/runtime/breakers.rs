@@ -9,7 +9,8 @@ use tracing::{info, warn};
 
 use crate::admin::health::Health;
 use crate::admin::metrics::{CircuitMetrics, Metrics};
-use crate::core::breaker::{Breaker, BreakerLimits, Circuit, Sign, Trip};
+use crate::config::BreakerConfig;
+use crate::core::breaker::{Breaker, Circuit, Sign, Trip};
 use crate::core::message::Event;
 use crate::core::routes::TargetId;
 use crate::core::tick::Tick;
@@ -65,15 +66,18 @@ impl Watched {
 }
 
 impl Breakers {
-    /// For targets of these names. `limits`: `None` where breakers are turned off.
+    /// For targets of these names.
     #[must_use]
     pub fn new<'a>(
-        limits: Option<&BreakerLimits>,
+        config: &BreakerConfig,
         targets: impl Iterator<Item = &'a str>,
         metrics: &Metrics,
         health: &Health,
     ) -> Self {
-        let limits = limits.map(|limits| Arc::new(limits.clone()));
+        let limits = match config {
+            BreakerConfig::Off => None,
+            BreakerConfig::On(limits) => Some(Arc::new(limits.clone())),
+        };
         let watched = |name: &str| {
             let metrics = metrics.circuit(name);
             let breaker = Breaker::new(Arc::clone(limits.as_ref()?));
@@ -181,6 +185,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::core::breaker::BreakerLimits;
 
     const SECOND: Tick = Tick::from_micros(1_000_000);
 
@@ -192,7 +197,12 @@ mod tests {
             failure_share: 0.9,
             waits: vec![Duration::from_secs(1)],
         };
-        Breakers::new(Some(&limits), ["crm", "erp"].into_iter(), &Metrics::new(), &Health::default())
+        Breakers::new(
+            &BreakerConfig::On(limits),
+            ["crm", "erp"].into_iter(),
+            &Metrics::new(),
+            &Health::default(),
+        )
     }
 
     fn fail(watch: &BreakerWatch) {
@@ -237,7 +247,8 @@ mod tests {
             failure_share: 0.9,
             waits: vec![Duration::from_secs(1)],
         };
-        let breakers = Breakers::new(Some(&limits), ["crm", "erp"].into_iter(), &metrics, &health);
+        let breakers =
+            Breakers::new(&BreakerConfig::On(limits), ["crm", "erp"].into_iter(), &metrics, &health);
         let mut watch = breakers.watch();
         fail(&watch);
         assert!(health.shut().expect("it is told").starts_with("shut: erp since 2"), "{:?}", health.shut());
@@ -266,7 +277,12 @@ mod tests {
 
     #[test]
     fn breakers_that_are_turned_off_shut_nothing() {
-        let breakers = Breakers::new(None, ["crm", "erp"].into_iter(), &Metrics::new(), &Health::default());
+        let breakers = Breakers::new(
+            &BreakerConfig::Off,
+            ["crm", "erp"].into_iter(),
+            &Metrics::new(),
+            &Health::default(),
+        );
         let mut watch = breakers.watch();
         fail(&watch);
         assert!(watch.news().is_empty());

@@ -138,7 +138,7 @@ fn drivers_of(
     let policy = Arc::new(config.policy.clone());
     let target_metrics: Arc<[_]> = config.targets.iter().map(|target| metrics.target(&target.name)).collect();
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
-    let breakers = Breakers::new(config.breaker.as_ref(), names_of_targets, metrics, health);
+    let breakers = Breakers::new(&config.breaker, names_of_targets, metrics, health);
     let (clock, refusals) = (Clock::start(), Arc::new(Refusals::default()));
     let shared = Shared {
         link: consuming.clone(),
