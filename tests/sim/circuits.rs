@@ -149,6 +149,7 @@ impl World {
         if granted {
             self.judge.probe_granted(target.0);
             self.dispatcher.partition.handle(now, Event::ProbeGranted(target));
+            self.tell_silence();
         }
         // In another partition it may be over by now.
         self.soon(1, Happening::BreakersChanged { process });

@@ -300,7 +300,7 @@ impl World {
         self.follow_up();
     }
 
-    fn tell_silence(&mut self) {
+    pub fn tell_silence(&mut self) {
         let silent = self.dispatcher.partition.standing() == Standing::Silent;
         if silent && !self.dispatcher.told_silent {
             self.trace(Line::Silent);
