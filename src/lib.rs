@@ -6,6 +6,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod doctor;
 pub mod publisher;
 pub mod receiver;
 pub mod runtime;

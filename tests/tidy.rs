@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which room may use which: `runtime` may use `admin`, not the other way round.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     ("core", &[]),
     ("config", &["core"]),
     ("source", &["core", "config"]),
@@ -13,16 +13,18 @@ const ROOMS: [(&str, &[&str]); 9] = [
     ("publisher", &["core", "config"]),
     ("receiver", &[]),
     ("admin", &["core"]),
+    ("doctor", &["core", "config", "source"]),
     ("runtime", &["core", "config", "source", "target", "admin"]),
-    ("cli", &["core", "config", "source", "target", "publisher", "receiver", "admin", "runtime"]),
+    ("cli", &["core", "config", "source", "target", "publisher", "receiver", "admin", "doctor", "runtime"]),
 ];
 
 /// Where a crate may be known: paths under `src`, a directory or a file.
-const CRATES: [(&str, &[&str]); 4] = [
+const CRATES: [(&str, &[&str]); 5] = [
     ("lapin", &["source/", "publisher/"]),
-    ("reqwest", &["target/"]),
+    ("reqwest", &["target/", "doctor/management.rs"]),
     ("figment", &["config/"]),
     ("backoff", &["config/schedule.rs"]),
+    ("sqlx", &["ledger/", "receiver/"]),
 ];
 
 /// Clock, runtime, chance, IO, log: what the core must not know.
@@ -273,6 +275,27 @@ fn every_reason_of_a_malformed_delivery_is_documented() {
     let mut documented: BTreeSet<&str> = rows.filter_map(|row| row.split('`').next()).collect();
     documented.remove("lanekeeper-reason");
     assert_eq!(documented, reasons);
+}
+
+#[test]
+fn every_code_of_doctor_is_documented_with_its_severity() {
+    let source = read(&project().join("src/doctor/codes.rs"));
+    let given: BTreeMap<&str, String> = after_each(&source, " = \"LK")
+        .filter_map(|rest| {
+            let (code, rest) = rest.split_once("\", ")?;
+            Some((code, word_at(rest).to_lowercase()))
+        })
+        .collect();
+    assert!(given.len() > 20, "the codes of src/doctor/codes.rs are not read any more: {given:?}");
+    let page = read(&project().join("docs/doctor.md"));
+    let documented: BTreeMap<&str, String> = after_each(&page, "\n### LK")
+        .filter_map(|rest| {
+            let (code, rest) = rest.split_once(": ")?;
+            let (_, rest) = rest.split_once("\n\n*")?;
+            Some((code, word_at(rest).to_owned()))
+        })
+        .collect();
+    assert_eq!(documented, given, "docs/doctor.md, src/doctor/codes.rs");
 }
 
 // How the source is read.

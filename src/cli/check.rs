@@ -46,6 +46,7 @@ fn as_text(loaded: &Loaded) -> String {
     }
     text += &schedule(config);
     text += &bounds(config);
+    text += &replicas(config);
     let warnings = warnings(config);
     text += if warnings.is_empty() { "\nNo warnings.\n" } else { "\nWarnings\n" };
     for warning in warnings {
@@ -160,6 +161,16 @@ fn bounds(config: &Config) -> String {
     )
 }
 
+/// What several processes come to, which the broker's version decides.
+fn replicas(config: &Config) -> String {
+    format!(
+        "Several processes: RabbitMQ 4.0 and later spreads partitions over them by instance.name (here {:?}), and moves \
+         them, drained, when one joins. Before 4.0 there is failover only: who attached first owns, the others stand \
+         by.\n",
+        config.instance
+    )
+}
+
 fn as_json(loaded: &Loaded) -> Json {
     let forecast = Forecast::new(&loaded.config.policy);
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -250,6 +261,7 @@ mod tests {
         The last is attempt 35, 14m 31s 500ms after the first (with jitter, up to attempt 43): retry.elapsed_max ends it, then failure.exhausted = "dead_letter".
 
         At most, if this process owns all 8 partitions: 256 attempts at once, 8000 updates held, 8000 MiB of bodies.
+        Several processes: RabbitMQ 4.0 and later spreads partitions over them by instance.name (here "web-1"), and moves them, drained, when one joins. Before 4.0 there is failover only: who attached first owns, the others stand by.
 
         No warnings.
         "#);
@@ -279,6 +291,7 @@ mod tests {
         Nothing ends it: it goes on for ever.
 
         At most, if this process owns all 8 partitions: 256 attempts at once, 800 updates held, 800 MiB of bodies.
+        Several processes: RabbitMQ 4.0 and later spreads partitions over them by instance.name (here "web-1"), and moves them, drained, when one joins. Before 4.0 there is failover only: who attached first owns, the others stand by.
 
         Warnings
         - target "crm": timeout 10s is over two heartbeats (8s): a request of an owner that fell silent can still be at work when the next owner starts. Shorten the timeout or raise broker.heartbeat.

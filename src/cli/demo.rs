@@ -5,21 +5,30 @@ mod console;
 mod direct;
 mod dispatcher;
 mod failure;
+mod plain_http;
 mod proof;
+mod publish;
+mod race;
+mod remedy;
+mod remedy_proof;
 mod stage;
+mod table;
 mod through;
 mod workload;
+mod writer;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArguments, Exit};
 use crate::config::{BrokerConfig, Purpose};
+use crate::receiver::StoreAddress;
 use api::Api;
 use console::{Console, Paint, count};
 use failure::Failure;
 use proof::Proof;
+use remedy::AtTheApi;
 use stage::Stage;
-use workload::{Workload, api_described};
+use workload::Workload;
 
 /// Names the RabbitMQ UI, if there is one.
 const MANAGEMENT_VARIABLE: &str = "LANEKEEPER_MANAGEMENT_URL";
@@ -38,17 +47,37 @@ pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
     /// Customers.
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u64).range(10..=200))]
+    #[arg(long, value_name = "N", default_value_t = 40, conflicts_with = "remedy", value_parser = clap::value_parser!(u64).range(10..=200))]
     records: u64,
     /// Updates of each customer.
-    #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u64).range(10..=100))]
+    #[arg(long, value_name = "N", default_value_t = 25, conflicts_with = "remedy", value_parser = clap::value_parser!(u64).range(10..=100))]
     updates: u64,
+    /// Show one remedy against races: what goes wrong without it at the API, and that nothing does with it.
+    #[arg(long, value_name = "REMEDY", value_enum)]
+    remedy: Option<Remedy>,
+    /// With --remedy: where the API keeps its records, as for `lanekeeper receiver`. What is there is deleted. By default
+    /// memory; for row-locks the PostgreSQL of `LANEKEEPER_POSTGRES_URL`, as scripts/postgres sets it, else SQLite.
+    #[arg(long, value_name = "STORE", requires = "remedy")]
+    store: Option<StoreAddress>,
     /// Equal seeds make the same updates, and the same attempts fail.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Leave the demo's exchanges and queues in the broker, to look at them.
     #[arg(long)]
     keep: bool,
+}
+
+/// A remedy against races.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Remedy {
+    /// The API knows a repeat by its key, and does not apply it again.
+    Idempotency,
+    /// The API refuses a change of what has changed meanwhile, or is newer.
+    Versions,
+    /// The API locks a record from reading to writing.
+    RowLocks,
+    /// Lanekeeper's own: one after another, in order. The whole story in short.
+    Sequence,
 }
 
 /// Runs it.
@@ -78,7 +107,7 @@ async fn demo(arguments: &Arguments, broker: BrokerConfig) -> Exit {
     let told = tokio::select! {
         biased;
         signal = stop.requested() => Err(Failure::Interrupted(signal)),
-        told = story(arguments, &mut stage, &console) => told,
+        told = tell(arguments, &mut stage, &console) => told,
     };
     console.end_progress();
     let (exit, keep_log) = match &told {
@@ -111,10 +140,24 @@ async fn demo(arguments: &Arguments, broker: BrokerConfig) -> Exit {
     exit
 }
 
+/// The story that was asked for.
+async fn tell(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
+    let remedy = match arguments.remedy {
+        None => {
+            let workload = Workload::new(arguments.records, arguments.updates, arguments.seed);
+            return story(&workload, stage, console).await;
+        }
+        Some(Remedy::Sequence) => return story(&Workload::short(arguments.seed), stage, console).await,
+        Some(Remedy::Idempotency) => AtTheApi::Idempotency,
+        Some(Remedy::Versions) => AtTheApi::Versions,
+        Some(Remedy::RowLocks) => AtTheApi::RowLocks,
+    };
+    remedy::story(remedy, arguments.store.as_ref(), arguments.seed, stage, console).await
+}
+
 /// Both acts and the proof.
-async fn story(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
-    let workload = Workload::new(arguments.records, arguments.updates, arguments.seed);
-    let [api_takes, api_fails] = api_described();
+async fn story(workload: &Workload, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
+    let [api_takes, api_fails] = workload.api_described();
     console.say(&format!(
         "An API keeps {}. Each is updated {} times, every {} ms: {}.",
         count(workload.records, "customer"),
@@ -127,9 +170,9 @@ async fn story(arguments: &Arguments, stage: &mut Stage, console: &Console) -> R
 
     console.heading("1. Without Lanekeeper: each update is sent when it happens, again after an error");
     console.detail("The client and its waits between retries are Lanekeeper's own.");
-    let api = Api::start(&workload).await?;
+    let api = Api::start(workload.api_settings(), &StoreAddress::Memory).await?;
     let config = stage.direct_config(&api.url)?;
-    let without = direct::act(&config, &workload, &api, console).await?;
+    let without = direct::act(&config, workload, &api, console).await?;
 
     console.heading("2. With Lanekeeper: the same updates, the same API and errors, and a crash");
     console.detail(&format!("Updates go to RabbitMQ, exchange {}. From there", stage.exchange));
@@ -137,8 +180,8 @@ async fn story(arguments: &Arguments, stage: &mut Stage, console: &Console) -> R
     if let Some(url) = management_url() {
         console.detail(&format!("Watch it at {url}"));
     }
-    let api = Api::start(&workload).await?;
-    let with = through::act(stage, &workload, &api, console).await?;
+    let api = Api::start(workload.api_settings(), &StoreAddress::Memory).await?;
+    let with = through::act(stage, workload, &api, console).await?;
 
     console.heading("The proof: what the API saw");
     let proof = Proof { total: workload.total(), without: &without, with: &with };

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod log;
 mod publish;
 mod receiver;
@@ -32,7 +33,9 @@ enum Command {
     Publish(publish::Arguments),
     /// Show the config in force, where each value comes from, and the retry schedule.
     Check(check::Arguments),
-    /// Run the reference target: it keeps records in memory and reports what order it saw.
+    /// Look at the broker as it is: everything that could lose or reorder updates, each with the command that removes it.
+    Doctor(doctor::Arguments),
+    /// Run the reference target: it keeps records, honours the remedies against races, and reports what it saw.
     Receiver(receiver::Arguments),
     /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
     Demo(demo::Arguments),
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Publish(arguments) => publish::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Receiver(arguments) => receiver::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
     };

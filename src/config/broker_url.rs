@@ -65,7 +65,7 @@ pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
 }
 
 /// The URL without its password.
-fn masked(url: &Url) -> String {
+pub(super) fn masked(url: &Url) -> String {
     let mut url = url.clone();
     if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
         return MASK.to_owned();

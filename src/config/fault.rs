@@ -41,6 +41,12 @@ impl Problem {
     }
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
 /// One fault of a config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

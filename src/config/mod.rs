@@ -8,6 +8,7 @@ mod broker_url;
 mod fault;
 pub mod forecast;
 mod layers;
+mod management;
 mod parse;
 mod reader;
 mod schedule;
@@ -27,12 +28,13 @@ use std::time::Duration;
 
 pub use fault::{Fault, Faults, Origin, Problem};
 pub use layers::{DEFAULT_TOML, Environment, VariableFault};
+pub use management::{ManagementAddress, management_url};
 pub use parse::told;
 pub use reader::Shown;
 pub use settings::Loaded;
 use settings::read;
 pub use target::TARGET_EXAMPLE;
-pub use warnings::warnings;
+pub use warnings::{ACK_TIMEOUT, held_at_most, warnings};
 
 use crate::core::breaker::BreakerLimits;
 use crate::core::outcome::OutcomeKind;
@@ -110,6 +112,8 @@ pub struct BrokerConfig {
     pub url: Secret,
     /// AMQP heartbeat, whole seconds, at least 1.
     pub heartbeat: Duration,
+    /// `http://` or `https://`; `None`: on the host of `url`, at the usual port.
+    pub management_url: Option<Secret>,
 }
 
 /// `[updates]`.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::broker_url::broker_url;
 use super::fault::{Faults, Origin, Problem};
 use super::layers::{self, Environment};
+use super::management::management_url;
 use super::parse::{
     choice, duration, exchange, flag, instance, integer, listen, log_filter, number, timeout, told,
     whole_seconds,
@@ -110,8 +111,9 @@ fn read_broker(reader: &mut Reader<'_>) -> Option<BrokerConfig> {
     let url = section.read("url", broker_url);
     // AMQP 0-9-1 negotiates seconds in 16 bits; 0 would turn heartbeats off, and a dead connection could look alive for hours.
     let heartbeat = section.read("heartbeat", whole_seconds(1..=65_535));
+    let management_url = section.read("management_url", management_url);
     section.finish();
-    Some(BrokerConfig { url: url?, heartbeat: heartbeat? })
+    Some(BrokerConfig { url: url?, heartbeat: heartbeat?, management_url: management_url? })
 }
 
 fn read_updates(reader: &mut Reader<'_>) -> Option<UpdatesConfig> {

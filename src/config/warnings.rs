@@ -6,7 +6,7 @@ use super::{Config, TargetConfig, told};
 use crate::core::routes::TypePattern;
 
 /// RabbitMQ's acknowledgement timeout, unless an operator has set another (`consumer_timeout`; 3.10 and 4.0).
-const ACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+pub const ACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// It looks for overdue deliveries once a minute, and may do so a little early.
 const ACK_TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 
@@ -83,10 +83,16 @@ fn covers(before: &TypePattern, pattern: &TypePattern) -> bool {
     }
 }
 
-/// A partition steps back at `held_max`, and may take the drain timeout to do so.
+/// What RabbitMQ's acknowledgement timeout must not be below: a partition steps back at `held_max`, may take the drain
+/// timeout to do so, and the broker may look a little early.
+#[must_use]
+pub fn held_at_most(config: &Config) -> Duration {
+    config.dispatch.held_max + config.dispatch.drain_timeout + ACK_TIMEOUT_MARGIN
+}
+
 fn held_long(config: &Config) -> Option<String> {
     let (held_max, drain_timeout) = (config.dispatch.held_max, config.dispatch.drain_timeout);
-    (held_max + drain_timeout + ACK_TIMEOUT_MARGIN > ACK_TIMEOUT).then(|| {
+    (held_at_most(config) > ACK_TIMEOUT).then(|| {
         format!(
             "dispatch.held_max = {} and drain_timeout = {} come near RabbitMQ's acknowledgement timeout (30 minutes by \
              default), which would close the channel under attempts in flight. Lower held_max, or raise \

@@ -126,6 +126,11 @@ impl DeadLetterReason {
     }
 }
 
+/// The highest AMQP `priority` with which a message keeps its place in a quorum queue; one without counts as this. From
+/// RabbitMQ 4.0 on, higher ones are handed over before what waits there (4.0.5, measured: 5 does, 4 does not; 3.10.8
+/// takes no notice of priorities).
+pub const PRIORITY_MAX: u8 = 4;
+
 /// Why a delivery cannot be an update.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -144,6 +149,14 @@ pub enum Malformed {
     /// A `CC` header makes the broker route by other keys too.
     #[error("published with a CC header, which routes it by other keys than its record key")]
     CarbonCopy,
+    /// The broker puts it before updates that were published earlier.
+    #[error(
+        "published with priority {priority}; RabbitMQ 4 lets what is over {PRIORITY_MAX} overtake earlier updates of its record: publish without priority"
+    )]
+    PriorityTooHigh {
+        /// AMQP `priority`.
+        priority: u8,
+    },
     /// `updates.require_id` is set and there is none.
     #[error("published without message_id, which updates.require_id demands")]
     NoUpdateId,
@@ -179,6 +192,7 @@ impl Malformed {
             Self::RecordKeyTooLong => "record_key_too_long",
             Self::RecordKeyNotUtf8 { .. } => "record_key_not_utf8",
             Self::CarbonCopy => "carbon_copy",
+            Self::PriorityTooHigh { .. } => "priority_too_high",
             Self::NoUpdateId => "no_update_id",
             Self::UpdateIdUnfit => "update_id_unfit",
             Self::BodyTooLarge { .. } => "body_too_large",

@@ -19,13 +19,15 @@ pub enum FaultAnswer {
     Status(u16),
     /// Nothing for `hang_for`, then status 503.
     Hang,
+    /// The start of an answer, and then the connection is cut.
+    Cut,
 }
 
 /// Why a string is not a fault or a failing record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultFault {
-    /// Not `500`, `hang`, `applied-then-500` or `applied-then-hang`.
-    #[error("{0:?} is neither a status from 300 to 599 nor hang, alone or after applied-then-")]
+    /// Not `500`, `hang` or `cut`, alone or as in `applied-then-500`.
+    #[error("{0:?} is neither a status from 300 to 599 nor hang nor cut, alone or after applied-then-")]
     Fault(String),
     /// Not `KEY=STATUS[:DURATION]`.
     #[error("write KEY=STATUS or KEY=STATUS:DURATION, such as customer-7=503:10s")]
@@ -46,6 +48,7 @@ impl FromStr for Fault {
         let answer = match answer.parse() {
             Ok(status @ 300..=599) => FaultAnswer::Status(status),
             Err(_) if answer == "hang" => FaultAnswer::Hang,
+            Err(_) if answer == "cut" => FaultAnswer::Cut,
             _ => return Err(FaultFault::Fault(text.to_owned())),
         };
         Ok(Self { applied, answer })
@@ -132,6 +135,7 @@ mod tests {
             |text: &str, applied, answer| assert_eq!(text.parse(), Ok(Fault { applied, answer }), "{text}");
         check("500", false, FaultAnswer::Status(500));
         check("hang", false, FaultAnswer::Hang);
+        check("applied-then-cut", true, FaultAnswer::Cut);
         check("applied-then-500", true, FaultAnswer::Status(500));
         check("applied-then-hang", true, FaultAnswer::Hang);
         for text in ["", "200", "600", "99999", "5OO", "applied-then-", "applied", "Hang", "-1"] {

@@ -1,8 +1,11 @@
-//! The reference target: keeps records in memory and judges the order in which their updates came.
+//! The reference target: keeps records, honours the remedies against races, and judges the order in which updates came.
 //!
 //! The last segment of a request's path names the record. A request with any method but GET and HEAD writes it: its body
 //! becomes the record's value. Where the body is a JSON object with an integer member `sequence` (1, 2, 3, … per
-//! record), the order is judged by it; without one only repetition is, by update id.
+//! record), the order is judged by it; without one only repetition is, by update id. One with an integer member `add`
+//! does not become the value: its number is added to the member `total` of the value that was read before.
+//!
+//! Records are kept in memory, in SQLite or in PostgreSQL; the judgement is always in memory, of this receiver's life.
 //!
 //! An update is *applied* at one moment: after the latency and before the answer. A sender that goes away earlier has
 //! not changed anything; one that goes away later has, although it will never know.
@@ -12,16 +15,22 @@
 //!
 //! For measuring and for tests: no log line per request, memory per record is bounded, records are spread over locks.
 
+mod answer;
+mod body;
 mod faults;
 mod handle;
-mod records;
+mod judge;
+mod latest;
 mod report;
+mod rules;
 mod sequences;
 mod settings;
+mod shards;
+mod store;
+mod write;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt;
@@ -29,12 +38,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use faults::{FailingRecord, Fault, FaultAnswer, FaultFault};
-use records::Records;
+use judge::Judge;
 pub use report::{Counts, RecordReport, Report};
+pub use rules::{Remedies, Remedy, RemedyFault};
 pub use settings::ReceiverSettings;
+use shards::Shards;
+use store::Store;
+pub use store::{StoreAddress, StoreAddressFault, StoreError, StoreFault};
 
-/// Locks that the records are spread over.
-const SHARDS: usize = 32;
 /// How long requests in progress may take when the receiver is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -47,19 +58,35 @@ pub struct Receiver {
 #[derive(Debug)]
 struct Shared {
     settings: ReceiverSettings,
-    shards: [Mutex<Records>; SHARDS],
+    judges: Judges,
+    store: Store,
     started: Instant,
     /// Ends requests that hang on purpose.
     stopping: watch::Sender<bool>,
 }
 
+/// What was seen of all records.
+type Judges = Shards<Judge>;
+
 impl Receiver {
-    /// One that has seen nothing.
+    /// One that keeps its records in memory, and has none.
     #[must_use]
     pub fn new(settings: ReceiverSettings) -> Self {
-        let shards = std::array::from_fn(|_| Mutex::default());
-        let stopping = watch::Sender::new(false);
-        Self { shared: Arc::new(Shared { settings, shards, started: Instant::now(), stopping }) }
+        Self::with(settings, Store::memory())
+    }
+
+    /// One that keeps its records in this store, with those that are there. It has seen nothing yet. When it has returned,
+    /// the store has its tables.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or a later program has made its tables.
+    pub async fn open(settings: ReceiverSettings, address: &StoreAddress) -> Result<Self, StoreError> {
+        Ok(Self::with(settings, Store::open(address).await?))
+    }
+
+    fn with(settings: ReceiverSettings, store: Store) -> Self {
+        let (judges, stopping) = (Judges::default(), watch::Sender::new(false));
+        Self { shared: Arc::new(Shared { settings, judges, store, started: Instant::now(), stopping }) }
     }
 
     /// Serves requests until `shutdown` ends, then lets those in progress finish for a moment.
@@ -102,8 +129,8 @@ impl Receiver {
     pub fn report(&self, records_max: usize) -> Report {
         let mut report = Report::default();
         let mut keys = Vec::new();
-        for shard in &self.shared.shards {
-            for (key, counts, in_progress) in lock(shard).counts() {
+        for judge in self.shared.judges.each() {
+            for (key, counts, in_progress) in judge.counts() {
                 report.counts += &counts;
                 report.records += 1;
                 report.in_progress += in_progress;
@@ -121,31 +148,19 @@ impl Receiver {
         report
     }
 
+    /// Forgets all records, in the store too, and what it saw of them; requests in progress go on.
+    ///
+    /// # Errors
+    /// The store could not be emptied; everything is as it was.
+    pub async fn forget(&self) -> Result<(), StoreFault> {
+        self.shared.store.clear().await?;
+        self.shared.judges.each().for_each(|mut judge| judge.reset());
+        Ok(())
+    }
+
     /// What it saw of one record; `None` where there was no request.
     #[must_use]
     pub fn record(&self, record_key: &str) -> Option<RecordReport> {
-        self.shared.records(record_key).report(record_key)
+        self.shared.judges.of(record_key).report(record_key)
     }
-
-    /// Forgets all records; requests in progress go on.
-    pub fn reset(&self) {
-        for shard in &self.shared.shards {
-            lock(shard).reset();
-        }
-    }
-}
-
-impl Shared {
-    fn records(&self, record_key: &str) -> MutexGuard<'_, Records> {
-        let mut hasher = DefaultHasher::new();
-        record_key.hash(&mut hasher);
-        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
-        let shard = hasher.finish() as usize % SHARDS;
-        lock(&self.shards[shard])
-    }
-}
-
-/// The record book is whole after a panic elsewhere: what it counts wrong, the panic itself reports.
-fn lock(shard: &Mutex<Records>) -> MutexGuard<'_, Records> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

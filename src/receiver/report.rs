@@ -25,10 +25,20 @@ pub struct Counts {
     pub outdated: u64,
     /// Answers with a fault that was asked for (`--fail-…`), hanging ones included.
     pub failed: u64,
-    /// Answers 412, 413 and 422.
+    /// Answers 400, 409, 412, 413, 422 and 428.
     pub rejected: u64,
-    /// Requests answered from the memory of an idempotency key, without applying.
+    /// Requests with an idempotency key that was applied before: not applied again, whatever they were answered.
     pub replayed: u64,
+    /// Requests with a `record-version` that the record had reached, or a later one: not applied.
+    #[serde(default)]
+    pub superseded: u64,
+    /// Requests of an older tenure that were refused: not applied.
+    #[serde(default)]
+    pub fenced: u64,
+    /// Answers 503 since the store could not be read or written. Where the fault came with the commit, the update can be
+    /// applied all the same, or counted as applied and not be.
+    #[serde(default)]
+    pub store_failed: u64,
     /// Requests whose sender went away, or broke off the body, before the answer. Applied or not: see the other counts.
     pub disconnected: u64,
     /// Requests whose path and `lanekeeper-record-key` header named different records.
@@ -50,6 +60,9 @@ impl AddAssign<&Self> for Counts {
         self.failed += other.failed;
         self.rejected += other.rejected;
         self.replayed += other.replayed;
+        self.superseded += other.superseded;
+        self.fenced += other.fenced;
+        self.store_failed += other.store_failed;
         self.disconnected += other.disconnected;
         self.key_mismatches += other.key_mismatches;
         self.older_tenures += other.older_tenures;
@@ -68,7 +81,8 @@ impl fmt::Display for Counts {
         write!(
             f,
             "{} updates in {} requests; duplicates {}, reorders {}, gaps {}, overlaps {}, outdated {}; \
-             answers failed {}, rejected {}, replayed {}; disconnected {}, of older tenures {}",
+             answers failed {}, rejected {}, replayed {}, superseded {}, store failed {}; \
+             disconnected {}, of older tenures {}, fenced {}",
             self.updates,
             self.requests,
             self.duplicates,
@@ -79,8 +93,11 @@ impl fmt::Display for Counts {
             self.failed,
             self.rejected,
             self.replayed,
+            self.superseded,
+            self.store_failed,
             self.disconnected,
             self.older_tenures,
+            self.fenced,
         )
     }
 }
@@ -112,7 +129,7 @@ pub struct RecordReport {
     pub value_sequence: u64,
     /// Times that its value was written; its `ETag` is `"VERSION"`.
     pub version: u64,
-    /// Start of the value it has now: the body of the last update applied.
+    /// Start of the value it has now: the body of the last update applied, or the sum.
     pub value: String,
     /// The first thing that was wrong with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,6 +12,12 @@ pub(super) struct Sequences {
 }
 
 impl Sequences {
+    /// All from 1 to the highest; zero: none.
+    pub(super) fn up_to(highest: u64) -> Self {
+        let ranges = if highest == 0 { Vec::new() } else { vec![(1, highest)] };
+        Self { ranges, count: highest }
+    }
+
     /// Adds a number; false where it was there.
     pub(super) fn insert(&mut self, number: u64) -> bool {
         // The range that holds it or is the next one above.

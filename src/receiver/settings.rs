@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::faults::{FailingRecord, Fault};
+use super::rules::Remedies;
 
 /// How a receiver behaves. The default answers at once and never fails.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +12,9 @@ pub struct ReceiverSettings {
     pub latency: Duration,
     /// Share by which the latency varies, up and down: 0 to 1.
     pub latency_jitter: f64,
+    /// Time between reading a record and writing it, as an application takes it: with row locks, the record is locked for
+    /// so long.
+    pub think: Duration,
     /// Share of attempts that go wrong: 0 to 1.
     pub fail_share: f64,
     /// How they go wrong, each equally likely. Empty: with status 500.
@@ -23,8 +27,13 @@ pub struct ReceiverSettings {
     pub hang_for: Duration,
     /// Records whose requests all go wrong.
     pub fail_records: Vec<FailingRecord>,
-    /// Answer an `Idempotency-Key` that was applied before without applying it again; 422 where the body differs.
-    pub honour_idempotency_key: bool,
+    /// Which remedies against races are applied. The default leaves out idempotency and fencing, so that repeats and
+    /// older tenures show in the report instead of being kept from it.
+    pub remedies: Remedies,
+    /// Answer 428 to a write without `If-Match` and `If-None-Match`.
+    pub require_if_match: bool,
+    /// The answer to a `record-version` at or below the record's: 200 to 599.
+    pub superseded_status: u16,
     /// Equal seeds make the same attempts go wrong.
     pub seed: u64,
 }
@@ -34,13 +43,16 @@ impl Default for ReceiverSettings {
         Self {
             latency: Duration::ZERO,
             latency_jitter: 0.0,
+            think: Duration::ZERO,
             fail_share: 0.0,
             fail_with: Vec::new(),
             first_attempts_only: false,
             retry_after: None,
             hang_for: Duration::from_secs(30),
             fail_records: Vec::new(),
-            honour_idempotency_key: false,
+            remedies: Remedies { idempotency: false, fencing: false, ..Remedies::ALL },
+            require_if_match: false,
+            superseded_status: 200,
             seed: 1,
         }
     }

@@ -8,7 +8,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
-use crate::core::policy::Malformed;
+use crate::core::policy::{Malformed, PRIORITY_MAX};
 use crate::core::routes::Routes;
 use crate::core::update::{RecordKey, RecordKeyFault, Update, UpdateId};
 
@@ -42,6 +42,9 @@ impl Decoder {
             return Err(Malformed::CarbonCopy);
         }
         let record_key = record_key(routing_key)?;
+        if let Some(priority) = properties.priority().filter(|priority| *priority > PRIORITY_MAX) {
+            return Err(Malformed::PriorityTooHigh { priority });
+        }
         if body.len() > self.body_bytes_max {
             return Err(Malformed::BodyTooLarge { bytes: body.len(), bytes_max: self.body_bytes_max });
         }

@@ -1,5 +1,6 @@
 //! The layout document: the last message of the topology stream is the layout in force.
 
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::error::SourceError;
 use super::link::ANSWER_TIMEOUT;
-use super::topology::{argument, declare_queue};
+use super::topology::{argument, declare_queue, stream_arguments};
 use crate::core::layout::{Layout, LayoutNumber, PARTITIONS_MAX};
 use crate::core::witness::Witness;
 
@@ -54,9 +55,7 @@ const BARRIER: &str = "barrier";
 /// # Errors
 /// It exists with other arguments, or may not be declared.
 pub(super) async fn declare(channel: &Channel, stream: &str, exchange: &str) -> Result<(), SourceError> {
-    let mut arguments = FieldTable::default();
-    argument(&mut arguments, "x-queue-type", "stream");
-    declare_queue(channel, stream, exchange, arguments).await.map(drop)
+    declare_queue(channel, stream, exchange, stream_arguments()).await.map(drop)
 }
 
 /// Reads the last document. `None` is no proof that there is none: a slow broker looks like an empty stream (and the
@@ -107,13 +106,20 @@ pub(super) async fn read_to_end(
 
 const READING: &str = "reading the layout document";
 
-async fn consume(channel: &Channel, stream: &str, offset: &str) -> Result<Consumer, SourceError> {
+/// Dropping the consumer would send a cancel, which can come after the close of its channel: the broker then ends the
+/// connection (`expected 'channel.open'`; 3.10.8, measured). It ends with its channel.
+async fn consume(
+    channel: &Channel,
+    stream: &str,
+    offset: &str,
+) -> Result<ManuallyDrop<Consumer>, SourceError> {
     let amqp = SourceError::amqp(READING);
     channel.basic_qos(100, BasicQosOptions::default()).await.map_err(amqp)?;
     let mut arguments = FieldTable::default();
     argument(&mut arguments, "x-stream-offset", offset);
     let options = BasicConsumeOptions::default();
-    channel.basic_consume(stream.into(), "".into(), options, arguments).await.map_err(amqp)
+    let consumer = channel.basic_consume(stream.into(), "".into(), options, arguments).await;
+    consumer.map(ManuallyDrop::new).map_err(amqp)
 }
 
 async fn next(consumer: &mut Consumer) -> Result<Delivery, SourceError> {

@@ -172,12 +172,7 @@ impl SourceError {
             Self::Unreachable { .. } | Self::Silent { .. } | Self::Locked { .. } | Self::NotTaken { .. } => {
                 true
             }
-            // The broker answered, and would answer the same again; all else is the way to it.
-            Self::Amqp { source, .. } => !matches!(
-                source.kind(),
-                ErrorKind::ProtocolError(error)
-                    if matches!(error.kind(), AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED))
-            ),
+            Self::Amqp { source, .. } => !is_final(source),
             Self::AccessRefused { .. }
             | Self::TooOld { .. }
             | Self::Url { .. }
@@ -210,6 +205,13 @@ impl SourceError {
         };
         let text = error.get_message().to_string();
         match error.kind() {
+            // Hard in RabbitMQ 3.10, soft in 4.0.
+            AMQPErrorKind::Hard(AMQPHardError::COMMANDINVALID)
+            | AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+                if text.contains(&format!("exchange type '{HASH_EXCHANGE_TYPE}'")) =>
+            {
+                Self::HashExchangeMissing
+            }
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => match inequivalence(&text) {
                 Some((argument, expected, found)) => {
                     Self::Differs { object: object.to_owned(), argument, expected, found }
@@ -221,11 +223,22 @@ impl SourceError {
                 Self::NotPermitted { text, exchange: exchange.to_owned() }
             }
             AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => Self::Locked { lock: object.to_owned() },
-            AMQPErrorKind::Hard(AMQPHardError::COMMANDINVALID) if text.contains(HASH_EXCHANGE_TYPE) => {
-                Self::HashExchangeMissing
-            }
             _ => Self::amqp(step)(source),
         }
+    }
+}
+
+/// The broker's words for a stream that is declared but not started: another dispatcher has declared it this moment, or
+/// the broker itself has just started (RabbitMQ 4.0.5, measured).
+const STREAM_NOT_STARTED: &str = "does not have a running replica";
+
+/// Whether the broker has answered, and would answer the same again. All other errors are of the way to it.
+fn is_final(source: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(error) = source.kind() else { return false };
+    match error.kind() {
+        AMQPErrorKind::Soft(_) => !error.get_message().as_str().contains(STREAM_NOT_STARTED),
+        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => true,
+        AMQPErrorKind::Hard(_) => false,
     }
 }
 

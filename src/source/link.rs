@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::watch;
@@ -39,6 +40,12 @@ impl Address {
         uri.query.heartbeat = u16::try_from(broker.heartbeat.as_secs()).ok();
         let told = format!("{}:{}", uri.authority.host, uri.authority.port);
         Ok(Self { uri, told })
+    }
+
+    /// Host and port, for people.
+    #[must_use]
+    pub fn told(&self) -> &str {
+        &self.told
     }
 
     /// Connects once.
@@ -230,6 +237,19 @@ async fn keep(
         info!(connection = name, "broker connected");
         number += 1;
         up.send_replace(Some((ConnectionNumber(number), Arc::clone(&connection))));
+    }
+}
+
+/// As the broker says it when it greets.
+pub(super) fn broker_version(connection: &Connection) -> Option<String> {
+    server_property(connection, "version")
+}
+
+/// A text that the broker greets with.
+pub(super) fn server_property(connection: &Connection, name: &str) -> Option<String> {
+    match connection.configuration().server_properties().inner().get(name)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        _ => None,
     }
 }
 

@@ -87,7 +87,7 @@ async fn complete(
 }
 
 /// A reader's channel is closed after it: its consumer ends with it.
-async fn on_own_channel<T>(
+pub(super) async fn on_own_channel<T>(
     connection: &Connection,
     read: impl AsyncFnOnce(&Channel) -> Result<T, SourceError>,
 ) -> Result<T, SourceError> {
@@ -156,8 +156,7 @@ async fn declare_fixed(channel: &Channel, names: &Names) -> Result<(), SourceErr
     let none = FieldTable::default;
     declare_exchange(channel, names.public(), names, ExchangeKind::Fanout, false, none()).await?;
     declare_exchange(channel, &names.handoff(), names, ExchangeKind::Fanout, true, none()).await?;
-    let mut arguments = none();
-    argument(&mut arguments, "alternate-exchange", &names.handoff());
+    let arguments = ingress_arguments(names);
     declare_exchange(channel, &names.ingress(), names, ExchangeKind::Fanout, true, arguments).await?;
     bind_exchange(channel, &names.ingress(), names.public(), names).await?;
     declare_exchange(channel, &names.dead(), names, ExchangeKind::Fanout, false, none()).await?;
@@ -208,7 +207,19 @@ async fn declare_queues(channel: &Channel, names: &Names, layout: Layout) -> Res
     Ok(())
 }
 
-fn quorum_arguments() -> FieldTable {
+pub(super) fn ingress_arguments(names: &Names) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    argument(&mut arguments, "alternate-exchange", &names.handoff());
+    arguments
+}
+
+pub(super) fn stream_arguments() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    argument(&mut arguments, "x-queue-type", "stream");
+    arguments
+}
+
+pub(super) fn quorum_arguments() -> FieldTable {
     let mut arguments = FieldTable::default();
     argument(&mut arguments, "x-queue-type", "quorum");
     arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
@@ -217,7 +228,7 @@ fn quorum_arguments() -> FieldTable {
 }
 
 /// The dead-letter exchange is the last net, at least once; Lanekeeper publishes its dead letters itself.
-fn partition_arguments(names: &Names) -> FieldTable {
+pub(super) fn partition_arguments(names: &Names) -> FieldTable {
     let mut arguments = quorum_arguments();
     arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
     argument(&mut arguments, "x-dead-letter-exchange", &names.dead());
@@ -230,7 +241,7 @@ pub(super) fn argument(arguments: &mut FieldTable, name: &str, value: &str) {
     arguments.insert(name.into(), AMQPValue::LongString(value.into()));
 }
 
-async fn declare_exchange(
+pub(super) async fn declare_exchange(
     channel: &Channel,
     exchange: &str,
     names: &Names,

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use lapin::Connection;
-use lapin::types::AMQPValue;
+
+use super::link::broker_version;
 
 /// The first version whose quorum queues and streams are as this program needs them.
 pub(super) const VERSION_MIN: Version = Version { major: 3, minor: 10 };
@@ -18,10 +19,7 @@ pub struct Version {
 impl Version {
     /// `None` where it says nothing that can be understood.
     pub(super) fn of(connection: &Connection) -> Option<Self> {
-        match connection.configuration().server_properties().inner().get("version")? {
-            AMQPValue::LongString(version) => Self::parse(&version.to_string()),
-            _ => None,
-        }
+        Self::parse(&broker_version(connection)?)
     }
 
     /// `3.10.8`, `4.0.0-rc.1`, `3.12+1.g2f`.

@@ -72,6 +72,46 @@ async fn the_demo_proves_its_point_and_leaves_nothing_behind() {
     assert_nothing_is_left(&broker, &exchange(&stdout));
 }
 
+/// Runs `demo --remedy`, which must prove its point: rows where the remedy has to end what there is without it.
+async fn check_remedy(remedy: &'static str, ended: &[&str]) {
+    let broker = Broker::shared();
+    let mut demo = demo(broker.url());
+    demo.args(["--remedy", remedy]);
+    let output = tokio::task::spawn_blocking(move || demo.output()).await.expect("it does not panic");
+    let output = output.expect("the binary starts");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    assert!(stderr.is_empty() && stdout.contains("The proof holds."), "{stdout}{stderr}");
+    let (_, table) = stdout.split_once("The proof").expect("it ends with the proof");
+    for label in ended {
+        let (without, with) = figures(table, label);
+        assert!(without > 0, "{label}: {table}");
+        assert_eq!(with, 0, "{label}: {table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idempotency_ends_what_repeats_do() {
+    let ended = ["updates applied twice", "records with a wrong final value", "points too many"];
+    check_remedy("idempotency", &ended).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_end_what_two_writers_do_to_each_other() {
+    check_remedy("versions", &["records with a wrong final value", "points lost"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_locks_end_what_happens_between_reading_and_writing() {
+    check_remedy("row-locks", &["records with a wrong final value", "points lost"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sequence_ends_what_overtaking_does() {
+    let ended = ["records with a wrong final value", "updates applied out of order"];
+    check_remedy("sequence", &ended).await;
+}
+
 /// A child that does not outlive its test.
 struct Killed(Child);
 

@@ -1,11 +1,13 @@
 //! Several replicas on one broker: who owns what, and how a partition goes from one to another.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lanekeeper::core::layout::{PartitionNumber, rank};
 use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
 
-use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, until, updates};
+use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, pace, until, updates};
 
 fn slow(latency: Duration) -> ReceiverSettings {
     ReceiverSettings { latency, latency_jitter: 0.5, ..ReceiverSettings::default() }
@@ -21,6 +23,22 @@ async fn replica(world: &World, name: &str, extra: &str) -> Dispatcher {
     let replica = Dispatcher::start(&path);
     replica.ready().await;
     replica
+}
+
+/// The partitions that a replica owns, by its own account.
+async fn owned(replica: &Dispatcher) -> BTreeSet<String> {
+    let text = replica.metrics().await;
+    let active = |line: &str| {
+        let rest = line.strip_prefix("lanekeeper_partition_active{partition=\"")?;
+        let (partition, value) = rest.split_once("\"} ")?;
+        (value == "1").then(|| partition.to_owned())
+    };
+    text.lines().filter_map(active).collect()
+}
+
+/// The replica of these two that is to have the partition, where the broker heeds priorities.
+fn preferred<'a>(one: &'a str, two: &'a str, partition: PartitionNumber) -> &'a str {
+    if rank(one, partition) > rank(two, partition) { one } else { two }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,6 +60,70 @@ async fn rolling_restarts_of_two_replicas_cost_neither_a_duplicate_nor_an_overla
     assert_flawless(&report, 12_000);
     assert_eq!(report.counts.disconnected, 0, "attempts in flight were finished");
     assert_eq!(report.counts.older_tenures, 0, "tenure numbers grow from owner to owner");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_move_drained_to_a_replica_that_joins_and_before_rabbitmq_4_it_stands_by() {
+    const EXTRA: &str = "updates.partitions = 8\ndispatch.in_flight_max = 4";
+    let world = Arc::new(World::with("joins", slow(Duration::from_millis(20))).await);
+    let one = replica(&world, "one", EXTRA).await;
+    let publishing = Arc::clone(&world);
+    let publishing = tokio::spawn(async move { publishing.publish(updates(200, 50)).await });
+    world.applied(1_000).await;
+    let two = replica(&world, "two", EXTRA).await;
+    let all = || (0..8).map(PartitionNumber);
+    let expected: (BTreeSet<_>, BTreeSet<_>) = if world.broker.moves_partitions() {
+        all().partition(|partition| preferred("one", "two", *partition) == "one")
+    } else {
+        (all().collect(), BTreeSet::new())
+    };
+    let named = |partitions: &BTreeSet<PartitionNumber>| partitions.iter().map(ToString::to_string).collect();
+    let expected = (named(&expected.0), named(&expected.1));
+    until(&format!("the partitions to be owned as in {expected:?}"), || async {
+        let seen = (owned(&one).await, owned(&two).await);
+        if seen == expected { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    assert!(world.receiver.report(0).counts.updates < 10_000, "it was under load");
+    publishing.await.expect("it does not panic");
+    let report = world.applied(10_000).await;
+    assert_flawless(&report, 10_000);
+    assert_eq!(report.counts.disconnected, 0, "attempts in flight were finished");
+    assert_eq!(report.counts.older_tenures, 0, "tenure numbers grow from owner to owner");
+    assert_eq!((owned(&one).await, owned(&two).await), expected, "and nothing moved back");
+}
+
+/// The broker moves a partition only when the old owner holds nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_waits_between_attempts_does_not_hold_up_the_move_of_its_partition() {
+    const EXTRA: &str = "updates.partitions = 1\ndispatch.drain_timeout = \"2s\"\n\
+                         retry.delay_initial = \"10m\"\nretry.delay_max = \"10m\"";
+    let outage = Duration::from_secs(1);
+    let failing: FailingRecord = "record-0=500:1s".parse().expect("a failing record");
+    let settings = ReceiverSettings { fail_records: vec![failing], ..slow(Duration::from_millis(5)) };
+    let world = World::with("waits", settings).await;
+    let preferred = preferred("one", "two", PartitionNumber(0));
+    let outranked = if preferred == "one" { "two" } else { "one" };
+    let mut old = replica(&world, outranked, EXTRA).await;
+    world.publish(updates(10, 10)).await;
+    // Those of the other records; record 0 waits for ten minutes.
+    world.applied(90).await;
+    pace(outage).await;
+    let new = replica(&world, preferred, EXTRA).await;
+    if world.broker.moves_partitions() {
+        old.logged("stepping back").await;
+    } else {
+        world.publish([serde_json::json!({"key": "other", "id": "other-1", "body": {"sequence": 1}})]).await;
+        world.applied(91).await;
+        assert!(!old.log().iter().any(|line| line.contains("stepping back")), "nobody would take it");
+        old.terminate();
+        assert_eq!(old.ended().await, Some(0));
+    }
+    new.logged("partition owned").await;
+    let updates = if world.broker.moves_partitions() { 100 } else { 101 };
+    let report = world.applied(updates).await;
+    assert_flawless(&report, updates);
+    assert_eq!(report.counts.older_tenures, 0, "{}", report.counts);
 }
 
 /// The whole of the fence. Every permit is used by a request that the receiver has, so that nothing else is on its way

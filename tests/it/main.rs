@@ -5,6 +5,7 @@ mod breaker;
 mod crash;
 mod demo;
 mod dispatch;
+mod doctor;
 mod examples;
 mod failures;
 mod hand_over;

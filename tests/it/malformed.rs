@@ -7,7 +7,7 @@ use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 
-use crate::harness::{World, publish_raw, until};
+use crate::harness::{World, assert_flawless, publish_raw, until};
 
 const CONFIG: &str = "updates.partitions = 1\nupdates.body_bytes_max = 1000";
 
@@ -105,6 +105,43 @@ async fn an_update_without_a_target_or_without_a_demanded_id_is_dead_lettered() 
     until("two dead letters", || async {
         match world.waiting(&channel, "dead").await {
             2 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+}
+
+/// RabbitMQ 4 hands what has a priority over 4 over before what was published earlier; 3.10 takes no notice of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_whose_priority_would_let_it_overtake_is_dead_lettered_and_its_record_keeps_order() {
+    let world = World::new("priority").await;
+    let mut dispatcher = world.dispatcher("updates.partitions = 1").await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(0));
+    let channel = world.channel().await;
+    for (sequence, priority) in [(1, None), (2, Some(0)), (3, Some(4)), (4, None), (9, Some(5)), (5, None)] {
+        let id = BasicProperties::default().with_message_id(format!("id-{sequence}").into());
+        let properties = match priority {
+            Some(priority) => id.with_priority(priority),
+            None => id,
+        };
+        let body = format!("{{\"sequence\":{sequence}}}");
+        publish(&world, &channel, "key".into(), properties, body.as_bytes()).await;
+    }
+    until("six updates in the queue", || async {
+        match world.waiting(&channel, "l1.p000").await {
+            6 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    let dispatcher = world.dispatcher("updates.partitions = 1").await;
+    assert_flawless(&world.applied(5).await, 5);
+    let line = dispatcher.logged("priority_too_high").await;
+    assert!(line.contains("WARN"), "{line}");
+    until("its dead letter", || async {
+        match world.waiting(&channel, "dead").await {
+            1 => Ok(()),
             other => Err(other.to_string()),
         }
     })

@@ -110,6 +110,7 @@ async fn the_page_works_from_top_to_bottom() {
         "elapsed_max      = \"5m\"",
         "authorization = \"***\"",
         "ready",
+        "No errors, no warnings.",
         "published 3 confirmed 3",
         "alive",
         "lanekeeper_updates_delivered_total{target=\"crm\"} 4",
@@ -124,6 +125,7 @@ struct Page {
     broker: String,
     receiver: String,
     admin: String,
+    management: String,
 }
 
 impl Page {
@@ -131,12 +133,13 @@ impl Page {
         let broker = Broker::shared();
         broker.ctl(&["add_vhost", VIRTUAL_HOST]);
         broker.ctl(&["set_permissions", "-p", VIRTUAL_HOST, "guest", ".*", ".*", ".*"]);
+        let management = broker.management_url().to_owned();
         let (server, _) = broker.url().rsplit_once('/').expect("the URL names a virtual host");
         let broker = format!("{server}/{VIRTUAL_HOST}");
         // Both at once, so that they differ.
         let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
         let [receiver, admin] = ports.map(|port| port.local_addr().expect("it is bound").to_string());
-        Self { broker, receiver, admin }
+        Self { broker, receiver, admin, management }
     }
 
     fn moved(&self, text: &str) -> String {
@@ -177,6 +180,7 @@ impl Shell {
             .env("PATH", format!("{}:{path}", binary.display()))
             .env("PYTHONPATH", clients)
             .env("LANEKEEPER_ADMIN__LISTEN", &page.admin)
+            .env("LANEKEEPER_MANAGEMENT_URL", &page.management)
             .env("NO_COLOR", "1")
             .process_group(0)
             .stdin(Stdio::piped())

@@ -3,7 +3,9 @@
 mod answers;
 mod command;
 mod connections;
+mod postgres;
 mod receiver;
+mod remedies;
 mod requests;
 mod server;
 

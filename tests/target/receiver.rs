@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lanekeeper::config::TargetConfig;
 use lanekeeper::core::outcome::{Cause, Outcome, OutcomeKind};
 use lanekeeper::core::update::{Update, UpdateId};
-use lanekeeper::receiver::{FailingRecord, Receiver, ReceiverSettings, Report};
+use lanekeeper::receiver::{FailingRecord, Receiver, ReceiverSettings, Remedies, Report};
 use lanekeeper::target::http::HttpTargets;
 use lanekeeper::target::{Attempt, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -295,7 +295,7 @@ async fn a_sender_that_goes_away_ends_its_request() {
         ..ReceiverSettings::default()
     };
     let running = Running::start(settings).await;
-    let targets = running.targets_with(|config| config.timeout = Duration::from_millis(50));
+    let targets = running.targets_with(|config| config.timeout = Duration::from_millis(300));
     for round in 1..=3 {
         for key in ["hung", "late"] {
             match targets.attempt(attempt_of(numbered(key, 1))).await {
@@ -328,7 +328,7 @@ async fn requests_of_one_record_that_run_together_overlap() {
 
 #[tokio::test]
 async fn idempotency_key_and_if_match_are_honoured() {
-    let settings = ReceiverSettings { honour_idempotency_key: true, ..ReceiverSettings::default() };
+    let settings = ReceiverSettings { remedies: Remedies::ALL, ..ReceiverSettings::default() };
     let running = Running::start(settings).await;
     let targets = running.targets();
     for _ in 0..3 {

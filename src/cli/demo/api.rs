@@ -1,17 +1,19 @@
-//! The API that both acts write to: the reference receiver, in this process, which sees everything.
+//! The API that all acts write to: the reference receiver, in this process, which sees everything.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 
 use super::failure::Failure;
 use super::workload::{Planned, Workload};
-use crate::receiver::{Receiver, Report};
+use crate::receiver::{Receiver, ReceiverSettings, Report, StoreAddress};
 
 /// A fresh API. Serves until the process ends.
 #[derive(Debug)]
 pub(super) struct Api {
     receiver: Receiver,
+    pub(super) address: SocketAddr,
     /// `http://127.0.0.1:PORT`.
     pub(super) url: String,
 }
@@ -48,14 +50,21 @@ pub(super) struct Wrong {
 }
 
 impl Api {
-    pub(super) async fn start(workload: &Workload) -> Result<Self, Failure> {
+    /// One that keeps its records in this store, and has none.
+    pub(super) async fn start(settings: ReceiverSettings, store: &StoreAddress) -> Result<Self, Failure> {
+        let receiver = Receiver::open(settings, store).await?;
+        receiver.forget().await?;
         let step = "listen on 127.0.0.1 for the API";
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Failure::system(step))?;
         let address = listener.local_addr().map_err(Failure::system(step))?;
-        let receiver = Receiver::new(workload.api_settings());
         let serving = receiver.clone();
         tokio::spawn(async move { serving.run(listener, std::future::pending()).await });
-        Ok(Self { receiver, url: format!("http://{address}") })
+        Ok(Self { receiver, address, url: format!("http://{address}") })
+    }
+
+    /// Leaves nothing in its store.
+    pub(super) async fn forget(&self) -> Result<(), Failure> {
+        Ok(self.receiver.forget().await?)
     }
 
     /// What it has seen up to now, without single records.
@@ -66,6 +75,12 @@ impl Api {
     /// Different updates of one record that it has applied.
     pub(super) fn applied(&self, record_key: &str) -> u64 {
         self.receiver.record(record_key).map_or(0, |record| record.counts.updates)
+    }
+
+    /// What it has for this record: a JSON object, or null.
+    pub(super) fn value(&self, record_key: &str) -> serde_json::Value {
+        let record = self.receiver.record(record_key).unwrap_or_default();
+        serde_json::from_str(&record.value).unwrap_or_default()
     }
 
     /// Its state against what it should be.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cli::Exit;
 use crate::config::Faults;
 use crate::publisher::PublishError;
+use crate::receiver::{StoreError, StoreFault};
 use crate::source::SourceError;
 use crate::target::http::TargetsFault;
 
@@ -40,6 +41,12 @@ pub(super) enum Failure {
     Config(Faults),
     #[error(transparent)]
     Targets(#[from] TargetsFault),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the API's store cannot be emptied")]
+    NotEmptied(#[from] StoreFault),
+    #[error("the API answered {status} to a request of the second writer")]
+    Refused { status: u16 },
 }
 
 impl Failure {

@@ -1,21 +1,8 @@
 //! The proof: what the API saw, without and with Lanekeeper.
 
 use super::api::Findings;
-use super::console::{Console, Paint, number};
-
-/// Width of the columns.
-const LABEL_WIDTH: usize = 42;
-const FIGURE_WIDTH: usize = 10;
-const LAST_WIDTH: usize = 18;
-
-/// One line of the table.
-struct Row {
-    label: &'static str,
-    without: u64,
-    with: u64,
-    /// A fault: with Lanekeeper there must be none.
-    is_fault: bool,
-}
+use super::console::Console;
+use super::table::{self, Row, Table};
 
 /// Both acts, to be compared.
 pub(super) struct Proof<'a> {
@@ -46,24 +33,10 @@ impl Proof<'_> {
 
     /// Prints the table.
     pub(super) fn print(&self, console: &Console) {
-        let line = |label: &str, without: &str, with: &str| {
-            format!("  {label:LABEL_WIDTH$}{without:>FIGURE_WIDTH$}{with:>LAST_WIDTH$}")
-        };
-        console.say(&line("", "without", "with Lanekeeper"));
-        for Row { label, without, with, is_fault } in self.rows() {
-            let figure = |value: u64, width: usize| {
-                let paint = match (is_fault, value) {
-                    (false, _) => Paint::Plain,
-                    (true, 0) => Paint::Good,
-                    (true, _) => Paint::Bad,
-                };
-                console.paint(paint, &format!("{:>width$}", number(value)))
-            };
-            let (without, with) = (figure(without, FIGURE_WIDTH), figure(with, LAST_WIDTH));
-            console.say(&format!("  {label:LABEL_WIDTH$}{without}{with}"));
-        }
+        let table = Table { without: "without", with: "with Lanekeeper", rows: &self.rows() };
+        table.print(console);
         let seconds = |found: &Findings| format!("{:.1} s", found.time.as_secs_f64());
-        console.say(&line("time", &seconds(self.without), &seconds(self.with)));
+        console.say(&table::line("time", &seconds(self.without), &seconds(self.with)));
     }
 
     /// Why it is none. Nothing, if it holds.

@@ -47,6 +47,11 @@ impl Stage {
         Ok(Self { broker, exchange, dispatcher, dir, declared: None })
     }
 
+    /// A file of this name that goes with the stage.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Act 1's config: that of the dispatcher, without the idempotency key.
     pub(super) fn direct_config(&self, api_url: &str) -> Result<Config, Failure> {
         let text = self.config_text(api_url) + "idempotency_key = \"off\"\n";

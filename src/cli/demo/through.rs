@@ -2,26 +2,21 @@
 //! killed on the way.
 
 use std::cell::Cell;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::api::{Api, Findings};
 use super::console::{Console, count};
 use super::failure::{Failure, Patience};
+use super::publish;
 use super::stage::Stage;
-use super::workload::{FAILING_RECORD, Planned, Workload};
-use crate::publisher::{
-    Fate, Limits, Outgoing, Publisher, PublisherEvent, Receipt, Settings, ShortText, Submission, Ticket,
-};
+use super::workload::{FAILING_RECORD, Workload};
 use crate::receiver::Report;
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long nobody dispatches after the kill.
 const DOWN_FOR: Duration = Duration::from_secs(1);
-/// Updates that wait between the one who has them and the publisher.
-const SUBMISSIONS_MAX: usize = 64;
 
 /// Publishes everything, with a dispatcher at work, and tells what came of it.
 pub(super) async fn act(
@@ -32,7 +27,7 @@ pub(super) async fn act(
 ) -> Result<Findings, Failure> {
     let config = stage.dispatcher_config(&api.url)?;
     stage.declare(&config).await?;
-    let publisher = Publisher::connect(settings(stage, workload)).await?;
+    let publisher = publish::connect(stage, workload.updates.len()).await?;
     let begun = Instant::now();
     let id = stage.dispatcher.start()?;
     console.step(begun.elapsed(), &format!("`lanekeeper run` is started (process {id}), the updates begin"));
@@ -40,71 +35,10 @@ pub(super) async fn act(
     let confirmed = Cell::new(0);
     let mut watch =
         Watch { stage, workload, api, console, begun, confirmed: &confirmed, told: Told::default() };
-    let publishing = publish(publisher, workload, begun, &confirmed);
+    let publishing = publish::all(publisher, &workload.updates, begun, &confirmed);
     let ((), took) = tokio::try_join!(publishing, watch.whole_story())?;
     console.end_progress();
     Ok(api.judge(workload, took))
-}
-
-fn settings(stage: &Stage, workload: &Workload) -> Settings {
-    let total = workload.updates.len();
-    Settings {
-        url: stage.broker.url.clone(),
-        heartbeat: stage.broker.heartbeat,
-        instance: "demo".to_owned(),
-        exchange: ShortText::new(stage.exchange.as_str()).expect("it is short"),
-        limits: Limits {
-            in_flight_max: total,
-            held_max: total,
-            held_bytes_max: usize::MAX,
-            give_up_after: None,
-            abandoned_max: 0,
-        },
-    }
-}
-
-/// Publishes each update when it happens, as a publisher in any language would: persistent, mandatory, with confirms.
-async fn publish(
-    publisher: Publisher,
-    workload: &Workload,
-    begun: Instant,
-    confirmed: &Cell<u64>,
-) -> Result<(), Failure> {
-    let (sender, receiver) = mpsc::channel(SUBMISSIONS_MAX);
-    let producing = async move {
-        for (ticket, planned) in (0..).map(Ticket).zip(&workload.updates) {
-            sleep_until(begun + planned.due).await;
-            let submission = Submission { ticket, outgoing: outgoing(planned) };
-            if sender.send(submission).await.is_err() {
-                break; // the publisher has ended, and says why
-            }
-        }
-    };
-    let on_event = |event| {
-        if let PublisherEvent::Receipt(Receipt { fate: Fate::Confirmed, .. }) = event {
-            confirmed.set(confirmed.get() + 1);
-        }
-    };
-    let ((), ended) = tokio::join!(producing, publisher.run(receiver, on_event, std::future::pending()));
-    ended?;
-    match workload.total() - confirmed.get() {
-        0 => Ok(()),
-        missing => Err(Failure::NotConfirmed(missing)),
-    }
-}
-
-fn outgoing(planned: &Planned) -> Outgoing {
-    let short = |text: &str| ShortText::new(text).expect("it is short");
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Outgoing {
-        record_key: planned.record_key.clone(),
-        id: short(&planned.id),
-        update_type: Some(short("customer.updated")),
-        content_type: Some(short("application/json")),
-        published_at: now.map_or(0, |since| since.as_secs()),
-        headers: Vec::new(),
-        body: planned.body.clone(),
-    }
 }
 
 /// Looks at what happens, tells it, and kills.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::core::update::RecordKey;
-use crate::receiver::{FailingRecord, ReceiverSettings};
+use crate::receiver::{FailingRecord, ReceiverSettings, Remedies};
 
 /// Between two updates of one customer; longer where there are so many customers that both acts would be about load.
 const PACE_MIN: Duration = Duration::from_millis(50);
@@ -23,6 +23,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Fails altogether, for so long from its first request on.
 pub(super) const FAILING_RECORD: &str = "customer-7";
 const FAILING_FOR: Duration = Duration::from_secs(4);
+/// The same in short.
+const FAILING_FOR_SHORT: Duration = Duration::from_secs(2);
 
 const STREETS: [&str; 8] = [
     "Mill Lane",
@@ -45,6 +47,8 @@ pub(super) struct Workload {
     pub(super) each: u64,
     /// Between two updates of one customer.
     pub(super) pace: Duration,
+    /// How long [`FAILING_RECORD`] fails.
+    failing_for: Duration,
     seed: u64,
 }
 
@@ -57,6 +61,8 @@ pub(super) struct Planned {
     /// From 1, per customer.
     pub(super) sequence: u64,
     pub(super) id: String,
+    /// Sent as the header `record-version`.
+    pub(super) version: Option<i64>,
     /// The whole new state of the customer. The API judges order by the member `sequence`; it takes any value, as the
     /// usual API does, which knows no such number.
     pub(super) body: Bytes,
@@ -73,7 +79,12 @@ impl Workload {
                 updates.push(planned(pace.mul_f64(turns), record, sequence, seed));
             }
         }
-        Self { updates, records, each, pace, seed }
+        Self { updates, records, each, pace, failing_for: FAILING_FOR, seed }
+    }
+
+    /// One for somebody who has seen the whole story.
+    pub(super) fn short(seed: u64) -> Self {
+        Self { failing_for: FAILING_FOR_SHORT, ..Self::new(20, 10, seed) }
     }
 
     /// Number of updates.
@@ -89,7 +100,7 @@ impl Workload {
 
     /// How the API behaves: the same in both acts. It honours the idempotency key; only the second act sends one.
     pub(super) fn api_settings(&self) -> ReceiverSettings {
-        let failing = format!("{FAILING_RECORD}=503:{}s", FAILING_FOR.as_secs());
+        let failing = format!("{FAILING_RECORD}=503:{}s", self.failing_for.as_secs());
         ReceiverSettings {
             latency: LATENCY,
             latency_jitter: LATENCY_JITTER,
@@ -97,28 +108,28 @@ impl Workload {
             fail_with: FAIL_WITH.map(|fault| fault.parse().expect("it is a fault")).to_vec(),
             retry_after: Some(RETRY_AFTER),
             fail_records: vec![failing.parse::<FailingRecord>().expect("it is a failing record")],
-            honour_idempotency_key: true,
+            remedies: Remedies::ALL,
             seed: self.seed,
             ..ReceiverSettings::default()
         }
     }
-}
 
-/// How the API behaves, in two lines.
-pub(super) fn api_described() -> [String; 2] {
-    let vary = |sign: f64| LATENCY.mul_f64(1.0 + sign * LATENCY_JITTER).as_millis();
-    [
-        format!(
-            "The API answers within {} to {} ms. One request in {} fails: 500, a 500 although",
-            vary(-1.0),
-            vary(1.0),
-            (1.0 / FAIL_SHARE).round(),
-        ),
-        format!(
-            "it was applied, or 429 with Retry-After; {FAILING_RECORD} gets only 503 for {} s.",
-            FAILING_FOR.as_secs(),
-        ),
-    ]
+    /// How the API behaves, in two lines.
+    pub(super) fn api_described(&self) -> [String; 2] {
+        let vary = |sign: f64| LATENCY.mul_f64(1.0 + sign * LATENCY_JITTER).as_millis();
+        [
+            format!(
+                "The API answers within {} to {} ms. One request in {} fails: 500, a 500 although",
+                vary(-1.0),
+                vary(1.0),
+                (1.0 / FAIL_SHARE).round(),
+            ),
+            format!(
+                "it was applied, or 429 with Retry-After; {FAILING_RECORD} gets only 503 for {} s.",
+                self.failing_for.as_secs(),
+            ),
+        ]
+    }
 }
 
 fn planned(due: Duration, record: u64, sequence: u64, seed: u64) -> Planned {
@@ -136,6 +147,7 @@ fn planned(due: Duration, record: u64, sequence: u64, seed: u64) -> Planned {
         id: format!("{record_key}-update-{sequence}"),
         record_key: RecordKey::new(record_key).expect("it is short"),
         sequence,
+        version: None,
         body: Bytes::from(body.to_string()),
     }
 }

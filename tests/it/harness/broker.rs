@@ -36,6 +36,18 @@ impl Broker {
         &self.environment["LANEKEEPER_BROKER__URL"]
     }
 
+    /// Whether it gives a partition to the consumer of the highest priority: RabbitMQ 4.0 and later.
+    pub fn moves_partitions(&self) -> bool {
+        let status = script(&["status", "--dir", text(&self.dir)]);
+        let major = status.split("RabbitMQ ").nth(1).and_then(|version| version.split('.').next());
+        major.and_then(|major| major.parse::<u32>().ok()).expect("the script tells the version") >= 4
+    }
+
+    /// Of the management API, with user and password.
+    pub fn management_url(&self) -> &str {
+        &self.environment["LANEKEEPER_MANAGEMENT_URL"]
+    }
+
     /// SIGKILL; the data stays.
     pub fn kill(&self) {
         script(&["kill", "--dir", text(&self.dir)]);

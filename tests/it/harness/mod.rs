@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 pub use broker::Broker;
-pub use process::{Dispatcher, lanekeeper};
+pub use process::{Dispatcher, Output, lanekeeper};
 pub use proxy::{Proxy, Way};
 pub use raw::publish_raw;
 pub use wait::{pace, until};

@@ -12,6 +12,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_lanekeeper");
 /// What a command that ended has printed.
 pub struct Output {
     pub code: Option<i32>,
+    pub stdout: String,
     pub stderr: String,
 }
 
@@ -31,7 +32,8 @@ pub fn lanekeeper(arguments: &[&str], environment: &[(&str, String)], input: &[u
     let writing = std::thread::spawn(move || stdin.write_all(&input).is_ok());
     let output = child.wait_with_output().expect("it ends");
     writing.join().expect("it does not panic");
-    Output { code: output.status.code(), stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Output { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 /// A `lanekeeper run` with its log. Killed when the test ends.
@@ -81,10 +83,15 @@ impl Dispatcher {
         .await;
     }
 
+    /// All metrics, as text.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.admin().await);
+        http().get(url).send().await.expect("it answers").text().await.expect("with text")
+    }
+
     /// The value of a metric, summed over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        let url = format!("http://{}/metrics", self.admin().await);
-        let text = http().get(url).send().await.expect("it answers").text().await.expect("with text");
+        let text = self.metrics().await;
         let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
         values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }

@@ -1,0 +1,138 @@
+//! `broker.management_url`: where RabbitMQ's management API is and as whom we come.
+//!
+//! No problem quotes it: it may hold a password.
+
+use amq_protocol_uri::{AMQPScheme, AMQPUri};
+use percent_encoding::percent_decode_str;
+use serde_json::Value as Json;
+use url::Url;
+
+use super::broker_url::masked;
+use super::fault::Problem;
+use super::parse::text;
+use super::{BrokerConfig, Secret};
+
+const EXAMPLE: &str = "write http://HOST:15672 or https://HOST:15671, with USER:PASSWORD@ before HOST where they are \
+                       not those of broker.url; or \"\"";
+
+/// RabbitMQ's ports of the management plugin, without and with TLS.
+const PORT: u16 = 15_672;
+const TLS_PORT: u16 = 15_671;
+
+/// The management API of a broker. Does not print the password.
+#[derive(Clone, Debug)]
+pub struct ManagementAddress {
+    /// Without user, password and the `/api` of every path; no `/` at its end.
+    pub url: String,
+    /// As whom.
+    pub user: String,
+    /// With which password.
+    pub password: Secret,
+    /// The virtual host of `broker.url`.
+    pub vhost: String,
+}
+
+/// A URL that the management API can be behind.
+///
+/// # Errors
+/// It is no such URL.
+pub fn management_url(raw: &mut Json) -> Result<Option<Secret>, Problem> {
+    let text = text(raw)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let url = Url::parse(&text).map_err(|error| Problem::new(format!("is not a URL: {error}"), EXAMPLE))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Problem::new("begins with neither http:// nor https://", EXAMPLE));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(Problem::new("has a \"?\" or a \"#\"", EXAMPLE));
+    }
+    if url.path().trim_end_matches('/').ends_with("/api") {
+        return Err(Problem::new("ends with /api, which is added to it", "leave it out"));
+    }
+    *raw = Json::from(masked(&url));
+    Ok(Some(Secret::new(text)))
+}
+
+impl BrokerConfig {
+    /// The user of `url`.
+    ///
+    /// # Panics
+    /// If the URL is none: the config's check rules that out.
+    #[must_use]
+    pub fn user(&self) -> String {
+        let broker: AMQPUri = self.url.reveal().parse().expect("the config's check parsed it");
+        broker.authority.userinfo.username
+    }
+
+    /// Where the management API is: `broker.management_url`, or the host of `broker.url` with the usual port. User and
+    /// password are those of `broker.url` where `management_url` has none.
+    ///
+    /// # Panics
+    /// If the URLs are none: the config's check rules that out.
+    #[must_use]
+    pub fn management(&self) -> ManagementAddress {
+        let broker: AMQPUri = self.url.reveal().parse().expect("the config's check parsed it");
+        let (user, password) = (broker.authority.userinfo.username, broker.authority.userinfo.password);
+        let (vhost, host) = (broker.vhost, broker.authority.host);
+        let Some(url) = &self.management_url else {
+            let url = match broker.scheme {
+                AMQPScheme::AMQP => format!("http://{host}:{PORT}"),
+                AMQPScheme::AMQPS => format!("https://{host}:{TLS_PORT}"),
+            };
+            return ManagementAddress { url, user, password: Secret::new(password), vhost };
+        };
+        let mut url = Url::parse(url.reveal()).expect("the config's check parsed it");
+        let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let (user, password) = match (url.username(), url.password()) {
+            ("", _) => (user, password),
+            (user, password) => (plain(user), plain(password.unwrap_or_default())),
+        };
+        // Errors are for URLs without a host, which http and https do not have.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        let url = url.as_str().trim_end_matches('/').to_owned();
+        ManagementAddress { url, user, password: Secret::new(password), vhost }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_management_api_is_where_the_url_says_or_else_beside_the_broker() {
+        let check = |broker: &str, management: &str, expected: [&str; 4]| {
+            let management_url = management_url(&mut Json::from(management)).unwrap();
+            let broker =
+                BrokerConfig { url: Secret::new(broker), heartbeat: Duration::from_secs(10), management_url };
+            let address = broker.management();
+            let got = [&address.url, &address.user, address.password.reveal(), &address.vhost];
+            assert_eq!(got, expected, "{management}");
+            assert!(!format!("{address:?}").contains("s3cret"), "{address:?}");
+        };
+        let broker = "amqp://app:s3cret%2F@mq:5673/orders";
+        check(broker, "", ["http://mq:15672", "app", "s3cret/", "orders"]);
+        check("amqps://app:s3cret@mq", "", ["https://mq:15671", "app", "s3cret", "/"]);
+        check(broker, "https://ui:443/mq/", ["https://ui/mq", "app", "s3cret/", "orders"]);
+        check(broker, "http://a%40b:c%3A@ui:8080", ["http://ui:8080", "a@b", "c:", "orders"]);
+    }
+
+    #[test]
+    fn a_url_that_no_management_api_is_behind_is_refused_without_being_quoted() {
+        let check = |url: &str, part: &str| {
+            let problem = format!("{}", management_url(&mut Json::from(url)).expect_err(url));
+            assert!(problem.contains(part) && !problem.contains("s3cret"), "{url}: {problem}");
+        };
+        check("mq:15672", "neither http");
+        check("u:s3cret@mq", "neither http");
+        check("http://", "is not a URL");
+        check("http://u:s3cret@mq/?a", "\"?\"");
+        check("http://u:s3cret@mq/api/", "leave it out");
+        let mut raw = Json::from("http://u:s3cret@mq");
+        management_url(&mut raw).unwrap();
+        assert_eq!(raw, "http://u:***@mq/");
+    }
+}

@@ -1,0 +1,177 @@
+//! The codes: what each danger is called, how bad it is, and what it can cost. Once given, a code never changes its
+//! meaning; docs/doctor.md explains each.
+
+use std::fmt;
+
+/// How bad a finding is. Worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Updates can be lost, reordered or stuck. `doctor` ends with exit code 1.
+    Error,
+    /// Something is likely not meant, or makes a danger near.
+    Warning,
+    /// Good to know.
+    Info,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        })
+    }
+}
+
+use Severity::{Error, Info, Warning};
+
+macro_rules! codes {
+    ($($name:ident = $code:literal, $severity:ident, $cost:literal;)*) => {
+        /// A kind of danger.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = concat!($code, ": ", $cost)] $name,)*
+        }
+
+        impl Code {
+            /// Every one, in order.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// `LK101`.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// How bad it is.
+            pub const fn severity(self) -> Severity {
+                match self { $(Self::$name => $severity,)* }
+            }
+
+            /// What it can cost, as a sentence without its full stop.
+            pub const fn cost(self) -> &'static str {
+                match self { $(Self::$name => $cost,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // 1xx: the broker.
+    HashExchangeMissing = "LK101", Error,
+        "`lanekeeper run` cannot spread record keys over partitions, and ends at its start";
+    KhepriReordersKeys = "LK102", Error,
+        "a restart of the broker sends almost every record key to another partition: two partitions then work on one \
+         record, and its updates overtake each other";
+    BrokerTooOld = "LK103", Error,
+        "streams or quorum queues do not work as Lanekeeper needs them; order and at-least-once were never tested there";
+    QueueCanWedge = "LK104", Warning,
+        "once every consumer of a partition has run into the acknowledgement timeout, its queue can stop delivering for \
+         good: the records of that partition stand still";
+    PublishingBlocked = "LK105", Error,
+        "publishers hang without an error; dead letters and claims of partitions wait. Dispatching what is queued goes on";
+    NoMajority = "LK106", Error,
+        "without a majority of its copies a queue neither takes nor delivers anything: the partition stands still";
+    CopiesMissing = "LK107", Warning,
+        "the next node that is lost can take the majority of a queue with it, and then the partition stands still";
+    NotPermitted = "LK108", Error,
+        "`lanekeeper run` ends at its start, or cannot dead-letter what it must";
+
+    // 2xx: the topology.
+    NoLayoutYet = "LK201", Info,
+        "until the first `lanekeeper run` has made the layout, there is no exchange that updates could be published to";
+    ObjectMissing = "LK202", Error,
+        "updates are refused, dropped, or sent to other partitions than the earlier updates of their records";
+    ObjectDiffers = "LK203", Error,
+        "`lanekeeper run` refuses it at its start; until then updates can be lost or reordered there";
+    QueueTypeDiffers = "LK204", Error,
+        "other types than quorum lose updates in a crash, or reorder what is returned to them; `lanekeeper run` refuses it";
+    BindingMissing = "LK205", Error,
+        "updates that would take this way are lost, or go to other partitions than the earlier updates of their records";
+    IngressBoundTwice = "LK206", Error,
+        "every update goes there as well, and is applied twice if that is another layout; while the layout changes, updates \
+         are confirmed and lost";
+    HandoffBound = "LK207", Warning,
+        "at the next change of the layout, updates go there as well and are lost or doubled";
+    ForeignWayIn = "LK208", Error,
+        "what comes in there passes the public exchange by: updates can be doubled, or overtake those of their record";
+    ForeignBindingOfPartition = "LK209", Error,
+        "messages come in past the hash: updates of one record can be in two partitions, where they overtake each other";
+    ForeignBindingOfHash = "LK210", Error,
+        "the hash counts it as a partition: record keys have moved to other queues, and its share of the updates is never \
+         dispatched";
+    DocumentUnreadable = "LK211", Error,
+        "no dispatcher can know which layout is in force: `lanekeeper run` ends at its start";
+
+    // 3xx: policies.
+    DeliveryLimitLowered = "LK301", Error,
+        "after so many deliveries (each lost connection and each restart of a dispatcher counts) an update is dropped or \
+         dead-lettered by the broker, and the later updates of its record go on without it";
+    MessageTtl = "LK302", Error,
+        "what waits longer is dropped or dead-lettered by the broker, such as every update behind a target that is down";
+    LengthLimited = "LK303", Error,
+        "a full queue refuses updates or drops the oldest, also while it is unsettled";
+    QueueExpires = "LK304", Error,
+        "the queue is deleted with all that is in it once nobody has consumed it for so long";
+    OverflowDiffers = "LK305", Warning,
+        "with a length limit the queue would drop updates instead of refusing them to their publisher";
+    DelayedRetry = "LK306", Error,
+        "later updates pass one that was returned to the queue";
+    Federated = "LK307", Error,
+        "another broker puts updates into the queue or takes them out, past the hash and past the single active consumer";
+    DocumentShortLived = "LK308", Warning,
+        "the layout document can go with the oldest part of its stream: the next start would make a layout anew, with \
+         other numbers";
+
+    // 4xx: consumers and time.
+    ForeignConsumer = "LK401", Error,
+        "it takes updates that no dispatcher sees; while it is the active consumer, the partition has no dispatcher";
+    AckTimeoutTooShort = "LK402", Error,
+        "the broker closes the channel under attempts in flight; from 4.3 on it cancels the consumer. Updates that were \
+         in flight are then sent again";
+    PrefetchTooLow = "LK403", Error,
+        "updates that were returned to the queue come back rotated, so that later ones of a record are first";
+    NobodyConsumes = "LK404", Warning,
+        "the updates wait until a `lanekeeper run` consumes the partition";
+
+    // 5xx: config against broker, and what waits for a person.
+    DeadLetters = "LK501", Warning,
+        "each is an update that its target has not applied, and its record went on without it";
+    PartitionsDiffer = "LK502", Warning,
+        "the config promises another number of partitions than is in force: the layout in the broker stands";
+    PrefetchDiffers = "LK503", Warning,
+        "the layout's prefetch stands. If it were lowered while a queue holds updates, returned ones would come back \
+         rotated";
+
+    // 9xx: what could not be looked at.
+    ManagementNotSeen = "LK901", Warning,
+        "policies, bindings, foreign consumers and the metadata store were not looked at: most of what can lose or reorder \
+         updates would be there";
+    ManagementSeenInPart = "LK902", Info,
+        "what is listed below as not looked at";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl serde::Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_ascend_and_none_is_given_twice() {
+        let codes: Vec<&str> = Code::ALL.iter().map(|code| code.code()).collect();
+        assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
+        assert!(codes.iter().all(|code| code.len() == 5 && code.starts_with("LK")), "{codes:?}");
+    }
+}

@@ -1,0 +1,197 @@
+//! What was seen, before anybody judges it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json};
+
+use crate::core::layout::Layout;
+use crate::source::{Inspection, Object, ObjectState, Role};
+
+/// Everything that was seen.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Over AMQP.
+    pub broker: Inspection,
+    /// Over the management API, or why not.
+    pub management: Result<Management, ManagementFault>,
+    /// The virtual host of `broker.url`.
+    pub vhost: String,
+}
+
+impl Observed {
+    /// The layout in force, where there is one that can be read.
+    pub fn layout(&self) -> Option<Layout> {
+        self.broker.layout.as_ref().ok().copied().flatten()
+    }
+
+    /// What the management API shows of a queue.
+    pub fn queue(&self, name: &str) -> Option<&Queue> {
+        self.management.as_ref().ok()?.queues.get(name)
+    }
+
+    /// Partition queues, as AMQP saw them.
+    pub fn partitions(&self) -> impl Iterator<Item = &Object> {
+        self.broker.objects.iter().filter(|object| matches!(object.role, Role::Partition(_)))
+    }
+
+    /// Messages in a queue: those that somebody holds are in the management API's number only, which is some seconds old.
+    pub fn messages(&self, object: &Object) -> u64 {
+        let ready = match &object.state {
+            ObjectState::AsDeclared(depth) | ObjectState::Differs { depth, .. } => depth.ready,
+            ObjectState::Missing | ObjectState::Unavailable(_) | ObjectState::NotPermitted(_) => 0,
+        };
+        let all = self.queue(&object.name).map_or(0, |queue| queue.messages);
+        all.max(ready.into())
+    }
+
+    /// The broker's version, as numbers.
+    pub fn version(&self) -> Option<Version> {
+        Version::parse(self.broker.version.as_deref()?)
+    }
+}
+
+/// A version of RabbitMQ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32, pub u32);
+
+impl Version {
+    /// `4.3.0-rc.1` is 4.3.0.
+    pub fn parse(text: &str) -> Option<Self> {
+        let numbers = text.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+        let mut numbers = numbers.split('.').map(|number| number.parse().ok());
+        let mut next = || numbers.next().unwrap_or(Some(0));
+        Some(Self(next()?, next()?, next()?))
+    }
+}
+
+/// What the management API showed.
+#[derive(Clone, Debug)]
+pub struct Management {
+    /// Where it is, without `/api`.
+    pub url: String,
+    /// As whom we came.
+    pub user: String,
+    /// By name: those of the topology.
+    pub queues: BTreeMap<String, Queue>,
+    /// From or to any object of the topology.
+    pub bindings: Vec<Binding>,
+    /// Definitions of the virtual host's policies.
+    pub policies: BTreeMap<PolicyName, Map<String, Json>>,
+    /// Alarms in effect, or why they are not known.
+    pub alarms: Result<Vec<Alarm>, String>,
+    /// Nodes of the cluster that do not run; or why that is not known (the tag "monitoring" is needed).
+    pub nodes_down: Result<Vec<String>, String>,
+    /// Whether Khepri is the metadata store; or why that is not known (the tag "administrator" is needed).
+    pub khepri: Result<bool, String>,
+}
+
+/// Why the management API showed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagementFault {
+    /// Where it was looked for.
+    pub url: String,
+    /// As whom.
+    pub user: String,
+    /// What happened.
+    pub cause: ManagementCause,
+}
+
+/// What happened to a look at the management API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManagementCause {
+    /// Nobody answered as an HTTP server does.
+    Unreachable(String),
+    /// The API does not let this user in; its words.
+    Refused(String),
+    /// It is that of another cluster, of this name.
+    OtherCluster(String),
+    /// An answer that is not the management API's.
+    NotUnderstood(String),
+}
+
+/// A queue of the topology.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Queue {
+    /// `quorum`, `classic`, `stream`; `None` where it is not told.
+    pub queue_type: Option<String>,
+    /// Messages, those that consumers hold included.
+    pub messages: u64,
+    /// Who consumes it.
+    pub consumers: Vec<Consumer>,
+    /// The policy that applies.
+    pub policy: Option<String>,
+    /// The operator policy that applies.
+    pub operator_policy: Option<String>,
+    /// What both come to; `None`: the broker has not told yet, as in the first seconds of a queue.
+    pub effective_policy: Option<Map<String, Json>>,
+    /// `x-consumer-timeout`, in milliseconds.
+    pub consumer_timeout_ms: Option<u64>,
+    /// Nodes that keep a copy.
+    pub members: Vec<String>,
+    /// Those of them that run.
+    pub online: Vec<String>,
+}
+
+/// A consumer of a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Consumer {
+    /// Its consumer tag.
+    pub tag: String,
+    /// How many deliveries it may hold; 0 is no limit.
+    pub prefetch: u64,
+    /// How long it may hold a delivery, in milliseconds; RabbitMQ 4.0 tells, 3.10 does not.
+    pub timeout_ms: Option<u64>,
+    /// Name of its connection in the management API, where that is known.
+    pub connection: Option<String>,
+    /// The user it came as, where that is known.
+    pub user: Option<String>,
+}
+
+/// A binding.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Binding {
+    /// The exchange that routes; empty is the default exchange.
+    pub source: String,
+    /// A queue's or an exchange's name.
+    pub destination: String,
+    /// Which of them.
+    pub to: DestinationKind,
+    /// Its name in the management API.
+    pub properties_key: String,
+}
+
+/// What a binding leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DestinationKind {
+    /// A queue.
+    Queue,
+    /// An exchange.
+    Exchange,
+}
+
+/// A policy of the virtual host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PolicyName {
+    /// Which list it is in.
+    pub kind: PolicyKind,
+    /// Its name.
+    pub name: String,
+}
+
+/// Which list a policy is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PolicyKind {
+    /// Set by users.
+    Policy,
+    /// Set by operators of the broker, over it.
+    OperatorPolicy,
+}
+
+/// An alarm of the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// The node that raised it.
+    pub node: String,
+    /// `memory`, `disk space` or what else there is (3.10.8).
+    pub resource: String,
+}

@@ -1,0 +1,39 @@
+//! What a person reads: a danger, and what could not be looked at.
+
+use serde::Serialize;
+
+use super::codes::{Code, Severity};
+use super::remedy::Remedy;
+
+/// A danger that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which kind.
+    pub code: Code,
+    /// How bad.
+    pub severity: Severity,
+    /// What was seen, with the names of what it was seen at.
+    pub what: String,
+    /// What it can cost.
+    pub cost: &'static str,
+    /// What removes it, in this order.
+    pub remedy: Vec<Remedy>,
+}
+
+impl Finding {
+    /// Severity and cost are the code's.
+    pub(super) fn new(code: Code, what: impl Into<String>, remedy: Vec<Remedy>) -> Self {
+        Self { code, severity: code.severity(), what: what.into(), cost: code.cost(), remedy }
+    }
+}
+
+/// Something that could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unseen {
+    /// What.
+    pub what: String,
+    /// What follows from that, and what is assumed.
+    pub means: String,
+    /// How a person can look.
+    pub look: Option<Remedy>,
+}

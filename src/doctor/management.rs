@@ -1,0 +1,206 @@
+//! Asks RabbitMQ's management API. Everything that is read has a bound.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use reqwest::{Client, Response, StatusCode, redirect};
+use serde_json::Value as Json;
+
+use super::facts::{Binding, Management, ManagementCause, ManagementFault, PolicyKind, Queue};
+use super::management_answers as answers;
+use super::remedy::segment;
+use crate::config::ManagementAddress;
+use crate::source::{Inspection, Names, Role};
+
+/// One answer. The largest are lists of policies and of bindings.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Everything. A layout of 1,024 partitions takes some 2,000 questions.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Questions at once: the API is for people, and computes its answers.
+const QUESTIONS_MAX: usize = 8;
+
+/// Looks at everything that AMQP does not show.
+pub async fn look(
+    address: &ManagementAddress,
+    names: &Names,
+    broker: &Inspection,
+) -> Result<Management, ManagementFault> {
+    let fault = |cause| ManagementFault { url: address.url.clone(), user: address.user.clone(), cause };
+    let client = Client::builder()
+        .user_agent(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))
+        // The password goes where the config says, and nowhere else.
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(ANSWER_TIMEOUT)
+        .build()
+        .map_err(|error| fault(ManagementCause::Unreachable(error.to_string())))?;
+    let api = Api { client, address };
+    if let Ok(looked) = tokio::time::timeout(LOOK_TIMEOUT, api.look(names, broker)).await {
+        return looked.map_err(fault);
+    }
+    let text = format!("it did not answer everything within {} s", LOOK_TIMEOUT.as_secs());
+    Err(fault(ManagementCause::Unreachable(text)))
+}
+
+struct Api<'a> {
+    client: Client,
+    address: &'a ManagementAddress,
+}
+
+/// What the API answered.
+enum Answer {
+    /// 200, or 503 of a health check that found something.
+    Given(Json),
+    /// 404.
+    NotThere,
+    /// 401 or 403, with the API's words.
+    Refused(String),
+}
+
+impl Api<'_> {
+    async fn look(&self, names: &Names, broker: &Inspection) -> Result<Management, ManagementCause> {
+        if let Answer::Refused(words) = self.ask("whoami").await? {
+            return Err(ManagementCause::Refused(words));
+        }
+        // A host can have several brokers, and a port can lead elsewhere.
+        let overview = self.given("overview").await?;
+        if let (Some(ours), Some(theirs)) = (&broker.cluster, overview["cluster_name"].as_str())
+            && ours != theirs
+        {
+            return Err(ManagementCause::OtherCluster(theirs.to_owned()));
+        }
+        let vhost = segment(&self.address.vhost);
+        let mut policies =
+            answers::policies(&self.given(&format!("policies/{vhost}")).await?, PolicyKind::Policy);
+        let of_operators = |answer: &Json| answers::policies(answer, PolicyKind::OperatorPolicy);
+        let of_operators = self.unless_refused(&format!("operator-policies/{vhost}"), of_operators).await?;
+        policies.extend(of_operators.unwrap_or_default()); // what they come to is told with each queue
+        Ok(Management {
+            url: self.address.url.clone(),
+            user: self.address.user.clone(),
+            queues: self.queues(&vhost, broker).await?,
+            bindings: self.bindings(&vhost, names, broker).await?,
+            policies,
+            alarms: self.unless_refused("health/checks/alarms", answers::alarms).await?,
+            nodes_down: self.unless_refused("nodes", answers::nodes_down).await?,
+            khepri: self.unless_refused("feature-flags", answers::khepri).await?,
+        })
+    }
+
+    async fn queues(
+        &self,
+        vhost: &str,
+        broker: &Inspection,
+    ) -> Result<std::collections::BTreeMap<String, Queue>, ManagementCause> {
+        let names = broker.objects.iter().filter(|object| object.role.is_queue()).map(|object| &object.name);
+        let questions = names.map(async |name| {
+            let answer = self.ask(&format!("queues/{vhost}/{}", segment(name))).await?;
+            Ok(match answer {
+                Answer::Given(json) => Some((name.clone(), answers::queue(&json))),
+                Answer::NotThere | Answer::Refused(_) => None,
+            })
+        });
+        let queues = futures_util::stream::iter(questions).buffered(QUESTIONS_MAX);
+        queues.try_filter_map(async |queue| Ok(queue)).try_collect().await
+    }
+
+    async fn bindings(
+        &self,
+        vhost: &str,
+        names: &Names,
+        broker: &Inspection,
+    ) -> Result<Vec<Binding>, ManagementCause> {
+        let mut paths = Vec::new();
+        for object in &broker.objects {
+            let name = segment(&object.name);
+            match object.role {
+                Role::Partition(_) => paths.push(format!("queues/{vhost}/{name}/bindings")),
+                Role::Public | Role::DeadExchange => {
+                    paths.push(format!("exchanges/{vhost}/{name}/bindings/source"));
+                }
+                Role::Ingress | Role::Handoff | Role::Layout => {
+                    paths.push(format!("exchanges/{vhost}/{name}/bindings/source"));
+                    paths.push(format!("exchanges/{vhost}/{name}/bindings/destination"));
+                }
+                Role::DeadQueue | Role::Document => {}
+            }
+        }
+        let questions = paths.into_iter().map(async |path| match self.ask(&path).await? {
+            Answer::Given(json) => Ok(answers::bindings(&json)),
+            Answer::NotThere | Answer::Refused(_) => Ok(Vec::new()),
+        });
+        let lists: Vec<Vec<Binding>> =
+            futures_util::stream::iter(questions).buffered(QUESTIONS_MAX).try_collect().await?;
+        let mut bindings: Vec<Binding> = lists.into_iter().flatten().collect();
+        bindings.sort();
+        bindings.dedup();
+        // Publishers' business: what else the public exchange goes to, but for our own objects.
+        let ours = |binding: &Binding| {
+            binding.source != names.public()
+                || broker.objects.iter().any(|object| object.name == binding.destination)
+        };
+        bindings.retain(ours);
+        Ok(bindings)
+    }
+
+    /// What `read` makes of the answer; or the API's words where this user may not see it.
+    async fn unless_refused<T>(
+        &self,
+        path: &str,
+        read: impl Fn(&Json) -> T,
+    ) -> Result<Result<T, String>, ManagementCause> {
+        Ok(match self.ask(path).await? {
+            Answer::Given(json) => Ok(read(&json)),
+            Answer::NotThere => Err("the broker has no such page".to_owned()),
+            Answer::Refused(words) => Err(words),
+        })
+    }
+
+    async fn given(&self, path: &str) -> Result<Json, ManagementCause> {
+        match self.ask(path).await? {
+            Answer::Given(json) => Ok(json),
+            Answer::NotThere => Err(ManagementCause::NotUnderstood(format!("/api/{path} is not there"))),
+            Answer::Refused(words) => Err(ManagementCause::Refused(format!("/api/{path}: {words}"))),
+        }
+    }
+
+    async fn ask(&self, path: &str) -> Result<Answer, ManagementCause> {
+        let url = format!("{}/api/{path}", self.address.url);
+        let asking =
+            self.client.get(url).basic_auth(&self.address.user, Some(self.address.password.reveal())).send();
+        let response = asking.await.map_err(unreachable)?;
+        let status = response.status();
+        match status {
+            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {}
+            StatusCode::NOT_FOUND => return Ok(Answer::NotThere),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let words = body(response, path).await.map(|json| answers::reason(&json));
+                return Ok(Answer::Refused(words.unwrap_or_else(|_| status.to_string())));
+            }
+            other => return Err(ManagementCause::NotUnderstood(format!("/api/{path} answers {other}"))),
+        }
+        body(response, path).await.map(Answer::Given)
+    }
+}
+
+/// Without the URL in it: it is told beside this.
+fn unreachable(error: reqwest::Error) -> ManagementCause {
+    ManagementCause::Unreachable(crate::source::chain(&error.without_url()))
+}
+
+async fn body(mut response: Response, path: &str) -> Result<Json, ManagementCause> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            let text = format!("the answer to /api/{path} is longer than {ANSWER_BYTES_MAX} bytes");
+            return Err(ManagementCause::NotUnderstood(text));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        ManagementCause::NotUnderstood(format!("the answer to /api/{path} is no JSON: {error}"))
+    })
+}

@@ -1,0 +1,99 @@
+//! What the management API's answers say. Pure. What is not there is left out: versions differ in what they tell.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json};
+
+use super::facts::{Alarm, Binding, Consumer, DestinationKind, PolicyKind, PolicyName, Queue};
+
+/// `GET /api/queues/VHOST/NAME`.
+pub fn queue(answer: &Json) -> Queue {
+    let timeout = answer["arguments"]["x-consumer-timeout"].as_u64();
+    Queue {
+        queue_type: text(&answer["type"]),
+        messages: answer["messages"].as_u64().unwrap_or_default(),
+        consumers: list(&answer["consumer_details"]).map(consumer).collect(),
+        policy: text(&answer["policy"]),
+        operator_policy: text(&answer["operator_policy"]),
+        effective_policy: definition(&answer["effective_policy_definition"]),
+        consumer_timeout_ms: timeout,
+        members: list(&answer["members"]).filter_map(text).collect(),
+        online: list(&answer["online"]).filter_map(text).collect(),
+    }
+}
+
+fn consumer(answer: &Json) -> Consumer {
+    let channel = &answer["channel_details"];
+    Consumer {
+        tag: text(&answer["consumer_tag"]).unwrap_or_default(),
+        prefetch: answer["prefetch_count"].as_u64().unwrap_or_default(),
+        timeout_ms: answer["consumer_timeout"].as_u64(),
+        connection: text(&channel["connection_name"]),
+        user: text(&channel["user"]),
+    }
+}
+
+/// A list of bindings. Those of the default exchange are not told apart from queues, and left out.
+pub fn bindings(answer: &Json) -> Vec<Binding> {
+    let bindings = list(answer).filter_map(|answer| {
+        Some(Binding {
+            source: text(&answer["source"]).filter(|source| !source.is_empty())?,
+            destination: text(&answer["destination"])?,
+            to: if answer["destination_type"] == "exchange" {
+                DestinationKind::Exchange
+            } else {
+                DestinationKind::Queue
+            },
+            properties_key: text(&answer["properties_key"]).unwrap_or_else(|| "~".to_owned()),
+        })
+    });
+    bindings.collect()
+}
+
+/// `GET /api/policies/VHOST` or `/api/operator-policies/VHOST`.
+pub fn policies(answer: &Json, kind: PolicyKind) -> BTreeMap<PolicyName, Map<String, Json>> {
+    let policies = list(answer).filter_map(|answer| {
+        let name = PolicyName { kind, name: text(&answer["name"])? };
+        Some((name, definition(&answer["definition"])?))
+    });
+    policies.collect()
+}
+
+/// `GET /api/health/checks/alarms`.
+pub fn alarms(answer: &Json) -> Vec<Alarm> {
+    let alarms = list(&answer["alarms"])
+        .filter_map(|alarm| Some(Alarm { node: text(&alarm["node"])?, resource: text(&alarm["resource"])? }));
+    alarms.collect()
+}
+
+/// `GET /api/nodes`.
+pub fn nodes_down(answer: &Json) -> Vec<String> {
+    list(answer).filter(|node| node["running"] == false).filter_map(|node| text(&node["name"])).collect()
+}
+
+/// `GET /api/feature-flags`.
+pub fn khepri(answer: &Json) -> bool {
+    list(answer).any(|flag| flag["name"] == "khepri_db" && flag["state"] == "enabled")
+}
+
+/// Why something is refused.
+pub fn reason(answer: &Json) -> String {
+    text(&answer["reason"]).or_else(|| text(&answer["error"])).unwrap_or_else(|| "refused".to_owned())
+}
+
+fn list(answer: &Json) -> impl Iterator<Item = &Json> {
+    answer.as_array().map(Vec::as_slice).unwrap_or_default().iter()
+}
+
+fn text(answer: &Json) -> Option<String> {
+    answer.as_str().map(str::to_owned)
+}
+
+/// An empty table is an empty list in Erlang, and in some answers.
+fn definition(answer: &Json) -> Option<Map<String, Json>> {
+    match answer {
+        Json::Object(definition) => Some(definition.clone()),
+        Json::Array(_) => Some(Map::new()),
+        _ => None,
+    }
+}

@@ -1,0 +1,137 @@
+//! How an examination is told: as text for a person, or as one JSON object.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value as Json, json};
+
+use super::codes::Severity;
+use super::{Examination, Finding, Remedy};
+
+/// Where lines of prose are broken; commands never are.
+const COLUMNS: usize = 100;
+
+impl Examination {
+    /// Whether `doctor` ends with exit code 1.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+
+    /// For a person.
+    #[must_use]
+    pub fn text(&self, exchange: &str) -> String {
+        let mut text = self.head(exchange) + "\n";
+        for finding in &self.findings {
+            text += "\n";
+            text += &told(finding);
+        }
+        text += "\nNot looked at\n";
+        for unseen in &self.unseen {
+            prose(&mut text, "- ", &format!("{}: {}.", unseen.what, unseen.means));
+            if let Some(look) = &unseen.look {
+                let _ = writeln!(text, "  {}", step(look));
+            }
+        }
+        text + "\n" + &self.verdict() + "\n"
+    }
+
+    /// What was looked at.
+    fn head(&self, exchange: &str) -> String {
+        let broker = &self.observed.broker;
+        let version = broker.version.as_deref().unwrap_or("of unknown version");
+        let layout = match self.observed.layout() {
+            Some(layout) => format!("layout {} with {} partitions", layout.number.0, layout.partitions),
+            None => "no layout".to_owned(),
+        };
+        format!(
+            "RabbitMQ {version} at {}, virtual host {}, exchange {exchange}, {layout}",
+            broker.address, self.observed.vhost
+        )
+    }
+
+    fn verdict(&self) -> String {
+        let counted = [(Severity::Error, "error"), (Severity::Warning, "warning")].map(|(severity, name)| {
+            match self.count(severity) {
+                0 => format!("no {name}s"),
+                1 => format!("1 {name}"),
+                many => format!("{many} {name}s"),
+            }
+        });
+        let [errors, warnings] = counted;
+        let codes = if self.findings.is_empty() { "" } else { " docs/doctor.md explains the codes." };
+        let mut verdict = format!("{errors}, {warnings}.{codes}");
+        if let Some(first) = verdict.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        verdict
+    }
+
+    /// For a program.
+    #[must_use]
+    pub fn json(&self, exchange: &str) -> Json {
+        let broker = &self.observed.broker;
+        json!({
+            "broker": {
+                "address": broker.address,
+                "version": broker.version,
+                "vhost": self.observed.vhost,
+                "exchange": exchange,
+                "layout": self.observed.layout(),
+            },
+            "findings": self.findings,
+            "not_looked_at": self.unseen,
+            "errors": self.count(Severity::Error),
+            "warnings": self.count(Severity::Warning),
+        })
+    }
+}
+
+fn told(finding: &Finding) -> String {
+    let mut text = String::new();
+    prose(&mut text, &format!("{} {}  ", finding.severity, finding.code), &finding.what);
+    prose(&mut text, "    cost:    ", finding.cost);
+    let mut before = "    remedy:  ";
+    for remedy in &finding.remedy {
+        match remedy {
+            Remedy::Do(what) => prose(&mut text, before, what),
+            Remedy::Run(_) | Remedy::Config(_) => {
+                let _ = writeln!(text, "{before}{}", step(remedy));
+            }
+        }
+        before = "             ";
+    }
+    text
+}
+
+fn step(remedy: &Remedy) -> String {
+    match remedy {
+        Remedy::Run(command) => format!("$ {command}"),
+        Remedy::Config(line) => format!("config: {line}"),
+        Remedy::Do(what) => what.clone(),
+    }
+}
+
+/// Words after a prefix, further lines indented as far as it goes.
+fn prose(text: &mut String, prefix: &str, words: &str) {
+    let indent = prefix.chars().count();
+    let mut column = indent;
+    text.push_str(prefix);
+    for (index, word) in words.split(' ').enumerate() {
+        let width = word.chars().count();
+        if index > 0 && column + 1 + width > COLUMNS {
+            text.push('\n');
+            text.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        } else if index > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += width;
+    }
+    text.push('\n');
+}

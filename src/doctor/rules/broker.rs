@@ -1,0 +1,196 @@
+//! The broker itself: version, plugins, metadata store, alarms, nodes, permissions.
+
+use super::super::codes::Code;
+use super::super::facts::{Observed, Version};
+use super::super::finding::Finding;
+use super::super::remedy::{Remedy, quoted};
+use super::{Case, listed};
+use crate::source::{HASH_EXCHANGE_TYPE, ObjectState, Publishing};
+
+/// The first version with everything that the topology needs, and the oldest one that is tested.
+const OLDEST: Version = Version(3, 10, 0);
+/// Versions in which a queue with a single active consumer can stop for good (rabbitmq-server issue 17317).
+const WEDGE: std::ops::RangeInclusive<Version> = Version(4, 3, 0)..=Version(4, 3, 5);
+/// Versions in which Khepri can be the metadata store and does not keep the order of a hash exchange's bindings.
+pub const KHEPRI_REORDERS: std::ops::Range<Version> = Version(3, 13, 0)..Version(4, 3, 0);
+
+pub fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let rules = [version, khepri, alarms, copies, permissions];
+    rules.into_iter().flat_map(|rule| rule(case)).collect()
+}
+
+fn version(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !case.observed.broker.hash_exchange {
+        let enable = Remedy::Run("rabbitmq-plugins enable rabbitmq_sharding".to_owned());
+        let what = format!("the broker does not know the exchange type {HASH_EXCHANGE_TYPE}");
+        let nodes = Remedy::Do("on every node; the plugin ships with RabbitMQ".to_owned());
+        findings.push(Finding::new(Code::HashExchangeMissing, what, vec![enable, nodes]));
+    }
+    let Some(version) = case.observed.version() else { return findings };
+    let told = case.observed.broker.version.as_deref().unwrap_or_default();
+    if version < OLDEST {
+        let what = format!("the broker is RabbitMQ {told}; 3.10 is the oldest that Lanekeeper works with");
+        findings.push(Finding::new(Code::BrokerTooOld, what, vec![upgrade("3.10")]));
+    }
+    if WEDGE.contains(&version) {
+        let what = format!(
+            "the broker is RabbitMQ {told}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop for good"
+        );
+        findings.push(Finding::new(Code::QueueCanWedge, what, vec![upgrade("4.3.6")]));
+    }
+    findings
+}
+
+fn upgrade(to: &str) -> Remedy {
+    Remedy::Do(format!("upgrade RabbitMQ to {to} or later"))
+}
+
+fn khepri(case: &Case<'_>) -> Vec<Finding> {
+    let Ok(management) = &case.observed.management else { return Vec::new() };
+    let reorders = case.observed.version().is_some_and(|version| KHEPRI_REORDERS.contains(&version));
+    let partitions = partitions(case);
+    if !reorders || partitions == 1 || management.khepri != Ok(true) {
+        return Vec::new();
+    }
+    let what = format!(
+        "the metadata store is Khepri on RabbitMQ {}, and there are {partitions} partitions",
+        case.observed.broker.version.as_deref().unwrap_or_default()
+    );
+    let exchange = case.names.public();
+    let mut remedy = vec![upgrade("4.3")];
+    remedy.push(match case.observed.layout() {
+        None => Remedy::Config("updates.partitions = 1".to_owned()),
+        Some(_) => Remedy::Do(format!(
+            "or, since Khepri cannot be turned off again: drain the queues of {exchange}, and begin anew with \
+             updates.partitions = 1 and another updates.exchange"
+        )),
+    });
+    vec![Finding::new(Code::KhepriReordersKeys, what, remedy)]
+}
+
+/// Of the layout in force, or of the one that the first start would make.
+pub fn partitions(case: &Case<'_>) -> u16 {
+    case.observed.layout().map_or(case.config.updates.partitions.get(), |layout| layout.partitions)
+}
+
+fn alarms(case: &Case<'_>) -> Vec<Finding> {
+    let alarms = match &case.observed.management {
+        Ok(management) => management.alarms.as_deref().unwrap_or_default(),
+        Err(_) => &[],
+    };
+    let mut findings: Vec<Finding> = alarms
+        .iter()
+        .map(|alarm| {
+            let (node, resource) = (&alarm.node, &alarm.resource);
+            let run = |command: &str| {
+                Remedy::Run(command.replace("rabbitmqctl", &format!("rabbitmqctl --node {}", quoted(node))))
+            };
+            let step = |text: &str| Remedy::Do(text.to_owned());
+            let remedy = if resource.starts_with("disk") {
+                vec![
+                    step("free space where the node has its data; or, where the limit is too high:"),
+                    run("rabbitmqctl set_disk_free_limit 2GB"),
+                ]
+            } else {
+                vec![
+                    step("let dispatchers go on, what is queued fills it; or, where the limit is too low:"),
+                    run("rabbitmqctl set_vm_memory_high_watermark 0.4"),
+                ]
+            };
+            let what = format!("node {node} raised the {resource} alarm: the broker takes no publishes");
+            Finding::new(Code::PublishingBlocked, what, remedy)
+        })
+        .collect();
+    let what = match case.observed.broker.publishing {
+        Publishing::Blocked => "the broker takes no publishes: memory or disk alarm",
+        Publishing::Unconfirmed => "the broker did not confirm a publish within seconds",
+        Publishing::Taken | Publishing::NotPermitted(_) => return findings,
+    };
+    if findings.is_empty() {
+        let look = Remedy::Run("rabbitmq-diagnostics alarms".to_owned());
+        findings.push(Finding::new(Code::PublishingBlocked, what, vec![look]));
+    }
+    findings
+}
+
+/// Copies of queues, and the nodes that keep them.
+fn copies(case: &Case<'_>) -> Vec<Finding> {
+    let (mut without_majority, mut missing) = (Vec::new(), Vec::new());
+    for object in &case.observed.broker.objects {
+        let (online, members) = match (case.observed.queue(&object.name), &object.state) {
+            (_, ObjectState::Unavailable(_)) => (0, 1),
+            (Some(queue), _) if object.role.is_queue() => (queue.online.len(), queue.members.len()),
+            _ => continue,
+        };
+        if online < members && online <= members / 2 {
+            without_majority.push(object.name.as_str());
+        } else if online < members {
+            missing.push(object.name.as_str());
+        }
+    }
+    let down = match case.observed.management.as_ref().map(|management| &management.nodes_down) {
+        Ok(Ok(nodes)) if !nodes.is_empty() => format!("; nodes that do not run: {}", nodes.join(", ")),
+        _ => String::new(),
+    };
+    let status = || {
+        vec![
+            Remedy::Run("rabbitmqctl cluster_status".to_owned()),
+            Remedy::Do("start the nodes that do not run".to_owned()),
+        ]
+    };
+    let mut findings = Vec::new();
+    if !without_majority.is_empty() {
+        let what = format!("most copies are not online of {}{down}", listed(&without_majority));
+        findings.push(Finding::new(Code::NoMajority, what, status()));
+    }
+    if !missing.is_empty() {
+        let what = format!("a copy is not online of {}{down}", listed(&missing));
+        findings.push(Finding::new(Code::CopiesMissing, what, status()));
+    }
+    findings
+}
+
+/// What `lanekeeper run` may not do. The broker's words name user and object.
+fn permissions(case: &Case<'_>) -> Vec<Finding> {
+    let Observed { broker, vhost, .. } = case.observed;
+    let refused = broker.objects.iter().filter_map(|object| match &object.state {
+        ObjectState::NotPermitted(words) => Some(words),
+        _ => None,
+    });
+    let publishing = match &broker.publishing {
+        Publishing::NotPermitted(words) => Some(words),
+        _ => None,
+    };
+    let refused: Vec<&String> = refused.chain(publishing).collect();
+    let Some(first) = refused.first() else { return Vec::new() };
+    let more = match refused.len() {
+        1 => String::new(),
+        many => format!(" (and {} more such answers)", many - 1),
+    };
+    let what = format!("the broker refuses what `lanekeeper run` does: {first}{more}");
+    let exchange = expression(case.names.public());
+    let ours = format!(r"^{exchange}(\..*)?$");
+    let write = format!(r"^({exchange}(\..*)?|amq\.default)$");
+    let user = case.config.broker.user();
+    let grant = format!(
+        "rabbitmqctl set_permissions --vhost {} {} {} {} {}",
+        quoted(vhost),
+        quoted(&user),
+        quoted(&ours),
+        quoted(&write),
+        quoted(&ours)
+    );
+    vec![Finding::new(Code::NotPermitted, what, vec![Remedy::Run(grant)])]
+}
+
+/// The name as a regular expression that matches it alone.
+fn expression(name: &str) -> String {
+    name.chars().fold(String::new(), |mut text, c| {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            text.push('\\');
+        }
+        text.push(c);
+        text
+    })
+}

@@ -1,0 +1,59 @@
+//! The config against the layout in force, and what waits for a person.
+
+use super::super::codes::Code;
+use super::super::finding::Finding;
+use super::super::remedy::{Remedy, quoted};
+use super::Case;
+use crate::source::Role;
+
+pub fn judge(case: &Case<'_>) -> Vec<Finding> {
+    [dead_letters(case), partitions(case), prefetch(case)].into_iter().flatten().collect()
+}
+
+fn dead_letters(case: &Case<'_>) -> Option<Finding> {
+    let observed = case.observed;
+    let queue = observed.broker.objects.iter().find(|object| object.role == Role::DeadQueue)?;
+    let letters = observed.messages(queue);
+    if letters == 0 {
+        return None;
+    }
+    let (vhost, name) = (quoted(&observed.vhost), quoted(&queue.name));
+    let what = match letters {
+        1 => format!("1 update is in the dead-letter queue {}", queue.name),
+        many => format!("{many} updates are in the dead-letter queue {}", queue.name),
+    };
+    let look = "look at them and publish them again: docs/operating.md, \"The dead-letter queue\". Or, to lose them all:";
+    let remedy = vec![
+        Remedy::Do(look.to_owned()),
+        Remedy::Run(format!("rabbitmqctl purge_queue --vhost {vhost} {name}")),
+    ];
+    Some(Finding::new(Code::DeadLetters, what, remedy))
+}
+
+fn partitions(case: &Case<'_>) -> Option<Finding> {
+    let (layout, wanted) = (case.observed.layout()?, case.config.updates.partitions.get());
+    let (number, partitions) = (layout.number.0, layout.partitions);
+    (partitions != wanted).then(|| {
+        let what = format!("updates.partitions = {wanted}, but layout {number} in force has {partitions}");
+        let set = Remedy::Config(format!("updates.partitions = {partitions}"));
+        Finding::new(Code::PartitionsDiffer, what, vec![set])
+    })
+}
+
+fn prefetch(case: &Case<'_>) -> Option<Finding> {
+    let (layout, wanted) = (case.observed.layout()?, case.config.dispatch.prefetch.get());
+    let (number, prefetch) = (layout.number.0, layout.prefetch);
+    (prefetch != wanted).then(|| {
+        let holding = case.observed.partitions().filter(|object| case.observed.messages(object) > 0).count();
+        let holding = match holding {
+            0 => "no queue of it holds updates now".to_owned(),
+            1 => "1 queue of it holds updates now".to_owned(),
+            many => format!("{many} queues of it hold updates now"),
+        };
+        let what = format!(
+            "dispatch.prefetch = {wanted}, but layout {number} in force has {prefetch}, and {holding}"
+        );
+        let set = Remedy::Config(format!("dispatch.prefetch = {prefetch}"));
+        Finding::new(Code::PrefetchDiffers, what, vec![set])
+    })
+}

@@ -1,0 +1,101 @@
+//! Policies that apply to queues of the topology, by what they come to with operator policies.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::super::codes::Code;
+use super::super::facts::{Management, PolicyKind, PolicyName, Queue};
+use super::super::finding::Finding;
+use super::super::remedy::{Remedy, clear_policy, quoted};
+use super::{Case, listed};
+use crate::source::{DELIVERY_LIMIT, Role};
+
+/// A queue with its name.
+type Named<'a> = (&'a str, &'a Queue);
+
+pub fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let Ok(management) = &case.observed.management else { return Vec::new() };
+    // One finding per setting, however many queues it applies to.
+    let mut dangers: BTreeMap<(Code, &str, String), Vec<Named<'_>>> = BTreeMap::new();
+    for object in &case.observed.broker.objects {
+        let Some(queue) = management.queues.get(&object.name).filter(|_| object.role.is_queue()) else {
+            continue;
+        };
+        for (key, value) in queue.effective_policy.iter().flatten() {
+            if let Some(code) = danger(object.role, key, value) {
+                dangers.entry((code, key, value.to_string())).or_default().push((&object.name, queue));
+            }
+        }
+    }
+    dangers
+        .into_iter()
+        .map(|((code, key, value), queues)| {
+            let set_by = set_by(management, key, &queues);
+            let names: Vec<&str> = queues.iter().map(|(name, _)| *name).collect();
+            let by: Vec<String> = set_by.iter().map(told).collect();
+            let by = if by.is_empty() { "a policy".to_owned() } else { by.join(" and ") };
+            let what = format!("{by} sets {key} = {value} on {}", listed(&names));
+            Finding::new(code, what, clear(case, key, &set_by))
+        })
+        .collect()
+}
+
+/// What a setting does to a queue of this role. `None`: nothing that Lanekeeper minds.
+fn danger(role: Role, key: &str, value: &Json) -> Option<Code> {
+    if role == Role::Document {
+        return matches!(key, "max-age" | "max-length-bytes").then_some(Code::DocumentShortLived);
+    }
+    match key {
+        // The lower of policy and argument is in force.
+        "delivery-limit" => value
+            .as_i64()
+            .is_none_or(|limit| limit < DELIVERY_LIMIT.into())
+            .then_some(Code::DeliveryLimitLowered),
+        "message-ttl" => Some(Code::MessageTtl),
+        "max-length" | "max-length-bytes" => Some(Code::LengthLimited),
+        "expires" => Some(Code::QueueExpires),
+        "overflow" => (value != "reject-publish").then_some(Code::OverflowDiffers),
+        "federation-upstream" | "federation-upstream-set" => Some(Code::Federated),
+        key if key.starts_with("delayed-retry") => (value != "disabled").then_some(Code::DelayedRetry),
+        _ => None,
+    }
+}
+
+/// Takes these policies away; where it is not known which there are, a person has to look.
+pub fn clear(case: &Case<'_>, key: &str, set_by: &[PolicyName]) -> Vec<Remedy> {
+    let vhost = &case.observed.vhost;
+    if !set_by.is_empty() {
+        return set_by.iter().map(|policy| clear_policy(vhost, policy)).collect();
+    }
+    vec![
+        Remedy::Run(format!("rabbitmqctl list_policies --vhost {}", quoted(vhost))),
+        Remedy::Run(format!("rabbitmqctl list_operator_policies --vhost {}", quoted(vhost))),
+        Remedy::Do(format!("take {key} out of the one that sets it")),
+    ]
+}
+
+/// Policies of these queues that have the key.
+pub fn set_by(management: &Management, key: &str, queues: &[Named<'_>]) -> Vec<PolicyName> {
+    let mut found = Vec::new();
+    for (_, queue) in queues {
+        let applied =
+            [(PolicyKind::Policy, &queue.policy), (PolicyKind::OperatorPolicy, &queue.operator_policy)];
+        for (kind, name) in applied {
+            let Some(name) = name.clone() else { continue };
+            let policy = PolicyName { kind, name };
+            let has = management.policies.get(&policy).is_some_and(|definition| definition.contains_key(key));
+            if has && !found.contains(&policy) {
+                found.push(policy);
+            }
+        }
+    }
+    found
+}
+
+fn told(policy: &PolicyName) -> String {
+    match policy.kind {
+        PolicyKind::Policy => format!("policy {:?}", policy.name),
+        PolicyKind::OperatorPolicy => format!("operator policy {:?}", policy.name),
+    }
+}

@@ -1,0 +1,203 @@
+//! Exchanges, queues and bindings: as `lanekeeper run` declares them, and nothing else bound between them.
+
+use super::super::codes::Code;
+use super::super::facts::{Binding, DestinationKind, Management};
+use super::super::finding::Finding;
+use super::super::remedy::{Remedy, delete_exchange, delete_queue, unbind};
+use super::{Case, listed};
+use crate::core::layout::Layout;
+use crate::source::{Object, ObjectState, Role};
+
+/// How the management API names a binding without routing key and arguments, as all of ours are.
+const WITHOUT_KEY: &str = "~";
+const QUEUE_TYPE: &str = "x-queue-type";
+
+pub fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings = objects(case);
+    if let (Ok(management), Some(layout)) = (&case.observed.management, case.observed.layout()) {
+        findings.extend(missing_bindings(case, management, layout));
+        findings.extend(foreign_bindings(case, management, layout));
+    }
+    findings
+}
+
+fn objects(case: &Case<'_>) -> Vec<Finding> {
+    let objects = &case.observed.broker.objects;
+    let mut findings: Vec<Finding> = objects.iter().filter_map(|object| differs(case, object)).collect();
+    match &case.observed.broker.layout {
+        Err(fault) => {
+            let what = fault.clone();
+            let show = Remedy::Do(
+                "run the version of Lanekeeper that wrote it, or a newer one; grant read on the stream where that is \
+                 refused"
+                    .to_owned(),
+            );
+            findings.push(Finding::new(Code::DocumentUnreadable, what, vec![show]));
+        }
+        Ok(None) => {
+            let what = format!("the exchange {} has no layout yet", case.names.public());
+            let run = Remedy::Run("lanekeeper run --config FILE".to_owned());
+            findings.push(Finding::new(Code::NoLayoutYet, what, vec![run]));
+        }
+        Ok(Some(_)) => {
+            let missing = objects.iter().filter(|object| object.state == ObjectState::Missing);
+            let missing: Vec<&str> = missing.map(|object| object.name.as_str()).collect();
+            if !missing.is_empty() {
+                let what = format!("missing in the broker: {}", listed(&missing));
+                let remedy = declare_again();
+                findings.push(Finding::new(Code::ObjectMissing, what, remedy));
+            }
+        }
+    }
+    findings
+}
+
+fn declare_again() -> Vec<Remedy> {
+    vec![
+        Remedy::Do(
+            "stop publishers and every dispatcher, so that nothing goes two ways meanwhile; then".to_owned(),
+        ),
+        Remedy::Run("lanekeeper run --config FILE".to_owned()),
+        Remedy::Do("it declares and binds what is missing".to_owned()),
+    ]
+}
+
+fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
+    let ObjectState::Differs { argument, expected, found, .. } = &object.state else { return None };
+    let name = &object.name;
+    let kind = if object.role.is_queue() { "queue" } else { "exchange" };
+    // The broker names the first argument that differs, which is seldom the type.
+    let wanted_type = if object.role == Role::Document { "stream" } else { "quorum" };
+    let other_type = case.observed.queue(name).and_then(|queue| queue.queue_type.as_deref());
+    let other_type = other_type.filter(|found| object.role.is_queue() && *found != wanted_type);
+    let (code, what) = match other_type {
+        Some(found) => {
+            (Code::QueueTypeDiffers, format!("queue {name} is of type {found}, but it must be {wanted_type}"))
+        }
+        None => (
+            if argument == QUEUE_TYPE { Code::QueueTypeDiffers } else { Code::ObjectDiffers },
+            format!("{kind} {name} has {argument} = {found}, but it must be {expected}"),
+        ),
+    };
+    let vhost = &case.observed.vhost;
+    let messages = case.observed.messages(object);
+    let mut remedy = Vec::new();
+    if object.role.is_queue() {
+        if messages > 0 {
+            remedy.push(Remedy::Do(format!(
+                "it holds {messages} messages: take them out first, deleting loses them"
+            )));
+        }
+        remedy.push(delete_queue(vhost, name));
+    } else if let Ok(management) = &case.observed.management {
+        remedy.push(delete_exchange(management, vhost, name));
+    } else {
+        remedy.push(Remedy::Do(format!("delete the exchange {name}, in the RabbitMQ UI under Exchanges")));
+    }
+    remedy.push(Remedy::Run("lanekeeper run --config FILE".to_owned()));
+    Some(Finding::new(code, what, remedy))
+}
+
+/// Where a binding is from, and where it must lead.
+struct Expected {
+    source: String,
+    destination: String,
+    to: DestinationKind,
+}
+
+fn expected(case: &Case<'_>, layout: Layout) -> Vec<Expected> {
+    use DestinationKind::{Exchange, Queue};
+    let names = &case.names;
+    let hash = names.layout(layout.number);
+    let mut expected = vec![
+        Expected { source: names.public().to_owned(), destination: names.ingress(), to: Exchange },
+        Expected { source: names.ingress(), destination: hash.clone(), to: Exchange },
+        Expected { source: names.dead(), destination: names.dead(), to: Queue },
+    ];
+    expected.extend(layout.partitions().map(|partition| Expected {
+        source: hash.clone(),
+        destination: names.partition(layout.number, partition),
+        to: Queue,
+    }));
+    expected
+}
+
+/// Between objects that are there: what is missing is told as missing.
+fn missing_bindings(case: &Case<'_>, management: &Management, layout: Layout) -> Vec<Finding> {
+    let there = |name: &str, queue: bool| {
+        let objects = &case.observed.broker.objects;
+        objects.iter().any(|object| {
+            object.name == name && object.role.is_queue() == queue && object.state != ObjectState::Missing
+        })
+    };
+    let missing: Vec<String> = expected(case, layout)
+        .into_iter()
+        .filter(|wanted| {
+            there(&wanted.source, false) && there(&wanted.destination, wanted.to == DestinationKind::Queue)
+        })
+        .filter(|wanted| !management.bindings.iter().any(|binding| wanted.is(binding)))
+        .map(|wanted| format!("{} to {}", wanted.source, wanted.destination))
+        .collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
+    let what = format!("missing bindings: {}", listed(&missing));
+    vec![Finding::new(Code::BindingMissing, what, declare_again())]
+}
+
+impl Expected {
+    fn is(&self, binding: &Binding) -> bool {
+        (&self.source, &self.destination, self.to) == (&binding.source, &binding.destination, binding.to)
+            && binding.properties_key == WITHOUT_KEY
+    }
+}
+
+fn foreign_bindings(case: &Case<'_>, management: &Management, layout: Layout) -> Vec<Finding> {
+    let expected = expected(case, layout);
+    let foreign =
+        management.bindings.iter().filter(|binding| !expected.iter().any(|wanted| wanted.is(binding)));
+    let finding = |binding: &Binding| {
+        let (code, what) = judge_foreign(case, layout, binding)?;
+        Some(Finding::new(code, what, vec![unbind(management, &case.observed.vhost, binding)]))
+    };
+    foreign.filter_map(finding).collect()
+}
+
+fn judge_foreign(case: &Case<'_>, layout: Layout, binding: &Binding) -> Option<(Code, String)> {
+    let names = &case.names;
+    let hash = names.layout(layout.number);
+    let Binding { source, destination, to, .. } = binding;
+    let is_partition = *to == DestinationKind::Queue
+        && layout.partitions().any(|partition| names.partition(layout.number, partition) == *destination);
+    let told = match to {
+        DestinationKind::Queue => format!("queue {destination}"),
+        DestinationKind::Exchange => format!("exchange {destination}"),
+    };
+    let told = format!("exchange {source} is bound to {told}");
+    let role = |name: &str| {
+        let objects = &case.observed.broker.objects;
+        objects.iter().find(|object| object.name == name && !object.role.is_queue()).map(|object| object.role)
+    };
+    match role(source) {
+        Some(Role::Ingress) => {
+            return Some((Code::IngressBoundTwice, format!("{told}, beside the layout's {hash}")));
+        }
+        Some(Role::Layout) => {
+            return Some((
+                Code::ForeignBindingOfHash,
+                format!("{told}, which is not among its partitions, or twice"),
+            ));
+        }
+        Some(Role::Handoff) => {
+            return Some((Code::HandoffBound, format!("{told}, though the layout is not being changed")));
+        }
+        _ => {}
+    }
+    if is_partition {
+        return Some((Code::ForeignBindingOfPartition, told));
+    }
+    let inner = *to == DestinationKind::Exchange
+        && matches!(role(destination), Some(Role::Ingress | Role::Handoff | Role::Layout));
+    inner.then_some((Code::ForeignWayIn, told))
+}

@@ -1,0 +1,150 @@
+//! What could not be looked at, and what that means.
+
+use super::super::codes::Code;
+use super::super::facts::{ManagementCause, Observed, Queue};
+use super::super::finding::{Finding, Unseen};
+use super::super::remedy::{Remedy, quoted};
+use super::broker::{KHEPRI_REORDERS, partitions};
+use super::{Case, listed};
+use crate::config::{ACK_TIMEOUT, Config, told};
+use crate::source::Names;
+
+pub fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let user = &case.config.broker.management().user;
+    let tag = |tag: &str| Remedy::Run(format!("rabbitmqctl set_user_tags {} {tag}", quoted(user)));
+    match &case.observed.management {
+        Err(fault) => {
+            let url = &fault.url;
+            let elsewhere =
+                Remedy::Config("broker.management_url = \"http://USER:PASSWORD@HOST:15672\"".to_owned());
+            let (what, remedy) = match &fault.cause {
+                ManagementCause::Unreachable(why) => (
+                    format!("the management API is not reachable at {url}: {why}"),
+                    vec![
+                        Remedy::Run("rabbitmq-plugins enable rabbitmq_management".to_owned()),
+                        Remedy::Do("or, where it is elsewhere (also as --management URL):".to_owned()),
+                        elsewhere,
+                    ],
+                ),
+                ManagementCause::Refused(words) => (
+                    format!("the management API at {url} refuses user {user}: {words}"),
+                    vec![
+                        tag("monitoring"),
+                        Remedy::Do("or come as another user (also as --management URL):".to_owned()),
+                        elsewhere,
+                    ],
+                ),
+                ManagementCause::OtherCluster(theirs) => (
+                    format!(
+                        "the management API at {url} is that of another cluster, {theirs:?}; the broker's is {:?}",
+                        case.observed.broker.cluster.as_deref().unwrap_or_default()
+                    ),
+                    vec![elsewhere],
+                ),
+                ManagementCause::NotUnderstood(why) => (
+                    format!("what answers at {url} is not RabbitMQ's management API: {why}"),
+                    vec![elsewhere],
+                ),
+            };
+            vec![Finding::new(Code::ManagementNotSeen, what, remedy)]
+        }
+        Ok(management) => {
+            let khepri_matters = khepri_matters(case);
+            let hidden = [
+                (management.khepri.is_err() && khepri_matters, "the metadata store"),
+                (management.nodes_down.is_err(), "nodes"),
+                (management.alarms.is_err(), "alarms"),
+            ];
+            let hidden: Vec<&str> = hidden.iter().filter(|(is, _)| *is).map(|(_, what)| *what).collect();
+            if hidden.is_empty() {
+                return Vec::new();
+            }
+            let what = format!("the management API does not show {} to user {user}", listed(&hidden));
+            let needed =
+                if management.khepri.is_err() && khepri_matters { "administrator" } else { "monitoring" };
+            vec![Finding::new(Code::ManagementSeenInPart, what, vec![tag(needed)])]
+        }
+    }
+}
+
+/// Whether Khepri, if it is the metadata store, would move record keys.
+fn khepri_matters(case: &Case<'_>) -> bool {
+    let can_be = case.observed.version().is_none_or(|version| KHEPRI_REORDERS.contains(&version));
+    can_be && partitions(case) > 1
+}
+
+/// What a person would have to look at by hand.
+pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
+    let case = Case { observed, config, names: Names::new(&config.updates.exchange) };
+    let mut unseen = Vec::new();
+    let mut push = |what: &str, means: String, look: &str| {
+        let look = (!look.is_empty()).then(|| Remedy::Run(look.to_owned()));
+        unseen.push(Unseen { what: what.to_owned(), means, look });
+    };
+    let vhost = quoted(&observed.vhost);
+    let khepri = "rabbitmqctl list_feature_flags";
+    let khepri_means = "if it is Khepri, a restart of the broker moves record keys to other partitions";
+    match &observed.management {
+        Err(_) => {
+            push(
+                "policies",
+                "a policy with a TTL, a length limit or a low delivery limit would lose updates".to_owned(),
+                &format!(
+                    "rabbitmqctl list_policies --vhost {vhost} && rabbitmqctl list_operator_policies --vhost {vhost}"
+                ),
+            );
+            push(
+                "bindings",
+                "a second or missing binding would double, lose or reorder updates".to_owned(),
+                &format!("rabbitmqctl list_bindings --vhost {vhost}"),
+            );
+            push(
+                "consumers of the partitions",
+                "a program that is not Lanekeeper could take updates".to_owned(),
+                &format!("rabbitmqctl list_consumers --vhost {vhost}"),
+            );
+            push(
+                "copies of the queues",
+                "a queue could be one lost node away from standing still".to_owned(),
+                "rabbitmqctl cluster_status",
+            );
+            if khepri_matters(&case) {
+                push("the metadata store", khepri_means.to_owned(), khepri);
+            }
+        }
+        Ok(management) => {
+            if let (Err(words), true) = (&management.khepri, khepri_matters(&case)) {
+                push("the metadata store", format!("{khepri_means} ({words})"), khepri);
+            }
+            if let Err(words) = &management.nodes_down {
+                let means =
+                    format!("copies of queues were looked at, the nodes themselves were not ({words})");
+                push("nodes of the cluster", means, "rabbitmqctl cluster_status");
+            }
+            if let Err(words) = &management.alarms {
+                let means = format!("whether the broker takes publishes was tried over AMQP ({words})");
+                push("alarms by node", means, "rabbitmq-diagnostics alarms");
+            }
+            let untold = management.queues.iter().filter(|(_, queue)| queue.effective_policy.is_none());
+            let untold: Vec<&str> = untold.map(|(name, _)| name.as_str()).collect();
+            if !untold.is_empty() {
+                let means =
+                    "the broker tells what applies some seconds after a queue was made: look again then";
+                push(&format!("policies of {}", listed(&untold)), means.to_owned(), "");
+            }
+        }
+    }
+    let tells = |queue: &Queue| queue.consumers.iter().any(|consumer| consumer.timeout_ms.is_some());
+    if !observed.management.as_ref().is_ok_and(|management| management.queues.values().any(tells)) {
+        let means = format!(
+            "before 4.0 no API shows it, from 4.0 on that of a partition's consumer; {}, its default, is assumed",
+            told(ACK_TIMEOUT)
+        );
+        push(
+            "the broker's acknowledgement timeout (consumer_timeout)",
+            means,
+            "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
+        );
+    }
+    unseen
+}

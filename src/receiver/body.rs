@@ -1,0 +1,95 @@
+//! What the receiver reads in a body: the number that order is judged by, and what is to be added.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Members of the outermost object; a body that is no JSON object, is not valid or has one of them twice has none. The
+/// rest of the body is passed over without keeping any of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Members {
+    /// The integer member `sequence`, at least 1.
+    pub(super) sequence: Option<u64>,
+    /// The integer member `add`: the record's total is to grow by it, whatever it is.
+    pub(super) add: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    sequence: Option<Value>,
+    add: Option<Value>,
+}
+
+impl Members {
+    pub(super) fn of(body: &[u8]) -> Self {
+        // serde would also fill the struct from an array.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Self::default();
+        }
+        let Ok(written) = serde_json::from_slice::<Written>(body) else { return Self::default() };
+        let sequence = written.sequence.and_then(|sequence| sequence.as_u64());
+        Self {
+            sequence: sequence.filter(|sequence| *sequence > 0),
+            add: written.add.and_then(|add| add.as_i64()),
+        }
+    }
+
+    /// The value that a record has after such an update; `None` where the body itself is it.
+    pub(super) fn sum(&self, before: &[u8]) -> Option<Vec<u8>> {
+        let total = total_of(before).saturating_add(self.add?);
+        let value = match self.sequence {
+            Some(sequence) => json!({ "sequence": sequence, "total": total }),
+            None => json!({ "total": total }),
+        };
+        Some(value.to_string().into_bytes())
+    }
+}
+
+/// The integer member `total` of a value; zero where it has none.
+fn total_of(value: &[u8]) -> i64 {
+    let value: Value = serde_json::from_slice(value).unwrap_or_default();
+    value.get("total").and_then(Value::as_i64).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sequence_is_an_integer_member_of_the_outermost_object() {
+        let check = |body: &str, expected: Option<u64>| {
+            assert_eq!(Members::of(body.as_bytes()).sequence, expected, "{body}");
+        };
+        check(r#"{"sequence":7}"#, Some(7));
+        check(" \n{ \"name\" : \"}{\\\"sequence\\\":1\", \"sequence\" : 12 , \"x\": [{}] } ", Some(12));
+        check(r#"{"\u0073equence":3}"#, Some(3));
+        check(r#"{"inner":{"sequence":5},"sequence":6}"#, Some(6));
+        check(r#"{"inner":{"sequence":5}}"#, None);
+        check(r#"[{"sequence":5}]"#, None);
+        check("[5]", None);
+        check(r#"{"sequence":"5"}"#, None);
+        check(r#"{"sequence":5.0}"#, None);
+        check(r#"{"sequence":-5}"#, None);
+        check(r#"{"sequence":0}"#, None);
+        check(r#"{"sequence":1,"sequence":2}"#, None);
+        check(r#"{"sequence":1"#, None);
+        check(r#"{"sequence":18446744073709551615}"#, Some(u64::MAX));
+        check(r#"{"sequence":18446744073709551616}"#, None);
+        check("", None);
+        check("\u{feff}{}", None);
+    }
+
+    #[test]
+    fn what_is_added_goes_to_the_total_of_the_value_before() {
+        let check = |before: &str, body: &str, expected: Option<&str>| {
+            let sum = Members::of(body.as_bytes()).sum(before.as_bytes());
+            assert_eq!(sum.as_deref(), expected.map(str::as_bytes), "{before} {body}");
+        };
+        check("", r#"{"add":5}"#, Some(r#"{"total":5}"#));
+        check(r#"{"total":5}"#, r#"{"add":-7}"#, Some(r#"{"total":-2}"#));
+        check(r#"{"total":1}"#, r#"{"add":1,"sequence":2}"#, Some(r#"{"sequence":2,"total":2}"#));
+        check(r#"{"total":9223372036854775807}"#, r#"{"add":1}"#, Some(r#"{"total":9223372036854775807}"#));
+        check("[]", r#"{"add":5}"#, Some(r#"{"total":5}"#));
+        check(r#"{"total":1}"#, r#"{"total":5}"#, None);
+        check(r#"{"total":1}"#, r#"{"add":"5"}"#, None);
+    }
+}

@@ -1,0 +1,207 @@
+//! The judge: what was applied to each record and in what order. It knows nothing of where the records are kept.
+//!
+//! A request is in progress from [`Judge::begin`] to [`Judge::end`], whatever happens in between. Its update counts as
+//! applied at the moment of [`Judge::applied`], also when its sender is gone by then or gets a failure for an answer.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::latest::Latest;
+use super::report::{Counts, RecordReport};
+use super::rules::{Change, Row, Written};
+use super::sequences::Sequences;
+
+/// Bytes of a record's value shown in the report.
+const VALUE_BYTES_SHOWN: usize = 1024;
+
+/// A request of a record has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Begun {
+    /// Which request of the record it is, from 1.
+    pub(super) number: u64,
+    /// Time since the first request of the record.
+    pub(super) age: Duration,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// As what became of its write says.
+    Written(Written),
+    /// Answered with a fault that was asked for.
+    Failed,
+    /// Answered 4xx before anything was looked at.
+    Rejected,
+    /// The store could not be read or written.
+    StoreFailed,
+    /// Its sender went away.
+    Disconnected,
+}
+
+/// What was seen of a record.
+#[derive(Debug, Default)]
+struct Seen {
+    /// `gaps` and `outdated` are made when they are asked for.
+    counts: Counts,
+    in_progress: u64,
+    /// The highest that a request had.
+    tenure: u64,
+    first_request: Duration,
+    sequences: Sequences,
+    ids: Latest<()>,
+    version: u64,
+    value_sequence: u64,
+    value: Vec<u8>,
+    first_violation: Option<String>,
+}
+
+/// What was seen of records, by key. One per shard of the receiver.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    by_key: HashMap<String, Seen>,
+}
+
+impl Judge {
+    /// `named_as`: the record that the request's header names, where it names one. `tenure`: its fencing number, where it
+    /// has one. `now`: since any moment.
+    pub(super) fn begin(
+        &mut self,
+        record_key: &str,
+        named_as: Option<&str>,
+        tenure: Option<u64>,
+        now: Duration,
+    ) -> Begun {
+        // Not the entry of a key made anew: most requests are of a record that is there.
+        if !self.by_key.contains_key(record_key) {
+            let first = Seen { first_request: now, ..Seen::default() };
+            self.by_key.insert(record_key.to_owned(), first);
+        }
+        let seen = self.by_key.get_mut(record_key).expect("it is there now");
+        seen.counts.requests += 1;
+        if seen.in_progress > 0 {
+            seen.counts.overlaps += 1;
+            let in_progress = seen.in_progress;
+            seen.violated(|number| format!("request {number} began while {in_progress} were in progress"));
+        }
+        if named_as.is_some_and(|named_as| named_as != record_key) {
+            seen.counts.key_mismatches += 1;
+            seen.violated(|number| format!("request {number} named another record in its header"));
+        }
+        if tenure.is_some_and(|tenure| tenure < seen.tenure) {
+            seen.counts.older_tenures += 1;
+        }
+        seen.tenure = seen.tenure.max(tenure.unwrap_or_default());
+        seen.in_progress += 1;
+        Begun { number: seen.counts.requests, age: now.saturating_sub(seen.first_request) }
+    }
+
+    /// An update was applied; `row` is the record after it. `sequence_before`: that of the value before, or zero; it is
+    /// asked for only where this is the first update that the judge sees of a record whose value an earlier receiver
+    /// has left, and then what was before counts as having come in order.
+    pub(super) fn applied(&mut self, change: &Change, row: &Row, sequence_before: impl FnOnce() -> u64) {
+        // A reset may have forgotten the record while the update was under way.
+        let seen = self.by_key.entry(change.record_key.clone()).or_default();
+        if seen.version == 0 && row.version > 1 {
+            seen.sequences = Sequences::up_to(sequence_before());
+        }
+        let sequence = change.members.sequence;
+        let highest = seen.sequences.highest();
+        let new_id = change.update_id.as_ref().is_none_or(|id| seen.ids.find(id).is_none());
+        let new_sequence = sequence.is_none_or(|sequence| seen.sequences.insert(sequence));
+        if let Some(id) = change.update_id.as_ref().filter(|_| new_id) {
+            seen.ids.remember(id, ());
+        }
+        if new_id && new_sequence {
+            seen.counts.updates += 1;
+            if let Some(sequence) = sequence.filter(|sequence| *sequence < highest) {
+                seen.counts.reorders += 1;
+                seen.violated(|_| format!("sequence {sequence} was applied after {highest}"));
+            }
+        } else {
+            seen.counts.duplicates += 1;
+        }
+        seen.version = row.version;
+        seen.value_sequence = sequence.unwrap_or(0);
+        seen.value.clear();
+        seen.value.extend_from_slice(&row.body[..row.body.len().min(VALUE_BYTES_SHOWN)]);
+    }
+
+    /// What became of a write, whatever its sender is told.
+    pub(super) fn written(&mut self, record_key: &str, written: Written) {
+        let Some(seen) = self.by_key.get_mut(record_key) else { return };
+        match written {
+            Written::Replayed { .. } => seen.counts.replayed += 1,
+            Written::Superseded { .. } => seen.counts.superseded += 1,
+            Written::OlderTenure => seen.counts.fenced += 1,
+            // Applied was counted when it was; the others are, by their answers.
+            _ => {}
+        }
+    }
+
+    /// # Panics
+    /// If the record has no request in progress.
+    pub(super) fn end(&mut self, record_key: &str, end: End) {
+        let seen = self.by_key.get_mut(record_key).expect("a request ends after it has begun");
+        seen.in_progress = seen.in_progress.checked_sub(1).expect("a request ends once");
+        let counts = &mut seen.counts;
+        match end {
+            End::Written(
+                Written::Applied { .. }
+                | Written::Replayed { .. }
+                | Written::Superseded { .. }
+                | Written::OlderTenure,
+            ) => {}
+            End::Written(
+                Written::PreconditionFailed { .. }
+                | Written::PreconditionRequired { .. }
+                | Written::KeyReused
+                | Written::KeyInProgress,
+            )
+            | End::Rejected => counts.rejected += 1,
+            End::Failed => counts.failed += 1,
+            End::StoreFailed => counts.store_failed += 1,
+            End::Disconnected => counts.disconnected += 1,
+        }
+    }
+
+    /// Forgets everything but the requests in progress.
+    pub(super) fn reset(&mut self) {
+        self.by_key.retain(|_, seen| seen.in_progress > 0);
+        for seen in self.by_key.values_mut() {
+            *seen = Seen { in_progress: seen.in_progress, ..Seen::default() };
+        }
+    }
+
+    /// Every record's key, counts and requests in progress.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&str, Counts, u64)> {
+        self.by_key.iter().map(|(key, seen)| (key.as_str(), seen.counts(), seen.in_progress))
+    }
+
+    pub(super) fn report(&self, record_key: &str) -> Option<RecordReport> {
+        let seen = self.by_key.get(record_key)?;
+        Some(RecordReport {
+            counts: seen.counts(),
+            highest_sequence: seen.sequences.highest(),
+            value_sequence: seen.value_sequence,
+            version: seen.version,
+            value: String::from_utf8_lossy(&seen.value).into_owned(),
+            first_violation: seen.first_violation.clone(),
+        })
+    }
+}
+
+impl Seen {
+    fn violated(&mut self, text: impl FnOnce(u64) -> String) {
+        if self.first_violation.is_none() {
+            self.first_violation = Some(text(self.counts.requests));
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let outdated = self.value_sequence < self.sequences.highest();
+        Counts { gaps: self.sequences.missing(), outdated: outdated.into(), ..self.counts.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

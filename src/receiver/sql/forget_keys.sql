@@ -1,0 +1,2 @@
+DELETE FROM receiver_keys
+WHERE record_key = $1 AND version <= $2;

@@ -1,0 +1,152 @@
+//! Records in SQLite. It locks the whole file instead of a row: `BEGIN IMMEDIATE` is its row lock.
+
+use std::path::Path;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{SqliteConnection, query, query_as, query_scalar, raw_sql};
+use tokio::time::sleep;
+
+use super::statements::{CLEAR, FIND_KEY, FORGET_KEYS, KEEP_KEY, RAISE_TENURE, READ_ROW, WRITE_ROW};
+use super::{
+    Newer, RowRead, SCHEMA_VERSION, StoreFault, WAIT_MAX, forget_up_to, key_seen, refused_key, request_hash,
+    row_of, signed, tenure_to_raise,
+};
+use crate::receiver::Judges;
+use crate::receiver::body::Members;
+use crate::receiver::rules::{self, Change, KeySeen, Row, Written};
+use crate::receiver::settings::ReceiverSettings;
+
+const SCHEMA: &str = include_str!("../sql/sqlite/schema.sql");
+const SET_SCHEMA_VERSION: &str = "PRAGMA user_version = 1";
+/// Takes the lock at once. A plain BEGIN takes it with the first write, and fails then if another has written since the
+/// read.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// Reads at once.
+const READERS_MAX: u32 = 4;
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::receiver) struct Sqlite {
+    /// One connection: waiting for it is fair, and waiting for SQLite's own lock is not.
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Sqlite {
+    pub(super) async fn open(file: &Path) -> sqlx::Result<Result<Self, Newer>> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(WAIT_MAX);
+        let pool = |connections_max| {
+            SqlitePoolOptions::new().max_connections(connections_max).acquire_timeout(WAIT_MAX)
+        };
+        let writer = pool(1).connect_with(options.clone()).await?;
+        let mut transaction = writer.begin_with(BEGIN).await?;
+        let version: i64 = query_scalar("PRAGMA user_version").fetch_one(&mut *transaction).await?;
+        match version {
+            0 => {
+                raw_sql(SCHEMA).execute(&mut *transaction).await?;
+                raw_sql(SET_SCHEMA_VERSION).execute(&mut *transaction).await?;
+            }
+            version if version > SCHEMA_VERSION => return Ok(Err(Newer(version))),
+            _ => {}
+        }
+        transaction.commit().await?;
+        let readers = pool(READERS_MAX).connect_with(options.read_only(true)).await?;
+        Ok(Ok(Self { writer, readers }))
+    }
+
+    pub(super) async fn read(&self, record_key: &str) -> Result<Option<Row>, StoreFault> {
+        let read = query_as::<_, RowRead>(READ_ROW).bind(record_key).fetch_optional(&self.readers).await?;
+        Ok(read.map(row_of))
+    }
+
+    pub(super) async fn clear(&self) -> Result<(), StoreFault> {
+        let mut transaction = self.writer.begin_with(BEGIN).await?;
+        raw_sql(CLEAR).execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    pub(super) async fn write(
+        &self,
+        change: &Change,
+        settings: &ReceiverSettings,
+        judges: &Judges,
+    ) -> Result<Written, StoreFault> {
+        let mut locked = if settings.remedies.row_locks {
+            Some(self.writer.begin_with(BEGIN).await?)
+        } else {
+            None // what is read can be out of date when it is written
+        };
+        let (mut row, key) = match &mut locked {
+            Some(transaction) => read_both(&mut *transaction, change).await?,
+            None => read_both(&mut *self.readers.acquire().await?, change).await?,
+        };
+        let checked = rules::check(&row, key, change, settings.remedies, settings.require_if_match);
+        if let Some(written) = checked {
+            let raised = tenure_to_raise(&row, change, written, settings.remedies);
+            if let (Some(tenure), Some(mut transaction)) = (raised, locked) {
+                let raise = query(RAISE_TENURE).bind(&change.record_key).bind(signed(tenure));
+                raise.execute(&mut *transaction).await?;
+                transaction.commit().await?;
+            }
+            return Ok(written);
+        }
+
+        let before = row.body.clone();
+        row.apply(change);
+        sleep(settings.think).await;
+        let mut transaction = match locked {
+            Some(transaction) => transaction,
+            None => self.writer.begin_with(BEGIN).await?,
+        };
+        if let Err(error) = write_both(&mut transaction, change, &row).await {
+            return refused_key(error);
+        }
+        // Nobody else can write before the commit: what the judge is told is in the order of the commits.
+        let sequence_before = || Members::of(&before).sequence.unwrap_or_default();
+        judges.of(&change.record_key).applied(change, &row, sequence_before);
+        transaction.commit().await?;
+        Ok(Written::Applied { version: row.version })
+    }
+}
+
+/// The record, and what is known of the idempotency key.
+async fn read_both(connection: &mut SqliteConnection, change: &Change) -> sqlx::Result<(Row, KeySeen)> {
+    let read = query_as::<_, RowRead>(READ_ROW).bind(&change.record_key);
+    let row = read.fetch_optional(&mut *connection).await?.map(row_of).unwrap_or_default();
+    let Some(key) = &change.idempotency_key else { return Ok((row, KeySeen::Never)) };
+    let find = query_as(FIND_KEY).bind(&change.record_key).bind(key);
+    Ok((row, key_seen(find.fetch_optional(&mut *connection).await?, change)))
+}
+
+/// The record, and the idempotency key with its answer.
+async fn write_both(connection: &mut SqliteConnection, change: &Change, row: &Row) -> sqlx::Result<()> {
+    let write = query(WRITE_ROW)
+        .bind(&change.record_key)
+        .bind(signed(row.version))
+        .bind(row.record_version)
+        .bind(signed(row.tenure))
+        .bind(&row.content_type)
+        .bind(&row.body);
+    write.execute(&mut *connection).await?;
+    let Some(key) = &change.idempotency_key else { return Ok(()) };
+    let keep = query(KEEP_KEY)
+        .bind(&change.record_key)
+        .bind(key)
+        .bind(request_hash(change))
+        .bind(signed(row.version));
+    keep.execute(&mut *connection).await?;
+    let up_to = forget_up_to(row.version);
+    if up_to > 0 {
+        let forget = query(FORGET_KEYS).bind(&change.record_key).bind(signed(up_to));
+        forget.execute(&mut *connection).await?;
+    }
+    Ok(())
+}

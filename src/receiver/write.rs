@@ -1,0 +1,190 @@
+//! Writing requests, from the head to the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{HttpBody, to_bytes};
+use axum::extract::Request;
+use axum::http::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
+
+use super::answer::{answer, cut_off, problem, retry_after, status_of, store_failed};
+use super::body::Members;
+use super::faults::{Chance, Fault, FaultAnswer};
+use super::judge::End;
+use super::rules::{Change, Written};
+use super::store::{Store, StoreFault};
+use super::{Shared, settings::ReceiverSettings};
+
+/// Largest body taken.
+const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest content type kept.
+const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// What [`Chance`] is asked about; any numbers that differ.
+mod purpose {
+    pub(super) const LATENCY: u64 = 1;
+    pub(super) const FAILS: u64 = 2;
+    pub(super) const FAULT: u64 = 3;
+}
+
+/// A request of a record, in progress until this is dropped: with the answer made, or with the connection.
+struct InProgress {
+    shared: Arc<Shared>,
+    record_key: String,
+    end: End,
+}
+
+impl InProgress {
+    fn answer(mut self, end: End, response: impl IntoResponse) -> Response {
+        self.end = end;
+        response.into_response()
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.shared.judges.of(&self.record_key).end(&self.record_key, self.end);
+    }
+}
+
+pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let headers = &head.headers;
+    let named_as =
+        text(headers, "lanekeeper-record-key").map(|key| percent_decode_str(key).decode_utf8_lossy());
+    let now = shared.started.elapsed();
+    let tenure = number(headers, "lanekeeper-tenure");
+    let begun = shared.judges.of(&record_key).begin(&record_key, named_as.as_deref(), tenure, now);
+    let in_progress = InProgress { shared: Arc::clone(&shared), record_key, end: End::Disconnected };
+
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return in_progress.answer(End::Rejected, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
+        // It broke off, so that nobody sees this answer, or it was too long without having said so.
+        return in_progress.answer(End::Disconnected, StatusCode::BAD_REQUEST);
+    };
+
+    let settings = &shared.settings;
+    let attempt = number(headers, "lanekeeper-attempt");
+    let change = Change {
+        record_key: in_progress.record_key.clone(),
+        tenure,
+        members: Members::of(&body),
+        body,
+        ..conditions(headers, settings)
+    };
+    let luck = Chance::of_attempt(
+        settings.seed,
+        &change.record_key,
+        change.update_id.as_deref().unwrap_or_default(),
+        attempt.unwrap_or(begun.number),
+    );
+    if !settings.latency.is_zero() {
+        let vary = settings.latency_jitter.clamp(0.0, 1.0) * (2.0 * luck.unit(purpose::LATENCY) - 1.0);
+        tokio::time::sleep(settings.latency.mul_f64(1.0 + vary)).await;
+    }
+
+    let fault = shared.fault(&change.record_key, begun.age, attempt, luck);
+    if fault.is_none_or(|fault| fault.applied) {
+        let written = shared.apply(change).await;
+        if let Ok(written) = written {
+            shared.judges.of(&in_progress.record_key).written(&in_progress.record_key, written);
+        }
+        if fault.is_none() {
+            return match written {
+                Ok(written) => {
+                    in_progress.answer(End::Written(written), answer(written, settings.superseded_status))
+                }
+                Err(fault @ StoreFault::Unfit) => in_progress.answer(End::Rejected, store_failed(&fault)),
+                Err(fault) => in_progress.answer(End::StoreFailed, store_failed(&fault)),
+            };
+        }
+    }
+    let status = match fault.map(|fault| fault.answer) {
+        Some(FaultAnswer::Status(status)) => status,
+        Some(FaultAnswer::Cut) => return in_progress.answer(End::Failed, cut_off()),
+        Some(FaultAnswer::Hang) | None => {
+            shared.hang().await;
+            503
+        }
+    };
+    in_progress.answer(End::Failed, shared.failure(status))
+}
+
+/// What the headers say of the change.
+fn conditions(headers: &HeaderMap, settings: &ReceiverSettings) -> Change {
+    let owned = |name: &str| text(headers, name).map(str::to_owned);
+    let idempotency_key = text(headers, "idempotency-key").map(|key| key.trim_matches('"').to_owned());
+    Change {
+        update_id: idempotency_key.clone().or_else(|| owned("lanekeeper-update-id")),
+        idempotency_key: idempotency_key.filter(|_| settings.remedies.idempotency),
+        if_match: owned(IF_MATCH.as_str()),
+        if_none_match: owned(IF_NONE_MATCH.as_str()),
+        record_version: number(headers, "record-version").or_else(|| number(headers, "ce-recordversion")),
+        content_type: owned(CONTENT_TYPE.as_str()).filter(|text| text.len() <= CONTENT_TYPE_BYTES_MAX),
+        ..Change::default()
+    }
+}
+
+impl Shared {
+    /// Applies the change. Once begun, a transaction goes on, also when its sender goes away.
+    async fn apply(self: &Arc<Self>, change: Change) -> Result<Written, StoreFault> {
+        if matches!(self.store, Store::Memory(_)) {
+            return self.store.write(&change, &self.settings, &self.judges).await;
+        }
+        let shared = Arc::clone(self);
+        let transaction =
+            tokio::spawn(async move { shared.store.write(&change, &shared.settings, &shared.judges).await });
+        transaction.await.expect("a transaction does not panic")
+    }
+
+    /// What goes wrong with this attempt, if anything.
+    fn fault(&self, record_key: &str, age: Duration, attempt: Option<u64>, chance: Chance) -> Option<Fault> {
+        let settings = &self.settings;
+        let failing = settings.fail_records.iter().find(|failing| {
+            failing.record_key == record_key && failing.lasts.is_none_or(|lasts| age < lasts)
+        });
+        if let Some(failing) = failing {
+            return Some(failing.fault);
+        }
+        let spared = settings.first_attempts_only && attempt.unwrap_or(1) != 1;
+        if spared || chance.unit(purpose::FAILS) >= settings.fail_share {
+            return None;
+        }
+        let usual = Fault { applied: false, answer: FaultAnswer::Status(500) };
+        Some(chance.pick(purpose::FAULT, &settings.fail_with).unwrap_or(usual))
+    }
+
+    /// Takes `hang_for`, or until the receiver stops.
+    async fn hang(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // Either way the time is over; the sender of `stopping` is in `self`.
+        let _ = tokio::time::timeout(self.settings.hang_for, stopping.wait_for(|stopping| *stopping)).await;
+    }
+
+    /// The answer with a status that was asked for.
+    fn failure(&self, status: u16) -> Response {
+        let status = status_of(status);
+        let response = problem(status, "the receiver was told to fail this request");
+        match self.settings.retry_after {
+            Some(wait)
+                if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) =>
+            {
+                retry_after(response, wait)
+            }
+            _ => response,
+        }
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
+    text(headers, name)?.parse().ok()
+}
