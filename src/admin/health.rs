@@ -1,12 +1,21 @@
 //! Whether this process does its work: it is attached to every partition, as owner or standing by.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
 
 use crate::core::layout::PartitionNumber;
 
 /// Written by the supervisor and the drivers, read by `/readyz`. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<Stage>>);
+pub struct Health(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    stage: Mutex<Stage>,
+    /// Targets that are shut, by name, and since when.
+    shut: Mutex<BTreeMap<String, SystemTime>>,
+}
 
 #[derive(Debug, Default)]
 enum Stage {
@@ -21,7 +30,7 @@ enum Stage {
 
 impl Health {
     fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.0.lock().expect("nothing panics while it holds the stage")
+        self.0.stage.lock().expect("nothing panics while it holds the stage")
     }
 
     /// The topology is complete; none of its partitions is attached yet.
@@ -39,6 +48,30 @@ impl Health {
     /// The process was asked to stop.
     pub fn set_draining(&self) {
         *self.stage() = Stage::Draining;
+    }
+
+    /// The target was shut at this moment, since it fails for everyone; `None`: it is open again.
+    pub fn set_shut(&self, target: &str, since: Option<SystemTime>) {
+        let mut shut = self.shut_targets();
+        match since {
+            Some(since) => shut.insert(target.to_owned(), since),
+            None => shut.remove(target),
+        };
+    }
+
+    /// Which targets are shut and since when, if any is. That does not make this process less ready.
+    #[must_use]
+    pub fn shut(&self) -> Option<String> {
+        let shut = self.shut_targets();
+        let told = |(target, since): (&String, &SystemTime)| {
+            format!("{target} since {}", humantime::format_rfc3339_seconds(*since))
+        };
+        let told: Vec<String> = shut.iter().map(told).collect();
+        (!told.is_empty()).then(|| format!("shut: {}", told.join(", ")))
+    }
+
+    fn shut_targets(&self) -> MutexGuard<'_, BTreeMap<String, SystemTime>> {
+        self.0.shut.lock().expect("nothing panics while it holds the names")
     }
 
     /// Why it is not ready, if it is not.
@@ -60,6 +93,22 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn targets_that_are_shut_are_named_with_the_time_and_do_not_count() {
+        let health = Health::default();
+        assert_eq!(health.shut(), None);
+        let since = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        health.set_shut("erp", since(7));
+        health.set_shut("crm", since(86_400));
+        let told = "shut: crm since 1970-01-02T00:00:00Z, erp since 1970-01-01T00:00:07Z";
+        assert_eq!(health.shut().as_deref(), Some(told));
+        health.set_shut("crm", None);
+        assert_eq!(health.shut().as_deref(), Some("shut: erp since 1970-01-01T00:00:07Z"));
+        health.begin(0);
+        assert_eq!(health.unready(), None);
+    }
 
     #[test]
     fn ready_is_attached_to_every_partition() {

@@ -64,6 +64,7 @@ fn seconds() -> Histogram {
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
+type SecondsCounter = Counter<f64, AtomicU64>;
 
 /// Every metric of the process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -82,6 +83,9 @@ struct Families {
     attempts: Family<OfAttempt, Counter>,
     attempt_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
     end_to_end_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
+    circuit_state: Family<OfTarget, Gauge>,
+    circuit_trips: Family<OfTarget, Counter>,
+    circuit_shut: Family<OfTarget, SecondsCounter>,
     stale_events: Counter,
     witnesses_seen: Family<OfPartition, Counter>,
     step_backs: Family<OfReason, Counter>,
@@ -91,6 +95,7 @@ struct Families {
     in_flight: Family<OfPartition, Gauge>,
     lanes_active: Family<OfPartition, Gauge>,
     keys_retrying: Family<OfPartition, Gauge>,
+    keys_target_shut: Family<OfPartition, Gauge>,
     oldest_pending_age: Family<OfPartition, Seconds>,
 }
 
@@ -116,6 +121,9 @@ impl Metrics {
             attempts: Family::default(),
             attempt_duration: Family::new_with_constructor(seconds),
             end_to_end_duration: Family::new_with_constructor(seconds),
+            circuit_state: Family::default(),
+            circuit_trips: Family::default(),
+            circuit_shut: Family::default(),
             stale_events: Counter::default(),
             witnesses_seen: Family::default(),
             step_backs: Family::default(),
@@ -125,6 +133,7 @@ impl Metrics {
             in_flight: Family::default(),
             lanes_active: Family::default(),
             keys_retrying: Family::default(),
+            keys_target_shut: Family::default(),
             oldest_pending_age: Family::default(),
         };
         families.register();
@@ -152,6 +161,7 @@ impl Metrics {
             in_flight: all.in_flight.get_or_create_owned(&of),
             lanes_active: all.lanes_active.get_or_create_owned(&of),
             keys_retrying: all.keys_retrying.get_or_create_owned(&of),
+            keys_target_shut: all.keys_target_shut.get_or_create_owned(&of),
             oldest_pending_age: all.oldest_pending_age.get_or_create_owned(&of),
             updates_without_id: all.updates_without_id.clone(),
             duplicates_suppressed: all.duplicates_suppressed.clone(),
@@ -173,6 +183,19 @@ impl Metrics {
             end_to_end_duration: self.0.end_to_end_duration.get_or_create_owned(&of),
             target: of.target,
             all: self.clone(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Those of one target's breaker.
+    #[must_use]
+    pub fn circuit(&self, target: &str) -> CircuitMetrics {
+        let of = OfTarget { target: target.into() };
+        CircuitMetrics {
+            state: self.0.circuit_state.get_or_create_owned(&of),
+            trips: self.0.circuit_trips.get_or_create_owned(&of),
+            shut: self.0.circuit_shut.get_or_create_owned(&of),
         }
     }
 }
@@ -222,6 +245,18 @@ impl Families {
             self.end_to_end_duration.clone(),
         );
         registry.register(
+            "circuit_state",
+            "0: attempts are made as usual; 1: the target is shut, since it fails for everyone, and only probes are made.",
+            self.circuit_state.clone(),
+        );
+        registry.register("circuit_trips", "Times that a target was shut.", self.circuit_trips.clone());
+        registry.register_with_unit(
+            "circuit_shut",
+            "Time for which a target was shut, counted with each probe that ends.",
+            Unit::Seconds,
+            self.circuit_shut.clone(),
+        );
+        registry.register(
             "stale_events",
             "Events that came too late to change anything, such as deliveries of a lost channel.",
             self.stale_events.clone(),
@@ -254,6 +289,11 @@ impl Families {
             "Records whose oldest update waits between attempts.",
             self.keys_retrying.clone(),
         );
+        registry.register(
+            "keys_target_shut",
+            "Records whose oldest update waits for a target that is shut.",
+            self.keys_target_shut.clone(),
+        );
         registry.register_with_unit(
             "oldest_pending_age",
             "Since the oldest unsettled delivery came; 0 where there is none.",
@@ -274,6 +314,7 @@ pub struct PartitionMetrics {
     in_flight: Gauge,
     lanes_active: Gauge,
     keys_retrying: Gauge,
+    keys_target_shut: Gauge,
     oldest_pending_age: Seconds,
     updates_without_id: Counter,
     duplicates_suppressed: Counter,
@@ -330,6 +371,7 @@ impl PartitionMetrics {
         self.in_flight.set(whole(view.in_flight));
         self.lanes_active.set(whole(view.lanes));
         self.keys_retrying.set(whole(view.waiting));
+        self.keys_target_shut.set(whole(view.target_shut));
         self.oldest_pending_age.set(oldest_age.as_secs_f64());
         self.stale_events.inc_by(view.stale - self.stale_told);
         self.stale_told = view.stale;
@@ -370,6 +412,32 @@ impl TargetMetrics {
         if let Some(age) = age {
             self.end_to_end_duration.observe(age.as_secs_f64());
         }
+    }
+}
+
+/// Metrics of one target's breaker.
+#[derive(Debug)]
+pub struct CircuitMetrics {
+    state: Gauge,
+    trips: Counter,
+    shut: SecondsCounter,
+}
+
+impl CircuitMetrics {
+    /// The target was shut.
+    pub fn shut(&self) {
+        self.state.set(1);
+        self.trips.inc();
+    }
+
+    /// For so much more time.
+    pub fn shut_for(&self, time: Duration) {
+        self.shut.inc_by(time.as_secs_f64());
+    }
+
+    /// It is open again.
+    pub fn opened(&self) {
+        self.state.set(0);
     }
 }
 

@@ -27,10 +27,13 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health) {
 }
 
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {
-    match health.unready() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-    }
+    let (status, told) = match health.unready() {
+        None => (StatusCode::OK, "ready".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    // A target that fails does not make this process less ready, and whoever looks here wants to know of it.
+    let lines = std::iter::once(told).chain(health.shut());
+    (status, lines.fold(String::new(), |body, line| body + &line + "\n"))
 }
 
 async fn encoded(State(metrics): State<Metrics>) -> impl IntoResponse {

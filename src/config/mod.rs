@@ -3,6 +3,7 @@
 //! `layers` merges defaults, file and environment; `reader` takes values out key by key and keeps faults and origins;
 //! `parse` and its neighbours know the kinds of values; `settings` and `target` know the keys.
 
+mod breaker;
 mod broker_url;
 mod fault;
 pub mod forecast;
@@ -36,6 +37,7 @@ use settings::read;
 pub use target::TARGET_EXAMPLE;
 pub use warnings::{ACK_TIMEOUT, held_at_most, warnings};
 
+use crate::core::breaker::BreakerLimits;
 use crate::core::outcome::OutcomeKind;
 use crate::core::policy::Policy;
 use crate::core::routes::{Routes, TargetId, TypePattern};
@@ -56,6 +58,8 @@ pub struct Config {
     pub ledger: Option<LedgerConfig>,
     /// `[retry]` and `[failure]`.
     pub policy: Policy,
+    /// `[breaker]`.
+    pub breaker: BreakerConfig,
     /// `[admin] listen`; `None` where it is turned off.
     pub admin: Option<SocketAddr>,
     /// `[log]`.
@@ -165,6 +169,15 @@ pub enum LedgerPlace {
     Sqlite(PathBuf),
     /// `postgres://…`.
     Postgres(Secret),
+}
+
+/// `[breaker]`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BreakerConfig {
+    /// No target is ever shut.
+    Off,
+    /// A target is shut when it fills this measure.
+    On(BreakerLimits),
 }
 
 /// `[log]`.

@@ -15,7 +15,8 @@ use super::parse::{
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
 use super::{
-    BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig, ledger, target,
+    BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig, breaker, ledger,
+    target,
 };
 use crate::core::layout::PARTITIONS_MAX;
 use crate::core::policy::{FailurePolicy, Policy};
@@ -77,6 +78,7 @@ pub fn read(
     if let (Some(policy), Some(None), Purpose::Dispatch) = (&policy, &ledger, purpose) {
         parks_without_ledger(&mut reader, policy);
     }
+    let breaker = breaker::read(&mut reader);
     let admin = {
         let mut section = reader.section("admin");
         let admin = section.read("listen", listen);
@@ -96,6 +98,7 @@ pub fn read(
             dispatch: dispatch?,
             policy: policy?,
             ledger: ledger?,
+            breaker: breaker?,
             admin: admin?,
             log: log?,
             targets: targets?,

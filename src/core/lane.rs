@@ -33,8 +33,10 @@ pub(super) type Token = (Tenure, Holder);
 /// What the head of a lane is doing. Only `Partition` changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LaneStatus {
-    /// Waits for a permit. Leaves to `InFlight`.
+    /// Waits for a permit. Leaves to `InFlight`, or to `TargetShut` where its turn comes while its target is shut.
     Ready,
+    /// Its turn had come, and its target is shut. Leaves to `Ready` when the target opens or its turn to probe has come.
+    TargetShut,
     /// An attempt of an earlier tenure, of an update that is not the head, has not ended. Leaves to `Ready`.
     Behind(AttemptId),
     /// Its attempt is out. Leaves to `Waiting` or `Recording`.

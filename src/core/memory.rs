@@ -10,6 +10,7 @@ use super::message::AttemptId;
 use super::outcome::{Known, Outcome};
 use super::policy::{Progress, Resolution};
 use super::recognition::{Recognised, Recognition};
+use super::routes::TargetId;
 use super::tick::Tick;
 use super::update::{IdOrigin, RecordKey, Update, UpdateId};
 
@@ -25,9 +26,9 @@ struct Remembered {
 #[derive(Debug)]
 pub(super) enum RememberedState {
     /// Its attempt is still out. Leaves to `Ended`.
-    InFlight { attempt: AttemptId, progress: Progress },
+    InFlight { attempt: AttemptId, target: TargetId, progress: Progress },
     /// Its attempt ended after the tenure.
-    Ended { outcome: Outcome, progress: Progress, at: Tick },
+    Ended { outcome: Outcome, target_shut: bool, progress: Progress, at: Tick },
     /// It waited for its next attempt.
     Waiting { until: Tick, progress: Progress },
     /// Its resolution was being written down. Leaves to `Recorded`.
@@ -273,6 +274,7 @@ impl Memory {
         record_key: &RecordKey,
         ended: AttemptId,
         outcome: Outcome,
+        is_shut: impl FnOnce(TargetId) -> bool,
     ) -> bool {
         if self.barring.get(record_key) == Some(&ended) {
             self.barring.remove(record_key);
@@ -282,9 +284,9 @@ impl Memory {
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         let Some(head) = heads.find(|head| is_out(head)) else { return false };
         if head.claimed || self.returns_expected {
-            if let RememberedState::InFlight { progress, .. } = &mut head.state {
-                let progress = std::mem::take(progress);
-                head.state = RememberedState::Ended { outcome, progress, at };
+            if let RememberedState::InFlight { progress, target, .. } = &mut head.state {
+                let (progress, target_shut) = (std::mem::take(progress), is_shut(*target));
+                head.state = RememberedState::Ended { outcome, target_shut, progress, at };
             }
         } else {
             self.retain_heads(record_key, |head| !is_out(head));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::outcome::Outcome;
 use super::policy::{Malformed, Resolution};
+use super::routes::TargetId;
 use super::tick::Tick;
 use super::update::{RecordKey, Update};
 
@@ -126,6 +127,17 @@ pub enum Event {
         /// Its record.
         record_key: RecordKey,
     },
+    /// The target fails for everyone: attempts to it stop. Told again where something is new about probes.
+    TargetShut {
+        /// Which target.
+        target: TargetId,
+        /// From when on a probe may be asked for; `None`: one is under way, here or in another partition.
+        probe_from: Option<Tick>,
+    },
+    /// The target works again.
+    TargetOpened(TargetId),
+    /// The answer to [`Effect::AskProbe`], where it is yes: one attempt may be made at the target that is shut.
+    ProbeGranted(TargetId),
     /// We are asked to stop: start no further attempts in this tenure. The next tenure would start them again.
     DrainBegan,
 }
@@ -165,7 +177,15 @@ pub enum Effect {
         holder: Holder,
         /// What to send.
         update: Arc<Update>,
+        /// Its target is shut; how it ends tells whether the target works again.
+        probe: bool,
     },
+    /// A lane waits for a target that is shut, and the time for a probe has come. The answer, if it is yes, is
+    /// [`Event::ProbeGranted`]; otherwise another partition's probe is under way, and [`Event::TargetShut`] or
+    /// [`Event::TargetOpened`] tells how it ended.
+    AskProbe(TargetId),
+    /// The probe that was granted will not be made: another partition may.
+    ReturnProbe(TargetId),
     /// Claim the partition for this process; answer with [`Event::Claimed`].
     Claim {
         /// Whose deliveries wait for it.
@@ -202,4 +222,14 @@ pub enum Effect {
         /// Which delivery it is.
         delivery: DeliveryTag,
     },
+}
+
+impl Effect {
+    /// Whether it is done also when the tenure that asked for it has ended meanwhile.
+    pub(super) const fn outlives_its_tenure(&self) -> bool {
+        match self {
+            Self::Attempt { .. } | Self::Record { .. } | Self::AskProbe(_) | Self::ReturnProbe(_) => true,
+            Self::Claim { .. } | Self::StepBack { .. } | Self::GiveUp { .. } | Self::Settle { .. } => false,
+        }
+    }
 }

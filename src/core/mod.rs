@@ -1,6 +1,7 @@
 //! The decisions: pure, without clock, IO or chance. ARCHITECTURE.md tells the life of an update.
 
 pub mod acks;
+pub mod breaker;
 mod lane;
 pub mod layout;
 mod memory;

@@ -5,6 +5,8 @@
 
 mod claim;
 mod release;
+mod shut;
+mod view;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -12,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::claim::Unclaimed;
+use self::shut::{Gate, Targets};
+pub use self::view::View;
 use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token};
 use super::memory::{Memory, RememberedState};
 use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, StepBackReason, Tenure, TenureNumber};
@@ -32,27 +36,6 @@ pub struct Limits {
     /// No attempt starts later than this after the broker was last heard from: a standby begins only after more than
     /// twice a heartbeat of silence.
     pub silence_max: Duration,
-}
-
-/// What a partition holds right now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct View {
-    /// Deliveries not yet settled.
-    pub held: usize,
-    /// Parked updates that were released and have not had their turn.
-    pub released: usize,
-    /// Records with an update here.
-    pub lanes: usize,
-    /// Records whose head waits for a permit.
-    pub ready: usize,
-    /// Attempts out, those of earlier tenures included.
-    pub in_flight: usize,
-    /// Records whose head waits between attempts.
-    pub waiting: usize,
-    /// Resolutions that are being written down.
-    pub recording: usize,
-    /// Events that came too late to change anything, since the start.
-    pub stale: u64,
 }
 
 /// One partition. See the module's documentation.
@@ -78,6 +61,8 @@ pub struct Partition {
     ready_started: u64,
     /// Lanes whose head waits between attempts.
     deadlines: BTreeSet<(Tick, LaneId)>,
+    /// Targets that are shut, with the lanes that wait for them.
+    targets: Targets,
     /// Malformed deliveries that are being written down; they have no lane.
     malformed: HashSet<DeliveryTag>,
     memory: Memory,
@@ -109,6 +94,7 @@ impl Partition {
             ready_count: 0,
             ready_started: 0,
             deadlines: BTreeSet::new(),
+            targets: Targets::default(),
             malformed: HashSet::new(),
             memory: Memory::new(limits.window.get()),
             attempts_begun: 0,
@@ -157,15 +143,26 @@ impl Partition {
             Event::NotRecorded { tenure, holder, record_key } => {
                 self.not_recorded((tenure, holder), &record_key);
             }
+            Event::TargetShut { target, probe_from } => self.target_shut(now, target, probe_from),
+            Event::TargetOpened(target) => self.target_opened(now, target),
+            Event::ProbeGranted(target) => self.probe_granted(target),
             Event::DrainBegan => self.draining = true,
         }
-        self.start_attempts(now);
+        self.go_on(now);
     }
 
     /// Time has passed: lanes whose deadline has come are ready again. Early and late calls do no harm.
     pub fn wake(&mut self, now: Tick) {
         self.make_due_ready(now);
+        self.go_on(now);
+    }
+
+    fn go_on(&mut self, now: Tick) {
+        if self.draining {
+            self.return_probes();
+        }
         self.start_attempts(now);
+        self.ask_for_probes(now);
     }
 
     fn make_due_ready(&mut self, now: Tick) {
@@ -180,7 +177,9 @@ impl Partition {
     /// When [`Self::wake`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.deadlines.first().map(|(until, _)| *until)
+        let waiting = self.deadlines.first().map(|(until, _)| *until);
+        let probe = self.targets.next_deadline().filter(|_| !self.draining);
+        [waiting, probe].into_iter().flatten().min()
     }
 
     /// The next thing to do, in order.
@@ -192,21 +191,6 @@ impl Partition {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.in_flight == 0 && self.recording == 0 && self.effects.is_empty()
-    }
-
-    /// What it holds right now.
-    #[must_use]
-    pub fn view(&self) -> View {
-        View {
-            held: self.held,
-            released: self.released,
-            lanes: self.lanes.len(),
-            ready: self.ready.len(),
-            in_flight: self.in_flight,
-            waiting: self.deadlines.len(),
-            recording: self.recording,
-            stale: self.stale,
-        }
     }
 
     fn begin_tenure(&mut self, tenure: Tenure, heard: Tick) {
@@ -232,7 +216,8 @@ impl Partition {
         self.malformed.clear();
         self.ready.clear();
         self.deadlines.clear();
-        self.effects.retain(|effect| matches!(effect, Effect::Attempt { .. } | Effect::Record { .. }));
+        self.effects.retain(Effect::outlives_its_tenure);
+        self.forget_held_back();
         self.memory.expect_returns();
         for lane in self.lanes.take_all() {
             self.remember(lane);
@@ -246,13 +231,15 @@ impl Partition {
         }
         let Some(head) = held.front().filter(|head| !head.settled_before) else { return };
         let state = match status {
-            LaneStatus::InFlight(attempt) => RememberedState::InFlight { attempt, progress },
+            LaneStatus::InFlight(attempt) => {
+                RememberedState::InFlight { attempt, target: head.update.target, progress }
+            }
             LaneStatus::Waiting { until } => RememberedState::Waiting { until, progress },
-            LaneStatus::Ready if progress.attempts() > 0 => {
+            LaneStatus::Ready | LaneStatus::TargetShut if progress.attempts() > 0 => {
                 RememberedState::Waiting { until: Tick::ZERO, progress }
             }
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
-            LaneStatus::Ready | LaneStatus::Behind(_) => return,
+            LaneStatus::Ready | LaneStatus::TargetShut | LaneStatus::Behind(_) => return,
         };
         self.memory.remember(head.update.record_key.clone(), head.update.id.clone(), state);
     }
@@ -307,13 +294,13 @@ impl Partition {
         let update = Arc::clone(&lane.head().update);
         let (record_key, update_id) = (&update.record_key, &update.id);
         match self.memory.take_head(record_key, update_id) {
-            Some(RememberedState::InFlight { attempt, progress }) => {
+            Some(RememberedState::InFlight { attempt, progress, .. }) => {
                 lane.progress = progress;
                 lane.status = LaneStatus::InFlight(attempt);
             }
-            Some(RememberedState::Ended { outcome, progress, at }) => {
+            Some(RememberedState::Ended { outcome, target_shut, progress, at }) => {
                 lane.progress = progress;
-                self.judge(at, id, outcome);
+                self.judge(at, id, outcome, target_shut);
             }
             Some(RememberedState::Waiting { until, progress }) => {
                 lane.progress = progress;
@@ -370,11 +357,16 @@ impl Partition {
                 "I9: lanes are attempted in the order in which they became ready"
             );
             self.ready_started = turn;
-            self.start_attempt(now, id, tenure);
+            let target = self.lanes[id].head().update.target;
+            match self.targets.gate(target, id) {
+                Gate::Open => self.start_attempt(now, id, tenure, false),
+                Gate::Probe => self.start_attempt(now, id, tenure, true),
+                Gate::Shut => self.hold_back(id, target),
+            }
         }
     }
 
-    fn start_attempt(&mut self, now: Tick, id: LaneId, tenure: Option<TenureNumber>) {
+    fn start_attempt(&mut self, now: Tick, id: LaneId, tenure: Option<TenureNumber>, probe: bool) {
         let lane = &mut self.lanes[id];
         assert_eq!(lane.status, LaneStatus::Ready, "I1: only a ready lane is attempted");
         assert_eq!(
@@ -386,11 +378,12 @@ impl Partition {
         self.memory.sent(&head.update.record_key, &head.update.id);
         self.attempts_begun += 1;
         let attempt = AttemptId(self.attempts_begun);
+        lane.progress.shut_for(self.targets.shut_for(lane.head().update.target, now));
         let number = lane.progress.begin_attempt(now);
         lane.status = LaneStatus::InFlight(attempt);
         self.in_flight += 1;
         let (holder, update) = (lane.head().holder, Arc::clone(&lane.head().update));
-        self.effects.push_back(Effect::Attempt { attempt, number, tenure, holder, update });
+        self.effects.push_back(Effect::Attempt { attempt, number, tenure, holder, update, probe });
     }
 
     fn end_attempt(&mut self, now: Tick, attempt: AttemptId, record_key: &RecordKey, outcome: Outcome) {
@@ -399,9 +392,13 @@ impl Partition {
         match (lane, status) {
             (Some(id), Some(LaneStatus::InFlight(out))) if *out == attempt => {
                 self.in_flight -= 1;
-                self.judge(now, id, outcome);
+                let target_shut = self.targets.is_shut(self.lanes[id].head().update.target);
+                self.judge(now, id, outcome, target_shut);
             }
-            _ if self.memory.attempt_ended(now, record_key, attempt, outcome) => {
+            _ if self
+                .memory
+                .attempt_ended(now, record_key, attempt, outcome, |target| self.targets.is_shut(target)) =>
+            {
                 self.in_flight -= 1;
                 if let (Some(id), Some(LaneStatus::Behind(out))) = (lane, status)
                     && *out == attempt
@@ -413,11 +410,19 @@ impl Partition {
         }
     }
 
-    fn judge(&mut self, now: Tick, id: LaneId, outcome: Outcome) {
+    /// `target_shut`: when it ended, its target was.
+    fn judge(&mut self, now: Tick, id: LaneId, outcome: Outcome, target_shut: bool) {
         let lane = &mut self.lanes[id];
         let Lane { held, progress, .. } = lane;
         let head = held.front().expect("a lane exists only while it holds an update");
-        match self.policy.judge(&head.update.id, outcome, progress, now) {
+        let (id_of_head, target) = (&head.update.id, head.update.target);
+        progress.shut_for(self.targets.shut_for(target, now));
+        let verdict = if target_shut {
+            self.policy.judge_while_shut(id_of_head, outcome, progress, now)
+        } else {
+            self.policy.judge(id_of_head, outcome, progress, now)
+        };
+        match verdict {
             Verdict::RetryAt(until) => {
                 lane.status = LaneStatus::Waiting { until };
                 self.deadlines.insert((until, id));

@@ -248,6 +248,8 @@ pub struct Progress {
     counted_to: Tick,
     /// The wait that follows the latest attempt does not count: the target refused us, or a policy blocks.
     excused: bool,
+    /// How long the target was shut in all, as far as it was heeded.
+    shut: Duration,
 }
 
 impl Progress {
@@ -270,6 +272,12 @@ impl Progress {
     fn count_time(&mut self, now: Tick) {
         self.elapsed = self.elapsed.saturating_add(now.since(self.counted_to));
         self.counted_to = now;
+    }
+
+    /// The target was shut for so long in all, up to now: what is new of that does not count.
+    pub fn shut_for(&mut self, total: Duration) {
+        self.counted_to = self.counted_to.after(total.saturating_sub(self.shut));
+        self.shut = total;
     }
 
     fn excuse(&mut self) {
@@ -329,6 +337,22 @@ impl Policy {
                 Verdict::RetryAt(now.after(self.schedule.wait(1, id)))
             }
         }
+    }
+
+    /// The same where the target is shut: a failure is not the update's, and does not count.
+    pub fn judge_while_shut(
+        &self,
+        id: &UpdateId,
+        outcome: Outcome,
+        progress: &mut Progress,
+        now: Tick,
+    ) -> Verdict {
+        let Outcome::Retryable { retry_after, .. } = outcome else {
+            return self.judge(id, outcome, progress, now);
+        };
+        let asked = retry_after.unwrap_or_default().min(self.retry_after_max);
+        let wait = self.schedule.wait(progress.failures.saturating_add(1), id).max(asked);
+        Verdict::RetryAt(now.after(wait))
     }
 
     /// Whether no attempt is left, or none that could start in time after `wait`.
@@ -428,6 +452,31 @@ mod tests {
         let policy = Policy { attempts_max: None, elapsed_max: Some(Duration::from_secs(3)), ..policy() };
         check(&policy, "RFFFRA", "1 4 4 4 2 applied");
         check(&policy, "RFFFRR", "1 4 4 4 2 exhausted");
+    }
+
+    #[test]
+    fn neither_failures_nor_time_count_while_the_target_is_shut() {
+        let policy = Policy {
+            attempts_max: NonZeroU32::new(2),
+            elapsed_max: Some(Duration::from_secs(3)),
+            ..policy()
+        };
+        let (id, second) = (UpdateId::published("u1"), |seconds| Tick::from_micros(seconds * SECOND));
+        let failed = || Outcome::Retryable {
+            failure: Failure { cause: Cause::Timeout, detail: String::new() },
+            retry_after: None,
+        };
+        let mut progress = Progress::default();
+        progress.begin_attempt(second(7));
+        let verdict = policy.judge_while_shut(&id, failed(), &mut progress, second(8));
+        assert_eq!(verdict, Verdict::RetryAt(second(9)));
+        // Shut from 7 to 107, and tried again after that.
+        progress.shut_for(Duration::from_secs(100));
+        progress.begin_attempt(second(108));
+        let verdict = policy.judge(&id, failed(), &mut progress, second(108));
+        assert_eq!(verdict, Verdict::RetryAt(second(109)));
+        progress.begin_attempt(second(109));
+        assert!(matches!(policy.judge(&id, failed(), &mut progress, second(109)), Verdict::Resolve(_)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::books::{Books, Consulted};
 use super::clock::Clock;
+use crate::core::breaker::Sign;
 use crate::core::message::{AttemptId, Holder, TenureNumber};
 use crate::core::outcome::{Cause, Failure, Outcome};
 use crate::core::tick::Tick;
@@ -36,6 +37,8 @@ pub(super) struct Making<T> {
     pub(super) tenure: Option<TenureNumber>,
     pub(super) holder: Holder,
     pub(super) update: Arc<Update>,
+    /// Whether it asks if its target, which is shut, works again.
+    pub(super) probe: bool,
 }
 
 /// An attempt that ended.
@@ -44,7 +47,10 @@ pub(super) struct Ended {
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
     pub(super) update: Arc<Update>,
+    pub(super) probe: bool,
     pub(super) outcome: Outcome,
+    /// What that says about the target as a whole.
+    pub(super) sign: Sign,
     pub(super) receipt: Receipt,
     /// The record's row, held until the outcome is written down or dropped.
     pub(super) lock: Option<RecordLock>,
@@ -55,18 +61,23 @@ pub(super) struct Ended {
 impl<T: Target> Making<T> {
     /// Ends early where `cut` changes: dropping the attempt closes its connection.
     pub(super) async fn make(self, mut cut: watch::Receiver<()>) -> Ended {
-        let (attempt, number, update) = (self.attempt, self.number, Arc::clone(&self.update));
+        let (attempt, number, update, probe) =
+            (self.attempt, self.number, Arc::clone(&self.update), self.probe);
         let begun = tokio::time::Instant::now();
-        let (outcome, receipt, lock, took) = tokio::select! {
+        let (outcome, sign, receipt, lock, took) = tokio::select! {
             biased;
-            ended = self.go() => ended,
+            (outcome, receipt, lock, took) = self.go() => {
+                let sign = Sign::of(&outcome);
+                (outcome, sign, receipt, lock, took)
+            }
             Ok(()) = cut.changed() => {
                 let detail = "cut off, since the partition was handed over".to_owned();
                 let failure = Failure { cause: Cause::Connection, detail };
-                (Outcome::Retryable { failure, retry_after: None }, Receipt::default(), None, begun.elapsed())
+                let outcome = Outcome::Retryable { failure, retry_after: None };
+                (outcome, Sign::Neither, Receipt::default(), None, begun.elapsed())
             }
         };
-        Ended { attempt, number, update, outcome, receipt, lock, took }
+        Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took }
     }
 
     async fn go(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {

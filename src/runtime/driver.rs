@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::attempt::{Ended, Fence, Making};
 use super::books::{Books, Fenced};
+use super::breakers::BreakerWatch;
 use super::clock::{Clock, age};
 use super::refusals::Refusals;
 use super::releases::Releases;
@@ -51,6 +52,8 @@ pub struct Driver<S, T> {
     pub books: Option<Books>,
     /// Records whose parked updates are to go out.
     pub releases: Releases,
+    /// Which targets are shut.
+    pub breakers: BreakerWatch,
     /// When acks go out.
     pub ack_limits: AckLimits,
     /// How long attempts in flight may take after a stop, or where the partition is handed over.
@@ -158,7 +161,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             }
             while let Some(effect) = self.core.poll_effect() {
                 match effect {
-                    Effect::Attempt { attempt, number, tenure, holder, update } => {
+                    Effect::Attempt { attempt, number, tenure, holder, update, probe } => {
                         if tenure.is_none() {
                             self.metrics.attempt_without_tenure();
                         }
@@ -172,9 +175,16 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             tenure,
                             holder,
                             update,
+                            probe,
                         };
                         attempts.push(making.make(cut.subscribe()));
                     }
+                    Effect::AskProbe(target) => {
+                        if self.breakers.grant_probe(self.clock.now(), target) {
+                            self.core.handle(self.clock.now(), Event::ProbeGranted(target));
+                        }
+                    }
+                    Effect::ReturnProbe(target) => self.breakers.return_probe(self.clock.now(), target),
                     Effect::Claim { tenure } => {
                         if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
                             tenancy.deliveries.claim();
@@ -326,6 +336,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         }
                     }
                 }
+                () = self.breakers.changed() => self.hear_breakers(),
                 news = next(&mut tenancy), if leaving.is_none() => match news {
                     Ok(news) => {
                         if let Some(event) = self.hear(&mut tenancy, news) {
@@ -467,7 +478,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     fn attempt_ended(&mut self, ended: Ended) -> Leftover {
-        let Ended { attempt, number, update, outcome, receipt, lock, took } = ended;
+        let Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
         match &outcome {
             Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
@@ -485,8 +496,21 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         }
         let record_key = update.record_key.clone();
         let leftover = Some((record_key.clone(), receipt, lock));
+        if probe && !outcome.was_sent() {
+            self.breakers.return_probe(self.clock.now(), update.target); // it has not asked
+        } else {
+            self.breakers.ended(self.clock.now(), update.target, &record_key, sign, probe);
+        }
+        // Before the core judges the outcome, so that it knows whether the target fails for everyone.
+        self.hear_breakers();
         self.core.handle(self.clock.now(), Event::AttemptEnded { attempt, record_key, outcome });
         leftover
+    }
+
+    fn hear_breakers(&mut self) {
+        for event in self.breakers.news() {
+            self.core.handle(self.clock.now(), event);
+        }
     }
 
     /// One line and one count per resolution.

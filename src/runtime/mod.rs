@@ -2,6 +2,7 @@
 
 mod attempt;
 pub mod books;
+pub mod breakers;
 pub mod clock;
 pub mod driver;
 mod refusals;

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::books::Books;
+use super::breakers::Breakers;
 use super::clock::Clock;
 use super::driver::Driver;
 use super::refusals::Refusals;
@@ -158,6 +159,8 @@ fn drivers_of(
     let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
     let policy = Arc::new(config.policy.clone());
     let target_metrics: Arc<[_]> = config.targets.iter().map(|target| metrics.target(&target.name)).collect();
+    let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
+    let breakers = Breakers::new(&config.breaker, names_of_targets, metrics, health);
     let (clock, refusals) = (Clock::start(), Arc::new(Refusals::default()));
     let shared = Shared {
         link: consuming.clone(),
@@ -189,6 +192,7 @@ fn drivers_of(
         core: Partition::new(limits, Arc::clone(&policy)),
         source: Arc::new(source(partition)),
         target: Arc::clone(targets),
+        breakers: breakers.watch(),
         ack_limits: AckLimits::for_prefetch(window.get()),
         drain_timeout: config.dispatch.drain_timeout,
         held_max: config.dispatch.held_max,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lanekeeper::core::acks::{AckLimits, Acks};
+use lanekeeper::core::breaker::{Breaker, Circuit, Sign};
 use lanekeeper::core::message::{AttemptId, DeliveryTag, Event, Holder, Tenure, TenureNumber};
 use lanekeeper::core::outcome::Outcome;
 use lanekeeper::core::ownership::Standing;
@@ -33,6 +34,8 @@ pub struct Dispatcher {
     pub pulse: bool,
     pub pulsed: Option<Tick>,
     told_silent: bool,
+    /// Of each target, and what the partition was told of it last.
+    pub breakers: Vec<(Breaker, Circuit)>,
 }
 
 /// An open channel and the tenure on it, as the dispatcher believes.
@@ -81,6 +84,7 @@ impl Dispatcher {
             pulse: false,
             pulsed: None,
             told_silent: false,
+            breakers: setup.circuits.breakers(),
         }
     }
 
@@ -92,7 +96,7 @@ impl Dispatcher {
         Arc::new(Update {
             record_key: setup.record_keys[record].clone(),
             id: setup.publications[update].id.clone().unwrap_or_else(made),
-            target: TargetId(0),
+            target: TargetId(setup.publications[update].target),
             update_type: None,
             version: None,
             content_type: None,
@@ -209,6 +213,7 @@ impl World {
             retry_after_ms: retry_after_ms(&outcome),
             lie,
         });
+        self.report(sent.update, Sign::of(&outcome), sent.probe);
         self.judge.attempt_ended(self.now, &sent, &outcome);
         let record = self.setup.publications[sent.update].record.expect("malformed updates are never sent");
         let record_key = self.setup.record_keys[record].clone();
@@ -297,7 +302,7 @@ impl World {
         self.follow_up();
     }
 
-    fn tell_silence(&mut self) {
+    pub fn tell_silence(&mut self) {
         let silent = self.dispatcher.partition.standing() == Standing::Silent;
         if silent && !self.dispatcher.told_silent {
             self.trace(Line::Silent);

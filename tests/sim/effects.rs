@@ -38,9 +38,11 @@ impl World {
     pub fn perform_effects(&mut self) {
         while let Some(effect) = self.dispatcher.partition.poll_effect() {
             match effect {
-                Effect::Attempt { attempt, number, tenure, update, .. } => {
-                    self.send(attempt.0, number, tenure, &update);
+                Effect::Attempt { attempt, number, tenure, update, probe, .. } => {
+                    self.send((attempt.0, number, probe), tenure, &update);
                 }
+                Effect::AskProbe(target) => self.ask_probe(target),
+                Effect::ReturnProbe(target) => self.return_probe(target),
                 Effect::Claim { tenure } => {
                     self.judge.claim_asked(tenure.0);
                     let process = self.dispatcher.process;

@@ -10,6 +10,7 @@ use crate::setup::Setup;
 #[derive(Debug)]
 pub struct Facts {
     pub record: Option<usize>,
+    pub target: usize,
     pub id: Option<UpdateId>,
     /// Another publishing of the same update.
     pub twin: Option<usize>,
@@ -36,7 +37,10 @@ pub struct Here {
     pub resolved_at: Option<u64>,
     pub sent_at: u64,
     pub attempts: u32,
+    /// Failed attempts that count: its target was not shut when they ended.
     pub failures: u32,
+    pub first_sent_at: Option<Tick>,
+    pub ended_at: Tick,
     pub earliest: Tick,
     pub last: Option<Outcome>,
 }
@@ -54,6 +58,8 @@ pub struct RecordFacts {
 pub struct Sent {
     pub attempt: u64,
     pub number: u32,
+    /// Its target was shut.
+    pub probe: bool,
     pub update: usize,
     pub id: UpdateId,
     /// Counts the turns of this update in this process.
@@ -66,6 +72,7 @@ pub struct Sent {
 pub fn facts_of(setup: &Setup) -> (Vec<Facts>, Vec<RecordFacts>) {
     let facts = setup.publications.iter().map(|publication| Facts {
         record: publication.record,
+        target: publication.target,
         id: publication.id.clone(),
         twin: publication.repeats,
         applied: false,

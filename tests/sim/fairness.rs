@@ -3,7 +3,7 @@
 //! After a lost channel the judge cannot know what the dispatcher remembers of a returned update, so a lane counts
 //! again only when it holds a new one, or its head was sent once more.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use lanekeeper::core::tick::Tick;
 
@@ -30,6 +30,8 @@ enum Head {
     Other,
     /// Since then: step, and deadline where it had one.
     Ready(u64, Tick),
+    /// It was ready so, and was next while its target was shut.
+    HeldBack(u64, Tick),
     Waits(Tick),
 }
 
@@ -86,25 +88,82 @@ impl Fairness {
         }
     }
 
-    pub fn sent(&mut self, record: usize, update: usize) {
-        let head = self.lanes[record].held.front().map(|(head, _)| *head);
+    /// `granted_at`: of a probe, the step at which it was granted. `of`: whether another update has the same target, and
+    /// whether its target is shut.
+    pub fn sent(
+        &mut self,
+        record: usize,
+        update: usize,
+        granted_at: Option<u64>,
+        of: impl Fn(usize) -> (bool, bool),
+    ) {
+        let head = self.lanes[record].head_update();
         if head != Some(update) {
             fault!("order, I2", "#{update} was sent, and {head:?} is the head of its lane");
         }
-        if let Head::Ready(step, until) = self.lanes[record].head {
-            for lane in &self.lanes {
-                if let Head::Ready(earlier, deadline) = lane.head
-                    && (earlier, deadline) < (step, until)
-                {
-                    fault!(
-                        "fair, I9",
-                        "#{update} was sent before {:?}, which was ready earlier",
-                        lane.held.front()
-                    );
+        let turn = match self.lanes[record].head {
+            Head::Ready(step, until) => Some((step, until)),
+            Head::HeldBack(step, until) => {
+                self.is_first_held_back((step, until), |other| of(other).0);
+                granted_at.map(|step| (step, Tick::ZERO))
+            }
+            Head::Other | Head::Waits(_) => None,
+        };
+        for lane in &mut self.lanes {
+            let (Head::Ready(step, until), Some(other)) = (lane.head, lane.head_update()) else { continue };
+            match (turn, of(other)) {
+                (Some(turn), (_, true)) if (step, until) < turn => lane.head = Head::HeldBack(step, until),
+                (None, (_, true)) => lane.head = Head::Other,
+                (Some(turn), (_, false)) if (step, until) < turn => {
+                    fault!("fair, I9", "#{update} was sent before #{other}, which was ready earlier");
                 }
+                (Some(_) | None, _) => {}
             }
         }
         self.lanes[record].head = Head::Other;
+    }
+
+    /// A probe is of the lane that has waited for its target for longest.
+    fn is_first_held_back(&self, turn: (u64, Tick), same_target: impl Fn(usize) -> bool) {
+        for lane in &self.lanes {
+            if let (Head::HeldBack(step, until), Some(other)) = (lane.head, lane.head_update())
+                && (step, until) < turn
+                && same_target(other)
+            {
+                fault!(
+                    "fair, I9",
+                    "a probe was made before #{other}, which has waited for its target for longer"
+                );
+            }
+        }
+    }
+
+    /// A permit is free: lanes that are ready and whose target is shut have been found to be so.
+    pub fn hold_back(&mut self, is_shut: impl Fn(usize) -> bool) {
+        for lane in &mut self.lanes {
+            if let (Head::Ready(step, until), Some(update)) = (lane.head, lane.head_update())
+                && is_shut(update)
+            {
+                lane.head = Head::HeldBack(step, until);
+            }
+        }
+    }
+
+    /// Lanes that were held back are ready anew, in the order in which they were before.
+    pub fn opened(&mut self, step: u64, is_of_target: impl Fn(usize) -> bool) {
+        let mut held_back: BTreeMap<(u64, Tick), Vec<&mut Lane>> = BTreeMap::new();
+        for lane in &mut self.lanes {
+            if let (Head::HeldBack(step, until), Some(update)) = (lane.head, lane.head_update())
+                && is_of_target(update)
+            {
+                held_back.entry((step, until)).or_default().push(lane);
+            }
+        }
+        for (lanes, place) in held_back.into_values().zip(0..) {
+            for lane in lanes {
+                lane.head = Head::Ready(step, Tick::from_micros(place));
+            }
+        }
     }
 
     /// An update that is certainly ready, if there is one.
@@ -115,6 +174,10 @@ impl Fairness {
 }
 
 impl Lane {
+    fn head_update(&self) -> Option<usize> {
+        self.held.front().map(|(head, _)| *head)
+    }
+
     fn enter_head(&mut self, free: bool, step: u64) {
         self.head = match self.held.front() {
             Some((_, true)) if free => Head::Ready(step, Tick::ZERO),

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use lanekeeper::core::outcome::Outcome;
 use lanekeeper::core::partition::Limits;
-use lanekeeper::core::policy::{DeadLetterReason, FailurePolicy, Policy, Resolution};
+use lanekeeper::core::policy::{FailurePolicy, Policy};
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::UpdateId;
 
 use crate::facts::{Facts, Here, RecordFacts, Sent, facts_of};
 use crate::fairness::Fairness;
 use crate::setup::Setup;
+use crate::shut::ShutJudge;
 
 /// Ends the world: rule and what broke it.
 macro_rules! fault {
@@ -24,10 +25,11 @@ pub(crate) use fault;
 #[derive(Debug)]
 pub struct Judge {
     limits: Limits,
-    policy: Arc<Policy>,
-    updates: Vec<Facts>,
+    pub policy: Arc<Policy>,
+    pub updates: Vec<Facts>,
     records: Vec<RecordFacts>,
-    fairness: Fairness,
+    pub fairness: Fairness,
+    pub circuits: ShutJudge,
     /// Counts what the core is told.
     step: u64,
     in_flight: usize,
@@ -54,6 +56,7 @@ impl Judge {
             updates,
             fairness: Fairness::new(records.len(), !setup.lazy),
             records,
+            circuits: ShutJudge::new(setup.circuits.targets),
             step: 0,
             in_flight: 0,
             tenure: None,
@@ -143,7 +146,8 @@ impl Judge {
         self.fairness.forget();
     }
 
-    pub fn crashed(&mut self) {
+    pub fn crashed(&mut self, now: Tick) {
+        self.circuits.crashed(now);
         self.tenure_ended();
         self.in_flight = 0;
         self.updates.iter_mut().for_each(|facts| facts.here = Here::default());
@@ -169,7 +173,30 @@ impl Judge {
         }
     }
 
-    pub fn sent(&mut self, now: Tick, update: usize, attempt: u64, number: u32, id: UpdateId) -> Sent {
+    /// Lanes that wait for it are no longer next.
+    pub fn target_shut(&mut self, now: Tick, target: usize) {
+        self.step += 1;
+        self.circuits.shut(now, target);
+    }
+
+    pub fn target_opened(&mut self, now: Tick, target: usize) {
+        self.step += 1;
+        self.circuits.opened(now, target);
+        self.fairness.opened(self.step, |update| self.updates[update].target == target);
+    }
+
+    pub fn probe_granted(&mut self, target: usize) {
+        self.step += 1;
+        self.circuits.granted(target, self.step);
+    }
+
+    pub fn sent(
+        &mut self,
+        now: Tick,
+        update: usize,
+        (attempt, number, probe): (u64, u32, bool),
+        id: UpdateId,
+    ) -> Sent {
         let record = self.updates[update].record.expect("malformed updates are never sent");
         let facts = &self.updates[update];
         if facts.id.as_ref().is_some_and(|own| *own != id) {
@@ -191,8 +218,14 @@ impl Judge {
         self.judge_turn(record, update);
         self.judge_number(update, number);
         self.judge_need(record, update);
+        let target = self.updates[update].target;
+        let granted_at = self.circuits.sent(target, attempt, probe, self.fairness.exact);
         if self.tenure.is_some() && !self.strict() {
-            self.fairness.sent(record, update);
+            let (circuits, updates) = (&self.circuits, &self.updates);
+            self.fairness.sent(record, update, granted_at, |other| {
+                let of = updates[other].target;
+                (of == target, circuits.is_shut(of))
+            });
         }
         self.records[record].out = Some((attempt, update));
         self.in_flight += 1;
@@ -209,8 +242,9 @@ impl Judge {
             *here = Here { turn: here.turn + 1, ..Here::default() };
         }
         here.attempts = number;
+        here.first_sent_at.get_or_insert(now);
         here.sent_at = self.step;
-        Sent { attempt, number, update, id, turn: here.turn, under: 0 }
+        Sent { attempt, number, probe, update, id, turn: here.turn, under: 0 }
     }
 
     /// One attempt at a time, in the order of the queue: nobody is ready but its head.
@@ -305,7 +339,9 @@ impl Judge {
             fault!("one at a time, I1", "attempt {} ended and was not in flight", sent.attempt);
         }
         self.in_flight -= 1;
+        self.circuits.attempt_ended(sent.attempt);
         let facts = &mut self.updates[sent.update];
+        let counts = !self.circuits.is_shut(facts.target);
         facts.resolved |= *outcome == Outcome::Applied;
         if facts.here.turn != sent.turn {
             return;
@@ -313,65 +349,13 @@ impl Judge {
         if *outcome == Outcome::Applied {
             facts.here.resolved_at = Some(self.step);
         }
-        facts.here.failures += u32::from(matches!(outcome, Outcome::Retryable { .. }));
+        facts.here.failures += u32::from(counts && matches!(outcome, Outcome::Retryable { .. }));
+        facts.here.ended_at = now;
         facts.here.last = Some(outcome.clone());
         let (earliest, exact) = self.earliest(now, sent, outcome);
         self.updates[sent.update].here.earliest = earliest;
         let certain = exact && self.updates[sent.update].twin.is_none();
         self.fairness.waits(record, sent.update, certain.then_some(earliest));
-    }
-
-    /// From when on the next attempt may start, told from the schedule; and whether exactly then.
-    fn earliest(&self, now: Tick, sent: &Sent, outcome: &Outcome) -> (Tick, bool) {
-        let Policy { schedule, attempts_max, elapsed_max, exhausted, .. } = &*self.policy;
-        let longest = schedule.longest_wait(sent.number, &sent.id);
-        match outcome {
-            Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => (Tick::ZERO, false),
-            Outcome::Refused(_) | Outcome::Rejected(_) | Outcome::Conflict(_) => (now.after(longest), true),
-            Outcome::Retryable { retry_after, .. } => {
-                let asked = retry_after.unwrap_or_default().min(self.policy.retry_after_max);
-                let wait = schedule.wait(self.updates[sent.update].here.failures, &sent.id);
-                let unlimited = attempts_max.is_none() && elapsed_max.is_none();
-                let exact = unlimited || *exhausted == FailurePolicy::DeadLetter;
-                (now.after(if exact { wait } else { wait.min(longest) }.max(asked)), exact)
-            }
-        }
-    }
-
-    /// The dispatcher begins to write a resolution down.
-    /// Answers in which turn of the update.
-    pub fn record_begun(&mut self, update: usize, resolution: &Resolution) -> u32 {
-        let facts = &self.updates[update];
-        let fits = match resolution {
-            Resolution::Applied => facts.twin.is_some() || facts.here.last == Some(Outcome::Applied),
-            Resolution::Duplicate => self.is_resolved_here(update),
-            Resolution::Superseded | Resolution::Parked(_) => false,
-            Resolution::DeadLettered(reason) => self.fits(facts, reason),
-        };
-        if !fits {
-            fault!("resolution", "#{update} is {} after {:?}", resolution.name(), facts.here.last);
-        }
-        if let Some(record) = facts.record {
-            self.fairness.resolves(record, update);
-        }
-        self.updates[update].here.turn
-    }
-
-    fn fits(&self, facts: &Facts, reason: &DeadLetterReason) -> bool {
-        let Policy { rejected, exhausted, conflict, .. } = &*self.policy;
-        let last = facts.here.last.as_ref();
-        let (policy, ended_so) = match reason {
-            DeadLetterReason::Malformed(_) => return facts.record.is_none(),
-            DeadLetterReason::Rejected(_) => (rejected, matches!(last, Some(Outcome::Rejected(_)))),
-            DeadLetterReason::Conflict(_) => (conflict, matches!(last, Some(Outcome::Conflict(_)))),
-            DeadLetterReason::IdReused => return false,
-            DeadLetterReason::Exhausted { .. } => {
-                let spent = self.policy.attempts_max.is_some_and(|max| facts.here.failures >= max.get());
-                let may = spent || self.policy.elapsed_max.is_some();
-                (exhausted, may && matches!(last, Some(Outcome::Retryable { .. })))
-            }
-        };
-        *policy == FailurePolicy::DeadLetter && (ended_so || facts.twin.is_some())
     }
 
     /// The dead-letter queue has it, whether or not the dispatcher lives to know.
@@ -425,14 +409,20 @@ impl Judge {
     }
 
     /// After each event: a permit that is free and a lane that is ready do not lie side by side.
-    pub fn at_rest(&self, now: Tick) {
+    pub fn at_rest(&mut self, now: Tick) {
+        if self.draining || self.tenure.is_none() {
+            self.circuits.at_rest();
+        }
         if now.since(self.heard) > self.limits.silence_max {
             return;
         }
         let free = self.in_flight < self.limits.in_flight_max.get();
-        if self.claimed.is_some()
-            && !self.draining
-            && free
+        let starts = self.claimed.is_some() && !self.draining && free;
+        if starts {
+            self.circuits.at_rest();
+            self.fairness.hold_back(|update| self.circuits.is_shut(self.updates[update].target));
+        }
+        if starts
             && !self.strict()
             && let Some(update) = self.fairness.ready()
         {
@@ -482,7 +472,7 @@ impl Judge {
         self.any(update, |facts| facts.resolved || facts.dead_lettered)
     }
 
-    fn is_resolved_here(&self, update: usize) -> bool {
+    pub fn is_resolved_here(&self, update: usize) -> bool {
         self.any(update, |facts| facts.here.resolved_at.is_some())
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! Roles: `setup` what a seed stands for, `world` what can happen and when, `strikes` what goes wrong, `rival`
 //! another process that owns the partition meanwhile, `broker` and
-//! `target` the outside, `dispatcher` with `effects` the driver, `judge` with `facts` and `fairness` the rules.
+//! `target` the outside, `dispatcher` with `effects` the driver, `circuits` the breakers, `judge` with `facts`,
+//! `fairness`, `shut` and `verdicts` the rules.
 //! `scripts/planted` shows that deliberate faults of the core are found.
 //!
 //! `LANEKEEPER_SIM_SEEDS=100000 cargo test --test sim` runs more seeds;
 //! `LANEKEEPER_SIM_SEED=7 cargo test --test sim -- --nocapture one_seed` runs one and shows its trace.
 
 mod broker;
+mod circuits;
 mod dispatcher;
 mod effects;
 mod facts;
@@ -18,9 +20,11 @@ mod rival;
 mod rng;
 mod runner;
 mod setup;
+mod shut;
 mod strikes;
 mod target;
 mod trace;
+mod verdicts;
 mod world;
 
 use runner::{Failure, number_from_env, run, run_all};
@@ -108,6 +112,10 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("a silent broker", |line| matches!(line, Line::Silent)),
     ("a partition given up for another's claim", |line| matches!(line, Line::GaveUp)),
     ("a step back", |line| matches!(line, Line::SteppedBack { .. })),
+    ("a target that is shut", |line| matches!(line, Line::TargetShut { .. })),
+    ("a probe", |line| matches!(line, Line::Attempt { probe: true, .. })),
+    ("a probe of another partition", |line| matches!(line, Line::ProbeAsked { granted: false, .. })),
+    ("a target that is open again", |line| matches!(line, Line::TargetOpened { .. })),
     ("an event of an old tenure", |line| matches!(line, Line::Stale { .. })),
 ];
 

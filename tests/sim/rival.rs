@@ -78,6 +78,8 @@ impl World {
                 | Happening::Superseded { .. }
                 | Happening::Pulse { .. }
                 | Happening::Heard { .. }
+                | Happening::BreakersChanged { .. }
+                | Happening::ProbeElsewhere { .. }
                 | Happening::Close { .. } => true,
             }
     }

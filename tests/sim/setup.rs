@@ -10,6 +10,7 @@ use lanekeeper::core::schedule::Schedule;
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::{RecordKey, UpdateId};
 
+use crate::circuits::Circuits;
 use crate::rng::Rng;
 
 /// Everything about a world that chance decides before it begins.
@@ -20,6 +21,7 @@ pub struct Setup {
     pub record_keys: Vec<RecordKey>,
     pub publications: Vec<Publication>,
     pub manners: Manners,
+    pub circuits: Circuits,
     pub delays: Delays,
     pub faults: Faults,
     /// The driver does not always take every effect before the next event.
@@ -34,6 +36,8 @@ pub struct Publication {
     pub at: Tick,
     /// Index into `record_keys`; `None`: malformed.
     pub record: Option<usize>,
+    /// Index of its target.
+    pub target: usize,
     /// The publisher's id, if it gave one.
     pub id: Option<UpdateId>,
     /// The publication that it repeats, with the same id: the publisher was not sure of the first.
@@ -90,12 +94,13 @@ pub struct Faults {
 const MILLI: u64 = 1000;
 
 impl Setup {
-    pub fn new(rng: &mut Rng) -> Self {
+    pub fn new(rng: &mut Rng, chance_of_circuits: &mut Rng) -> Self {
         let hostile = |rng: &mut Rng, most: u64| if rng.chance(400) { 0 } else { rng.between(1, most) };
         let records = usize::try_from(rng.between(1, 12)).unwrap();
         let publish_for = rng.pick(&[0, 50, 400, 1500]) * MILLI;
         let publications = publications(rng, records, publish_for);
-        Self {
+        let mut setup = Self {
+            circuits: Circuits::none(),
             limits: Limits {
                 in_flight_max: NonZeroUsize::new(usize::try_from(rng.between(1, 8)).unwrap()).unwrap(),
                 window: NonZeroUsize::new(rng.pick(&[1, 2, 3, 4, 5, 8, 13, 24, 40, 64])).unwrap(),
@@ -135,6 +140,20 @@ impl Setup {
             },
             lazy: rng.chance(200),
             calm_at: Tick::from_micros(publish_for + rng.between(100, 1500) * MILLI),
+        };
+        setup.add_targets(chance_of_circuits);
+        setup
+    }
+
+    fn add_targets(&mut self, rng: &mut Rng) {
+        self.circuits = Circuits::new(rng, self.calm_at);
+        for number in 0..self.publications.len() {
+            let (record, repeats) = (self.publications[number].record, self.publications[number].repeats);
+            self.publications[number].target = match (repeats, record) {
+                (Some(repeated), _) => self.publications[repeated].target,
+                (None, Some(record)) => self.circuits.target_of(rng, record),
+                (None, None) => 0,
+            };
         }
     }
 }
@@ -154,12 +173,20 @@ fn publications(rng: &mut Rng, records: usize, publish_for: u64) -> Vec<Publicat
         let earlier = earlier.filter(|earlier| published.iter().all(|other| other.repeats != Some(*earlier)));
         let publication = match earlier.map(|earlier| (earlier, &published[earlier])) {
             Some((earlier, Publication { record: Some(record), id: Some(id), repeats: None, .. })) => {
-                Publication { at, record: Some(*record), id: Some(id.clone()), repeats: Some(earlier) }
+                Publication {
+                    at,
+                    record: Some(*record),
+                    target: 0,
+                    id: Some(id.clone()),
+                    repeats: Some(earlier),
+                }
             }
-            _ if rng.chance(malformed) => Publication { at, record: None, id: None, repeats: None },
+            _ if rng.chance(malformed) => {
+                Publication { at, record: None, target: 0, id: None, repeats: None }
+            }
             _ => {
                 let id = (!rng.chance(no_id)).then(|| UpdateId::published(format!("u{number}")));
-                Publication { at, record: Some(record), id, repeats: None }
+                Publication { at, record: Some(record), target: 0, id, repeats: None }
             }
         };
         published.push(publication);

@@ -77,7 +77,7 @@ impl World {
     }
 
     pub fn end_process(&mut self) {
-        self.judge.crashed();
+        self.judge.crashed(self.now);
         self.rival_may_own();
         let process = self.dispatcher.process + 1;
         self.dispatcher = Dispatcher::new(process, &self.setup);

@@ -30,7 +30,7 @@ impl Target {
         Self { stuck_until: vec![Tick::ZERO; records] }
     }
 
-    pub fn decide(&mut self, rng: &mut Rng, setup: &Setup, record: usize, now: Tick) -> Fate {
+    pub fn decide(&mut self, rng: &mut Rng, setup: &Setup, record: usize, target: usize, now: Tick) -> Fate {
         let slow = rng.between(0, setup.delays.attempt);
         let arrives = rng.between(0, slow);
         let mut fate = Fate {
@@ -45,10 +45,23 @@ impl Target {
         if rng.chance(setup.manners.stuck) {
             self.stuck_until[record] = now.after(Duration::from_millis(rng.between(10, 500)));
         }
-        fate.outcome = outcome(rng, setup, self.stuck_until[record] > now);
+        let outage = setup.circuits.outage(target, now).map(|outage| outage.refuses);
+        fate.outcome = match outage {
+            Some(refuses) => outage_outcome(rng, refuses),
+            None => outcome(rng, setup, self.stuck_until[record] > now),
+        };
         fate.applies = fate.outcome == Outcome::Applied || rng.chance(setup.manners.lies);
         fate
     }
+}
+
+fn outage_outcome(rng: &mut Rng, refuses: bool) -> Outcome {
+    let failure = |cause| Failure { cause, detail: String::new() };
+    if refuses {
+        return Outcome::Refused(failure(Cause::Status(401)));
+    }
+    let cause = rng.pick(&[Cause::Status(503), Cause::Timeout, Cause::Connection]);
+    Outcome::Retryable { failure: failure(cause), retry_after: None }
 }
 
 fn outcome(rng: &mut Rng, setup: &Setup, stuck: bool) -> Outcome {

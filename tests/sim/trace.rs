@@ -23,6 +23,7 @@ pub enum Line {
         number: u32,
         update: usize,
         record: usize,
+        probe: bool,
     },
     Applied {
         process: u32,
@@ -105,6 +106,20 @@ pub enum Line {
     },
     TenureEnded {
         tenure: u64,
+    },
+    TargetShut {
+        target: usize,
+        probing: bool,
+    },
+    TargetOpened {
+        target: usize,
+    },
+    ProbeAsked {
+        target: usize,
+        granted: bool,
+    },
+    ProbeReturned {
+        target: usize,
     },
     Crashed {
         process: u32,

@@ -21,6 +21,8 @@ use crate::trace::{Line, Trace};
 /// More happenings than any world needs that comes to rest.
 const STEPS_MAX: u32 = 100_000;
 
+const CHANCE_OF_CIRCUITS: u64 = 0x6272_6561_6b65_7273;
+
 /// What can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Happening {
@@ -97,6 +99,15 @@ pub enum Happening {
         process: u32,
         channel: u64,
     },
+    /// The driver hears that a breaker has changed.
+    BreakersChanged {
+        process: u32,
+    },
+    /// The probe of another partition ends.
+    ProbeElsewhere {
+        process: u32,
+        target: usize,
+    },
 }
 
 /// A request to the target. It outlives the process that sent it.
@@ -137,7 +148,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let setup = Setup::new(&mut rng);
+        let setup = Setup::new(&mut rng, &mut Rng::new(seed ^ CHANCE_OF_CIRCUITS));
         Self {
             rng,
             now: Tick::ZERO,
@@ -230,6 +241,10 @@ impl World {
                 Some(false) => self.soon(self.setup.delays.attach, Happening::Attach { process }),
                 None => {}
             },
+            Happening::BreakersChanged { process: of } if of == process => self.hear_breakers(),
+            Happening::ProbeElsewhere { process: of, target } if of == process => {
+                self.probe_elsewhere_ended(target);
+            }
             // What a dead process was waiting for.
             Happening::Wake { .. }
             | Happening::AcksDue { .. }
@@ -241,7 +256,9 @@ impl World {
             | Happening::Pulse { .. }
             | Happening::Heard { .. }
             | Happening::DroppedBySilence { .. }
-            | Happening::Close { .. } => {}
+            | Happening::Close { .. }
+            | Happening::BreakersChanged { .. }
+            | Happening::ProbeElsewhere { .. } => {}
         }
     }
 
@@ -284,17 +301,22 @@ impl World {
     }
 
     /// A request leaves for the target.
-    pub fn send(&mut self, attempt: u64, number: u32, tenure: Option<TenureNumber>, update: &Update) {
+    pub fn send(
+        &mut self,
+        (attempt, number, probe): (u64, u32, bool),
+        tenure: Option<TenureNumber>,
+        update: &Update,
+    ) {
         let (process, name) = (self.dispatcher.process, Self::number(update));
         let record = self.setup.publications[name].record.expect("malformed updates are never sent");
-        self.trace(Line::Attempt { process, attempt, number, update: name, record });
+        self.trace(Line::Attempt { process, attempt, number, update: name, record, probe });
         let under = tenure.map(|TenureNumber(number)| number);
         self.judge.sent_under(self.now, name, under);
         let sent = Sent {
             under: under.unwrap_or_default(),
-            ..self.judge.sent(self.now, name, attempt, number, update.id.clone())
+            ..self.judge.sent(self.now, name, (attempt, number, probe), update.id.clone())
         };
-        let fate = self.target.decide(&mut self.rng, &self.setup, record, self.now);
+        let fate = self.target.decide(&mut self.rng, &self.setup, record, update.target.0, self.now);
         let request = self.requests.len();
         let lie = fate.applies && fate.outcome != Outcome::Applied;
         self.requests.push(Request {

@@ -78,7 +78,7 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
                 partition.handle(now, Event::Recorded { tenure, holder, record_key });
             }
             Some(Effect::Settle { .. }) => {}
-            Some(effect @ (Effect::StepBack { .. } | Effect::GiveUp { .. })) => panic!("{effect:?}"),
+            Some(effect) => panic!("{effect:?}"),
             None => match partition.next_deadline() {
                 Some(deadline) => {
                     now = deadline;
@@ -172,7 +172,7 @@ impl OneRecord {
                     let claimed = Event::Claimed { tenure, number, other: None };
                     self.core.handle(Tick::from_micros(self.now), claimed);
                 }
-                Effect::StepBack { .. } | Effect::GiveUp { .. } => panic!("{effect:?}"),
+                effect => panic!("{effect:?}"),
             }
         }
     }

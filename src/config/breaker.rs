@@ -1,0 +1,46 @@
+//! The keys of `[breaker]`.
+
+use std::time::Duration;
+
+use super::BreakerConfig;
+use super::fault::Problem;
+use super::parse::{duration, flag, integer, number, told};
+use super::reader::Reader;
+use super::schedule::waits;
+use crate::core::breaker::{ATTEMPTS_KEPT_MAX, BreakerLimits};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Each wait between probes is so many times the one before.
+const WAIT_MULTIPLIER: f64 = 2.0;
+
+/// The other keys are checked also where breakers are turned off.
+pub fn read(reader: &mut Reader<'_>) -> Option<BreakerConfig> {
+    let mut section = reader.section("breaker");
+    let enabled = section.read("enabled", flag);
+    let window = section.read("window", duration(MILLISECOND..=HOUR));
+    let attempts_min = section.read("attempts_min", integer::<usize>(1..=ATTEMPTS_KEPT_MAX as u64));
+    let records_min = section.read("records_min", integer::<usize>(2..=ATTEMPTS_KEPT_MAX as u64));
+    let failure_share = section.read("failure_share", number(0.01..=1.0));
+    let wait_initial = section.read("wait_initial", duration(MILLISECOND..=HOUR));
+    let wait_max = section.read("wait_max", duration(MILLISECOND..=HOUR));
+    if let (Some(initial), Some(max)) = (wait_initial, wait_max)
+        && initial > max
+    {
+        let (initial, max) = (told(initial), told(max));
+        section.fault(
+            "wait_initial",
+            Problem::new(format!("{initial:?} is over wait_max = {max:?}"), "lower it, or raise wait_max"),
+        );
+    }
+    section.finish();
+    let limits = BreakerLimits {
+        window: window?,
+        attempts_min: attempts_min?,
+        records_min: records_min?,
+        failure_share: failure_share?,
+        waits: waits(wait_initial?, WAIT_MULTIPLIER, wait_max?),
+    };
+    Some(if enabled? { BreakerConfig::On(limits) } else { BreakerConfig::Off })
+}

@@ -1,0 +1,290 @@
+//! The breakers of all targets, one each, shared by the drivers of this process: a lock around the pure ones, and the
+//! places where a change is told.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::admin::health::Health;
+use crate::admin::metrics::{CircuitMetrics, Metrics};
+use crate::config::BreakerConfig;
+use crate::core::breaker::{Breaker, Circuit, Sign, Trip};
+use crate::core::message::Event;
+use crate::core::routes::TargetId;
+use crate::core::tick::Tick;
+use crate::core::update::RecordKey;
+
+/// All of them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Breakers(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// In the order of the config; empty where breakers are turned off.
+    targets: Mutex<Vec<Watched>>,
+    changed: watch::Sender<()>,
+    health: Health,
+}
+
+#[derive(Debug)]
+struct Watched {
+    name: String,
+    breaker: Breaker,
+    metrics: CircuitMetrics,
+    /// While the target is shut: since when, and up to when that is counted.
+    shut: Option<(Tick, Tick)>,
+}
+
+impl Watched {
+    fn tell_trip(&mut self, now: Tick, trip: Trip, health: &Health) {
+        let Trip { attempts, failures, records } = trip;
+        warn!(
+            target_name = self.name,
+            attempts,
+            failures,
+            records,
+            "target shut: it fails for everyone; single attempts will ask whether it works again"
+        );
+        self.shut = Some((now, now));
+        self.metrics.shut();
+        health.set_shut(&self.name, Some(SystemTime::now()));
+    }
+
+    fn tell_probe(&mut self, now: Tick, opened: bool, health: &Health) {
+        let Some((since, counted_to)) = self.shut else { return };
+        self.metrics.shut_for(now.since(counted_to));
+        self.shut = (!opened).then_some((since, now));
+        if opened {
+            let shut_seconds = now.since(since).as_secs();
+            info!(target_name = self.name, shut_seconds, "target open again");
+            self.metrics.opened();
+            health.set_shut(&self.name, None);
+        }
+    }
+}
+
+impl Breakers {
+    /// For targets of these names.
+    #[must_use]
+    pub fn new<'a>(
+        config: &BreakerConfig,
+        targets: impl Iterator<Item = &'a str>,
+        metrics: &Metrics,
+        health: &Health,
+    ) -> Self {
+        let limits = match config {
+            BreakerConfig::Off => None,
+            BreakerConfig::On(limits) => Some(Arc::new(limits.clone())),
+        };
+        let watched = |name: &str| {
+            let metrics = metrics.circuit(name);
+            let breaker = Breaker::new(Arc::clone(limits.as_ref()?));
+            Some(Watched { name: name.to_owned(), breaker, metrics, shut: None })
+        };
+        let targets = Mutex::new(targets.filter_map(watched).collect());
+        Self(Arc::new(Shared { targets, changed: watch::Sender::new(()), health: health.clone() }))
+    }
+
+    /// For one driver.
+    #[must_use]
+    pub fn watch(&self) -> BreakerWatch {
+        let told = vec![Circuit::Closed; self.0.targets().len()];
+        BreakerWatch { shared: Arc::clone(&self.0), changes: self.0.changed.subscribe(), told }
+    }
+}
+
+impl Shared {
+    fn targets(&self) -> MutexGuard<'_, Vec<Watched>> {
+        self.targets.lock().expect("nothing panics while it holds the breakers")
+    }
+}
+
+/// One driver's view of them: tells how its attempts end, hears what changes.
+#[derive(Debug)]
+pub struct BreakerWatch {
+    shared: Arc<Shared>,
+    changes: watch::Receiver<()>,
+    told: Vec<Circuit>,
+}
+
+impl BreakerWatch {
+    /// Waits until there may be [`Self::news`].
+    pub async fn changed(&mut self) {
+        self.changes.changed().await.expect("we hold the sender ourselves");
+    }
+
+    /// What the core has not been told yet.
+    pub fn news(&mut self) -> Vec<Event> {
+        self.changes.mark_unchanged();
+        let targets = self.shared.targets();
+        let mut news = Vec::new();
+        for ((number, told), watched) in self.told.iter_mut().enumerate().zip(&*targets) {
+            let (target, circuit) = (TargetId(number), watched.breaker.circuit());
+            if std::mem::replace(told, circuit) != circuit {
+                news.push(match circuit {
+                    Circuit::Closed => Event::TargetOpened(target),
+                    Circuit::Shut { probe_from } => {
+                        Event::TargetShut { target, probe_from: Some(probe_from) }
+                    }
+                    Circuit::Probing => Event::TargetShut { target, probe_from: None },
+                });
+            }
+        }
+        news
+    }
+
+    /// An attempt ended. All drivers hear what comes of it.
+    pub fn ended(&self, now: Tick, target: TargetId, record_key: &RecordKey, sign: Sign, probe: bool) {
+        self.with(target, |watched, health| {
+            if probe {
+                let opened = watched.breaker.probe_ended(now, sign);
+                watched.tell_probe(now, opened, health);
+                return true;
+            }
+            let trip = watched.breaker.ended(now, record_key, sign);
+            if let Some(trip) = trip {
+                watched.tell_trip(now, trip, health);
+            }
+            trip.is_some()
+        });
+    }
+
+    /// Whether the partition may make one attempt at the target that is shut.
+    pub fn grant_probe(&mut self, now: Tick, target: TargetId) -> bool {
+        // Whoever asks takes it that a probe is under way, and must hear of its end also where that leaves all as it was.
+        if let Some(told) = self.told.get_mut(target.0) {
+            *told = Circuit::Probing;
+        }
+        self.with(target, |watched, _| watched.breaker.grant_probe(now))
+    }
+
+    /// The partition does not make it.
+    pub fn return_probe(&self, now: Tick, target: TargetId) {
+        self.with(target, |watched, _| {
+            watched.breaker.probe_returned(now);
+            true
+        });
+    }
+
+    /// Tells all drivers where something has changed.
+    fn with(&self, target: TargetId, change: impl FnOnce(&mut Watched, &Health) -> bool) -> bool {
+        let mut targets = self.shared.targets();
+        let changed = targets.get_mut(target.0).is_some_and(|watched| change(watched, &self.shared.health));
+        drop(targets);
+        if changed {
+            self.shared.changed.send_replace(());
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::breaker::BreakerLimits;
+
+    const SECOND: Tick = Tick::from_micros(1_000_000);
+
+    fn breakers() -> Breakers {
+        let limits = BreakerLimits {
+            window: Duration::from_secs(10),
+            attempts_min: 2,
+            records_min: 2,
+            failure_share: 0.9,
+            waits: vec![Duration::from_secs(1)],
+        };
+        Breakers::new(
+            &BreakerConfig::On(limits),
+            ["crm", "erp"].into_iter(),
+            &Metrics::new(),
+            &Health::default(),
+        )
+    }
+
+    fn fail(watch: &BreakerWatch) {
+        for key in ["a", "b"] {
+            let record_key = RecordKey::new(key).unwrap();
+            watch.ended(Tick::ZERO, TargetId(1), &record_key, Sign::Fails, false);
+        }
+    }
+
+    #[tokio::test]
+    async fn every_driver_hears_once_that_a_target_is_shut_and_one_of_them_may_probe() {
+        let breakers = breakers();
+        let (mut one, mut other) = (breakers.watch(), breakers.watch());
+        fail(&one);
+        for watch in [&mut one, &mut other] {
+            watch.changed().await;
+            let news = watch.news();
+            assert!(
+                matches!(
+                    news[..],
+                    [Event::TargetShut { target: TargetId(1), probe_from: Some(from) }] if from == SECOND
+                ),
+                "{news:?}"
+            );
+            assert!(watch.news().is_empty());
+        }
+        assert!(one.grant_probe(SECOND, TargetId(1)));
+        assert!(!other.grant_probe(SECOND, TargetId(1)));
+        one.return_probe(SECOND, TargetId(1));
+        assert!(other.grant_probe(SECOND, TargetId(1)));
+        other.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), Sign::Works, true);
+        assert!(matches!(one.news()[..], [Event::TargetOpened(TargetId(1))]));
+    }
+
+    #[test]
+    fn readiness_names_what_is_shut_and_metrics_count_it() {
+        let (metrics, health) = (Metrics::new(), Health::default());
+        let limits = BreakerLimits {
+            window: Duration::from_secs(10),
+            attempts_min: 2,
+            records_min: 2,
+            failure_share: 0.9,
+            waits: vec![Duration::from_secs(1)],
+        };
+        let breakers =
+            Breakers::new(&BreakerConfig::On(limits), ["crm", "erp"].into_iter(), &metrics, &health);
+        let mut watch = breakers.watch();
+        fail(&watch);
+        assert!(health.shut().expect("it is told").starts_with("shut: erp since 2"), "{:?}", health.shut());
+        assert!(watch.grant_probe(SECOND, TargetId(1)));
+        watch.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), Sign::Fails, true);
+        let text = metrics.encode();
+        for line in [
+            "lanekeeper_circuit_state{target=\"crm\"} 0",
+            "lanekeeper_circuit_state{target=\"erp\"} 1",
+            "lanekeeper_circuit_trips_total{target=\"erp\"} 1",
+            "lanekeeper_circuit_shut_seconds_total{target=\"erp\"} 1.0",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(watch.grant_probe(Tick::from_micros(2_000_000), TargetId(1)));
+        watch.ended(
+            Tick::from_micros(2_000_000),
+            TargetId(1),
+            &RecordKey::new("a").unwrap(),
+            Sign::Works,
+            true,
+        );
+        assert_eq!(health.shut(), None);
+        assert!(metrics.encode().contains("lanekeeper_circuit_state{target=\"erp\"} 0"));
+    }
+
+    #[test]
+    fn breakers_that_are_turned_off_shut_nothing() {
+        let breakers = Breakers::new(
+            &BreakerConfig::Off,
+            ["crm", "erp"].into_iter(),
+            &Metrics::new(),
+            &Health::default(),
+        );
+        let mut watch = breakers.watch();
+        fail(&watch);
+        assert!(watch.news().is_empty());
+    }
+}

@@ -1,0 +1,99 @@
+//! A target that fails for everyone is shut until it works again; records that are stuck do not shut it.
+
+use std::time::Duration;
+
+use lanekeeper::receiver::ReceiverSettings;
+use tokio::time::Instant;
+
+use crate::harness::{Dispatcher, Proxy, Way, World, assert_flawless, http, pace, until, updates};
+
+/// Quick to trip, quick to probe; an update that fails for a second is exhausted.
+const QUICK: &str = "updates.partitions = 2\nretry.delay_initial = \"100ms\"\nretry.delay_max = \"200ms\"\n\
+    retry.elapsed_max = \"1s\"\nbreaker.attempts_min = 10\nbreaker.wait_initial = \"200ms\"\n\
+    breaker.wait_max = \"500ms\"";
+
+async fn asked(dispatcher: &Dispatcher, path: &str) -> String {
+    let answer = http().get(format!("http://{}{path}", dispatcher.admin().await)).send().await;
+    let answer = answer.expect("it answers").error_for_status().expect("status 200");
+    answer.text().await.expect("it has a body")
+}
+
+/// The value of a metric, by the start of its line.
+async fn metric(dispatcher: &Dispatcher, line: &str) -> f64 {
+    let text = asked(dispatcher, "/metrics").await;
+    let sum =
+        text.lines().filter_map(|found| found.strip_prefix(line)?.rsplit(' ').next()?.parse::<f64>().ok());
+    sum.sum()
+}
+
+async fn assert_metric(dispatcher: &Dispatcher, line: &str, expected: f64) {
+    let value = metric(dispatcher, line).await;
+    assert!((value - expected).abs() < f64::EPSILON, "{line}: {value}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_costs_single_requests_and_no_update() {
+    let mut world = World::new("outage").await;
+    let proxy = Proxy::before(world.target.trim_start_matches("http://").to_owned()).await;
+    world.target = format!("http://{}", proxy.address);
+    let dispatcher = world.dispatcher(QUICK).await;
+    proxy.set(Way::Refused);
+    world.publish(updates(100, 3)).await;
+    dispatcher.logged("target shut").await;
+    let told = asked(&dispatcher, "/readyz").await;
+    assert!(told.starts_with("ready\nshut: receiver since 2"), "{told}");
+    // What was in flight when it was shut has ended by then.
+    until("nothing but probes", || async {
+        match metric(&dispatcher, "lanekeeper_in_flight{").await {
+            in_flight if in_flight <= 1.0 => Ok(()),
+            in_flight => Err(format!("{in_flight} in flight")),
+        }
+    })
+    .await;
+    let (began, before) = (Instant::now(), metric(&dispatcher, "lanekeeper_attempts_total{").await);
+    pace(Duration::from_secs(4)).await;
+    let requests = metric(&dispatcher, "lanekeeper_attempts_total{").await - before;
+    let most = began.elapsed().as_secs_f64() / 0.2 + 2.0;
+    assert!((4.0..most).contains(&requests), "{requests} requests in 4 s of outage, at most {most}");
+    proxy.set(Way::Open);
+    assert_flawless(&world.applied(300).await, 300);
+    dispatcher.logged("target open again").await;
+    assert_eq!(asked(&dispatcher, "/readyz").await, "ready\n");
+    assert_metric(&dispatcher, "lanekeeper_circuit_state{", 0.0).await;
+    assert_metric(&dispatcher, "lanekeeper_circuit_trips_total{", 1.0).await;
+    assert_metric(&dispatcher, "lanekeeper_updates_dead_lettered_total{", 0.0).await;
+    let told = dispatcher.log().into_iter().filter(|line| line.contains("target shut")).count();
+    assert_eq!(told, 1, "one line, however many attempts failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_target_is_shut_in_strict_mode_too() {
+    let mut world = World::new("outage-strict").await;
+    let proxy = Proxy::before(world.target.trim_start_matches("http://").to_owned()).await;
+    world.target = format!("http://{}", proxy.address);
+    // Two partitions with one attempt at a time each: two records fail at once. Their first attempts, of a second each,
+    // count; the outage lasts longer than what is left.
+    let quick = QUICK.replace("attempts_min = 10", "attempts_min = 2").replace("\"1s\"", "\"3s\"");
+    let extra = format!("{quick}\ndispatch.in_flight_max = 1\nbreaker.records_min = 2");
+    let dispatcher = world.dispatcher(&extra).await;
+    proxy.set(Way::Silent);
+    world.publish(updates(20, 3)).await;
+    dispatcher.logged("target shut").await;
+    pace(Duration::from_secs(5)).await;
+    proxy.set(Way::Open);
+    assert_flawless(&world.applied(60).await, 60);
+    assert_metric(&dispatcher, "lanekeeper_updates_dead_lettered_total{", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_stuck_does_not_shut_its_target() {
+    let fail_records = vec!["record-0=503:3s".parse().expect("a failing record")];
+    let settings = ReceiverSettings { fail_records, ..ReceiverSettings::default() };
+    let world = World::with("stuck-alone", settings).await;
+    let dispatcher = world.dispatcher(&QUICK.replace("\"1s\"", "\"1m\"")).await;
+    // For three seconds nobody else sends anything: every attempt that ends fails.
+    world.publish(updates(1, 3)).await;
+    assert_flawless(&world.applied(3).await, 3);
+    assert!(metric(&dispatcher, "lanekeeper_attempts_total{").await > 13.0, "enough failed to shut it");
+    assert_metric(&dispatcher, "lanekeeper_circuit_trips_total{", 0.0).await;
+}
