@@ -1,5 +1,8 @@
 //! One partition's task: hands events to the core, does what the core asks for. Decides nothing itself.
 
+mod telling;
+mod writing;
+
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +13,26 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tracing::{debug, info, warn};
 
+use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
 use super::attempt::{Ended, Fence, Making};
 use super::books::{Books, Fenced};
 use super::breakers::BreakerWatch;
-use super::clock::{Clock, age};
+use super::clock::Clock;
 use super::refusals::Refusals;
 use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::core::acks::{AckLimits, Acks};
 use crate::core::layout::{LayoutNumber, PartitionNumber};
-use crate::core::message::{DeliveryTag, Effect, Event, Holder, ParkedSeq, Tenure, TenureNumber};
+use crate::core::message::{DeliveryTag, Effect, Event, Holder, Tenure};
 use crate::core::outcome::Outcome;
 use crate::core::ownership::Standing;
 use crate::core::partition::{Partition, View};
-use crate::core::policy::{DeadLetterReason, ParkReason, Resolution};
 use crate::core::tick::Tick;
-use crate::core::update::{IdOrigin, RecordKey, Update};
-use crate::ledger::{RecordLock, Recorded};
+use crate::core::update::{IdOrigin, RecordKey};
+use crate::ledger::Recorded;
 use crate::source::{Deliveries, Lost, News, Received, Source};
-use crate::target::{Receipt, Target};
+use crate::target::Target;
 
 /// Between the last ack and the close of the channel. Acks sent are not acks done: of 500 up to 467 came back when the
 /// channel was closed at once, none after this (RabbitMQ 3.10.8 and 4.0.5, measured).
@@ -90,44 +93,6 @@ struct Leaving {
     /// For good.
     stop: bool,
 }
-
-/// A resolution that was written down, or could not be.
-struct Written {
-    tenure: Tenure,
-    holder: Holder,
-    record_key: Option<RecordKey>,
-    recorded: Recorded,
-}
-
-/// As which tenure the ledger is written to: the first one since another process claimed the partition. A later claim of
-/// ours changes nothing there, so that what is being written meanwhile is not taken for another's.
-#[derive(Default)]
-struct WrittenAs {
-    number: Option<TenureNumber>,
-    /// The newest claim of another process by then.
-    other: Option<TenureNumber>,
-}
-
-impl WrittenAs {
-    fn is_outdated_by(&self, claimed: &Event) -> bool {
-        let Event::Claimed { number, other, .. } = claimed else { return false };
-        number.is_some() && (self.number.is_none() || *other > self.other)
-    }
-
-    fn heed(&mut self, claimed: &Event) {
-        if self.is_outdated_by(claimed)
-            && let Event::Claimed { number, other, .. } = claimed
-        {
-            (self.number, self.other) = (*number, *other);
-        }
-    }
-}
-
-/// What an attempt that has just ended leaves for its resolution: dropped if it has none yet.
-type Leftover = Option<(RecordKey, Receipt, Option<RecordLock>)>;
-
-/// Parked updates of a record, out of the ledger.
-type Loaded = (RecordKey, Vec<(ParkedSeq, Arc<Update>)>);
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// Works until `stop` turns true, then finishes what is in flight, settles and closes.
@@ -200,48 +165,13 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                     Effect::Record { tenure, holder, update, resolution } => {
                         self.resolved(update.as_deref(), &resolution);
-                        let letter = match &resolution {
-                            Resolution::DeadLettered(reason) => {
-                                let Some(tenancy) = tenancy.as_ref().filter(|own| own.tenure == tenure)
-                                else {
-                                    continue; // The delivery is gone: the update comes back, and so does this.
-                                };
-                                Some(dead_letter(tenancy, holder, update.as_deref(), reason.clone()))
-                            }
-                            _ => None,
-                        };
-                        let record_key = update.as_ref().map(|update| update.record_key.clone());
-                        let written = move |recorded| Written { tenure, holder, record_key, recorded };
-                        match (update, letter, &self.books) {
-                            (None, letter, _) => writings_of_tenure.push(async move {
-                                if let Some(letter) = letter {
-                                    letter.await;
-                                }
-                                written(Recorded::Done)
-                            }),
-                            (Some(_), None, None) => self.written(written(Recorded::Done)),
-                            (Some(_), Some(letter), None) => writings.push(Box::pin(async move {
-                                letter.await;
-                                written(Recorded::Done)
-                            })),
-                            (Some(update), letter, Some(books)) => {
-                                let left = leftover.take_if(|(of, ..)| *of == update.record_key);
-                                let (_, receipt, lock) = left
-                                    .unwrap_or_else(|| (update.record_key.clone(), Receipt::default(), None));
-                                let writing = books.clone().write(
-                                    written_as.number,
-                                    update,
-                                    holder,
-                                    resolution,
-                                    (receipt, lock),
-                                );
-                                writings.push(Box::pin(async move {
-                                    if let Some(letter) = letter {
-                                        letter.await;
-                                    }
-                                    written(writing.await)
-                                }));
-                            }
+                        let tenancy = tenancy.as_ref().filter(|tenancy| tenancy.tenure == tenure);
+                        let resolved = Resolved { tenure, holder, update, resolution };
+                        match self.write_down(tenancy, resolved, written_as.number, &mut leftover) {
+                            Writing::Done(written) => self.written(written),
+                            Writing::Begun(writing) => writings.push(writing),
+                            Writing::BegunOfTenure(writing) => writings_of_tenure.push(writing),
+                            Writing::Void => {}
                         }
                     }
                     Effect::Settle { tenure, delivery } => {
@@ -418,28 +348,6 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         fence.send_if_modified(|fence| std::mem::replace(fence, now) != now);
     }
 
-    /// One line per change that an operator would want to know of.
-    fn tell_standing(&self, told: &mut Standing) {
-        let standing = self.core.standing();
-        if standing == *told {
-            return;
-        }
-        match standing {
-            Standing::Claimed(Some(TenureNumber(number))) => {
-                info!(partition = %self.partition, tenure = number, "partition owned");
-            }
-            Standing::Claimed(None) => {
-                warn!(partition = %self.partition, "partition owned without a tenure number: the broker takes no publishes; requests carry no lanekeeper-tenure");
-            }
-            Standing::Silent => {
-                warn!(partition = %self.partition, "the broker was not heard from within a heartbeat: no attempts start until it answers and the partition is claimed anew");
-            }
-            Standing::Unclaimed | Standing::Claiming | Standing::Lost => {}
-        }
-        self.metrics.active(matches!(standing, Standing::Claimed(_)));
-        *told = standing;
-    }
-
     /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
     fn look_at_the_oldest(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>, now: Tick) {
         let Some(tenancy) = tenancy else { return };
@@ -511,37 +419,6 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         for event in self.breakers.news() {
             self.core.handle(self.clock.now(), event);
         }
-    }
-
-    /// One line and one count per resolution.
-    fn resolved(&self, update: Option<&Update>, resolution: &Resolution) {
-        let update_id = update.map_or("", |update| update.id.as_str());
-        match resolution {
-            Resolution::Applied => {
-                if let Some(update) = update {
-                    self.target_metrics[update.target.0].delivered(update.published_at.and_then(age));
-                }
-            }
-            Resolution::Duplicate => self.metrics.duplicate(),
-            Resolution::Superseded => self.ledger_metrics.superseded(),
-            Resolution::Parked(reason) => {
-                self.ledger_metrics.parked(reason);
-                if let ParkReason::Failed { reason, attempts } = reason {
-                    warn!(partition = %self.partition, update_id, reason = reason.name(), attempts, "record parked: its updates wait in the ledger until they are released or discarded");
-                }
-            }
-            Resolution::DeadLettered(reason) => {
-                self.metrics.dead_lettered(reason);
-                warn!(partition = %self.partition, update_id, reason = reason.name(), "update dead-lettered");
-            }
-        }
-        debug!(partition = %self.partition, update_id, resolution = resolution.name(), "update resolved");
-    }
-
-    fn show(&mut self, tenancy: Option<&Tenancy<S::Deliveries>>) {
-        let oldest = tenancy.and_then(|tenancy| tenancy.acks.oldest_open());
-        let age = oldest.map_or(Duration::ZERO, |since| self.clock.now().since(since));
-        self.metrics.view(&self.core.view(), age);
     }
 
     /// Sets the timer to the next deadline. Whether there is one.
@@ -635,38 +512,4 @@ async fn send_acks<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>, clock: Clock
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A dropped sender is a stop as well: nobody is left who could ask for one.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// Tells the ledger of a claim.
-async fn claim(books: Option<Books>, claimed: Event) -> (Event, Result<(), Fenced>) {
-    let result = match (books, &claimed) {
-        (Some(books), Event::Claimed { number: Some(number), .. }) => books.claim(*number).await,
-        _ => Ok(()),
-    };
-    (claimed, result)
-}
-
-/// Pends for ever where nothing is being loaded.
-async fn loaded<F: Future<Output = Loaded>>(loadings: &mut FuturesUnordered<F>) -> Loaded {
-    match loadings.next().await {
-        Some(loaded) => loaded,
-        None => std::future::pending().await,
-    }
-}
-
-type Publishing = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-fn dead_letter<D: Deliveries>(
-    tenancy: &Tenancy<D>,
-    holder: Holder,
-    update: Option<&Update>,
-    reason: DeadLetterReason,
-) -> Publishing {
-    match (holder, update) {
-        (Holder::Ledger(_), Some(update)) => {
-            Box::pin(tenancy.deliveries.dead_letter_released(update, reason))
-        }
-        (Holder::Broker(delivery), _) => Box::pin(tenancy.deliveries.dead_letter(delivery, reason)),
-        (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
-    }
 }

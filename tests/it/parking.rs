@@ -178,6 +178,8 @@ async fn a_full_disk_under_the_ledger_loses_nothing() {
     let disk = world.dir.path().join("disk");
     std::fs::create_dir(&disk).expect("a directory");
     let relieved = world.dir.path().join("relieved");
+    let made = std::process::Command::new("mkfifo").arg(&relieved).status().expect("mkfifo can be run");
+    assert!(made.success(), "a named pipe is made");
     let extra =
         format!("ledger.url = \"sqlite://{}\"\nupdates.partitions = 2", disk.join("ledger.db").display());
     let config = world.write_config(&world.config(&extra));
@@ -186,7 +188,7 @@ async fn a_full_disk_under_the_ledger_loses_nothing() {
     let publishing = Arc::clone(&world);
     let publishing = tokio::spawn(async move { publishing.publish(updates(100, 80)).await });
     dispatcher.logged("its disk is full").await;
-    std::fs::write(&relieved, "").expect("it can be written");
+    std::fs::write(&relieved, "now\n").expect("somebody reads it");
     dispatcher.logged("the ledger can be used again").await;
     publishing.await.expect("it does not panic");
     let report = world.applied(8_000).await;

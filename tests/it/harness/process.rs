@@ -52,10 +52,11 @@ impl Dispatcher {
         Self::begin(Command::new(BINARY).args(["run", "--config"]).arg(config).args(options))
     }
 
-    /// With `disk` as a disk of its own of 32 MiB, most of it taken, until the file `relieved` is there.
+    /// With `disk` as a disk of its own of 32 MiB, most of it taken, until somebody writes to the named pipe
+    /// `relieved`.
     pub fn start_on_a_small_disk(config: &Path, disk: &Path, relieved: &Path) -> Self {
         const SCRIPT: &str = "mount -t tmpfs -o size=32m none \"$0\" && head -c 30000000 /dev/zero >\"$0/ballast\" && \
-            { while [ ! -e \"$1\" ]; do sleep 0.1; done; rm \"$0/ballast\"; } & shift; exec \"$@\"";
+            { read -r _ <\"$1\"; rm \"$0/ballast\"; } & shift; exec \"$@\"";
         Self::begin(
             Command::new("unshare")
                 .args(["--map-root-user", "--mount", "sh", "-c", SCRIPT])

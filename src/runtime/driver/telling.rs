@@ -1,0 +1,68 @@
+//! What a driver tells people: log lines and metrics.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::{Driver, Tenancy};
+use crate::core::message::TenureNumber;
+use crate::core::ownership::Standing;
+use crate::core::policy::{ParkReason, Resolution};
+use crate::core::update::Update;
+use crate::runtime::clock::age;
+use crate::source::Source;
+
+impl<S: Source, T> Driver<S, T> {
+    /// One line per change that an operator would want to know of.
+    pub(super) fn tell_standing(&self, told: &mut Standing) {
+        let standing = self.core.standing();
+        if standing == *told {
+            return;
+        }
+        match standing {
+            Standing::Claimed(Some(TenureNumber(number))) => {
+                info!(partition = %self.partition, tenure = number, "partition owned");
+            }
+            Standing::Claimed(None) => {
+                warn!(partition = %self.partition, "partition owned without a tenure number: the broker takes no publishes; requests carry no lanekeeper-tenure");
+            }
+            Standing::Silent => {
+                warn!(partition = %self.partition, "the broker was not heard from within a heartbeat: no attempts start until it answers and the partition is claimed anew");
+            }
+            Standing::Unclaimed | Standing::Claiming | Standing::Lost => {}
+        }
+        self.metrics.active(matches!(standing, Standing::Claimed(_)));
+        *told = standing;
+    }
+
+    /// One line and one count per resolution.
+    pub(super) fn resolved(&self, update: Option<&Update>, resolution: &Resolution) {
+        let update_id = update.map_or("", |update| update.id.as_str());
+        match resolution {
+            Resolution::Applied => {
+                if let Some(update) = update {
+                    self.target_metrics[update.target.0].delivered(update.published_at.and_then(age));
+                }
+            }
+            Resolution::Duplicate => self.metrics.duplicate(),
+            Resolution::Superseded => self.ledger_metrics.superseded(),
+            Resolution::Parked(reason) => {
+                self.ledger_metrics.parked(reason);
+                if let ParkReason::Failed { reason, attempts } = reason {
+                    warn!(partition = %self.partition, update_id, reason = reason.name(), attempts, "record parked: its updates wait in the ledger until they are released or discarded");
+                }
+            }
+            Resolution::DeadLettered(reason) => {
+                self.metrics.dead_lettered(reason);
+                warn!(partition = %self.partition, update_id, reason = reason.name(), "update dead-lettered");
+            }
+        }
+        debug!(partition = %self.partition, update_id, resolution = resolution.name(), "update resolved");
+    }
+
+    pub(super) fn show(&mut self, tenancy: Option<&Tenancy<S::Deliveries>>) {
+        let oldest = tenancy.and_then(|tenancy| tenancy.acks.oldest_open());
+        let age = oldest.map_or(Duration::ZERO, |since| self.clock.now().since(since));
+        self.metrics.view(&self.core.view(), age);
+    }
+}
