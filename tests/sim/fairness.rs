@@ -101,13 +101,16 @@ impl Fairness {
         if head != Some(update) {
             fault!("order, I2", "#{update} was sent, and {head:?} is the head of its lane");
         }
-        let turn = match self.lanes[record].head {
-            Head::Ready(step, until) => Some((step, until)),
-            Head::HeldBack(step, until) => {
-                self.is_first_held_back((step, until), |other| of(other).0);
-                granted_at.map(|step| (step, Tick::ZERO))
+        let turn = match (granted_at, self.lanes[record].head) {
+            // It came to the end of what was ready then: all before it had their turn.
+            (Some(step), head) => {
+                if let Head::Ready(step, until) | Head::HeldBack(step, until) = head {
+                    self.is_first_held_back((step, until), |other| of(other).0);
+                }
+                Some((step, Tick::ZERO))
             }
-            Head::Other | Head::Waits(_) => None,
+            (None, Head::Ready(step, until)) => Some((step, until)),
+            (None, Head::HeldBack(..) | Head::Other | Head::Waits(_)) => None,
         };
         for lane in &mut self.lanes {
             let (Head::Ready(step, until), Some(other)) = (lane.head, lane.head_update()) else { continue };
