@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use lanekeeper::core::message::Holder;
 use lanekeeper::core::outcome::Outcome;
 use lanekeeper::core::partition::Limits;
-use lanekeeper::core::policy::{DeadLetterReason, FailurePolicy, Policy, Resolution};
+use lanekeeper::core::policy::{FailurePolicy, Policy};
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::UpdateId;
 
@@ -20,6 +21,8 @@ macro_rules! fault {
     ($rule:literal, $($what:tt)*) => { panic!("judge ({}): {}", $rule, format_args!($($what)*)) };
 }
 pub(crate) use fault;
+
+mod endings;
 
 #[derive(Debug)]
 pub struct Judge {
@@ -43,6 +46,10 @@ pub struct Judge {
     /// When the broker was last heard from.
     heard: Tick,
     draining: bool,
+    /// A ledger knows what was resolved; `ledger` judges what is sent.
+    kept: bool,
+    /// The judge sees each effect as soon as it is decided.
+    exact: bool,
 }
 
 impl Judge {
@@ -52,7 +59,7 @@ impl Judge {
             limits: setup.limits,
             policy: Arc::clone(&setup.policy),
             updates,
-            fairness: Fairness::new(records.len(), !setup.lazy),
+            fairness: Fairness::new(records.len(), !setup.lazy && setup.ledger.is_none()),
             records,
             step: 0,
             in_flight: 0,
@@ -63,6 +70,8 @@ impl Judge {
             unclaimed: Vec::new(),
             heard: Tick::ZERO,
             draining: false,
+            kept: setup.ledger.is_some(),
+            exact: !setup.lazy,
         }
     }
 
@@ -118,7 +127,7 @@ impl Judge {
 
     /// A request carries the number of the present claim, and leaves only while the broker is heard.
     pub fn sent_under(&self, now: Tick, update: usize, number: Option<u64>) {
-        if !self.fairness.exact {
+        if !self.exact {
             return;
         }
         if number.is_none() || number != self.claimed {
@@ -169,7 +178,15 @@ impl Judge {
         }
     }
 
-    pub fn sent(&mut self, now: Tick, update: usize, attempt: u64, number: u32, id: UpdateId) -> Sent {
+    pub fn sent(
+        &mut self,
+        now: Tick,
+        update: usize,
+        (attempt, number): (u64, u32),
+        holder: Holder,
+        id: UpdateId,
+    ) -> Sent {
+        let released = matches!(holder, Holder::Ledger(_));
         let record = self.updates[update].record.expect("malformed updates are never sent");
         let facts = &self.updates[update];
         if facts.id.as_ref().is_some_and(|own| *own != id) {
@@ -182,16 +199,20 @@ impl Judge {
             );
         }
         // The end of an attempt counts for whichever publishing of the update is the head by then.
-        if now < facts.here.earliest && facts.twin.is_none() {
+        if now < facts.here.earliest && facts.twin.is_none() && !released {
             fault!("deadline, I4", "#{update} was sent {:?} too early", facts.here.earliest.since(now));
         }
-        if self.draining && self.fairness.exact {
+        if self.draining && self.exact {
             fault!("drain", "#{update} was sent after the drain began");
         }
-        self.judge_turn(record, update);
-        self.judge_number(update, number);
-        self.judge_need(record, update);
-        if self.tenure.is_some() && !self.strict() {
+        if !released {
+            self.judge_turn(record, update);
+        }
+        if !self.kept {
+            self.judge_number(update, number);
+            self.judge_need(record, update);
+        }
+        if self.tenure.is_some() && !self.strict() && !released {
             self.fairness.sent(record, update);
         }
         self.records[record].out = Some((attempt, update));
@@ -227,7 +248,7 @@ impl Judge {
             if !before {
                 continue;
             }
-            if !self.is_resolved(earlier) {
+            if !self.kept && !self.is_resolved(earlier) {
                 fault!("order, I2", "#{update} was sent before #{earlier} of its record was resolved");
             }
             if let Some(tenure) = self.tenure
@@ -276,7 +297,7 @@ impl Judge {
     /// The target has applied a request. A stray one is of a dead process.
     pub fn applied(&mut self, update: usize, stray: bool) {
         let record = self.updates[update].record.expect("malformed updates are never sent");
-        if !self.updates[update].applied {
+        if !self.updates[update].applied && !self.kept {
             for earlier in &self.records[record].updates {
                 let done = self.is_applied(*earlier) || self.is_dead_lettered(*earlier);
                 if *earlier < update && !done {
@@ -338,42 +359,6 @@ impl Judge {
         }
     }
 
-    /// The dispatcher begins to write a resolution down.
-    /// Answers in which turn of the update.
-    pub fn record_begun(&mut self, update: usize, resolution: &Resolution) -> u32 {
-        let facts = &self.updates[update];
-        let fits = match resolution {
-            Resolution::Applied => facts.twin.is_some() || facts.here.last == Some(Outcome::Applied),
-            Resolution::Duplicate => self.is_resolved_here(update),
-            Resolution::Superseded | Resolution::Parked(_) => false,
-            Resolution::DeadLettered(reason) => self.fits(facts, reason),
-        };
-        if !fits {
-            fault!("resolution", "#{update} is {} after {:?}", resolution.name(), facts.here.last);
-        }
-        if let Some(record) = facts.record {
-            self.fairness.resolves(record, update);
-        }
-        self.updates[update].here.turn
-    }
-
-    fn fits(&self, facts: &Facts, reason: &DeadLetterReason) -> bool {
-        let Policy { rejected, exhausted, conflict, .. } = &*self.policy;
-        let last = facts.here.last.as_ref();
-        let (policy, ended_so) = match reason {
-            DeadLetterReason::Malformed(_) => return facts.record.is_none(),
-            DeadLetterReason::Rejected(_) => (rejected, matches!(last, Some(Outcome::Rejected(_)))),
-            DeadLetterReason::Conflict(_) => (conflict, matches!(last, Some(Outcome::Conflict(_)))),
-            DeadLetterReason::IdReused => return false,
-            DeadLetterReason::Exhausted { .. } => {
-                let spent = self.policy.attempts_max.is_some_and(|max| facts.here.failures >= max.get());
-                let may = spent || self.policy.elapsed_max.is_some();
-                (exhausted, may && matches!(last, Some(Outcome::Retryable { .. })))
-            }
-        };
-        *policy == FailurePolicy::DeadLetter && (ended_so || facts.twin.is_some())
-    }
-
     /// The dead-letter queue has it, whether or not the dispatcher lives to know.
     pub fn dead_lettered(&mut self, update: usize) {
         self.updates[update].dead_lettered = true;
@@ -392,7 +377,7 @@ impl Judge {
 
     /// The dispatcher regards a delivery as done: its ack may leave.
     pub fn settled(&mut self, update: usize, tenure: u64) {
-        if !self.is_resolved_here(update) {
+        if !self.kept && !self.is_resolved_here(update) {
             fault!("settle, I3", "#{update} was settled without being resolved");
         }
         if self.tenure != Some(tenure) {
@@ -406,7 +391,7 @@ impl Judge {
 
     /// The broker has let go of it.
     pub fn acked(&mut self, update: usize) {
-        if !self.is_applied(update) && !self.is_dead_lettered(update) {
+        if !self.kept && !self.is_applied(update) && !self.is_dead_lettered(update) {
             fault!("settle, I3", "#{update} left the queue, neither applied nor dead-lettered");
         }
         self.updates[update].gone = true;
@@ -444,6 +429,16 @@ impl Judge {
         }
     }
 
+    /// The earlier updates of its record.
+    pub fn earlier_of(&self, record: usize, update: usize) -> Vec<usize> {
+        self.records[record].updates.iter().copied().take_while(|earlier| *earlier < update).collect()
+    }
+
+    /// Everything has left the queue for good.
+    pub fn all_gone(&self) -> bool {
+        self.updates.iter().all(|facts| facts.gone)
+    }
+
     /// The world has come to rest.
     pub fn end(&self) {
         for (update, facts) in self.updates.iter().enumerate() {
@@ -451,7 +446,7 @@ impl Judge {
                 fault!("liveness", "#{update} is still in the queue and nothing will happen any more");
             }
         }
-        for record in &self.records {
+        for record in self.records.iter().filter(|_| !self.kept) {
             let Some(last) = record.last_applied else { continue };
             // What was published again holds the same value as its repetition.
             let last = self.updates[last].twin.map_or(last, |twin| twin.max(last));
@@ -470,7 +465,7 @@ impl Judge {
         holds(facts) || facts.twin.is_some_and(|twin| holds(&self.updates[twin]))
     }
 
-    fn is_applied(&self, update: usize) -> bool {
+    pub fn is_applied(&self, update: usize) -> bool {
         self.any(update, |facts| facts.applied)
     }
 
