@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which room may use which: `runtime` may use `admin`, not the other way round.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("core", &[]),
     ("config", &["core"]),
     ("source", &["core", "config"]),
@@ -15,7 +15,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ("receiver", &[]),
     ("admin", &["core"]),
     ("doctor", &["core", "config", "source"]),
-    ("runtime", &["core", "config", "source", "target", "admin"]),
+    ("runtime", &["core", "config", "source", "target", "ledger", "admin"]),
     (
         "cli",
         &[

@@ -7,12 +7,17 @@ use tracing::{info, warn};
 
 use super::{ConfigArguments, Exit, log};
 use crate::runtime::{self, RunError};
+use crate::source::SourceError;
 
 /// Options of `lanekeeper run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
+    /// Let this process's ledger belong to the exchange from now on, whatever was used before. What was parked or known in
+    /// the ledger before is not known in this one.
+    #[arg(long)]
+    adopt_ledger: bool,
 }
 
 /// Dispatches until SIGTERM or Ctrl-C.
@@ -23,7 +28,7 @@ pub fn main(arguments: &Arguments) -> Exit {
     };
     log::start(&config.log);
     let runtime = super::tokio_runtime();
-    match runtime.block_on(async { runtime::run(config, until_signal()).await }) {
+    match runtime.block_on(async { runtime::run(config, arguments.adopt_ledger, until_signal()).await }) {
         Ok(()) => {
             info!("stopped");
             Exit::Done
@@ -31,8 +36,8 @@ pub fn main(arguments: &Arguments) -> Exit {
         Err(error) => {
             super::report(&error);
             match error {
+                RunError::Ledger(_) | RunError::Source(SourceError::OtherLedger { .. }) => Exit::Ledger,
                 RunError::Source(_) => Exit::Broker,
-                RunError::Ledger(_) => Exit::Ledger,
                 RunError::Targets(_) | RunError::Admin { .. } => Exit::Config,
             }
         }

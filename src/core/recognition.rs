@@ -161,14 +161,12 @@ impl Recognition {
 impl Order {
     fn place_of(&self, print: u64) -> Option<usize> {
         let is_it = |place: &usize| self.entries.get(*place).is_some_and(|entry| entry.print == print);
-        match self.next {
-            Some(next) => Some(next).filter(is_it),
-            // All that were held come back, so it begins with the oldest of these at the latest.
-            None => {
-                let latest = self.entries.iter().take_while(|entry| entry.is_settled()).count();
-                (0..=latest).rev().find(is_it)
-            }
+        if self.next.is_some() {
+            return self.next.filter(is_it);
         }
+        // All that were held come back, so it begins with the oldest of these at the latest.
+        let latest = self.entries.iter().take_while(|entry| entry.is_settled()).count();
+        (0..=latest).rev().find(is_it)
     }
 }
 

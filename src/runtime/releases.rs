@@ -52,8 +52,8 @@ impl Releases {
         if releases.changed().await.is_err() {
             return std::future::pending().await; // nobody looks any more: the process ends
         }
-        let released = releases.borrow_and_update();
-        let ours = released.iter().filter(|record| (record.layout, record.partition) == (layout, partition));
+        let found = releases.borrow_and_update();
+        let ours = found.iter().filter(|record| (record.layout, record.partition) == (layout, partition));
         ours.map(|record| record.record_key.clone()).collect()
     }
 }

@@ -23,15 +23,13 @@ use crate::core::acks::AckLimits;
 use crate::core::layout::{Layout, LayoutNumber};
 use crate::core::partition::{Limits, Partition};
 use crate::core::policy::FailurePolicy;
-use crate::ledger::{AnyLedger, Ledger, LedgerError};
+use crate::ledger::{AnyLedger, Ledger, LedgerError, keep_pruned};
 use crate::source::{
-    Address, AmqpSource, DeadLetters, Decoder, Halt, LayoutDocument, Link, Members, Names, Pulse, Shared,
-    SourceError, Witnesses, chain, ensure_topology,
+    Address, AmqpSource, DeadLetters, Decoder, Halt, LayoutDocument, Link, Members, Names, OwnLedger, Pulse,
+    Shared, SourceError, Witnesses, chain, ensure_ledger, ensure_topology,
 };
 use crate::target::http::{HttpTargets, TargetsFault};
 
-/// Ids that are older than the retention are forgotten so often.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Another process may be making the layout at this moment.
 const TOPOLOGY_RETRY_DELAY: Duration = Duration::from_millis(500);
 
@@ -58,30 +56,31 @@ pub enum RunError {
     },
 }
 
-/// Dispatches until `shutdown` is done, then drains. Ready to be killed at any moment in between.
+/// Dispatches until `shutdown` is done, then drains. Ready to be killed at any moment in between. `adopt_ledger`: the
+/// ledger belongs to the exchange from now on, whatever was used before.
 ///
 /// # Errors
 /// It could not start: see [`RunError`]. A broker that is merely not reachable is waited for.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    adopt_ledger: bool,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let mut shutdown = std::pin::pin!(shutdown);
     let targets =
         Arc::new(HttpTargets::new(&config.targets, config.policy.conflict == FailurePolicy::Refetch)?);
     let (metrics, health) = (Metrics::new(), Health::default());
     let (stop, stopped) = watch::channel(false);
     serve_admin(&config, &metrics, &health).await?;
-    let (ledger, started) = tokio::select! {
-        started = async {
-            let ledger = open_ledger(config.ledger.as_ref()).await?;
-            Ok::<_, RunError>((ledger, start(&config).await?))
-        } => started?,
+    let started = tokio::select! {
+        started = start(&config, adopt_ledger) => started?,
         () = shutdown.as_mut() => return Ok(()),
     };
     health.begin(started.document.in_force.partitions);
     let halt = Halt::default();
     let members = join(&config, &started, &halt);
     let mut drivers = JoinSet::new();
-    for driver in drivers_of(&config, &started, ledger.as_ref(), &members, &halt, &targets, &metrics, &health)
-    {
+    for driver in drivers_of(&config, &started, &members, &halt, &targets, &metrics, &health) {
         drivers.spawn(driver.run(stopped.clone()));
     }
     info!(
@@ -131,21 +130,13 @@ async fn serve_admin(config: &Config, metrics: &Metrics, health: &Health) -> Res
 async fn open_ledger(config: Option<&LedgerConfig>) -> Result<Option<Arc<AnyLedger>>, LedgerError> {
     let Some(config) = config else { return Ok(None) };
     let ledger = Arc::new(AnyLedger::open(config.clone()).await?);
-    let pruned = Arc::downgrade(&ledger);
-    tokio::spawn(async move {
-        let mut look = tokio::time::interval(PRUNE_EVERY);
-        loop {
-            look.tick().await;
-            let Some(ledger) = pruned.upgrade() else { break };
-            // Chunk by chunk; a fault is told by those who need the ledger to go on.
-            while let Ok(1..) = ledger.prune().await {}
-        }
-    });
+    let pruned = Arc::clone(&ledger);
+    tokio::spawn(async move { keep_pruned(&*pruned).await });
     Ok(Some(ledger))
 }
 
 fn join(config: &Config, started: &Started, halt: &Halt) -> Members {
-    let Started { consuming, publishing, document, names } = started;
+    let Started { consuming, publishing, document, names, .. } = started;
     let links = (consuming.clone(), publishing.clone());
     Members::join(links, names, document.in_force, &config.instance, halt.clone())
 }
@@ -154,14 +145,13 @@ fn join(config: &Config, started: &Started, halt: &Halt) -> Members {
 fn drivers_of(
     config: &Config,
     started: &Started,
-    ledger: Option<&Arc<AnyLedger>>,
     members: &Members,
     halt: &Halt,
     targets: &Arc<HttpTargets>,
     metrics: &Metrics,
     health: &Health,
 ) -> Vec<Driver<AmqpSource, HttpTargets>> {
-    let Started { consuming, publishing, document, names } = started;
+    let Started { consuming, publishing, document, names, ledger } = started;
     let layout = document.in_force;
     let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
     let silence_max = config.broker.heartbeat;
@@ -182,11 +172,11 @@ fn drivers_of(
             body_bytes_max: config.updates.body_bytes_max,
         }),
     };
-    let releases = ledger.map_or_else(Releases::none, |ledger| Releases::begin(Arc::clone(ledger)));
+    let releases = ledger.clone().map_or_else(Releases::none, Releases::begin);
     let routes = Arc::new(config.routes());
     let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
     let books = |partition| {
-        let ledger = (Arc::clone(ledger?), row_lock);
+        let ledger = (ledger.clone()?, row_lock);
         Some(Books::new(ledger, Arc::clone(&routes), metrics.ledger(), (layout.number, partition)))
     };
     let source = |partition| AmqpSource::new(shared.clone(), names, layout, partition, &config.instance);
@@ -216,10 +206,13 @@ struct Started {
     publishing: Link,
     document: LayoutDocument,
     names: Names,
+    ledger: Option<Arc<AnyLedger>>,
 }
 
 /// Connects twice (an alarm freezes the connection that publishes) and makes the topology complete.
-async fn start(config: &Config) -> Result<Started, SourceError> {
+async fn start(config: &Config, adopt_ledger: bool) -> Result<Started, RunError> {
+    let ledger = open_ledger(config.ledger.as_ref()).await?;
+    let own = OwnLedger { identity: ledger.as_deref().map(AnyLedger::identity), adopt: adopt_ledger };
     let address = Address::new(&config.broker)?;
     let instance = &config.instance;
     let names = Names::new(&config.updates.exchange);
@@ -232,7 +225,12 @@ async fn start(config: &Config) -> Result<Started, SourceError> {
     let mut told = String::new();
     let (publishing, document) = loop {
         let connection = address.connect_patiently(&name("publish")).await?;
-        match ensure_topology(&connection, &names, wanted, instance).await {
+        let completed = async {
+            let document = ensure_topology(&connection, &names, wanted, instance).await?;
+            ensure_ledger(&connection, &names, &document, own, instance).await?;
+            Ok::<_, SourceError>(document)
+        };
+        match completed.await {
             Ok(document) => break (connection, document),
             Err(error) if error.can_heal() => {
                 let text = chain(&error);
@@ -242,7 +240,7 @@ async fn start(config: &Config) -> Result<Started, SourceError> {
                 }
                 tokio::time::sleep(TOPOLOGY_RETRY_DELAY).await;
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     };
     let layout = document.in_force;
@@ -266,5 +264,6 @@ async fn start(config: &Config) -> Result<Started, SourceError> {
         publishing: Link::keep(address, name("publish"), publishing),
         document,
         names,
+        ledger,
     })
 }

@@ -39,6 +39,9 @@ pub struct LayoutDocument {
     /// Where keys go in it. Empty in version 1.
     #[serde(default)]
     pub witnesses: Vec<Witness>,
+    /// Identity of the ledger that belongs to this exchange; `None`: none has been used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<Uuid>,
     /// Who wrote it: the instance's name.
     pub changed_by: String,
     /// When, in seconds since 1970-01-01 UTC, by that instance's clock.

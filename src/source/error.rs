@@ -138,6 +138,15 @@ pub enum SourceError {
         /// What is wrong with it.
         fault: String,
     },
+    /// Another ledger belongs to the exchange.
+    #[error(
+        "another ledger ({recorded}) belongs to this exchange: two would not know of each other's parked records. Use \
+         that one (PostgreSQL where several hosts share it), or `lanekeeper run --adopt-ledger` if it is gone for good"
+    )]
+    OtherLedger {
+        /// Its identity.
+        recorded: uuid::Uuid,
+    },
     /// Another process holds the lock for changing the layout.
     #[error("the lock {lock} is held by another connection; see its owner in the RabbitMQ UI, under Queues")]
     Locked {
@@ -183,7 +192,8 @@ impl SourceError {
             | Self::Moved { .. }
             | Self::MovedElsewhere { .. }
             | Self::Astray { .. }
-            | Self::Document { .. } => false,
+            | Self::Document { .. }
+            | Self::OtherLedger { .. } => false,
         }
     }
 

@@ -14,7 +14,7 @@ use super::error::{HASH_EXCHANGE_TYPE, SourceError};
 use super::names::Names;
 use super::observation;
 use crate::core::layout::{Layout, LayoutNumber};
-use crate::core::witness::{Witness, witnesses};
+use crate::core::witness::witnesses;
 
 /// Far above what any order of restarts brings about. −1 loses every unsettled update on RabbitMQ 3.10 and the default
 /// of 4.0, 20, drops updates after 21 deliveries; both measured.
@@ -109,7 +109,15 @@ async fn make_first(
     let layout = Layout { number: LayoutNumber(1), ..wanted };
     declare_queues(channel, names, layout).await?;
     let witnesses = observation::observe(connection, names, layout).await?;
-    let document = write(channel, names, layout, witnesses, instance).await?;
+    let document = LayoutDocument {
+        version: DOCUMENT_VERSION,
+        in_force: layout,
+        witnesses,
+        ledger: None,
+        changed_by: String::new(),
+        changed_at: 0,
+    };
+    let document = write(channel, names, document, instance).await?;
     info!(
         layout = layout.number.0,
         partitions = layout.partitions,
@@ -128,26 +136,22 @@ async fn add_witnesses(
     instance: &str,
 ) -> Result<LayoutDocument, SourceError> {
     let layout = document.in_force;
-    let document = write(channel, names, layout, witnesses(layout.partitions), instance).await?;
+    let document = LayoutDocument { witnesses: witnesses(layout.partitions), ..document };
+    let document = write(channel, names, document, instance).await?;
     info!(layout = layout.number.0, "witnesses added to the layout");
     Ok(document)
 }
 
-async fn write(
+/// Writes the document, as changed now by this instance.
+pub(super) async fn write(
     channel: &Channel,
     names: &Names,
-    layout: Layout,
-    witnesses: Vec<Witness>,
+    document: LayoutDocument,
     instance: &str,
 ) -> Result<LayoutDocument, SourceError> {
     let changed_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let document = LayoutDocument {
-        version: DOCUMENT_VERSION,
-        in_force: layout,
-        witnesses,
-        changed_by: instance.to_owned(),
-        changed_at,
-    };
+    let (version, changed_by) = (DOCUMENT_VERSION, instance.to_owned());
+    let document = LayoutDocument { version, changed_by, changed_at, ..document };
     document::write(channel, &names.topology(), names.public(), &document).await?;
     Ok(document)
 }
@@ -301,7 +305,7 @@ async fn bind_exchange(
 }
 
 /// An exclusive queue: a second connection is refused, and it goes with its connection.
-async fn lock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
+pub(super) async fn lock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     let lock = names.topology_lock();
     match channel.queue_declare(lock.as_str().into(), options, FieldTable::default()).await {
@@ -315,7 +319,7 @@ async fn lock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
     }
 }
 
-async fn unlock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
+pub(super) async fn unlock(channel: &Channel, names: &Names) -> Result<(), SourceError> {
     let deleting = channel.queue_delete(names.topology_lock().into(), QueueDeleteOptions::default());
     deleting.await.map(drop).map_err(SourceError::amqp("unlocking the layout"))
 }

@@ -41,17 +41,22 @@ pub(super) async fn outcome_of(mut response: Response, kind: OutcomeKind, deadli
             &body,
         ),
     };
+    let retry_after = || {
+        text(headers, RETRY_AFTER)
+            .and_then(|value| retry_after::parse(value, text(headers, DATE), SystemTime::now()))
+    };
     match kind {
+        // The first request with this idempotency key is still at work (draft-ietf-httpapi-idempotency-key-header, 2.7): a
+        // target that says when to come again sees no conflict of states.
+        OutcomeKind::Conflict if response.status().as_u16() == 409 && headers.contains_key(RETRY_AFTER) => {
+            Outcome::Retryable { failure: failure(), retry_after: retry_after() }
+        }
         OutcomeKind::Applied => match end {
             BodyEnd::Done => Outcome::Applied,
             BodyEnd::Broken(error) => broken(error),
             BodyEnd::TimeUp => time_up(),
         },
-        OutcomeKind::Retryable => Outcome::Retryable {
-            failure: failure(),
-            retry_after: text(headers, RETRY_AFTER)
-                .and_then(|value| retry_after::parse(value, text(headers, DATE), SystemTime::now())),
-        },
+        OutcomeKind::Retryable => Outcome::Retryable { failure: failure(), retry_after: retry_after() },
         OutcomeKind::Refused => Outcome::Refused(failure()),
         OutcomeKind::Rejected => Outcome::Rejected(failure()),
         OutcomeKind::Conflict => Outcome::Conflict(failure()),

@@ -65,7 +65,7 @@ mod tests {
         known: Option<&str>,
         if_match: IfMatch,
         contact: FirstContact,
-        expected: First,
+        expected: &First,
     ) {
         let update = Update {
             record_key: RecordKey::new("k").unwrap(),
@@ -84,7 +84,7 @@ mod tests {
         let attempt = Attempt { update: Arc::new(update), number: 1, tenure: None, etag };
         assert_eq!(
             first(&attempt, if_match, contact),
-            expected,
+            *expected,
             "{asked:?} {known:?} {if_match:?} {contact:?}"
         );
     }
@@ -94,12 +94,12 @@ mod tests {
         use FirstContact::{Create, Get};
         use IfMatch::{Auto, Header};
         let matching = |etag: &str| First::Send(Precondition::Match(etag.into()));
-        check(Some("p"), Some("k"), Auto, Get, matching("p"));
-        check(Some("p"), None, Header, Get, matching("p"));
-        check(None, Some("k"), Header, Get, First::Send(Precondition::None));
-        check(None, Some("k"), Auto, Create, matching("k"));
-        check(None, None, Auto, Create, First::Send(Precondition::Absent));
-        check(None, None, Auto, Get, First::Fetch);
+        check(Some("p"), Some("k"), Auto, Get, &matching("p"));
+        check(Some("p"), None, Header, Get, &matching("p"));
+        check(None, Some("k"), Header, Get, &First::Send(Precondition::None));
+        check(None, Some("k"), Auto, Create, &matching("k"));
+        check(None, None, Auto, Create, &First::Send(Precondition::Absent));
+        check(None, None, Auto, Get, &First::Fetch);
     }
 
     #[test]

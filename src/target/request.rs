@@ -17,6 +17,7 @@ use crate::core::template::{UrlTemplate, encode_record_key};
 use crate::core::update::Update;
 
 const RECORD_KEY: HeaderName = HeaderName::from_static("lanekeeper-record-key");
+const RECORD_VERSION: HeaderName = HeaderName::from_static("record-version");
 const UPDATE_ID: HeaderName = HeaderName::from_static("lanekeeper-update-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("lanekeeper-attempt");
 const TENURE: HeaderName = HeaderName::from_static("lanekeeper-tenure");
@@ -142,6 +143,9 @@ impl Prepared {
                 IdempotencyKeyStyle::Bare | IdempotencyKeyStyle::Off => value_of(name, id)?,
             };
             headers.insert(name.clone(), value);
+        }
+        if let Some(version) = update.version {
+            headers.insert(RECORD_VERSION, HeaderValue::from(version));
         }
         headers.insert(RECORD_KEY, value_of(&RECORD_KEY, record_key)?);
         headers.insert(UPDATE_ID, value_of(&UPDATE_ID, id)?);

@@ -22,7 +22,7 @@ async fn world(name: &str) -> World {
         ReceiverSettings {
             latency,
             latency_jitter: 0.5,
-            remedies: Remedies { idempotency: true, ..Remedies::default() },
+            remedies: Remedies { fencing: false, ..Remedies::ALL },
             ..ReceiverSettings::default()
         },
     )

@@ -1,12 +1,13 @@
 //! Records that wait in the ledger until a person decides. Judged by what the receiver saw.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lanekeeper::config::{LedgerConfig, LedgerPlace};
-use lanekeeper::ledger::{AnyLedger, Ledger, Selection};
+use lanekeeper::ledger::{AnyLedger, Ledger, ParkedState};
 use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
 
-use crate::harness::{World, assert_flawless, assert_in_order, until, updates};
+use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, lanekeeper, until, updates};
 
 /// Opened beside the dispatcher, as another process would.
 async fn ledger(world: &World) -> AnyLedger {
@@ -20,11 +21,35 @@ async fn ledger(world: &World) -> AnyLedger {
     AnyLedger::open(config).await.expect("the ledger opens")
 }
 
+/// `lanekeeper parked release`, beside the dispatcher.
+async fn release(world: &World, what: &[&str]) {
+    let config = world.dir.path().join("lanekeeper.toml");
+    let config = config.to_str().expect("temporary directories have plain names").to_owned();
+    let what: Vec<String> = what.iter().map(|&what| what.to_owned()).collect();
+    let releasing = move || {
+        let arguments: Vec<&str> = ["parked", "release", "--config", &config]
+            .into_iter()
+            .chain(what.iter().map(String::as_str))
+            .collect();
+        lanekeeper(&arguments, &[], b"")
+    };
+    let output = tokio::task::spawn_blocking(releasing).await.expect("it does not panic");
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+}
+
 async fn parked(ledger: &AnyLedger, updates: u64) {
     until(&format!("{updates} updates parked"), || async {
         let records = ledger.parked_records(None, 100).await.map_err(|error| error.to_string())?;
         let parked: u64 = records.iter().map(|record| record.updates).sum();
         if parked == updates { Ok(()) } else { Err(format!("{parked} parked")) }
+    })
+    .await;
+}
+
+async fn waited(since: Instant, seconds: u64) {
+    until(&format!("{seconds} s"), || async {
+        let elapsed = since.elapsed();
+        if elapsed > Duration::from_secs(seconds) { Ok(()) } else { Err(format!("{elapsed:?}")) }
     })
     .await;
 }
@@ -56,12 +81,8 @@ async fn a_record_that_is_rejected_waits_in_order_until_it_is_released() {
     world.applied(225).await;
     parked(&ledger, 25).await;
     assert_eq!(requests(), 1);
-    until("the target takes record 0 again", || async {
-        let elapsed = rejected_from.elapsed();
-        if elapsed > Duration::from_secs(3) { Ok(()) } else { Err(format!("{elapsed:?}")) }
-    })
-    .await;
-    assert_eq!(ledger.release(&Selection::All).await.expect("the ledger answers"), 1);
+    waited(rejected_from, 3).await; // the target takes record 0 again
+    release(&world, &["record-0"]).await;
     let report = world.applied(250).await;
     assert_flawless(&report, 250);
     parked(&ledger, 0).await;
@@ -69,4 +90,105 @@ async fn a_record_that_is_rejected_waits_in_order_until_it_is_released() {
     world.publish(updates(10, 27).skip(250)).await;
     assert_in_order(&world.applied(270).await, 270);
     parked(&ledger, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_records_are_parked_and_released_while_the_others_flow() {
+    let failing = |record| format!("record-{record}=422:3s").parse().expect("a failing record");
+    let fail_records: Vec<FailingRecord> = (0..50).map(failing).collect();
+    let settings =
+        ReceiverSettings { fail_records, latency: Duration::from_millis(2), ..ReceiverSettings::default() };
+    let world = Arc::new(World::with("fifty", settings).await);
+    let extra = format!("{}updates.partitions = 4", world.ledger());
+    let _dispatcher = world.dispatcher(&extra).await;
+    let begun = Instant::now();
+    let publishing = Arc::clone(&world);
+    let publishing = tokio::spawn(async move { publishing.publish(updates(200, 60)).await });
+    world.applied(2_000).await;
+    waited(begun, 5).await;
+    release(&world, &["--all"]).await;
+    publishing.await.expect("it does not panic");
+    // Some may have been rejected once more, when they were first sent late.
+    let ledger = ledger(&world).await;
+    until("nothing parked", || async {
+        let records = ledger.parked_records(None, 100).await.map_err(|error| error.to_string())?;
+        if records.iter().any(|record| record.state == ParkedState::Parked) {
+            release(&world, &["--all"]).await;
+        }
+        if records.is_empty() { Ok(()) } else { Err(format!("{} records parked", records.len())) }
+    })
+    .await;
+    assert_flawless(&world.applied(12_000).await, 12_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_was_resolved_is_known_after_a_restart_and_a_stolen_id_is_parked() {
+    let world = World::new("known").await;
+    let extra = format!("{}updates.partitions = 1", world.ledger());
+    let mut dispatcher = world.dispatcher(&extra).await;
+    world.publish(updates(3, 2)).await;
+    world.applied(6).await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(0));
+    let dispatcher = world.dispatcher(&extra).await;
+    world.publish(updates(3, 2)).await; // all again
+    let stolen = serde_json::json!({"key": "record-0", "id": "0-2", "type": "record.updated", "body": {"sequence": 3}});
+    world.publish([stolen]).await;
+    let ledger = ledger(&world).await;
+    parked(&ledger, 1).await;
+    assert_eq!(dispatcher.metric("lanekeeper_duplicates_suppressed_total").await, 6.0);
+    assert_eq!(world.receiver.report(0).counts.requests, 6, "nothing was sent again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outdated_version_is_settled_without_a_request() {
+    let world = World::new("versions").await;
+    let extra = format!("{}updates.partitions = 1", world.ledger());
+    let dispatcher = world.dispatcher(&extra).await;
+    let line = |id: u64, version: u64| serde_json::json!({"key": "r", "id": id.to_string(), "type": "record.updated", "version": version, "body": {"sequence": id}});
+    world.publish([line(1, 7), line(2, 6), line(3, 7), line(4, 8)]).await;
+    world.applied(2).await;
+    until("two superseded", || async {
+        let superseded = dispatcher.metric("lanekeeper_updates_superseded_total").await;
+        if superseded == 2.0 { Ok(()) } else { Err(superseded.to_string()) }
+    })
+    .await;
+    assert_eq!(world.receiver.report(0).counts.requests, 2, "versions 7 and 8");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_ledger_on_the_same_exchange_is_refused_unless_it_is_adopted() {
+    let world = World::new("another").await;
+    let ledger = |name: &str| format!("ledger.url = \"sqlite://{}\"", world.dir.path().join(name).display());
+    let mut dispatcher = world.dispatcher(&ledger("one.db")).await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(0));
+    let config = world.write_config(&world.config(&ledger("two.db")));
+    let mut other = Dispatcher::start(&config);
+    assert_eq!(other.ended().await, Some(4));
+    assert!(other.log().join("\n").contains("--adopt-ledger"), "{:?}", other.log());
+    Dispatcher::start_with(&config, &["--adopt-ledger"]).ready().await;
+    let mut first = Dispatcher::start(&world.write_config(&world.config(&ledger("one.db"))));
+    assert_eq!(first.ended().await, Some(4), "it belongs here no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_ledger_loses_nothing() {
+    let world = Arc::new(World::new("full").await);
+    let disk = world.dir.path().join("disk");
+    std::fs::create_dir(&disk).expect("a directory");
+    let relieved = world.dir.path().join("relieved");
+    let extra =
+        format!("ledger.url = \"sqlite://{}\"\nupdates.partitions = 2", disk.join("ledger.db").display());
+    let config = world.write_config(&world.config(&extra));
+    let dispatcher = Dispatcher::start_on_a_small_disk(&config, &disk, &relieved);
+    dispatcher.ready().await;
+    let publishing = Arc::clone(&world);
+    let publishing = tokio::spawn(async move { publishing.publish(updates(100, 80)).await });
+    dispatcher.logged("its disk is full").await;
+    std::fs::write(&relieved, "").expect("it can be written");
+    dispatcher.logged("the ledger can be used again").await;
+    publishing.await.expect("it does not panic");
+    let report = world.applied(8_000).await;
+    assert_in_order(&report, 8_000);
 }

@@ -156,3 +156,12 @@ async fn a_long_reason_is_cut() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn a_request_that_is_still_at_work_is_no_conflict_where_the_target_says_when_to_come_again() {
+    let outcome = outcome_of("HTTP/1.1 409 Conflict\r\nretry-after: 3\r\ncontent-length: 0\r\n\r\n").await;
+    let Outcome::Retryable { retry_after, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(retry_after, Some(Duration::from_secs(3)));
+    let outcome = outcome_of("HTTP/1.1 409 Conflict\r\ncontent-length: 0\r\n\r\n").await;
+    assert!(matches!(outcome, Outcome::Conflict(_)), "{outcome:?}");
+}

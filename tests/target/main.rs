@@ -45,7 +45,7 @@ fn target(address: SocketAddr) -> TargetConfig {
 fn targets(config: TargetConfig) -> Result<HttpTargets, TargetsFault> {
     // Another test of this process may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    HttpTargets::new(&[config], true)
+    HttpTargets::new(&[config], false)
 }
 
 fn update(record_key: &str) -> Update {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lanekeeper::config::TargetConfig;
+use lanekeeper::config::{FirstContact, IfMatch, TargetConfig};
 use lanekeeper::core::outcome::{Cause, Outcome, OutcomeKind};
 use lanekeeper::core::update::{Update, UpdateId};
 use lanekeeper::receiver::{FailingRecord, Receiver, ReceiverSettings, Remedies, Report};
@@ -347,6 +347,35 @@ async fn idempotency_key_and_if_match_are_honoured() {
     }
     let counts = running.receiver.record("k").unwrap().counts;
     assert_eq!((counts.updates, counts.duplicates, counts.replayed, counts.rejected), (2, 0, 2, 2));
+}
+
+#[tokio::test]
+async fn the_etag_is_fetched_where_none_is_known_or_it_is_outdated() {
+    let settings =
+        ReceiverSettings { remedies: Remedies::ALL, require_if_match: true, ..ReceiverSettings::default() };
+    let running = Running::start(settings).await;
+    let auto = |first_contact| {
+        let mut config = target(running.address);
+        (config.if_match, config.first_contact) = (IfMatch::Auto, first_contact);
+        // As with `failure.conflict = "refetch"`.
+        HttpTargets::new(&[config], true).unwrap()
+    };
+    let send = async |targets: &HttpTargets, sequence, etag: Option<&str>| {
+        let etag = etag.map(ToOwned::to_owned);
+        targets.send(Attempt { etag, ..attempt_of(numbered("k", sequence)) }).await
+    };
+    // It is not there: `If-None-Match: *`, with and without asking first.
+    let (outcome, receipt) = send(&auto(FirstContact::Create), 1, None).await;
+    assert_eq!((outcome, receipt.etag.as_deref()), (Outcome::Applied, Some("\"1\"")));
+    let (outcome, receipt) = send(&auto(FirstContact::Get), 2, None).await;
+    assert_eq!((outcome, receipt.etag.as_deref()), (Outcome::Applied, Some("\"2\"")), "it is there by now");
+    let (outcome, _) = send(&auto(FirstContact::Get), 3, Some("\"2\"")).await;
+    assert_eq!(outcome, Outcome::Applied, "the ETag that is known is sent");
+    // Somebody else has written, or nobody knew of the record: 412, then the ETag as it is now.
+    let (outcome, _) = send(&auto(FirstContact::Get), 4, Some("\"1\"")).await;
+    assert_eq!(outcome, Outcome::Applied);
+    let (outcome, receipt) = send(&auto(FirstContact::Create), 5, None).await;
+    assert_eq!((outcome, receipt.etag.as_deref()), (Outcome::Applied, Some("\"5\"")));
 }
 
 #[tokio::test]

@@ -79,8 +79,6 @@ fn outgoing(planned: &Planned) -> Outgoing {
     }
 }
 
-/// Lanekeeper sends CloudEvents attributes on, under the names that the API reads too.
 fn version_headers(version: i64) -> Vec<(ShortText, HeaderValue)> {
-    let named = |name: &str| (ShortText::new(name).expect("it is short"), HeaderValue::Integer(version));
-    vec![named("record-version"), named("cloudEvents_recordversion")]
+    vec![(ShortText::new("record-version").expect("it is short"), HeaderValue::Integer(version))]
 }

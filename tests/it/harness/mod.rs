@@ -56,15 +56,14 @@ impl World {
     /// A config for this world, without a ledger. `extra` is TOML that goes before the target, and may set anything but
     /// its tables.
     pub fn config(&self, extra: &str) -> String {
-        let mut without = String::new();
-        if !extra.contains("ledger.url") {
-            without += "ledger.url = \"none\"\n";
-            for key in ["rejected", "exhausted", "conflict"].map(|key| format!("failure.{key}")) {
-                if !extra.contains(&key) {
-                    without += &format!("{key} = \"dead_letter\"\n");
-                }
-            }
-        }
+        let without = if extra.contains("ledger.url") {
+            String::new()
+        } else {
+            let keys = ["rejected", "exhausted", "conflict"].map(|key| format!("failure.{key}"));
+            let policies = keys.iter().filter(|key| !extra.contains(*key));
+            let policies: Vec<String> = policies.map(|key| format!("{key} = \"dead_letter\"\n")).collect();
+            format!("ledger.url = \"none\"\n{}", policies.concat())
+        };
         format!(
             "instance.name = \"{exchange}\"\nbroker.url = \"{url}\"\nupdates.exchange = \"{exchange}\"\n\
              admin.listen = \"127.0.0.1:0\"\n{without}{extra}\n\

@@ -44,9 +44,29 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     pub fn start(config: &Path) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(["run", "--config"])
-            .arg(config)
+        Self::begin(Command::new(BINARY).args(["run", "--config"]).arg(config))
+    }
+
+    /// With options of `run` besides.
+    pub fn start_with(config: &Path, options: &[&str]) -> Self {
+        Self::begin(Command::new(BINARY).args(["run", "--config"]).arg(config).args(options))
+    }
+
+    /// With `disk` as a disk of its own of 3 MiB, half of it taken, until the file `relieved` is there.
+    pub fn start_on_a_small_disk(config: &Path, disk: &Path, relieved: &Path) -> Self {
+        const SCRIPT: &str = "mount -t tmpfs -o size=3m none \"$0\" && head -c 1500000 /dev/zero >\"$0/ballast\" && \
+            { while [ ! -e \"$1\" ]; do sleep 0.1; done; rm \"$0/ballast\"; } & shift; exec \"$@\"";
+        Self::begin(
+            Command::new("unshare")
+                .args(["--map-root-user", "--mount", "sh", "-c", SCRIPT])
+                .args([disk, relieved])
+                .args([BINARY, "run", "--config"])
+                .arg(config),
+        )
+    }
+
+    fn begin(command: &mut Command) -> Self {
+        let mut child = command
             .env_remove("LANEKEEPER_BROKER__URL")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
