@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::message::{AttemptId, Holder, Tenure};
 use super::policy::{Progress, Resolution};
 use super::tick::Tick;
-use super::update::{RecordKey, Update};
+use super::update::{Identity, RecordKey, Update};
 
 /// An update, and what it will be settled with.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Held {
     /// As the broker said: perhaps seen before.
     pub(super) redelivered: bool,
     pub(super) update: Arc<Update>,
+    /// Of the update.
+    pub(super) identity: Identity,
     /// An earlier tenure of this process settled it, and its ack was lost.
     pub(super) settled_before: bool,
     /// It has an id of its publisher, or was recognised as one that came before.

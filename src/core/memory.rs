@@ -12,14 +12,16 @@ use super::policy::{Progress, Resolution};
 use super::recognition::{Recognised, Recognition};
 use super::routes::TargetId;
 use super::tick::Tick;
-use super::update::{IdOrigin, RecordKey, Update, UpdateId};
+use super::update::{IdOrigin, Identity, RecordKey, Update};
 
 #[derive(Debug)]
 struct Remembered {
-    id: UpdateId,
+    id: Identity,
     state: RememberedState,
     /// Its new delivery has come: kept until it is the head again.
     claimed: bool,
+    /// The ledger holds it, so it comes back whatever the broker hands over.
+    released: bool,
 }
 
 /// How far the head of a lane had come when its tenure ended.
@@ -35,6 +37,8 @@ pub(super) enum RememberedState {
     Recording { token: Token, resolution: Resolution },
     /// Its resolution was written down after the tenure.
     Recorded { resolution: Resolution },
+    /// Its resolution could not be written down under the number of its tenure, and stands.
+    Unwritten { resolution: Resolution },
 }
 
 impl RememberedState {
@@ -51,7 +55,9 @@ impl RememberedState {
             Self::Ended { outcome, .. } => {
                 matches!(outcome, Outcome::Applied | Outcome::Known(Known::Resolved | Known::Superseded))
             }
-            Self::Recording { resolution, .. } | Self::Recorded { resolution } => {
+            Self::Recording { resolution, .. }
+            | Self::Recorded { resolution }
+            | Self::Unwritten { resolution } => {
                 !matches!(resolution, Resolution::DeadLettered(_) | Resolution::Parked(_))
             }
             Self::InFlight { .. } | Self::Waiting { .. } => false,
@@ -64,9 +70,9 @@ pub(super) struct Memory {
     window: usize,
     /// Settled of late, oldest first. As many as the broker can hand over again: what it has not seen acked is a window
     /// at most, and an ack that waits for older deliveries lets up to a window of those pass it.
-    settled: VecDeque<(RecordKey, UpdateId)>,
+    settled: VecDeque<(RecordKey, Identity)>,
     /// How often each of them is there.
-    known: HashMap<(RecordKey, UpdateId), usize>,
+    known: HashMap<(RecordKey, Identity), usize>,
     /// An update that was settled of late was sent once more, since its publisher published it again. For so many
     /// further settlements, copies of it may be among what comes back.
     repeated: usize,
@@ -75,7 +81,7 @@ pub(super) struct Memory {
     /// A tenure ended, and nothing new has come since: what it had settled or held may come back.
     returns_expected: bool,
     /// Of `settled`, what may come back: filled when a tenure ends, emptied when everything returned has come.
-    returned: HashSet<(RecordKey, UpdateId)>,
+    returned: HashSet<(RecordKey, Identity)>,
     /// Heads of earlier tenures. A record has more than one only where updates without an id of their publisher were
     /// sent again before others that wait.
     heads: HashMap<RecordKey, Vec<Remembered>>,
@@ -102,9 +108,9 @@ impl Memory {
     }
 
     /// A delivery was settled; its ack may yet be lost.
-    pub(super) fn settled(&mut self, record_key: &RecordKey, id: &UpdateId) {
+    pub(super) fn settled(&mut self, record_key: &RecordKey, id: &Identity) {
         if id.origin() == IdOrigin::Delivery {
-            return self.recognition.settled(record_key, id);
+            return self.recognition.settled(record_key, id.id());
         }
         self.repeated = self.repeated.saturating_sub(1);
         if self.settled.len() == 2 * self.window
@@ -121,7 +127,7 @@ impl Memory {
     /// An update is being sent. Where it was settled of late, its publisher has published it again, from it on: what was
     /// settled since then no longer tells what the record holds. A later delivery with such an id may not be a settled
     /// one that comes back, and skipping it would leave the record with an earlier value.
-    pub(super) fn sent(&mut self, record_key: &RecordKey, id: &UpdateId) {
+    pub(super) fn sent(&mut self, record_key: &RecordKey, id: &Identity) {
         let entry = (record_key.clone(), id.clone());
         if !self.known.contains_key(&entry) {
             return;
@@ -141,7 +147,7 @@ impl Memory {
     }
 
     /// Forgets the settled ones for which this holds, given whether an earlier tenure settled them.
-    fn forget_settled(&mut self, mut forget: impl FnMut(&(RecordKey, UpdateId), bool) -> bool) {
+    fn forget_settled(&mut self, mut forget: impl FnMut(&(RecordKey, Identity), bool) -> bool) {
         let before = std::mem::take(&mut self.settled_before);
         for (place, entry) in std::mem::take(&mut self.settled).into_iter().enumerate() {
             if forget(&entry, place < before) {
@@ -153,7 +159,7 @@ impl Memory {
         }
     }
 
-    fn unknow(&mut self, entry: &(RecordKey, UpdateId)) {
+    fn unknow(&mut self, entry: &(RecordKey, Identity)) {
         if let Some(count) = self.known.get_mut(entry) {
             *count -= 1;
             if *count == 0 {
@@ -168,22 +174,28 @@ impl Memory {
         self.recognition.expect_returns();
         self.heads.values_mut().flatten().for_each(|head| head.claimed = false);
         if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {
-            self.forget_heads();
+            self.forget_heads(|_| false);
         }
         self.returned.extend(self.settled.iter().cloned());
         self.settled_before = self.settled.len();
     }
 
     /// A delivery of something settled before came back, but was not settled again before its tenure ended.
-    pub(super) fn expect_return(&mut self, record_key: RecordKey, id: UpdateId) {
+    pub(super) fn expect_return(&mut self, record_key: RecordKey, id: Identity) {
         self.returned.insert((record_key, id));
     }
 
     /// How far the head of a lane had come when its tenure ended.
-    pub(super) fn remember(&mut self, record_key: RecordKey, id: UpdateId, state: RememberedState) {
+    pub(super) fn remember(
+        &mut self,
+        record_key: RecordKey,
+        id: Identity,
+        state: RememberedState,
+        released: bool,
+    ) {
         let heads = self.heads.entry(record_key).or_default();
         heads.retain(|head| head.id != id);
-        heads.push(Remembered { id, state, claimed: false });
+        heads.push(Remembered { id, state, claimed: false, released });
     }
 
     /// A delivery came. What it is known as, where its publisher gave it no id and it came before.
@@ -192,7 +204,7 @@ impl Memory {
     }
 
     /// An update was handed over again. Whether it was settled before, and only its ack lost.
-    pub(super) fn claim(&mut self, record_key: &RecordKey, id: &UpdateId) -> bool {
+    pub(super) fn claim(&mut self, record_key: &RecordKey, id: &Identity) -> bool {
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         if let Some(head) = heads.find(|head| head.id == *id) {
             head.claimed = true;
@@ -220,7 +232,7 @@ impl Memory {
         if std::mem::take(&mut self.returns_expected) {
             self.returned = HashSet::new();
             self.recognition.returns_are_over();
-            self.forget_heads();
+            self.forget_heads(|head| head.claimed || head.released);
         }
     }
 
@@ -233,10 +245,10 @@ impl Memory {
         self.retain_heads(record_key, |head| !head.state.is_applied());
     }
 
-    /// All but those that came, and attempts that are still out: they bar their record.
-    fn forget_heads(&mut self) {
+    /// All but those to keep, and attempts that are still out: they bar their record.
+    fn forget_heads(&mut self, keep: impl Fn(&Remembered) -> bool) {
         self.heads.retain(|_, heads| {
-            heads.retain(|head| head.claimed || head.state.attempt_out().is_some());
+            heads.retain(|head| keep(head) || head.state.attempt_out().is_some());
             !heads.is_empty()
         });
     }
@@ -250,7 +262,7 @@ impl Memory {
     }
 
     /// What is known of this very update, which is the head now.
-    pub(super) fn take_head(&mut self, record_key: &RecordKey, id: &UpdateId) -> Option<RememberedState> {
+    pub(super) fn take_head(&mut self, record_key: &RecordKey, id: &Identity) -> Option<RememberedState> {
         let heads = self.heads.get_mut(record_key)?;
         let place = heads.iter().position(|head| head.id == *id)?;
         let state = heads.swap_remove(place).state;
@@ -283,7 +295,7 @@ impl Memory {
         let is_out = |head: &Remembered| head.state.attempt_out() == Some(ended);
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         let Some(head) = heads.find(|head| is_out(head)) else { return false };
-        if head.claimed || self.returns_expected {
+        if head.claimed || head.released || self.returns_expected {
             if let RememberedState::InFlight { progress, target, .. } = &mut head.state {
                 let (progress, target_shut) = (std::mem::take(progress), is_shut(*target));
                 head.state = RememberedState::Ended { outcome, target_shut, progress, at };
@@ -294,13 +306,20 @@ impl Memory {
         true
     }
 
-    /// A resolution of an earlier tenure could not be written down: the update has its turn when it comes back. Whether it
-    /// was known.
-    pub(super) fn not_recorded(&mut self, record_key: &RecordKey, token: Token) -> bool {
-        let is_it = |head: &Remembered| matches!(&head.state, RememberedState::Recording { token: of, .. } if *of == token);
-        let known = self.heads.get(record_key).is_some_and(|heads| heads.iter().any(is_it));
-        self.retain_heads(record_key, |head| !is_it(head));
-        known
+    /// A resolution of an earlier tenure could not be written down: it is when the update comes back, or the update has
+    /// its turn then. Whether it was known.
+    pub(super) fn not_recorded(&mut self, record_key: &RecordKey, unwritten: Token) -> bool {
+        let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
+        let is_it = |head: &&mut Remembered| matches!(&head.state, RememberedState::Recording { token, .. } if *token == unwritten);
+        let Some(head) = heads.find(is_it) else { return false };
+        if let RememberedState::Recording { resolution, .. } = &head.state {
+            let resolution = resolution.clone();
+            head.state = RememberedState::Unwritten { resolution };
+        }
+        self.retain_heads(record_key, |head| {
+            !matches!(&head.state, RememberedState::Unwritten { resolution } if resolution.only_behind())
+        });
+        true
     }
 
     /// A resolution of an earlier tenure is written down. Whether it was known.

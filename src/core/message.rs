@@ -100,6 +100,9 @@ pub enum Event {
         /// Oldest first.
         updates: Vec<(ParkedSeq, Arc<Update>)>,
     },
+    /// The broker handed over something that is no update, and it is settled already: whatever the partition holds, also
+    /// in the ledger, is ours to claim.
+    Nudged(Tenure),
     /// The target, the way to it or the time limit ended an attempt.
     AttemptEnded {
         /// Which attempt.
@@ -118,7 +121,8 @@ pub enum Event {
         /// Its record; `None` where it was malformed.
         record_key: Option<RecordKey>,
     },
-    /// It was to be parked behind others of its record, and these have gone: nothing is written, it has its turn.
+    /// Nothing is written. It was to be parked behind others of its record, and these have gone: it has its turn. Or the
+    /// number of the tenure is no longer the newest: it is written under the present one, if it still counts.
     NotRecorded {
         /// Whose delivery it was when the writing began.
         tenure: Tenure,

@@ -123,6 +123,7 @@ impl Partition {
             }
             Event::Superseded(tenure) => self.superseded(tenure),
             Event::Outranked(tenure) => self.outranked(tenure),
+            Event::Nudged(tenure) => self.nudged(tenure),
             Event::HeldTooLong(tenure) => self.step_back(tenure, StepBackReason::HeldTooLong),
             Event::TenureEnded(tenure) => self.end_tenure(tenure),
             Event::Received { tenure, delivery, redelivered, update } => {
@@ -227,7 +228,7 @@ impl Partition {
     fn remember(&mut self, lane: Lane) {
         let Lane { held, status, progress, .. } = lane;
         for held in held.iter().filter(|held| held.settled_before) {
-            self.memory.expect_return(held.update.record_key.clone(), held.update.id.clone());
+            self.memory.expect_return(held.update.record_key.clone(), held.identity.clone());
         }
         let Some(head) = held.front().filter(|head| !head.settled_before) else { return };
         let state = match status {
@@ -241,7 +242,8 @@ impl Partition {
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
             LaneStatus::Ready | LaneStatus::TargetShut | LaneStatus::Behind(_) => return,
         };
-        self.memory.remember(head.update.record_key.clone(), head.update.id.clone(), state);
+        let released = head.is_released();
+        self.memory.remember(head.update.record_key.clone(), head.identity.clone(), state, released);
     }
 
     /// In strict mode one lane holds all updates: the whole queue is treated as one record.
@@ -291,9 +293,9 @@ impl Partition {
         if lane.head().settled_before {
             return self.resolve(id, Resolution::Duplicate);
         }
-        let update = Arc::clone(&lane.head().update);
-        let (record_key, update_id) = (&update.record_key, &update.id);
-        match self.memory.take_head(record_key, update_id) {
+        let Held { update, identity, .. } = lane.head().clone();
+        let (record_key, released) = (&update.record_key, lane.head().is_released());
+        match self.memory.take_head(record_key, &identity) {
             Some(RememberedState::InFlight { attempt, progress, .. }) => {
                 lane.progress = progress;
                 lane.status = LaneStatus::InFlight(attempt);
@@ -311,7 +313,12 @@ impl Partition {
                 lane.status = LaneStatus::Recording { resolution, token };
                 self.recording += 1;
             }
+            // Parked, and released by a person since.
+            Some(RememberedState::Recorded { resolution: Resolution::Parked(_) }) if released => {
+                self.make_new_ready(id);
+            }
             Some(RememberedState::Recorded { .. }) => self.resolve(id, Resolution::Duplicate),
+            Some(RememberedState::Unwritten { resolution }) => self.resolve(id, resolution),
             None => match self.memory.attempt_out(record_key) {
                 Some(attempt) => lane.status = LaneStatus::Behind(attempt),
                 None => self.make_new_ready(id),
@@ -375,7 +382,7 @@ impl Partition {
             "I1: no attempt of an earlier tenure is out"
         );
         let head = lane.head();
-        self.memory.sent(&head.update.record_key, &head.update.id);
+        self.memory.sent(&head.update.record_key, &head.identity);
         self.attempts_begun += 1;
         let attempt = AttemptId(self.attempts_begun);
         lane.progress.shut_for(self.targets.shut_for(lane.head().update.target, now));
@@ -412,6 +419,9 @@ impl Partition {
 
     /// `target_shut`: when it ended, its target was.
     fn judge(&mut self, now: Tick, id: LaneId, outcome: Outcome, target_shut: bool) {
+        if self.was_found_before_parked(id, &outcome) {
+            return self.make_ready(id);
+        }
         let lane = &mut self.lanes[id];
         let Lane { held, progress, .. } = lane;
         let head = held.front().expect("a lane exists only while it holds an update");
@@ -462,7 +472,7 @@ impl Partition {
         let head = lane.held.pop_front().expect("a lane exists only while it holds an update");
         match head.holder {
             Holder::Broker(delivery) => {
-                self.memory.settled(record_key, &head.update.id);
+                self.memory.settled(record_key, &head.identity);
                 self.settle(delivery);
             }
             Holder::Ledger(_) => self.had_its_turn(id, record_key, parked),

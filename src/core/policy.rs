@@ -84,6 +84,12 @@ pub enum Resolution {
 }
 
 impl Resolution {
+    /// Whether it holds only while its record is parked.
+    #[must_use]
+    pub fn only_behind(&self) -> bool {
+        *self == Self::Parked(ParkReason::Behind)
+    }
+
     /// As written in logs and metric labels.
     #[must_use]
     pub const fn name(&self) -> &'static str {

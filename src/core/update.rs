@@ -1,6 +1,7 @@
 //! What travels: an update of a record, and the names that identify it.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -98,6 +99,30 @@ impl UpdateId {
     #[must_use]
     pub fn origin(&self) -> IdOrigin {
         self.origin
+    }
+}
+
+/// Knows an update again within this process: an id that was used for another body is no repetition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    id: UpdateId,
+    /// A hash of the body.
+    says: u64,
+}
+
+impl Identity {
+    pub(super) fn of(update: &Update) -> Self {
+        let mut hasher = DefaultHasher::new();
+        update.body.hash(&mut hasher);
+        Self { id: update.id.clone(), says: hasher.finish() }
+    }
+
+    pub(super) fn id(&self) -> &UpdateId {
+        &self.id
+    }
+
+    pub(super) fn origin(&self) -> IdOrigin {
+        self.id.origin()
     }
 }
 

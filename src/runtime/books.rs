@@ -14,8 +14,8 @@ use crate::core::policy::{DeadLetterReason, ParkReason, Resolution};
 use crate::core::routes::Routes;
 use crate::core::update::{RecordKey, Update};
 use crate::ledger::{
-    AnyLedger, Before, Entry, Finding, Fingerprint, Ledger, LedgerError, ParkKind, Query, RecordLock,
-    Recorded, ResolvedAs, StoredUpdate, What,
+    AnyLedger, Before, Entry, Finding, Fingerprint, Ledger, LedgerError, ParkKind, ParkedState, ParkedUpdate,
+    Query, RecordLock, Recorded, ResolvedAs, StoredUpdate, What,
 };
 use crate::target::Receipt;
 
@@ -153,7 +153,7 @@ impl Books {
     /// The oldest parked updates of a released record, ready to be sent. One that no target takes any more goes back to
     /// waiting for a person.
     pub(super) async fn released(self, record_key: RecordKey) -> (RecordKey, Vec<(ParkedSeq, Arc<Update>)>) {
-        let parked = match self.ledger.parked_updates(&record_key, None, RELEASED_MAX).await {
+        let parked = match self.parked_and_released(&record_key).await {
             Ok(parked) => parked,
             Err(fault) => {
                 self.tell(Use::Reading, &fault).await;
@@ -173,6 +173,16 @@ impl Books {
             }
         }
         (record_key, updates)
+    }
+
+    /// Nothing where nobody has released the record, or its head has failed again since.
+    async fn parked_and_released(&self, record_key: &RecordKey) -> Result<Vec<ParkedUpdate>, LedgerError> {
+        match self.ledger.parked_record(record_key).await? {
+            Some(record) if record.state == ParkedState::Releasing => {
+                self.ledger.parked_updates(record_key, None, RELEASED_MAX).await
+            }
+            Some(_) | None => Ok(Vec::new()),
+        }
     }
 
     fn restored(&self, stored: StoredUpdate) -> Result<Update, String> {

@@ -116,6 +116,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut leftover: Leftover = None;
         // A newer owner has written to the ledger; what is resolved cannot be written down.
         let (mut fenced, mut stuck) = (false, false);
+        // What was not written, for the core to know once the tenure has ended.
+        let mut unwritten: Option<Written> = None;
         loop {
             self.set_fence(&fence);
             // What the core asks for, until it asks for nothing.
@@ -192,6 +194,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 loadings.clear();
                 leaving = leaving.filter(|leaving| leaving.stop);
                 attaching = self.lose(tenancy.take(), &lost, leaving.is_some()).await;
+                if let Some(written) = unwritten.take() {
+                    self.written(written);
+                }
                 continue;
             }
             match leaving.filter(|_| self.core.is_quiet()) {
@@ -238,7 +243,11 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     fenced = written.recorded == Recorded::Fenced
                         && tenancy.as_ref().is_some_and(|tenancy| tenancy.tenure == written.tenure);
                     let further = self.further(&written);
-                    self.written(written);
+                    if fenced {
+                        unwritten = Some(written);
+                    } else {
+                        self.written(written);
+                    }
                     if let Some((books, record_key)) = further.filter(|(_, key)| !self.core.has_released(key)) {
                         loadings.push(books.released(record_key));
                     }
@@ -328,8 +337,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
 
     fn written(&mut self, Written { tenure, holder, record_key, recorded }: Written) {
         let event = match (recorded, record_key) {
-            (Recorded::NotParked, Some(record_key)) => Event::NotRecorded { tenure, holder, record_key },
-            (Recorded::Fenced, _) => return, // the tenure ends
+            (Recorded::NotParked | Recorded::Fenced, Some(record_key)) => {
+                Event::NotRecorded { tenure, holder, record_key }
+            }
             (_, record_key) => Event::Recorded { tenure, holder, record_key },
         };
         self.core.handle(self.clock.now(), event);
@@ -378,11 +388,15 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// It carries no update: the core does not see it, it only takes its turn among the acks.
-    fn witnessed(&self, tenancy: &mut Option<Tenancy<S::Deliveries>>, delivery: DeliveryTag) {
+    /// With a ledger, parked updates may wait to go out while the broker holds none: a witness tells whose they are.
+    fn witnessed(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, delivery: DeliveryTag) {
         let Some(tenancy) = tenancy else { return };
         tenancy.acks.delivered(delivery, self.clock.now());
         tenancy.acks.finished(delivery, self.clock.now());
         self.metrics.witness();
+        if self.books.is_some() {
+            self.core.handle(self.clock.now(), Event::Nudged(tenancy.tenure));
+        }
     }
 
     fn attempt_ended(&mut self, ended: Ended) -> Leftover {

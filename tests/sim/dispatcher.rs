@@ -17,6 +17,8 @@ use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::{RecordKey, Update, UpdateId};
 
 use crate::broker::Delivery;
+use crate::kills::Step;
+use crate::ledger::{Answer, Entry};
 use crate::setup::Setup;
 use crate::trace::Line;
 use crate::world::{Happening, Request, World};
@@ -68,6 +70,9 @@ pub struct Writing {
     /// Of the update in this process, counted by the judge.
     pub turn: u32,
     pub dead_letter: bool,
+    /// What the ledger is to write; `None`: nothing.
+    pub entry: Option<Entry>,
+    pub answer: Answer,
     pub done: bool,
 }
 
@@ -88,23 +93,27 @@ impl Dispatcher {
         }
     }
 
-    fn update(&mut self, setup: &Setup, update: usize, record: usize) -> Arc<Update> {
+    pub fn update(&mut self, setup: &Setup, update: usize, record: usize) -> Arc<Update> {
         let made = || {
             self.ids_made += 1;
             UpdateId::made(format!("made-{}-{}", self.process, self.ids_made))
         };
+        let says =
+            setup.ledger.as_ref().map_or(setup.publications[update].repeats.unwrap_or(update), |manners| {
+                manners.contents.says[update]
+            });
         Arc::new(Update {
             record_key: setup.record_keys[record].clone(),
             id: setup.publications[update].id.clone().unwrap_or_else(made),
             target: TargetId(setup.publications[update].target),
             update_type: None,
-            version: None,
+            version: setup.ledger.as_ref().and_then(|manners| manners.contents.versions[update]),
             content_type: None,
             content_encoding: None,
             if_match: None,
-            published_at: None,
+            published_at: Some(update as u64),
             headers: Vec::new(),
-            body: Bytes::copy_from_slice(&(update as u64).to_le_bytes()),
+            body: Bytes::copy_from_slice(&(says as u64).to_le_bytes()),
         })
     }
 }
@@ -146,6 +155,14 @@ impl World {
         }
         let number = self.next_claim();
         let other = self.rival_claim;
+        if self.books.is_some() {
+            self.write_claim(tenure, number, other);
+        } else {
+            self.claim_known(tenure, number, other);
+        }
+    }
+
+    pub fn claim_known(&mut self, tenure: u64, number: u64, other: Option<u64>) {
         self.trace(Line::Claimed { tenure, number, other });
         self.judge.claimed(tenure, number, other);
         let (tenure, number) = (Tenure(tenure), Some(TenureNumber(number)));
@@ -189,6 +206,9 @@ impl World {
         channel.updates.insert(delivery, update);
         self.trace(Line::Delivered { tag, update, redelivered });
         self.judge.received(update, redelivered);
+        if self.dies_after(Step::Received) {
+            return;
+        }
         let event = match self.setup.publications[update].record {
             None => Event::ReceivedMalformed { tenure, delivery, fault: Malformed::NoRecordKey },
             Some(record) => {
@@ -215,6 +235,9 @@ impl World {
         });
         self.report(sent.update, Sign::of(&outcome), sent.probe);
         self.judge.attempt_ended(self.now, &sent, &outcome);
+        if outcome.was_sent() && self.dies_after(Step::AnswerRead) {
+            return;
+        }
         let record = self.setup.publications[sent.update].record.expect("malformed updates are never sent");
         let record_key = self.setup.record_keys[record].clone();
         let attempt = AttemptId(sent.attempt);
@@ -243,7 +266,10 @@ impl World {
         if process != self.dispatcher.process {
             return;
         }
-        if dead_letter {
+        if self.books.is_some() && !self.heard_of(writing) {
+            return;
+        }
+        if dead_letter && self.writings[writing].entry.is_none() {
             self.trace(Line::DeadLettered { update });
             self.judge.dead_lettered(update);
         }
@@ -254,6 +280,9 @@ impl World {
         if self.rng.chance(self.setup.faults.stale) {
             self.trace(Line::Stale { tenure: tenure.0, update });
             self.tell(Event::Recorded { tenure, holder, record_key });
+        }
+        if self.books.is_some() {
+            self.load_further(holder, update);
         }
     }
 

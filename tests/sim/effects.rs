@@ -11,6 +11,8 @@ use lanekeeper::core::update::Update;
 
 use crate::dispatcher::{Drain, Writing};
 use crate::judge::fault;
+use crate::kills::Step;
+use crate::ledger::Answer;
 use crate::trace::Line;
 use crate::world::{Happening, World};
 
@@ -38,8 +40,8 @@ impl World {
     pub fn perform_effects(&mut self) {
         while let Some(effect) = self.dispatcher.partition.poll_effect() {
             match effect {
-                Effect::Attempt { attempt, number, tenure, update, probe, .. } => {
-                    self.send((attempt.0, number, probe), tenure, &update);
+                Effect::Attempt { attempt, number, tenure, holder, update, probe } => {
+                    self.send((attempt.0, number, probe), tenure, holder, &update);
                 }
                 Effect::AskProbe(target) => self.ask_probe(target),
                 Effect::ReturnProbe(target) => self.return_probe(target),
@@ -103,18 +105,26 @@ impl World {
         };
         self.trace(Line::Record { update: number, resolution: resolution.name() });
         let turn = self.judge.record_begun(number, resolution);
+        self.judge_known(number, holder, resolution);
         self.writings.push(Writing {
             process: self.dispatcher.process,
             tenure,
             holder,
-            record_key: update.map(|update| update.record_key.clone()),
+            record_key: update.as_ref().map(|update| update.record_key.clone()),
             update: number,
             turn,
             dead_letter: matches!(resolution, Resolution::DeadLettered(_)),
+            entry: None,
+            answer: Answer::Done,
             done: false,
         });
-        let happening = Happening::Written { writing: self.writings.len() - 1 };
-        self.soon(self.setup.delays.record, happening);
+        let writing = self.writings.len() - 1;
+        if let Some(update) = update.filter(|_| self.books.is_some()) {
+            self.submit(writing, update, resolution);
+            self.dies_after(Step::Recorded);
+        } else {
+            self.soon(self.setup.delays.record, Happening::Written { writing });
+        }
     }
 
     fn settle(&mut self, tenure: Tenure, tag: DeliveryTag) {
@@ -130,6 +140,7 @@ impl World {
         channel.settled.push(update);
         self.trace(Line::Settle { update, tag: tag.0 });
         self.judge.settled(update, tenure.0);
+        self.judge_safe(update);
     }
 
     fn send_acks(&mut self) {
@@ -147,6 +158,9 @@ impl World {
             if !lost {
                 self.ack_travels(number);
             }
+        }
+        if self.broker.acks_on_their_way() > 0 && self.dies_after(Step::Acked) {
+            return;
         }
         if let Some(next) = next {
             if next <= now {

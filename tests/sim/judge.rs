@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use lanekeeper::core::message::Holder;
 use lanekeeper::core::outcome::Outcome;
 use lanekeeper::core::partition::Limits;
 use lanekeeper::core::policy::{FailurePolicy, Policy};
@@ -21,6 +22,8 @@ macro_rules! fault {
     ($rule:literal, $($what:tt)*) => { panic!("judge ({}): {}", $rule, format_args!($($what)*)) };
 }
 pub(crate) use fault;
+
+mod endings;
 
 #[derive(Debug)]
 pub struct Judge {
@@ -45,6 +48,10 @@ pub struct Judge {
     /// When the broker was last heard from.
     heard: Tick,
     draining: bool,
+    /// A ledger knows what was resolved; `ledger` judges what is sent.
+    kept: bool,
+    /// The judge sees each effect as soon as it is decided.
+    exact: bool,
 }
 
 impl Judge {
@@ -54,7 +61,7 @@ impl Judge {
             limits: setup.limits,
             policy: Arc::clone(&setup.policy),
             updates,
-            fairness: Fairness::new(records.len(), !setup.lazy),
+            fairness: Fairness::new(records.len(), !setup.lazy && setup.ledger.is_none()),
             records,
             circuits: ShutJudge::new(setup.circuits.targets),
             step: 0,
@@ -66,6 +73,8 @@ impl Judge {
             unclaimed: Vec::new(),
             heard: Tick::ZERO,
             draining: false,
+            kept: setup.ledger.is_some(),
+            exact: !setup.lazy,
         }
     }
 
@@ -121,7 +130,7 @@ impl Judge {
 
     /// A request carries the number of the present claim, and leaves only while the broker is heard.
     pub fn sent_under(&self, now: Tick, update: usize, number: Option<u64>) {
-        if !self.fairness.exact {
+        if !self.exact {
             return;
         }
         if number.is_none() || number != self.claimed {
@@ -195,8 +204,10 @@ impl Judge {
         now: Tick,
         update: usize,
         (attempt, number, probe): (u64, u32, bool),
+        holder: Holder,
         id: UpdateId,
     ) -> Sent {
+        let released = matches!(holder, Holder::Ledger(_));
         let record = self.updates[update].record.expect("malformed updates are never sent");
         let facts = &self.updates[update];
         if facts.id.as_ref().is_some_and(|own| *own != id) {
@@ -209,18 +220,22 @@ impl Judge {
             );
         }
         // The end of an attempt counts for whichever publishing of the update is the head by then.
-        if now < facts.here.earliest && facts.twin.is_none() {
+        if now < facts.here.earliest && facts.twin.is_none() && !released {
             fault!("deadline, I4", "#{update} was sent {:?} too early", facts.here.earliest.since(now));
         }
-        if self.draining && self.fairness.exact {
+        if self.draining && self.exact {
             fault!("drain", "#{update} was sent after the drain began");
         }
-        self.judge_turn(record, update);
-        self.judge_number(update, number);
-        self.judge_need(record, update);
+        if !released {
+            self.judge_turn(record, update);
+        }
+        if !self.kept {
+            self.judge_number(update, number);
+            self.judge_need(record, update);
+        }
         let target = self.updates[update].target;
-        let granted_at = self.circuits.sent(target, attempt, probe, self.fairness.exact);
-        if self.tenure.is_some() && !self.strict() {
+        let granted_at = self.circuits.sent(target, attempt, probe, self.exact);
+        if self.tenure.is_some() && !self.strict() && !released {
             let (circuits, updates) = (&self.circuits, &self.updates);
             self.fairness.sent(record, update, granted_at, |other| {
                 let of = updates[other].target;
@@ -261,7 +276,7 @@ impl Judge {
             if !before {
                 continue;
             }
-            if !self.is_resolved(earlier) {
+            if !self.kept && !self.is_resolved(earlier) {
                 fault!("order, I2", "#{update} was sent before #{earlier} of its record was resolved");
             }
             if let Some(tenure) = self.tenure
@@ -310,7 +325,7 @@ impl Judge {
     /// The target has applied a request. A stray one is of a dead process.
     pub fn applied(&mut self, update: usize, stray: bool) {
         let record = self.updates[update].record.expect("malformed updates are never sent");
-        if !self.updates[update].applied {
+        if !self.updates[update].applied && !self.kept {
             for earlier in &self.records[record].updates {
                 let done = self.is_applied(*earlier) || self.is_dead_lettered(*earlier);
                 if *earlier < update && !done {
@@ -376,7 +391,7 @@ impl Judge {
 
     /// The dispatcher regards a delivery as done: its ack may leave.
     pub fn settled(&mut self, update: usize, tenure: u64) {
-        if !self.is_resolved_here(update) {
+        if !self.kept && !self.is_resolved_here(update) {
             fault!("settle, I3", "#{update} was settled without being resolved");
         }
         if self.tenure != Some(tenure) {
@@ -390,7 +405,7 @@ impl Judge {
 
     /// The broker has let go of it.
     pub fn acked(&mut self, update: usize) {
-        if !self.is_applied(update) && !self.is_dead_lettered(update) {
+        if !self.kept && !self.is_applied(update) && !self.is_dead_lettered(update) {
             fault!("settle, I3", "#{update} left the queue, neither applied nor dead-lettered");
         }
         self.updates[update].gone = true;
@@ -434,6 +449,16 @@ impl Judge {
         }
     }
 
+    /// The earlier updates of its record.
+    pub fn earlier_of(&self, record: usize, update: usize) -> Vec<usize> {
+        self.records[record].updates.iter().copied().take_while(|earlier| *earlier < update).collect()
+    }
+
+    /// Everything has left the queue for good.
+    pub fn all_gone(&self) -> bool {
+        self.updates.iter().all(|facts| facts.gone)
+    }
+
     /// The world has come to rest.
     pub fn end(&self) {
         for (update, facts) in self.updates.iter().enumerate() {
@@ -441,7 +466,7 @@ impl Judge {
                 fault!("liveness", "#{update} is still in the queue and nothing will happen any more");
             }
         }
-        for record in &self.records {
+        for record in self.records.iter().filter(|_| !self.kept) {
             let Some(last) = record.last_applied else { continue };
             // What was published again holds the same value as its repetition.
             let last = self.updates[last].twin.map_or(last, |twin| twin.max(last));
@@ -460,7 +485,7 @@ impl Judge {
         holds(facts) || facts.twin.is_some_and(|twin| holds(&self.updates[twin]))
     }
 
-    fn is_applied(&self, update: usize) -> bool {
+    pub fn is_applied(&self, update: usize) -> bool {
         self.any(update, |facts| facts.applied)
     }
 

@@ -1,14 +1,18 @@
 //! Seeded simulation of the pure core under a hostile world.
 //!
-//! Roles: `setup` what a seed stands for, `world` what can happen and when, `strikes` what goes wrong, `rival`
-//! another process that owns the partition meanwhile, `broker` and
-//! `target` the outside, `dispatcher` with `effects` the driver, `circuits` the breakers, `judge` with `facts`,
-//! `fairness`, `shut` and `verdicts` the rules.
+//! Roles: `setup` what a seed stands for, `world` what can happen and when, `strikes` and `kills` what goes wrong, `rival`
+//! another process that owns the partition meanwhile, `broker` and `target` the outside, `dispatcher` with `effects` the
+//! driver, `circuits` the breakers, `judge` with `facts`, `fairness`, `shut` and `verdicts` the rules.
+//!
+//! Half of the worlds have a ledger as well: `shelves` what a seed stands for there, `ledger` what is on disk, `books` how
+//! the driver uses it, `operator` who else does, `keeping` the rules. A seed from `world::WITH_LEDGER` on is such a world.
+//!
 //! `scripts/planted` shows that deliberate faults of the core are found.
 //!
 //! `LANEKEEPER_SIM_SEEDS=100000 cargo test --test sim` runs more seeds;
 //! `LANEKEEPER_SIM_SEED=7 cargo test --test sim -- --nocapture one_seed` runs one and shows its trace.
 
+mod books;
 mod broker;
 mod circuits;
 mod dispatcher;
@@ -16,10 +20,15 @@ mod effects;
 mod facts;
 mod fairness;
 mod judge;
+mod keeping;
+mod kills;
+mod ledger;
+mod operator;
 mod rival;
 mod rng;
 mod runner;
 mod setup;
+mod shelves;
 mod shut;
 mod strikes;
 mod target;
@@ -27,10 +36,15 @@ mod trace;
 mod verdicts;
 mod world;
 
+use kills::Step;
+use lanekeeper::core::outcome::OutcomeKind;
 use runner::{Failure, number_from_env, run, run_all};
 use trace::Line;
+use world::WITH_LEDGER;
 
 const SEEDS: u64 = 10_000;
+/// At each step of an update's way.
+const KILLS_MIN: u32 = 1000;
 /// Seeds that once found a fault, with what it was.
 const KNOWN_SEEDS: &str = include_str!("seeds.txt");
 
@@ -48,7 +62,9 @@ fn check(failed: Option<Failure>) {
 #[test]
 fn the_promise_is_kept_in_every_world() {
     let seeds = number_from_env("LANEKEEPER_SIM_SEEDS").unwrap_or(SEEDS);
-    check(run_all(&known_seeds().into_iter().chain(0..seeds).collect::<Vec<_>>()));
+    // Of each world the one with a ledger too.
+    let worlds = (0..seeds).flat_map(|seed| [seed, WITH_LEDGER + seed]).take(usize::try_from(seeds).unwrap());
+    check(run_all(&known_seeds().into_iter().chain(worlds).collect::<Vec<_>>()));
 }
 
 #[test]
@@ -69,7 +85,7 @@ fn equal_seeds_give_equal_traces() {
 #[test]
 fn the_world_is_hostile() {
     let mut met: Vec<(&str, u32)> = HARDSHIPS.iter().map(|(name, _)| (*name, 0)).collect();
-    for seed in 0..1000 {
+    for seed in (0..1000).flat_map(|seed| [seed, WITH_LEDGER + seed]) {
         match run(seed) {
             Ok(world) => {
                 for ((_, count), (_, is_met)) in met.iter_mut().zip(HARDSHIPS) {
@@ -79,9 +95,9 @@ fn the_world_is_hostile() {
             Err(failure) => check(Some(failure)),
         }
     }
-    println!("of 1000 worlds: {met:?}");
+    println!("of 2000 worlds: {met:?}");
     for (hardship, worlds) in met {
-        assert!(worlds >= 20, "{hardship} in {worlds} of 1000 worlds only");
+        assert!(worlds >= 20, "{hardship} in {worlds} of 2000 worlds only");
     }
 }
 
@@ -116,8 +132,48 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("a probe", |line| matches!(line, Line::Attempt { probe: true, .. })),
     ("a probe of another partition", |line| matches!(line, Line::ProbeAsked { granted: false, .. })),
     ("a target that is open again", |line| matches!(line, Line::TargetOpened { .. })),
+    ("a record parked", |line| matches!(line, Line::Parked { behind: false, .. })),
+    ("an update parked behind others", |line| matches!(line, Line::Parked { behind: true, .. })),
+    ("parked updates released", |line| matches!(line, Line::Released { updates: 1.., .. })),
+    ("a released head parked again", |line| matches!(line, Line::Reparked { .. })),
+    ("parked updates discarded", |line| matches!(line, Line::Discarded { .. })),
+    ("a record no longer parked when it mattered", |line| matches!(line, Line::NotRecorded { .. })),
+    ("a write fenced", |line| matches!(line, Line::Fenced { .. })),
+    ("a claim fenced", |line| matches!(line, Line::ClaimFenced { .. })),
+    ("a commit lost by a crash", |line| matches!(line, Line::CommitCut { landed: false, .. })),
+    ("a commit that nobody heard of", |line| matches!(line, Line::CommitCut { landed: true, .. })),
+    ("a commit shared", |line| matches!(line, Line::Committed { entries: 2.., .. })),
+    ("a commit that failed", |line| matches!(line, Line::Committed { failed: true, landed: false, .. })),
+    ("a commit done that was told to have failed", |line| {
+        matches!(line, Line::Committed { failed: true, landed: true, .. })
+    }),
+    ("an id used again", |line| matches!(line, Line::Consulted { found: "id_reused", .. })),
+    ("an outdated version", |line| matches!(line, Line::Consulted { found: "superseded", .. })),
+    ("an update that the ledger knew", |line| matches!(line, Line::Consulted { found: "resolved", .. })),
+    ("an attempt withheld", |line| matches!(line, Line::AttemptEnded { outcome: OutcomeKind::Withheld, .. })),
     ("an event of an old tenure", |line| matches!(line, Line::Stale { .. })),
 ];
+
+/// At every step of an update's way a process was killed, many times, and nothing was lost.
+#[test]
+fn kills_at_every_step_are_survived() {
+    let mut killed = Step::ALL.map(|step| (step, 0));
+    for seed in WITH_LEDGER.. {
+        if killed.iter().all(|(_, times)| *times >= KILLS_MIN) {
+            break;
+        }
+        match run(seed) {
+            Ok(world) => {
+                for line in world.trace_so_far().lines() {
+                    let Line::Killed { after } = line else { continue };
+                    killed.iter_mut().filter(|(step, _)| step == after).for_each(|(_, times)| *times += 1);
+                }
+            }
+            Err(failure) => check(Some(failure)),
+        }
+    }
+    println!("killed: {killed:?}");
+}
 
 #[test]
 fn one_seed() {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use lanekeeper::core::message::{Event, Tenure};
+use lanekeeper::core::ownership::Standing;
 
 use crate::trace::Line;
 use crate::world::{Happening, World};
@@ -20,11 +21,17 @@ impl World {
         let number = self.next_claim();
         self.rival_claim = Some(number);
         let taken = self.broker.take(self.setup.limits.window.get());
-        let applied = self.rng.index(taken.len() + 1);
+        let (kept, applied) = if self.books.is_some() {
+            let taken: Vec<usize> = taken.iter().map(|(update, _)| *update).collect();
+            self.rival_keeps_books(number, &taken)
+        } else {
+            let applied = self.rng.index(taken.len() + 1);
+            (applied, applied)
+        };
         // Of one record, acks that are lost are the newest; those of other records may lie between.
-        let acked = self.rng.index(applied + 1);
+        let acked = self.rng.index(kept + 1);
         self.trace(Line::RivalClaimed { number, applied, acked });
-        for (update, _) in &taken[..applied] {
+        for (update, _) in taken[..applied].iter().filter(|_| self.books.is_none()) {
             match self.setup.publications[*update].record {
                 Some(_) => self.judge.applied_by_rival(*update),
                 None => self.judge.dead_lettered(*update),
@@ -32,6 +39,7 @@ impl World {
         }
         for (update, _) in &taken[..acked] {
             self.judge.acked(*update);
+            self.judge_safe(*update);
         }
         let returned: Vec<usize> = taken[acked..].iter().map(|(update, _)| *update).collect();
         self.broker.put_back(&returned);
@@ -65,6 +73,7 @@ impl World {
                 | Happening::Ack { .. }
                 | Happening::Request { .. }
                 | Happening::DroppedBySilence { .. } => false,
+                Happening::Page(page) => page.is_the_dispatchers(),
                 Happening::Delivery { .. }
                 | Happening::Answer { .. }
                 | Happening::Echo { .. }
@@ -94,7 +103,8 @@ impl World {
         let Some(tenure) = self.dispatcher.channel.as_ref().map(|channel| channel.tenure) else { return };
         self.trace(Line::Outranked { held_too_long });
         let event = if held_too_long { Event::HeldTooLong(tenure) } else { Event::Outranked(tenure) };
-        if !held_too_long && self.dispatcher.partition.view().held == 0 {
+        let view = self.dispatcher.partition.view();
+        if !held_too_long && view.held == 0 && view.released == 0 {
             self.judge.let_go();
         }
         self.tell(event);
@@ -123,7 +133,10 @@ impl World {
 
     /// Sets the next pulse.
     pub fn set_pulse(&mut self) {
-        if self.dispatcher.pulse || self.dispatcher.partition.view().held == 0 {
+        let (view, standing) = (self.dispatcher.partition.view(), self.dispatcher.partition.standing());
+        // What was released waits for a broker that answers.
+        let waits = self.books.is_some() && standing == Standing::Silent;
+        if self.dispatcher.pulse || view.held == 0 && view.released == 0 && !waits {
             return;
         }
         let Some(channel) = &self.dispatcher.channel else { return };

@@ -12,6 +12,7 @@ use lanekeeper::core::update::{RecordKey, UpdateId};
 
 use crate::circuits::Circuits;
 use crate::rng::Rng;
+use crate::shelves::LedgerManners;
 
 /// Everything about a world that chance decides before it begins.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Setup {
     pub circuits: Circuits,
     pub delays: Delays,
     pub faults: Faults,
+    /// How the ledger behaves; `None`: there is none.
+    pub ledger: Option<LedgerManners>,
     /// The driver does not always take every effect before the next event.
     pub lazy: bool,
     /// From here on no fault happens and every attempt is applied, so that the world can come to rest.
@@ -138,6 +141,7 @@ impl Setup {
                 stale: hostile(rng, 50),
                 left: u32::try_from(rng.between(0, 12)).unwrap(),
             },
+            ledger: None,
             lazy: rng.chance(200),
             calm_at: Tick::from_micros(publish_for + rng.between(100, 1500) * MILLI),
         };

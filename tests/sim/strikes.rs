@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self) {
+    pub fn crash(&mut self) {
         self.trace(Line::Crashed { process: self.dispatcher.process });
         let done = self.acks_that_arrive();
         self.lose_at_broker(done);
@@ -68,11 +68,12 @@ impl World {
         }
         for writing in 0..self.writings.len() {
             let Writing { process: of, done, dead_letter, update, .. } = self.writings[writing];
-            if of == process && !done && dead_letter && self.rng.chance(500) {
+            if of == process && !done && dead_letter && self.books.is_none() && self.rng.chance(500) {
                 self.trace(Line::DeadLettered { update });
                 self.judge.dead_lettered(update);
             }
         }
+        self.books_crashed();
         self.end_process();
     }
 

@@ -5,6 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use lanekeeper::core::outcome::OutcomeKind;
 use lanekeeper::core::tick::Tick;
 
+use crate::kills::Step;
+
 /// One line. Updates are named by their place in the queue's history: `#7` is the eighth publishing.
 #[derive(Clone, Copy, Debug, Hash)]
 pub enum Line {
@@ -123,6 +125,60 @@ pub enum Line {
     },
     Crashed {
         process: u32,
+    },
+    /// At this step: the crash follows.
+    Killed {
+        after: Step,
+    },
+    /// What the ledger knows makes a request needless or wrong.
+    Consulted {
+        update: usize,
+        found: &'static str,
+    },
+    /// What was asked of the ledger allows a request.
+    Left {
+        update: usize,
+        parked: bool,
+    },
+    Committed {
+        entries: usize,
+        failed: bool,
+        landed: bool,
+    },
+    /// The process died during a commit.
+    CommitCut {
+        entries: usize,
+        landed: bool,
+    },
+    Parked {
+        update: usize,
+        behind: bool,
+    },
+    Reparked {
+        update: usize,
+    },
+    /// The record was no longer parked.
+    NotRecorded {
+        update: usize,
+    },
+    /// A newer tenure has written.
+    Fenced {
+        update: usize,
+    },
+    ClaimFenced {
+        number: u64,
+    },
+    Released {
+        record: usize,
+        updates: usize,
+    },
+    Nudged,
+    ReleaseAsked {
+        record: usize,
+    },
+    Discarded {
+        record: usize,
+        updates: usize,
     },
 }
 

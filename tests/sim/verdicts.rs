@@ -1,11 +1,11 @@
-//! How outcomes must be judged: when the next attempt may start, and which resolutions fit.
+//! How outcomes must be judged: when the next attempt may start, and whether there may be one.
 
 use lanekeeper::core::outcome::Outcome;
-use lanekeeper::core::policy::{DeadLetterReason, FailurePolicy, Policy, Resolution};
+use lanekeeper::core::policy::{FailurePolicy, Policy};
 use lanekeeper::core::tick::Tick;
 
 use crate::facts::{Facts, Sent};
-use crate::judge::{Judge, fault};
+use crate::judge::Judge;
 
 impl Judge {
     /// From when on the next attempt may start, told from the schedule; and whether exactly then.
@@ -29,45 +29,9 @@ impl Judge {
         }
     }
 
-    /// The dispatcher begins to write a resolution down.
-    /// Answers in which turn of the update.
-    pub fn record_begun(&mut self, update: usize, resolution: &Resolution) -> u32 {
-        let facts = &self.updates[update];
-        let fits = match resolution {
-            Resolution::Applied => facts.twin.is_some() || facts.here.last == Some(Outcome::Applied),
-            Resolution::Duplicate => self.is_resolved_here(update),
-            Resolution::Superseded | Resolution::Parked(_) => false,
-            Resolution::DeadLettered(reason) => self.fits(facts, reason),
-        };
-        if !fits {
-            fault!("resolution", "#{update} is {} after {:?}", resolution.name(), facts.here);
-        }
-        if let Some(record) = facts.record {
-            self.fairness.resolves(record, update);
-        }
-        self.updates[update].here.turn
-    }
-
-    fn fits(&self, facts: &Facts, reason: &DeadLetterReason) -> bool {
-        let Policy { rejected, exhausted, conflict, .. } = &*self.policy;
-        let last = facts.here.last.as_ref();
-        let (policy, ended_so) = match reason {
-            DeadLetterReason::Malformed(_) => return facts.record.is_none(),
-            DeadLetterReason::Rejected(_) => (rejected, matches!(last, Some(Outcome::Rejected(_)))),
-            DeadLetterReason::Conflict(_) => (conflict, matches!(last, Some(Outcome::Conflict(_)))),
-            DeadLetterReason::IdReused => return false,
-            DeadLetterReason::Exhausted { .. } => {
-                let spent = self.policy.attempts_max.is_some_and(|max| facts.here.failures >= max.get());
-                let may = spent || self.no_time_is_left(facts);
-                (exhausted, may && matches!(last, Some(Outcome::Retryable { .. })))
-            }
-        };
-        *policy == FailurePolicy::DeadLetter && (ended_so || facts.twin.is_some())
-    }
-
     /// Whether the next attempt would start beyond `elapsed_max`, if all time counted but that in which the target was
     /// shut.
-    fn no_time_is_left(&self, facts: &Facts) -> bool {
+    pub fn no_time_is_left(&self, facts: &Facts) -> bool {
         let Facts { here, id, target, .. } = facts;
         let (Some(max), Some(first_sent_at), Some(Outcome::Retryable { retry_after, .. })) =
             (self.policy.elapsed_max, here.first_sent_at, &here.last)

@@ -4,17 +4,21 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use lanekeeper::core::message::TenureNumber;
+use lanekeeper::core::message::{Holder, TenureNumber};
 use lanekeeper::core::outcome::Outcome;
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::Update;
 
+use crate::books::{Books, Page};
 use crate::broker::Broker;
 use crate::dispatcher::{Dispatcher, Writing};
 use crate::facts::Sent;
 use crate::judge::{Judge, fault};
+use crate::kills::Step;
+use crate::ledger::Ledger;
 use crate::rng::Rng;
 use crate::setup::Setup;
+use crate::shelves::LedgerManners;
 use crate::target::Target;
 use crate::trace::{Line, Trace};
 
@@ -108,13 +112,21 @@ pub enum Happening {
         process: u32,
         target: usize,
     },
+    /// Something with the ledger.
+    Page(Page),
 }
+
+/// Seeds from here on stand for worlds with a ledger: the world of the seed without it, and what the ledger changes.
+pub const WITH_LEDGER: u64 = 1 << 32;
 
 /// A request to the target. It outlives the process that sent it.
 #[derive(Debug)]
 pub struct Request {
     pub process: u32,
     pub sent: Sent,
+    pub holder: Holder,
+    /// What the ledger knew that makes it needless, or its silence.
+    pub found: Option<Outcome>,
     pub outcome: Outcome,
     pub applies: bool,
     pub lie: bool,
@@ -136,6 +148,9 @@ pub struct World {
     pub requests: Vec<Request>,
     pub writings: Vec<Writing>,
     pub dispatcher: Dispatcher,
+    pub books: Option<Books>,
+    /// The process dies at the next such step.
+    pub aimed_at: Option<Step>,
     tenures: u64,
     claims: u64,
     /// The newest claim of another process.
@@ -147,8 +162,16 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let setup = Setup::new(&mut rng, &mut Rng::new(seed ^ CHANCE_OF_CIRCUITS));
+        let seed_of_plain = seed % WITH_LEDGER;
+        let mut rng = Rng::new(seed_of_plain);
+        let mut setup = Setup::new(&mut rng, &mut Rng::new(seed_of_plain ^ CHANCE_OF_CIRCUITS));
+        if seed >= WITH_LEDGER {
+            setup.ledger = Some(LedgerManners::new(&mut rng, &mut setup));
+        }
+        let books = setup
+            .ledger
+            .as_ref()
+            .map(|manners| Books::new(Ledger::new(setup.record_keys.len(), manners.contents.clone())));
         Self {
             rng,
             now: Tick::ZERO,
@@ -160,6 +183,8 @@ impl World {
             requests: Vec::new(),
             writings: Vec::new(),
             dispatcher: Dispatcher::new(1, &setup),
+            books,
+            aimed_at: None,
             tenures: 0,
             claims: 0,
             rival_claim: None,
@@ -177,6 +202,7 @@ impl World {
     pub fn run(&mut self) {
         self.at(self.setup.publications[0].at, Happening::Publish { update: 0 });
         self.soon(self.setup.delays.attach, Happening::Attach { process: 1 });
+        self.open_books();
         let mut steps = 0;
         while let Some(Reverse((at, _, happening))) = self.agenda.pop() {
             steps += 1;
@@ -189,9 +215,11 @@ impl World {
                 continue;
             }
             self.strike();
+            self.aim();
             self.happen(happening);
         }
         self.judge.end();
+        self.judge_rest();
     }
 
     pub fn trace_so_far(&self) -> &Trace {
@@ -223,6 +251,7 @@ impl World {
             Happening::Answer { request } => self.answer(request),
             Happening::Echo { request } => self.echo(request),
             Happening::Written { writing } => self.written(writing),
+            Happening::Page(page) => self.turn_page(page),
             Happening::Wake { process: of } if of == process => self.wake(),
             Happening::AcksDue { process: of } if of == process => self.acks_are_due(),
             Happening::Effects { process: of } if of == process => self.follow_up(),
@@ -264,8 +293,8 @@ impl World {
 
     /// The dispatcher learns of it, and tries to come back.
     pub fn channel_gone(&mut self, channel: u64) {
+        let process = self.dispatcher.process;
         if self.detach(channel) {
-            let process = self.dispatcher.process;
             self.soon(self.setup.delays.attach, Happening::Attach { process });
         }
     }
@@ -282,6 +311,7 @@ impl World {
         for update in updates {
             self.trace(Line::Acked { update });
             self.judge.acked(update);
+            self.judge_safe(update);
         }
     }
 
@@ -300,33 +330,42 @@ impl World {
         self.at(self.ack_at, Happening::Ack { channel });
     }
 
-    /// A request leaves for the target.
+    /// An attempt begins: with a ledger this is asked first, else the request leaves at once.
     pub fn send(
         &mut self,
         (attempt, number, probe): (u64, u32, bool),
         tenure: Option<TenureNumber>,
+        holder: Holder,
         update: &Update,
     ) {
         let (process, name) = (self.dispatcher.process, Self::number(update));
         let record = self.setup.publications[name].record.expect("malformed updates are never sent");
         self.trace(Line::Attempt { process, attempt, number, update: name, record, probe });
         let under = tenure.map(|TenureNumber(number)| number);
-        self.judge.sent_under(self.now, name, under);
+        if self.books.is_none() {
+            self.judge.sent_under(self.now, name, under);
+        }
         let sent = Sent {
             under: under.unwrap_or_default(),
-            ..self.judge.sent(self.now, name, (attempt, number, probe), update.id.clone())
+            ..self.judge.sent(self.now, name, (attempt, number, probe), holder, update.id.clone())
         };
-        let fate = self.target.decide(&mut self.rng, &self.setup, record, update.target.0, self.now);
         let request = self.requests.len();
-        let lie = fate.applies && fate.outcome != Outcome::Applied;
-        self.requests.push(Request {
-            process,
-            sent,
-            outcome: fate.outcome,
-            applies: fate.applies,
-            lie,
-            over: false,
-        });
+        let (outcome, found) = (Outcome::Withheld, None);
+        let (applies, lie, over) = (false, false, true);
+        self.requests.push(Request { process, sent, holder, found, outcome, applies, lie, over });
+        match &self.setup.ledger {
+            None => self.leave(request, record),
+            Some(manners) => self.soon(manners.consult, Happening::Page(Page::Consult { request })),
+        }
+    }
+
+    /// A request leaves for the target.
+    pub fn leave(&mut self, request: usize, record: usize) {
+        let target = self.setup.publications[self.requests[request].sent.update].target;
+        let fate = self.target.decide(&mut self.rng, &self.setup, record, target, self.now);
+        let of = &mut self.requests[request];
+        of.lie = fate.applies && fate.outcome != Outcome::Applied;
+        (of.outcome, of.applies, of.over) = (fate.outcome, fate.applies, false);
         if fate.applies {
             self.at(self.now.after(fate.arrives_after), Happening::Request { request });
         }
@@ -343,6 +382,7 @@ impl World {
         let stray = *process != self.dispatcher.process || Some(sent.under) < self.rival_claim;
         let (process, attempt, update) = (*process, sent.attempt, sent.update);
         self.trace(Line::Applied { process, attempt, update, stray });
+        self.judge_order_of_applying(update);
         self.judge.applied(update, stray);
     }
 
@@ -356,10 +396,10 @@ impl World {
         self.tenures
     }
 
-    /// The name of an update: its body.
+    /// The name of an update.
     pub fn number(update: &Update) -> usize {
-        let bytes = update.body.as_ref().try_into().expect("a body is a number");
-        usize::try_from(u64::from_le_bytes(bytes)).expect("a small number")
+        let named = update.published_at.expect("an update is named by its time");
+        usize::try_from(named).expect("a small number")
     }
 
     pub fn late(&mut self) -> Duration {

@@ -9,7 +9,7 @@ use crate::core::ownership::Standing;
 use crate::core::policy::{DeadLetterReason, Malformed, Resolution};
 use crate::core::recognition::Recognised;
 use crate::core::tick::Tick;
-use crate::core::update::{IdOrigin, Update};
+use crate::core::update::{IdOrigin, Identity, Update};
 
 /// A delivery that nobody has looked at.
 #[derive(Debug)]
@@ -44,6 +44,14 @@ impl Partition {
         }
     }
 
+    pub(super) fn nudged(&mut self, tenure: Tenure) {
+        if self.tenure != Some(tenure) {
+            self.stale += 1;
+        } else if !self.draining && self.ownership.delivered() {
+            self.effects.push_back(Effect::Claim { tenure });
+        }
+    }
+
     fn take_in(&mut self, tenure: Tenure, delivery: Unclaimed) {
         match delivery {
             Unclaimed::Update { delivery, redelivered, mut update } => {
@@ -57,9 +65,10 @@ impl Partition {
                     Arc::make_mut(&mut update).id = id;
                     settled_before = settled;
                 }
-                settled_before |= redelivered && self.memory.claim(&update.record_key, &update.id);
+                let identity = Identity::of(&update);
+                settled_before |= redelivered && self.memory.claim(&update.record_key, &identity);
                 let holder = Holder::Broker(delivery);
-                self.receive(Held { holder, redelivered, update, settled_before, identified });
+                self.receive(Held { holder, redelivered, update, identity, settled_before, identified });
             }
             Unclaimed::Malformed { delivery, fault } => {
                 self.malformed.insert(delivery);
@@ -86,7 +95,7 @@ impl Partition {
         number: Option<TenureNumber>,
         other: Option<TenureNumber>,
     ) {
-        let first = self.held == self.unclaimed.len();
+        let first = self.held == self.unclaimed.len() && self.released == 0;
         if self.tenure != Some(tenure) || !self.ownership.claimed(number) {
             self.stale += 1;
             return;
@@ -106,11 +115,15 @@ impl Partition {
     pub(super) fn superseded(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
-        } else if self.held == 0 {
+        } else if self.holds_nothing() {
             self.ownership.let_go();
         } else {
             self.lose_claim(tenure);
         }
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.held == 0 && self.released == 0
     }
 
     /// What is held was handed over to another as well.
@@ -121,7 +134,7 @@ impl Partition {
     }
 
     pub(super) fn outranked(&mut self, tenure: Tenure) {
-        if self.tenure == Some(tenure) && self.held == 0 {
+        if self.tenure == Some(tenure) && self.holds_nothing() {
             self.ownership.let_go();
         } else {
             self.step_back(tenure, StepBackReason::Outranked);

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::Partition;
 use crate::core::lane::{Held, Lane, LaneId, LaneStatus, Token};
 use crate::core::message::{Holder, ParkedSeq, Tenure};
+use crate::core::outcome::{Known, Outcome};
 use crate::core::ownership::Standing;
 use crate::core::policy::Progress;
-use crate::core::update::{RecordKey, Update};
+use crate::core::update::{Identity, RecordKey, Update};
 
 impl Partition {
     /// Whether released updates of this record are here.
@@ -39,6 +40,7 @@ impl Partition {
             .map(|(seq, update)| Held {
                 holder: Holder::Ledger(seq),
                 redelivered: false,
+                identity: Identity::of(&update),
                 update,
                 settled_before: false,
                 identified: true,
@@ -63,6 +65,17 @@ impl Partition {
         }
     }
 
+    /// Whether a released head is told of its record being parked: that was found for a delivery of it, before it was
+    /// parked itself, and its turn begins anew.
+    pub(super) fn was_found_before_parked(&mut self, id: LaneId, outcome: &Outcome) -> bool {
+        let lane = &mut self.lanes[id];
+        let was = lane.head().is_released() && *outcome == Outcome::Known(Known::RecordParked);
+        if was {
+            lane.progress = Progress::default();
+        }
+        was
+    }
+
     /// The resolution of a released update is written down. Where it failed again, its record waits for a person once
     /// more, and the others go back.
     pub(super) fn had_its_turn(&mut self, id: LaneId, record_key: &RecordKey, parked: bool) {
@@ -75,12 +88,19 @@ impl Partition {
         }
     }
 
-    /// The record was parked when the head asked, and is no more: the head has its turn.
+    /// The record was parked when the head asked, and is no more: the head has its turn. Any other resolution stands, and
+    /// is written under the number of the present tenure.
     pub(super) fn not_recorded(&mut self, token: Token, record_key: &RecordKey) {
         match self.find_recording(token, record_key) {
             Some(id) => {
                 self.recording -= 1;
-                self.make_ready(id);
+                match &self.lanes[id].status {
+                    LaneStatus::Recording { resolution, .. } if !resolution.only_behind() => {
+                        let resolution = resolution.clone();
+                        self.resolve(id, resolution);
+                    }
+                    _ => self.make_ready(id),
+                }
             }
             None if self.memory.not_recorded(record_key, token) => {}
             None => self.stale += 1,
