@@ -484,15 +484,6 @@ impl Partition {
         }
     }
 
-    fn recorded_malformed(&mut self, tenure: Tenure, delivery: DeliveryTag) {
-        if self.tenure == Some(tenure) && self.malformed.remove(&delivery) {
-            self.recording -= 1;
-            self.settle(delivery);
-        } else {
-            self.stale += 1;
-        }
-    }
-
     fn settle(&mut self, delivery: DeliveryTag) {
         let tenure = self.tenure.expect("only deliveries of the present tenure are settled (I5)");
         self.held = self.held.checked_sub(1).expect("I7: only what is held is settled");

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
 use super::attempt::{Ended, Fence, Making};
@@ -24,12 +24,11 @@ use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::core::acks::{AckLimits, Acks};
 use crate::core::layout::{LayoutNumber, PartitionNumber};
-use crate::core::message::{DeliveryTag, Effect, Event, Holder, Tenure};
-use crate::core::outcome::Outcome;
+use crate::core::message::{DeliveryTag, Effect, Event, Tenure};
 use crate::core::ownership::Standing;
 use crate::core::partition::{Partition, View};
 use crate::core::tick::Tick;
-use crate::core::update::{IdOrigin, RecordKey};
+use crate::core::update::IdOrigin;
 use crate::ledger::Recorded;
 use crate::source::{Deliveries, Lost, News, Received, Source};
 use crate::target::Target;
@@ -335,22 +334,6 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         None
     }
 
-    fn written(&mut self, Written { tenure, holder, record_key, recorded }: Written) {
-        let event = match (recorded, record_key) {
-            (Recorded::NotParked | Recorded::Fenced, Some(record_key)) => {
-                Event::NotRecorded { tenure, holder, record_key }
-            }
-            (_, record_key) => Event::Recorded { tenure, holder, record_key },
-        };
-        self.core.handle(self.clock.now(), event);
-    }
-
-    /// After the last of the released updates that were taken out of the ledger together there may be more.
-    fn further(&self, written: &Written) -> Option<(Books, RecordKey)> {
-        let of_ledger = matches!(written.holder, Holder::Ledger(_)) && written.recorded == Recorded::Done;
-        self.books.clone().filter(|_| of_ledger).zip(written.record_key.clone())
-    }
-
     /// Requests that wait for the ledger are held to what holds when they leave.
     fn set_fence(&self, fence: &watch::Sender<Fence>) {
         let may = self.core.may_send_until();
@@ -402,20 +385,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     fn attempt_ended(&mut self, ended: Ended) -> Leftover {
         let Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
-        match &outcome {
-            Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
-            Outcome::Refused(failure) => {
-                let (target, now) = (update.target.0, self.clock.now());
-                if let Some(attempts) = self.refusals.refused(target, failure.cause.to_string(), now) {
-                    let target = self.target_metrics[target].name();
-                    warn!(target, cause = %failure.cause, attempts, "the target refuses us, will retry");
-                }
-            }
-            Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {
-                let (update_id, outcome) = (update.id.as_str(), outcome.kind().name());
-                debug!(partition = %self.partition, update_id, outcome, cause = %failure.cause, attempt = number, "attempt failed");
-            }
-        }
+        self.tell_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
         let leftover = Some((record_key.clone(), receipt, lock));
         if probe && !outcome.was_sent() {

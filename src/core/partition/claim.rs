@@ -149,4 +149,13 @@ impl Partition {
             self.effects.push_back(Effect::StepBack { tenure, reason });
         }
     }
+
+    pub(super) fn recorded_malformed(&mut self, tenure: Tenure, delivery: DeliveryTag) {
+        if self.tenure == Some(tenure) && self.malformed.remove(&delivery) {
+            self.recording -= 1;
+            self.settle(delivery);
+        } else {
+            self.stale += 1;
+        }
+    }
 }

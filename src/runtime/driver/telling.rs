@@ -6,6 +6,7 @@ use tracing::{debug, info, warn};
 
 use super::{Driver, Tenancy};
 use crate::core::message::TenureNumber;
+use crate::core::outcome::Outcome;
 use crate::core::ownership::Standing;
 use crate::core::policy::{ParkReason, Resolution};
 use crate::core::update::Update;
@@ -33,6 +34,24 @@ impl<S: Source, T> Driver<S, T> {
         }
         self.metrics.active(matches!(standing, Standing::Claimed(_)));
         *told = standing;
+    }
+
+    /// A failed attempt; what the target refuses to all at most once a minute.
+    pub(super) fn tell_failure(&self, update: &Update, outcome: &Outcome, number: u32) {
+        match outcome {
+            Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
+            Outcome::Refused(failure) => {
+                let (target, now) = (update.target.0, self.clock.now());
+                if let Some(attempts) = self.refusals.refused(target, failure.cause.to_string(), now) {
+                    let target = self.target_metrics[target].name();
+                    warn!(target, cause = %failure.cause, attempts, "the target refuses us, will retry");
+                }
+            }
+            Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {
+                let (update_id, outcome) = (update.id.as_str(), outcome.kind().name());
+                debug!(partition = %self.partition, update_id, outcome, cause = %failure.cause, attempt = number, "attempt failed");
+            }
+        }
     }
 
     /// One line and one count per resolution.

@@ -77,6 +77,22 @@ pub(super) type Leftover = Option<(RecordKey, Receipt, Option<RecordLock>)>;
 pub(super) type Loaded = (RecordKey, Vec<(ParkedSeq, Arc<Update>)>);
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
+    pub(super) fn written(&mut self, Written { tenure, holder, record_key, recorded }: Written) {
+        let event = match (recorded, record_key) {
+            (Recorded::NotParked | Recorded::Fenced, Some(record_key)) => {
+                Event::NotRecorded { tenure, holder, record_key }
+            }
+            (_, record_key) => Event::Recorded { tenure, holder, record_key },
+        };
+        self.core.handle(self.clock.now(), event);
+    }
+
+    /// After the last of the released updates that were taken out of the ledger together there may be more.
+    pub(super) fn further(&self, written: &Written) -> Option<(Books, RecordKey)> {
+        let of_ledger = matches!(written.holder, Holder::Ledger(_)) && written.recorded == Recorded::Done;
+        self.books.clone().filter(|_| of_ledger).zip(written.record_key.clone())
+    }
+
     /// `tenancy`: that of the resolution, if it lasts. `number`: of the tenure, as the ledger knows it.
     pub(super) fn write_down(
         &self,
