@@ -17,7 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use ledger::LedgerFamilies;
-pub use ledger::LedgerMetrics;
+pub use ledger::{LedgerMetrics, LedgerSize};
 
 use crate::core::layout::PartitionNumber;
 use crate::core::outcome::{Cause, Outcome};

@@ -83,7 +83,8 @@ impl<T: Target> Making<T> {
     async fn go(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
         let unsent = |outcome| (outcome, Receipt::default(), None, Duration::ZERO);
         let (etag, lock) = match &self.books {
-            None => (None, None),
+            None if self.may_send() => (None, None),
+            None => return unsent(Outcome::Withheld),
             Some(books) => match books.consult(&self.update, self.holder).await {
                 Consulted::Send { etag, lock } if self.may_send() => (etag, lock),
                 Consulted::Send { .. } | Consulted::Silent => return unsent(Outcome::Withheld),

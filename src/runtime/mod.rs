@@ -8,5 +8,6 @@ pub mod driver;
 mod refusals;
 pub mod releases;
 pub mod supervisor;
+mod upkeep;
 
 pub use supervisor::{RunError, run};

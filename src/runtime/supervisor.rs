@@ -16,15 +16,16 @@ use super::clock::Clock;
 use super::driver::Driver;
 use super::refusals::Refusals;
 use super::releases::Releases;
+use super::upkeep::open_ledger;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
-use crate::config::{Config, LedgerConfig};
+use crate::config::Config;
 use crate::core::acks::AckLimits;
 use crate::core::layout::{Layout, LayoutNumber};
 use crate::core::partition::{Limits, Partition};
 use crate::core::policy::FailurePolicy;
-use crate::ledger::{AnyLedger, Ledger, LedgerError, keep_pruned};
+use crate::ledger::{AnyLedger, Ledger, LedgerError};
 use crate::source::{
     Address, AmqpSource, DeadLetters, Decoder, Halt, LayoutDocument, Link, Members, Names, OwnLedger, Pulse,
     Shared, SourceError, Witnesses, chain, ensure_ledger, ensure_topology,
@@ -74,7 +75,7 @@ pub async fn run(
     let (stop, stopped) = watch::channel(false);
     serve_admin(&config, &metrics, &health).await?;
     let started = tokio::select! {
-        started = start(&config, adopt_ledger) => started?,
+        started = start(&config, &metrics, adopt_ledger) => started?,
         () = shutdown.as_mut() => return Ok(()),
     };
     health.begin(started.document.in_force.partitions);
@@ -125,15 +126,6 @@ async fn serve_admin(config: &Config, metrics: &Metrics, health: &Health) -> Res
     info!(address = %listener.local_addr().map_err(fault)?, "health and metrics");
     tokio::spawn(admin::serve(listener, metrics.clone(), health.clone()));
     Ok(())
-}
-
-/// Opens the ledger and keeps it small; `None`: the config has none.
-async fn open_ledger(config: Option<&LedgerConfig>) -> Result<Option<Arc<AnyLedger>>, LedgerError> {
-    let Some(config) = config else { return Ok(None) };
-    let ledger = Arc::new(AnyLedger::open(config.clone()).await?);
-    let pruned = Arc::clone(&ledger);
-    tokio::spawn(async move { keep_pruned(&*pruned).await });
-    Ok(Some(ledger))
 }
 
 fn join(config: &Config, started: &Started, halt: &Halt) -> Members {
@@ -214,8 +206,8 @@ struct Started {
 }
 
 /// Connects twice (an alarm freezes the connection that publishes) and makes the topology complete.
-async fn start(config: &Config, adopt_ledger: bool) -> Result<Started, RunError> {
-    let ledger = open_ledger(config.ledger.as_ref()).await?;
+async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result<Started, RunError> {
+    let ledger = open_ledger(config.ledger.as_ref(), metrics).await?;
     let own = OwnLedger { identity: ledger.as_deref().map(AnyLedger::identity), adopt: adopt_ledger };
     let address = Address::new(&config.broker)?;
     let instance = &config.instance;

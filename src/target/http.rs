@@ -1,5 +1,8 @@
 //! Targets behind HTTP: one client for all of them, so that connections are shared and kept.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use reqwest::{Client, redirect, retry};
@@ -107,14 +110,14 @@ impl HttpTargets {
                 return (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), Receipt::default());
             }
         };
-        match timeout_at(deadline, self.client.execute(request)).await {
+        match in_time(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => {
                 let receipt = answer::receipt_of(&response);
                 let kind = super::classify::classify(receipt.status, &target.outcomes);
                 (answer::outcome_of(response, kind, deadline).await, receipt)
             }
             Ok(Err(error)) => (answer::broken(error), Receipt::default()),
-            Err(_) => (answer::time_up(), Receipt::default()),
+            Err(TimeUp) => (answer::time_up(), Receipt::default()),
         }
     }
 
@@ -128,10 +131,10 @@ impl HttpTargets {
         let request = target.fetch(&attempt.update).map_err(|detail| {
             (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), Receipt::default())
         })?;
-        let response = match timeout_at(deadline, self.client.execute(request)).await {
+        let response = match in_time(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err((answer::broken(error), Receipt::default())),
-            Err(_) => return Err((answer::time_up(), Receipt::default())),
+            Err(TimeUp) => return Err((answer::time_up(), Receipt::default())),
         };
         let receipt = answer::receipt_of(&response);
         match (receipt.status, &receipt.etag) {
@@ -171,4 +174,21 @@ impl Target for HttpTargets {
             next = First::Fetch;
         }
     }
+}
+
+/// The deadline has passed.
+struct TimeUp;
+
+/// Ends at the deadline, and looks at the clock before each step: a process that was stopped and goes on must not send
+/// what it had begun before. By then a standby may own its partition.
+async fn in_time<F: Future>(deadline: Instant, future: F) -> Result<F::Output, TimeUp> {
+    let mut future = pin!(future);
+    let stepping = poll_fn(|context| {
+        if Instant::now() < deadline {
+            future.as_mut().poll(context).map(Ok)
+        } else {
+            Poll::Ready(Err(TimeUp))
+        }
+    });
+    timeout_at(deadline, stepping).await.unwrap_or(Err(TimeUp))
 }

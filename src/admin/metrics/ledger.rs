@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -16,6 +17,12 @@ pub(super) struct LedgerFamilies {
     parked: Family<OfReason, Counter>,
     errors: Family<OfReason, Counter>,
     row_lock_wait: Histogram,
+    resolved_updates: Gauge,
+    parked_records: Gauge,
+    parked_updates: Gauge,
+    size: Gauge,
+    commits: Counter,
+    entries: Counter,
 }
 
 impl LedgerFamilies {
@@ -25,6 +32,12 @@ impl LedgerFamilies {
             parked: Family::default(),
             errors: Family::default(),
             row_lock_wait: seconds(),
+            resolved_updates: Gauge::default(),
+            parked_records: Gauge::default(),
+            parked_updates: Gauge::default(),
+            size: Gauge::default(),
+            commits: Counter::default(),
+            entries: Counter::default(),
         }
     }
 
@@ -50,6 +63,20 @@ impl LedgerFamilies {
             Unit::Seconds,
             self.row_lock_wait.clone(),
         );
+        registry.register(
+            "ledger_resolved_updates",
+            "Update ids that the ledger knows.",
+            self.resolved_updates.clone(),
+        );
+        registry.register(
+            "ledger_parked_records",
+            "Records with parked updates, of all partitions and replicas.",
+            self.parked_records.clone(),
+        );
+        registry.register("ledger_parked_updates", "Parked updates.", self.parked_updates.clone());
+        registry.register_with_unit("ledger_size", "Size of the ledger.", Unit::Bytes, self.size.clone());
+        registry.register("ledger_commits", "Commits of this process.", self.commits.clone());
+        registry.register("ledger_entries", "Resolutions in these commits.", self.entries.clone());
     }
 }
 
@@ -65,7 +92,35 @@ impl Metrics {
     }
 }
 
+/// How large the ledger is.
+#[derive(Clone, Copy, Debug)]
+pub struct LedgerSize {
+    /// Update ids that it knows.
+    pub resolved_updates: u64,
+    /// Records with parked updates.
+    pub parked_records: u64,
+    /// Parked updates.
+    pub parked_updates: u64,
+    /// On disk.
+    pub bytes: u64,
+}
+
 impl LedgerMetrics {
+    /// How large it is now.
+    pub fn size(&self, size: LedgerSize) {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.0.resolved_updates.set(whole(size.resolved_updates));
+        self.0.parked_records.set(whole(size.parked_records));
+        self.0.parked_updates.set(whole(size.parked_updates));
+        self.0.size.set(whole(size.bytes));
+    }
+
+    /// So many more commits, with so many resolutions.
+    pub fn committed(&self, commits: u64, entries: u64) {
+        self.0.commits.inc_by(commits);
+        self.0.entries.inc_by(entries);
+    }
+
     /// A use of the ledger failed.
     pub fn failed(&self, reason: &'static str) {
         self.0.errors.get_or_create(&OfReason { reason }).inc();

@@ -1,0 +1,52 @@
+//! Opens the ledger, keeps it small, and tells how large it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::admin::metrics::{LedgerMetrics, LedgerSize, Metrics};
+use crate::config::LedgerConfig;
+use crate::ledger::{AnyLedger, Ledger, LedgerError, LedgerStats, keep_pruned};
+
+/// Its rows are counted for that.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+/// `None`: the config has none.
+///
+/// # Errors
+/// It cannot be opened, or was changed by a later version of the program.
+pub(super) async fn open_ledger(
+    config: Option<&LedgerConfig>,
+    metrics: &Metrics,
+) -> Result<Option<Arc<AnyLedger>>, LedgerError> {
+    let Some(config) = config else { return Ok(None) };
+    let ledger = Arc::new(AnyLedger::open(config.clone()).await?);
+    let pruned = Arc::clone(&ledger);
+    tokio::spawn(async move { keep_pruned(&*pruned).await });
+    tokio::spawn(tell_size(Arc::clone(&ledger), metrics.ledger()));
+    Ok(Some(ledger))
+}
+
+async fn tell_size(ledger: Arc<AnyLedger>, metrics: LedgerMetrics) {
+    let mut tell = interval(TELL_EVERY);
+    tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = LedgerStats::default();
+    loop {
+        tell.tick().await;
+        // A fault is told by those who need the ledger to go on.
+        if let Ok(stats) = ledger.stats().await {
+            metrics.size(LedgerSize {
+                resolved_updates: stats.resolved_updates,
+                parked_records: stats.parked_records,
+                parked_updates: stats.parked_updates,
+                bytes: stats.bytes,
+            });
+            metrics.committed(
+                stats.commits.saturating_sub(before.commits),
+                stats.entries.saturating_sub(before.entries),
+            );
+            before = stats;
+        }
+    }
+}
