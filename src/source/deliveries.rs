@@ -153,6 +153,7 @@ impl AmqpSource {
             dead_letters,
             partition: self.partition,
             kept: HashMap::new(),
+            prefetch: self.prefetch,
             window: usize::from(self.prefetch),
         })
     }
@@ -232,6 +233,7 @@ pub struct AmqpDeliveries {
     partition: PartitionNumber,
     /// What the dead letters of unsettled deliveries would need.
     kept: HashMap<u64, Kept>,
+    prefetch: u16,
     window: usize,
 }
 
@@ -377,6 +379,14 @@ impl Deliveries for AmqpDeliveries {
     async fn ack(&mut self, ack: Ack) -> Result<(), Lost> {
         let options = BasicAckOptions { multiple: ack.multiple };
         self.channel.basic_ack(ack.tag.0, options).await.map_err(|error| Lost(chain(&error)))
+    }
+
+    async fn round_trip(&self) -> Duration {
+        let begun = Instant::now();
+        // Of no consequence: the consumer keeps the prefetch that it began with.
+        let asking = self.channel.basic_qos(self.prefetch, BasicQosOptions::default());
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, asking).await;
+        begun.elapsed()
     }
 
     fn forget(&mut self, delivery: DeliveryTag) {

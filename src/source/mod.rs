@@ -21,6 +21,7 @@ mod witnesses;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -106,6 +107,9 @@ pub trait Deliveries: Send + 'static {
 
     /// Sends an ack. Done once it is on its way; it can still be lost with the channel.
     fn ack(&mut self, ack: Ack) -> impl Future<Output = Result<(), Lost>> + Send;
+
+    /// How long the broker takes to answer on this channel, which has all acks sent so far before it by then; bounded.
+    fn round_trip(&self) -> impl Future<Output = Duration> + Send;
 
     /// The delivery is settled: what was kept for its dead letter can go.
     fn forget(&mut self, delivery: DeliveryTag);
