@@ -239,14 +239,18 @@ impl SourceError {
 }
 
 /// The broker's words for a stream that is declared but not started: another dispatcher has declared it this moment, or
-/// the broker itself has just started (RabbitMQ 4.0.5, measured).
-const STREAM_NOT_STARTED: &str = "does not have a running replica";
+/// the broker itself has just started (RabbitMQ 4.0.5 and 3.10.8, measured).
+const STREAM_NOT_STARTED: [&str; 2] =
+    ["does not have a running replica", "does not have a replica on the local node"];
 
 /// Whether the broker has answered, and would answer the same again. All other errors are of the way to it.
 fn is_final(source: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(error) = source.kind() else { return false };
     match error.kind() {
-        AMQPErrorKind::Soft(_) => !error.get_message().as_str().contains(STREAM_NOT_STARTED),
+        AMQPErrorKind::Soft(_) => {
+            let text = error.get_message().as_str();
+            !STREAM_NOT_STARTED.iter().any(|words| text.contains(words))
+        }
         AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => true,
         AMQPErrorKind::Hard(_) => false,
     }
