@@ -248,7 +248,8 @@ fn no_file_knows_the_machine_that_it_was_written_on() {
 
 #[test]
 fn every_metric_is_documented_and_every_documented_metric_exists() {
-    let registered = registered_metrics(&read(&project().join("src/admin/metrics.rs")));
+    let mut registered = registered_metrics(&read(&project().join("src/admin/metrics.rs")));
+    registered.extend(registered_metrics(&read(&project().join("src/admin/metrics/ledger.rs"))));
     assert!(registered.len() > 10, "the list of src/admin/metrics.rs is not read any more: {registered:?}");
     let operating = read(&project().join("docs/operating.md"));
     let documented: BTreeSet<String> = words(&operating)
@@ -481,7 +482,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 /// The names that Prometheus sees: prefix, unit, and `_total` or `_info` by the kind of the field.
 fn registered_metrics(source: &str) -> BTreeSet<String> {
     let fields: BTreeMap<&str, &str> = source
-        .split("struct Families {")
+        .split("Families {")
         .nth(1)
         .and_then(|rest| rest.split("\n}\n").next())
         .expect("src/admin/metrics.rs has the list of families")
@@ -495,7 +496,12 @@ fn registered_metrics(source: &str) -> BTreeSet<String> {
             continue;
         };
         let kind = fields.get(name).copied().unwrap_or_default();
-        let unit = if with_unit == "_with_unit" { "_seconds" } else { "" };
+        let of_bytes = rest.split(");").next().is_some_and(|call| call.contains("Unit::Bytes"));
+        let unit = match (with_unit, of_bytes) {
+            ("_with_unit", true) => "_bytes",
+            ("_with_unit", false) => "_seconds",
+            _ => "",
+        };
         let suffix = match kind {
             "" => "_info",
             kind if kind.contains("Counter") => "_total",

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tracing::{info, warn};
 
-use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
+use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded, settle_grace};
 use super::attempt::{Ended, Fence, Making};
 use super::books::{Books, Fenced};
 use super::breakers::BreakerWatch;
@@ -32,13 +32,6 @@ use crate::core::update::IdOrigin;
 use crate::ledger::Recorded;
 use crate::source::{Deliveries, Lost, News, Received, Source};
 use crate::target::Target;
-
-/// Between the last ack and the close of the channel. Acks sent are not acks done: of 500 up to 467 came back when the
-/// channel was closed at once, none after this (RabbitMQ 3.10.8 and 4.0.5, measured).
-const SETTLE_GRACE: Duration = Duration::from_millis(100);
-/// A broker that is slow to answer is slow to settle, too: it is given so many times the time of an answer.
-const ROUND_TRIPS: u32 = 20;
-const SETTLE_GRACE_MAX: Duration = Duration::from_secs(3);
 
 /// Everything that one partition needs.
 #[derive(Debug)]
@@ -453,8 +446,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 settled &= tenancy.deliveries.ack(ack).await.is_ok();
             }
             if settled {
-                let round_trip = tenancy.deliveries.round_trip().await;
-                sleep((round_trip * ROUND_TRIPS).clamp(SETTLE_GRACE, SETTLE_GRACE_MAX)).await;
+                sleep(settle_grace(tenancy.deliveries.round_trip().await)).await;
             }
             self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
             tenancy.deliveries.close().await;

@@ -13,31 +13,31 @@ use crate::core::policy::ParkReason;
 
 #[derive(Clone, Debug)]
 pub(super) struct LedgerFamilies {
-    superseded: Counter,
-    parked: Family<OfReason, Counter>,
-    errors: Family<OfReason, Counter>,
+    updates_superseded: Counter,
+    updates_parked: Family<OfReason, Counter>,
+    ledger_errors: Family<OfReason, Counter>,
     row_lock_wait: Histogram,
-    resolved_updates: Gauge,
-    parked_records: Gauge,
-    parked_updates: Gauge,
-    size: Gauge,
-    commits: Counter,
-    entries: Counter,
+    ledger_resolved_updates: Gauge,
+    ledger_parked_records: Gauge,
+    ledger_parked_updates: Gauge,
+    ledger_size: Gauge,
+    ledger_commits: Counter,
+    ledger_entries: Counter,
 }
 
 impl LedgerFamilies {
     pub(super) fn new() -> Self {
         Self {
-            superseded: Counter::default(),
-            parked: Family::default(),
-            errors: Family::default(),
+            updates_superseded: Counter::default(),
+            updates_parked: Family::default(),
+            ledger_errors: Family::default(),
             row_lock_wait: seconds(),
-            resolved_updates: Gauge::default(),
-            parked_records: Gauge::default(),
-            parked_updates: Gauge::default(),
-            size: Gauge::default(),
-            commits: Counter::default(),
-            entries: Counter::default(),
+            ledger_resolved_updates: Gauge::default(),
+            ledger_parked_records: Gauge::default(),
+            ledger_parked_updates: Gauge::default(),
+            ledger_size: Gauge::default(),
+            ledger_commits: Counter::default(),
+            ledger_entries: Counter::default(),
         }
     }
 
@@ -45,17 +45,17 @@ impl LedgerFamilies {
         registry.register(
             "updates_superseded",
             "Updates settled without a request, since a later version of their record was applied; and conflicts that failure.conflict = \"superseded\" settles.",
-            self.superseded.clone(),
+            self.updates_superseded.clone(),
         );
         registry.register(
             "updates_parked",
             "Updates that went to the ledger, by reason; behind: after others of their record.",
-            self.parked.clone(),
+            self.updates_parked.clone(),
         );
         registry.register(
             "ledger_errors",
             "Failed uses of the ledger; each is tried again, and nothing is settled meanwhile.",
-            self.errors.clone(),
+            self.ledger_errors.clone(),
         );
         registry.register_with_unit(
             "row_lock_wait",
@@ -66,17 +66,22 @@ impl LedgerFamilies {
         registry.register(
             "ledger_resolved_updates",
             "Update ids that the ledger knows.",
-            self.resolved_updates.clone(),
+            self.ledger_resolved_updates.clone(),
         );
         registry.register(
             "ledger_parked_records",
             "Records with parked updates, of all partitions and replicas.",
-            self.parked_records.clone(),
+            self.ledger_parked_records.clone(),
         );
-        registry.register("ledger_parked_updates", "Parked updates.", self.parked_updates.clone());
-        registry.register_with_unit("ledger_size", "Size of the ledger.", Unit::Bytes, self.size.clone());
-        registry.register("ledger_commits", "Commits of this process.", self.commits.clone());
-        registry.register("ledger_entries", "Resolutions in these commits.", self.entries.clone());
+        registry.register("ledger_parked_updates", "Parked updates.", self.ledger_parked_updates.clone());
+        registry.register_with_unit(
+            "ledger_size",
+            "Size of the ledger.",
+            Unit::Bytes,
+            self.ledger_size.clone(),
+        );
+        registry.register("ledger_commits", "Commits of this process.", self.ledger_commits.clone());
+        registry.register("ledger_entries", "Resolutions in these commits.", self.ledger_entries.clone());
     }
 }
 
@@ -109,21 +114,21 @@ impl LedgerMetrics {
     /// How large it is now.
     pub fn size(&self, size: LedgerSize) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.0.resolved_updates.set(whole(size.resolved_updates));
-        self.0.parked_records.set(whole(size.parked_records));
-        self.0.parked_updates.set(whole(size.parked_updates));
-        self.0.size.set(whole(size.bytes));
+        self.0.ledger_resolved_updates.set(whole(size.resolved_updates));
+        self.0.ledger_parked_records.set(whole(size.parked_records));
+        self.0.ledger_parked_updates.set(whole(size.parked_updates));
+        self.0.ledger_size.set(whole(size.bytes));
     }
 
     /// So many more commits, with so many resolutions.
     pub fn committed(&self, commits: u64, entries: u64) {
-        self.0.commits.inc_by(commits);
-        self.0.entries.inc_by(entries);
+        self.0.ledger_commits.inc_by(commits);
+        self.0.ledger_entries.inc_by(entries);
     }
 
     /// A use of the ledger failed.
     pub fn failed(&self, reason: &'static str) {
-        self.0.errors.get_or_create(&OfReason { reason }).inc();
+        self.0.ledger_errors.get_or_create(&OfReason { reason }).inc();
     }
 
     /// A row was locked after so long.
@@ -133,7 +138,7 @@ impl LedgerMetrics {
 
     /// An update is settled as superseded.
     pub fn superseded(&self) {
-        self.0.superseded.inc();
+        self.0.updates_superseded.inc();
     }
 
     /// An update goes to the ledger.
@@ -142,6 +147,6 @@ impl LedgerMetrics {
             ParkReason::Behind => "behind",
             ParkReason::Failed { reason, .. } => reason.name(),
         };
-        self.0.parked.get_or_create(&OfReason { reason }).inc();
+        self.0.updates_parked.get_or_create(&OfReason { reason }).inc();
     }
 }
