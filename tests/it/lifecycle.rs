@@ -93,6 +93,21 @@ async fn connections_that_are_closed_by_hand_cost_no_duplicate() {
     let broker = Arc::new(Broker::start());
     let world = World::on(Arc::clone(&broker), "updates", slow(Duration::from_millis(10))).await;
     let _dispatcher = world.dispatcher("updates.partitions = 4").await;
+    world.publish(updates(100, 40)).await;
+    for close_at in [300, 900, 1_500, 2_100, 2_700] {
+        world.applied(close_at).await;
+        let node = Arc::clone(&broker);
+        let closing = move || node.ctl(&["close_all_connections", "by hand"]);
+        tokio::task::spawn_blocking(closing).await.expect("it does not panic");
+    }
+    assert_flawless(&world.applied(4_000).await, 4_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_closings_with_updates_without_ids_keep_the_order() {
+    let broker = Arc::new(Broker::start());
+    let world = World::on(Arc::clone(&broker), "updates", slow(Duration::from_millis(10))).await;
+    let _dispatcher = world.dispatcher("updates.partitions = 4").await;
     // Every other record's updates have no id: these are known by their place in the order of their record.
     let lines = updates(100, 60).enumerate().map(|(number, mut line)| {
         if number % 2 == 1 {
