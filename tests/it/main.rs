@@ -2,6 +2,7 @@
 //! broker start one of their own. `scripts/broker` finds or installs RabbitMQ; without one these tests fail.
 
 mod breaker;
+mod change;
 mod crash;
 mod demo;
 mod dispatch;
