@@ -259,7 +259,7 @@ mod tests {
     fn check(body: &str, expected: Result<usize, &str>) {
         match (parse(body.as_bytes(), "updates.topology"), expected) {
             (Ok(document), Ok(witnesses)) => {
-                assert_eq!(document.layouts.witnesses.len(), witnesses, "{body}")
+                assert_eq!(document.layouts.witnesses.len(), witnesses, "{body}");
             }
             (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{body}: {error}"),
             (found, _) => panic!("{body}: {found:?}, expected {expected:?}"),

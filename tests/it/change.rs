@@ -7,7 +7,7 @@ use std::time::Duration;
 use lanekeeper::receiver::ReceiverSettings;
 use serde_json::Value;
 
-use crate::harness::{Output, World, assert_flawless, lanekeeper, updates};
+use crate::harness::{Output, World, assert_flawless, http, lanekeeper, updates};
 
 /// `lanekeeper topology …` with this config.
 async fn topology(world: &World, config: &Path, arguments: &[&str]) -> Output {
@@ -70,4 +70,29 @@ async fn a_layout_is_changed_under_load_and_nothing_is_lost_doubled_or_reordered
     assert_eq!(topology(&world, &config, &["apply"]).await.code, Some(0));
     let queues = world.broker.ctl(&["list_queues", "name"]);
     assert!(!queues.contains("change.l1.p"), "{queues}");
+}
+
+/// Publishers begin before the first dispatcher does, on a broker that has imported what `export` prints.
+#[tokio::test(flavor = "multi_thread")]
+async fn exported_definitions_are_imported_and_publishers_begin_before_the_first_dispatcher() {
+    let world = World::new("exported").await;
+    let config = wants(&world, 3);
+    let exported = topology(&world, &config, &["export"]).await;
+    assert_eq!(exported.code, Some(0), "{}", exported.stderr);
+    let url = format!("{}/api/definitions", world.broker.management_url());
+    let posting = http().post(url).header("content-type", "application/json").body(exported.stdout);
+    let answer = posting.send().await.expect("the management API answers");
+    assert!(answer.status().is_success(), "{}: {}", answer.status(), answer.text().await.unwrap_or_default());
+
+    world.publish(updates(30, 4)).await;
+    let dispatcher = world.start(&std::fs::read_to_string(&config).expect("it was written"));
+    dispatcher.ready().await;
+    assert_flawless(&world.applied(120).await, 120);
+    let log = dispatcher.log().join("\n");
+    assert!(!log.contains("keys have moved"), "{log}");
+    assert_eq!(
+        topology(&world, &config, &["plan"]).await.code,
+        Some(0),
+        "it is the layout that was exported"
+    );
 }

@@ -12,7 +12,7 @@ fn layouts() -> Layouts {
     Layouts::first(shape(2).numbered(LayoutNumber(1)), witness(1))
 }
 
-fn all(draining: &Layout) -> Vec<(LayoutNumber, PartitionNumber)> {
+fn all(draining: Layout) -> Vec<(LayoutNumber, PartitionNumber)> {
     draining.partitions().map(|partition| (draining.number, partition)).collect()
 }
 
@@ -50,13 +50,13 @@ fn a_change_begins_is_prepared_switches_and_its_old_layout_drains_and_goes() {
     assert!(layouts.at_work().draining);
     assert_eq!(steps(&mut layouts, wants(4)), [], "one change at a time");
 
-    let one = Wish { drained: all(&old)[..1].to_vec(), ..Wish::default() };
+    let one = Wish { drained: all(old)[..1].to_vec(), ..Wish::default() };
     assert_eq!(steps(&mut layouts, one.clone()), [Step::Record]);
     assert_eq!(steps(&mut layouts, one), [], "it is no news");
     assert_eq!(layouts.at_work().partitions, BTreeSet::from([PartitionNumber(1)]));
     assert_eq!(steps(&mut layouts, Wish { remove: true, ..Wish::default() }), [], "it is not drained");
 
-    let wish = Wish { drained: all(&old), remove: true, ..Wish::default() };
+    let wish = Wish { drained: all(old), remove: true, ..Wish::default() };
     let taken = steps(&mut layouts, wish);
     assert!(
         matches!(taken.as_slice(), [Step::Record, Step::Remove(gone)] if gone.layout == old),
