@@ -16,6 +16,10 @@ pub const STRAGGLERS_MAX: Duration = Duration::from_secs(2);
 /// How long after a marker nothing may come.
 pub const QUIET: Duration = Duration::from_secs(1);
 
+/// How long everything must have been done before a partition is given back: acks that are under way are lost with their
+/// channel, and what comes back may be sent again.
+pub const SETTLED: Duration = Duration::from_millis(300);
+
 /// Watches one partition, over all tenures of one process.
 #[derive(Debug, Default)]
 pub struct DrainWatch(Seen);
@@ -28,8 +32,8 @@ enum Seen {
     Nothing,
     /// Updates, no marker behind them. Leaves to `MarkerBehind`.
     Updates,
-    /// A marker behind updates, or updates behind a marker. Leaves to `GivenBack`.
-    MarkerBehind,
+    /// A marker behind updates, or updates behind a marker; since when everything is done. Leaves to `GivenBack`.
+    MarkerBehind { at_rest_since: Option<Tick> },
     /// A marker, and nothing before it. Leaves to `MarkerBehind`, `Drained`.
     MarkerFirst { quiet_until: Tick },
     /// The partition is on its way back to the broker. Ends with the tenure.
@@ -59,7 +63,9 @@ impl DrainWatch {
     pub fn update_came(&mut self) {
         self.0 = match self.0 {
             Seen::Nothing | Seen::Updates => Seen::Updates,
-            Seen::MarkerBehind | Seen::MarkerFirst { .. } => Seen::MarkerBehind,
+            Seen::MarkerBehind { .. } | Seen::MarkerFirst { .. } => {
+                Seen::MarkerBehind { at_rest_since: None }
+            }
             Seen::GivenBack => Seen::GivenBack,
             Seen::Drained => unreachable!("nothing is taken from a partition that is drained"),
         }
@@ -69,8 +75,11 @@ impl DrainWatch {
     pub fn marker_came(&mut self, now: Tick) {
         self.0 = match self.0 {
             Seen::Nothing => Seen::MarkerFirst { quiet_until: now.after(QUIET) },
-            Seen::Updates | Seen::MarkerBehind => Seen::MarkerBehind,
-            seen @ (Seen::MarkerFirst { .. } | Seen::GivenBack | Seen::Drained) => seen,
+            Seen::Updates => Seen::MarkerBehind { at_rest_since: None },
+            seen @ (Seen::MarkerBehind { .. }
+            | Seen::MarkerFirst { .. }
+            | Seen::GivenBack
+            | Seen::Drained) => seen,
         }
     }
 
@@ -79,18 +88,23 @@ impl DrainWatch {
     pub fn next_deadline(&self) -> Option<Tick> {
         match self.0 {
             Seen::MarkerFirst { quiet_until } => Some(quiet_until),
+            Seen::MarkerBehind { at_rest_since } => at_rest_since.map(|since| since.after(SETTLED)),
             _ => None,
         }
     }
 
     /// What is to be done now, told once. `at_rest`: nothing but markers is held, in flight or being written down.
     pub fn look(&mut self, now: Tick, at_rest: bool) -> Option<Drained> {
-        match self.0 {
-            Seen::MarkerBehind if at_rest => {
+        match &mut self.0 {
+            Seen::MarkerBehind { at_rest_since } => {
+                *at_rest_since = at_rest.then(|| at_rest_since.unwrap_or(now));
+                if at_rest_since.is_none_or(|since| now < since.after(SETTLED)) {
+                    return None;
+                }
                 self.0 = Seen::GivenBack;
                 Some(Drained::GiveBack)
             }
-            Seen::MarkerFirst { quiet_until } if at_rest && quiet_until <= now => {
+            Seen::MarkerFirst { quiet_until } if at_rest && *quiet_until <= now => {
                 self.0 = Seen::Drained;
                 Some(Drained::Proven)
             }
@@ -133,11 +147,12 @@ mod tests {
     #[test]
     fn updates_before_or_behind_a_marker_are_done_and_looked_for_again() {
         use Drained::{GiveBack, Proven};
-        check("uum.............", &[(3, GiveBack)]);
-        check("um,,,,..........", &[(6, GiveBack)]);
-        check("um.em...........", &[(2, GiveBack), (14, Proven)]);
-        check("m....u.em..........", &[(6, GiveBack), (18, Proven)]);
-        check("um.eum.em..........", &[(2, GiveBack), (6, GiveBack), (18, Proven)]);
+        check("uum.............", &[(6, GiveBack)]);
+        check("um,,,,..........", &[(9, GiveBack)]);
+        check("um..,...........", &[(8, GiveBack)]);
+        check("um....em...........", &[(5, GiveBack), (17, Proven)]);
+        check("m....u....em..........", &[(9, GiveBack), (21, Proven)]);
+        check("um....eum....em..........", &[(5, GiveBack), (12, GiveBack), (24, Proven)]);
     }
 
     #[test]
@@ -145,6 +160,6 @@ mod tests {
         check("................", &[]);
         check("u...............", &[]);
         check("m.....e.........", &[]);
-        check("um.u............", &[(2, Drained::GiveBack)]);
+        check("um....u.........", &[(5, Drained::GiveBack)]);
     }
 }
