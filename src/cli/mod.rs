@@ -1,10 +1,12 @@
 //! The command line: one file per command, exit codes in one place.
 
+mod bench;
 mod check;
 mod demo;
 mod doctor;
 mod log;
 mod parked;
+mod plain_http;
 mod publish;
 mod receiver;
 mod run;
@@ -42,6 +44,8 @@ enum Command {
     Receiver(receiver::Arguments),
     /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
     Demo(demo::Arguments),
+    /// Measure how fast updates are forwarded, with the order judged in every run.
+    Bench(bench::Arguments),
 }
 
 /// Options of every command that reads the config.
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Receiver(arguments) => receiver::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
     };
     exit.into()
 }
