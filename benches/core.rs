@@ -32,13 +32,16 @@ fn main() {
         costs.sort_by(f64::total_cmp);
         let (median, min, max) = (costs[REPEATS / 2], costs[0], costs[REPEATS - 1]);
         let rate = 1e9 / median;
-        println!("core {lanes} lanes {rate:.0} events/s, {median:.0} ns an event ({min:.0} {max:.0} {REPEATS})");
+        println!(
+            "core {lanes} lanes {rate:.0} events/s, {median:.0} ns an event ({min:.0} {max:.0} {REPEATS})"
+        );
     }
 }
 
 fn nanoseconds_per_event(lanes: usize, cycles: usize) -> f64 {
     let (mut partition, tenure) = (partition(lanes), Tenure(1));
-    let mut updates = (0..lanes + cycles).map(|number| update(number % lanes, number)).collect::<VecDeque<_>>();
+    let mut updates =
+        (0..lanes + cycles).map(|number| update(number % lanes, number)).collect::<VecDeque<_>>();
     partition.handle(Tick::ZERO, Event::TenureBegan { tenure, heard: Tick::ZERO });
     let mut tags = (1..).map(DeliveryTag);
     let mut receive = |partition: &mut Partition, update, now| {
@@ -73,7 +76,8 @@ fn nanoseconds_per_event(lanes: usize, cycles: usize) -> f64 {
             None => {
                 let (attempt, update) = in_flight.pop_front().expect("attempts are out");
                 let record_key = update.record_key.clone();
-                partition.handle(tick, Event::AttemptEnded { attempt, record_key, outcome: Outcome::Applied });
+                partition
+                    .handle(tick, Event::AttemptEnded { attempt, record_key, outcome: Outcome::Applied });
             }
         }
     }

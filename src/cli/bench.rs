@@ -68,6 +68,9 @@ pub struct Arguments {
     /// Use this broker instead of a private one: amqp://USER:PASSWORD@HOST:PORT/VHOST.
     #[arg(long, value_name = "URL", env = "LANEKEEPER_BENCH_BROKER", hide_env_values = true)]
     broker: Option<String>,
+    /// Fail where Lanekeeper needs more processor time than this, in seconds per 10,000 updates.
+    #[arg(long, value_name = "SECONDS")]
+    cpu_max: Option<f64>,
     /// How long nothing may arrive before what is missing counts as lost.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     patience: Duration,
@@ -114,55 +117,87 @@ async fn bench(arguments: &Arguments) -> Result<Exit, Failure> {
     let stage = Stage::new(arguments.broker.as_deref(), arguments.patience).await?;
     let mut exit = Exit::Done;
     for name in arguments.names() {
-        let scenario = Scenario::new(name, arguments.scale);
-        if !measure(arguments, &stage, &scenario).await? {
+        if !measure(arguments, &stage, &Scenario::of(name, arguments.scale)).await? {
             exit = Exit::Other;
         }
     }
     Ok(exit)
 }
 
-/// All rounds of a scenario. False where a run failed; that contender has no figure then.
-async fn measure(arguments: &Arguments, stage: &Stage, scenario: &Scenario) -> Result<bool, Failure> {
+/// A scenario and a contender, with its runs; none where one was wrong: it has no figure then.
+struct Entry {
+    scenario: Scenario,
+    contender: Contender,
+    runs: Option<Vec<Measured>>,
+}
+
+/// All rounds of what takes turns. False where a run was wrong, or took too much of the processor.
+async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -> Result<bool, Failure> {
     let contenders = arguments.contenders();
-    let mut runs: Vec<Option<Vec<Measured>>> = vec![Some(Vec::new()); contenders.len()];
+    let entry = |scenario: &Scenario, contender: &Contender| Entry {
+        scenario: match contender {
+            Contender::Compared(Compared::Strict) if scenario.pace.is_none() => {
+                scenario.clone().scaled(STRICT_SHARE)
+            }
+            _ => scenario.clone(),
+        },
+        contender: contender.clone(),
+        runs: Some(Vec::new()),
+    };
+    let mut entries: Vec<Entry> = scenarios
+        .iter()
+        .flat_map(|scenario| contenders.iter().map(move |contender| entry(scenario, contender)))
+        .collect();
     for round in 1..=arguments.repeats {
-        for (contender, runs) in contenders.iter().zip(&mut runs) {
+        for Entry { scenario, contender, runs } in &mut entries {
             let Some(measured) = runs else { continue };
-            let scenario = match contender {
-                Contender::Compared(Compared::Strict) if scenario.pace.is_none() => {
-                    scenario.clone().scaled(STRICT_SHARE)
-                }
-                _ => scenario.clone(),
-            };
-            let name = contender.name();
-            let load = process::load_average();
-            let one =
-                run::run(stage, &scenario, contender, arguments.seed.wrapping_add(round.into())).await?;
-            match one {
+            let (name, load) = (contender.name(), process::load_average());
+            let seed = arguments.seed.wrapping_add(round.into());
+            match run::run(stage, scenario, contender, seed).await? {
                 Ok(one) => {
                     let told = told::line(scenario.name, &name, std::slice::from_ref(&one));
                     eprintln!("# round {round}, load {load} before: {told}");
                     measured.push(one);
                 }
                 Err(wrong) => {
-                    println!("{}", told::failed(scenario.name, &name, &wrong));
+                    println!("{}", told::failed(scenario.name, &name, &wrong.to_string()));
                     *runs = None;
                 }
             }
         }
     }
-    for (contender, measured) in contenders.iter().zip(&runs) {
-        if let Some(measured) = measured {
-            println!("{}", told::line(scenario.name, &contender.name(), measured));
+    Ok(tell(arguments, &entries))
+}
+
+/// Prints the figures, then the ratios; whether all is well.
+fn tell(arguments: &Arguments, entries: &[Entry]) -> bool {
+    let mut well = true;
+    for Entry { scenario, contender, runs } in entries {
+        let (scenario, name) = (scenario.name, contender.name());
+        let Some(runs) = runs else {
+            well = false;
+            continue;
+        };
+        println!("{}", told::line(scenario, &name, runs));
+        let over =
+            arguments.cpu_max.filter(|max| *contender == Contender::Lanekeeper && told::cpu(runs) > *max);
+        if let Some(max) = over {
+            let wrong = format!("CPU {:.2} s/10k is over {max:.2}", told::cpu(runs));
+            println!("{}", told::failed(scenario, &name, &wrong));
+            well = false;
         }
     }
-    for (contender, theirs) in contenders.iter().zip(&runs).skip(1) {
-        if let (Some(ours), Some(theirs)) = (&runs[0], theirs) {
-            println!("{}", told::ratio(scenario.name, &contender.name(), ours, theirs));
+    let Some(first) = entries.first() else { return well };
+    for theirs in &entries[1..] {
+        let same = theirs.scenario.name == first.scenario.name;
+        let against = if same { theirs.contender.name() } else { theirs.scenario.name.to_owned() };
+        if let (Some(ours), Some(runs), true) =
+            (&first.runs, &theirs.runs, same || theirs.contender == Contender::Lanekeeper)
+        {
+            println!("{}", told::ratio(first.scenario.name, &against, ours, runs));
         }
     }
-    Ok(runs.iter().all(Option::is_some))
+    well
 }
 
 async fn interrupted() {

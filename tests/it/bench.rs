@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use crate::harness::Broker;
 
@@ -32,7 +33,7 @@ def rest():
         forward(held.pop(tag))
     connection.call_later(0.2, rest)
 
-channel.basic_qos(100)
+channel.basic_qos(prefetch_count=100)
 for queue in os.environ["BENCH_QUEUES"].split():
     channel.basic_consume(queue, received)
 connection.call_later(0.2, rest)
@@ -41,6 +42,9 @@ channel.start_consuming()
 
 /// Exit code and standard output; the rest goes where a failing test shows it.
 fn bench(arguments: &[&str]) -> (Option<i32>, String) {
+    // One at a time: what is left in the broker afterwards is looked at.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let broker = Broker::shared();
     let mut bench = Command::new(env!("CARGO_BIN_EXE_lanekeeper"));
     bench.arg("bench").args(arguments).args(["--broker", broker.url()]).stdin(Stdio::null());
@@ -91,7 +95,7 @@ fn what_loses_updates_has_no_figure() {
         "--patience",
         "2s",
         "--peer",
-        "idle=exec sleep 600",
+        "idle=exec tail -f /dev/null",
     ]);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("drain0 idle FAIL: 0 of 100 updates arrived"), "{told}");

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::Failure;
-use super::scenario::Scenario;
+use super::scenario::{Keys, Scenario};
 use crate::core::layout::PartitionNumber;
 use crate::core::phash2::partition_of;
 use crate::core::update::RecordKey;
@@ -47,8 +47,13 @@ impl Load {
         };
         let warm_up = records.len();
         records.extend(scenario.stuck_for.map(|_| STUCK));
-        while records.len() < warm_up + scenario.updates {
-            records.push(chance.below(scenario.records));
+        let ranks = Ranks::new(if scenario.keys == Keys::Zipf { scenario.records } else { 0 });
+        for number in (0..).take(warm_up + scenario.updates - records.len()) {
+            records.push(match scenario.keys {
+                Keys::Uniform => chance.below(scenario.records),
+                Keys::Zipf => ranks.at(chance.share()),
+                Keys::Distinct => number,
+            });
         }
         Self { records, warm_up, partitions: scenario.partitions, body_bytes: scenario.body_bytes }
     }
@@ -167,9 +172,36 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
+    /// 0 to under 1.
+    fn share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     fn below(&mut self, bound: u32) -> u32 {
         let scaled = (u128::from(self.next()) * u128::from(bound)) >> 64;
         u32::try_from(scaled).expect("it is below the bound")
+    }
+}
+
+/// Records by Zipf's law: their chances, summed up from the hottest.
+#[derive(Debug)]
+struct Ranks(Vec<f64>);
+
+impl Ranks {
+    fn new(records: u32) -> Self {
+        let mut sum = 0.0;
+        let sums = (1..=records).map(|rank| {
+            sum += 1.0 / f64::from(rank);
+            sum
+        });
+        Self(sums.collect())
+    }
+
+    /// The record at this share of all chances, 0 to under 1.
+    fn at(&self, share: f64) -> u32 {
+        let wanted = share * self.0.last().copied().unwrap_or_default();
+        let place = self.0.partition_point(|sum| *sum <= wanted);
+        u32::try_from(place.min(self.0.len().saturating_sub(1))).expect("it is a record")
     }
 }
 
@@ -191,6 +223,16 @@ mod tests {
             last[record as usize] = sequence;
         }
         assert_eq!(load.records(), last.iter().filter(|sequence| **sequence > 0).count());
+    }
+
+    #[test]
+    fn the_hottest_record_of_zipf_has_its_share_and_distinct_ones_have_one_each() {
+        let zipf = Load::new(&Scenario::new(Name::Zipf, 0.2), 3);
+        let hottest = zipf.records.iter().filter(|record| **record == 0).count();
+        assert!((2_500..2_850).contains(&hottest), "{hottest} of 20,000, meant are 20,000/7.485");
+        assert!(zipf.records() > 900, "the rare ones come too");
+        let keys = Load::new(&Scenario::new(Name::Keys, 0.01), 3);
+        assert_eq!((keys.len(), keys.records()), (10_000, 10_000));
     }
 
     #[test]

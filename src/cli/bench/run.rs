@@ -12,7 +12,7 @@ use super::contender::{Contender, clean};
 use super::failure::Failure;
 use super::load::{Load, STUCK, record_key};
 use super::process::{Process, Usage};
-use super::scenario::Scenario;
+use super::scenario::{Scenario, Tells};
 use super::stage::{Stage, Topology};
 use super::verdict::{Expected, Wrong, judge};
 use crate::cli::plain_http::request;
@@ -22,6 +22,8 @@ use crate::receiver::Report;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// It takes longer where there are many records: it is not kept busy with that.
 const LOOK_SHARE: u32 = 20;
+/// After the last update, before memory is looked at again.
+const CALM: Duration = Duration::from_secs(2);
 const RECEIVER_START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one run came to.
@@ -48,6 +50,21 @@ pub(super) enum Special {
     Kept([f64; 2]),
     /// From publishing to receipt, in milliseconds: p50, p99, p99.9.
     Delays([f64; 3]),
+    /// Share of the time in which the hottest record had a request in progress: more than all of it is not possible.
+    Hottest(f64),
+    Memory(Memory),
+}
+
+/// Resident memory of the forwarder, in MB.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Memory {
+    /// When a twentieth of the updates had arrived.
+    pub(super) early_mb: f64,
+    /// Most and least from then on, until all had arrived.
+    pub(super) most_mb: f64,
+    pub(super) least_mb: f64,
+    /// A moment after all had arrived.
+    pub(super) after_mb: f64,
 }
 
 /// A run of its own, with queues that nobody used before. They are gone when it has returned.
@@ -95,20 +112,25 @@ impl Run<'_> {
                 special = Special::Kept(kept);
             }
         }
-        self.all_arrived(&mut receiver, &mut forwarder.process, expected.updates).await?;
+        let watched = self.all_arrived(&mut receiver, &mut forwarder.process, expected.updates).await?;
         let usage = forwarder.process.usage();
+        let memory = watched.memory().filter(|_| scenario.tells == Tells::Memory);
         let broker_after = stage.broker_seconds();
+        if let Some(memory) = memory {
+            sleep(CALM).await;
+            special = Special::Memory(Memory { after_mb: forwarder.process.usage().now_mb, ..memory });
+        }
         forwarder.process.stop().await?;
         burst.close().await;
         // Only now, so that nothing can come any more that the judgement does not see.
         let report = receiver.report(0).await?;
         receiver.process.stop().await?;
-        if let Some(delays) = &report.delays {
-            let of = |us: u64| us as f64 / 1000.0;
-            special = match special {
-                Special::None => Special::Delays([of(delays.p50_us), of(delays.p99_us), of(delays.p999_us)]),
-                special => special,
-            };
+        if let (Tells::Delays, Some(delays)) = (scenario.tells, &report.delays) {
+            special =
+                Special::Delays([delays.p50_us, delays.p99_us, delays.p999_us].map(|us| us as f64 / 1000.0));
+        }
+        if scenario.tells == Tells::Hottest {
+            special = Special::Hottest(report.busiest_us as f64 / report.span_us.max(1) as f64);
         }
         let per_10k = |seconds: f64| seconds * 10_000.0 / load.len() as f64;
         let Usage { cpu_seconds, peak_mb, .. } = usage;
@@ -128,8 +150,9 @@ impl Run<'_> {
         receiver: &mut Receiver,
         forwarder: &mut Process,
         updates: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<Watched, Failure> {
         let (mut seen, mut changed) = (0, Instant::now());
+        let mut watched = Watched::default();
         loop {
             forwarder.check()?;
             receiver.process.check()?;
@@ -137,12 +160,15 @@ impl Run<'_> {
             let report = receiver.report(0).await?;
             let took = asked.elapsed();
             if report.counts.updates >= updates && report.in_progress == 0 {
-                return Ok(());
+                return Ok(watched);
+            }
+            if self.scenario.tells == Tells::Memory && report.counts.updates >= updates / 20 {
+                watched.samples_mb.push(forwarder.usage().now_mb);
             }
             if report.counts.requests != seen {
                 (seen, changed) = (report.counts.requests, Instant::now());
             } else if changed.elapsed() > self.stage.patience {
-                return Ok(());
+                return Ok(watched);
             }
             sleep(LOOK_EVERY.max(took * LOOK_SHARE)).await;
         }
@@ -165,6 +191,21 @@ impl Run<'_> {
         }
         let share = |from: (f64, f64), to: (f64, f64)| (to.0 - from.0) / (to.1 - from.1);
         Ok(Some([share(counts[0], counts[1]), share(counts[1], counts[2])]))
+    }
+}
+
+/// What was seen while updates arrived.
+#[derive(Debug, Default)]
+struct Watched {
+    samples_mb: Vec<f64>,
+}
+
+impl Watched {
+    fn memory(&self) -> Option<Memory> {
+        let early_mb = self.samples_mb.first().copied()?;
+        let most_mb = self.samples_mb.iter().copied().fold(early_mb, f64::max);
+        let least_mb = self.samples_mb.iter().copied().fold(early_mb, f64::min);
+        Some(Memory { early_mb, most_mb, least_mb, after_mb: 0.0 })
     }
 }
 

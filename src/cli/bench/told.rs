@@ -1,7 +1,6 @@
 //! Figures as lines.
 
-use super::run::{Measured, Special};
-use super::verdict::Wrong;
+use super::run::{Measured, Memory, Special};
 
 /// The line of a scenario and a contender over all its runs; at least one.
 pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String {
@@ -9,7 +8,31 @@ pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String
     let of = |value: fn(&Measured) -> f64| Spread::of(runs.iter().map(value));
     let kept = |half: usize| kept_of(runs, half);
     let figure = match &runs[0].special {
-        Special::None => of(|run| run.rate).told("/s", whole),
+        Special::None => rate(runs),
+        Special::Hottest(_) => {
+            let hottest = Spread::of(runs.iter().filter_map(|run| match run.special {
+                Special::Hottest(share) => Some(share),
+                _ => None,
+            }));
+            format!("{} {} of the hottest record's bound", rate(runs), hottest.told("", share))
+        }
+        Special::Memory(_) => {
+            let mb = |value: fn(&Memory) -> f64| {
+                let values = runs.iter().filter_map(|run| match &run.special {
+                    Special::Memory(memory) => Some(value(memory)),
+                    _ => None,
+                });
+                Spread::of(values).median
+            };
+            format!(
+                "{} memory {:.0} MB early, {:.0} to {:.0}, {:.0} afterwards",
+                rate(runs),
+                mb(|memory| memory.early_mb),
+                mb(|memory| memory.least_mb),
+                mb(|memory| memory.most_mb),
+                mb(|memory| memory.after_mb),
+            )
+        }
         Special::Kept(_) => {
             format!("first half {} second half {}", kept(0).told("", share), kept(1).told("", share))
         }
@@ -23,7 +46,7 @@ pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String
             )
         }
     };
-    let cpu = of(|run| run.cpu).median;
+    let cpu = cpu(runs);
     let broker = Spread::of(runs.iter().filter_map(|run| run.broker)).median;
     let broker = if broker.is_nan() { "?".to_owned() } else { format!("{broker:.2}") };
     let peak = of(|run| run.peak_mb).median;
@@ -33,9 +56,14 @@ pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String
 }
 
 /// The line of a contender of which nothing is measured, since a run of it was wrong.
-pub(super) fn failed(scenario: &str, contender: &str, wrong: &Wrong) -> String {
+pub(super) fn failed(scenario: &str, contender: &str, wrong: &str) -> String {
     let name = if contender.is_empty() { scenario.to_owned() } else { format!("{scenario} {contender}") };
     format!("{name} FAIL: {wrong}")
+}
+
+/// Processor time of the forwarder per 10,000 updates, the median of all runs.
+pub(super) fn cpu(runs: &[Measured]) -> f64 {
+    Spread::of(runs.iter().map(|run| run.cpu)).median
 }
 
 /// How Lanekeeper does against another, round by round, since both meet the same machine only within one.
@@ -49,9 +77,13 @@ pub(super) fn ratio(scenario: &str, contender: &str, ours: &[Measured], theirs: 
             format!("p50 {:+.2} ms p99 {:+.2} ms", less(0), less(1))
         }
         Special::Kept(_) => String::new(),
-        Special::None => format!("rate {}", rate.told("", share)),
+        Special::None | Special::Hottest(_) | Special::Memory(_) => format!("rate {}", rate.told("", share)),
     };
     format!("{scenario} against {contender}: {figure} CPU {}", cpu.told("", share)).replace("  ", " ")
+}
+
+fn rate(runs: &[Measured]) -> String {
+    Spread::of(runs.iter().map(|run| run.rate)).told("/s", whole)
 }
 
 fn kept_of(runs: &[Measured], half: usize) -> Spread {
