@@ -59,12 +59,12 @@ pub(super) enum Special {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Memory {
     /// When a twentieth of the updates had arrived.
-    pub(super) early_mb: f64,
+    pub(super) early: f64,
     /// Most and least from then on, until all had arrived.
-    pub(super) most_mb: f64,
-    pub(super) least_mb: f64,
+    pub(super) most: f64,
+    pub(super) least: f64,
     /// A moment after all had arrived.
-    pub(super) after_mb: f64,
+    pub(super) after: f64,
 }
 
 /// A run of its own, with queues that nobody used before. They are gone when it has returned.
@@ -118,7 +118,7 @@ impl Run<'_> {
         let broker_after = stage.broker_seconds();
         if let Some(memory) = memory {
             sleep(CALM).await;
-            special = Special::Memory(Memory { after_mb: forwarder.process.usage().now_mb, ..memory });
+            special = Special::Memory(Memory { after: forwarder.process.usage().now_mb, ..memory });
         }
         forwarder.process.stop().await?;
         burst.close().await;
@@ -202,10 +202,10 @@ struct Watched {
 
 impl Watched {
     fn memory(&self) -> Option<Memory> {
-        let early_mb = self.samples_mb.first().copied()?;
-        let most_mb = self.samples_mb.iter().copied().fold(early_mb, f64::max);
-        let least_mb = self.samples_mb.iter().copied().fold(early_mb, f64::min);
-        Some(Memory { early_mb, most_mb, least_mb, after_mb: 0.0 })
+        let early = self.samples_mb.first().copied()?;
+        let most = self.samples_mb.iter().copied().fold(early, f64::max);
+        let least = self.samples_mb.iter().copied().fold(early, f64::min);
+        Some(Memory { early, most, least, after: 0.0 })
     }
 }
 

@@ -158,6 +158,6 @@ impl Scenario {
             Keys::Distinct => u32::try_from(updates).unwrap_or(u32::MAX),
             Keys::Uniform | Keys::Zipf => self.records,
         };
-        Self { updates, records, ..self }
+        Self { records, updates, ..self }
     }
 }

@@ -27,10 +27,10 @@ pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String
             format!(
                 "{} memory {:.0} MB early, {:.0} to {:.0}, {:.0} afterwards",
                 rate(runs),
-                mb(|memory| memory.early_mb),
-                mb(|memory| memory.least_mb),
-                mb(|memory| memory.most_mb),
-                mb(|memory| memory.after_mb),
+                mb(|memory| memory.early),
+                mb(|memory| memory.least),
+                mb(|memory| memory.most),
+                mb(|memory| memory.after),
             )
         }
         Special::Kept(_) => {
