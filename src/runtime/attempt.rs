@@ -13,7 +13,7 @@ use crate::core::outcome::{Cause, Failure, Outcome};
 use crate::core::tick::Tick;
 use crate::core::update::Update;
 use crate::ledger::RecordLock;
-use crate::target::{Attempt, Receipt, Target};
+use crate::target::{Attempt, Clearance, Receipt, Target};
 
 /// Until when requests of a tenure may leave: the ledger may have answered late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,11 +82,12 @@ impl<T: Target> Making<T> {
 
     async fn go(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
         let unsent = |outcome| (outcome, Receipt::default(), None, Duration::ZERO);
+        let clear = may_send(self.fence, self.clock, self.tenure);
         let (etag, lock) = match &self.books {
-            None if self.may_send() => (None, None),
+            None if clear() => (None, None),
             None => return unsent(Outcome::Withheld),
             Some(books) => match books.consult(&self.update, self.holder).await {
-                Consulted::Send { etag, lock } if self.may_send() => (etag, lock),
+                Consulted::Send { etag, lock } if clear() => (etag, lock),
                 Consulted::Send { .. } | Consulted::Silent => return unsent(Outcome::Withheld),
                 Consulted::Known(known) => return unsent(Outcome::Known(known)),
             },
@@ -96,14 +97,23 @@ impl<T: Target> Making<T> {
             number: self.number,
             tenure: self.tenure.map(|TenureNumber(number)| number),
             etag,
+            // Looked at again when it is written to its connection.
+            clearance: Clearance::new(clear),
         };
         let begun = tokio::time::Instant::now();
         let (outcome, receipt) = self.target.send(request).await;
         (outcome, receipt, lock, begun.elapsed())
     }
+}
 
-    fn may_send(&self) -> bool {
-        let fence = *self.fence.borrow();
-        fence.tenure == self.tenure && fence.until.is_some_and(|until| self.clock.now() <= until)
+/// Whether requests of `tenure` may leave now.
+fn may_send(
+    fence: watch::Receiver<Fence>,
+    clock: Clock,
+    tenure: Option<TenureNumber>,
+) -> impl Fn() -> bool + Send + Sync + 'static {
+    move || {
+        let fence = *fence.borrow();
+        fence.tenure == tenure && fence.until.is_some_and(|until| clock.now() <= until)
     }
 }

@@ -264,6 +264,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                 }
                 released = self.releases.next(self.layout, self.partition), if leaving.is_none() => {
+                    if self.releases.need_claim(&released, self.core.standing()) {
+                        self.source.ask_for_delivery();
+                    }
                     if let Some(books) = self.books.as_ref().filter(|_| loadings.is_empty()) {
                         for record_key in released.into_iter().filter(|key| !self.core.has_released(key)) {
                             loadings.push(books.clone().released(record_key));

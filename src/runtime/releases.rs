@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::core::layout::{LayoutNumber, PartitionNumber};
+use crate::core::ownership::Standing;
 use crate::core::update::RecordKey;
 use crate::ledger::{AnyLedger, Ledger, ReleasedRecord};
 
@@ -15,15 +16,22 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Records that are looked at together; those released first come first.
 const RECORDS_MAX: u32 = 256;
 
+/// A partition that nobody has claimed is asked for at the second look, and then once in so many.
+const ASK_EVERY: u32 = 20;
+
 /// What is to go out, as it was last found.
 #[derive(Clone, Debug)]
-pub struct Releases(Option<watch::Receiver<Arc<[ReleasedRecord]>>>);
+pub struct Releases {
+    found: Option<watch::Receiver<Arc<[ReleasedRecord]>>>,
+    /// Looks in a row at which something waited for a claim.
+    waited: u32,
+}
 
 impl Releases {
     /// Without a ledger there are none.
     #[must_use]
     pub fn none() -> Self {
-        Self(None)
+        Self { found: None, waited: 0 }
     }
 
     /// Looks as long as somebody wants to know.
@@ -43,17 +51,43 @@ impl Releases {
                 }
             }
         });
-        Self(Some(releases))
+        Self { found: Some(releases), waited: 0 }
     }
 
     /// The released records of this partition, each time that was looked and there are any in the ledger.
     pub(super) async fn next(&mut self, layout: LayoutNumber, partition: PartitionNumber) -> Vec<RecordKey> {
-        let Some(releases) = &mut self.0 else { return std::future::pending().await };
+        let Some(releases) = &mut self.found else { return std::future::pending().await };
         if releases.changed().await.is_err() {
             return std::future::pending().await; // nobody looks any more: the process ends
         }
         let found = releases.borrow_and_update();
         let ours = found.iter().filter(|record| (record.layout, record.partition) == (layout, partition));
         ours.map(|record| record.record_key.clone()).collect()
+    }
+
+    /// Whether the partition's queue needs a delivery. Only with one does its consumer learn that it is the active one:
+    /// after a takeover without traffic, what a person has released would wait for the next update.
+    pub(super) fn need_claim(&mut self, released: &[RecordKey], standing: Standing) -> bool {
+        let waits = standing == Standing::Unclaimed && !released.is_empty();
+        self.waited = if waits { self.waited + 1 } else { 0 };
+        self.waited % ASK_EVERY == 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_asked_for_at_the_second_look_and_then_rarely() {
+        let mut releases = Releases::none();
+        let keys = [RecordKey::new("k").expect("a record key")];
+        let mut asked = |found: &[RecordKey], standing, looks: u32| -> Vec<u32> {
+            (1..=looks).filter(|_| releases.need_claim(found, standing)).collect()
+        };
+        assert_eq!(asked(&keys, Standing::Unclaimed, 45), [2, 22, 42]);
+        assert_eq!(asked(&keys, Standing::Claimed(None), 45), [0; 0]);
+        assert_eq!(asked(&[], Standing::Unclaimed, 45), [0; 0]);
+        assert_eq!(asked(&keys, Standing::Unclaimed, 3), [2], "it begins anew");
     }
 }

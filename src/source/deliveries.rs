@@ -191,6 +191,10 @@ impl Source for AmqpSource {
             }
         }
     }
+
+    fn ask_for_delivery(&self) {
+        self.shared.witnesses.ask();
+    }
 }
 
 /// When the next attachment may be tried.

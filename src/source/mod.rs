@@ -54,6 +54,10 @@ pub trait Source: Send + Sync + 'static {
 
     /// Consumes the partition's queue, as soon as the broker lets us; tries for ever.
     fn attach(&self) -> impl Future<Output = Self::Deliveries> + Send;
+
+    /// Has something that carries no update put into the queues, so that whoever owns the partition learns it. Does not
+    /// wait for it.
+    fn ask_for_delivery(&self);
 }
 
 /// What the broker tells the consumer of a partition.

@@ -138,7 +138,7 @@ struct Shared {
     layout: LayoutNumber,
     recorded: HashMap<String, PartitionNumber>,
     rounds: Mutex<Rounds>,
-    /// Somebody doubts that the last round still tells where keys go.
+    /// Somebody doubts that the last round still tells where keys go, or needs a delivery in a queue.
     doubt: Notify,
     halt: Halt,
 }
@@ -200,6 +200,11 @@ impl Witnesses {
         });
         let task = tokio::spawn(publish_for_ever(Arc::clone(&shared), consuming, publishing));
         Self { shared, _task: Arc::new(Task(task.abort_handle())) }
+    }
+
+    /// Asks for a further round.
+    pub(super) fn ask(&self) {
+        self.shared.doubt.notify_one();
     }
 
     /// Whether the delivery is a witness; if so, it is judged. `partition` is the one whose queue it came from.

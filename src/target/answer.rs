@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use reqwest::Response;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, RETRY_AFTER};
-use tokio::time::{Instant, timeout_at};
 
+use super::leaving::{Patience, TimeUp};
 use super::{Receipt, detail, retry_after};
 use crate::core::outcome::{Cause, Failure, Outcome, OutcomeKind};
 
@@ -28,10 +28,14 @@ enum BodyEnd {
 
 /// Success is believed only with a whole answer (or one longer than we read): one that breaks off may come from a proxy
 /// that lost its target. A failure stands by its status alone; its body is only the reason.
-pub(super) async fn outcome_of(mut response: Response, kind: OutcomeKind, deadline: Instant) -> Outcome {
+pub(super) async fn outcome_of(
+    mut response: Response,
+    kind: OutcomeKind,
+    patience: &mut Patience,
+) -> Outcome {
     let applied = kind == OutcomeKind::Applied;
     let mut body = Vec::new();
-    let end = read(&mut response, &mut body, if applied { 0 } else { BODY_BYTES_KEPT_MAX }, deadline).await;
+    let end = read(&mut response, &mut body, if applied { 0 } else { BODY_BYTES_KEPT_MAX }, patience).await;
     let headers = response.headers();
     let failure = || Failure {
         cause: Cause::Status(response.status().as_u16()),
@@ -84,17 +88,22 @@ pub(super) fn broken(error: reqwest::Error) -> Outcome {
 
 /// Reads to the end or a bound and keeps the first `kept_max` bytes. Where it stops early, dropping the response closes
 /// the connection (HTTP/1) or the stream (HTTP/2).
-async fn read(response: &mut Response, kept: &mut Vec<u8>, kept_max: usize, deadline: Instant) -> BodyEnd {
+async fn read(
+    response: &mut Response,
+    kept: &mut Vec<u8>,
+    kept_max: usize,
+    patience: &mut Patience,
+) -> BodyEnd {
     if response.content_length().is_some_and(|bytes| bytes > BODY_BYTES_READ_MAX as u64) && kept_max == 0 {
         return BodyEnd::Done;
     }
     let mut read = 0;
     loop {
-        let chunk = match timeout_at(deadline, response.chunk()).await {
+        let chunk = match patience.wait_for_answer(|| true, response.chunk()).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return BodyEnd::Done,
             Ok(Err(error)) => return BodyEnd::Broken(error),
-            Err(_) => return BodyEnd::TimeUp,
+            Err(TimeUp) => return BodyEnd::TimeUp,
         };
         let room = kept_max - kept.len();
         kept.extend_from_slice(&chunk[..chunk.len().min(room)]);

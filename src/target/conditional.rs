@@ -81,7 +81,13 @@ mod tests {
             body: bytes::Bytes::new(),
         };
         let etag = known.map(ToOwned::to_owned);
-        let attempt = Attempt { update: Arc::new(update), number: 1, tenure: None, etag };
+        let attempt = Attempt {
+            update: Arc::new(update),
+            number: 1,
+            tenure: None,
+            etag,
+            clearance: crate::target::Clearance::always(),
+        };
         assert_eq!(
             first(&attempt, if_match, contact),
             *expected,

@@ -1,14 +1,12 @@
 //! Targets behind HTTP: one client for all of them, so that connections are shared and kept.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use reqwest::{Client, redirect, retry};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::conditional::{FETCHES_MAX, First, Precondition, asks_for_etag, first};
+use super::leaving::{HeldBody, Patience, Progress, TimeUp};
 use super::request::Prepared;
 use super::{Attempt, Receipt, Target, answer};
 use crate::config::TargetConfig;
@@ -102,23 +100,31 @@ impl HttpTargets {
         target: &Prepared,
         attempt: &Attempt,
         precondition: &Precondition,
-        deadline: Instant,
+        patience: &mut Patience,
     ) -> (Outcome, Receipt) {
-        let request = match target.request(attempt, precondition) {
+        let (body, departure) =
+            HeldBody::new(attempt.update.body.clone(), patience.deadline(), attempt.clearance.clone());
+        let request = match target.request(attempt, precondition, body) {
             Ok(request) => request,
             Err(detail) => {
                 return (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), Receipt::default());
             }
         };
-        match in_time(deadline, self.client.execute(request)).await {
+        let left = || departure.progress() == Progress::Left;
+        let outcome = match patience.wait_for_answer(left, self.client.execute(request)).await {
             Ok(Ok(response)) => {
                 let receipt = answer::receipt_of(&response);
                 let kind = super::classify::classify(receipt.status, &target.outcomes);
-                (answer::outcome_of(response, kind, deadline).await, receipt)
+                return (answer::outcome_of(response, kind, patience).await, receipt);
             }
-            Ok(Err(error)) => (answer::broken(error), Receipt::default()),
-            Err(TimeUp) => (answer::time_up(), Receipt::default()),
-        }
+            Ok(Err(error)) => match departure.progress() {
+                Progress::Withheld => Outcome::Withheld,
+                Progress::Late => answer::time_up(),
+                Progress::Waiting | Progress::Left => answer::broken(error),
+            },
+            Err(TimeUp) => answer::time_up(),
+        };
+        (outcome, Receipt::default())
     }
 
     /// Asks the target for the record's `ETag`.
@@ -126,12 +132,12 @@ impl HttpTargets {
         &self,
         target: &Prepared,
         attempt: &Attempt,
-        deadline: Instant,
+        patience: &mut Patience,
     ) -> Result<Precondition, (Outcome, Receipt)> {
         let request = target.fetch(&attempt.update).map_err(|detail| {
             (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), Receipt::default())
         })?;
-        let response = match in_time(deadline, self.client.execute(request)).await {
+        let response = match patience.wait(self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err((answer::broken(error), Receipt::default())),
             Err(TimeUp) => return Err((answer::time_up(), Receipt::default())),
@@ -143,7 +149,7 @@ impl HttpTargets {
             (200..=299, None) => Ok(Precondition::None),
             (status, _) => {
                 let kind = super::classify::classify(status, &target.outcomes);
-                Err((answer::outcome_of(response, kind, deadline).await, receipt))
+                Err((answer::outcome_of(response, kind, patience).await, receipt))
             }
         }
     }
@@ -155,18 +161,18 @@ impl Target for HttpTargets {
     async fn send(&self, attempt: Attempt) -> (Outcome, Receipt) {
         let target = &self.targets[attempt.update.target.0];
         let now = Instant::now();
-        let deadline = now.checked_add(target.timeout).unwrap_or(now + TIMEOUT_MAX);
+        let mut patience = Patience::until(now.checked_add(target.timeout).unwrap_or(now + TIMEOUT_MAX));
         let mut next = first(&attempt, target.if_match, target.first_contact);
         let mut fetches = 0;
         loop {
             let precondition = match next {
                 First::Send(precondition) => precondition,
-                First::Fetch => match self.fetch(target, &attempt, deadline).await {
+                First::Fetch => match self.fetch(target, &attempt, &mut patience).await {
                     Ok(precondition) => precondition,
                     Err(ended) => return ended,
                 },
             };
-            let ended = self.request(target, &attempt, &precondition, deadline).await;
+            let ended = self.request(target, &attempt, &precondition, &mut patience).await;
             if fetches == FETCHES_MAX || !asks_for_etag(&ended.0, self.refetch) {
                 return ended;
             }
@@ -174,21 +180,4 @@ impl Target for HttpTargets {
             next = First::Fetch;
         }
     }
-}
-
-/// The deadline has passed.
-struct TimeUp;
-
-/// Ends at the deadline, and looks at the clock before each step: a process that was stopped and goes on must not send
-/// what it had begun before. By then a standby may own its partition.
-async fn in_time<F: Future>(deadline: Instant, future: F) -> Result<F::Output, TimeUp> {
-    let mut future = pin!(future);
-    let stepping = poll_fn(|context| {
-        if Instant::now() < deadline {
-            future.as_mut().poll(context).map(Ok)
-        } else {
-            Poll::Ready(Err(TimeUp))
-        }
-    });
-    timeout_at(deadline, stepping).await.unwrap_or(Err(TimeUp))
 }

@@ -5,11 +5,13 @@ pub mod classify;
 mod conditional;
 mod detail;
 pub mod http;
+mod leaving;
 mod request;
 pub mod retry_after;
 
 use std::sync::Arc;
 
+pub use self::leaving::Clearance;
 use crate::core::outcome::Outcome;
 use crate::core::update::Update;
 
@@ -24,6 +26,8 @@ pub struct Attempt {
     pub tenure: Option<u64>,
     /// The last `ETag` that the target gave for the record, where that is known: for targets with `if_match = "auto"`.
     pub etag: Option<String>,
+    /// Asked when the request is written to its connection; without it nothing is sent ([`Outcome::Withheld`]).
+    pub clearance: Clearance,
 }
 
 /// What an answer says besides its outcome.

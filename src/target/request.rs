@@ -6,11 +6,12 @@ use std::time::Duration;
 use reqwest::header::{
     CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH,
 };
-use reqwest::{Method, Request};
+use reqwest::{Body, Method, Request};
 
 use super::Attempt;
 use super::conditional::Precondition;
 use super::http::TargetsFault;
+use super::leaving::HeldBody;
 use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
 use crate::core::outcome::OutcomeKind;
 use crate::core::template::{UrlTemplate, encode_record_key};
@@ -105,7 +106,12 @@ impl Prepared {
     ///
     /// # Errors
     /// Why the update cannot be sent, for a person. The source refuses most such updates before.
-    pub(super) fn request(&self, attempt: &Attempt, precondition: &Precondition) -> Result<Request, String> {
+    pub(super) fn request(
+        &self,
+        attempt: &Attempt,
+        precondition: &Precondition,
+        body: HeldBody,
+    ) -> Result<Request, String> {
         let update = &*attempt.update;
         let record_key = encode_record_key(&update.record_key);
         let url = self.url.expand_encoded(&record_key).map_err(|fault| fault.to_string())?;
@@ -113,7 +119,7 @@ impl Prepared {
         *request.headers_mut() = self.headers(attempt, precondition, &record_key).map_err(|name| {
             format!("the value of its header {name} cannot be sent in HTTP; nothing was sent")
         })?;
-        *request.body_mut() = Some(update.body.clone().into());
+        *request.body_mut() = Some(Body::wrap(body));
         Ok(request)
     }
 

@@ -31,12 +31,13 @@ async fn assert_metric(dispatcher: &Dispatcher, line: &str, expected: f64) {
     assert!((value - expected).abs() < f64::EPSILON, "{line}: {value}");
 }
 
+/// With a ledger: a hundred records that fail at once, for longer than `elapsed_max`, are no reason to park them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_costs_single_requests_and_no_update() {
     let mut world = World::new("outage").await;
     let proxy = Proxy::before(world.target.trim_start_matches("http://").to_owned()).await;
     world.target = format!("http://{}", proxy.address);
-    let dispatcher = world.dispatcher(QUICK).await;
+    let dispatcher = world.dispatcher(&(world.ledger() + QUICK)).await;
     proxy.set(Way::Refused);
     world.publish(updates(100, 3)).await;
     dispatcher.logged("target shut").await;
@@ -62,6 +63,7 @@ async fn an_outage_costs_single_requests_and_no_update() {
     assert_metric(&dispatcher, "lanekeeper_circuit_state{", 0.0).await;
     assert_metric(&dispatcher, "lanekeeper_circuit_trips_total{", 1.0).await;
     assert_metric(&dispatcher, "lanekeeper_updates_dead_lettered_total{", 0.0).await;
+    assert_metric(&dispatcher, "lanekeeper_updates_parked_total{", 0.0).await;
     let told = dispatcher.log().into_iter().filter(|line| line.contains("target shut")).count();
     assert_eq!(told, 1, "one line, however many attempts failed");
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod command;
 mod connections;
+mod leaving;
 mod postgres;
 mod receiver;
 mod remedies;
@@ -21,7 +22,7 @@ use lanekeeper::core::routes::TargetId;
 use lanekeeper::core::template::UrlTemplate;
 use lanekeeper::core::update::{RecordKey, Update, UpdateId};
 use lanekeeper::target::http::{HttpTargets, TargetsFault};
-use lanekeeper::target::{Attempt, Target};
+use lanekeeper::target::{Attempt, Clearance, Target};
 
 /// Long enough for a slow machine, short enough to fail in good time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,7 +66,7 @@ fn update(record_key: &str) -> Update {
 }
 
 fn attempt_of(update: Update) -> Attempt {
-    Attempt { update: Arc::new(update), number: 1, tenure: None, etag: None }
+    Attempt { update: Arc::new(update), number: 1, tenure: None, etag: None, clearance: Clearance::always() }
 }
 
 /// One attempt of a plain update at this target, which must end within [`PATIENCE`] and a little.

@@ -4,7 +4,7 @@ use lanekeeper::config::{IdempotencyKeyStyle, Secret};
 use lanekeeper::core::outcome::{Cause, Outcome};
 use lanekeeper::core::template::UrlTemplate;
 use lanekeeper::core::update::{Update, UpdateId};
-use lanekeeper::target::{Attempt, Target};
+use lanekeeper::target::{Attempt, Clearance, Target};
 
 use crate::server::{Server, answer};
 use crate::{attempt_of, target, targets, update};
@@ -37,6 +37,7 @@ async fn the_request_says_what_docs_wire_promises() {
         number: 3,
         tenure: Some(17),
         etag: None,
+        clearance: Clearance::always(),
     };
     let request = request_of(attempt, |_| {}).await;
     let check = |name, value| assert_eq!(header(&request, name), Some(value), "{request}");

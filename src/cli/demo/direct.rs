@@ -22,7 +22,7 @@ use crate::core::routes::TargetId;
 use crate::core::tick::Tick;
 use crate::core::update::{RecordKey, Update, UpdateId};
 use crate::target::http::HttpTargets;
-use crate::target::{Attempt, Target as _};
+use crate::target::{Attempt, Clearance, Target as _};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -105,8 +105,15 @@ async fn send(
     loop {
         sleep_until(begun + due.since(Tick::ZERO)).await;
         let number = progress.begin_attempt(now());
-        let outcome =
-            targets.attempt(Attempt { update: Arc::clone(&update), number, tenure: None, etag: None }).await;
+        let outcome = targets
+            .attempt(Attempt {
+                update: Arc::clone(&update),
+                number,
+                tenure: None,
+                etag: None,
+                clearance: Clearance::always(),
+            })
+            .await;
         match policy.judge(&update.id, outcome, &mut progress, now()) {
             Verdict::RetryAt(tick) => due = tick,
             Verdict::Resolve(_) => {
