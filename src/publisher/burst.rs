@@ -32,7 +32,7 @@ impl Burst {
         Ok(Self { session, exchange: settings.exchange.clone(), unconfirmed: VecDeque::new() })
     }
 
-    /// Publishes one more. When it has returned, all but the newest [`UNCONFIRMED_MAX`] are confirmed.
+    /// Publishes one more. When it has returned, all but the newest 1,000 are confirmed.
     ///
     /// # Errors
     /// The broker did not take this or an earlier one.
