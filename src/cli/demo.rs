@@ -5,7 +5,6 @@ mod console;
 mod direct;
 mod dispatcher;
 mod failure;
-mod plain_http;
 mod proof;
 mod publish;
 mod race;

@@ -1,10 +1,12 @@
 //! The command line: one file per command, exit codes in one place.
 
+mod bench;
 mod check;
 mod demo;
 mod doctor;
 mod log;
 mod parked;
+mod plain_http;
 mod publish;
 mod receiver;
 mod run;
@@ -46,6 +48,8 @@ enum Command {
     Receiver(receiver::Arguments),
     /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
     Demo(demo::Arguments),
+    /// Measure how fast updates are forwarded, with the order judged in every run.
+    Bench(bench::Arguments),
 }
 
 /// Options of every command that reads the config.
@@ -121,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Topology(arguments) => topology::main(&arguments),
         Command::Receiver(arguments) => receiver::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
     };
     exit.into()
 }

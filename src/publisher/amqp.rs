@@ -42,9 +42,9 @@ pub(super) enum News {
 /// A connection and its channel.
 pub(super) struct Session {
     connection: Connection,
-    channel: Channel,
+    pub(super) channel: Channel,
     news: BoxStream<'static, Event>,
-    exchange: ShortString,
+    pub(super) exchange: ShortString,
 }
 
 impl Session {
@@ -144,7 +144,7 @@ async fn send(
     channel.basic_publish(exchange, routing_key, options, &outgoing.body, properties(outgoing)).await?.await
 }
 
-fn properties(outgoing: &Outgoing) -> BasicProperties {
+pub(super) fn properties(outgoing: &Outgoing) -> BasicProperties {
     let mut properties = BasicProperties::default()
         .with_delivery_mode(2)
         .with_message_id(short(&outgoing.id))

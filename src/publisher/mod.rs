@@ -5,6 +5,7 @@
 //! are the input of `lanekeeper publish`. Why it is done so: docs/decisions/005-publisher-one-unconfirmed-per-record.md.
 
 mod amqp;
+mod burst;
 mod confirms;
 mod driver;
 mod error;
@@ -15,6 +16,7 @@ mod outgoing;
 #[cfg(test)]
 mod simulation;
 
+pub use burst::Burst;
 pub use driver::{Ended, Link, Publisher, PublisherEvent, Settings, Submission};
 pub use error::PublishError;
 pub use outbox::{Fate, Limits, Reason, Receipt, Refusal, Ticket};

@@ -11,12 +11,15 @@ pub(super) struct Members {
     pub(super) sequence: Option<u64>,
     /// The integer member `add`: the record's total is to grow by it, whatever it is.
     pub(super) add: Option<i64>,
+    /// The integer member `sent_us`: when it was published, in microseconds since 1970.
+    pub(super) sent_us: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct Written {
     sequence: Option<Value>,
     add: Option<Value>,
+    sent_us: Option<Value>,
 }
 
 impl Members {
@@ -30,6 +33,7 @@ impl Members {
         Self {
             sequence: sequence.filter(|sequence| *sequence > 0),
             add: written.add.and_then(|add| add.as_i64()),
+            sent_us: written.sent_us.and_then(|sent| sent.as_u64()),
         }
     }
 

@@ -47,6 +47,10 @@ struct Seen {
     /// The highest that a request had.
     tenure: u64,
     first_request: Duration,
+    /// When the request that is in progress began, if there is one.
+    began: Duration,
+    /// Time with a request in progress, as far as it has ended.
+    busy: Duration,
     sequences: Sequences,
     ids: Latest<()>,
     version: u64,
@@ -59,6 +63,23 @@ struct Seen {
 #[derive(Debug, Default)]
 pub(super) struct Judge {
     by_key: HashMap<String, Seen>,
+    span: Option<Span>,
+}
+
+/// When requests came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// The first one's beginning.
+    pub(super) first: Duration,
+    /// The last one's end.
+    pub(super) last: Duration,
+}
+
+impl Span {
+    /// From the earlier beginning to the later end.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
 }
 
 impl Judge {
@@ -71,6 +92,7 @@ impl Judge {
         tenure: Option<u64>,
         now: Duration,
     ) -> Begun {
+        self.span.get_or_insert(Span { first: now, last: now });
         // Not the entry of a key made anew: most requests are of a record that is there.
         if !self.by_key.contains_key(record_key) {
             let first = Seen { first_request: now, ..Seen::default() };
@@ -91,6 +113,9 @@ impl Judge {
             seen.counts.older_tenures += 1;
         }
         seen.tenure = seen.tenure.max(tenure.unwrap_or_default());
+        if seen.in_progress == 0 {
+            seen.began = now;
+        }
         seen.in_progress += 1;
         Begun { number: seen.counts.requests, age: now.saturating_sub(seen.first_request) }
     }
@@ -140,9 +165,15 @@ impl Judge {
 
     /// # Panics
     /// If the record has no request in progress.
-    pub(super) fn end(&mut self, record_key: &str, end: End) {
+    pub(super) fn end(&mut self, record_key: &str, end: End, now: Duration) {
         let seen = self.by_key.get_mut(record_key).expect("a request ends after it has begun");
         seen.in_progress = seen.in_progress.checked_sub(1).expect("a request ends once");
+        if seen.in_progress == 0 {
+            seen.busy += now.saturating_sub(seen.began);
+        }
+        if let Some(span) = &mut self.span {
+            span.last = span.last.max(now);
+        }
         let counts = &mut seen.counts;
         match end {
             End::Written(
@@ -166,10 +197,21 @@ impl Judge {
 
     /// Forgets everything but the requests in progress.
     pub(super) fn reset(&mut self) {
+        self.span = None;
         self.by_key.retain(|_, seen| seen.in_progress > 0);
         for seen in self.by_key.values_mut() {
-            *seen = Seen { in_progress: seen.in_progress, ..Seen::default() };
+            *seen = Seen { in_progress: seen.in_progress, began: seen.began, ..Seen::default() };
         }
+    }
+
+    /// When requests came; `None` where none did.
+    pub(super) fn span(&self) -> Option<Span> {
+        self.span
+    }
+
+    /// The most time that a record had a request in progress.
+    pub(super) fn busiest(&self) -> Duration {
+        self.by_key.values().map(|seen| seen.busy).max().unwrap_or_default()
     }
 
     /// Every record's key, counts and requests in progress.

@@ -3,7 +3,8 @@
 //! The last segment of a request's path names the record. A request with any method but GET and HEAD writes it: its body
 //! becomes the record's value. Where the body is a JSON object with an integer member `sequence` (1, 2, 3, … per
 //! record), the order is judged by it; without one only repetition is, by update id. One with an integer member `add`
-//! does not become the value: its number is added to the member `total` of the value that was read before.
+//! does not become the value: its number is added to the member `total` of the value that was read before. One with an
+//! integer member `sent_us`, microseconds since 1970, tells when it was published: the report says how long such took.
 //!
 //! Records are kept in memory, in SQLite or in PostgreSQL; the judgement is always in memory, of this receiver's life.
 //!
@@ -17,6 +18,7 @@
 
 mod answer;
 mod body;
+mod delays;
 mod faults;
 mod handle;
 mod judge;
@@ -30,16 +32,17 @@ mod store;
 mod write;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use delays::Delays;
 pub use faults::{FailingRecord, Fault, FaultAnswer, FaultFault};
 use judge::Judge;
-pub use report::{Counts, RecordReport, Report};
+pub use report::{Counts, DelayReport, RecordReport, Report};
 pub use rules::{Remedies, Remedy, RemedyFault};
 pub use settings::ReceiverSettings;
 use shards::Shards;
@@ -61,6 +64,8 @@ struct Shared {
     judges: Judges,
     store: Store,
     started: Instant,
+    /// From publishing to here, of updates that say when they were published.
+    delays: Mutex<Delays>,
     /// Ends requests that hang on purpose.
     stopping: watch::Sender<bool>,
 }
@@ -86,7 +91,8 @@ impl Receiver {
 
     fn with(settings: ReceiverSettings, store: Store) -> Self {
         let (judges, stopping) = (Judges::default(), watch::Sender::new(false));
-        Self { shared: Arc::new(Shared { settings, judges, store, started: Instant::now(), stopping }) }
+        let (started, delays) = (Instant::now(), Mutex::default());
+        Self { shared: Arc::new(Shared { settings, judges, store, started, delays, stopping }) }
     }
 
     /// Serves requests until `shutdown` ends, then lets those in progress finish for a moment.
@@ -129,7 +135,11 @@ impl Receiver {
     pub fn report(&self, records_max: usize) -> Report {
         let mut report = Report::default();
         let mut keys = Vec::new();
+        let mut span: Option<judge::Span> = None;
+        let mut busiest = Duration::ZERO;
         for judge in self.shared.judges.each() {
+            span = judge.span().map(|of| span.map_or(of, |span| span.and(of))).or(span);
+            busiest = busiest.max(judge.busiest());
             for (key, counts, in_progress) in judge.counts() {
                 report.counts += &counts;
                 report.records += 1;
@@ -139,6 +149,9 @@ impl Receiver {
                 }
             }
         }
+        report.span_us = span.map_or(0, |span| micros(span.last.saturating_sub(span.first)));
+        report.busiest_us = micros(busiest);
+        report.delays = self.delays().report();
         keys.sort_unstable();
         keys.truncate(records_max);
         report.by_record = keys
@@ -155,7 +168,12 @@ impl Receiver {
     pub async fn forget(&self) -> Result<(), StoreFault> {
         self.shared.store.clear().await?;
         self.shared.judges.each().for_each(|mut judge| judge.reset());
+        *self.delays() = Delays::default();
         Ok(())
+    }
+
+    fn delays(&self) -> MutexGuard<'_, Delays> {
+        self.shared.delays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it saw of one record; `None` where there was no request.
@@ -163,4 +181,8 @@ impl Receiver {
     pub fn record(&self, record_key: &str) -> Option<RecordReport> {
         self.shared.judges.of(record_key).report(record_key)
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -112,9 +112,31 @@ pub struct Report {
     pub records: u64,
     /// Requests in progress.
     pub in_progress: u64,
+    /// From the beginning of the first request to the end of the last, in microseconds.
+    #[serde(default)]
+    pub span_us: u64,
+    /// Of that, time in which the busiest record had a request in progress: with one after another, no more is possible.
+    #[serde(default)]
+    pub busiest_us: u64,
+    /// Of updates that said when they were published; `None`: none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delays: Option<DelayReport>,
     /// As many records as were asked for: those with something wrong first, then by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_record: BTreeMap<String, RecordReport>,
+}
+
+/// From publishing to the whole request here, in microseconds, within 3 %.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelayReport {
+    /// Updates.
+    pub count: u64,
+    /// Half of them took no longer.
+    pub p50_us: u64,
+    /// 99 of 100.
+    pub p99_us: u64,
+    /// 999 of 1000.
+    pub p999_us: u64,
 }
 
 /// One record in `/report`.

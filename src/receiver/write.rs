@@ -1,7 +1,7 @@
 //! Writing requests, from the head to the answer.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use axum::body::{HttpBody, to_bytes};
 use axum::extract::Request;
@@ -46,7 +46,8 @@ impl InProgress {
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        self.shared.judges.of(&self.record_key).end(&self.record_key, self.end);
+        let now = self.shared.started.elapsed();
+        self.shared.judges.of(&self.record_key).end(&self.record_key, self.end, now);
     }
 }
 
@@ -70,10 +71,14 @@ pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Requ
 
     let settings = &shared.settings;
     let attempt = number(headers, "lanekeeper-attempt");
+    let members = Members::of(&body);
+    if let Some(sent) = members.sent_us {
+        shared.delays.lock().unwrap_or_else(PoisonError::into_inner).add(since(sent));
+    }
     let change = Change {
         record_key: in_progress.record_key.clone(),
         tenure,
-        members: Members::of(&body),
+        members,
         body,
         ..conditions(headers, settings)
     };
@@ -179,6 +184,12 @@ impl Shared {
             _ => response,
         }
     }
+}
+
+/// Time since a moment in microseconds since 1970; zero where that is yet to come.
+fn since(sent_us: u64) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_micros(sent_us))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep};
 use super::api::Api;
 use super::console::{Console, count};
 use super::failure::{Failure, Patience};
-use super::plain_http;
 use super::publish;
 use super::stage::Stage;
 use super::workload::Planned;
 use super::writer::{self, Turn};
+use crate::cli::plain_http;
 use crate::core::update::RecordKey;
 use crate::receiver::{ReceiverSettings, Report, StoreAddress};
 

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::failure::Failure;
-use super::plain_http::{Reply, request};
+use crate::cli::plain_http::{Reply, request};
 
 /// How long somebody looks at what he has read before he writes it back.
 const LOOKS_AT_IT_FOR: Duration = Duration::from_millis(25);

@@ -9,7 +9,7 @@ const ANSWERED: End = End::Written(Written::Applied { version: 1 });
 
 /// Applies an update with this id, and this sequence if it is a number.
 fn apply(judge: &mut Judge, text: &str) {
-    let members = Members { sequence: text.parse().ok(), add: None };
+    let members = Members { sequence: text.parse().ok(), add: None, sent_us: None };
     let change = Change {
         record_key: KEY.to_owned(),
         update_id: Some(text.to_owned()),
@@ -31,7 +31,7 @@ fn check(script: &str, expected: &str) {
     for word in script.split(' ') {
         let text = word.trim_matches(['(', '!', '?']);
         if word == ")" {
-            judge.end(KEY, ANSWERED);
+            judge.end(KEY, ANSWERED, Duration::ZERO);
             continue;
         }
         judge.begin(KEY, Some(KEY), None, Duration::ZERO);
@@ -47,7 +47,7 @@ fn check(script: &str, expected: &str) {
             apply(&mut judge, text);
         }
         if !word.starts_with('(') {
-            judge.end(KEY, end);
+            judge.end(KEY, end, Duration::ZERO);
         }
     }
     let (_, counts, _) = judge.counts().next().unwrap();
@@ -110,7 +110,7 @@ fn the_first_violation_is_told() {
     for text in ["1", "3", "2", "2"] {
         judge.begin(KEY, None, None, Duration::ZERO);
         apply(&mut judge, text);
-        judge.end(KEY, ANSWERED);
+        judge.end(KEY, ANSWERED, Duration::ZERO);
     }
     let report = judge.report(KEY).unwrap();
     assert_eq!(report.first_violation.as_deref(), Some("sequence 2 was applied after 3"));
@@ -137,7 +137,7 @@ fn what_an_earlier_receiver_left_counts_as_having_come_in_order() {
     let check = |sequence, expected: (u64, u64, u64)| {
         let mut judge = Judge::default();
         judge.begin(KEY, None, None, Duration::ZERO);
-        let members = Members { sequence: Some(sequence), add: None };
+        let members = Members { sequence: Some(sequence), add: None, sent_us: None };
         let change = Change { record_key: KEY.to_owned(), members, ..Change::default() };
         judge.applied(&change, &Row { version: 8, ..Row::default() }, || 7);
         let counts = judge.report(KEY).unwrap().counts;
@@ -154,13 +154,13 @@ fn a_reset_keeps_what_is_in_progress() {
     judge.begin(KEY, None, None, Duration::ZERO);
     apply(&mut judge, "1");
     judge.begin("done", None, None, Duration::ZERO);
-    judge.end("done", ANSWERED);
+    judge.end("done", ANSWERED, Duration::ZERO);
     judge.reset();
     assert_eq!(
         judge.counts().map(|(key, counts, open)| (key, counts.updates, open)).collect::<Vec<_>>(),
         [(KEY, 0, 1)]
     );
     apply(&mut judge, "1");
-    judge.end(KEY, ANSWERED);
+    judge.end(KEY, ANSWERED, Duration::ZERO);
     assert_eq!(judge.report(KEY).unwrap().counts.updates, 1);
 }

@@ -1,4 +1,4 @@
-//! One request over a connection of its own: what little of HTTP the demo itself speaks.
+//! One request over a connection of its own: what little of HTTP demo and benchmark themselves speak.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long a request may take: the demo's own servers are on this machine.
+/// How long a request may take: their own servers are on this machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What came back.
