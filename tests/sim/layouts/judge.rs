@@ -92,7 +92,8 @@ impl Judge {
     }
 
     pub fn lost(&self, update: usize) {
-        fault!("lost", "#{update} has no queue to arrive in");
+        let record = self.updates[update].record;
+        fault!("lost", "#{update} of record {record} has no queue to arrive in");
     }
 
     pub fn at_rest(&self) {

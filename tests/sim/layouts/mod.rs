@@ -11,7 +11,7 @@ mod judge;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ const PATIENCE_MS: u64 = 2_000;
 const LOCK_RETRY_MS: u64 = 250;
 
 /// What can happen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Happening {
     Publish {
         update: usize,
@@ -220,7 +220,7 @@ impl World {
             met: Met::default(),
             failures: rng.pick(&[0, 100, 400]),
             latency: rng.pick(&[5, 50, 400]),
-            ack_delay: rng.pick(&[0, 20, 400]),
+            ack_delay: rng.pick(&[0, 20, 400, 1_500]),
             straggle: rng.pick(&[0, 125, 1_900]),
             prefetch: rng.pick(&[1, 4, 16]),
             crashes_of_actors: rng.pick(&[0, 20, 100]),
@@ -430,7 +430,7 @@ impl World {
     }
 
     fn mark(&mut self, process: u32, layout: Layout) {
-        if self.processes.get(&process).is_none() {
+        if !self.processes.contains_key(&process) {
             return;
         }
         for partition in layout.partitions() {
@@ -465,7 +465,7 @@ impl World {
             return self.actor_dies(actor);
         }
         let of = self.actor(actor).expect("looked at above");
-        if let Some(small) = of.under_way.as_mut().and_then(|small| small.pop_front()) {
+        if let Some(small) = of.under_way.as_mut().and_then(VecDeque::pop_front) {
             self.take(actor, small);
             return self.set_actor(actor, 200);
         }
