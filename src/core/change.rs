@@ -1,7 +1,7 @@
 //! Which layouts there are, and what comes next where one takes the place of another.
 //!
 //! [`Layouts`] is what all processes agree on, as a value; whoever changes it holds the lock. Every change goes through
-//! one of its verbs, and [`Layouts::next_step`] says which, whoever died in the middle of what. docs/decisions/016 tells
+//! one of its verbs, and [`Layouts::next_step`] says which, whoever died in the middle of what. docs/decisions/012 tells
 //! why the steps come in this order.
 
 use std::collections::BTreeSet;

@@ -330,6 +330,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         // What is left is cut off before a standby can begin: dropping an attempt closes its connection.
         drop(attempts);
         self.leave(tenancy).await;
+        self.show(None, &mut shown); // its gauges stay, with nothing
         ending
     }
 

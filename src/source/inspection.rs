@@ -17,6 +17,7 @@ use super::topology::{
     declare_exchange, declare_queue, ingress_arguments, on_own_channel, open, partition_arguments,
     quorum_arguments, stream_arguments,
 };
+use crate::core::change::Layouts;
 use crate::core::layout::{Layout, PartitionNumber};
 
 /// How long the confirm of a publish may take. Without an alarm it takes milliseconds.
@@ -42,6 +43,10 @@ pub struct Inspection {
     pub hash_exchange: bool,
     /// The layout in force; `None`: there is none yet.
     pub layout: Result<Option<Layout>, String>,
+    /// The layout that one is being changed to, from when the way into it may be open.
+    pub changing_to: Option<Layout>,
+    /// A layout before it still holds updates: its own partitions wait for that.
+    pub draining: bool,
     /// Every object that `lanekeeper run` declares for it.
     pub objects: Vec<Object>,
     /// Whether it takes publishes.
@@ -165,7 +170,12 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
     };
     let connection = address.connect(name).await?;
     let inspection = async {
-        let layout = read_layout(&connection, names).await?;
+        let layouts = read_layouts(&connection, names).await?;
+        let known = layouts.as_ref().ok().and_then(Option::as_ref);
+        let changing = known.and_then(|layouts| layouts.changing.as_ref());
+        let changing_to = changing.filter(|changing| changing.witnesses.is_some()).map(|changing| changing.to);
+        let draining = known.is_some_and(|layouts| layouts.at_work().draining);
+        let layout = layouts.map(|layouts| layouts.map(|layouts| layouts.in_force));
         let mut objects = Vec::new();
         for (role, name) in expected(names, layout.as_ref().ok().copied().flatten()) {
             // With a type that it does not know, the broker would end the connection; that is told by itself.
@@ -179,6 +189,8 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
             cluster: server_property(&connection, "cluster_name"),
             hash_exchange,
             layout,
+            changing_to,
+            draining,
             objects,
             publishing,
         })
@@ -244,16 +256,16 @@ async fn try_publishing(connection: &Connection) -> Result<Publishing, SourceErr
     }
 }
 
-/// The layout in force, or why the document cannot be read.
-async fn read_layout(
+/// The layouts, or why the document cannot be read.
+async fn read_layouts(
     connection: &Connection,
     names: &Names,
-) -> Result<Result<Option<Layout>, String>, SourceError> {
+) -> Result<Result<Option<Layouts>, String>, SourceError> {
     for _ in 0..DOCUMENT_READS_MAX {
         let read =
             on_own_channel(connection, async |reader| document::read_last(reader, &names.topology()).await);
         match read.await {
-            Ok(Some(document)) => return Ok(Ok(Some(document.layouts.in_force))),
+            Ok(Some(document)) => return Ok(Ok(Some(document.layouts))),
             Ok(None) => {}
             Err(SourceError::Amqp { source, .. }) => {
                 match SourceError::from_amqp("reading the layout document", "", names.public(), *source) {

@@ -36,7 +36,7 @@ fn partitions(case: &Case<'_>) -> Option<Finding> {
     (partitions != wanted).then(|| {
         let what = format!("updates.partitions = {wanted}, but layout {number} in force has {partitions}");
         let set = Remedy::Config(format!("updates.partitions = {partitions}"));
-        Finding::new(Code::PartitionsDiffer, what, vec![set])
+        Finding::new(Code::PartitionsDiffer, what, vec![set, or_change()])
     })
 }
 
@@ -54,6 +54,10 @@ fn prefetch(case: &Case<'_>) -> Option<Finding> {
             "dispatch.prefetch = {wanted}, but layout {number} in force has {prefetch}, and {holding}"
         );
         let set = Remedy::Config(format!("dispatch.prefetch = {prefetch}"));
-        Finding::new(Code::PrefetchDiffers, what, vec![set])
+        Finding::new(Code::PrefetchDiffers, what, vec![set, or_change()])
     })
+}
+
+fn or_change() -> Remedy {
+    Remedy::Do("or make the layout what the config says, under load: `lanekeeper topology apply`".to_owned())
 }

@@ -61,6 +61,8 @@ fn sound() -> Observed {
             cluster: Some("rabbit@a".into()),
             hash_exchange: true,
             layout: Ok(Some(LAYOUT)),
+            changing_to: None,
+            draining: false,
             objects,
             publishing: Publishing::Taken,
         },
@@ -357,4 +359,21 @@ fn what_was_not_looked_at_is_said() {
 
     No errors, 1 warning. docs/doctor.md explains the codes.
     "#);
+}
+
+#[test]
+fn what_a_change_of_the_layout_does_meanwhile_is_no_danger() {
+    let changing = |binding_of_handoff: &str, to: Option<Layout>, expected: &[&str]| {
+        let change = |observed: &mut Observed| {
+            observed.broker.changing_to = to;
+            let seen = management(observed);
+            seen.bindings.retain(|binding| binding.source != "updates.ingress");
+            seen.bindings.push(binding("updates.handoff", binding_of_handoff, DestinationKind::Exchange));
+        };
+        check(change, expected);
+    };
+    let next = Layout { number: LayoutNumber(2), ..LAYOUT };
+    changing("updates.l2", Some(next), &[]);
+    changing("updates.l3", Some(next), &["LK207"]);
+    changing("updates.l2", None, &["LK205", "LK207"]);
 }
