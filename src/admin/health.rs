@@ -23,7 +23,7 @@ enum Stage {
     #[default]
     Starting,
     /// Which partitions are attached.
-    Dispatching(Vec<bool>),
+    Dispatching(BTreeMap<PartitionNumber, bool>),
     /// Asked to stop.
     Draining,
 }
@@ -33,15 +33,25 @@ impl Health {
         self.0.stage.lock().expect("nothing panics while it holds the stage")
     }
 
-    /// The topology is complete; none of its partitions is attached yet.
-    pub fn begin(&self, partitions: u16) {
-        *self.stage() = Stage::Dispatching(vec![false; usize::from(partitions)]);
+    /// The topology is complete, or another layout has its turn; none of these partitions is attached yet.
+    pub fn begin(&self, partitions: impl IntoIterator<Item = PartitionNumber>) {
+        let stage = &mut *self.stage();
+        if !matches!(stage, Stage::Draining) {
+            *stage = Stage::Dispatching(partitions.into_iter().map(|partition| (partition, false)).collect());
+        }
+    }
+
+    /// The partition is drained: there is nothing to attach to any more.
+    pub fn end(&self, partition: PartitionNumber) {
+        if let Stage::Dispatching(all) = &mut *self.stage() {
+            all.remove(&partition);
+        }
     }
 
     /// The partition's queue is consumed, or no longer.
     pub fn set_attached(&self, partition: PartitionNumber, attached: bool) {
         if let Stage::Dispatching(all) = &mut *self.stage() {
-            all[usize::from(partition.0)] = attached;
+            all.entry(partition).and_modify(|known| *known = attached);
         }
     }
 
@@ -81,9 +91,8 @@ impl Health {
             Stage::Starting => Some("waiting for the broker".to_owned()),
             Stage::Draining => Some("draining".to_owned()),
             Stage::Dispatching(attached) => {
-                let apart = (0..).zip(attached).filter(|(_, attached)| !**attached);
-                let apart: Vec<String> =
-                    apart.map(|(number, _)| PartitionNumber(number).to_string()).collect();
+                let apart = attached.iter().filter(|(_, attached)| !**attached);
+                let apart: Vec<String> = apart.map(|(partition, _)| partition.to_string()).collect();
                 (!apart.is_empty()).then(|| format!("not attached: {}", apart.join(" ")))
             }
         }
@@ -106,7 +115,7 @@ mod tests {
         assert_eq!(health.shut().as_deref(), Some(told));
         health.set_shut("crm", None);
         assert_eq!(health.shut().as_deref(), Some("shut: erp since 1970-01-01T00:00:07Z"));
-        health.begin(0);
+        health.begin([]);
         assert_eq!(health.unready(), None);
     }
 
@@ -114,13 +123,17 @@ mod tests {
     fn ready_is_attached_to_every_partition() {
         let health = Health::default();
         assert_eq!(health.unready().as_deref(), Some("waiting for the broker"));
-        health.begin(2);
+        health.begin([0, 1].map(PartitionNumber));
         assert_eq!(health.unready().as_deref(), Some("not attached: p000 p001"));
         health.set_attached(PartitionNumber(0), true);
         health.set_attached(PartitionNumber(1), true);
         assert_eq!(health.unready(), None);
         health.set_attached(PartitionNumber(0), false);
         assert_eq!(health.unready().as_deref(), Some("not attached: p000"));
+        health.end(PartitionNumber(0));
+        assert_eq!(health.unready(), None, "a partition that is drained is not missed");
+        health.set_attached(PartitionNumber(0), false);
+        assert_eq!(health.unready(), None);
         health.set_draining();
         assert_eq!(health.unready().as_deref(), Some("draining"));
     }

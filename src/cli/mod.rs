@@ -10,6 +10,7 @@ mod plain_http;
 mod publish;
 mod receiver;
 mod run;
+mod topology;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,7 +27,8 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 other, 2 config, 3 broker, 4 ledger.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 other, 2 config, 3 broker, 4 ledger; 10 `topology plan` has something to do.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -40,6 +42,8 @@ enum Command {
     Parked(parked::Arguments),
     /// Look at the broker as it is: everything that could lose or reorder updates, each with the command that removes it.
     Doctor(doctor::Arguments),
+    /// Show the layouts of partitions, and change them under load.
+    Topology(topology::Arguments),
     /// Run the reference target: it keeps records, honours the remedies against races, and reports what it saw.
     Receiver(receiver::Arguments),
     /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
@@ -90,6 +94,8 @@ pub enum Exit {
     Broker,
     /// 4: the ledger.
     Ledger,
+    /// 10: nothing is wrong, and there is something to do.
+    Pending,
 }
 
 impl From<Exit> for ExitCode {
@@ -100,6 +106,7 @@ impl From<Exit> for ExitCode {
             Exit::Config => 2,
             Exit::Broker => 3,
             Exit::Ledger => 4,
+            Exit::Pending => 10,
         })
     }
 }
@@ -115,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&arguments),
         Command::Parked(arguments) => parked::main(&arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
+        Command::Topology(arguments) => topology::main(&arguments),
         Command::Receiver(arguments) => receiver::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),

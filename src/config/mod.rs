@@ -126,8 +126,10 @@ pub struct BrokerConfig {
 pub struct UpdatesConfig {
     /// The exchange that publishers know; every other object of the topology is named after it.
     pub exchange: String,
-    /// Partitions of the first layout; 1 to 1,024.
+    /// Partitions of the layout, as it is first made and as `topology apply` makes it; 1 to 1,024.
     pub partitions: NonZeroU16,
+    /// Whether `run` changes the layout to what the config says.
+    pub auto_apply: bool,
     /// Dead-letter updates without an id instead of making one.
     pub require_id: bool,
     /// Largest body in bytes; a larger one is dead-lettered.

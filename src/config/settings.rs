@@ -136,12 +136,14 @@ fn read_updates(reader: &mut Reader<'_>) -> Option<UpdatesConfig> {
     let mut section = reader.section("updates");
     let exchange = section.read("exchange", exchange);
     let partitions = section.read("partitions", integer::<u16>(1..=PARTITIONS_MAX.into()));
+    let auto_apply = section.read("auto_apply", flag);
     let require_id = section.read("require_id", flag);
     let body_bytes_max = section.read("body_bytes_max", integer(1..=BODY_BYTES_MAX));
     section.finish();
     Some(UpdatesConfig {
         exchange: exchange?,
         partitions: NonZeroU16::new(partitions?)?,
+        auto_apply: auto_apply?,
         require_id: require_id?,
         body_bytes_max: body_bytes_max?,
     })

@@ -35,7 +35,43 @@ pub struct Layout {
     pub prefetch: u16,
 }
 
+/// What operators choose of a layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// As in [`Layout`].
+    pub partitions: u16,
+    /// As in [`Layout`].
+    pub prefetch: u16,
+}
+
+impl Shape {
+    /// A layout of this shape.
+    #[must_use]
+    pub fn numbered(self, number: LayoutNumber) -> Layout {
+        Layout { number, partitions: self.partitions, prefetch: self.prefetch }
+    }
+}
+
 impl Layout {
+    /// What operators choose of it.
+    #[must_use]
+    pub fn shape(self) -> Shape {
+        Shape { partitions: self.partitions, prefetch: self.prefetch }
+    }
+
+    /// What no layout can be like, in words that begin with the name of the field.
+    #[must_use]
+    pub fn unfit(self) -> Option<String> {
+        let Self { number: LayoutNumber(number), partitions, prefetch } = self;
+        if number == 0 {
+            return Some("number is 0, layouts are counted from 1".to_owned());
+        }
+        if !(1..=PARTITIONS_MAX).contains(&partitions) {
+            return Some(format!("partitions is {partitions}, it must be 1 to {PARTITIONS_MAX}"));
+        }
+        (prefetch == 0).then(|| "prefetch is 0, it must be at least 1".to_owned())
+    }
+
     /// Its partitions, in the order in which their queues are bound.
     pub fn partitions(self) -> impl Iterator<Item = PartitionNumber> {
         (0..self.partitions).map(PartitionNumber)

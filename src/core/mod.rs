@@ -2,6 +2,8 @@
 
 pub mod acks;
 pub mod breaker;
+pub mod change;
+pub mod drain;
 mod lane;
 pub mod layout;
 mod memory;

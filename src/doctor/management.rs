@@ -1,5 +1,6 @@
 //! Asks RabbitMQ's management API. Everything that is read has a bound.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -7,7 +8,7 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value as Json;
 
 use super::facts::{Binding, Management, ManagementCause, ManagementFault, PolicyKind, Queue};
-use super::management_answers as answers;
+use super::management_answers::{self as answers, QueueUse};
 use super::remedy::segment;
 use crate::config::ManagementAddress;
 use crate::source::{Inspection, Names, Role};
@@ -28,7 +29,47 @@ pub async fn look(
     broker: &Inspection,
 ) -> Result<Management, ManagementFault> {
     let fault = |cause| ManagementFault { url: address.url.clone(), user: address.user.clone(), cause };
-    let client = Client::builder()
+    let client = client().map_err(|error| fault(ManagementCause::Unreachable(error.to_string())))?;
+    let api = Api { client, address };
+    if let Ok(looked) = tokio::time::timeout(LOOK_TIMEOUT, api.look(names, broker)).await {
+        return looked.map_err(fault);
+    }
+    let text = format!("it did not answer everything within {} s", LOOK_TIMEOUT.as_secs());
+    Err(fault(ManagementCause::Unreachable(text)))
+}
+
+/// What these queues are used for, by name; or why that is not known.
+///
+/// # Errors
+/// In words, for a person.
+pub async fn queue_uses(
+    address: &ManagementAddress,
+    names: Vec<String>,
+) -> Result<BTreeMap<String, QueueUse>, String> {
+    let api = Api { client: client().map_err(|error| error.to_string())?, address };
+    let vhost = segment(&address.vhost);
+    let mut uses = BTreeMap::new();
+    let asking = async {
+        for name in names {
+            match api.ask(&format!("queues/{vhost}/{}", segment(&name))).await {
+                Ok(Answer::Given(json)) => drop(uses.insert(name, answers::queue_use(&json))),
+                Ok(Answer::NotThere) => {}
+                Ok(Answer::Refused(words)) => return Err(format!("{}: {words}", address.url)),
+                Err(cause) => return Err(format!("{}: {cause:?}", address.url)),
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(LOOK_TIMEOUT, asking).await {
+        Ok(asked) => asked.map(|()| uses),
+        Err(_) => {
+            Err(format!("{} did not answer everything within {} s", address.url, LOOK_TIMEOUT.as_secs()))
+        }
+    }
+}
+
+fn client() -> reqwest::Result<Client> {
+    Client::builder()
         .user_agent(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))
         // The password goes where the config says, and nowhere else.
         .redirect(redirect::Policy::none())
@@ -36,13 +77,6 @@ pub async fn look(
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(ANSWER_TIMEOUT)
         .build()
-        .map_err(|error| fault(ManagementCause::Unreachable(error.to_string())))?;
-    let api = Api { client, address };
-    if let Ok(looked) = tokio::time::timeout(LOOK_TIMEOUT, api.look(names, broker)).await {
-        return looked.map_err(fault);
-    }
-    let text = format!("it did not answer everything within {} s", LOOK_TIMEOUT.as_secs());
-    Err(fault(ManagementCause::Unreachable(text)))
 }
 
 struct Api<'a> {
@@ -94,7 +128,7 @@ impl Api<'_> {
         &self,
         vhost: &str,
         broker: &Inspection,
-    ) -> Result<std::collections::BTreeMap<String, Queue>, ManagementCause> {
+    ) -> Result<BTreeMap<String, Queue>, ManagementCause> {
         let names = broker.objects.iter().filter(|object| object.role.is_queue()).map(|object| &object.name);
         let questions = names.map(async |name| {
             let answer = self.ask(&format!("queues/{vhost}/{}", segment(name))).await?;

@@ -14,6 +14,8 @@ mod rules;
 
 use facts::Observed;
 pub use finding::{Finding, Unseen};
+pub use management::queue_uses;
+pub use management_answers::QueueUse;
 pub use remedy::Remedy;
 use rules::{judge, unseen};
 

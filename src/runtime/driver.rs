@@ -1,6 +1,8 @@
 //! One partition's task: hands events to the core, does what the core asks for. Decides nothing itself.
 
+mod draining;
 mod telling;
+mod way;
 mod writing;
 
 use std::pin::{Pin, pin};
@@ -13,6 +15,8 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tracing::{info, warn};
 
+pub use self::draining::Ending;
+use self::way::{Attaching, attach, attached, next, send_acks, stopped};
 use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded, settle_grace};
 use super::attempt::{Ended, Fence, Making};
 use super::books::{Books, Fenced};
@@ -23,7 +27,8 @@ use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::core::acks::{AckLimits, Acks};
-use crate::core::layout::{LayoutNumber, PartitionNumber};
+use crate::core::drain::{DrainWatch, Drained};
+use crate::core::layout::{Layout, PartitionNumber};
 use crate::core::message::{DeliveryTag, Effect, Event, Tenure};
 use crate::core::ownership::Standing;
 use crate::core::partition::{Partition, View};
@@ -37,11 +42,13 @@ use crate::target::Target;
 #[derive(Debug)]
 pub struct Driver<S, T> {
     /// Of which layout.
-    pub layout: LayoutNumber,
+    pub layout: Layout,
     /// Which partition.
     pub partition: PartitionNumber,
     /// Its decisions.
     pub core: Partition,
+    /// Whether it holds nothing more, where its layout drains.
+    pub drain: DrainWatch,
     /// Where its updates come from.
     pub source: Arc<S>,
     /// Where they go.
@@ -90,8 +97,9 @@ struct Leaving {
 }
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
-    /// Works until `stop` turns true, then finishes what is in flight, settles and closes.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    /// Works until `stop` turns true or the partition is drained for good, then finishes what is in flight, settles and
+    /// closes.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ending {
         let mut attempts = FuturesUnordered::new();
         let cut = watch::Sender::new(());
         let fence = watch::Sender::new(Fence::default());
@@ -113,6 +121,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let (mut fenced, mut stuck) = (false, false);
         // What was not written, for the core to know once the tenure has ended.
         let mut unwritten: Option<Written> = None;
+        let mut ending = Ending::Stopped;
         loop {
             self.set_fence(&fence);
             // What the core asks for, until it asks for nothing.
@@ -207,6 +216,16 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
                 None => {}
             }
+            let at_rest = loadings.is_empty() && writings.is_empty() && writings_of_tenure.is_empty();
+            if leaving.is_none()
+                && let Some(drained) = self.look_at_drain(tenancy.as_ref(), at_rest)
+            {
+                let proven = drained == Drained::Proven;
+                ending = if proven { Ending::Drained } else { ending };
+                leaving = Some(self.leaving(proven));
+                self.core.handle(self.clock.now(), Event::DrainBegan);
+                continue;
+            }
             self.tell_standing(&mut told);
             self.show(tenancy.as_ref());
             let alarm = self.set_timer(timer.as_mut(), &mut tenancy, leaving);
@@ -290,6 +309,11 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 },
                 Some(deliveries) = attached(&mut attaching) => {
                     attaching = None;
+                    let Ok(deliveries) = deliveries else {
+                        ending = Ending::Gone;
+                        leaving = Some(self.leaving(true));
+                        continue;
+                    };
                     tenures += 1;
                     let (tenure, heard) = (Tenure(tenures), self.clock.tick(deliveries.since()));
                     self.core.handle(self.clock.now(), Event::TenureBegan { tenure, heard });
@@ -306,6 +330,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         // What is left is cut off before a standby can begin: dropping an attempt closes its connection.
         drop(attempts);
         self.leave(tenancy).await;
+        ending
     }
 
     fn leaving(&self, stop: bool) -> Leaving {
@@ -322,6 +347,10 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             }
             News::Witness(delivery) => {
                 self.witnessed(tenancy, delivery);
+                return None;
+            }
+            News::Marker(delivery) => {
+                self.marked(tenancy, delivery);
                 return None;
             }
             News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
@@ -355,6 +384,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let Received { delivery, redelivered, update } = received;
         let now = self.clock.now();
         tenancy.acks.delivered(delivery, now);
+        self.drain.update_came();
         let tenure = tenancy.tenure;
         let event = match update {
             Ok(update) => {
@@ -415,7 +445,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let tenancy = tenancy.as_ref().filter(|tenancy| !tenancy.held_too_long);
         let held = tenancy.and_then(|tenancy| tenancy.acks.oldest_open()).map(|at| at.after(self.held_max));
         let until = leaving.map(|leaving| leaving.until);
-        let next = [self.core.next_deadline(), acks, held, until].into_iter().flatten().min();
+        let quiet = self.drain.next_deadline();
+        let next = [self.core.next_deadline(), acks, held, until, quiet].into_iter().flatten().min();
         let Some(next) = next.map(|tick| self.clock.instant(tick)) else { return false };
         if timer.deadline() != next || timer.is_elapsed() {
             timer.as_mut().reset(next);
@@ -434,6 +465,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             let Lost(why) = lost;
             warn!(partition = %self.partition, tenure = tenancy.tenure.0, why, "partition lost");
             self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
+            self.drain.tenure_ended();
             self.metrics.active(false);
             self.health.set_attached(self.partition, false);
             tenancy.deliveries.close().await;
@@ -452,47 +484,11 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 sleep(settle_grace(tenancy.deliveries.round_trip().await)).await;
             }
             self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
+            self.drain.tenure_ended();
             tenancy.deliveries.close().await;
             self.metrics.active(false);
             self.health.set_attached(self.partition, false);
             info!(partition = %self.partition, tenure = tenancy.tenure.0, "partition given up");
         }
     }
-}
-
-/// The way back to a partition.
-type Attaching<D> = Pin<Box<dyn Future<Output = D> + Send>>;
-
-fn attach<S: Source>(source: &Arc<S>) -> Attaching<S::Deliveries> {
-    let source = Arc::clone(source);
-    Box::pin(async move { source.attach().await })
-}
-
-/// Pends for ever where nothing is being attached.
-async fn attached<F: Future + Unpin>(attaching: &mut Option<F>) -> Option<F::Output> {
-    match attaching {
-        Some(attaching) => Some(attaching.await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Pends for ever without a tenancy.
-async fn next<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>) -> Result<News, Lost> {
-    match tenancy {
-        Some(tenancy) => tenancy.deliveries.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn send_acks<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>, clock: Clock) -> Result<(), Lost> {
-    let Some(Tenancy { deliveries, acks, .. }) = tenancy else { return Ok(()) };
-    while let Some(ack) = acks.poll(clock.now()) {
-        deliveries.ack(ack).await?;
-    }
-    Ok(())
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A dropped sender is a stop as well: nobody is left who could ask for one.
-    let _ = stop.wait_for(|stop| *stop).await;
 }

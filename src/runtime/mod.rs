@@ -4,6 +4,7 @@ mod attempt;
 pub mod books;
 pub mod breakers;
 pub mod clock;
+mod crew;
 pub mod driver;
 mod refusals;
 pub mod releases;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::core::layout::{LayoutNumber, PartitionNumber};
+use crate::core::layout::{Layout, PartitionNumber};
 use crate::core::ownership::Standing;
+use crate::core::phash2::partition_of;
 use crate::core::update::RecordKey;
 use crate::ledger::{AnyLedger, Ledger, ReleasedRecord};
 
@@ -54,14 +55,23 @@ impl Releases {
         Self { found: Some(releases), waited: 0 }
     }
 
-    /// The released records of this partition, each time that was looked and there are any in the ledger.
-    pub(super) async fn next(&mut self, layout: LayoutNumber, partition: PartitionNumber) -> Vec<RecordKey> {
+    /// The released records of this partition, each time that was looked and there are any in the ledger. What a partition
+    /// of an older layout has parked, which is drained by now, goes to where its key goes in this layout: whatever the
+    /// broker still holds of the record joins the parked ones behind it, wherever it is.
+    pub(super) async fn next(&mut self, layout: Layout, partition: PartitionNumber) -> Vec<RecordKey> {
         let Some(releases) = &mut self.found else { return std::future::pending().await };
         if releases.changed().await.is_err() {
             return std::future::pending().await; // nobody looks any more: the process ends
         }
         let found = releases.borrow_and_update();
-        let ours = found.iter().filter(|record| (record.layout, record.partition) == (layout, partition));
+        let place = |record: &ReleasedRecord| {
+            if record.layout < layout.number {
+                partition_of(record.record_key.as_str().as_bytes(), layout.partitions)
+            } else {
+                record.partition
+            }
+        };
+        let ours = found.iter().filter(|record| record.layout <= layout.number && place(record) == partition);
         ours.map(|record| record.record_key.clone()).collect()
     }
 

@@ -1,34 +1,30 @@
 //! Starts everything, stops everything.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
-use super::books::Books;
 use super::breakers::Breakers;
 use super::clock::Clock;
-use super::driver::Driver;
-use super::refusals::Refusals;
+use super::crew::{Crew, Ended, Yard};
+use super::driver::Ending;
 use super::releases::Releases;
 use super::upkeep::open_ledger;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::config::Config;
-use crate::core::acks::AckLimits;
-use crate::core::layout::{Layout, LayoutNumber};
-use crate::core::partition::{Limits, Partition};
+use crate::core::layout::{Layout, LayoutNumber, Shape};
 use crate::core::policy::FailurePolicy;
 use crate::ledger::{AnyLedger, Ledger, LedgerError};
 use crate::source::{
-    Address, AmqpSource, DeadLetters, Decoder, Halt, LayoutDocument, Link, Members, Names, OwnLedger, Pulse,
-    Shared, SourceError, Witnesses, chain, ensure_ledger, ensure_topology,
+    Address, Follower, Halt, LayoutDocument, Link, Names, OwnLedger, Pulse, SourceError, Steward, chain,
+    ensure_ledger, ensure_topology,
 };
 use crate::target::http::{HttpTargets, TargetsFault};
 
@@ -72,51 +68,98 @@ pub async fn run(
     let targets =
         Arc::new(HttpTargets::new(&config.targets, config.policy.conflict == FailurePolicy::Refetch)?);
     let (metrics, health) = (Metrics::new(), Health::default());
-    let (stop, stopped) = watch::channel(false);
     serve_admin(&config, &metrics, &health).await?;
     let started = tokio::select! {
         started = start(&config, &metrics, adopt_ledger) => started?,
         () = shutdown.as_mut() => return Ok(()),
     };
-    health.begin(started.document.in_force.partitions);
     let halt = Halt::default();
-    let members = join(&config, &started, &halt);
+    let Started { address, consuming, publishing, document, names, ledger } = started;
+    let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
+    let wanted = config.updates.auto_apply.then(|| wanted(&config));
+    let steward = Steward::begin(address, &names, &config.instance, &follower, wanted);
+    let silence_max = config.broker.heartbeat;
+    let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
+    let yard = Yard {
+        pulse: Pulse::begin(consuming.clone(), silence_max),
+        releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
+        breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
+        target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
+        clock: Clock::start(),
+        refusals: Arc::default(),
+        process: Uuid::new_v4(),
+        halt,
+        config,
+        consuming,
+        publishing,
+        names,
+        ledger,
+        targets,
+        metrics,
+        health,
+    };
     let mut drivers = JoinSet::new();
-    for driver in drivers_of(&config, &started, &members, &halt, &targets, &metrics, &health) {
-        drivers.spawn(driver.run(stopped.clone()));
-    }
-    info!(
-        layout = started.document.in_force.number.0,
-        partitions = started.document.in_force.partitions,
-        "dispatching"
-    );
-    let halted = tokio::select! {
-        () = shutdown.as_mut() => None,
-        reason = halt.reason() => Some(reason),
-        Some(ended) = drivers.join_next() => {
-            ended.expect(DRIVER_PANIC);
-            unreachable!("a driver works until it is asked to stop");
+    let mut at_work = follower.document().layouts.at_work();
+    let mut crew = Crew::begin(&yard, &at_work, &mut drivers);
+    let halted = loop {
+        if crew.layout.number == at_work.layout.number {
+            crew.heed(&yard, &at_work);
+        } else if crew.has_ended() {
+            // The drivers of the layout before have ended, here at least: nothing of it is in flight.
+            crew = Crew::begin(&yard, &at_work, &mut drivers);
+        } else {
+            crew.stop();
+        }
+        tokio::select! {
+            () = shutdown.as_mut() => break None,
+            reason = yard.halt.reason() => break Some(reason),
+            Some(ended) = drivers.join_next() => {
+                let ended = ended.expect(DRIVER_PANIC);
+                assert!(crew.ended(&yard, &ended), "drivers of one layout work at a time");
+                driver_ended(&steward, &ended);
+            }
+            document = follower.changed() => at_work = document.layouts.at_work(),
         }
     };
     if let Some(reason) = &halted {
         error!(error = chain(reason), "dispatch stops");
     }
     info!("stopping: attempts in flight are finished, no new ones start");
-    health.set_draining();
-    stop.send_replace(true);
+    yard.health.set_draining();
+    crew.stop();
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);
     }
     if matches!(halted, Some(SourceError::Moved { .. })) {
-        members.tell_moved().await;
+        crew.members.tell_moved().await;
     }
-    started.consuming.close().await;
-    started.publishing.close().await;
+    drop((steward, follower));
+    let Yard { consuming, publishing, .. } = yard;
+    consuming.close().await;
+    publishing.close().await;
     halted.map_or(Ok(()), |reason| Err(reason.into()))
 }
 
 const DRIVER_PANIC: &str =
     "a driver's panic is a fault of ours, and a dead partition that looks alive is worse";
+
+fn driver_ended(steward: &Steward, ended: &Ended) {
+    let Ended { layout, partition, ending } = ended;
+    match ending {
+        Ending::Stopped => return,
+        Ending::Drained => info!(layout = layout.0, %partition, "the partition is drained"),
+        Ending::Gone => error!(
+            layout = layout.0,
+            %partition,
+            "the queue of a partition that drains is not there: unless it was drained and removed at this moment, somebody has deleted it, and what it held is lost"
+        ),
+    }
+    steward.drained(*layout, *partition);
+}
+
+fn wanted(config: &Config) -> Shape {
+    Shape { partitions: config.updates.partitions.get(), prefetch: config.dispatch.prefetch.get() }
+}
 
 /// Serves health and metrics from the start, so that whoever looks sees a process that waits for its broker.
 async fn serve_admin(config: &Config, metrics: &Metrics, health: &Health) -> Result<(), RunError> {
@@ -128,76 +171,8 @@ async fn serve_admin(config: &Config, metrics: &Metrics, health: &Health) -> Res
     Ok(())
 }
 
-fn join(config: &Config, started: &Started, halt: &Halt) -> Members {
-    let Started { consuming, publishing, document, names, .. } = started;
-    let links = (consuming.clone(), publishing.clone());
-    Members::join(links, names, document.in_force, &config.instance, halt.clone())
-}
-
-/// One driver per partition; what they share is made here.
-fn drivers_of(
-    config: &Config,
-    started: &Started,
-    members: &Members,
-    halt: &Halt,
-    targets: &Arc<HttpTargets>,
-    metrics: &Metrics,
-    health: &Health,
-) -> Vec<Driver<AmqpSource, HttpTargets>> {
-    let Started { consuming, publishing, document, names, ledger } = started;
-    let layout = document.in_force;
-    let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
-    let silence_max = config.broker.heartbeat;
-    let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
-    let policy = Arc::new(config.policy.clone());
-    let target_metrics: Arc<[_]> = config.targets.iter().map(|target| metrics.target(&target.name)).collect();
-    let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
-    let breakers = Breakers::new(&config.breaker, names_of_targets, metrics, health);
-    let (clock, refusals) = (Clock::start(), Arc::new(Refusals::default()));
-    let shared = Shared {
-        link: consuming.clone(),
-        members: members.clone(),
-        pulse: Pulse::begin(consuming.clone(), silence_max),
-        witnesses: Witnesses::begin(consuming.clone(), publishing.clone(), names, document, halt.clone()),
-        halt: halt.clone(),
-        dead_letters: DeadLetters::new(publishing.clone(), names),
-        decoder: Arc::new(Decoder {
-            routes: config.routes(),
-            require_id: config.updates.require_id,
-            body_bytes_max: config.updates.body_bytes_max,
-        }),
-    };
-    let releases = ledger.clone().map_or_else(Releases::none, Releases::begin);
-    let routes = Arc::new(config.routes());
-    let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
-    let books = |partition| {
-        let ledger = (ledger.clone()?, row_lock);
-        Some(Books::new(ledger, Arc::clone(&routes), metrics.ledger(), (layout.number, partition)))
-    };
-    let source = |partition| AmqpSource::new(shared.clone(), names, layout, partition, &config.instance);
-    let driver = |partition| Driver {
-        layout: layout.number,
-        books: books(partition),
-        releases: releases.clone(),
-        ledger_metrics: metrics.ledger(),
-        partition,
-        core: Partition::new(limits, Arc::clone(&policy)),
-        source: Arc::new(source(partition)),
-        target: Arc::clone(targets),
-        breakers: breakers.watch(),
-        ack_limits: AckLimits::for_prefetch(window.get()),
-        drain_timeout: config.dispatch.drain_timeout,
-        held_max: config.dispatch.held_max,
-        clock,
-        metrics: metrics.partition(partition),
-        target_metrics: Arc::clone(&target_metrics),
-        refusals: Arc::clone(&refusals),
-        health: health.clone(),
-    };
-    layout.partitions().map(driver).collect()
-}
-
 struct Started {
+    address: Address,
     consuming: Link,
     publishing: Link,
     document: LayoutDocument,
@@ -212,11 +187,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     let address = Address::new(&config.broker)?;
     let instance = &config.instance;
     let names = Names::new(&config.updates.exchange);
-    let wanted = Layout {
-        number: LayoutNumber(1),
-        partitions: config.updates.partitions.get(),
-        prefetch: config.dispatch.prefetch.get(),
-    };
+    let wanted = wanted(config).numbered(LayoutNumber(1));
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
     let mut told = String::new();
     let (publishing, document) = loop {
@@ -239,27 +210,37 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
             Err(error) => return Err(error.into()),
         }
     };
-    let layout = document.in_force;
-    if layout.partitions != wanted.partitions {
-        warn!(
-            in_force = layout.partitions,
-            config = wanted.partitions,
-            "updates.partitions differs from the layout in force, which stays"
-        );
-    }
-    if layout.prefetch != wanted.prefetch {
-        warn!(
-            in_force = layout.prefetch,
-            config = wanted.prefetch,
-            "dispatch.prefetch differs from the layout in force, which stays: lowering it would break order"
-        );
-    }
+    tell_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
     let consuming = address.connect_patiently(&name("consume")).await?;
     Ok(Started {
         consuming: Link::keep(address.clone(), name("consume"), consuming),
-        publishing: Link::keep(address, name("publish"), publishing),
+        publishing: Link::keep(address.clone(), name("publish"), publishing),
+        address,
         document,
         names,
         ledger,
     })
+}
+
+/// Said once: the layout in force wins.
+fn tell_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
+    let remedy = if auto_apply {
+        "it is changed as soon as nothing drains (updates.auto_apply)"
+    } else {
+        "`lanekeeper topology plan` shows what a change would do, `lanekeeper topology apply` makes it"
+    };
+    if in_force.partitions != wanted.partitions {
+        warn!(
+            in_force = in_force.partitions,
+            config = wanted.partitions,
+            "updates.partitions differs from the layout in force, which stays: {remedy}"
+        );
+    }
+    if in_force.prefetch != wanted.prefetch {
+        warn!(
+            in_force = in_force.prefetch,
+            config = wanted.prefetch,
+            "dispatch.prefetch differs from the layout in force, which stays: {remedy}"
+        );
+    }
 }

@@ -20,13 +20,14 @@ use super::decode::Decoder;
 use super::error::SourceError;
 use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link, chain};
+use super::marker::is_marker;
 use super::members::Members;
 use super::names::Names;
 use super::pulse::{Heard, Pulse};
 use super::roster::Known;
 use super::version::Version;
 use super::witnesses::Witnesses;
-use super::{Deliveries, Lost, News, Received, Source};
+use super::{Deliveries, Gone, Lost, News, Received, Source};
 use crate::core::acks::Ack;
 use crate::core::layout::{Layout, PartitionNumber};
 use crate::core::message::{DeliveryTag, TenureNumber};
@@ -51,6 +52,8 @@ pub struct Shared {
     pub witnesses: Witnesses,
     /// What stops them all.
     pub halt: Halt,
+    /// Whether their layout drains.
+    pub draining: watch::Receiver<bool>,
     /// Where malformed, rejected and exhausted updates go.
     pub dead_letters: DeadLetters,
     /// From deliveries to updates.
@@ -74,7 +77,7 @@ impl AmqpSource {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A partition of the layout in force.
+    /// A partition of a layout.
     #[must_use]
     pub fn new(
         shared: Shared,
@@ -97,7 +100,7 @@ impl AmqpSource {
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
         // Whoever announces itself from here on may be preferred to us.
-        let Shared { link, members, pulse, witnesses, halt, dead_letters, decoder } = self.shared.clone();
+        let Shared { link, members, pulse, witnesses, halt, dead_letters, decoder, .. } = self.shared.clone();
         let position = members.position().await;
         let (channel, connection) = link.channel_of().await?;
         let since = Instant::now();
@@ -162,7 +165,7 @@ impl AmqpSource {
 impl Source for AmqpSource {
     type Deliveries = AmqpDeliveries;
 
-    async fn attach(&self) -> AmqpDeliveries {
+    async fn attach(&self) -> Result<AmqpDeliveries, Gone> {
         let mut told = String::new();
         loop {
             let delay = self.pace().next(Instant::now());
@@ -171,10 +174,13 @@ impl Source for AmqpSource {
                 Ok(deliveries) => {
                     info!(partition = %self.partition, queue = self.queue, "partition attached");
                     self.pace().attached = Some(Instant::now());
-                    return deliveries;
+                    return Ok(deliveries);
                 }
                 Err(fault) => fault,
             };
+            if fault.is_deleted_queue() && *self.shared.draining.borrow() {
+                return Err(Gone);
+            }
             if fault.is_deleted_queue() {
                 // Keys of all partitions go elsewhere without it.
                 self.shared.halt.set(fault);
@@ -331,6 +337,9 @@ impl AmqpDeliveries {
         };
         if self.witnesses.recognize(&delivery, self.partition) {
             return Ok(News::Witness(DeliveryTag(delivery.delivery_tag)));
+        }
+        if is_marker(&delivery) {
+            return Ok(News::Marker(DeliveryTag(delivery.delivery_tag)));
         }
         let body = Bytes::from(delivery.data);
         let routing_key = delivery.routing_key;

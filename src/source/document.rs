@@ -8,21 +8,23 @@ use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
 };
-use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Consumer};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::SourceError;
 use super::link::ANSWER_TIMEOUT;
-use super::topology::{argument, declare_queue, stream_arguments};
-use crate::core::layout::{Layout, LayoutNumber, PARTITIONS_MAX};
-use crate::core::witness::Witness;
+use super::names::Names;
+use super::topology::{argument, close, declare_queue, open, stream_arguments};
+use crate::core::change::Layouts;
 
 /// Version of the document's form that this program writes.
-pub const DOCUMENT_VERSION: u32 = 2;
+pub const DOCUMENT_VERSION: u32 = 3;
 /// The oldest version that it reads: the one before witnesses.
 const DOCUMENT_VERSION_MIN: u32 = 1;
+/// The first version with witnesses.
+const WITH_WITNESSES: u32 = 2;
 
 /// How long the first message may take where there is one. If it takes longer, [`read_to_end`] decides.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
@@ -34,11 +36,12 @@ const CHUNK_GRACE: Duration = Duration::from_millis(200);
 pub struct LayoutDocument {
     /// Form of the document, `DOCUMENT_VERSION` or an older one. A newer one is refused, not guessed at.
     pub version: u32,
-    /// The layout that publishes go to.
-    pub in_force: Layout,
-    /// Where keys go in it. Empty in version 1.
+    /// Grows by one with every document of the stream; 0 before version 3.
     #[serde(default)]
-    pub witnesses: Vec<Witness>,
+    pub serial: u64,
+    /// Which layouts there are. Version 1 has no witnesses; before version 3 there is one layout alone.
+    #[serde(flatten)]
+    pub layouts: Layouts,
     /// Identity of the ledger that belongs to this exchange; `None`: none has been used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<Uuid>,
@@ -70,7 +73,7 @@ pub(super) async fn read_last(
     channel: &Channel,
     stream: &str,
 ) -> Result<Option<LayoutDocument>, SourceError> {
-    let mut consumer = consume(channel, stream, "last").await?;
+    let mut consumer = consume(channel, stream, From::Last).await?;
     let mut last = None;
     loop {
         // The last chunk can hold several messages; they come together.
@@ -80,6 +83,28 @@ pub(super) async fn read_last(
             Err(_) => return Ok(last),
         }
     }
+}
+
+/// The last document, for whoever holds the lock: nobody writes meanwhile. `None`: there is none.
+///
+/// # Errors
+/// As [`read_last`] and [`read_to_end`].
+pub(super) async fn read_surely(
+    connection: &Connection,
+    names: &Names,
+) -> Result<Option<LayoutDocument>, SourceError> {
+    let stream = names.topology();
+    // Without a publish, which an alarm would hold up.
+    let reader = open(connection).await?;
+    let last = read_last(&reader, &stream).await;
+    close(reader).await;
+    if let Some(document) = last? {
+        return Ok(Some(document));
+    }
+    let reader = open(connection).await?;
+    let last = read_to_end(&reader, &stream, names.public()).await;
+    close(reader).await;
+    last
 }
 
 /// Reads the whole stream, up to a barrier written for this purpose, and answers with the last document.
@@ -93,7 +118,7 @@ pub(super) async fn read_to_end(
 ) -> Result<Option<LayoutDocument>, SourceError> {
     let barrier = Uuid::new_v4().to_string();
     append(channel, stream, exchange, BARRIER, barrier.as_bytes()).await?;
-    let mut consumer = consume(channel, stream, "first").await?;
+    let mut consumer = consume(channel, stream, From::First).await?;
     let mut last = None;
     loop {
         let delivery = match tokio::time::timeout(ANSWER_TIMEOUT, next(&mut consumer)).await {
@@ -111,21 +136,36 @@ const READING: &str = "reading the layout document";
 
 /// Dropping the consumer would send a cancel, which can come after the close of its channel: the broker then ends the
 /// connection (`expected 'channel.open'`; 3.10.8, measured). It ends with its channel.
-async fn consume(
+pub(super) async fn consume(
     channel: &Channel,
     stream: &str,
-    offset: &str,
+    from: From,
 ) -> Result<ManuallyDrop<Consumer>, SourceError> {
     let amqp = SourceError::amqp(READING);
     channel.basic_qos(100, BasicQosOptions::default()).await.map_err(amqp)?;
     let mut arguments = FieldTable::default();
-    argument(&mut arguments, "x-stream-offset", offset);
+    match from {
+        From::First => argument(&mut arguments, "x-stream-offset", "first"),
+        From::Last => argument(&mut arguments, "x-stream-offset", "last"),
+        From::Offset(offset) => {
+            arguments.insert("x-stream-offset".into(), AMQPValue::LongLongInt(offset));
+        }
+    }
     let options = BasicConsumeOptions::default();
     let consumer = channel.basic_consume(stream.into(), "".into(), options, arguments).await;
     consumer.map(ManuallyDrop::new).map_err(amqp)
 }
 
-async fn next(consumer: &mut Consumer) -> Result<Delivery, SourceError> {
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    First,
+    /// With the last chunk.
+    Last,
+    Offset(i64),
+}
+
+pub(super) async fn next(consumer: &mut Consumer) -> Result<Delivery, SourceError> {
     let amqp = SourceError::amqp(READING);
     let Some(delivery) = consumer.next().await else {
         return Err(SourceError::Missing { text: "the stream with the layout document is gone".to_owned() });
@@ -137,7 +177,7 @@ async fn next(consumer: &mut Consumer) -> Result<Delivery, SourceError> {
 }
 
 /// The document, where the message is one.
-fn layout(delivery: &Delivery, stream: &str) -> Result<Option<LayoutDocument>, SourceError> {
+pub(super) fn layout(delivery: &Delivery, stream: &str) -> Result<Option<LayoutDocument>, SourceError> {
     let kind = delivery.properties.kind().as_ref().map(ShortString::as_str);
     (kind != Some(BARRIER)).then(|| parse(&delivery.data, stream)).transpose()
 }
@@ -161,24 +201,12 @@ fn parse(body: &[u8], stream: &str) -> Result<LayoutDocument, SourceError> {
     }
 }
 
-/// What no layout can be like.
+/// What no document can be like.
 fn unfit(document: &LayoutDocument) -> Option<String> {
-    let Layout { number: LayoutNumber(number), partitions, prefetch } = document.in_force;
-    if number == 0 {
-        return Some("in_force.number is 0, layouts are counted from 1".to_owned());
-    }
-    if !(1..=PARTITIONS_MAX).contains(&partitions) {
-        return Some(format!("in_force.partitions is {partitions}, it must be 1 to {PARTITIONS_MAX}"));
-    }
-    if prefetch == 0 {
-        return Some("in_force.prefetch is 0, it must be at least 1".to_owned());
-    }
-    let stray = document.witnesses.iter().find(|witness| witness.partition.0 >= partitions);
-    if let Some(Witness { key, partition }) = stray {
-        return Some(format!("the witness {key} is in {partition}, which is no partition of {partitions}"));
-    }
-    (document.version >= DOCUMENT_VERSION && document.witnesses.is_empty())
-        .then(|| format!("it has no witnesses, which version {DOCUMENT_VERSION} must have"))
+    let without = document.version >= WITH_WITNESSES && document.layouts.witnesses.is_empty();
+    document.layouts.unfit().or_else(|| {
+        without.then(|| format!("it has no witnesses, which version {} must have", document.version))
+    })
 }
 
 /// Appends a document; it is in force once this has returned.
@@ -230,7 +258,9 @@ mod tests {
 
     fn check(body: &str, expected: Result<usize, &str>) {
         match (parse(body.as_bytes(), "updates.topology"), expected) {
-            (Ok(document), Ok(witnesses)) => assert_eq!(document.witnesses.len(), witnesses, "{body}"),
+            (Ok(document), Ok(witnesses)) => {
+                assert_eq!(document.layouts.witnesses.len(), witnesses, "{body}");
+            }
             (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{body}: {error}"),
             (found, _) => panic!("{body}: {found:?}, expected {expected:?}"),
         }
@@ -250,7 +280,8 @@ mod tests {
         check(&document(2, LAYOUT, WITNESS), Ok(1));
         check(&document(2, LAYOUT, ""), Err("no witnesses"));
         check(&document(2, LAYOUT, &WITNESS.replace('7', "8")), Err("witness w is in p008"));
-        for (version, told) in [(0, "version is 0"), (3, "version is 3")] {
+        check(&document(3, LAYOUT, WITNESS), Ok(1));
+        for (version, told) in [(0, "version is 0"), (4, "version is 4")] {
             check(&document(version, LAYOUT, WITNESS), Err(told));
         }
         let layout = |from: &str, to: &str| document(2, &LAYOUT.replace(from, to), WITNESS);

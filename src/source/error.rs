@@ -147,6 +147,15 @@ pub enum SourceError {
         /// Its identity.
         recorded: uuid::Uuid,
     },
+    /// There is no layout to change.
+    #[error(
+        "there is no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it, from updates.partitions \
+         and dispatch.prefetch of its config"
+    )]
+    NoLayout {
+        /// `updates.exchange`.
+        exchange: String,
+    },
     /// Another process holds the lock for changing the layout.
     #[error("the lock {lock} is held by another connection; see its owner in the RabbitMQ UI, under Queues")]
     Locked {
@@ -193,6 +202,7 @@ impl SourceError {
             | Self::MovedElsewhere { .. }
             | Self::Astray { .. }
             | Self::Document { .. }
+            | Self::NoLayout { .. }
             | Self::OtherLedger { .. } => false,
         }
     }
@@ -201,6 +211,11 @@ impl SourceError {
     /// RabbitMQ 3.10), and comes back.
     pub(super) fn is_deleted_queue(&self) -> bool {
         matches!(self, Self::Missing { text } if text.contains("no queue '"))
+    }
+
+    /// Whether an exchange was not deleted since something is bound to it ("exchange 'x' in vhost '/' in use", 3.10.8).
+    pub(super) fn is_in_use(&self) -> bool {
+        matches!(self, Self::Amqp { source, .. } if source.to_string().contains("in use"))
     }
 
     /// The client's error, as it is, at this step.

@@ -253,7 +253,7 @@ async fn read_layout(
         let read =
             on_own_channel(connection, async |reader| document::read_last(reader, &names.topology()).await);
         match read.await {
-            Ok(Some(document)) => return Ok(Ok(Some(document.in_force))),
+            Ok(Some(document)) => return Ok(Ok(Some(document.layouts.in_force))),
             Ok(None) => {}
             Err(SourceError::Amqp { source, .. }) => {
                 match SourceError::from_amqp("reading the layout document", "", names.public(), *source) {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::document::{self, LayoutDocument};
 use super::error::SourceError;
 use super::names::Names;
-use super::topology::{close, lock, on_own_channel, open, unlock, write};
+use super::topology::{close, lock, open, unlock, write};
 
 /// What a dispatcher brings along.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +35,7 @@ pub async fn ensure_ledger(
     let channel = open(connection).await?;
     lock(&channel, names).await?;
     // Another process may have been faster: the lock was its too.
-    let read = on_own_channel(connection, async |reader| {
-        document::read_to_end(reader, &names.topology(), names.public()).await
-    });
-    let known = read.await?.unwrap_or_else(|| known.clone());
+    let known = document::read_surely(connection, names).await?.unwrap_or_else(|| known.clone());
     let result = match (known.ledger, own) {
         (recorded, OwnLedger { identity, .. }) if recorded == identity => Ok(()),
         (Some(recorded), OwnLedger { adopt: false, .. }) => Err(SourceError::OtherLedger { recorded }),

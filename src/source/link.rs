@@ -48,6 +48,12 @@ impl Address {
         &self.told
     }
 
+    /// The virtual host.
+    #[must_use]
+    pub fn vhost(&self) -> &str {
+        &self.uri.vhost
+    }
+
     /// Connects once.
     ///
     /// # Errors

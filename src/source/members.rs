@@ -84,19 +84,20 @@ struct Wanted {
 }
 
 impl Members {
-    /// Declares the stream, reads it and publishes to it, for as long as this lives.
+    /// Declares the stream, reads it and publishes to it, for as long as this lives. `process` tells replicas of one
+    /// instance apart; made anew at each start.
     #[must_use]
     pub fn join(
         (consuming, publishing): (Link, Link),
         names: &Names,
         layout: Layout,
-        instance: &str,
+        (instance, process): (&str, Uuid),
         halt: Halt,
     ) -> Self {
         let shared = Arc::new(Shared {
             oneself: Oneself {
                 instance: instance.to_owned(),
-                process: Uuid::new_v4().to_string(),
+                process: process.to_string(),
                 layout: layout.number,
             },
             consuming,

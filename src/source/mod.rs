@@ -1,20 +1,27 @@
 //! Where updates come from: RabbitMQ, over AMQP 0-9-1. The only room besides `publisher` that knows the client.
 
+mod change;
 mod dead_letters;
 mod decode;
 mod deliveries;
 mod document;
 mod error;
+mod export;
+mod follower;
 mod halt;
 mod inspection;
 mod ledger_identity;
 mod link;
+mod marker;
 mod members;
 mod names;
 mod observation;
+mod operator;
 mod pulse;
 mod removal;
 mod roster;
+mod steward;
+mod sweep;
 mod topology;
 mod version;
 mod witnesses;
@@ -25,20 +32,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use change::{Stuck, Tended};
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
 pub use deliveries::{AmqpDeliveries, AmqpSource, Shared};
 pub use document::LayoutDocument;
 pub use error::{HASH_EXCHANGE_TYPE, SourceError};
+pub use export::definitions;
+pub use follower::Follower;
 pub use halt::Halt;
 pub use inspection::{Depth, Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub use ledger_identity::{OwnLedger, ensure_ledger};
 pub(crate) use link::chain;
 pub use link::{Address, Link};
+pub use marker::Markers;
 pub use members::Members;
 pub use names::Names;
+pub use operator::Operator;
 pub use pulse::Pulse;
 pub use removal::remove as remove_topology;
+pub use steward::Steward;
 pub use topology::{DELIVERY_LIMIT, ensure as ensure_topology};
 pub use witnesses::Witnesses;
 
@@ -52,8 +65,9 @@ pub trait Source: Send + Sync + 'static {
     /// One tenure's deliveries.
     type Deliveries: Deliveries;
 
-    /// Consumes the partition's queue, as soon as the broker lets us; tries for ever.
-    fn attach(&self) -> impl Future<Output = Self::Deliveries> + Send;
+    /// Consumes the partition's queue, as soon as the broker lets us; tries for ever. [`Gone`]: the layout drains, and the
+    /// queue is not there any more.
+    fn attach(&self) -> impl Future<Output = Result<Self::Deliveries, Gone>> + Send;
 
     /// Has something that carries no update put into the queues, so that whoever owns the partition learns it. Does not
     /// wait for it.
@@ -67,6 +81,8 @@ pub enum News {
     Received(Received),
     /// It handed over a witness of the layout, which carries no update: there is nothing to do but settle it.
     Witness(DeliveryTag),
+    /// It handed over a marker: the layout drains, and this is where it ends. It is never settled.
+    Marker(DeliveryTag),
     /// It answered a request that was sent then, on the connection of these deliveries.
     Heard(Instant),
     /// Our claim was read back.
@@ -97,6 +113,10 @@ pub struct Received {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("channel lost: {0}")]
 pub struct Lost(pub String);
+
+/// A partition's queue is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
 
 /// The deliveries of one tenure. Owned by one driver, which is the one place that settles.
 pub trait Deliveries: Send + 'static {

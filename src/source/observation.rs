@@ -40,7 +40,8 @@ pub(super) async fn observe(
     let (channel, reader) = (open(connection).await?, open(connection).await?);
     let exchange = names.layout(layout.number);
     let round = Round::single();
-    publish(&channel, &exchange, computed.iter().map(|witness| witness.key.as_str()), &round).await?;
+    let keys: Vec<&str> = computed.iter().map(|witness| witness.key.as_str()).collect();
+    publish(&channel, &exchange, keys, &round).await?;
     close(channel).await;
     let mut consumers = Vec::new();
     let read = match consume(&reader, names, layout, &mut consumers).await {

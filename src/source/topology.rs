@@ -9,10 +9,12 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind, Queue};
 use tracing::{error, info, warn};
 
+use super::change::tend_locked;
 use super::document::{self, DOCUMENT_VERSION, LayoutDocument};
 use super::error::{HASH_EXCHANGE_TYPE, SourceError};
 use super::names::Names;
 use super::observation;
+use crate::core::change::{Layouts, Wish};
 use crate::core::layout::{Layout, LayoutNumber};
 use crate::core::witness::witnesses;
 
@@ -62,25 +64,28 @@ async fn complete(
     document::declare(&channel, &names.topology(), names.public()).await?;
     let known =
         on_own_channel(connection, async |reader| document::read_last(reader, &names.topology()).await);
-    if let Some(document) = known.await?.filter(|document| !document.witnesses.is_empty()) {
-        tell_missing(connection, names, document.in_force).await?;
-        declare_layout(&channel, names, document.in_force).await?;
-        close(channel).await;
-        return Ok(document);
+    let known = known.await?.filter(|document| !document.layouts.witnesses.is_empty());
+    if let Some(document) = &known {
+        tell_missing(connection, names, document.layouts.in_force).await?;
     }
-    lock(&channel, names).await?;
+    match (lock(&channel, names).await, known) {
+        (Ok(()), _) => {}
+        // Whoever holds it sees to what is missing. To open a way now could open a second one.
+        (Err(SourceError::Locked { .. }), Some(document)) => return Ok(document),
+        (Err(fault), _) => return Err(fault),
+    }
     // Another process may have been faster: the lock was its too.
-    let known = on_own_channel(connection, async |reader| {
-        document::read_to_end(reader, &names.topology(), names.public()).await
-    });
-    let document = match known.await? {
-        Some(document) if document.witnesses.is_empty() => {
+    let document = match document::read_surely(connection, names).await? {
+        Some(document) if document.layouts.witnesses.is_empty() => {
             add_witnesses(&channel, names, document, instance).await?
+        }
+        Some(document) if document.layouts.changing.is_some() => {
+            tend_locked(connection, names, instance, Wish::default(), &mut |_, _| {}).await?.document
         }
         Some(document) => document,
         None => make_first(connection, &channel, names, wanted, instance).await?,
     };
-    declare_layout(&channel, names, document.in_force).await?;
+    declare_layout(&channel, names, document.layouts.in_force).await?;
     unlock(&channel, names).await?;
     close(channel).await;
     Ok(document)
@@ -111,8 +116,8 @@ async fn make_first(
     let witnesses = observation::observe(connection, names, layout).await?;
     let document = LayoutDocument {
         version: DOCUMENT_VERSION,
-        in_force: layout,
-        witnesses,
+        serial: 0,
+        layouts: Layouts::first(layout, witnesses),
         ledger: None,
         changed_by: String::new(),
         changed_at: 0,
@@ -135,8 +140,9 @@ async fn add_witnesses(
     document: LayoutDocument,
     instance: &str,
 ) -> Result<LayoutDocument, SourceError> {
-    let layout = document.in_force;
-    let document = LayoutDocument { witnesses: witnesses(layout.partitions), ..document };
+    let layout = document.layouts.in_force;
+    let layouts = Layouts { witnesses: witnesses(layout.partitions), ..document.layouts };
+    let document = LayoutDocument { layouts, ..document };
     let document = write(channel, names, document, instance).await?;
     info!(layout = layout.number.0, "witnesses added to the layout");
     Ok(document)
@@ -149,11 +155,17 @@ pub(super) async fn write(
     document: LayoutDocument,
     instance: &str,
 ) -> Result<LayoutDocument, SourceError> {
-    let changed_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let changed_at = seconds_since_1970();
     let (version, changed_by) = (DOCUMENT_VERSION, instance.to_owned());
-    let document = LayoutDocument { version, changed_by, changed_at, ..document };
+    let serial = document.serial + 1;
+    let document = LayoutDocument { version, serial, changed_by, changed_at, ..document };
     document::write(channel, &names.topology(), names.public(), &document).await?;
     Ok(document)
+}
+
+/// By this host's clock; for people alone.
+pub(super) fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 async fn declare_fixed(channel: &Channel, names: &Names) -> Result<(), SourceError> {
@@ -175,7 +187,11 @@ async fn declare_layout(channel: &Channel, names: &Names, layout: Layout) -> Res
 }
 
 /// A queue of a layout in force that is not there was deleted by hand: that is said before it is declared again.
-async fn tell_missing(connection: &Connection, names: &Names, layout: Layout) -> Result<(), SourceError> {
+pub(super) async fn tell_missing(
+    connection: &Connection,
+    names: &Names,
+    layout: Layout,
+) -> Result<(), SourceError> {
     let mut channel = open(connection).await?;
     for partition in layout.partitions() {
         let queue = names.partition(layout.number, partition);
@@ -199,7 +215,11 @@ async fn tell_missing(connection: &Connection, names: &Names, layout: Layout) ->
 }
 
 /// Queues are bound once, in the order of their names; binding again what is bound changes nothing.
-async fn declare_queues(channel: &Channel, names: &Names, layout: Layout) -> Result<(), SourceError> {
+pub(super) async fn declare_queues(
+    channel: &Channel,
+    names: &Names,
+    layout: Layout,
+) -> Result<(), SourceError> {
     let exchange = names.layout(layout.number);
     let kind = ExchangeKind::Custom(HASH_EXCHANGE_TYPE.to_owned());
     declare_exchange(channel, &exchange, names, kind, false, FieldTable::default()).await?;
@@ -289,7 +309,7 @@ async fn bind_queue(
     binding.await.map_err(|source| SourceError::from_amqp("binding a queue", &object, names.public(), source))
 }
 
-async fn bind_exchange(
+pub(super) async fn bind_exchange(
     channel: &Channel,
     destination: &str,
     from: &str,

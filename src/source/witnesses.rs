@@ -17,12 +17,12 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::document::LayoutDocument;
 use super::error::SourceError;
 use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, Link, chain};
 use super::names::Names;
 use super::topology::close;
+use crate::core::change::AtWork;
 use crate::core::layout::{LayoutNumber, PartitionNumber};
 use crate::core::witness::Witness;
 
@@ -119,7 +119,7 @@ const PUBLISHING: &str = "publishing the witnesses of the layout";
 #[derive(Clone, Debug)]
 pub struct Witnesses {
     shared: Arc<Shared>,
-    _task: Arc<Task>,
+    task: Arc<Task>,
 }
 
 #[derive(Debug)]
@@ -179,27 +179,32 @@ impl Rounds {
 }
 
 impl Witnesses {
-    /// Begins with a round at once. `halt` is set when a key has moved.
+    /// Begins with a round at once, unless the layout drains: then nothing is published to it any more, and those that
+    /// come are still compared. `halt` is set when a key has moved.
     #[must_use]
-    pub fn begin(
-        consuming: Link,
-        publishing: Link,
-        names: &Names,
-        document: &LayoutDocument,
-        halt: Halt,
-    ) -> Self {
-        let recorded = document.witnesses.iter().cloned().map(|Witness { key, partition }| (key, partition));
+    pub fn begin(consuming: Link, publishing: Link, names: &Names, at_work: &AtWork, halt: Halt) -> Self {
+        let AtWork { layout, witnesses, draining, .. } = at_work;
+        let recorded = witnesses.iter().cloned().map(|Witness { key, partition }| (key, partition));
         let shared = Arc::new(Shared {
             process: Uuid::new_v4().to_string(),
             names: names.clone(),
-            layout: document.in_force.number,
+            layout: layout.number,
             recorded: recorded.collect(),
             rounds: Mutex::default(),
             doubt: Notify::new(),
             halt,
         });
         let task = tokio::spawn(publish_for_ever(Arc::clone(&shared), consuming, publishing));
-        Self { shared, _task: Arc::new(Task(task.abort_handle())) }
+        let task = Arc::new(Task(task.abort_handle()));
+        if *draining {
+            task.0.abort();
+        }
+        Self { shared, task }
+    }
+
+    /// The layout drains from now on: nothing more is published to it.
+    pub fn retire(&self) {
+        self.task.0.abort();
     }
 
     /// Asks for a further round.

@@ -3,6 +3,7 @@
 
 mod bench;
 mod breaker;
+mod change;
 mod crash;
 mod demo;
 mod dispatch;

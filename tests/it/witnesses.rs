@@ -87,7 +87,7 @@ async fn witnesses_are_recorded_and_come_without_being_updates() {
     assert_eq!(format!("{} {}", received.await, dead_lettered.await.abs()), "200 0");
     assert_eq!(world.receiver.report(0).counts.updates, 200, "nothing else was sent");
     let document = document(&world).await;
-    assert_eq!(document["version"], 2);
+    assert_eq!(document["version"], 3);
     assert_eq!(partitions_of(&document).len(), 16);
     assert_eq!(partitions_of(&document), computed(&document, 4));
 }
@@ -206,6 +206,6 @@ async fn a_document_without_witnesses_is_read_and_gets_them() {
     dispatcher.logged("witnesses added to the layout").await;
     assert_flawless(&world.applied(10).await, 10);
     let document = document(&world).await;
-    assert_eq!(document["version"], 2);
+    assert_eq!(document["version"], 3);
     assert_eq!(partitions_of(&document), computed(&document, 2));
 }

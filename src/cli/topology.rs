@@ -1,0 +1,136 @@
+//! `lanekeeper topology`: the layouts in the broker, and how they are changed, under load.
+
+mod apply;
+mod plan;
+mod scene;
+mod show;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use self::scene::Scene;
+use super::{ConfigArguments, Exit};
+use crate::config::{Config, Purpose, management_url};
+use crate::source::{Address, Names, SourceError, definitions};
+
+/// Options of `lanekeeper topology`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, or (plan) nothing to do; 10 (plan) there is something to do; 1 something is in the way; 2 config;
+3 broker.";
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Command {
+    /// Show the layouts: partitions, who owns them, what waits in them, what is drained.
+    Show {
+        #[command(flatten)]
+        place: Place,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what `apply` would do, and what could go wrong. Changes nothing.
+    Plan {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make the layout what the config says (updates.partitions, dispatch.prefetch), while updates are published and
+    /// dispatched: none is lost, doubled or reordered. Can be interrupted and called again.
+    Apply {
+        #[command(flatten)]
+        place: Place,
+        /// Return as soon as publishes go to the new layout: dispatchers drain and remove the old one by themselves.
+        #[arg(long)]
+        no_wait: bool,
+        /// How long the old layout may take to drain; then the command ends with exit code 1, and the drain goes on.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
+    },
+    /// Print RabbitMQ definitions (JSON) of the first layout, as the config says, for a broker that has none: imported
+    /// there, they let publishers begin before the first dispatcher does.
+    Export {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Where the layouts are.
+#[derive(Clone, Debug, clap::Args)]
+struct Place {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Where RabbitMQ's management API is, instead of `broker.management_url`.
+    #[arg(long, value_name = "URL", env = "LANEKEEPER_MANAGEMENT_URL", hide_env_values = true)]
+    management: Option<String>,
+}
+
+impl Place {
+    /// Without targets, too: who looks after the broker need not know them.
+    fn config(&self) -> Result<Config, Exit> {
+        let mut config = self.config.load_for(Purpose::Publish)?.config;
+        if let Some(url) = self.management.as_deref().filter(|url| !url.is_empty()) {
+            config.broker.management_url = management_url(&mut Json::from(url)).map_err(|problem| {
+                eprintln!("error: --management: {problem}");
+                Exit::Config
+            })?;
+        }
+        Ok(config)
+    }
+}
+
+/// Looks at layouts, or changes them.
+pub fn main(arguments: &Arguments) -> Exit {
+    let (Command::Show { place, .. }
+    | Command::Plan { place }
+    | Command::Apply { place, .. }
+    | Command::Export { place }) = &arguments.command;
+    let config = match place.config() {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let done = super::tokio_runtime().block_on(async {
+        match &arguments.command {
+            Command::Show { json, .. } => {
+                let scene = Scene::look(&config).await?;
+                Ok(print(&if *json { show::json(&scene) } else { show::text(&scene) }, Exit::Done))
+            }
+            Command::Plan { .. } => {
+                let scene = Scene::look(&config).await?;
+                let plan = plan::Plan::of(&scene, &config, plan::dangers(&config).await?);
+                let exit = if plan.is_empty() { Exit::Done } else { Exit::Pending };
+                Ok(print(&plan.to_string(), exit))
+            }
+            Command::Apply { no_wait, timeout, .. } => apply::run(&config, *no_wait, *timeout).await,
+            Command::Export { .. } => {
+                let shape = plan::wanted(&config);
+                let vhost = Address::new(&config.broker)?.vhost().to_owned();
+                let definitions = definitions(&Names::new(&config.updates.exchange), shape, &vhost);
+                Ok(print(&format!("{definitions:#}\n"), Exit::Done))
+            }
+        }
+    });
+    done.unwrap_or_else(|error: SourceError| {
+        super::report(&error);
+        match error {
+            SourceError::Url { .. } => Exit::Config,
+            _ => Exit::Broker,
+        }
+    })
+}
+
+fn print(text: &str, exit: Exit) -> Exit {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => exit,
+        // Whoever reads it has read enough, as in `topology show | head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit,
+        Err(_) => Exit::Other,
+    }
+}

@@ -1,0 +1,217 @@
+//! `topology apply`: the change itself, and how it goes on.
+
+use std::time::{Duration, Instant};
+
+use super::plan::{dangers, forbids, wanted};
+use super::show::told_time;
+use crate::cli::Exit;
+use crate::config::Config;
+use crate::core::change::{Draining, Layouts, Step, Wish};
+use crate::core::layout::LayoutNumber;
+use crate::source::{Address, LayoutDocument, Names, Operator, SourceError, Stuck, Tended};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Changes the layout to what the config says, and waits until the old one is gone.
+pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> Result<Exit, SourceError> {
+    let names = Names::new(&config.updates.exchange);
+    let address = Address::new(&config.broker)?;
+    let in_the_way: Vec<_> = dangers(config).await?.into_iter().filter(forbids).collect();
+    for finding in &in_the_way {
+        eprintln!("in the way ({}): {}; {}", finding.code, finding.what, finding.cost);
+    }
+    if !in_the_way.is_empty() {
+        eprintln!("error: nothing is changed; `lanekeeper doctor` has the remedies");
+        return Ok(Exit::Other);
+    }
+    let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
+    let applied = Applying { operator: &operator, names, config, begun: Instant::now(), switched: None };
+    let exit = applied.run(no_wait, timeout).await;
+    operator.close().await;
+    exit
+}
+
+struct Applying<'a> {
+    operator: &'a Operator,
+    names: Names,
+    config: &'a Config,
+    begun: Instant,
+    /// When publishes began to go to the new layout.
+    switched: Option<Instant>,
+}
+
+impl Applying<'_> {
+    async fn run(mut self, no_wait: bool, timeout: Option<Duration>) -> Result<Exit, SourceError> {
+        let wanted = wanted(self.config);
+        let mut progress = Progress::default();
+        loop {
+            let layouts = match self.tend().await {
+                Ok(layouts) => layouts,
+                Err(fault @ SourceError::Locked { .. }) => {
+                    self.tell_holder().await?;
+                    return Err(fault);
+                }
+                Err(fault) => return Err(fault),
+            };
+            let is_in_force = layouts.in_force.shape() == wanted;
+            let Some(draining) = layouts.draining.first().filter(|_| !(no_wait && is_in_force)) else {
+                if is_in_force {
+                    self.tell_end(&layouts);
+                    return Ok(Exit::Done);
+                }
+                continue;
+            };
+            if timeout.is_some_and(|timeout| self.begun.elapsed() >= timeout) {
+                eprintln!(
+                    "error: layout {} has not drained in time; it goes on by itself",
+                    draining.layout.number.0
+                );
+                return Ok(Exit::Other);
+            }
+            if !self.look(draining, &mut progress).await? {
+                return Ok(Exit::Other);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Goes on as far as can be now.
+    async fn tend(&mut self) -> Result<Layouts, SourceError> {
+        let document = self.operator.document().await?;
+        let wish = Wish { shape: Some(wanted(self.config)), remove: true, ..Wish::default() };
+        if let Some(document) = document
+            && document.layouts.next_step(&wish).is_none()
+        {
+            return Ok(document.layouts);
+        }
+        let mut switching = false;
+        let mut hear = |step: &Step, document: &LayoutDocument| {
+            switching |= matches!(step, Step::Switch { .. });
+            println!("{}", told_step(step, &document.layouts, &self.names));
+        };
+        let Tended { document, stuck } = self.operator.tend(wish, &mut hear).await?;
+        if switching {
+            self.switched = Some(Instant::now());
+        }
+        match stuck {
+            // They let go when they hear of it.
+            None | Some(Stuck::InUse { .. }) => {}
+            Some(stuck) => println!("  {stuck}"),
+        }
+        Ok(document.layouts)
+    }
+
+    /// Who changes layouts now, as far as the document tells.
+    async fn tell_holder(&self) -> Result<(), SourceError> {
+        let Some(document) = self.operator.document().await? else { return Ok(()) };
+        match document.layouts.changing {
+            Some(changing) => eprintln!(
+                "somebody else is changing the layout: {} began a change to {} partitions (layout {}) at {}",
+                changing.by,
+                changing.to.partitions,
+                changing.to.number.0,
+                told_time(changing.since)
+            ),
+            None => eprintln!(
+                "somebody else has the lock and has not begun a change; the last one to change something was {}, at {}",
+                document.changed_by,
+                told_time(document.changed_at)
+            ),
+        }
+        Ok(())
+    }
+
+    /// Shows how far the drain is. Whether it can come to an end.
+    async fn look(&self, draining: &Draining, progress: &mut Progress) -> Result<bool, SourceError> {
+        let layout = draining.layout;
+        let depths = self.operator.depths(layout).await?;
+        let left: Vec<_> =
+            layout.partitions().filter(|partition| !draining.drained.contains(partition)).collect();
+        let ready = left.iter().filter_map(|partition| depths[partition]).map(|depth| u64::from(depth.ready));
+        let unowned = left.iter().all(|partition| depths[partition].is_none_or(|depth| depth.consumers == 0));
+        let line = progress.line(layout.number, left.len(), ready.sum(), Instant::now());
+        if let Some(line) = line {
+            println!("{line}");
+        }
+        if unowned && !left.is_empty() {
+            progress.unowned += 1;
+            if progress.unowned == UNOWNED_TOLD {
+                println!("  no dispatcher consumes them: it goes on when a `lanekeeper run` is started");
+            }
+        } else {
+            progress.unowned = 0;
+        }
+        Ok(true)
+    }
+
+    fn tell_end(&self, layouts: &Layouts) {
+        let layout = layouts.in_force;
+        println!(
+            "layout {} with {} partitions and prefetch {} is in force{}",
+            layout.number.0,
+            layout.partitions,
+            layout.prefetch,
+            if layouts.draining.is_empty() { "" } else { "; dispatchers drain and remove the one before" }
+        );
+        if let Some(switched) = self.switched.filter(|_| layouts.draining.is_empty()) {
+            println!(
+                "no record waited longer than {:.1} s for the layout before to drain",
+                switched.elapsed().as_secs_f64()
+            );
+        }
+    }
+}
+
+/// Looks without a consumer before that is said.
+const UNOWNED_TOLD: u32 = 5;
+
+fn told_step(step: &Step, layouts: &Layouts, names: &Names) -> String {
+    match step {
+        Step::Begin(shape) => {
+            format!("changing to {} partitions, prefetch {}", shape.partitions, shape.prefetch)
+        }
+        Step::Prepare(layout) => format!("+ declaring {} and its queues", names.layout(layout.number)),
+        Step::Switch { from, to } => format!(
+            "~ switching {} from {} to {}",
+            names.ingress(),
+            names.layout(from.number),
+            names.layout(to.number)
+        ),
+        Step::Undo(layout) => {
+            let by = layouts.changing.as_ref().map_or("somebody", |changing| changing.by.as_str());
+            format!("! undoing the change to layout {} that {by} began and did not finish", layout.number.0)
+        }
+        Step::Record => "partitions are drained".to_owned(),
+        Step::Remove(draining) => {
+            format!("- deleting {} and its queues, which are drained", names.layout(draining.layout.number))
+        }
+    }
+}
+
+/// What was told of a drain.
+#[derive(Default)]
+struct Progress {
+    told: Option<(usize, u64)>,
+    before: Option<(Instant, u64)>,
+    unowned: u32,
+}
+
+impl Progress {
+    /// One line where something has changed.
+    fn line(&mut self, layout: LayoutNumber, left: usize, ready: u64, now: Instant) -> Option<String> {
+        let rate = self.before.map_or(0.0, |(at, before)| {
+            let seconds = now.duration_since(at).as_secs_f64();
+            if seconds > 0.0 { before.saturating_sub(ready) as f64 / seconds } else { 0.0 }
+        });
+        self.before = Some((now, ready));
+        if self.told.replace((left, ready)) == Some((left, ready)) {
+            return None;
+        }
+        let estimate =
+            if rate > 0.0 { format!(", about {:.0} s to go", ready as f64 / rate) } else { String::new() };
+        Some(format!(
+            ". draining layout {}: {left} partitions left, {ready} updates wait, {rate:.0}/s{estimate}",
+            layout.0
+        ))
+    }
+}

@@ -1,0 +1,165 @@
+//! `topology plan`: what `apply` would do.
+
+use std::fmt;
+
+use super::scene::{Scene, Seen};
+use super::show::told_time;
+use crate::config::Config;
+use crate::core::change::Changing;
+use crate::core::layout::{Layout, LayoutNumber, Shape};
+use crate::doctor::codes::{Code, Severity};
+use crate::doctor::{Finding, examine};
+use crate::source::{Names, SourceError};
+
+/// What would be done, and what could go wrong.
+pub struct Plan {
+    names: Names,
+    wanted: Shape,
+    in_force: Option<Layout>,
+    waiting: u64,
+    /// The layout to come; `None`: the one in force is as the config says.
+    next: Option<Layout>,
+    changing: Option<Changing>,
+    /// Layouts that drain, with how much waits in them.
+    draining: Vec<(Layout, u64)>,
+    missing: Vec<String>,
+    dangers: Vec<Finding>,
+}
+
+/// What the config asks for.
+pub fn wanted(config: &Config) -> Shape {
+    Shape { partitions: config.updates.partitions.get(), prefetch: config.dispatch.prefetch.get() }
+}
+
+/// What `doctor` finds that a change of the layout could meet.
+pub async fn dangers(config: &Config) -> Result<Vec<Finding>, SourceError> {
+    let found = examine(config).await?.findings.into_iter();
+    // That is what a change is for.
+    let meant = |finding: &Finding| matches!(finding.code, Code::PartitionsDiffer | Code::PrefetchDiffers);
+    let told = |finding: &Finding| finding.severity != Severity::Info && finding.code != Code::DeadLetters;
+    Ok(found.filter(|finding| told(finding) && !meant(finding)).collect())
+}
+
+/// Whether nobody should change the layout before that is put right.
+pub fn forbids(finding: &Finding) -> bool {
+    matches!(
+        finding.code,
+        Code::HashExchangeMissing
+            | Code::PublishingBlocked
+            | Code::NoMajority
+            | Code::NotPermitted
+            | Code::IngressBoundTwice
+            | Code::HandoffBound
+            | Code::ForeignWayIn
+            | Code::DocumentUnreadable
+    )
+}
+
+impl Plan {
+    /// From what there is to what the config says.
+    pub fn of(scene: &Scene, config: &Config, dangers: Vec<Finding>) -> Self {
+        let wanted = wanted(config);
+        let layouts = scene.document.as_ref().map(|document| &document.layouts);
+        let next = layouts.filter(|layouts| layouts.in_force.shape() != wanted).map(|layouts| {
+            let highest = layouts.number_max.max(layouts.in_force.number.0);
+            wanted.numbered(LayoutNumber(highest + 1))
+        });
+        let missing = scene.layouts.iter().flat_map(|seen| {
+            seen.missing().map(|partition| scene.names.partition(seen.layout.number, partition))
+        });
+        let draining = scene.layouts.iter().filter(|seen| seen.draining.is_some());
+        let in_force = scene.layouts.iter().find(|seen| seen.draining.is_none());
+        Self {
+            names: scene.names.clone(),
+            wanted,
+            in_force: layouts.map(|layouts| layouts.in_force),
+            waiting: in_force.map_or(0, Seen::ready),
+            next,
+            changing: layouts.and_then(|layouts| layouts.changing.clone()),
+            draining: draining.map(|seen| (seen.layout, seen.ready())).collect(),
+            missing: missing.collect(),
+            dangers,
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.in_force.is_some() && self.next.is_none() && self.changing.is_none() && self.draining.is_empty()
+    }
+
+    fn steps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(changing) = &self.changing {
+            let then = if changing.witnesses.is_some() { "finish" } else { "undo" };
+            writeln!(
+                f,
+                "  ! {then:<8} the change to layout {} that {} began at {} and did not finish",
+                changing.to.number.0,
+                changing.by,
+                told_time(changing.since)
+            )?;
+        }
+        for (layout, waiting) in &self.draining {
+            writeln!(
+                f,
+                "  . drain    layout {}, which a change before has left: {waiting} updates wait in it",
+                layout.number.0
+            )?;
+            writeln!(f, "  - delete   {} and its queues", self.names.layout(layout.number))?;
+        }
+        let (Some(from), Some(to)) = (self.in_force, self.next) else { return Ok(()) };
+        let (old, new) = (self.names.layout(from.number), self.names.layout(to.number));
+        writeln!(
+            f,
+            "  + declare  {new} and its queues: {} partitions, prefetch {}",
+            to.partitions, to.prefetch
+        )?;
+        writeln!(
+            f,
+            "  ~ switch   {} from {old} to {new}, by way of {}",
+            self.names.ingress(),
+            self.names.handoff()
+        )?;
+        writeln!(
+            f,
+            "  . drain    {old}: {} updates wait in its {} partitions; the new ones start when they are empty",
+            self.waiting, from.partitions
+        )?;
+        writeln!(f, "  - delete   {old} and its queues")
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(in_force) = self.in_force else {
+            return writeln!(
+                f,
+                "There is no layout of the exchange {} yet: the first `lanekeeper run` makes it.",
+                self.names.public()
+            );
+        };
+        let told = |shape: Shape| format!("{} partitions, prefetch {}", shape.partitions, shape.prefetch);
+        writeln!(f, "layout in force:   {} (layout {})", told(in_force.shape()), in_force.number.0)?;
+        writeln!(f, "the config wants:  {}", told(self.wanted))?;
+        if self.is_empty() {
+            writeln!(f, "\nNothing to do.")?;
+        } else {
+            writeln!(f, "\n`lanekeeper topology apply` will:")?;
+            self.steps(f)?;
+        }
+        for queue in &self.missing {
+            writeln!(
+                f,
+                "\nthe queue {queue} is not there: it was deleted, what it held is lost, and what was published since is \
+                 in other partitions. Stop the dispatchers, see what the publishers know of it, start them again"
+            )?;
+        }
+        for finding in &self.dangers {
+            let weight = if forbids(finding) { "in the way" } else { "could go wrong" };
+            writeln!(f, "\n{weight} ({}): {}; {}", finding.code, finding.what, finding.cost)?;
+        }
+        if !self.dangers.is_empty() {
+            writeln!(f, "\n`lanekeeper doctor` has the remedies.")?;
+        }
+        Ok(())
+    }
+}

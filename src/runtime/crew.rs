@@ -1,0 +1,203 @@
+//! The drivers of one layout, and what they share.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::info;
+use uuid::Uuid;
+
+use super::books::Books;
+use super::breakers::Breakers;
+use super::clock::Clock;
+use super::driver::{Driver, Ending};
+use super::refusals::Refusals;
+use super::releases::Releases;
+use crate::admin::health::Health;
+use crate::admin::metrics::{Metrics, TargetMetrics};
+use crate::config::Config;
+use crate::core::acks::AckLimits;
+use crate::core::change::AtWork;
+use crate::core::drain::DrainWatch;
+use crate::core::layout::{Layout, LayoutNumber, PartitionNumber};
+use crate::core::partition::{Limits, Partition};
+use crate::ledger::AnyLedger;
+use crate::source::{
+    AmqpSource, DeadLetters, Decoder, Halt, Link, Markers, Members, Names, Pulse, Shared, Witnesses,
+};
+use crate::target::http::HttpTargets;
+
+/// What the crews of all layouts share.
+pub struct Yard {
+    pub config: Config,
+    pub consuming: Link,
+    pub publishing: Link,
+    pub names: Names,
+    pub ledger: Option<Arc<AnyLedger>>,
+    pub halt: Halt,
+    pub targets: Arc<HttpTargets>,
+    pub target_metrics: Arc<[TargetMetrics]>,
+    pub metrics: Metrics,
+    pub health: Health,
+    pub breakers: Breakers,
+    pub releases: Releases,
+    pub refusals: Arc<Refusals>,
+    pub pulse: Pulse,
+    pub clock: Clock,
+    /// Made anew at each start: tells replicas of one name apart.
+    pub process: Uuid,
+}
+
+/// A driver that has ended.
+pub struct Ended {
+    pub layout: LayoutNumber,
+    pub partition: PartitionNumber,
+    pub ending: Ending,
+}
+
+/// One layout's drivers.
+pub struct Crew {
+    pub layout: Layout,
+    pub members: Members,
+    witnesses: Witnesses,
+    draining: watch::Sender<bool>,
+    markers: Option<Markers>,
+    /// Of the drivers that have not ended.
+    stops: BTreeMap<PartitionNumber, watch::Sender<bool>>,
+}
+
+impl Crew {
+    /// Starts a driver for each partition of the layout that may hold updates.
+    pub fn begin(yard: &Yard, at_work: &AtWork, drivers: &mut JoinSet<Ended>) -> Self {
+        let links = (yard.consuming.clone(), yard.publishing.clone());
+        let (names, halt, layout) = (&yard.names, yard.halt.clone(), at_work.layout);
+        let (consuming, publishing) = links.clone();
+        let witnesses = Witnesses::begin(consuming, publishing, names, at_work, halt.clone());
+        let members = Members::join(links, names, layout, (&yard.config.instance, yard.process), halt);
+        yard.health.begin(at_work.partitions.iter().copied());
+        let mut crew = Self {
+            layout,
+            members,
+            witnesses,
+            draining: watch::Sender::new(false),
+            markers: None,
+            stops: BTreeMap::new(),
+        };
+        let make = crew.maker(yard);
+        for partition in at_work.partitions.iter().copied() {
+            let (stop, stopped) = watch::channel(false);
+            crew.stops.insert(partition, stop);
+            let (driver, layout) = (make(partition), layout.number);
+            drivers.spawn(async move { Ended { layout, partition, ending: driver.run(stopped).await } });
+        }
+        info!(
+            layout = layout.number.0,
+            partitions = layout.partitions,
+            draining = at_work.draining,
+            "dispatching"
+        );
+        crew.heed(yard, at_work);
+        crew
+    }
+
+    /// What the document says of this layout now: it drains, or a partition of it is drained.
+    pub fn heed(&mut self, yard: &Yard, at_work: &AtWork) {
+        if at_work.draining && self.markers.is_none() {
+            self.draining.send_replace(true);
+            self.witnesses.retire();
+            let partitions: Vec<_> = at_work.partitions.iter().copied().collect();
+            self.markers =
+                Some(Markers::begin(yard.publishing.clone(), &yard.names, self.layout, &partitions));
+            info!(
+                layout = self.layout.number.0,
+                "the layout drains: publishes go to the next one, which starts when this one is empty"
+            );
+        }
+        for (partition, stop) in &self.stops {
+            if !at_work.partitions.contains(partition) {
+                stop.send_replace(true);
+            }
+        }
+    }
+
+    /// Asks all drivers to stop.
+    pub fn stop(&self) {
+        for stop in self.stops.values() {
+            stop.send_replace(true);
+        }
+    }
+
+    /// The partition's driver has ended. Whether it was one of this crew.
+    pub fn ended(&mut self, yard: &Yard, ended: &Ended) -> bool {
+        let ours = ended.layout == self.layout.number && self.stops.remove(&ended.partition).is_some();
+        if ours {
+            yard.health.end(ended.partition);
+        }
+        ours
+    }
+
+    /// Whether no driver is left.
+    pub fn has_ended(&self) -> bool {
+        self.stops.is_empty()
+    }
+
+    /// Makes drivers.
+    fn maker<'a>(
+        &self,
+        yard: &'a Yard,
+    ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets> + use<'a> {
+        let (config, layout) = (&yard.config, self.layout);
+        let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
+        let silence_max = config.broker.heartbeat;
+        let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
+        let policy = Arc::new(config.policy.clone());
+        let shared = Shared {
+            link: yard.consuming.clone(),
+            members: self.members.clone(),
+            pulse: yard.pulse.clone(),
+            witnesses: self.witnesses.clone(),
+            halt: yard.halt.clone(),
+            draining: self.draining.subscribe(),
+            dead_letters: DeadLetters::new(yard.publishing.clone(), &yard.names),
+            decoder: Arc::new(Decoder {
+                routes: config.routes(),
+                require_id: config.updates.require_id,
+                body_bytes_max: config.updates.body_bytes_max,
+            }),
+        };
+        let routes = Arc::new(config.routes());
+        let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
+        let books = move |partition| {
+            let ledger = (yard.ledger.clone()?, row_lock);
+            Some(Books::new(ledger, Arc::clone(&routes), yard.metrics.ledger(), (layout.number, partition)))
+        };
+        move |partition| Driver {
+            layout,
+            books: books(partition),
+            releases: yard.releases.clone(),
+            ledger_metrics: yard.metrics.ledger(),
+            partition,
+            core: Partition::new(limits, Arc::clone(&policy)),
+            drain: DrainWatch::default(),
+            source: Arc::new(AmqpSource::new(
+                shared.clone(),
+                &yard.names,
+                layout,
+                partition,
+                &config.instance,
+            )),
+            target: Arc::clone(&yard.targets),
+            breakers: yard.breakers.watch(),
+            ack_limits: AckLimits::for_prefetch(window.get()),
+            drain_timeout: config.dispatch.drain_timeout,
+            held_max: config.dispatch.held_max,
+            clock: yard.clock,
+            metrics: yard.metrics.partition(partition),
+            target_metrics: Arc::clone(&yard.target_metrics),
+            refusals: Arc::clone(&yard.refusals),
+            health: yard.health.clone(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The layouts, as the command line looks at them and changes them: one connection, one question after another.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lapin::Connection;
+use tokio::time::timeout;
+
+use super::change::{Tended, look, tend};
+use super::document::LayoutDocument;
+use super::error::SourceError;
+use super::follower::read_document;
+use super::inspection::Depth;
+use super::link::Address;
+use super::names::Names;
+use crate::core::change::{Step, Wish};
+use crate::core::layout::{Layout, PartitionNumber};
+
+/// A lock that is held for longer than this is not that of a dispatcher that only tells what it has drained.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_POLL: Duration = Duration::from_millis(100);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection for an operator.
+#[derive(Debug)]
+pub struct Operator {
+    connection: Connection,
+    names: Names,
+    instance: String,
+}
+
+impl Operator {
+    /// Connects once.
+    ///
+    /// # Errors
+    /// As [`Address::connect`].
+    pub async fn connect(address: &Address, names: Names, instance: &str) -> Result<Self, SourceError> {
+        let connection = address.connect(&format!("lanekeeper {instance} topology")).await?;
+        Ok(Self { connection, names, instance: instance.to_owned() })
+    }
+
+    /// The last document; `None`: there is none yet.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn document(&self) -> Result<Option<LayoutDocument>, SourceError> {
+        read_document(&self.connection, &self.names).await
+    }
+
+    /// What is in the queues of a layout; `None`: the queue is not there.
+    ///
+    /// # Errors
+    /// The broker does not tell.
+    pub async fn depths(
+        &self,
+        layout: Layout,
+    ) -> Result<BTreeMap<PartitionNumber, Option<Depth>>, SourceError> {
+        let mut depths = BTreeMap::new();
+        for partition in layout.partitions() {
+            let queue = self.names.partition(layout.number, partition);
+            let depth = match look(&self.connection, &self.names, &queue).await {
+                Ok((ready, consumers)) => Some(Depth { ready, consumers }),
+                Err(SourceError::Missing { .. }) => None,
+                Err(fault) => return Err(fault),
+            };
+            depths.insert(partition, depth);
+        }
+        Ok(depths)
+    }
+
+    /// Follows a wish as far as can be now. `hear` is told of each step before it is taken. Waits for a lock that is held
+    /// for a moment.
+    ///
+    /// # Errors
+    /// [`SourceError::Locked`], [`SourceError::NoLayout`], and what else can go wrong: the change is then finished or
+    /// undone by the next one who looks. This operator is of no more use.
+    pub async fn tend(
+        &self,
+        wish: Wish,
+        hear: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
+    ) -> Result<Tended, SourceError> {
+        let until = tokio::time::Instant::now() + LOCK_PATIENCE;
+        loop {
+            match tend(&self.connection, &self.names, &self.instance, wish.clone(), hear).await {
+                Err(SourceError::Locked { .. }) if tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(LOCK_POLL).await;
+                }
+                tended => return tended,
+            }
+        }
+    }
+
+    /// Closes the connection, and with it gives up the lock if something went wrong under it.
+    pub async fn close(self) {
+        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "done".into())).await;
+    }
+}
