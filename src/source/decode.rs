@@ -79,12 +79,11 @@ impl Decoder {
 
     fn update_id(&self, properties: &BasicProperties, headers: &Headers<'_>) -> Result<UpdateId, Malformed> {
         let of_cloud_event;
-        let published = match properties.message_id() {
-            Some(id) => Some(id.as_str()),
-            None => {
-                of_cloud_event = headers.cloud_event("id");
-                of_cloud_event.as_deref()
-            }
+        let published = if let Some(id) = properties.message_id() {
+            Some(id.as_str())
+        } else {
+            of_cloud_event = headers.cloud_event("id");
+            of_cloud_event.as_deref()
         };
         match published {
             Some(id) if id.is_empty() || id.len() > UPDATE_ID_BYTES_MAX => Err(Malformed::UpdateIdUnfit),
