@@ -34,8 +34,10 @@ enum Seen {
     Updates,
     /// A marker behind updates, or updates behind a marker; since when everything is done. Leaves to `GivenBack`.
     MarkerBehind { at_rest_since: Option<Tick> },
-    /// A marker, and nothing before it. Leaves to `MarkerBehind`, `Drained`.
+    /// A marker, and nothing before it. Leaves to `MarkerBehind`, `FirstAndQuiet`, `Drained`.
     MarkerFirst { quiet_until: Tick },
+    /// The same, and nothing came for long enough; something is under way. Leaves to `MarkerBehind`, `Drained`.
+    FirstAndQuiet,
     /// The partition is on its way back to the broker. Ends with the tenure.
     GivenBack,
     /// There is nothing more to come.
@@ -63,7 +65,7 @@ impl DrainWatch {
     pub fn update_came(&mut self) {
         self.0 = match self.0 {
             Seen::Nothing | Seen::Updates => Seen::Updates,
-            Seen::MarkerBehind { .. } | Seen::MarkerFirst { .. } => {
+            Seen::MarkerBehind { .. } | Seen::MarkerFirst { .. } | Seen::FirstAndQuiet => {
                 Seen::MarkerBehind { at_rest_since: None }
             }
             Seen::GivenBack => Seen::GivenBack,
@@ -78,6 +80,7 @@ impl DrainWatch {
             Seen::Updates => Seen::MarkerBehind { at_rest_since: None },
             seen @ (Seen::MarkerBehind { .. }
             | Seen::MarkerFirst { .. }
+            | Seen::FirstAndQuiet
             | Seen::GivenBack
             | Seen::Drained) => seen,
         }
@@ -89,7 +92,7 @@ impl DrainWatch {
         match self.0 {
             Seen::MarkerFirst { quiet_until } => Some(quiet_until),
             Seen::MarkerBehind { at_rest_since } => at_rest_since.map(|since| since.after(SETTLED)),
-            _ => None,
+            Seen::Nothing | Seen::Updates | Seen::FirstAndQuiet | Seen::GivenBack | Seen::Drained => None,
         }
     }
 
@@ -104,7 +107,11 @@ impl DrainWatch {
                 self.0 = Seen::GivenBack;
                 Some(Drained::GiveBack)
             }
-            Seen::MarkerFirst { quiet_until } if at_rest && *quiet_until <= now => {
+            Seen::MarkerFirst { quiet_until } if *quiet_until <= now => {
+                self.0 = Seen::FirstAndQuiet;
+                self.look(now, at_rest)
+            }
+            Seen::FirstAndQuiet if at_rest => {
                 self.0 = Seen::Drained;
                 Some(Drained::Proven)
             }

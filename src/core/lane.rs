@@ -110,6 +110,11 @@ impl Lanes {
         lane
     }
 
+    /// All of them, in the order of places.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.slab.iter().flatten()
+    }
+
     /// Empties the slab, in the order of places: the same for equal histories (I8).
     pub(super) fn take_all(&mut self) -> Vec<Lane> {
         self.by_key.clear();

@@ -115,7 +115,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut tenures = 0;
         let mut written_as = WrittenAs::default();
         let mut leaving: Option<Leaving> = None;
-        let mut told = Standing::Unclaimed;
+        let (mut told, mut shown) = (Standing::Unclaimed, Tick::ZERO);
         let mut leftover: Leftover = None;
         // A newer owner has written to the ledger; what is resolved cannot be written down.
         let (mut fenced, mut stuck) = (false, false);
@@ -227,7 +227,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 continue;
             }
             self.tell_standing(&mut told);
-            self.show(tenancy.as_ref());
+            self.show(tenancy.as_ref(), &mut shown);
             let alarm = self.set_timer(timer.as_mut(), &mut tenancy, leaving);
             tokio::select! {
                 biased;
@@ -445,7 +445,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let tenancy = tenancy.as_ref().filter(|tenancy| !tenancy.held_too_long);
         let held = tenancy.and_then(|tenancy| tenancy.acks.oldest_open()).map(|at| at.after(self.held_max));
         let until = leaving.map(|leaving| leaving.until);
-        let quiet = self.drain.next_deadline();
+        let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
         let next = [self.core.next_deadline(), acks, held, until, quiet].into_iter().flatten().min();
         let Some(next) = next.map(|tick| self.clock.instant(tick)) else { return false };
         if timer.deadline() != next || timer.is_elapsed() {

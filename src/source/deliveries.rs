@@ -27,7 +27,7 @@ use super::pulse::{Heard, Pulse};
 use super::roster::Known;
 use super::version::Version;
 use super::witnesses::Witnesses;
-use super::{Deliveries, Gone, Lost, News, Received, Source};
+use super::{Deliveries, Gone, Holding, Lost, News, Received, Source};
 use crate::core::acks::Ack;
 use crate::core::layout::{Layout, PartitionNumber};
 use crate::core::message::{DeliveryTag, TenureNumber};
@@ -196,6 +196,14 @@ impl Source for AmqpSource {
                 told = text;
             }
         }
+    }
+
+    fn drains(&self) -> bool {
+        *self.shared.draining.borrow()
+    }
+
+    fn tell_holding(&self, holding: Holding) {
+        self.shared.members.tell_holding(self.partition, holding);
     }
 
     fn ask_for_delivery(&self) {

@@ -147,6 +147,7 @@ pub(super) async fn consume(
     match from {
         From::First => argument(&mut arguments, "x-stream-offset", "first"),
         From::Last => argument(&mut arguments, "x-stream-offset", "last"),
+        From::Next => argument(&mut arguments, "x-stream-offset", "next"),
         From::Offset(offset) => {
             arguments.insert("x-stream-offset".into(), AMQPValue::LongLongInt(offset));
         }
@@ -163,6 +164,8 @@ pub(super) enum From {
     /// With the last chunk.
     Last,
     Offset(i64),
+    /// With what comes from now on.
+    Next,
 }
 
 pub(super) async fn next(consumer: &mut Consumer) -> Result<Delivery, SourceError> {

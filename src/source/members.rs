@@ -26,7 +26,7 @@ use super::error::SourceError;
 use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, Link, chain};
 use super::names::Names;
-use super::roster::{Kind, Known, Note, Oneself, parse};
+use super::roster::{Holding, Kind, Known, Note, Oneself, parse};
 use super::topology::{argument, declare_queue};
 use crate::core::layout::{Layout, PartitionNumber, rank};
 
@@ -159,6 +159,14 @@ impl Members {
             }
         };
         let _ = timeout(READ_BACK_TIMEOUT, told).await;
+    }
+
+    /// Tells operators what is held of a partition of a layout that drains.
+    pub(super) fn tell_holding(&self, partition: PartitionNumber, holding: Holding) {
+        let note = self.shared.oneself.note(Kind::Holds, partition, self.priority(partition), 0);
+        let wanted = Wanted { note: Note { holding: Some(holding), ..note }, published: None };
+        self.shared.wanted().insert((partition, Kind::Holds), wanted);
+        self.shared.news.notify_one();
     }
 
     fn want(&self, kind: Kind, partition: PartitionNumber, claim: u64) {

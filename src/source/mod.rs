@@ -51,6 +51,7 @@ pub use names::Names;
 pub use operator::Operator;
 pub use pulse::Pulse;
 pub use removal::remove as remove_topology;
+pub use roster::Holding;
 pub use steward::Steward;
 pub use topology::{DELIVERY_LIMIT, ensure as ensure_topology};
 pub use witnesses::Witnesses;
@@ -68,6 +69,12 @@ pub trait Source: Send + Sync + 'static {
     /// Consumes the partition's queue, as soon as the broker lets us; tries for ever. [`Gone`]: the layout drains, and the
     /// queue is not there any more.
     fn attach(&self) -> impl Future<Output = Result<Self::Deliveries, Gone>> + Send;
+
+    /// Whether the partition's layout drains.
+    fn drains(&self) -> bool;
+
+    /// Tells operators what is held of a partition whose layout drains.
+    fn tell_holding(&self, holding: Holding);
 
     /// Has something that carries no update put into the queues, so that whoever owns the partition learns it. Does not
     /// wait for it.

@@ -7,12 +7,14 @@ use lapin::Connection;
 use tokio::time::timeout;
 
 use super::change::{Tended, look, tend};
-use super::document::LayoutDocument;
+use super::document::{self, From, LayoutDocument};
 use super::error::SourceError;
 use super::follower::read_document;
 use super::inspection::Depth;
 use super::link::Address;
 use super::names::Names;
+use super::roster::{Holding, parse};
+use super::topology::{close, open};
 use crate::core::change::{Step, Wish};
 use crate::core::layout::{Layout, PartitionNumber};
 
@@ -66,6 +68,32 @@ impl Operator {
             depths.insert(partition, depth);
         }
         Ok(depths)
+    }
+
+    /// What owners say that they hold of a layout that drains, as they tell it in so much time: the newest of each
+    /// partition. They tell it every two seconds; a standby holds nothing.
+    ///
+    /// # Errors
+    /// The stream cannot be read.
+    pub async fn holdings(
+        &self,
+        layout: Layout,
+        patience: Duration,
+    ) -> Result<BTreeMap<PartitionNumber, Holding>, SourceError> {
+        let channel = open(&self.connection).await?;
+        let mut consumer = document::consume(&channel, &self.names.members(), From::Next).await?;
+        let mut holdings: BTreeMap<PartitionNumber, Holding> = BTreeMap::new();
+        let until = tokio::time::Instant::now() + patience;
+        while let Ok(delivery) = tokio::time::timeout_at(until, document::next(&mut consumer)).await {
+            let Some(note) = parse(&delivery?.data).filter(|note| note.layout == layout.number.0) else {
+                continue;
+            };
+            if let Some(holding) = note.holding.filter(|holding| holding.updates > 0) {
+                holdings.insert(PartitionNumber(note.partition), holding);
+            }
+        }
+        close(channel).await;
+        Ok(holdings)
     }
 
     /// Follows a wish as far as can be now. `hear` is told of each step before it is taken. Waits for a lock that is held

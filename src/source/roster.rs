@@ -24,6 +24,18 @@ pub(super) struct Note {
     pub(super) priority: i32,
     /// Counts the claims of the process; 0 where it is no claim.
     pub(super) claim: u64,
+    /// With [`Kind::Holds`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) holding: Option<Holding>,
+}
+
+/// What the owner of a partition of a layout that drains still holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Updates.
+    pub updates: usize,
+    /// Records that are tried again and again, at most a few: their keys, updates and attempts of the first one.
+    pub retried: Vec<(String, usize, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +47,8 @@ pub(super) enum Kind {
     Claimed,
     /// It got a witness from this partition that belongs to another: everybody stops.
     Moved,
+    /// Its layout drains, and this is what it holds of the partition: for operators.
+    Holds,
 }
 
 /// What is known of one partition.
@@ -71,6 +85,7 @@ impl Oneself {
             partition: partition.0,
             priority,
             claim,
+            holding: None,
         }
     }
 
@@ -96,7 +111,7 @@ impl Oneself {
                 known.outranked_at = Some(offset);
                 true
             }
-            Kind::Attached | Kind::Moved => false,
+            Kind::Attached | Kind::Moved | Kind::Holds => false,
         }
     }
 }

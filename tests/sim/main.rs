@@ -22,6 +22,7 @@ mod fairness;
 mod judge;
 mod keeping;
 mod kills;
+mod layouts;
 mod ledger;
 mod operator;
 mod rival;

@@ -1,5 +1,7 @@
 //! `topology apply`: the change itself, and how it goes on.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::plan::{dangers, forbids, wanted};
@@ -7,10 +9,10 @@ use super::show::told_time;
 use crate::cli::Exit;
 use crate::config::Config;
 use crate::core::change::{Draining, Layouts, Step, Wish};
-use crate::core::layout::LayoutNumber;
-use crate::source::{Address, LayoutDocument, Names, Operator, SourceError, Stuck, Tended};
+use crate::core::layout::{LayoutNumber, PartitionNumber};
+use crate::source::{Address, Holding, LayoutDocument, Names, Operator, SourceError, Stuck, Tended};
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Changes the layout to what the config says, and waits until the old one is gone.
 pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> Result<Exit, SourceError> {
@@ -25,7 +27,8 @@ pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> R
         return Ok(Exit::Other);
     }
     let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
-    let applied = Applying { operator: &operator, names, config, begun: Instant::now(), switched: None };
+    let applied =
+        Applying { operator: &operator, names, config, begun: Instant::now(), switched: None, pause: None };
     let exit = applied.run(no_wait, timeout).await;
     operator.close().await;
     exit
@@ -38,6 +41,8 @@ struct Applying<'a> {
     begun: Instant,
     /// When publishes began to go to the new layout.
     switched: Option<Instant>,
+    /// How long it was until the layout before was drained, and the new one started.
+    pause: Option<Duration>,
 }
 
 impl Applying<'_> {
@@ -53,6 +58,11 @@ impl Applying<'_> {
                 }
                 Err(fault) => return Err(fault),
             };
+            if let Some(switched) = self.switched
+                && !layouts.at_work().draining
+            {
+                self.pause.get_or_insert(switched.elapsed());
+            }
             let is_in_force = layouts.in_force.shape() == wanted;
             let Some(draining) = layouts.draining.first().filter(|_| !(no_wait && is_in_force)) else {
                 if is_in_force {
@@ -133,6 +143,9 @@ impl Applying<'_> {
         if let Some(line) = line {
             println!("{line}");
         }
+        if progress.stalled_for(Instant::now()) >= STALL && !unowned {
+            self.name_blocking(draining, progress).await?;
+        }
         if unowned && !left.is_empty() {
             progress.unowned += 1;
             if progress.unowned == UNOWNED_TOLD {
@@ -144,6 +157,18 @@ impl Applying<'_> {
         Ok(true)
     }
 
+    /// Says which records hold the drain up, where their owners tell.
+    async fn name_blocking(&self, draining: &Draining, progress: &mut Progress) -> Result<(), SourceError> {
+        let holdings = self.operator.holdings(draining.layout, LISTENING).await?;
+        let told = blocking(&holdings);
+        if !told.is_empty() && progress.blocking != told {
+            print!("{told}");
+            println!("{BLOCKING_REMEDY}");
+        }
+        progress.blocking = told;
+        Ok(())
+    }
+
     fn tell_end(&self, layouts: &Layouts) {
         let layout = layouts.in_force;
         println!(
@@ -153,15 +178,38 @@ impl Applying<'_> {
             layout.prefetch,
             if layouts.draining.is_empty() { "" } else { "; dispatchers drain and remove the one before" }
         );
-        if let Some(switched) = self.switched.filter(|_| layouts.draining.is_empty()) {
+        if let Some(pause) = self.pause {
             println!(
-                "no record waited longer than {:.1} s for the layout before to drain",
-                switched.elapsed().as_secs_f64()
+                "no record waited longer than {:.1} s for older updates of the layout before",
+                pause.as_secs_f64()
             );
         }
     }
 }
 
+/// Records that keep a layout from being drained, one line each.
+pub fn blocking(holdings: &BTreeMap<PartitionNumber, Holding>) -> String {
+    let mut told = String::new();
+    for (partition, holding) in holdings {
+        for (record_key, updates, attempts) in &holding.retried {
+            let _ = writeln!(
+                told,
+                "  {partition}: the record {record_key:?} holds {updates} updates; the first was attempted {attempts} \
+                 times and is tried again"
+            );
+        }
+    }
+    told
+}
+
+/// What an operator can do about them.
+pub const BLOCKING_REMEDY: &str = "  the layout is not drained before they are resolved: put their target right, or let \
+     them be parked or dead-lettered (failure.rejected, failure.exhausted, retry.elapsed_max of the dispatchers)";
+
+/// Nothing has changed for so long.
+const STALL: Duration = Duration::from_secs(4);
+/// Owners tell what they hold every two seconds.
+const LISTENING: Duration = Duration::from_millis(2_500);
 /// Looks without a consumer before that is said.
 const UNOWNED_TOLD: u32 = 5;
 
@@ -192,11 +240,19 @@ fn told_step(step: &Step, layouts: &Layouts, names: &Names) -> String {
 #[derive(Default)]
 struct Progress {
     told: Option<(usize, u64)>,
+    /// Since when nothing has changed.
+    since: Option<Instant>,
+    /// The records that were named.
+    blocking: String,
     before: Option<(Instant, u64)>,
     unowned: u32,
 }
 
 impl Progress {
+    fn stalled_for(&self, now: Instant) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+
     /// One line where something has changed.
     fn line(&mut self, layout: LayoutNumber, left: usize, ready: u64, now: Instant) -> Option<String> {
         let rate = self.before.map_or(0.0, |(at, before)| {
@@ -204,6 +260,9 @@ impl Progress {
             if seconds > 0.0 { before.saturating_sub(ready) as f64 / seconds } else { 0.0 }
         });
         self.before = Some((now, ready));
+        if self.told != Some((left, ready)) {
+            self.since = Some(now);
+        }
         if self.told.replace((left, ready)) == Some((left, ready)) {
             return None;
         }

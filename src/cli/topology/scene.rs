@@ -1,12 +1,16 @@
 //! What there is, as `show`, `plan` and `apply` look at it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::core::change::Draining;
 use crate::core::layout::{Layout, PartitionNumber};
 use crate::doctor::{QueueUse, queue_uses};
-use crate::source::{Address, Depth, LayoutDocument, Names, Operator, SourceError};
+use crate::source::{Address, Depth, Holding, LayoutDocument, Names, Operator, SourceError};
+
+/// Owners tell what they hold every two seconds.
+const LISTENING: Duration = Duration::from_millis(2_500);
 
 /// The layouts, and what is in their queues.
 pub struct Scene {
@@ -28,6 +32,8 @@ pub struct Seen {
     pub depths: BTreeMap<PartitionNumber, Option<Depth>>,
     /// What the management API tells besides, by queue.
     pub uses: BTreeMap<String, QueueUse>,
+    /// What owners say that they hold, where it drains.
+    pub holdings: BTreeMap<PartitionNumber, Holding>,
 }
 
 impl Scene {
@@ -58,7 +64,9 @@ impl Scene {
                     BTreeMap::new()
                 }
             };
-            scene.layouts.push(Seen { layout, draining, depths, uses });
+            let drains = draining.as_ref().is_some_and(|draining| !draining.is_drained());
+            let holdings = if drains { operator.holdings(layout, LISTENING).await? } else { BTreeMap::new() };
+            scene.layouts.push(Seen { layout, draining, depths, uses, holdings });
         }
         Ok(scene)
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 
+use super::apply::{BLOCKING_REMEDY, blocking};
 use super::scene::{Scene, Seen};
 use crate::core::layout::PartitionNumber;
 
@@ -75,6 +76,10 @@ fn layout(seen: &Seen, scene: &Scene) -> String {
         );
         let _ = writeln!(text, "{}", line.trim_end());
     }
+    let blocking = blocking(&seen.holdings);
+    if !blocking.is_empty() {
+        let _ = writeln!(text, "{blocking}{BLOCKING_REMEDY}");
+    }
     text
 }
 
@@ -110,6 +115,7 @@ fn json_of(seen: &Seen, scene: &Scene) -> Json {
                 "unsettled": row.unsettled,
                 "owner": row.owner,
                 "drained": row.drained,
+                "retried": seen.holdings.get(&partition).map(|holding| &holding.retried),
             })
         })
         .collect();

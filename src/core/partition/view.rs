@@ -1,6 +1,8 @@
 //! What a partition holds, told from outside.
 
 use super::Partition;
+use crate::core::lane::{Lane, LaneStatus};
+use crate::core::update::RecordKey;
 
 /// What a partition holds right now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +27,35 @@ pub struct View {
     pub stale: u64,
 }
 
+/// A record whose head has failed and is tried again: its later updates wait, and the partition is not drained before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retried {
+    /// The record.
+    pub record_key: RecordKey,
+    /// Updates of it that are held here.
+    pub updates: usize,
+    /// Attempts of its head so far.
+    pub attempts: u32,
+}
+
 impl Partition {
+    /// Records whose head was attempted more than once or waits for the next attempt, those with the most attempts first;
+    /// at most `limit`. Looks at every lane: to be asked now and then.
+    #[must_use]
+    pub fn retried(&self, limit: usize) -> Vec<Retried> {
+        let is_retried =
+            |lane: &&Lane| lane.progress.attempts() > 1 || matches!(lane.status, LaneStatus::Waiting { .. });
+        let retried = self.lanes.iter().filter(is_retried).map(|lane| Retried {
+            record_key: lane.head().update.record_key.clone(),
+            updates: lane.held.len(),
+            attempts: lane.progress.attempts(),
+        });
+        let mut retried: Vec<Retried> = retried.collect();
+        retried.sort_by_key(|retried| std::cmp::Reverse(retried.attempts));
+        retried.truncate(limit);
+        retried
+    }
+
     /// What it holds right now.
     #[must_use]
     pub fn view(&self) -> View {

@@ -9,11 +9,13 @@ use crate::core::message::TenureNumber;
 use crate::core::outcome::Outcome;
 use crate::core::ownership::Standing;
 use crate::core::policy::{ParkReason, Resolution};
+use crate::core::tick::Tick;
 use crate::core::update::Update;
 use crate::runtime::clock::age;
 use crate::source::Source;
+use crate::target::Target;
 
-impl<S: Source, T> Driver<S, T> {
+impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// One line per change that an operator would want to know of.
     pub(super) fn tell_standing(&self, told: &mut Standing) {
         let standing = self.core.standing();
@@ -79,8 +81,13 @@ impl<S: Source, T> Driver<S, T> {
         debug!(partition = %self.partition, update_id, resolution = resolution.name(), "update resolved");
     }
 
-    pub(super) fn show(&mut self, tenancy: Option<&Tenancy<S::Deliveries>>) {
-        let oldest = tenancy.and_then(|tenancy| tenancy.acks.oldest_open());
+    /// `shown`: when operators were last told what is held.
+    pub(super) fn show(&mut self, tenancy: Option<&Tenancy<S::Deliveries>>, shown: &mut Tick) {
+        let holds = |_: &&Tenancy<_>| self.core.view().held > 0; // or nothing but markers, which have no age
+        let oldest = tenancy.filter(holds).and_then(|tenancy| tenancy.acks.oldest_open());
+        if tenancy.is_some() {
+            self.tell_holding(shown);
+        }
         let age = oldest.map_or(Duration::ZERO, |since| self.clock.now().since(since));
         self.metrics.view(&self.core.view(), age);
     }

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 
 pub use broker::Broker;
 pub use postgres::Postgres;
-pub use process::{Dispatcher, Output, lanekeeper};
+pub use process::{Dispatcher, Output, lanekeeper, lanekeeper_command};
 pub use proxy::{Proxy, Way};
 pub use raw::publish_raw;
 pub use wait::{pace, until};

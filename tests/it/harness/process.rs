@@ -16,6 +16,11 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// The binary, to be started otherwise.
+pub fn lanekeeper_command() -> Command {
+    Command::new(BINARY)
+}
+
 /// Runs a command to its end.
 pub fn lanekeeper(arguments: &[&str], environment: &[(&str, String)], input: &[u8]) -> Output {
     let mut child = Command::new(BINARY)

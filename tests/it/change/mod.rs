@@ -1,13 +1,18 @@
 //! The layout changes under load: `lanekeeper topology`.
 
+mod faults;
+mod load;
+mod publishers;
+
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper::receiver::ReceiverSettings;
 use serde_json::Value;
 
-use crate::harness::{Output, World, assert_flawless, http, lanekeeper, updates};
+use crate::harness::{Output, World, assert_flawless, http, lanekeeper, lanekeeper_command, updates};
 
 /// `lanekeeper topology …` with this config.
 async fn topology(world: &World, config: &Path, arguments: &[&str]) -> Output {
@@ -19,6 +24,14 @@ async fn topology(world: &World, config: &Path, arguments: &[&str]) -> Output {
         lanekeeper(&all, &environment, b"")
     };
     tokio::task::spawn_blocking(running).await.expect("it does not panic")
+}
+
+/// The same, to be started.
+fn topology_command(world: &World, config: &Path, arguments: &[&str]) -> Command {
+    let mut command = lanekeeper_command();
+    command.env("LANEKEEPER_MANAGEMENT_URL", world.broker.management_url());
+    command.arg("topology").args(arguments).arg("--config").arg(config);
+    command
 }
 
 /// A config that wants so many partitions, beside that of the dispatcher.

@@ -1,0 +1,140 @@
+//! What can be in the way of a change, and what is said about it.
+
+use std::process::Stdio;
+
+use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+
+use super::{shown, topology, topology_command, wants};
+use crate::harness::{World, assert_flawless, assert_in_order, lanekeeper, until, updates};
+
+fn failing(record: &str) -> ReceiverSettings {
+    let failing: FailingRecord = record.parse().expect("a failing record");
+    ReceiverSettings { fail_records: vec![failing], ..ReceiverSettings::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_holds_a_change_up_is_named_and_the_change_ends_when_it_is_applied() {
+    let world = World::with("blocked", failing("record-0=500:20s")).await;
+    let _dispatcher = world.dispatcher("updates.partitions = 2\nretry.delay_max = \"1s\"").await;
+    world.publish(updates(10, 3)).await;
+    world.applied(27).await;
+    let applied = topology(&world, &wants(&world, 3), &["apply"]).await;
+    assert_eq!(applied.code, Some(0), "{}", applied.stderr);
+    assert!(applied.stdout.contains("the record \"record-0\" holds 3 updates"), "{}", applied.stdout);
+    assert!(applied.stdout.contains("put their target right"), "{}", applied.stdout);
+    world.publish(updates(10, 4).skip(30)).await;
+    let report = world.applied(40).await;
+    assert_in_order(&report, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_somebody_else_holds_is_told_with_what_is_known_of_them() {
+    let world = World::new("locked").await;
+    let _dispatcher = world.dispatcher("updates.partitions = 2").await;
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let holder = world.channel().await;
+    holder.queue_declare("locked.topology.lock".into(), options, FieldTable::default()).await.unwrap();
+    let config = wants(&world, 3);
+    let applied = topology(&world, &config, &["apply"]).await;
+    assert_eq!(applied.code, Some(3), "{}", applied.stdout);
+    assert!(
+        applied.stderr.contains("the last one to change something was locked, at 20"),
+        "{}",
+        applied.stderr
+    );
+    assert_eq!(shown(&world, &config).await["in_force"], 1, "nothing is changed");
+}
+
+/// Nobody calls `apply` again: a dispatcher finishes or undoes what was begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_brings_to_an_end_what_an_apply_that_was_killed_has_begun() {
+    let world = World::new("orphaned").await;
+    let _dispatcher = world.dispatcher("updates.partitions = 2").await;
+    let config = wants(&world, 64);
+    let mut killed =
+        topology_command(&world, &config, &["apply"]).stdout(Stdio::null()).spawn().expect("it starts");
+    until("a change to be begun", || async {
+        let shown = shown(&world, &config).await;
+        let begun = !shown["changing"].is_null() || shown["in_force"] != 1;
+        if begun { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+    killed.kill().expect("it can be killed");
+    killed.wait().expect("it ends");
+    world.publish(updates(30, 4)).await;
+    until("the change to have an end", || async {
+        let shown = shown(&world, &config).await;
+        let layouts = shown["layouts"].as_array().expect("a list").len();
+        if shown["changing"].is_null() && layouts == 1 { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+    assert_flawless(&world.applied(120).await, 120);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_with_auto_apply_changes_the_layout_at_its_start() {
+    let world = World::new("auto").await;
+    let mut before = world.dispatcher("updates.partitions = 2").await;
+    before.terminate();
+    assert_eq!(before.ended().await, Some(0));
+    world.publish(updates(20, 2)).await;
+    let after = world.dispatcher("updates.partitions = 3\nupdates.auto_apply = true").await;
+    after.logged("it is changed as soon as nothing drains").await;
+    world.publish(updates(20, 4).skip(40)).await;
+    assert_flawless(&world.applied(80).await, 80);
+    let config = wants(&world, 3);
+    until("the layout that the config wants, alone", || async {
+        let shown = shown(&world, &config).await;
+        let is_alone = shown["layouts"].as_array().is_some_and(|layouts| layouts.len() == 1);
+        if is_alone && shown["in_force"] == 2 { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_deleted_is_named() {
+    let world = World::new("deleted").await;
+    let mut dispatcher = world.dispatcher("updates.partitions = 2").await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(0));
+    let channel = world.channel().await;
+    channel.queue_delete("deleted.l1.p001".into(), QueueDeleteOptions::default()).await.unwrap();
+    let config = wants(&world, 3);
+    let shown = topology(&world, &config, &["show"]).await;
+    assert!(shown.stdout.contains("THE QUEUE IS NOT THERE"), "{}", shown.stdout);
+    let plan = topology(&world, &config, &["plan"]).await;
+    assert_eq!(plan.code, Some(10));
+    assert!(plan.stdout.contains("deleted.l1.p001 is not there"), "{}", plan.stdout);
+}
+
+/// What is parked goes with the change: later updates follow it from the new layout, and a release sends all in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_parked_before_a_change_goes_out_in_order_after_it() {
+    let world = World::with("parked-over", failing("record-0=422:8s")).await;
+    let ledger = world.ledger();
+    let extra = format!("{ledger}updates.partitions = 2");
+    let dispatcher = world.dispatcher(&extra).await;
+    world.publish(updates(5, 2)).await;
+    world.applied(8).await;
+    dispatcher.logged("record parked").await;
+    let applied = topology(&world, &wants(&world, 5), &["apply"]).await;
+    assert_eq!(applied.code, Some(0), "{}", applied.stderr);
+    world.publish(updates(5, 4).skip(10)).await;
+    world.applied(16).await;
+    until("the target to take the record again", || async {
+        let config = dispatcher_config(&world, &extra);
+        let released = lanekeeper(&["parked", "release", "--all", "--config", &config], &[], b"");
+        let applied = world.receiver.report(0).counts.updates;
+        if applied == 20 { Ok(()) } else { Err(format!("{applied} applied; {}", released.stdout)) }
+    })
+    .await;
+    assert_in_order(&world.applied(20).await, 20);
+}
+
+fn dispatcher_config(world: &World, extra: &str) -> String {
+    let path = world.dir.path().join("operator.toml");
+    std::fs::write(&path, world.config(extra)).expect("the config can be written");
+    path.display().to_string()
+}
