@@ -147,23 +147,27 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
     let mut entries: Vec<Entry> = scenarios
         .iter()
         .flat_map(|scenario| contenders.iter().map(move |contender| entry(scenario, contender)))
+        .filter(|Entry { scenario, contender, .. }| contender.can(scenario))
         .collect();
     for round in 1..=arguments.repeats {
         for Entry { scenario, contender, runs } in &mut entries {
             let Some(measured) = runs else { continue };
             let (name, load) = (contender.name(), process::load_average());
             let seed = arguments.seed.wrapping_add(round.into());
-            match run::run(stage, scenario, contender, seed).await? {
-                Ok(one) => {
+            let wrong = match run::run(stage, scenario, contender, seed).await {
+                Ok(Ok(one)) => {
                     let told = told::line(scenario.name, &name, std::slice::from_ref(&one));
                     eprintln!("# round {round}, load {load} before: {told}");
                     measured.push(one);
+                    continue;
                 }
-                Err(wrong) => {
-                    println!("{}", told::failed(scenario.name, &name, &wrong.to_string()));
-                    *runs = None;
-                }
-            }
+                Ok(Err(wrong)) => wrong.to_string(),
+                // The others' figures stand.
+                Err(ended @ Failure::Ended { .. }) => ended.to_string(),
+                Err(failure) => return Err(failure),
+            };
+            println!("{}", told::failed(scenario.name, &name, &wrong));
+            *runs = None;
         }
     }
     Ok(tell(arguments, &entries))

@@ -49,7 +49,7 @@ impl Decoder {
             return Err(Malformed::BodyTooLarge { bytes: body.len(), bytes_max: self.body_bytes_max });
         }
         let update_type = match properties.kind() {
-            Some(kind) => Some(kind.to_string()),
+            Some(kind) => Some(kind.as_str().to_owned()),
             None => headers.cloud_event("type"),
         };
         let target = self
@@ -64,11 +64,11 @@ impl Decoder {
             version: headers.version()?,
             content_type: visible(
                 "content_type",
-                properties.content_type().as_ref().map(ToString::to_string),
+                properties.content_type().as_ref().map(|text| text.as_str().to_owned()),
             )?,
             content_encoding: visible(
                 "content_encoding",
-                properties.content_encoding().as_ref().map(ToString::to_string),
+                properties.content_encoding().as_ref().map(|text| text.as_str().to_owned()),
             )?,
             if_match: visible("if-match", headers.if_match()?)?,
             published_at: *properties.timestamp(),
@@ -78,9 +78,12 @@ impl Decoder {
     }
 
     fn update_id(&self, properties: &BasicProperties, headers: &Headers<'_>) -> Result<UpdateId, Malformed> {
-        let published = match properties.message_id() {
-            Some(id) => Some(id.to_string()),
-            None => headers.cloud_event("id"),
+        let of_cloud_event;
+        let published = if let Some(id) = properties.message_id() {
+            Some(id.as_str())
+        } else {
+            of_cloud_event = headers.cloud_event("id");
+            of_cloud_event.as_deref()
         };
         match published {
             Some(id) if id.is_empty() || id.len() > UPDATE_ID_BYTES_MAX => Err(Malformed::UpdateIdUnfit),

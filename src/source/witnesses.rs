@@ -136,6 +136,8 @@ struct Shared {
     process: String,
     names: Names,
     layout: LayoutNumber,
+    /// The layout's hash exchange: every delivery is asked whether it came through it.
+    exchange: String,
     recorded: HashMap<String, PartitionNumber>,
     rounds: Mutex<Rounds>,
     /// Somebody doubts that the last round still tells where keys go, or needs a delivery in a queue.
@@ -189,6 +191,7 @@ impl Witnesses {
             process: Uuid::new_v4().to_string(),
             names: names.clone(),
             layout: layout.number,
+            exchange: names.layout(layout.number),
             recorded: recorded.collect(),
             rounds: Mutex::default(),
             doubt: Notify::new(),
@@ -218,12 +221,12 @@ impl Witnesses {
     /// of this one, may be from before somebody put the bindings right: this process then asks anew.
     pub(super) fn recognize(&self, delivery: &Delivery, partition: PartitionNumber) -> bool {
         let shared = &self.shared;
-        let Some(round) = round_of(delivery, &shared.names.layout(shared.layout)) else { return false };
+        let Some(round) = round_of(delivery, &shared.exchange) else { return false };
         let key = delivery.routing_key.as_str();
         let is_ours = round.process == shared.process;
         match shared.recorded.get(key) {
             Some(recorded) if *recorded != partition && is_ours => shared.halt.set(SourceError::Moved {
-                exchange: shared.names.layout(shared.layout),
+                exchange: shared.exchange.clone(),
                 key: key.to_owned(),
                 recorded: shared.names.partition(shared.layout, *recorded),
                 found: shared.names.partition(shared.layout, partition),
@@ -290,7 +293,7 @@ async fn publish_round(shared: &Shared, publishing: &Link) -> Result<(), SourceE
     // In the order of their partitions: nearer to each other, and the same in every round.
     let keys: BTreeMap<_, _> =
         shared.recorded.iter().map(|(key, partition)| ((*partition, key.as_str()), key.as_str())).collect();
-    let published = publish(&channel, &shared.names.layout(shared.layout), keys.into_values(), &round).await;
+    let published = publish(&channel, &shared.exchange, keys.into_values(), &round).await;
     close(channel).await;
     // Without an answer it may still arrive.
     if published.as_ref().is_err_and(|fault| !matches!(fault, SourceError::Silent { .. })) {

@@ -7,6 +7,7 @@ use tokio::process::Command;
 
 use super::failure::Failure;
 use super::process::Process;
+use super::scenario::Scenario;
 use super::stage::{INSTANCE, PREFETCH, Postgres, Stage, Topology};
 
 /// How our own variables begin. Set for the benchmark, they are not for what it measures.
@@ -79,6 +80,11 @@ impl Contender {
             Self::Build(_) => "before".to_owned(),
             Self::Peer { name, .. } => name.clone(),
         }
+    }
+
+    /// Whether it is made for such a load: the bare loop ends at the first failure.
+    pub(super) fn can(&self, scenario: &Scenario) -> bool {
+        *self != Self::Compared(Compared::Bare) || scenario.stuck_for.is_none()
     }
 
     /// Starts it. `target` is where the receiver takes records: what follows is the record key.
