@@ -173,7 +173,8 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         let layouts = read_layouts(&connection, names).await?;
         let known = layouts.as_ref().ok().and_then(Option::as_ref);
         let changing = known.and_then(|layouts| layouts.changing.as_ref());
-        let changing_to = changing.filter(|changing| changing.witnesses.is_some()).map(|changing| changing.to);
+        let changing_to =
+            changing.filter(|changing| changing.witnesses.is_some()).map(|changing| changing.to);
         let draining = known.is_some_and(|layouts| layouts.at_work().draining);
         let layout = layouts.map(|layouts| layouts.map(|layouts| layouts.in_force));
         let mut objects = Vec::new();
