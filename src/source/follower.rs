@@ -6,7 +6,6 @@ use lapin::Connection;
 use lapin::message::Delivery;
 use lapin::types::AMQPValue;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::document::{self, From, LayoutDocument};
@@ -14,6 +13,7 @@ use super::error::SourceError;
 use super::halt::Halt;
 use super::link::{Link, chain};
 use super::names::Names;
+use super::task::Task;
 use super::topology::on_own_channel;
 
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -22,13 +22,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Follower {
     documents: watch::Receiver<LayoutDocument>,
-    task: AbortHandle,
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: Task,
 }
 
 impl Follower {
@@ -38,8 +32,8 @@ impl Follower {
     pub fn begin(link: Link, names: &Names, known: LayoutDocument, halt: Halt) -> Self {
         let (sender, documents) = watch::channel(known);
         let stream = names.topology();
-        let task = tokio::spawn(follow_for_ever(link, stream, sender, halt));
-        Self { documents, task: task.abort_handle() }
+        let task = Task::begin(follow_for_ever(link, stream, sender, halt));
+        Self { documents, _task: task }
     }
 
     /// The newest document.

@@ -9,10 +9,10 @@ use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::error::SourceError;
+use super::task::Task;
 use super::version::{VERSION_MIN, Version};
 use crate::config::BrokerConfig;
 
@@ -126,16 +126,7 @@ type Numbered = (ConnectionNumber, Arc<Connection>);
 #[derive(Clone, Debug)]
 pub struct Link {
     connection: watch::Receiver<Option<Numbered>>,
-    keeper: Arc<Keeper>,
-}
-
-#[derive(Debug)]
-struct Keeper(AbortHandle);
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    keeper: Arc<Task>,
 }
 
 impl Link {
@@ -144,8 +135,8 @@ impl Link {
     pub fn keep(address: Address, name: String, connection: Connection) -> Self {
         let connection = Arc::new(connection);
         let (sender, receiver) = watch::channel(Some((ConnectionNumber(1), Arc::clone(&connection))));
-        let keeper = tokio::spawn(keep(address, name, connection, sender));
-        Self { connection: receiver, keeper: Arc::new(Keeper(keeper.abort_handle())) }
+        let keeper = Task::begin(keep(address, name, connection, sender));
+        Self { connection: receiver, keeper: Arc::new(keeper) }
     }
 
     /// A new channel, as soon as there is a connection.
@@ -214,7 +205,7 @@ impl Link {
 
     /// Closes the connection for good.
     pub async fn close(self) {
-        self.keeper.0.abort();
+        self.keeper.stop();
         let connection = self.connection.borrow().as_ref().map(|(_, connection)| Arc::clone(connection));
         if let Some(connection) = connection.filter(|connection| connection.status().connected()) {
             let closing = connection.close(200, "bye".into());

@@ -6,13 +6,13 @@ use lapin::message::Delivery;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Confirmation};
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::error::SourceError;
 use super::link::{ANSWER_TIMEOUT, Link, chain};
 use super::names::Names;
+use super::task::Task;
 use super::topology::close;
 use crate::core::drain::STRAGGLERS_MAX;
 use crate::core::layout::{Layout, PartitionNumber};
@@ -31,13 +31,7 @@ pub(super) fn is_marker(delivery: &Delivery) -> bool {
 
 /// Puts markers into the queues of a layout that drains, once. Stops when it is dropped.
 #[derive(Debug)]
-pub struct Markers(AbortHandle);
-
-impl Drop for Markers {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+pub struct Markers(#[expect(dead_code, reason = "held, not used")] Task);
 
 impl Markers {
     /// To be called by whoever has read that the layout drains: what is still on its way into it is let pass first.
@@ -47,7 +41,7 @@ impl Markers {
     pub fn begin(publishing: Link, names: &Names, layout: Layout, partitions: &[PartitionNumber]) -> Self {
         let queue = |partition: &PartitionNumber| names.partition(layout.number, *partition);
         let queues: Vec<String> = partitions.iter().map(queue).collect();
-        let task = tokio::spawn(async move {
+        Self(Task::begin(async move {
             tokio::time::sleep(STRAGGLERS_MAX).await;
             let mut told = String::new();
             while let Err(fault) = publish(&publishing, &queues).await {
@@ -67,8 +61,7 @@ impl Markers {
                 queues = queues.len(),
                 "markers are in the queues of the layout that drains"
             );
-        });
-        Self(task.abort_handle())
+        }))
     }
 }
 

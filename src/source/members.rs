@@ -17,7 +17,6 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -27,6 +26,7 @@ use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, Link, chain};
 use super::names::Names;
 use super::roster::{Holding, Kind, Known, Note, Oneself, parse};
+use super::task::Task;
 use super::topology::{argument, declare_queue};
 use crate::core::layout::{Layout, PartitionNumber, rank};
 
@@ -48,15 +48,6 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 pub struct Members {
     shared: Arc<Shared>,
     _tasks: Arc<[Task; 2]>,
-}
-
-#[derive(Debug)]
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 #[derive(Debug)]
@@ -111,10 +102,9 @@ impl Members {
             news: Notify::new(),
             halt,
         });
-        let reader = tokio::spawn(read_for_ever(Arc::clone(&shared)));
-        let publisher = tokio::spawn(publish_for_ever(Arc::clone(&shared)));
-        let tasks = [reader, publisher].map(|task| Task(task.abort_handle()));
-        Self { shared, _tasks: Arc::new(tasks) }
+        let reader = Task::begin(read_for_ever(Arc::clone(&shared)));
+        let publisher = Task::begin(publish_for_ever(Arc::clone(&shared)));
+        Self { shared, _tasks: Arc::new([reader, publisher]) }
     }
 
     /// What is known of a partition, as it changes.

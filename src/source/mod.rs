@@ -22,6 +22,7 @@ mod removal;
 mod roster;
 mod steward;
 mod sweep;
+mod task;
 mod topology;
 mod version;
 mod witnesses;

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use lapin::options::BasicQosOptions;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::error::SourceError;
 use super::link::{ConnectionNumber, Link};
+use super::task::Task;
 
 /// The newest answer: on which connection, and when the request for it was sent.
 pub(super) type Heard = Option<(ConnectionNumber, Instant)>;
@@ -24,28 +24,19 @@ pub struct Pulse {
     _task: Arc<Task>,
 }
 
-#[derive(Debug)]
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Pulse {
     /// Begins to ask on this connection.
     #[must_use]
     pub fn begin(link: Link, heartbeat: Duration) -> Self {
         let (sender, heard) = watch::channel(None);
-        let task = tokio::spawn(async move {
+        let task = Task::begin(async move {
             loop {
                 // Whatever ended it, the connection is made again elsewhere.
                 let _ = ask(&link, heartbeat, &sender).await;
                 tokio::time::sleep(heartbeat / 4).await;
             }
         });
-        Self { heard, _task: Arc::new(Task(task.abort_handle())) }
+        Self { heard, _task: Arc::new(task) }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Heard> {

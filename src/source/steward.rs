@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -16,6 +15,7 @@ use super::error::SourceError;
 use super::follower::Follower;
 use super::link::{Address, chain};
 use super::names::Names;
+use super::task::Task;
 use crate::core::change::{Step, Wish};
 use crate::core::layout::{LayoutNumber, PartitionNumber, Shape};
 
@@ -35,13 +35,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Steward {
     shared: Arc<Shared>,
-    task: AbortHandle,
-}
-
-impl Drop for Steward {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: Task,
 }
 
 #[derive(Debug)]
@@ -70,8 +64,8 @@ impl Steward {
             drained: Mutex::default(),
             news: Notify::new(),
         });
-        let task = tokio::spawn(serve(Arc::clone(&shared), follower.watch(), wanted));
-        Self { shared, task: task.abort_handle() }
+        let task = Task::begin(serve(Arc::clone(&shared), follower.watch(), wanted));
+        Self { shared, _task: task }
     }
 
     /// The partition holds nothing more. The others learn of it from the document, whatever it takes.

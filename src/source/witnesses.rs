@@ -12,7 +12,6 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -21,6 +20,7 @@ use super::error::SourceError;
 use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, Link, chain};
 use super::names::Names;
+use super::task::Task;
 use super::topology::close;
 use crate::core::change::AtWork;
 use crate::core::layout::{LayoutNumber, PartitionNumber};
@@ -123,15 +123,6 @@ pub struct Witnesses {
 }
 
 #[derive(Debug)]
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-#[derive(Debug)]
 struct Shared {
     process: String,
     names: Names,
@@ -197,17 +188,16 @@ impl Witnesses {
             doubt: Notify::new(),
             halt,
         });
-        let task = tokio::spawn(publish_for_ever(Arc::clone(&shared), consuming, publishing));
-        let task = Arc::new(Task(task.abort_handle()));
+        let task = Arc::new(Task::begin(publish_for_ever(Arc::clone(&shared), consuming, publishing)));
         if *draining {
-            task.0.abort();
+            task.stop();
         }
         Self { shared, task }
     }
 
     /// The layout drains from now on: nothing more is published to it.
     pub fn retire(&self) {
-        self.task.0.abort();
+        self.task.stop();
     }
 
     /// Asks for a further round.
