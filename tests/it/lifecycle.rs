@@ -29,6 +29,20 @@ async fn a_drain_in_the_middle_costs_neither_an_update_nor_a_duplicate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_a_log_that_keeps_everything_out_it_works_and_drains_all_the_same() {
+    let world = World::new("quiet").await;
+    let mut first = world.dispatcher("updates.partitions = 2").await;
+    first.terminate();
+    assert_eq!(first.ended().await, Some(0));
+    world.publish(updates(10, 5)).await;
+    let mut dispatcher = world.start(&world.config("updates.partitions = 2\nlog.filter = \"off\""));
+    assert_flawless(&world.applied(50).await, 50);
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(0));
+    assert_eq!(dispatcher.log(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_does_not_wait_longer_than_it_may() {
     let settings = ReceiverSettings {
         fail_records: vec!["record-0=hang:2s".parse().expect("a failing record")],
