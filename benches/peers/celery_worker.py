@@ -38,7 +38,8 @@ class Forward(bootsteps.StartStopStep):
         channel.basic_qos(0, int(os.environ["BENCH_PREFETCH"]), False)
         queue = Queue(os.environ["PEER_QUEUE"], no_declare=True)
         self.consumer = Consumer(channel, [queue], on_message=self.received, accept=None, auto_declare=False)
-        self.consumer.consume()
+        # Not before the loop runs: until then the pool takes nothing.
+        consumer.hub.call_soon(self.consumer.consume)
 
     def received(self, message):
         arguments = (message.delivery_info["routing_key"], message.properties["message_id"], message.body)
