@@ -1,7 +1,7 @@
 //! Changes layouts, step by step, under the lock. [`crate::core::change`] says which step is next; each of them may be
 //! done again, so that whoever comes after a crash goes on where it was.
 
-use lapin::options::{ExchangeDeleteOptions, ExchangeUnbindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{ExchangeDeleteOptions, ExchangeUnbindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tracing::{info, warn};
@@ -10,6 +10,7 @@ use super::document::{self, LayoutDocument};
 use super::error::SourceError;
 use super::names::Names;
 use super::observation;
+use super::removal::{delete_exchange, delete_queue};
 use super::sweep::{Swept, sweep};
 use super::topology::{
     bind_exchange, close, declare_queues, lock, open, seconds_since_1970, tell_missing, unlock, write,
@@ -56,6 +57,17 @@ pub enum Stuck {
         /// Which.
         exchange: String,
     },
+}
+
+impl Stuck {
+    /// Whether waiting does not help.
+    #[must_use]
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::InUse { .. } => false,
+            Self::Late { .. } | Self::Bound { .. } => true,
+        }
+    }
 }
 
 /// Follows the wish as far as can be now, and brings to its end what others began. `hear` is told of each step before it
@@ -191,30 +203,13 @@ pub(super) async fn look(
 async fn delete(channel: &Channel, names: &Names, layout: Layout) -> Result<(), SourceError> {
     for partition in layout.partitions() {
         let queue = names.partition(layout.number, partition);
-        delete_queue(channel, names, &queue).await?;
+        delete_queue(channel, &queue, names).await?;
     }
-    let exchange = names.layout(layout.number);
-    let deleting = channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default());
-    deleting.await.map_err(|source| {
-        SourceError::from_amqp(
-            "deleting an exchange",
-            &format!("exchange {exchange}"),
-            names.public(),
-            source,
-        )
-    })
-}
-
-/// One that is not there is no error.
-async fn delete_queue(channel: &Channel, names: &Names, queue: &str) -> Result<(), SourceError> {
-    let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-    deleting.await.map(drop).map_err(|source| {
-        SourceError::from_amqp("deleting a queue", &format!("queue {queue}"), names.public(), source)
-    })
+    delete_exchange(channel, &names.layout(layout.number), names).await
 }
 
 /// Deletes a drained layout, queue by queue, only what is empty and unused; or says what is in the way. Quorum queues
-/// know no deletion with these conditions (RabbitMQ 3.10.8: `NOT_IMPLEMENTED`), so they are looked at before. Nothing is
+/// know no deletion with these conditions (RabbitMQ 3.10.8 and 4.0.5: `NOT_IMPLEMENTED`), so they are looked at before. Nothing is
 /// published to them any more, and nobody but Lanekeeper knows them.
 async fn remove(
     connection: &Connection,
@@ -244,7 +239,7 @@ async fn remove(
             _ => {}
         }
         let channel = open(connection).await?;
-        delete_queue(&channel, names, &queue).await?;
+        delete_queue(&channel, &queue, names).await?;
         close(channel).await;
     }
     let (channel, exchange) = (open(connection).await?, names.layout(layout.number));

@@ -35,7 +35,11 @@ pub async fn remove(connection: &Connection, names: &Names, layout: Layout) -> R
     Ok(())
 }
 
-async fn delete_exchange(channel: &Channel, exchange: &str, names: &Names) -> Result<(), SourceError> {
+pub(super) async fn delete_exchange(
+    channel: &Channel,
+    exchange: &str,
+    names: &Names,
+) -> Result<(), SourceError> {
     let deleting = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default());
     deleting.await.map_err(|source| {
         SourceError::from_amqp(
@@ -47,7 +51,8 @@ async fn delete_exchange(channel: &Channel, exchange: &str, names: &Names) -> Re
     })
 }
 
-async fn delete_queue(channel: &Channel, queue: &str, names: &Names) -> Result<(), SourceError> {
+/// With what is in it. One that is not there is no error.
+pub(super) async fn delete_queue(channel: &Channel, queue: &str, names: &Names) -> Result<(), SourceError> {
     let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
     deleting.await.map(drop).map_err(|source| {
         SourceError::from_amqp("deleting a queue", &format!("queue {queue}"), names.public(), source)

@@ -27,8 +27,15 @@ pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> R
         return Ok(Exit::Other);
     }
     let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
-    let applied =
-        Applying { operator: &operator, names, config, begun: Instant::now(), switched: None, pause: None };
+    let applied = Applying {
+        operator: &operator,
+        names,
+        config,
+        begun: Instant::now(),
+        switched: None,
+        pause: None,
+        told: String::new(),
+    };
     let exit = applied.run(no_wait, timeout).await;
     operator.close().await;
     exit
@@ -43,6 +50,8 @@ struct Applying<'a> {
     switched: Option<Instant>,
     /// How long it was until the layout before was drained, and the new one started.
     pause: Option<Duration>,
+    /// The last step that was told.
+    told: String,
 }
 
 impl Applying<'_> {
@@ -50,8 +59,8 @@ impl Applying<'_> {
         let wanted = wanted(self.config);
         let mut progress = Progress::default();
         loop {
-            let layouts = match self.tend().await {
-                Ok(layouts) => layouts,
+            let (layouts, stuck) = match self.tend().await {
+                Ok(tended) => tended,
                 Err(fault @ SourceError::Locked { .. }) => {
                     self.tell_holder().await?;
                     return Err(fault);
@@ -62,6 +71,13 @@ impl Applying<'_> {
                 && !layouts.at_work().draining
             {
                 self.pause.get_or_insert(switched.elapsed());
+            }
+            if let Some(stuck) = stuck.filter(Stuck::needs_a_person) {
+                eprintln!(
+                    "error: {stuck}. Publishes go to layout {}, which is dispatched from; the one before stays until then",
+                    layouts.in_force.number.0
+                );
+                return Ok(Exit::Other);
             }
             let is_in_force = layouts.in_force.shape() == wanted;
             let Some(draining) = layouts.draining.first().filter(|_| !(no_wait && is_in_force)) else {
@@ -78,37 +94,35 @@ impl Applying<'_> {
                 );
                 return Ok(Exit::Other);
             }
-            if !self.look(draining, &mut progress).await? {
-                return Ok(Exit::Other);
-            }
+            self.look(draining, &mut progress).await?;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
     /// Goes on as far as can be now.
-    async fn tend(&mut self) -> Result<Layouts, SourceError> {
+    async fn tend(&mut self) -> Result<(Layouts, Option<Stuck>), SourceError> {
         let document = self.operator.document().await?;
         let wish = Wish { shape: Some(wanted(self.config)), remove: true, ..Wish::default() };
         if let Some(document) = document
             && document.layouts.next_step(&wish).is_none()
         {
-            return Ok(document.layouts);
+            return Ok((document.layouts, None));
         }
         let mut switching = false;
         let mut hear = |step: &Step, document: &LayoutDocument| {
             switching |= matches!(step, Step::Switch { .. });
-            println!("{}", told_step(step, &document.layouts, &self.names));
+            let told = told_step(step, &document.layouts, &self.names);
+            // A removal is tried again until all dispatchers have let go.
+            if self.told != told {
+                println!("{told}");
+                self.told = told;
+            }
         };
         let Tended { document, stuck } = self.operator.tend(wish, &mut hear).await?;
         if switching {
             self.switched = Some(Instant::now());
         }
-        match stuck {
-            // They let go when they hear of it.
-            None | Some(Stuck::InUse { .. }) => {}
-            Some(stuck) => println!("  {stuck}"),
-        }
-        Ok(document.layouts)
+        Ok((document.layouts, stuck))
     }
 
     /// Who changes layouts now, as far as the document tells.
@@ -131,8 +145,8 @@ impl Applying<'_> {
         Ok(())
     }
 
-    /// Shows how far the drain is. Whether it can come to an end.
-    async fn look(&self, draining: &Draining, progress: &mut Progress) -> Result<bool, SourceError> {
+    /// Shows how far the drain is.
+    async fn look(&self, draining: &Draining, progress: &mut Progress) -> Result<(), SourceError> {
         let layout = draining.layout;
         let depths = self.operator.depths(layout).await?;
         let left: Vec<_> =
@@ -154,7 +168,7 @@ impl Applying<'_> {
         } else {
             progress.unowned = 0;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Says which records hold the drain up, where their owners tell.

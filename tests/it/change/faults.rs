@@ -1,9 +1,11 @@
 //! What can be in the way of a change, and what is said about it.
 
 use std::process::Stdio;
+use std::sync::Arc;
 
 use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::BasicProperties;
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 
 use super::{shown, topology, topology_command, wants};
@@ -27,6 +29,48 @@ async fn a_record_that_holds_a_change_up_is_named_and_the_change_ends_when_it_is
     world.publish(updates(10, 4).skip(30)).await;
     let report = world.applied(40).await;
     assert_in_order(&report, 40);
+}
+
+/// Put straight into the queue of a partition that is drained, while another one still drains.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_comes_after_the_end_of_its_layout_is_left_and_apply_says_so_and_ends() {
+    let world = Arc::new(World::with("late", failing("record-0=500:15s")).await);
+    let _dispatcher = world.dispatcher("updates.partitions = 2\nretry.delay_max = \"1s\"").await;
+    world.publish(updates(10, 1)).await;
+    world.applied(9).await;
+    let config = wants(&world, 3);
+    let applying = {
+        let (world, config) = (Arc::clone(&world), config.clone());
+        tokio::spawn(async move { topology(&world, &config, &["apply"]).await })
+    };
+    let queue = until("one of two partitions to be drained", || async {
+        let shown = shown(&world, &config).await;
+        let layouts = shown["layouts"].as_array().cloned().unwrap_or_default();
+        let old = layouts.iter().find(|layout| layout["number"] == 1);
+        let rows = old.and_then(|old| old["partitions"].as_array()).cloned().unwrap_or_default();
+        let drained = rows.iter().find(|row| row["drained"] == true);
+        drained.map(|row| row["queue"].as_str().expect("a name").to_owned()).ok_or(shown.to_string())
+    })
+    .await;
+    let channel = world.channel().await;
+    let publishing = channel.basic_publish(
+        "".into(),
+        queue.as_str().into(),
+        BasicPublishOptions::default(),
+        b"{}",
+        BasicProperties::default().with_delivery_mode(2),
+    );
+    publishing.await.unwrap();
+    let applied = applying.await.unwrap();
+    assert_eq!(applied.code, Some(1), "{}{}", applied.stdout, applied.stderr);
+    let told =
+        format!("the queue {queue} of a layout that is drained holds 1 messages that came after its end");
+    assert!(applied.stderr.contains(&told), "{}", applied.stderr);
+    assert_eq!(shown(&world, &config).await["in_force"], 2);
+    assert_in_order(&world.applied(10).await, 10);
+    // Once it is dealt with, a dispatcher removes the rest.
+    channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await.unwrap();
+    assert_eq!(topology(&world, &config, &["apply"]).await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
