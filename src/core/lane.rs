@@ -12,6 +12,8 @@ use super::update::{Identity, RecordKey, Update};
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) holder: Holder,
+    /// Which of all that came to the partition it was.
+    pub(super) came: u64,
     /// As the broker said: perhaps seen before.
     pub(super) redelivered: bool,
     pub(super) update: Arc<Update>,
@@ -29,6 +31,15 @@ impl Held {
     }
 }
 
+/// Which of the ready lanes is next: the one whose head came first. A head that was ready before counts as having come
+/// when it became ready again, so that what fails again and again is no earlier than what came meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    pub(super) came: u64,
+    /// 0: it was not ready before. Otherwise it tells apart those that became ready again while nothing came.
+    pub(super) again: u64,
+}
+
 /// Names a resolution that is being written down.
 pub(super) type Token = (Tenure, Holder);
 
@@ -37,7 +48,8 @@ pub(super) type Token = (Tenure, Holder);
 pub(super) enum LaneStatus {
     /// Waits for a permit. Leaves to `InFlight`, or to `TargetShut` where its turn comes while its target is shut.
     Ready,
-    /// Its turn had come, and its target is shut. Leaves to `Ready` when the target opens or its turn to probe has come.
+    /// Its turn had come, and its target is shut. Leaves to `Ready`, with the same turn, when the target opens or it may
+    /// probe.
     TargetShut,
     /// An attempt of an earlier tenure, of an update that is not the head, has not ended. Leaves to `Ready`.
     Behind(AttemptId),

@@ -8,7 +8,7 @@ mod release;
 mod shut;
 mod view;
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use self::claim::Unclaimed;
 use self::shut::{Gate, Targets};
 pub use self::view::{Retried, View};
-use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token};
+use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token, Turn};
 use super::memory::{Memory, RememberedState};
 use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, StepBackReason, Tenure, TenureNumber};
 use super::outcome::Outcome;
@@ -55,10 +55,11 @@ pub struct Partition {
     lanes: Lanes,
     /// The key of the only lane in strict mode, where `in_flight_max` is 1.
     strict: Option<RecordKey>,
-    /// Lanes whose head may be attempted, in the order in which they became ready (I9).
-    ready: VecDeque<(u64, LaneId)>,
-    ready_count: u64,
-    ready_started: u64,
+    /// Lanes whose head may be attempted, in the order of their turns (I9).
+    ready: BTreeMap<Turn, LaneId>,
+    /// Updates that came so far, and times that a lane became ready again.
+    came: u64,
+    again: u64,
     /// Lanes whose head waits between attempts.
     deadlines: BTreeSet<(Tick, LaneId)>,
     /// Targets that are shut, with the lanes that wait for them.
@@ -90,9 +91,9 @@ impl Partition {
             unclaimed: VecDeque::new(),
             lanes: Lanes::default(),
             strict: (limits.in_flight_max.get() == 1).then(RecordKey::of_the_whole_queue),
-            ready: VecDeque::new(),
-            ready_count: 0,
-            ready_started: 0,
+            ready: BTreeMap::new(),
+            came: 0,
+            again: 0,
             deadlines: BTreeSet::new(),
             targets: Targets::default(),
             malformed: HashSet::new(),
@@ -171,7 +172,7 @@ impl Partition {
             if until > now {
                 break;
             }
-            self.make_ready(id);
+            self.make_ready_again(id);
         }
     }
 
@@ -339,17 +340,28 @@ impl Partition {
                 held.settled_before = false;
             }
         }
-        self.make_ready(id);
+        let came = self.lanes[id].head().came;
+        self.take_turn(id, Turn { came, again: 0 });
     }
 
-    fn make_ready(&mut self, id: LaneId) {
-        let lane = &mut self.lanes[id];
-        if let LaneStatus::Waiting { until } = lane.status {
+    /// After a wait its turn is behind what came before it was over.
+    fn make_ready_again(&mut self, id: LaneId) {
+        if let LaneStatus::Waiting { until } = self.lanes[id].status {
             self.deadlines.remove(&(until, id));
         }
-        lane.status = LaneStatus::Ready;
-        self.ready_count += 1;
-        self.ready.push_back((self.ready_count, id));
+        self.again += 1;
+        self.take_turn(id, Turn { came: self.came, again: self.again });
+    }
+
+    fn take_turn(&mut self, id: LaneId, turn: Turn) {
+        self.lanes[id].status = LaneStatus::Ready;
+        self.ready.insert(turn, id);
+    }
+
+    /// The number of the next update that comes.
+    fn count_in(&mut self) -> u64 {
+        self.came += 1;
+        self.came
     }
 
     fn start_attempts(&mut self, now: Tick) {
@@ -358,17 +370,14 @@ impl Partition {
         }
         let Permit::Granted(tenure) = self.ownership.permit(now) else { return };
         while self.in_flight < self.limits.in_flight_max.get() {
-            let Some((turn, id)) = self.ready.pop_front() else { break };
-            assert!(
-                turn > self.ready_started,
-                "I9: lanes are attempted in the order in which they became ready"
-            );
-            self.ready_started = turn;
+            let Some((turn, id)) = self.ready.pop_first() else { break };
+            let next = self.ready.first_key_value();
+            assert!(next.is_none_or(|(next, _)| turn < *next), "I9: the lane whose head came first is next");
             let target = self.lanes[id].head().update.target;
             match self.targets.gate(target, id) {
                 Gate::Open => self.start_attempt(now, id, tenure, false),
                 Gate::Probe => self.start_attempt(now, id, tenure, true),
-                Gate::Shut => self.hold_back(id, target),
+                Gate::Shut => self.hold_back(turn, id, target),
             }
         }
     }
@@ -420,7 +429,7 @@ impl Partition {
     /// `target_shut`: when it ended, its target was.
     fn judge(&mut self, now: Tick, id: LaneId, outcome: Outcome, target_shut: bool) {
         if self.was_found_before_parked(id, &outcome) {
-            return self.make_ready(id);
+            return self.make_ready_again(id);
         }
         let lane = &mut self.lanes[id];
         let Lane { held, progress, .. } = lane;

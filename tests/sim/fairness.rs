@@ -1,9 +1,10 @@
-//! Who is next (I9): lanes that are certainly ready, in the order in which they became so.
+//! Who is next (I9): of the lanes that are certainly ready, the one whose head came first; a head that was ready before
+//! counts as having come when it became ready again.
 //!
 //! After a lost channel the judge cannot know what the dispatcher remembers of a returned update, so a lane counts
 //! again only when it holds a new one, or its head was sent once more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use lanekeeper::core::tick::Tick;
 
@@ -18,20 +19,31 @@ pub struct Fairness {
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// Received and not yet settled; and whether it was certainly never here before.
-    held: VecDeque<(usize, bool)>,
+    held: VecDeque<Held>,
     head: Head,
 }
+
+/// Received and not yet settled.
+#[derive(Debug)]
+struct Held {
+    update: usize,
+    /// Whether it was certainly never here before.
+    new: bool,
+    /// The step in which it came.
+    came: u64,
+}
+
+/// Step, and deadline where it had one.
+type Turn = (u64, Tick);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Head {
     /// Not known, or not ready.
     #[default]
     Other,
-    /// Since then: step, and deadline where it had one.
-    Ready(u64, Tick),
+    Ready(Turn),
     /// It was ready so, and was next while its target was shut.
-    HeldBack(u64, Tick),
+    HeldBack(Turn),
     Waits(Tick),
 }
 
@@ -47,25 +59,25 @@ impl Fairness {
     /// `free`: no attempt of an earlier tenure bars the record.
     pub fn received(&mut self, record: usize, update: usize, new: bool, free: bool, step: u64) {
         let lane = &mut self.lanes[record];
-        lane.held.push_back((update, new && self.exact));
+        lane.held.push_back(Held { update, new: new && self.exact, came: step });
         if lane.held.len() == 1 {
-            lane.enter_head(free, step);
+            lane.enter_head(free);
         }
     }
 
-    pub fn settled(&mut self, record: usize, update: usize, free: bool, step: u64) {
+    pub fn settled(&mut self, record: usize, update: usize, free: bool) {
         let lane = &mut self.lanes[record];
-        let head = lane.held.pop_front().map(|(head, _)| head);
+        let head = lane.held.pop_front().map(|held| held.update);
         if head != Some(update) {
             fault!("order, I2", "#{update} was settled before {head:?}, which came earlier");
         }
-        lane.enter_head(free, step);
+        lane.enter_head(free);
     }
 
     /// Its head was sent and failed: ready at the first waking from then on, if that is certain.
     pub fn waits(&mut self, record: usize, update: usize, until: Option<Tick>) {
         let lane = &mut self.lanes[record];
-        let is_head = lane.held.front().is_some_and(|(head, _)| *head == update);
+        let is_head = lane.head_update() == Some(update);
         lane.head = match until {
             Some(until) if is_head && self.exact => Head::Waits(until),
             _ => Head::Other,
@@ -73,7 +85,7 @@ impl Fairness {
     }
 
     pub fn resolves(&mut self, record: usize, update: usize) {
-        if self.lanes[record].held.front().is_some_and(|(head, _)| *head == update) {
+        if self.lanes[record].head_update() == Some(update) {
             self.lanes[record].head = Head::Other;
         }
     }
@@ -83,42 +95,33 @@ impl Fairness {
             if let Head::Waits(until) = lane.head
                 && until <= now
             {
-                lane.head = Head::Ready(step, until);
+                lane.head = Head::Ready((step, until));
             }
         }
     }
 
-    /// `granted_at`: of a probe, the step at which it was granted. `of`: whether another update has the same target, and
-    /// whether its target is shut.
-    pub fn sent(
-        &mut self,
-        record: usize,
-        update: usize,
-        granted_at: Option<u64>,
-        of: impl Fn(usize) -> (bool, bool),
-    ) {
+    /// `probe`: its target is shut, and this asks whether it works again. `of`: whether another update has the same
+    /// target, and whether its target is shut.
+    pub fn sent(&mut self, record: usize, update: usize, probe: bool, of: impl Fn(usize) -> (bool, bool)) {
         let head = self.lanes[record].head_update();
         if head != Some(update) {
             fault!("order, I2", "#{update} was sent, and {head:?} is the head of its lane");
         }
-        let turn = match (granted_at, self.lanes[record].head) {
-            // It came to the end of what was ready then: all before it had their turn.
-            (Some(step), head) => {
-                if let Head::Ready(step, until) | Head::HeldBack(step, until) = head {
-                    self.is_first_held_back((step, until), |other| of(other).0);
-                }
-                Some((step, Tick::ZERO))
+        let turn = match self.lanes[record].head {
+            Head::Ready(turn) | Head::HeldBack(turn) if probe => {
+                self.is_first_held_back(update, turn, |other| of(other).0);
+                Some(turn)
             }
-            (None, Head::Ready(step, until)) => Some((step, until)),
-            (None, Head::HeldBack(..) | Head::Other | Head::Waits(_)) => None,
+            Head::Ready(turn) => Some(turn),
+            Head::HeldBack(_) | Head::Other | Head::Waits(_) => None,
         };
         for lane in &mut self.lanes {
-            let (Head::Ready(step, until), Some(other)) = (lane.head, lane.head_update()) else { continue };
+            let (Head::Ready(before), Some(other)) = (lane.head, lane.head_update()) else { continue };
             match (turn, of(other)) {
-                (Some(turn), (_, true)) if (step, until) < turn => lane.head = Head::HeldBack(step, until),
+                (Some(turn), (_, true)) if before < turn => lane.head = Head::HeldBack(before),
                 (None, (_, true)) => lane.head = Head::Other,
-                (Some(turn), (_, false)) if (step, until) < turn => {
-                    fault!("fair, I9", "#{update} was sent before #{other}, which was ready earlier");
+                (Some(turn), (_, false)) if before < turn => {
+                    fault!("fair, I9", "#{update} was sent before #{other}, which came earlier");
                 }
                 (Some(_) | None, _) => {}
             }
@@ -126,17 +129,14 @@ impl Fairness {
         self.lanes[record].head = Head::Other;
     }
 
-    /// A probe is of the lane that has waited for its target for longest.
-    fn is_first_held_back(&self, turn: (u64, Tick), same_target: impl Fn(usize) -> bool) {
+    /// A probe is of the lane that waits for its target and whose turn is first.
+    fn is_first_held_back(&self, update: usize, turn: Turn, same_target: impl Fn(usize) -> bool) {
         for lane in &self.lanes {
-            if let (Head::HeldBack(step, until), Some(other)) = (lane.head, lane.head_update())
-                && (step, until) < turn
+            if let (Head::HeldBack(before), Some(other)) = (lane.head, lane.head_update())
+                && before < turn
                 && same_target(other)
             {
-                fault!(
-                    "fair, I9",
-                    "a probe was made before #{other}, which has waited for its target for longer"
-                );
+                fault!("fair, I9", "#{update} was sent as a probe before #{other}, which came earlier");
             }
         }
     }
@@ -144,27 +144,21 @@ impl Fairness {
     /// A permit is free: lanes that are ready and whose target is shut have been found to be so.
     pub fn hold_back(&mut self, is_shut: impl Fn(usize) -> bool) {
         for lane in &mut self.lanes {
-            if let (Head::Ready(step, until), Some(update)) = (lane.head, lane.head_update())
+            if let (Head::Ready(turn), Some(update)) = (lane.head, lane.head_update())
                 && is_shut(update)
             {
-                lane.head = Head::HeldBack(step, until);
+                lane.head = Head::HeldBack(turn);
             }
         }
     }
 
-    /// Lanes that were held back are ready anew, in the order in which they were before.
-    pub fn opened(&mut self, step: u64, is_of_target: impl Fn(usize) -> bool) {
-        let mut held_back: BTreeMap<(u64, Tick), Vec<&mut Lane>> = BTreeMap::new();
+    /// Lanes that were held back are ready again, each with its turn.
+    pub fn opened(&mut self, is_of_target: impl Fn(usize) -> bool) {
         for lane in &mut self.lanes {
-            if let (Head::HeldBack(step, until), Some(update)) = (lane.head, lane.head_update())
+            if let (Head::HeldBack(turn), Some(update)) = (lane.head, lane.head_update())
                 && is_of_target(update)
             {
-                held_back.entry((step, until)).or_default().push(lane);
-            }
-        }
-        for (lanes, place) in held_back.into_values().zip(0..) {
-            for lane in lanes {
-                lane.head = Head::Ready(step, Tick::from_micros(place));
+                lane.head = Head::Ready(turn);
             }
         }
     }
@@ -172,18 +166,18 @@ impl Fairness {
     /// An update that is certainly ready, if there is one.
     pub fn ready(&self) -> Option<usize> {
         let ready = self.lanes.iter().find(|lane| matches!(lane.head, Head::Ready(..)))?;
-        ready.held.front().map(|(head, _)| *head)
+        ready.head_update()
     }
 }
 
 impl Lane {
     fn head_update(&self) -> Option<usize> {
-        self.held.front().map(|(head, _)| *head)
+        self.held.front().map(|held| held.update)
     }
 
-    fn enter_head(&mut self, free: bool, step: u64) {
+    fn enter_head(&mut self, free: bool) {
         self.head = match self.held.front() {
-            Some((_, true)) if free => Head::Ready(step, Tick::ZERO),
+            Some(Held { new: true, came, .. }) if free => Head::Ready((*came, Tick::ZERO)),
             _ => Head::Other,
         };
     }

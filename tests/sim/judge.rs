@@ -191,12 +191,12 @@ impl Judge {
     pub fn target_opened(&mut self, now: Tick, target: usize) {
         self.step += 1;
         self.circuits.opened(now, target);
-        self.fairness.opened(self.step, |update| self.updates[update].target == target);
+        self.fairness.opened(|update| self.updates[update].target == target);
     }
 
     pub fn probe_granted(&mut self, target: usize) {
         self.step += 1;
-        self.circuits.granted(target, self.step);
+        self.circuits.granted(target);
     }
 
     pub fn sent(
@@ -234,10 +234,10 @@ impl Judge {
             self.judge_need(record, update);
         }
         let target = self.updates[update].target;
-        let granted_at = self.circuits.sent(target, attempt, probe, self.exact);
+        self.circuits.sent(target, attempt, probe, self.exact);
         if self.tenure.is_some() && !self.strict() && !released {
             let (circuits, updates) = (&self.circuits, &self.updates);
-            self.fairness.sent(record, update, granted_at, |other| {
+            self.fairness.sent(record, update, probe, |other| {
                 let of = updates[other].target;
                 (of == target, circuits.is_shut(of))
             });
@@ -399,7 +399,7 @@ impl Judge {
         }
         self.updates[update].settled_in = tenure;
         if let Some(record) = self.updates[update].record {
-            self.fairness.settled(record, update, self.records[record].out.is_none(), self.step);
+            self.fairness.settled(record, update, self.records[record].out.is_none());
         }
     }
 

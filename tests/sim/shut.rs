@@ -26,8 +26,8 @@ struct Target {
 enum Probe {
     #[default]
     None,
-    /// To our partition, at this step.
-    Granted(u64),
+    /// To our partition.
+    Granted,
     Out(u64),
     Elsewhere,
 }
@@ -86,8 +86,8 @@ impl ShutJudge {
         }
     }
 
-    pub fn granted(&mut self, target: usize, step: u64) {
-        self.begin_probe(target, Probe::Granted(step));
+    pub fn granted(&mut self, target: usize) {
+        self.begin_probe(target, Probe::Granted);
     }
 
     pub fn elsewhere(&mut self, target: usize) {
@@ -106,26 +106,22 @@ impl ShutJudge {
     }
 
     pub fn returned(&mut self, target: usize) {
-        if !matches!(self.0[target].probe, Probe::Granted(_)) {
+        if self.0[target].probe != Probe::Granted {
             fault!("probe", "a probe at target {target} was returned that was not ours to make");
         }
         self.0[target].probe = Probe::None;
     }
 
-    /// An attempt starts. Answers for a probe the step at which it was granted.
-    pub fn sent(&mut self, target: usize, attempt: u64, probe: bool, exact: bool) -> Option<u64> {
+    pub fn sent(&mut self, target: usize, attempt: u64, probe: bool, exact: bool) {
         let of = &mut self.0[target];
         if probe {
-            let Probe::Granted(step) = of.probe else {
+            if of.probe != Probe::Granted {
                 fault!("probe", "attempt {attempt} is a probe at target {target}, and was not granted");
-            };
+            }
             of.probe = Probe::Out(attempt);
-            return Some(step);
-        }
-        if of.shut.is_some() && exact {
+        } else if of.shut.is_some() && exact {
             fault!("shut", "attempt {attempt} was made at target {target}, which is shut");
         }
-        None
     }
 
     pub fn attempt_ended(&mut self, attempt: u64) {
@@ -138,7 +134,7 @@ impl ShutJudge {
 
     /// No probe lies about that could start, or that never will.
     pub fn at_rest(&self) {
-        if let Some(target) = self.0.iter().position(|target| matches!(target.probe, Probe::Granted(_))) {
+        if let Some(target) = self.0.iter().position(|target| target.probe == Probe::Granted) {
             fault!("probe", "a probe at target {target} was granted, and is neither made nor returned");
         }
     }

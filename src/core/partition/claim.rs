@@ -68,7 +68,16 @@ impl Partition {
                 let identity = Identity::of(&update);
                 settled_before |= redelivered && self.memory.claim(&update.record_key, &identity);
                 let holder = Holder::Broker(delivery);
-                self.receive(Held { holder, redelivered, update, identity, settled_before, identified });
+                let came = self.count_in();
+                self.receive(Held {
+                    holder,
+                    came,
+                    redelivered,
+                    update,
+                    identity,
+                    settled_before,
+                    identified,
+                });
             }
             Unclaimed::Malformed { delivery, fault } => {
                 self.malformed.insert(delivery);

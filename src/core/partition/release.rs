@@ -39,6 +39,7 @@ impl Partition {
             .take(room)
             .map(|(seq, update)| Held {
                 holder: Holder::Ledger(seq),
+                came: self.count_in(),
                 redelivered: false,
                 identity: Identity::of(&update),
                 update,
@@ -99,7 +100,7 @@ impl Partition {
                         let resolution = resolution.clone();
                         self.resolve(id, resolution);
                     }
-                    _ => self.make_ready(id),
+                    _ => self.make_ready_again(id),
                 }
             }
             None if self.memory.not_recorded(record_key, token) => {}

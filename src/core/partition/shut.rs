@@ -1,11 +1,11 @@
 //! Targets that are shut: lanes whose head goes there wait apart, so that they hold nothing else up, and single probes
 //! ask whether the target works again. Which targets are shut is decided by their breakers, for all partitions.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Partition;
-use crate::core::lane::{LaneId, LaneStatus};
+use crate::core::lane::{LaneId, LaneStatus, Turn};
 use crate::core::message::Effect;
 use crate::core::routes::TargetId;
 use crate::core::tick::Tick;
@@ -27,8 +27,8 @@ struct Target {
 enum Status {
     /// Leaves to `Shut`.
     Open { shut_until: Tick },
-    /// `lanes` were next for an attempt, in this order. Leaves to `Open`.
-    Shut { lanes: VecDeque<LaneId>, probe: Probe },
+    /// `lanes` were next for an attempt. Leaves to `Open`.
+    Shut { lanes: BTreeMap<Turn, LaneId>, probe: Probe },
 }
 
 /// The one attempt that may be made at a target that is shut.
@@ -84,14 +84,14 @@ impl Targets {
         deadlines.min()
     }
 
-    fn shut(&self) -> impl Iterator<Item = (TargetId, &VecDeque<LaneId>, &Probe)> {
+    fn shut(&self) -> impl Iterator<Item = (TargetId, &BTreeMap<Turn, LaneId>, &Probe)> {
         self.0.iter().filter_map(|(id, target)| match &target.status {
             Status::Open { .. } => None,
             Status::Shut { lanes, probe } => Some((*id, lanes, probe)),
         })
     }
 
-    fn shut_mut(&mut self, target: TargetId) -> Option<(&mut VecDeque<LaneId>, &mut Probe)> {
+    fn shut_mut(&mut self, target: TargetId) -> Option<(&mut BTreeMap<Turn, LaneId>, &mut Probe)> {
         match &mut self.0.get_mut(&target)?.status {
             Status::Open { .. } => None,
             Status::Shut { lanes, probe } => Some((lanes, probe)),
@@ -135,20 +135,20 @@ impl Partition {
             return;
         }
         let shut_before = self.targets.shut_for(target, now);
-        let status = Status::Shut { lanes: VecDeque::new(), probe: told };
+        let status = Status::Shut { lanes: BTreeMap::new(), probe: told };
         self.targets.0.insert(target, Target { shut_before, since: now, status });
     }
 
-    /// Its lanes become ready anew, in the order in which they were next. Each was moved apart once before, so that this
-    /// costs no more than that did.
+    /// Its lanes are ready again, each with its turn. Each was moved apart once before, so that this costs no more than that
+    /// did.
     pub(super) fn target_opened(&mut self, now: Tick, target: TargetId) {
         let Some((lanes, _)) = self.targets.shut_mut(target) else { return };
         let lanes = std::mem::take(lanes);
         if let Some(target) = self.targets.0.get_mut(&target) {
             target.status = Status::Open { shut_until: now };
         }
-        for id in lanes {
-            self.make_ready(id);
+        for (turn, id) in lanes {
+            self.take_turn(id, turn);
         }
     }
 
@@ -156,21 +156,21 @@ impl Partition {
     pub(super) fn probe_granted(&mut self, target: TargetId) {
         let draining = self.draining;
         let lane = self.targets.shut_mut(target).filter(|_| !draining).and_then(|(lanes, probe)| {
-            let lane = lanes.pop_front()?;
-            *probe = Probe::Granted(lane);
-            Some(lane)
+            let next = lanes.pop_first()?;
+            *probe = Probe::Granted(next.1);
+            Some(next)
         });
         match lane {
-            Some(id) => self.make_ready(id),
+            Some((turn, id)) => self.take_turn(id, turn),
             None => self.effects.push_back(Effect::ReturnProbe(target)),
         }
     }
 
     /// Its turn had come, and its target is shut.
-    pub(super) fn hold_back(&mut self, id: LaneId, target: TargetId) {
+    pub(super) fn hold_back(&mut self, turn: Turn, id: LaneId, target: TargetId) {
         let (lanes, _) =
             self.targets.shut_mut(target).expect("lanes are held back while their target is shut");
-        lanes.push_back(id);
+        lanes.insert(turn, id);
         self.lanes[id].status = LaneStatus::TargetShut;
     }
 

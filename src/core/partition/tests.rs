@@ -100,6 +100,63 @@ fn a_record_that_waits_lets_others_pass() {
 }
 
 #[test]
+fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before_it_was_due() {
+    let next_of = |script: &str| {
+        let (mut partition, tenure) = (partition(2), Tenure(1));
+        let mut now = Tick::ZERO;
+        partition.handle(now, Event::TenureBegan { tenure, heard: now });
+        let (mut delivered, mut out, mut told) = (0, Vec::new(), String::new());
+        for letter in script.chars() {
+            match letter {
+                'a'..='z' => {
+                    delivered += 1;
+                    let update = update(&letter.to_string(), &delivered.to_string());
+                    let delivery = DeliveryTag(delivered);
+                    partition.handle(now, Event::Received { tenure, delivery, redelivered: false, update });
+                }
+                '.' => {
+                    now = now.after(Duration::from_secs(1));
+                    partition.wake(now);
+                }
+                // The attempt that is out for longest ends, as applied or not.
+                letter => {
+                    let (attempt, record_key) = out.remove(0);
+                    let failure = Failure { cause: Cause::Timeout, detail: String::new() };
+                    let outcome = match letter {
+                        '+' => Outcome::Applied,
+                        _ => Outcome::Retryable { failure, retry_after: None },
+                    };
+                    partition.handle(now, Event::AttemptEnded { attempt, record_key, outcome });
+                }
+            }
+            while let Some(effect) = partition.poll_effect() {
+                match effect {
+                    Effect::Claim { tenure } => {
+                        partition.handle(now, Event::Claimed { tenure, number: None, other: None });
+                    }
+                    Effect::Attempt { attempt, update, .. } => {
+                        told.push_str(update.record_key.as_str());
+                        out.push((attempt, update.record_key.clone()));
+                    }
+                    Effect::Record { tenure, holder, update, .. } => {
+                        let record_key = update.map(|update| update.record_key.clone());
+                        partition.handle(now, Event::Recorded { tenure, holder, record_key });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        told
+    };
+    // a's second update is next when b ends: it came before d, though its lane became ready last.
+    assert_eq!(next_of("abacde+++"), "abcad");
+    assert_eq!(next_of("aaaabcd++++"), "abcada");
+    // a failed; what came before its wait was over goes first, what came later does not.
+    assert_eq!(next_of("abcd-.++++"), "abcda");
+    assert_eq!(next_of("ab-cd.e++++"), "abcdae");
+}
+
+#[test]
 fn in_strict_mode_nothing_passes() {
     check(1, "abab", "RR", "a1 a2 a3 b1 a1 b1");
     check(1, "aab", "ARA", "a1 a1 a2 b1");

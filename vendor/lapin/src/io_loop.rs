@@ -28,7 +28,7 @@ use std::{
 };
 use tracing::{Level, debug, error, trace};
 
-const FRAMES_STORAGE: usize = 32;
+const FRAMES_STORAGE: usize = 8;
 
 #[derive(Debug, PartialEq)]
 enum Status {
