@@ -39,6 +39,9 @@ pub(super) enum LaneStatus {
     Ready,
     /// Its turn had come, and its target is shut. Leaves to `Ready` when the target opens or its turn to probe has come.
     TargetShut,
+    /// The partition that its record was in before may hold older updates of it. Leaves, when that one is drained, to
+    /// wherever a head begins.
+    FormerUndrained,
     /// An attempt of an earlier tenure, of an update that is not the head, has not ended. Leaves to `Ready`.
     Behind(AttemptId),
     /// Its attempt is out. Leaves to `Waiting` or `Recording`.
