@@ -234,8 +234,10 @@ impl Partition {
                 RememberedState::Waiting { until: Tick::ZERO, progress }
             }
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
-            LaneStatus::Ready | LaneStatus::TargetShut => return,
-            LaneStatus::FormerUndrained | LaneStatus::Behind(_) => return,
+            LaneStatus::Ready
+            | LaneStatus::TargetShut
+            | LaneStatus::FormerUndrained
+            | LaneStatus::Behind(_) => return,
         };
         let released = head.is_released();
         self.memory.remember(head.update.record_key.clone(), head.identity.clone(), state, released);
