@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use crate::core::layout::PartitionNumber;
+use crate::core::layout::{LayoutNumber, PartitionNumber};
 
 /// Written by the supervisor and the drivers, read by `/readyz`. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ enum Stage {
     #[default]
     Starting,
     /// Which partitions are attached.
-    Dispatching(BTreeMap<PartitionNumber, bool>),
+    Dispatching(BTreeMap<(LayoutNumber, PartitionNumber), bool>),
     /// Asked to stop.
     Draining,
 }
@@ -33,25 +33,29 @@ impl Health {
         self.0.stage.lock().expect("nothing panics while it holds the stage")
     }
 
-    /// The topology is complete, or another layout has its turn; none of these partitions is attached yet.
-    pub fn begin(&self, partitions: impl IntoIterator<Item = PartitionNumber>) {
+    /// The topology is complete, or another layout has its turn; none of these partitions is attached yet. Those of
+    /// other layouts stay until they end.
+    pub fn begin(&self, layout: LayoutNumber, partitions: impl IntoIterator<Item = PartitionNumber>) {
         let stage = &mut *self.stage();
-        if !matches!(stage, Stage::Draining) {
-            *stage = Stage::Dispatching(partitions.into_iter().map(|partition| (partition, false)).collect());
+        if matches!(stage, Stage::Starting) {
+            *stage = Stage::Dispatching(BTreeMap::new());
+        }
+        if let Stage::Dispatching(all) = stage {
+            all.extend(partitions.into_iter().map(|partition| ((layout, partition), false)));
         }
     }
 
     /// The partition is drained: there is nothing to attach to any more.
-    pub fn end(&self, partition: PartitionNumber) {
+    pub fn end(&self, layout: LayoutNumber, partition: PartitionNumber) {
         if let Stage::Dispatching(all) = &mut *self.stage() {
-            all.remove(&partition);
+            all.remove(&(layout, partition));
         }
     }
 
     /// The partition's queue is consumed, or no longer.
-    pub fn set_attached(&self, partition: PartitionNumber, attached: bool) {
+    pub fn set_attached(&self, layout: LayoutNumber, partition: PartitionNumber, attached: bool) {
         if let Stage::Dispatching(all) = &mut *self.stage() {
-            all.entry(partition).and_modify(|known| *known = attached);
+            all.entry((layout, partition)).and_modify(|known| *known = attached);
         }
     }
 
@@ -92,7 +96,8 @@ impl Health {
             Stage::Draining => Some("draining".to_owned()),
             Stage::Dispatching(attached) => {
                 let apart = attached.iter().filter(|(_, attached)| !**attached);
-                let apart: Vec<String> = apart.map(|(partition, _)| partition.to_string()).collect();
+                let apart: Vec<String> =
+                    apart.map(|((layout, partition), _)| format!("l{}.{partition}", layout.0)).collect();
                 (!apart.is_empty()).then(|| format!("not attached: {}", apart.join(" ")))
             }
         }
@@ -115,26 +120,31 @@ mod tests {
         assert_eq!(health.shut().as_deref(), Some(told));
         health.set_shut("crm", None);
         assert_eq!(health.shut().as_deref(), Some("shut: erp since 1970-01-01T00:00:07Z"));
-        health.begin([]);
+        health.begin(LayoutNumber(1), []);
         assert_eq!(health.unready(), None);
     }
 
     #[test]
     fn ready_is_attached_to_every_partition() {
+        let (one, two) = (LayoutNumber(1), LayoutNumber(2));
         let health = Health::default();
         assert_eq!(health.unready().as_deref(), Some("waiting for the broker"));
-        health.begin([0, 1].map(PartitionNumber));
-        assert_eq!(health.unready().as_deref(), Some("not attached: p000 p001"));
-        health.set_attached(PartitionNumber(0), true);
-        health.set_attached(PartitionNumber(1), true);
+        health.begin(one, [0, 1].map(PartitionNumber));
+        assert_eq!(health.unready().as_deref(), Some("not attached: l1.p000 l1.p001"));
+        health.set_attached(one, PartitionNumber(0), true);
+        health.set_attached(one, PartitionNumber(1), true);
         assert_eq!(health.unready(), None);
-        health.set_attached(PartitionNumber(0), false);
-        assert_eq!(health.unready().as_deref(), Some("not attached: p000"));
-        health.end(PartitionNumber(0));
+        health.set_attached(one, PartitionNumber(0), false);
+        assert_eq!(health.unready().as_deref(), Some("not attached: l1.p000"));
+        health.begin(two, [0].map(PartitionNumber));
+        assert_eq!(health.unready().as_deref(), Some("not attached: l1.p000 l2.p000"), "two side by side");
+        health.set_attached(two, PartitionNumber(0), true);
+        health.end(one, PartitionNumber(0));
         assert_eq!(health.unready(), None, "a partition that is drained is not missed");
-        health.set_attached(PartitionNumber(0), false);
+        health.set_attached(one, PartitionNumber(0), false);
         assert_eq!(health.unready(), None);
         health.set_draining();
+        health.begin(two, [1].map(PartitionNumber));
         assert_eq!(health.unready().as_deref(), Some("draining"));
     }
 }

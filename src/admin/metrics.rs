@@ -1,5 +1,6 @@
 //! All metrics, in one list. Record keys and update ids are never labels.
 
+mod circuit;
 mod ledger;
 
 use std::fmt::{self, Write as _};
@@ -16,10 +17,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use circuit::CircuitMetrics;
 use ledger::LedgerFamilies;
 pub use ledger::{LedgerMetrics, LedgerSize};
 
-use crate::core::layout::PartitionNumber;
+use crate::core::layout::{LayoutNumber, PartitionNumber};
 use crate::core::outcome::{Cause, Outcome};
 use crate::core::partition::View;
 use crate::core::policy::DeadLetterReason;
@@ -30,6 +32,7 @@ const SECONDS: [f64; 14] =
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfPartition {
+    layout: u32,
     partition: PartitionLabel,
 }
 
@@ -96,6 +99,7 @@ struct Families {
     lanes_active: Family<OfPartition, Gauge>,
     keys_retrying: Family<OfPartition, Gauge>,
     keys_target_shut: Family<OfPartition, Gauge>,
+    keys_former_undrained: Family<OfPartition, Gauge>,
     oldest_pending_age: Family<OfPartition, Seconds>,
 }
 
@@ -134,6 +138,7 @@ impl Metrics {
             lanes_active: Family::default(),
             keys_retrying: Family::default(),
             keys_target_shut: Family::default(),
+            keys_former_undrained: Family::default(),
             oldest_pending_age: Family::default(),
         };
         families.register();
@@ -150,8 +155,8 @@ impl Metrics {
 
     /// Those of one partition, looked up once.
     #[must_use]
-    pub fn partition(&self, partition: PartitionNumber) -> PartitionMetrics {
-        let of = OfPartition { partition: PartitionLabel(partition) };
+    pub fn partition(&self, layout: LayoutNumber, partition: PartitionNumber) -> PartitionMetrics {
+        let of = OfPartition { layout: layout.0, partition: PartitionLabel(partition) };
         let all = &self.0;
         PartitionMetrics {
             updates_received: all.updates_received.get_or_create_owned(&of),
@@ -162,6 +167,7 @@ impl Metrics {
             lanes_active: all.lanes_active.get_or_create_owned(&of),
             keys_retrying: all.keys_retrying.get_or_create_owned(&of),
             keys_target_shut: all.keys_target_shut.get_or_create_owned(&of),
+            keys_former_undrained: all.keys_former_undrained.get_or_create_owned(&of),
             oldest_pending_age: all.oldest_pending_age.get_or_create_owned(&of),
             updates_without_id: all.updates_without_id.clone(),
             duplicates_suppressed: all.duplicates_suppressed.clone(),
@@ -183,19 +189,6 @@ impl Metrics {
             end_to_end_duration: self.0.end_to_end_duration.get_or_create_owned(&of),
             target: of.target,
             all: self.clone(),
-        }
-    }
-}
-
-impl Metrics {
-    /// Those of one target's breaker.
-    #[must_use]
-    pub fn circuit(&self, target: &str) -> CircuitMetrics {
-        let of = OfTarget { target: target.into() };
-        CircuitMetrics {
-            state: self.0.circuit_state.get_or_create_owned(&of),
-            trips: self.0.circuit_trips.get_or_create_owned(&of),
-            shut: self.0.circuit_shut.get_or_create_owned(&of),
         }
     }
 }
@@ -294,6 +287,11 @@ impl Families {
             "Records whose oldest update waits for a target that is shut.",
             self.keys_target_shut.clone(),
         );
+        registry.register(
+            "keys_former_undrained",
+            "Records whose oldest update waits until the partition that they were in before the layout changed is drained.",
+            self.keys_former_undrained.clone(),
+        );
         registry.register_with_unit(
             "oldest_pending_age",
             "Since the oldest unsettled delivery came; 0 where there is none.",
@@ -315,6 +313,7 @@ pub struct PartitionMetrics {
     lanes_active: Gauge,
     keys_retrying: Gauge,
     keys_target_shut: Gauge,
+    keys_former_undrained: Gauge,
     oldest_pending_age: Seconds,
     updates_without_id: Counter,
     duplicates_suppressed: Counter,
@@ -372,6 +371,7 @@ impl PartitionMetrics {
         self.lanes_active.set(whole(view.lanes));
         self.keys_retrying.set(whole(view.waiting));
         self.keys_target_shut.set(whole(view.target_shut));
+        self.keys_former_undrained.set(whole(view.former_undrained));
         self.oldest_pending_age.set(oldest_age.as_secs_f64());
         self.stale_events.inc_by(view.stale - self.stale_told);
         self.stale_told = view.stale;
@@ -415,32 +415,6 @@ impl TargetMetrics {
     }
 }
 
-/// Metrics of one target's breaker.
-#[derive(Debug)]
-pub struct CircuitMetrics {
-    state: Gauge,
-    trips: Counter,
-    shut: SecondsCounter,
-}
-
-impl CircuitMetrics {
-    /// The target was shut.
-    pub fn shut(&self) {
-        self.state.set(1);
-        self.trips.inc();
-    }
-
-    /// For so much more time.
-    pub fn shut_for(&self, time: Duration) {
-        self.shut.inc_by(time.as_secs_f64());
-    }
-
-    /// It is open again.
-    pub fn opened(&self) {
-        self.state.set(0);
-    }
-}
-
 fn code_class(outcome: &Outcome) -> &'static str {
     let failure = match outcome {
         Outcome::Applied => return "2xx",
@@ -472,16 +446,16 @@ mod tests {
     #[test]
     fn the_list_is_in_the_text_format_with_its_prefix_and_units() {
         let metrics = Metrics::new();
-        let mut partition = metrics.partition(PartitionNumber(7));
+        let mut partition = metrics.partition(LayoutNumber(2), PartitionNumber(7));
         partition.received(true, false);
         partition.view(&View { held: 3, ..View::default() }, Duration::from_millis(1500));
         metrics.target("crm").attempt_ended(&Outcome::Applied, Duration::from_millis(5));
         let text = metrics.encode();
         for line in [
-            "lanekeeper_updates_received_total{partition=\"p007\"} 1",
-            "lanekeeper_redeliveries_total{partition=\"p007\"} 1",
-            "lanekeeper_held{partition=\"p007\"} 3",
-            "lanekeeper_oldest_pending_age_seconds{partition=\"p007\"} 1.5",
+            "lanekeeper_updates_received_total{layout=\"2\",partition=\"p007\"} 1",
+            "lanekeeper_redeliveries_total{layout=\"2\",partition=\"p007\"} 1",
+            "lanekeeper_held{layout=\"2\",partition=\"p007\"} 3",
+            "lanekeeper_oldest_pending_age_seconds{layout=\"2\",partition=\"p007\"} 1.5",
             "lanekeeper_attempts_total{target=\"crm\",outcome=\"applied\",code_class=\"2xx\"} 1",
             "lanekeeper_attempt_duration_seconds_count{target=\"crm\"} 1",
         ] {

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 
+use super::former::Former;
 use super::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
+use super::phash2::partition_of;
 use super::witness::Witness;
 
 /// The layouts of one exchange.
@@ -48,6 +50,25 @@ impl Draining {
     pub fn is_drained(&self) -> bool {
         self.drained.len() == usize::from(self.layout.partitions)
     }
+
+    /// The partitions of it that may hold updates.
+    fn undrained(&self) -> BTreeSet<PartitionNumber> {
+        self.layout.partitions().filter(|partition| !self.drained.contains(partition)).collect()
+    }
+
+    /// As those who wait for its partitions see it; `None`: which record was in which partition cannot be computed, as
+    /// witnesses show, or nothing shows that it can.
+    fn former(&self) -> Option<Former> {
+        let computed = are_computed(&self.witnesses, self.layout);
+        computed.then(|| Former { partitions: self.layout.partitions, undrained: self.undrained() })
+    }
+}
+
+/// Whether all witnesses of the layout were seen where its keys are computed to be.
+fn are_computed(witnesses: &[Witness], layout: Layout) -> bool {
+    let is_there =
+        |witness: &Witness| partition_of(witness.key.as_bytes(), layout.partitions) == witness.partition;
+    !witnesses.is_empty() && witnesses.iter().all(is_there)
 }
 
 /// A change under way.
@@ -130,6 +151,8 @@ pub struct AtWork {
     pub partitions: BTreeSet<PartitionNumber>,
     /// Nothing is published to it any more: markers show where it ends.
     pub draining: bool,
+    /// Where its records were before, with what is not drained of that: records from there wait.
+    pub former: Former,
 }
 
 impl Layouts {
@@ -162,24 +185,41 @@ impl Layouts {
         shape.map(Step::Begin)
     }
 
-    /// The layout that is dispatched from: the oldest one that may hold updates. A younger one starts when it is drained,
-    /// so that an update is attempted only after every older one of its record.
+    /// Whether the next layout need not wait for all of the one in force.
     #[must_use]
-    pub fn at_work(&self) -> AtWork {
-        match self.draining.iter().find(|draining| !draining.is_drained()) {
-            Some(Draining { layout, witnesses, drained, .. }) => AtWork {
-                layout: *layout,
-                witnesses: witnesses.clone(),
-                partitions: layout.partitions().filter(|partition| !drained.contains(partition)).collect(),
-                draining: true,
-            },
-            None => AtWork {
-                layout: self.in_force,
-                witnesses: self.witnesses.clone(),
-                partitions: self.in_force.partitions().collect(),
-                draining: false,
-            },
-        }
+    pub fn are_keys_computed(&self) -> bool {
+        are_computed(&self.witnesses, self.in_force)
+    }
+
+    /// Whether a layout holds updates, or may, that publishes went to before.
+    #[must_use]
+    pub fn drains(&self) -> bool {
+        self.draining.iter().any(|draining| !draining.is_drained())
+    }
+
+    /// The layouts that are dispatched from, so that an update is attempted only after every older one of its record: the
+    /// oldest one that may hold updates, and besides, where that is the only one that drains, the one in force, whose
+    /// records wait for their former partitions. Where these cannot be computed, the whole of it is drained first.
+    #[must_use]
+    pub fn at_work(&self) -> Vec<AtWork> {
+        let in_force = |former| AtWork {
+            layout: self.in_force,
+            witnesses: self.witnesses.clone(),
+            partitions: self.in_force.partitions().collect(),
+            draining: false,
+            former,
+        };
+        let mut undrained = self.draining.iter().filter(|draining| !draining.is_drained());
+        let Some(oldest) = undrained.next() else { return vec![in_force(Former::default())] };
+        let former = oldest.former().filter(|_| undrained.next().is_none());
+        let oldest = AtWork {
+            layout: oldest.layout,
+            witnesses: oldest.witnesses.clone(),
+            partitions: oldest.undrained(),
+            draining: true,
+            former: Former::default(),
+        };
+        [oldest].into_iter().chain(former.map(in_force)).collect()
     }
 
     /// A change to such a layout has begun.

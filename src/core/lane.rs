@@ -51,6 +51,9 @@ pub(super) enum LaneStatus {
     /// Its turn had come, and its target is shut. Leaves to `Ready`, with the same turn, when the target opens or it may
     /// probe.
     TargetShut,
+    /// The partition that its record was in before may hold older updates of it. Leaves, when that one is drained, to
+    /// wherever a head begins.
+    FormerUndrained,
     /// An attempt of an earlier tenure, of an update that is not the head, has not ended. Leaves to `Ready`.
     Behind(AttemptId),
     /// Its attempt is out. Leaves to `Waiting` or `Recording`.

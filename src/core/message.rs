@@ -1,7 +1,9 @@
 //! Everything that can happen to a partition, and everything it can ask for.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::layout::PartitionNumber;
 use super::outcome::Outcome;
 use super::policy::{Malformed, Resolution};
 use super::routes::TargetId;
@@ -131,6 +133,12 @@ pub enum Event {
         /// Its record.
         record_key: RecordKey,
     },
+    /// Of the partitions that records of this one were in before, no others than these may hold older updates. They only
+    /// become fewer.
+    FormerDrained {
+        /// Which are not drained.
+        undrained: BTreeSet<PartitionNumber>,
+    },
     /// The target fails for everyone: attempts to it stop. Told again where something is new about probes.
     TargetShut {
         /// Which target.
@@ -190,7 +198,7 @@ pub enum Effect {
     AskProbe(TargetId),
     /// The probe that was granted will not be made: another partition may.
     ReturnProbe(TargetId),
-    /// Claim the partition for this process; answer with [`Event::Claimed`].
+    /// Claim the partition for this process; answer with [`Event::Claimed`], and answer no earlier claim any more.
     Claim {
         /// Whose deliveries wait for it.
         tenure: Tenure,

@@ -4,6 +4,7 @@ pub mod acks;
 pub mod breaker;
 pub mod change;
 pub mod drain;
+pub mod former;
 mod lane;
 pub mod layout;
 mod memory;

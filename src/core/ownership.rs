@@ -14,7 +14,7 @@ pub enum Standing {
     /// The claim is under way. Leaves to `Claimed`.
     Claiming,
     /// It is ours, under this number; without one where the broker takes no publishes. Leaves to `Unclaimed` where
-    /// another is to have it and nothing is held, to `Silent`, to `Lost`.
+    /// another is to have it and nothing is held, to `Claiming` where its number is outdated, to `Silent`, to `Lost`.
     Claimed(Option<TenureNumber>),
     /// The broker was not heard from for too long: another may own it by now. Leaves to `Claiming` once it answers.
     Silent,
@@ -108,6 +108,15 @@ impl Ownership {
         awaited
     }
 
+    /// The number that it has, or is about to get, counts no more. Whether the partition must be claimed anew.
+    pub(super) fn outdate(&mut self) -> bool {
+        let outdated = matches!(self.standing, Standing::Claimed(_) | Standing::Claiming);
+        if outdated {
+            self.standing = Standing::Claiming;
+        }
+        outdated
+    }
+
     /// Nothing is held, and another is to have the partition, or has it.
     pub(super) fn let_go(&mut self) {
         self.standing = Standing::Unclaimed;
@@ -169,6 +178,22 @@ mod tests {
         assert!(ownership.claimed(Some(TenureNumber(3))));
         assert!(!ownership.claimed(Some(TenureNumber(4))), "nobody asked");
         assert_eq!(ownership.permit(at(1)), Permit::Granted(Some(TenureNumber(3))));
+    }
+
+    #[test]
+    fn a_number_that_is_outdated_starts_no_attempt_until_the_next_claim() {
+        let mut ownership = claimed();
+        assert!(ownership.outdate(), "a claim is to be made");
+        assert_eq!(ownership.permit(at(1)), Permit::Denied);
+        assert!(ownership.outdate(), "and again, though one is under way");
+        assert!(ownership.claimed(Some(TenureNumber(9))));
+        assert_eq!(ownership.permit(at(1)), Permit::Granted(Some(TenureNumber(9))));
+        ownership.permit(at(60));
+        assert!(!ownership.outdate(), "silent: it is claimed anew in any case");
+        ownership.lose();
+        assert!(!ownership.outdate());
+        ownership.begin(at(60));
+        assert!(!ownership.outdate(), "nobody has claimed it");
     }
 
     #[test]

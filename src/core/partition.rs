@@ -1,19 +1,22 @@
 //! One partition: its lanes, permits and deadlines. The only place where the status of a lane changes.
 //!
 //! Take in with [`Partition::handle`] and [`Partition::wake`], take out with [`Partition::poll_effect`], ask
-//! [`Partition::next_deadline`] when to wake it. I1 to I9 are the invariants of ARCHITECTURE.md.
+//! [`Partition::next_deadline`] when to wake it. I1 to I10 are the invariants of ARCHITECTURE.md.
 
 mod claim;
+mod former;
+mod limits;
 mod release;
 mod shut;
+mod turns;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::claim::Unclaimed;
+use self::former::Awaited;
+pub use self::limits::Limits;
 use self::shut::{Gate, Targets};
 pub use self::view::{Retried, View};
 use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token, Turn};
@@ -24,19 +27,6 @@ use super::ownership::{Ownership, Permit};
 use super::policy::{Policy, Progress, Resolution, Verdict};
 use super::tick::Tick;
 use super::update::RecordKey;
-
-/// The bounds of a partition (I6).
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Attempts at once, each of another record. 1 is the strict mode: one update at a time, in the order of the queue,
-    /// waits between its attempts included.
-    pub in_flight_max: NonZeroUsize,
-    /// Deliveries held at once: the broker's prefetch.
-    pub window: NonZeroUsize,
-    /// No attempt starts later than this after the broker was last heard from: a standby begins only after more than
-    /// twice a heartbeat of silence.
-    pub silence_max: Duration,
-}
 
 /// One partition. See the module's documentation.
 #[derive(Debug)]
@@ -64,6 +54,8 @@ pub struct Partition {
     deadlines: BTreeSet<(Tick, LaneId)>,
     /// Targets that are shut, with the lanes that wait for them.
     targets: Targets,
+    /// Former partitions that are not drained, with the lanes that wait for them.
+    former: Awaited,
     /// Malformed deliveries that are being written down; they have no lane.
     malformed: HashSet<DeliveryTag>,
     memory: Memory,
@@ -96,6 +88,7 @@ impl Partition {
             again: 0,
             deadlines: BTreeSet::new(),
             targets: Targets::default(),
+            former: Awaited::default(),
             malformed: HashSet::new(),
             memory: Memory::new(limits.window.get()),
             attempts_begun: 0,
@@ -145,6 +138,7 @@ impl Partition {
             Event::NotRecorded { tenure, holder, record_key } => {
                 self.not_recorded((tenure, holder), &record_key);
             }
+            Event::FormerDrained { undrained } => self.former_drained(undrained),
             Event::TargetShut { target, probe_from } => self.target_shut(now, target, probe_from),
             Event::TargetOpened(target) => self.target_opened(now, target),
             Event::ProbeGranted(target) => self.probe_granted(target),
@@ -220,6 +214,7 @@ impl Partition {
         self.deadlines.clear();
         self.effects.retain(Effect::outlives_its_tenure);
         self.forget_held_back();
+        self.former.forget_lanes();
         self.memory.expect_returns();
         for lane in self.lanes.take_all() {
             self.remember(lane);
@@ -241,7 +236,10 @@ impl Partition {
                 RememberedState::Waiting { until: Tick::ZERO, progress }
             }
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
-            LaneStatus::Ready | LaneStatus::TargetShut | LaneStatus::Behind(_) => return,
+            LaneStatus::Ready
+            | LaneStatus::TargetShut
+            | LaneStatus::FormerUndrained
+            | LaneStatus::Behind(_) => return,
         };
         let released = head.is_released();
         self.memory.remember(head.update.record_key.clone(), head.identity.clone(), state, released);
@@ -289,6 +287,9 @@ impl Partition {
 
     /// An update became the head of its lane: go on from what an earlier tenure knew of it, or begin.
     fn enter_head(&mut self, id: LaneId) {
+        if self.waits_for_former(id) {
+            return;
+        }
         let lane = &mut self.lanes[id];
         lane.progress = Progress::default();
         if lane.head().settled_before {
@@ -344,26 +345,6 @@ impl Partition {
         self.take_turn(id, Turn { came, again: 0 });
     }
 
-    /// After a wait its turn is behind what came before it was over.
-    fn make_ready_again(&mut self, id: LaneId) {
-        if let LaneStatus::Waiting { until } = self.lanes[id].status {
-            self.deadlines.remove(&(until, id));
-        }
-        self.again += 1;
-        self.take_turn(id, Turn { came: self.came, again: self.again });
-    }
-
-    fn take_turn(&mut self, id: LaneId, turn: Turn) {
-        self.lanes[id].status = LaneStatus::Ready;
-        self.ready.insert(turn, id);
-    }
-
-    /// The number of the next update that comes.
-    fn count_in(&mut self) -> u64 {
-        self.came += 1;
-        self.came
-    }
-
     fn start_attempts(&mut self, now: Tick) {
         if self.tenure.is_none() || self.draining || self.ready.is_empty() {
             return;
@@ -391,6 +372,10 @@ impl Partition {
             "I1: no attempt of an earlier tenure is out"
         );
         let head = lane.head();
+        assert!(
+            !self.former.holds(&head.update.record_key),
+            "I2: no older update waits in the layout before"
+        );
         self.memory.sent(&head.update.record_key, &head.identity);
         self.attempts_begun += 1;
         let attempt = AttemptId(self.attempts_begun);

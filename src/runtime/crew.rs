@@ -1,12 +1,12 @@
 //! The drivers of one layout, and what they share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::books::Books;
@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::core::acks::AckLimits;
 use crate::core::change::AtWork;
 use crate::core::drain::DrainWatch;
+use crate::core::former::Former;
 use crate::core::layout::{Layout, LayoutNumber, PartitionNumber};
 use crate::core::partition::{Limits, Partition};
 use crate::ledger::AnyLedger;
@@ -64,25 +65,32 @@ pub struct Crew {
     witnesses: Witnesses,
     draining: watch::Sender<bool>,
     markers: Option<Markers>,
+    /// What is not drained of the layout before.
+    former: Former,
+    /// The same, for the drivers.
+    former_told: watch::Sender<BTreeSet<PartitionNumber>>,
     /// Of the drivers that have not ended.
     stops: BTreeMap<PartitionNumber, watch::Sender<bool>>,
 }
 
 impl Crew {
-    /// Starts a driver for each partition of the layout that may hold updates.
-    pub fn begin(yard: &Yard, at_work: &AtWork, drivers: &mut JoinSet<Ended>) -> Self {
+    /// Starts a driver for each partition of the layout that may hold updates. Records wait for what is not drained of
+    /// `former`.
+    pub fn begin(yard: &Yard, at_work: &AtWork, former: Former, drivers: &mut JoinSet<Ended>) -> Self {
         let links = (yard.consuming.clone(), yard.publishing.clone());
         let (names, halt, layout) = (&yard.names, yard.halt.clone(), at_work.layout);
         let (consuming, publishing) = links.clone();
         let witnesses = Witnesses::begin(consuming, publishing, names, at_work, halt.clone());
         let members = Members::join(links, names, layout, (&yard.config.instance, yard.process), halt);
-        yard.health.begin(at_work.partitions.iter().copied());
+        yard.health.begin(layout.number, at_work.partitions.iter().copied());
         let mut crew = Self {
             layout,
             members,
             witnesses,
             draining: watch::Sender::new(false),
             markers: None,
+            former_told: watch::Sender::new(former.undrained.clone()),
+            former,
             stops: BTreeMap::new(),
         };
         let make = crew.maker(yard);
@@ -96,30 +104,58 @@ impl Crew {
             layout = layout.number.0,
             partitions = layout.partitions,
             draining = at_work.draining,
+            former_undrained = crew.former.undrained.len(),
             "dispatching"
         );
-        crew.heed(yard, at_work);
         crew
     }
 
-    /// What the document says of this layout now: it drains, or a partition of it is drained.
-    pub fn heed(&mut self, yard: &Yard, at_work: &AtWork) {
+    /// What the document says of this layout now: it drains, or a partition of it is drained. `beside`: the next layout is
+    /// at work beside it.
+    pub fn heed(&mut self, yard: &Yard, at_work: &AtWork, beside: bool) {
         if at_work.draining && self.markers.is_none() {
             self.draining.send_replace(true);
             self.witnesses.retire();
             let partitions: Vec<_> = at_work.partitions.iter().copied().collect();
             self.markers =
                 Some(Markers::begin(yard.publishing.clone(), &yard.names, self.layout, &partitions));
-            info!(
-                layout = self.layout.number.0,
-                "the layout drains: publishes go to the next one, which starts when this one is empty"
-            );
+            let layout = self.layout.number.0;
+            if beside {
+                info!(
+                    layout,
+                    "the layout drains: publishes go to the next one, where a record waits until its partition here is drained"
+                );
+            } else {
+                warn!(
+                    layout,
+                    "the layout drains: publishes go to the next one, which starts when all of this one is drained, since its witnesses do not show which record is in which partition"
+                );
+            }
         }
         for (partition, stop) in &self.stops {
             if !at_work.partitions.contains(partition) {
                 stop.send_replace(true);
             }
         }
+    }
+
+    /// What the document says of the layout before, and which drivers of that have not ended here. Answers with what is
+    /// drained of it and was not.
+    pub fn former_drained(
+        &mut self,
+        told: &Former,
+        here: &BTreeSet<PartitionNumber>,
+    ) -> Vec<PartitionNumber> {
+        let drained = self.former.narrow(told, |partition| here.contains(&partition));
+        if !drained.is_empty() {
+            self.former_told.send_replace(self.former.undrained.clone());
+        }
+        drained
+    }
+
+    /// Partitions whose drivers have not ended.
+    pub fn left(&self) -> impl Iterator<Item = PartitionNumber> {
+        self.stops.keys().copied()
     }
 
     /// Asks all drivers to stop.
@@ -129,13 +165,10 @@ impl Crew {
         }
     }
 
-    /// The partition's driver has ended. Whether it was one of this crew.
-    pub fn ended(&mut self, yard: &Yard, ended: &Ended) -> bool {
-        let ours = ended.layout == self.layout.number && self.stops.remove(&ended.partition).is_some();
-        if ours {
-            yard.health.end(ended.partition);
-        }
-        ours
+    /// The partition's driver has ended.
+    pub fn ended(&mut self, yard: &Yard, ended: &Ended) {
+        self.stops.remove(&ended.partition).expect("it has begun and ends once");
+        yard.health.end(self.layout.number, ended.partition);
     }
 
     /// Whether no driver is left.
@@ -149,6 +182,7 @@ impl Crew {
         yard: &'a Yard,
     ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets> + use<'a> {
         let (config, layout) = (&yard.config, self.layout);
+        let (former, former_told) = (self.former.clone(), self.former_told.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
         let silence_max = config.broker.heartbeat;
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
@@ -179,7 +213,8 @@ impl Crew {
             releases: yard.releases.clone(),
             ledger_metrics: yard.metrics.ledger(),
             partition,
-            core: Partition::new(limits, Arc::clone(&policy)),
+            core: Partition::new(limits, Arc::clone(&policy)).behind(former.clone()),
+            former: former_told.clone(),
             drain: DrainWatch::default(),
             source: Arc::new(AmqpSource::new(
                 shared.clone(),
@@ -194,7 +229,7 @@ impl Crew {
             drain_timeout: config.dispatch.drain_timeout,
             held_max: config.dispatch.held_max,
             clock: yard.clock,
-            metrics: yard.metrics.partition(partition),
+            metrics: yard.metrics.partition(layout.number, partition),
             target_metrics: Arc::clone(&yard.target_metrics),
             refusals: Arc::clone(&yard.refusals),
             health: yard.health.clone(),

@@ -5,6 +5,7 @@ mod telling;
 mod way;
 mod writing;
 
+use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::core::acks::{AckLimits, Acks};
 use crate::core::drain::{DrainWatch, Drained};
 use crate::core::layout::{Layout, PartitionNumber};
-use crate::core::message::{DeliveryTag, Effect, Event, Tenure};
+use crate::core::message::{Effect, Event, Tenure};
 use crate::core::ownership::Standing;
 use crate::core::partition::{Partition, View};
 use crate::core::tick::Tick;
@@ -47,6 +48,8 @@ pub struct Driver<S, T> {
     pub partition: PartitionNumber,
     /// Its decisions.
     pub core: Partition,
+    /// Partitions of the layout before that are not drained.
+    pub former: watch::Receiver<BTreeSet<PartitionNumber>>,
     /// Whether it holds nothing more, where its layout drains.
     pub drain: DrainWatch,
     /// Where its updates come from.
@@ -158,6 +161,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     Effect::ReturnProbe(target) => self.breakers.return_probe(self.clock.now(), target),
                     Effect::Claim { tenure } => {
                         if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
+                            claims.clear(); // an earlier one counts no more
                             tenancy.deliveries.claim();
                         }
                     }
@@ -282,7 +286,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         self.core.handle(self.clock.now(), event);
                     }
                 }
-                released = self.releases.next(self.layout, self.partition), if leaving.is_none() => {
+                mut released = self.releases.next(self.layout, self.partition), if leaving.is_none() => {
+                    released.retain(|key| !self.core.is_awaited(key));
                     if self.releases.need_claim(&released, self.core.standing()) {
                         self.source.ask_for_delivery();
                     }
@@ -293,6 +298,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                 }
                 () = self.breakers.changed() => self.hear_breakers(),
+                Ok(()) = self.former.changed() => self.hear_former(),
                 news = next(&mut tenancy), if leaving.is_none() => match news {
                     Ok(news) => {
                         if let Some(event) = self.hear(&mut tenancy, news) {
@@ -317,7 +323,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     tenures += 1;
                     let (tenure, heard) = (Tenure(tenures), self.clock.tick(deliveries.since()));
                     self.core.handle(self.clock.now(), Event::TenureBegan { tenure, heard });
-                    self.health.set_attached(self.partition, true);
+                    self.health.set_attached(self.layout.number, self.partition, true);
                     tenancy = Some(Tenancy {
                         tenure,
                         deliveries,
@@ -400,18 +406,6 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         self.core.handle(now, event);
     }
 
-    /// It carries no update: the core does not see it, it only takes its turn among the acks.
-    /// With a ledger, parked updates may wait to go out while the broker holds none: a witness tells whose they are.
-    fn witnessed(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, delivery: DeliveryTag) {
-        let Some(tenancy) = tenancy else { return };
-        tenancy.acks.delivered(delivery, self.clock.now());
-        tenancy.acks.finished(delivery, self.clock.now());
-        self.metrics.witness();
-        if self.books.is_some() {
-            self.core.handle(self.clock.now(), Event::Nudged(tenancy.tenure));
-        }
-    }
-
     fn attempt_ended(&mut self, ended: Ended) -> Leftover {
         let Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
@@ -468,7 +462,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
             self.drain.tenure_ended();
             self.metrics.active(false);
-            self.health.set_attached(self.partition, false);
+            self.health.set_attached(self.layout.number, self.partition, false);
             tenancy.deliveries.close().await;
         }
         (!draining).then(|| attach(&self.source))
@@ -488,7 +482,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             self.drain.tenure_ended();
             tenancy.deliveries.close().await;
             self.metrics.active(false);
-            self.health.set_attached(self.partition, false);
+            self.health.set_attached(self.layout.number, self.partition, false);
             info!(partition = %self.partition, tenure = tenancy.tenure.0, "partition given up");
         }
     }

@@ -5,6 +5,7 @@ pub mod books;
 pub mod breakers;
 pub mod clock;
 mod crew;
+mod crews;
 pub mod driver;
 mod refusals;
 pub mod releases;

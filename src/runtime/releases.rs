@@ -56,8 +56,8 @@ impl Releases {
     }
 
     /// The released records of this partition, each time that was looked and there are any in the ledger. What a partition
-    /// of an older layout has parked, which is drained by now, goes to where its key goes in this layout: whatever the
-    /// broker still holds of the record joins the parked ones behind it, wherever it is.
+    /// of an older layout has parked goes to where its key goes in this layout, once that partition is drained: whatever
+    /// the broker still holds of the record joins the parked ones behind it, wherever it is.
     pub(super) async fn next(&mut self, layout: Layout, partition: PartitionNumber) -> Vec<RecordKey> {
         let Some(releases) = &mut self.found else { return std::future::pending().await };
         if releases.changed().await.is_err() {

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::breakers::Breakers;
 use super::clock::Clock;
-use super::crew::{Crew, Ended, Yard};
+use super::crew::{Ended, Yard};
+use super::crews::Crews;
 use super::driver::Ending;
 use super::releases::Releases;
 use super::upkeep::open_ledger;
@@ -100,22 +101,15 @@ pub async fn run(
     };
     let mut drivers = JoinSet::new();
     let mut at_work = follower.document().layouts.at_work();
-    let mut crew = Crew::begin(&yard, &at_work, &mut drivers);
+    let mut crews = Crews::default();
     let halted = loop {
-        if crew.layout.number == at_work.layout.number {
-            crew.heed(&yard, &at_work);
-        } else if crew.has_ended() {
-            // The drivers of the layout before have ended, here at least: nothing of it is in flight.
-            crew = Crew::begin(&yard, &at_work, &mut drivers);
-        } else {
-            crew.stop();
-        }
+        crews.follow(&yard, &at_work, &mut drivers);
         tokio::select! {
             () = shutdown.as_mut() => break None,
             reason = yard.halt.reason() => break Some(reason),
             Some(ended) = drivers.join_next() => {
                 let ended = ended.expect(DRIVER_PANIC);
-                assert!(crew.ended(&yard, &ended), "drivers of one layout work at a time");
+                crews.ended(&yard, &ended);
                 driver_ended(&steward, &ended);
             }
             document = follower.changed() => at_work = document.layouts.at_work(),
@@ -126,12 +120,12 @@ pub async fn run(
     }
     info!("stopping: attempts in flight are finished, no new ones start");
     yard.health.set_draining();
-    crew.stop();
+    crews.stop();
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);
     }
     if matches!(halted, Some(SourceError::Moved { .. })) {
-        crew.members.tell_moved().await;
+        crews.tell_moved().await;
     }
     drop((steward, follower));
     let Yard { consuming, publishing, .. } = yard;

@@ -394,6 +394,7 @@ impl Deliveries for AmqpDeliveries {
     }
 
     fn claim(&mut self) {
+        self.news.retain(|news| !matches!(news, News::Claimed { .. }));
         self.ownership.claim();
     }
 

@@ -175,7 +175,7 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         let changing = known.and_then(|layouts| layouts.changing.as_ref());
         let changing_to =
             changing.filter(|changing| changing.witnesses.is_some()).map(|changing| changing.to);
-        let draining = known.is_some_and(|layouts| layouts.at_work().draining);
+        let draining = known.is_some_and(Layouts::drains);
         let layout = layouts.map(|layouts| layouts.map(|layouts| layouts.in_force));
         let mut objects = Vec::new();
         for (role, name) in expected(names, layout.as_ref().ok().copied().flatten()) {

@@ -134,7 +134,7 @@ pub trait Deliveries: Send + 'static {
     /// When the request was sent that these deliveries are the answer to.
     fn since(&self) -> Instant;
 
-    /// Asks for the partition; [`News::Claimed`] follows.
+    /// Asks for the partition; [`News::Claimed`] follows, and is told of no earlier claim any more.
     fn claim(&mut self);
 
     /// Sends an ack. Done once it is on its way; it can still be lost with the channel.

@@ -29,7 +29,7 @@ async fn replica(world: &World, name: &str, extra: &str) -> Dispatcher {
 async fn owned(replica: &Dispatcher) -> BTreeSet<String> {
     let text = replica.metrics().await;
     let active = |line: &str| {
-        let rest = line.strip_prefix("lanekeeper_partition_active{partition=\"")?;
+        let rest = line.strip_prefix("lanekeeper_partition_active{layout=\"1\",partition=\"")?;
         let (partition, value) = rest.split_once("\"} ")?;
         (value == "1").then(|| partition.to_owned())
     };

@@ -203,7 +203,7 @@ async fn health_and_metrics_tell_what_monitoring_needs() {
     assert_eq!(get("/readyz").await, (200, "ready\n".to_owned()));
     let metrics = get("/metrics").await.1;
     assert!(metrics.contains("lanekeeper_updates_delivered_total{target=\"receiver\"} 10"), "{metrics}");
-    assert!(metrics.contains("lanekeeper_partition_active{partition=\"p000\"} 1"), "{metrics}");
+    assert!(metrics.contains("lanekeeper_partition_active{layout=\"1\",partition=\"p000\"} 1"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
     assert!(!metrics.contains("record-0"), "record keys are no labels");
     let log = dispatcher.log().join("\n");

@@ -143,7 +143,7 @@ async fn what_is_taken_from_the_user_is_named_and_heals_when_it_is_given_back() 
     user.forbid().await;
     user.close_connections().await;
     dispatcher.logged("grant configure, write and read on limited and limited.*").await;
-    assert_eq!(unready(&dispatcher).await.trim(), "not attached: p000 p001");
+    assert_eq!(unready(&dispatcher).await.trim(), "not attached: l1.p000 l1.p001");
     user.permit().await;
     dispatcher.ready().await;
 

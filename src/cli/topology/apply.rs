@@ -68,7 +68,7 @@ impl Applying<'_> {
                 Err(fault) => return Err(fault),
             };
             if let Some(switched) = self.switched
-                && !layouts.at_work().draining
+                && !layouts.drains()
             {
                 self.pause.get_or_insert(switched.elapsed());
             }
@@ -217,8 +217,8 @@ pub fn blocking(holdings: &BTreeMap<PartitionNumber, Holding>) -> String {
 }
 
 /// What an operator can do about them.
-pub const BLOCKING_REMEDY: &str = "  the layout is not drained before they are resolved: put their target right, or let \
-     them be parked or dead-lettered (failure.rejected, failure.exhausted, retry.elapsed_max of the dispatchers)";
+pub const BLOCKING_REMEDY: &str = "  their partitions are not drained before they are resolved, and records that were in \
+     them wait; others go on: put their target right, or let them be parked or dead-lettered (failure.rejected, failure.exhausted, retry.elapsed_max of the dispatchers)";
 
 /// Nothing has changed for so long.
 const STALL: Duration = Duration::from_secs(4);

@@ -5,7 +5,7 @@ use std::fmt;
 use super::scene::{Scene, Seen};
 use super::show::told_time;
 use crate::config::Config;
-use crate::core::change::Changing;
+use crate::core::change::{Changing, Layouts};
 use crate::core::layout::{Layout, LayoutNumber, Shape};
 use crate::doctor::codes::{Code, Severity};
 use crate::doctor::{Finding, examine};
@@ -17,6 +17,8 @@ pub struct Plan {
     wanted: Shape,
     in_force: Option<Layout>,
     waiting: u64,
+    /// Records of the layout in force need not wait for all of its partitions.
+    by_partition: bool,
     /// The layout to come; `None`: the one in force is as the config says.
     next: Option<Layout>,
     changing: Option<Changing>,
@@ -74,6 +76,7 @@ impl Plan {
             wanted,
             in_force: layouts.map(|layouts| layouts.in_force),
             waiting: in_force.map_or(0, Seen::ready),
+            by_partition: layouts.is_some_and(Layouts::are_keys_computed),
             next,
             changing: layouts.and_then(|layouts| layouts.changing.clone()),
             draining: draining.map(|seen| (seen.layout, seen.ready())).collect(),
@@ -121,8 +124,10 @@ impl Plan {
         )?;
         writeln!(
             f,
-            "  . drain    {old}: {} updates wait in its {} partitions; the new ones start when they are empty",
-            self.waiting, from.partitions
+            "  . drain    {old}: {} updates wait in its {} partitions; a record goes on in the new ones when {}",
+            self.waiting,
+            from.partitions,
+            if self.by_partition { "the one that it was in is empty" } else { "all of them are empty" }
         )?;
         writeln!(f, "  - delete   {old} and its queues")
     }

@@ -131,7 +131,7 @@ impl Partition {
         }
     }
 
-    fn holds_nothing(&self) -> bool {
+    pub(super) fn holds_nothing(&self) -> bool {
         self.held == 0 && self.released == 0
     }
 

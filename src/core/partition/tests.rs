@@ -1,5 +1,6 @@
 //! What the simulation is too coarse for: small histories, written out.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::*;

@@ -21,6 +21,8 @@ pub struct View {
     pub waiting: usize,
     /// Records whose head waits for a target that is shut.
     pub target_shut: usize,
+    /// Records whose head waits for its former partition, which is not drained.
+    pub former_undrained: usize,
     /// Resolutions that are being written down.
     pub recording: usize,
     /// Events that came too late to change anything, since the start.
@@ -67,6 +69,7 @@ impl Partition {
             in_flight: self.in_flight,
             waiting: self.deadlines.len(),
             target_shut: self.targets.lanes(),
+            former_undrained: self.former.lanes(),
             recording: self.recording,
             stale: self.stale,
         }

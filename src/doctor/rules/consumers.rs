@@ -74,7 +74,7 @@ fn nobody(case: &Case<'_>) -> Option<Finding> {
     let queues: Vec<&str> =
         case.observed.partitions().filter(unconsumed).map(|object| object.name.as_str()).collect();
     let run = Remedy::Run("lanekeeper run --config FILE".to_owned());
-    // A layout is not consumed before the one before it is drained.
+    // A layout may have to wait until the one before it is drained.
     (!queues.is_empty() && !case.observed.broker.draining).then(|| {
         let what = format!("updates wait and nobody consumes {}", listed(&queues));
         Finding::new(Code::NobodyConsumes, what, vec![run])

@@ -1,10 +1,10 @@
-//! A partition whose layout drains: markers, and how its driver ends.
+//! What is no update but tells of layouts: witnesses, markers, what is drained of the layout before; and how a driver ends.
 
 use std::time::Duration;
 
 use super::{Driver, Tenancy};
 use crate::core::drain::Drained;
-use crate::core::message::DeliveryTag;
+use crate::core::message::{DeliveryTag, Event};
 use crate::core::tick::Tick;
 use crate::source::{Deliveries, Holding, Source};
 use crate::target::Target;
@@ -34,6 +34,27 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             let retried = retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts));
             self.source.tell_holding(Holding { updates: self.core.view().held, retried: retried.collect() });
         }
+    }
+
+    /// It carries no update: the core does not see it, it only takes its turn among the acks.
+    ///
+    /// With a ledger, parked updates may wait to go out while the broker holds none: a witness tells whose they are. Where
+    /// the layout drains they wait for the next one: nobody claims a partition that may be drained, so that what is
+    /// released goes out from one layout alone.
+    pub(super) fn witnessed(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, delivery: DeliveryTag) {
+        let Some(tenancy) = tenancy else { return };
+        tenancy.acks.delivered(delivery, self.clock.now());
+        tenancy.acks.finished(delivery, self.clock.now());
+        self.metrics.witness();
+        if self.books.is_some() && !self.source.drains() {
+            self.core.handle(self.clock.now(), Event::Nudged(tenancy.tenure));
+        }
+    }
+
+    /// A partition of the layout before is drained.
+    pub(super) fn hear_former(&mut self) {
+        let undrained = self.former.borrow_and_update().clone();
+        self.core.handle(self.clock.now(), Event::FormerDrained { undrained });
     }
 
     /// A marker is held and never settled, so that it comes back behind whatever is not settled.

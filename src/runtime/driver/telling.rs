@@ -23,6 +23,11 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             return;
         }
         match standing {
+            // It is claimed anew, for a higher number: what was told stands.
+            Standing::Claiming if matches!(told, Standing::Claimed(_)) => return self.metrics.active(false),
+            Standing::Claimed(Some(TenureNumber(number))) if matches!(told, Standing::Claimed(Some(_))) => {
+                debug!(partition = %self.partition, tenure = number, "partition claimed anew");
+            }
             Standing::Claimed(Some(TenureNumber(number))) => {
                 info!(partition = %self.partition, tenure = number, "partition owned");
             }

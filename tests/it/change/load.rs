@@ -40,7 +40,7 @@ async fn apply(world: &World, partitions: u16) -> String {
 
 /// The layout drains: publishes go to the next one.
 async fn is_draining(dispatcher: &Dispatcher, layout: u32) {
-    dispatcher.logged(&format!("the layout drains: publishes go to the next one, which starts when this one is empty layout={layout}")).await;
+    dispatcher.logged(&format!("the layout drains: publishes go to the next one, where a record waits until its partition here is drained layout={layout}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

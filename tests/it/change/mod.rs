@@ -1,5 +1,6 @@
 //! The layout changes under load: `lanekeeper topology`.
 
+mod beside;
 mod faults;
 mod load;
 mod publishers;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use lanekeeper::core::change::{Layouts, ROUTE, RouteStep, Step, Wish};
 use lanekeeper::core::layout::Layout;
+use lanekeeper::core::witness::witnesses;
 
 use super::broker::Seat;
 
@@ -43,7 +44,7 @@ pub fn taken_apart(layouts: &Layouts, step: &Step, wish: &Wish) -> VecDeque<Smal
     let all = match step {
         Step::Begin(shape) => vec![Small::Write(layouts.begun(*shape, "somebody", 0))],
         Step::Prepare(layout) => {
-            vec![Small::Declare(*layout), Small::Write(layouts.prepared(Vec::new()))]
+            vec![Small::Declare(*layout), Small::Write(layouts.prepared(witnesses(layout.partitions)))]
         }
         Step::Switch { from, to } => {
             let route = ROUTE.iter().map(|step| Small::Route(*step, *from, *to));

@@ -25,6 +25,8 @@ pub struct Broker {
     ingress: BTreeSet<LayoutNumber>,
     handoff: BTreeSet<LayoutNumber>,
     partitions: BTreeMap<LayoutNumber, u16>,
+    /// A layout whose keys are not where they are computed, by how many partitions.
+    pub shifted: BTreeMap<LayoutNumber, u16>,
     pub queues: BTreeMap<Seat, Queue>,
     channels: u64,
 }
@@ -90,8 +92,15 @@ impl Broker {
     /// Where a publish goes: the queues.
     pub fn route(&self, key: &[u8]) -> Vec<Seat> {
         let layouts = if self.ingress.is_empty() { &self.handoff } else { &self.ingress };
-        let seat = |layout: &LayoutNumber| Some((*layout, partition_of(key, *self.partitions.get(layout)?)));
+        let seat = |layout: &LayoutNumber| Some((*layout, self.place(key, *layout)?));
         layouts.iter().filter_map(seat).collect()
+    }
+
+    /// Where a key goes in a layout.
+    pub fn place(&self, key: &[u8], layout: LayoutNumber) -> Option<PartitionNumber> {
+        let partitions = *self.partitions.get(&layout)?;
+        let shift = self.shifted.get(&layout).copied().unwrap_or_default();
+        Some(PartitionNumber((partition_of(key, partitions).0 + shift) % partitions))
     }
 
     /// When something arrives that was routed now and takes so long: never before what was routed earlier.

@@ -35,7 +35,17 @@ pub struct Driver {
     /// does. What a cut-off owner may still do is bounded elsewhere (heartbeat, tenure numbers), not here.
     pub in_flight: BTreeMap<u64, (usize, Option<bool>)>,
     pub wake_at: Option<Tick>,
-    newest_claim: Option<u64>,
+    /// Claims that were asked for: only the newest is answered.
+    claims: u64,
+}
+
+/// A claim of ours, as it comes back.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadBack {
+    claim: u64,
+    number: TenureNumber,
+    /// The newest claim of another process before it.
+    other: Option<TenureNumber>,
 }
 
 /// Its channel.
@@ -67,7 +77,7 @@ impl Driver {
             leaving: None,
             in_flight: BTreeMap::new(),
             wake_at: None,
-            newest_claim: None,
+            claims: 0,
         }
     }
 }
@@ -128,6 +138,11 @@ impl World {
             Item::Marker => None,
             Item::Update(update) => Some((update, self.publications[update].record)),
         };
+        if let Some((_, record)) = record {
+            let key = self.keys[record].clone();
+            let awaited = self.driver(process, seat).is_some_and(|driver| driver.partition.is_awaited(&key));
+            self.met.awaited += u32::from(awaited);
+        }
         let made = record.map(|(update, record)| update_of(update, record, &self.keys[record]));
         self.note(format_args!("P{process} {seat:?} got {:?} {}", delivery.item, delivery.redelivered));
         let driver = self.driver(process, seat).expect("it has the channel");
@@ -149,16 +164,34 @@ impl World {
         self.follow_up(process, seat);
     }
 
-    /// The claim is read back.
-    pub fn claimed(&mut self, process: u32, seat: Seat, tenure: Tenure) {
+    /// A claim is in the stream, in which its place is its number.
+    pub fn claim_arrived(&mut self, process: u32, seat: Seat, tenure: Tenure, claim: u64) {
         self.claims += 1;
-        let number = self.claims;
-        let other = self.claimed_by.insert(seat, (process, number)).filter(|(of, _)| *of != process);
+        let number = TenureNumber(self.claims);
+        let of_seat = self.claimed_by.entry(seat).or_default();
+        of_seat.insert(process, number);
+        let other = of_seat.iter().filter(|(of, _)| **of != process).map(|(_, number)| *number).max();
+        let read_back = ReadBack { claim, number, other };
+        self.soon(self.claim_delay, Happening::Claimed { process, seat, tenure, read_back });
+    }
+
+    /// It is read back.
+    pub fn claimed(&mut self, process: u32, seat: Seat, tenure: Tenure, read_back: ReadBack) {
         let now = self.now;
+        let ReadBack { claim, number, other } = read_back;
+        if let Some(driver) = self.driver(process, seat).filter(|driver| driver.claims == claim) {
+            driver.partition.handle(now, Event::Claimed { tenure, number: Some(number), other });
+            self.follow_up(process, seat);
+        }
+    }
+
+    /// The driver hears which partitions of the layout before are not drained.
+    pub fn hear_former(&mut self, process: u32, seat: Seat) {
+        let (layout, now) = (seat.0, self.now);
+        let crew = self.processes.get(&process).and_then(|process| process.crews.get(&layout));
+        let Some(undrained) = crew.map(|crew| crew.former.undrained.clone()) else { return };
         if let Some(driver) = self.driver(process, seat) {
-            driver.newest_claim = Some(number);
-            let (number, other) = (Some(TenureNumber(number)), other.map(|(_, number)| TenureNumber(number)));
-            driver.partition.handle(now, Event::Claimed { tenure, number, other });
+            driver.partition.handle(now, Event::FormerDrained { undrained });
             self.follow_up(process, seat);
         }
     }
@@ -212,13 +245,17 @@ impl World {
             let Some(effect) = driver.partition.poll_effect() else { break };
             match effect {
                 Effect::Claim { tenure } => {
-                    self.soon(20, Happening::Claimed { process, seat, tenure });
+                    driver.claims += 1;
+                    let claim = driver.claims;
+                    self.soon(20, Happening::ClaimArrived { process, seat, tenure, claim });
                 }
-                Effect::Attempt { attempt, update, .. } => {
+                Effect::Attempt { attempt, update, tenure, .. } => {
                     let number = number_of(&update);
                     driver.in_flight.insert(attempt.0, (number, None));
                     self.note(format_args!("P{process} {seat:?} attempts #{number}"));
-                    self.judge.attempted(number, seat);
+                    self.judge.attempted(number, seat, tenure);
+                    let early = self.last().drains() && seat.0 == self.last().in_force.number;
+                    self.met.early += u32::from(early);
                     let fails = self.now < self.calm_at && self.rng.chance(self.failures);
                     let within = self.latency;
                     self.soon(within, Happening::Answered { process, seat, attempt, fails });
@@ -335,7 +372,7 @@ impl World {
                 if leaving == Leaving::Drained {
                     self.processes.get_mut(&process).expect("it lives").steward.wish.drained.push(seat);
                 }
-                self.heed(process);
+                self.soon(20, Happening::Heed { process });
                 self.set_actor(process, 50);
             }
         }

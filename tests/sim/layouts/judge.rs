@@ -1,8 +1,9 @@
 //! What must hold while layouts change, judged by what the target sees and where publishes go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lanekeeper::core::layout::LayoutNumber;
+use lanekeeper::core::message::TenureNumber;
 
 use super::broker::Seat;
 
@@ -20,6 +21,8 @@ struct Known {
 pub struct Judge {
     updates: Vec<Known>,
     numbers: BTreeSet<LayoutNumber>,
+    /// The newest number that a request of each record carried.
+    tenures: BTreeMap<usize, TenureNumber>,
     pub repeated: u32,
 }
 
@@ -51,7 +54,7 @@ impl Judge {
     }
 
     /// An attempt leaves.
-    pub fn attempted(&mut self, update: usize, seat: Seat) {
+    pub fn attempted(&mut self, update: usize, seat: Seat, tenure: Option<TenureNumber>) {
         let Known { record, seats, .. } = &self.updates[update];
         if !seats.contains(&seat) {
             fault!("place", "#{update} is attempted from {seat:?}, it was in {seats:?}");
@@ -70,6 +73,10 @@ impl Judge {
         });
         if let Some((newer, _)) = newer {
             fault!("drained", "#{update} comes again after #{newer} of a later layout was applied");
+        }
+        let tenure = tenure.expect("nothing keeps claims from being published here");
+        if let Some(before) = self.tenures.insert(record, tenure).filter(|before| *before > tenure) {
+            fault!("fence, I10", "#{update} is attempted under {tenure:?} after {before:?}");
         }
         self.repeated += u32::from(self.updates[update].applied);
         self.updates[update].in_flight += 1;

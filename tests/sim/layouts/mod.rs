@@ -11,7 +11,7 @@ mod judge;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -19,17 +19,19 @@ use std::time::Duration;
 
 use lanekeeper::core::change::{Layouts, Wish};
 use lanekeeper::core::drain::STRAGGLERS_MAX;
-use lanekeeper::core::layout::{Layout, LayoutNumber, Shape};
-use lanekeeper::core::message::{AttemptId, Holder, Tenure};
+use lanekeeper::core::former::Former;
+use lanekeeper::core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
+use lanekeeper::core::message::{AttemptId, Holder, Tenure, TenureNumber};
 use lanekeeper::core::partition::{Limits, Partition};
 use lanekeeper::core::policy::{FailurePolicy, Policy};
 use lanekeeper::core::schedule::Schedule;
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::RecordKey;
+use lanekeeper::core::witness::witnesses;
 
 use self::actor::{Actor, Small, taken_apart};
 use self::broker::{Broker, Delivery, Item, Seat};
-use self::driver::{Driver, Leaving};
+use self::driver::{Driver, Leaving, ReadBack};
 use self::judge::{Judge, fault};
 use crate::rng::Rng;
 use crate::runner::number_from_env;
@@ -66,10 +68,22 @@ enum Happening {
         process: u32,
         seat: Seat,
     },
+    ClaimArrived {
+        process: u32,
+        seat: Seat,
+        tenure: Tenure,
+        claim: u64,
+    },
     Claimed {
         process: u32,
         seat: Seat,
         tenure: Tenure,
+        read_back: ReadBack,
+    },
+    /// A driver hears what is not drained of the layout before.
+    Former {
+        process: u32,
+        seat: Seat,
     },
     Answered {
         process: u32,
@@ -95,6 +109,10 @@ enum Happening {
     },
     /// A process reads the next document.
     Document {
+        process: u32,
+    },
+    /// A driver of it has ended.
+    Heed {
         process: u32,
     },
     /// It puts markers into the queues of the layout that drains.
@@ -137,14 +155,16 @@ struct World {
     ack_at: Tick,
     tenures: u64,
     claims: u64,
-    claimed_by: BTreeMap<Seat, (u32, u64)>,
+    claimed_by: BTreeMap<Seat, BTreeMap<u32, TenureNumber>>,
     calm_at: Tick,
     strikes: u32,
     met: Met,
     // Manners of this world.
     failures: u64,
+    in_flight_max: usize,
     latency: u64,
     ack_delay: u64,
+    claim_delay: u64,
     straggle: u64,
     prefetch: u16,
     crashes_of_actors: u64,
@@ -160,21 +180,28 @@ struct Met {
     stragglers: u32,
     channels_lost: u32,
     finished_by_others: u32,
+    /// Attempts from the layout in force while the one before drains.
+    early: u32,
+    /// Deliveries that wait for their record's former partition.
+    awaited: u32,
+    /// Worlds in which that cannot be computed.
+    shifted: u32,
 }
 
 #[derive(Debug)]
 struct Process {
     /// How far it has read the stream.
     known: usize,
-    crew: Option<Crew>,
+    crews: BTreeMap<LayoutNumber, Crew>,
     drivers: BTreeMap<Seat, Driver>,
     steward: Actor,
 }
 
 #[derive(Debug)]
 struct Crew {
-    layout: Layout,
     marks: bool,
+    /// What is not drained of the layout before.
+    former: Former,
 }
 
 #[derive(Debug)]
@@ -219,15 +246,28 @@ impl World {
             strikes: u32::try_from(rng.between(0, 12)).expect("few"),
             met: Met::default(),
             failures: rng.pick(&[0, 100, 400]),
+            in_flight_max: rng.pick(&[1, 4, 4, 4]),
             latency: rng.pick(&[5, 50, 400]),
             ack_delay: rng.pick(&[0, 20, 400, 1_500]),
+            claim_delay: rng.pick(&[20, 20, 8_000]),
             straggle: rng.pick(&[0, 125, 1_900]),
             prefetch: rng.pick(&[1, 4, 16]),
             crashes_of_actors: rng.pick(&[0, 20, 100]),
             rng,
         };
         let first = Layout { prefetch: world.prefetch, ..first };
-        world.stream = vec![Layouts::first(first, Vec::new())];
+        let mut recorded = witnesses(first.partitions);
+        if world.rng.chance(150) {
+            // A broker that puts keys elsewhere; its witnesses show it, or there are none.
+            world.met.shifted += u32::from(first.partitions > 1);
+            world.broker.shifted.insert(first.number, 1);
+            let shown = world.rng.chance(500);
+            for witness in &mut recorded {
+                witness.partition.0 = (witness.partition.0 + 1) % first.partitions;
+            }
+            recorded.retain(|_| shown);
+        }
+        world.stream = vec![Layouts::first(first, recorded)];
         world.broker.bind_first(first);
         world.judge.number_given(first.number);
         for (update, at) in moments.into_iter().enumerate() {
@@ -328,7 +368,14 @@ impl World {
                     self.attach(process, seat);
                 }
             }
-            Happening::Claimed { process, seat, tenure } => self.claimed(process, seat, tenure),
+            Happening::ClaimArrived { process, seat, tenure, claim } => {
+                self.claim_arrived(process, seat, tenure, claim);
+            }
+            Happening::Claimed { process, seat, tenure, read_back } => {
+                self.claimed(process, seat, tenure, read_back);
+            }
+            Happening::Former { process, seat } => self.hear_former(process, seat),
+            Happening::Heed { process } => self.heed(process),
             Happening::Answered { process, seat, attempt, fails } => {
                 self.answered(process, seat, attempt, fails);
             }
@@ -361,7 +408,7 @@ impl World {
         self.at(arrival, Happening::Arrive { seat: seats[0], item: Item::Update(update) });
     }
 
-    // What a process does with documents: as `runtime::supervisor` and `runtime::crew`.
+    // What a process does with documents: as `runtime::supervisor`, `runtime::crews` and `runtime::crew`.
 
     fn start_soon(&mut self) {
         self.processes_made += 1;
@@ -371,7 +418,8 @@ impl World {
 
     fn start(&mut self, process: u32) {
         let known = self.stream.len() - 1;
-        let started = Process { known, crew: None, drivers: BTreeMap::new(), steward: Actor::default() };
+        let (crews, drivers, steward) = Default::default();
+        let started = Process { known, crews, drivers, steward };
         self.processes.insert(process, started);
         self.heed(process);
         self.set_actor(process, PATIENCE_MS);
@@ -391,41 +439,53 @@ impl World {
     }
 
     pub fn heed(&mut self, process: u32) {
-        let Some(reader) = self.processes.get_mut(&process) else { return };
+        let Some(reader) = self.processes.get(&process) else { return };
         let at_work = self.stream[reader.known].at_work();
-        let of_other = |crew: &Crew| crew.layout.number != at_work.layout.number;
-        if reader.crew.as_ref().is_some_and(of_other) {
-            if !reader.drivers.is_empty() {
-                let seats: Vec<Seat> = reader.drivers.keys().copied().collect();
-                return seats.into_iter().for_each(|seat| self.leave(process, seat, Leaving::Stop));
-            }
-            reader.crew = None;
-        }
-        if reader.crew.is_none() {
-            reader.crew = Some(Crew { layout: at_work.layout, marks: false });
-            for partition in &at_work.partitions {
-                let seat = (at_work.layout.number, *partition);
-                let limits = Limits {
-                    in_flight_max: 4.try_into().expect("not zero"),
-                    window: usize::from(at_work.layout.prefetch).try_into().expect("not zero"),
-                    silence_max: Duration::from_secs(3_600),
-                };
-                let driver = Driver::new(at_work.layout, Partition::new(limits, policy()));
-                self.processes.get_mut(&process).expect("it lives").drivers.insert(seat, driver);
-                self.soon(50, Happening::Attach { process, seat });
-            }
-        }
-        let reader = self.processes.get_mut(&process).expect("it lives");
-        let crew = reader.crew.as_mut().expect("it was made");
-        if at_work.draining && !std::mem::replace(&mut crew.marks, true) {
-            let layout = crew.layout;
-            self.at(self.now.after(STRAGGLERS_MAX), Happening::Markers { process, layout });
-        }
-        let reader = self.processes.get(&process).expect("it lives");
-        let drained = |seat: &Seat| !at_work.partitions.contains(&seat.1);
-        let drained: Vec<Seat> = reader.drivers.keys().filter(|seat| drained(seat)).copied().collect();
-        for seat in drained {
+        let of = |number: &LayoutNumber| at_work.iter().find(|of| of.layout.number == *number);
+        let is_over = |seat: &Seat| of(&seat.0).is_none_or(|of| !of.partitions.contains(&seat.1));
+        let over: Vec<Seat> = reader.drivers.keys().filter(|seat| is_over(seat)).copied().collect();
+        for seat in over {
             self.leave(process, seat, Leaving::Stop);
+        }
+        let Some(reader) = self.processes.get_mut(&process) else { return };
+        let drivers = &reader.drivers;
+        reader.crews.retain(|number, _| of(number).is_some() || drivers.keys().any(|seat| seat.0 == *number));
+        let is_clear = reader.crews.keys().all(|number| of(number).is_some());
+        for at_work in &at_work {
+            let layout = at_work.layout;
+            let reader = self.processes.get_mut(&process).expect("it lives");
+            let here: BTreeSet<PartitionNumber> =
+                reader.drivers.keys().filter(|seat| seat.0 < layout.number).map(|seat| seat.1).collect();
+            if is_clear && !reader.crews.contains_key(&layout.number) {
+                let former = at_work.former.clone().with(here.iter().copied());
+                for partition in &at_work.partitions {
+                    let limits = Limits {
+                        in_flight_max: self.in_flight_max.try_into().expect("not zero"),
+                        window: usize::from(layout.prefetch).try_into().expect("not zero"),
+                        silence_max: Duration::from_secs(3_600),
+                    };
+                    let partition_of_core = Partition::new(limits, policy()).behind(former.clone());
+                    let seat = (layout.number, *partition);
+                    reader.drivers.insert(seat, Driver::new(layout, partition_of_core));
+                }
+                reader.crews.insert(layout.number, Crew { marks: false, former });
+                for partition in &at_work.partitions {
+                    self.soon(50, Happening::Attach { process, seat: (layout.number, *partition) });
+                }
+            }
+            let reader = self.processes.get_mut(&process).expect("it lives");
+            let Some(crew) = reader.crews.get_mut(&layout.number) else { continue };
+            let marks = at_work.draining && !std::mem::replace(&mut crew.marks, true);
+            let drained = crew.former.narrow(&at_work.former, |partition| here.contains(&partition));
+            if marks {
+                self.at(self.now.after(STRAGGLERS_MAX), Happening::Markers { process, layout });
+            }
+            if !drained.is_empty() {
+                self.note(format_args!("P{process} {:?} hears that {drained:?} are drained", layout.number));
+                for partition in layout.partitions() {
+                    self.soon(10, Happening::Former { process, seat: (layout.number, partition) });
+                }
+            }
         }
     }
 
@@ -697,7 +757,8 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
         }
     }
     println!("of {seeds} worlds: {all:?}");
-    let Met { changes, crashes, actor_crashes, undone, stragglers, channels_lost, finished_by_others } = all;
+    let Met { changes, crashes, actor_crashes, undone, stragglers, channels_lost, .. } = all;
+    let Met { finished_by_others, early, awaited, shifted, .. } = all;
     // A quiet world proves nothing.
     for (what, times) in [
         ("changes", changes),
@@ -707,6 +768,9 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
         ("stragglers", stragglers),
         ("channels lost", channels_lost),
         ("changes brought to an end by others", finished_by_others),
+        ("attempts beside a layout that drains", early),
+        ("deliveries that waited for their former partition", awaited),
+        ("worlds in which that cannot be computed", shifted),
     ] {
         assert!(u64::from(times) * 20 >= seeds, "{what}: {times} in {seeds} worlds only");
     }
@@ -721,5 +785,8 @@ impl Met {
         self.stragglers += other.stragglers;
         self.channels_lost += other.channels_lost;
         self.finished_by_others += other.finished_by_others;
+        self.early += other.early;
+        self.awaited += other.awaited;
+        self.shifted += other.shifted;
     }
 }
