@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use self::claim::Unclaimed;
 use self::shut::{Gate, Targets};
-pub use self::view::{Retried, View};
+pub use self::view::{Oldest, Retried, View};
 use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token};
 use super::memory::{Memory, RememberedState};
 use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, StepBackReason, Tenure, TenureNumber};
