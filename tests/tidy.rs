@@ -15,7 +15,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("receiver", &[]),
     ("admin", &["core"]),
     ("doctor", &["core", "config", "source"]),
-    ("runtime", &["core", "config", "source", "target", "ledger", "admin"]),
+    ("runtime", &["core", "config", "source", "target", "ledger", "admin", "doctor"]),
     (
         "cli",
         &[

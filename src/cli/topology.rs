@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use self::scene::Scene;
 use super::{ConfigArguments, Exit};
 use crate::config::{Config, Purpose, management_url};
+use crate::doctor::change::dangers_of_change;
 use crate::source::{Address, Names, SourceError, definitions};
 
 /// Options of `lanekeeper topology`.
@@ -23,16 +24,24 @@ pub struct Arguments {
     command: Command,
 }
 
+const SHOW_HELP: &str = "\
+Columns: `ready` updates wait in the queue, now. What follows is told by the dispatchers, which are asked over the broker
+and have 2 seconds to answer (`?`: not answered; `-`: there is nothing): `unsettled` updates are held by the owner,
+`held for`: how long it has held the oldest of them, since the broker handed it over (what was given back counts anew),
+`published`: how long ago the oldest of them was published, where publishers set a timestamp, `waiting` records wait for
+another attempt or for a target that is shut. `drained`: of a layout that drains; what is `ready` there are markers.";
+
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, or (plan) nothing to do; 10 (plan) there is something to do; 1 something is in the way; 2 config;
 3 broker.";
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Command {
-    /// Show the layouts: partitions, who owns them, what waits in them, what is drained.
+    /// Show the layouts: partitions, who owns them, what waits in them and for how long, what is drained.
+    #[command(after_help = SHOW_HELP)]
     Show {
         #[command(flatten)]
-        place: Place,
+        config: ConfigArguments,
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
@@ -58,7 +67,7 @@ enum Command {
     /// there, they let publishers begin before the first dispatcher does.
     Export {
         #[command(flatten)]
-        place: Place,
+        config: ConfigArguments,
     },
 }
 
@@ -73,9 +82,8 @@ struct Place {
 }
 
 impl Place {
-    /// Without targets, too: who looks after the broker need not know them.
     fn config(&self) -> Result<Config, Exit> {
-        let mut config = self.config.load_for(Purpose::Publish)?.config;
+        let mut config = config(&self.config)?;
         if let Some(url) = self.management.as_deref().filter(|url| !url.is_empty()) {
             config.broker.management_url = management_url(&mut Json::from(url)).map_err(|problem| {
                 eprintln!("error: --management: {problem}");
@@ -86,13 +94,18 @@ impl Place {
     }
 }
 
+/// Without targets, too: who looks after the broker need not know them.
+fn config(arguments: &ConfigArguments) -> Result<Config, Exit> {
+    Ok(arguments.load_for(Purpose::Publish)?.config)
+}
+
 /// Looks at layouts, or changes them.
 pub fn main(arguments: &Arguments) -> Exit {
-    let (Command::Show { place, .. }
-    | Command::Plan { place }
-    | Command::Apply { place, .. }
-    | Command::Export { place }) = &arguments.command;
-    let config = match place.config() {
+    let config = match &arguments.command {
+        Command::Show { config: arguments, .. } | Command::Export { config: arguments } => config(arguments),
+        Command::Plan { place } | Command::Apply { place, .. } => place.config(),
+    };
+    let config = match config {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -104,7 +117,8 @@ pub fn main(arguments: &Arguments) -> Exit {
             }
             Command::Plan { .. } => {
                 let scene = Scene::look(&config).await?;
-                let plan = plan::Plan::of(&scene, &config, plan::dangers(&config).await?);
+                let dangers = dangers_of_change(&config, plan::wanted(&config)).await?;
+                let plan = plan::Plan::of(&scene, &config, dangers);
                 let exit = if plan.is_empty() { Exit::Done } else { Exit::Pending };
                 Ok(print(&plan.to_string(), exit))
             }

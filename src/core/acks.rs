@@ -137,6 +137,18 @@ impl Acks {
         self.open.first_key_value().map(|(_, since)| *since)
     }
 
+    /// When a delivery came that is not finished.
+    #[must_use]
+    pub fn came(&self, tag: DeliveryTag) -> Option<Tick> {
+        self.open.get(&tag.0).copied()
+    }
+
+    /// Whether the channel has delivered anything.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.newest > 0
+    }
+
     fn oldest_tag(&self) -> Option<u64> {
         self.open.first_key_value().map(|(tag, _)| *tag)
     }

@@ -18,7 +18,7 @@ use self::claim::Unclaimed;
 use self::former::Awaited;
 pub use self::limits::Limits;
 use self::shut::{Gate, Targets};
-pub use self::view::{Retried, View};
+pub use self::view::{Oldest, Retried, View};
 use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token, Turn};
 use super::memory::{Memory, RememberedState};
 use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, StepBackReason, Tenure, TenureNumber};

@@ -8,7 +8,7 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value as Json;
 
 use super::facts::{Binding, Management, ManagementCause, ManagementFault, PolicyKind, Queue};
-use super::management_answers::{self as answers, QueueUse};
+use super::management_answers as answers;
 use super::remedy::segment;
 use crate::config::ManagementAddress;
 use crate::source::{Inspection, Names, Role};
@@ -36,36 +36,6 @@ pub async fn look(
     }
     let text = format!("it did not answer everything within {} s", LOOK_TIMEOUT.as_secs());
     Err(fault(ManagementCause::Unreachable(text)))
-}
-
-/// What these queues are used for, by name; or why that is not known.
-///
-/// # Errors
-/// In words, for a person.
-pub async fn queue_uses(
-    address: &ManagementAddress,
-    names: Vec<String>,
-) -> Result<BTreeMap<String, QueueUse>, String> {
-    let api = Api { client: client().map_err(|error| error.to_string())?, address };
-    let vhost = segment(&address.vhost);
-    let mut uses = BTreeMap::new();
-    let asking = async {
-        for name in names {
-            match api.ask(&format!("queues/{vhost}/{}", segment(&name))).await {
-                Ok(Answer::Given(json)) => drop(uses.insert(name, answers::queue_use(&json))),
-                Ok(Answer::NotThere) => {}
-                Ok(Answer::Refused(words)) => return Err(format!("{}: {words}", address.url)),
-                Err(cause) => return Err(format!("{}: {cause:?}", address.url)),
-            }
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(LOOK_TIMEOUT, asking).await {
-        Ok(asked) => asked.map(|()| uses),
-        Err(_) => {
-            Err(format!("{} did not answer everything within {} s", address.url, LOOK_TIMEOUT.as_secs()))
-        }
-    }
 }
 
 fn client() -> reqwest::Result<Client> {
@@ -129,16 +99,22 @@ impl Api<'_> {
         vhost: &str,
         broker: &Inspection,
     ) -> Result<BTreeMap<String, Queue>, ManagementCause> {
-        let names = broker.objects.iter().filter(|object| object.role.is_queue()).map(|object| &object.name);
-        let questions = names.map(async |name| {
-            let answer = self.ask(&format!("queues/{vhost}/{}", segment(name))).await?;
-            Ok(match answer {
-                Answer::Given(json) => Some((name.clone(), answers::queue(&json))),
-                Answer::NotThere | Answer::Refused(_) => None,
-            })
-        });
-        let queues = futures_util::stream::iter(questions).buffered(QUESTIONS_MAX);
-        queues.try_filter_map(async |queue| Ok(queue)).try_collect().await
+        // Of their own, so that this can be looked at by a task: the compiler wants it so.
+        let names: Vec<String> = names_of_queues(broker);
+        let questions = names.into_iter().map(|name| self.queue(vhost, name));
+        let mut queues = BTreeMap::new();
+        let mut answers = futures_util::stream::iter(questions).buffered(QUESTIONS_MAX);
+        while let Some(queue) = answers.try_next().await? {
+            queues.extend(queue);
+        }
+        Ok(queues)
+    }
+
+    async fn queue(&self, vhost: &str, name: String) -> Result<Option<(String, Queue)>, ManagementCause> {
+        Ok(match self.ask(&format!("queues/{vhost}/{}", segment(&name))).await? {
+            Answer::Given(json) => Some((name, answers::queue(&json))),
+            Answer::NotThere | Answer::Refused(_) => None,
+        })
     }
 
     async fn bindings(
@@ -218,6 +194,11 @@ impl Api<'_> {
         }
         body(response, path).await.map(Answer::Given)
     }
+}
+
+fn names_of_queues(broker: &Inspection) -> Vec<String> {
+    let queues = broker.objects.iter().filter(|object| object.role.is_queue());
+    queues.map(|object| object.name.clone()).collect()
 }
 
 /// Without the URL in it: it is told beside this.

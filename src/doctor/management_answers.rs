@@ -22,29 +22,6 @@ pub fn queue(answer: &Json) -> Queue {
     }
 }
 
-/// What a queue's answer tells of its use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct QueueUse {
-    /// Messages that a consumer holds.
-    pub unsettled: u64,
-    /// The instance whose consumer is the active one.
-    pub owner: Option<String>,
-}
-
-/// `GET /api/queues/VHOST/NAME`, of a partition.
-pub fn queue_use(answer: &Json) -> QueueUse {
-    let active = list(&answer["consumer_details"]).find(|consumer| consumer["active"] == true);
-    // `lanekeeper INSTANCE PARTITION`.
-    let instance = |tag: String| {
-        let named = tag.strip_prefix("lanekeeper ").and_then(|rest| rest.rsplit_once(' '));
-        named.map_or(tag.clone(), |(instance, _)| instance.to_owned())
-    };
-    QueueUse {
-        unsettled: answer["messages_unacknowledged"].as_u64().unwrap_or_default(),
-        owner: active.and_then(|consumer| text(&consumer["consumer_tag"])).map(instance),
-    }
-}
-
 fn consumer(answer: &Json) -> Consumer {
     let channel = &answer["channel_details"];
     Consumer {

@@ -3,6 +3,7 @@
 //!
 //! `source::inspect` and `management` look, `facts` is what they saw, `rules` judge it, without asking anybody.
 
+pub mod change;
 pub mod codes;
 pub mod facts;
 mod finding;
@@ -14,8 +15,6 @@ mod rules;
 
 use facts::Observed;
 pub use finding::{Finding, Unseen};
-pub use management::queue_uses;
-pub use management_answers::QueueUse;
 pub use remedy::Remedy;
 use rules::{judge, unseen};
 

@@ -1,5 +1,7 @@
 //! What removes a danger: commands as they are typed, or a config key.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::facts::{Binding, Consumer, DestinationKind, Management, PolicyKind, PolicyName};
@@ -14,6 +16,16 @@ pub enum Remedy {
     Config(String),
     /// Something else that a person does.
     Do(String),
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(command) => write!(f, "$ {command}"),
+            Self::Config(line) => write!(f, "config: {line}"),
+            Self::Do(what) => f.write_str(what),
+        }
+    }
 }
 
 /// Takes a policy away.

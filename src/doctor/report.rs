@@ -33,7 +33,7 @@ impl Examination {
         for unseen in &self.unseen {
             prose(&mut text, "- ", &format!("{}: {}.", unseen.what, unseen.means));
             if let Some(look) = &unseen.look {
-                let _ = writeln!(text, "  {}", step(look));
+                let _ = writeln!(text, "  {look}");
             }
         }
         text + "\n" + &self.verdict() + "\n"
@@ -99,20 +99,12 @@ fn told(finding: &Finding) -> String {
         match remedy {
             Remedy::Do(what) => prose(&mut text, before, what),
             Remedy::Run(_) | Remedy::Config(_) => {
-                let _ = writeln!(text, "{before}{}", step(remedy));
+                let _ = writeln!(text, "{before}{remedy}");
             }
         }
         before = "             ";
     }
     text
-}
-
-fn step(remedy: &Remedy) -> String {
-    match remedy {
-        Remedy::Run(command) => format!("$ {command}"),
-        Remedy::Config(line) => format!("config: {line}"),
-        Remedy::Do(what) => what.clone(),
-    }
 }
 
 /// Words after a prefix, further lines indented as far as it goes.

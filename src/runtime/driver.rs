@@ -1,5 +1,6 @@
 //! One partition's task: hands events to the core, does what the core asks for. Decides nothing itself.
 
+mod answering;
 mod draining;
 mod telling;
 mod way;
@@ -16,9 +17,10 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tracing::{info, warn};
 
+use self::answering::Answering;
 pub use self::draining::Ending;
-use self::way::{Attaching, attach, attached, next, send_acks, stopped};
-use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded, settle_grace};
+use self::way::{attach, attached, next, send_acks, stopped};
+use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
 use super::attempt::{Ended, Fence, Making};
 use super::books::{Books, Fenced};
 use super::breakers::BreakerWatch;
@@ -89,6 +91,7 @@ struct Tenancy<D> {
     acks: Acks,
     /// The delivery that is oldest was reported as held for too long.
     held_too_long: bool,
+    answering: Answering,
 }
 
 /// On the way out of a tenure: what is in flight ends, what is finished is settled.
@@ -118,7 +121,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut tenures = 0;
         let mut written_as = WrittenAs::default();
         let mut leaving: Option<Leaving> = None;
-        let (mut told, mut shown) = (Standing::Unclaimed, Tick::ZERO);
+        let mut told = Standing::Unclaimed;
         let mut leftover: Leftover = None;
         // A newer owner has written to the ledger; what is resolved cannot be written down.
         let (mut fenced, mut stuck) = (false, false);
@@ -231,7 +234,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 continue;
             }
             self.tell_standing(&mut told);
-            self.show(tenancy.as_ref(), &mut shown);
+            self.show(tenancy.as_mut());
             let alarm = self.set_timer(timer.as_mut(), &mut tenancy, leaving);
             tokio::select! {
                 biased;
@@ -329,6 +332,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         deliveries,
                         acks: Acks::new(self.ack_limits),
                         held_too_long: false,
+                        answering: Answering::default(),
                     });
                 }
             }
@@ -336,7 +340,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         // What is left is cut off before a standby can begin: dropping an attempt closes its connection.
         drop(attempts);
         self.leave(tenancy).await;
-        self.show(None, &mut shown); // its gauges stay, with nothing
+        self.show(None); // its gauges stay, with nothing
         ending
     }
 
@@ -358,6 +362,12 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             }
             News::Marker(delivery) => {
                 self.marked(tenancy, delivery);
+                return None;
+            }
+            News::Asked(question) => {
+                if let Some(tenancy) = tenancy {
+                    tenancy.answering.asked(question);
+                }
                 return None;
             }
             News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
@@ -437,53 +447,16 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         leaving: Option<Leaving>,
     ) -> bool {
         let acks = tenancy.as_mut().and_then(|tenancy| tenancy.acks.next_deadline());
+        let answer = tenancy.as_ref().and_then(|tenancy| tenancy.answering.next_deadline());
         let tenancy = tenancy.as_ref().filter(|tenancy| !tenancy.held_too_long);
         let held = tenancy.and_then(|tenancy| tenancy.acks.oldest_open()).map(|at| at.after(self.held_max));
         let until = leaving.map(|leaving| leaving.until);
         let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
-        let next = [self.core.next_deadline(), acks, held, until, quiet].into_iter().flatten().min();
+        let next = [self.core.next_deadline(), acks, held, until, quiet, answer].into_iter().flatten().min();
         let Some(next) = next.map(|tick| self.clock.instant(tick)) else { return false };
         if timer.deadline() != next || timer.is_elapsed() {
             timer.as_mut().reset(next);
         }
         true
-    }
-
-    /// Losing the channel ends the tenure; attempts in flight run on, and the way back begins.
-    async fn lose(
-        &mut self,
-        tenancy: Option<Tenancy<S::Deliveries>>,
-        lost: &Lost,
-        draining: bool,
-    ) -> Option<Attaching<S::Deliveries>> {
-        if let Some(tenancy) = tenancy {
-            let Lost(why) = lost;
-            warn!(partition = %self.partition, tenure = tenancy.tenure.0, why, "partition lost");
-            self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
-            self.drain.tenure_ended();
-            self.metrics.active(false);
-            self.health.set_attached(self.layout.number, self.partition, false);
-            tenancy.deliveries.close().await;
-        }
-        (!draining).then(|| attach(&self.source))
-    }
-
-    /// Settles what is finished, then gives the partition up: what was not started goes back in order.
-    async fn leave(&mut self, tenancy: Option<Tenancy<S::Deliveries>>) {
-        if let Some(mut tenancy) = tenancy {
-            let mut settled = true;
-            while let Some(ack) = tenancy.acks.flush() {
-                settled &= tenancy.deliveries.ack(ack).await.is_ok();
-            }
-            if settled {
-                sleep(settle_grace(tenancy.deliveries.round_trip().await)).await;
-            }
-            self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
-            self.drain.tenure_ended();
-            tenancy.deliveries.close().await;
-            self.metrics.active(false);
-            self.health.set_attached(self.layout.number, self.partition, false);
-            info!(partition = %self.partition, tenure = tenancy.tenure.0, "partition given up");
-        }
     }
 }

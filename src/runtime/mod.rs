@@ -1,6 +1,7 @@
 //! Puts the parts together: one driver per partition, a supervisor over all.
 
 mod attempt;
+mod auto_apply;
 pub mod books;
 pub mod breakers;
 pub mod clock;

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::auto_apply::auto_apply;
 use super::breakers::Breakers;
 use super::clock::Clock;
 use super::crew::{Ended, Yard};
@@ -77,8 +78,8 @@ pub async fn run(
     let halt = Halt::default();
     let Started { address, consuming, publishing, document, names, ledger } = started;
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
-    let wanted = config.updates.auto_apply.then(|| wanted(&config));
-    let steward = Steward::begin(address, &names, &config.instance, &follower, wanted);
+    let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
+    let steward = Steward::begin(address, &names, &config.instance, &follower, auto);
     let silence_max = config.broker.heartbeat;
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let yard = Yard {
@@ -127,7 +128,7 @@ pub async fn run(
     if matches!(halted, Some(SourceError::Moved { .. })) {
         crews.tell_moved().await;
     }
-    drop((steward, follower));
+    drop((steward, follower, crews)); // what reads and publishes for them would tell of lost connections
     let Yard { consuming, publishing, .. } = yard;
     consuming.close().await;
     publishing.close().await;
@@ -219,7 +220,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
 /// Said once: the layout in force wins.
 fn tell_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
     let remedy = if auto_apply {
-        "it is changed as soon as nothing drains (updates.auto_apply)"
+        "it is changed as soon as nothing drains and nothing is in the way (updates.auto_apply)"
     } else {
         "`lanekeeper topology plan` shows what a change would do, `lanekeeper topology apply` makes it"
     };

@@ -145,6 +145,7 @@ impl AmqpSource {
                 outranked_from: position,
                 claim: None,
                 told: Told::Nothing,
+                asked: None,
             },
             heard: pulse.watch(),
             news: VecDeque::new(),
@@ -265,6 +266,8 @@ struct Ownership {
     outranked_from: u64,
     claim: Option<u64>,
     told: Told,
+    /// The newest question that was told.
+    asked: Option<u64>,
 }
 
 /// What was told of the present claim.
@@ -299,6 +302,10 @@ impl Ownership {
                 news.push_back(News::Claimed { number: None, other: known.other });
             }
             _ => {}
+        }
+        if let Some(question) = known.asked.filter(|_| known.asked != self.asked) {
+            self.asked = known.asked;
+            news.push_back(News::Asked(question));
         }
         let latest = match self.told {
             Told::Number(number) => Some(Some(number)),

@@ -151,7 +151,7 @@ impl Members {
         let _ = timeout(READ_BACK_TIMEOUT, told).await;
     }
 
-    /// Tells operators what is held of a partition of a layout that drains.
+    /// Tells operators what is held of a partition.
     pub(super) fn tell_holding(&self, partition: PartitionNumber, holding: Holding) {
         let note = self.shared.oneself.note(Kind::Holds, partition, self.priority(partition), 0);
         let wanted = Wanted { note: Note { holding: Some(holding), ..note }, published: None };
@@ -204,6 +204,12 @@ impl Shared {
         }
         if note.kind == Kind::Moved && note.process != self.oneself.process {
             self.halt.set(SourceError::MovedElsewhere { instance: note.instance.clone() });
+        }
+        if note.kind == Kind::Asks {
+            for known in &self.partitions {
+                known.send_if_modified(|known| self.oneself.read(known, 0, offset, note));
+            }
+            return;
         }
         let partition = PartitionNumber(note.partition);
         let own_priority = rank(&self.oneself.instance, partition);
@@ -307,7 +313,7 @@ async fn consume(shared: &Shared, channel: &Channel, next: Option<u64>) -> Resul
     channel.basic_consume(stream, "".into(), options, arguments).await.map_err(amqp)
 }
 
-fn offset_of(delivery: &Delivery) -> Option<u64> {
+pub(super) fn offset_of(delivery: &Delivery) -> Option<u64> {
     let headers = delivery.properties.headers().as_ref()?;
     match headers.inner().get("x-stream-offset")? {
         AMQPValue::LongLongInt(offset) => u64::try_from(*offset).ok(),

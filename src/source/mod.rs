@@ -1,5 +1,6 @@
 //! Where updates come from: RabbitMQ, over AMQP 0-9-1. The only room besides `publisher` that knows the client.
 
+mod auto_apply;
 mod change;
 mod dead_letters;
 mod decode;
@@ -18,6 +19,7 @@ mod names;
 mod observation;
 mod operator;
 mod pulse;
+mod question;
 mod removal;
 mod roster;
 mod steward;
@@ -33,6 +35,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use auto_apply::{AutoApply, Obstacle, Obstacles};
 pub use change::{Stuck, Tended};
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
@@ -51,6 +54,7 @@ pub use members::Members;
 pub use names::Names;
 pub use operator::Operator;
 pub use pulse::Pulse;
+pub use question::{ANSWER_PATIENCE, Answer, Answers};
 pub use removal::remove as remove_topology;
 pub use roster::Holding;
 pub use steward::Steward;
@@ -74,7 +78,7 @@ pub trait Source: Send + Sync + 'static {
     /// Whether the partition's layout drains.
     fn drains(&self) -> bool;
 
-    /// Tells operators what is held of a partition whose layout drains.
+    /// Tells operators what is held of the partition.
     fn tell_holding(&self, holding: Holding);
 
     /// Has something that carries no update put into the queues, so that whoever owns the partition learns it. Does not
@@ -104,6 +108,8 @@ pub enum News {
     Superseded,
     /// A consumer with a higher priority has attached, and the broker is to give it the partition.
     Outranked,
+    /// Somebody wants to know what is held, in a question of this number.
+    Asked(u64),
 }
 
 /// An update or something else that was in the queue.

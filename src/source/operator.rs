@@ -1,6 +1,6 @@
 //! The layouts, as the command line looks at them and changes them: one connection, one question after another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lapin::Connection;
@@ -13,10 +13,11 @@ use super::follower::read_document;
 use super::inspection::Depth;
 use super::link::Address;
 use super::names::Names;
+use super::question::{Answers, ask};
 use super::roster::{Holding, parse};
 use super::topology::{close, open};
 use crate::core::change::{Step, Wish};
-use crate::core::layout::{Layout, PartitionNumber};
+use crate::core::layout::{Layout, LayoutNumber, PartitionNumber};
 
 /// A lock that is held for longer than this is not that of a dispatcher that only tells what it has drained.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -94,6 +95,13 @@ impl Operator {
         }
         close(channel).await;
         Ok(holdings)
+    }
+
+    /// Asks what is held of these partitions, which have an owner. Done once all have answered, after
+    /// [`ANSWER_PATIENCE`](super::ANSWER_PATIENCE) in any case. Under an alarm of the broker this operator is of no more
+    /// use.
+    pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> Answers {
+        ask(&self.connection, &self.names, &self.instance, awaited).await
     }
 
     /// Follows a wish as far as can be now. `hear` is told of each step before it is taken. Waits for a lock that is held

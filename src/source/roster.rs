@@ -29,13 +29,42 @@ pub(super) struct Note {
     pub(super) holding: Option<Holding>,
 }
 
-/// What the owner of a partition of a layout that drains still holds.
+/// What a replica that consumes a partition holds of it, for operators. Everything but the first two came later: where it
+/// is missing, an older program has told it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
-    /// Updates.
+    /// Updates: deliveries that are not settled.
     pub updates: usize,
-    /// Records that are tried again and again, at most a few: their keys, updates and attempts of the first one.
+    /// Where the layout drains, records that are tried again and again, at most a few: their keys, updates and attempts
+    /// of the first one.
     pub retried: Vec<(String, usize, u32)>,
+    /// Offset of the newest question that was read by then; `None`: it was told unasked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<u64>,
+    /// The broker has handed something over since it consumes: it is the owner, not a standby. Where nothing has come
+    /// yet, nobody but the broker knows.
+    #[serde(default)]
+    pub owns: bool,
+    /// Number of its tenure, where it has claimed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenure: Option<u64>,
+    /// For how many seconds it has held the update that it has held longest: since the broker handed it over. What was
+    /// given back and comes again counts anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_held_seconds: Option<u64>,
+    /// Seconds since the earliest publish among the held updates, by their publishers' timestamps; `None` where none has
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_published_seconds: Option<u64>,
+    /// Records that it holds updates of.
+    #[serde(default)]
+    pub records: usize,
+    /// Those of them whose first update has failed and waits for its next attempt.
+    #[serde(default)]
+    pub waiting: usize,
+    /// Those of them that wait for a target that is shut.
+    #[serde(default)]
+    pub target_shut: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,8 +76,10 @@ pub(super) enum Kind {
     Claimed,
     /// It got a witness from this partition that belongs to another: everybody stops.
     Moved,
-    /// Its layout drains, and this is what it holds of the partition: for operators.
+    /// What it holds of the partition, for operators: now and then where the layout drains, otherwise as an answer.
     Holds,
+    /// Somebody wants to know what is held of all partitions of the layout. Its offset is the number of the question.
+    Asks,
 }
 
 /// What is known of one partition.
@@ -64,6 +95,8 @@ pub(super) struct Known {
     pub(super) outranked_at: Option<u64>,
     /// Our claim that goes on without a number, since the broker takes no publishes.
     pub(super) waived: Option<u64>,
+    /// The newest question what is held.
+    pub(super) asked: Option<u64>,
 }
 
 /// Who we are, to tell our notes from others'.
@@ -109,6 +142,10 @@ impl Oneself {
             }
             Kind::Attached if !is_ours && note.priority > own_priority => {
                 known.outranked_at = Some(offset);
+                true
+            }
+            Kind::Asks => {
+                known.asked = Some(offset);
                 true
             }
             Kind::Attached | Kind::Moved | Kind::Holds => false,
@@ -171,8 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn a_question_is_known_by_its_offset() {
+        use Kind::{Asks, Holds};
+        check(&[("o", Asks, 0), ("o", Asks, 0)], Known { asked: Some(11), ..Known::default() });
+        check(&[("b", Holds, 0)], Known::default());
+    }
+
+    #[test]
+    fn what_older_programs_tell_of_what_they_hold_is_read() {
+        let note = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
+            "claim":0,"holding":{"updates":3,"retried":[["key",3,7]]}}"#;
+        let holding = Holding { updates: 3, retried: vec![("key".into(), 3, 7)], ..Holding::default() };
+        assert_eq!(parse(note.as_bytes()).and_then(|note| note.holding), Some(holding));
+    }
+
+    #[test]
     fn what_is_not_understood_is_passed_over() {
-        for body in ["", "{}", "[1]", r#"{"version":2,"kind":"claimed"}"#] {
+        let later = r#"{"version":1,"kind":"sings","instance":"a","process":"p","layout":1,"partition":0,"priority":5,"claim":0}"#;
+        for body in ["", "{}", "[1]", r#"{"version":2,"kind":"claimed"}"#, later] {
             assert_eq!(parse(body.as_bytes()), None, "{body}");
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
+use super::auto_apply::{AutoApply, Gate};
 use super::change::{Stuck, Tended, tend};
 use super::document::LayoutDocument;
 use super::error::SourceError;
@@ -48,14 +49,15 @@ struct Shared {
 }
 
 impl Steward {
-    /// `wanted`: the layout is to be changed to this once, as soon as nothing drains; `None`: it stays as it is.
+    /// `auto`: the layout is to be changed to this once, as soon as nothing drains and nothing is in the way; `None`: it
+    /// stays as it is.
     #[must_use]
     pub fn begin(
         address: Address,
         names: &Names,
         instance: &str,
         follower: &Follower,
-        wanted: Option<Shape>,
+        auto: Option<AutoApply>,
     ) -> Self {
         let shared = Arc::new(Shared {
             address,
@@ -64,7 +66,7 @@ impl Steward {
             drained: Mutex::default(),
             news: Notify::new(),
         });
-        let task = Task::begin(serve(Arc::clone(&shared), follower.watch(), wanted));
+        let task = Task::begin(serve(Arc::clone(&shared), follower.watch(), auto.map(Gate::new)));
         Self { shared, _task: task }
     }
 
@@ -89,30 +91,43 @@ impl Shared {
     }
 }
 
-async fn serve(
-    shared: Arc<Shared>,
-    mut documents: watch::Receiver<LayoutDocument>,
-    mut wanted: Option<Shape>,
-) {
+async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocument>, mut gate: Option<Gate>) {
     let (mut told, mut stuck_told) = (String::new(), None);
     loop {
         let document = documents.borrow_and_update().clone();
-        wanted = wanted.filter(|wanted| document.layouts.in_force.shape() != *wanted);
-        let Some(wish) = shared.wish(&document, wanted) else {
+        gate = gate.filter(|gate| document.layouts.in_force.shape() != gate.auto.shape);
+        let mut wanted = None;
+        let mut wish = shared.wish(&document, None);
+        let wants_change = |gate: &&mut Gate| shared.wish(&document, Some(gate.auto.shape)).is_some();
+        // A change begins with nothing else to do, so that what could be in the way is looked for shortly before.
+        if let (None, Some(gate)) = (&wish, gate.as_mut().filter(wants_change)) {
+            if timeout(PATIENCE, documents.changed()).await.is_ok() {
+                continue;
+            }
+            if let Some(delay) = gate.look().await {
+                // Nothing is held meanwhile, and everything else goes on.
+                match timeout(delay, news(&mut documents, &shared.news)).await {
+                    Ok(Err(_)) => return,
+                    Ok(Ok(())) | Err(_) => continue,
+                }
+            }
+            wanted = Some(gate.auto.shape);
+            wish = shared.wish(&document, wanted);
+        }
+        let Some(wish) = wish else {
             stuck_told = None;
-            tokio::select! {
-                changed = documents.changed() => if changed.is_err() { return },
-                () = shared.news.notified() => {}
+            if news(&mut documents, &shared.news).await.is_err() {
+                return;
             }
             continue;
         };
-        if wish.drained.is_empty() {
+        if !wish.drained.is_empty() {
+            sleep(GATHERING).await;
+        } else if wanted.is_none() {
             // Somebody else may be at it.
             if timeout(PATIENCE, documents.changed()).await.is_ok() {
                 continue;
             }
-        } else {
-            sleep(GATHERING).await;
         }
         let wish = shared.wish(&document, wanted).unwrap_or(wish);
         let delay = match shared.tend(wish).await {
@@ -144,6 +159,17 @@ async fn serve(
             }
         };
         sleep(delay).await;
+    }
+}
+
+/// A document came, or a report. An error: the process ends.
+async fn news(
+    documents: &mut watch::Receiver<LayoutDocument>,
+    reports: &Notify,
+) -> Result<(), watch::error::RecvError> {
+    tokio::select! {
+        changed = documents.changed() => changed,
+        () = reports.notified() => Ok(()),
     }
 }
 

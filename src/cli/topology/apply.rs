@@ -2,31 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use super::plan::{dangers, forbids, wanted};
+use super::plan::{told_danger, wanted};
 use super::show::told_time;
-use crate::cli::Exit;
-use crate::config::Config;
+use crate::cli::{Exit, log};
+use crate::config::{Config, LogConfig};
 use crate::core::change::{Draining, Layouts, Step, Wish};
 use crate::core::layout::{LayoutNumber, PartitionNumber};
+use crate::doctor::change::{Weight, dangers_of_change};
 use crate::source::{Address, Holding, LayoutDocument, Names, Operator, SourceError, Stuck, Tended};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Changes the layout to what the config says, and waits until the old one is gone.
 pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> Result<Exit, SourceError> {
+    // What is logged on the way and is no step: a queue of the new layout that was deleted meanwhile.
+    log::start(&LogConfig { filter: "lanekeeper=error".to_owned(), ..config.log.clone() });
     let names = Names::new(&config.updates.exchange);
     let address = Address::new(&config.broker)?;
-    let in_the_way: Vec<_> = dangers(config).await?.into_iter().filter(forbids).collect();
-    for finding in &in_the_way {
-        eprintln!("in the way ({}): {}; {}", finding.code, finding.what, finding.cost);
-    }
-    if !in_the_way.is_empty() {
-        eprintln!("error: nothing is changed; `lanekeeper doctor` has the remedies");
+    let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
+    if wants_a_switch(&operator, config).await? && !is_free(config).await? {
+        operator.close().await;
         return Ok(Exit::Other);
     }
-    let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
     let applied = Applying {
         operator: &operator,
         names,
@@ -39,6 +39,29 @@ pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> R
     let exit = applied.run(no_wait, timeout).await;
     operator.close().await;
     exit
+}
+
+/// Whether publishes are to go elsewhere; only that can meet anything.
+async fn wants_a_switch(operator: &Operator, config: &Config) -> Result<bool, SourceError> {
+    let Some(LayoutDocument { layouts, .. }) = operator.document().await? else {
+        return Err(SourceError::NoLayout { exchange: config.updates.exchange.clone() });
+    };
+    Ok(layouts.changing.is_some() || layouts.in_force.shape() != wanted(config))
+}
+
+/// Whether nothing is in the way. All that could go wrong is told.
+async fn is_free(config: &Config) -> Result<bool, SourceError> {
+    let dangers = dangers_of_change(config, wanted(config)).await?;
+    for danger in &dangers {
+        eprintln!("{}", told_danger(danger));
+    }
+    let is_free = dangers.iter().all(|danger| danger.weight != Weight::Forbids);
+    if !is_free {
+        eprintln!("error: nothing is changed; `lanekeeper doctor` has the remedies");
+    } else if !dangers.is_empty() {
+        eprintln!("`lanekeeper doctor` has the remedies; the change goes on");
+    }
+    Ok(is_free)
 }
 
 struct Applying<'a> {
@@ -114,7 +137,7 @@ impl Applying<'_> {
             let told = told_step(step, &document.layouts, &self.names);
             // A removal is tried again until all dispatchers have let go.
             if self.told != told {
-                println!("{told}");
+                say(&told);
                 self.told = told;
             }
         };
@@ -154,8 +177,8 @@ impl Applying<'_> {
         let ready = left.iter().filter_map(|partition| depths[partition]).map(|depth| u64::from(depth.ready));
         let unowned = left.iter().all(|partition| depths[partition].is_none_or(|depth| depth.consumers == 0));
         let line = progress.line(layout.number, left.len(), ready.sum(), Instant::now());
-        if let Some(line) = line {
-            println!("{line}");
+        if let Some(line) = line.filter(|_| !left.is_empty()) {
+            say(&line);
         }
         if progress.stalled_for(Instant::now()) >= STALL && !unowned {
             self.name_blocking(draining, progress).await?;
@@ -163,7 +186,7 @@ impl Applying<'_> {
         if unowned && !left.is_empty() {
             progress.unowned += 1;
             if progress.unowned == UNOWNED_TOLD {
-                println!("  no dispatcher consumes them: it goes on when a `lanekeeper run` is started");
+                say("  no dispatcher consumes them: it goes on when a `lanekeeper run` is started");
             }
         } else {
             progress.unowned = 0;
@@ -176,8 +199,7 @@ impl Applying<'_> {
         let holdings = self.operator.holdings(draining.layout, LISTENING).await?;
         let told = blocking(&holdings);
         if !told.is_empty() && progress.blocking != told {
-            print!("{told}");
-            println!("{BLOCKING_REMEDY}");
+            say(&format!("{told}{BLOCKING_REMEDY}"));
         }
         progress.blocking = told;
         Ok(())
@@ -185,20 +207,25 @@ impl Applying<'_> {
 
     fn tell_end(&self, layouts: &Layouts) {
         let layout = layouts.in_force;
-        println!(
+        say(&format!(
             "layout {} with {} partitions and prefetch {} is in force{}",
             layout.number.0,
             layout.partitions,
             layout.prefetch,
             if layouts.draining.is_empty() { "" } else { "; dispatchers drain and remove the one before" }
-        );
+        ));
         if let Some(pause) = self.pause {
-            println!(
+            say(&format!(
                 "no record waited longer than {:.1} s for older updates of the layout before",
                 pause.as_secs_f64()
-            );
+            ));
         }
     }
+}
+
+/// Goes on where nobody reads it, as in `topology apply | head`: the change is to have its end.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Records that keep a layout from being drained, one line each.
@@ -283,7 +310,7 @@ impl Progress {
         let estimate =
             if rate > 0.0 { format!(", about {:.0} s to go", ready as f64 / rate) } else { String::new() };
         Some(format!(
-            ". draining layout {}: {left} partitions left, {ready} updates wait, {rate:.0}/s{estimate}",
+            ". draining layout {}: {left} partitions left, {ready} messages wait in their queues, {rate:.0}/s{estimate}",
             layout.0
         ))
     }

@@ -7,25 +7,59 @@ use super::show::told_time;
 use crate::config::Config;
 use crate::core::change::{Changing, Layouts};
 use crate::core::layout::{Layout, LayoutNumber, Shape};
-use crate::doctor::codes::{Code, Severity};
-use crate::doctor::{Finding, examine};
-use crate::source::{Names, SourceError};
+use crate::doctor::change::{Danger, Weight};
+use crate::source::Names;
 
 /// What would be done, and what could go wrong.
 pub struct Plan {
     names: Names,
     wanted: Shape,
     in_force: Option<Layout>,
-    waiting: u64,
+    waiting: Waiting,
     /// Records of the layout in force need not wait for all of its partitions.
     by_partition: bool,
     /// The layout to come; `None`: the one in force is as the config says.
     next: Option<Layout>,
     changing: Option<Changing>,
     /// Layouts that drain, with how much waits in them.
-    draining: Vec<(Layout, u64)>,
+    draining: Vec<(Layout, Waiting)>,
     missing: Vec<String>,
-    dangers: Vec<Finding>,
+    dangers: Vec<Danger>,
+}
+
+/// What is in the queues of a layout.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    ready: u64,
+    held: usize,
+    /// Partitions whose owner has not told what it holds.
+    unanswered: usize,
+}
+
+impl Waiting {
+    fn of(seen: &Seen) -> Self {
+        Self { ready: seen.ready(), held: seen.held(), unanswered: seen.unanswered().count() }
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} updates wait and {} are held by dispatchers", self.ready, self.held)?;
+        match self.unanswered {
+            0 => Ok(()),
+            many => write!(f, " (and what is held of {many} partitions is not known)"),
+        }
+    }
+}
+
+/// One danger, in a line.
+pub fn told_danger(danger: &Danger) -> String {
+    let weight = match danger.weight {
+        Weight::Forbids => "in the way",
+        Weight::Risks | Weight::Warns => "could go wrong",
+    };
+    let Danger { finding, .. } = danger;
+    format!("{weight} ({}): {}; {}", finding.code, finding.what, finding.cost)
 }
 
 /// What the config asks for.
@@ -33,33 +67,9 @@ pub fn wanted(config: &Config) -> Shape {
     Shape { partitions: config.updates.partitions.get(), prefetch: config.dispatch.prefetch.get() }
 }
 
-/// What `doctor` finds that a change of the layout could meet.
-pub async fn dangers(config: &Config) -> Result<Vec<Finding>, SourceError> {
-    let found = examine(config).await?.findings.into_iter();
-    // That is what a change is for.
-    let meant = |finding: &Finding| matches!(finding.code, Code::PartitionsDiffer | Code::PrefetchDiffers);
-    let told = |finding: &Finding| finding.severity != Severity::Info && finding.code != Code::DeadLetters;
-    Ok(found.filter(|finding| told(finding) && !meant(finding)).collect())
-}
-
-/// Whether nobody should change the layout before that is put right.
-pub fn forbids(finding: &Finding) -> bool {
-    matches!(
-        finding.code,
-        Code::HashExchangeMissing
-            | Code::PublishingBlocked
-            | Code::NoMajority
-            | Code::NotPermitted
-            | Code::IngressBoundTwice
-            | Code::HandoffBound
-            | Code::ForeignWayIn
-            | Code::DocumentUnreadable
-    )
-}
-
 impl Plan {
     /// From what there is to what the config says.
-    pub fn of(scene: &Scene, config: &Config, dangers: Vec<Finding>) -> Self {
+    pub fn of(scene: &Scene, config: &Config, dangers: Vec<Danger>) -> Self {
         let wanted = wanted(config);
         let layouts = scene.document.as_ref().map(|document| &document.layouts);
         let next = layouts.filter(|layouts| layouts.in_force.shape() != wanted).map(|layouts| {
@@ -75,11 +85,11 @@ impl Plan {
             names: scene.names.clone(),
             wanted,
             in_force: layouts.map(|layouts| layouts.in_force),
-            waiting: in_force.map_or(0, Seen::ready),
+            waiting: in_force.map(Waiting::of).unwrap_or_default(),
             by_partition: layouts.is_some_and(Layouts::are_keys_computed),
             next,
             changing: layouts.and_then(|layouts| layouts.changing.clone()),
-            draining: draining.map(|seen| (seen.layout, seen.ready())).collect(),
+            draining: draining.map(|seen| (seen.layout, Waiting::of(seen))).collect(),
             missing: missing.collect(),
             dangers,
         }
@@ -104,7 +114,7 @@ impl Plan {
         for (layout, waiting) in &self.draining {
             writeln!(
                 f,
-                "  . drain    layout {}, which a change before has left: {waiting} updates wait in it",
+                "  . drain    layout {}, which a change before has left: {waiting}",
                 layout.number.0
             )?;
             writeln!(f, "  - delete   {} and its queues", self.names.layout(layout.number))?;
@@ -124,7 +134,7 @@ impl Plan {
         )?;
         writeln!(
             f,
-            "  . drain    {old}: {} updates wait in its {} partitions; a record goes on in the new ones when {}",
+            "  . drain    {old}: {} in its {} partitions; a record goes on in the new ones when {}",
             self.waiting,
             from.partitions,
             if self.by_partition { "the one that it was in is empty" } else { "all of them are empty" }
@@ -148,7 +158,9 @@ impl fmt::Display for Plan {
         if self.is_empty() {
             writeln!(f, "\nNothing to do.")?;
         } else {
-            writeln!(f, "\n`lanekeeper topology apply` will:")?;
+            let refuses = self.dangers.iter().any(|danger| danger.weight == Weight::Forbids);
+            let will = if refuses { "would, and refuses to while something is in the way" } else { "will" };
+            writeln!(f, "\n`lanekeeper topology apply` {will}:")?;
             self.steps(f)?;
         }
         for queue in &self.missing {
@@ -158,9 +170,8 @@ impl fmt::Display for Plan {
                  in other partitions. Stop the dispatchers, see what the publishers know of it, start them again"
             )?;
         }
-        for finding in &self.dangers {
-            let weight = if forbids(finding) { "in the way" } else { "could go wrong" };
-            writeln!(f, "\n{weight} ({}): {}; {}", finding.code, finding.what, finding.cost)?;
+        for danger in &self.dangers {
+            writeln!(f, "\n{}", told_danger(danger))?;
         }
         if !self.dangers.is_empty() {
             writeln!(f, "\n`lanekeeper doctor` has the remedies.")?;

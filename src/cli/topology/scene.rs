@@ -1,16 +1,11 @@
-//! What there is, as `show`, `plan` and `apply` look at it.
+//! What there is, as `show`, `plan` and `apply` look at it: the document, the queues, and what owners answer.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::config::Config;
 use crate::core::change::Draining;
 use crate::core::layout::{Layout, PartitionNumber};
-use crate::doctor::{QueueUse, queue_uses};
-use crate::source::{Address, Depth, Holding, LayoutDocument, Names, Operator, SourceError};
-
-/// Owners tell what they hold every two seconds.
-const LISTENING: Duration = Duration::from_millis(2_500);
+use crate::source::{Address, Answer, Depth, Holding, LayoutDocument, Names, Operator, SourceError};
 
 /// The layouts, and what is in their queues.
 pub struct Scene {
@@ -19,8 +14,8 @@ pub struct Scene {
     pub document: Option<LayoutDocument>,
     /// Of each layout that is in force or drains, oldest first.
     pub layouts: Vec<Seen>,
-    /// Why owners and unsettled updates are not known.
-    pub unseen: Option<String>,
+    /// Why owners could not be asked, or could not answer; `None`: nothing is known against it.
+    pub unasked: Option<String>,
 }
 
 /// A layout and its queues.
@@ -30,52 +25,75 @@ pub struct Seen {
     pub draining: Option<Draining>,
     /// `None`: the queue is not there.
     pub depths: BTreeMap<PartitionNumber, Option<Depth>>,
-    /// What the management API tells besides, by queue.
-    pub uses: BTreeMap<String, QueueUse>,
-    /// What owners say that they hold, where it drains.
-    pub holdings: BTreeMap<PartitionNumber, Holding>,
+    /// What its owners have answered.
+    pub answers: BTreeMap<PartitionNumber, Answer>,
 }
 
 impl Scene {
-    /// Looks over AMQP and, for what that does not tell, at the management API.
+    /// Looks over AMQP alone.
     pub async fn look(config: &Config) -> Result<Self, SourceError> {
         let names = Names::new(&config.updates.exchange);
         let address = Address::new(&config.broker)?;
         let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
-        let looked = Self::look_as(&operator, config, names).await;
+        let looked = Self::look_as(&operator, names).await;
         operator.close().await;
         looked
     }
 
-    async fn look_as(operator: &Operator, config: &Config, names: Names) -> Result<Self, SourceError> {
+    async fn look_as(operator: &Operator, names: Names) -> Result<Self, SourceError> {
         let document = operator.document().await?;
-        let mut scene = Self { names, document, layouts: Vec::new(), unseen: None };
+        let mut scene = Self { names, document, layouts: Vec::new(), unasked: None };
         let Some(layouts) = scene.document.as_ref().map(|document| &document.layouts) else {
             return Ok(scene);
         };
         let draining = layouts.draining.iter().map(|draining| (draining.layout, Some(draining.clone())));
         for (layout, draining) in draining.chain([(layouts.in_force, None)]) {
             let depths = operator.depths(layout).await?;
-            let queues = layout.partitions().map(|partition| scene.names.partition(layout.number, partition));
-            let uses = match queue_uses(&config.broker.management(), queues.collect()).await {
-                Ok(uses) => uses,
-                Err(fault) => {
-                    scene.unseen = Some(fault);
-                    BTreeMap::new()
-                }
-            };
-            let drains = draining.as_ref().is_some_and(|draining| !draining.is_drained());
-            let holdings = if drains { operator.holdings(layout, LISTENING).await? } else { BTreeMap::new() };
-            scene.layouts.push(Seen { layout, draining, depths, uses, holdings });
+            scene.layouts.push(Seen { layout, draining, depths, answers: BTreeMap::new() });
+        }
+        // Last of all: under an alarm the broker hears nothing more on a connection that publishes.
+        let owned = scene.layouts.iter().flat_map(|seen| {
+            seen.owned().map(|partition| (seen.layout.number, partition)).collect::<Vec<_>>()
+        });
+        let answers = operator.ask(owned.collect()).await;
+        scene.unasked = answers.fault;
+        for ((layout, partition), answer) in answers.of {
+            if let Some(seen) = scene.layouts.iter_mut().find(|seen| seen.layout.number == layout) {
+                seen.answers.insert(partition, answer);
+            }
         }
         Ok(scene)
     }
 }
 
 impl Seen {
-    /// Updates in its queues that nobody holds.
+    /// Updates in its queues that nobody holds. What is left in a partition that is drained are markers.
     pub fn ready(&self) -> u64 {
-        self.depths.values().flatten().map(|depth| u64::from(depth.ready)).sum()
+        let is_drained =
+            |partition| self.draining.as_ref().is_some_and(|draining| draining.drained.contains(partition));
+        let depths = self.depths.iter().filter(|(partition, _)| !is_drained(partition));
+        depths.filter_map(|(_, depth)| *depth).map(|depth| u64::from(depth.ready)).sum()
+    }
+
+    /// Updates that its owners hold, as far as they have answered.
+    pub fn held(&self) -> usize {
+        self.answers.values().map(|answer| answer.holding.updates).sum()
+    }
+
+    /// Partitions that somebody consumes.
+    pub fn owned(&self) -> impl Iterator<Item = PartitionNumber> {
+        let consumed = |depth: &Option<Depth>| depth.is_some_and(|depth| depth.consumers > 0);
+        self.depths.iter().filter(move |(_, depth)| consumed(depth)).map(|(partition, _)| *partition)
+    }
+
+    /// Partitions that somebody consumes, of which nobody has told anything.
+    pub fn unanswered(&self) -> impl Iterator<Item = PartitionNumber> {
+        self.owned().filter(|partition| !self.answers.contains_key(partition))
+    }
+
+    /// What owners say that they hold.
+    pub fn holdings(&self) -> BTreeMap<PartitionNumber, Holding> {
+        self.answers.iter().map(|(partition, answer)| (*partition, answer.holding.clone())).collect()
     }
 
     /// Queues that are not there. Those of a layout that is removed at this moment are not missed.

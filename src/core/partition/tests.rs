@@ -280,3 +280,22 @@ fn a_lost_connection_alone_makes_no_second_request() {
     assert_eq!(applied("u1 A u2 ! A <u1 <u2"), ["u1", "u2"]);
     assert_eq!(applied("u1 A u2 R ! <u2 <u3"), ["u1", "u2", "u3"]);
 }
+
+#[test]
+fn the_oldest_delivery_and_the_earliest_publish_are_told_also_where_they_are_not_one() {
+    let (mut partition, tenure, now) = (partition(2), Tenure(1), Tick::ZERO);
+    partition.handle(now, Event::TenureBegan { tenure, heard: now });
+    assert_eq!(partition.oldest(), Oldest::default());
+    for (delivery, published_at) in [(1, None), (2, Some(70)), (3, Some(60))] {
+        let mut update = update("a", &format!("{delivery}"));
+        Arc::make_mut(&mut update).published_at = published_at;
+        let delivery = DeliveryTag(delivery);
+        partition.handle(now, Event::Received { tenure, delivery, redelivered: false, update });
+    }
+    let oldest = Oldest { delivery: Some(DeliveryTag(1)), published_at: Some(60) };
+    assert_eq!(partition.oldest(), oldest, "while they wait for the claim");
+    partition.handle(now, Event::Claimed { tenure, number: Some(TenureNumber(1)), other: None });
+    assert_eq!(partition.oldest(), oldest, "and in their lane");
+    partition.handle(now, Event::TenureEnded(tenure));
+    assert_eq!(partition.oldest(), Oldest::default());
+}

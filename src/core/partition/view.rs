@@ -1,7 +1,9 @@
 //! What a partition holds, told from outside.
 
 use super::Partition;
+use super::claim::Unclaimed;
 use crate::core::lane::{Lane, LaneStatus};
+use crate::core::message::{DeliveryTag, Holder};
 use crate::core::update::RecordKey;
 
 /// What a partition holds right now.
@@ -40,7 +42,42 @@ pub struct Retried {
     pub attempts: u32,
 }
 
+/// The oldest of what a partition holds of the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Oldest {
+    /// The delivery that came first.
+    pub delivery: Option<DeliveryTag>,
+    /// When the update was published that was published first, as publishers say, in seconds since 1970-01-01 UTC.
+    pub published_at: Option<u64>,
+}
+
+impl Oldest {
+    fn and(self, delivery: DeliveryTag, published_at: Option<u64>) -> Self {
+        Self {
+            delivery: self.delivery.into_iter().chain([delivery]).min(),
+            published_at: self.published_at.into_iter().chain(published_at).min(),
+        }
+    }
+}
+
 impl Partition {
+    /// The oldest of what it holds of the broker; released updates are the ledger's. Looks at every update: to be asked
+    /// now and then.
+    #[must_use]
+    pub fn oldest(&self) -> Oldest {
+        let of_lanes = self.lanes.iter().flat_map(|lane| &lane.held).filter_map(|held| match held.holder {
+            Holder::Broker(delivery) => Some((delivery, held.update.published_at)),
+            Holder::Ledger(_) => None,
+        });
+        let unclaimed = self.unclaimed.iter().map(|unclaimed| match unclaimed {
+            Unclaimed::Update { delivery, update, .. } => (*delivery, update.published_at),
+            Unclaimed::Malformed { delivery, .. } => (*delivery, None),
+        });
+        let malformed = self.malformed.iter().map(|delivery| (*delivery, None));
+        let all = of_lanes.chain(unclaimed).chain(malformed);
+        all.fold(Oldest::default(), |oldest, (delivery, published_at)| oldest.and(delivery, published_at))
+    }
+
     /// Records whose head was attempted more than once or waits for the next attempt, those with the most attempts first;
     /// at most `limit`. Looks at every lane: to be asked now and then.
     #[must_use]

@@ -5,6 +5,7 @@ use super::super::facts::{Observed, Version};
 use super::super::finding::Finding;
 use super::super::remedy::{Remedy, quoted};
 use super::{Case, listed};
+use crate::core::layout::Layout;
 use crate::source::{HASH_EXCHANGE_TYPE, ObjectState, Publishing};
 
 /// The first version with everything that the topology needs, and the oldest one that is tested.
@@ -47,26 +48,30 @@ fn upgrade(to: &str) -> Remedy {
 }
 
 fn khepri(case: &Case<'_>) -> Vec<Finding> {
-    let Ok(management) = &case.observed.management else { return Vec::new() };
+    khepri_with(case, partitions(case), "there are").into_iter().collect()
+}
+
+/// With so many partitions, which there are or are to be.
+pub fn khepri_with(case: &Case<'_>, partitions: u16, there_are: &str) -> Option<Finding> {
+    let Ok(management) = &case.observed.management else { return None };
     let reorders = case.observed.version().is_some_and(|version| KHEPRI_REORDERS.contains(&version));
-    let partitions = partitions(case);
     if !reorders || partitions == 1 || management.khepri != Ok(true) {
-        return Vec::new();
+        return None;
     }
     let what = format!(
-        "the metadata store is Khepri on RabbitMQ {}, and there are {partitions} partitions",
+        "the metadata store is Khepri on RabbitMQ {}, and {there_are} {partitions} partitions",
         case.observed.broker.version.as_deref().unwrap_or_default()
     );
     let exchange = case.names.public();
     let mut remedy = vec![upgrade("4.3")];
     remedy.push(match case.observed.layout() {
-        None => Remedy::Config("updates.partitions = 1".to_owned()),
+        None | Some(Layout { partitions: 1, .. }) => Remedy::Config("updates.partitions = 1".to_owned()),
         Some(_) => Remedy::Do(format!(
             "or, since Khepri cannot be turned off again: drain the queues of {exchange}, and begin anew with \
              updates.partitions = 1 and another updates.exchange"
         )),
     });
-    vec![Finding::new(Code::KhepriReordersKeys, what, remedy)]
+    Some(Finding::new(Code::KhepriReordersKeys, what, remedy))
 }
 
 /// Of the layout in force, or of the one that the first start would make.

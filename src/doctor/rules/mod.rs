@@ -36,6 +36,12 @@ pub fn judge(observed: &Observed, config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// Whether so many partitions, which a change would make, are one too many for the metadata store.
+pub fn khepri_of_change(observed: &Observed, config: &Config, partitions: u16) -> Option<Finding> {
+    let case = Case { observed, config, names: Names::new(&config.updates.exchange) };
+    broker::khepri_with(&case, partitions, "there are to be")
+}
+
 /// Some names, and how many more.
 fn listed(names: &[&str]) -> String {
     let shown = names.iter().take(LISTED_MAX).copied().collect::<Vec<_>>().join(", ");

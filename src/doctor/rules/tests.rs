@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::super::change::{Weight, weigh_all};
 use super::super::facts::{
     Alarm, Binding, Consumer, DestinationKind, Management, ManagementCause, ManagementFault, Observed,
     PolicyKind, PolicyName, Queue, Version,
@@ -12,7 +13,7 @@ use super::super::facts::{
 use super::super::management_answers as answers;
 use super::super::{Examination, judge, unseen};
 use crate::config::{Config, Environment, Purpose, load};
-use crate::core::layout::{Layout, LayoutNumber, PartitionNumber};
+use crate::core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 use crate::source::{Depth, Inspection, Names, Object, ObjectState, Publishing, Role};
 
 const LAYOUT: Layout = Layout { number: LayoutNumber(1), partitions: 2, prefetch: 1000 };
@@ -376,4 +377,69 @@ fn what_a_change_of_the_layout_does_meanwhile_is_no_danger() {
     changing("updates.l2", Some(next), &[]);
     changing("updates.l3", Some(next), &["LK207"]);
     changing("updates.l2", None, &["LK205", "LK207"]);
+}
+
+/// What a change to so many partitions meets: code and weight.
+#[track_caller]
+fn check_change(change: impl FnOnce(&mut Observed), partitions: u16, expected: &[(&str, Weight)]) {
+    let (mut observed, config) = (sound(), config());
+    change(&mut observed);
+    let findings = judge(&observed, &config);
+    let to = Shape { partitions, prefetch: LAYOUT.prefetch };
+    let dangers = weigh_all(&observed, findings, &config, to);
+    let told: Vec<_> = dangers.iter().map(|danger| (danger.finding.code.code(), danger.weight)).collect();
+    assert_eq!(told, expected, "{dangers:#?}");
+}
+
+#[test]
+fn what_a_change_could_meet_is_weighed() {
+    use Weight::{Forbids, Risks, Warns};
+    check_change(|_| {}, 5, &[]);
+    let audit = |observed: &mut Observed| {
+        management(observed).bindings.push(binding("updates.ingress", "audit", DestinationKind::Queue));
+    };
+    check_change(audit, 5, &[("LK206", Forbids)]);
+    let alarm = |observed: &mut Observed| observed.broker.publishing = Publishing::Blocked;
+    check_change(alarm, 5, &[("LK105", Forbids)]);
+    let gone = |role: Role| {
+        move |observed: &mut Observed| {
+            let objects = &mut observed.broker.objects;
+            let object = objects.iter_mut().find(|object| object.role == role).expect("it is there");
+            object.state = ObjectState::Missing;
+        }
+    };
+    // The way out of a layout that has lost a queue is open, for a person.
+    check_change(gone(Role::Partition(PartitionNumber(1))), 5, &[("LK202", Risks)]);
+    check_change(gone(Role::Handoff), 5, &[("LK202", Forbids)]);
+    let unseen = |observed: &mut Observed| {
+        observed.management = Err(ManagementFault {
+            url: "http://mq:15672".to_owned(),
+            user: "ops".to_owned(),
+            cause: ManagementCause::Unreachable("connection refused".to_owned()),
+        });
+    };
+    check_change(unseen, 5, &[("LK901", Warns)]);
+}
+
+#[test]
+fn a_change_to_several_partitions_is_held_to_what_the_metadata_store_can() {
+    let on_khepri = |partitions: u16| {
+        move |observed: &mut Observed| {
+            observed.broker.version = Some("4.0.5".to_owned());
+            observed.broker.layout = Ok(Some(Layout { partitions, ..LAYOUT }));
+        }
+    };
+    let told = |from: u16, to: u16, expected: &[(&str, Weight)]| {
+        let mut observed = sound();
+        on_khepri(from)(&mut observed);
+        let (findings, config) = (judge(&observed, &config()), config());
+        let shape = Shape { partitions: to, prefetch: LAYOUT.prefetch };
+        let dangers = weigh_all(&observed, findings, &config, shape);
+        let found = dangers.iter().filter(|danger| danger.finding.code.code() == "LK102");
+        let told: Vec<_> = found.map(|danger| (danger.finding.code.code(), danger.weight)).collect();
+        assert_eq!(told, expected, "{from} to {to}");
+    };
+    told(1, 4, &[("LK102", Weight::Forbids)]);
+    told(4, 8, &[("LK102", Weight::Risks)]);
+    told(4, 1, &[]);
 }

@@ -1,17 +1,10 @@
 //! What is no update but tells of layouts: witnesses, markers, what is drained of the layout before; and how a driver ends.
 
-use std::time::Duration;
-
 use super::{Driver, Tenancy};
 use crate::core::drain::Drained;
 use crate::core::message::{DeliveryTag, Event};
-use crate::core::tick::Tick;
-use crate::source::{Deliveries, Holding, Source};
+use crate::source::{Deliveries, Source};
 use crate::target::Target;
-
-const TOLD_EVERY: Duration = Duration::from_secs(2);
-/// Records that are named.
-const RETRIED_MAX: usize = 3;
 
 /// Why a driver has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +18,6 @@ pub enum Ending {
 }
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
-    /// What keeps the partition from being drained, told now and then: `lanekeeper topology` names it.
-    pub(super) fn tell_holding(&self, told: &mut Tick) {
-        let now = self.clock.now();
-        if self.source.drains() && now.since(*told) >= TOLD_EVERY {
-            *told = now;
-            let retried = self.core.retried(RETRIED_MAX).into_iter();
-            let retried = retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts));
-            self.source.tell_holding(Holding { updates: self.core.view().held, retried: retried.collect() });
-        }
-    }
-
     /// It carries no update: the core does not see it, it only takes its turn among the acks.
     ///
     /// With a ledger, parked updates may wait to go out while the broker holds none: a witness tells whose they are. Where

@@ -9,7 +9,6 @@ use crate::core::message::TenureNumber;
 use crate::core::outcome::Outcome;
 use crate::core::ownership::Standing;
 use crate::core::policy::{ParkReason, Resolution};
-use crate::core::tick::Tick;
 use crate::core::update::Update;
 use crate::runtime::clock::age;
 use crate::source::Source;
@@ -86,14 +85,14 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         debug!(partition = %self.partition, update_id, resolution = resolution.name(), "update resolved");
     }
 
-    /// `shown`: when operators were last told what is held.
-    pub(super) fn show(&mut self, tenancy: Option<&Tenancy<S::Deliveries>>, shown: &mut Tick) {
+    /// What is held, for monitoring and for operators.
+    pub(super) fn show(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>) {
         let holds = |_: &&Tenancy<_>| self.core.view().held > 0; // or nothing but markers, which have no age
-        let oldest = tenancy.filter(holds).and_then(|tenancy| tenancy.acks.oldest_open());
-        if tenancy.is_some() {
-            self.tell_holding(shown);
-        }
+        let oldest = tenancy.as_deref().filter(holds).and_then(|tenancy| tenancy.acks.oldest_open());
         let age = oldest.map_or(Duration::ZERO, |since| self.clock.now().since(since));
         self.metrics.view(&self.core.view(), age);
+        if let Some(tenancy) = tenancy {
+            self.answer(tenancy);
+        }
     }
 }

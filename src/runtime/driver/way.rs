@@ -4,10 +4,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
 
-use super::Tenancy;
+use super::writing::settle_grace;
+use super::{Driver, Tenancy};
+use crate::core::message::Event;
 use crate::runtime::clock::Clock;
 use crate::source::{Deliveries, Gone, Lost, News, Source};
+use crate::target::Target;
 
 /// The way back to a partition.
 pub(super) type Attaching<D> = Pin<Box<dyn Future<Output = Result<D, Gone>> + Send>>;
@@ -47,4 +52,44 @@ pub(super) async fn send_acks<D: Deliveries>(
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A dropped sender is a stop as well: nobody is left who could ask for one.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+impl<S: Source, T: Target + 'static> Driver<S, T> {
+    /// Losing the channel ends the tenure; attempts in flight run on, and the way back begins.
+    pub(super) async fn lose(
+        &mut self,
+        tenancy: Option<Tenancy<S::Deliveries>>,
+        lost: &Lost,
+        draining: bool,
+    ) -> Option<Attaching<S::Deliveries>> {
+        if let Some(tenancy) = tenancy {
+            let Lost(why) = lost;
+            warn!(partition = %self.partition, tenure = tenancy.tenure.0, why, "partition lost");
+            self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
+            self.drain.tenure_ended();
+            self.metrics.active(false);
+            self.health.set_attached(self.layout.number, self.partition, false);
+            tenancy.deliveries.close().await;
+        }
+        (!draining).then(|| attach(&self.source))
+    }
+
+    /// Settles what is finished, then gives the partition up: what was not started goes back in order.
+    pub(super) async fn leave(&mut self, tenancy: Option<Tenancy<S::Deliveries>>) {
+        if let Some(mut tenancy) = tenancy {
+            let mut settled = true;
+            while let Some(ack) = tenancy.acks.flush() {
+                settled &= tenancy.deliveries.ack(ack).await.is_ok();
+            }
+            if settled {
+                sleep(settle_grace(tenancy.deliveries.round_trip().await)).await;
+            }
+            self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
+            self.drain.tenure_ended();
+            tenancy.deliveries.close().await;
+            self.metrics.active(false);
+            self.health.set_attached(self.layout.number, self.partition, false);
+            info!(partition = %self.partition, tenure = tenancy.tenure.0, "partition given up");
+        }
+    }
 }

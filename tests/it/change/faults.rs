@@ -3,18 +3,14 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
 use lapin::BasicProperties;
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions};
+use lapin::options::{
+    BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+};
 use lapin::types::FieldTable;
 
-use super::{shown, topology, topology_command, wants};
+use super::{failing, shown, topology, topology_command, wants};
 use crate::harness::{World, assert_flawless, assert_in_order, lanekeeper, until, updates};
-
-fn failing(record: &str) -> ReceiverSettings {
-    let failing: FailingRecord = record.parse().expect("a failing record");
-    ReceiverSettings { fail_records: vec![failing], ..ReceiverSettings::default() }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_holds_a_change_up_is_named_and_the_change_ends_when_it_is_applied() {
@@ -124,8 +120,12 @@ async fn a_dispatcher_with_auto_apply_changes_the_layout_at_its_start() {
     before.terminate();
     assert_eq!(before.ended().await, Some(0));
     world.publish(updates(20, 2)).await;
-    let after = world.dispatcher("updates.partitions = 3\nupdates.auto_apply = true").await;
+    let extra =
+        "updates.partitions = 3\nupdates.auto_apply = true\nbroker.management_url = \"http://127.0.0.1:1\"";
+    let after = world.dispatcher(extra).await;
     after.logged("it is changed as soon as nothing drains").await;
+    // What cannot be seen is said, and is no reason not to.
+    after.logged("this could go wrong with the change of the layout what=\"LK901").await;
     world.publish(updates(20, 4).skip(40)).await;
     assert_flawless(&world.applied(80).await, 80);
     let config = wants(&world, 3);
@@ -135,6 +135,75 @@ async fn a_dispatcher_with_auto_apply_changes_the_layout_at_its_start() {
         if is_alone && shown["in_force"] == 2 { Ok(()) } else { Err(shown.to_string()) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auto_apply_changes_nothing_while_something_else_is_bound_to_the_ingress() {
+    let world = World::new("auto-foreign").await;
+    let mut before = world.dispatcher("updates.partitions = 2").await;
+    before.terminate();
+    assert_eq!(before.ended().await, Some(0));
+    let channel = world.channel().await;
+    let (foreign, ingress) = ("auto-foreign-audit", "auto-foreign.ingress");
+    let none = FieldTable::default;
+    channel.queue_declare(foreign.into(), QueueDeclareOptions::default(), none()).await.unwrap();
+    let options = QueueBindOptions::default();
+    channel.queue_bind(foreign.into(), ingress.into(), "".into(), options, none()).await.unwrap();
+
+    let management = world.broker.management_url();
+    let extra = format!(
+        "updates.partitions = 3\nupdates.auto_apply = true\nbroker.management_url = \"{management}\""
+    );
+    let after = world.dispatcher(&extra).await;
+    let in_the_way = "the layout is not changed while this is in the way";
+    let told = after.logged(in_the_way).await;
+    for part in ["ERROR", "LK206", foreign, "remedy=\"$ curl"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!told.contains("guest:"), "{told}");
+    let config = wants(&world, 3);
+    assert_eq!(shown(&world, &config).await["in_force"], 1);
+    // It does not keep the lock.
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let lock = "auto-foreign.topology.lock";
+    channel.queue_declare(lock.into(), options, none()).await.unwrap();
+    channel.queue_delete(lock.into(), QueueDeleteOptions::default()).await.unwrap();
+    world.publish(updates(20, 2)).await;
+    world.applied(40).await;
+
+    channel.queue_unbind(foreign.into(), ingress.into(), "".into(), none()).await.unwrap();
+    until("the layout that the config wants", || async {
+        let shown = shown(&world, &config).await;
+        if shown["in_force"] == 2 { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+    after.logged("updates.auto_apply: nothing is in the way any more").await;
+    assert_eq!(after.log().iter().filter(|line| line.contains(in_the_way)).count(), 1, "it is said once");
+    world.publish(updates(20, 4).skip(40)).await;
+    assert_in_order(&world.applied(80).await, 80);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_is_refused_while_something_is_in_the_way_and_not_where_there_is_nothing_to_do() {
+    let world = World::new("refused").await;
+    let config = wants(&world, 3);
+    let applied = topology(&world, &config, &["apply"]).await;
+    assert_eq!(applied.code, Some(3), "{}", applied.stdout);
+    assert!(applied.stderr.contains("there is no layout of the exchange refused yet"), "{}", applied.stderr);
+    let _dispatcher = world.dispatcher("updates.partitions = 2").await;
+    let channel = world.channel().await;
+    let none = FieldTable::default;
+    channel.queue_declare("refused-audit".into(), QueueDeclareOptions::default(), none()).await.unwrap();
+    let (options, from) = (QueueBindOptions::default(), "refused.ingress");
+    channel.queue_bind("refused-audit".into(), from.into(), "".into(), options, none()).await.unwrap();
+    let applied = topology(&world, &config, &["apply"]).await;
+    assert_eq!(applied.code, Some(1), "{}", applied.stdout);
+    assert!(applied.stderr.contains("in the way (LK206)"), "{}", applied.stderr);
+    assert!(applied.stderr.contains("nothing is changed"), "{}", applied.stderr);
+    let plan = topology(&world, &config, &["plan"]).await;
+    assert_eq!(plan.code, Some(10));
+    assert!(plan.stdout.contains("refuses to while something is in the way"), "{}", plan.stdout);
+    assert_eq!(topology(&world, &wants(&world, 2), &["apply"]).await.code, Some(0), "nothing is to be done");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,16 +4,22 @@ mod beside;
 mod faults;
 mod load;
 mod publishers;
+mod show;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper::receiver::ReceiverSettings;
+use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
 use serde_json::Value;
 
 use crate::harness::{Output, World, assert_flawless, http, lanekeeper, lanekeeper_command, updates};
+
+fn failing(record: &str) -> ReceiverSettings {
+    let failing: FailingRecord = record.parse().expect("a failing record");
+    ReceiverSettings { fail_records: vec![failing], ..ReceiverSettings::default() }
+}
 
 /// `lanekeeper topology …` with this config.
 async fn topology(world: &World, config: &Path, arguments: &[&str]) -> Output {

@@ -1,0 +1,85 @@
+//! What could go wrong with a change of the layout: `topology plan` shows it, `topology apply` and `updates.auto_apply`
+//! heed it.
+
+use super::codes::{Code, Severity};
+use super::facts::Observed;
+use super::{Finding, examine, rules};
+use crate::config::Config;
+use crate::core::layout::Shape;
+use crate::source::{ObjectState, SourceError};
+
+/// How much a danger weighs for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// Nobody changes the layout before it is put right.
+    Forbids,
+    /// Updates can be lost, reordered or stuck: a person may go on, a program does not.
+    Risks,
+    /// To be known.
+    Warns,
+}
+
+/// Something that a change could meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Danger {
+    /// What it is.
+    pub finding: Finding,
+    /// What follows from it.
+    pub weight: Weight,
+}
+
+/// Looks, as `doctor` does, for what a change to such a layout could meet. Heaviest first.
+///
+/// # Errors
+/// As [`examine`].
+pub async fn dangers_of_change(config: &Config, to: Shape) -> Result<Vec<Danger>, SourceError> {
+    let examination = examine(config).await?;
+    Ok(weigh_all(&examination.observed, examination.findings, config, to))
+}
+
+pub(super) fn weigh_all(
+    observed: &Observed,
+    findings: Vec<Finding>,
+    config: &Config,
+    to: Shape,
+) -> Vec<Danger> {
+    // What a change is for, what has nothing to do with it, and what is judged for the layout to come.
+    let left_out =
+        [Code::PartitionsDiffer, Code::PrefetchDiffers, Code::DeadLetters, Code::KhepriReordersKeys];
+    let told = |finding: &Finding| finding.severity != Severity::Info && !left_out.contains(&finding.code);
+    let khepri = rules::khepri_of_change(observed, config, to.partitions);
+    let findings = findings.into_iter().filter(told).chain(khepri);
+    let danger = |finding: Finding| Danger { weight: weigh(observed, &finding), finding };
+    let mut dangers: Vec<Danger> = findings.map(danger).collect();
+    dangers.sort_by_key(|danger| (danger.weight, danger.finding.code));
+    dangers
+}
+
+fn weigh(observed: &Observed, finding: &Finding) -> Weight {
+    match finding.code {
+        Code::HashExchangeMissing
+        | Code::PublishingBlocked
+        | Code::NoMajority
+        | Code::NotPermitted
+        | Code::ObjectDiffers
+        | Code::QueueTypeDiffers
+        | Code::IngressBoundTwice
+        | Code::HandoffBound
+        | Code::ForeignWayIn
+        | Code::ForeignBindingOfPartition
+        | Code::DocumentUnreadable => Weight::Forbids,
+        // Otherwise the change makes nothing worse.
+        Code::KhepriReordersKeys if observed.layout().is_some_and(|layout| layout.partitions == 1) => {
+            Weight::Forbids
+        }
+        // Without its exchanges nothing can be switched; a new layout does without a queue of the old one.
+        Code::ObjectMissing if lacks_an_exchange(observed) => Weight::Forbids,
+        _ if finding.severity == Severity::Error => Weight::Risks,
+        _ => Weight::Warns,
+    }
+}
+
+fn lacks_an_exchange(observed: &Observed) -> bool {
+    let mut objects = observed.broker.objects.iter();
+    objects.any(|object| !object.role.is_queue() && object.state == ObjectState::Missing)
+}

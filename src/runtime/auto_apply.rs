@@ -1,0 +1,38 @@
+//! What `updates.auto_apply` looks for before it changes the layout: what `lanekeeper topology plan` shows.
+
+use crate::config::Config;
+use crate::core::layout::Shape;
+use crate::doctor::Finding;
+use crate::doctor::change::{Weight, dangers_of_change};
+use crate::source::{AutoApply, Obstacle, Obstacles, SourceError};
+
+/// A change to this, as soon as nothing is in the way.
+pub fn auto_apply(config: &Config, shape: Shape) -> AutoApply {
+    let config = config.clone();
+    let look = Box::new(move || {
+        let config = config.clone();
+        Box::pin(async move { look(&config, shape).await }) as _
+    });
+    AutoApply { shape, look }
+}
+
+/// A person may take a risk, a program does not.
+async fn look(config: &Config, shape: Shape) -> Result<Obstacles, SourceError> {
+    let mut found = Obstacles::default();
+    for danger in dangers_of_change(config, shape).await? {
+        let told = obstacle(&danger.finding);
+        match danger.weight {
+            Weight::Forbids | Weight::Risks => found.in_the_way.push(told),
+            Weight::Warns => found.besides.push(told),
+        }
+    }
+    Ok(found)
+}
+
+fn obstacle(finding: &Finding) -> Obstacle {
+    let remedy: Vec<String> = finding.remedy.iter().map(ToString::to_string).collect();
+    Obstacle {
+        what: format!("{}: {}; {}", finding.code, finding.what, finding.cost),
+        remedy: remedy.join(" | "),
+    }
+}

@@ -1,0 +1,121 @@
+//! What a driver tells operators of what it holds: when they ask (`lanekeeper topology show`), and now and then while its
+//! layout drains.
+
+use std::time::Duration;
+
+use super::{Driver, Tenancy};
+use crate::core::ownership::Standing;
+use crate::core::tick::Tick;
+use crate::runtime::clock::age;
+use crate::source::{Holding, Source};
+use crate::target::Target;
+
+/// However often somebody asks, it is answered no more often. Questions that come sooner are answered together.
+const ANSWERED_EVERY: Duration = Duration::from_secs(1);
+/// While the layout drains, without being asked.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
+/// Records that are named.
+const RETRIED_MAX: usize = 3;
+
+/// What was asked in a tenure, and when it was last answered.
+#[derive(Debug, Default)]
+pub(super) struct Answering {
+    told: Option<Tick>,
+    /// The newest question.
+    asked: Option<u64>,
+    /// The newest question that was answered.
+    answered: Option<u64>,
+}
+
+impl Answering {
+    pub(super) fn asked(&mut self, question: u64) {
+        self.asked = Some(question);
+    }
+
+    /// When it is to be answered, if it was asked.
+    pub(super) fn next_deadline(&self) -> Option<Tick> {
+        let earliest = self.told.map_or(Tick::ZERO, |told| told.after(ANSWERED_EVERY));
+        (self.asked != self.answered).then_some(earliest)
+    }
+
+    /// Whether it is to be told now; then it counts as told.
+    fn is_due(&mut self, now: Tick, drains: bool) -> bool {
+        let unasked = drains && self.told.is_none_or(|told| now.since(told) >= TOLD_EVERY);
+        let is_due = unasked || self.next_deadline().is_some_and(|deadline| deadline <= now);
+        if is_due {
+            (self.told, self.answered) = (Some(now), self.asked);
+        }
+        is_due
+    }
+}
+
+impl<S: Source, T: Target + 'static> Driver<S, T> {
+    /// Tells what is held, where that is due.
+    pub(super) fn answer(&self, tenancy: &mut Tenancy<S::Deliveries>) {
+        let (now, drains) = (self.clock.now(), self.source.drains());
+        if !tenancy.answering.is_due(now, drains) {
+            return;
+        }
+        let (view, oldest, standing) = (self.core.view(), self.core.oldest(), self.core.standing());
+        let held_since = oldest.delivery.and_then(|delivery| tenancy.acks.came(delivery));
+        // Names of records are told where they keep a layout from being drained, and nowhere else.
+        let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
+        let tenure = match standing {
+            Standing::Claimed(number) => number,
+            Standing::Unclaimed | Standing::Claiming | Standing::Silent | Standing::Lost => None,
+        };
+        self.source.tell_holding(Holding {
+            updates: view.held,
+            retried: retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts)).collect(),
+            answers: tenancy.answering.answered,
+            owns: standing != Standing::Lost && tenancy.acks.has_begun(),
+            tenure: tenure.map(|number| number.0),
+            oldest_held_seconds: held_since.map(|since| now.since(since).as_secs()),
+            oldest_published_seconds: oldest.published_at.and_then(age).map(|age| age.as_secs()),
+            records: view.lanes,
+            waiting: view.waiting,
+            target_shut: view.target_shut,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What happens, one letter after another, a quarter of a second apart: `?` a question, `d` the layout drains, `.`
+    /// nothing. In which places it is told.
+    fn check(happenings: &str, expected: &[usize]) {
+        let (mut answering, mut told, mut drains) = (Answering::default(), Vec::new(), false);
+        for (place, letter) in happenings.chars().enumerate() {
+            let now = Tick::from_micros(u64::try_from(place).unwrap() * 250_000);
+            match letter {
+                '?' => answering.asked(place as u64),
+                'd' => drains = true,
+                _ => {}
+            }
+            let awaited = answering.next_deadline().is_some_and(|deadline| deadline <= now);
+            if answering.is_due(now, drains) {
+                told.push(place);
+            } else {
+                assert!(!awaited, "{happenings}: {place}");
+            }
+        }
+        assert_eq!(told, expected, "{happenings}");
+    }
+
+    #[test]
+    fn every_question_is_answered_and_none_more_often_than_once_a_second() {
+        check("..........", &[]);
+        check("?.........", &[0]);
+        check("????????????????????", &[0, 4, 8, 12, 16]);
+        check("?..?.........", &[0, 4]);
+        check("?.....?......", &[0, 6]);
+    }
+
+    #[test]
+    fn while_the_layout_drains_it_is_told_every_two_seconds() {
+        check("d................", &[0, 8, 16]);
+        check("d...?............", &[0, 4, 12]);
+    }
+}
