@@ -1,5 +1,6 @@
 //! One partition's channel: consume, ack, close. Never a cancel with unsettled deliveries, never a requeue.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -333,14 +334,19 @@ struct Kept {
 
 impl AmqpDeliveries {
     /// Whether there are news of the ownership or a sign of life.
-    fn look(&mut self) {
+    fn look(&mut self) -> Result<(), Lost> {
         if self.heard.has_changed().unwrap_or(false)
             && let Some((connection, at)) = *self.heard.borrow_and_update()
-            && connection == self.connection
         {
-            self.news.push_back(News::Heard(at));
+            match connection.cmp(&self.connection) {
+                Ordering::Less => {}
+                Ordering::Equal => self.news.push_back(News::Heard(at)),
+                // A consumer that was made as its connection ended may never learn of it.
+                Ordering::Greater => return Err(Lost("its connection is gone".to_owned())),
+            }
         }
         self.ownership.look(&mut self.news);
+        Ok(())
     }
 
     fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<News, Lost> {
@@ -379,7 +385,7 @@ impl AmqpDeliveries {
 impl Deliveries for AmqpDeliveries {
     async fn next(&mut self) -> Result<News, Lost> {
         loop {
-            self.look();
+            self.look()?;
             if let Some(news) = self.news.pop_front() {
                 return Ok(news);
             }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use lapin::Connection;
 use lapin::message::Delivery;
 use lapin::types::AMQPValue;
+use lapin::{Channel, Connection};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -79,8 +79,18 @@ async fn follow(
     documents: &watch::Sender<LayoutDocument>,
     told: &mut String,
 ) -> Result<std::convert::Infallible, SourceError> {
-    let channel = link.channel().await?;
-    let mut consumer = document::consume(&channel, stream, *from).await?;
+    let (channel, connection) = link.channel_of().await?;
+    link.while_up(connection, read_on(&channel, stream, from, documents, told)).await
+}
+
+async fn read_on(
+    channel: &Channel,
+    stream: &str,
+    from: &mut From,
+    documents: &watch::Sender<LayoutDocument>,
+    told: &mut String,
+) -> Result<std::convert::Infallible, SourceError> {
+    let mut consumer = document::consume(channel, stream, *from).await?;
     if !std::mem::take(told).is_empty() {
         info!(stream, "the layout document is followed again");
     }

@@ -117,7 +117,7 @@ impl Address {
 }
 
 /// Counts the connections of one link, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ConnectionNumber(u64);
 
 type Numbered = (ConnectionNumber, Arc<Connection>);
@@ -173,6 +173,20 @@ impl Link {
     pub(super) async fn lost(&self, number: ConnectionNumber) {
         let is_other = |(other, _): &Numbered| *other != number;
         self.watch_until(|connection| connection.as_ref().is_none_or(is_other).then_some(())).await;
+    }
+
+    /// Work on this connection ends with it, at the latest: a consumer that was made as its connection ended may never
+    /// learn of that.
+    pub(super) async fn while_up<T>(
+        &self,
+        number: ConnectionNumber,
+        work: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.lost(number) => Err(SourceError::Missing { text: "the connection is gone".to_owned() }),
+        }
     }
 
     async fn watch_until<T>(&self, look: impl Fn(&Option<Numbered>) -> Option<T>) -> T {

@@ -38,6 +38,11 @@ const SEGMENT_BYTES_MAX: i64 = 4 * 1024 * 1024;
 const NOTE_BYTES_MAX: usize = 4096;
 /// How long a claim may take to come back before it is published again.
 const READ_BACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long nothing may come back of what the broker has confirmed before the stream is read anew: without its claim a
+/// process that consumes sends nothing, and no other does in its place.
+const UNREAD_MAX: Duration = Duration::from_secs(10);
+/// How often we look whether it is so.
+const UNREAD_POLL: Duration = Duration::from_secs(1);
 /// How often we look whether an alarm blocks what we wait for.
 const BLOCKED_POLL: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
@@ -71,7 +76,8 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct Wanted {
     note: Note,
-    published: Option<Instant>,
+    /// When it was confirmed: first, and last.
+    published: Option<(Instant, Instant)>,
 }
 
 impl Members {
@@ -174,18 +180,25 @@ impl Shared {
 
     /// What was never published, or long ago and has not come back.
     fn due(&self) -> Vec<Note> {
-        let due = |wanted: &&Wanted| wanted.published.is_none_or(|since| since.elapsed() > READ_BACK_TIMEOUT);
+        let due =
+            |wanted: &&Wanted| wanted.published.is_none_or(|(_, last)| last.elapsed() > READ_BACK_TIMEOUT);
         self.wanted().values().filter(due).map(|wanted| wanted.note.clone()).collect()
     }
 
     fn published(&self, notes: &[Note]) {
-        let mut wanted = self.wanted();
+        let (now, mut wanted) = (Instant::now(), self.wanted());
         for note in notes {
             let key = (PartitionNumber(note.partition), note.kind);
             if let Some(wanted) = wanted.get_mut(&key).filter(|wanted| wanted.note == *note) {
-                wanted.published = Some(Instant::now());
+                wanted.published = Some((wanted.published.map_or(now, |(first, _)| first), now));
             }
         }
+    }
+
+    /// Whether something was confirmed so long ago, and has not come back though we have read since `reading`.
+    fn is_unread(&self, reading: Instant) -> bool {
+        let unread = |first: Instant| first.max(reading).elapsed() > UNREAD_MAX;
+        self.wanted().values().any(|wanted| wanted.published.is_some_and(|(first, _)| unread(first)))
     }
 
     /// The broker takes no publishes: draining is what ends an alarm, so owners go on without a number.
@@ -246,8 +259,17 @@ async fn read(
     next: &mut Option<u64>,
     told: &mut String,
 ) -> Result<std::convert::Infallible, SourceError> {
-    let channel = shared.consuming.channel().await?;
-    let mut consumer = match timeout(ANSWER_TIMEOUT, consume(shared, &channel, *next)).await {
+    let (channel, connection) = shared.consuming.channel_of().await?;
+    shared.consuming.while_up(connection, read_on(shared, &channel, next, told)).await
+}
+
+async fn read_on(
+    shared: &Shared,
+    channel: &Channel,
+    next: &mut Option<u64>,
+    told: &mut String,
+) -> Result<std::convert::Infallible, SourceError> {
+    let mut consumer = match timeout(ANSWER_TIMEOUT, consume(shared, channel, *next)).await {
         Ok(consumer) => consumer?,
         Err(_) => return Err(SourceError::Silent { step: READING, seconds: ANSWER_TIMEOUT.as_secs() }),
     };
@@ -255,9 +277,20 @@ async fn read(
     if !std::mem::take(told).is_empty() {
         info!(stream = shared.stream, "the stream of members is read again");
     }
-    let mut namesake = String::new();
+    let (mut namesake, reading) = (String::new(), Instant::now());
+    let mut look = tokio::time::interval(UNREAD_POLL);
     loop {
-        let Some(delivery) = consumer.next().await else {
+        let delivery = tokio::select! {
+            biased;
+            delivery = consumer.next() => delivery,
+            _ = look.tick() => {
+                if shared.is_unread(reading) {
+                    return Err(SourceError::Silent { step: READING, seconds: UNREAD_MAX.as_secs() });
+                }
+                continue;
+            }
+        };
+        let Some(delivery) = delivery else {
             return Err(SourceError::Missing { text: format!("the stream {} is gone", shared.stream) });
         };
         let delivery = delivery.map_err(SourceError::amqp(READING))?;

@@ -112,6 +112,9 @@ impl Chaos {
         let published = publishing.await.expect("it does not panic");
         let report = self.rest(published).await;
         watching.abort();
+        if report.counts.updates < published {
+            self.tell_what_is_stuck().await;
+        }
         for replica in &self.replicas {
             replica.lock().await.keep_log("the end");
         }
@@ -167,6 +170,20 @@ impl Chaos {
                 return report;
             }
             pace(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What the broker and each replica say of updates that do not arrive.
+    async fn tell_what_is_stuck(&self) {
+        let broker = Arc::clone(&*self.broker.lock().await);
+        on(&broker, |broker| {
+            let queues = ["name", "messages_ready", "messages_unacknowledged", "consumers"];
+            println!("{}", broker.ctl(&[&["list_queues", "-p", "chaos"], &queues[..]].concat()));
+            println!("{}", broker.ctl(&["list_consumers", "-p", "chaos"]));
+        })
+        .await;
+        for (number, replica) in self.replicas.iter().enumerate() {
+            println!("replica {number}: {}", replica.lock().await.state().await);
         }
     }
 

@@ -1,10 +1,16 @@
 //! A way to the target that can fail: between the dispatcher and the receiver.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+use super::pace;
+
+/// Between a connection that could not be taken and the next one.
+const REFUSED_DELAY: Duration = Duration::from_millis(50);
 
 /// How the way is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +35,17 @@ impl Proxy {
         let way = Arc::new(watch::Sender::new(Way::Open));
         let ways = Arc::clone(&way);
         tokio::spawn(async move {
-            while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(carry(connection, target.clone(), ways.subscribe()));
+            loop {
+                match listener.accept().await {
+                    Ok((connection, _)) => {
+                        tokio::spawn(carry(connection, target.clone(), ways.subscribe()));
+                    }
+                    // That one is gone; the next one can be taken.
+                    Err(error) => {
+                        eprintln!("the proxy could not take a connection: {error}");
+                        pace(REFUSED_DELAY).await;
+                    }
+                }
             }
         });
         Self { address, way }
