@@ -44,6 +44,18 @@ impl AckLimits {
             singles_max: (prefetch / 16).max(1),
         }
     }
+
+    /// The same where a ledger knows what is resolved: what comes again after a crash then costs a look into it and no
+    /// request, so acks can wait until the prefix takes most of them with it. Records wait for commits there, and the
+    /// oldest delivery stays open for longer.
+    #[must_use]
+    pub fn with_ledger(prefetch: usize) -> Self {
+        Self {
+            single_age: Duration::from_millis(250),
+            singles_max: (prefetch / 4).max(1),
+            ..Self::for_prefetch(prefetch)
+        }
+    }
 }
 
 /// The deliveries of one channel and which of them are acked. Tags of a channel are consecutive, from 1.

@@ -95,7 +95,8 @@ impl Books {
         };
         let asking = async {
             if self.row_lock {
-                let (finding, lock) = self.ledger.lock(query).await?;
+                // Rows are locked in a transaction that is many times the size of the rest.
+                let (finding, lock) = Box::pin(self.ledger.lock(query)).await?;
                 self.metrics.row_lock(lock.waited());
                 Ok((finding, Some(lock)))
             } else {
@@ -135,7 +136,7 @@ impl Books {
         let entry = Entry { layout, partition, tenure, record_key: update.record_key.clone(), what };
         loop {
             let writing = match lock.take() {
-                Some(lock) => lock.record(entry.clone()).await,
+                Some(lock) => Box::pin(lock.record(entry.clone())).await,
                 None => self.ledger.record(entry.clone()).await,
             };
             match writing {
@@ -327,6 +328,23 @@ mod tests {
     use crate::core::message::DeliveryTag;
     use crate::core::routes::TargetId;
     use crate::core::update::UpdateId;
+
+    fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Both are allocated, moved and freed for every update.
+    #[test]
+    fn what_is_asked_and_written_for_an_update_is_small() {
+        type Written = (Books, Option<TenureNumber>, Arc<Update>, Holder, Resolution);
+        let asked = size_of_output(|(books, update, holder): (&'static Books, &'static Update, Holder)| {
+            books.consult(update, holder)
+        });
+        let written = size_of_output(|(books, tenure, update, holder, resolution): Written| {
+            books.write(tenure, update, holder, resolution, Default::default())
+        });
+        assert!(asked.max(written) <= 2048, "{asked} and {written} bytes");
+    }
 
     fn check(
         before: Before,

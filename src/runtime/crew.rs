@@ -201,6 +201,9 @@ impl Crew {
                 body_bytes_max: config.updates.body_bytes_max,
             }),
         };
+        let limits_of_acks =
+            if yard.ledger.is_some() { AckLimits::with_ledger } else { AckLimits::for_prefetch };
+        let ack_limits = limits_of_acks(window.get());
         let routes = Arc::new(config.routes());
         let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
         let books = move |partition| {
@@ -225,7 +228,7 @@ impl Crew {
             )),
             target: Arc::clone(&yard.targets),
             breakers: yard.breakers.watch(),
-            ack_limits: AckLimits::for_prefetch(window.get()),
+            ack_limits,
             drain_timeout: config.dispatch.drain_timeout,
             held_max: config.dispatch.held_max,
             clock: yard.clock,

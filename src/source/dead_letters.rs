@@ -25,7 +25,7 @@ const DETAIL_BYTES_MAX: usize = 1024;
 /// each, some twice), the reason headers and the frame itself.
 const ROOM_BYTES: usize = 8 * 1024;
 /// RabbitMQ's default of `frame_max`, to which a letter is made whatever was agreed on: others read it with theirs.
-const FRAME_BYTES_MAX: usize = 131_072;
+pub(super) const FRAME_BYTES_MAX: usize = 131_072;
 
 /// A delivery as it came.
 #[derive(Clone, Debug)]
@@ -37,7 +37,8 @@ pub(super) struct Letter {
 }
 
 impl Letter {
-    /// Of an update that the broker holds no more, as its publisher would publish it again.
+    /// Of an update that the broker holds no more, or whose delivery says no more than the update does: as its publisher
+    /// would publish it again.
     pub(super) fn of(update: &Update) -> Self {
         let mut headers = FieldTable::default();
         for (name, value) in &update.headers {
@@ -169,7 +170,7 @@ impl DeadLetters {
 ///
 /// Properties must fit one frame, and a letter has more of them than the update had: headers that leave no room are
 /// left out, the last in the order of their names. Otherwise the broker would end the connection, at every try.
-fn with_reason(
+pub(super) fn with_reason(
     properties: &BasicProperties,
     partition: PartitionNumber,
     reason: &DeadLetterReason,

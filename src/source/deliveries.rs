@@ -1,7 +1,7 @@
 //! One partition's channel: consume, ack, close. Never a cancel with unsettled deliveries, never a requeue.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Consumer};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Consumer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -20,6 +20,7 @@ use super::dead_letters::{DeadLetters, Letter};
 use super::decode::Decoder;
 use super::error::SourceError;
 use super::halt::Halt;
+use super::kept::Kept;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link, chain};
 use super::marker::is_marker;
 use super::members::Members;
@@ -31,7 +32,7 @@ use super::witnesses::Witnesses;
 use super::{Deliveries, Gone, Holding, Lost, News, Received, Source};
 use crate::core::acks::Ack;
 use crate::core::layout::{Layout, PartitionNumber};
-use crate::core::message::{DeliveryTag, TenureNumber};
+use crate::core::message::{DeliveryTag, Holder, TenureNumber};
 use crate::core::policy::DeadLetterReason;
 use crate::core::update::Update;
 
@@ -157,9 +158,8 @@ impl AmqpSource {
             decoder,
             dead_letters,
             partition: self.partition,
-            kept: HashMap::new(),
+            kept: Kept::new(usize::from(self.prefetch)),
             prefetch: self.prefetch,
-            window: usize::from(self.prefetch),
         })
     }
 }
@@ -251,10 +251,8 @@ pub struct AmqpDeliveries {
     decoder: Arc<Decoder>,
     dead_letters: DeadLetters,
     partition: PartitionNumber,
-    /// What the dead letters of unsettled deliveries would need.
-    kept: HashMap<u64, Kept>,
+    kept: Kept,
     prefetch: u16,
-    window: usize,
 }
 
 /// What the replicas say about this partition, as far as it concerns this tenure.
@@ -326,12 +324,6 @@ impl Ownership {
     }
 }
 
-struct Kept {
-    routing_key: ShortString,
-    properties: BasicProperties,
-    body: Bytes,
-}
-
 impl AmqpDeliveries {
     /// Whether there are news of the ownership or a sign of life.
     fn look(&mut self) -> Result<(), Lost> {
@@ -365,20 +357,12 @@ impl AmqpDeliveries {
         let body = Bytes::from(delivery.data);
         let routing_key = delivery.routing_key;
         let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
-        self.keep(delivery.delivery_tag, Kept { routing_key, properties: delivery.properties, body })?;
-        Ok(News::Received(Received {
-            delivery: DeliveryTag(delivery.delivery_tag),
-            redelivered: delivery.redelivered,
-            update,
-        }))
-    }
-
-    fn keep(&mut self, tag: u64, kept: Kept) -> Result<(), Lost> {
-        if self.kept.len() >= self.window {
-            return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.window)));
+        let tag = DeliveryTag(delivery.delivery_tag);
+        let letter = Letter { routing_key, properties: delivery.properties, body };
+        if !self.kept.keep(tag, update.as_deref().ok(), letter) {
+            return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch)));
         }
-        self.kept.insert(tag, kept);
-        Ok(())
+        Ok(News::Received(Received { delivery: tag, redelivered: delivery.redelivered, update }))
     }
 }
 
@@ -425,29 +409,21 @@ impl Deliveries for AmqpDeliveries {
     }
 
     fn forget(&mut self, delivery: DeliveryTag) {
-        self.kept.remove(&delivery.0);
+        self.kept.forget(delivery);
     }
 
     fn dead_letter(
         &self,
-        delivery: DeliveryTag,
+        holder: Holder,
+        update: Option<&Update>,
         reason: DeadLetterReason,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let kept = self.kept.get(&delivery.0).expect("what is dead-lettered is not settled");
-        let letter = Letter {
-            routing_key: kept.routing_key.clone(),
-            properties: kept.properties.clone(),
-            body: kept.body.clone(),
+        let letter = match (holder, update) {
+            (Holder::Broker(delivery), update) => self.kept.letter(delivery, update),
+            (Holder::Ledger(_), Some(update)) => Letter::of(update),
+            (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
         };
         self.dead_letters.clone().publish(letter, self.partition, reason)
-    }
-
-    fn dead_letter_released(
-        &self,
-        update: &Update,
-        reason: DeadLetterReason,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        self.dead_letters.clone().publish(Letter::of(update), self.partition, reason)
     }
 
     async fn close(self) {

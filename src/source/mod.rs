@@ -11,6 +11,7 @@ mod export;
 mod follower;
 mod halt;
 mod inspection;
+mod kept;
 mod ledger_identity;
 mod link;
 mod marker;
@@ -62,7 +63,7 @@ pub use topology::{DELIVERY_LIMIT, ensure as ensure_topology};
 pub use witnesses::Witnesses;
 
 use crate::core::acks::Ack;
-use crate::core::message::{DeliveryTag, TenureNumber};
+use crate::core::message::{DeliveryTag, Holder, TenureNumber};
 use crate::core::policy::{DeadLetterReason, Malformed};
 use crate::core::update::Update;
 
@@ -152,17 +153,12 @@ pub trait Deliveries: Send + 'static {
     /// The delivery is settled: what was kept for its dead letter can go.
     fn forget(&mut self, delivery: DeliveryTag);
 
-    /// Publishes the delivery to the dead-letter queue. Done once the broker has confirmed it; tries for ever.
+    /// Publishes what the broker or the ledger holds to the dead-letter queue; `None`: it is no update. Done once the
+    /// broker has confirmed it; tries for ever.
     fn dead_letter(
         &self,
-        delivery: DeliveryTag,
-        reason: DeadLetterReason,
-    ) -> impl Future<Output = ()> + Send + 'static;
-
-    /// The same for an update that came out of the ledger.
-    fn dead_letter_released(
-        &self,
-        update: &Update,
+        holder: Holder,
+        update: Option<&Update>,
         reason: DeadLetterReason,
     ) -> impl Future<Output = ()> + Send + 'static;
 

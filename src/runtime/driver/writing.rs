@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::{Driver, Tenancy};
 use crate::core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
-use crate::core::policy::{DeadLetterReason, Resolution};
+use crate::core::policy::Resolution;
 use crate::core::update::{RecordKey, Update};
 use crate::ledger::{RecordLock, Recorded};
 use crate::runtime::books::{Books, Fenced};
@@ -117,7 +117,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let letter = match (&resolution, tenancy) {
             (Resolution::DeadLettered(_), None) => return Writing::Void,
             (Resolution::DeadLettered(reason), Some(tenancy)) => {
-                Some(dead_letter(tenancy, holder, update.as_deref(), reason.clone()))
+                Some(tenancy.deliveries.dead_letter(holder, update.as_deref(), reason.clone()))
             }
             _ => None,
         };
@@ -167,20 +167,5 @@ pub(super) async fn loaded<F: Future<Output = Loaded>>(loadings: &mut FuturesUno
     match loadings.next().await {
         Some(loaded) => loaded,
         None => std::future::pending().await,
-    }
-}
-
-fn dead_letter<D: Deliveries>(
-    tenancy: &Tenancy<D>,
-    holder: Holder,
-    update: Option<&Update>,
-    reason: DeadLetterReason,
-) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    match (holder, update) {
-        (Holder::Ledger(_), Some(update)) => {
-            Box::pin(tenancy.deliveries.dead_letter_released(update, reason))
-        }
-        (Holder::Broker(delivery), _) => Box::pin(tenancy.deliveries.dead_letter(delivery, reason)),
-        (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
     }
 }
