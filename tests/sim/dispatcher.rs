@@ -234,6 +234,9 @@ impl World {
             lie,
         });
         self.report(sent.update, Sign::of(&outcome), sent.probe);
+        if self.requests[request].process != self.dispatcher.process {
+            return; // killed in the midst of it
+        }
         self.judge.attempt_ended(self.now, &sent, &outcome);
         if outcome.was_sent() && self.dies_after(Step::AnswerRead) {
             return;
