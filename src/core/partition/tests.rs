@@ -284,12 +284,22 @@ fn what_was_published_twice_leaves_the_record_with_its_last_update() {
 #[test]
 fn an_update_without_id_that_is_sent_again_is_followed_by_all_later_ones() {
     let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
-    // All acks are lost. The first x is taken for the second, and this one is sent again: u1, known to be settled, follows.
-    check("x A x A u1 A ! <x <x <u1", &["x", "x", "u1", "x", "u1"]);
+    // The first x is taken for the second, and this one is sent again: u1, known to be settled, follows.
+    check("x A x A u1 A u2 R ! <x <x <u1 <u2", &["x", "x", "u1", "x", "u1", "u2"]);
     // The same with u1 held already when that is known.
     check("x A x A u1 A x ! <x <x <u1 <x A", &["x", "x", "u1", "x", "x", "u1", "x"]);
     // Nothing is in doubt: nothing is sent again.
-    check("x A y A u1 A ! <x <y <u1", &["x", "y", "u1"]);
+    check("x A y A u1 A u2 R ! <x <y <u1 <u2", &["x", "y", "u1", "u2"]);
+}
+
+#[test]
+fn an_update_without_id_that_nobody_took_in_has_its_turn_whatever_it_says() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    // The broker had handed it over once more when the channel was lost, and nobody had read it.
+    check("x A ! <x", &["x", "x"]);
+    check("x A u1 A ! <x", &["x", "u1", "x"]);
+    check("x A y A ! <x", &["x", "y", "x"]);
+    check("x A u1 R ! <u1 <x", &["x", "u1", "x"]);
 }
 
 #[test]
