@@ -168,10 +168,10 @@ impl Memory {
         }
     }
 
-    /// A tenure ended: what it settled may come back.
-    pub(super) fn expect_returns(&mut self) {
+    /// A tenure ended: what it settled may come back, before the newest that it held.
+    pub(super) fn expect_returns(&mut self, newest_held: Option<&Update>) {
         self.returns_expected = true;
-        self.recognition.expect_returns();
+        self.recognition.expect_returns(newest_held);
         self.heads.values_mut().flatten().for_each(|head| head.claimed = false);
         if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {
             self.forget_heads(|_| false);

@@ -215,7 +215,9 @@ impl Partition {
         self.effects.retain(Effect::outlives_its_tenure);
         self.forget_held_back();
         self.former.forget_lanes();
-        self.memory.expect_returns();
+        let held = self.lanes.iter().flat_map(|lane| &lane.held).filter(|held| !held.is_released());
+        let newest_held = held.max_by_key(|held| held.came).map(|held| &*held.update);
+        self.memory.expect_returns(newest_held);
         for lane in self.lanes.take_all() {
             self.remember(lane);
         }

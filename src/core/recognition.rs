@@ -4,6 +4,10 @@
 //! What comes back of a record is the end of what was handed over: its settled updates from some place on (only the
 //! newest acks are lost), then all that were held. Where equal updates leave that place in doubt, the latest possible one
 //! is taken: at worst one that was settled is sent again, never one left out that was not.
+//!
+//! After all that comes what the broker had handed over and nobody had taken in, and this can say the same as a settled
+//! one. So a record may begin with a settled one only where something that was held is still to come: of the record
+//! itself, or of the partition the newest.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -55,24 +59,28 @@ struct Order {
 pub(super) struct Recognition {
     settled_max: usize,
     records: HashMap<RecordKey, Order>,
+    /// Record and print of the newest update of all records that was held when a tenure ended, until it has come back.
+    newest_held: Option<(RecordKey, u64)>,
     /// The settled entries, oldest first; some may be forgotten by now.
     settled: VecDeque<(RecordKey, UpdateId)>,
 }
 
 impl Recognition {
     pub(super) fn new(window: usize) -> Self {
-        Self { settled_max: 2 * window, records: HashMap::new(), settled: VecDeque::new() }
+        Self { settled_max: 2 * window, records: HashMap::new(), newest_held: None, settled: VecDeque::new() }
     }
 
     /// A delivery came. What it is known as, where it came before.
     pub(super) fn received(&mut self, update: &Update, redelivered: bool) -> Option<Recognised> {
+        let was_taken_in = self.newest_held.is_some();
+        self.newest_held.take_if(|(of, newest)| *of == update.record_key && *newest == print(update));
         if update.id.origin() == IdOrigin::Publisher {
             return None;
         }
         let order = self.records.entry(update.record_key.clone()).or_default();
         let print = print(update);
         if redelivered {
-            if let Some(place) = order.place_of(print) {
+            if let Some(place) = order.place_of(print, was_taken_in) {
                 order.next = Some(place + 1);
                 let entry = &order.entries[place];
                 return Some(Recognised { id: entry.id.clone(), settled: entry.is_settled() });
@@ -116,7 +124,10 @@ impl Recognition {
     }
 
     /// A tenure ended: all that is held comes back.
-    pub(super) fn expect_returns(&mut self) {
+    pub(super) fn expect_returns(&mut self, newest_held: Option<&Update>) {
+        // One that has not come back since an earlier tenure is newer than all that has.
+        let newest = newest_held.map(|newest| (newest.record_key.clone(), print(newest)));
+        self.newest_held = self.newest_held.take().or(newest);
         for order in self.records.values_mut() {
             order.next = None;
             for entry in order.entries.iter_mut().filter(|entry| entry.is_settled()) {
@@ -127,6 +138,7 @@ impl Recognition {
 
     /// Everything returned has come: what was held and is not among it went elsewhere.
     pub(super) fn returns_are_over(&mut self) {
+        self.newest_held = None;
         self.records.retain(|_, order| {
             let came = order.next.unwrap_or_default();
             let mut place = 0..;
@@ -154,19 +166,22 @@ impl Recognition {
     /// The same for all records.
     pub(super) fn forget_all(&mut self) {
         self.records.clear();
+        self.newest_held = None;
         self.settled.clear();
     }
 }
 
 impl Order {
-    fn place_of(&self, print: u64) -> Option<usize> {
+    fn place_of(&self, print: u64, was_taken_in: bool) -> Option<usize> {
         let is_it = |place: &usize| self.entries.get(*place).is_some_and(|entry| entry.print == print);
         if self.next.is_some() {
             return self.next.filter(is_it);
         }
         // All that were held come back, so it begins with the oldest of these at the latest.
         let latest = self.entries.iter().take_while(|entry| entry.is_settled()).count();
-        (0..=latest).rev().find(is_it)
+        let holds_any = latest < self.entries.len();
+        let earliest = if was_taken_in || holds_any { 0 } else { latest };
+        (earliest..=latest).rev().find(is_it)
     }
 }
 
@@ -201,10 +216,11 @@ mod tests {
     /// known from, `.` behind it where that one was settled, or `new`.
     fn check(script: &str, expected: &str) {
         let (mut recognition, mut made, mut told) = (Recognition::new(3), 0, Vec::new());
+        let mut newest_held = None;
         let record_key = RecordKey::new("r").unwrap();
         for step in script.split(' ') {
             match step {
-                "!" => recognition.expect_returns(),
+                "!" => recognition.expect_returns(newest_held.take().as_ref()),
                 "|" => recognition.returns_are_over(),
                 says => {
                     made += 1;
@@ -229,8 +245,10 @@ mod tests {
                         }));
                     }
                     if settle {
-                        let id = recognised.map_or(update.id, |known| known.id);
+                        let id = recognised.map_or(update.id.clone(), |known| known.id);
                         recognition.settled(&record_key, &id);
+                    } else {
+                        newest_held = Some(update);
                     }
                 }
             }
@@ -265,7 +283,19 @@ mod tests {
 
     #[test]
     fn only_as_many_settled_ones_are_known_as_can_come_back() {
-        check("a. b. c. d. e. f. g. ! <b", "2.");
-        check("a. b. c. d. e. f. g. ! <a <b", "new new");
+        check("a. b. c. d. e. f. g. h ! <b", "2.");
+        check("a. b. c. d. e. f. g. h ! <a <b", "new new");
+    }
+
+    #[test]
+    fn what_was_handed_over_and_never_taken_in_is_not_taken_for_what_was_settled() {
+        check("a. ! <a", "new");
+        check("a. b. ! <a", "new");
+        check("a. b ! <b <a", "2 new");
+        // It is the settled one: b, which came later, is still to come.
+        check("a. b ! <a <b", "1. 2");
+        check("a. b ! ! <a <b", "1. 2");
+        check("a. b ! <a. ! <a <b", "1. 1. 2");
+        check("a. b ! <b. ! <a", "2 new");
     }
 }

@@ -9,7 +9,8 @@ use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
 
 use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, lanekeeper, until, updates};
 
-/// Opened beside the dispatcher, as another process would.
+/// Opened beside the dispatcher, as another process would. While the dispatcher makes it, or on a slow disk, it can be
+/// locked for longer than the ledger itself waits.
 async fn ledger(world: &World) -> AnyLedger {
     let config = LedgerConfig {
         place: LedgerPlace::Sqlite(world.dir.path().join("ledger.db")),
@@ -18,7 +19,10 @@ async fn ledger(world: &World) -> AnyLedger {
         parked_max: 100_000,
         connections_max: 1,
     };
-    AnyLedger::open(config).await.expect("the ledger opens")
+    until("the ledger", || async {
+        AnyLedger::open(config.clone()).await.map_err(|error| format!("{error:?}"))
+    })
+    .await
 }
 
 /// `lanekeeper parked release`, beside the dispatcher.

@@ -19,7 +19,7 @@ use lanekeeper::core::update::{RecordKey, Update, UpdateId};
 use crate::broker::Delivery;
 use crate::kills::Step;
 use crate::ledger::{Answer, Entry};
-use crate::setup::Setup;
+use crate::setup::{Publication, Setup};
 use crate::trace::Line;
 use crate::world::{Happening, Request, World};
 
@@ -28,6 +28,8 @@ pub struct Dispatcher {
     pub process: u32,
     pub partition: Partition,
     pub channel: Option<Channel>,
+    /// Which update each delivery of the newest channel is.
+    pub names: HashMap<DeliveryTag, usize>,
     pub wake_at: Option<Tick>,
     pub acks_at: Option<Tick>,
     ids_made: u32,
@@ -46,8 +48,6 @@ pub struct Channel {
     pub number: u64,
     pub tenure: Tenure,
     pub acks: Acks,
-    /// Which update each delivery is.
-    pub updates: HashMap<DeliveryTag, usize>,
     pub settled: Vec<usize>,
 }
 
@@ -82,6 +82,7 @@ impl Dispatcher {
             process,
             partition: Partition::new(setup.limits, Arc::clone(&setup.policy)),
             channel: None,
+            names: HashMap::new(),
             wake_at: None,
             acks_at: None,
             ids_made: 0,
@@ -98,10 +99,11 @@ impl Dispatcher {
             self.ids_made += 1;
             UpdateId::made(format!("made-{}-{}", self.process, self.ids_made))
         };
-        let says =
-            setup.ledger.as_ref().map_or(setup.publications[update].repeats.unwrap_or(update), |manners| {
-                manners.contents.says[update]
-            });
+        let Publication { repeats, equals, .. } = setup.publications[update];
+        let says = setup
+            .ledger
+            .as_ref()
+            .map_or(repeats.or(equals).unwrap_or(update), |manners| manners.contents.says[update]);
         Arc::new(Update {
             record_key: setup.record_keys[record].clone(),
             id: setup.publications[update].id.clone().unwrap_or_else(made),
@@ -111,7 +113,7 @@ impl Dispatcher {
             content_type: None,
             content_encoding: None,
             if_match: None,
-            published_at: Some(update as u64),
+            published_at: Some(equals.unwrap_or(update) as u64),
             headers: Vec::new(),
             body: Bytes::copy_from_slice(&(says as u64).to_le_bytes()),
         })
@@ -132,10 +134,10 @@ impl World {
             number: self.broker.open(),
             tenure,
             acks: Acks::new(AckLimits::for_prefetch(self.setup.limits.window.get())),
-            updates: HashMap::new(),
             settled: Vec::new(),
         };
         self.dispatcher.channel = Some(channel);
+        self.dispatcher.names.clear();
         self.dispatcher.drain = None;
         self.trace(Line::TenureBegan { tenure: tenure.0 });
         self.judge.tenure_began(tenure.0, self.now);
@@ -203,7 +205,7 @@ impl World {
         }
         let (tenure, delivery) = (channel.tenure, DeliveryTag(tag));
         channel.acks.delivered(delivery, self.now);
-        channel.updates.insert(delivery, update);
+        self.dispatcher.names.insert(delivery, update);
         self.trace(Line::Delivered { tag, update, redelivered });
         self.judge.received(update, redelivered);
         if self.dies_after(Step::Received) {
@@ -234,6 +236,9 @@ impl World {
             lie,
         });
         self.report(sent.update, Sign::of(&outcome), sent.probe);
+        if self.requests[request].process != self.dispatcher.process {
+            return; // killed in the midst of it
+        }
         self.judge.attempt_ended(self.now, &sent, &outcome);
         if outcome.was_sent() && self.dies_after(Step::AnswerRead) {
             return;

@@ -97,10 +97,11 @@ impl World {
     ) {
         let known = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure);
         let malformed = || match holder {
-            Holder::Broker(tag) => known.and_then(|channel| channel.updates.get(&tag).copied()),
+            Holder::Broker(tag) => known.and_then(|_| self.dispatcher.names.get(&tag).copied()),
             Holder::Ledger(_) => None,
         };
-        let Some(number) = update.as_ref().map(|update| World::number(update)).or_else(malformed) else {
+        let named = update.as_ref().map(|update| self.name_of(holder, update));
+        let Some(number) = named.or_else(malformed) else {
             return;
         };
         self.trace(Line::Record { update: number, resolution: resolution.name() });
@@ -133,7 +134,7 @@ impl World {
         else {
             fault!("tenure, I5", "tag {} was settled for tenure {}, which has ended", tag.0, tenure.0);
         };
-        let Some(update) = channel.updates.get(&tag).copied() else {
+        let Some(update) = self.dispatcher.names.get(&tag).copied() else {
             fault!("settle, I7", "tag {} was settled and never delivered", tag.0);
         };
         channel.acks.finished(tag, now);

@@ -12,7 +12,7 @@ pub struct Facts {
     pub record: Option<usize>,
     pub target: usize,
     pub id: Option<UpdateId>,
-    /// Another publishing of the same update.
+    /// Another publishing of the same update, or one without an id that cannot be told from it.
     pub twin: Option<usize>,
     /// It was first applied, by whomever.
     pub applied: bool,
@@ -25,6 +25,8 @@ pub struct Facts {
     pub settled_in: u64,
     /// Some process was told that it is applied, or wrote it down as dead-lettered.
     pub resolved: bool,
+    /// It came, and nothing told that it was here before, unless its id did. Until it is sent or settled.
+    pub perhaps_new: bool,
     pub here: Here,
 }
 
@@ -74,13 +76,14 @@ pub fn facts_of(setup: &Setup) -> (Vec<Facts>, Vec<RecordFacts>) {
         record: publication.record,
         target: publication.target,
         id: publication.id.clone(),
-        twin: publication.repeats,
+        twin: publication.repeats.or(publication.equals),
         applied: false,
         applied_in_life: false,
         dead_lettered: false,
         gone: false,
         settled_in: 0,
         resolved: false,
+        perhaps_new: false,
         here: Here::default(),
     });
     let mut updates: Vec<Facts> = facts.collect();
@@ -89,7 +92,7 @@ pub fn facts_of(setup: &Setup) -> (Vec<Facts>, Vec<RecordFacts>) {
         if let Some(record) = publication.record {
             records[record].updates.push(update);
         }
-        if let Some(first) = publication.repeats {
+        if let Some(first) = publication.repeats.or(publication.equals) {
             updates[first].twin = Some(update);
         }
     }

@@ -56,6 +56,11 @@ impl Fairness {
         self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
     }
 
+    /// Updates that were received and are not settled.
+    pub fn held(&self) -> impl Iterator<Item = usize> {
+        self.lanes.iter().flat_map(|lane| &lane.held).map(|held| held.update)
+    }
+
     /// `free`: no attempt of an earlier tenure bars the record.
     pub fn received(&mut self, record: usize, update: usize, new: bool, free: bool, step: u64) {
         let lane = &mut self.lanes[record];

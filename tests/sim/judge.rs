@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lanekeeper::core::message::Holder;
 use lanekeeper::core::outcome::Outcome;
 use lanekeeper::core::partition::Limits;
-use lanekeeper::core::policy::{FailurePolicy, Policy};
+use lanekeeper::core::policy::Policy;
 use lanekeeper::core::tick::Tick;
 use lanekeeper::core::update::UpdateId;
 
@@ -23,6 +23,7 @@ macro_rules! fault {
 }
 pub(crate) use fault;
 
+mod again;
 mod endings;
 
 #[derive(Debug)]
@@ -43,8 +44,10 @@ pub struct Judge {
     other_known: Option<u64>,
     /// The number of the claim that was read back in this tenure.
     claimed: Option<u64>,
-    /// Deliveries since then that wait for a claim: record, update, and whether it was certainly never here before.
+    /// Deliveries since then that wait for a claim: record, update, and whether it comes again.
     unclaimed: Vec<(usize, usize, bool)>,
+    /// The newest update that was held when a tenure ended, until it has come back: what comes before it was here.
+    newest_held: Option<usize>,
     /// When the broker was last heard from.
     heard: Tick,
     draining: bool,
@@ -71,6 +74,7 @@ impl Judge {
             other_known: None,
             claimed: None,
             unclaimed: Vec::new(),
+            newest_held: None,
             heard: Tick::ZERO,
             draining: false,
             kept: setup.ledger.is_some(),
@@ -113,6 +117,7 @@ impl Judge {
         self.claimed = Some(number);
         if other > self.other_known {
             self.other_known = other;
+            self.newest_held = None;
             for facts in &mut self.updates {
                 facts.here = Here { turn: facts.here.turn + 1, ..Here::default() };
             }
@@ -152,6 +157,7 @@ impl Judge {
         self.let_go();
         self.unclaimed.clear();
         self.draining = false;
+        self.expect_returns();
         self.fairness.forget();
     }
 
@@ -159,23 +165,24 @@ impl Judge {
         self.circuits.crashed(now);
         self.tenure_ended();
         self.in_flight = 0;
+        self.newest_held = None;
         self.updates.iter_mut().for_each(|facts| facts.here = Here::default());
         self.records.iter_mut().for_each(|record| record.out = None);
     }
 
     pub fn received(&mut self, update: usize, redelivered: bool) {
         self.step += 1;
-        let facts = &mut self.updates[update];
-        let Some(record) = facts.record else { return };
-        let new = !redelivered && facts.twin.is_none();
-        self.unclaimed.push((record, update, new));
+        let Some(record) = self.updates[update].record else { return };
+        self.unclaimed.push((record, update, redelivered));
         self.take_in();
     }
 
     /// What was delivered joins its lane, if the partition is claimed.
     fn take_in(&mut self) {
         if self.claimed.is_some() {
-            for (record, update, new) in std::mem::take(&mut self.unclaimed) {
+            for (record, update, redelivered) in std::mem::take(&mut self.unclaimed) {
+                self.came(update, redelivered);
+                let new = !redelivered && self.updates[update].twin.is_none();
                 let free = self.records[record].out.is_none();
                 self.fairness.received(record, update, new, free, self.step);
             }
@@ -220,7 +227,8 @@ impl Judge {
             );
         }
         // The end of an attempt counts for whichever publishing of the update is the head by then.
-        if now < facts.here.earliest && facts.twin.is_none() && !released {
+        let forgotten = number == 1 && self.is_place_in_doubt(record, update);
+        if now < facts.here.earliest && facts.twin.is_none() && !released && !forgotten {
             fault!("deadline, I4", "#{update} was sent {:?} too early", facts.here.earliest.since(now));
         }
         if self.draining && self.exact {
@@ -230,7 +238,9 @@ impl Judge {
             self.judge_turn(record, update);
         }
         if !self.kept {
-            self.judge_number(update, number);
+            if !forgotten {
+                self.judge_number(update, number);
+            }
             self.judge_need(record, update);
         }
         let target = self.updates[update].target;
@@ -252,8 +262,9 @@ impl Judge {
                 self.limits.in_flight_max
             );
         }
-        let here = &mut self.updates[update].here;
-        if here.resolved_at.is_some() {
+        let Facts { here, perhaps_new, .. } = &mut self.updates[update];
+        *perhaps_new = false;
+        if here.resolved_at.is_some() || forgotten {
             *here = Here { turn: here.turn + 1, ..Here::default() };
         }
         here.attempts = number;
@@ -288,37 +299,6 @@ impl Judge {
                     "#{update} was sent before #{earlier} of its record, which has come again"
                 );
             }
-        }
-    }
-
-    fn judge_number(&self, update: usize, number: u32) {
-        let Facts { here, twin, .. } = &self.updates[update];
-        let expected = if here.resolved_at.is_some() { 1 } else { here.attempts + 1 };
-        if number != expected && twin.is_none() {
-            fault!("numbers", "#{update} was sent as attempt {number} after attempt {}", here.attempts);
-        }
-        let bounded = self.policy.exhausted == FailurePolicy::DeadLetter && here.resolved_at.is_none();
-        if let Some(max) = self.policy.attempts_max
-            && bounded
-            && twin.is_none()
-            && here.failures >= max.get()
-        {
-            fault!("bounds", "#{update} was sent again after {} failures of {max}", here.failures);
-        }
-    }
-
-    /// A second request for what this process knows to be resolved is needed only where an earlier update of the
-    /// record had to be sent again: then the later ones must follow it, or the record would keep the earlier value.
-    /// What lies between two publishings of an earlier update may also be sent again: both look alike.
-    fn judge_need(&self, record: usize, update: usize) {
-        let Facts { twin, here, .. } = &self.updates[update];
-        let (None, Some(resolved_at)) = (twin, here.resolved_at) else { return };
-        let mut earlier = self.records[record].updates.iter().take_while(|earlier| **earlier < update);
-        if earlier.clone().any(|earlier| self.updates[*earlier].twin.is_some_and(|twin| twin > update)) {
-            return;
-        }
-        if !earlier.any(|earlier| self.updates[*earlier].here.sent_at >= resolved_at) {
-            fault!("no duplicate without need", "#{update} was sent again, known to be resolved");
         }
     }
 
@@ -397,15 +377,16 @@ impl Judge {
         if self.tenure != Some(tenure) {
             fault!("tenure, I5", "#{update} was settled for tenure {tenure}");
         }
-        self.updates[update].settled_in = tenure;
-        if let Some(record) = self.updates[update].record {
+        let facts = &mut self.updates[update];
+        (facts.settled_in, facts.perhaps_new) = (tenure, false);
+        if let Some(record) = facts.record {
             self.fairness.settled(record, update, self.records[record].out.is_none());
         }
     }
 
     /// The broker has let go of it.
     pub fn acked(&mut self, update: usize) {
-        if !self.kept && !self.is_applied(update) && !self.is_dead_lettered(update) {
+        if !self.kept && !self.had_its_turn(update) {
             fault!("settle, I3", "#{update} left the queue, neither applied nor dead-lettered");
         }
         self.updates[update].gone = true;
@@ -472,12 +453,20 @@ impl Judge {
             let last = self.updates[last].twin.map_or(last, |twin| twin.max(last));
             for later in record.updates.iter().copied().filter(|later| *later > last) {
                 let facts = &self.updates[later];
-                // A repeated publishing may count as the earlier one that it repeats.
-                if facts.applied_in_life && !facts.dead_lettered && facts.twin.is_none() {
+                // A repeated publishing may count as the earlier one that it repeats, if an id says that it does.
+                let counts = facts.id.is_none() || facts.applied_in_life && facts.twin.is_none();
+                if counts && !facts.dead_lettered {
                     fault!("last value", "the record keeps #{last}, though #{later} was applied");
                 }
             }
         }
+    }
+
+    /// Of updates that say the same, each must have its own turn, unless an id says that they are one.
+    fn had_its_turn(&self, update: usize) -> bool {
+        let facts = &self.updates[update];
+        let own = facts.applied || facts.dead_lettered;
+        own || facts.id.is_some() && (self.is_applied(update) || self.is_dead_lettered(update))
     }
 
     fn any(&self, update: usize, holds: impl Fn(&Facts) -> bool) -> bool {

@@ -45,6 +45,8 @@ pub struct Publication {
     pub id: Option<UpdateId>,
     /// The publication that it repeats, with the same id: the publisher was not sure of the first.
     pub repeats: Option<usize>,
+    /// The publication of its record that it cannot be told from: neither has an id, and both say the same.
+    pub equals: Option<usize>,
 }
 
 /// How the target answers, each in a thousand. What is left is applied and says so.
@@ -160,6 +162,26 @@ impl Setup {
             };
         }
     }
+
+    /// Lets updates without an id say what an earlier one of their record says. No three of them say the same.
+    pub fn add_equals(&mut self, rng: &mut Rng) {
+        let equal = rng.pick(&[0, 300, 900]);
+        for number in 0..self.publications.len() {
+            let (before, rest) = self.publications.split_at(number);
+            let Publication { record: Some(record), id: None, .. } = rest[0] else { continue };
+            let is_free = |earlier: &usize| {
+                let Publication { record: of, id, equals, .. } = &before[*earlier];
+                let alone = equals.is_none() && before.iter().all(|other| other.equals != Some(*earlier));
+                *of == Some(record) && id.is_none() && alone
+            };
+            let free: Vec<usize> = (0..number).filter(is_free).collect();
+            if !free.is_empty() && rng.chance(equal) {
+                let equals = rng.pick(&free);
+                self.publications[number].equals = Some(equals);
+                self.publications[number].target = self.publications[equals].target;
+            }
+        }
+    }
 }
 
 fn publications(rng: &mut Rng, records: usize, publish_for: u64) -> Vec<Publication> {
@@ -183,14 +205,15 @@ fn publications(rng: &mut Rng, records: usize, publish_for: u64) -> Vec<Publicat
                     target: 0,
                     id: Some(id.clone()),
                     repeats: Some(earlier),
+                    equals: None,
                 }
             }
             _ if rng.chance(malformed) => {
-                Publication { at, record: None, target: 0, id: None, repeats: None }
+                Publication { at, record: None, target: 0, id: None, repeats: None, equals: None }
             }
             _ => {
                 let id = (!rng.chance(no_id)).then(|| UpdateId::published(format!("u{number}")));
-                Publication { at, record: Some(record), target: 0, id, repeats: None }
+                Publication { at, record: Some(record), target: 0, id, repeats: None, equals: None }
             }
         };
         published.push(publication);

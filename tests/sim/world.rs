@@ -26,6 +26,7 @@ use crate::trace::{Line, Trace};
 const STEPS_MAX: u32 = 100_000;
 
 const CHANCE_OF_CIRCUITS: u64 = 0x6272_6561_6b65_7273;
+const CHANCE_OF_EQUALS: u64 = 0x6571_7561_6c73;
 
 /// What can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,6 +168,8 @@ impl World {
         let mut setup = Setup::new(&mut rng, &mut Rng::new(seed_of_plain ^ CHANCE_OF_CIRCUITS));
         if seed >= WITH_LEDGER {
             setup.ledger = Some(LedgerManners::new(&mut rng, &mut setup));
+        } else {
+            setup.add_equals(&mut Rng::new(seed_of_plain ^ CHANCE_OF_EQUALS));
         }
         let books = setup
             .ledger
@@ -338,7 +341,7 @@ impl World {
         holder: Holder,
         update: &Update,
     ) {
-        let (process, name) = (self.dispatcher.process, Self::number(update));
+        let (process, name) = (self.dispatcher.process, self.name_of(holder, update));
         let record = self.setup.publications[name].record.expect("malformed updates are never sent");
         self.trace(Line::Attempt { process, attempt, number, update: name, record, probe });
         let under = tenure.map(|TenureNumber(number)| number);
@@ -396,10 +399,15 @@ impl World {
         self.tenures
     }
 
-    /// The name of an update.
-    pub fn number(update: &Update) -> usize {
-        let named = update.published_at.expect("an update is named by its time");
-        usize::try_from(named).expect("a small number")
+    /// The name of an update: that of its delivery, or where the ledger holds it, what it was published at.
+    pub fn name_of(&self, holder: Holder, update: &Update) -> usize {
+        match holder {
+            Holder::Broker(tag) => self.dispatcher.names[&tag],
+            Holder::Ledger(_) => {
+                let named = update.published_at.expect("an update is named by its time");
+                usize::try_from(named).expect("a small number")
+            }
+        }
     }
 
     pub fn late(&mut self) -> Duration {

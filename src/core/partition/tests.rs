@@ -163,14 +163,15 @@ fn in_strict_mode_nothing_passes() {
     check(1, "aab", "ARA", "a1 a1 a2 b1");
 }
 
-/// One record. `u1`: an update with this id comes, `<u1` comes again, `A` and `R`: the attempt that is out is applied or
-/// retryable, `!`: the channel is lost and attached again. In the end all is applied. Answers what the target applied.
+/// One record. `u1`: an update with this id comes, `x`: one without an id that says this, `<u1` comes again, `A` and
+/// `R`: the attempt that is out is applied or retryable, `!`: the channel is lost and attached again. In the end all is
+/// applied. Answers what the target applied.
 fn applied(script: &str) -> Vec<String> {
     let mut world =
         OneRecord { core: partition(8), tenure: Tenure(1), out: None, now: 0, applied: Vec::new() };
     world.attach();
     let mut delivery = DeliveryTag(0);
-    for step in script.split(' ') {
+    for (place, step) in script.split(' ').enumerate() {
         match step {
             "A" => world.end(true),
             "R" => world.end(false),
@@ -182,7 +183,12 @@ fn applied(script: &str) -> Vec<String> {
             }
             id => {
                 delivery.0 += 1;
-                let update = update("r", id.trim_start_matches('<'));
+                let mut update = update("r", id.trim_start_matches('<'));
+                if !update.id.as_str().starts_with('u') {
+                    let says = update.id.as_str().to_owned();
+                    let of = Arc::make_mut(&mut update);
+                    (of.id, of.body) = (UpdateId::made(place.to_string()), says.into());
+                }
                 let (tenure, redelivered) = (world.tenure, id.starts_with('<'));
                 world.handle(Event::Received { tenure, delivery, redelivered, update });
             }
@@ -244,7 +250,8 @@ impl OneRecord {
         let (attempt, update) = self.out.take().expect("an attempt is out");
         let failure = Failure { cause: Cause::Timeout, detail: String::new() };
         let outcome = if applied {
-            self.applied.push(update.id.as_str().to_owned());
+            let says = if update.body.is_empty() { update.id.as_str().as_bytes() } else { &update.body };
+            self.applied.push(String::from_utf8(says.to_vec()).unwrap());
             Outcome::Applied
         } else {
             Outcome::Retryable { failure, retry_after: None }
@@ -272,6 +279,27 @@ fn what_was_published_twice_leaves_the_record_with_its_last_update() {
     check("u1 A u2 A u1 A ! <u2 <u1 <u2", "u2");
     check("u1 A u2 A u1 ! <u1 <u2 A", "u2");
     check("u1 A u2 A u1 ! A <u1 <u2", "u2");
+}
+
+#[test]
+fn an_update_without_id_that_is_sent_again_is_followed_by_all_later_ones() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    // The first x is taken for the second, and this one is sent again: u1, known to be settled, follows.
+    check("x A x A u1 A u2 R ! <x <x <u1 <u2", &["x", "x", "u1", "x", "u1", "u2"]);
+    // The same with u1 held already when that is known.
+    check("x A x A u1 A x ! <x <x <u1 <x A", &["x", "x", "u1", "x", "x", "u1", "x"]);
+    // Nothing is in doubt: nothing is sent again.
+    check("x A y A u1 A u2 R ! <x <y <u1 <u2", &["x", "y", "u1", "u2"]);
+}
+
+#[test]
+fn an_update_without_id_that_nobody_took_in_has_its_turn_whatever_it_says() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    // The broker had handed it over once more when the channel was lost, and nobody had read it.
+    check("x A ! <x", &["x", "x"]);
+    check("x A u1 A ! <x", &["x", "u1", "x"]);
+    check("x A y A ! <x", &["x", "y", "x"]);
+    check("x A u1 R ! <u1 <x", &["x", "u1", "x"]);
 }
 
 #[test]
