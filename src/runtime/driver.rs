@@ -107,6 +107,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// closes.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ending {
         let mut attempts = FuturesUnordered::new();
+        // Targets that one of them is a probe of.
+        let mut probing = BTreeSet::new();
         let cut = watch::Sender::new(());
         let fence = watch::Sender::new(Fence::default());
         let mut writings: FuturesUnordered<Pin<Box<dyn Future<Output = Written> + Send>>> =
@@ -154,6 +156,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             update,
                             probe,
                         };
+                        if probe {
+                            probing.insert(making.update.target);
+                        }
                         attempts.push(making.make(cut.subscribe()));
                     }
                     Effect::AskProbe(target) => {
@@ -259,7 +264,12 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         leaving = Some(self.leaving(false));
                     }
                 }
-                Some(ended) = attempts.next(), if !attempts.is_empty() => leftover = self.attempt_ended(ended),
+                Some(ended) = attempts.next(), if !attempts.is_empty() => {
+                    if ended.probe {
+                        probing.remove(&ended.update.target);
+                    }
+                    leftover = self.attempt_ended(ended);
+                }
                 Some(written) = writings.next(), if !writings.is_empty() => {
                     fenced = written.recorded == Recorded::Fenced
                         && tenancy.as_ref().is_some_and(|tenancy| tenancy.tenure == written.tenure);
@@ -339,6 +349,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         }
         // What is left is cut off before a standby can begin: dropping an attempt closes its connection.
         drop(attempts);
+        for target in probing {
+            self.breakers.return_probe(self.clock.now(), target);
+        }
         self.leave(tenancy).await;
         self.show(None); // its gauges stay, with nothing
         ending

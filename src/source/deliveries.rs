@@ -427,7 +427,8 @@ impl Deliveries for AmqpDeliveries {
     }
 
     async fn close(self) {
-        let Self { channel, consumer, .. } = self;
+        let Self { channel, consumer, ownership, .. } = self;
+        ownership.members.withdraw(ownership.partition);
         if channel.status().connected() {
             let closing = channel.close(200, "tenure over".into());
             match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {

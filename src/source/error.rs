@@ -171,6 +171,9 @@ pub enum SourceError {
         #[source]
         source: Box<lapin::Error>,
     },
+    /// What was under way ended with its connection.
+    #[error("broker: the connection is gone")]
+    ConnectionLost,
     /// The broker did not answer in time.
     #[error("broker: {step}: no answer within {seconds} s")]
     Silent {
@@ -187,9 +190,11 @@ impl SourceError {
     #[must_use]
     pub fn can_heal(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::Locked { .. } | Self::NotTaken { .. } => {
-                true
-            }
+            Self::Unreachable { .. }
+            | Self::ConnectionLost
+            | Self::Silent { .. }
+            | Self::Locked { .. }
+            | Self::NotTaken { .. } => true,
             Self::Amqp { source, .. } => !is_final(source),
             Self::AccessRefused { .. }
             | Self::TooOld { .. }

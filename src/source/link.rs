@@ -155,13 +155,16 @@ impl Link {
             Err(_) => None, // the keeper was aborted: the process ends
         };
         let Some((number, connection)) = connection else { return std::future::pending().await };
-        match tokio::time::timeout(ANSWER_TIMEOUT, connection.create_channel()).await {
-            Ok(Ok(channel)) => Ok((channel, number)),
-            Ok(Err(error)) => Err(SourceError::amqp("opening a channel")(error)),
-            Err(_) => {
-                Err(SourceError::Silent { step: "opening a channel", seconds: ANSWER_TIMEOUT.as_secs() })
+        let opening = async {
+            match tokio::time::timeout(ANSWER_TIMEOUT, connection.create_channel()).await {
+                Ok(Ok(channel)) => Ok((channel, number)),
+                Ok(Err(error)) => Err(SourceError::amqp("opening a channel")(error)),
+                Err(_) => {
+                    Err(SourceError::Silent { step: "opening a channel", seconds: ANSWER_TIMEOUT.as_secs() })
+                }
             }
-        }
+        };
+        self.while_up(number, opening).await
     }
 
     /// Which connection there is, as soon as there is one.
@@ -175,8 +178,8 @@ impl Link {
         self.watch_until(|connection| connection.as_ref().is_none_or(is_other).then_some(())).await;
     }
 
-    /// Work on this connection ends with it, at the latest: a consumer that was made as its connection ended may never
-    /// learn of that.
+    /// Work on this connection ends with it, at the latest: what was asked of it as it ended may never be answered, and a
+    /// consumer that was made then may never learn of it (lapin 4.12.3).
     pub(super) async fn while_up<T>(
         &self,
         number: ConnectionNumber,
@@ -185,7 +188,7 @@ impl Link {
         tokio::select! {
             biased;
             done = work => done,
-            () = self.lost(number) => Err(SourceError::Missing { text: "the connection is gone".to_owned() }),
+            () = self.lost(number) => Err(SourceError::ConnectionLost),
         }
     }
 

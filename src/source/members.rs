@@ -38,8 +38,8 @@ const SEGMENT_BYTES_MAX: i64 = 4 * 1024 * 1024;
 const NOTE_BYTES_MAX: usize = 4096;
 /// How long a claim may take to come back before it is published again.
 const READ_BACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long nothing may come back of what the broker has confirmed before the stream is read anew: without its claim a
-/// process that consumes sends nothing, and no other does in its place.
+/// How long nothing may come of what must come before the stream is read anew: without its claim a process that consumes
+/// sends nothing, and no other does in its place.
 const UNREAD_MAX: Duration = Duration::from_secs(10);
 /// How often we look whether it is so.
 const UNREAD_POLL: Duration = Duration::from_secs(1);
@@ -144,6 +144,11 @@ impl Members {
         claim
     }
 
+    /// The tenure that has claimed the partition is over: a claim that is not published must not stand behind another's.
+    pub(super) fn withdraw(&self, partition: PartitionNumber) {
+        self.shared.wanted().remove(&(partition, Kind::Claimed));
+    }
+
     /// Tells the others that keys have moved. Done once they can read it; after a few seconds in any case: they look for
     /// themselves as well.
     pub async fn tell_moved(&self) {
@@ -201,6 +206,13 @@ impl Shared {
         self.wanted().values().any(|wanted| wanted.published.is_some_and(|(first, _)| unread(first)))
     }
 
+    /// What is known is of a stream that is gone. A claim that was read back there stands until the next one.
+    fn made_anew(&self) {
+        for known in &self.partitions {
+            known.send_modify(|known| *known = Known { ours: known.ours, ..Known::default() });
+        }
+    }
+
     /// The broker takes no publishes: draining is what ends an alarm, so owners go on without a number.
     fn waive_claims(&self) {
         let claims: Vec<_> = self.wanted().values().map(|wanted| wanted.note.clone()).collect();
@@ -237,10 +249,21 @@ impl Shared {
     }
 }
 
+/// How far the stream is read.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Nothing was read: what comes from now on is wanted.
+    End,
+    /// Everything before this offset was read, so that the message before it must come once more.
+    Before(u64),
+    /// That one did not come: it is another stream, and all of it is wanted.
+    MadeAnew,
+}
+
 async fn read_for_ever(shared: Arc<Shared>) {
-    let (mut next, mut told, mut delay) = (None, String::new(), RETRY_DELAY_MIN);
+    let (mut place, mut told, mut delay) = (Place::End, String::new(), RETRY_DELAY_MIN);
     loop {
-        let fault = match read(&shared, &mut next, &mut told).await {
+        let fault = match read(&shared, &mut place, &mut told).await {
             Ok(never) => match never {},
             Err(fault) => chain(&fault),
         };
@@ -253,39 +276,44 @@ async fn read_for_ever(shared: Arc<Shared>) {
     }
 }
 
-/// Reads on from `next`, from the end where that is not known.
 async fn read(
     shared: &Shared,
-    next: &mut Option<u64>,
+    place: &mut Place,
     told: &mut String,
 ) -> Result<std::convert::Infallible, SourceError> {
     let (channel, connection) = shared.consuming.channel_of().await?;
-    shared.consuming.while_up(connection, read_on(shared, &channel, next, told)).await
+    shared.consuming.while_up(connection, read_on(shared, &channel, place, told)).await
 }
 
 async fn read_on(
     shared: &Shared,
     channel: &Channel,
-    next: &mut Option<u64>,
+    place: &mut Place,
     told: &mut String,
 ) -> Result<std::convert::Infallible, SourceError> {
-    let mut consumer = match timeout(ANSWER_TIMEOUT, consume(shared, channel, *next)).await {
-        Ok(consumer) => consumer?,
-        Err(_) => return Err(SourceError::Silent { step: READING, seconds: ANSWER_TIMEOUT.as_secs() }),
-    };
-    shared.position.send_if_modified(|position| position.is_none() && position.replace(0).is_none());
-    if !std::mem::take(told).is_empty() {
-        info!(stream = shared.stream, "the stream of members is read again");
-    }
+    let silent = || SourceError::Silent { step: READING, seconds: UNREAD_MAX.as_secs() };
+    let mut consumer =
+        timeout(ANSWER_TIMEOUT, consume(shared, channel, *place)).await.map_err(|_| silent())??;
+    let mut awaited = matches!(place, Place::Before(_));
     let (mut namesake, reading) = (String::new(), Instant::now());
     let mut look = tokio::time::interval(UNREAD_POLL);
     loop {
+        if !awaited {
+            shared.position.send_if_modified(|position| position.is_none() && position.replace(0).is_none());
+            if !std::mem::take(told).is_empty() {
+                info!(stream = shared.stream, "the stream of members is read again");
+            }
+        }
         let delivery = tokio::select! {
             biased;
             delivery = consumer.next() => delivery,
             _ = look.tick() => {
+                if awaited && reading.elapsed() > UNREAD_MAX {
+                    *place = Place::MadeAnew;
+                    return Err(silent());
+                }
                 if shared.is_unread(reading) {
-                    return Err(SourceError::Silent { step: READING, seconds: UNREAD_MAX.as_secs() });
+                    return Err(silent());
                 }
                 continue;
             }
@@ -295,15 +323,19 @@ async fn read_on(
         };
         let delivery = delivery.map_err(SourceError::amqp(READING))?;
         // A stream's ack is credit: nothing is removed.
-        delivery.ack(BasicAckOptions::default()).await.map_err(SourceError::amqp(READING))?;
+        let credit = delivery.ack(BasicAckOptions::default());
+        timeout(ANSWER_TIMEOUT, credit).await.map_err(|_| silent())?.map_err(SourceError::amqp(READING))?;
         let Some(offset) = offset_of(&delivery) else { continue };
-        if next.is_some_and(|next| offset < next) {
-            warn!(stream = shared.stream, "the stream of members was made anew: tenure numbers begin again");
-            shared.partitions.iter().for_each(|known| {
-                known.send_replace(Known::default());
-            });
+        let is_the_awaited =
+            std::mem::take(&mut awaited) && matches!(place, Place::Before(next) if offset + 1 == *next);
+        if is_the_awaited {
+            continue;
         }
-        *next = Some(offset + 1);
+        if matches!(place, Place::MadeAnew) || matches!(place, Place::Before(next) if offset < *next) {
+            warn!(stream = shared.stream, "the stream of members was made anew: tenure numbers begin again");
+            shared.made_anew();
+        }
+        *place = Place::Before(offset + 1);
         if delivery.data.len() <= NOTE_BYTES_MAX
             && let Some(note) = parse(&delivery.data)
         {
@@ -321,13 +353,13 @@ async fn read_on(
             }
             shared.read(offset, &note);
         }
-        shared.position.send_replace(*next);
+        shared.position.send_replace(Some(offset + 1));
     }
 }
 
 const READING: &str = "reading the stream of members";
 
-async fn consume(shared: &Shared, channel: &Channel, next: Option<u64>) -> Result<Consumer, SourceError> {
+async fn consume(shared: &Shared, channel: &Channel, place: Place) -> Result<Consumer, SourceError> {
     let mut arguments = FieldTable::default();
     argument(&mut arguments, "x-queue-type", "stream");
     arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(STREAM_BYTES_MAX));
@@ -336,11 +368,13 @@ async fn consume(shared: &Shared, channel: &Channel, next: Option<u64>) -> Resul
     let amqp = SourceError::amqp(READING);
     channel.basic_qos(100, BasicQosOptions::default()).await.map_err(amqp)?;
     let mut arguments = FieldTable::default();
-    match next.map(i64::try_from) {
-        Some(Ok(next)) => {
-            arguments.insert("x-stream-offset".into(), AMQPValue::LongLongInt(next));
+    match place {
+        Place::End => argument(&mut arguments, "x-stream-offset", "next"),
+        Place::Before(next) => {
+            let read = i64::try_from(next.saturating_sub(1)).unwrap_or(i64::MAX);
+            arguments.insert("x-stream-offset".into(), AMQPValue::LongLongInt(read));
         }
-        _ => argument(&mut arguments, "x-stream-offset", "next"),
+        Place::MadeAnew => argument(&mut arguments, "x-stream-offset", "first"),
     }
     let (stream, options) = (shared.stream.as_str().into(), BasicConsumeOptions::default());
     channel.basic_consume(stream, "".into(), options, arguments).await.map_err(amqp)

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use lanekeeper::core::layout::{PartitionNumber, rank};
 use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
+use lapin::options::QueueDeleteOptions;
 
-use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, pace, until, updates};
+use crate::harness::{Broker, Dispatcher, World, assert_flawless, assert_in_order, pace, until, updates};
 
 fn slow(latency: Duration) -> ReceiverSettings {
     ReceiverSettings { latency, latency_jitter: 0.5, ..ReceiverSettings::default() }
@@ -203,4 +204,26 @@ async fn an_owner_that_dies_is_followed_at_once() {
     let report = world.applied(2_000).await;
     assert_in_order(&report, 2_000);
     assert_eq!(report.counts.older_tenures, 0, "{}", report.counts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_are_read_back_from_a_stream_of_members_that_was_deleted_and_made_anew() {
+    let broker = Arc::new(Broker::start());
+    let world = World::on(Arc::clone(&broker), "anew", slow(Duration::from_millis(5))).await;
+    let one = replica(&world, "one", "updates.partitions = 4").await;
+    let all: Vec<_> = updates(40, 10).collect();
+    for (round, lines) in (1..).zip(all.chunks(100)) {
+        world.publish(lines.iter().cloned()).await;
+        world.applied(100 * round).await;
+        if round == 3 {
+            let options = QueueDeleteOptions::default();
+            world.channel().await.queue_delete("anew.members".into(), options).await.expect("it is there");
+        }
+        // The partitions are claimed anew each time: the stream grows longer than the next one is soon.
+        let node = Arc::clone(&broker);
+        let closing = move || node.ctl(&["close_all_connections", "by hand"]);
+        tokio::task::spawn_blocking(closing).await.expect("it does not panic");
+    }
+    assert_flawless(&world.applied(400).await, 400);
+    one.logged("the stream of members was made anew").await;
 }

@@ -178,8 +178,8 @@ impl Chaos {
         let broker = Arc::clone(&*self.broker.lock().await);
         on(&broker, |broker| {
             let queues = ["name", "messages_ready", "messages_unacknowledged", "consumers"];
-            println!("{}", broker.ctl(&[&["list_queues", "-p", "chaos"], &queues[..]].concat()));
-            println!("{}", broker.ctl(&["list_consumers", "-p", "chaos"]));
+            println!("{}", broker.ctl(&[&["list_queues"], &queues[..]].concat()));
+            println!("{}", broker.ctl(&["list_consumers"]));
         })
         .await;
         for (number, replica) in self.replicas.iter().enumerate() {
