@@ -36,8 +36,13 @@ const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 const PARKED_RECORD_HELD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1 FOR UPDATE";
 
 /// Settings of every session. A wait for a row ends with an error that is tried again; a session whose host has gone
-/// is noticed by the server within half a minute, and with it go its locks (default: two hours).
-const SESSION: [(&str, &str); 5] = [
+/// is noticed by the server within half a minute, and with it go its locks (default: two hours). Whatever is asked on
+/// the way of an update is found by an index: a plan that was made while the tables were empty would read all of them
+/// every time, until the server looks at their sizes.
+const SESSION: [(&str, &str); 8] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
     ("lock_timeout", "5s"),
     ("statement_timeout", "9s"),
     ("tcp_keepalives_idle", "10"),
