@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lanekeeper::config::{LedgerPlace, Secret};
 use lanekeeper::ledger::{AnyLedger, Before, Ledger, LedgerError, Recorded};
 
@@ -169,3 +170,28 @@ async fn waiting_for_a_row_or_a_connection_ends() {
     drop(two.lock(query("a", "u", "")).await.unwrap());
     drop(one.lock(query("e", "u", "")).await.unwrap());
 }
+
+/// What PostgreSQL plans while the tables are empty stays for a minute or more.
+#[tokio::test]
+async fn a_ledger_that_was_empty_is_looked_into_by_its_indexes() {
+    let world = World::database().await;
+    let ledger = world.open().await;
+    for round in 0..20 {
+        let ids: Vec<_> = (0..50).map(|number| format!("{round}-{number}")).collect();
+        let findings = join_all(ids.iter().map(|id| consult(&ledger, "a", id, ""))).await;
+        assert!(findings.iter().all(|finding| finding.before == Before::Unknown));
+        join_all(ids.iter().map(|id| write(&ledger, applied("a", id, "")))).await;
+    }
+    // The server tells its figures when a session has had nothing to do for a second.
+    until("figures of the server", || async {
+        let found = world.count(BY_INDEX).await;
+        if found >= 200 { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+    assert_eq!(world.count(ONE_AFTER_ANOTHER).await, 0, "rows that were read by reading the whole table");
+}
+
+const BY_INDEX: &str = "SELECT coalesce(sum(idx_scan), 0)::bigint FROM pg_stat_user_tables
+    WHERE relname = 'ledger_resolved_update'";
+const ONE_AFTER_ANOTHER: &str = "SELECT coalesce(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables
+    WHERE relname = 'ledger_resolved_update'";
