@@ -222,12 +222,13 @@ impl Shared {
         }
     }
 
-    fn read(&self, offset: u64, note: &Note) {
+    /// `news`: it was not there when reading began, as far as we know.
+    fn read(&self, offset: u64, note: &Note, news: bool) {
         let Some(known) = self.partitions.get(usize::from(note.partition)) else { return };
         if note.layout != self.oneself.layout.0 {
             return;
         }
-        if note.kind == Kind::Moved && note.process != self.oneself.process {
+        if note.kind == Kind::Moved && news && note.process != self.oneself.process {
             self.halt.set(SourceError::MovedElsewhere { instance: note.instance.clone() });
         }
         if note.kind == Kind::Asks {
@@ -256,7 +257,8 @@ enum Place {
     End,
     /// Everything before this offset was read, so that the message before it must come once more.
     Before(u64),
-    /// That one did not come: it is another stream, and all of it is wanted.
+    /// That one did not come: it is another stream, and all of it is wanted. Or the broker is slow; then what is read
+    /// again says nothing new.
     MadeAnew,
 }
 
@@ -291,10 +293,11 @@ async fn read_on(
     place: &mut Place,
     told: &mut String,
 ) -> Result<std::convert::Infallible, SourceError> {
-    let silent = || SourceError::Silent { step: READING, seconds: UNREAD_MAX.as_secs() };
-    let mut consumer =
-        timeout(ANSWER_TIMEOUT, consume(shared, channel, *place)).await.map_err(|_| silent())??;
-    let mut awaited = matches!(place, Place::Before(_));
+    let silent = |within: Duration| SourceError::Silent { step: READING, seconds: within.as_secs() };
+    let mut consumer = timeout(ANSWER_TIMEOUT, consume(shared, channel, *place))
+        .await
+        .map_err(|_| silent(ANSWER_TIMEOUT))??;
+    let (mut awaited, from_the_first) = (matches!(place, Place::Before(_)), matches!(place, Place::MadeAnew));
     let (mut namesake, reading) = (String::new(), Instant::now());
     let mut look = tokio::time::interval(UNREAD_POLL);
     loop {
@@ -310,10 +313,10 @@ async fn read_on(
             _ = look.tick() => {
                 if awaited && reading.elapsed() > UNREAD_MAX {
                     *place = Place::MadeAnew;
-                    return Err(silent());
+                    return Err(silent(UNREAD_MAX));
                 }
                 if shared.is_unread(reading) {
-                    return Err(silent());
+                    return Err(silent(UNREAD_MAX));
                 }
                 continue;
             }
@@ -324,7 +327,10 @@ async fn read_on(
         let delivery = delivery.map_err(SourceError::amqp(READING))?;
         // A stream's ack is credit: nothing is removed.
         let credit = delivery.ack(BasicAckOptions::default());
-        timeout(ANSWER_TIMEOUT, credit).await.map_err(|_| silent())?.map_err(SourceError::amqp(READING))?;
+        timeout(ANSWER_TIMEOUT, credit)
+            .await
+            .map_err(|_| silent(ANSWER_TIMEOUT))?
+            .map_err(SourceError::amqp(READING))?;
         let Some(offset) = offset_of(&delivery) else { continue };
         let is_the_awaited =
             std::mem::take(&mut awaited) && matches!(place, Place::Before(next) if offset + 1 == *next);
@@ -351,7 +357,7 @@ async fn read_on(
                 );
                 namesake.clone_from(&note.process);
             }
-            shared.read(offset, &note);
+            shared.read(offset, &note, !from_the_first || reading.elapsed() > UNREAD_MAX);
         }
         shared.position.send_replace(Some(offset + 1));
     }
