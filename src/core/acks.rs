@@ -46,8 +46,8 @@ impl AckLimits {
     }
 
     /// The same where a ledger knows what is resolved: what comes again after a crash then costs a look into it and no
-    /// request (but for updates without an id), so acks can wait until the prefix takes most of them with it. Records wait for commits there, and the
-    /// oldest delivery stays open for longer.
+    /// request (but for updates without an id), so acks can wait until the prefix takes most of them with it. Records
+    /// wait for commits there, and the oldest delivery stays open for longer.
     #[must_use]
     pub fn with_ledger(prefetch: usize) -> Self {
         Self {

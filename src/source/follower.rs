@@ -59,7 +59,11 @@ impl Follower {
 async fn follow_for_ever(link: Link, stream: String, documents: watch::Sender<LayoutDocument>, halt: Halt) {
     let (mut from, mut told) = (From::Last, String::new());
     loop {
-        let fault = match follow(&link, &stream, &mut from, &documents, &mut told).await {
+        let following = async {
+            let (channel, connection) = link.channel_of().await?;
+            link.while_up(connection, follow(&channel, &stream, &mut from, &documents, &mut told)).await
+        };
+        let fault = match following.await {
             Ok(never) => match never {},
             Err(fault @ SourceError::Document { .. }) => return halt.set(fault),
             Err(fault) => chain(&fault),
@@ -73,17 +77,6 @@ async fn follow_for_ever(link: Link, stream: String, documents: watch::Sender<La
 }
 
 async fn follow(
-    link: &Link,
-    stream: &str,
-    from: &mut From,
-    documents: &watch::Sender<LayoutDocument>,
-    told: &mut String,
-) -> Result<std::convert::Infallible, SourceError> {
-    let (channel, connection) = link.channel_of().await?;
-    link.while_up(connection, read_on(&channel, stream, from, documents, told)).await
-}
-
-async fn read_on(
     channel: &Channel,
     stream: &str,
     from: &mut From,

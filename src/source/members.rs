@@ -265,7 +265,11 @@ enum Place {
 async fn read_for_ever(shared: Arc<Shared>) {
     let (mut place, mut told, mut delay) = (Place::End, String::new(), RETRY_DELAY_MIN);
     loop {
-        let fault = match read(&shared, &mut place, &mut told).await {
+        let reading = async {
+            let (channel, connection) = shared.consuming.channel_of().await?;
+            shared.consuming.while_up(connection, read(&shared, &channel, &mut place, &mut told)).await
+        };
+        let fault = match reading.await {
             Ok(never) => match never {},
             Err(fault) => chain(&fault),
         };
@@ -279,15 +283,6 @@ async fn read_for_ever(shared: Arc<Shared>) {
 }
 
 async fn read(
-    shared: &Shared,
-    place: &mut Place,
-    told: &mut String,
-) -> Result<std::convert::Infallible, SourceError> {
-    let (channel, connection) = shared.consuming.channel_of().await?;
-    shared.consuming.while_up(connection, read_on(shared, &channel, place, told)).await
-}
-
-async fn read_on(
     shared: &Shared,
     channel: &Channel,
     place: &mut Place,

@@ -109,7 +109,8 @@ impl Partition {
             self.stale += 1;
             return;
         }
-        if other > self.other_heeded {
+        // A lower one is of a stream that was made anew, and news as well.
+        if other.is_some() && other != self.other_heeded {
             if !first {
                 return self.lose_claim(tenure);
             }

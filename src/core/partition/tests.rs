@@ -164,18 +164,25 @@ fn in_strict_mode_nothing_passes() {
 }
 
 /// One record. `u1`: an update with this id comes, `x`: one without an id that says this, `<u1` comes again, `A` and
-/// `R`: the attempt that is out is applied or retryable, `!`: the channel is lost and attached again. In the end all is
-/// applied. Answers what the target applied.
+/// `R`: the attempt that is out is applied or retryable, `!`: the channel is lost and attached again, `!5` after another
+/// process has claimed the partition under this number. In the end all is applied. Answers what the target applied.
 fn applied(script: &str) -> Vec<String> {
-    let mut world =
-        OneRecord { core: partition(8), tenure: Tenure(1), out: None, now: 0, applied: Vec::new() };
+    let mut world = OneRecord {
+        core: partition(8),
+        tenure: Tenure(1),
+        other: None,
+        out: None,
+        now: 0,
+        applied: Vec::new(),
+    };
     world.attach();
     let mut delivery = DeliveryTag(0);
     for (place, step) in script.split(' ').enumerate() {
         match step {
             "A" => world.end(true),
             "R" => world.end(false),
-            "!" => {
+            lost if lost.starts_with('!') => {
+                world.other = lost[1..].parse().ok().map(TenureNumber).or(world.other);
                 world.handle(Event::TenureEnded(world.tenure));
                 world.tenure.0 += 1;
                 delivery = DeliveryTag(0);
@@ -210,6 +217,8 @@ fn applied(script: &str) -> Vec<String> {
 struct OneRecord {
     core: Partition,
     tenure: Tenure,
+    /// The newest claim of another process.
+    other: Option<TenureNumber>,
     out: Option<(AttemptId, Arc<Update>)>,
     now: u64,
     applied: Vec<String>,
@@ -233,7 +242,7 @@ impl OneRecord {
                 Effect::Settle { .. } => {}
                 Effect::Claim { tenure } => {
                     let number = Some(TenureNumber(tenure.0));
-                    let claimed = Event::Claimed { tenure, number, other: None };
+                    let claimed = Event::Claimed { tenure, number, other: self.other };
                     self.core.handle(Tick::from_micros(self.now), claimed);
                 }
                 effect => panic!("{effect:?}"),
@@ -300,6 +309,17 @@ fn an_update_without_id_that_nobody_took_in_has_its_turn_whatever_it_says() {
     check("x A u1 A ! <x", &["x", "u1", "x"]);
     check("x A y A ! <x", &["x", "y", "x"]);
     check("x A u1 R ! <u1 <x", &["x", "u1", "x"]);
+}
+
+#[test]
+fn another_owner_ends_what_is_remembered_also_where_numbers_began_again() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    check("u1 A ! <u1 u2 A", &["u1", "u2"]);
+    check("u1 A !900 <u1 A", &["u1", "u1"]);
+    // Nobody else since.
+    check("u1 A !900 <u1 A ! <u1", &["u1", "u1"]);
+    // The stream of members was made anew.
+    check("u1 A !900 <u1 A !5 <u1", &["u1", "u1", "u1"]);
 }
 
 #[test]
