@@ -300,13 +300,12 @@ impl Progress {
 impl Policy {
     /// What to do about `outcome`, the end of the latest attempt of update `id`.
     pub fn judge(&self, id: &UpdateId, outcome: Outcome, progress: &mut Progress, now: Tick) -> Verdict {
-        let attempts = progress.attempts;
-        let longest = || self.schedule.longest_wait(attempts, id);
+        let longest = self.schedule.longest_wait(progress.attempts, id);
         match outcome {
             Outcome::Applied => Verdict::Resolve(Resolution::Applied),
             Outcome::Refused(_) => {
                 progress.excuse();
-                Verdict::RetryAt(now.after(longest()))
+                Verdict::RetryAt(now.after(longest))
             }
             Outcome::Retryable { failure, retry_after } => {
                 progress.count_time(now);
@@ -315,18 +314,18 @@ impl Policy {
                 let wait = self.schedule.wait(progress.failures, id).max(asked);
                 if self.is_exhausted(progress, wait) {
                     let reason = DeadLetterReason::Exhausted { failure, attempts: progress.attempts };
-                    give_up(self.exhausted, reason, progress, now.after(longest().max(asked)))
+                    give_up(self.exhausted, reason, progress, now.after(longest.max(asked)))
                 } else {
                     Verdict::RetryAt(now.after(wait))
                 }
             }
             Outcome::Rejected(failure) => {
                 progress.excuse();
-                give_up(self.rejected, DeadLetterReason::Rejected(failure), progress, now.after(longest()))
+                give_up(self.rejected, DeadLetterReason::Rejected(failure), progress, now.after(longest))
             }
             Outcome::Conflict(failure) => {
                 progress.excuse();
-                give_up(self.conflict, DeadLetterReason::Conflict(failure), progress, now.after(longest()))
+                give_up(self.conflict, DeadLetterReason::Conflict(failure), progress, now.after(longest))
             }
             Outcome::Known(known) => {
                 progress.take_back();
@@ -335,7 +334,7 @@ impl Policy {
                     Known::Superseded => Verdict::Resolve(Resolution::Superseded),
                     Known::RecordParked => Verdict::Resolve(Resolution::Parked(ParkReason::Behind)),
                     Known::IdReused => {
-                        give_up(self.conflict, DeadLetterReason::IdReused, progress, now.after(longest()))
+                        give_up(self.conflict, DeadLetterReason::IdReused, progress, now.after(longest))
                     }
                 }
             }
