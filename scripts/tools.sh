@@ -15,6 +15,7 @@ readonly RUST_INSTALLER=https://sh.rustup.rs
 readonly CERTIFICATES=/etc/ssl/certs/ca-certificates.crt # where Debian has them
 
 want() { # NAME PACKAGE…
+    case ", $missing, " in *", $1, "*) return ;; esac
     missing="${missing:+$missing, }$1"
     shift
     needed+=("$@")
@@ -102,7 +103,7 @@ want_rust() { # SUBCOMMAND…
     if is_rustups; then
         rust_from=toolchain
         want "Rust $(rust_channel)"
-    elif ! program cargo >/dev/null && can_install && apt-cache show rustup >/dev/null 2>&1; then
+    elif ! program cargo >/dev/null && can_install && apt_has rustup; then
         rust_from=rustup
         want "Rust $(rust_channel)" rustup
     else
@@ -172,6 +173,8 @@ can_install() {
         program sudo >/dev/null && { at_terminal || sudo -n true 2>/dev/null; }
     fi
 }
+
+apt_has() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q '^  Candidate: [0-9]'; } # PACKAGE
 
 # How a person installs the packages.
 package_command() {
