@@ -14,7 +14,6 @@ pub mod ownership;
 pub mod partition;
 pub mod phash2;
 pub mod policy;
-mod recognition;
 pub mod routes;
 pub mod schedule;
 mod spread;
