@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::books::{Books, Consulted};
 use super::clock::Clock;
+use super::ledger_client::{Consulted, LedgerClient};
 use crate::http::{Attempt, Clearance, Receipt, Target};
 use lanekeeper_core::breaker::Sign;
 use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
@@ -29,7 +29,7 @@ pub(super) struct Fence {
 pub(super) struct Making<T> {
     pub(super) target: Arc<T>,
     /// `None`: there is no ledger.
-    pub(super) books: Option<Books>,
+    pub(super) ledger_client: Option<LedgerClient>,
     pub(super) clock: Clock,
     pub(super) fence: watch::Receiver<Fence>,
     pub(super) attempt: AttemptId,
@@ -83,11 +83,11 @@ impl<T: Target> Making<T> {
     async fn go(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
         let unsent = |outcome| (outcome, Receipt::default(), None, Duration::ZERO);
         let clear = may_send(self.fence, self.clock, self.tenure);
-        let (etag, lock) = match &self.books {
+        let (etag, lock) = match &self.ledger_client {
             None if clear() => (None, None),
             None => return unsent(Outcome::Withheld),
             // On its own: the ledger's future is many times the size of the rest, which every attempt would carry.
-            Some(books) => match Box::pin(books.consult(&self.update, self.holder)).await {
+            Some(ledger_client) => match Box::pin(ledger_client.consult(&self.update, self.holder)).await {
                 Consulted::Send { etag, lock } if clear() => (etag, lock),
                 Consulted::Send { .. } | Consulted::Silent => return unsent(Outcome::Withheld),
                 Consulted::Known(known) => return unsent(Outcome::Known(known)),

@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::books::Books;
 use super::breakers::Breakers;
 use super::clock::Clock;
 use super::driver::{Driver, Ending};
+use super::ledger_client::LedgerClient;
 use super::refusals::Refusals;
 use super::releases::Releases;
 use crate::admin::health::Health;
@@ -206,13 +206,18 @@ impl Crew {
         };
         let routes = Arc::new(config.routes());
         let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
-        let books = move |partition| {
+        let ledger_client = move |partition| {
             let ledger = (yard.ledger.clone()?, row_lock);
-            Some(Books::new(ledger, Arc::clone(&routes), yard.metrics.ledger(), (layout.number, partition)))
+            Some(LedgerClient::new(
+                ledger,
+                Arc::clone(&routes),
+                yard.metrics.ledger(),
+                (layout.number, partition),
+            ))
         };
         move |partition| Driver {
             layout,
-            books: books(partition),
+            ledger_client: ledger_client(partition),
             releases: yard.releases.clone(),
             ledger_metrics: yard.metrics.ledger(),
             partition,

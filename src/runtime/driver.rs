@@ -22,9 +22,9 @@ pub use self::draining::Ending;
 use self::way::{attach, attached, next, send_acks, stopped};
 use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
 use super::attempt::{Ended, Fence, Making};
-use super::books::{Books, Fenced};
 use super::breakers::BreakerWatch;
 use super::clock::Clock;
+use super::ledger_client::{Fenced, LedgerClient};
 use super::refusals::Refusals;
 use super::releases::Releases;
 use crate::admin::health::Health;
@@ -58,7 +58,7 @@ pub struct Driver<S, T> {
     /// Where they go.
     pub target: Arc<T>,
     /// What remembers them; `None`: there is no ledger.
-    pub books: Option<Books>,
+    pub ledger_client: Option<LedgerClient>,
     /// Records whose parked updates are to go out.
     pub releases: Releases,
     /// Which targets are shut.
@@ -142,7 +142,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         }
                         let making = Making {
                             target: Arc::clone(&self.target),
-                            books: self.books.clone(),
+                            ledger_client: self.ledger_client.clone(),
                             clock: self.clock,
                             fence: fence.subscribe(),
                             attempt,
@@ -274,8 +274,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     } else {
                         self.written(written);
                     }
-                    if let Some((books, record_key)) = further.filter(|(_, key)| !self.core.has_released(key)) {
-                        loadings.push(books.released(record_key));
+                    if let Some((ledger_client, record_key)) = further.filter(|(_, key)| !self.core.has_released(key)) {
+                        loadings.push(ledger_client.released(record_key));
                     }
                 }
                 Some(written) = writings_of_tenure.next(), if !writings_of_tenure.is_empty() => {
@@ -299,9 +299,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     if self.releases.need_claim(&released, self.core.standing()) {
                         self.source.ask_for_delivery();
                     }
-                    if let Some(books) = self.books.as_ref().filter(|_| loadings.is_empty()) {
+                    if let Some(ledger_client) = self.ledger_client.as_ref().filter(|_| loadings.is_empty()) {
                         for record_key in released.into_iter().filter(|key| !self.core.has_released(key)) {
-                            loadings.push(books.clone().released(record_key));
+                            loadings.push(ledger_client.clone().released(record_key));
                         }
                     }
                 }
@@ -310,8 +310,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 news = next(&mut tenancy), if leaving.is_none() => match news {
                     Ok(news) => {
                         if let Some(event) = self.hear(&mut tenancy, news) {
-                            let books = self.books.clone().filter(|_| written_as.is_outdated_by(&event));
-                            claims.push(claim(books, event));
+                            let ledger_client = self.ledger_client.clone().filter(|_| written_as.is_outdated_by(&event));
+                            claims.push(claim(ledger_client, event));
                         }
                     }
                     Err(lost) => {

@@ -2,12 +2,12 @@
 
 mod attempt;
 mod auto_apply;
-pub mod books;
 pub mod breakers;
 pub mod clock;
 mod crew;
 mod crews;
 pub mod driver;
+pub mod ledger_client;
 mod refusals;
 pub mod releases;
 pub mod supervisor;

@@ -27,7 +27,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let Some(tenancy) = tenancy else { return };
         tenancy.deliveries.settle(delivery);
         self.metrics.witness();
-        if self.books.is_some() && !self.source.drains() {
+        if self.ledger_client.is_some() && !self.source.drains() {
             self.core.handle(self.clock.now(), Event::Nudged(tenancy.tenure));
         }
     }

@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::{Driver, Tenancy};
 use crate::http::{Receipt, Target};
-use crate::runtime::books::{Books, Fenced};
+use crate::runtime::ledger_client::{Fenced, LedgerClient};
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
 use lanekeeper_core::policy::Resolution;
@@ -88,9 +88,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// After the last of the released updates that were taken out of the ledger together there may be more.
-    pub(super) fn further(&self, written: &Written) -> Option<(Books, RecordKey)> {
+    pub(super) fn further(&self, written: &Written) -> Option<(LedgerClient, RecordKey)> {
         let of_ledger = matches!(written.holder, Holder::Ledger(_)) && written.recorded == Recorded::Done;
-        self.books.clone().filter(|_| of_ledger).zip(written.record_key.clone())
+        self.ledger_client.clone().filter(|_| of_ledger).zip(written.record_key.clone())
     }
 
     /// `tenancy`: that of the resolution, if it lasts. `number`: of the tenure, as the ledger knows it.
@@ -115,7 +115,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 letter.await;
             }
         };
-        match (update, &self.books) {
+        match (update, &self.ledger_client) {
             (None, _) => Writing::BegunOfTenure(Box::pin(async move {
                 published.await;
                 written(Recorded::Done)
@@ -127,10 +127,11 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 published.await;
                 written(Recorded::Done)
             })),
-            (Some(update), Some(books)) => {
+            (Some(update), Some(ledger_client)) => {
                 let left = leftover.take_if(|(of, ..)| *of == update.record_key);
                 let (receipt, lock) = left.map(|(_, receipt, lock)| (receipt, lock)).unwrap_or_default();
-                let writing = books.clone().write(number, update, holder, resolution, (receipt, lock));
+                let writing =
+                    ledger_client.clone().write(number, update, holder, resolution, (receipt, lock));
                 Writing::Begun(Box::pin(async move {
                     published.await;
                     written(writing.await)
@@ -141,9 +142,14 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
 }
 
 /// Tells the ledger of a claim.
-pub(super) async fn claim(books: Option<Books>, claimed: Event) -> (Event, Result<(), Fenced>) {
-    let result = match (books, &claimed) {
-        (Some(books), Event::Claimed { number: Some(number), .. }) => books.claim(*number).await,
+pub(super) async fn claim(
+    ledger_client: Option<LedgerClient>,
+    claimed: Event,
+) -> (Event, Result<(), Fenced>) {
+    let result = match (ledger_client, &claimed) {
+        (Some(ledger_client), Event::Claimed { number: Some(number), .. }) => {
+            ledger_client.claim(*number).await
+        }
         _ => Ok(()),
     };
     (claimed, result)

@@ -157,7 +157,7 @@ impl World {
         }
         let number = self.next_claim();
         let other = self.rival_claim;
-        if self.books.is_some() {
+        if self.ledger_client.is_some() {
             self.write_claim(tenure, number, other);
         } else {
             self.claim_known(tenure, number, other);
@@ -271,7 +271,7 @@ impl World {
         if process != self.dispatcher.process {
             return;
         }
-        if self.books.is_some() && !self.heard_of(writing) {
+        if self.ledger_client.is_some() && !self.handle_answer(writing) {
             return;
         }
         if dead_letter && self.writings[writing].entry.is_none() {
@@ -286,7 +286,7 @@ impl World {
             self.trace(Line::Stale { tenure: tenure.0, update });
             self.tell(Event::Recorded { tenure, holder, record_key });
         }
-        if self.books.is_some() {
+        if self.ledger_client.is_some() {
             self.load_further(holder, update);
         }
     }

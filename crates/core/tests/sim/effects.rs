@@ -120,7 +120,7 @@ impl World {
             done: false,
         });
         let writing = self.writings.len() - 1;
-        if let Some(update) = update.filter(|_| self.books.is_some()) {
+        if let Some(update) = update.filter(|_| self.ledger_client.is_some()) {
             self.submit(writing, update, resolution);
             self.dies_after(Step::Recorded);
         } else {

@@ -10,30 +10,30 @@ use crate::world::World;
 impl World {
     /// What is settled needs no broker any more: its turn is over, or it is parked, and that is on disk.
     pub fn judge_safe(&self, name: usize) {
-        let Some(books) = &self.books else { return };
+        let Some(ledger_client) = &self.ledger_client else { return };
         let malformed = self.setup.publications[name].record.is_none();
-        if !malformed && !books.ledger.is_done(name) && !books.ledger.is_parked(name) {
+        if !malformed && !ledger_client.ledger.is_done(name) && !ledger_client.ledger.is_parked(name) {
             fault!("settle, I3", "#{name} was settled, and the ledger knows nothing of it");
         }
     }
 
     /// Nothing is left out that has not had its turn.
     pub fn judge_known(&self, name: usize, holder: Holder, resolution: &Resolution) {
-        let Some(books) = &self.books else { return };
-        let parked = matches!(holder, Holder::Broker(_)) && books.ledger.is_parked(name);
-        if *resolution == Resolution::Duplicate && !parked && !books.ledger.is_done(name) {
+        let Some(ledger_client) = &self.ledger_client else { return };
+        let parked = matches!(holder, Holder::Broker(_)) && ledger_client.ledger.is_parked(name);
+        if *resolution == Resolution::Duplicate && !parked && !ledger_client.ledger.is_done(name) {
             fault!("resolution", "#{name} counts as a duplicate, and its turn is not over");
         }
     }
 
     /// When an update reaches the target for the first time, the earlier ones of its record have had their turn.
     pub fn judge_order_of_applying(&self, name: usize) {
-        let Some(books) = &self.books else { return };
+        let Some(ledger_client) = &self.ledger_client else { return };
         if self.judge.is_applied(name) {
             return;
         }
         for earlier in self.judge.earlier_of(self.record_of(name), name) {
-            if !books.ledger.is_done(earlier) && !self.judge.is_applied(earlier) {
+            if !ledger_client.ledger.is_done(earlier) && !self.judge.is_applied(earlier) {
                 fault!("order", "#{name} was first applied before #{earlier} of its record");
             }
         }
@@ -41,16 +41,16 @@ impl World {
 
     /// The world has come to rest.
     pub fn judge_rest(&self) {
-        let Some(books) = &self.books else { return };
-        if !books.ledger.is_empty() {
+        let Some(ledger_client) = &self.ledger_client else { return };
+        if !ledger_client.ledger.is_empty() {
             fault!(
                 "liveness",
                 "updates stay parked, though all are released: {:?}",
-                books.ledger.releasing()
+                ledger_client.ledger.releasing()
             );
         }
         for name in 0..self.setup.publications.len() {
-            if self.setup.publications[name].record.is_some() && !books.ledger.is_done(name) {
+            if self.setup.publications[name].record.is_some() && !ledger_client.ledger.is_done(name) {
                 fault!("nothing is lost", "the turn of #{name} never came");
             }
         }

@@ -4,7 +4,7 @@
 //! another process that owns the partition meanwhile, `broker` and `target` the outside, `dispatcher` with `effects` the
 //! driver, `circuits` the breakers, `judge` with `facts`, `fairness`, `shut` and `verdicts` the rules.
 //!
-//! Half of the worlds have a ledger as well: `shelves` what a seed stands for there, `ledger` what is on disk, `books` how
+//! Half of the worlds have a ledger as well: `shelves` what a seed stands for there, `ledger` what is on disk, `ledger_client` how
 //! the driver uses it, `operator` who else does, `keeping` the rules. A seed from `world::WITH_LEDGER` on is such a world.
 //!
 //! `scripts/planted` shows that deliberate faults of the core are found.
@@ -12,7 +12,6 @@
 //! `LANEKEEPER_SIM_SEEDS=100000 cargo test --test sim` runs more seeds;
 //! `LANEKEEPER_SIM_SEED=7 cargo test --test sim -- --nocapture one_seed` runs one and shows its trace.
 
-mod books;
 mod broker;
 mod circuits;
 mod dispatcher;
@@ -24,6 +23,7 @@ mod keeping;
 mod kills;
 mod layouts;
 mod ledger;
+mod ledger_client;
 mod operator;
 mod rival;
 mod rng;

@@ -21,7 +21,8 @@ impl World {
 
     /// Nothing is left to do, and nothing will come.
     pub fn is_over(&self) -> bool {
-        self.judge.all_gone() && self.books.as_ref().is_none_or(|books| books.ledger.is_empty())
+        self.judge.all_gone()
+            && self.ledger_client.as_ref().is_none_or(|ledger_client| ledger_client.ledger.is_empty())
     }
 
     /// An operator looks at what is parked. In the end everything is released, and dropped only where it cannot go out.
@@ -33,37 +34,37 @@ impl World {
         let LedgerManners { operator, released, discarded, .. } = *self.manners();
         self.at(
             self.now.after(Duration::from_millis(operator)),
-            Happening::Page(crate::books::Page::Operate),
+            Happening::Ledger(crate::ledger_client::LedgerEvent::Operate),
         );
         for record in 0..self.setup.record_keys.len() {
-            let Some(parked) = self.books().ledger.parked(record) else { continue };
+            let Some(parked) = self.ledger_client().ledger.parked(record) else { continue };
             let (count, reused) = (parked.updates.len(), parked.updates[0].reused);
             if !parked.releasing && (reused && calm || !calm && self.rng.chance(discarded)) {
                 let first = if calm { 1 } else { self.rng.index(count) + 1 };
-                let updates = self.books().ledger.discard(record, first);
+                let updates = self.ledger_client().ledger.discard(record, first);
                 self.trace(Line::Discarded { record, updates });
-            } else if (calm || self.rng.chance(released)) && self.books().ledger.release(record) {
+            } else if (calm || self.rng.chance(released)) && self.ledger_client().ledger.release(record) {
                 self.trace(Line::ReleaseAsked { record });
             }
         }
     }
 
     /// An operator drops what is parked just when an update is to join it.
-    pub fn clear_in_a_hurry(&mut self, name: usize) {
+    pub fn discard_at_once(&mut self, name: usize) {
         let (record, discarded) = (self.record_of(name), self.manners().discarded);
         if self.now < self.setup.calm_at && self.rng.chance(discarded) {
-            let updates = self.books().ledger.discard(record, usize::MAX);
+            let updates = self.ledger_client().ledger.discard(record, usize::MAX);
             self.trace(Line::Discarded { record, updates });
         }
     }
 
     /// Another process owns the partition, with the same ledger. Answers how many of `taken` it may ack, and how many
     /// requests it has made.
-    pub fn rival_keeps_books(&mut self, number: u64, taken: &[usize]) -> (usize, usize) {
-        self.books().ledger.claim(number);
-        for record in self.books().ledger.releasing() {
-            while let Some(head) = self.books().ledger.oldest(record, 1).pop() {
-                if !self.books().ledger.parked(record).is_some_and(|parked| parked.releasing) {
+    pub fn other_process_uses_ledger(&mut self, number: u64, taken: &[usize]) -> (usize, usize) {
+        self.ledger_client().ledger.claim(number);
+        for record in self.ledger_client().ledger.releasing() {
+            while let Some(head) = self.ledger_client().ledger.oldest(record, 1).pop() {
+                if !self.ledger_client().ledger.parked(record).is_some_and(|parked| parked.releasing) {
                     break;
                 }
                 if self.rng.chance(100) {
@@ -95,7 +96,7 @@ impl World {
         };
         let id = self.setup.publications[name].id.clone();
         let id = id.unwrap_or_else(|| UpdateId::made(format!("rival-{number}-{name}")));
-        let known = self.books().ledger.consult(record, name, &id, holder);
+        let known = self.ledger_client().ledger.consult(record, name, &id, holder);
         let conflict = self.setup.policy.conflict;
         let what = match known {
             Some(Known::Resolved) if parked.is_none() => return true,
@@ -118,7 +119,7 @@ impl World {
         if self.rng.chance(50) {
             return false;
         }
-        self.books().ledger.write(&Entry { number, record, update: name, id, what });
+        self.ledger_client().ledger.write(&Entry { number, record, update: name, id, what });
         true
     }
 

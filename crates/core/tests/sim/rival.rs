@@ -21,9 +21,9 @@ impl World {
         let number = self.next_claim();
         self.rival_claim = Some(number);
         let taken = self.broker.take(self.setup.limits.window.get());
-        let (kept, applied) = if self.books.is_some() {
+        let (kept, applied) = if self.ledger_client.is_some() {
             let taken: Vec<usize> = taken.iter().map(|(update, _)| *update).collect();
-            self.rival_keeps_books(number, &taken)
+            self.other_process_uses_ledger(number, &taken)
         } else {
             let applied = self.rng.index(taken.len() + 1);
             (applied, applied)
@@ -31,7 +31,7 @@ impl World {
         // Of one record, acks that are lost are the newest; those of other records may lie between.
         let acked = self.rng.index(kept + 1);
         self.trace(Line::RivalClaimed { number, applied, acked });
-        for (update, _) in taken[..applied].iter().filter(|_| self.books.is_none()) {
+        for (update, _) in taken[..applied].iter().filter(|_| self.ledger_client.is_none()) {
             match self.setup.publications[*update].record {
                 Some(_) => self.judge.applied_by_rival(*update),
                 None => self.judge.dead_lettered(*update),
@@ -73,7 +73,7 @@ impl World {
                 | Happening::Ack { .. }
                 | Happening::Request { .. }
                 | Happening::DroppedBySilence { .. } => false,
-                Happening::Page(page) => page.is_the_dispatchers(),
+                Happening::Ledger(event) => event.is_of_dispatcher(),
                 Happening::Delivery { .. }
                 | Happening::Answer { .. }
                 | Happening::Echo { .. }
@@ -135,7 +135,7 @@ impl World {
     pub fn set_pulse(&mut self) {
         let (view, standing) = (self.dispatcher.partition.view(), self.dispatcher.partition.standing());
         // What was released waits for a broker that answers.
-        let waits = self.books.is_some() && standing == Standing::Silent;
+        let waits = self.ledger_client.is_some() && standing == Standing::Silent;
         if self.dispatcher.pulse || view.held == 0 && view.released == 0 && !waits {
             return;
         }

@@ -68,12 +68,12 @@ impl World {
         }
         for writing in 0..self.writings.len() {
             let Writing { process: of, done, dead_letter, update, .. } = self.writings[writing];
-            if of == process && !done && dead_letter && self.books.is_none() && self.rng.chance(500) {
+            if of == process && !done && dead_letter && self.ledger_client.is_none() && self.rng.chance(500) {
                 self.trace(Line::DeadLettered { update });
                 self.judge.dead_lettered(update);
             }
         }
-        self.books_crashed();
+        self.ledger_client_crashed();
         self.end_process();
     }
 

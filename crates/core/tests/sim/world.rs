@@ -9,13 +9,13 @@ use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
-use crate::books::{Books, Page};
 use crate::broker::Broker;
 use crate::dispatcher::{Dispatcher, Writing};
 use crate::facts::Sent;
 use crate::judge::{Judge, fault};
 use crate::kills::Step;
 use crate::ledger::Ledger;
+use crate::ledger_client::{LedgerEvent, SimLedgerClient};
 use crate::rng::Rng;
 use crate::setup::Setup;
 use crate::shelves::LedgerManners;
@@ -114,7 +114,7 @@ pub enum Happening {
         target: usize,
     },
     /// Something with the ledger.
-    Page(Page),
+    Ledger(LedgerEvent),
 }
 
 /// Seeds from here on stand for worlds with a ledger: the world of the seed without it, and what the ledger changes.
@@ -149,7 +149,7 @@ pub struct World {
     pub requests: Vec<Request>,
     pub writings: Vec<Writing>,
     pub dispatcher: Dispatcher,
-    pub books: Option<Books>,
+    pub ledger_client: Option<SimLedgerClient>,
     /// The process dies at the next such step.
     pub aimed_at: Option<Step>,
     tenures: u64,
@@ -171,10 +171,9 @@ impl World {
         } else {
             setup.add_equals(&mut Rng::new(seed_of_plain ^ CHANCE_OF_EQUALS));
         }
-        let books = setup
-            .ledger
-            .as_ref()
-            .map(|manners| Books::new(Ledger::new(setup.record_keys.len(), manners.contents.clone())));
+        let ledger_client = setup.ledger.as_ref().map(|manners| {
+            SimLedgerClient::new(Ledger::new(setup.record_keys.len(), manners.contents.clone()))
+        });
         Self {
             rng,
             now: Tick::ZERO,
@@ -186,7 +185,7 @@ impl World {
             requests: Vec::new(),
             writings: Vec::new(),
             dispatcher: Dispatcher::new(1, &setup),
-            books,
+            ledger_client,
             aimed_at: None,
             tenures: 0,
             claims: 0,
@@ -205,7 +204,7 @@ impl World {
     pub fn run(&mut self) {
         self.at(self.setup.publications[0].at, Happening::Publish { update: 0 });
         self.soon(self.setup.delays.attach, Happening::Attach { process: 1 });
-        self.open_books();
+        self.start_ledger();
         let mut steps = 0;
         while let Some(Reverse((at, _, happening))) = self.agenda.pop() {
             steps += 1;
@@ -254,7 +253,7 @@ impl World {
             Happening::Answer { request } => self.answer(request),
             Happening::Echo { request } => self.echo(request),
             Happening::Written { writing } => self.written(writing),
-            Happening::Page(page) => self.turn_page(page),
+            Happening::Ledger(event) => self.handle_ledger_event(event),
             Happening::Wake { process: of } if of == process => self.wake(),
             Happening::AcksDue { process: of } if of == process => self.acks_are_due(),
             Happening::Effects { process: of } if of == process => self.follow_up(),
@@ -345,7 +344,7 @@ impl World {
         let record = self.setup.publications[name].record.expect("malformed updates are never sent");
         self.trace(Line::Attempt { process, attempt, number, update: name, record, probe });
         let under = tenure.map(|TenureNumber(number)| number);
-        if self.books.is_none() {
+        if self.ledger_client.is_none() {
             self.judge.sent_under(self.now, name, under);
         }
         let sent = Sent {
@@ -358,7 +357,7 @@ impl World {
         self.requests.push(Request { process, sent, holder, found, outcome, applies, lie, over });
         match &self.setup.ledger {
             None => self.leave(request, record),
-            Some(manners) => self.soon(manners.consult, Happening::Page(Page::Consult { request })),
+            Some(manners) => self.soon(manners.consult, Happening::Ledger(LedgerEvent::Consult { request })),
         }
     }
 

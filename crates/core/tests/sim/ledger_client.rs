@@ -18,13 +18,13 @@ use crate::world::{Happening, World};
 
 /// What can happen between the dispatcher, an operator and the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Page {
+pub enum LedgerEvent {
     /// The ledger looks an update up.
     Consult { request: usize },
     /// Its answer comes.
     Consulted { request: usize },
     /// A letter is in the dead-letter queue.
-    Lettered { writing: usize },
+    DeadLetterPublished { writing: usize },
     /// What waits is committed together.
     Commit,
     /// What failed is tried again.
@@ -45,7 +45,7 @@ pub enum Page {
 
 /// The ledger, and what is on its way to and from it.
 #[derive(Debug)]
-pub struct Books {
+pub struct SimLedgerClient {
     pub ledger: Ledger,
     /// Writings that share the next commit.
     waiting: Vec<usize>,
@@ -63,50 +63,52 @@ struct Loading {
     over: bool,
 }
 
-impl Books {
+impl SimLedgerClient {
     pub fn new(ledger: Ledger) -> Self {
         Self { ledger, waiting: Vec::new(), loadings: Vec::new(), number: 0 }
     }
 }
 
-impl Page {
+impl LedgerEvent {
     /// Whether it waits while the dispatcher stands still.
-    pub fn is_the_dispatchers(self) -> bool {
-        !matches!(self, Self::Commit | Self::Lettered { .. } | Self::Operate)
+    pub fn is_of_dispatcher(self) -> bool {
+        !matches!(self, Self::Commit | Self::DeadLetterPublished { .. } | Self::Operate)
     }
 }
 
 impl World {
-    pub fn open_books(&mut self) {
+    pub fn start_ledger(&mut self) {
         if let Some(manners) = &self.setup.ledger {
             let (operator, look) = (manners.operator, manners.look);
-            self.soon(operator, Happening::Page(Page::Operate));
-            self.soon(look, Happening::Page(Page::Look));
+            self.soon(operator, Happening::Ledger(LedgerEvent::Operate));
+            self.soon(look, Happening::Ledger(LedgerEvent::Look));
         }
     }
 
-    pub fn turn_page(&mut self, page: Page) {
-        match page {
-            Page::Consult { request } => self.consult(request),
-            Page::Consulted { request } => self.consulted(request),
-            Page::Lettered { writing } => self.lettered(writing),
-            Page::Commit => self.commit(),
-            Page::Again { writing } => self.join_commit(writing),
-            Page::Claim { process, tenure, number, other } if process == self.dispatcher.process => {
+    pub fn handle_ledger_event(&mut self, event: LedgerEvent) {
+        match event {
+            LedgerEvent::Consult { request } => self.consult(request),
+            LedgerEvent::Consulted { request } => self.consulted(request),
+            LedgerEvent::DeadLetterPublished { writing } => self.dead_letter_published(writing),
+            LedgerEvent::Commit => self.commit(),
+            LedgerEvent::Again { writing } => self.join_commit(writing),
+            LedgerEvent::Claim { process, tenure, number, other } if process == self.dispatcher.process => {
                 self.claim_written(tenure, number, other);
             }
-            Page::Look => self.look(),
-            Page::Load { loading } => self.load(loading),
-            Page::Loaded { loading } => self.loaded(loading),
-            Page::Nudged { process, channel } if process == self.dispatcher.process => self.nudged(channel),
+            LedgerEvent::Look => self.look(),
+            LedgerEvent::Load { loading } => self.load(loading),
+            LedgerEvent::Loaded { loading } => self.loaded(loading),
+            LedgerEvent::Nudged { process, channel } if process == self.dispatcher.process => {
+                self.nudged(channel)
+            }
             // Of a dead process.
-            Page::Claim { .. } | Page::Nudged { .. } => {}
-            Page::Operate => self.operate(),
+            LedgerEvent::Claim { .. } | LedgerEvent::Nudged { .. } => {}
+            LedgerEvent::Operate => self.operate(),
         }
     }
 
-    pub fn books(&mut self) -> &mut Books {
-        self.books.as_mut().expect("there is a ledger")
+    pub fn ledger_client(&mut self) -> &mut SimLedgerClient {
+        self.ledger_client.as_mut().expect("there is a ledger")
     }
 
     fn ledger_fails(&mut self, share: u64) -> bool {
@@ -123,10 +125,10 @@ impl World {
             let of = &self.requests[request];
             let (name, id, holder) = (of.sent.update, of.sent.id.clone(), of.holder);
             let record = self.record_of(name);
-            self.books().ledger.consult(record, name, &id, holder).map(Outcome::Known)
+            self.ledger_client().ledger.consult(record, name, &id, holder).map(Outcome::Known)
         };
         self.requests[request].found = found;
-        self.soon(delay, Happening::Page(Page::Consulted { request }));
+        self.soon(delay, Happening::Ledger(LedgerEvent::Consulted { request }));
     }
 
     /// The request leaves, if the partition is still ours, or is needless.
@@ -138,7 +140,7 @@ impl World {
         if let Some(found) = of.found.clone() {
             let update = of.sent.update;
             if found == Outcome::Known(Known::RecordParked) {
-                self.clear_in_a_hurry(update);
+                self.discard_at_once(update);
             }
             if let Outcome::Known(known) = &found {
                 self.trace(Line::Consulted { update, found: told(*known) });
@@ -159,7 +161,7 @@ impl World {
             let earlier = self.judge.earlier_of(record, name);
             let known = self.setup.publications[name].id.is_some();
             self.judge.judge_repetition(name);
-            self.books().ledger.judge_sending(&earlier, name, record, holder, known);
+            self.ledger_client().ledger.judge_sending(&earlier, name, record, holder, known);
         }
         self.leave(request, record);
         self.dies_after(Step::AttemptSent);
@@ -189,16 +191,19 @@ impl World {
                 What::Park { update, reused: is_reused(reason), only_behind: *reason == ParkReason::Behind }
             }
         };
-        let (record, number) = (self.record_of(name), self.books().number);
+        let (record, number) = (self.record_of(name), self.ledger_client().number);
         self.writings[writing].entry = Some(Entry { number, record, update: name, id, what });
         if dead_letter {
-            self.soon(self.setup.delays.record, Happening::Page(Page::Lettered { writing }));
+            self.soon(
+                self.setup.delays.record,
+                Happening::Ledger(LedgerEvent::DeadLetterPublished { writing }),
+            );
         } else {
             self.join_commit(writing);
         }
     }
 
-    fn lettered(&mut self, writing: usize) {
+    fn dead_letter_published(&mut self, writing: usize) {
         let Writing { process, update, .. } = self.writings[writing];
         if process == self.dispatcher.process {
             self.trace(Line::DeadLettered { update });
@@ -212,16 +217,16 @@ impl World {
             return;
         }
         let delay = self.manners().commit;
-        let queue = &mut self.books().waiting;
+        let queue = &mut self.ledger_client().waiting;
         queue.push(writing);
         if queue.len() == 1 {
-            self.soon(delay, Happening::Page(Page::Commit));
+            self.soon(delay, Happening::Ledger(LedgerEvent::Commit));
         }
     }
 
     /// All or nothing. Where the connection is lost meanwhile nobody knows which.
     fn commit(&mut self) {
-        let waiting = std::mem::take(&mut self.books().waiting);
+        let waiting = std::mem::take(&mut self.ledger_client().waiting);
         if waiting.is_empty() {
             return; // its process has died
         }
@@ -235,7 +240,7 @@ impl World {
         }
         for writing in waiting {
             if failed {
-                self.soon(retry, Happening::Page(Page::Again { writing }));
+                self.soon(retry, Happening::Ledger(LedgerEvent::Again { writing }));
             } else {
                 self.soon(answer, Happening::Written { writing });
             }
@@ -248,7 +253,7 @@ impl World {
     fn keep(&mut self, writings: &[usize]) {
         for writing in writings {
             let entry = self.writings[*writing].entry.clone().expect("what waits has an entry");
-            let answer = self.books().ledger.write(&entry);
+            let answer = self.ledger_client().ledger.write(&entry);
             if let (What::Applied { .. }, Answer::Done) = (&entry.what, answer) {
                 self.judge.judge_kept_as_applied(entry.update);
             }
@@ -263,11 +268,11 @@ impl World {
     }
 
     /// What was being committed when the process died is, or is not.
-    pub fn books_crashed(&mut self) {
-        if self.books.is_none() {
+    pub fn ledger_client_crashed(&mut self) {
+        if self.ledger_client.is_none() {
             return;
         }
-        let waiting = std::mem::take(&mut self.books().waiting);
+        let waiting = std::mem::take(&mut self.ledger_client().waiting);
         if !waiting.is_empty() {
             let landed = self.rng.chance(500);
             self.trace(Line::CommitCut { entries: waiting.len(), landed });
@@ -275,11 +280,11 @@ impl World {
                 self.keep(&waiting);
             }
         }
-        self.books().number = 0;
+        self.ledger_client().number = 0;
     }
 
     /// The answer to an entry. Whether it was written.
-    pub fn heard_of(&mut self, writing: usize) -> bool {
+    pub fn handle_answer(&mut self, writing: usize) -> bool {
         let Writing { answer, update, tenure, holder, .. } = self.writings[writing];
         let record_key = self.writings[writing].record_key.clone();
         match answer {
@@ -311,7 +316,7 @@ impl World {
     /// A claim was read back: the ledger is told before the core.
     pub fn write_claim(&mut self, tenure: u64, number: u64, other: Option<u64>) {
         let (process, delay) = (self.dispatcher.process, self.manners().commit);
-        self.soon(delay, Happening::Page(Page::Claim { process, tenure, number, other }));
+        self.soon(delay, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, other }));
     }
 
     fn claim_written(&mut self, tenure: u64, number: u64, other: Option<u64>) {
@@ -323,13 +328,14 @@ impl World {
         let manners = self.manners();
         let (fails, retry, process) = (manners.fails, manners.retry, self.dispatcher.process);
         if self.ledger_fails(fails) {
-            return self.soon(retry, Happening::Page(Page::Claim { process, tenure, number, other }));
+            return self
+                .soon(retry, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, other }));
         }
-        if self.books().ledger.claim(number) == Answer::Fenced {
+        if self.ledger_client().ledger.claim(number) == Answer::Fenced {
             self.trace(Line::ClaimFenced { number });
             return self.lose_fenced(channel);
         }
-        self.books().number = number;
+        self.ledger_client().number = number;
         self.claim_known(tenure, number, other);
     }
 
@@ -339,17 +345,17 @@ impl World {
             return;
         }
         let look = self.manners().look;
-        self.at(self.now.after(Duration::from_millis(look)), Happening::Page(Page::Look));
+        self.at(self.now.after(Duration::from_millis(look)), Happening::Ledger(LedgerEvent::Look));
         if !self.loading().is_empty() {
             return;
         }
-        let releasing = self.books().ledger.releasing();
+        let releasing = self.ledger_client().ledger.releasing();
         if !releasing.is_empty()
             && self.dispatcher.partition.standing() == Standing::Unclaimed
             && let Some(channel) = self.dispatcher.channel.as_ref().map(|channel| channel.number)
         {
             let (process, delay) = (self.dispatcher.process, self.setup.delays.delivery);
-            self.soon(delay, Happening::Page(Page::Nudged { process, channel }));
+            self.soon(delay, Happening::Ledger(LedgerEvent::Nudged { process, channel }));
         }
         for record in releasing {
             self.begin_loading(record);
@@ -366,7 +372,8 @@ impl World {
 
     fn loading(&self) -> Vec<usize> {
         let Some(channel) = &self.dispatcher.channel else { return Vec::new() };
-        let loadings = self.books.iter().flat_map(|books| books.loadings.iter().enumerate());
+        let loadings =
+            self.ledger_client.iter().flat_map(|ledger_client| ledger_client.loadings.iter().enumerate());
         let open = loadings.filter(|(_, loading)| {
             !loading.over && loading.process == self.dispatcher.process && loading.tenure == channel.tenure
         });
@@ -381,10 +388,10 @@ impl World {
             return;
         }
         let (process, delay) = (self.dispatcher.process, self.manners().consult);
-        let loadings = &mut self.books().loadings;
+        let loadings = &mut self.ledger_client().loadings;
         loadings.push(Loading { process, tenure, record, updates: Vec::new(), over: false });
         let loading = loadings.len() - 1;
-        self.soon(delay, Happening::Page(Page::Load { loading }));
+        self.soon(delay, Happening::Ledger(LedgerEvent::Load { loading }));
     }
 
     /// After the last of the released updates that were loaded together there may be more.
@@ -399,19 +406,19 @@ impl World {
         let manners = self.manners();
         let (silent, delay, most) = (manners.silent, manners.consult, manners.released_max);
         if !self.ledger_fails(silent) {
-            let books = self.books();
-            let record = books.loadings[loading].record;
-            let releasing = books.ledger.parked(record).is_some_and(|parked| parked.releasing);
-            let parked = books.ledger.oldest(record, if releasing { most } else { 0 });
-            books.loadings[loading].updates =
+            let ledger_client = self.ledger_client();
+            let record = ledger_client.loadings[loading].record;
+            let releasing = ledger_client.ledger.parked(record).is_some_and(|parked| parked.releasing);
+            let parked = ledger_client.ledger.oldest(record, if releasing { most } else { 0 });
+            ledger_client.loadings[loading].updates =
                 parked.into_iter().map(|parked| (parked.seq, parked.update)).collect();
         }
-        self.soon(delay, Happening::Page(Page::Loaded { loading }));
+        self.soon(delay, Happening::Ledger(LedgerEvent::Loaded { loading }));
     }
 
     fn loaded(&mut self, loading: usize) {
         let ours = self.loading().contains(&loading);
-        let Loading { tenure, record, updates, over, .. } = &mut self.books().loadings[loading];
+        let Loading { tenure, record, updates, over, .. } = &mut self.ledger_client().loadings[loading];
         *over = true;
         let (tenure, record, updates) = (*tenure, *record, std::mem::take(updates));
         if ours {

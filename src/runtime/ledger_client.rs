@@ -28,7 +28,7 @@ const RELEASED_MAX: u32 = 32;
 
 /// The ledger, as one partition uses it.
 #[derive(Clone, Debug)]
-pub struct Books {
+pub struct LedgerClient {
     ledger: Arc<AnyLedger>,
     /// `ledger.row_lock`.
     row_lock: bool,
@@ -62,7 +62,7 @@ enum Use {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fenced;
 
-impl Books {
+impl LedgerClient {
     /// Of this partition.
     #[must_use]
     pub fn new(
@@ -336,12 +336,14 @@ mod tests {
     /// Both are allocated, moved and freed for every update.
     #[test]
     fn what_is_asked_and_written_for_an_update_is_small() {
-        type Written = (Books, Option<TenureNumber>, Arc<Update>, Holder, Resolution);
-        let asked = size_of_output(|(books, update, holder): (&'static Books, &'static Update, Holder)| {
-            books.consult(update, holder)
-        });
-        let written = size_of_output(|(books, tenure, update, holder, resolution): Written| {
-            books.write(tenure, update, holder, resolution, Default::default())
+        type Written = (LedgerClient, Option<TenureNumber>, Arc<Update>, Holder, Resolution);
+        let asked = size_of_output(
+            |(ledger_client, update, holder): (&'static LedgerClient, &'static Update, Holder)| {
+                ledger_client.consult(update, holder)
+            },
+        );
+        let written = size_of_output(|(ledger_client, tenure, update, holder, resolution): Written| {
+            ledger_client.write(tenure, update, holder, resolution, Default::default())
         });
         assert!(asked.max(written) <= 2048, "{asked} and {written} bytes");
     }
