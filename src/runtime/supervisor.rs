@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::active_layouts::ActiveLayouts;
 use super::auto_apply::auto_apply;
 use super::breakers::Breakers;
 use super::clock::Clock;
-use super::crew::{Ended, Yard};
-use super::crews::Crews;
 use super::driver::Ending;
+use super::layout_drivers::{DispatchContext, DriverEnded};
 use super::releases::Releases;
 use super::upkeep::open_ledger;
 use crate::admin;
@@ -83,7 +83,7 @@ pub async fn run(
     let steward = Steward::begin(address, &names, &config.instance, &follower, auto);
     let silence_max = config.broker.connection.heartbeat;
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
-    let yard = Yard {
+    let context = DispatchContext {
         pulse: Pulse::begin(consuming.clone(), silence_max),
         releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
         breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
@@ -103,15 +103,15 @@ pub async fn run(
     };
     let mut drivers = JoinSet::new();
     let mut at_work = follower.document().layouts.at_work();
-    let mut crews = Crews::default();
+    let mut running = ActiveLayouts::default();
     let halted = loop {
-        crews.follow(&yard, &at_work, &mut drivers);
+        running.follow(&context, &at_work, &mut drivers);
         tokio::select! {
             () = shutdown.as_mut() => break None,
-            reason = yard.halt.reason() => break Some(reason),
+            reason = context.halt.reason() => break Some(reason),
             Some(ended) = drivers.join_next() => {
                 let ended = ended.expect(DRIVER_PANIC);
-                crews.ended(&yard, &ended);
+                running.ended(&context, &ended);
                 driver_ended(&steward, &ended);
             }
             document = follower.changed() => at_work = document.layouts.at_work(),
@@ -121,16 +121,16 @@ pub async fn run(
         error!(error = chain(reason), "dispatch stops");
     }
     info!("stopping: attempts in flight are finished, no new ones start");
-    yard.health.set_draining();
-    crews.stop();
+    context.health.set_draining();
+    running.stop();
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);
     }
     if matches!(halted, Some(SourceError::Moved { .. })) {
-        crews.tell_moved().await;
+        running.tell_moved().await;
     }
-    drop((steward, follower, crews)); // what reads and publishes for them would tell of lost connections
-    let Yard { consuming, publishing, .. } = yard;
+    drop((steward, follower, running)); // what reads and publishes for them would tell of lost connections
+    let DispatchContext { consuming, publishing, .. } = context;
     consuming.close().await;
     publishing.close().await;
     halted.map_or(Ok(()), |reason| Err(reason.into()))
@@ -139,8 +139,8 @@ pub async fn run(
 const DRIVER_PANIC: &str =
     "a driver's panic is a fault of ours, and a dead partition that looks alive is worse";
 
-fn driver_ended(steward: &Steward, ended: &Ended) {
-    let Ended { layout, partition, ending } = ended;
+fn driver_ended(steward: &Steward, ended: &DriverEnded) {
+    let DriverEnded { layout, partition, ending } = ended;
     match ending {
         Ending::Stopped => return,
         Ending::Drained => info!(layout = layout.0, %partition, "the partition is drained"),

@@ -188,8 +188,11 @@ impl World {
     /// The driver hears which partitions of the layout before are not drained.
     pub fn hear_former(&mut self, process: u32, seat: Seat) {
         let (layout, now) = (seat.0, self.now);
-        let crew = self.processes.get(&process).and_then(|process| process.crews.get(&layout));
-        let Some(undrained) = crew.map(|crew| crew.former.undrained.clone()) else { return };
+        let layout_state =
+            self.processes.get(&process).and_then(|process| process.layout_states.get(&layout));
+        let Some(undrained) = layout_state.map(|layout_state| layout_state.former.undrained.clone()) else {
+            return;
+        };
         if let Some(driver) = self.driver(process, seat) {
             driver.partition.handle(now, Event::FormerDrained { undrained });
             self.follow_up(process, seat);

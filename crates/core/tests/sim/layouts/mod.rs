@@ -192,13 +192,13 @@ struct Met {
 struct Process {
     /// How far it has read the stream.
     known: usize,
-    crews: BTreeMap<LayoutNumber, Crew>,
+    layout_states: BTreeMap<LayoutNumber, LayoutState>,
     drivers: BTreeMap<Seat, Driver>,
     steward: Actor,
 }
 
 #[derive(Debug)]
-struct Crew {
+struct LayoutState {
     marks: bool,
     /// What is not drained of the layout before.
     former: Former,
@@ -408,7 +408,7 @@ impl World {
         self.at(arrival, Happening::Arrive { seat: seats[0], item: Item::Update(update) });
     }
 
-    // What a process does with documents: as `runtime::supervisor`, `runtime::crews` and `runtime::crew`.
+    // What a process does with documents: as `runtime::supervisor`, `runtime::layout_states` and `runtime::layout_state`.
 
     fn start_soon(&mut self) {
         self.processes_made += 1;
@@ -418,8 +418,8 @@ impl World {
 
     fn start(&mut self, process: u32) {
         let known = self.stream.len() - 1;
-        let (crews, drivers, steward) = Default::default();
-        let started = Process { known, crews, drivers, steward };
+        let (layout_states, drivers, steward) = Default::default();
+        let started = Process { known, layout_states, drivers, steward };
         self.processes.insert(process, started);
         self.heed(process);
         self.set_actor(process, PATIENCE_MS);
@@ -449,14 +449,16 @@ impl World {
         }
         let Some(reader) = self.processes.get_mut(&process) else { return };
         let drivers = &reader.drivers;
-        reader.crews.retain(|number, _| of(number).is_some() || drivers.keys().any(|seat| seat.0 == *number));
-        let is_clear = reader.crews.keys().all(|number| of(number).is_some());
+        reader
+            .layout_states
+            .retain(|number, _| of(number).is_some() || drivers.keys().any(|seat| seat.0 == *number));
+        let is_clear = reader.layout_states.keys().all(|number| of(number).is_some());
         for at_work in &at_work {
             let layout = at_work.layout;
             let reader = self.processes.get_mut(&process).expect("it lives");
             let here: BTreeSet<PartitionNumber> =
                 reader.drivers.keys().filter(|seat| seat.0 < layout.number).map(|seat| seat.1).collect();
-            if is_clear && !reader.crews.contains_key(&layout.number) {
+            if is_clear && !reader.layout_states.contains_key(&layout.number) {
                 let former = at_work.former.clone().with(here.iter().copied());
                 for partition in &at_work.partitions {
                     let limits = Limits {
@@ -468,15 +470,15 @@ impl World {
                     let seat = (layout.number, *partition);
                     reader.drivers.insert(seat, Driver::new(layout, partition_of_core));
                 }
-                reader.crews.insert(layout.number, Crew { marks: false, former });
+                reader.layout_states.insert(layout.number, LayoutState { marks: false, former });
                 for partition in &at_work.partitions {
                     self.soon(50, Happening::Attach { process, seat: (layout.number, *partition) });
                 }
             }
             let reader = self.processes.get_mut(&process).expect("it lives");
-            let Some(crew) = reader.crews.get_mut(&layout.number) else { continue };
-            let marks = at_work.draining && !std::mem::replace(&mut crew.marks, true);
-            let drained = crew.former.narrow(&at_work.former, |partition| here.contains(&partition));
+            let Some(layout_state) = reader.layout_states.get_mut(&layout.number) else { continue };
+            let marks = at_work.draining && !std::mem::replace(&mut layout_state.marks, true);
+            let drained = layout_state.former.narrow(&at_work.former, |partition| here.contains(&partition));
             if marks {
                 self.at(self.now.after(STRAGGLERS_MAX), Happening::Markers { process, layout });
             }

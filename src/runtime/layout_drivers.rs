@@ -20,7 +20,7 @@ use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
-    AmqpSource, DeadLetters, Decoder, Halt, Link, Markers, Members, Names, Pulse, Shared, Witnesses,
+    AmqpSource, DeadLetters, Decoder, Halt, Link, Markers, Members, Names, Pulse, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::AtWork;
@@ -31,7 +31,7 @@ use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_ledger::AnyLedger;
 
 /// What the crews of all layouts share.
-pub struct Yard {
+pub struct DispatchContext {
     pub config: Config,
     pub consuming: Link,
     pub publishing: Link,
@@ -52,14 +52,14 @@ pub struct Yard {
 }
 
 /// A driver that has ended.
-pub struct Ended {
+pub struct DriverEnded {
     pub layout: LayoutNumber,
     pub partition: PartitionNumber,
     pub ending: Ending,
 }
 
 /// One layout's drivers.
-pub struct Crew {
+pub struct LayoutDrivers {
     pub layout: Layout,
     pub members: Members,
     witnesses: Witnesses,
@@ -73,17 +73,22 @@ pub struct Crew {
     stops: BTreeMap<PartitionNumber, watch::Sender<bool>>,
 }
 
-impl Crew {
+impl LayoutDrivers {
     /// Starts a driver for each partition of the layout that may hold updates. Records wait for what is not drained of
     /// `former`.
-    pub fn begin(yard: &Yard, at_work: &AtWork, former: Former, drivers: &mut JoinSet<Ended>) -> Self {
-        let links = (yard.consuming.clone(), yard.publishing.clone());
-        let (names, halt, layout) = (&yard.names, yard.halt.clone(), at_work.layout);
+    pub fn begin(
+        context: &DispatchContext,
+        at_work: &AtWork,
+        former: Former,
+        drivers: &mut JoinSet<DriverEnded>,
+    ) -> Self {
+        let links = (context.consuming.clone(), context.publishing.clone());
+        let (names, halt, layout) = (&context.names, context.halt.clone(), at_work.layout);
         let (consuming, publishing) = links.clone();
         let witnesses = Witnesses::begin(consuming, publishing, names, at_work, halt.clone());
-        let members = Members::join(links, names, layout, (&yard.config.instance, yard.process), halt);
-        yard.health.begin(layout.number, at_work.partitions.iter().copied());
-        let mut crew = Self {
+        let members = Members::join(links, names, layout, (&context.config.instance, context.process), halt);
+        context.health.begin(layout.number, at_work.partitions.iter().copied());
+        let mut layout_drivers = Self {
             layout,
             members,
             witnesses,
@@ -93,32 +98,33 @@ impl Crew {
             former,
             stops: BTreeMap::new(),
         };
-        let make = crew.maker(yard);
+        let make = layout_drivers.maker(context);
         for partition in at_work.partitions.iter().copied() {
             let (stop, stopped) = watch::channel(false);
-            crew.stops.insert(partition, stop);
+            layout_drivers.stops.insert(partition, stop);
             let (driver, layout) = (make(partition), layout.number);
-            drivers.spawn(async move { Ended { layout, partition, ending: driver.run(stopped).await } });
+            drivers
+                .spawn(async move { DriverEnded { layout, partition, ending: driver.run(stopped).await } });
         }
         info!(
             layout = layout.number.0,
             partitions = layout.partitions,
             draining = at_work.draining,
-            former_undrained = crew.former.undrained.len(),
+            former_undrained = layout_drivers.former.undrained.len(),
             "dispatching"
         );
-        crew
+        layout_drivers
     }
 
     /// What the document says of this layout now: it drains, or a partition of it is drained. `beside`: the next layout is
     /// at work beside it.
-    pub fn heed(&mut self, yard: &Yard, at_work: &AtWork, beside: bool) {
+    pub fn heed(&mut self, context: &DispatchContext, at_work: &AtWork, beside: bool) {
         if at_work.draining && self.markers.is_none() {
             self.draining.send_replace(true);
             self.witnesses.retire();
             let partitions: Vec<_> = at_work.partitions.iter().copied().collect();
             self.markers =
-                Some(Markers::begin(yard.publishing.clone(), &yard.names, self.layout, &partitions));
+                Some(Markers::begin(context.publishing.clone(), &context.names, self.layout, &partitions));
             let layout = self.layout.number.0;
             if beside {
                 info!(
@@ -166,9 +172,9 @@ impl Crew {
     }
 
     /// The partition's driver has ended.
-    pub fn ended(&mut self, yard: &Yard, ended: &Ended) {
+    pub fn ended(&mut self, context: &DispatchContext, ended: &DriverEnded) {
         self.stops.remove(&ended.partition).expect("it has begun and ends once");
-        yard.health.end(self.layout.number, ended.partition);
+        context.health.end(self.layout.number, ended.partition);
     }
 
     /// Whether no driver is left.
@@ -179,24 +185,24 @@ impl Crew {
     /// Makes drivers.
     fn maker<'a>(
         &self,
-        yard: &'a Yard,
+        context: &'a DispatchContext,
     ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets> + use<'a> {
-        let (config, layout) = (&yard.config, self.layout);
+        let (config, layout) = (&context.config, self.layout);
         let (former, former_told) = (self.former.clone(), self.former_told.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
         let silence_max = config.broker.connection.heartbeat;
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
         let policy = Arc::new(config.policy.clone());
         let limits_of_acks =
-            if yard.ledger.is_some() { AckLimits::with_ledger } else { AckLimits::for_prefetch };
-        let shared = Shared {
-            link: yard.consuming.clone(),
+            if context.ledger.is_some() { AckLimits::with_ledger } else { AckLimits::for_prefetch };
+        let shared = SourceContext {
+            link: context.consuming.clone(),
             members: self.members.clone(),
-            pulse: yard.pulse.clone(),
+            pulse: context.pulse.clone(),
             witnesses: self.witnesses.clone(),
-            halt: yard.halt.clone(),
+            halt: context.halt.clone(),
             draining: self.draining.subscribe(),
-            dead_letters: DeadLetters::new(yard.publishing.clone(), &yard.names),
+            dead_letters: DeadLetters::new(context.publishing.clone(), &context.names),
             decoder: Arc::new(Decoder {
                 routes: config.routes(),
                 require_id: config.updates.require_id,
@@ -207,39 +213,39 @@ impl Crew {
         let routes = Arc::new(config.routes());
         let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
         let ledger_client = move |partition| {
-            let ledger = (yard.ledger.clone()?, row_lock);
+            let ledger = (context.ledger.clone()?, row_lock);
             Some(LedgerClient::new(
                 ledger,
                 Arc::clone(&routes),
-                yard.metrics.ledger(),
+                context.metrics.ledger(),
                 (layout.number, partition),
             ))
         };
         move |partition| Driver {
             layout,
             ledger_client: ledger_client(partition),
-            releases: yard.releases.clone(),
-            ledger_metrics: yard.metrics.ledger(),
+            releases: context.releases.clone(),
+            ledger_metrics: context.metrics.ledger(),
             partition,
             core: Partition::new(limits, Arc::clone(&policy)).behind(former.clone()),
             former: former_told.clone(),
             drain: DrainWatch::default(),
             source: Arc::new(AmqpSource::new(
                 shared.clone(),
-                &yard.names,
+                &context.names,
                 layout,
                 partition,
                 &config.instance,
             )),
-            target: Arc::clone(&yard.targets),
-            breakers: yard.breakers.watch(),
+            target: Arc::clone(&context.targets),
+            breakers: context.breakers.watch(),
             drain_timeout: config.dispatch.drain_timeout,
             held_max: config.dispatch.held_max,
-            clock: yard.clock,
-            metrics: yard.metrics.partition(layout.number, partition),
-            target_metrics: Arc::clone(&yard.target_metrics),
-            refusals: Arc::clone(&yard.refusals),
-            health: yard.health.clone(),
+            clock: context.clock,
+            metrics: context.metrics.partition(layout.number, partition),
+            target_metrics: Arc::clone(&context.target_metrics),
+            refusals: Arc::clone(&context.refusals),
+            health: context.health.clone(),
         }
     }
 }
