@@ -23,7 +23,7 @@ use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
-    Address, Follower, Halt, LayoutDocument, Link, Names, OwnLedger, Pulse, SourceError, Steward,
+    Address, Follower, Halt, LayoutDocument, LayoutReconciler, Link, Names, OwnLedger, Pulse, SourceError,
     ensure_ledger, ensure_topology,
 };
 use lanekeeper_core::error::chain;
@@ -80,7 +80,7 @@ pub async fn run(
     let Started { address, consuming, publishing, document, names, ledger } = started;
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
-    let steward = Steward::begin(address, &names, &config.instance, &follower, auto);
+    let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto);
     let silence_max = config.broker.connection.heartbeat;
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let context = DispatchContext {
@@ -112,7 +112,7 @@ pub async fn run(
             Some(ended) = drivers.join_next() => {
                 let ended = ended.expect(DRIVER_PANIC);
                 running.ended(&context, &ended);
-                driver_ended(&steward, &ended);
+                driver_ended(&reconciler, &ended);
             }
             document = follower.changed() => at_work = document.layouts.at_work(),
         }
@@ -129,7 +129,7 @@ pub async fn run(
     if matches!(halted, Some(SourceError::Moved { .. })) {
         running.tell_moved().await;
     }
-    drop((steward, follower, running)); // what reads and publishes for them would tell of lost connections
+    drop((reconciler, follower, running)); // what reads and publishes for them would tell of lost connections
     let DispatchContext { consuming, publishing, .. } = context;
     consuming.close().await;
     publishing.close().await;
@@ -139,7 +139,7 @@ pub async fn run(
 const DRIVER_PANIC: &str =
     "a driver's panic is a fault of ours, and a dead partition that looks alive is worse";
 
-fn driver_ended(steward: &Steward, ended: &DriverEnded) {
+fn driver_ended(reconciler: &LayoutReconciler, ended: &DriverEnded) {
     let DriverEnded { layout, partition, ending } = ended;
     match ending {
         Ending::Stopped => return,
@@ -150,7 +150,7 @@ fn driver_ended(steward: &Steward, ended: &DriverEnded) {
             "the queue of a partition that drains is not there: unless it was drained and removed at this moment, somebody has deleted it, and what it held is lost"
         ),
     }
-    steward.drained(*layout, *partition);
+    reconciler.drained(*layout, *partition);
 }
 
 fn wanted(config: &Config) -> Shape {

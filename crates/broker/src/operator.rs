@@ -6,7 +6,7 @@ use std::time::Duration;
 use lapin::Connection;
 use tokio::time::timeout;
 
-use super::change::{Tended, look, tend};
+use super::change::{Reconciled, look, reconcile};
 use super::document::{self, From, LayoutDocument};
 use super::error::SourceError;
 use super::follower::read_document;
@@ -16,7 +16,7 @@ use super::names::Names;
 use super::question::{Answers, ask};
 use super::roster::{Holding, parse};
 use super::topology::{close, open};
-use lanekeeper_core::change::{Step, Wish};
+use lanekeeper_core::change::{Desired, Step};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 
 /// A lock that is held for longer than this is not that of a dispatcher that only tells what it has drained.
@@ -104,24 +104,24 @@ impl Operator {
         ask(&self.connection, &self.names, &self.instance, awaited).await
     }
 
-    /// Follows a wish as far as can be now. `hear` is told of each step before it is taken. Waits for a lock that is held
+    /// Follows a wish as far as can be now. `on_step` is told of each step before it is taken. Waits for a lock that is held
     /// for a moment.
     ///
     /// # Errors
     /// [`SourceError::Locked`], [`SourceError::NoLayout`], and what else can go wrong: the change is then finished or
     /// undone by the next one who looks. This operator is of no more use.
-    pub async fn tend(
+    pub async fn reconcile(
         &self,
-        wish: Wish,
-        hear: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
-    ) -> Result<Tended, SourceError> {
+        desired: Desired,
+        on_step: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
+    ) -> Result<Reconciled, SourceError> {
         let until = tokio::time::Instant::now() + LOCK_PATIENCE;
         loop {
-            match tend(&self.connection, &self.names, &self.instance, wish.clone(), hear).await {
+            match reconcile(&self.connection, &self.names, &self.instance, desired.clone(), on_step).await {
                 Err(SourceError::Locked { .. }) if tokio::time::Instant::now() < until => {
                     tokio::time::sleep(LOCK_POLL).await;
                 }
-                tended => return tended,
+                reconciled => return reconciled,
             }
         }
     }

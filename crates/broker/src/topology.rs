@@ -9,12 +9,12 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind, Queue};
 use tracing::{error, info, warn};
 
-use super::change::tend_locked;
+use super::change::reconcile_locked;
 use super::document::{self, DOCUMENT_VERSION, LayoutDocument};
 use super::error::{HASH_EXCHANGE_TYPE, SourceError};
 use super::names::Names;
 use super::observation;
-use lanekeeper_core::change::{Layouts, Wish};
+use lanekeeper_core::change::{Desired, Layouts};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 use lanekeeper_core::witness::witnesses;
 
@@ -80,7 +80,7 @@ async fn complete(
             add_witnesses(&channel, names, document, instance).await?
         }
         Some(document) if document.layouts.changing.is_some() => {
-            tend_locked(connection, names, instance, Wish::default(), &mut |_, _| {}).await?.document
+            reconcile_locked(connection, names, instance, Desired::default(), &mut |_, _| {}).await?.document
         }
         Some(document) => document,
         None => make_first(connection, &channel, names, wanted, instance).await?,

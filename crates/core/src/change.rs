@@ -89,7 +89,7 @@ pub struct Changing {
 
 /// What somebody who holds the lock wants to reach. What others began is brought to its end in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct Desired {
     /// Partitions that were found drained.
     pub drained: Vec<(LayoutNumber, PartitionNumber)>,
     /// A layout like this is to be in force.
@@ -166,22 +166,22 @@ impl Layouts {
     /// What comes next, for somebody who holds the lock and wants this. `None`: there is nothing to do, or others must
     /// drain first.
     #[must_use]
-    pub fn next_step(&self, wish: &Wish) -> Option<Step> {
+    pub fn next_step(&self, desired: &Desired) -> Option<Step> {
         if let Some(changing) = &self.changing {
             return Some(match &changing.witnesses {
                 Some(_) => Step::Switch { from: self.in_force, to: changing.to },
-                None if wish.begun == Some(changing.to.number) => Step::Prepare(changing.to),
+                None if desired.begun == Some(changing.to.number) => Step::Prepare(changing.to),
                 None => Step::Undo(changing.to),
             });
         }
-        if self.with_drained(&wish.drained).is_some() {
+        if self.with_drained(&desired.drained).is_some() {
             return Some(Step::Record);
         }
-        if let Some(oldest) = self.draining.first().filter(|oldest| wish.remove && oldest.is_drained()) {
+        if let Some(oldest) = self.draining.first().filter(|oldest| desired.remove && oldest.is_drained()) {
             return Some(Step::Remove(oldest.clone()));
         }
         // One change at a time: what it costs and how long it takes can then be told.
-        let shape = wish.shape.filter(|shape| self.in_force.shape() != *shape && self.draining.is_empty());
+        let shape = desired.shape.filter(|shape| self.in_force.shape() != *shape && self.draining.is_empty());
         shape.map(Step::Begin)
     }
 

@@ -10,8 +10,8 @@ use super::show::told_time;
 use crate::cli::{Exit, log};
 use crate::config::{Config, LogConfig};
 use crate::doctor::change::{Weight, dangers_of_change};
-use lanekeeper_broker::{Address, Holding, LayoutDocument, Names, Operator, SourceError, Stuck, Tended};
-use lanekeeper_core::change::{Draining, Layouts, Step, Wish};
+use lanekeeper_broker::{Address, Holding, LayoutDocument, Names, Operator, Reconciled, SourceError, Stuck};
+use lanekeeper_core::change::{Desired, Draining, Layouts, Step};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -82,8 +82,8 @@ impl Applying<'_> {
         let wanted = wanted(self.config);
         let mut progress = Progress::default();
         loop {
-            let (layouts, stuck) = match self.tend().await {
-                Ok(tended) => tended,
+            let (layouts, stuck) = match self.reconcile().await {
+                Ok(reconciled) => reconciled,
                 Err(fault @ SourceError::Locked { .. }) => {
                     self.tell_holder().await?;
                     return Err(fault);
@@ -123,16 +123,16 @@ impl Applying<'_> {
     }
 
     /// Goes on as far as can be now.
-    async fn tend(&mut self) -> Result<(Layouts, Option<Stuck>), SourceError> {
+    async fn reconcile(&mut self) -> Result<(Layouts, Option<Stuck>), SourceError> {
         let document = self.operator.document().await?;
-        let wish = Wish { shape: Some(wanted(self.config)), remove: true, ..Wish::default() };
+        let desired = Desired { shape: Some(wanted(self.config)), remove: true, ..Desired::default() };
         if let Some(document) = document
-            && document.layouts.next_step(&wish).is_none()
+            && document.layouts.next_step(&desired).is_none()
         {
             return Ok((document.layouts, None));
         }
         let mut switching = false;
-        let mut hear = |step: &Step, document: &LayoutDocument| {
+        let mut on_step = |step: &Step, document: &LayoutDocument| {
             switching |= matches!(step, Step::Switch { .. });
             let told = told_step(step, &document.layouts, &self.names);
             // A removal is tried again until all dispatchers have let go.
@@ -141,7 +141,7 @@ impl Applying<'_> {
                 self.told = told;
             }
         };
-        let Tended { document, stuck } = self.operator.tend(wish, &mut hear).await?;
+        let Reconciled { document, stuck } = self.operator.reconcile(desired, &mut on_step).await?;
         if switching {
             self.switched = Some(Instant::now());
         }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use lanekeeper_core::change::{Layouts, ROUTE, RouteStep, Step, Wish};
+use lanekeeper_core::change::{Desired, Layouts, ROUTE, RouteStep, Step};
 use lanekeeper_core::layout::Layout;
 use lanekeeper_core::witness::witnesses;
 
@@ -23,7 +23,7 @@ pub enum Small {
 
 #[derive(Debug, Default)]
 pub struct Actor {
-    pub wish: Wish,
+    pub desired: Desired,
     /// It holds the lock, and this is what it does next.
     pub under_way: Option<VecDeque<Small>>,
     /// An event for it is set.
@@ -40,7 +40,7 @@ impl Actor {
 }
 
 /// The small steps of a step, and what the document says after them.
-pub fn taken_apart(layouts: &Layouts, step: &Step, wish: &Wish) -> VecDeque<Small> {
+pub fn taken_apart(layouts: &Layouts, step: &Step, desired: &Desired) -> VecDeque<Small> {
     let all = match step {
         Step::Begin(shape) => vec![Small::Write(layouts.begun(*shape, "somebody", 0))],
         Step::Prepare(layout) => {
@@ -56,7 +56,7 @@ pub fn taken_apart(layouts: &Layouts, step: &Step, wish: &Wish) -> VecDeque<Smal
         }
         Step::Undo(layout) => vec![Small::Delete(*layout), Small::Write(layouts.undone())],
         Step::Record => {
-            vec![Small::Write(layouts.with_drained(&wish.drained).expect("it is the next step"))]
+            vec![Small::Write(layouts.with_drained(&desired.drained).expect("it is the next step"))]
         }
         Step::Remove(draining) => {
             let layout = draining.layout;

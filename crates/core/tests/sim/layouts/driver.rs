@@ -373,7 +373,7 @@ impl World {
             Some(leaving) => {
                 self.processes.get_mut(&process).expect("it lives").drivers.remove(&seat);
                 if leaving == Leaving::Drained {
-                    self.processes.get_mut(&process).expect("it lives").steward.wish.drained.push(seat);
+                    self.processes.get_mut(&process).expect("it lives").reconciler.desired.drained.push(seat);
                 }
                 self.soon(20, Happening::Heed { process });
                 self.set_actor(process, 50);

@@ -17,7 +17,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_core::change::{Layouts, Wish};
+use lanekeeper_core::change::{Desired, Layouts};
 use lanekeeper_core::drain::STRAGGLERS_MAX;
 use lanekeeper_core::former::Former;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
@@ -42,7 +42,7 @@ const MILLI: u64 = 1_000;
 /// The operator among the actors; processes are counted from 1.
 const OPERATOR: u32 = 0;
 const PROCESSES: u32 = 2;
-/// As `source::steward`.
+/// As `source::reconciler`.
 const PATIENCE_MS: u64 = 2_000;
 const LOCK_RETRY_MS: u64 = 250;
 
@@ -194,7 +194,7 @@ struct Process {
     known: usize,
     layout_states: BTreeMap<LayoutNumber, LayoutState>,
     drivers: BTreeMap<Seat, Driver>,
-    steward: Actor,
+    reconciler: Actor,
 }
 
 #[derive(Debug)]
@@ -388,7 +388,7 @@ impl World {
             Happening::Markers { process, layout } => self.mark(process, layout),
             Happening::Act { actor, life } => self.act(actor, life),
             Happening::Apply { shape } => {
-                self.operator.wish = Wish { shape: Some(shape), remove: true, ..Wish::default() };
+                self.operator.desired = Desired { shape: Some(shape), remove: true, ..Desired::default() };
                 self.set_actor(OPERATOR, 100);
             }
             Happening::Start { process } => self.start(process),
@@ -418,8 +418,8 @@ impl World {
 
     fn start(&mut self, process: u32) {
         let known = self.stream.len() - 1;
-        let (layout_states, drivers, steward) = Default::default();
-        let started = Process { known, layout_states, drivers, steward };
+        let (layout_states, drivers, reconciler) = Default::default();
+        let started = Process { known, layout_states, drivers, reconciler };
         self.processes.insert(process, started);
         self.heed(process);
         self.set_actor(process, PATIENCE_MS);
@@ -503,13 +503,13 @@ impl World {
         }
     }
 
-    // Whoever changes layouts: as `source::steward` and `cli::topology::apply`.
+    // Whoever changes layouts: as `source::reconciler` and `cli::topology::apply`.
 
     fn actor(&mut self, actor: u32) -> Option<&mut Actor> {
         if actor == OPERATOR {
             return Some(&mut self.operator);
         }
-        self.processes.get_mut(&actor).map(|process| &mut process.steward)
+        self.processes.get_mut(&actor).map(|process| &mut process.reconciler)
     }
 
     pub fn set_actor(&mut self, actor: u32, within_ms: u64) {
@@ -531,15 +531,15 @@ impl World {
             self.take(actor, small);
             return self.set_actor(actor, 200);
         }
-        let (wish, holds) = (of.wish.clone(), of.under_way.is_some());
+        let (desired, holds) = (of.desired.clone(), of.under_way.is_some());
         let known = self.processes.get(&actor).map_or(self.stream.len() - 1, |reader| reader.known);
-        let of_steward = Wish { remove: true, ..wish.clone() };
-        let wish = if actor == OPERATOR { wish } else { of_steward };
+        let of_reconciler = Desired { remove: true, ..desired.clone() };
+        let desired = if actor == OPERATOR { desired } else { of_reconciler };
         if !holds {
-            if self.stream[known].next_step(&wish).is_none() {
+            if self.stream[known].next_step(&desired).is_none() {
                 // The operator waits for what drains; a steward for the next document.
                 let waits = actor == OPERATOR
-                    && wish.shape.is_some_and(|shape| self.last().in_force.shape() != shape);
+                    && desired.shape.is_some_and(|shape| self.last().in_force.shape() != shape);
                 if waits {
                     self.set_actor(actor, 1_000);
                 }
@@ -552,25 +552,25 @@ impl World {
         }
         // Under the lock: the last document counts.
         let layouts = self.last().clone();
-        match layouts.next_step(&wish) {
+        match layouts.next_step(&desired) {
             None => {
                 self.note(format_args!("actor {actor} gives up the lock"));
                 self.lock = None;
                 let of = self.actor(actor).expect("it lives");
                 of.under_way = None;
-                of.wish.begun = None;
-                of.wish.drained.retain(|report| layouts.with_drained(&[*report]).is_some());
+                of.desired.begun = None;
+                of.desired.drained.retain(|report| layouts.with_drained(&[*report]).is_some());
                 self.set_actor(actor, 1_000);
             }
             Some(step) => {
                 self.note(format_args!("actor {actor} takes {step:?}"));
-                let small = taken_apart(&layouts, &step, &wish);
+                let small = taken_apart(&layouts, &step, &desired);
                 let begun = matches!(step, lanekeeper_core::change::Step::Begin(_));
                 let of = self.actor(actor).expect("it lives");
                 of.under_way = Some(small);
                 if begun {
-                    of.wish.begun = Some(LayoutNumber(layouts.number_max + 1));
-                } else if layouts.changing.is_some() && wish.begun.is_none() {
+                    of.desired.begun = Some(LayoutNumber(layouts.number_max + 1));
+                } else if layouts.changing.is_some() && desired.begun.is_none() {
                     self.met.finished_by_others += 1;
                 }
                 self.set_actor(actor, 200);
@@ -623,11 +623,11 @@ impl World {
             if self.lock == Some(OPERATOR) {
                 self.lock = None;
             }
-            let wish = Wish { begun: None, ..self.operator.wish.clone() };
+            let desired = Desired { begun: None, ..self.operator.desired.clone() };
             self.operator.dies();
             // Sometimes nobody calls it again.
             if self.rng.chance(700) {
-                self.operator.wish = wish;
+                self.operator.desired = desired;
                 self.set_actor(OPERATOR, 5_000);
             }
             self.all_look();
