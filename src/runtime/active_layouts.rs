@@ -35,15 +35,15 @@ impl ActiveLayouts {
             let before: BTreeSet<PartitionNumber> =
                 self.0.range(..number).flat_map(|(_, layout_drivers)| layout_drivers.left()).collect();
             if is_clear && !self.0.contains_key(&number) {
-                let former = of.former.clone().with(before.iter().copied());
-                self.0.insert(number, LayoutDrivers::begin(context, of, former, drivers));
+                let previous = of.previous.clone().with(before.iter().copied());
+                self.0.insert(number, LayoutDrivers::begin(context, of, previous, drivers));
             }
             let Some(layout_drivers) = self.0.get_mut(&number) else { continue };
             layout_drivers.heed(context, of, at_work.len() > 1);
-            for partition in layout_drivers.former_drained(&of.former, &before) {
+            for partition in layout_drivers.previous_drained(&of.previous, &before) {
                 info!(
                     layout = number.0,
-                    former = %partition,
+                    previous = %partition,
                     "a partition of the layout before is drained: its records are dispatched from this one"
                 );
             }

@@ -50,7 +50,7 @@ pub struct Driver<S, T> {
     /// Its decisions.
     pub core: Partition,
     /// Partitions of the layout before that are not drained.
-    pub former: watch::Receiver<BTreeSet<PartitionNumber>>,
+    pub previous: watch::Receiver<BTreeSet<PartitionNumber>>,
     /// Whether it holds nothing more, where its layout drains.
     pub drain: DrainWatch,
     /// Where its updates come from.
@@ -295,7 +295,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                 }
                 mut released = self.releases.next(self.layout, self.partition), if leaving.is_none() => {
-                    released.retain(|key| !self.core.is_awaited(key));
+                    released.retain(|key| !self.core.is_blocked_by_previous(key));
                     if self.releases.need_claim(&released, self.core.standing()) {
                         self.source.ask_for_delivery();
                     }
@@ -306,7 +306,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                 }
                 () = self.breakers.changed() => self.hear_breakers(),
-                Ok(()) = self.former.changed() => self.hear_former(),
+                Ok(()) = self.previous.changed() => self.on_previous_drained(),
                 news = next(&mut tenancy), if leaving.is_none() => match news {
                     Ok(news) => {
                         if let Some(event) = self.hear(&mut tenancy, news) {

@@ -25,9 +25,9 @@ use lanekeeper_broker::{
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::AtWork;
 use lanekeeper_core::drain::DrainWatch;
-use lanekeeper_core::former::Former;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::partition::{Limits, Partition};
+use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_ledger::AnyLedger;
 
 /// What the crews of all layouts share.
@@ -66,20 +66,20 @@ pub struct LayoutDrivers {
     draining: watch::Sender<bool>,
     markers: Option<Markers>,
     /// What is not drained of the layout before.
-    former: Former,
+    previous: PreviousLayout,
     /// The same, for the drivers.
-    former_told: watch::Sender<BTreeSet<PartitionNumber>>,
+    previous_undrained: watch::Sender<BTreeSet<PartitionNumber>>,
     /// Of the drivers that have not ended.
     stops: BTreeMap<PartitionNumber, watch::Sender<bool>>,
 }
 
 impl LayoutDrivers {
     /// Starts a driver for each partition of the layout that may hold updates. Records wait for what is not drained of
-    /// `former`.
+    /// `previous`.
     pub fn begin(
         context: &DispatchContext,
         at_work: &AtWork,
-        former: Former,
+        previous: PreviousLayout,
         drivers: &mut JoinSet<DriverEnded>,
     ) -> Self {
         let links = (context.consuming.clone(), context.publishing.clone());
@@ -94,8 +94,8 @@ impl LayoutDrivers {
             witnesses,
             draining: watch::Sender::new(false),
             markers: None,
-            former_told: watch::Sender::new(former.undrained.clone()),
-            former,
+            previous_undrained: watch::Sender::new(previous.undrained.clone()),
+            previous,
             stops: BTreeMap::new(),
         };
         let make = layout_drivers.maker(context);
@@ -110,7 +110,7 @@ impl LayoutDrivers {
             layout = layout.number.0,
             partitions = layout.partitions,
             draining = at_work.draining,
-            former_undrained = layout_drivers.former.undrained.len(),
+            previous_undrained = layout_drivers.previous.undrained.len(),
             "dispatching"
         );
         layout_drivers
@@ -147,14 +147,14 @@ impl LayoutDrivers {
 
     /// What the document says of the layout before, and which drivers of that have not ended here. Answers with what is
     /// drained of it and was not.
-    pub fn former_drained(
+    pub fn previous_drained(
         &mut self,
-        told: &Former,
+        told: &PreviousLayout,
         here: &BTreeSet<PartitionNumber>,
     ) -> Vec<PartitionNumber> {
-        let drained = self.former.narrow(told, |partition| here.contains(&partition));
+        let drained = self.previous.narrow(told, |partition| here.contains(&partition));
         if !drained.is_empty() {
-            self.former_told.send_replace(self.former.undrained.clone());
+            self.previous_undrained.send_replace(self.previous.undrained.clone());
         }
         drained
     }
@@ -188,7 +188,7 @@ impl LayoutDrivers {
         context: &'a DispatchContext,
     ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets> + use<'a> {
         let (config, layout) = (&context.config, self.layout);
-        let (former, former_told) = (self.former.clone(), self.former_told.subscribe());
+        let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
         let silence_max = config.broker.connection.heartbeat;
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
@@ -227,8 +227,8 @@ impl LayoutDrivers {
             releases: context.releases.clone(),
             ledger_metrics: context.metrics.ledger(),
             partition,
-            core: Partition::new(limits, Arc::clone(&policy)).behind(former.clone()),
-            former: former_told.clone(),
+            core: Partition::new(limits, Arc::clone(&policy)).behind(previous.clone()),
+            previous: previous_undrained.clone(),
             drain: DrainWatch::default(),
             source: Arc::new(AmqpSource::new(
                 shared.clone(),

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use super::former::Former;
 use super::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 use super::phash2::partition_of;
+use super::previous_layout::PreviousLayout;
 use super::witness::Witness;
 
 /// The layouts of one exchange.
@@ -58,9 +58,9 @@ impl Draining {
 
     /// As those who wait for its partitions see it; `None`: which record was in which partition cannot be computed, as
     /// witnesses show, or nothing shows that it can.
-    fn former(&self) -> Option<Former> {
+    fn previous(&self) -> Option<PreviousLayout> {
         let computed = are_computed(&self.witnesses, self.layout);
-        computed.then(|| Former { partitions: self.layout.partitions, undrained: self.undrained() })
+        computed.then(|| PreviousLayout { partitions: self.layout.partitions, undrained: self.undrained() })
     }
 }
 
@@ -152,7 +152,7 @@ pub struct AtWork {
     /// Nothing is published to it any more: markers show where it ends.
     pub draining: bool,
     /// Where its records were before, with what is not drained of that: records from there wait.
-    pub former: Former,
+    pub previous: PreviousLayout,
 }
 
 impl Layouts {
@@ -202,24 +202,24 @@ impl Layouts {
     /// records wait for their former partitions. Where these cannot be computed, the whole of it is drained first.
     #[must_use]
     pub fn at_work(&self) -> Vec<AtWork> {
-        let in_force = |former| AtWork {
+        let in_force = |previous| AtWork {
             layout: self.in_force,
             witnesses: self.witnesses.clone(),
             partitions: self.in_force.partitions().collect(),
             draining: false,
-            former,
+            previous,
         };
         let mut undrained = self.draining.iter().filter(|draining| !draining.is_drained());
-        let Some(oldest) = undrained.next() else { return vec![in_force(Former::default())] };
-        let former = oldest.former().filter(|_| undrained.next().is_none());
+        let Some(oldest) = undrained.next() else { return vec![in_force(PreviousLayout::default())] };
+        let previous = oldest.previous().filter(|_| undrained.next().is_none());
         let oldest = AtWork {
             layout: oldest.layout,
             witnesses: oldest.witnesses.clone(),
             partitions: oldest.undrained(),
             draining: true,
-            former: Former::default(),
+            previous: PreviousLayout::default(),
         };
-        [oldest].into_iter().chain(former.map(in_force)).collect()
+        [oldest].into_iter().chain(previous.map(in_force)).collect()
     }
 
     /// A change to such a layout has begun.

@@ -53,7 +53,7 @@ pub(super) enum LaneStatus {
     TargetShut,
     /// The partition that its record was in before may hold older updates of it. Leaves, when that one is drained, to
     /// wherever a head begins.
-    FormerUndrained,
+    BlockedByPrevious,
     /// An attempt of an earlier tenure, of an update that is not the head, has not ended. Leaves to `Ready`.
     Behind(AttemptId),
     /// Its attempt is out. Leaves to `Waiting` or `Recording`.

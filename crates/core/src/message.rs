@@ -135,7 +135,7 @@ pub enum Event {
     },
     /// Of the partitions that records of this one were in before, no others than these may hold older updates. They only
     /// become fewer.
-    FormerDrained {
+    PreviousDrained {
         /// Which are not drained.
         undrained: BTreeSet<PartitionNumber>,
     },

@@ -4,8 +4,8 @@
 //! [`Partition::next_deadline`] when to wake it. I1 to I10 are the invariants of ARCHITECTURE.md.
 
 mod claim;
-mod former;
 mod limits;
+mod previous_layout;
 mod release;
 mod shut;
 mod turns;
@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use self::claim::Unclaimed;
-use self::former::Awaited;
 pub use self::limits::Limits;
+use self::previous_layout::BlockedLanes;
 use self::shut::{Gate, Targets};
 pub use self::view::{Oldest, Retried, View};
 use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token, Turn};
@@ -55,7 +55,7 @@ pub struct Partition {
     /// Targets that are shut, with the lanes that wait for them.
     targets: Targets,
     /// Former partitions that are not drained, with the lanes that wait for them.
-    former: Awaited,
+    blocked: BlockedLanes,
     /// Malformed deliveries that are being written down; they have no lane.
     malformed: HashSet<DeliveryTag>,
     memory: Memory,
@@ -88,7 +88,7 @@ impl Partition {
             again: 0,
             deadlines: BTreeSet::new(),
             targets: Targets::default(),
-            former: Awaited::default(),
+            blocked: BlockedLanes::default(),
             malformed: HashSet::new(),
             memory: Memory::new(limits.window.get()),
             attempts_begun: 0,
@@ -138,7 +138,7 @@ impl Partition {
             Event::NotRecorded { tenure, holder, record_key } => {
                 self.not_recorded((tenure, holder), &record_key);
             }
-            Event::FormerDrained { undrained } => self.former_drained(undrained),
+            Event::PreviousDrained { undrained } => self.previous_drained(undrained),
             Event::TargetShut { target, probe_from } => self.target_shut(now, target, probe_from),
             Event::TargetOpened(target) => self.target_opened(now, target),
             Event::ProbeGranted(target) => self.probe_granted(target),
@@ -214,7 +214,7 @@ impl Partition {
         self.deadlines.clear();
         self.effects.retain(Effect::outlives_its_tenure);
         self.forget_held_back();
-        self.former.forget_lanes();
+        self.blocked.forget_lanes();
         let held = self.lanes.iter().flat_map(|lane| &lane.held).filter(|held| !held.is_released());
         let newest_held = held.max_by_key(|held| held.came).map(|held| &*held.update);
         self.memory.expect_returns(newest_held);
@@ -240,7 +240,7 @@ impl Partition {
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
             LaneStatus::Ready
             | LaneStatus::TargetShut
-            | LaneStatus::FormerUndrained
+            | LaneStatus::BlockedByPrevious
             | LaneStatus::Behind(_) => return,
         };
         let released = head.is_released();
@@ -289,7 +289,7 @@ impl Partition {
 
     /// An update became the head of its lane: go on from what an earlier tenure knew of it, or begin.
     fn enter_head(&mut self, id: LaneId) {
-        if self.waits_for_former(id) {
+        if self.block_by_previous(id) {
             return;
         }
         let lane = &mut self.lanes[id];
@@ -375,7 +375,7 @@ impl Partition {
         );
         let head = lane.head();
         assert!(
-            !self.former.holds(&head.update.record_key),
+            !self.blocked.holds(&head.update.record_key),
             "I2: no older update waits in the layout before"
         );
         self.memory.sent(&head.update.record_key, &head.identity);

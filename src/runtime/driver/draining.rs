@@ -33,9 +33,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// A partition of the layout before is drained.
-    pub(super) fn hear_former(&mut self) {
-        let undrained = self.former.borrow_and_update().clone();
-        self.core.handle(self.clock.now(), Event::FormerDrained { undrained });
+    pub(super) fn on_previous_drained(&mut self) {
+        let undrained = self.previous.borrow_and_update().clone();
+        self.core.handle(self.clock.now(), Event::PreviousDrained { undrained });
     }
 
     /// A marker is held and never settled, so that it comes back behind whatever is not settled.

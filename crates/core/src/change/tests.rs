@@ -70,9 +70,9 @@ fn a_change_begins_is_prepared_switches_and_its_old_layout_drains_and_goes() {
 /// As in `1- 2<01`: layout 1, which drains, and layout 2, whose records wait for two partitions of the one before.
 fn at_work(layouts: &Layouts) -> String {
     let told = |at_work: AtWork| {
-        let former = at_work.former.undrained.iter().map(|partition| partition.0.to_string());
-        let former: String = former.collect();
-        let waits = if former.is_empty() { String::new() } else { format!("<{former}") };
+        let previous = at_work.previous.undrained.iter().map(|partition| partition.0.to_string());
+        let previous: String = previous.collect();
+        let waits = if previous.is_empty() { String::new() } else { format!("<{previous}") };
         format!("{}{}{waits}", at_work.layout.number.0, if at_work.draining { "-" } else { "" })
     };
     let all: Vec<String> = layouts.at_work().into_iter().map(told).collect();
@@ -93,7 +93,7 @@ fn the_layout_in_force_is_at_work_beside_the_one_that_drains_where_former_partit
     };
     let layouts = first(witnesses(4));
     assert_eq!(at_work(&layouts), "1- 2<0123");
-    assert_eq!(layouts.at_work()[1].former.partitions, 4);
+    assert_eq!(layouts.at_work()[1].previous.partitions, 4);
     let layouts = drained(&layouts, &[1, 3]);
     assert_eq!(at_work(&layouts), "1- 2<02");
     assert_eq!(at_work(&drained(&layouts, &[0, 2])), "2", "also before it is removed");

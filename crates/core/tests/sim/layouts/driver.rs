@@ -140,7 +140,9 @@ impl World {
         };
         if let Some((_, record)) = record {
             let key = self.keys[record].clone();
-            let awaited = self.driver(process, seat).is_some_and(|driver| driver.partition.is_awaited(&key));
+            let awaited = self
+                .driver(process, seat)
+                .is_some_and(|driver| driver.partition.is_blocked_by_previous(&key));
             self.met.awaited += u32::from(awaited);
         }
         let made = record.map(|(update, record)| update_of(update, record, &self.keys[record]));
@@ -186,15 +188,15 @@ impl World {
     }
 
     /// The driver hears which partitions of the layout before are not drained.
-    pub fn hear_former(&mut self, process: u32, seat: Seat) {
+    pub fn on_previous_drained(&mut self, process: u32, seat: Seat) {
         let (layout, now) = (seat.0, self.now);
         let layout_state =
             self.processes.get(&process).and_then(|process| process.layout_states.get(&layout));
-        let Some(undrained) = layout_state.map(|layout_state| layout_state.former.undrained.clone()) else {
+        let Some(undrained) = layout_state.map(|layout_state| layout_state.previous.undrained.clone()) else {
             return;
         };
         if let Some(driver) = self.driver(process, seat) {
-            driver.partition.handle(now, Event::FormerDrained { undrained });
+            driver.partition.handle(now, Event::PreviousDrained { undrained });
             self.follow_up(process, seat);
         }
     }

@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use lanekeeper_core::change::{Desired, Layouts};
 use lanekeeper_core::drain::STRAGGLERS_MAX;
-use lanekeeper_core::former::Former;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 use lanekeeper_core::message::{AttemptId, Holder, Tenure, TenureNumber};
 use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::RecordKey;
@@ -81,7 +81,7 @@ enum Happening {
         read_back: ReadBack,
     },
     /// A driver hears what is not drained of the layout before.
-    Former {
+    PreviousDrained {
         process: u32,
         seat: Seat,
     },
@@ -201,7 +201,7 @@ struct Process {
 struct LayoutState {
     marks: bool,
     /// What is not drained of the layout before.
-    former: Former,
+    previous: PreviousLayout,
 }
 
 #[derive(Debug)]
@@ -374,7 +374,7 @@ impl World {
             Happening::Claimed { process, seat, tenure, read_back } => {
                 self.claimed(process, seat, tenure, read_back);
             }
-            Happening::Former { process, seat } => self.hear_former(process, seat),
+            Happening::PreviousDrained { process, seat } => self.on_previous_drained(process, seat),
             Happening::Heed { process } => self.heed(process),
             Happening::Answered { process, seat, attempt, fails } => {
                 self.answered(process, seat, attempt, fails);
@@ -459,18 +459,18 @@ impl World {
             let here: BTreeSet<PartitionNumber> =
                 reader.drivers.keys().filter(|seat| seat.0 < layout.number).map(|seat| seat.1).collect();
             if is_clear && !reader.layout_states.contains_key(&layout.number) {
-                let former = at_work.former.clone().with(here.iter().copied());
+                let previous = at_work.previous.clone().with(here.iter().copied());
                 for partition in &at_work.partitions {
                     let limits = Limits {
                         in_flight_max: self.in_flight_max.try_into().expect("not zero"),
                         window: usize::from(layout.prefetch).try_into().expect("not zero"),
                         silence_max: Duration::from_secs(3_600),
                     };
-                    let partition_of_core = Partition::new(limits, policy()).behind(former.clone());
+                    let partition_of_core = Partition::new(limits, policy()).behind(previous.clone());
                     let seat = (layout.number, *partition);
                     reader.drivers.insert(seat, Driver::new(layout, partition_of_core));
                 }
-                reader.layout_states.insert(layout.number, LayoutState { marks: false, former });
+                reader.layout_states.insert(layout.number, LayoutState { marks: false, previous });
                 for partition in &at_work.partitions {
                     self.soon(50, Happening::Attach { process, seat: (layout.number, *partition) });
                 }
@@ -478,14 +478,15 @@ impl World {
             let reader = self.processes.get_mut(&process).expect("it lives");
             let Some(layout_state) = reader.layout_states.get_mut(&layout.number) else { continue };
             let marks = at_work.draining && !std::mem::replace(&mut layout_state.marks, true);
-            let drained = layout_state.former.narrow(&at_work.former, |partition| here.contains(&partition));
+            let drained =
+                layout_state.previous.narrow(&at_work.previous, |partition| here.contains(&partition));
             if marks {
                 self.at(self.now.after(STRAGGLERS_MAX), Happening::Markers { process, layout });
             }
             if !drained.is_empty() {
                 self.note(format_args!("P{process} {:?} hears that {drained:?} are drained", layout.number));
                 for partition in layout.partitions() {
-                    self.soon(10, Happening::Former { process, seat: (layout.number, partition) });
+                    self.soon(10, Happening::PreviousDrained { process, seat: (layout.number, partition) });
                 }
             }
         }

@@ -8,22 +8,22 @@ use super::update::RecordKey;
 
 /// The partitions of the layout before that may hold older updates of records. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Former {
+pub struct PreviousLayout {
     /// How many partitions that layout has.
     pub partitions: u16,
     /// Those that are not drained.
     pub undrained: BTreeSet<PartitionNumber>,
 }
 
-impl Former {
+impl PreviousLayout {
     /// The former partition of a record, where it is not drained: older updates of the record may be in it.
     #[must_use]
     pub fn undrained_of(&self, record_key: &RecordKey) -> Option<PartitionNumber> {
         if self.undrained.is_empty() {
             return None;
         }
-        let former = partition_of(record_key.as_str().as_bytes(), self.partitions);
-        self.undrained.contains(&former).then_some(former)
+        let previous = partition_of(record_key.as_str().as_bytes(), self.partitions);
+        self.undrained.contains(&previous).then_some(previous)
     }
 
     /// The same, where these partitions are drained for others and their drivers have not ended here.
@@ -58,10 +58,10 @@ mod tests {
     fn a_record_waits_for_the_partition_that_it_was_in_and_for_no_other() {
         for number in 0..100 {
             let key = RecordKey::new(format!("record-{number}")).unwrap();
-            let former = partition_of(key.as_str().as_bytes(), 4);
+            let previous = partition_of(key.as_str().as_bytes(), 4);
             for undrained in [&[][..], &[0], &[1, 3], &[0, 1, 2, 3]] {
-                let of = Former { partitions: 4, undrained: set(undrained) };
-                let expected = undrained.contains(&former.0).then_some(former);
+                let of = PreviousLayout { partitions: 4, undrained: set(undrained) };
+                let expected = undrained.contains(&previous.0).then_some(previous);
                 assert_eq!(of.undrained_of(&key), expected, "{key:?} of {undrained:?}");
             }
         }
@@ -69,14 +69,14 @@ mod tests {
 
     #[test]
     fn a_partition_is_drained_once_the_document_says_so_and_its_driver_here_has_ended() {
-        let mut former = Former { partitions: 4, undrained: set(&[0, 1, 2]) };
-        let told = Former { partitions: 4, undrained: set(&[1, 3]) };
-        let drained = former.narrow(&told, |partition| partition.0 == 2);
+        let mut previous = PreviousLayout { partitions: 4, undrained: set(&[0, 1, 2]) };
+        let told = PreviousLayout { partitions: 4, undrained: set(&[1, 3]) };
+        let drained = previous.narrow(&told, |partition| partition.0 == 2);
         assert_eq!(drained, [PartitionNumber(0)]);
-        assert_eq!(former.undrained, set(&[1, 2]), "3 was drained, and stays so");
-        let drained = former.narrow(&Former::default(), |partition| partition.0 == 2);
+        assert_eq!(previous.undrained, set(&[1, 2]), "3 was drained, and stays so");
+        let drained = previous.narrow(&PreviousLayout::default(), |partition| partition.0 == 2);
         assert_eq!(drained, [PartitionNumber(1)]);
-        assert_eq!(former.narrow(&Former::default(), |_| false), [PartitionNumber(2)]);
-        assert_eq!(former.narrow(&Former::default(), |_| false), []);
+        assert_eq!(previous.narrow(&PreviousLayout::default(), |_| false), [PartitionNumber(2)]);
+        assert_eq!(previous.narrow(&PreviousLayout::default(), |_| false), []);
     }
 }

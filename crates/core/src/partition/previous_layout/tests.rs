@@ -20,9 +20,9 @@ const NOW: Tick = Tick::ZERO;
 
 /// The letter names the record, the digit the partition that it was in before: `a0`.
 fn record(name: &str) -> RecordKey {
-    let former: u16 = name[1..].parse().expect("a digit");
+    let previous: u16 = name[1..].parse().expect("a digit");
     let keys = (0..).map(|number| format!("{name}-{number}"));
-    let is_there = |key: &String| partition_of(key.as_bytes(), FORMER).0 == former;
+    let is_there = |key: &String| partition_of(key.as_bytes(), FORMER).0 == previous;
     RecordKey::new(keys.into_iter().find(is_there).expect("some key is there")).unwrap()
 }
 
@@ -73,8 +73,8 @@ impl World {
             exhausted: FailurePolicy::DeadLetter,
             conflict: FailurePolicy::DeadLetter,
         };
-        let former = Former { partitions: FORMER, undrained: set(undrained) };
-        let core = Partition::new(limits, Arc::new(policy)).behind(former);
+        let previous = PreviousLayout { partitions: FORMER, undrained: set(undrained) };
+        let core = Partition::new(limits, Arc::new(policy)).behind(previous);
         let mut world = Self { core, tenure: Tenure(1), delivery: 0, out: Vec::new(), asked: Vec::new() };
         world.attach();
         world
@@ -129,7 +129,7 @@ impl World {
     }
 
     fn drained(&mut self, undrained: &[u16]) {
-        self.handle(Event::FormerDrained { undrained: set(undrained) });
+        self.handle(Event::PreviousDrained { undrained: set(undrained) });
     }
 
     /// All attempts that are out end well.
@@ -152,8 +152,8 @@ fn records_whose_former_partition_is_not_drained_wait_and_hold_no_other_up() {
     world.asked("claim");
     world.claimed(7);
     world.asked("c2@7 d3@7");
-    let View { former_undrained, in_flight, ready, .. } = world.core.view();
-    assert_eq!((former_undrained, in_flight, ready), (3, 2, 0), "they take no permit");
+    let View { blocked_by_previous, in_flight, ready, .. } = world.core.view();
+    assert_eq!((blocked_by_previous, in_flight, ready), (3, 2, 0), "they take no permit");
     world.applied();
     world.asked("settle settle");
     assert!(world.core.is_quiet());
@@ -193,7 +193,7 @@ fn in_strict_mode_the_oldest_update_decides_and_nothing_passes_it() {
     world.claimed(7);
     world.applied();
     world.asked("claim a1@7 settle");
-    assert_eq!(world.core.view().former_undrained, 1);
+    assert_eq!(world.core.view().blocked_by_previous, 1);
     world.drained(&[]);
     world.claimed(8);
     world.applied();
@@ -302,7 +302,7 @@ fn parked_updates_that_were_released_are_the_former_partitions_until_it_is_drain
         let (tenure, updates) = (world.tenure, vec![(ParkedSeq(1), update("a0"))]);
         world.handle(Event::Released { tenure, record_key: record("a0"), updates });
     };
-    assert!(world.core.is_awaited(&record("a0")));
+    assert!(world.core.is_blocked_by_previous(&record("a0")));
     released(&mut world);
     world.asked("");
     assert_eq!(world.core.view().released, 0);
