@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use super::layout_drivers::{DispatchContext, DriverEnded, LayoutDrivers};
-use lanekeeper_core::change::AtWork;
+use lanekeeper_core::change::ActiveLayout;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// The crews that have not ended, by their layouts.
@@ -19,18 +19,18 @@ impl ActiveLayouts {
     pub fn follow(
         &mut self,
         context: &DispatchContext,
-        at_work: &[AtWork],
+        active_layouts: &[ActiveLayout],
         drivers: &mut JoinSet<DriverEnded>,
     ) {
-        let is_at_work =
-            |number: &LayoutNumber| at_work.iter().any(|at_work| at_work.layout.number == *number);
-        for (_, layout_drivers) in self.0.iter().filter(|(number, _)| !is_at_work(number)) {
+        let is_active =
+            |number: &LayoutNumber| active_layouts.iter().any(|active| active.layout.number == *number);
+        for (_, layout_drivers) in self.0.iter().filter(|(number, _)| !is_active(number)) {
             layout_drivers.stop();
         }
-        self.0.retain(|number, layout_drivers| is_at_work(number) || !layout_drivers.has_ended());
+        self.0.retain(|number, layout_drivers| is_active(number) || !layout_drivers.has_ended());
         // Until the drivers of a layout that is not at work have ended, something of it may be in flight here.
-        let is_clear = self.0.keys().all(is_at_work);
-        for of in at_work {
+        let is_clear = self.0.keys().all(is_active);
+        for of in active_layouts {
             let number = of.layout.number;
             let before: BTreeSet<PartitionNumber> =
                 self.0.range(..number).flat_map(|(_, layout_drivers)| layout_drivers.left()).collect();
@@ -39,7 +39,7 @@ impl ActiveLayouts {
                 self.0.insert(number, LayoutDrivers::begin(context, of, previous, drivers));
             }
             let Some(layout_drivers) = self.0.get_mut(&number) else { continue };
-            layout_drivers.heed(context, of, at_work.len() > 1);
+            layout_drivers.heed(context, of, active_layouts.len() > 1);
             for partition in layout_drivers.previous_drained(&of.previous, &before) {
                 info!(
                     layout = number.0,

@@ -23,7 +23,7 @@ use lanekeeper_broker::{
     AmqpSource, DeadLetters, Decoder, Halt, Link, Markers, Members, Names, Pulse, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
-use lanekeeper_core::change::AtWork;
+use lanekeeper_core::change::ActiveLayout;
 use lanekeeper_core::drain::DrainWatch;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::partition::{Limits, Partition};
@@ -78,16 +78,16 @@ impl LayoutDrivers {
     /// `previous`.
     pub fn begin(
         context: &DispatchContext,
-        at_work: &AtWork,
+        active_layout: &ActiveLayout,
         previous: PreviousLayout,
         drivers: &mut JoinSet<DriverEnded>,
     ) -> Self {
         let links = (context.consuming.clone(), context.publishing.clone());
-        let (names, halt, layout) = (&context.names, context.halt.clone(), at_work.layout);
+        let (names, halt, layout) = (&context.names, context.halt.clone(), active_layout.layout);
         let (consuming, publishing) = links.clone();
-        let witnesses = Witnesses::begin(consuming, publishing, names, at_work, halt.clone());
+        let witnesses = Witnesses::begin(consuming, publishing, names, active_layout, halt.clone());
         let members = Members::join(links, names, layout, (&context.config.instance, context.process), halt);
-        context.health.begin(layout.number, at_work.partitions.iter().copied());
+        context.health.begin(layout.number, active_layout.partitions.iter().copied());
         let mut layout_drivers = Self {
             layout,
             members,
@@ -99,7 +99,7 @@ impl LayoutDrivers {
             stops: BTreeMap::new(),
         };
         let make = layout_drivers.maker(context);
-        for partition in at_work.partitions.iter().copied() {
+        for partition in active_layout.partitions.iter().copied() {
             let (stop, stopped) = watch::channel(false);
             layout_drivers.stops.insert(partition, stop);
             let (driver, layout) = (make(partition), layout.number);
@@ -109,7 +109,7 @@ impl LayoutDrivers {
         info!(
             layout = layout.number.0,
             partitions = layout.partitions,
-            draining = at_work.draining,
+            draining = active_layout.draining,
             previous_undrained = layout_drivers.previous.undrained.len(),
             "dispatching"
         );
@@ -118,11 +118,11 @@ impl LayoutDrivers {
 
     /// What the document says of this layout now: it drains, or a partition of it is drained. `beside`: the next layout is
     /// at work beside it.
-    pub fn heed(&mut self, context: &DispatchContext, at_work: &AtWork, beside: bool) {
-        if at_work.draining && self.markers.is_none() {
+    pub fn heed(&mut self, context: &DispatchContext, active_layout: &ActiveLayout, beside: bool) {
+        if active_layout.draining && self.markers.is_none() {
             self.draining.send_replace(true);
             self.witnesses.retire();
-            let partitions: Vec<_> = at_work.partitions.iter().copied().collect();
+            let partitions: Vec<_> = active_layout.partitions.iter().copied().collect();
             self.markers =
                 Some(Markers::begin(context.publishing.clone(), &context.names, self.layout, &partitions));
             let layout = self.layout.number.0;
@@ -139,7 +139,7 @@ impl LayoutDrivers {
             }
         }
         for (partition, stop) in &self.stops {
-            if !at_work.partitions.contains(partition) {
+            if !active_layout.partitions.contains(partition) {
                 stop.send_replace(true);
             }
         }

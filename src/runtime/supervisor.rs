@@ -102,10 +102,10 @@ pub async fn run(
         health,
     };
     let mut drivers = JoinSet::new();
-    let mut at_work = follower.document().layouts.at_work();
+    let mut active_layouts = follower.document().layouts.active_layouts();
     let mut running = ActiveLayouts::default();
     let halted = loop {
-        running.follow(&context, &at_work, &mut drivers);
+        running.follow(&context, &active_layouts, &mut drivers);
         tokio::select! {
             () = shutdown.as_mut() => break None,
             reason = context.halt.reason() => break Some(reason),
@@ -114,7 +114,7 @@ pub async fn run(
                 running.ended(&context, &ended);
                 driver_ended(&reconciler, &ended);
             }
-            document = follower.changed() => at_work = document.layouts.at_work(),
+            document = follower.changed() => active_layouts = document.layouts.active_layouts(),
         }
     };
     if let Some(reason) = &halted {

@@ -22,7 +22,7 @@ use super::link::{ANSWER_TIMEOUT, Link};
 use super::names::Names;
 use super::task::Task;
 use super::topology::close;
-use lanekeeper_core::change::AtWork;
+use lanekeeper_core::change::ActiveLayout;
 use lanekeeper_core::error::chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::witness::Witness;
@@ -176,8 +176,14 @@ impl Witnesses {
     /// Begins with a round at once, unless the layout drains: then nothing is published to it any more, and those that
     /// come are still compared. `halt` is set when a key has moved.
     #[must_use]
-    pub fn begin(consuming: Link, publishing: Link, names: &Names, at_work: &AtWork, halt: Halt) -> Self {
-        let AtWork { layout, witnesses, draining, .. } = at_work;
+    pub fn begin(
+        consuming: Link,
+        publishing: Link,
+        names: &Names,
+        active_layout: &ActiveLayout,
+        halt: Halt,
+    ) -> Self {
+        let ActiveLayout { layout, witnesses, draining, .. } = active_layout;
         let recorded = witnesses.iter().cloned().map(|Witness { key, partition }| (key, partition));
         let shared = Arc::new(Shared {
             process: Uuid::new_v4().to_string(),

@@ -142,7 +142,7 @@ pub enum RouteStep {
 
 /// One layout that is dispatched from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AtWork {
+pub struct ActiveLayout {
     /// Which.
     pub layout: Layout,
     /// Where its keys go, or went.
@@ -201,8 +201,8 @@ impl Layouts {
     /// oldest one that may hold updates, and besides, where that is the only one that drains, the one in force, whose
     /// records wait for their former partitions. Where these cannot be computed, the whole of it is drained first.
     #[must_use]
-    pub fn at_work(&self) -> Vec<AtWork> {
-        let in_force = |previous| AtWork {
+    pub fn active_layouts(&self) -> Vec<ActiveLayout> {
+        let in_force = |previous| ActiveLayout {
             layout: self.in_force,
             witnesses: self.witnesses.clone(),
             partitions: self.in_force.partitions().collect(),
@@ -212,7 +212,7 @@ impl Layouts {
         let mut undrained = self.draining.iter().filter(|draining| !draining.is_drained());
         let Some(oldest) = undrained.next() else { return vec![in_force(PreviousLayout::default())] };
         let previous = oldest.previous().filter(|_| undrained.next().is_none());
-        let oldest = AtWork {
+        let oldest = ActiveLayout {
             layout: oldest.layout,
             witnesses: oldest.witnesses.clone(),
             partitions: oldest.undrained(),

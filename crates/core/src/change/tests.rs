@@ -53,7 +53,7 @@ fn a_change_begins_is_prepared_switches_and_its_old_layout_drains_and_goes() {
     let one = Desired { drained: all(old)[..1].to_vec(), ..Desired::default() };
     assert_eq!(steps(&mut layouts, one.clone()), [Step::Record]);
     assert_eq!(steps(&mut layouts, one), [], "it is no news");
-    assert_eq!(layouts.at_work()[0].partitions, BTreeSet::from([PartitionNumber(1)]));
+    assert_eq!(layouts.active_layouts()[0].partitions, BTreeSet::from([PartitionNumber(1)]));
     assert_eq!(steps(&mut layouts, Desired { remove: true, ..Desired::default() }), [], "it is not drained");
 
     let desired = Desired { drained: all(old), remove: true, ..Desired::default() };
@@ -62,20 +62,20 @@ fn a_change_begins_is_prepared_switches_and_its_old_layout_drains_and_goes() {
         matches!(taken.as_slice(), [Step::Record, Step::Remove(gone)] if gone.layout == old),
         "{taken:?}"
     );
-    assert_eq!(at_work(&layouts), "2");
+    assert_eq!(active_layouts(&layouts), "2");
     assert!(!layouts.drains());
     assert_eq!(layouts.draining, []);
 }
 
 /// As in `1- 2<01`: layout 1, which drains, and layout 2, whose records wait for two partitions of the one before.
-fn at_work(layouts: &Layouts) -> String {
-    let told = |at_work: AtWork| {
-        let previous = at_work.previous.undrained.iter().map(|partition| partition.0.to_string());
+fn active_layouts(layouts: &Layouts) -> String {
+    let told = |active_layout: ActiveLayout| {
+        let previous = active_layout.previous.undrained.iter().map(|partition| partition.0.to_string());
         let previous: String = previous.collect();
         let waits = if previous.is_empty() { String::new() } else { format!("<{previous}") };
-        format!("{}{}{waits}", at_work.layout.number.0, if at_work.draining { "-" } else { "" })
+        format!("{}{}{waits}", active_layout.layout.number.0, if active_layout.draining { "-" } else { "" })
     };
-    let all: Vec<String> = layouts.at_work().into_iter().map(told).collect();
+    let all: Vec<String> = layouts.active_layouts().into_iter().map(told).collect();
     all.join(" ")
 }
 
@@ -83,7 +83,7 @@ fn at_work(layouts: &Layouts) -> String {
 fn the_layout_in_force_is_at_work_beside_the_one_that_drains_where_former_partitions_can_be_computed() {
     let first = |witnesses| {
         let mut layouts = Layouts::first(shape(4).numbered(LayoutNumber(1)), witnesses);
-        assert_eq!(at_work(&layouts), "1");
+        assert_eq!(active_layouts(&layouts), "1");
         steps(&mut layouts, wants(3));
         layouts
     };
@@ -92,24 +92,28 @@ fn the_layout_in_force_is_at_work_beside_the_one_that_drains_where_former_partit
         layouts.with_drained(&drained.collect::<Vec<_>>()).expect("it is news")
     };
     let layouts = first(witnesses(4));
-    assert_eq!(at_work(&layouts), "1- 2<0123");
-    assert_eq!(layouts.at_work()[1].previous.partitions, 4);
+    assert_eq!(active_layouts(&layouts), "1- 2<0123");
+    assert_eq!(layouts.active_layouts()[1].previous.partitions, 4);
     let layouts = drained(&layouts, &[1, 3]);
-    assert_eq!(at_work(&layouts), "1- 2<02");
-    assert_eq!(at_work(&drained(&layouts, &[0, 2])), "2", "also before it is removed");
+    assert_eq!(active_layouts(&layouts), "1- 2<02");
+    assert_eq!(active_layouts(&drained(&layouts, &[0, 2])), "2", "also before it is removed");
     // One of many lies elsewhere, or there are none: the whole layout first.
     let mut moved = witnesses(4);
     moved[5].partition.0 = (moved[5].partition.0 + 1) % 4;
     for witnesses in [moved, Vec::new()] {
         let layouts = first(witnesses);
-        assert_eq!(at_work(&layouts), "1-");
-        assert_eq!(at_work(&drained(&layouts, &[0, 1, 3])), "1-");
-        assert_eq!(at_work(&drained(&layouts, &[0, 1, 2, 3])), "2");
+        assert_eq!(active_layouts(&layouts), "1-");
+        assert_eq!(active_layouts(&drained(&layouts, &[0, 1, 3])), "1-");
+        assert_eq!(active_layouts(&drained(&layouts, &[0, 1, 2, 3])), "2");
     }
     // Two that drain, as nobody makes them: one after the other.
     let two = layouts.begun(shape(5), "a", 5).prepared(witnesses(5)).switched(9);
-    assert_eq!(at_work(&two), "1-");
-    assert_eq!(at_work(&drained(&two, &[0, 2])), "2-", "the witnesses of this test's layout 2 are none");
+    assert_eq!(active_layouts(&two), "1-");
+    assert_eq!(
+        active_layouts(&drained(&two, &[0, 2])),
+        "2-",
+        "the witnesses of this test's layout 2 are none"
+    );
 }
 
 #[test]

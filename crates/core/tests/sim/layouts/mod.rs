@@ -440,8 +440,8 @@ impl World {
 
     pub fn heed(&mut self, process: u32) {
         let Some(reader) = self.processes.get(&process) else { return };
-        let at_work = self.stream[reader.known].at_work();
-        let of = |number: &LayoutNumber| at_work.iter().find(|of| of.layout.number == *number);
+        let active_layouts = self.stream[reader.known].active_layouts();
+        let of = |number: &LayoutNumber| active_layouts.iter().find(|of| of.layout.number == *number);
         let is_over = |seat: &Seat| of(&seat.0).is_none_or(|of| !of.partitions.contains(&seat.1));
         let over: Vec<Seat> = reader.drivers.keys().filter(|seat| is_over(seat)).copied().collect();
         for seat in over {
@@ -453,14 +453,14 @@ impl World {
             .layout_states
             .retain(|number, _| of(number).is_some() || drivers.keys().any(|seat| seat.0 == *number));
         let is_clear = reader.layout_states.keys().all(|number| of(number).is_some());
-        for at_work in &at_work {
-            let layout = at_work.layout;
+        for active_layout in &active_layouts {
+            let layout = active_layout.layout;
             let reader = self.processes.get_mut(&process).expect("it lives");
             let here: BTreeSet<PartitionNumber> =
                 reader.drivers.keys().filter(|seat| seat.0 < layout.number).map(|seat| seat.1).collect();
             if is_clear && !reader.layout_states.contains_key(&layout.number) {
-                let previous = at_work.previous.clone().with(here.iter().copied());
-                for partition in &at_work.partitions {
+                let previous = active_layout.previous.clone().with(here.iter().copied());
+                for partition in &active_layout.partitions {
                     let limits = Limits {
                         in_flight_max: self.in_flight_max.try_into().expect("not zero"),
                         window: usize::from(layout.prefetch).try_into().expect("not zero"),
@@ -471,15 +471,15 @@ impl World {
                     reader.drivers.insert(seat, Driver::new(layout, partition_of_core));
                 }
                 reader.layout_states.insert(layout.number, LayoutState { marks: false, previous });
-                for partition in &at_work.partitions {
+                for partition in &active_layout.partitions {
                     self.soon(50, Happening::Attach { process, seat: (layout.number, *partition) });
                 }
             }
             let reader = self.processes.get_mut(&process).expect("it lives");
             let Some(layout_state) = reader.layout_states.get_mut(&layout.number) else { continue };
-            let marks = at_work.draining && !std::mem::replace(&mut layout_state.marks, true);
+            let marks = active_layout.draining && !std::mem::replace(&mut layout_state.marks, true);
             let drained =
-                layout_state.previous.narrow(&at_work.previous, |partition| here.contains(&partition));
+                layout_state.previous.narrow(&active_layout.previous, |partition| here.contains(&partition));
             if marks {
                 self.at(self.now.after(STRAGGLERS_MAX), Happening::Markers { process, layout });
             }
