@@ -62,9 +62,9 @@ impl ActiveLayouts {
     }
 
     /// Tells the others that keys have moved.
-    pub async fn tell_moved(&self) {
+    pub async fn notify_moved(&self) {
         for layout_drivers in self.0.values() {
-            layout_drivers.members.tell_moved().await;
+            layout_drivers.membership.notify_moved().await;
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
-    AmqpSource, DeadLetters, Decoder, Halt, Link, Markers, Members, Names, Pulse, SourceContext, Witnesses,
+    AmqpSource, DeadLetters, Decoder, Halt, Link, Markers, Membership, Names, Pulse, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
@@ -61,7 +61,7 @@ pub struct DriverEnded {
 /// One layout's drivers.
 pub struct LayoutDrivers {
     pub layout: Layout,
-    pub members: Members,
+    pub membership: Membership,
     witnesses: Witnesses,
     draining: watch::Sender<bool>,
     markers: Option<Markers>,
@@ -86,11 +86,12 @@ impl LayoutDrivers {
         let (names, halt, layout) = (&context.names, context.halt.clone(), active_layout.layout);
         let (consuming, publishing) = links.clone();
         let witnesses = Witnesses::begin(consuming, publishing, names, active_layout, halt.clone());
-        let members = Members::join(links, names, layout, (&context.config.instance, context.process), halt);
+        let membership =
+            Membership::join(links, names, layout, (&context.config.instance, context.process), halt);
         context.health.begin(layout.number, active_layout.partitions.iter().copied());
         let mut layout_drivers = Self {
             layout,
-            members,
+            membership,
             witnesses,
             draining: watch::Sender::new(false),
             markers: None,
@@ -197,7 +198,7 @@ impl LayoutDrivers {
             if context.ledger.is_some() { AckLimits::with_ledger } else { AckLimits::for_prefetch };
         let shared = SourceContext {
             link: context.consuming.clone(),
-            members: self.members.clone(),
+            membership: self.membership.clone(),
             pulse: context.pulse.clone(),
             witnesses: self.witnesses.clone(),
             halt: context.halt.clone(),

@@ -127,7 +127,7 @@ pub async fn run(
         ended.expect(DRIVER_PANIC);
     }
     if matches!(halted, Some(SourceError::Moved { .. })) {
-        running.tell_moved().await;
+        running.notify_moved().await;
     }
     drop((reconciler, follower, running)); // what reads and publishes for them would tell of lost connections
     let DispatchContext { consuming, publishing, .. } = context;

@@ -23,10 +23,10 @@ use super::halt::Halt;
 use super::kept::Kept;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link};
 use super::marker::is_marker;
-use super::members::Members;
+use super::member_message::PartitionClaims;
+use super::membership::Membership;
 use super::names::Names;
 use super::pulse::{Heard, Pulse};
-use super::roster::Known;
 use super::version::Version;
 use super::witnesses::Witnesses;
 use super::{Deliveries, Gone, Holding, Lost, News, Received, Source};
@@ -55,7 +55,7 @@ pub struct Shared {
     /// The connection that consumes.
     pub link: Link,
     /// The other replicas.
-    pub members: Members,
+    pub membership: Membership,
     /// Whether the broker is heard.
     pub pulse: Pulse,
     /// Whether keys are where they were.
@@ -112,12 +112,12 @@ impl AmqpSource {
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
         // Whoever announces itself from here on may be preferred to us.
-        let Shared { link, members, pulse, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
+        let Shared { link, membership, pulse, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
             self.shared.clone();
-        let position = members.position().await;
+        let position = membership.position().await;
         let (channel, connection) = link.channel_of().await?;
         let since = Instant::now();
-        let priority = AMQPValue::LongInt(members.priority(self.partition));
+        let priority = AMQPValue::LongInt(membership.priority(self.partition));
         let consuming = async {
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
             let (queue, tag) = (self.queue.as_str().into(), self.consumer_tag.as_str().into());
@@ -144,18 +144,18 @@ impl AmqpSource {
                 return Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() });
             }
         };
-        members.announce(self.partition);
-        let mut known = members.watch(self.partition);
+        membership.announce(self.partition);
+        let mut known = membership.watch(self.partition);
         known.mark_changed();
         Ok(AmqpDeliveries {
             since,
             connection,
             ownership: Ownership {
-                members,
+                membership,
                 partition: self.partition,
                 known,
                 heeds_priority: link.version().is_some_and(Version::heeds_priority),
-                outranked_from: position,
+                preempted_from: position,
                 claim: None,
                 told: Told::Nothing,
                 asked: None,
@@ -216,7 +216,7 @@ impl Source for AmqpSource {
     }
 
     fn tell_holding(&self, holding: Holding) {
-        self.shared.members.tell_holding(self.partition, holding);
+        self.shared.membership.tell_holding(self.partition, holding);
     }
 
     fn ask_for_delivery(&self) {
@@ -268,12 +268,12 @@ pub struct AmqpDeliveries {
 
 /// What the replicas say about this partition, as far as it concerns this tenure.
 struct Ownership {
-    members: Members,
+    membership: Membership,
     partition: PartitionNumber,
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<PartitionClaims>,
     heeds_priority: bool,
     /// Announcements from this offset on are news.
-    outranked_from: u64,
+    preempted_from: u64,
     claim: Option<u64>,
     told: Told,
     /// The newest question that was told.
@@ -292,7 +292,7 @@ enum Told {
 
 impl Ownership {
     fn claim(&mut self) {
-        self.claim = Some(self.members.claim(self.partition));
+        self.claim = Some(self.membership.claim(self.partition));
         self.told = Told::Nothing;
     }
 
@@ -307,7 +307,7 @@ impl Ownership {
                 self.told = Told::Number(number);
                 news.push_back(News::Claimed { number: Some(number), other: known.before_ours });
             }
-            (Told::Nothing, None) if self.claim.is_some() && known.waived == self.claim => {
+            (Told::Nothing, None) if self.claim.is_some() && known.without_number == self.claim => {
                 self.told = Told::Waived(known.other);
                 news.push_back(News::Claimed { number: None, other: known.other });
             }
@@ -326,8 +326,8 @@ impl Ownership {
             self.told = Told::Superseded;
             news.push_back(News::Superseded);
         }
-        if let Some(at) = known.outranked_at.filter(|at| *at >= self.outranked_from) {
-            self.outranked_from = at + 1;
+        if let Some(at) = known.preempted_at.filter(|at| *at >= self.preempted_from) {
+            self.preempted_from = at + 1;
             if self.heeds_priority {
                 news.push_back(News::Outranked);
             }
@@ -489,7 +489,7 @@ impl Deliveries for AmqpDeliveries {
 
     async fn close(self) {
         let Self { channel, consumer, ownership, .. } = self;
-        ownership.members.withdraw(ownership.partition);
+        ownership.membership.withdraw(ownership.partition);
         if channel.status().connected() {
             let closing = channel.close(200, "tenure over".into());
             match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {

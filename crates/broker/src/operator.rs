@@ -12,9 +12,9 @@ use super::error::SourceError;
 use super::follower::read_document;
 use super::inspection::Depth;
 use super::link::Address;
+use super::member_message::{Holding, parse};
 use super::names::Names;
 use super::question::{Answers, ask};
-use super::roster::{Holding, parse};
 use super::topology::{close, open};
 use lanekeeper_core::change::{Desired, Step};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
@@ -86,11 +86,12 @@ impl Operator {
         let mut holdings: BTreeMap<PartitionNumber, Holding> = BTreeMap::new();
         let until = tokio::time::Instant::now() + patience;
         while let Ok(delivery) = tokio::time::timeout_at(until, document::next(&mut consumer)).await {
-            let Some(note) = parse(&delivery?.data).filter(|note| note.layout == layout.number.0) else {
+            let Some(message) = parse(&delivery?.data).filter(|message| message.layout == layout.number.0)
+            else {
                 continue;
             };
-            if let Some(holding) = note.holding.filter(|holding| holding.updates > 0) {
-                holdings.insert(PartitionNumber(note.partition), holding);
+            if let Some(holding) = message.holding.filter(|holding| holding.updates > 0) {
+                holdings.insert(PartitionNumber(message.partition), holding);
             }
         }
         close(channel).await;

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::document::{self, From};
 use super::error::SourceError;
-use super::members::offset_of;
+use super::member_message::{Holding, MemberMessage, MessageKind, ReplicaId, parse};
+use super::membership::offset_of;
 use super::names::Names;
-use super::roster::{Holding, Kind, Note, Oneself, parse};
 use super::topology::{close, open};
 use lanekeeper_core::error::chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -83,18 +83,19 @@ impl Question {
         self.awaited.iter().map(|(layout, _)| *layout).collect()
     }
 
-    fn read(&mut self, offset: u64, note: Note) {
-        let layout = LayoutNumber(note.layout);
-        match note.kind {
-            Kind::Asks if note.process == self.process => {
+    fn read(&mut self, offset: u64, message: MemberMessage) {
+        let layout = LayoutNumber(message.layout);
+        match message.kind {
+            MessageKind::Asks if message.process == self.process => {
                 self.asked.insert(layout, offset);
             }
-            Kind::Holds => {
-                let Some(holding) = note.holding else { return };
-                let place = (layout, PartitionNumber(note.partition));
+            MessageKind::Holds => {
+                let Some(holding) = message.holding else { return };
+                let place = (layout, PartitionNumber(message.partition));
                 // Whoever answers a later question has read this one.
                 let asked = self.asked.get(&layout).is_some_and(|asked| holding.answers >= Some(*asked));
-                let answer = Answer { instance: note.instance, holding, asked, priority: note.priority };
+                let answer =
+                    Answer { instance: message.instance, holding, asked, priority: message.priority };
                 if asked && answer.is_of_the_owner() {
                     self.awaited.remove(&place);
                 }
@@ -103,7 +104,7 @@ impl Question {
                     self.of.insert(place, answer);
                 }
             }
-            Kind::Asks | Kind::Attached | Kind::Claimed | Kind::Moved => {}
+            MessageKind::Asks | MessageKind::Attached | MessageKind::Claimed | MessageKind::Moved => {}
         }
     }
 }
@@ -154,9 +155,9 @@ async fn ask_for_ever(
     let channel = open(connection).await?;
     let mut consumer = document::consume(&channel, &stream, From::Next).await.map_err(about)?;
     for layout in question.layouts() {
-        let oneself = Oneself { instance: instance.to_owned(), process: question.process.clone(), layout };
-        let note = oneself.note(Kind::Asks, PartitionNumber(0), 0, 0);
-        let body = serde_json::to_vec(&note).expect("a note is plain data");
+        let replica = ReplicaId { instance: instance.to_owned(), process: question.process.clone(), layout };
+        let message = replica.message(MessageKind::Asks, PartitionNumber(0), 0, 0);
+        let body = serde_json::to_vec(&message).expect("a note is plain data");
         let properties = BasicProperties::default().with_content_type("application/json".into());
         let properties = properties.with_delivery_mode(2);
         let options = BasicPublishOptions::default();
@@ -166,8 +167,8 @@ async fn ask_for_ever(
     }
     while !question.awaited.is_empty() {
         let delivery = document::next(&mut consumer).await.map_err(about)?;
-        if let (Some(offset), Some(note)) = (offset_of(&delivery), parse(&delivery.data)) {
-            question.read(offset, note);
+        if let (Some(offset), Some(message)) = (offset_of(&delivery), parse(&delivery.data)) {
+            question.read(offset, message);
         }
     }
     close(channel).await;
@@ -178,10 +179,10 @@ async fn ask_for_ever(
 mod tests {
     use super::*;
 
-    fn note(process: &str, kind: Kind, partition: u16, holding: Option<Holding>) -> Note {
+    fn message(process: &str, kind: MessageKind, partition: u16, holding: Option<Holding>) -> MemberMessage {
         let (instance, layout) = (process.to_owned(), LayoutNumber(1));
-        let oneself = Oneself { instance, process: process.to_owned(), layout };
-        Note { holding, ..oneself.note(kind, PartitionNumber(partition), 0, 0) }
+        let replica = ReplicaId { instance, process: process.to_owned(), layout };
+        MemberMessage { holding, ..replica.message(kind, PartitionNumber(partition), 0, 0) }
     }
 
     fn answer(answers: Option<u64>, owns: bool, updates: usize, tenure: Option<u64>) -> Holding {
@@ -194,9 +195,9 @@ mod tests {
     fn check(told: &[(&str, Holding)], expected: Option<(&str, bool)>, awaits: bool) {
         let place = (LayoutNumber(1), PartitionNumber(0));
         let mut question = Question::new("o".to_owned(), BTreeSet::from([place]));
-        question.read(10, note("o", Kind::Asks, 0, None));
+        question.read(10, message("o", MessageKind::Asks, 0, None));
         for (offset, (process, holding)) in (11..).zip(told) {
-            question.read(offset, note(process, Kind::Holds, 0, Some(holding.clone())));
+            question.read(offset, message(process, MessageKind::Holds, 0, Some(holding.clone())));
         }
         let known = question.of.get(&place).map(|answer| (answer.instance.as_str(), answer.asked));
         assert_eq!(known, expected, "{told:?}");
@@ -233,10 +234,10 @@ mod tests {
     fn questions_of_others_and_other_layouts_answer_nothing() {
         let place = (LayoutNumber(1), PartitionNumber(0));
         let mut question = Question::new("o".to_owned(), BTreeSet::from([place]));
-        question.read(9, note("other", Kind::Asks, 0, None));
+        question.read(9, message("other", MessageKind::Asks, 0, None));
         let told = Some(answer(Some(9), true, 3, Some(7)));
-        question.read(10, note("a", Kind::Holds, 0, told.clone()));
-        let of_another_layout = Note { layout: 2, ..note("a", Kind::Holds, 0, told) };
+        question.read(10, message("a", MessageKind::Holds, 0, told.clone()));
+        let of_another_layout = MemberMessage { layout: 2, ..message("a", MessageKind::Holds, 0, told) };
         question.read(11, of_another_layout);
         assert_eq!(question.awaited, BTreeSet::from([place]));
         assert_eq!(question.of.len(), 2, "told, and not as an answer");

@@ -6,14 +6,14 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 
 /// Form of the messages that this program writes and reads; others are passed over.
-pub(super) const NOTE_VERSION: u32 = 1;
+pub(super) const MESSAGE_VERSION: u32 = 1;
 
 /// One message of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Note {
-    /// [`NOTE_VERSION`].
+pub(super) struct MemberMessage {
+    /// [`MESSAGE_VERSION`].
     pub(super) version: u32,
-    pub(super) kind: Kind,
+    pub(super) kind: MessageKind,
     /// `instance.name` of the replica.
     pub(super) instance: String,
     /// Made anew at each start: tells replicas of one name apart.
@@ -24,7 +24,7 @@ pub(super) struct Note {
     pub(super) priority: i32,
     /// Counts the claims of the process; 0 where it is no claim.
     pub(super) claim: u64,
-    /// With [`Kind::Holds`].
+    /// With [`MessageKind::Holds`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holding: Option<Holding>,
 }
@@ -69,7 +69,7 @@ pub struct Holding {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
+pub(super) enum MessageKind {
     /// It consumes the partition: as owner or on standby, it does not know.
     Attached,
     /// It got a delivery: the offset of this message is the number of its tenure.
@@ -84,7 +84,7 @@ pub(super) enum Kind {
 
 /// What is known of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct PartitionClaims {
     /// Our newest claim that was read back, and its number.
     pub(super) ours: Option<(u64, TenureNumber)>,
     /// The newest claim of another process before it.
@@ -92,25 +92,31 @@ pub(super) struct Known {
     /// The newest claim of another process.
     pub(super) other: Option<TenureNumber>,
     /// Where a replica of a higher priority than ours last said that it consumes the partition.
-    pub(super) outranked_at: Option<u64>,
+    pub(super) preempted_at: Option<u64>,
     /// Our claim that goes on without a number, since the broker takes no publishes.
-    pub(super) waived: Option<u64>,
+    pub(super) without_number: Option<u64>,
     /// The newest question what is held.
     pub(super) asked: Option<u64>,
 }
 
 /// Who we are, to tell our notes from others'.
 #[derive(Clone, Debug)]
-pub(super) struct Oneself {
+pub(super) struct ReplicaId {
     pub(super) instance: String,
     pub(super) process: String,
     pub(super) layout: LayoutNumber,
 }
 
-impl Oneself {
-    pub(super) fn note(&self, kind: Kind, partition: PartitionNumber, priority: i32, claim: u64) -> Note {
-        Note {
-            version: NOTE_VERSION,
+impl ReplicaId {
+    pub(super) fn message(
+        &self,
+        kind: MessageKind,
+        partition: PartitionNumber,
+        priority: i32,
+        claim: u64,
+    ) -> MemberMessage {
+        MemberMessage {
+            version: MESSAGE_VERSION,
             kind,
             instance: self.instance.clone(),
             process: self.process.clone(),
@@ -123,103 +129,131 @@ impl Oneself {
     }
 
     /// What a note at this offset changes in what is known of its partition. Whether it changes anything.
-    pub(super) fn read(&self, known: &mut Known, own_priority: i32, offset: u64, note: &Note) -> bool {
+    pub(super) fn read(
+        &self,
+        known: &mut PartitionClaims,
+        own_priority: i32,
+        offset: u64,
+        message: &MemberMessage,
+    ) -> bool {
         let number = TenureNumber(offset);
-        let is_ours = note.process == self.process;
-        match note.kind {
-            Kind::Claimed if is_ours => {
+        let is_ours = message.process == self.process;
+        match message.kind {
+            MessageKind::Claimed if is_ours => {
                 // Published twice where the first was slow to come back: one claim, one number.
-                if known.ours.is_some_and(|(claim, _)| claim >= note.claim) {
+                if known.ours.is_some_and(|(claim, _)| claim >= message.claim) {
                     return false;
                 }
                 known.before_ours = known.other;
-                known.ours = Some((note.claim, number));
+                known.ours = Some((message.claim, number));
                 true
             }
-            Kind::Claimed => {
+            MessageKind::Claimed => {
                 known.other = Some(number);
                 true
             }
-            Kind::Attached if !is_ours && note.priority > own_priority => {
-                known.outranked_at = Some(offset);
+            MessageKind::Attached if !is_ours && message.priority > own_priority => {
+                known.preempted_at = Some(offset);
                 true
             }
-            Kind::Asks => {
+            MessageKind::Asks => {
                 known.asked = Some(offset);
                 true
             }
-            Kind::Attached | Kind::Moved | Kind::Holds => false,
+            MessageKind::Attached | MessageKind::Moved | MessageKind::Holds => false,
         }
     }
 }
 
 /// The note, where this program understands it.
-pub(super) fn parse(body: &[u8]) -> Option<Note> {
-    serde_json::from_slice(body).ok().filter(|note: &Note| note.version == NOTE_VERSION)
+pub(super) fn parse(body: &[u8]) -> Option<MemberMessage> {
+    serde_json::from_slice(body).ok().filter(|message: &MemberMessage| message.version == MESSAGE_VERSION)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn oneself(process: &str) -> Oneself {
-        Oneself { instance: process.to_owned(), process: process.to_owned(), layout: LayoutNumber(1) }
+    fn replica(process: &str) -> ReplicaId {
+        ReplicaId { instance: process.to_owned(), process: process.to_owned(), layout: LayoutNumber(1) }
     }
 
     /// Notes as `process kind number`, where the number is a claim's or the priority; what "a" of priority 5 knows.
-    fn check(notes: &[(&str, Kind, i32)], expected: Known) {
-        let mut known = Known::default();
-        for (offset, (process, kind, number)) in (10..).zip(notes) {
-            let claim = if *kind == Kind::Claimed { (*number).try_into().unwrap() } else { 0 };
-            let note = oneself(process).note(*kind, PartitionNumber(0), *number, claim);
-            let note = parse(&serde_json::to_vec(&note).unwrap()).expect("it can be read back");
-            oneself("a").read(&mut known, 5, offset, &note);
+    fn check(messages: &[(&str, MessageKind, i32)], expected: PartitionClaims) {
+        let mut known = PartitionClaims::default();
+        for (offset, (process, kind, number)) in (10..).zip(messages) {
+            let claim = if *kind == MessageKind::Claimed { (*number).try_into().unwrap() } else { 0 };
+            let message = replica(process).message(*kind, PartitionNumber(0), *number, claim);
+            let message = parse(&serde_json::to_vec(&message).unwrap()).expect("it can be read back");
+            replica("a").read(&mut known, 5, offset, &message);
         }
-        assert_eq!(known, expected, "{notes:?}");
+        assert_eq!(known, expected, "{messages:?}");
     }
 
     #[test]
     fn the_offset_of_a_claim_is_its_number() {
-        use Kind::{Attached, Claimed};
+        use MessageKind::{Attached, Claimed};
         let ours = |claim, number| Some((claim, TenureNumber(number)));
         let other = |number| Some(TenureNumber(number));
-        check(&[("a", Attached, 5), ("a", Claimed, 1)], Known { ours: ours(1, 11), ..Known::default() });
+        check(
+            &[("a", Attached, 5), ("a", Claimed, 1)],
+            PartitionClaims { ours: ours(1, 11), ..PartitionClaims::default() },
+        );
         // Published again: the first one counts.
-        check(&[("a", Claimed, 1), ("a", Claimed, 1)], Known { ours: ours(1, 10), ..Known::default() });
+        check(
+            &[("a", Claimed, 1), ("a", Claimed, 1)],
+            PartitionClaims { ours: ours(1, 10), ..PartitionClaims::default() },
+        );
         check(
             &[("a", Claimed, 1), ("b", Claimed, 1)],
-            Known { ours: ours(1, 10), other: other(11), ..Known::default() },
+            PartitionClaims { ours: ours(1, 10), other: other(11), ..PartitionClaims::default() },
         );
         check(
             &[("a", Claimed, 1), ("b", Claimed, 1), ("a", Claimed, 2)],
-            Known { ours: ours(2, 12), before_ours: other(11), other: other(11), ..Known::default() },
+            PartitionClaims {
+                ours: ours(2, 12),
+                before_ours: other(11),
+                other: other(11),
+                ..PartitionClaims::default()
+            },
         );
         check(
             &[("b", Claimed, 1), ("a", Claimed, 1), ("a", Claimed, 2)],
-            Known { ours: ours(2, 12), before_ours: other(10), other: other(10), ..Known::default() },
+            PartitionClaims {
+                ours: ours(2, 12),
+                before_ours: other(10),
+                other: other(10),
+                ..PartitionClaims::default()
+            },
         );
     }
 
     #[test]
     fn only_a_higher_priority_of_another_outranks() {
-        use Kind::Attached;
-        check(&[("a", Attached, 9), ("b", Attached, 5), ("b", Attached, 4)], Known::default());
-        check(&[("b", Attached, 6)], Known { outranked_at: Some(10), ..Known::default() });
+        use MessageKind::Attached;
+        check(&[("a", Attached, 9), ("b", Attached, 5), ("b", Attached, 4)], PartitionClaims::default());
+        check(
+            &[("b", Attached, 6)],
+            PartitionClaims { preempted_at: Some(10), ..PartitionClaims::default() },
+        );
     }
 
     #[test]
     fn a_question_is_known_by_its_offset() {
-        use Kind::{Asks, Holds};
-        check(&[("o", Asks, 0), ("o", Asks, 0)], Known { asked: Some(11), ..Known::default() });
-        check(&[("b", Holds, 0)], Known::default());
+        use MessageKind::{Asks, Holds};
+        check(
+            &[("o", Asks, 0), ("o", Asks, 0)],
+            PartitionClaims { asked: Some(11), ..PartitionClaims::default() },
+        );
+        check(&[("b", Holds, 0)], PartitionClaims::default());
     }
 
     #[test]
     fn what_older_programs_tell_of_what_they_hold_is_read() {
-        let note = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
+        let message = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
             "claim":0,"holding":{"updates":3,"retried":[["key",3,7]]}}"#;
         let holding = Holding { updates: 3, retried: vec![("key".into(), 3, 7)], ..Holding::default() };
-        assert_eq!(parse(note.as_bytes()).and_then(|note| note.holding), Some(holding));
+        assert_eq!(parse(message.as_bytes()).and_then(|message| message.holding), Some(holding));
     }
 
     #[test]
