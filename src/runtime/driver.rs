@@ -1,7 +1,7 @@
 //! One partition's task: hands events to the core, does what the core asks for. Decides nothing itself.
 
-mod answering;
 mod draining;
+mod status;
 mod telling;
 mod way;
 mod writing;
@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tracing::{info, warn};
 
-use self::answering::Answering;
 pub use self::draining::Ending;
+use self::status::StatusReporter;
 use self::way::{attach, attached, next, send_acks, stopped};
 use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
 use super::attempt::{Ended, Fence, Making};
@@ -87,7 +87,7 @@ struct Tenancy<D> {
     deliveries: D,
     /// The delivery that is oldest was reported as held for too long.
     held_too_long: bool,
-    answering: Answering,
+    status_reporter: StatusReporter,
 }
 
 /// On the way out of a tenure: what is in flight ends, what is finished is settled.
@@ -336,7 +336,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         tenure,
                         deliveries,
                         held_too_long: false,
-                        answering: Answering::default(),
+                        status_reporter: StatusReporter::default(),
                     });
                 }
             }
@@ -371,9 +371,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 self.marked();
                 return None;
             }
-            News::Asked(question) => {
+            News::StatusRequested(request) => {
                 if let Some(tenancy) = tenancy {
-                    tenancy.answering.asked(question);
+                    tenancy.status_reporter.asked(request);
                 }
                 return None;
             }
@@ -453,7 +453,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         tenancy: &mut Option<Tenancy<S::Deliveries>>,
         leaving: Option<Leaving>,
     ) -> bool {
-        let answer = tenancy.as_ref().and_then(|tenancy| tenancy.answering.next_deadline());
+        let answer = tenancy.as_ref().and_then(|tenancy| tenancy.status_reporter.next_deadline());
         let until = leaving.map(|leaving| leaving.until);
         let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
         let next = [self.core.next_deadline(), until, quiet, answer].into_iter().flatten().min();

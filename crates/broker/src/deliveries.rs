@@ -29,7 +29,7 @@ use super::names::Names;
 use super::pulse::{Heard, Pulse};
 use super::version::Version;
 use super::witnesses::Witnesses;
-use super::{Deliveries, Gone, Holding, Lost, News, Received, Source};
+use super::{Deliveries, Gone, Lost, News, PartitionStatus, Received, Source};
 use lanekeeper_core::acks::{Ack, AckLimits};
 use lanekeeper_core::error::chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
@@ -215,8 +215,8 @@ impl Source for AmqpSource {
         *self.shared.draining.borrow()
     }
 
-    fn tell_holding(&self, holding: Holding) {
-        self.shared.membership.tell_holding(self.partition, holding);
+    fn publish_status(&self, status: PartitionStatus) {
+        self.shared.membership.publish_status(self.partition, status);
     }
 
     fn ask_for_delivery(&self) {
@@ -313,9 +313,9 @@ impl Ownership {
             }
             _ => {}
         }
-        if let Some(question) = known.asked.filter(|_| known.asked != self.asked) {
+        if let Some(request) = known.asked.filter(|_| known.asked != self.asked) {
             self.asked = known.asked;
-            news.push_back(News::Asked(question));
+            news.push_back(News::StatusRequested(request));
         }
         let latest = match self.told {
             Told::Number(number) => Some(Some(number)),

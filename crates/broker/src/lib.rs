@@ -22,10 +22,10 @@ mod observation;
 mod operator;
 pub mod publisher;
 mod pulse;
-mod question;
 mod reconciler;
 mod removal;
 mod settings;
+mod status_query;
 mod sweep;
 mod task;
 mod topology;
@@ -51,15 +51,15 @@ pub use inspection::{Depth, Inspection, Object, ObjectState, Publishing, Role, i
 pub use ledger_identity::{OwnLedger, ensure_ledger};
 pub use link::{Address, Link};
 pub use marker::Markers;
-pub use member_message::Holding;
+pub use member_message::PartitionStatus;
 pub use membership::Membership;
 pub use names::Names;
 pub use operator::Operator;
 pub use pulse::Pulse;
-pub use question::{ANSWER_PATIENCE, Answer, Answers};
 pub use reconciler::LayoutReconciler;
 pub use removal::remove as remove_topology;
 pub use settings::ConnectionSettings;
+pub use status_query::{STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
 pub use topology::{DELIVERY_LIMIT, ensure as ensure_topology};
 pub use witnesses::Witnesses;
 
@@ -80,7 +80,7 @@ pub trait Source: Send + Sync + 'static {
     fn drains(&self) -> bool;
 
     /// Tells operators what is held of the partition.
-    fn tell_holding(&self, holding: Holding);
+    fn publish_status(&self, status: PartitionStatus);
 
     /// Has something that carries no update put into the queues, so that whoever owns the partition learns it. Does not
     /// wait for it.
@@ -110,7 +110,7 @@ pub enum News {
     /// A consumer with a higher priority has attached, and the broker is to give it the partition.
     Outranked,
     /// Somebody wants to know what is held, in a question of this number.
-    Asked(u64),
+    StatusRequested(u64),
 }
 
 /// An update or something else that was in the queue.

@@ -24,15 +24,16 @@ pub(super) struct MemberMessage {
     pub(super) priority: i32,
     /// Counts the claims of the process; 0 where it is no claim.
     pub(super) claim: u64,
-    /// With [`MessageKind::Holds`].
+    /// With [`MessageKind::StatusReport`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) holding: Option<Holding>,
+    #[serde(rename = "holding")]
+    pub(super) status: Option<PartitionStatus>,
 }
 
 /// What a replica that consumes a partition holds of it, for operators. Everything but the first two came later: where it
 /// is missing, an older program has told it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct PartitionStatus {
     /// Updates: deliveries that are not settled.
     pub updates: usize,
     /// Where the layout drains, records that are tried again and again, at most a few: their keys, updates and attempts
@@ -77,9 +78,11 @@ pub(super) enum MessageKind {
     /// It got a witness from this partition that belongs to another: everybody stops.
     Moved,
     /// What it holds of the partition, for operators: now and then where the layout drains, otherwise as an answer.
-    Holds,
+    #[serde(rename = "holds")]
+    StatusReport,
     /// Somebody wants to know what is held of all partitions of the layout. Its offset is the number of the question.
-    Asks,
+    #[serde(rename = "asks")]
+    StatusRequest,
 }
 
 /// What is known of one partition.
@@ -124,7 +127,7 @@ impl ReplicaId {
             partition: partition.0,
             priority,
             claim,
-            holding: None,
+            status: None,
         }
     }
 
@@ -156,11 +159,11 @@ impl ReplicaId {
                 known.preempted_at = Some(offset);
                 true
             }
-            MessageKind::Asks => {
+            MessageKind::StatusRequest => {
                 known.asked = Some(offset);
                 true
             }
-            MessageKind::Attached | MessageKind::Moved | MessageKind::Holds => false,
+            MessageKind::Attached | MessageKind::Moved | MessageKind::StatusReport => false,
         }
     }
 }
@@ -240,20 +243,21 @@ mod tests {
 
     #[test]
     fn a_question_is_known_by_its_offset() {
-        use MessageKind::{Asks, Holds};
+        use MessageKind::{StatusReport, StatusRequest};
         check(
-            &[("o", Asks, 0), ("o", Asks, 0)],
+            &[("o", StatusRequest, 0), ("o", StatusRequest, 0)],
             PartitionClaims { asked: Some(11), ..PartitionClaims::default() },
         );
-        check(&[("b", Holds, 0)], PartitionClaims::default());
+        check(&[("b", StatusReport, 0)], PartitionClaims::default());
     }
 
     #[test]
     fn what_older_programs_tell_of_what_they_hold_is_read() {
         let message = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
             "claim":0,"holding":{"updates":3,"retried":[["key",3,7]]}}"#;
-        let holding = Holding { updates: 3, retried: vec![("key".into(), 3, 7)], ..Holding::default() };
-        assert_eq!(parse(message.as_bytes()).and_then(|message| message.holding), Some(holding));
+        let status =
+            PartitionStatus { updates: 3, retried: vec![("key".into(), 3, 7)], ..PartitionStatus::default() };
+        assert_eq!(parse(message.as_bytes()).and_then(|message| message.status), Some(status));
     }
 
     #[test]

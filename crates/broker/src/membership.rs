@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::error::SourceError;
 use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, Link};
-use super::member_message::{Holding, MemberMessage, MessageKind, PartitionClaims, ReplicaId, parse};
+use super::member_message::{MemberMessage, MessageKind, PartitionClaims, PartitionStatus, ReplicaId, parse};
 use super::names::Names;
 use super::task::Task;
 use super::topology::{argument, declare_queue};
@@ -164,11 +164,12 @@ impl Membership {
     }
 
     /// Tells operators what is held of a partition.
-    pub(super) fn tell_holding(&self, partition: PartitionNumber, holding: Holding) {
-        let message = self.shared.replica.message(MessageKind::Holds, partition, self.priority(partition), 0);
+    pub(super) fn publish_status(&self, partition: PartitionNumber, status: PartitionStatus) {
+        let message =
+            self.shared.replica.message(MessageKind::StatusReport, partition, self.priority(partition), 0);
         let outgoing =
-            OutgoingMessage { message: MemberMessage { holding: Some(holding), ..message }, published: None };
-        self.shared.outgoing().insert((partition, MessageKind::Holds), outgoing);
+            OutgoingMessage { message: MemberMessage { status: Some(status), ..message }, published: None };
+        self.shared.outgoing().insert((partition, MessageKind::StatusReport), outgoing);
         self.shared.wake.notify_one();
     }
 
@@ -240,7 +241,7 @@ impl MembershipState {
         if message.kind == MessageKind::Moved && is_new && message.process != self.replica.process {
             self.halt.set(SourceError::MovedElsewhere { instance: message.instance.clone() });
         }
-        if message.kind == MessageKind::Asks {
+        if message.kind == MessageKind::StatusRequest {
             for known in &self.partitions {
                 known.send_if_modified(|known| self.replica.read(known, 0, offset, message));
             }

@@ -12,15 +12,15 @@ use super::error::SourceError;
 use super::follower::read_document;
 use super::inspection::Depth;
 use super::link::Address;
-use super::member_message::{Holding, parse};
+use super::member_message::{PartitionStatus, parse};
 use super::names::Names;
-use super::question::{Answers, ask};
+use super::status_query::{StatusAnswers, ask};
 use super::topology::{close, open};
 use lanekeeper_core::change::{Desired, Step};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 
 /// A lock that is held for longer than this is not that of a dispatcher that only tells what it has drained.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -76,32 +76,32 @@ impl Operator {
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub async fn holdings(
+    pub async fn statuses(
         &self,
         layout: Layout,
-        patience: Duration,
-    ) -> Result<BTreeMap<PartitionNumber, Holding>, SourceError> {
+        within: Duration,
+    ) -> Result<BTreeMap<PartitionNumber, PartitionStatus>, SourceError> {
         let channel = open(&self.connection).await?;
         let mut consumer = document::consume(&channel, &self.names.members(), From::Next).await?;
-        let mut holdings: BTreeMap<PartitionNumber, Holding> = BTreeMap::new();
-        let until = tokio::time::Instant::now() + patience;
+        let mut statuses: BTreeMap<PartitionNumber, PartitionStatus> = BTreeMap::new();
+        let until = tokio::time::Instant::now() + within;
         while let Ok(delivery) = tokio::time::timeout_at(until, document::next(&mut consumer)).await {
             let Some(message) = parse(&delivery?.data).filter(|message| message.layout == layout.number.0)
             else {
                 continue;
             };
-            if let Some(holding) = message.holding.filter(|holding| holding.updates > 0) {
-                holdings.insert(PartitionNumber(message.partition), holding);
+            if let Some(status) = message.status.filter(|status| status.updates > 0) {
+                statuses.insert(PartitionNumber(message.partition), status);
             }
         }
         close(channel).await;
-        Ok(holdings)
+        Ok(statuses)
     }
 
     /// Asks what is held of these partitions, which have an owner. Done once all have answered, after
-    /// [`ANSWER_PATIENCE`](super::ANSWER_PATIENCE) in any case. Under an alarm of the broker this operator is of no more
+    /// [`STATUS_TIMEOUT`](super::STATUS_TIMEOUT) in any case. Under an alarm of the broker this operator is of no more
     /// use.
-    pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> Answers {
+    pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> StatusAnswers {
         ask(&self.connection, &self.names, &self.instance, awaited).await
     }
 
@@ -116,7 +116,7 @@ impl Operator {
         desired: Desired,
         on_step: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
     ) -> Result<Reconciled, SourceError> {
-        let until = tokio::time::Instant::now() + LOCK_PATIENCE;
+        let until = tokio::time::Instant::now() + LOCK_TIMEOUT;
         loop {
             match reconcile(&self.connection, &self.names, &self.instance, desired.clone(), on_step).await {
                 Err(SourceError::Locked { .. }) if tokio::time::Instant::now() < until => {

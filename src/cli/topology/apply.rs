@@ -10,7 +10,9 @@ use super::show::told_time;
 use crate::cli::{Exit, log};
 use crate::config::{Config, LogConfig};
 use crate::doctor::change::{Weight, dangers_of_change};
-use lanekeeper_broker::{Address, Holding, LayoutDocument, Names, Operator, Reconciled, SourceError, Stuck};
+use lanekeeper_broker::{
+    Address, LayoutDocument, Names, Operator, PartitionStatus, Reconciled, SourceError, Stuck,
+};
 use lanekeeper_core::change::{Desired, Draining, Layouts, Step};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
@@ -196,8 +198,8 @@ impl Applying<'_> {
 
     /// Says which records hold the drain up, where their owners tell.
     async fn name_blocking(&self, draining: &Draining, progress: &mut Progress) -> Result<(), SourceError> {
-        let holdings = self.operator.holdings(draining.layout, LISTENING).await?;
-        let told = blocking(&holdings);
+        let statuses = self.operator.statuses(draining.layout, LISTENING).await?;
+        let told = blocking(&statuses);
         if !told.is_empty() && progress.blocking != told {
             say(&format!("{told}{BLOCKING_REMEDY}"));
         }
@@ -229,10 +231,10 @@ fn say(line: &str) {
 }
 
 /// Records that keep a layout from being drained, one line each.
-pub fn blocking(holdings: &BTreeMap<PartitionNumber, Holding>) -> String {
+pub fn blocking(statuses: &BTreeMap<PartitionNumber, PartitionStatus>) -> String {
     let mut told = String::new();
-    for (partition, holding) in holdings {
-        for (record_key, updates, attempts) in &holding.retried {
+    for (partition, status) in statuses {
+        for (record_key, updates, attempts) in &status.retried {
             let _ = writeln!(
                 told,
                 "  {partition}: the record {record_key:?} holds {updates} updates; the first was attempted {attempts} \

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::config::Config;
-use lanekeeper_broker::{Address, Answer, Depth, Holding, LayoutDocument, Names, Operator, SourceError};
+use lanekeeper_broker::{
+    Address, Depth, LayoutDocument, Names, Operator, PartitionStatus, SourceError, StatusAnswer,
+};
 use lanekeeper_core::change::Draining;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
@@ -26,7 +28,7 @@ pub struct Seen {
     /// `None`: the queue is not there.
     pub depths: BTreeMap<PartitionNumber, Option<Depth>>,
     /// What its owners have answered.
-    pub answers: BTreeMap<PartitionNumber, Answer>,
+    pub answers: BTreeMap<PartitionNumber, StatusAnswer>,
 }
 
 impl Scene {
@@ -77,7 +79,7 @@ impl Seen {
 
     /// Updates that its owners hold, as far as they have answered.
     pub fn held(&self) -> usize {
-        self.answers.values().map(|answer| answer.holding.updates).sum()
+        self.answers.values().map(|answer| answer.status.updates).sum()
     }
 
     /// Partitions that somebody consumes.
@@ -92,8 +94,8 @@ impl Seen {
     }
 
     /// What owners say that they hold.
-    pub fn holdings(&self) -> BTreeMap<PartitionNumber, Holding> {
-        self.answers.iter().map(|(partition, answer)| (*partition, answer.holding.clone())).collect()
+    pub fn statuses(&self) -> BTreeMap<PartitionNumber, PartitionStatus> {
+        self.answers.iter().map(|(partition, answer)| (*partition, answer.status.clone())).collect()
     }
 
     /// Queues that are not there. Those of a layout that is removed at this moment are not missed.

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::apply::{BLOCKING_REMEDY, blocking};
 use super::scene::{Scene, Seen};
-use lanekeeper_broker::{ANSWER_PATIENCE, Holding};
+use lanekeeper_broker::{PartitionStatus, STATUS_TIMEOUT};
 use lanekeeper_core::layout::PartitionNumber;
 
 /// For a person.
@@ -63,7 +63,7 @@ fn layout(seen: &Seen) -> String {
     for partition in layout.partitions() {
         let _ = writeln!(text, "{}", line(Row::of(seen, partition).columns(partition)));
     }
-    let blocking = blocking(&seen.holdings());
+    let blocking = blocking(&seen.statuses());
     if !blocking.is_empty() {
         let _ = writeln!(text, "{blocking}{BLOCKING_REMEDY}");
     }
@@ -87,7 +87,7 @@ fn notes(scene: &Scene) -> Vec<String> {
             format!(
                 "its dispatcher did not answer within {} s: it is stopped or starved, is of a version that does not \
                  answer, or is no dispatcher (`lanekeeper doctor` tells)",
-                ANSWER_PATIENCE.as_secs()
+                STATUS_TIMEOUT.as_secs()
             )
         });
         notes.push(format!("?: {partitions} that somebody consumes; {why}"));
@@ -98,7 +98,7 @@ fn notes(scene: &Scene) -> Vec<String> {
             format!(
                 "NAME?: the owner did not answer within {} s; NAME consumes the partition too, and nothing has come to it \
                  that would tell it whether it is the owner",
-                ANSWER_PATIENCE.as_secs()
+                STATUS_TIMEOUT.as_secs()
             ),
         );
     }
@@ -180,7 +180,7 @@ struct Row {
     ready: Option<u64>,
     owner: Owner,
     /// What the owner holds.
-    told: Option<Holding>,
+    told: Option<PartitionStatus>,
     /// `None`: its layout does not drain.
     drained: Option<bool>,
     is_missing: bool,
@@ -199,7 +199,7 @@ impl Row {
         Self {
             ready: depth.map(|depth| depth.ready.into()),
             owner,
-            told: answer.filter(|answer| answer.is_of_the_owner()).map(|answer| answer.holding.clone()),
+            told: answer.filter(|answer| answer.is_of_the_owner()).map(|answer| answer.status.clone()),
             drained: seen.draining.as_ref().map(|draining| draining.drained.contains(&partition)),
             is_missing: seen.missing().any(|missing| missing == partition),
         }

@@ -92,7 +92,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let age = oldest.map_or(Duration::ZERO, |came| came.elapsed());
         self.metrics.view(&self.core.view(), age);
         if let Some(tenancy) = tenancy {
-            self.answer(tenancy);
+            self.report_status(tenancy);
         }
     }
 }

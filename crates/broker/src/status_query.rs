@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::document::{self, From};
 use super::error::SourceError;
-use super::member_message::{Holding, MemberMessage, MessageKind, ReplicaId, parse};
+use super::member_message::{MemberMessage, MessageKind, PartitionStatus, ReplicaId, parse};
 use super::membership::offset_of;
 use super::names::Names;
 use super::topology::{close, open};
@@ -19,63 +19,63 @@ use lanekeeper_core::error::chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// How long whoever asks waits for answers. Owners answer within milliseconds, and at most once a second.
-pub const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+pub const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 const READING: &str = "reading the stream of members";
 const ASKING: &str = "asking the owners of partitions";
 
 /// A partition of a layout.
-pub(super) type Place = (LayoutNumber, PartitionNumber);
+pub(super) type PartitionOfLayout = (LayoutNumber, PartitionNumber);
 
 /// What is known of a partition from those who consume it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct StatusAnswer {
     /// `instance.name` of the owner, or of a standby where the owner has told nothing.
     pub instance: String,
     /// What it holds.
-    pub holding: Holding,
+    pub status: PartitionStatus,
     /// Whether it was told after the question. Otherwise it was told unasked, at most two seconds before it was read, as
     /// programs do that do not know questions.
     pub asked: bool,
     priority: i32,
 }
 
-impl Answer {
+impl StatusAnswer {
     /// The owner's answer counts, not that of a standby. Where two say that they own it, one of them has not heard yet
     /// that it was replaced: the newer claim counts, then the one that the broker is to prefer.
     fn rank(&self) -> (bool, bool, Option<u64>, i32) {
-        (self.is_of_the_owner(), self.asked, self.holding.tenure, self.priority)
+        (self.is_of_the_owner(), self.asked, self.status.tenure, self.priority)
     }
 
     /// Whether whoever has told it owns the partition. Programs that know no questions do not say so; a standby holds
     /// nothing.
     #[must_use]
     pub fn is_of_the_owner(&self) -> bool {
-        self.holding.owns || (self.holding.answers.is_none() && self.holding.updates > 0)
+        self.status.owns || (self.status.answers.is_none() && self.status.updates > 0)
     }
 }
 
 /// What was answered, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answers {
+pub struct StatusAnswers {
     /// By partition.
-    pub of: BTreeMap<(LayoutNumber, PartitionNumber), Answer>,
+    pub of: BTreeMap<(LayoutNumber, PartitionNumber), StatusAnswer>,
     /// Why nobody could be asked, or why some may not have answered; `None`: nothing is known against it.
     pub fault: Option<String>,
 }
 
 /// A question on its way, and what has come of it. Pure.
-struct Question {
+struct StatusQuery {
     process: String,
     /// Partitions with an owner that has not answered.
-    awaited: BTreeSet<Place>,
+    awaited: BTreeSet<PartitionOfLayout>,
     /// Offset of the question, by layout, once it was read back.
     asked: BTreeMap<LayoutNumber, u64>,
-    of: BTreeMap<Place, Answer>,
+    of: BTreeMap<PartitionOfLayout, StatusAnswer>,
 }
 
-impl Question {
-    fn new(process: String, awaited: BTreeSet<Place>) -> Self {
+impl StatusQuery {
+    fn new(process: String, awaited: BTreeSet<PartitionOfLayout>) -> Self {
         Self { process, awaited, asked: BTreeMap::new(), of: BTreeMap::new() }
     }
 
@@ -86,16 +86,16 @@ impl Question {
     fn read(&mut self, offset: u64, message: MemberMessage) {
         let layout = LayoutNumber(message.layout);
         match message.kind {
-            MessageKind::Asks if message.process == self.process => {
+            MessageKind::StatusRequest if message.process == self.process => {
                 self.asked.insert(layout, offset);
             }
-            MessageKind::Holds => {
-                let Some(holding) = message.holding else { return };
+            MessageKind::StatusReport => {
+                let Some(status) = message.status else { return };
                 let place = (layout, PartitionNumber(message.partition));
                 // Whoever answers a later question has read this one.
-                let asked = self.asked.get(&layout).is_some_and(|asked| holding.answers >= Some(*asked));
+                let asked = self.asked.get(&layout).is_some_and(|asked| status.answers >= Some(*asked));
                 let answer =
-                    Answer { instance: message.instance, holding, asked, priority: message.priority };
+                    StatusAnswer { instance: message.instance, status, asked, priority: message.priority };
                 if asked && answer.is_of_the_owner() {
                     self.awaited.remove(&place);
                 }
@@ -104,7 +104,10 @@ impl Question {
                     self.of.insert(place, answer);
                 }
             }
-            MessageKind::Asks | MessageKind::Attached | MessageKind::Claimed | MessageKind::Moved => {}
+            MessageKind::StatusRequest
+            | MessageKind::Attached
+            | MessageKind::Claimed
+            | MessageKind::Moved => {}
         }
     }
 }
@@ -115,14 +118,14 @@ pub(super) async fn ask(
     connection: &Connection,
     names: &Names,
     instance: &str,
-    awaited: BTreeSet<Place>,
-) -> Answers {
-    let mut question = Question::new(Uuid::new_v4().to_string(), awaited);
-    if question.awaited.is_empty() {
-        return Answers::default();
+    awaited: BTreeSet<PartitionOfLayout>,
+) -> StatusAnswers {
+    let mut query = StatusQuery::new(Uuid::new_v4().to_string(), awaited);
+    if query.awaited.is_empty() {
+        return StatusAnswers::default();
     }
-    let until = Instant::now() + ANSWER_PATIENCE;
-    let fault = match timeout_at(until, ask_for_ever(connection, names, instance, &mut question)).await {
+    let until = Instant::now() + STATUS_TIMEOUT;
+    let fault = match timeout_at(until, ask_for_ever(connection, names, instance, &mut query)).await {
         // Nobody was ever there who could answer.
         Ok(Err(SourceError::Missing { .. })) => {
             Some(format!("the stream {} is not there", names.members()))
@@ -135,7 +138,7 @@ pub(super) async fn ask(
         ),
         Ok(Ok(())) | Err(_) => None,
     };
-    Answers { of: question.of, fault }
+    StatusAnswers { of: query.of, fault }
 }
 
 /// Done once all have answered.
@@ -143,7 +146,7 @@ async fn ask_for_ever(
     connection: &Connection,
     names: &Names,
     instance: &str,
-    question: &mut Question,
+    query: &mut StatusQuery,
 ) -> Result<(), SourceError> {
     let stream = names.members();
     let about = |fault| match fault {
@@ -154,9 +157,9 @@ async fn ask_for_ever(
     };
     let channel = open(connection).await?;
     let mut consumer = document::consume(&channel, &stream, From::Next).await.map_err(about)?;
-    for layout in question.layouts() {
-        let replica = ReplicaId { instance: instance.to_owned(), process: question.process.clone(), layout };
-        let message = replica.message(MessageKind::Asks, PartitionNumber(0), 0, 0);
+    for layout in query.layouts() {
+        let replica = ReplicaId { instance: instance.to_owned(), process: query.process.clone(), layout };
+        let message = replica.message(MessageKind::StatusRequest, PartitionNumber(0), 0, 0);
         let body = serde_json::to_vec(&message).expect("a note is plain data");
         let properties = BasicProperties::default().with_content_type("application/json".into());
         let properties = properties.with_delivery_mode(2);
@@ -165,10 +168,10 @@ async fn ask_for_ever(
         let publishing = channel.basic_publish("".into(), stream.as_str().into(), options, &body, properties);
         publishing.await.map_err(SourceError::amqp(ASKING)).map_err(about)?;
     }
-    while !question.awaited.is_empty() {
+    while !query.awaited.is_empty() {
         let delivery = document::next(&mut consumer).await.map_err(about)?;
         if let (Some(offset), Some(message)) = (offset_of(&delivery), parse(&delivery.data)) {
-            question.read(offset, message);
+            query.read(offset, message);
         }
     }
     close(channel).await;
@@ -179,29 +182,34 @@ async fn ask_for_ever(
 mod tests {
     use super::*;
 
-    fn message(process: &str, kind: MessageKind, partition: u16, holding: Option<Holding>) -> MemberMessage {
+    fn message(
+        process: &str,
+        kind: MessageKind,
+        partition: u16,
+        status: Option<PartitionStatus>,
+    ) -> MemberMessage {
         let (instance, layout) = (process.to_owned(), LayoutNumber(1));
         let replica = ReplicaId { instance, process: process.to_owned(), layout };
-        MemberMessage { holding, ..replica.message(kind, PartitionNumber(partition), 0, 0) }
+        MemberMessage { status, ..replica.message(kind, PartitionNumber(partition), 0, 0) }
     }
 
-    fn answer(answers: Option<u64>, owns: bool, updates: usize, tenure: Option<u64>) -> Holding {
-        Holding { updates, answers, owns, tenure, ..Holding::default() }
+    fn answer(answers: Option<u64>, owns: bool, updates: usize, tenure: Option<u64>) -> PartitionStatus {
+        PartitionStatus { updates, answers, owns, tenure, ..PartitionStatus::default() }
     }
 
     /// What is read of partition 0 after the question at offset 10, by whom; who is taken for the owner, and whether more
     /// is awaited.
     #[track_caller]
-    fn check(told: &[(&str, Holding)], expected: Option<(&str, bool)>, awaits: bool) {
+    fn check(reports: &[(&str, PartitionStatus)], expected: Option<(&str, bool)>, awaits: bool) {
         let place = (LayoutNumber(1), PartitionNumber(0));
-        let mut question = Question::new("o".to_owned(), BTreeSet::from([place]));
-        question.read(10, message("o", MessageKind::Asks, 0, None));
-        for (offset, (process, holding)) in (11..).zip(told) {
-            question.read(offset, message(process, MessageKind::Holds, 0, Some(holding.clone())));
+        let mut query = StatusQuery::new("o".to_owned(), BTreeSet::from([place]));
+        query.read(10, message("o", MessageKind::StatusRequest, 0, None));
+        for (offset, (process, status)) in (11..).zip(reports) {
+            query.read(offset, message(process, MessageKind::StatusReport, 0, Some(status.clone())));
         }
-        let known = question.of.get(&place).map(|answer| (answer.instance.as_str(), answer.asked));
-        assert_eq!(known, expected, "{told:?}");
-        assert_eq!(!question.awaited.is_empty(), awaits, "{told:?}");
+        let known = query.of.get(&place).map(|answer| (answer.instance.as_str(), answer.asked));
+        assert_eq!(known, expected, "{reports:?}");
+        assert_eq!(!query.awaited.is_empty(), awaits, "{reports:?}");
     }
 
     #[test]
@@ -233,13 +241,14 @@ mod tests {
     #[test]
     fn questions_of_others_and_other_layouts_answer_nothing() {
         let place = (LayoutNumber(1), PartitionNumber(0));
-        let mut question = Question::new("o".to_owned(), BTreeSet::from([place]));
-        question.read(9, message("other", MessageKind::Asks, 0, None));
-        let told = Some(answer(Some(9), true, 3, Some(7)));
-        question.read(10, message("a", MessageKind::Holds, 0, told.clone()));
-        let of_another_layout = MemberMessage { layout: 2, ..message("a", MessageKind::Holds, 0, told) };
-        question.read(11, of_another_layout);
-        assert_eq!(question.awaited, BTreeSet::from([place]));
-        assert_eq!(question.of.len(), 2, "told, and not as an answer");
+        let mut query = StatusQuery::new("o".to_owned(), BTreeSet::from([place]));
+        query.read(9, message("other", MessageKind::StatusRequest, 0, None));
+        let reports = Some(answer(Some(9), true, 3, Some(7)));
+        query.read(10, message("a", MessageKind::StatusReport, 0, reports.clone()));
+        let of_another_layout =
+            MemberMessage { layout: 2, ..message("a", MessageKind::StatusReport, 0, reports) };
+        query.read(11, of_another_layout);
+        assert_eq!(query.awaited, BTreeSet::from([place]));
+        assert_eq!(query.of.len(), 2, "told, and not as an answer");
     }
 }
