@@ -329,8 +329,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         continue;
                     };
                     tenures += 1;
-                    let (tenure, heard) = (Tenure(tenures), self.clock.tick(deliveries.since()));
-                    self.core.handle(self.clock.now(), Event::TenureBegan { tenure, heard });
+                    let (tenure, last_seen) = (Tenure(tenures), self.clock.tick(deliveries.since()));
+                    self.core.handle(self.clock.now(), Event::TenureBegan { tenure, last_seen });
                     self.health.set_attached(self.layout.number, self.partition, true);
                     tenancy = Some(Tenancy {
                         tenure,
@@ -377,7 +377,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
                 return None;
             }
-            News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
+            News::BrokerSeen(at) => Event::BrokerSeen { at: self.clock.tick(at) },
             News::Claimed { number, other } => return Some(Event::Claimed { tenure, number, other }),
             News::Superseded => Event::Superseded(tenure),
             News::Outranked => Event::Outranked(tenure),

@@ -20,7 +20,8 @@ use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
-    AmqpSource, DeadLetters, Decoder, Halt, Link, Markers, Membership, Names, Pulse, SourceContext, Witnesses,
+    AmqpSource, DeadLetters, Decoder, Halt, Link, LivenessProbe, Markers, Membership, Names, SourceContext,
+    Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
@@ -45,7 +46,7 @@ pub struct DispatchContext {
     pub breakers: Breakers,
     pub releases: Releases,
     pub refusals: Arc<Refusals>,
-    pub pulse: Pulse,
+    pub liveness: LivenessProbe,
     pub clock: Clock,
     /// Made anew at each start: tells replicas of one name apart.
     pub process: Uuid,
@@ -199,7 +200,7 @@ impl LayoutDrivers {
         let shared = SourceContext {
             link: context.consuming.clone(),
             membership: self.membership.clone(),
-            pulse: context.pulse.clone(),
+            liveness: context.liveness.clone(),
             witnesses: self.witnesses.clone(),
             halt: context.halt.clone(),
             draining: self.draining.subscribe(),

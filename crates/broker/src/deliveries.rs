@@ -22,11 +22,11 @@ use super::error::SourceError;
 use super::halt::Halt;
 use super::kept::Kept;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link};
+use super::liveness::{LastSeen, LivenessProbe};
 use super::marker::is_marker;
 use super::member_message::PartitionClaims;
 use super::membership::Membership;
 use super::names::Names;
-use super::pulse::{Heard, Pulse};
 use super::version::Version;
 use super::witnesses::Witnesses;
 use super::{Deliveries, Gone, Lost, News, PartitionStatus, Received, Source};
@@ -57,7 +57,7 @@ pub struct Shared {
     /// The other replicas.
     pub membership: Membership,
     /// Whether the broker is heard.
-    pub pulse: Pulse,
+    pub liveness: LivenessProbe,
     /// Whether keys are where they were.
     pub witnesses: Witnesses,
     /// What stops them all.
@@ -112,7 +112,7 @@ impl AmqpSource {
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
         // Whoever announces itself from here on may be preferred to us.
-        let Shared { link, membership, pulse, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
+        let Shared { link, membership, liveness, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
             self.shared.clone();
         let position = membership.position().await;
         let (channel, connection) = link.channel_of().await?;
@@ -160,7 +160,7 @@ impl AmqpSource {
                 told: Told::Nothing,
                 asked: None,
             },
-            heard: pulse.watch(),
+            last_seen: liveness.watch(),
             news: VecDeque::new(),
             channel,
             consumer: ManuallyDrop::new(consumer),
@@ -250,7 +250,7 @@ pub struct AmqpDeliveries {
     since: Instant,
     connection: ConnectionNumber,
     ownership: Ownership,
-    heard: watch::Receiver<Heard>,
+    last_seen: watch::Receiver<LastSeen>,
     /// Told one at a time.
     news: VecDeque<News>,
     channel: Channel,
@@ -361,12 +361,12 @@ impl AmqpDeliveries {
 
     /// Whether there are news of the ownership or a sign of life.
     fn look(&mut self) -> Result<(), Lost> {
-        if self.heard.has_changed().unwrap_or(false)
-            && let Some((connection, at)) = *self.heard.borrow_and_update()
+        if self.last_seen.has_changed().unwrap_or(false)
+            && let Some((connection, at)) = *self.last_seen.borrow_and_update()
         {
             match connection.cmp(&self.connection) {
                 Ordering::Less => {}
-                Ordering::Equal => self.news.push_back(News::Heard(at)),
+                Ordering::Equal => self.news.push_back(News::BrokerSeen(at)),
                 // A consumer that was made as its connection ended may never learn of it.
                 Ordering::Greater => return Err(Lost("its connection is gone".to_owned())),
             }
@@ -416,7 +416,7 @@ impl Deliveries for AmqpDeliveries {
             tokio::select! {
                 biased;
                 delivery = self.consumer.next() => return self.received(delivery),
-                Ok(()) = self.heard.changed() => self.heard.mark_changed(),
+                Ok(()) = self.last_seen.changed() => self.last_seen.mark_changed(),
                 Ok(()) = self.ownership.known.changed() => self.ownership.known.mark_changed(),
             }
         }

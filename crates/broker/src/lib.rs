@@ -14,6 +14,7 @@ mod inspection;
 mod kept;
 mod ledger_identity;
 mod link;
+mod liveness;
 mod marker;
 mod member_message;
 mod membership;
@@ -21,7 +22,6 @@ mod names;
 mod observation;
 mod operator;
 pub mod publisher;
-mod pulse;
 mod reconciler;
 mod removal;
 mod settings;
@@ -50,12 +50,12 @@ pub use halt::Halt;
 pub use inspection::{Depth, Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub use ledger_identity::{OwnLedger, ensure_ledger};
 pub use link::{Address, Link};
+pub use liveness::LivenessProbe;
 pub use marker::Markers;
 pub use member_message::PartitionStatus;
 pub use membership::Membership;
 pub use names::Names;
 pub use operator::Operator;
-pub use pulse::Pulse;
 pub use reconciler::LayoutReconciler;
 pub use removal::remove as remove_topology;
 pub use settings::ConnectionSettings;
@@ -97,7 +97,7 @@ pub enum News {
     /// It handed over a marker: the layout drains, and this is where it ends. It is never settled.
     Marker,
     /// It answered a request that was sent then, on the connection of these deliveries.
-    Heard(Instant),
+    BrokerSeen(Instant),
     /// Our claim was read back.
     Claimed {
         /// Its number; `None`: the broker takes no publishes, and we go on without. It follows when it takes them again.

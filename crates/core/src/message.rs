@@ -48,10 +48,10 @@ pub enum Event {
         /// The new one.
         tenure: Tenure,
         /// When the request was sent that the broker has answered.
-        heard: Tick,
+        last_seen: Tick,
     },
     /// The broker answered on the connection of the present tenure.
-    Heard {
+    BrokerSeen {
         /// When the request was sent.
         at: Tick,
     },

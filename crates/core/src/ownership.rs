@@ -35,21 +35,21 @@ pub(super) enum Permit {
 #[derive(Debug)]
 pub(super) struct Ownership {
     silence_max: Duration,
-    heard: Tick,
+    last_seen: Tick,
     standing: Standing,
 }
 
 impl Ownership {
     pub(super) fn new(silence_max: Duration) -> Self {
-        Self { silence_max, heard: Tick::ZERO, standing: Standing::Unclaimed }
+        Self { silence_max, last_seen: Tick::ZERO, standing: Standing::Unclaimed }
     }
 
     pub(super) fn standing(&self) -> Standing {
         self.standing
     }
 
-    pub(super) fn begin(&mut self, heard: Tick) {
-        (self.heard, self.standing) = (heard, Standing::Unclaimed);
+    pub(super) fn begin(&mut self, last_seen: Tick) {
+        (self.last_seen, self.standing) = (last_seen, Standing::Unclaimed);
     }
 
     pub(super) fn end(&mut self) {
@@ -59,7 +59,7 @@ impl Ownership {
     /// Whether an attempt may start now, and under which number.
     pub(super) fn permit(&mut self, now: Tick) -> Permit {
         let Standing::Claimed(number) = self.standing else { return Permit::Denied };
-        if now.since(self.heard) > self.silence_max {
+        if now.since(self.last_seen) > self.silence_max {
             self.standing = Standing::Silent;
             return Permit::Denied;
         }
@@ -69,16 +69,16 @@ impl Ownership {
     /// Until when requests may leave, and under which number.
     pub(super) fn may_send_until(&self) -> Option<(Option<TenureNumber>, Tick)> {
         match self.standing {
-            Standing::Claimed(number) => Some((number, self.heard.after(self.silence_max))),
+            Standing::Claimed(number) => Some((number, self.last_seen.after(self.silence_max))),
             Standing::Unclaimed | Standing::Claiming | Standing::Silent | Standing::Lost => None,
         }
     }
 
     /// The broker has answered a request that was sent then. Whether the partition must be claimed anew.
-    pub(super) fn heard(&mut self, now: Tick, at: Tick) -> bool {
+    pub(super) fn broker_seen(&mut self, now: Tick, at: Tick) -> bool {
         self.permit(now); // falls silent if it is late
-        self.heard = self.heard.max(at);
-        let answers = now.since(self.heard) <= self.silence_max;
+        self.last_seen = self.last_seen.max(at);
+        let answers = now.since(self.last_seen) <= self.silence_max;
         let again = self.standing == Standing::Silent && answers;
         if again {
             self.standing = Standing::Claiming;
@@ -154,8 +154,8 @@ mod tests {
         assert_eq!(ownership.permit(at(10)), Permit::Granted(Some(TenureNumber(7))));
         assert_eq!(ownership.permit(at(11)), Permit::Denied, "eleven seconds of silence");
         assert_eq!(ownership.permit(at(1)), Permit::Denied, "and it stays so until a new claim");
-        assert!(!ownership.heard(at(30), at(12)), "an old answer proves nothing");
-        assert!(ownership.heard(at(31), at(30)), "a new one asks for a claim");
+        assert!(!ownership.broker_seen(at(30), at(12)), "an old answer proves nothing");
+        assert!(ownership.broker_seen(at(31), at(30)), "a new one asks for a claim");
         assert_eq!(ownership.permit(at(31)), Permit::Denied);
         assert!(ownership.claimed(Some(TenureNumber(9))));
         assert_eq!(ownership.permit(at(40)), Permit::Granted(Some(TenureNumber(9))));
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_silence_counts_even_where_nothing_was_to_be_attempted() {
         let mut ownership = claimed();
-        assert!(ownership.heard(at(60), at(60)), "sixty seconds later the claim may be another's");
+        assert!(ownership.broker_seen(at(60), at(60)), "sixty seconds later the claim may be another's");
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
         assert!(ownership.lose());
         assert!(!ownership.lose(), "told once");
         assert!(!ownership.claimed(Some(TenureNumber(9))));
-        assert!(!ownership.heard(at(60), at(60)));
+        assert!(!ownership.broker_seen(at(60), at(60)));
         assert!(!ownership.delivered());
         assert_eq!(ownership.permit(at(60)), Permit::Denied);
         ownership.begin(at(60));

@@ -108,8 +108,8 @@ impl Partition {
     /// deliveries than the window).
     pub fn handle(&mut self, now: Tick, event: Event) {
         match event {
-            Event::TenureBegan { tenure, heard } => self.begin_tenure(tenure, heard),
-            Event::Heard { at } => self.heard(now, at),
+            Event::TenureBegan { tenure, last_seen } => self.begin_tenure(tenure, last_seen),
+            Event::BrokerSeen { at } => self.broker_seen(now, at),
             Event::Claimed { tenure, number, other } => {
                 self.claimed(tenure, number, other);
                 // What earlier tenures knew may have waited for long enough.
@@ -189,12 +189,12 @@ impl Partition {
         self.in_flight == 0 && self.recording == 0 && self.effects.is_empty()
     }
 
-    fn begin_tenure(&mut self, tenure: Tenure, heard: Tick) {
+    fn begin_tenure(&mut self, tenure: Tenure, last_seen: Tick) {
         assert!(self.tenure.is_none(), "a tenure begins after the one before has ended");
         assert!(tenure > self.newest_tenure, "tenures grow");
         self.tenure = Some(tenure);
         self.newest_tenure = tenure;
-        self.ownership.begin(heard);
+        self.ownership.begin(last_seen);
         self.draining = false;
     }
 

@@ -89,9 +89,9 @@ impl Partition {
         }
     }
 
-    pub(super) fn heard(&mut self, now: Tick, at: Tick) {
+    pub(super) fn broker_seen(&mut self, now: Tick, at: Tick) {
         if let Some(tenure) = self.tenure
-            && self.ownership.heard(now, at)
+            && self.ownership.broker_seen(now, at)
             && !self.draining
         {
             self.effects.push_back(Effect::Claim { tenure });

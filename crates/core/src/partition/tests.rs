@@ -49,7 +49,7 @@ fn update(key: &str, id: &str) -> Arc<Update> {
 /// are applied. Attempts last no time. Answers the attempts: record and number.
 fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
     let (mut partition, tenure, mut now) = (partition(in_flight_max), Tenure(1), Tick::ZERO);
-    partition.handle(now, Event::TenureBegan { tenure, heard: now });
+    partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
     for (delivery, key) in (1..).map(DeliveryTag).zip(keys.split("")) {
         if !key.is_empty() {
             let update = update(key, &format!("{delivery:?}"));
@@ -83,7 +83,7 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
             None => match partition.next_deadline() {
                 Some(deadline) => {
                     now = deadline;
-                    partition.handle(now, Event::Heard { at: now });
+                    partition.handle(now, Event::BrokerSeen { at: now });
                     partition.wake(now);
                 }
                 None => break,
@@ -105,7 +105,7 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
     let next_of = |script: &str| {
         let (mut partition, tenure) = (partition(2), Tenure(1));
         let mut now = Tick::ZERO;
-        partition.handle(now, Event::TenureBegan { tenure, heard: now });
+        partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
         let (mut delivered, mut out, mut told) = (0, Vec::new(), String::new());
         for letter in script.chars() {
             match letter {
@@ -203,7 +203,7 @@ fn applied(script: &str) -> Vec<String> {
     }
     while world.out.is_some() || world.core.next_deadline().is_some() {
         world.now += 2_000_000;
-        world.handle(Event::Heard { at: Tick::from_micros(world.now) });
+        world.handle(Event::BrokerSeen { at: Tick::from_micros(world.now) });
         world.core.wake(Tick::from_micros(world.now));
         world.perform();
         if world.out.is_some() {
@@ -251,8 +251,8 @@ impl OneRecord {
     }
 
     fn attach(&mut self) {
-        let heard = Tick::from_micros(self.now);
-        self.handle(Event::TenureBegan { tenure: self.tenure, heard });
+        let last_seen = Tick::from_micros(self.now);
+        self.handle(Event::TenureBegan { tenure: self.tenure, last_seen });
     }
 
     fn end(&mut self, applied: bool) {
@@ -332,7 +332,7 @@ fn a_lost_connection_alone_makes_no_second_request() {
 #[test]
 fn the_oldest_delivery_and_the_earliest_publish_are_told_also_where_they_are_not_one() {
     let (mut partition, tenure, now) = (partition(2), Tenure(1), Tick::ZERO);
-    partition.handle(now, Event::TenureBegan { tenure, heard: now });
+    partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
     assert_eq!(partition.oldest(), Oldest::default());
     for (delivery, published_at) in [(1, None), (2, Some(70)), (3, Some(60))] {
         let mut update = update("a", &format!("{delivery}"));

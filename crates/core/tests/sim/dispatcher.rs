@@ -35,8 +35,8 @@ pub struct Dispatcher {
     ids_made: u32,
     pub drain: Option<Drain>,
     /// A pulse is set.
-    pub pulse: bool,
-    pub pulsed: Option<Tick>,
+    pub liveness_probe_set: bool,
+    pub liveness_probed_at: Option<Tick>,
     told_silent: bool,
     /// Of each target, and what the partition was told of it last.
     pub breakers: Vec<(Breaker, Circuit)>,
@@ -87,8 +87,8 @@ impl Dispatcher {
             acks_at: None,
             ids_made: 0,
             drain: None,
-            pulse: false,
-            pulsed: None,
+            liveness_probe_set: false,
+            liveness_probed_at: None,
             told_silent: false,
             breakers: setup.circuits.breakers(),
         }
@@ -141,7 +141,7 @@ impl World {
         self.dispatcher.drain = None;
         self.trace(Line::TenureBegan { tenure: tenure.0 });
         self.judge.tenure_began(tenure.0, self.now);
-        self.tell(Event::TenureBegan { tenure, heard: self.now });
+        self.tell(Event::TenureBegan { tenure, last_seen: self.now });
         if tenure.0 > 1 && self.rng.chance(self.setup.faults.stale) {
             self.deliver_stale(Tenure(tenure.0 - 1));
         }

@@ -34,7 +34,7 @@ impl World {
         }
         self.send_acks();
         self.set_timer();
-        self.set_pulse();
+        self.schedule_liveness_probe();
     }
 
     pub fn perform_effects(&mut self) {

@@ -49,7 +49,7 @@ pub struct Judge {
     /// The newest update that was held when a tenure ended, until it has come back: what comes before it was here.
     newest_held: Option<usize>,
     /// When the broker was last heard from.
-    heard: Tick,
+    last_seen: Tick,
     draining: bool,
     /// A ledger knows what was resolved; `ledger` judges what is sent.
     kept: bool,
@@ -75,7 +75,7 @@ impl Judge {
             claimed: None,
             unclaimed: Vec::new(),
             newest_held: None,
-            heard: Tick::ZERO,
+            last_seen: Tick::ZERO,
             draining: false,
             kept: setup.ledger.is_some(),
             exact: !setup.lazy,
@@ -89,15 +89,15 @@ impl Judge {
 
     pub fn tenure_began(&mut self, tenure: u64, now: Tick) {
         self.tenure = Some(tenure);
-        self.heard = now;
+        self.last_seen = now;
     }
 
     /// After too long a silence the partition must be claimed anew.
-    pub fn heard(&mut self, now: Tick, at: Tick) {
-        if now.since(self.heard) > self.limits.silence_max {
+    pub fn broker_seen(&mut self, now: Tick, at: Tick) {
+        if now.since(self.last_seen) > self.limits.silence_max {
             self.claimed = None;
         }
-        self.heard = self.heard.max(at);
+        self.last_seen = self.last_seen.max(at);
     }
 
     /// Nothing is held, and another may own the partition: a claim comes before the next attempt.
@@ -142,7 +142,7 @@ impl Judge {
             let claimed = self.claimed;
             fault!("tenure, I5", "#{update} was sent under number {number:?}, and {claimed:?} is in force");
         }
-        let silence = now.since(self.heard);
+        let silence = now.since(self.last_seen);
         if silence > self.limits.silence_max {
             fault!("fence", "#{update} was sent {silence:?} after the broker was last heard from");
         }
@@ -409,7 +409,7 @@ impl Judge {
         if self.draining || self.tenure.is_none() {
             self.circuits.at_rest();
         }
-        if now.since(self.heard) > self.limits.silence_max {
+        if now.since(self.last_seen) > self.limits.silence_max {
             return;
         }
         let free = self.in_flight < self.limits.in_flight_max.get();

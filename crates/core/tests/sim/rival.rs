@@ -85,8 +85,8 @@ impl World {
                 | Happening::Attach { .. }
                 | Happening::Claimed { .. }
                 | Happening::Superseded { .. }
-                | Happening::Pulse { .. }
-                | Happening::Heard { .. }
+                | Happening::LivenessProbe { .. }
+                | Happening::BrokerSeen { .. }
                 | Happening::BreakersChanged { .. }
                 | Happening::ProbeElsewhere { .. }
                 | Happening::Close { .. } => true,
@@ -111,41 +111,42 @@ impl World {
     }
 
     /// A sign of life is asked for while there is something to lose.
-    pub fn pulse(&mut self, channel: u64) {
-        self.dispatcher.pulse = false;
-        self.dispatcher.pulsed = Some(self.now);
+    pub fn probe_liveness(&mut self, channel: u64) {
+        self.dispatcher.liveness_probe_set = false;
+        self.dispatcher.liveness_probed_at = Some(self.now);
         if self.dispatcher.channel.as_ref().is_some_and(|of| of.number == channel)
             && self.broker.is_open(channel)
         {
             let (process, at) = (self.dispatcher.process, self.now);
             let delay = Duration::from_millis(self.rng.between(0, 5));
-            self.at(self.now.after(delay), Happening::Heard { process, channel, at });
+            self.at(self.now.after(delay), Happening::BrokerSeen { process, channel, at });
         }
-        self.set_pulse();
+        self.schedule_liveness_probe();
     }
 
-    pub fn heard(&mut self, channel: u64, at: lanekeeper_core::tick::Tick) {
+    pub fn broker_seen(&mut self, channel: u64, at: lanekeeper_core::tick::Tick) {
         if self.dispatcher.channel.as_ref().is_some_and(|of| of.number == channel) {
-            self.judge.heard(self.now, at);
-            self.tell(Event::Heard { at });
+            self.judge.broker_seen(self.now, at);
+            self.tell(Event::BrokerSeen { at });
         }
     }
 
     /// Sets the next pulse.
-    pub fn set_pulse(&mut self) {
+    pub fn schedule_liveness_probe(&mut self) {
         let (view, standing) = (self.dispatcher.partition.view(), self.dispatcher.partition.standing());
         // What was released waits for a broker that answers.
         let waits = self.ledger_client.is_some() && standing == Standing::Silent;
-        if self.dispatcher.pulse || view.held == 0 && view.released == 0 && !waits {
+        if self.dispatcher.liveness_probe_set || view.held == 0 && view.released == 0 && !waits {
             return;
         }
         let Some(channel) = &self.dispatcher.channel else { return };
         let (process, channel) = (self.dispatcher.process, channel.number);
         if self.broker.is_open(channel) {
-            self.dispatcher.pulse = true;
+            self.dispatcher.liveness_probe_set = true;
             let every = self.setup.limits.silence_max / 4;
-            let next = self.dispatcher.pulsed.map_or(self.now, |last| last.after(every).max(self.now));
-            self.at(next, Happening::Pulse { process, channel });
+            let next =
+                self.dispatcher.liveness_probed_at.map_or(self.now, |last| last.after(every).max(self.now));
+            self.at(next, Happening::LivenessProbe { process, channel });
         }
     }
 }

@@ -86,12 +86,12 @@ pub enum Happening {
         tenure: u64,
     },
     /// A sign of life is asked for.
-    Pulse {
+    LivenessProbe {
         process: u32,
         channel: u64,
     },
     /// And answered.
-    Heard {
+    BrokerSeen {
         process: u32,
         channel: u64,
         at: Tick,
@@ -264,8 +264,12 @@ impl World {
             }
             Happening::Claimed { process: of, tenure } if of == process => self.claimed(tenure),
             Happening::Superseded { process: of, tenure } if of == process => self.superseded(tenure),
-            Happening::Pulse { process: of, channel } if of == process => self.pulse(channel),
-            Happening::Heard { process: of, channel, at } if of == process => self.heard(channel, at),
+            Happening::LivenessProbe { process: of, channel } if of == process => {
+                self.probe_liveness(channel)
+            }
+            Happening::BrokerSeen { process: of, channel, at } if of == process => {
+                self.broker_seen(channel, at)
+            }
             Happening::DroppedBySilence { process: of } if of == process => self.dropped_by_silence(),
             Happening::Close { process: of, channel } if of == process => match self.close(channel) {
                 Some(true) => self.end_process(),
@@ -284,8 +288,8 @@ impl World {
             | Happening::Attach { .. }
             | Happening::Claimed { .. }
             | Happening::Superseded { .. }
-            | Happening::Pulse { .. }
-            | Happening::Heard { .. }
+            | Happening::LivenessProbe { .. }
+            | Happening::BrokerSeen { .. }
             | Happening::DroppedBySilence { .. }
             | Happening::Close { .. }
             | Happening::BreakersChanged { .. }

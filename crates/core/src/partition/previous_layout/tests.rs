@@ -82,7 +82,7 @@ impl World {
 
     fn attach(&mut self) {
         self.delivery = 0;
-        self.handle(Event::TenureBegan { tenure: self.tenure, heard: NOW });
+        self.handle(Event::TenureBegan { tenure: self.tenure, last_seen: NOW });
     }
 
     fn lose(&mut self) {

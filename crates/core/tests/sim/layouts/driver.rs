@@ -116,7 +116,7 @@ impl World {
         let driver = self.driver(process, seat).expect("looked at above");
         let limits = AckLimits::for_prefetch(usize::from(prefetch));
         driver.tenure = Some(Open { channel, tenure, acks: Acks::new(limits), updates: HashMap::new() });
-        driver.partition.handle(now, Event::TenureBegan { tenure, heard: now });
+        driver.partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
         self.note(format_args!("P{process} {seat:?} attached, channel {channel}"));
         self.follow_up(process, seat);
         self.hand_over(seat);
