@@ -16,17 +16,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::dead_letters::{DeadLetters, Letter};
+use super::dead_letters::{DeadLetter, DeadLetters};
 use super::decode::Decoder;
 use super::error::SourceError;
 use super::halt::Halt;
-use super::kept::Kept;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link};
 use super::liveness::{LastSeen, LivenessProbe};
 use super::marker::is_marker;
 use super::member_message::PartitionClaims;
 use super::membership::Membership;
 use super::names::Names;
+use super::unsettled::UnsettledDeliveries;
 use super::version::Version;
 use super::witnesses::Witnesses;
 use super::{Deliveries, Gone, Lost, News, PartitionStatus, Received, Source};
@@ -169,7 +169,7 @@ impl AmqpSource {
             decoder,
             dead_letters,
             partition: self.partition,
-            kept: Kept::new(usize::from(self.prefetch), ack_limits),
+            unsettled: UnsettledDeliveries::new(usize::from(self.prefetch), ack_limits),
             prefetch: self.prefetch,
         })
     }
@@ -262,7 +262,7 @@ pub struct AmqpDeliveries {
     decoder: Arc<Decoder>,
     dead_letters: DeadLetters,
     partition: PartitionNumber,
-    kept: Kept,
+    unsettled: UnsettledDeliveries,
     prefetch: u16,
 }
 
@@ -384,7 +384,7 @@ impl AmqpDeliveries {
         };
         let tag = DeliveryTag(delivery.delivery_tag);
         let now = self.now();
-        if !self.kept.came(tag, now) {
+        if !self.unsettled.came(tag, now) {
             return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch)));
         }
         if self.witnesses.recognize(&delivery, self.partition) {
@@ -396,8 +396,8 @@ impl AmqpDeliveries {
         let body = Bytes::from(delivery.data);
         let routing_key = delivery.routing_key;
         let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
-        let letter = Letter { routing_key, properties: delivery.properties, body };
-        self.kept.keep(tag, update.as_deref().ok(), letter);
+        let dead_letter = DeadLetter { routing_key, properties: delivery.properties, body };
+        self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
         Ok(News::Received(Received { delivery: tag, redelivered: delivery.redelivered, update }))
     }
 }
@@ -433,32 +433,32 @@ impl Deliveries for AmqpDeliveries {
 
     fn settle(&mut self, delivery: DeliveryTag) {
         let now = self.now();
-        self.kept.settle(delivery, now);
+        self.unsettled.settle(delivery, now);
     }
 
     async fn send_acks(&mut self) -> Result<(), Lost> {
         let now = self.now();
-        while let Some(ack) = self.kept.acks().poll(now) {
+        while let Some(ack) = self.unsettled.acks().poll(now) {
             self.send(ack).await?;
         }
         Ok(())
     }
 
     fn next_ack_at(&mut self) -> Option<Instant> {
-        let next = self.kept.acks().next_deadline()?;
+        let next = self.unsettled.acks().next_deadline()?;
         Some(self.instant(next))
     }
 
     fn oldest_came_at(&self) -> Option<Instant> {
-        self.kept.oldest_came().map(|came| self.instant(came))
+        self.unsettled.oldest_came().map(|came| self.instant(came))
     }
 
     fn came_at(&self, delivery: DeliveryTag) -> Option<Instant> {
-        self.kept.came_at(delivery).map(|came| self.instant(came))
+        self.unsettled.came_at(delivery).map(|came| self.instant(came))
     }
 
     fn has_begun(&self) -> bool {
-        self.kept.has_begun()
+        self.unsettled.has_begun()
     }
 
     fn dead_letter(
@@ -467,17 +467,17 @@ impl Deliveries for AmqpDeliveries {
         update: Option<&Update>,
         reason: DeadLetterReason,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let letter = match (holder, update) {
-            (Holder::Broker(delivery), update) => self.kept.letter(delivery, update),
-            (Holder::Ledger(_), Some(update)) => Letter::of(update),
+        let dead_letter = match (holder, update) {
+            (Holder::Broker(delivery), update) => self.unsettled.dead_letter(delivery, update),
+            (Holder::Ledger(_), Some(update)) => DeadLetter::of(update),
             (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
         };
-        self.dead_letters.clone().publish(letter, self.partition, reason)
+        self.dead_letters.clone().publish(dead_letter, self.partition, reason)
     }
 
     async fn leave(mut self) {
         let mut settled = true;
-        while let Some(ack) = self.kept.acks().flush() {
+        while let Some(ack) = self.unsettled.acks().flush() {
             settled &= self.send(ack).await.is_ok();
         }
         if settled {

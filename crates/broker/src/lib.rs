@@ -11,7 +11,6 @@ mod export;
 mod follower;
 mod halt;
 mod inspection;
-mod kept;
 mod ledger_identity;
 mod link;
 mod liveness;
@@ -29,6 +28,7 @@ mod status_query;
 mod sweep;
 mod task;
 mod topology;
+mod unsettled;
 mod version;
 mod witnesses;
 

@@ -101,7 +101,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         number: Option<TenureNumber>,
         leftover: &mut Leftover,
     ) -> Writing {
-        let letter = match (&resolution, tenancy) {
+        let dead_letter = match (&resolution, tenancy) {
             (Resolution::DeadLettered(_), None) => return Writing::Void,
             (Resolution::DeadLettered(reason), Some(tenancy)) => {
                 Some(tenancy.deliveries.dead_letter(holder, update.as_deref(), reason.clone()))
@@ -111,8 +111,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let record_key = update.as_ref().map(|update| update.record_key.clone());
         let written = move |recorded| Written { tenure, holder, record_key, recorded };
         let published = async move {
-            if let Some(letter) = letter {
-                letter.await;
+            if let Some(dead_letter) = dead_letter {
+                dead_letter.await;
             }
         };
         match (update, &self.ledger_client) {
