@@ -34,7 +34,7 @@ use lanekeeper_broker::{Deliveries, Lost, News, Received, Source};
 use lanekeeper_core::drain::{DrainWatch, Drained};
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::message::{Effect, Event, Tenure};
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::partition::{Partition, View};
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::IdOrigin;
@@ -119,7 +119,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut tenures = 0;
         let mut written_as = WrittenAs::default();
         let mut leaving: Option<Leaving> = None;
-        let mut told = Standing::Unclaimed;
+        let mut told = OwnershipState::Unclaimed;
         let mut leftover: Leftover = None;
         // A newer owner has written to the ledger; what is resolved cannot be written down.
         let (mut fenced, mut stuck) = (false, false);
@@ -233,7 +233,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 self.core.handle(self.clock.now(), Event::DrainBegan);
                 continue;
             }
-            self.tell_standing(&mut told);
+            self.log_ownership(&mut told);
             self.show(tenancy.as_mut());
             let alarm = self.set_timer(timer.as_mut(), &mut tenancy, leaving);
             tokio::select! {
@@ -296,7 +296,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
                 mut released = self.releases.next(self.layout, self.partition), if leaving.is_none() => {
                     released.retain(|key| !self.core.is_blocked_by_previous(key));
-                    if self.releases.need_claim(&released, self.core.standing()) {
+                    if self.releases.need_claim(&released, self.core.ownership_state()) {
                         self.source.ask_for_delivery();
                     }
                     if let Some(ledger_client) = self.ledger_client.as_ref().filter(|_| loadings.is_empty()) {

@@ -150,7 +150,7 @@ impl AmqpSource {
         Ok(AmqpDeliveries {
             since,
             connection,
-            ownership: Ownership {
+            claim_watch: ClaimWatch {
                 membership,
                 partition: self.partition,
                 known,
@@ -249,7 +249,7 @@ impl Pace {
 pub struct AmqpDeliveries {
     since: Instant,
     connection: ConnectionNumber,
-    ownership: Ownership,
+    claim_watch: ClaimWatch,
     last_seen: watch::Receiver<LastSeen>,
     /// Told one at a time.
     news: VecDeque<News>,
@@ -267,7 +267,7 @@ pub struct AmqpDeliveries {
 }
 
 /// What the replicas say about this partition, as far as it concerns this tenure.
-struct Ownership {
+struct ClaimWatch {
     membership: Membership,
     partition: PartitionNumber,
     known: watch::Receiver<PartitionClaims>,
@@ -290,7 +290,7 @@ enum Told {
     Superseded,
 }
 
-impl Ownership {
+impl ClaimWatch {
     fn claim(&mut self) {
         self.claim = Some(self.membership.claim(self.partition));
         self.told = Told::Nothing;
@@ -371,7 +371,7 @@ impl AmqpDeliveries {
                 Ordering::Greater => return Err(Lost("its connection is gone".to_owned())),
             }
         }
-        self.ownership.look(&mut self.news);
+        self.claim_watch.look(&mut self.news);
         Ok(())
     }
 
@@ -417,7 +417,7 @@ impl Deliveries for AmqpDeliveries {
                 biased;
                 delivery = self.consumer.next() => return self.received(delivery),
                 Ok(()) = self.last_seen.changed() => self.last_seen.mark_changed(),
-                Ok(()) = self.ownership.known.changed() => self.ownership.known.mark_changed(),
+                Ok(()) = self.claim_watch.known.changed() => self.claim_watch.known.mark_changed(),
             }
         }
     }
@@ -428,7 +428,7 @@ impl Deliveries for AmqpDeliveries {
 
     fn claim(&mut self) {
         self.news.retain(|news| !matches!(news, News::Claimed { .. }));
-        self.ownership.claim();
+        self.claim_watch.claim();
     }
 
     fn settle(&mut self, delivery: DeliveryTag) {
@@ -488,8 +488,8 @@ impl Deliveries for AmqpDeliveries {
     }
 
     async fn close(self) {
-        let Self { channel, consumer, ownership, .. } = self;
-        ownership.membership.withdraw(ownership.partition);
+        let Self { channel, consumer, claim_watch, .. } = self;
+        claim_watch.membership.withdraw(claim_watch.partition);
         if channel.status().connected() {
             let closing = channel.close(200, "tenure over".into());
             match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {

@@ -7,7 +7,7 @@ use super::tick::Tick;
 
 /// Where the claim on a partition stands, within one tenure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum OwnershipState {
     /// We hold nothing of it: another may own it. Leaves to `Claiming` with the first delivery.
     #[default]
     Unclaimed,
@@ -36,31 +36,31 @@ pub(super) enum Permit {
 pub(super) struct Ownership {
     silence_max: Duration,
     last_seen: Tick,
-    standing: Standing,
+    state: OwnershipState,
 }
 
 impl Ownership {
     pub(super) fn new(silence_max: Duration) -> Self {
-        Self { silence_max, last_seen: Tick::ZERO, standing: Standing::Unclaimed }
+        Self { silence_max, last_seen: Tick::ZERO, state: OwnershipState::Unclaimed }
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        self.standing
+    pub(super) fn state(&self) -> OwnershipState {
+        self.state
     }
 
     pub(super) fn begin(&mut self, last_seen: Tick) {
-        (self.last_seen, self.standing) = (last_seen, Standing::Unclaimed);
+        (self.last_seen, self.state) = (last_seen, OwnershipState::Unclaimed);
     }
 
     pub(super) fn end(&mut self) {
-        self.standing = Standing::Unclaimed;
+        self.state = OwnershipState::Unclaimed;
     }
 
     /// Whether an attempt may start now, and under which number.
     pub(super) fn permit(&mut self, now: Tick) -> Permit {
-        let Standing::Claimed(number) = self.standing else { return Permit::Denied };
+        let OwnershipState::Claimed(number) = self.state else { return Permit::Denied };
         if now.since(self.last_seen) > self.silence_max {
-            self.standing = Standing::Silent;
+            self.state = OwnershipState::Silent;
             return Permit::Denied;
         }
         Permit::Granted(number)
@@ -68,9 +68,12 @@ impl Ownership {
 
     /// Until when requests may leave, and under which number.
     pub(super) fn may_send_until(&self) -> Option<(Option<TenureNumber>, Tick)> {
-        match self.standing {
-            Standing::Claimed(number) => Some((number, self.last_seen.after(self.silence_max))),
-            Standing::Unclaimed | Standing::Claiming | Standing::Silent | Standing::Lost => None,
+        match self.state {
+            OwnershipState::Claimed(number) => Some((number, self.last_seen.after(self.silence_max))),
+            OwnershipState::Unclaimed
+            | OwnershipState::Claiming
+            | OwnershipState::Silent
+            | OwnershipState::Lost => None,
         }
     }
 
@@ -79,52 +82,55 @@ impl Ownership {
         self.permit(now); // falls silent if it is late
         self.last_seen = self.last_seen.max(at);
         let answers = now.since(self.last_seen) <= self.silence_max;
-        let again = self.standing == Standing::Silent && answers;
+        let again = self.state == OwnershipState::Silent && answers;
         if again {
-            self.standing = Standing::Claiming;
+            self.state = OwnershipState::Claiming;
         }
         again
     }
 
     /// A delivery came. Whether the partition must be claimed.
     pub(super) fn delivered(&mut self) -> bool {
-        let first = self.standing == Standing::Unclaimed;
+        let first = self.state == OwnershipState::Unclaimed;
         if first {
-            self.standing = Standing::Claiming;
+            self.state = OwnershipState::Claiming;
         }
         first
     }
 
     /// The claim was read back, or is waived, or has got its number at last. Whether that was awaited.
     pub(super) fn claimed(&mut self, number: Option<TenureNumber>) -> bool {
-        let awaited = match self.standing {
-            Standing::Claiming => true,
-            Standing::Claimed(None) => number.is_some(),
-            Standing::Unclaimed | Standing::Claimed(Some(_)) | Standing::Silent | Standing::Lost => false,
+        let awaited = match self.state {
+            OwnershipState::Claiming => true,
+            OwnershipState::Claimed(None) => number.is_some(),
+            OwnershipState::Unclaimed
+            | OwnershipState::Claimed(Some(_))
+            | OwnershipState::Silent
+            | OwnershipState::Lost => false,
         };
         if awaited {
-            self.standing = Standing::Claimed(number);
+            self.state = OwnershipState::Claimed(number);
         }
         awaited
     }
 
     /// The number that it has, or is about to get, counts no more. Whether the partition must be claimed anew.
     pub(super) fn outdate(&mut self) -> bool {
-        let outdated = matches!(self.standing, Standing::Claimed(_) | Standing::Claiming);
+        let outdated = matches!(self.state, OwnershipState::Claimed(_) | OwnershipState::Claiming);
         if outdated {
-            self.standing = Standing::Claiming;
+            self.state = OwnershipState::Claiming;
         }
         outdated
     }
 
     /// Nothing is held, and another is to have the partition, or has it.
     pub(super) fn let_go(&mut self) {
-        self.standing = Standing::Unclaimed;
+        self.state = OwnershipState::Unclaimed;
     }
 
     /// Another has it, and we hold deliveries. Whether that is news.
     pub(super) fn lose(&mut self) -> bool {
-        std::mem::replace(&mut self.standing, Standing::Lost) != Standing::Lost
+        std::mem::replace(&mut self.state, OwnershipState::Lost) != OwnershipState::Lost
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Driver, Tenancy};
 use crate::http::Target;
 use crate::runtime::clock::age;
 use lanekeeper_broker::{Deliveries, PartitionStatus, Source};
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::tick::Tick;
 
 /// However often somebody asks, it is answered no more often. Questions that come sooner are answered together.
@@ -57,19 +57,23 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         if !tenancy.status_reporter.is_due(now, drains) {
             return;
         }
-        let (view, oldest, standing) = (self.core.view(), self.core.oldest(), self.core.standing());
+        let (view, oldest, ownership_state) =
+            (self.core.view(), self.core.oldest(), self.core.ownership_state());
         let held_since = oldest.delivery.and_then(|delivery| tenancy.deliveries.came_at(delivery));
         // Names of records are told where they keep a layout from being drained, and nowhere else.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
-        let tenure = match standing {
-            Standing::Claimed(number) => number,
-            Standing::Unclaimed | Standing::Claiming | Standing::Silent | Standing::Lost => None,
+        let tenure = match ownership_state {
+            OwnershipState::Claimed(number) => number,
+            OwnershipState::Unclaimed
+            | OwnershipState::Claiming
+            | OwnershipState::Silent
+            | OwnershipState::Lost => None,
         };
         self.source.publish_status(PartitionStatus {
             updates: view.held,
             retried: retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts)).collect(),
             answers: tenancy.status_reporter.answered,
-            owns: standing != Standing::Lost && tenancy.deliveries.has_begun(),
+            owns: ownership_state != OwnershipState::Lost && tenancy.deliveries.has_begun(),
             tenure: tenure.map(|number| number.0),
             oldest_held_seconds: held_since.map(|came| came.elapsed().as_secs()),
             oldest_published_seconds: oldest.published_at.and_then(age).map(|age| age.as_secs()),

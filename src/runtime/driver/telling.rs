@@ -10,36 +10,40 @@ use crate::runtime::clock::age;
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::outcome::Outcome;
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::policy::{ParkReason, Resolution};
 use lanekeeper_core::update::Update;
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// One line per change that an operator would want to know of.
-    pub(super) fn tell_standing(&self, told: &mut Standing) {
-        let standing = self.core.standing();
-        if standing == *told {
+    pub(super) fn log_ownership(&self, told: &mut OwnershipState) {
+        let ownership_state = self.core.ownership_state();
+        if ownership_state == *told {
             return;
         }
-        match standing {
+        match ownership_state {
             // It is claimed anew, for a higher number: what was told stands.
-            Standing::Claiming if matches!(told, Standing::Claimed(_)) => return self.metrics.active(false),
-            Standing::Claimed(Some(TenureNumber(number))) if matches!(told, Standing::Claimed(Some(_))) => {
+            OwnershipState::Claiming if matches!(told, OwnershipState::Claimed(_)) => {
+                return self.metrics.active(false);
+            }
+            OwnershipState::Claimed(Some(TenureNumber(number)))
+                if matches!(told, OwnershipState::Claimed(Some(_))) =>
+            {
                 debug!(partition = %self.partition, tenure = number, "partition claimed anew");
             }
-            Standing::Claimed(Some(TenureNumber(number))) => {
+            OwnershipState::Claimed(Some(TenureNumber(number))) => {
                 info!(partition = %self.partition, tenure = number, "partition owned");
             }
-            Standing::Claimed(None) => {
+            OwnershipState::Claimed(None) => {
                 warn!(partition = %self.partition, "partition owned without a tenure number: the broker takes no publishes; requests carry no lanekeeper-tenure");
             }
-            Standing::Silent => {
+            OwnershipState::Silent => {
                 warn!(partition = %self.partition, "the broker was not heard from within a heartbeat: no attempts start until it answers and the partition is claimed anew");
             }
-            Standing::Unclaimed | Standing::Claiming | Standing::Lost => {}
+            OwnershipState::Unclaimed | OwnershipState::Claiming | OwnershipState::Lost => {}
         }
-        self.metrics.active(matches!(standing, Standing::Claimed(_)));
-        *told = standing;
+        self.metrics.active(matches!(ownership_state, OwnershipState::Claimed(_)));
+        *told = ownership_state;
     }
 
     /// A failed attempt; what the target refuses to all at most once a minute.

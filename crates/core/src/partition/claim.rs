@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Partition;
 use crate::lane::Held;
 use crate::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure, TenureNumber};
-use crate::ownership::Standing;
+use crate::ownership::OwnershipState;
 use crate::policy::{DeadLetterReason, Malformed, Resolution};
 use crate::recognition::Recognised;
 use crate::tick::Tick;
@@ -21,8 +21,8 @@ pub(super) enum Unclaimed {
 impl Partition {
     /// Where the claim on the partition stands.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.ownership.standing()
+    pub fn ownership_state(&self) -> OwnershipState {
+        self.ownership.state()
     }
 
     /// Until when requests may leave, and under which number; `None`: none may.
@@ -35,7 +35,7 @@ impl Partition {
         if !self.admit(tenure) {
             return;
         }
-        if matches!(self.ownership.standing(), Standing::Claimed(_)) {
+        if matches!(self.ownership.state(), OwnershipState::Claimed(_)) {
             return self.take_in(tenure, delivery);
         }
         self.unclaimed.push_back(delivery);
@@ -154,7 +154,7 @@ impl Partition {
     pub(super) fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
-        } else if !self.draining && self.ownership.standing() != Standing::Lost {
+        } else if !self.draining && self.ownership.state() != OwnershipState::Lost {
             self.draining = true;
             self.effects.push_back(Effect::StepBack { tenure, reason });
         }

@@ -9,7 +9,7 @@ use super::Partition;
 use crate::lane::{Held, Lane, LaneId, LaneStatus, Token};
 use crate::message::{Holder, ParkedSeq, Tenure};
 use crate::outcome::{Known, Outcome};
-use crate::ownership::Standing;
+use crate::ownership::OwnershipState;
 use crate::policy::Progress;
 use crate::update::{Identity, RecordKey, Update};
 
@@ -27,7 +27,8 @@ impl Partition {
         record_key: &RecordKey,
         updates: Vec<(ParkedSeq, Arc<Update>)>,
     ) {
-        let ours = self.tenure == Some(tenure) && matches!(self.ownership.standing(), Standing::Claimed(_));
+        let ours =
+            self.tenure == Some(tenure) && matches!(self.ownership.state(), OwnershipState::Claimed(_));
         let room = self.limits.window.get().saturating_sub(self.released); // I6
         let lane = self.find_lane(record_key);
         if !ours || self.draining || self.has_released(record_key) || self.is_blocked_by_previous(record_key)

@@ -9,7 +9,7 @@ use lanekeeper_core::acks::{AckLimits, Acks};
 use lanekeeper_core::breaker::{Breaker, Circuit, Sign};
 use lanekeeper_core::message::{AttemptId, DeliveryTag, Event, Holder, Tenure, TenureNumber};
 use lanekeeper_core::outcome::Outcome;
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::partition::Partition;
 use lanekeeper_core::policy::Malformed;
 use lanekeeper_core::routes::TargetId;
@@ -337,7 +337,7 @@ impl World {
     }
 
     pub fn tell_silence(&mut self) {
-        let silent = self.dispatcher.partition.standing() == Standing::Silent;
+        let silent = self.dispatcher.partition.ownership_state() == OwnershipState::Silent;
         if silent && !self.dispatcher.told_silent {
             self.trace(Line::Silent);
             self.judge.let_go();

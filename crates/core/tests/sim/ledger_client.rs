@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lanekeeper_core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
 use lanekeeper_core::outcome::{Known, Outcome};
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::policy::{DeadLetterReason, ParkReason, Resolution};
 use lanekeeper_core::update::Update;
 
@@ -351,7 +351,7 @@ impl World {
         }
         let releasing = self.ledger_client().ledger.releasing();
         if !releasing.is_empty()
-            && self.dispatcher.partition.standing() == Standing::Unclaimed
+            && self.dispatcher.partition.ownership_state() == OwnershipState::Unclaimed
             && let Some(channel) = self.dispatcher.channel.as_ref().map(|channel| channel.number)
         {
             let (process, delay) = (self.dispatcher.process, self.setup.delays.delivery);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use lanekeeper_core::message::{Event, Tenure};
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 
 use crate::trace::Line;
 use crate::world::{Happening, World};
@@ -133,9 +133,10 @@ impl World {
 
     /// Sets the next pulse.
     pub fn schedule_liveness_probe(&mut self) {
-        let (view, standing) = (self.dispatcher.partition.view(), self.dispatcher.partition.standing());
+        let (view, ownership_state) =
+            (self.dispatcher.partition.view(), self.dispatcher.partition.ownership_state());
         // What was released waits for a broker that answers.
-        let waits = self.ledger_client.is_some() && standing == Standing::Silent;
+        let waits = self.ledger_client.is_some() && ownership_state == OwnershipState::Silent;
         if self.dispatcher.liveness_probe_set || view.held == 0 && view.released == 0 && !waits {
             return;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::message::{AttemptId, DeliveryTag, Event, ParkedSeq, StepBackReason, TenureNumber};
 use crate::outcome::Outcome;
-use crate::ownership::Standing;
+use crate::ownership::OwnershipState;
 use crate::partition::{Limits, View};
 use crate::phash2::partition_of;
 use crate::policy::{FailurePolicy, Malformed, Policy};
@@ -245,7 +245,7 @@ fn where_nothing_is_held_the_next_delivery_claims() {
     world.applied();
     world.drained(&[]);
     world.asked("claim a1@7 settle");
-    assert_eq!(world.core.standing(), Standing::Unclaimed);
+    assert_eq!(world.core.ownership_state(), OwnershipState::Unclaimed);
     world.come("b0");
     world.asked("claim");
     world.claimed(8);
