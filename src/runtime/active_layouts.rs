@@ -39,7 +39,7 @@ impl ActiveLayouts {
                 self.0.insert(number, LayoutDrivers::begin(context, of, previous, drivers));
             }
             let Some(layout_drivers) = self.0.get_mut(&number) else { continue };
-            layout_drivers.heed(context, of, active_layouts.len() > 1);
+            layout_drivers.observe(context, of, active_layouts.len() > 1);
             for partition in layout_drivers.previous_drained(&of.previous, &before) {
                 info!(
                     layout = number.0,

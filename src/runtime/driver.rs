@@ -283,7 +283,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
                 Some((event, result)) = claims.next(), if !claims.is_empty() => match (result, event) {
                     (Ok(()), event) => {
-                        written_as.heed(&event);
+                        written_as.observe(&event);
                         self.core.handle(self.clock.now(), event);
                     }
                     (Err(Fenced), _) => fenced = true,
@@ -378,7 +378,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 return None;
             }
             News::BrokerSeen(at) => Event::BrokerSeen { at: self.clock.tick(at) },
-            News::Claimed { number, other } => return Some(Event::Claimed { tenure, number, other }),
+            News::Claimed { number, rival_claim } => {
+                return Some(Event::Claimed { tenure, number, rival_claim });
+            }
             News::Superseded => Event::Superseded(tenure),
             News::Outranked => Event::Outranked(tenure),
         };

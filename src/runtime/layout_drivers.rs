@@ -120,7 +120,7 @@ impl LayoutDrivers {
 
     /// What the document says of this layout now: it drains, or a partition of it is drained. `beside`: the next layout is
     /// at work beside it.
-    pub fn heed(&mut self, context: &DispatchContext, active_layout: &ActiveLayout, beside: bool) {
+    pub fn observe(&mut self, context: &DispatchContext, active_layout: &ActiveLayout, beside: bool) {
         if active_layout.draining && self.markers.is_none() {
             self.draining.send_replace(true);
             self.witnesses.retire();

@@ -68,10 +68,10 @@ impl Gate {
     /// Looks. `None`: the layout may be changed now. Otherwise not before so long.
     pub(super) async fn look(&mut self) -> Option<Duration> {
         let looked = (self.auto.look)().await.map_err(|fault| chain(&fault));
-        self.heed(looked)
+        self.observe(looked)
     }
 
-    fn heed(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
+    fn observe(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
         let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.in_the_way.is_empty());
         if self.known.as_ref() == Some(&looked) {
             self.delay = (self.delay * 2).min(LOOK_DELAY_MAX);
@@ -128,7 +128,7 @@ mod tests {
         let mut gate = Gate::new(AutoApply { shape, look: Box::new(|| unreachable!("heed is called")) });
         let looked = looks.chars().map(|letter| {
             let found = |letter: char| Obstacle { what: letter.to_string(), remedy: String::new() };
-            gate.heed(match letter {
+            gate.observe(match letter {
                 '!' => Err("gone".to_owned()),
                 '.' => Ok(Obstacles::default()),
                 letter => Ok(Obstacles { in_the_way: vec![found(letter)], besides: Vec::new() }),

@@ -154,7 +154,7 @@ impl AmqpSource {
                 membership,
                 partition: self.partition,
                 known,
-                heeds_priority: link.version().is_some_and(Version::heeds_priority),
+                observes_priority: link.version().is_some_and(Version::observes_priority),
                 preempted_from: position,
                 claim: None,
                 told: Told::Nothing,
@@ -271,7 +271,7 @@ struct ClaimWatch {
     membership: Membership,
     partition: PartitionNumber,
     known: watch::Receiver<PartitionClaims>,
-    heeds_priority: bool,
+    observes_priority: bool,
     /// Announcements from this offset on are news.
     preempted_from: u64,
     claim: Option<u64>,
@@ -305,11 +305,11 @@ impl ClaimWatch {
         match (self.told, ours) {
             (Told::Nothing | Told::Waived(_), Some(number)) => {
                 self.told = Told::Number(number);
-                news.push_back(News::Claimed { number: Some(number), other: known.before_ours });
+                news.push_back(News::Claimed { number: Some(number), rival_claim: known.before_ours });
             }
             (Told::Nothing, None) if self.claim.is_some() && known.without_number == self.claim => {
-                self.told = Told::Waived(known.other);
-                news.push_back(News::Claimed { number: None, other: known.other });
+                self.told = Told::Waived(known.rival_claim);
+                news.push_back(News::Claimed { number: None, rival_claim: known.rival_claim });
             }
             _ => {}
         }
@@ -319,16 +319,16 @@ impl ClaimWatch {
         }
         let latest = match self.told {
             Told::Number(number) => Some(Some(number)),
-            Told::Waived(other) => Some(other),
+            Told::Waived(rival_claim) => Some(rival_claim),
             Told::Nothing | Told::Superseded => None,
         };
-        if latest.is_some_and(|latest| known.other > latest) {
+        if latest.is_some_and(|latest| known.rival_claim > latest) {
             self.told = Told::Superseded;
             news.push_back(News::Superseded);
         }
         if let Some(at) = known.preempted_at.filter(|at| *at >= self.preempted_from) {
             self.preempted_from = at + 1;
-            if self.heeds_priority {
+            if self.observes_priority {
                 news.push_back(News::Outranked);
             }
         }

@@ -103,7 +103,7 @@ pub enum News {
         /// Its number; `None`: the broker takes no publishes, and we go on without. It follows when it takes them again.
         number: Option<TenureNumber>,
         /// The newest claim of another process before it.
-        other: Option<TenureNumber>,
+        rival_claim: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
     Superseded,

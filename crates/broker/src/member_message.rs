@@ -93,7 +93,7 @@ pub(super) struct PartitionClaims {
     /// The newest claim of another process before it.
     pub(super) before_ours: Option<TenureNumber>,
     /// The newest claim of another process.
-    pub(super) other: Option<TenureNumber>,
+    pub(super) rival_claim: Option<TenureNumber>,
     /// Where a replica of a higher priority than ours last said that it consumes the partition.
     pub(super) preempted_at: Option<u64>,
     /// Our claim that goes on without a number, since the broker takes no publishes.
@@ -147,12 +147,12 @@ impl ReplicaId {
                 if known.ours.is_some_and(|(claim, _)| claim >= message.claim) {
                     return false;
                 }
-                known.before_ours = known.other;
+                known.before_ours = known.rival_claim;
                 known.ours = Some((message.claim, number));
                 true
             }
             MessageKind::Claimed => {
-                known.other = Some(number);
+                known.rival_claim = Some(number);
                 true
             }
             MessageKind::Attached if !is_ours && message.priority > own_priority => {
@@ -197,7 +197,7 @@ mod tests {
     fn the_offset_of_a_claim_is_its_number() {
         use MessageKind::{Attached, Claimed};
         let ours = |claim, number| Some((claim, TenureNumber(number)));
-        let other = |number| Some(TenureNumber(number));
+        let rival = |number| Some(TenureNumber(number));
         check(
             &[("a", Attached, 5), ("a", Claimed, 1)],
             PartitionClaims { ours: ours(1, 11), ..PartitionClaims::default() },
@@ -209,14 +209,14 @@ mod tests {
         );
         check(
             &[("a", Claimed, 1), ("b", Claimed, 1)],
-            PartitionClaims { ours: ours(1, 10), other: other(11), ..PartitionClaims::default() },
+            PartitionClaims { ours: ours(1, 10), rival_claim: rival(11), ..PartitionClaims::default() },
         );
         check(
             &[("a", Claimed, 1), ("b", Claimed, 1), ("a", Claimed, 2)],
             PartitionClaims {
                 ours: ours(2, 12),
-                before_ours: other(11),
-                other: other(11),
+                before_ours: rival(11),
+                rival_claim: rival(11),
                 ..PartitionClaims::default()
             },
         );
@@ -224,8 +224,8 @@ mod tests {
             &[("b", Claimed, 1), ("a", Claimed, 1), ("a", Claimed, 2)],
             PartitionClaims {
                 ours: ours(2, 12),
-                before_ours: other(10),
-                other: other(10),
+                before_ours: rival(10),
+                rival_claim: rival(10),
                 ..PartitionClaims::default()
             },
         );

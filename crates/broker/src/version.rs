@@ -31,7 +31,7 @@ impl Version {
 
     /// Whether the broker gives a partition to the consumer with the highest priority (RabbitMQ 4.0 and later; 3.10
     /// ignores priorities where there is a single active consumer; both measured).
-    pub(super) const fn heeds_priority(self) -> bool {
+    pub(super) const fn observes_priority(self) -> bool {
         self.major >= 4
     }
 }

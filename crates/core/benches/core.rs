@@ -60,7 +60,7 @@ fn nanoseconds_per_event(lanes: usize, cycles: usize) -> f64 {
         match partition.poll_effect() {
             Some(Effect::Claim { tenure }) => {
                 let number = Some(TenureNumber(1));
-                partition.handle(tick, Event::Claimed { tenure, number, other: None });
+                partition.handle(tick, Event::Claimed { tenure, number, rival_claim: None });
                 begun = Instant::now();
             }
             Some(Effect::Attempt { attempt, update, .. }) => in_flight.push_back((attempt, update)),

@@ -62,7 +62,7 @@ pub enum Event {
         /// Its number; `None`: the broker takes no publishes now, and we go on without.
         number: Option<TenureNumber>,
         /// The newest claim of another process before it. Where that is new to us, what we know of the updates is old.
-        other: Option<TenureNumber>,
+        rival_claim: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
     Superseded(Tenure),

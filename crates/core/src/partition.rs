@@ -38,7 +38,7 @@ pub struct Partition {
     ownership: Ownership,
     /// The newest claim of another process that memory has been told of. Claims of ours that were read too late to count
     /// may have told of it too, so it is kept here and not compared with them.
-    other_heeded: Option<TenureNumber>,
+    last_rival_claim: Option<TenureNumber>,
     draining: bool,
     /// Deliveries that wait for the claim: what is known of their updates depends on who owned the partition before.
     unclaimed: VecDeque<Unclaimed>,
@@ -78,7 +78,7 @@ impl Partition {
             tenure: None,
             newest_tenure: Tenure::default(),
             ownership: Ownership::new(limits.silence_max),
-            other_heeded: None,
+            last_rival_claim: None,
             draining: false,
             unclaimed: VecDeque::new(),
             lanes: Lanes::default(),
@@ -110,8 +110,8 @@ impl Partition {
         match event {
             Event::TenureBegan { tenure, last_seen } => self.begin_tenure(tenure, last_seen),
             Event::BrokerSeen { at } => self.broker_seen(now, at),
-            Event::Claimed { tenure, number, other } => {
-                self.claimed(tenure, number, other);
+            Event::Claimed { tenure, number, rival_claim } => {
+                self.claimed(tenure, number, rival_claim);
                 // What earlier tenures knew may have waited for long enough.
                 self.make_due_ready(now);
             }

@@ -52,20 +52,20 @@ pub(super) struct Written {
 pub(super) struct WrittenAs {
     pub(super) number: Option<TenureNumber>,
     /// The newest claim of another process by then.
-    other: Option<TenureNumber>,
+    rival_claim: Option<TenureNumber>,
 }
 
 impl WrittenAs {
     pub(super) fn is_outdated_by(&self, claimed: &Event) -> bool {
-        let Event::Claimed { number, other, .. } = claimed else { return false };
-        number.is_some() && (self.number.is_none() || *other > self.other)
+        let Event::Claimed { number, rival_claim, .. } = claimed else { return false };
+        number.is_some() && (self.number.is_none() || *rival_claim > self.rival_claim)
     }
 
-    pub(super) fn heed(&mut self, claimed: &Event) {
+    pub(super) fn observe(&mut self, claimed: &Event) {
         if self.is_outdated_by(claimed)
-            && let Event::Claimed { number, other, .. } = claimed
+            && let Event::Claimed { number, rival_claim, .. } = claimed
         {
-            (self.number, self.other) = (*number, *other);
+            (self.number, self.rival_claim) = (*number, *rival_claim);
         }
     }
 }

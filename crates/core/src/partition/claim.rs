@@ -102,7 +102,7 @@ impl Partition {
         &mut self,
         tenure: Tenure,
         number: Option<TenureNumber>,
-        other: Option<TenureNumber>,
+        rival_claim: Option<TenureNumber>,
     ) {
         let first = self.held == self.unclaimed.len() && self.released == 0;
         if self.tenure != Some(tenure) || !self.ownership.claimed(number) {
@@ -110,12 +110,12 @@ impl Partition {
             return;
         }
         // A lower one is of a stream that was made anew, and news as well.
-        if other.is_some() && other != self.other_heeded {
+        if rival_claim.is_some() && rival_claim != self.last_rival_claim {
             if !first {
                 return self.lose_claim(tenure);
             }
             self.memory.interrupted();
-            self.other_heeded = other;
+            self.last_rival_claim = rival_claim;
         }
         while let Some(delivery) = self.unclaimed.pop_front() {
             self.take_in(tenure, delivery);

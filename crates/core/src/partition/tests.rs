@@ -61,7 +61,7 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
         match partition.poll_effect() {
             Some(Effect::Claim { tenure }) => {
                 let number = Some(TenureNumber(1));
-                partition.handle(now, Event::Claimed { tenure, number, other: None });
+                partition.handle(now, Event::Claimed { tenure, number, rival_claim: None });
             }
             Some(Effect::Attempt { attempt, number, update, tenure, .. }) => {
                 assert_eq!(tenure, Some(TenureNumber(1)));
@@ -133,7 +133,7 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
             while let Some(effect) = partition.poll_effect() {
                 match effect {
                     Effect::Claim { tenure } => {
-                        partition.handle(now, Event::Claimed { tenure, number: None, other: None });
+                        partition.handle(now, Event::Claimed { tenure, number: None, rival_claim: None });
                     }
                     Effect::Attempt { attempt, update, .. } => {
                         told.push_str(update.record_key.as_str());
@@ -170,7 +170,7 @@ fn applied(script: &str) -> Vec<String> {
     let mut world = OneRecord {
         core: partition(8),
         tenure: Tenure(1),
-        other: None,
+        rival_claim: None,
         out: None,
         now: 0,
         applied: Vec::new(),
@@ -182,7 +182,7 @@ fn applied(script: &str) -> Vec<String> {
             "A" => world.end(true),
             "R" => world.end(false),
             lost if lost.starts_with('!') => {
-                world.other = lost[1..].parse().ok().map(TenureNumber).or(world.other);
+                world.rival_claim = lost[1..].parse().ok().map(TenureNumber).or(world.rival_claim);
                 world.handle(Event::TenureEnded(world.tenure));
                 world.tenure.0 += 1;
                 delivery = DeliveryTag(0);
@@ -218,7 +218,7 @@ struct OneRecord {
     core: Partition,
     tenure: Tenure,
     /// The newest claim of another process.
-    other: Option<TenureNumber>,
+    rival_claim: Option<TenureNumber>,
     out: Option<(AttemptId, Arc<Update>)>,
     now: u64,
     applied: Vec<String>,
@@ -242,7 +242,7 @@ impl OneRecord {
                 Effect::Settle { .. } => {}
                 Effect::Claim { tenure } => {
                     let number = Some(TenureNumber(tenure.0));
-                    let claimed = Event::Claimed { tenure, number, other: self.other };
+                    let claimed = Event::Claimed { tenure, number, rival_claim: self.rival_claim };
                     self.core.handle(Tick::from_micros(self.now), claimed);
                 }
                 effect => panic!("{effect:?}"),
@@ -342,7 +342,7 @@ fn the_oldest_delivery_and_the_earliest_publish_are_told_also_where_they_are_not
     }
     let oldest = Oldest { delivery: Some(DeliveryTag(1)), published_at: Some(60) };
     assert_eq!(partition.oldest(), oldest, "while they wait for the claim");
-    partition.handle(now, Event::Claimed { tenure, number: Some(TenureNumber(1)), other: None });
+    partition.handle(now, Event::Claimed { tenure, number: Some(TenureNumber(1)), rival_claim: None });
     assert_eq!(partition.oldest(), oldest, "and in their lane");
     partition.handle(now, Event::TenureEnded(tenure));
     assert_eq!(partition.oldest(), Oldest::default());

@@ -156,19 +156,19 @@ impl World {
             self.channel_gone(channel);
         }
         let number = self.next_claim();
-        let other = self.rival_claim;
+        let rival_claim = self.rival_claim;
         if self.ledger_client.is_some() {
-            self.write_claim(tenure, number, other);
+            self.write_claim(tenure, number, rival_claim);
         } else {
-            self.claim_known(tenure, number, other);
+            self.claim_known(tenure, number, rival_claim);
         }
     }
 
-    pub fn claim_known(&mut self, tenure: u64, number: u64, other: Option<u64>) {
-        self.trace(Line::Claimed { tenure, number, other });
-        self.judge.claimed(tenure, number, other);
+    pub fn claim_known(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
+        self.trace(Line::Claimed { tenure, number, rival_claim });
+        self.judge.claimed(tenure, number, rival_claim);
         let (tenure, number) = (Tenure(tenure), Some(TenureNumber(number)));
-        self.tell(Event::Claimed { tenure, number, other: other.map(TenureNumber) });
+        self.tell(Event::Claimed { tenure, number, rival_claim: rival_claim.map(TenureNumber) });
     }
 
     /// The dispatcher learns that its channel is gone, or has closed it.
@@ -325,7 +325,7 @@ impl World {
             self.judge.drained(&settled);
         }
         self.trace(Line::ChannelClosed);
-        self.rival_may_own();
+        self.other_process_may_own();
         self.detach(number);
         Some(stop)
     }

@@ -41,7 +41,7 @@ pub struct Judge {
     /// A claim was asked for in this tenure, and nothing has made it void since.
     claiming: bool,
     /// The newest claim of another process that the dispatcher has read together with one of its own.
-    other_known: Option<u64>,
+    rival_known: Option<u64>,
     /// The number of the claim that was read back in this tenure.
     claimed: Option<u64>,
     /// Deliveries since then that wait for a claim: record, update, and whether it comes again.
@@ -71,7 +71,7 @@ impl Judge {
             in_flight: 0,
             tenure: None,
             claiming: false,
-            other_known: None,
+            rival_known: None,
             claimed: None,
             unclaimed: Vec::new(),
             newest_held: None,
@@ -110,13 +110,13 @@ impl Judge {
     }
 
     /// Where another process has owned the partition, what was known here of its updates is old: they may be sent again.
-    pub fn claimed(&mut self, tenure: u64, number: u64, other: Option<u64>) {
+    pub fn claimed(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
         if self.tenure != Some(tenure) || !std::mem::take(&mut self.claiming) {
             return;
         }
         self.claimed = Some(number);
-        if other > self.other_known {
-            self.other_known = other;
+        if rival_claim > self.rival_known {
+            self.rival_known = rival_claim;
             self.newest_held = None;
             for facts in &mut self.updates {
                 facts.here = Here { turn: facts.here.turn + 1, ..Here::default() };
@@ -321,7 +321,7 @@ impl Judge {
     }
 
     /// Another process has applied it, in its turn.
-    pub fn applied_by_rival(&mut self, update: usize) {
+    pub fn applied_by_other_process(&mut self, update: usize) {
         self.applied(update, false);
         self.updates[update].resolved = true;
     }

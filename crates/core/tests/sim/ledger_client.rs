@@ -30,7 +30,7 @@ pub enum LedgerEvent {
     /// What failed is tried again.
     Again { writing: usize },
     /// The ledger is told of a claim.
-    Claim { process: u32, tenure: u64, number: u64, other: Option<u64> },
+    Claim { process: u32, tenure: u64, number: u64, rival_claim: Option<u64> },
     /// Somebody looks for released records.
     Look,
     /// The ledger gives the parked updates of a record.
@@ -92,8 +92,10 @@ impl World {
             LedgerEvent::DeadLetterPublished { writing } => self.dead_letter_published(writing),
             LedgerEvent::Commit => self.commit(),
             LedgerEvent::Again { writing } => self.join_commit(writing),
-            LedgerEvent::Claim { process, tenure, number, other } if process == self.dispatcher.process => {
-                self.claim_written(tenure, number, other);
+            LedgerEvent::Claim { process, tenure, number, rival_claim }
+                if process == self.dispatcher.process =>
+            {
+                self.claim_written(tenure, number, rival_claim);
             }
             LedgerEvent::Look => self.look(),
             LedgerEvent::Load { loading } => self.load(loading),
@@ -314,12 +316,12 @@ impl World {
     }
 
     /// A claim was read back: the ledger is told before the core.
-    pub fn write_claim(&mut self, tenure: u64, number: u64, other: Option<u64>) {
+    pub fn write_claim(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
         let (process, delay) = (self.dispatcher.process, self.manners().commit);
-        self.soon(delay, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, other }));
+        self.soon(delay, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, rival_claim }));
     }
 
-    fn claim_written(&mut self, tenure: u64, number: u64, other: Option<u64>) {
+    fn claim_written(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
         let Some(channel) = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure.0 == tenure)
         else {
             return; // forgotten with its tenure
@@ -329,14 +331,14 @@ impl World {
         let (fails, retry, process) = (manners.fails, manners.retry, self.dispatcher.process);
         if self.ledger_fails(fails) {
             return self
-                .soon(retry, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, other }));
+                .soon(retry, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, rival_claim }));
         }
         if self.ledger_client().ledger.claim(number) == Answer::Fenced {
             self.trace(Line::ClaimFenced { number });
             return self.lose_fenced(channel);
         }
         self.ledger_client().number = number;
-        self.claim_known(tenure, number, other);
+        self.claim_known(tenure, number, rival_claim);
     }
 
     /// Released records are looked for.

@@ -119,12 +119,14 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("a malformed update", |line| matches!(line, Line::Published { record: None, .. })),
     ("an ack of one delivery", |line| matches!(line, Line::AckSent { multiple: false, .. })),
     ("an attempt's end told twice", |line| matches!(line, Line::Echo { .. })),
-    ("another owner in between", |line| matches!(line, Line::RivalClaimed { .. })),
+    ("another owner in between", |line| matches!(line, Line::OtherProcessClaimed { .. })),
     (
         "another owner that died before all was acked",
-        |line| matches!(line, Line::RivalClaimed { applied, acked, .. } if acked < applied),
+        |line| matches!(line, Line::OtherProcessClaimed { applied, acked, .. } if acked < applied),
     ),
-    ("a claim that tells of another owner", |line| matches!(line, Line::Claimed { other: Some(_), .. })),
+    ("a claim that tells of another owner", |line| {
+        matches!(line, Line::Claimed { rival_claim: Some(_), .. })
+    }),
     ("a stall", |line| matches!(line, Line::Stalled { .. })),
     ("a silent broker", |line| matches!(line, Line::Silent)),
     ("a partition given up for another's claim", |line| matches!(line, Line::GaveUp)),

@@ -70,14 +70,18 @@ impl World {
                 if self.rng.chance(100) {
                     return (0, 0); // it dies
                 }
-                if !self.rival_turn(number, head.name, Holder::Ledger(head.seq)) {
+                if !self.other_process_resolves(number, head.name, Holder::Ledger(head.seq)) {
                     return (0, 0);
                 }
             }
         }
         let most = self.rng.index(taken.len() + 1);
         for (handled, name) in taken[..most].iter().enumerate() {
-            if !self.rival_turn(number, *name, Holder::Broker(lanekeeper_core::message::DeliveryTag(1))) {
+            if !self.other_process_resolves(
+                number,
+                *name,
+                Holder::Broker(lanekeeper_core::message::DeliveryTag(1)),
+            ) {
                 return (handled, handled + 1);
             }
         }
@@ -85,7 +89,7 @@ impl World {
     }
 
     /// Whether it lives to write it down.
-    fn rival_turn(&mut self, number: u64, name: usize, holder: Holder) -> bool {
+    fn other_process_resolves(&mut self, number: u64, name: usize, holder: Holder) -> bool {
         let Some(record) = self.setup.publications[name].record else {
             self.judge.dead_lettered(name);
             return true;
@@ -105,14 +109,14 @@ impl World {
                 self.judge.dead_lettered(name);
                 What::Resolved { parked }
             }
-            Some(Known::IdReused) => self.rival_parks(name, &id, parked, true),
-            Some(Known::RecordParked) => self.rival_parks(name, &id, parked, false),
+            Some(Known::IdReused) => self.other_process_parks(name, &id, parked, true),
+            Some(Known::RecordParked) => self.other_process_parks(name, &id, parked, false),
             None if self.now < self.setup.calm_at && self.rng.chance(150) => {
-                self.rival_parks(name, &id, parked, false)
+                self.other_process_parks(name, &id, parked, false)
             }
             None => {
                 self.judge_order_of_applying(name);
-                self.judge.applied_by_rival(name);
+                self.judge.applied_by_other_process(name);
                 What::Applied { parked }
             }
         };
@@ -123,7 +127,13 @@ impl World {
         true
     }
 
-    fn rival_parks(&mut self, name: usize, id: &UpdateId, parked: Option<ParkedSeq>, reused: bool) -> What {
+    fn other_process_parks(
+        &mut self,
+        name: usize,
+        id: &UpdateId,
+        parked: Option<ParkedSeq>,
+        reused: bool,
+    ) -> What {
         let record = self.record_of(name);
         let mut update = self.dispatcher.update(&self.setup, name, record);
         Arc::make_mut(&mut update).id = id.clone();

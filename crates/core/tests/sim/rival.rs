@@ -14,8 +14,8 @@ const TIMES_UNTIL_DROPPED: u32 = 3;
 
 impl World {
     /// The broker has dropped us: perhaps somebody else is there, and does some of the work before we are back.
-    pub fn rival_may_own(&mut self) {
-        if !self.rng.chance(self.setup.faults.rival) || self.broker.queued() == 0 {
+    pub fn other_process_may_own(&mut self) {
+        if !self.rng.chance(self.setup.faults.other_process) || self.broker.queued() == 0 {
             return;
         }
         let number = self.next_claim();
@@ -30,10 +30,10 @@ impl World {
         };
         // Of one record, acks that are lost are the newest; those of other records may lie between.
         let acked = self.rng.index(kept + 1);
-        self.trace(Line::RivalClaimed { number, applied, acked });
+        self.trace(Line::OtherProcessClaimed { number, applied, acked });
         for (update, _) in taken[..applied].iter().filter(|_| self.ledger_client.is_none()) {
             match self.setup.publications[*update].record {
-                Some(_) => self.judge.applied_by_rival(*update),
+                Some(_) => self.judge.applied_by_other_process(*update),
                 None => self.judge.dead_lettered(*update),
             }
         }

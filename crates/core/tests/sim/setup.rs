@@ -90,7 +90,7 @@ pub struct Faults {
     /// Another consumer is preferred, or a delivery is held for too long.
     pub step_back: u64,
     /// Of the times that our channel is gone: another process goes on.
-    pub rival: u64,
+    pub other_process: u64,
     /// Per event that could come twice, or for a tenure that has ended.
     pub stale: u64,
     pub left: u32,
@@ -139,7 +139,7 @@ impl Setup {
                 drain: hostile(rng, 6),
                 stall: hostile(rng, 6),
                 step_back: hostile(rng, 6),
-                rival: rng.pick(&[0, 0, 300, 900]),
+                other_process: rng.pick(&[0, 0, 300, 900]),
                 stale: hostile(rng, 50),
                 left: u32::try_from(rng.between(0, 12)).unwrap(),
             },

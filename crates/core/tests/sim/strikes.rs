@@ -39,7 +39,7 @@ impl World {
         let done = self.acks_that_arrive();
         let Some(channel) = self.lose_at_broker(done) else { return };
         let process = self.dispatcher.process;
-        self.rival_may_own();
+        self.other_process_may_own();
         self.soon(self.setup.delays.news, Happening::ChannelGone { process, channel });
     }
 
@@ -79,7 +79,7 @@ impl World {
 
     pub fn end_process(&mut self) {
         self.judge.crashed(self.now);
-        self.rival_may_own();
+        self.other_process_may_own();
         let process = self.dispatcher.process + 1;
         self.dispatcher = Dispatcher::new(process, &self.setup);
         self.soon(self.setup.delays.attach, Happening::Attach { process });

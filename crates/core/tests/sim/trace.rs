@@ -84,9 +84,9 @@ pub enum Line {
     Claimed {
         tenure: u64,
         number: u64,
-        other: Option<u64>,
+        rival_claim: Option<u64>,
     },
-    RivalClaimed {
+    OtherProcessClaimed {
         number: u64,
         applied: usize,
         acked: usize,

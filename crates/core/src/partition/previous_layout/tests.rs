@@ -125,7 +125,7 @@ impl World {
 
     fn claimed(&mut self, number: impl Into<Option<u64>>) {
         let number = number.into().map(TenureNumber);
-        self.handle(Event::Claimed { tenure: self.tenure, number, other: None });
+        self.handle(Event::Claimed { tenure: self.tenure, number, rival_claim: None });
     }
 
     fn drained(&mut self, undrained: &[u16]) {

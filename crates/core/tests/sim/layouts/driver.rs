@@ -45,7 +45,7 @@ pub struct ReadBack {
     claim: u64,
     number: TenureNumber,
     /// The newest claim of another process before it.
-    other: Option<TenureNumber>,
+    rival_claim: Option<TenureNumber>,
 }
 
 /// Its channel.
@@ -172,17 +172,17 @@ impl World {
         let number = TenureNumber(self.claims);
         let of_seat = self.claimed_by.entry(seat).or_default();
         of_seat.insert(process, number);
-        let other = of_seat.iter().filter(|(of, _)| **of != process).map(|(_, number)| *number).max();
-        let read_back = ReadBack { claim, number, other };
+        let rival_claim = of_seat.iter().filter(|(of, _)| **of != process).map(|(_, number)| *number).max();
+        let read_back = ReadBack { claim, number, rival_claim };
         self.soon(self.claim_delay, Happening::Claimed { process, seat, tenure, read_back });
     }
 
     /// It is read back.
     pub fn claimed(&mut self, process: u32, seat: Seat, tenure: Tenure, read_back: ReadBack) {
         let now = self.now;
-        let ReadBack { claim, number, other } = read_back;
+        let ReadBack { claim, number, rival_claim } = read_back;
         if let Some(driver) = self.driver(process, seat).filter(|driver| driver.claims == claim) {
-            driver.partition.handle(now, Event::Claimed { tenure, number: Some(number), other });
+            driver.partition.handle(now, Event::Claimed { tenure, number: Some(number), rival_claim });
             self.follow_up(process, seat);
         }
     }
@@ -377,7 +377,7 @@ impl World {
                 if leaving == Leaving::Drained {
                     self.processes.get_mut(&process).expect("it lives").reconciler.desired.drained.push(seat);
                 }
-                self.soon(20, Happening::Heed { process });
+                self.soon(20, Happening::Observe { process });
                 self.set_actor(process, 50);
             }
         }

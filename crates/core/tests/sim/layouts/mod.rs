@@ -112,7 +112,7 @@ enum Happening {
         process: u32,
     },
     /// A driver of it has ended.
-    Heed {
+    Observe {
         process: u32,
     },
     /// It puts markers into the queues of the layout that drains.
@@ -375,7 +375,7 @@ impl World {
                 self.claimed(process, seat, tenure, read_back);
             }
             Happening::PreviousDrained { process, seat } => self.on_previous_drained(process, seat),
-            Happening::Heed { process } => self.heed(process),
+            Happening::Observe { process } => self.observe(process),
             Happening::Answered { process, seat, attempt, fails } => {
                 self.answered(process, seat, attempt, fails);
             }
@@ -421,7 +421,7 @@ impl World {
         let (layout_states, drivers, reconciler) = Default::default();
         let started = Process { known, layout_states, drivers, reconciler };
         self.processes.insert(process, started);
-        self.heed(process);
+        self.observe(process);
         self.set_actor(process, PATIENCE_MS);
     }
 
@@ -434,11 +434,11 @@ impl World {
         if reader.known < newest {
             self.soon(200, Happening::Document { process });
         }
-        self.heed(process);
+        self.observe(process);
         self.set_actor(process, PATIENCE_MS);
     }
 
-    pub fn heed(&mut self, process: u32) {
+    pub fn observe(&mut self, process: u32) {
         let Some(reader) = self.processes.get(&process) else { return };
         let active_layouts = self.stream[reader.known].active_layouts();
         let of = |number: &LayoutNumber| active_layouts.iter().find(|of| of.layout.number == *number);
