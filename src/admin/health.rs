@@ -25,7 +25,7 @@ enum Stage {
     /// Which partitions are attached.
     Dispatching(BTreeMap<(LayoutNumber, PartitionNumber), bool>),
     /// Asked to stop.
-    Draining,
+    Stopping,
 }
 
 impl Health {
@@ -60,8 +60,8 @@ impl Health {
     }
 
     /// The process was asked to stop.
-    pub fn set_draining(&self) {
-        *self.stage() = Stage::Draining;
+    pub fn set_stopping(&self) {
+        *self.stage() = Stage::Stopping;
     }
 
     /// The target was shut at this moment, since it fails for everyone; `None`: it is open again.
@@ -93,7 +93,7 @@ impl Health {
     pub fn unready(&self) -> Option<String> {
         match &*self.stage() {
             Stage::Starting => Some("waiting for the broker".to_owned()),
-            Stage::Draining => Some("draining".to_owned()),
+            Stage::Stopping => Some("draining".to_owned()),
             Stage::Dispatching(attached) => {
                 let apart = attached.iter().filter(|(_, attached)| !**attached);
                 let apart: Vec<String> =
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(health.unready(), None, "a partition that is drained is not missed");
         health.set_attached(one, PartitionNumber(0), false);
         assert_eq!(health.unready(), None);
-        health.set_draining();
+        health.set_stopping();
         health.begin(two, [1].map(PartitionNumber));
         assert_eq!(health.unready().as_deref(), Some("draining"));
     }

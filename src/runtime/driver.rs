@@ -230,7 +230,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 let proven = drained == Drained::Proven;
                 ending = if proven { Ending::Drained } else { ending };
                 leaving = Some(self.leaving(proven));
-                self.core.handle(self.clock.now(), Event::DrainBegan);
+                self.core.handle(self.clock.now(), Event::StopRequested);
                 continue;
             }
             self.log_ownership(&mut told);
@@ -241,7 +241,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 () = stopped(&mut stop), if leaving.is_none_or(|leaving| !leaving.stop) => {
                     attaching = None;
                     leaving = Some(self.leaving(true));
-                    self.core.handle(self.clock.now(), Event::DrainBegan);
+                    self.core.handle(self.clock.now(), Event::StopRequested);
                 }
                 () = timer.as_mut(), if alarm => {
                     let now = self.clock.now();
@@ -381,8 +381,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             News::Claimed { number, rival_claim } => {
                 return Some(Event::Claimed { tenure, number, rival_claim });
             }
-            News::Superseded => Event::Superseded(tenure),
-            News::Outranked => Event::Outranked(tenure),
+            News::ClaimSuperseded => Event::ClaimSuperseded(tenure),
+            News::Preempted => Event::Preempted(tenure),
         };
         self.core.handle(self.clock.now(), event);
         None

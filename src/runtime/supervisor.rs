@@ -121,7 +121,7 @@ pub async fn run(
         error!(error = chain(reason), "dispatch stops");
     }
     info!("stopping: attempts in flight are finished, no new ones start");
-    context.health.set_draining();
+    context.health.set_stopping();
     running.stop();
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);

@@ -324,12 +324,12 @@ impl ClaimWatch {
         };
         if latest.is_some_and(|latest| known.rival_claim > latest) {
             self.told = Told::Superseded;
-            news.push_back(News::Superseded);
+            news.push_back(News::ClaimSuperseded);
         }
         if let Some(at) = known.preempted_at.filter(|at| *at >= self.preempted_from) {
             self.preempted_from = at + 1;
             if self.observes_priority {
-                news.push_back(News::Outranked);
+                news.push_back(News::Preempted);
             }
         }
     }

@@ -106,9 +106,9 @@ pub enum News {
         rival_claim: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
-    Superseded,
+    ClaimSuperseded,
     /// A consumer with a higher priority has attached, and the broker is to give it the partition.
-    Outranked,
+    Preempted,
     /// Somebody wants to know what is held, in a question of this number.
     StatusRequested(u64),
 }

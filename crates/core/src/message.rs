@@ -65,9 +65,9 @@ pub enum Event {
         rival_claim: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
-    Superseded(Tenure),
+    ClaimSuperseded(Tenure),
     /// A consumer that the broker prefers has attached: it gives us nothing new, and waits until we hold nothing.
-    Outranked(Tenure),
+    Preempted(Tenure),
     /// A delivery has been held for so long that the broker's acknowledgement timeout comes near.
     HeldTooLong(Tenure),
     /// It is lost, with its channel: what was not settled will be delivered again, to us or to another.
@@ -104,7 +104,7 @@ pub enum Event {
     },
     /// The broker handed over something that is no update, and it is settled already: whatever the partition holds, also
     /// in the ledger, is ours to claim.
-    Nudged(Tenure),
+    OwnershipHint(Tenure),
     /// The target, the way to it or the time limit ended an attempt.
     AttemptEnded {
         /// Which attempt.
@@ -151,14 +151,14 @@ pub enum Event {
     /// The answer to [`Effect::AskProbe`], where it is yes: one attempt may be made at the target that is shut.
     ProbeGranted(TargetId),
     /// We are asked to stop: start no further attempts in this tenure. The next tenure would start them again.
-    DrainBegan,
+    StopRequested,
 }
 
 /// Why an owner hands its deliveries back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepBackReason {
     /// Another process is to have the partition.
-    Outranked,
+    Preempted,
     /// The broker would soon close the channel of a delivery that is held for so long.
     HeldTooLong,
 }
@@ -168,7 +168,7 @@ impl StepBackReason {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Outranked => "outranked",
+            Self::Preempted => "outranked",
             Self::HeldTooLong => "held_too_long",
         }
     }

@@ -39,7 +39,7 @@ pub struct Partition {
     /// The newest claim of another process that memory has been told of. Claims of ours that were read too late to count
     /// may have told of it too, so it is kept here and not compared with them.
     last_rival_claim: Option<TenureNumber>,
-    draining: bool,
+    stopping: bool,
     /// Deliveries that wait for the claim: what is known of their updates depends on who owned the partition before.
     unclaimed: VecDeque<Unclaimed>,
     lanes: Lanes,
@@ -79,7 +79,7 @@ impl Partition {
             newest_tenure: Tenure::default(),
             ownership: Ownership::new(limits.silence_max),
             last_rival_claim: None,
-            draining: false,
+            stopping: false,
             unclaimed: VecDeque::new(),
             lanes: Lanes::default(),
             strict: (limits.in_flight_max.get() == 1).then(RecordKey::of_the_whole_queue),
@@ -115,9 +115,9 @@ impl Partition {
                 // What earlier tenures knew may have waited for long enough.
                 self.make_due_ready(now);
             }
-            Event::Superseded(tenure) => self.superseded(tenure),
-            Event::Outranked(tenure) => self.outranked(tenure),
-            Event::Nudged(tenure) => self.nudged(tenure),
+            Event::ClaimSuperseded(tenure) => self.claim_superseded(tenure),
+            Event::Preempted(tenure) => self.preempted(tenure),
+            Event::OwnershipHint(tenure) => self.ownership_hint(tenure),
             Event::HeldTooLong(tenure) => self.step_back(tenure, StepBackReason::HeldTooLong),
             Event::TenureEnded(tenure) => self.end_tenure(tenure),
             Event::Received { tenure, delivery, redelivered, update } => {
@@ -142,7 +142,7 @@ impl Partition {
             Event::TargetShut { target, probe_from } => self.target_shut(now, target, probe_from),
             Event::TargetOpened(target) => self.target_opened(now, target),
             Event::ProbeGranted(target) => self.probe_granted(target),
-            Event::DrainBegan => self.draining = true,
+            Event::StopRequested => self.stopping = true,
         }
         self.go_on(now);
     }
@@ -154,7 +154,7 @@ impl Partition {
     }
 
     fn go_on(&mut self, now: Tick) {
-        if self.draining {
+        if self.stopping {
             self.return_probes();
         }
         self.start_attempts(now);
@@ -174,7 +174,7 @@ impl Partition {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
         let waiting = self.deadlines.first().map(|(until, _)| *until);
-        let probe = self.targets.next_deadline().filter(|_| !self.draining);
+        let probe = self.targets.next_deadline().filter(|_| !self.stopping);
         [waiting, probe].into_iter().flatten().min()
     }
 
@@ -195,7 +195,7 @@ impl Partition {
         self.tenure = Some(tenure);
         self.newest_tenure = tenure;
         self.ownership.begin(last_seen);
-        self.draining = false;
+        self.stopping = false;
     }
 
     /// The lanes end; what their heads had come to is remembered, since their updates come back (I7: in order).
@@ -348,7 +348,7 @@ impl Partition {
     }
 
     fn start_attempts(&mut self, now: Tick) {
-        if self.tenure.is_none() || self.draining || self.ready.is_empty() {
+        if self.tenure.is_none() || self.stopping || self.ready.is_empty() {
             return;
         }
         let Permit::Granted(tenure) = self.ownership.permit(now) else { return };

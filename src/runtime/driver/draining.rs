@@ -28,7 +28,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         tenancy.deliveries.settle(delivery);
         self.metrics.witness();
         if self.ledger_client.is_some() && !self.source.drains() {
-            self.core.handle(self.clock.now(), Event::Nudged(tenancy.tenure));
+            self.core.handle(self.clock.now(), Event::OwnershipHint(tenancy.tenure));
         }
     }
 

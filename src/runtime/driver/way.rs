@@ -53,7 +53,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         &mut self,
         tenancy: Option<Tenancy<S::Deliveries>>,
         lost: &Lost,
-        draining: bool,
+        stopping: bool,
     ) -> Option<Attaching<S::Deliveries>> {
         if let Some(tenancy) = tenancy {
             let Lost(why) = lost;
@@ -64,7 +64,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             self.health.set_attached(self.layout.number, self.partition, false);
             tenancy.deliveries.close().await;
         }
-        (!draining).then(|| attach(&self.source))
+        (!stopping).then(|| attach(&self.source))
     }
 
     /// Settles what is finished, then gives the partition up: what was not started goes back in order.

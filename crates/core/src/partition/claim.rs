@@ -39,15 +39,15 @@ impl Partition {
             return self.take_in(tenure, delivery);
         }
         self.unclaimed.push_back(delivery);
-        if !self.draining && self.ownership.delivered() {
+        if !self.stopping && self.ownership.delivered() {
             self.effects.push_back(Effect::Claim { tenure });
         }
     }
 
-    pub(super) fn nudged(&mut self, tenure: Tenure) {
+    pub(super) fn ownership_hint(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
-        } else if !self.draining && self.ownership.delivered() {
+        } else if !self.stopping && self.ownership.delivered() {
             self.effects.push_back(Effect::Claim { tenure });
         }
     }
@@ -92,7 +92,7 @@ impl Partition {
     pub(super) fn broker_seen(&mut self, now: Tick, at: Tick) {
         if let Some(tenure) = self.tenure
             && self.ownership.broker_seen(now, at)
-            && !self.draining
+            && !self.stopping
         {
             self.effects.push_back(Effect::Claim { tenure });
         }
@@ -122,7 +122,7 @@ impl Partition {
         }
     }
 
-    pub(super) fn superseded(&mut self, tenure: Tenure) {
+    pub(super) fn claim_superseded(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
         } else if self.holds_nothing() {
@@ -143,19 +143,19 @@ impl Partition {
         }
     }
 
-    pub(super) fn outranked(&mut self, tenure: Tenure) {
+    pub(super) fn preempted(&mut self, tenure: Tenure) {
         if self.tenure == Some(tenure) && self.holds_nothing() {
             self.ownership.let_go();
         } else {
-            self.step_back(tenure, StepBackReason::Outranked);
+            self.step_back(tenure, StepBackReason::Preempted);
         }
     }
 
     pub(super) fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
-        } else if !self.draining && self.ownership.state() != OwnershipState::Lost {
-            self.draining = true;
+        } else if !self.stopping && self.ownership.state() != OwnershipState::Lost {
+            self.stopping = true;
             self.effects.push_back(Effect::StepBack { tenure, reason });
         }
     }

@@ -86,7 +86,7 @@ impl Partition {
     /// counts no more.
     pub(super) fn previous_drained(&mut self, undrained: BTreeSet<PartitionNumber>) {
         let Some(lanes) = self.blocked.narrow(undrained) else { return };
-        if let Some(tenure) = self.tenure.filter(|_| !self.draining)
+        if let Some(tenure) = self.tenure.filter(|_| !self.stopping)
             && self.ownership.outdate()
         {
             if self.holds_nothing() {

@@ -31,7 +31,7 @@ impl Partition {
             self.tenure == Some(tenure) && matches!(self.ownership.state(), OwnershipState::Claimed(_));
         let room = self.limits.window.get().saturating_sub(self.released); // I6
         let lane = self.find_lane(record_key);
-        if !ours || self.draining || self.has_released(record_key) || self.is_blocked_by_previous(record_key)
+        if !ours || self.stopping || self.has_released(record_key) || self.is_blocked_by_previous(record_key)
         {
             self.stale += 1;
             return;

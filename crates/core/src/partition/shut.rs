@@ -154,8 +154,8 @@ impl Partition {
 
     /// The first lane that waits for the target is ready; with none, the probe goes back.
     pub(super) fn probe_granted(&mut self, target: TargetId) {
-        let draining = self.draining;
-        let lane = self.targets.shut_mut(target).filter(|_| !draining).and_then(|(lanes, probe)| {
+        let stopping = self.stopping;
+        let lane = self.targets.shut_mut(target).filter(|_| !stopping).and_then(|(lanes, probe)| {
             let next = lanes.pop_first()?;
             *probe = Probe::Granted(next.1);
             Some(next)
@@ -183,7 +183,7 @@ impl Partition {
 
     /// Asks for every probe whose time has come and that there is a lane for.
     pub(super) fn ask_for_probes(&mut self, now: Tick) {
-        if self.draining {
+        if self.stopping {
             return;
         }
         for (target, Target { status, .. }) in &mut self.targets.0 {

@@ -33,7 +33,7 @@ pub struct Dispatcher {
     pub wake_at: Option<Tick>,
     pub acks_at: Option<Tick>,
     ids_made: u32,
-    pub drain: Option<Drain>,
+    pub stopping: Option<Stopping>,
     /// A pulse is set.
     pub liveness_probe_set: bool,
     pub liveness_probed_at: Option<Tick>,
@@ -52,7 +52,7 @@ pub struct Channel {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drain {
+pub enum Stopping {
     /// Then the process ends, or attaches again.
     Began { stop: bool },
     /// Everything is settled; the channel will be closed.
@@ -86,7 +86,7 @@ impl Dispatcher {
             wake_at: None,
             acks_at: None,
             ids_made: 0,
-            drain: None,
+            stopping: None,
             liveness_probe_set: false,
             liveness_probed_at: None,
             told_silent: false,
@@ -138,7 +138,7 @@ impl World {
         };
         self.dispatcher.channel = Some(channel);
         self.dispatcher.names.clear();
-        self.dispatcher.drain = None;
+        self.dispatcher.stopping = None;
         self.trace(Line::TenureBegan { tenure: tenure.0 });
         self.judge.tenure_began(tenure.0, self.now);
         self.tell(Event::TenureBegan { tenure, last_seen: self.now });
@@ -305,18 +305,18 @@ impl World {
         self.follow_up();
     }
 
-    pub fn begin_drain(&mut self, stop: bool) {
-        if self.dispatcher.channel.is_some() && self.dispatcher.drain.is_none() {
-            self.dispatcher.drain = Some(Drain::Began { stop });
-            self.trace(Line::DrainBegan);
-            self.judge.drain_began();
-            self.tell(Event::DrainBegan);
+    pub fn request_stop(&mut self, stop: bool) {
+        if self.dispatcher.channel.is_some() && self.dispatcher.stopping.is_none() {
+            self.dispatcher.stopping = Some(Stopping::Began { stop });
+            self.trace(Line::StopRequested);
+            self.judge.stop_requested();
+            self.tell(Event::StopRequested);
         }
     }
 
     /// The grace after a drain is over. Whether the process ends.
     pub fn close(&mut self, number: u64) -> Option<bool> {
-        let Some(Drain::Closing { stop }) = self.dispatcher.drain else { return None };
+        let Some(Stopping::Closing { stop }) = self.dispatcher.stopping else { return None };
         let channel = self.dispatcher.channel.as_ref().filter(|channel| channel.number == number)?;
         let settled = channel.settled.clone();
         if self.broker.is_open(number) {

@@ -9,7 +9,7 @@ use lanekeeper_core::policy::Resolution;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
-use crate::dispatcher::{Drain, Writing};
+use crate::dispatcher::{Stopping, Writing};
 use crate::judge::fault;
 use crate::kills::Step;
 use crate::ledger::Answer;
@@ -30,7 +30,7 @@ impl World {
             if !self.setup.lazy {
                 self.judge.at_rest(self.now);
             }
-            self.go_on_draining();
+            self.go_on_stopping();
         }
         self.send_acks();
         self.set_timer();
@@ -63,13 +63,13 @@ impl World {
 
     fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
         let reason = match reason {
-            StepBackReason::Outranked => "outranked",
+            StepBackReason::Preempted => "outranked",
             StepBackReason::HeldTooLong => "held too long",
         };
         self.trace(Line::SteppedBack { reason });
         if self.dispatcher.channel.as_ref().is_some_and(|channel| channel.tenure == tenure) {
-            self.dispatcher.drain = self.dispatcher.drain.or(Some(Drain::Began { stop: false }));
-            self.judge.drain_began();
+            self.dispatcher.stopping = self.dispatcher.stopping.or(Some(Stopping::Began { stop: false }));
+            self.judge.stop_requested();
         }
     }
 
@@ -146,7 +146,7 @@ impl World {
 
     fn send_acks(&mut self) {
         let now = self.now;
-        let closing = matches!(self.dispatcher.drain, Some(Drain::Closing { .. }));
+        let closing = matches!(self.dispatcher.stopping, Some(Stopping::Closing { .. }));
         let mut due = Vec::new();
         let Some(channel) = &mut self.dispatcher.channel else { return };
         while let Some(ack) = if closing { channel.acks.flush() } else { channel.acks.poll(now) } {
@@ -191,12 +191,12 @@ impl World {
         }
     }
 
-    fn go_on_draining(&mut self) {
-        let Some(Drain::Began { stop }) = self.dispatcher.drain else { return };
+    fn go_on_stopping(&mut self) {
+        let Some(Stopping::Began { stop }) = self.dispatcher.stopping else { return };
         if !self.dispatcher.partition.is_quiet() {
             return;
         }
-        self.dispatcher.drain = Some(Drain::Closing { stop });
+        self.dispatcher.stopping = Some(Stopping::Closing { stop });
         self.trace(Line::Drained);
         if let Some(channel) = &self.dispatcher.channel {
             let number = channel.number;

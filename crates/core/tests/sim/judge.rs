@@ -50,7 +50,7 @@ pub struct Judge {
     newest_held: Option<usize>,
     /// When the broker was last heard from.
     last_seen: Tick,
-    draining: bool,
+    stopping: bool,
     /// A ledger knows what was resolved; `ledger` judges what is sent.
     kept: bool,
     /// The judge sees each effect as soon as it is decided.
@@ -76,7 +76,7 @@ impl Judge {
             unclaimed: Vec::new(),
             newest_held: None,
             last_seen: Tick::ZERO,
-            draining: false,
+            stopping: false,
             kept: setup.ledger.is_some(),
             exact: !setup.lazy,
         }
@@ -127,7 +127,7 @@ impl Judge {
     }
 
     /// Another has claimed the partition after us.
-    pub fn superseded(&mut self, tenure: u64) {
+    pub fn claim_superseded(&mut self, tenure: u64) {
         if self.tenure == Some(tenure) {
             self.let_go();
         }
@@ -148,15 +148,15 @@ impl Judge {
         }
     }
 
-    pub fn drain_began(&mut self) {
-        self.draining = true;
+    pub fn stop_requested(&mut self) {
+        self.stopping = true;
     }
 
     pub fn tenure_ended(&mut self) {
         self.tenure = None;
         self.let_go();
         self.unclaimed.clear();
-        self.draining = false;
+        self.stopping = false;
         self.expect_returns();
         self.fairness.forget();
     }
@@ -231,7 +231,7 @@ impl Judge {
         if now < facts.here.earliest && facts.twin.is_none() && !released && !forgotten {
             fault!("deadline, I4", "#{update} was sent {:?} too early", facts.here.earliest.since(now));
         }
-        if self.draining && self.exact {
+        if self.stopping && self.exact {
             fault!("drain", "#{update} was sent after the drain began");
         }
         if !released {
@@ -406,14 +406,14 @@ impl Judge {
 
     /// After each event: a permit that is free and a lane that is ready do not lie side by side.
     pub fn at_rest(&mut self, now: Tick) {
-        if self.draining || self.tenure.is_none() {
+        if self.stopping || self.tenure.is_none() {
             self.circuits.at_rest();
         }
         if now.since(self.last_seen) > self.limits.silence_max {
             return;
         }
         let free = self.in_flight < self.limits.in_flight_max.get();
-        let starts = self.claimed.is_some() && !self.draining && free;
+        let starts = self.claimed.is_some() && !self.stopping && free;
         if starts {
             self.circuits.at_rest();
             self.fairness.hold_back(|update| self.circuits.is_shut(self.updates[update].target));

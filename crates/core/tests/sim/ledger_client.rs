@@ -38,7 +38,7 @@ pub enum LedgerEvent {
     /// They come.
     Loaded { loading: usize },
     /// The broker hands over what somebody has sent into the queue, so that its owner looks.
-    Nudged { process: u32, channel: u64 },
+    OwnershipHint { process: u32, channel: u64 },
     /// An operator comes.
     Operate,
 }
@@ -100,11 +100,11 @@ impl World {
             LedgerEvent::Look => self.look(),
             LedgerEvent::Load { loading } => self.load(loading),
             LedgerEvent::Loaded { loading } => self.loaded(loading),
-            LedgerEvent::Nudged { process, channel } if process == self.dispatcher.process => {
-                self.nudged(channel)
+            LedgerEvent::OwnershipHint { process, channel } if process == self.dispatcher.process => {
+                self.ownership_hint(channel)
             }
             // Of a dead process.
-            LedgerEvent::Claim { .. } | LedgerEvent::Nudged { .. } => {}
+            LedgerEvent::Claim { .. } | LedgerEvent::OwnershipHint { .. } => {}
             LedgerEvent::Operate => self.operate(),
         }
     }
@@ -357,18 +357,18 @@ impl World {
             && let Some(channel) = self.dispatcher.channel.as_ref().map(|channel| channel.number)
         {
             let (process, delay) = (self.dispatcher.process, self.setup.delays.delivery);
-            self.soon(delay, Happening::Ledger(LedgerEvent::Nudged { process, channel }));
+            self.soon(delay, Happening::Ledger(LedgerEvent::OwnershipHint { process, channel }));
         }
         for record in releasing {
             self.begin_loading(record);
         }
     }
 
-    fn nudged(&mut self, channel: u64) {
+    fn ownership_hint(&mut self, channel: u64) {
         let ours = self.dispatcher.channel.as_ref().filter(|of| of.number == channel);
         if let Some(tenure) = ours.map(|channel| channel.tenure).filter(|_| self.broker.is_open(channel)) {
-            self.trace(Line::Nudged);
-            self.tell(Event::Nudged(tenure));
+            self.trace(Line::OwnershipHint);
+            self.tell(Event::OwnershipHint(tenure));
         }
     }
 
@@ -386,7 +386,7 @@ impl World {
         let Some(channel) = &self.dispatcher.channel else { return };
         let tenure = channel.tenure;
         let record_key = &self.setup.record_keys[record];
-        if self.dispatcher.drain.is_some() || self.dispatcher.partition.has_released(record_key) {
+        if self.dispatcher.stopping.is_some() || self.dispatcher.partition.has_released(record_key) {
             return;
         }
         let (process, delay) = (self.dispatcher.process, self.manners().consult);

@@ -47,7 +47,7 @@ impl World {
             // It comes on a connection that may be gone as well, or not.
             if self.rng.chance(500) {
                 let (process, tenure) = (self.dispatcher.process, channel.tenure.0);
-                self.soon(self.setup.delays.news, Happening::Superseded { process, tenure });
+                self.soon(self.setup.delays.news, Happening::ClaimSuperseded { process, tenure });
             }
         }
     }
@@ -84,7 +84,7 @@ impl World {
                 | Happening::ChannelGone { .. }
                 | Happening::Attach { .. }
                 | Happening::Claimed { .. }
-                | Happening::Superseded { .. }
+                | Happening::ClaimSuperseded { .. }
                 | Happening::LivenessProbe { .. }
                 | Happening::BrokerSeen { .. }
                 | Happening::BreakersChanged { .. }
@@ -93,16 +93,16 @@ impl World {
             }
     }
 
-    pub fn superseded(&mut self, tenure: u64) {
-        self.trace(Line::Superseded { tenure });
-        self.judge.superseded(tenure);
-        self.tell(Event::Superseded(Tenure(tenure)));
+    pub fn claim_superseded(&mut self, tenure: u64) {
+        self.trace(Line::ClaimSuperseded { tenure });
+        self.judge.claim_superseded(tenure);
+        self.tell(Event::ClaimSuperseded(Tenure(tenure)));
     }
 
-    pub fn outranked(&mut self, held_too_long: bool) {
+    pub fn preempted(&mut self, held_too_long: bool) {
         let Some(tenure) = self.dispatcher.channel.as_ref().map(|channel| channel.tenure) else { return };
-        self.trace(Line::Outranked { held_too_long });
-        let event = if held_too_long { Event::HeldTooLong(tenure) } else { Event::Outranked(tenure) };
+        self.trace(Line::Preempted { held_too_long });
+        let event = if held_too_long { Event::HeldTooLong(tenure) } else { Event::Preempted(tenure) };
         let view = self.dispatcher.partition.view();
         if !held_too_long && view.held == 0 && view.released == 0 {
             self.judge.let_go();

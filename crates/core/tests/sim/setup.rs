@@ -84,7 +84,7 @@ pub struct Delays {
 pub struct Faults {
     pub channel_lost: u64,
     pub crash: u64,
-    pub drain: u64,
+    pub stopping: u64,
     /// The process stands still.
     pub stall: u64,
     /// Another consumer is preferred, or a delivery is held for too long.
@@ -136,7 +136,7 @@ impl Setup {
             faults: Faults {
                 channel_lost: hostile(rng, 30),
                 crash: hostile(rng, 6),
-                drain: hostile(rng, 6),
+                stopping: hostile(rng, 6),
                 stall: hostile(rng, 6),
                 step_back: hostile(rng, 6),
                 other_process: rng.pick(&[0, 0, 300, 900]),

@@ -14,21 +14,21 @@ impl World {
         if self.now < self.stalled_until {
             return;
         }
-        let (lost, crash, drain) =
-            (self.setup.faults.channel_lost, self.setup.faults.crash, self.setup.faults.drain);
+        let (lost, crash, stopping) =
+            (self.setup.faults.channel_lost, self.setup.faults.crash, self.setup.faults.stopping);
         let (stall, step_back) = (self.setup.faults.stall, self.setup.faults.step_back);
         if draw < lost {
             self.lose_channel();
         } else if draw < lost + crash {
             self.crash();
-        } else if draw < lost + crash + drain {
+        } else if draw < lost + crash + stopping {
             let stop = self.rng.chance(500);
-            self.begin_drain(stop);
-        } else if draw < lost + crash + drain + stall {
+            self.request_stop(stop);
+        } else if draw < lost + crash + stopping + stall {
             self.stall();
-        } else if draw < lost + crash + drain + stall + step_back {
+        } else if draw < lost + crash + stopping + stall + step_back {
             let held_too_long = self.rng.chance(300);
-            self.outranked(held_too_long);
+            self.preempted(held_too_long);
         } else {
             return;
         }

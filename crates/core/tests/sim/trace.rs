@@ -72,7 +72,7 @@ pub enum Line {
         update: usize,
     },
     Woke,
-    DrainBegan,
+    StopRequested,
     Drained,
     ChannelLost {
         acks_lost: usize,
@@ -96,11 +96,11 @@ pub enum Line {
     },
     /// The dispatcher starts nothing, since it has not heard the broker.
     Silent,
-    Superseded {
+    ClaimSuperseded {
         tenure: u64,
     },
     GaveUp,
-    Outranked {
+    Preempted {
         held_too_long: bool,
     },
     SteppedBack {
@@ -172,7 +172,7 @@ pub enum Line {
         record: usize,
         updates: usize,
     },
-    Nudged,
+    OwnershipHint,
     ReleaseAsked {
         record: usize,
     },

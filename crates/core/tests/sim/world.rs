@@ -81,7 +81,7 @@ pub enum Happening {
         tenure: u64,
     },
     /// Another process's claim is read.
-    Superseded {
+    ClaimSuperseded {
         process: u32,
         tenure: u64,
     },
@@ -263,7 +263,9 @@ impl World {
                 self.hand_over();
             }
             Happening::Claimed { process: of, tenure } if of == process => self.claimed(tenure),
-            Happening::Superseded { process: of, tenure } if of == process => self.superseded(tenure),
+            Happening::ClaimSuperseded { process: of, tenure } if of == process => {
+                self.claim_superseded(tenure)
+            }
             Happening::LivenessProbe { process: of, channel } if of == process => {
                 self.probe_liveness(channel)
             }
@@ -287,7 +289,7 @@ impl World {
             | Happening::ChannelGone { .. }
             | Happening::Attach { .. }
             | Happening::Claimed { .. }
-            | Happening::Superseded { .. }
+            | Happening::ClaimSuperseded { .. }
             | Happening::LivenessProbe { .. }
             | Happening::BrokerSeen { .. }
             | Happening::DroppedBySilence { .. }

@@ -284,7 +284,7 @@ fn nothing_is_claimed_once_it_drains_itself() {
     let mut world = World::new(2, &[0]);
     world.come("a0 b1");
     world.claimed(7);
-    world.handle(Event::DrainBegan);
+    world.handle(Event::StopRequested);
     world.drained(&[]);
     world.asked("claim b1@7");
     world.applied();

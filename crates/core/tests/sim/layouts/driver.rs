@@ -329,7 +329,7 @@ impl World {
         let Some(driver) = self.driver(process, seat) else { return };
         if driver.leaving.is_none_or(|before| before == Leaving::Back) {
             driver.leaving = Some(leaving);
-            driver.partition.handle(now, Event::DrainBegan);
+            driver.partition.handle(now, Event::StopRequested);
             self.follow_up(process, seat);
         }
     }
