@@ -91,7 +91,7 @@ struct Families {
     circuit_shut: Family<OfTarget, SecondsCounter>,
     stale_events: Counter,
     witnesses_seen: Family<OfPartition, Counter>,
-    step_backs: Family<OfReason, Counter>,
+    yields: Family<OfReason, Counter>,
     attempts_without_tenure: Counter,
     partition_active: Family<OfPartition, Gauge>,
     held: Family<OfPartition, Gauge>,
@@ -130,7 +130,7 @@ impl Metrics {
             circuit_shut: Family::default(),
             stale_events: Counter::default(),
             witnesses_seen: Family::default(),
-            step_backs: Family::default(),
+            yields: Family::default(),
             attempts_without_tenure: Counter::default(),
             partition_active: Family::default(),
             held: Family::default(),
@@ -262,7 +262,7 @@ impl Families {
         registry.register(
             "step_backs",
             "Partitions given back in order: another replica is to have it (outranked), or a delivery was held for dispatch.held_max.",
-            self.step_backs.clone(),
+            self.yields.clone(),
         );
         registry.register(
             "attempts_without_tenure",
@@ -349,8 +349,8 @@ impl PartitionMetrics {
     }
 
     /// The partition is given back in order.
-    pub fn step_back(&self, reason: &'static str) {
-        self.all.0.step_backs.get_or_create(&OfReason { reason }).inc();
+    pub fn yielded(&self, reason: &'static str) {
+        self.all.0.yields.get_or_create(&OfReason { reason }).inc();
     }
 
     /// An attempt starts that carries no tenure number.

@@ -169,12 +169,12 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             tenancy.deliveries.claim();
                         }
                     }
-                    Effect::StepBack { tenure, reason } => {
+                    Effect::Yield { tenure, reason } => {
                         info!(partition = %self.partition, tenure = tenure.0, reason = reason.name(), "stepping back: attempts in flight are finished, the rest goes back in order");
-                        self.metrics.step_back(reason.name());
+                        self.metrics.yielded(reason.name());
                         leaving = leaving.or_else(|| Some(self.leaving(false)));
                     }
-                    Effect::GiveUp { .. } => {
+                    Effect::Abandon { .. } => {
                         lost = Some(Lost("another process has claimed the partition".to_owned()));
                     }
                     Effect::Record { tenure, holder, update, resolution } => {

@@ -156,14 +156,14 @@ pub enum Event {
 
 /// Why an owner hands its deliveries back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepBackReason {
+pub enum YieldReason {
     /// Another process is to have the partition.
     Preempted,
     /// The broker would soon close the channel of a delivery that is held for so long.
     HeldTooLong,
 }
 
-impl StepBackReason {
+impl YieldReason {
     /// As written in logs and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -205,14 +205,14 @@ pub enum Effect {
     },
     /// Finish what is in flight, settle, then close the channel and attach again: what is held goes back in order.
     /// No further attempt starts in this tenure.
-    StepBack {
+    Yield {
         /// Which tenure ends so.
         tenure: Tenure,
         /// Why.
-        reason: StepBackReason,
+        reason: YieldReason,
     },
     /// Close the channel at once and attach again: the partition is another's.
-    GiveUp {
+    Abandon {
         /// Which tenure ends so.
         tenure: Tenure,
     },
@@ -241,7 +241,7 @@ impl Effect {
     pub(super) const fn outlives_its_tenure(&self) -> bool {
         match self {
             Self::Attempt { .. } | Self::Record { .. } | Self::AskProbe(_) | Self::ReturnProbe(_) => true,
-            Self::Claim { .. } | Self::StepBack { .. } | Self::GiveUp { .. } | Self::Settle { .. } => false,
+            Self::Claim { .. } | Self::Yield { .. } | Self::Abandon { .. } | Self::Settle { .. } => false,
         }
     }
 }

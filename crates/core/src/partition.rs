@@ -21,7 +21,7 @@ use self::shut::{Gate, Targets};
 pub use self::view::{Oldest, Retried, View};
 use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token, Turn};
 use super::memory::{Memory, RememberedState};
-use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, StepBackReason, Tenure, TenureNumber};
+use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, Tenure, TenureNumber, YieldReason};
 use super::outcome::Outcome;
 use super::ownership::{Ownership, Permit};
 use super::policy::{Policy, Progress, Resolution, Verdict};
@@ -118,7 +118,7 @@ impl Partition {
             Event::ClaimSuperseded(tenure) => self.claim_superseded(tenure),
             Event::Preempted(tenure) => self.preempted(tenure),
             Event::OwnershipHint(tenure) => self.ownership_hint(tenure),
-            Event::HeldTooLong(tenure) => self.step_back(tenure, StepBackReason::HeldTooLong),
+            Event::HeldTooLong(tenure) => self.request_yield(tenure, YieldReason::HeldTooLong),
             Event::TenureEnded(tenure) => self.end_tenure(tenure),
             Event::Received { tenure, delivery, redelivered, update } => {
                 self.delivered(tenure, Unclaimed::Update { delivery, redelivered, update });

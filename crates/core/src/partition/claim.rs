@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Partition;
 use crate::lane::Held;
-use crate::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure, TenureNumber};
+use crate::message::{DeliveryTag, Effect, Holder, Tenure, TenureNumber, YieldReason};
 use crate::ownership::OwnershipState;
 use crate::policy::{DeadLetterReason, Malformed, Resolution};
 use crate::recognition::Recognised;
@@ -139,7 +139,7 @@ impl Partition {
     /// What is held was handed over to another as well.
     fn lose_claim(&mut self, tenure: Tenure) {
         if self.ownership.lose() {
-            self.effects.push_back(Effect::GiveUp { tenure });
+            self.effects.push_back(Effect::Abandon { tenure });
         }
     }
 
@@ -147,16 +147,16 @@ impl Partition {
         if self.tenure == Some(tenure) && self.holds_nothing() {
             self.ownership.let_go();
         } else {
-            self.step_back(tenure, StepBackReason::Preempted);
+            self.request_yield(tenure, YieldReason::Preempted);
         }
     }
 
-    pub(super) fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
+    pub(super) fn request_yield(&mut self, tenure: Tenure, reason: YieldReason) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
         } else if !self.stopping && self.ownership.state() != OwnershipState::Lost {
             self.stopping = true;
-            self.effects.push_back(Effect::StepBack { tenure, reason });
+            self.effects.push_back(Effect::Yield { tenure, reason });
         }
     }
 

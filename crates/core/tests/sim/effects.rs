@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_core::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure};
+use lanekeeper_core::message::{DeliveryTag, Effect, Holder, Tenure, YieldReason};
 use lanekeeper_core::policy::Resolution;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
@@ -51,8 +51,8 @@ impl World {
                     let happening = Happening::Claimed { process, tenure: tenure.0 };
                     self.soon(self.setup.delays.claim, happening);
                 }
-                Effect::StepBack { tenure, reason } => self.step_back(tenure, reason),
-                Effect::GiveUp { tenure } => self.give_up(tenure),
+                Effect::Yield { tenure, reason } => self.yield_partition(tenure, reason),
+                Effect::Abandon { tenure } => self.abandon(tenure),
                 Effect::Record { tenure, holder, update, resolution } => {
                     self.write(tenure, holder, update, &resolution);
                 }
@@ -61,20 +61,20 @@ impl World {
         }
     }
 
-    fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
+    fn yield_partition(&mut self, tenure: Tenure, reason: YieldReason) {
         let reason = match reason {
-            StepBackReason::Preempted => "outranked",
-            StepBackReason::HeldTooLong => "held too long",
+            YieldReason::Preempted => "outranked",
+            YieldReason::HeldTooLong => "held too long",
         };
-        self.trace(Line::SteppedBack { reason });
+        self.trace(Line::Yielded { reason });
         if self.dispatcher.channel.as_ref().is_some_and(|channel| channel.tenure == tenure) {
             self.dispatcher.stopping = self.dispatcher.stopping.or(Some(Stopping::Began { stop: false }));
             self.judge.stop_requested();
         }
     }
 
-    fn give_up(&mut self, tenure: Tenure) {
-        self.trace(Line::GaveUp);
+    fn abandon(&mut self, tenure: Tenure) {
+        self.trace(Line::Abandoned);
         self.judge.let_go();
         let Some(channel) = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure)
         else {

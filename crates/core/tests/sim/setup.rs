@@ -88,7 +88,7 @@ pub struct Faults {
     /// The process stands still.
     pub stall: u64,
     /// Another consumer is preferred, or a delivery is held for too long.
-    pub step_back: u64,
+    pub yield_partition: u64,
     /// Of the times that our channel is gone: another process goes on.
     pub other_process: u64,
     /// Per event that could come twice, or for a tenure that has ended.
@@ -138,7 +138,7 @@ impl Setup {
                 crash: hostile(rng, 6),
                 stopping: hostile(rng, 6),
                 stall: hostile(rng, 6),
-                step_back: hostile(rng, 6),
+                yield_partition: hostile(rng, 6),
                 other_process: rng.pick(&[0, 0, 300, 900]),
                 stale: hostile(rng, 50),
                 left: u32::try_from(rng.between(0, 12)).unwrap(),

@@ -16,7 +16,7 @@ impl World {
         }
         let (lost, crash, stopping) =
             (self.setup.faults.channel_lost, self.setup.faults.crash, self.setup.faults.stopping);
-        let (stall, step_back) = (self.setup.faults.stall, self.setup.faults.step_back);
+        let (stall, yield_partition) = (self.setup.faults.stall, self.setup.faults.yield_partition);
         if draw < lost {
             self.lose_channel();
         } else if draw < lost + crash {
@@ -26,7 +26,7 @@ impl World {
             self.request_stop(stop);
         } else if draw < lost + crash + stopping + stall {
             self.stall();
-        } else if draw < lost + crash + stopping + stall + step_back {
+        } else if draw < lost + crash + stopping + stall + yield_partition {
             let held_too_long = self.rng.chance(300);
             self.preempted(held_too_long);
         } else {

@@ -99,11 +99,11 @@ pub enum Line {
     ClaimSuperseded {
         tenure: u64,
     },
-    GaveUp,
+    Abandoned,
     Preempted {
         held_too_long: bool,
     },
-    SteppedBack {
+    Yielded {
         reason: &'static str,
     },
     TenureEnded {

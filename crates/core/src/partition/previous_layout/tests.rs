@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::message::{AttemptId, DeliveryTag, Event, ParkedSeq, StepBackReason, TenureNumber};
+use crate::message::{AttemptId, DeliveryTag, Event, ParkedSeq, TenureNumber, YieldReason};
 use crate::outcome::Outcome;
 use crate::ownership::OwnershipState;
 use crate::partition::{Limits, View};
@@ -105,7 +105,7 @@ impl World {
                 }
                 Effect::Settle { .. } => self.asked.push("settle".to_owned()),
                 Effect::Claim { .. } => self.asked.push("claim".to_owned()),
-                Effect::StepBack { reason: StepBackReason::HeldTooLong, .. } => {
+                Effect::Yield { reason: YieldReason::HeldTooLong, .. } => {
                     self.asked.push("step back".to_owned());
                 }
                 effect => panic!("{effect:?}"),

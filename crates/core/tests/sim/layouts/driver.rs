@@ -276,7 +276,7 @@ impl World {
                         self.judge.settled(update);
                     }
                 }
-                Effect::GiveUp { .. } => return self.lose_channel(process, seat),
+                Effect::Abandon { .. } => return self.lose_channel(process, seat),
                 other => fault!("driver", "an effect that nothing here asks for: {other:?}"),
             }
         }
