@@ -1,10 +1,10 @@
 //! One partition's task: hands events to the core, does what the core asks for. Decides nothing itself.
 
-mod draining;
+mod attach;
+mod drain;
+mod observability;
+mod record;
 mod status;
-mod telling;
-mod way;
-mod writing;
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tracing::{info, warn};
 
-pub use self::draining::Ending;
+use self::attach::{attach, attached, next, send_acks, stopped};
+pub use self::drain::DriverExit;
+use self::record::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
 use self::status::StatusReporter;
-use self::way::{attach, attached, next, send_acks, stopped};
-use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
 use super::attempt::{Ended, Fence, Making};
 use super::breakers::BreakerWatch;
 use super::clock::Clock;
@@ -82,7 +82,7 @@ pub struct Driver<S, T> {
 }
 
 /// What one channel gives and takes, from attaching to losing it.
-struct Tenancy<D> {
+struct Session<D> {
     tenure: Tenure,
     deliveries: D,
     /// The delivery that is oldest was reported as held for too long.
@@ -101,7 +101,7 @@ struct Leaving {
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// Works until `stop` turns true or the partition is drained for good, then finishes what is in flight, settles and
     /// closes.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ending {
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> DriverExit {
         let mut attempts = FuturesUnordered::new();
         // Targets that one of them is a probe of.
         let mut probing = BTreeSet::new();
@@ -115,7 +115,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut loadings = FuturesUnordered::new();
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut attaching = Some(attach(&self.source));
-        let mut tenancy: Option<Tenancy<S::Deliveries>> = None;
+        let mut session: Option<Session<S::Deliveries>> = None;
         let mut tenures = 0;
         let mut written_as = WrittenAs::default();
         let mut leaving: Option<Leaving> = None;
@@ -125,7 +125,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let (mut fenced, mut stuck) = (false, false);
         // What was not written, for the core to know once the tenure has ended.
         let mut unwritten: Option<Written> = None;
-        let mut ending = Ending::Stopped;
+        let mut exit = DriverExit::Stopped;
         loop {
             self.set_fence(&fence);
             // What the core asks for, until it asks for nothing.
@@ -164,9 +164,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                     Effect::ReturnProbe(target) => self.breakers.return_probe(self.clock.now(), target),
                     Effect::Claim { tenure } => {
-                        if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
+                        if let Some(session) = session.as_mut().filter(|session| session.tenure == tenure) {
                             claims.clear(); // an earlier one counts no more
-                            tenancy.deliveries.claim();
+                            session.deliveries.claim();
                         }
                     }
                     Effect::Yield { tenure, reason } => {
@@ -179,9 +179,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                     Effect::Record { tenure, holder, update, resolution } => {
                         self.resolved(update.as_deref(), &resolution);
-                        let tenancy = tenancy.as_ref().filter(|tenancy| tenancy.tenure == tenure);
+                        let session = session.as_ref().filter(|session| session.tenure == tenure);
                         let resolved = Resolved { tenure, holder, update, resolution };
-                        match self.write_down(tenancy, resolved, written_as.number, &mut leftover) {
+                        match self.write_down(session, resolved, written_as.number, &mut leftover) {
                             Writing::Done(written) => self.written(written),
                             Writing::Begun(writing) => writings.push(writing),
                             Writing::BegunOfTenure(writing) => writings_of_tenure.push(writing),
@@ -189,22 +189,22 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         }
                     }
                     Effect::Settle { tenure, delivery } => {
-                        if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
-                            tenancy.deliveries.settle(delivery);
+                        if let Some(session) = session.as_mut().filter(|session| session.tenure == tenure) {
+                            session.deliveries.settle(delivery);
                         }
                     }
                 }
             }
             leftover = None;
             if lost.is_none() {
-                lost = send_acks(&mut tenancy).await.err();
+                lost = send_acks(&mut session).await.err();
             }
             if let Some(lost) = lost {
                 writings_of_tenure.clear();
                 claims.clear();
                 loadings.clear();
                 leaving = leaving.filter(|leaving| leaving.stop);
-                attaching = self.lose(tenancy.take(), &lost, leaving.is_some()).await;
+                attaching = self.lose(session.take(), &lost, leaving.is_some()).await;
                 if let Some(written) = unwritten.take() {
                     self.written(written);
                 }
@@ -217,7 +217,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     writings_of_tenure.clear();
                     claims.clear();
                     loadings.clear();
-                    self.leave(tenancy.take()).await;
+                    self.leave(session.take()).await;
                     attaching = Some(attach(&self.source));
                     continue;
                 }
@@ -225,17 +225,17 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             }
             let at_rest = loadings.is_empty() && writings.is_empty() && writings_of_tenure.is_empty();
             if leaving.is_none()
-                && let Some(drained) = self.look_at_drain(tenancy.as_ref(), at_rest)
+                && let Some(drained) = self.look_at_drain(session.as_ref(), at_rest)
             {
                 let proven = drained == Drained::Proven;
-                ending = if proven { Ending::Drained } else { ending };
+                exit = if proven { DriverExit::Drained } else { exit };
                 leaving = Some(self.leaving(proven));
                 self.core.handle(self.clock.now(), Event::StopRequested);
                 continue;
             }
             self.log_ownership(&mut told);
-            self.show(tenancy.as_mut());
-            let alarm = self.set_timer(timer.as_mut(), &mut tenancy, leaving);
+            self.show(session.as_mut());
+            let alarm = self.set_timer(timer.as_mut(), &mut session, leaving);
             tokio::select! {
                 biased;
                 () = stopped(&mut stop), if leaving.is_none_or(|leaving| !leaving.stop) => {
@@ -246,7 +246,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 () = timer.as_mut(), if alarm => {
                     let now = self.clock.now();
                     self.core.wake(now);
-                    self.look_at_the_oldest(tenancy.as_mut(), now);
+                    self.look_at_the_oldest(session.as_mut(), now);
                     if let Some(over) = leaving.filter(|leaving| leaving.until <= now) {
                         let View { in_flight, recording, .. } = self.core.view();
                         warn!(partition = %self.partition, in_flight, recording, "drain_timeout is over: attempts in flight are cut off, what is not written down goes back");
@@ -267,7 +267,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
                 Some(written) = writings.next(), if !writings.is_empty() => {
                     fenced = written.recorded == Recorded::Fenced
-                        && tenancy.as_ref().is_some_and(|tenancy| tenancy.tenure == written.tenure);
+                        && session.as_ref().is_some_and(|session| session.tenure == written.tenure);
                     let further = self.further(&written);
                     if fenced {
                         unwritten = Some(written);
@@ -289,8 +289,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     (Err(Fenced), _) => fenced = true,
                 },
                 (record_key, updates) = loaded(&mut loadings) => {
-                    if let Some(tenancy) = &tenancy {
-                        let event = Event::Released { tenure: tenancy.tenure, record_key, updates };
+                    if let Some(session) = &session {
+                        let event = Event::Released { tenure: session.tenure, record_key, updates };
                         self.core.handle(self.clock.now(), event);
                     }
                 }
@@ -307,9 +307,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
                 () = self.breakers.changed() => self.hear_breakers(),
                 Ok(()) = self.previous.changed() => self.on_previous_drained(),
-                news = next(&mut tenancy), if leaving.is_none() => match news {
+                news = next(&mut session), if leaving.is_none() => match news {
                     Ok(news) => {
-                        if let Some(event) = self.hear(&mut tenancy, news) {
+                        if let Some(event) = self.hear(&mut session, news) {
                             let ledger_client = self.ledger_client.clone().filter(|_| written_as.is_outdated_by(&event));
                             claims.push(claim(ledger_client, event));
                         }
@@ -318,13 +318,13 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         writings_of_tenure.clear();
                         claims.clear();
                         loadings.clear();
-                        attaching = self.lose(tenancy.take(), &lost, false).await;
+                        attaching = self.lose(session.take(), &lost, false).await;
                     }
                 },
                 Some(deliveries) = attached(&mut attaching) => {
                     attaching = None;
                     let Ok(deliveries) = deliveries else {
-                        ending = Ending::Gone;
+                        exit = DriverExit::Gone;
                         leaving = Some(self.leaving(true));
                         continue;
                     };
@@ -332,7 +332,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     let (tenure, last_seen) = (Tenure(tenures), self.clock.tick(deliveries.since()));
                     self.core.handle(self.clock.now(), Event::TenureBegan { tenure, last_seen });
                     self.health.set_attached(self.layout.number, self.partition, true);
-                    tenancy = Some(Tenancy {
+                    session = Some(Session {
                         tenure,
                         deliveries,
                         held_too_long: false,
@@ -346,9 +346,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         for target in probing {
             self.breakers.return_probe(self.clock.now(), target);
         }
-        self.leave(tenancy).await;
+        self.leave(session).await;
         self.show(None); // its gauges stay, with nothing
-        ending
+        exit
     }
 
     fn leaving(&self, stop: bool) -> Leaving {
@@ -356,15 +356,15 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// Answers with the claim that the ledger is to know of before the core does.
-    fn hear(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, news: News) -> Option<Event> {
-        let tenure = tenancy.as_ref().map(|tenancy| tenancy.tenure)?;
+    fn hear(&mut self, session: &mut Option<Session<S::Deliveries>>, news: News) -> Option<Event> {
+        let tenure = session.as_ref().map(|session| session.tenure)?;
         let event = match news {
             News::Received(received) => {
-                self.received(tenancy, received);
+                self.received(session, received);
                 return None;
             }
             News::Witness(delivery) => {
-                self.witnessed(tenancy, delivery);
+                self.witnessed(session, delivery);
                 return None;
             }
             News::Marker => {
@@ -372,8 +372,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 return None;
             }
             News::StatusRequested(request) => {
-                if let Some(tenancy) = tenancy {
-                    tenancy.status_reporter.asked(request);
+                if let Some(session) = session {
+                    session.status_reporter.asked(request);
                 }
                 return None;
             }
@@ -396,22 +396,22 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
-    fn look_at_the_oldest(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>, now: Tick) {
-        let Some(tenancy) = tenancy else { return };
-        let oldest = tenancy.deliveries.oldest_came_at();
+    fn look_at_the_oldest(&mut self, session: Option<&mut Session<S::Deliveries>>, now: Tick) {
+        let Some(session) = session else { return };
+        let oldest = session.deliveries.oldest_came_at();
         let held_too_long = oldest.is_some_and(|came| came.elapsed() >= self.held_max);
-        if held_too_long && !std::mem::replace(&mut tenancy.held_too_long, true) {
-            let tenure = tenancy.tenure;
+        if held_too_long && !std::mem::replace(&mut session.held_too_long, true) {
+            let tenure = session.tenure;
             self.core.handle(now, Event::HeldTooLong(tenure));
         }
     }
 
-    fn received(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, received: Received) {
-        let Some(tenancy) = tenancy else { return };
+    fn received(&mut self, session: &mut Option<Session<S::Deliveries>>, received: Received) {
+        let Some(session) = session else { return };
         let Received { delivery, redelivered, update } = received;
         let now = self.clock.now();
         self.drain.update_came();
-        let tenure = tenancy.tenure;
+        let tenure = session.tenure;
         let event = match update {
             Ok(update) => {
                 self.metrics.received(redelivered, update.id.origin() == IdOrigin::Delivery);
@@ -452,16 +452,16 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     fn set_timer(
         &self,
         mut timer: Pin<&mut Sleep>,
-        tenancy: &mut Option<Tenancy<S::Deliveries>>,
+        session: &mut Option<Session<S::Deliveries>>,
         leaving: Option<Leaving>,
     ) -> bool {
-        let answer = tenancy.as_ref().and_then(|tenancy| tenancy.status_reporter.next_deadline());
+        let answer = session.as_ref().and_then(|session| session.status_reporter.next_deadline());
         let until = leaving.map(|leaving| leaving.until);
         let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
         let next = [self.core.next_deadline(), until, quiet, answer].into_iter().flatten().min();
-        let acks = tenancy.as_mut().and_then(|tenancy| tenancy.deliveries.next_ack_at());
-        let tenancy = tenancy.as_ref().filter(|tenancy| !tenancy.held_too_long);
-        let held = tenancy.and_then(|tenancy| tenancy.deliveries.oldest_came_at());
+        let acks = session.as_mut().and_then(|session| session.deliveries.next_ack_at());
+        let session = session.as_ref().filter(|session| !session.held_too_long);
+        let held = session.and_then(|session| session.deliveries.oldest_came_at());
         let held = held.map(|came| came + self.held_max);
         let next = next.map(|tick| self.clock.instant(tick));
         let Some(next) = [next, acks, held].into_iter().flatten().min() else { return false };

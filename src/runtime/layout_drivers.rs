@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::breakers::Breakers;
 use super::clock::Clock;
-use super::driver::{Driver, Ending};
+use super::driver::{Driver, DriverExit};
 use super::ledger_client::LedgerClient;
 use super::refusals::Refusals;
 use super::releases::Releases;
@@ -56,7 +56,7 @@ pub struct DispatchContext {
 pub struct DriverEnded {
     pub layout: LayoutNumber,
     pub partition: PartitionNumber,
-    pub ending: Ending,
+    pub exit: DriverExit,
 }
 
 /// One layout's drivers.
@@ -105,8 +105,7 @@ impl LayoutDrivers {
             let (stop, stopped) = watch::channel(false);
             layout_drivers.stops.insert(partition, stop);
             let (driver, layout) = (make(partition), layout.number);
-            drivers
-                .spawn(async move { DriverEnded { layout, partition, ending: driver.run(stopped).await } });
+            drivers.spawn(async move { DriverEnded { layout, partition, exit: driver.run(stopped).await } });
         }
         info!(
             layout = layout.number.0,

@@ -13,7 +13,7 @@ use super::active_layouts::ActiveLayouts;
 use super::auto_apply::auto_apply;
 use super::breakers::Breakers;
 use super::clock::Clock;
-use super::driver::Ending;
+use super::driver::DriverExit;
 use super::layout_drivers::{DispatchContext, DriverEnded};
 use super::releases::Releases;
 use super::upkeep::open_ledger;
@@ -140,11 +140,11 @@ const DRIVER_PANIC: &str =
     "a driver's panic is a fault of ours, and a dead partition that looks alive is worse";
 
 fn driver_ended(reconciler: &LayoutReconciler, ended: &DriverEnded) {
-    let DriverEnded { layout, partition, ending } = ended;
-    match ending {
-        Ending::Stopped => return,
-        Ending::Drained => info!(layout = layout.0, %partition, "the partition is drained"),
-        Ending::Gone => error!(
+    let DriverEnded { layout, partition, exit } = ended;
+    match exit {
+        DriverExit::Stopped => return,
+        DriverExit::Drained => info!(layout = layout.0, %partition, "the partition is drained"),
+        DriverExit::Gone => error!(
             layout = layout.0,
             %partition,
             "the queue of a partition that drains is not there: unless it was drained and removed at this moment, somebody has deleted it, and what it held is lost"

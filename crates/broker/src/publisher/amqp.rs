@@ -40,14 +40,14 @@ pub(super) enum News {
 }
 
 /// A connection and its channel.
-pub(super) struct Session {
+pub(super) struct PublisherSession {
     connection: Connection,
     pub(super) channel: Channel,
     news: BoxStream<'static, Event>,
     pub(super) exchange: ShortString,
 }
 
-impl Session {
+impl PublisherSession {
     /// Connects, and makes sure that the exchange exists.
     pub(super) async fn open(settings: &Settings) -> Result<Self, PublishError> {
         let mut uri: AMQPUri = settings.connection.url.reveal().parse().map_err(|_| PublishError::Url)?;

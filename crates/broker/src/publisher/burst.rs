@@ -7,7 +7,7 @@ use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Confirmation, PublisherConfirm};
 
-use super::amqp::{Session, fatal, properties, text};
+use super::amqp::{PublisherSession, fatal, properties, text};
 use super::driver::Settings;
 use super::error::PublishError;
 use super::outgoing::{Outgoing, ShortText};
@@ -17,7 +17,7 @@ const UNCONFIRMED_MAX: usize = 1_000;
 
 /// One channel, on which RabbitMQ keeps the order.
 pub struct Burst {
-    session: Session,
+    session: PublisherSession,
     exchange: ShortText,
     unconfirmed: VecDeque<PublisherConfirm>,
 }
@@ -28,7 +28,7 @@ impl Burst {
     /// # Errors
     /// As for [`super::Publisher::connect`].
     pub async fn connect(settings: &Settings) -> Result<Self, PublishError> {
-        let session = Session::open(settings).await?;
+        let session = PublisherSession::open(settings).await?;
         Ok(Self { session, exchange: settings.exchange.clone(), unconfirmed: VecDeque::new() })
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::amqp::{self, News, Session};
+use super::amqp::{self, News, PublisherSession};
 use super::confirms::{Answer, Answered, Confirms};
 use super::error::PublishError;
 use super::outbox::{Limits, Outbox, Receipt, Refusal, Ticket};
@@ -102,14 +102,14 @@ pub enum Ended {
 /// A connection to publish on, made anew by itself.
 pub struct Publisher {
     settings: Settings,
-    session: Session,
+    session: PublisherSession,
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<Session, PublishError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<PublisherSession, PublishError>> + Send>>;
 
 #[expect(clippy::large_enum_variant, reason = "there is one, and it is moved once per event")]
 enum State {
-    Up { session: Session, confirms: Confirms<lapin::Error> },
+    Up { session: PublisherSession, confirms: Confirms<lapin::Error> },
     Down { connecting: Connecting },
 }
 
@@ -118,7 +118,7 @@ enum State {
 enum Happened {
     Answered(Vec<Answered<lapin::Error>>),
     News(News),
-    Connected(Session),
+    Connected(PublisherSession),
 }
 
 impl State {
@@ -146,7 +146,7 @@ impl Publisher {
     /// # Errors
     /// Every variant of [`PublishError`].
     pub async fn connect(settings: Settings) -> Result<Self, PublishError> {
-        let session = Session::open(&settings).await?;
+        let session = PublisherSession::open(&settings).await?;
         Ok(Self { settings, session })
     }
 
@@ -200,7 +200,7 @@ struct Run<F> {
 impl<F: FnMut(PublisherEvent)> Run<F> {
     async fn run(
         &mut self,
-        session: Session,
+        session: PublisherSession,
         submissions: &mut mpsc::Receiver<Submission>,
         stop: impl Future<Output = ()>,
     ) -> Result<Ended, PublishError> {
@@ -359,12 +359,12 @@ impl<F: FnMut(PublisherEvent)> Run<F> {
 }
 
 /// Tries until the broker lets us in, unless that would not help.
-async fn reconnect(settings: Settings) -> Result<Session, PublishError> {
+async fn reconnect(settings: Settings) -> Result<PublisherSession, PublishError> {
     let schedule = schedule();
     let mut waits = schedule.waits().iter();
     loop {
         tokio::time::sleep(*waits.next().unwrap_or(&schedule.longest())).await;
-        match Session::open(&settings).await {
+        match PublisherSession::open(&settings).await {
             // A broker that starts refuses logins and virtual hosts for a while.
             Err(
                 error @ (PublishError::Unreachable { .. }

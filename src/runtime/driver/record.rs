@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::{Driver, Tenancy};
+use super::{Driver, Session};
 use crate::http::{Receipt, Target};
 use crate::runtime::ledger_client::{Fenced, LedgerClient};
 use lanekeeper_broker::{Deliveries, Source};
@@ -93,18 +93,18 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         self.ledger_client.clone().filter(|_| of_ledger).zip(written.record_key.clone())
     }
 
-    /// `tenancy`: that of the resolution, if it lasts. `number`: of the tenure, as the ledger knows it.
+    /// `session`: that of the resolution, if it lasts. `number`: of the tenure, as the ledger knows it.
     pub(super) fn write_down(
         &self,
-        tenancy: Option<&Tenancy<S::Deliveries>>,
+        session: Option<&Session<S::Deliveries>>,
         Resolved { tenure, holder, update, resolution }: Resolved,
         number: Option<TenureNumber>,
         leftover: &mut Leftover,
     ) -> Writing {
-        let dead_letter = match (&resolution, tenancy) {
+        let dead_letter = match (&resolution, session) {
             (Resolution::DeadLettered(_), None) => return Writing::Void,
-            (Resolution::DeadLettered(reason), Some(tenancy)) => {
-                Some(tenancy.deliveries.dead_letter(holder, update.as_deref(), reason.clone()))
+            (Resolution::DeadLettered(reason), Some(session)) => {
+                Some(session.deliveries.dead_letter(holder, update.as_deref(), reason.clone()))
             }
             _ => None,
         };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Driver, Tenancy};
+use super::{Driver, Session};
 use crate::http::Target;
 use crate::runtime::clock::age;
 use lanekeeper_broker::{Deliveries, PartitionStatus, Source};
@@ -52,14 +52,14 @@ impl StatusReporter {
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// Tells what is held, where that is due.
-    pub(super) fn report_status(&self, tenancy: &mut Tenancy<S::Deliveries>) {
+    pub(super) fn report_status(&self, session: &mut Session<S::Deliveries>) {
         let (now, drains) = (self.clock.now(), self.source.drains());
-        if !tenancy.status_reporter.is_due(now, drains) {
+        if !session.status_reporter.is_due(now, drains) {
             return;
         }
         let (view, oldest, ownership_state) =
             (self.core.view(), self.core.oldest(), self.core.ownership_state());
-        let held_since = oldest.delivery.and_then(|delivery| tenancy.deliveries.came_at(delivery));
+        let held_since = oldest.delivery.and_then(|delivery| session.deliveries.came_at(delivery));
         // Names of records are told where they keep a layout from being drained, and nowhere else.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
         let tenure = match ownership_state {
@@ -72,8 +72,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         self.source.publish_status(PartitionStatus {
             updates: view.held,
             retried: retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts)).collect(),
-            answers: tenancy.status_reporter.answered,
-            owns: ownership_state != OwnershipState::Lost && tenancy.deliveries.has_begun(),
+            answers: session.status_reporter.answered,
+            owns: ownership_state != OwnershipState::Lost && session.deliveries.has_begun(),
             tenure: tenure.map(|number| number.0),
             oldest_held_seconds: held_since.map(|came| came.elapsed().as_secs()),
             oldest_published_seconds: oldest.published_at.and_then(age).map(|age| age.as_secs()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::{Driver, Tenancy};
+use super::{Driver, Session};
 use crate::http::Target;
 use crate::runtime::clock::age;
 use lanekeeper_broker::{Deliveries, Source};
@@ -90,13 +90,13 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// What is held, for monitoring and for operators.
-    pub(super) fn show(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>) {
-        let holds = |_: &&Tenancy<_>| self.core.view().held > 0; // or nothing but markers, which have no age
-        let oldest = tenancy.as_deref().filter(holds).and_then(|tenancy| tenancy.deliveries.oldest_came_at());
+    pub(super) fn show(&mut self, session: Option<&mut Session<S::Deliveries>>) {
+        let holds = |_: &&Session<_>| self.core.view().held > 0; // or nothing but markers, which have no age
+        let oldest = session.as_deref().filter(holds).and_then(|session| session.deliveries.oldest_came_at());
         let age = oldest.map_or(Duration::ZERO, |came| came.elapsed());
         self.metrics.view(&self.core.view(), age);
-        if let Some(tenancy) = tenancy {
-            self.report_status(tenancy);
+        if let Some(session) = session {
+            self.report_status(session);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is no update but tells of layouts: witnesses, markers, what is drained of the layout before; and how a driver ends.
 
-use super::{Driver, Tenancy};
+use super::{Driver, Session};
 use crate::http::Target;
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::drain::Drained;
@@ -8,7 +8,7 @@ use lanekeeper_core::message::{DeliveryTag, Event};
 
 /// Why a driver has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum DriverExit {
     /// It was asked to.
     Stopped,
     /// The partition's layout drains, and it holds nothing more.
@@ -23,12 +23,12 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// With a ledger, parked updates may wait to go out while the broker holds none: a witness tells whose they are. Where
     /// the layout drains they wait for the next one: nobody claims a partition that may be drained, so that what is
     /// released goes out from one layout alone.
-    pub(super) fn witnessed(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, delivery: DeliveryTag) {
-        let Some(tenancy) = tenancy else { return };
-        tenancy.deliveries.settle(delivery);
+    pub(super) fn witnessed(&mut self, session: &mut Option<Session<S::Deliveries>>, delivery: DeliveryTag) {
+        let Some(session) = session else { return };
+        session.deliveries.settle(delivery);
         self.metrics.witness();
         if self.ledger_client.is_some() && !self.source.drains() {
-            self.core.handle(self.clock.now(), Event::OwnershipHint(tenancy.tenure));
+            self.core.handle(self.clock.now(), Event::OwnershipHint(session.tenure));
         }
     }
 
@@ -46,10 +46,10 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// `at_rest`: nothing is under way besides what the core knows of.
     pub(super) fn look_at_drain<D: Deliveries>(
         &mut self,
-        tenancy: Option<&Tenancy<D>>,
+        session: Option<&Session<D>>,
         at_rest: bool,
     ) -> Option<Drained> {
-        tenancy?;
+        session?;
         let view = self.core.view();
         let at_rest = at_rest && view.held == 0 && view.released == 0 && self.core.is_quiet();
         self.drain.look(self.clock.now(), at_rest)

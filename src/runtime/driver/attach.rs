@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Driver, Tenancy};
+use super::{Driver, Session};
 use crate::http::Target;
 use lanekeeper_broker::{Deliveries, Gone, Lost, News, Source};
 use lanekeeper_core::message::Event;
@@ -28,16 +28,16 @@ pub(super) async fn attached<F: Future + Unpin>(attaching: &mut Option<F>) -> Op
 }
 
 /// Pends for ever without a tenancy.
-pub(super) async fn next<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>) -> Result<News, Lost> {
-    match tenancy {
-        Some(tenancy) => tenancy.deliveries.next().await,
+pub(super) async fn next<D: Deliveries>(session: &mut Option<Session<D>>) -> Result<News, Lost> {
+    match session {
+        Some(session) => session.deliveries.next().await,
         None => std::future::pending().await,
     }
 }
 
-pub(super) async fn send_acks<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>) -> Result<(), Lost> {
-    match tenancy {
-        Some(tenancy) => tenancy.deliveries.send_acks().await,
+pub(super) async fn send_acks<D: Deliveries>(session: &mut Option<Session<D>>) -> Result<(), Lost> {
+    match session {
+        Some(session) => session.deliveries.send_acks().await,
         None => Ok(()),
     }
 }
@@ -51,31 +51,31 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// Losing the channel ends the tenure; attempts in flight run on, and the way back begins.
     pub(super) async fn lose(
         &mut self,
-        tenancy: Option<Tenancy<S::Deliveries>>,
+        session: Option<Session<S::Deliveries>>,
         lost: &Lost,
         stopping: bool,
     ) -> Option<Attaching<S::Deliveries>> {
-        if let Some(tenancy) = tenancy {
+        if let Some(session) = session {
             let Lost(why) = lost;
-            warn!(partition = %self.partition, tenure = tenancy.tenure.0, why, "partition lost");
-            self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
+            warn!(partition = %self.partition, tenure = session.tenure.0, why, "partition lost");
+            self.core.handle(self.clock.now(), Event::TenureEnded(session.tenure));
             self.drain.tenure_ended();
             self.metrics.active(false);
             self.health.set_attached(self.layout.number, self.partition, false);
-            tenancy.deliveries.close().await;
+            session.deliveries.close().await;
         }
         (!stopping).then(|| attach(&self.source))
     }
 
     /// Settles what is finished, then gives the partition up: what was not started goes back in order.
-    pub(super) async fn leave(&mut self, tenancy: Option<Tenancy<S::Deliveries>>) {
-        if let Some(tenancy) = tenancy {
-            tenancy.deliveries.leave().await;
-            self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
+    pub(super) async fn leave(&mut self, session: Option<Session<S::Deliveries>>) {
+        if let Some(session) = session {
+            session.deliveries.leave().await;
+            self.core.handle(self.clock.now(), Event::TenureEnded(session.tenure));
             self.drain.tenure_ended();
             self.metrics.active(false);
             self.health.set_attached(self.layout.number, self.partition, false);
-            info!(partition = %self.partition, tenure = tenancy.tenure.0, "partition given up");
+            info!(partition = %self.partition, tenure = session.tenure.0, "partition given up");
         }
     }
 }
