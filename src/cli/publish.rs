@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::{ConfigArguments, Exit};
 use crate::config::{Config, Purpose};
 use input::Input;
-use lanekeeper_broker::publisher::{Ended, Limits, PublishError, Publisher, Settings, ShortText};
+use lanekeeper_broker::publisher::{Limits, PublishError, Publisher, PublisherExit, Settings, ShortText};
 use report::Report;
 
 /// Updates read ahead of the window, as a multiple of it: so much may wait behind unconfirmed ones of its record.
@@ -119,7 +119,7 @@ async fn publish(settings: Settings, input: Input) -> Exit {
     let result = publisher.run(receiver, |event| report.event(&event), interrupted()).await;
     match (report.finish(&result), result) {
         (_, Err(error)) => exit_of(&error),
-        (true, Ok(Ended::Finished)) => Exit::Done,
+        (true, Ok(PublisherExit::Finished)) => Exit::Done,
         (_, Ok(_)) => Exit::Other,
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Fence {
 
 /// An attempt to make.
 #[derive(Debug)]
-pub(super) struct Making<T> {
+pub(super) struct PendingAttempt<T> {
     pub(super) target: Arc<T>,
     /// `None`: there is no ledger.
     pub(super) ledger_client: Option<LedgerClient>,
@@ -43,7 +43,7 @@ pub(super) struct Making<T> {
 
 /// An attempt that ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct FinishedAttempt {
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
     pub(super) update: Arc<Update>,
@@ -58,29 +58,29 @@ pub(super) struct Ended {
     pub(super) took: Duration,
 }
 
-impl<T: Target> Making<T> {
-    /// Ends early where `cut` changes: dropping the attempt closes its connection.
-    pub(super) async fn make(self, mut cut: watch::Receiver<()>) -> Ended {
+impl<T: Target> PendingAttempt<T> {
+    /// Ends early where `aborted` changes: dropping the attempt closes its connection.
+    pub(super) async fn run(self, mut aborted: watch::Receiver<()>) -> FinishedAttempt {
         let (attempt, number, update, probe) =
             (self.attempt, self.number, Arc::clone(&self.update), self.probe);
         let begun = tokio::time::Instant::now();
         let (outcome, sign, receipt, lock, took) = tokio::select! {
             biased;
-            (outcome, receipt, lock, took) = self.go() => {
+            (outcome, receipt, lock, took) = self.perform() => {
                 let sign = Sign::of(&outcome);
                 (outcome, sign, receipt, lock, took)
             }
-            Ok(()) = cut.changed() => {
+            Ok(()) = aborted.changed() => {
                 let detail = "cut off, since the partition was handed over".to_owned();
                 let failure = Failure { cause: Cause::Connection, detail };
                 let outcome = Outcome::Retryable { failure, retry_after: None };
                 (outcome, Sign::Neither, Receipt::default(), None, begun.elapsed())
             }
         };
-        Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took }
+        FinishedAttempt { attempt, number, update, probe, outcome, sign, receipt, lock, took }
     }
 
-    async fn go(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
+    async fn perform(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
         let unsent = |outcome| (outcome, Receipt::default(), None, Duration::ZERO);
         let clear = may_send(self.fence, self.clock, self.tenure);
         let (etag, lock) = match &self.ledger_client {
@@ -132,7 +132,9 @@ mod tests {
     #[test]
     fn an_attempt_under_way_is_small() {
         let size =
-            size_of_output(|(making, cut): (Making<HttpTargets>, watch::Receiver<()>)| making.make(cut));
+            size_of_output(|(pending, aborted): (PendingAttempt<HttpTargets>, watch::Receiver<()>)| {
+                pending.run(aborted)
+            });
         assert!(size <= ATTEMPT_BYTES_MAX, "{size} bytes");
     }
 

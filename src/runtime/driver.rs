@@ -21,7 +21,7 @@ use self::attach::{attach, attached, next, send_acks, stopped};
 pub use self::drain::DriverExit;
 use self::record::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
 use self::status::StatusReporter;
-use super::attempt::{Ended, Fence, Making};
+use super::attempt::{Fence, FinishedAttempt, PendingAttempt};
 use super::breakers::BreakerWatch;
 use super::clock::Clock;
 use super::ledger_client::{Fenced, LedgerClient};
@@ -105,7 +105,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut attempts = FuturesUnordered::new();
         // Targets that one of them is a probe of.
         let mut probing = BTreeSet::new();
-        let cut = watch::Sender::new(());
+        let aborted = watch::Sender::new(());
         let fence = watch::Sender::new(Fence::default());
         let mut writings: FuturesUnordered<Pin<Box<dyn Future<Output = Written> + Send>>> =
             FuturesUnordered::new();
@@ -140,7 +140,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         if tenure.is_none() {
                             self.metrics.attempt_without_tenure();
                         }
-                        let making = Making {
+                        let pending = PendingAttempt {
                             target: Arc::clone(&self.target),
                             ledger_client: self.ledger_client.clone(),
                             clock: self.clock,
@@ -153,9 +153,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             probe,
                         };
                         if probe {
-                            probing.insert(making.update.target);
+                            probing.insert(pending.update.target);
                         }
-                        attempts.push(making.make(cut.subscribe()));
+                        attempts.push(pending.run(aborted.subscribe()));
                     }
                     Effect::AskProbe(target) => {
                         if self.breakers.grant_probe(self.clock.now(), target) {
@@ -254,7 +254,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             break;
                         }
                         // They end as failed, and go on counting when the update comes back.
-                        cut.send_replace(());
+                        aborted.send_replace(());
                         stuck = in_flight == 0;
                         leaving = Some(self.leaving(false));
                     }
@@ -425,8 +425,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         self.core.handle(now, event);
     }
 
-    fn attempt_ended(&mut self, ended: Ended) -> Leftover {
-        let Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took } = ended;
+    fn attempt_ended(&mut self, ended: FinishedAttempt) -> Leftover {
+        let FinishedAttempt { attempt, number, update, probe, outcome, sign, receipt, lock, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
         self.tell_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();

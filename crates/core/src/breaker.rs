@@ -95,11 +95,11 @@ pub struct Trip {
 #[derive(Debug)]
 pub struct Breaker {
     limits: Arc<BreakerLimits>,
-    state: State,
+    state: BreakerState,
 }
 
 #[derive(Debug)]
-enum State {
+enum BreakerState {
     /// Leaves to `Shut` with the attempt that fills the measure.
     Closed(Window),
     /// Leaves to `Probing` when a probe is asked for and its time has come.
@@ -112,14 +112,14 @@ enum State {
 #[derive(Debug, Default)]
 struct Window {
     /// Oldest first; at most [`ATTEMPTS_KEPT_MAX`].
-    ended: VecDeque<Ended>,
+    ended: VecDeque<EndedAttempt>,
     failures: usize,
     /// How many of the failures are of which record.
     failing: HashMap<u64, usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ended {
+struct EndedAttempt {
     at: Tick,
     /// A hash of its key: two records that share one count as one, which only makes the breaker slower.
     record: u64,
@@ -127,8 +127,8 @@ struct Ended {
 }
 
 impl Window {
-    fn add(&mut self, ended: Ended, lasts: Duration) {
-        let over = |oldest: &Ended| ended.at.since(oldest.at) > lasts;
+    fn add(&mut self, ended: EndedAttempt, lasts: Duration) {
+        let over = |oldest: &EndedAttempt| ended.at.since(oldest.at) > lasts;
         while self.ended.len() == ATTEMPTS_KEPT_MAX || self.ended.front().is_some_and(over) {
             self.drop_oldest();
         }
@@ -140,7 +140,7 @@ impl Window {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some(Ended { record, failed: true, .. }) = self.ended.pop_front() {
+        if let Some(EndedAttempt { record, failed: true, .. }) = self.ended.pop_front() {
             self.failures -= 1;
             let count = self.failing.get_mut(&record).expect("every failure is counted");
             *count -= 1;
@@ -164,16 +164,16 @@ impl Breaker {
     /// Closed, and nothing has ended yet.
     #[must_use]
     pub fn new(limits: Arc<BreakerLimits>) -> Self {
-        Self { limits, state: State::Closed(Window::default()) }
+        Self { limits, state: BreakerState::Closed(Window::default()) }
     }
 
     /// What the partitions must know.
     #[must_use]
     pub fn circuit(&self) -> Circuit {
         match self.state {
-            State::Closed(_) => Circuit::Closed,
-            State::Shut { probe_from, .. } => Circuit::Shut { probe_from },
-            State::Probing { .. } => Circuit::Probing,
+            BreakerState::Closed(_) => Circuit::Closed,
+            BreakerState::Shut { probe_from, .. } => Circuit::Shut { probe_from },
+            BreakerState::Probing { .. } => Circuit::Probing,
         }
     }
 
@@ -181,10 +181,12 @@ impl Breaker {
     ///
     /// While the target is shut, ends of attempts that had begun before say nothing new and are not looked at.
     pub fn ended(&mut self, now: Tick, record_key: &RecordKey, sign: Sign) -> Option<Trip> {
-        let (State::Closed(window), Sign::Works | Sign::Fails) = (&mut self.state, sign) else { return None };
+        let (BreakerState::Closed(window), Sign::Works | Sign::Fails) = (&mut self.state, sign) else {
+            return None;
+        };
         let record = spread(record_key.as_str().bytes());
         let failed = sign == Sign::Fails;
-        window.add(Ended { at: now, record, failed }, self.limits.window);
+        window.add(EndedAttempt { at: now, record, failed }, self.limits.window);
         let trip = window.trip(&self.limits).filter(|_| failed)?;
         self.state = self.shut(now, 0);
         Some(trip)
@@ -194,19 +196,19 @@ impl Breaker {
     /// ended, or that it was not made.
     pub fn grant_probe(&mut self, now: Tick) -> bool {
         match self.state {
-            State::Shut { probe_from, probes_failed } if probe_from <= now => {
-                self.state = State::Probing { probes_failed };
+            BreakerState::Shut { probe_from, probes_failed } if probe_from <= now => {
+                self.state = BreakerState::Probing { probes_failed };
                 true
             }
-            State::Closed(_) | State::Shut { .. } | State::Probing { .. } => false,
+            BreakerState::Closed(_) | BreakerState::Shut { .. } | BreakerState::Probing { .. } => false,
         }
     }
 
     /// The probe ended. Whether the target is open again: only an answer to an update shows that it works.
     pub fn probe_ended(&mut self, now: Tick, sign: Sign) -> bool {
-        let State::Probing { probes_failed } = self.state else { return false };
+        let BreakerState::Probing { probes_failed } = self.state else { return false };
         self.state = match sign {
-            Sign::Works => State::Closed(Window::default()),
+            Sign::Works => BreakerState::Closed(Window::default()),
             Sign::Fails | Sign::Neither => self.shut(now, probes_failed + 1),
         };
         sign == Sign::Works
@@ -214,15 +216,15 @@ impl Breaker {
 
     /// The probe was not made: another may be, at once.
     pub fn probe_returned(&mut self, now: Tick) {
-        if let State::Probing { probes_failed } = self.state {
-            self.state = State::Shut { probe_from: now, probes_failed };
+        if let BreakerState::Probing { probes_failed } = self.state {
+            self.state = BreakerState::Shut { probe_from: now, probes_failed };
         }
     }
 
-    fn shut(&self, now: Tick, probes_failed: usize) -> State {
+    fn shut(&self, now: Tick, probes_failed: usize) -> BreakerState {
         let waits = &self.limits.waits;
         let wait = waits.get(probes_failed).or(waits.last()).copied().unwrap_or_default();
-        State::Shut { probe_from: now.after(wait), probes_failed }
+        BreakerState::Shut { probe_from: now.after(wait), probes_failed }
     }
 }
 
@@ -368,7 +370,7 @@ mod tests {
                 if expected {
                     break;
                 }
-                let State::Closed(window) = &breaker.state else { panic!("it has not tripped") };
+                let BreakerState::Closed(window) = &breaker.state else { panic!("it has not tripped") };
                 prop_assert!(window.ended.len() <= ATTEMPTS_KEPT_MAX && window.failing.len() <= window.failures);
             }
         }

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::input::Reading;
 use lanekeeper_broker::publisher::{
-    Ended, Fate, Link, PublishError, PublisherEvent, Reason, Receipt, Refusal, Ticket,
+    Fate, Link, PublishError, PublisherEvent, PublisherExit, Reason, Receipt, Refusal, Ticket,
 };
 
 /// How often the progress line changes.
@@ -168,14 +168,14 @@ impl Report {
     }
 
     /// Prints how it ended; true if every line of the input is confirmed.
-    pub(super) fn finish(&mut self, result: &Result<Ended, PublishError>) -> bool {
+    pub(super) fn finish(&mut self, result: &Result<PublisherExit, PublishError>) -> bool {
         self.console.bar.finish_and_clear();
         let complete = self.reading.as_ref().is_some_and(|reading| reading.complete.load(Ordering::Acquire));
         let lines = self.reading.as_ref().map_or(0, |reading| reading.lines.load(Ordering::Relaxed));
         match result {
-            Ok(Ended::Finished) => {}
-            Ok(Ended::Stopped) => self.console.say("stopped"),
-            Ok(Ended::GaveUp) => {
+            Ok(PublisherExit::Finished) => {}
+            Ok(PublisherExit::Stopped) => self.console.say("stopped"),
+            Ok(PublisherExit::Abandoned) => {
                 self.console.say("gave up: the broker refuses the updates of too many records");
             }
             Err(error) => self.console.say(&error.to_string()),

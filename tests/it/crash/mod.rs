@@ -52,7 +52,7 @@ struct Chaos {
     logs: PathBuf,
 }
 
-struct Ended {
+struct ChaosResult {
     told: String,
     kept: bool,
     logs: PathBuf,
@@ -88,7 +88,7 @@ impl Chaos {
         Self { seed, world, broker: Mutex::new(broker), proxy, replicas, logs }
     }
 
-    async fn run(self, lasts: Duration) -> Ended {
+    async fn run(self, lasts: Duration) -> ChaosResult {
         let begun = Instant::now();
         let stop = Arc::new(AtomicBool::new(false));
         let publishing = tokio::spawn(publish(self.publisher(), self.seed, Arc::clone(&stop)));
@@ -194,7 +194,7 @@ impl Chaos {
         published: u64,
         report: &Report,
         longest_ms: u64,
-    ) -> Ended {
+    ) -> ChaosResult {
         let counts = &report.counts;
         let lost = published.saturating_sub(counts.updates);
         let kinds: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
@@ -212,7 +212,7 @@ impl Chaos {
             counts.older_tenures,
         );
         let kept = (lost, counts.reorders, counts.overlaps, counts.outdated) == (0, 0, 0, 0);
-        Ended { told, kept, logs: self.logs.clone() }
+        ChaosResult { told, kept, logs: self.logs.clone() }
     }
 }
 

@@ -90,13 +90,13 @@ pub enum PublisherEvent {
 
 /// How publishing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum PublisherExit {
     /// Every submission has its receipt, and no more came.
     Finished,
     /// It was told to stop.
     Stopped,
     /// Over [`Limits::abandoned_max`] records were given up.
-    GaveUp,
+    Abandoned,
 }
 
 /// A connection to publish on, made anew by itself.
@@ -164,7 +164,7 @@ impl Publisher {
         mut submissions: mpsc::Receiver<Submission>,
         on_event: impl FnMut(PublisherEvent),
         stop: impl Future<Output = ()>,
-    ) -> Result<Ended, PublishError> {
+    ) -> Result<PublisherExit, PublishError> {
         let schedule = schedule();
         let mut run = Run {
             outbox: Outbox::new(self.settings.limits.clone(), schedule),
@@ -203,7 +203,7 @@ impl<F: FnMut(PublisherEvent)> Run<F> {
         session: PublisherSession,
         submissions: &mut mpsc::Receiver<Submission>,
         stop: impl Future<Output = ()>,
-    ) -> Result<Ended, PublishError> {
+    ) -> Result<PublisherExit, PublishError> {
         let mut stop = pin!(stop);
         let mut stop_by: Option<Instant> = None;
         let mut all_read = false;
@@ -218,9 +218,9 @@ impl<F: FnMut(PublisherEvent)> Run<F> {
                     session.close().await;
                 }
                 return Ok(match (stop_by.is_some(), stopped) {
-                    (true, _) => Ended::Stopped,
-                    (false, true) => Ended::GaveUp,
-                    (false, false) => Ended::Finished,
+                    (true, _) => PublisherExit::Stopped,
+                    (false, true) => PublisherExit::Abandoned,
+                    (false, false) => PublisherExit::Finished,
                 });
             }
             let room = self.outbox.room().min(SUBMISSIONS_AT_ONCE_MAX);
@@ -239,7 +239,7 @@ impl<F: FnMut(PublisherEvent)> Run<F> {
                     self.outbox.stop();
                 }
                 () = tokio::time::sleep_until(stop_by.unwrap_or(self.started)), if stop_by.is_some() => {
-                    return Ok(Ended::Stopped);
+                    return Ok(PublisherExit::Stopped);
                 }
             }
             self.outbox.wake(self.now());

@@ -17,7 +17,7 @@ mod outgoing;
 mod simulation;
 
 pub use burst::Burst;
-pub use driver::{Ended, Link, Publisher, PublisherEvent, Settings, Submission};
+pub use driver::{Link, Publisher, PublisherEvent, PublisherExit, Settings, Submission};
 pub use error::PublishError;
 pub use outbox::{Fate, Limits, Reason, Receipt, Refusal, Ticket};
 pub use outgoing::{HEADER_BYTES_MAX, HeaderValue, Outgoing, ShortText, ShortTextTooLong};
