@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::clock::Clock;
-use super::ledger_client::{Consulted, LedgerClient};
+use super::ledger_client::{LedgerClient, Preflight};
 use crate::http::{Attempt, Clearance, Receipt, Target};
 use lanekeeper_core::breaker::Sign;
 use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
@@ -87,10 +87,10 @@ impl<T: Target> PendingAttempt<T> {
             None if clear() => (None, None),
             None => return unsent(Outcome::Withheld),
             // On its own: the ledger's future is many times the size of the rest, which every attempt would carry.
-            Some(ledger_client) => match Box::pin(ledger_client.consult(&self.update, self.holder)).await {
-                Consulted::Send { etag, lock } if clear() => (etag, lock),
-                Consulted::Send { .. } | Consulted::Silent => return unsent(Outcome::Withheld),
-                Consulted::Known(known) => return unsent(Outcome::Known(known)),
+            Some(ledger_client) => match Box::pin(ledger_client.lookup(&self.update, self.holder)).await {
+                Preflight::Send { etag, lock } if clear() => (etag, lock),
+                Preflight::Send { .. } | Preflight::Silent => return unsent(Outcome::Withheld),
+                Preflight::Known(known) => return unsent(Outcome::Known(known)),
             },
         };
         let request = Attempt {

@@ -15,12 +15,12 @@ use lanekeeper_core::policy::{DeadLetterReason, ParkReason, Resolution};
 use lanekeeper_core::routes::Routes;
 use lanekeeper_core::update::{RecordKey, Update};
 use lanekeeper_ledger::{
-    AnyLedger, Before, Entry, Finding, Fingerprint, Ledger, LedgerError, ParkKind, ParkedState, ParkedUpdate,
-    Query, RecordLock, Recorded, ResolvedAs, StoredUpdate, What,
+    AnyLedger, Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, LookupResult, ParkKind,
+    ParkedState, ParkedUpdate, Query, RecordLock, Recorded, ResolvedAs, StoredUpdate,
 };
 
 /// How long an attempt may wait for the ledger before it is withheld: its permit is of use to others.
-const CONSULT_MAX: Duration = Duration::from_secs(5);
+const LOOKUP_MAX: Duration = Duration::from_secs(5);
 /// Between two tries to write.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Parked updates of one record that are taken out of the ledger together.
@@ -42,7 +42,7 @@ pub struct LedgerClient {
 
 /// What was found before an attempt.
 #[derive(Debug)]
-pub(super) enum Consulted {
+pub(super) enum Preflight {
     /// Send it; with the record's last `ETag` and, with row locks, holding its row.
     Send { etag: Option<String>, lock: Option<RecordLock> },
     /// No request is needed, or it would be wrong.
@@ -87,7 +87,7 @@ impl LedgerClient {
     }
 
     /// What is known of an update that is about to be sent.
-    pub(super) async fn consult(&self, update: &Update, holder: Holder) -> Consulted {
+    pub(super) async fn lookup(&self, update: &Update, holder: Holder) -> Preflight {
         let query = Query {
             record_key: update.record_key.clone(),
             id: update.id.clone(),
@@ -96,28 +96,28 @@ impl LedgerClient {
         let asking = async {
             if self.row_lock {
                 // Rows are locked in a transaction that is many times the size of the rest.
-                let (finding, lock) = Box::pin(self.ledger.lock(query)).await?;
+                let (lookup_result, lock) = Box::pin(self.ledger.lock(query)).await?;
                 self.metrics.row_lock(lock.waited());
-                Ok((finding, Some(lock)))
+                Ok((lookup_result, Some(lock)))
             } else {
-                Ok((self.ledger.consult(query).await?, None))
+                Ok((self.ledger.lookup(query).await?, None))
             }
         };
-        let (finding, lock) = match tokio::time::timeout(CONSULT_MAX, asking).await {
+        let (lookup_result, lock) = match tokio::time::timeout(LOOKUP_MAX, asking).await {
             Ok(Ok(found)) => found,
             Ok(Err(fault)) => {
                 self.tell(Use::Reading, &fault).await;
-                return Consulted::Silent;
+                return Preflight::Silent;
             }
             Err(_) => {
-                self.tell(Use::Reading, &LedgerError::TimedOut { seconds: CONSULT_MAX.as_secs() }).await;
-                return Consulted::Silent;
+                self.tell(Use::Reading, &LedgerError::TimedOut { seconds: LOOKUP_MAX.as_secs() }).await;
+                return Preflight::Silent;
             }
         };
         self.well(Use::Reading).await;
-        match known(&finding, update, holder) {
-            Some(known) => Consulted::Known(known),
-            None => Consulted::Send { etag: finding.etag, lock },
+        match known(&lookup_result, update, holder) {
+            Some(known) => Preflight::Known(known),
+            None => Preflight::Send { etag: lookup_result.etag, lock },
         }
     }
 
@@ -131,9 +131,9 @@ impl LedgerClient {
         resolution: Resolution,
         (receipt, mut lock): (Receipt, Option<RecordLock>),
     ) -> Recorded {
-        let Some(what) = entry_of(&update, holder, &resolution, receipt) else { return Recorded::Done };
+        let Some(kind) = entry_of(&update, holder, &resolution, receipt) else { return Recorded::Done };
         let (layout, partition) = (self.layout, self.partition);
-        let entry = Entry { layout, partition, tenure, record_key: update.record_key.clone(), what };
+        let entry = Entry { layout, partition, tenure, record_key: update.record_key.clone(), kind };
         loop {
             let writing = match lock.take() {
                 Some(lock) => Box::pin(lock.record(entry.clone())).await,
@@ -208,14 +208,18 @@ impl LedgerClient {
     async fn no_target(&self, record_key: &RecordKey, seq: ParkedSeq, update_type: &str) {
         let detail =
             format!("no target takes updates of type {update_type:?} any more; see [[target]] types");
-        let reason =
-            lanekeeper_ledger::ParkReason { kind: ParkKind::Rejected, status: None, detail, attempts: 0 };
+        let reason = lanekeeper_ledger::StoredParkReason {
+            kind: ParkKind::Rejected,
+            status: None,
+            detail,
+            attempts: 0,
+        };
         let entry = Entry {
             layout: self.layout,
             partition: self.partition,
             tenure: None,
             record_key: record_key.clone(),
-            what: What::Repark { seq, reason },
+            kind: EntryKind::Repark { seq, reason },
         };
         if let Err(fault) = self.ledger.record(entry).await {
             self.tell(Use::Writing, &fault).await;
@@ -247,29 +251,29 @@ impl LedgerClient {
 }
 
 /// Whether what is known makes a request needless or wrong. A released update knows that its record is parked.
-fn known(finding: &Finding, update: &Update, holder: Holder) -> Option<Known> {
-    match finding.before {
-        Before::Resolved => return Some(Known::Resolved),
-        Before::Reused => return Some(Known::IdReused),
-        Before::Unknown => {}
+fn known(lookup_result: &LookupResult, update: &Update, holder: Holder) -> Option<Known> {
+    match lookup_result.id_status {
+        IdStatus::Resolved => return Some(Known::Resolved),
+        IdStatus::Reused => return Some(Known::IdReused),
+        IdStatus::Unknown => {}
     }
-    if finding.parked && matches!(holder, Holder::Broker(_)) {
+    if lookup_result.parked && matches!(holder, Holder::Broker(_)) {
         return Some(Known::RecordParked);
     }
-    let superseded = update.version.is_some() && finding.version >= update.version;
+    let superseded = update.version.is_some() && lookup_result.version >= update.version;
     superseded.then_some(Known::Superseded)
 }
 
 /// What a resolution writes; `None`: the ledger knows it already, or need not.
-fn entry_of(update: &Update, holder: Holder, resolution: &Resolution, receipt: Receipt) -> Option<What> {
+fn entry_of(update: &Update, holder: Holder, resolution: &Resolution, receipt: Receipt) -> Option<EntryKind> {
     let (id, fingerprint) = (update.id.clone(), Fingerprint::of(&update.body));
     let parked = match holder {
         Holder::Broker(_) => None,
         Holder::Ledger(seq) => Some(seq),
     };
-    let resolved = |resolution| What::Resolved { id: id.clone(), fingerprint, resolution, parked };
+    let resolved = |resolution| EntryKind::Resolved { id: id.clone(), fingerprint, resolution, parked };
     Some(match (resolution, parked) {
-        (Resolution::Applied, _) => What::Applied {
+        (Resolution::Applied, _) => EntryKind::Applied {
             id: id.clone(),
             fingerprint,
             version: update.version,
@@ -280,8 +284,8 @@ fn entry_of(update: &Update, holder: Holder, resolution: &Resolution, receipt: R
         (Resolution::Duplicate, None) => return None,
         (Resolution::Duplicate | Resolution::Superseded, _) => resolved(ResolvedAs::Superseded),
         (Resolution::DeadLettered(_), _) => resolved(ResolvedAs::DeadLettered),
-        (Resolution::Parked(reason), Some(seq)) => What::Repark { seq, reason: reason_of(reason) },
-        (Resolution::Parked(reason), None) => What::Park {
+        (Resolution::Parked(reason), Some(seq)) => EntryKind::Repark { seq, reason: reason_of(reason) },
+        (Resolution::Parked(reason), None) => EntryKind::Park {
             update: stored(update),
             reason: reason_of(reason),
             only_behind: *reason == ParkReason::Behind,
@@ -289,9 +293,9 @@ fn entry_of(update: &Update, holder: Holder, resolution: &Resolution, receipt: R
     })
 }
 
-fn reason_of(reason: &ParkReason) -> lanekeeper_ledger::ParkReason {
+fn reason_of(reason: &ParkReason) -> lanekeeper_ledger::StoredParkReason {
     let (reason, attempts) = match reason {
-        ParkReason::Behind => return lanekeeper_ledger::ParkReason::behind(),
+        ParkReason::Behind => return lanekeeper_ledger::StoredParkReason::behind(),
         ParkReason::Failed { reason, attempts } => (reason, *attempts),
     };
     let (kind, failure) = match reason {
@@ -304,7 +308,7 @@ fn reason_of(reason: &ParkReason) -> lanekeeper_ledger::ParkReason {
         Some(Failure { cause: Cause::Status(status), .. }) => Some(*status),
         _ => None,
     };
-    lanekeeper_ledger::ParkReason { kind, status, detail: reason.detail(), attempts }
+    lanekeeper_ledger::StoredParkReason { kind, status, detail: reason.detail(), attempts }
 }
 
 fn stored(update: &Update) -> StoredUpdate {
@@ -339,7 +343,7 @@ mod tests {
         type Written = (LedgerClient, Option<TenureNumber>, Arc<Update>, Holder, Resolution);
         let asked = size_of_output(
             |(ledger_client, update, holder): (&'static LedgerClient, &'static Update, Holder)| {
-                ledger_client.consult(update, holder)
+                ledger_client.lookup(update, holder)
             },
         );
         let written = size_of_output(|(ledger_client, tenure, update, holder, resolution): Written| {
@@ -349,14 +353,14 @@ mod tests {
     }
 
     fn check(
-        before: Before,
+        id_status: IdStatus,
         parked: bool,
         versions: (Option<i64>, Option<i64>),
         holder: Holder,
         expected: Option<Known>,
     ) {
         let (last, own) = versions;
-        let finding = Finding { before, parked, version: last, etag: None };
+        let lookup_result = LookupResult { id_status, parked, version: last, etag: None };
         let update = Update {
             record_key: RecordKey::new("k").unwrap(),
             id: UpdateId::published("u"),
@@ -370,22 +374,22 @@ mod tests {
             headers: Vec::new(),
             body: bytes::Bytes::new(),
         };
-        assert_eq!(known(&finding, &update, holder), expected, "{finding:?} {own:?} {holder:?}");
+        assert_eq!(known(&lookup_result, &update, holder), expected, "{lookup_result:?} {own:?} {holder:?}");
     }
 
     #[test]
     fn what_the_ledger_knows_decides_whether_an_update_is_sent() {
         let (broker, ledger) = (Holder::Broker(DeliveryTag(1)), Holder::Ledger(ParkedSeq(1)));
         let none = (None, None);
-        check(Before::Unknown, false, none, broker, None);
-        check(Before::Resolved, true, none, broker, Some(Known::Resolved));
-        check(Before::Reused, false, none, broker, Some(Known::IdReused));
-        check(Before::Unknown, true, none, broker, Some(Known::RecordParked));
-        check(Before::Unknown, true, none, ledger, None);
-        check(Before::Unknown, false, (Some(7), Some(7)), broker, Some(Known::Superseded));
-        check(Before::Unknown, false, (Some(7), Some(8)), broker, None);
-        check(Before::Unknown, false, (Some(7), None), broker, None);
-        check(Before::Unknown, false, (None, Some(1)), broker, None);
-        check(Before::Unknown, true, (Some(7), Some(7)), ledger, Some(Known::Superseded));
+        check(IdStatus::Unknown, false, none, broker, None);
+        check(IdStatus::Resolved, true, none, broker, Some(Known::Resolved));
+        check(IdStatus::Reused, false, none, broker, Some(Known::IdReused));
+        check(IdStatus::Unknown, true, none, broker, Some(Known::RecordParked));
+        check(IdStatus::Unknown, true, none, ledger, None);
+        check(IdStatus::Unknown, false, (Some(7), Some(7)), broker, Some(Known::Superseded));
+        check(IdStatus::Unknown, false, (Some(7), Some(8)), broker, None);
+        check(IdStatus::Unknown, false, (Some(7), None), broker, None);
+        check(IdStatus::Unknown, false, (None, Some(1)), broker, None);
+        check(IdStatus::Unknown, true, (Some(7), Some(7)), ledger, Some(Known::Superseded));
     }
 }

@@ -8,10 +8,10 @@ use std::process::Command;
 
 use lanekeeper_broker::publisher::json_line;
 use lanekeeper_ledger::LedgerPlace;
-use lanekeeper_ledger::{Before, Ledger};
+use lanekeeper_ledger::{IdStatus, Ledger};
 use serde_json::Value as Json;
 
-use crate::world::{World, consult, on_both, park, park_behind, parked, write};
+use crate::world::{World, lookup, on_both, park, park_behind, parked, write};
 
 on_both!(
     a_person_lists_shows_and_exports_what_is_parked,
@@ -107,7 +107,7 @@ async fn a_person_releases_and_discards(world: World) {
     assert_eq!(out, "1 discarded, 3 still parked: release the record to send them\n");
     told(&world, &["discard", "a", "--head", "2", "--why", "these too"]);
     assert_eq!(parked(&ledger, "a").await, "u4");
-    assert_eq!(consult(&ledger, "a", "u2", "").await.before, Before::Resolved);
+    assert_eq!(lookup(&ledger, "a", "u2", "").await.id_status, IdStatus::Resolved);
     let kept = "SELECT count(*) FROM ledger_discarded WHERE who = 'ada' AND why = 'these too'";
     assert_eq!(world.count(kept).await, 2);
 

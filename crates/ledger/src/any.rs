@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    Discarded, Entry, Finding, Grounds, Ledger, LedgerError, LedgerStats, ParkedRecord, ParkedSeq,
+    Discarded, Entry, Grounds, Ledger, LedgerError, LedgerStats, LookupResult, ParkedRecord, ParkedSeq,
     ParkedUpdate, PostgresLedger, Query, RecordLock, Recorded, ReleasedRecord, Selection, SqliteLedger,
 };
 use crate::config::{LedgerConfig, LedgerPlace};
@@ -44,8 +44,8 @@ macro_rules! either {
 }
 
 impl Ledger for AnyLedger {
-    async fn consult(&self, query: Query) -> Result<Finding, LedgerError> {
-        either!(self.consult(query))
+    async fn lookup(&self, query: Query) -> Result<LookupResult, LedgerError> {
+        either!(self.lookup(query))
     }
 
     async fn claim(
@@ -61,7 +61,7 @@ impl Ledger for AnyLedger {
         either!(self.record(entry))
     }
 
-    async fn lock(&self, query: Query) -> Result<(Finding, RecordLock), LedgerError> {
+    async fn lock(&self, query: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         either!(self.lock(query))
     }
 

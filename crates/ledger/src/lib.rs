@@ -18,7 +18,8 @@ mod stored;
 pub use any::AnyLedger;
 pub use config::{LedgerConfig, LedgerPlace};
 pub use entry::{
-    Before, Entry, Finding, Fingerprint, ParkKind, ParkReason, ParkedSeq, Query, Recorded, ResolvedAs, What,
+    Entry, EntryKind, Fingerprint, IdStatus, LookupResult, ParkKind, ParkedSeq, Query, Recorded, ResolvedAs,
+    StoredParkReason,
 };
 pub use error::LedgerError;
 pub use parked::{
@@ -41,7 +42,7 @@ use lanekeeper_core::update::RecordKey;
 /// database does.
 pub trait Ledger: Send + Sync + 'static {
     /// What is known before an attempt. Calls that come together share a round trip.
-    fn consult(&self, query: Query) -> impl Future<Output = Result<Finding, LedgerError>> + Send;
+    fn lookup(&self, query: Query) -> impl Future<Output = Result<LookupResult, LedgerError>> + Send;
 
     /// Makes this the highest tenure of the partition. When it has returned `Done`, no write of an older tenure lands
     /// any more; `Fenced`: a newer one has written. To be called before the first consultation of a tenure.
@@ -56,9 +57,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// that come together share a commit; those of one record must come one after another.
     fn record(&self, entry: Entry) -> impl Future<Output = Result<Recorded, LedgerError>> + Send;
 
-    /// As `consult`, and holds the record's row until the lock has recorded or is dropped: no other process can hold
+    /// As `lookup`, and holds the record's row until the lock has recorded or is dropped: no other process can hold
     /// it meanwhile. PostgreSQL only.
-    fn lock(&self, query: Query) -> impl Future<Output = Result<(Finding, RecordLock), LedgerError>> + Send;
+    fn lock(
+        &self,
+        query: Query,
+    ) -> impl Future<Output = Result<(LookupResult, RecordLock), LedgerError>> + Send;
 
     /// Records whose parked updates are to go out, at most `limit`, those released first at the front. Cheap when there
     /// are none.

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::{BODIES, Stopped, each_record};
 use crate::cli::Exit;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, Ledger, ParkReason, ParkedRecord, ParkedUpdate};
+use lanekeeper_ledger::{AnyLedger, Ledger, ParkedRecord, ParkedUpdate, StoredParkReason};
 
 /// Of a body, so many characters are shown to a person.
 const BODY_SHOWN_MAX: usize = 2000;
@@ -56,7 +56,7 @@ fn headings(as_json: bool, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn row(record: &ParkedRecord, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
-    let ParkReason { kind, status, detail, .. } = &record.reason;
+    let StoredParkReason { kind, status, detail, .. } = &record.reason;
     writeln!(
         out,
         "{:<24} {:>7} {:<9} {:<20} {:<9} {:>6} {}",

@@ -18,7 +18,7 @@ use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
 use crate::broker::Delivery;
 use crate::kills::Step;
-use crate::ledger::{Answer, Entry};
+use crate::ledger::{LedgerWrite, WriteResult};
 use crate::setup::{Publication, Setup};
 use crate::trace::Line;
 use crate::world::{Happening, Request, World};
@@ -71,8 +71,8 @@ pub struct Writing {
     pub turn: u32,
     pub dead_letter: bool,
     /// What the ledger is to write; `None`: nothing.
-    pub entry: Option<Entry>,
-    pub answer: Answer,
+    pub entry: Option<LedgerWrite>,
+    pub answer: WriteResult,
     pub done: bool,
 }
 

@@ -12,7 +12,7 @@ use lanekeeper_core::update::Update;
 use crate::dispatcher::{Stopping, Writing};
 use crate::judge::fault;
 use crate::kills::Step;
-use crate::ledger::Answer;
+use crate::ledger::WriteResult;
 use crate::trace::Line;
 use crate::world::{Happening, World};
 
@@ -116,7 +116,7 @@ impl World {
             turn,
             dead_letter: matches!(resolution, Resolution::DeadLettered(_)),
             entry: None,
-            answer: Answer::Done,
+            answer: WriteResult::Done,
             done: false,
         });
         let writing = self.writings.len() - 1;

@@ -12,7 +12,7 @@ use lanekeeper_core::update::Update;
 
 use crate::dispatcher::Writing;
 use crate::kills::Step;
-use crate::ledger::{Answer, Entry, Ledger, What};
+use crate::ledger::{Ledger, LedgerWrite, WriteKind, WriteResult};
 use crate::trace::Line;
 use crate::world::{Happening, World};
 
@@ -20,9 +20,9 @@ use crate::world::{Happening, World};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LedgerEvent {
     /// The ledger looks an update up.
-    Consult { request: usize },
+    Lookup { request: usize },
     /// Its answer comes.
-    Consulted { request: usize },
+    LookedUp { request: usize },
     /// A letter is in the dead-letter queue.
     DeadLetterPublished { writing: usize },
     /// What waits is committed together.
@@ -87,8 +87,8 @@ impl World {
 
     pub fn handle_ledger_event(&mut self, event: LedgerEvent) {
         match event {
-            LedgerEvent::Consult { request } => self.consult(request),
-            LedgerEvent::Consulted { request } => self.consulted(request),
+            LedgerEvent::Lookup { request } => self.lookup(request),
+            LedgerEvent::LookedUp { request } => self.looked_up(request),
             LedgerEvent::DeadLetterPublished { writing } => self.dead_letter_published(writing),
             LedgerEvent::Commit => self.commit(),
             LedgerEvent::Again { writing } => self.join_commit(writing),
@@ -118,23 +118,23 @@ impl World {
     }
 
     /// Asked, some time ago.
-    fn consult(&mut self, request: usize) {
+    fn lookup(&mut self, request: usize) {
         let manners = self.manners();
-        let (silent, delay) = (manners.silent, manners.consult);
+        let (silent, delay) = (manners.silent, manners.lookup);
         let found = if self.ledger_fails(silent) {
             Some(Outcome::Withheld)
         } else {
             let of = &self.requests[request];
             let (name, id, holder) = (of.sent.update, of.sent.id.clone(), of.holder);
             let record = self.record_of(name);
-            self.ledger_client().ledger.consult(record, name, &id, holder).map(Outcome::Known)
+            self.ledger_client().ledger.lookup(record, name, &id, holder).map(Outcome::Known)
         };
         self.requests[request].found = found;
-        self.soon(delay, Happening::Ledger(LedgerEvent::Consulted { request }));
+        self.soon(delay, Happening::Ledger(LedgerEvent::LookedUp { request }));
     }
 
     /// The request leaves, if the partition is still ours, or is needless.
-    fn consulted(&mut self, request: usize) {
+    fn looked_up(&mut self, request: usize) {
         let of = &self.requests[request];
         if of.process != self.dispatcher.process {
             return;
@@ -145,7 +145,7 @@ impl World {
                 self.discard_at_once(update);
             }
             if let Outcome::Known(known) = &found {
-                self.trace(Line::Consulted { update, found: told(*known) });
+                self.trace(Line::LookedUp { update, found: told(*known) });
             }
             return self.ends_unsent(request, found);
         }
@@ -183,18 +183,20 @@ impl World {
         };
         let id = update.id.clone();
         let what = match (resolution, parked) {
-            (Resolution::Applied, _) => What::Applied { parked },
+            (Resolution::Applied, _) => WriteKind::Applied { parked },
             (Resolution::Duplicate, None) => return self.soon(0, Happening::Written { writing }),
             (Resolution::Duplicate | Resolution::Superseded | Resolution::DeadLettered(_), _) => {
-                What::Resolved { parked }
+                WriteKind::Resolved { parked }
             }
-            (Resolution::Parked(reason), Some(seq)) => What::Repark { seq, reused: is_reused(reason) },
-            (Resolution::Parked(reason), None) => {
-                What::Park { update, reused: is_reused(reason), only_behind: *reason == ParkReason::Behind }
-            }
+            (Resolution::Parked(reason), Some(seq)) => WriteKind::Repark { seq, reused: is_reused(reason) },
+            (Resolution::Parked(reason), None) => WriteKind::Park {
+                update,
+                reused: is_reused(reason),
+                only_behind: *reason == ParkReason::Behind,
+            },
         };
         let (record, number) = (self.record_of(name), self.ledger_client().number);
-        self.writings[writing].entry = Some(Entry { number, record, update: name, id, what });
+        self.writings[writing].entry = Some(LedgerWrite { number, record, update: name, id, what });
         if dead_letter {
             self.soon(
                 self.setup.delays.record,
@@ -256,13 +258,13 @@ impl World {
         for writing in writings {
             let entry = self.writings[*writing].entry.clone().expect("what waits has an entry");
             let answer = self.ledger_client().ledger.write(&entry);
-            if let (What::Applied { .. }, Answer::Done) = (&entry.what, answer) {
+            if let (WriteKind::Applied { .. }, WriteResult::Done) = (&entry.what, answer) {
                 self.judge.judge_kept_as_applied(entry.update);
             }
-            if let (What::Park { only_behind, .. }, Answer::Done) = (&entry.what, answer) {
+            if let (WriteKind::Park { only_behind, .. }, WriteResult::Done) = (&entry.what, answer) {
                 self.trace(Line::Parked { update: entry.update, behind: *only_behind });
             }
-            if let What::Repark { .. } = entry.what {
+            if let WriteKind::Repark { .. } = entry.what {
                 self.trace(Line::Reparked { update: entry.update });
             }
             self.writings[*writing].answer = answer;
@@ -290,9 +292,9 @@ impl World {
         let Writing { answer, update, tenure, holder, .. } = self.writings[writing];
         let record_key = self.writings[writing].record_key.clone();
         match answer {
-            Answer::Done => return true,
-            Answer::NotParked => self.trace(Line::NotRecorded { update }),
-            Answer::Fenced => {
+            WriteResult::Done => return true,
+            WriteResult::NotParked => self.trace(Line::NotRecorded { update }),
+            WriteResult::Fenced => {
                 self.trace(Line::Fenced { update });
                 let present = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure);
                 if let Some(channel) = present.map(|channel| channel.number) {
@@ -333,7 +335,7 @@ impl World {
             return self
                 .soon(retry, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, rival_claim }));
         }
-        if self.ledger_client().ledger.claim(number) == Answer::Fenced {
+        if self.ledger_client().ledger.claim(number) == WriteResult::Fenced {
             self.trace(Line::ClaimFenced { number });
             return self.lose_fenced(channel);
         }
@@ -389,7 +391,7 @@ impl World {
         if self.dispatcher.stopping.is_some() || self.dispatcher.partition.has_released(record_key) {
             return;
         }
-        let (process, delay) = (self.dispatcher.process, self.manners().consult);
+        let (process, delay) = (self.dispatcher.process, self.manners().lookup);
         let loadings = &mut self.ledger_client().loadings;
         loadings.push(Loading { process, tenure, record, updates: Vec::new(), over: false });
         let loading = loadings.len() - 1;
@@ -406,7 +408,7 @@ impl World {
 
     fn load(&mut self, loading: usize) {
         let manners = self.manners();
-        let (silent, delay, most) = (manners.silent, manners.consult, manners.released_max);
+        let (silent, delay, most) = (manners.silent, manners.lookup, manners.released_max);
         if !self.ledger_fails(silent) {
             let ledger_client = self.ledger_client();
             let record = ledger_client.loadings[loading].record;

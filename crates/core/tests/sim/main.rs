@@ -150,9 +150,9 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("a commit done that was told to have failed", |line| {
         matches!(line, Line::Committed { failed: true, landed: true, .. })
     }),
-    ("an id used again", |line| matches!(line, Line::Consulted { found: "id_reused", .. })),
-    ("an outdated version", |line| matches!(line, Line::Consulted { found: "superseded", .. })),
-    ("an update that the ledger knew", |line| matches!(line, Line::Consulted { found: "resolved", .. })),
+    ("an id used again", |line| matches!(line, Line::LookedUp { found: "id_reused", .. })),
+    ("an outdated version", |line| matches!(line, Line::LookedUp { found: "superseded", .. })),
+    ("an update that the ledger knew", |line| matches!(line, Line::LookedUp { found: "resolved", .. })),
     ("an attempt withheld", |line| matches!(line, Line::AttemptEnded { outcome: OutcomeKind::Withheld, .. })),
     ("an event of an old tenure", |line| matches!(line, Line::Stale { .. })),
 ];

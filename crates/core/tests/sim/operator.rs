@@ -9,7 +9,7 @@ use lanekeeper_core::outcome::Known;
 use lanekeeper_core::policy::FailurePolicy;
 use lanekeeper_core::update::UpdateId;
 
-use crate::ledger::{Entry, What};
+use crate::ledger::{LedgerWrite, WriteKind};
 use crate::shelves::LedgerManners;
 use crate::trace::Line;
 use crate::world::{Happening, World};
@@ -100,14 +100,14 @@ impl World {
         };
         let id = self.setup.publications[name].id.clone();
         let id = id.unwrap_or_else(|| UpdateId::made(format!("rival-{number}-{name}")));
-        let known = self.ledger_client().ledger.consult(record, name, &id, holder);
+        let known = self.ledger_client().ledger.lookup(record, name, &id, holder);
         let conflict = self.setup.policy.conflict;
         let what = match known {
             Some(Known::Resolved) if parked.is_none() => return true,
-            Some(Known::Resolved | Known::Superseded) => What::Resolved { parked },
+            Some(Known::Resolved | Known::Superseded) => WriteKind::Resolved { parked },
             Some(Known::IdReused) if conflict == FailurePolicy::DeadLetter => {
                 self.judge.dead_lettered(name);
-                What::Resolved { parked }
+                WriteKind::Resolved { parked }
             }
             Some(Known::IdReused) => self.other_process_parks(name, &id, parked, true),
             Some(Known::RecordParked) => self.other_process_parks(name, &id, parked, false),
@@ -117,13 +117,13 @@ impl World {
             None => {
                 self.judge_order_of_applying(name);
                 self.judge.applied_by_other_process(name);
-                What::Applied { parked }
+                WriteKind::Applied { parked }
             }
         };
         if self.rng.chance(50) {
             return false;
         }
-        self.ledger_client().ledger.write(&Entry { number, record, update: name, id, what });
+        self.ledger_client().ledger.write(&LedgerWrite { number, record, update: name, id, what });
         true
     }
 
@@ -133,13 +133,13 @@ impl World {
         id: &UpdateId,
         parked: Option<ParkedSeq>,
         reused: bool,
-    ) -> What {
+    ) -> WriteKind {
         let record = self.record_of(name);
         let mut update = self.dispatcher.update(&self.setup, name, record);
         Arc::make_mut(&mut update).id = id.clone();
         match parked {
-            Some(seq) => What::Repark { seq, reused },
-            None => What::Park { update, reused, only_behind: false },
+            Some(seq) => WriteKind::Repark { seq, reused },
+            None => WriteKind::Park { update, reused, only_behind: false },
         }
     }
 }

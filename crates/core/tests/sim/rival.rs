@@ -75,7 +75,7 @@ impl World {
                 | Happening::DroppedBySilence { .. } => false,
                 Happening::Ledger(event) => event.is_of_dispatcher(),
                 Happening::Delivery { .. }
-                | Happening::Answer { .. }
+                | Happening::WriteResult { .. }
                 | Happening::Echo { .. }
                 | Happening::Written { .. }
                 | Happening::Wake { .. }

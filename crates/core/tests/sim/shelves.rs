@@ -21,7 +21,7 @@ pub struct Contents {
 #[derive(Clone, Debug)]
 pub struct LedgerManners {
     pub contents: Contents,
-    pub consult: u64,
+    pub lookup: u64,
     pub commit: u64,
     /// From a commit to its answer.
     pub answer: u64,
@@ -68,7 +68,7 @@ impl LedgerManners {
         let hostile = |rng: &mut Rng, most: u64| if rng.chance(400) { 0 } else { rng.between(1, most) };
         Self {
             contents: contents(rng, setup),
-            consult: rng.pick(&[0, 1, 5, 30]),
+            lookup: rng.pick(&[0, 1, 5, 30]),
             commit: rng.pick(&[0, 1, 10, 80]),
             answer: rng.pick(&[0, 0, 5, 50]),
             retry: rng.pick(&[1, 20, 100]),

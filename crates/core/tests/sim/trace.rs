@@ -131,7 +131,7 @@ pub enum Line {
         after: Step,
     },
     /// What the ledger knows makes a request needless or wrong.
-    Consulted {
+    LookedUp {
         update: usize,
         found: &'static str,
     },

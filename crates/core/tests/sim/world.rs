@@ -47,7 +47,7 @@ pub enum Happening {
         request: usize,
     },
     /// Its answer, or the fault of its connection, reaches the dispatcher.
-    Answer {
+    WriteResult {
         request: usize,
     },
     /// The dispatcher hears once more of an attempt that has ended, and hears another ending.
@@ -250,7 +250,7 @@ impl World {
                 self.hand_over();
             }
             Happening::Request { request } => self.apply(request),
-            Happening::Answer { request } => self.answer(request),
+            Happening::WriteResult { request } => self.answer(request),
             Happening::Echo { request } => self.echo(request),
             Happening::Written { writing } => self.written(writing),
             Happening::Ledger(event) => self.handle_ledger_event(event),
@@ -363,7 +363,7 @@ impl World {
         self.requests.push(Request { process, sent, holder, found, outcome, applies, lie, over });
         match &self.setup.ledger {
             None => self.leave(request, record),
-            Some(manners) => self.soon(manners.consult, Happening::Ledger(LedgerEvent::Consult { request })),
+            Some(manners) => self.soon(manners.lookup, Happening::Ledger(LedgerEvent::Lookup { request })),
         }
     }
 
@@ -377,7 +377,7 @@ impl World {
         if fate.applies {
             self.at(self.now.after(fate.arrives_after), Happening::Request { request });
         }
-        self.at(self.now.after(fate.ends_after), Happening::Answer { request });
+        self.at(self.now.after(fate.ends_after), Happening::WriteResult { request });
     }
 
     /// It arrives and is applied, once; by the time of its answer it has.

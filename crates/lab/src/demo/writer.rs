@@ -28,12 +28,12 @@ pub(super) enum Habit {
 pub(super) struct Turn {
     pub(super) due: Duration,
     pub(super) record_key: String,
-    pub(super) what: What,
+    pub(super) what: WriterAction,
 }
 
 /// What a change is.
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(super) enum WriterAction {
     /// One more, by habit.
     OneMore(Habit),
     /// This version, with this body, whatever is there.
@@ -75,14 +75,14 @@ async fn write_record(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Resu
         sleep_until(begun + turn.due).await;
         let path = format!("/customers/{}", turn.record_key);
         match turn.what {
-            What::Version(version, body) => {
+            WriterAction::Version(version, body) => {
                 let version = version.to_string();
                 accepted(&send(api, "PUT", &path, &[("record-version", &version)], &body).await?)?;
             }
-            What::OneMore(Habit::Adds) => {
+            WriterAction::OneMore(Habit::Adds) => {
                 accepted(&send(api, "PUT", &path, &[], r#"{"add":1}"#).await?)?;
             }
-            What::OneMore(habit) => told.again += one_more(api, &path, habit).await?,
+            WriterAction::OneMore(habit) => told.again += one_more(api, &path, habit).await?,
         }
         told.accepted += 1;
     }

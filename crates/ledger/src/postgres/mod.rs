@@ -20,7 +20,7 @@ use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection as _, PgConnection, Row as _, Transaction, query};
 pub use store::Store as PostgresLedger;
 
-use super::entry::{Before, Finding, Query};
+use super::entry::{IdStatus, LookupResult, Query};
 use super::error::LedgerError;
 use super::rows::{self, RecordRow, ResolvedRow};
 use crate::config::{LedgerConfig, LedgerPlace};
@@ -149,7 +149,7 @@ async fn keep_records(
 }
 
 /// Answers all of them in one statement, as of one moment.
-async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Finding>, LedgerError> {
+async fn lookup(connection: &mut Connection, queries: &[Query]) -> Result<Vec<LookupResult>, LedgerError> {
     let keys: Vec<&[u8]> = queries.iter().map(|asked| rows::key(&asked.record_key)).collect();
     let ids: Vec<Option<&str>> = queries
         .iter()
@@ -167,15 +167,15 @@ async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<F
     .bind(ids)
     .fetch_all(connection)
     .await?;
-    let finding = |(row, asked): (&PgRow, &Query)| {
-        Ok(Finding {
-            before: Before::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
+    let lookup_result = |(row, asked): (&PgRow, &Query)| {
+        Ok(LookupResult {
+            id_status: IdStatus::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
             parked: row.try_get("parked")?,
             version: row.try_get("version")?,
             etag: row.try_get("etag")?,
         })
     };
-    found.iter().zip(queries).map(finding).collect()
+    found.iter().zip(queries).map(lookup_result).collect()
 }
 
 /// Tables with their indexes.

@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::line::{ANSWER_MAX, Line};
 use super::write::{Write, commit};
-use super::{Locks, Options, bytes, consult, options, parked, upkeep};
+use super::{Locks, Options, bytes, lookup, options, parked, upkeep};
 use crate::config::LedgerConfig;
 use crate::gather::Gather;
 use crate::{
-    Discarded, Entry, Finding, Grounds, Ledger, LedgerError, LedgerStats, ParkedRecord, ParkedSeq,
+    Discarded, Entry, Grounds, Ledger, LedgerError, LedgerStats, LookupResult, ParkedRecord, ParkedSeq,
     ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord, Selection,
 };
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -22,7 +22,7 @@ use lanekeeper_core::update::RecordKey;
 /// The ledger on one database.
 #[derive(Debug)]
 pub struct Store {
-    consultations: Gather<Query, Finding>,
+    lookups: Gather<Query, LookupResult>,
     entries: Gather<Write, Recorded>,
     lines: Arc<Lines>,
     locks: Locks,
@@ -33,8 +33,8 @@ pub struct Store {
 /// The connections.
 #[derive(Debug)]
 struct Lines {
-    /// For `consult`.
-    consultations: Line,
+    /// For `lookup`.
+    lookups: Line,
     /// For everything that writes: SQLite has one writer, and here all wait in line.
     writes: Line,
     /// For everything else that reads.
@@ -52,7 +52,7 @@ impl Store {
         let options: Options = options(&config)?;
         let line = || Line::new(options.clone());
         let lines = Lines {
-            consultations: line(),
+            lookups: line(),
             writes: line(),
             reads: line(),
             commits: AtomicU64::new(0),
@@ -63,11 +63,11 @@ impl Store {
         let identity = held.give_back(result)?;
 
         let lines = Arc::new(lines);
-        let consultations = {
+        let lookups = {
             let lines = Arc::clone(&lines);
             let work = move |queries: Arc<[Query]>| {
                 let lines = Arc::clone(&lines);
-                async move { lines.consult(&queries).await }
+                async move { lines.lookup(&queries).await }
             };
             Gather::start(|_| 0, work)
         };
@@ -80,14 +80,14 @@ impl Store {
             Gather::start(Write::bytes, work)
         };
         let locks = Locks::new(options, &config);
-        Ok(Self { consultations, entries, lines, locks, config, identity })
+        Ok(Self { lookups, entries, lines, locks, config, identity })
     }
 }
 
 impl Lines {
-    async fn consult(&self, queries: &[Query]) -> Result<Vec<Finding>, LedgerError> {
-        let mut held = self.consultations.hold().await?;
-        let result = timeout(ANSWER_MAX, consult(&mut held.connection, queries)).await;
+    async fn lookup(&self, queries: &[Query]) -> Result<Vec<LookupResult>, LedgerError> {
+        let mut held = self.lookups.hold().await?;
+        let result = timeout(ANSWER_MAX, lookup(&mut held.connection, queries)).await;
         held.give_back(result)
     }
 
@@ -102,8 +102,8 @@ impl Lines {
 }
 
 impl Ledger for Store {
-    async fn consult(&self, query: Query) -> Result<Finding, LedgerError> {
-        self.consultations.call(query).await
+    async fn lookup(&self, query: Query) -> Result<LookupResult, LedgerError> {
+        self.lookups.call(query).await
     }
 
     async fn claim(
@@ -119,7 +119,7 @@ impl Ledger for Store {
         self.entries.call(Write::Entry(Box::new(entry))).await
     }
 
-    async fn lock(&self, query: Query) -> Result<(Finding, RecordLock), LedgerError> {
+    async fn lock(&self, query: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         self.locks.lock(query).await
     }
 

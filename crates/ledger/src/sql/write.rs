@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{Row as _, query};
 
 use super::{Connection, PARKED_RECORD_HELD, begin, keep_records, keep_resolved, tenures};
-use crate::entry::{Entry, Fingerprint, ParkReason, ParkedSeq, Recorded, What};
+use crate::entry::{Entry, EntryKind, Fingerprint, ParkedSeq, Recorded, StoredParkReason};
 use crate::rows::{self, RecordRow, ResolvedRow, number};
 use crate::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -33,9 +33,9 @@ impl Write {
     /// Of the body that it brings.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Entry(entry) => match &entry.what {
-                What::Park { update, .. } => update.body.len(),
-                What::Applied { .. } | What::Resolved { .. } | What::Repark { .. } => 0,
+            Self::Entry(entry) => match &entry.kind {
+                EntryKind::Park { update, .. } => update.body.len(),
+                EntryKind::Applied { .. } | EntryKind::Resolved { .. } | EntryKind::Repark { .. } => 0,
             },
             Self::Claim(..) => 0,
         }
@@ -153,8 +153,8 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     async fn entry(&mut self, entry: &'a Entry, parked_max: u64) -> Result<Recorded, sqlx::Error> {
         let record_key = &entry.record_key;
-        match &entry.what {
-            What::Applied { id, fingerprint, version, status, etag, parked } => {
+        match &entry.kind {
+            EntryKind::Applied { id, fingerprint, version, status, etag, parked } => {
                 self.resolve(record_key, id, *fingerprint, "applied", Some(*status));
                 let row = self.records.entry(record_key).or_insert(RecordRow {
                     version: None,
@@ -167,15 +167,15 @@ impl<'a> Batch<'a> {
                 self.leave(record_key, *parked).await?;
                 Ok(Recorded::Done)
             }
-            What::Resolved { id, fingerprint, resolution, parked } => {
+            EntryKind::Resolved { id, fingerprint, resolution, parked } => {
                 self.resolve(record_key, id, *fingerprint, resolution.name(), None);
                 self.leave(record_key, *parked).await?;
                 Ok(Recorded::Done)
             }
-            What::Park { update, reason, only_behind } => {
+            EntryKind::Park { update, reason, only_behind } => {
                 self.park(entry, update, reason, *only_behind, parked_max).await
             }
-            What::Repark { seq, reason } => {
+            EntryKind::Repark { seq, reason } => {
                 self.repark(record_key, *seq, reason).await?;
                 Ok(Recorded::Done)
             }
@@ -212,7 +212,7 @@ impl<'a> Batch<'a> {
         &mut self,
         entry: &Entry,
         update: &StoredUpdate,
-        reason: &ParkReason,
+        reason: &StoredParkReason,
         only_behind: bool,
         parked_max: u64,
     ) -> Result<Recorded, sqlx::Error> {
@@ -274,7 +274,7 @@ impl<'a> Batch<'a> {
     }
 
     /// A record that is parked already, or on its way out, stays so: this update only joins the end.
-    async fn park_record(&mut self, entry: &Entry, reason: &ParkReason) -> Result<(), sqlx::Error> {
+    async fn park_record(&mut self, entry: &Entry, reason: &StoredParkReason) -> Result<(), sqlx::Error> {
         query(
             "INSERT INTO ledger_parked_record
                  (record_key, state, since_ms, layout, partition, reason, status, detail, attempts)
@@ -298,7 +298,7 @@ impl<'a> Batch<'a> {
         &mut self,
         record_key: &RecordKey,
         seq: ParkedSeq,
-        reason: &ParkReason,
+        reason: &StoredParkReason,
     ) -> Result<(), sqlx::Error> {
         query(
             "UPDATE ledger_parked_record

@@ -27,7 +27,7 @@ use sqlx::{Connection as _, Row as _, SqliteConnection, Transaction, query};
 pub use store::Store as SqliteLedger;
 
 use super::RecordLock;
-use super::entry::{Before, Finding, Query};
+use super::entry::{IdStatus, LookupResult, Query};
 use super::error::LedgerError;
 use super::rows::{self, RecordRow, ResolvedRow};
 use crate::config::{LedgerConfig, LedgerPlace};
@@ -125,7 +125,7 @@ async fn keep_records(
 }
 
 /// Answers all of them in one statement, as of one moment.
-async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Finding>, LedgerError> {
+async fn lookup(connection: &mut Connection, queries: &[Query]) -> Result<Vec<LookupResult>, LedgerError> {
     let asked = rows_as_json(queries, |asked| {
         let id = (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str());
         (hex(rows::key(&asked.record_key)), id)
@@ -141,15 +141,15 @@ async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<F
     .bind(asked)
     .fetch_all(connection)
     .await?;
-    let finding = |(row, asked): (&Row, &Query)| {
-        Ok(Finding {
-            before: Before::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
+    let lookup_result = |(row, asked): (&Row, &Query)| {
+        Ok(LookupResult {
+            id_status: IdStatus::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
             parked: row.try_get("parked")?,
             version: row.try_get("version")?,
             etag: row.try_get("etag")?,
         })
     };
-    found.iter().zip(queries).map(finding).collect()
+    found.iter().zip(queries).map(lookup_result).collect()
 }
 
 /// Many rows in one argument: a statement for each would be a message to SQLite's thread and back for each.
@@ -184,7 +184,7 @@ impl Locks {
     }
 
     #[expect(clippy::unused_async, reason = "PostgreSQL waits here")]
-    async fn lock(&self, _: Query) -> Result<(Finding, RecordLock), LedgerError> {
+    async fn lock(&self, _: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         Err(LedgerError::NoRowLocks)
     }
 }
