@@ -4,10 +4,10 @@
 //! in `sqlite` and `postgres`; statements that are the same in both stand once, in `sql`.
 
 mod any;
+mod batcher;
 mod config;
 mod entry;
 mod error;
-mod gather;
 mod parked;
 mod postgres;
 mod prune;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::report::Console;
 use lanekeeper_broker::publisher::json_line::{self, BadLine};
-use lanekeeper_broker::publisher::line_reader::{Line, LineReader};
+use lanekeeper_broker::publisher::line_reader::{InputLine, LineReader};
 use lanekeeper_broker::publisher::{Outgoing, Submission, Ticket};
 
 /// Read from the system at once.
@@ -116,18 +116,18 @@ impl Input {
 
 /// `None`: a blank line.
 fn parse(
-    line: &Line<'_>,
+    line: &InputLine<'_>,
     number: u64,
     line_bytes_max: usize,
     body_bytes_max: usize,
 ) -> Result<Option<Outgoing>, BadLine> {
     let line = match line {
-        Line::TooLong { bytes } => {
+        InputLine::TooLong { bytes } => {
             return Err(BadLine::LineTooLong { bytes: *bytes, bytes_max: line_bytes_max });
         }
         // What some editors put at the start of a file.
-        Line::Whole(line) if number == 1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
-        Line::Whole(line) => line,
+        InputLine::Whole(line) if number == 1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
+        InputLine::Whole(line) => line,
     };
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);

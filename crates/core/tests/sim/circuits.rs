@@ -9,7 +9,7 @@ use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 
 use crate::rng::Rng;
-use crate::trace::Line;
+use crate::trace::TraceLine;
 use crate::world::{Happening, World};
 
 /// What chance decides of targets and breakers before a world begins. It has a chance of its own, so that worlds without
@@ -114,17 +114,17 @@ impl World {
             let id = TargetId(target);
             let event = match circuit {
                 Circuit::Closed => {
-                    self.trace(Line::TargetOpened { target });
+                    self.trace(TraceLine::TargetOpened { target });
                     self.judge.target_opened(self.now, target);
                     Event::TargetOpened(id)
                 }
                 Circuit::Shut { probe_from } => {
-                    self.trace(Line::TargetShut { target, probing: false });
+                    self.trace(TraceLine::TargetShut { target, probing: false });
                     self.judge.target_shut(self.now, target);
                     Event::TargetShut { target: id, probe_from: Some(probe_from) }
                 }
                 Circuit::Probing => {
-                    self.trace(Line::TargetShut { target, probing: true });
+                    self.trace(TraceLine::TargetShut { target, probing: true });
                     self.judge.target_shut(self.now, target);
                     Event::TargetShut { target: id, probe_from: None }
                 }
@@ -145,7 +145,7 @@ impl World {
         let granted = breaker.grant_probe(now);
         // The core takes it that a probe is under way, whoever has it.
         *told = Circuit::Probing;
-        self.trace(Line::ProbeAsked { target: target.0, granted });
+        self.trace(TraceLine::ProbeAsked { target: target.0, granted });
         if granted {
             self.judge.probe_granted(target.0);
             self.dispatcher.partition.handle(now, Event::ProbeGranted(target));
@@ -156,7 +156,7 @@ impl World {
     }
 
     pub fn return_probe(&mut self, target: TargetId) {
-        self.trace(Line::ProbeReturned { target: target.0 });
+        self.trace(TraceLine::ProbeReturned { target: target.0 });
         self.judge.circuits.returned(target.0);
         self.dispatcher.breakers[target.0].0.probe_returned(self.now);
         let process = self.dispatcher.process;

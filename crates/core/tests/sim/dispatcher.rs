@@ -20,7 +20,7 @@ use crate::broker::Delivery;
 use crate::kills::Step;
 use crate::ledger::{LedgerWrite, WriteResult};
 use crate::setup::{Publication, Setup};
-use crate::trace::Line;
+use crate::trace::TraceLine;
 use crate::world::{Happening, Request, World};
 
 #[derive(Debug)]
@@ -139,7 +139,7 @@ impl World {
         self.dispatcher.channel = Some(channel);
         self.dispatcher.names.clear();
         self.dispatcher.stopping = None;
-        self.trace(Line::TenureBegan { tenure: tenure.0 });
+        self.trace(TraceLine::TenureBegan { tenure: tenure.0 });
         self.judge.tenure_began(tenure.0, self.now);
         self.tell(Event::TenureBegan { tenure, last_seen: self.now });
         if tenure.0 > 1 && self.rng.chance(self.setup.faults.stale) {
@@ -165,7 +165,7 @@ impl World {
     }
 
     pub fn claim_known(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
-        self.trace(Line::Claimed { tenure, number, rival_claim });
+        self.trace(TraceLine::Claimed { tenure, number, rival_claim });
         self.judge.claimed(tenure, number, rival_claim);
         let (tenure, number) = (Tenure(tenure), Some(TenureNumber(number)));
         self.tell(Event::Claimed { tenure, number, rival_claim: rival_claim.map(TenureNumber) });
@@ -177,7 +177,7 @@ impl World {
             return false;
         }
         let tenure = self.dispatcher.channel.take().expect("checked above").tenure;
-        self.trace(Line::TenureEnded { tenure: tenure.0 });
+        self.trace(TraceLine::TenureEnded { tenure: tenure.0 });
         self.judge.tenure_ended();
         self.tell(Event::TenureEnded(tenure));
         self.perform_effects();
@@ -193,7 +193,7 @@ impl World {
         let Some(record) = self.setup.publications[number].record else { return };
         let update = self.dispatcher.update(&self.setup, number, record);
         let delivery = DeliveryTag(self.rng.between(1, 100));
-        self.trace(Line::Stale { tenure: tenure.0, update: number });
+        self.trace(TraceLine::Stale { tenure: tenure.0, update: number });
         self.tell(Event::Received { tenure, delivery, redelivered: false, update });
         self.tell(Event::TenureEnded(tenure));
     }
@@ -206,7 +206,7 @@ impl World {
         let (tenure, delivery) = (channel.tenure, DeliveryTag(tag));
         channel.acks.delivered(delivery, self.now);
         self.dispatcher.names.insert(delivery, update);
-        self.trace(Line::Delivered { tag, update, redelivered });
+        self.trace(TraceLine::Delivered { tag, update, redelivered });
         self.judge.received(update, redelivered);
         if self.dies_after(Step::Received) {
             return;
@@ -228,7 +228,7 @@ impl World {
         }
         let (sent, outcome, lie) = (sent.clone(), outcome.clone(), *lie);
         self.apply(request);
-        self.trace(Line::AttemptEnded {
+        self.trace(TraceLine::AttemptEnded {
             attempt: sent.attempt,
             update: sent.update,
             outcome: outcome.kind(),
@@ -260,7 +260,7 @@ impl World {
                 self.setup.publications[sent.update].record.expect("malformed updates are never sent");
             let record_key = self.setup.record_keys[record].clone();
             let (attempt, outcome) = (AttemptId(sent.attempt), Outcome::Applied);
-            self.trace(Line::Echo { attempt: attempt.0 });
+            self.trace(TraceLine::Echo { attempt: attempt.0 });
             self.tell(Event::AttemptEnded { attempt, record_key, outcome });
         }
     }
@@ -275,15 +275,15 @@ impl World {
             return;
         }
         if dead_letter && self.writings[writing].entry.is_none() {
-            self.trace(Line::DeadLettered { update });
+            self.trace(TraceLine::DeadLettered { update });
             self.judge.dead_lettered(update);
         }
-        self.trace(Line::Recorded { update });
+        self.trace(TraceLine::Recorded { update });
         self.judge.recorded(update, turn);
         let record_key = self.writings[writing].record_key.clone();
         self.tell(Event::Recorded { tenure, holder, record_key: record_key.clone() });
         if self.rng.chance(self.setup.faults.stale) {
-            self.trace(Line::Stale { tenure: tenure.0, update });
+            self.trace(TraceLine::Stale { tenure: tenure.0, update });
             self.tell(Event::Recorded { tenure, holder, record_key });
         }
         if self.ledger_client.is_some() {
@@ -293,7 +293,7 @@ impl World {
 
     pub fn wake(&mut self) {
         self.dispatcher.wake_at = self.dispatcher.wake_at.filter(|at| *at > self.now);
-        self.trace(Line::Woke);
+        self.trace(TraceLine::Woke);
         self.judge.woke(self.now);
         self.dispatcher.partition.wake(self.now);
         self.tell_silence();
@@ -308,7 +308,7 @@ impl World {
     pub fn request_stop(&mut self, stop: bool) {
         if self.dispatcher.channel.is_some() && self.dispatcher.stopping.is_none() {
             self.dispatcher.stopping = Some(Stopping::Began { stop });
-            self.trace(Line::StopRequested);
+            self.trace(TraceLine::StopRequested);
             self.judge.stop_requested();
             self.tell(Event::StopRequested);
         }
@@ -324,7 +324,7 @@ impl World {
             self.lose_at_broker(all);
             self.judge.drained(&settled);
         }
-        self.trace(Line::ChannelClosed);
+        self.trace(TraceLine::ChannelClosed);
         self.other_process_may_own();
         self.detach(number);
         Some(stop)
@@ -339,7 +339,7 @@ impl World {
     pub fn tell_silence(&mut self) {
         let silent = self.dispatcher.partition.ownership_state() == OwnershipState::Silent;
         if silent && !self.dispatcher.told_silent {
-            self.trace(Line::Silent);
+            self.trace(TraceLine::Silent);
             self.judge.let_go();
         }
         self.dispatcher.told_silent = silent;

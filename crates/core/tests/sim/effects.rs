@@ -13,7 +13,7 @@ use crate::dispatcher::{Stopping, Writing};
 use crate::judge::fault;
 use crate::kills::Step;
 use crate::ledger::WriteResult;
-use crate::trace::Line;
+use crate::trace::TraceLine;
 use crate::world::{Happening, World};
 
 /// How long a drained channel stays open for its acks to arrive.
@@ -66,7 +66,7 @@ impl World {
             YieldReason::Preempted => "outranked",
             YieldReason::HeldTooLong => "held too long",
         };
-        self.trace(Line::Yielded { reason });
+        self.trace(TraceLine::Yielded { reason });
         if self.dispatcher.channel.as_ref().is_some_and(|channel| channel.tenure == tenure) {
             self.dispatcher.stopping = self.dispatcher.stopping.or(Some(Stopping::Began { stop: false }));
             self.judge.stop_requested();
@@ -74,7 +74,7 @@ impl World {
     }
 
     fn abandon(&mut self, tenure: Tenure) {
-        self.trace(Line::Abandoned);
+        self.trace(TraceLine::Abandoned);
         self.judge.let_go();
         let Some(channel) = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure)
         else {
@@ -104,7 +104,7 @@ impl World {
         let Some(number) = named.or_else(malformed) else {
             return;
         };
-        self.trace(Line::Record { update: number, resolution: resolution.name() });
+        self.trace(TraceLine::Record { update: number, resolution: resolution.name() });
         let turn = self.judge.record_begun(number, resolution);
         self.judge_known(number, holder, resolution);
         self.writings.push(Writing {
@@ -139,7 +139,7 @@ impl World {
         };
         channel.acks.finished(tag, now);
         channel.settled.push(update);
-        self.trace(Line::Settle { update, tag: tag.0 });
+        self.trace(TraceLine::Settle { update, tag: tag.0 });
         self.judge.settled(update, tenure.0);
         self.judge_safe(update);
     }
@@ -155,7 +155,7 @@ impl World {
         let (number, next) = (channel.number, channel.acks.next_deadline());
         for ack in due {
             let lost = !self.broker.send_ack(number, ack);
-            self.trace(Line::AckSent { tag: ack.tag.0, multiple: ack.multiple, lost });
+            self.trace(TraceLine::AckSent { tag: ack.tag.0, multiple: ack.multiple, lost });
             if !lost {
                 self.ack_travels(number);
             }
@@ -197,7 +197,7 @@ impl World {
             return;
         }
         self.dispatcher.stopping = Some(Stopping::Closing { stop });
-        self.trace(Line::Drained);
+        self.trace(TraceLine::Drained);
         if let Some(channel) = &self.dispatcher.channel {
             let number = channel.number;
             self.at(

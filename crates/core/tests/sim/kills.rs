@@ -1,6 +1,6 @@
 //! Processes killed at each step of an update's way, between what the world does to them and what they make of it.
 
-use crate::trace::Line;
+use crate::trace::TraceLine;
 use crate::world::World;
 
 /// A step of an update's way.
@@ -39,7 +39,7 @@ impl World {
         let dies = self.aimed_at == Some(step) && self.now < self.setup.calm_at;
         if dies {
             self.aimed_at = None;
-            self.trace(Line::Killed { after: step });
+            self.trace(TraceLine::Killed { after: step });
             self.crash();
         }
         dies

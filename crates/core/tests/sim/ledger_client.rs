@@ -13,7 +13,7 @@ use lanekeeper_core::update::Update;
 use crate::dispatcher::Writing;
 use crate::kills::Step;
 use crate::ledger::{Ledger, LedgerWrite, WriteKind, WriteResult};
-use crate::trace::Line;
+use crate::trace::TraceLine;
 use crate::world::{Happening, World};
 
 /// What can happen between the dispatcher, an operator and the ledger.
@@ -145,7 +145,7 @@ impl World {
                 self.discard_at_once(update);
             }
             if let Outcome::Known(known) = &found {
-                self.trace(Line::LookedUp { update, found: told(*known) });
+                self.trace(TraceLine::LookedUp { update, found: told(*known) });
             }
             return self.ends_unsent(request, found);
         }
@@ -156,7 +156,7 @@ impl World {
             return self.ends_unsent(request, Outcome::Withheld);
         }
         let record = self.record_of(name);
-        self.trace(Line::Left { update: name, parked: matches!(holder, Holder::Ledger(_)) });
+        self.trace(TraceLine::Left { update: name, parked: matches!(holder, Holder::Ledger(_)) });
         self.judge.sent_under(self.now, name, Some(under));
         // Where another has claimed the partition since, this is a request of an owner that does not know it yet.
         if Some(under) > self.rival_claim {
@@ -210,7 +210,7 @@ impl World {
     fn dead_letter_published(&mut self, writing: usize) {
         let Writing { process, update, .. } = self.writings[writing];
         if process == self.dispatcher.process {
-            self.trace(Line::DeadLettered { update });
+            self.trace(TraceLine::DeadLettered { update });
             self.judge.dead_lettered(update);
             self.join_commit(writing);
         }
@@ -238,7 +238,7 @@ impl World {
         let (fails, retry, answer) = (manners.fails, manners.retry, manners.answer);
         let failed = self.ledger_fails(fails);
         let landed = !failed || self.rng.chance(300);
-        self.trace(Line::Committed { entries: waiting.len(), failed, landed });
+        self.trace(TraceLine::Committed { entries: waiting.len(), failed, landed });
         if landed {
             self.keep(&waiting);
         }
@@ -262,10 +262,10 @@ impl World {
                 self.judge.judge_kept_as_applied(entry.update);
             }
             if let (WriteKind::Park { only_behind, .. }, WriteResult::Done) = (&entry.what, answer) {
-                self.trace(Line::Parked { update: entry.update, behind: *only_behind });
+                self.trace(TraceLine::Parked { update: entry.update, behind: *only_behind });
             }
             if let WriteKind::Repark { .. } = entry.what {
-                self.trace(Line::Reparked { update: entry.update });
+                self.trace(TraceLine::Reparked { update: entry.update });
             }
             self.writings[*writing].answer = answer;
         }
@@ -279,7 +279,7 @@ impl World {
         let waiting = std::mem::take(&mut self.ledger_client().waiting);
         if !waiting.is_empty() {
             let landed = self.rng.chance(500);
-            self.trace(Line::CommitCut { entries: waiting.len(), landed });
+            self.trace(TraceLine::CommitCut { entries: waiting.len(), landed });
             if landed {
                 self.keep(&waiting);
             }
@@ -293,9 +293,9 @@ impl World {
         let record_key = self.writings[writing].record_key.clone();
         match answer {
             WriteResult::Done => return true,
-            WriteResult::NotParked => self.trace(Line::NotRecorded { update }),
+            WriteResult::NotParked => self.trace(TraceLine::NotRecorded { update }),
             WriteResult::Fenced => {
-                self.trace(Line::Fenced { update });
+                self.trace(TraceLine::Fenced { update });
                 let present = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure);
                 if let Some(channel) = present.map(|channel| channel.number) {
                     self.lose_fenced(channel);
@@ -336,7 +336,7 @@ impl World {
                 .soon(retry, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, rival_claim }));
         }
         if self.ledger_client().ledger.claim(number) == WriteResult::Fenced {
-            self.trace(Line::ClaimFenced { number });
+            self.trace(TraceLine::ClaimFenced { number });
             return self.lose_fenced(channel);
         }
         self.ledger_client().number = number;
@@ -369,7 +369,7 @@ impl World {
     fn ownership_hint(&mut self, channel: u64) {
         let ours = self.dispatcher.channel.as_ref().filter(|of| of.number == channel);
         if let Some(tenure) = ours.map(|channel| channel.tenure).filter(|_| self.broker.is_open(channel)) {
-            self.trace(Line::OwnershipHint);
+            self.trace(TraceLine::OwnershipHint);
             self.tell(Event::OwnershipHint(tenure));
         }
     }
@@ -427,7 +427,7 @@ impl World {
         let (tenure, record, updates) = (*tenure, *record, std::mem::take(updates));
         if ours {
             let record_key = self.setup.record_keys[record].clone();
-            self.trace(Line::Released { record, updates: updates.len() });
+            self.trace(TraceLine::Released { record, updates: updates.len() });
             self.tell(Event::Released { tenure, record_key, updates });
         }
     }

@@ -11,7 +11,7 @@ use lanekeeper_core::update::UpdateId;
 
 use crate::ledger::{LedgerWrite, WriteKind};
 use crate::shelves::LedgerManners;
-use crate::trace::Line;
+use crate::trace::TraceLine;
 use crate::world::{Happening, World};
 
 impl World {
@@ -42,9 +42,9 @@ impl World {
             if !parked.releasing && (reused && calm || !calm && self.rng.chance(discarded)) {
                 let first = if calm { 1 } else { self.rng.index(count) + 1 };
                 let updates = self.ledger_client().ledger.discard(record, first);
-                self.trace(Line::Discarded { record, updates });
+                self.trace(TraceLine::Discarded { record, updates });
             } else if (calm || self.rng.chance(released)) && self.ledger_client().ledger.release(record) {
-                self.trace(Line::ReleaseAsked { record });
+                self.trace(TraceLine::ReleaseAsked { record });
             }
         }
     }
@@ -54,7 +54,7 @@ impl World {
         let (record, discarded) = (self.record_of(name), self.manners().discarded);
         if self.now < self.setup.calm_at && self.rng.chance(discarded) {
             let updates = self.ledger_client().ledger.discard(record, usize::MAX);
-            self.trace(Line::Discarded { record, updates });
+            self.trace(TraceLine::Discarded { record, updates });
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lanekeeper_core::message::{Event, Tenure};
 use lanekeeper_core::ownership::OwnershipState;
 
-use crate::trace::Line;
+use crate::trace::TraceLine;
 use crate::world::{Happening, World};
 
 /// A single active consumer is dropped by the broker after so many times the silence that we allow ourselves.
@@ -30,7 +30,7 @@ impl World {
         };
         // Of one record, acks that are lost are the newest; those of other records may lie between.
         let acked = self.rng.index(kept + 1);
-        self.trace(Line::OtherProcessClaimed { number, applied, acked });
+        self.trace(TraceLine::OtherProcessClaimed { number, applied, acked });
         for (update, _) in taken[..applied].iter().filter(|_| self.ledger_client.is_none()) {
             match self.setup.publications[*update].record {
                 Some(_) => self.judge.applied_by_other_process(*update),
@@ -57,7 +57,7 @@ impl World {
         let most = u64::try_from((self.setup.limits.silence_max * 6).as_millis()).expect("some seconds");
         let lasts = Duration::from_millis(self.rng.between(1, most));
         self.stalled_until = self.now.after(lasts);
-        self.trace(Line::Stalled { lasts_ms: lasts.as_millis() });
+        self.trace(TraceLine::Stalled { lasts_ms: lasts.as_millis() });
         let dropped_after = self.setup.limits.silence_max * TIMES_UNTIL_DROPPED;
         if lasts > dropped_after {
             let process = self.dispatcher.process;
@@ -94,14 +94,14 @@ impl World {
     }
 
     pub fn claim_superseded(&mut self, tenure: u64) {
-        self.trace(Line::ClaimSuperseded { tenure });
+        self.trace(TraceLine::ClaimSuperseded { tenure });
         self.judge.claim_superseded(tenure);
         self.tell(Event::ClaimSuperseded(Tenure(tenure)));
     }
 
     pub fn preempted(&mut self, held_too_long: bool) {
         let Some(tenure) = self.dispatcher.channel.as_ref().map(|channel| channel.tenure) else { return };
-        self.trace(Line::Preempted { held_too_long });
+        self.trace(TraceLine::Preempted { held_too_long });
         let event = if held_too_long { Event::HeldTooLong(tenure) } else { Event::Preempted(tenure) };
         let view = self.dispatcher.partition.view();
         if !held_too_long && view.held == 0 && view.released == 0 {

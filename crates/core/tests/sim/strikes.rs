@@ -1,7 +1,7 @@
 //! What goes wrong: channels lost, processes killed, drains begun, before any step.
 
 use crate::dispatcher::{Dispatcher, Writing};
-use crate::trace::Line;
+use crate::trace::TraceLine;
 use crate::world::{Happening, World};
 
 impl World {
@@ -51,7 +51,7 @@ impl World {
     }
 
     pub fn crash(&mut self) {
-        self.trace(Line::Crashed { process: self.dispatcher.process });
+        self.trace(TraceLine::Crashed { process: self.dispatcher.process });
         let done = self.acks_that_arrive();
         self.lose_at_broker(done);
         let process = self.dispatcher.process;
@@ -69,7 +69,7 @@ impl World {
         for writing in 0..self.writings.len() {
             let Writing { process: of, done, dead_letter, update, .. } = self.writings[writing];
             if of == process && !done && dead_letter && self.ledger_client.is_none() && self.rng.chance(500) {
-                self.trace(Line::DeadLettered { update });
+                self.trace(TraceLine::DeadLettered { update });
                 self.judge.dead_lettered(update);
             }
         }

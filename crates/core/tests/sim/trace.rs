@@ -9,7 +9,7 @@ use crate::kills::Step;
 
 /// One line. Updates are named by their place in the queue's history: `#7` is the eighth publishing.
 #[derive(Clone, Copy, Debug, Hash)]
-pub enum Line {
+pub enum TraceLine {
     Published {
         update: usize,
         record: Option<usize>,
@@ -184,11 +184,11 @@ pub enum Line {
 
 #[derive(Debug, Default)]
 pub struct Trace {
-    lines: Vec<(Tick, Line)>,
+    lines: Vec<(Tick, TraceLine)>,
 }
 
 impl Trace {
-    pub fn add(&mut self, now: Tick, line: Line) {
+    pub fn add(&mut self, now: Tick, line: TraceLine) {
         self.lines.push((now, line));
     }
 
@@ -199,14 +199,14 @@ impl Trace {
         hasher.finish()
     }
 
-    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+    pub fn lines(&self) -> impl Iterator<Item = &TraceLine> {
         self.lines.iter().map(|(_, line)| line)
     }
 
     /// The last `count` lines, for a person.
     pub fn tail(&self, count: usize) -> String {
         let from = self.lines.len().saturating_sub(count);
-        let line = |(now, line): &(Tick, Line)| {
+        let line = |(now, line): &(Tick, TraceLine)| {
             format!("{:>7}.{:03} ms  {line:?}\n", now.micros() / 1000, now.micros() % 1000)
         };
         self.lines[from..].iter().map(line).collect()

@@ -20,7 +20,7 @@ use crate::rng::Rng;
 use crate::setup::Setup;
 use crate::shelves::LedgerManners;
 use crate::target::Target;
-use crate::trace::{Line, Trace};
+use crate::trace::{Trace, TraceLine};
 
 /// More happenings than any world needs that comes to rest.
 const STEPS_MAX: u32 = 100_000;
@@ -232,7 +232,7 @@ impl World {
         let process = self.dispatcher.process;
         match happening {
             Happening::Publish { update } => {
-                self.trace(Line::Published { update, record: self.setup.publications[update].record });
+                self.trace(TraceLine::Published { update, record: self.setup.publications[update].record });
                 self.broker.publish(update);
                 self.hand_over();
                 if let Some(next) = self.setup.publications.get(update + 1) {
@@ -310,14 +310,14 @@ impl World {
     /// The broker loses the channel. Answers its number, if there was one.
     pub fn lose_at_broker(&mut self, acks_done: usize) -> Option<u64> {
         let (lost, number) = self.broker.lose(acks_done)?;
-        self.trace(Line::ChannelLost { acks_lost: lost.acks_lost });
+        self.trace(TraceLine::ChannelLost { acks_lost: lost.acks_lost });
         self.acked(lost.acked);
         Some(number)
     }
 
     pub fn acked(&mut self, updates: Vec<usize>) {
         for update in updates {
-            self.trace(Line::Acked { update });
+            self.trace(TraceLine::Acked { update });
             self.judge.acked(update);
             self.judge_safe(update);
         }
@@ -348,7 +348,7 @@ impl World {
     ) {
         let (process, name) = (self.dispatcher.process, self.name_of(holder, update));
         let record = self.setup.publications[name].record.expect("malformed updates are never sent");
-        self.trace(Line::Attempt { process, attempt, number, update: name, record, probe });
+        self.trace(TraceLine::Attempt { process, attempt, number, update: name, record, probe });
         let under = tenure.map(|TenureNumber(number)| number);
         if self.ledger_client.is_none() {
             self.judge.sent_under(self.now, name, under);
@@ -389,7 +389,7 @@ impl World {
         // Of a process that has died, or of an owner that another had followed.
         let stray = *process != self.dispatcher.process || Some(sent.under) < self.rival_claim;
         let (process, attempt, update) = (*process, sent.attempt, sent.update);
-        self.trace(Line::Applied { process, attempt, update, stray });
+        self.trace(TraceLine::Applied { process, attempt, update, stray });
         self.judge_order_of_applying(update);
         self.judge.applied(update, stray);
     }
@@ -430,7 +430,7 @@ impl World {
         self.agenda.push(Reverse((at, lot, happening)));
     }
 
-    pub fn trace(&mut self, line: Line) {
+    pub fn trace(&mut self, line: TraceLine) {
         self.trace.add(self.now, line);
     }
 }

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Postgres, Row as _, Transaction, query};
 use tokio::time::timeout;
 
-use super::line::ANSWER_MAX;
+use super::connection_slot::ANSWER_MAX;
 use super::write::{Write, write};
 use super::{Options, lookup};
 use crate::config::LedgerConfig;
@@ -44,7 +44,7 @@ impl Locks {
             error => error.into(),
         })?;
         let work = async {
-            hold(&mut transaction, &asked).await?;
+            lock_record(&mut transaction, &asked).await?;
             let lookup_result = lookup(&mut transaction, std::slice::from_ref(&asked)).await?.pop();
             lookup_result.ok_or(LedgerError::Damaged { what: "the answer to one question" })
         };
@@ -54,7 +54,10 @@ impl Locks {
 }
 
 /// Takes the row, and makes it where it is missing. Who makes it first holds it.
-async fn hold(transaction: &mut Transaction<'static, Postgres>, asked: &Query) -> Result<(), sqlx::Error> {
+async fn lock_record(
+    transaction: &mut Transaction<'static, Postgres>,
+    asked: &Query,
+) -> Result<(), sqlx::Error> {
     let key = rows::key(&asked.record_key);
     let select = "SELECT at_ms FROM ledger_record WHERE record_key = $1 FOR UPDATE";
     if query(select).bind(key).fetch_optional(&mut **transaction).await?.is_some() {

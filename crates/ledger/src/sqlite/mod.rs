@@ -8,8 +8,8 @@
     reason = "what is in sql/ is compiled once for each database, with the types that stand beside it"
 )]
 
-#[path = "../sql/line.rs"]
-mod line;
+#[path = "../sql/connection_slot.rs"]
+mod connection_slot;
 #[path = "../sql/parked.rs"]
 mod parked;
 #[path = "../sql/store.rs"]
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, SqliteConnection, Transaction, query};
-pub use store::Store as SqliteLedger;
+pub use store::SqlStore as SqliteLedger;
 
 use super::RecordLock;
 use super::entry::{IdStatus, LookupResult, Query};
@@ -41,7 +41,7 @@ type Row = SqliteRow;
 const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
 /// The writer holds the whole file.
-const PARKED_RECORD_HELD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
+const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
 
 /// How long a writer of another process may hold the file.
 const BUSY_MAX: Duration = Duration::from_secs(5);

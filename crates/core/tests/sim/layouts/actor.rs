@@ -7,7 +7,7 @@ use lanekeeper_core::change::{Desired, Layouts, ROUTE, RouteStep, Step};
 use lanekeeper_core::layout::Layout;
 use lanekeeper_core::witness::witnesses;
 
-use super::broker::Seat;
+use super::broker::PartitionKey;
 
 /// What cannot be taken apart.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub enum Small {
     Route(RouteStep, Layout, Layout),
     Delete(Layout),
     /// Of a drained layout: swept, and deleted if nobody consumes it.
-    Remove(Seat),
+    Remove(PartitionKey),
     RemoveExchange(Layout),
 }
 

@@ -30,7 +30,7 @@ use lanekeeper_core::update::RecordKey;
 use lanekeeper_core::witness::witnesses;
 
 use self::actor::{Actor, Small, taken_apart};
-use self::broker::{Broker, Delivery, Item, Seat};
+use self::broker::{Broker, Delivery, Item, PartitionKey};
 use self::driver::{Driver, Leaving, ReadBack};
 use self::judge::{Judge, fault};
 use crate::rng::Rng;
@@ -53,58 +53,58 @@ enum Happening {
         update: usize,
     },
     Arrive {
-        seat: Seat,
+        partition_key: PartitionKey,
         item: Item,
     },
     Delivery {
-        seat: Seat,
+        partition_key: PartitionKey,
         delivery: Delivery,
     },
     Ack {
-        seat: Seat,
+        partition_key: PartitionKey,
         channel: u64,
     },
     Attach {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
     },
     ClaimArrived {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         tenure: Tenure,
         claim: u64,
     },
     Claimed {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         tenure: Tenure,
         read_back: ReadBack,
     },
     /// A driver hears what is not drained of the layout before.
     PreviousDrained {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
     },
     Answered {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         attempt: AttemptId,
         fails: bool,
     },
     Recorded {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         tenure: Tenure,
         holder: Holder,
         update: usize,
     },
     Wake {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
     },
     Close {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         channel: u64,
     },
     /// A process reads the next document.
@@ -155,7 +155,7 @@ struct World {
     ack_at: Tick,
     tenures: u64,
     claims: u64,
-    claimed_by: BTreeMap<Seat, BTreeMap<u32, TenureNumber>>,
+    claimed_by: BTreeMap<PartitionKey, BTreeMap<u32, TenureNumber>>,
     calm_at: Tick,
     strikes: u32,
     met: Met,
@@ -193,7 +193,7 @@ struct Process {
     /// How far it has read the stream.
     known: usize,
     layout_states: BTreeMap<LayoutNumber, LayoutState>,
-    drivers: BTreeMap<Seat, Driver>,
+    drivers: BTreeMap<PartitionKey, Driver>,
     reconciler: Actor,
 }
 
@@ -306,14 +306,15 @@ impl World {
         self.trace.push(line);
     }
 
-    fn driver(&mut self, process: u32, seat: Seat) -> Option<&mut Driver> {
-        self.processes.get_mut(&process)?.drivers.get_mut(&seat)
+    fn driver(&mut self, process: u32, partition_key: PartitionKey) -> Option<&mut Driver> {
+        self.processes.get_mut(&process)?.drivers.get_mut(&partition_key)
     }
 
-    fn process_of(&self, seat: Seat, channel: u64) -> Option<u32> {
+    fn process_of(&self, partition_key: PartitionKey, channel: u64) -> Option<u32> {
         let open = |driver: &Driver| driver.tenure.as_ref().is_some_and(|open| open.channel == channel);
         let mut with = self.processes.iter();
-        with.find(|(_, process)| process.drivers.get(&seat).is_some_and(open)).map(|(number, _)| *number)
+        with.find(|(_, process)| process.drivers.get(&partition_key).is_some_and(open))
+            .map(|(number, _)| *number)
     }
 
     fn last(&self) -> &Layouts {
@@ -350,40 +351,44 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Publish { update } => self.publish(update),
-            Happening::Arrive { seat, item } => {
-                if !self.broker.arrive(seat, item)
+            Happening::Arrive { partition_key, item } => {
+                if !self.broker.arrive(partition_key, item)
                     && let Item::Update(update) = item
                 {
                     self.judge.lost(update);
                 }
-                self.hand_over(seat);
+                self.hand_over(partition_key);
             }
-            Happening::Delivery { seat, delivery } => self.deliver(seat, delivery),
-            Happening::Ack { seat, channel } => {
-                self.broker.take_ack(seat, channel);
-                self.hand_over(seat);
+            Happening::Delivery { partition_key, delivery } => self.deliver(partition_key, delivery),
+            Happening::Ack { partition_key, channel } => {
+                self.broker.take_ack(partition_key, channel);
+                self.hand_over(partition_key);
             }
-            Happening::Attach { process, seat } => {
-                if self.driver(process, seat).is_some_and(|driver| driver.tenure.is_none()) {
-                    self.attach(process, seat);
+            Happening::Attach { process, partition_key } => {
+                if self.driver(process, partition_key).is_some_and(|driver| driver.tenure.is_none()) {
+                    self.attach(process, partition_key);
                 }
             }
-            Happening::ClaimArrived { process, seat, tenure, claim } => {
-                self.claim_arrived(process, seat, tenure, claim);
+            Happening::ClaimArrived { process, partition_key, tenure, claim } => {
+                self.claim_arrived(process, partition_key, tenure, claim);
             }
-            Happening::Claimed { process, seat, tenure, read_back } => {
-                self.claimed(process, seat, tenure, read_back);
+            Happening::Claimed { process, partition_key, tenure, read_back } => {
+                self.claimed(process, partition_key, tenure, read_back);
             }
-            Happening::PreviousDrained { process, seat } => self.on_previous_drained(process, seat),
+            Happening::PreviousDrained { process, partition_key } => {
+                self.on_previous_drained(process, partition_key)
+            }
             Happening::Observe { process } => self.observe(process),
-            Happening::Answered { process, seat, attempt, fails } => {
-                self.answered(process, seat, attempt, fails);
+            Happening::Answered { process, partition_key, attempt, fails } => {
+                self.answered(process, partition_key, attempt, fails);
             }
-            Happening::Recorded { process, seat, tenure, holder, update } => {
-                self.recorded(process, seat, tenure, holder, update);
+            Happening::Recorded { process, partition_key, tenure, holder, update } => {
+                self.recorded(process, partition_key, tenure, holder, update);
             }
-            Happening::Wake { process, seat } => self.wake(process, seat),
-            Happening::Close { process, seat, channel } => self.close(process, seat, channel),
+            Happening::Wake { process, partition_key } => self.wake(process, partition_key),
+            Happening::Close { process, partition_key, channel } => {
+                self.close(process, partition_key, channel)
+            }
             Happening::Document { process } => self.read(process),
             Happening::Markers { process, layout } => self.mark(process, layout),
             Happening::Act { actor, life } => self.act(actor, life),
@@ -398,14 +403,14 @@ impl World {
 
     fn publish(&mut self, update: usize) {
         let record = self.publications[update].record;
-        let seats = self.broker.route(self.keys[record].as_str().as_bytes());
-        self.note(format_args!("#{update} of record {record} goes to {seats:?}"));
-        self.judge.published(update, record, &seats);
+        let partition_keys = self.broker.route(self.keys[record].as_str().as_bytes());
+        self.note(format_args!("#{update} of record {record} goes to {partition_keys:?}"));
+        self.judge.published(update, record, &partition_keys);
         let straggles = self.rng.chance(300);
         let delay = if straggles { self.rng.between(0, self.straggle) } else { 0 };
         self.met.stragglers += u32::from(delay > 500);
-        let arrival = self.broker.arrival(seats[0], self.now, Duration::from_millis(delay));
-        self.at(arrival, Happening::Arrive { seat: seats[0], item: Item::Update(update) });
+        let arrival = self.broker.arrival(partition_keys[0], self.now, Duration::from_millis(delay));
+        self.at(arrival, Happening::Arrive { partition_key: partition_keys[0], item: Item::Update(update) });
     }
 
     // What a process does with documents: as `runtime::supervisor`, `runtime::layout_states` and `runtime::layout_state`.
@@ -442,22 +447,29 @@ impl World {
         let Some(reader) = self.processes.get(&process) else { return };
         let active_layouts = self.stream[reader.known].active_layouts();
         let of = |number: &LayoutNumber| active_layouts.iter().find(|of| of.layout.number == *number);
-        let is_over = |seat: &Seat| of(&seat.0).is_none_or(|of| !of.partitions.contains(&seat.1));
-        let over: Vec<Seat> = reader.drivers.keys().filter(|seat| is_over(seat)).copied().collect();
-        for seat in over {
-            self.leave(process, seat, Leaving::Stop);
+        let is_over = |partition_key: &PartitionKey| {
+            of(&partition_key.0).is_none_or(|of| !of.partitions.contains(&partition_key.1))
+        };
+        let over: Vec<PartitionKey> =
+            reader.drivers.keys().filter(|partition_key| is_over(partition_key)).copied().collect();
+        for partition_key in over {
+            self.leave(process, partition_key, Leaving::Stop);
         }
         let Some(reader) = self.processes.get_mut(&process) else { return };
         let drivers = &reader.drivers;
-        reader
-            .layout_states
-            .retain(|number, _| of(number).is_some() || drivers.keys().any(|seat| seat.0 == *number));
+        reader.layout_states.retain(|number, _| {
+            of(number).is_some() || drivers.keys().any(|partition_key| partition_key.0 == *number)
+        });
         let is_clear = reader.layout_states.keys().all(|number| of(number).is_some());
         for active_layout in &active_layouts {
             let layout = active_layout.layout;
             let reader = self.processes.get_mut(&process).expect("it lives");
-            let here: BTreeSet<PartitionNumber> =
-                reader.drivers.keys().filter(|seat| seat.0 < layout.number).map(|seat| seat.1).collect();
+            let here: BTreeSet<PartitionNumber> = reader
+                .drivers
+                .keys()
+                .filter(|partition_key| partition_key.0 < layout.number)
+                .map(|partition_key| partition_key.1)
+                .collect();
             if is_clear && !reader.layout_states.contains_key(&layout.number) {
                 let previous = active_layout.previous.clone().with(here.iter().copied());
                 for partition in &active_layout.partitions {
@@ -467,12 +479,12 @@ impl World {
                         silence_max: Duration::from_secs(3_600),
                     };
                     let partition_of_core = Partition::new(limits, policy()).behind(previous.clone());
-                    let seat = (layout.number, *partition);
-                    reader.drivers.insert(seat, Driver::new(layout, partition_of_core));
+                    let partition_key = (layout.number, *partition);
+                    reader.drivers.insert(partition_key, Driver::new(layout, partition_of_core));
                 }
                 reader.layout_states.insert(layout.number, LayoutState { marks: false, previous });
                 for partition in &active_layout.partitions {
-                    self.soon(50, Happening::Attach { process, seat: (layout.number, *partition) });
+                    self.soon(50, Happening::Attach { process, partition_key: (layout.number, *partition) });
                 }
             }
             let reader = self.processes.get_mut(&process).expect("it lives");
@@ -486,7 +498,10 @@ impl World {
             if !drained.is_empty() {
                 self.note(format_args!("P{process} {:?} hears that {drained:?} are drained", layout.number));
                 for partition in layout.partitions() {
-                    self.soon(10, Happening::PreviousDrained { process, seat: (layout.number, partition) });
+                    self.soon(
+                        10,
+                        Happening::PreviousDrained { process, partition_key: (layout.number, partition) },
+                    );
                 }
             }
         }
@@ -497,9 +512,9 @@ impl World {
             return;
         }
         for partition in layout.partitions() {
-            let seat = (layout.number, partition);
-            if self.broker.queues.contains_key(&seat) {
-                self.soon(20, Happening::Arrive { seat, item: Item::Marker });
+            let partition_key = (layout.number, partition);
+            if self.broker.queues.contains_key(&partition_key) {
+                self.soon(20, Happening::Arrive { partition_key, item: Item::Marker });
             }
         }
     }
@@ -600,15 +615,19 @@ impl World {
                 self.met.undone += 1;
                 self.broker.delete(layout);
             }
-            Small::Remove(seat) => {
-                let Some(queue) = self.broker.queues.get(&seat) else { return };
+            Small::Remove(partition_key) => {
+                let Some(queue) = self.broker.queues.get(&partition_key) else { return };
                 if queue.is_used() {
                     self.lock = None;
                     self.actor(actor).expect("it lives").under_way = None;
                 } else if queue.updates() > 0 {
-                    fault!("drained", "{seat:?} is to be removed and holds {} updates", queue.updates());
+                    fault!(
+                        "drained",
+                        "{partition_key:?} is to be removed and holds {} updates",
+                        queue.updates()
+                    );
                 } else {
-                    self.broker.queues.remove(&seat);
+                    self.broker.queues.remove(&partition_key);
                 }
             }
             Small::RemoveExchange(layout) => self.broker.delete(layout),
@@ -641,16 +660,16 @@ impl World {
         self.met.crashes += 1;
         self.note(format_args!("process {process} dies"));
         let Some(dead) = self.processes.remove(&process) else { return };
-        for (seat, driver) in dead.drivers {
+        for (partition_key, driver) in dead.drivers {
             for (update, decided) in driver.in_flight.values() {
                 if decided.is_none() {
                     self.judge.cut(*update);
                 }
             }
             if let Some(open) = driver.tenure {
-                let lost = self.rng.index(self.broker.acks_on_their_way(seat, open.channel) + 1);
-                self.broker.lose(seat, open.channel, lost);
-                self.hand_over(seat);
+                let lost = self.rng.index(self.broker.acks_on_their_way(partition_key, open.channel) + 1);
+                self.broker.lose(partition_key, open.channel, lost);
+                self.hand_over(partition_key);
             }
         }
         if self.lock == Some(process) {
@@ -677,11 +696,11 @@ impl World {
         if self.rng.chance(300) {
             return self.crash(process);
         }
-        let seats: Vec<Seat> = self.processes[&process].drivers.keys().copied().collect();
-        if !seats.is_empty() {
+        let partition_keys: Vec<PartitionKey> = self.processes[&process].drivers.keys().copied().collect();
+        if !partition_keys.is_empty() {
             self.met.channels_lost += 1;
-            let seat = self.rng.pick(&seats);
-            self.lose_channel(process, seat);
+            let partition_key = self.rng.pick(&partition_keys);
+            self.lose_channel(process, partition_key);
         }
     }
 }

@@ -21,11 +21,11 @@ type Call<Asked, Answer> = (Asked, oneshot::Sender<Result<Answer, LedgerError>>)
 
 /// The queue before one task that answers in batches. No call waits while the task is idle. The task ends with the queue.
 #[derive(Debug)]
-pub struct Gather<Asked, Answer> {
+pub struct Batcher<Asked, Answer> {
     calls: mpsc::Sender<Call<Asked, Answer>>,
 }
 
-impl<Asked, Answer> Gather<Asked, Answer>
+impl<Asked, Answer> Batcher<Asked, Answer>
 where
     Asked: Send + Sync + 'static,
     Answer: Send + 'static,
@@ -85,7 +85,7 @@ mod tests {
         let gate = Arc::new(Semaphore::new(0));
         let (sizes, mut seen) = mpsc::unbounded_channel();
         let opened = Arc::clone(&gate);
-        let gather = Gather::start(
+        let batcher = Batcher::start(
             |_| 0,
             move |asked: Arc<[u32]>| {
                 sizes.send(asked.len()).unwrap();
@@ -96,15 +96,15 @@ mod tests {
                 }
             },
         );
-        let gather = Arc::new(gather);
+        let batcher = Arc::new(batcher);
         let call = |asked| {
-            let gather = Arc::clone(&gather);
-            tokio::spawn(async move { gather.call(asked).await })
+            let batcher = Arc::clone(&batcher);
+            tokio::spawn(async move { batcher.call(asked).await })
         };
         let first = call(1);
         assert_eq!(seen.recv().await, Some(1), "an idle task begins at once");
         let second: Vec<_> = [11, 12, 13].map(call).into();
-        while gather.calls.capacity() > WAITING_MAX - 3 {
+        while batcher.calls.capacity() > WAITING_MAX - 3 {
             tokio::task::yield_now().await;
         }
         gate.add_permits(2);
@@ -118,7 +118,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_is_bounded_in_bytes_and_keeps_the_order_of_its_calls() {
         let (batches, mut seen) = mpsc::unbounded_channel();
-        let gather = Gather::start(
+        let batcher = Batcher::start(
             |asked: &usize| *asked,
             move |asked: Arc<[usize]>| {
                 batches.send(asked.to_vec()).unwrap();
@@ -128,7 +128,7 @@ mod tests {
         let third = BATCH_BYTES_MAX / 3;
         let sizes = [third, third + 1, third + 2, 2 * BATCH_BYTES_MAX, 0];
         // All are waiting before the task runs: it is on this thread.
-        let answers = futures_util::future::join_all(sizes.map(|size| gather.call(size))).await;
+        let answers = futures_util::future::join_all(sizes.map(|size| batcher.call(size))).await;
         assert!(answers.into_iter().zip(sizes).all(|(answer, size)| answer.unwrap() == size));
         let mut all = Vec::new();
         while all.len() < sizes.len() {

@@ -14,39 +14,39 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// One connection, for one at a time, in the order in which they ask.
 #[derive(Debug)]
-pub struct Line {
+pub struct ConnectionSlot {
     options: Options,
-    kept: Mutex<Option<Connection>>,
+    idle: Mutex<Option<Connection>>,
 }
 
-/// The connection of a line. If it is dropped without [`Held::give_back`], it is closed and made again.
+/// The connection of a line. If it is dropped without [`Lease::release`], it is closed and made again.
 #[derive(Debug)]
-pub struct Held<'a> {
+pub struct Lease<'a> {
     slot: MutexGuard<'a, Option<Connection>>,
     /// The connection.
     pub connection: Connection,
 }
 
-impl Line {
+impl ConnectionSlot {
     /// Without a connection yet.
     pub fn new(options: Options) -> Self {
-        Self { options, kept: Mutex::new(None) }
+        Self { options, idle: Mutex::new(None) }
     }
 
     /// Waits for its turn, and connects if need be.
-    pub async fn hold(&self) -> Result<Held<'_>, LedgerError> {
-        let mut slot = self.kept.lock().await;
+    pub async fn acquire(&self) -> Result<Lease<'_>, LedgerError> {
+        let mut slot = self.idle.lock().await;
         let connection = match slot.take() {
             Some(connection) => connection,
             None => timeout(ANSWER_MAX, self.options.connect()).await.map_err(timed_out)??,
         };
-        Ok(Held { slot, connection })
+        Ok(Lease { slot, connection })
     }
 }
 
-impl Held<'_> {
+impl Lease<'_> {
     /// Keeps the connection for the next one, unless something went wrong with it.
-    pub fn give_back<T, E: Into<LedgerError>>(
+    pub fn release<T, E: Into<LedgerError>>(
         mut self,
         result: Result<Result<T, E>, Elapsed>,
     ) -> Result<T, LedgerError> {
