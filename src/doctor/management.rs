@@ -203,7 +203,7 @@ fn names_of_queues(broker: &Inspection) -> Vec<String> {
 
 /// Without the URL in it: it is told beside this.
 fn unreachable(error: reqwest::Error) -> ManagementCause {
-    ManagementCause::Unreachable(lanekeeper_core::error::chain(&error.without_url()))
+    ManagementCause::Unreachable(lanekeeper_core::error::error_chain(&error.without_url()))
 }
 
 async fn body(mut response: Response, path: &str) -> Result<Json, ManagementCause> {

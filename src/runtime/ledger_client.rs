@@ -230,7 +230,7 @@ impl LedgerClient {
         self.metrics.failed(fault.name());
         let mut told = self.told[used_for as usize].lock().await;
         if told.replace(fault.name()) != Some(fault.name()) {
-            let error = lanekeeper_core::error::chain(fault);
+            let error = lanekeeper_core::error::error_chain(fault);
             error!(partition = %self.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
         }
     }

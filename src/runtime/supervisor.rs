@@ -26,7 +26,7 @@ use lanekeeper_broker::{
     Address, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe, Names, OwnLedger,
     SourceError, ensure_ledger, ensure_topology,
 };
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
 use lanekeeper_core::policy::FailurePolicy;
 use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError};
@@ -118,7 +118,7 @@ pub async fn run(
         }
     };
     if let Some(reason) = &halted {
-        error!(error = chain(reason), "dispatch stops");
+        error!(error = error_chain(reason), "dispatch stops");
     }
     info!("stopping: attempts in flight are finished, no new ones start");
     context.health.set_stopping();
@@ -196,7 +196,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         match completed.await {
             Ok(document) => break (connection, document),
             Err(error) if error.can_heal() => {
-                let text = chain(&error);
+                let text = error_chain(&error);
                 if text != told {
                     warn!(error = text, "topology not ready, trying again");
                     told = text;

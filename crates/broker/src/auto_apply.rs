@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::error::SourceError;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::Shape;
 
 /// Between two looks, while something is in the way: at first, and then longer and longer.
@@ -67,7 +67,7 @@ impl Gate {
 
     /// Looks. `None`: the layout may be changed now. Otherwise not before so long.
     pub(super) async fn look(&mut self) -> Option<Duration> {
-        let looked = (self.auto.look)().await.map_err(|fault| chain(&fault));
+        let looked = (self.auto.look)().await.map_err(|fault| error_chain(&fault));
         self.observe(looked)
     }
 

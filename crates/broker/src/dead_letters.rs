@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use super::link::Link;
 use super::names::Names;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::policy::DeadLetterReason;
 use lanekeeper_core::update::{IdOrigin, Update};
@@ -156,8 +156,8 @@ impl DeadLetters {
             &dead_letter.body,
             properties,
         );
-        let confirm = publishing.await.map_err(|error| chain(&error))?;
-        match confirm.await.map_err(|error| chain(&error))? {
+        let confirm = publishing.await.map_err(|error| error_chain(&error))?;
+        match confirm.await.map_err(|error| error_chain(&error))? {
             Confirmation::Ack(None) => {
                 *kept = Some(channel);
                 Ok(())
@@ -169,9 +169,9 @@ impl DeadLetters {
     }
 
     async fn open(&self) -> Result<Channel, String> {
-        let channel = self.link.channel().await.map_err(|error| chain(&error))?;
+        let channel = self.link.channel().await.map_err(|error| error_chain(&error))?;
         let selecting = channel.confirm_select(ConfirmSelectOptions::default());
-        selecting.await.map_err(|error| chain(&error))?;
+        selecting.await.map_err(|error| error_chain(&error))?;
         Ok(channel)
     }
 }

@@ -31,7 +31,7 @@ use super::version::Version;
 use super::witnesses::Witnesses;
 use super::{Deliveries, Gone, Lost, News, PartitionStatus, Received, Source};
 use lanekeeper_core::acks::{Ack, AckLimits};
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};
 use lanekeeper_core::policy::DeadLetterReason;
@@ -199,7 +199,7 @@ impl Source for AmqpSource {
                 self.shared.halt.set(fault);
                 return std::future::pending().await;
             }
-            let text = chain(&fault);
+            let text = error_chain(&fault);
             if text != told {
                 if fault.can_heal() {
                     warn!(partition = %self.partition, error = text, "cannot consume, trying again");
@@ -347,7 +347,7 @@ impl AmqpDeliveries {
 
     async fn send(&self, ack: Ack) -> Result<(), Lost> {
         let options = BasicAckOptions { multiple: ack.multiple };
-        self.channel.basic_ack(ack.tag.0, options).await.map_err(|error| Lost(chain(&error)))
+        self.channel.basic_ack(ack.tag.0, options).await.map_err(|error| Lost(error_chain(&error)))
     }
 
     /// How long the broker takes to answer on this channel, which has all acks sent so far before it by then; bounded.
@@ -378,7 +378,7 @@ impl AmqpDeliveries {
     fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<News, Lost> {
         let delivery = match delivery {
             Some(Ok(delivery)) => delivery,
-            Some(Err(error)) => return Err(Lost(chain(&error))),
+            Some(Err(error)) => return Err(Lost(error_chain(&error))),
             // Among the reasons: the queue was deleted, or its leader moved (RabbitMQ "consumer cancel notification").
             None => return Err(Lost("the broker cancelled the consumer".to_owned())),
         };
@@ -494,7 +494,7 @@ impl Deliveries for AmqpDeliveries {
             let closing = channel.close(200, "tenure over".into());
             match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(error = chain(&error), "closing a channel"),
+                Ok(Err(error)) => warn!(error = error_chain(&error), "closing a channel"),
                 Err(_) => {
                     warn!("closing a channel: no answer within 5 s");
                     return; // the consumer is never dropped before its channel is closed

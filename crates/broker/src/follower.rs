@@ -15,7 +15,7 @@ use super::link::Link;
 use super::names::Names;
 use super::task::Task;
 use super::topology::on_own_channel;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -67,7 +67,7 @@ async fn follow_for_ever(link: Link, stream: String, documents: watch::Sender<La
         let fault = match following.await {
             Ok(never) => match never {},
             Err(fault @ SourceError::Document { .. }) => return halt.set(fault),
-            Err(fault) => chain(&fault),
+            Err(fault) => error_chain(&fault),
         };
         if fault != told {
             warn!(stream, error = fault, "the layout document is not followed, trying again");

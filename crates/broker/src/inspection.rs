@@ -18,7 +18,7 @@ use super::topology::{
     quorum_arguments, stream_arguments,
 };
 use lanekeeper_core::change::Layouts;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// How long the confirm of a publish may take. Without an alarm it takes milliseconds.
@@ -272,11 +272,11 @@ async fn read_layouts(
             Err(SourceError::Amqp { source, .. }) => {
                 match SourceError::from_amqp("reading the layout document", "", names.public(), *source) {
                     SourceError::Missing { .. } => return Ok(Ok(None)),
-                    error @ SourceError::NotPermitted { .. } => return Ok(Err(chain(&error))),
+                    error @ SourceError::NotPermitted { .. } => return Ok(Err(error_chain(&error))),
                     error => return Err(error),
                 }
             }
-            Err(error @ SourceError::Document { .. }) => return Ok(Err(chain(&error))),
+            Err(error @ SourceError::Document { .. }) => return Ok(Err(error_chain(&error))),
             Err(error) => return Err(error),
         }
     }

@@ -15,7 +15,7 @@ use super::error::SourceError;
 use super::task::Task;
 use super::version::{VERSION_MIN, Version};
 use crate::settings::ConnectionSettings;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 
 /// How long connecting and each answer of the broker may take before we try anew.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -319,7 +319,7 @@ impl Retry {
     }
 
     fn tell(&mut self, name: &str, error: &SourceError) {
-        let text = chain(error);
+        let text = error_chain(error);
         if text != self.told {
             warn!(connection = name, error = text, "broker not reached, trying again");
             self.told = text;

@@ -15,7 +15,7 @@ use super::names::Names;
 use super::task::Task;
 use super::topology::close;
 use lanekeeper_core::drain::STRAGGLERS_MAX;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// AMQP `type` of a marker.
@@ -46,7 +46,7 @@ impl Markers {
             tokio::time::sleep(STRAGGLERS_MAX).await;
             let mut told = String::new();
             while let Err(fault) = publish(&publishing, &queues).await {
-                let fault = chain(&fault);
+                let fault = error_chain(&fault);
                 if fault != told {
                     warn!(
                         layout = layout.number.0,

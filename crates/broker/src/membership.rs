@@ -28,7 +28,7 @@ use super::member_message::{MemberMessage, MessageKind, PartitionClaims, Partiti
 use super::names::Names;
 use super::task::Task;
 use super::topology::{argument, declare_queue};
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber, rank};
 
 /// What the stream keeps: some hundred thousand notes. Readers want those of the last seconds.
@@ -284,7 +284,7 @@ async fn read_for_ever(shared: Arc<MembershipState>) {
         };
         let fault = match reading.await {
             Ok(never) => match never {},
-            Err(fault) => chain(&fault),
+            Err(fault) => error_chain(&fault),
         };
         if fault != last_logged {
             warn!(stream = shared.stream, error = fault, "the stream of members is not read, trying again");
@@ -441,7 +441,7 @@ async fn publish_for_ever(shared: Arc<MembershipState>) {
                 last_logged.clear();
                 continue;
             }
-            Ok(Err(fault)) => chain(&fault),
+            Ok(Err(fault)) => error_chain(&fault),
             Err(_) => format!("not confirmed within {} s", ANSWER_TIMEOUT.as_secs()),
         };
         if fault != last_logged {

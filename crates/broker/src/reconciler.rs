@@ -18,7 +18,7 @@ use super::link::Address;
 use super::names::Names;
 use super::task::Task;
 use lanekeeper_core::change::{Desired, Step};
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber, Shape};
 
 /// Before a look whether whoever began a change still lives, and between two such looks; after a drain, before the
@@ -155,7 +155,7 @@ async fn serve(
             }
             Err(SourceError::Locked { .. }) => LOCK_RETRY,
             Err(fault) => {
-                let fault = chain(&fault);
+                let fault = error_chain(&fault);
                 if fault != last_logged {
                     warn!(error = fault, "the layouts cannot be tended, trying again");
                     last_logged = fault;

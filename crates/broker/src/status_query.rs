@@ -15,7 +15,7 @@ use super::member_message::{MemberMessage, MessageKind, PartitionStatus, Replica
 use super::membership::offset_of;
 use super::names::Names;
 use super::topology::{close, open};
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// How long whoever asks waits for answers. Owners answer within milliseconds, and at most once a second.
@@ -130,7 +130,7 @@ pub(super) async fn ask(
         Ok(Err(SourceError::Missing { .. })) => {
             Some(format!("the stream {} is not there", names.members()))
         }
-        Ok(Err(fault)) => Some(chain(&fault)),
+        Ok(Err(fault)) => Some(error_chain(&fault)),
         Err(_) if connection.status().blocked() => Some(
             "the broker takes no publishes, since it has a memory or disk alarm: nobody can be asked, and nobody can \
              answer"

@@ -23,7 +23,7 @@ use super::names::Names;
 use super::task::Task;
 use super::topology::close;
 use lanekeeper_core::change::ActiveLayout;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::witness::Witness;
 
@@ -265,7 +265,7 @@ async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link
                     }
                 }
                 Err(fault) => {
-                    let fault = chain(&fault);
+                    let fault = error_chain(&fault);
                     if fault != told {
                         warn!(error = fault, "the witnesses of the layout are not published, trying again");
                         told = fault;
