@@ -15,7 +15,7 @@ pub mod partition;
 pub mod phash2;
 pub mod policy;
 pub mod previous_layout;
-mod recognition;
+mod redelivery;
 pub mod routes;
 pub mod schedule;
 pub mod secret;

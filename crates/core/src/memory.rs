@@ -9,7 +9,7 @@ use super::lane::Token;
 use super::message::AttemptId;
 use super::outcome::{Known, Outcome};
 use super::policy::{Progress, Resolution};
-use super::recognition::{Recognised, Recognition};
+use super::redelivery::{RedeliveryMatch, RedeliveryMatcher};
 use super::routes::TargetId;
 use super::tick::Tick;
 use super::update::{IdOrigin, Identity, RecordKey, Update};
@@ -88,7 +88,7 @@ pub(super) struct Memory {
     /// Attempts that are still out and began before another process owned the partition. How they end tells nothing about
     /// what their record holds; until then they bar it (I1).
     barring: HashMap<RecordKey, AttemptId>,
-    recognition: Recognition,
+    redelivery: RedeliveryMatcher,
 }
 
 impl Memory {
@@ -103,14 +103,14 @@ impl Memory {
             returned: HashSet::new(),
             heads: HashMap::new(),
             barring: HashMap::new(),
-            recognition: Recognition::new(window),
+            redelivery: RedeliveryMatcher::new(window),
         }
     }
 
     /// A delivery was settled; its ack may yet be lost.
     pub(super) fn settled(&mut self, record_key: &RecordKey, id: &Identity) {
         if id.origin() == IdOrigin::Delivery {
-            return self.recognition.settled(record_key, id.id());
+            return self.redelivery.settled(record_key, id.id());
         }
         self.repeated = self.repeated.saturating_sub(1);
         if self.settled.len() == 2 * self.window
@@ -133,7 +133,7 @@ impl Memory {
             return;
         }
         self.repeated = 2 * self.window;
-        self.recognition.forget_settled(record_key);
+        self.redelivery.forget_settled(record_key);
         let mut since = false;
         self.forget_settled(|settled, _| {
             since |= *settled == entry;
@@ -171,7 +171,7 @@ impl Memory {
     /// A tenure ended: what it settled may come back, before the newest that it held.
     pub(super) fn expect_returns(&mut self, newest_held: Option<&Update>) {
         self.returns_expected = true;
-        self.recognition.expect_returns(newest_held);
+        self.redelivery.expect_returns(newest_held);
         self.heads.values_mut().flatten().for_each(|head| head.claimed = false);
         if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {
             self.forget_heads(|_| false);
@@ -199,8 +199,8 @@ impl Memory {
     }
 
     /// A delivery came. What it is known as, where its publisher gave it no id and it came before.
-    pub(super) fn recognise(&mut self, update: &Update, redelivered: bool) -> Option<Recognised> {
-        self.recognition.received(update, redelivered)
+    pub(super) fn match_redelivery(&mut self, update: &Update, redelivered: bool) -> Option<RedeliveryMatch> {
+        self.redelivery.received(update, redelivered)
     }
 
     /// An update was handed over again. Whether it was settled before, and only its ack lost.
@@ -215,7 +215,7 @@ impl Memory {
     /// Another process owned the partition meanwhile: what it applied is not known here, so that nothing that we had
     /// settled tells what a record holds now. Attempts that are still out bar their record all the same.
     pub(super) fn interrupted(&mut self) {
-        self.recognition.forget_all();
+        self.redelivery.forget_all();
         self.settled.clear();
         self.known.clear();
         self.settled_before = 0;
@@ -231,7 +231,7 @@ impl Memory {
     pub(super) fn returns_are_over(&mut self) {
         if std::mem::take(&mut self.returns_expected) {
             self.returned = HashSet::new();
-            self.recognition.returns_are_over();
+            self.redelivery.returns_are_over();
             self.forget_heads(|head| head.claimed || head.released);
         }
     }
@@ -240,7 +240,7 @@ impl Memory {
     /// follow it, also those that are applied: otherwise the record would keep the earlier value.
     pub(super) fn repeats_from_here(&mut self, record_key: &RecordKey) {
         self.returned.retain(|(of, _)| of != record_key);
-        self.recognition.forget_settled(record_key);
+        self.redelivery.forget_settled(record_key);
         self.forget_settled(|(of, _), before| before && of == record_key);
         self.retain_heads(record_key, |head| !head.state.is_applied());
     }

@@ -7,7 +7,7 @@ use crate::lane::Held;
 use crate::message::{DeliveryTag, Effect, Holder, Tenure, TenureNumber, YieldReason};
 use crate::ownership::OwnershipState;
 use crate::policy::{DeadLetterReason, Malformed, Resolution};
-use crate::recognition::Recognised;
+use crate::redelivery::RedeliveryMatch;
 use crate::tick::Tick;
 use crate::update::{IdOrigin, Identity, Update};
 
@@ -58,10 +58,10 @@ impl Partition {
                 if !redelivered {
                     self.memory.returns_are_over();
                 }
-                let recognised = self.memory.recognise(&update, redelivered);
-                let identified = recognised.is_some() || update.id.origin() == IdOrigin::Publisher;
+                let matched = self.memory.match_redelivery(&update, redelivered);
+                let identified = matched.is_some() || update.id.origin() == IdOrigin::Publisher;
                 let mut settled_before = false;
-                if let Some(Recognised { id, settled }) = recognised {
+                if let Some(RedeliveryMatch { id, settled }) = matched {
                     Arc::make_mut(&mut update).id = id;
                     settled_before = settled;
                 }

@@ -16,7 +16,7 @@ use super::update::{IdOrigin, RecordKey, Update, UpdateId};
 
 /// An update that was handed over before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Recognised {
+pub(super) struct RedeliveryMatch {
     /// As it was made for the first delivery.
     pub(super) id: UpdateId,
     /// It was settled, and its ack was lost.
@@ -26,7 +26,7 @@ pub(super) struct Recognised {
 #[derive(Debug)]
 struct Entry {
     id: UpdateId,
-    print: u64,
+    content_hash: u64,
     settled: Settled,
 }
 
@@ -56,7 +56,7 @@ struct Order {
 
 /// See the module's documentation. Bounded by the window that is held and twice as many settled ones.
 #[derive(Debug)]
-pub(super) struct Recognition {
+pub(super) struct RedeliveryMatcher {
     settled_max: usize,
     records: HashMap<RecordKey, Order>,
     /// Record and print of the newest update of all records that was held when a tenure ended, until it has come back.
@@ -65,32 +65,32 @@ pub(super) struct Recognition {
     settled: VecDeque<(RecordKey, UpdateId)>,
 }
 
-impl Recognition {
+impl RedeliveryMatcher {
     pub(super) fn new(window: usize) -> Self {
         Self { settled_max: 2 * window, records: HashMap::new(), newest_held: None, settled: VecDeque::new() }
     }
 
     /// A delivery came. What it is known as, where it came before.
-    pub(super) fn received(&mut self, update: &Update, redelivered: bool) -> Option<Recognised> {
+    pub(super) fn received(&mut self, update: &Update, redelivered: bool) -> Option<RedeliveryMatch> {
         let was_taken_in = self.newest_held.is_some();
-        self.newest_held.take_if(|(of, newest)| *of == update.record_key && *newest == print(update));
+        self.newest_held.take_if(|(of, newest)| *of == update.record_key && *newest == content_hash(update));
         if update.id.origin() == IdOrigin::Publisher {
             return None;
         }
         let order = self.records.entry(update.record_key.clone()).or_default();
-        let print = print(update);
+        let content_hash = content_hash(update);
         if redelivered {
-            if let Some(place) = order.place_of(print, was_taken_in) {
+            if let Some(place) = order.place_of(content_hash, was_taken_in) {
                 order.next = Some(place + 1);
                 let entry = &order.entries[place];
-                return Some(Recognised { id: entry.id.clone(), settled: entry.is_settled() });
+                return Some(RedeliveryMatch { id: entry.id.clone(), settled: entry.is_settled() });
             }
             if order.next != Some(order.entries.len()) {
                 // Not what was handed over before: nothing tells what the record holds.
                 order.entries.clear();
             }
         }
-        order.entries.push_back(Entry { id: update.id.clone(), print, settled: Settled::No });
+        order.entries.push_back(Entry { id: update.id.clone(), content_hash, settled: Settled::No });
         order.next = Some(order.entries.len());
         None
     }
@@ -126,7 +126,7 @@ impl Recognition {
     /// A tenure ended: all that is held comes back.
     pub(super) fn expect_returns(&mut self, newest_held: Option<&Update>) {
         // One that has not come back since an earlier tenure is newer than all that has.
-        let newest = newest_held.map(|newest| (newest.record_key.clone(), print(newest)));
+        let newest = newest_held.map(|newest| (newest.record_key.clone(), content_hash(newest)));
         self.newest_held = self.newest_held.take().or(newest);
         for order in self.records.values_mut() {
             order.next = None;
@@ -172,8 +172,9 @@ impl Recognition {
 }
 
 impl Order {
-    fn place_of(&self, print: u64, was_taken_in: bool) -> Option<usize> {
-        let is_it = |place: &usize| self.entries.get(*place).is_some_and(|entry| entry.print == print);
+    fn place_of(&self, content_hash: u64, was_taken_in: bool) -> Option<usize> {
+        let is_it =
+            |place: &usize| self.entries.get(*place).is_some_and(|entry| entry.content_hash == content_hash);
         if self.next.is_some() {
             return self.next.filter(is_it);
         }
@@ -186,7 +187,7 @@ impl Order {
 }
 
 /// Of everything that a publisher said. Only compared within one process.
-fn print(update: &Update) -> u64 {
+fn content_hash(update: &Update) -> u64 {
     let Update {
         record_key: _,
         id: _,
@@ -215,13 +216,13 @@ mod tests {
     /// ends, `|`: everything returned has come. Answers for each that came again: the number of the delivery that it is
     /// known from, `.` behind it where that one was settled, or `new`.
     fn check(script: &str, expected: &str) {
-        let (mut recognition, mut made, mut told) = (Recognition::new(3), 0, Vec::new());
+        let (mut redelivery, mut made, mut told) = (RedeliveryMatcher::new(3), 0, Vec::new());
         let mut newest_held = None;
         let record_key = RecordKey::new("r").unwrap();
         for step in script.split(' ') {
             match step {
-                "!" => recognition.expect_returns(newest_held.take().as_ref()),
-                "|" => recognition.returns_are_over(),
+                "!" => redelivery.expect_returns(newest_held.take().as_ref()),
+                "|" => redelivery.returns_are_over(),
                 says => {
                     made += 1;
                     let (redelivered, settle) = (says.starts_with('<'), says.ends_with('.'));
@@ -238,15 +239,15 @@ mod tests {
                         headers: Vec::new(),
                         body: says.trim_matches(['<', '.']).to_owned().into(),
                     };
-                    let recognised = recognition.received(&update, redelivered);
+                    let matched = redelivery.received(&update, redelivered);
                     if redelivered {
-                        told.push(recognised.as_ref().map_or("new".to_owned(), |known| {
+                        told.push(matched.as_ref().map_or("new".to_owned(), |known| {
                             format!("{}{}", known.id.as_str(), if known.settled { "." } else { "" })
                         }));
                     }
                     if settle {
-                        let id = recognised.map_or(update.id.clone(), |known| known.id);
-                        recognition.settled(&record_key, &id);
+                        let id = matched.map_or(update.id.clone(), |known| known.id);
+                        redelivery.settled(&record_key, &id);
                     } else {
                         newest_held = Some(update);
                     }
