@@ -217,7 +217,7 @@ impl Partition {
         self.blocked.forget_lanes();
         let held = self.lanes.iter().flat_map(|lane| &lane.held).filter(|held| !held.is_released());
         let newest_held = held.max_by_key(|held| held.came).map(|held| &*held.update);
-        self.memory.expect_returns(newest_held);
+        self.memory.expect_redeliveries(newest_held);
         for lane in self.lanes.take_all() {
             self.remember(lane);
         }
@@ -226,7 +226,7 @@ impl Partition {
     fn remember(&mut self, lane: Lane) {
         let Lane { held, status, progress, .. } = lane;
         for held in held.iter().filter(|held| held.settled_before) {
-            self.memory.expect_return(held.update.record_key.clone(), held.identity.clone());
+            self.memory.expect_redelivery(held.update.record_key.clone(), held.identity.clone());
         }
         let Some(head) = held.front().filter(|head| !head.settled_before) else { return };
         let state = match status {
@@ -338,7 +338,7 @@ impl Partition {
         let unsure = !head.identified || self.memory.may_hold_repeated();
         if head.redelivered && unsure {
             let update = Arc::clone(&head.update);
-            self.memory.repeats_from_here(&update.record_key);
+            self.memory.resend_from(&update.record_key);
             for held in lane.held.iter_mut().filter(|held| held.update.record_key == update.record_key) {
                 held.settled_before = false;
             }

@@ -124,7 +124,7 @@ impl RedeliveryMatcher {
     }
 
     /// A tenure ended: all that is held comes back.
-    pub(super) fn expect_returns(&mut self, newest_held: Option<&Update>) {
+    pub(super) fn expect_redeliveries(&mut self, newest_held: Option<&Update>) {
         // One that has not come back since an earlier tenure is newer than all that has.
         let newest = newest_held.map(|newest| (newest.record_key.clone(), content_hash(newest)));
         self.newest_held = self.newest_held.take().or(newest);
@@ -137,7 +137,7 @@ impl RedeliveryMatcher {
     }
 
     /// Everything returned has come: what was held and is not among it went elsewhere.
-    pub(super) fn returns_are_over(&mut self) {
+    pub(super) fn redeliveries_done(&mut self) {
         self.newest_held = None;
         self.records.retain(|_, order| {
             let came = order.next.unwrap_or_default();
@@ -221,8 +221,8 @@ mod tests {
         let record_key = RecordKey::new("r").unwrap();
         for step in script.split(' ') {
             match step {
-                "!" => redelivery.expect_returns(newest_held.take().as_ref()),
-                "|" => redelivery.returns_are_over(),
+                "!" => redelivery.expect_redeliveries(newest_held.take().as_ref()),
+                "|" => redelivery.redeliveries_done(),
                 says => {
                     made += 1;
                     let (redelivered, settle) = (says.starts_with('<'), says.ends_with('.'));

@@ -56,7 +56,7 @@ impl Partition {
         match delivery {
             Unclaimed::Update { delivery, redelivered, mut update } => {
                 if !redelivered {
-                    self.memory.returns_are_over();
+                    self.memory.redeliveries_done();
                 }
                 let matched = self.memory.match_redelivery(&update, redelivered);
                 let identified = matched.is_some() || update.id.origin() == IdOrigin::Publisher;
@@ -114,7 +114,7 @@ impl Partition {
             if !first {
                 return self.lose_claim(tenure);
             }
-            self.memory.interrupted();
+            self.memory.ownership_lapsed();
             self.last_rival_claim = rival_claim;
         }
         while let Some(delivery) = self.unclaimed.pop_front() {

@@ -23,8 +23,8 @@ macro_rules! fault {
 }
 pub(crate) use fault;
 
-mod again;
 mod endings;
+mod redelivery;
 
 #[derive(Debug)]
 pub struct Judge {
@@ -157,7 +157,7 @@ impl Judge {
         self.let_go();
         self.unclaimed.clear();
         self.stopping = false;
-        self.expect_returns();
+        self.expect_redeliveries();
         self.fairness.forget();
     }
 

@@ -7,7 +7,7 @@ use crate::facts::Facts;
 
 impl Judge {
     /// A tenure ended. What is resolved may be settled, whether or not the judge has seen it.
-    pub(super) fn expect_returns(&mut self) {
+    pub(super) fn expect_redeliveries(&mut self) {
         let is_held = |held: &usize| self.updates[*held].here.resolved_at.is_none();
         self.newest_held = self.newest_held.or_else(|| self.fairness.held().filter(is_held).max());
     }
