@@ -6,9 +6,9 @@
 mod claim;
 mod limits;
 mod previous_layout;
+mod ready_queue;
 mod release;
 mod shut;
-mod turns;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -19,7 +19,7 @@ pub use self::limits::Limits;
 use self::previous_layout::BlockedLanes;
 use self::shut::{Gate, Targets};
 pub use self::view::{Oldest, Retried, View};
-use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token, Turn};
+use super::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Lanes, QueuePosition, Token};
 use super::memory::{Memory, RememberedState};
 use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, Tenure, TenureNumber, YieldReason};
 use super::outcome::Outcome;
@@ -46,10 +46,10 @@ pub struct Partition {
     /// The key of the only lane in strict mode, where `in_flight_max` is 1.
     strict: Option<RecordKey>,
     /// Lanes whose head may be attempted, in the order of their turns (I9).
-    ready: BTreeMap<Turn, LaneId>,
+    ready: BTreeMap<QueuePosition, LaneId>,
     /// Updates that came so far, and times that a lane became ready again.
-    came: u64,
-    again: u64,
+    last_arrival: u64,
+    last_requeue: u64,
     /// Lanes whose head waits between attempts.
     deadlines: BTreeSet<(Tick, LaneId)>,
     /// Targets that are shut, with the lanes that wait for them.
@@ -84,8 +84,8 @@ impl Partition {
             lanes: Lanes::default(),
             strict: (limits.in_flight_max.get() == 1).then(RecordKey::of_the_whole_queue),
             ready: BTreeMap::new(),
-            came: 0,
-            again: 0,
+            last_arrival: 0,
+            last_requeue: 0,
             deadlines: BTreeSet::new(),
             targets: Targets::default(),
             blocked: BlockedLanes::default(),
@@ -216,7 +216,7 @@ impl Partition {
         self.forget_held_back();
         self.blocked.forget_lanes();
         let held = self.lanes.iter().flat_map(|lane| &lane.held).filter(|held| !held.is_released());
-        let newest_held = held.max_by_key(|held| held.came).map(|held| &*held.update);
+        let newest_held = held.max_by_key(|held| held.arrival).map(|held| &*held.update);
         self.memory.expect_redeliveries(newest_held);
         for lane in self.lanes.take_all() {
             self.remember(lane);
@@ -267,7 +267,7 @@ impl Partition {
         true
     }
 
-    fn receive(&mut self, held: Held) {
+    fn receive(&mut self, held: HeldUpdate) {
         if let Some(id) = self.find_lane(&held.update.record_key) {
             let lane = &mut self.lanes[id];
             if let (Some(Holder::Broker(newest)), Holder::Broker(delivery)) =
@@ -297,7 +297,7 @@ impl Partition {
         if lane.head().settled_before {
             return self.resolve(id, Resolution::Duplicate);
         }
-        let Held { update, identity, .. } = lane.head().clone();
+        let HeldUpdate { update, identity, .. } = lane.head().clone();
         let (record_key, released) = (&update.record_key, lane.head().is_released());
         match self.memory.take_head(record_key, &identity) {
             Some(RememberedState::InFlight { attempt, progress, .. }) => {
@@ -343,8 +343,8 @@ impl Partition {
                 held.settled_before = false;
             }
         }
-        let came = self.lanes[id].head().came;
-        self.take_turn(id, Turn { came, again: 0 });
+        let arrival = self.lanes[id].head().arrival;
+        self.enqueue(id, QueuePosition { arrival, requeue: 0 });
     }
 
     fn start_attempts(&mut self, now: Tick) {
@@ -353,14 +353,17 @@ impl Partition {
         }
         let Permit::Granted(tenure) = self.ownership.permit(now) else { return };
         while self.in_flight < self.limits.in_flight_max.get() {
-            let Some((turn, id)) = self.ready.pop_first() else { break };
+            let Some((position, id)) = self.ready.pop_first() else { break };
             let next = self.ready.first_key_value();
-            assert!(next.is_none_or(|(next, _)| turn < *next), "I9: the lane whose head came first is next");
+            assert!(
+                next.is_none_or(|(next, _)| position < *next),
+                "I9: the lane whose head came first is next"
+            );
             let target = self.lanes[id].head().update.target;
             match self.targets.gate(target, id) {
                 Gate::Open => self.start_attempt(now, id, tenure, false),
                 Gate::Probe => self.start_attempt(now, id, tenure, true),
-                Gate::Shut => self.hold_back(turn, id, target),
+                Gate::Shut => self.hold_back(position, id, target),
             }
         }
     }
@@ -471,7 +474,7 @@ impl Partition {
                 self.memory.settled(record_key, &head.identity);
                 self.settle(delivery);
             }
-            Holder::Ledger(_) => self.had_its_turn(id, record_key, parked),
+            Holder::Ledger(_) => self.released_resolved(id, record_key, parked),
         }
         if self.lanes[id].held.is_empty() {
             self.lanes.remove(id);

@@ -90,7 +90,7 @@ pub struct Flight {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldOutgoing {
     ticket: Ticket,
     outgoing: Arc<Outgoing>,
 }
@@ -110,7 +110,7 @@ enum LaneStatus {
 /// The updates of one record, oldest first. Never empty while it exists.
 #[derive(Debug)]
 struct Lane {
-    held: VecDeque<Held>,
+    held: VecDeque<HeldOutgoing>,
     status: LaneStatus,
     /// Of the oldest update: how often it was published, how often refused, since when.
     published: u32,
@@ -191,7 +191,7 @@ impl Outbox {
         self.held += 1;
         self.held_bytes += outgoing.bytes();
         let record_key = outgoing.record_key.clone();
-        let held = Held { ticket, outgoing };
+        let held = HeldOutgoing { ticket, outgoing };
         match self.lanes.entry(record_key.clone()) {
             Entry::Occupied(mut lane) => lane.get_mut().held.push_back(held),
             Entry::Vacant(place) => {
@@ -361,7 +361,7 @@ impl Outbox {
     /// Releases the updates of a lane that is in no list, all but the oldest `keep` (0 or 1).
     fn cut(&mut self, record_key: &RecordKey, keep: usize, head: Reason, rest: Reason) {
         let lane = self.lanes.get_mut(record_key).expect("a lane to cut");
-        let cut: Vec<Held> = lane.held.drain(keep..).collect();
+        let cut: Vec<HeldOutgoing> = lane.held.drain(keep..).collect();
         if keep == 0 {
             self.lanes.remove(record_key);
         }
@@ -371,7 +371,7 @@ impl Outbox {
         }
     }
 
-    fn release(&mut self, held: &Held, fate: Fate) {
+    fn release(&mut self, held: &HeldOutgoing, fate: Fate) {
         self.held -= 1;
         self.held_bytes -= held.outgoing.bytes();
         self.receipt(held.ticket, fate);

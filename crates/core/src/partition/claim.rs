@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Partition;
-use crate::lane::Held;
+use crate::lane::HeldUpdate;
 use crate::message::{DeliveryTag, Effect, Holder, Tenure, TenureNumber, YieldReason};
 use crate::ownership::OwnershipState;
 use crate::policy::{DeadLetterReason, Malformed, Resolution};
@@ -68,10 +68,10 @@ impl Partition {
                 let identity = Identity::of(&update);
                 settled_before |= redelivered && self.memory.claim(&update.record_key, &identity);
                 let holder = Holder::Broker(delivery);
-                let came = self.count_in();
-                self.receive(Held {
+                let arrival = self.count_in();
+                self.receive(HeldUpdate {
                     holder,
-                    came,
+                    arrival,
                     redelivered,
                     update,
                     identity,

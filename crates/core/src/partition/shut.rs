@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Partition;
-use crate::lane::{LaneId, LaneStatus, Turn};
+use crate::lane::{LaneId, LaneStatus, QueuePosition};
 use crate::message::Effect;
 use crate::routes::TargetId;
 use crate::tick::Tick;
@@ -28,7 +28,7 @@ enum Status {
     /// Leaves to `Shut`.
     Open { shut_until: Tick },
     /// `lanes` were next for an attempt. Leaves to `Open`.
-    Shut { lanes: BTreeMap<Turn, LaneId>, probe: Probe },
+    Shut { lanes: BTreeMap<QueuePosition, LaneId>, probe: Probe },
 }
 
 /// The one attempt that may be made at a target that is shut.
@@ -84,14 +84,14 @@ impl Targets {
         deadlines.min()
     }
 
-    fn shut(&self) -> impl Iterator<Item = (TargetId, &BTreeMap<Turn, LaneId>, &Probe)> {
+    fn shut(&self) -> impl Iterator<Item = (TargetId, &BTreeMap<QueuePosition, LaneId>, &Probe)> {
         self.0.iter().filter_map(|(id, target)| match &target.status {
             Status::Open { .. } => None,
             Status::Shut { lanes, probe } => Some((*id, lanes, probe)),
         })
     }
 
-    fn shut_mut(&mut self, target: TargetId) -> Option<(&mut BTreeMap<Turn, LaneId>, &mut Probe)> {
+    fn shut_mut(&mut self, target: TargetId) -> Option<(&mut BTreeMap<QueuePosition, LaneId>, &mut Probe)> {
         match &mut self.0.get_mut(&target)?.status {
             Status::Open { .. } => None,
             Status::Shut { lanes, probe } => Some((lanes, probe)),
@@ -147,8 +147,8 @@ impl Partition {
         if let Some(target) = self.targets.0.get_mut(&target) {
             target.status = Status::Open { shut_until: now };
         }
-        for (turn, id) in lanes {
-            self.take_turn(id, turn);
+        for (position, id) in lanes {
+            self.enqueue(id, position);
         }
     }
 
@@ -161,16 +161,16 @@ impl Partition {
             Some(next)
         });
         match lane {
-            Some((turn, id)) => self.take_turn(id, turn),
+            Some((position, id)) => self.enqueue(id, position),
             None => self.effects.push_back(Effect::ReturnProbe(target)),
         }
     }
 
     /// Its turn had come, and its target is shut.
-    pub(super) fn hold_back(&mut self, turn: Turn, id: LaneId, target: TargetId) {
+    pub(super) fn hold_back(&mut self, position: QueuePosition, id: LaneId, target: TargetId) {
         let (lanes, _) =
             self.targets.shut_mut(target).expect("lanes are held back while their target is shut");
-        lanes.insert(turn, id);
+        lanes.insert(position, id);
         self.lanes[id].status = LaneStatus::TargetShut;
     }
 

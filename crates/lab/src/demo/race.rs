@@ -14,7 +14,7 @@ use super::failure::{Failure, Patience};
 use super::publish;
 use super::stage::Stage;
 use super::workload::Planned;
-use super::writer::{self, Turn};
+use super::writer::{self, ScheduledWrite};
 use crate::plain_http;
 use crate::receiver::{ReceiverSettings, Report, StoreAddress};
 use lanekeeper_core::update::RecordKey;
@@ -31,7 +31,7 @@ pub(super) struct Race {
     /// Through Lanekeeper.
     pub(super) updates: Vec<Planned>,
     /// Past it.
-    pub(super) turns: Vec<Turn>,
+    pub(super) writes: Vec<ScheduledWrite>,
     /// What each record has to have in the end, in this member of its value.
     pub(super) expected: BTreeMap<String, (&'static str, i64)>,
 }
@@ -82,24 +82,24 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     let config = stage.config_without_ledger(&api.url)?;
     stage.declare(&config).await?;
     let publisher = publish::connect(stage, race.updates.len()).await?;
-    let (updates, turns) = (race.updates.len() as u64, race.turns.len() as u64);
+    let (updates, writes) = (race.updates.len() as u64, race.writes.len() as u64);
     let id = stage.dispatcher.start()?;
     until_ready(stage).await?;
     let begun = Instant::now();
     let through = format!("`lanekeeper run` is ready (process {id}); {} come", count(updates, "update"));
-    let past = if turns == 0 { String::new() } else { format!(", and {} past it", count(turns, "change")) };
+    let past = if writes == 0 { String::new() } else { format!(", and {} past it", count(writes, "change")) };
     console.step(begun.elapsed(), &(through + &past));
-    console.begin_progress(updates + turns, "changes answered");
+    console.begin_progress(updates + writes, "changes answered");
 
     let confirmed = Cell::new(0);
     let publishing = publish::all(publisher, &race.updates, begun, &confirmed);
-    let writing = writer::write_all(api.address, race.turns, begun);
-    let watching = until_settled(stage, &api, updates + turns, &confirmed, console);
+    let writing = writer::write_all(api.address, race.writes, begun);
+    let watching = until_settled(stage, &api, updates + writes, &confirmed, console);
     let ((), told, ()) = tokio::try_join!(publishing, writing, watching)?;
     console.end_progress();
     let time = begun.elapsed();
     stage.dispatcher.stop().await?;
-    console.step(time, &format!("all {} are answered and settled", count(updates + turns, "change")));
+    console.step(time, &format!("all {} are answered and settled", count(updates + writes, "change")));
 
     let wrong = race.expected.into_iter().filter_map(|(record_key, (member, expected))| {
         let found = api.value(&record_key)[member].as_i64().unwrap_or_default();

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::race::{self, Outcome, Race, TOTAL, adding, price, price_body};
 use super::remedy_proof::RemedyProof;
 use super::stage::Stage;
-use super::writer::{Habit, Turn, WriterAction};
+use super::writer::{Habit, ScheduledWrite, WriterAction};
 use crate::Exit;
 use crate::receiver::{ReceiverSettings, Remedies, Remedy, StoreAddress};
 
@@ -159,7 +159,7 @@ fn race_of(remedy: AtTheApi, half: Half, seed: u64) -> Race {
         settings: settings(remedy, half, seed),
         store: StoreAddress::Memory,
         updates: Vec::new(),
-        turns: Vec::new(),
+        writes: Vec::new(),
         expected: BTreeMap::new(),
     };
     let habit = match (remedy, half) {
@@ -178,7 +178,7 @@ fn race_of(remedy: AtTheApi, half: Half, seed: u64) -> Race {
             race.updates.push(update);
             if let Some(habit) = habit {
                 race.expected.entry(record_key.clone()).or_insert((TOTAL, 0)).1 += 1;
-                race.turns.push(Turn { due, record_key, what: WriterAction::OneMore(habit) });
+                race.writes.push(ScheduledWrite { due, record_key, what: WriterAction::OneMore(habit) });
             }
         }
     }
@@ -192,11 +192,11 @@ fn race_of(remedy: AtTheApi, half: Half, seed: u64) -> Race {
 fn add_prices(race: &mut Race, label: &str) {
     for product in 1..=PRODUCTS {
         let record_key = format!("product-{product}");
-        for (version, turn) in (1..VERSIONS).zip(0_u32..) {
-            race.updates.push(price(label, product, version, PACE * turn));
+        for (version, step) in (1..VERSIONS).zip(0_u32..) {
+            race.updates.push(price(label, product, version, PACE * step));
         }
         let what = WriterAction::Version(VERSIONS, price_body(VERSIONS));
-        race.turns.push(Turn { due: NEWEST_AFTER, record_key: record_key.clone(), what });
+        race.writes.push(ScheduledWrite { due: NEWEST_AFTER, record_key: record_key.clone(), what });
         race.expected.insert(record_key, ("version", VERSIONS));
     }
     race.updates.sort_by_key(|update| update.due);

@@ -25,7 +25,7 @@ pub(super) enum Habit {
 
 /// One change that it is going to make.
 #[derive(Clone, Debug)]
-pub(super) struct Turn {
+pub(super) struct ScheduledWrite {
     pub(super) due: Duration,
     pub(super) record_key: String,
     pub(super) what: WriterAction,
@@ -50,16 +50,20 @@ pub(super) struct Told {
 }
 
 /// Makes all changes, each when it is due, and those of one record one after another.
-pub(super) async fn write_all(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
-    let mut by_record: Vec<(String, Vec<Turn>)> = Vec::new();
-    for turn in turns {
-        match by_record.iter_mut().find(|(record_key, _)| *record_key == turn.record_key) {
-            Some((_, turns)) => turns.push(turn),
-            None => by_record.push((turn.record_key.clone(), vec![turn])),
+pub(super) async fn write_all(
+    api: SocketAddr,
+    writes: Vec<ScheduledWrite>,
+    begun: Instant,
+) -> Result<Told, Failure> {
+    let mut by_record: Vec<(String, Vec<ScheduledWrite>)> = Vec::new();
+    for write in writes {
+        match by_record.iter_mut().find(|(record_key, _)| *record_key == write.record_key) {
+            Some((_, writes)) => writes.push(write),
+            None => by_record.push((write.record_key.clone(), vec![write])),
         }
     }
     let mut writing: JoinSet<Result<Told, Failure>> =
-        by_record.into_iter().map(|(_, turns)| write_record(api, turns, begun)).collect();
+        by_record.into_iter().map(|(_, writes)| write_record(api, writes, begun)).collect();
     let mut told = Told::default();
     while let Some(written) = writing.join_next().await {
         let written = written.expect("writing does not panic")?;
@@ -69,12 +73,12 @@ pub(super) async fn write_all(api: SocketAddr, turns: Vec<Turn>, begun: Instant)
     Ok(told)
 }
 
-async fn write_record(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
+async fn write_record(api: SocketAddr, writes: Vec<ScheduledWrite>, begun: Instant) -> Result<Told, Failure> {
     let mut told = Told::default();
-    for turn in turns {
-        sleep_until(begun + turn.due).await;
-        let path = format!("/customers/{}", turn.record_key);
-        match turn.what {
+    for write in writes {
+        sleep_until(begun + write.due).await;
+        let path = format!("/customers/{}", write.record_key);
+        match write.what {
             WriterAction::Version(version, body) => {
                 let version = version.to_string();
                 accepted(&send(api, "PUT", &path, &[("record-version", &version)], &body).await?)?;

@@ -1,7 +1,7 @@
 //! Which of the ready lanes is next: docs/decisions/013.
 
 use super::Partition;
-use crate::lane::{LaneId, LaneStatus, Turn};
+use crate::lane::{LaneId, LaneStatus, QueuePosition};
 
 impl Partition {
     /// After a wait its turn is behind what came before it was over.
@@ -9,18 +9,18 @@ impl Partition {
         if let LaneStatus::Waiting { until } = self.lanes[id].status {
             self.deadlines.remove(&(until, id));
         }
-        self.again += 1;
-        self.take_turn(id, Turn { came: self.came, again: self.again });
+        self.last_requeue += 1;
+        self.enqueue(id, QueuePosition { arrival: self.last_arrival, requeue: self.last_requeue });
     }
 
-    pub(super) fn take_turn(&mut self, id: LaneId, turn: Turn) {
+    pub(super) fn enqueue(&mut self, id: LaneId, position: QueuePosition) {
         self.lanes[id].status = LaneStatus::Ready;
-        self.ready.insert(turn, id);
+        self.ready.insert(position, id);
     }
 
     /// The number of the next update that comes.
     pub(super) fn count_in(&mut self) -> u64 {
-        self.came += 1;
-        self.came
+        self.last_arrival += 1;
+        self.last_arrival
     }
 }
