@@ -6,12 +6,12 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tracing::{info, warn};
 
+use super::delete::{delete_exchange, delete_queue};
 use super::document::{self, LayoutDocument};
 use super::error::SourceError;
 use super::names::Names;
-use super::observation;
-use super::removal::{delete_exchange, delete_queue};
-use super::sweep::{Swept, sweep};
+use super::placement;
+use super::purge_markers::{PurgeOutcome, purge_markers};
 use super::topology::{
     bind_exchange, close, declare_queues, lock, open, seconds_since_1970, tell_missing, unlock, write,
 };
@@ -113,7 +113,7 @@ pub(super) async fn reconcile_locked(
             Step::Begin(shape) => before.begun(shape, instance, seconds_since_1970()),
             Step::Prepare(layout) => {
                 declare_queues(&channel, names, layout).await?;
-                before.prepared(observation::observe(connection, names, layout).await?)
+                before.prepared(placement::observe(connection, names, layout).await?)
             }
             Step::Switch { from, to } => {
                 tell_missing(connection, names, to).await?;
@@ -228,7 +228,7 @@ async fn remove(
         }
     }
     // Markers, and witnesses that came late.
-    let Swept { late } = sweep(connection, names, layout, &there).await?;
+    let PurgeOutcome { late } = purge_markers(connection, names, layout, &there).await?;
     if let Some((queue, updates)) = late {
         return Ok(Some(Stuck::Late { queue, updates }));
     }

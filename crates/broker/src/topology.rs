@@ -13,7 +13,7 @@ use super::change::reconcile_locked;
 use super::document::{self, DOCUMENT_VERSION, LayoutDocument};
 use super::error::{HASH_EXCHANGE_TYPE, SourceError};
 use super::names::Names;
-use super::observation;
+use super::placement;
 use lanekeeper_core::change::{Desired, Layouts};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 use lanekeeper_core::witness::witnesses;
@@ -113,7 +113,7 @@ async fn make_first(
 ) -> Result<LayoutDocument, SourceError> {
     let layout = Layout { number: LayoutNumber(1), ..wanted };
     declare_queues(channel, names, layout).await?;
-    let witnesses = observation::observe(connection, names, layout).await?;
+    let witnesses = placement::observe(connection, names, layout).await?;
     let document = LayoutDocument {
         version: DOCUMENT_VERSION,
         serial: 0,

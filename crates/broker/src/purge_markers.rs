@@ -19,53 +19,53 @@ use lanekeeper_core::layout::Layout;
 
 /// Acks sent are not acks done when the channel is closed at once (RabbitMQ 3.10.8 and 4.0.5, measured).
 const SETTLE_GRACE: Duration = Duration::from_millis(100);
-const SWEEPING: &str = "taking the markers out of the queues of a layout";
+const PURGING: &str = "taking the markers out of the queues of a layout";
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Swept {
+pub(super) struct PurgeOutcome {
     /// A queue with something else in it, and how much is in it.
     pub(super) late: Option<(String, u32)>,
 }
 
 /// `queues`: with how many messages each has. What is neither marker nor witness stays, in order: the prefetch is that of
 /// the layout, and the channel is closed.
-pub(super) async fn sweep(
+pub(super) async fn purge_markers(
     connection: &Connection,
     names: &Names,
     layout: Layout,
     queues: &[(String, u32)],
-) -> Result<Swept, SourceError> {
-    let mut swept = Swept::default();
+) -> Result<PurgeOutcome, SourceError> {
+    let mut outcome = PurgeOutcome::default();
     if queues.iter().all(|(_, messages)| *messages == 0) {
-        return Ok(swept);
+        return Ok(outcome);
     }
     let channel = open(connection).await?;
     let mut consumers = Vec::new();
-    let sweeping = async {
+    let purging = async {
         channel.basic_qos(layout.prefetch, BasicQosOptions::default()).await.map_err(amqp)?;
         for (queue, messages) in queues.iter().filter(|(_, messages)| *messages > 0) {
             consumers.push(consume(&channel, queue).await?);
             let consumer = consumers.last_mut().expect("it was pushed");
             if !take(consumer, &names.layout(layout.number), *messages).await? {
-                swept.late = Some((queue.clone(), *messages));
+                outcome.late = Some((queue.clone(), *messages));
                 break;
             }
         }
         Ok(())
     };
-    let result = sweeping.await;
+    let result = purging.await;
     tokio::time::sleep(SETTLE_GRACE).await;
     close(channel).await;
     // Never before their channel is closed: the client would send a cancel.
     for consumer in consumers {
         drop(ManuallyDrop::into_inner(consumer));
     }
-    result.map(|()| swept)
+    result.map(|()| outcome)
 }
 
 fn amqp(source: lapin::Error) -> SourceError {
-    SourceError::amqp(SWEEPING)(source)
+    SourceError::amqp(PURGING)(source)
 }
 
 async fn consume(channel: &Channel, queue: &str) -> Result<ManuallyDrop<Consumer>, SourceError> {
@@ -78,7 +78,7 @@ async fn consume(channel: &Channel, queue: &str) -> Result<ManuallyDrop<Consumer
 async fn take(consumer: &mut Consumer, exchange: &str, messages: u32) -> Result<bool, SourceError> {
     for _ in 0..messages {
         let next = timeout(ANSWER_TIMEOUT, consumer.next()).await;
-        let silent = |_| SourceError::Silent { step: SWEEPING, seconds: ANSWER_TIMEOUT.as_secs() };
+        let silent = |_| SourceError::Silent { step: PURGING, seconds: ANSWER_TIMEOUT.as_secs() };
         let Some(delivery) = next.map_err(silent)? else {
             return Err(SourceError::Missing {
                 text: "a queue of a layout that is drained is gone".to_owned(),
