@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::report::Console;
 use lanekeeper_broker::publisher::json_line::{self, BadLine};
 use lanekeeper_broker::publisher::line_reader::{InputLine, LineReader};
-use lanekeeper_broker::publisher::{Outgoing, Submission, Ticket};
+use lanekeeper_broker::publisher::{Outgoing, Submission, SubmissionId};
 
 /// Read from the system at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -97,7 +97,10 @@ impl Input {
             match parsed {
                 Ok(None) => progress.lines.store(number, Ordering::Relaxed),
                 Ok(Some(outgoing)) => {
-                    if lines.blocking_send(Submission { ticket: Ticket(number), outgoing }).is_err() {
+                    if lines
+                        .blocking_send(Submission { submission_id: SubmissionId(number), outgoing })
+                        .is_err()
+                    {
                         return;
                     }
                     progress.lines.store(number, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::failure::Failure;
 use super::scenario::{Keys, Scenario};
-use lanekeeper_broker::publisher::{Burst, Outgoing, ShortText};
+use lanekeeper_broker::publisher::{BulkPublisher, Outgoing, ShortText};
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::phash2::partition_of;
 use lanekeeper_core::update::RecordKey;
@@ -72,34 +72,34 @@ impl Load {
     }
 
     /// Publishes everything, as fast as the broker takes it. When it has returned, all is confirmed.
-    pub(super) async fn publish(&self, burst: &mut Burst) -> Result<(), Failure> {
+    pub(super) async fn publish(&self, bulk: &mut BulkPublisher) -> Result<(), Failure> {
         for planned in self.planned() {
-            burst.publish(&self.outgoing(planned, false)).await?;
+            bulk.publish(&self.outgoing(planned, false)).await?;
         }
-        Ok(burst.confirmed().await?)
+        Ok(bulk.confirmed().await?)
     }
 
     /// Publishes what comes before the measurement.
-    pub(super) async fn publish_warm_up(&self, burst: &mut Burst) -> Result<usize, Failure> {
+    pub(super) async fn publish_warm_up(&self, bulk: &mut BulkPublisher) -> Result<usize, Failure> {
         for planned in self.planned().take(self.warm_up) {
-            burst.publish(&self.outgoing(planned, false)).await?;
+            bulk.publish(&self.outgoing(planned, false)).await?;
         }
-        burst.confirmed().await?;
+        bulk.confirmed().await?;
         Ok(self.warm_up)
     }
 
     /// Publishes the rest, each update when it is due.
     pub(super) async fn publish_paced(
         &self,
-        burst: &mut Burst,
+        bulk: &mut BulkPublisher,
         begun: Instant,
         pace: f64,
     ) -> Result<(), Failure> {
         for (index, planned) in self.planned().skip(self.warm_up).enumerate() {
             sleep_until(begun + Duration::from_secs_f64(index as f64 / pace)).await;
-            burst.publish(&self.outgoing(planned, true)).await?;
+            bulk.publish(&self.outgoing(planned, true)).await?;
         }
-        Ok(burst.confirmed().await?)
+        Ok(bulk.confirmed().await?)
     }
 
     /// How many updates that are published by then, after the warm-up, are of the stuck record's neighbours: other records

@@ -91,9 +91,9 @@ impl Run<'_> {
         let Self { stage, scenario, topology } = self;
         let load = Load::new(scenario, seed);
         let expected = Expected { updates: load.len() as u64, records: load.records() as u64 };
-        let mut burst = stage.publisher(topology).await?;
+        let mut bulk = stage.publisher(topology).await?;
         if scenario.pace.is_none() {
-            load.publish(&mut burst).await?;
+            load.publish(&mut bulk).await?;
         }
         let mut receiver = Receiver::start(stage, scenario, seed).await?;
         stage.quiet().await;
@@ -101,10 +101,10 @@ impl Run<'_> {
         let mut forwarder = contender.start(stage, topology, &receiver.target()).await?;
         let mut special = Special::None;
         if let Some(pace) = scenario.pace {
-            let warm = load.publish_warm_up(&mut burst).await? as u64;
+            let warm = load.publish_warm_up(&mut bulk).await? as u64;
             self.all_arrived(&mut receiver, &mut forwarder.process, warm).await?;
             let begun = Instant::now();
-            let publishing = load.publish_paced(&mut burst, begun, pace);
+            let publishing = load.publish_paced(&mut bulk, begun, pace);
             let (all_published, halves) =
                 tokio::join!(publishing, self.watch_halves(&receiver, &load, begun, pace));
             all_published?;
@@ -121,7 +121,7 @@ impl Run<'_> {
             special = Special::Memory(Memory { after: forwarder.process.usage().now_mb, ..memory });
         }
         forwarder.process.stop().await?;
-        burst.close().await;
+        bulk.close().await;
         // Only now, so that nothing can come any more that the judgement does not see.
         let report = receiver.report(0).await?;
         receiver.process.stop().await?;

@@ -13,7 +13,7 @@ use super::process::{Usage, listener_on};
 use super::scenario::Scenario;
 use lanekeeper::config::{self, Environment, Purpose};
 use lanekeeper_broker::ConnectionSettings;
-use lanekeeper_broker::publisher::{Burst, Limits, Settings, ShortText};
+use lanekeeper_broker::publisher::{BulkPublisher, Limits, PublisherSettings, ShortText};
 use lanekeeper_broker::{Address, Names, ensure_topology, remove_topology};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 
@@ -82,8 +82,8 @@ impl Stage {
         Ok(())
     }
 
-    pub(super) async fn publisher(&self, topology: &Topology) -> Result<Burst, Failure> {
-        let settings = Settings {
+    pub(super) async fn publisher(&self, topology: &Topology) -> Result<BulkPublisher, Failure> {
+        let settings = PublisherSettings {
             connection: self.broker.clone(),
             instance: INSTANCE.to_owned(),
             exchange: ShortText::new(topology.exchange.as_str()).expect("it is short"),
@@ -95,7 +95,7 @@ impl Stage {
                 abandoned_max: 0,
             },
         };
-        Ok(Burst::connect(&settings).await?)
+        Ok(BulkPublisher::connect(&settings).await?)
     }
 
     /// Processor time that the broker has used; `None` where its process is not known.
