@@ -30,7 +30,7 @@ use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
-use lanekeeper_broker::{Deliveries, Lost, News, Received, Source};
+use lanekeeper_broker::{Deliveries, Lost, Received, Source, SourceEvent};
 use lanekeeper_core::drain::{DrainWatch, Drained};
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::message::{Effect, Event, Tenure};
@@ -305,11 +305,11 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         }
                     }
                 }
-                () = self.breakers.changed() => self.hear_breakers(),
+                () = self.breakers.changed() => self.on_breaker_change(),
                 Ok(()) = self.previous.changed() => self.on_previous_drained(),
-                news = next(&mut session), if leaving.is_none() => match news {
-                    Ok(news) => {
-                        if let Some(event) = self.hear(&mut session, news) {
+                event = next(&mut session), if leaving.is_none() => match event {
+                    Ok(event) => {
+                        if let Some(event) = self.on_source_event(&mut session, event) {
                             let ledger_client = self.ledger_client.clone().filter(|_| written_as.is_outdated_by(&event));
                             claims.push(claim(ledger_client, event));
                         }
@@ -356,33 +356,37 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// Answers with the claim that the ledger is to know of before the core does.
-    fn hear(&mut self, session: &mut Option<Session<S::Deliveries>>, news: News) -> Option<Event> {
+    fn on_source_event(
+        &mut self,
+        session: &mut Option<Session<S::Deliveries>>,
+        event: SourceEvent,
+    ) -> Option<Event> {
         let tenure = session.as_ref().map(|session| session.tenure)?;
-        let event = match news {
-            News::Received(received) => {
+        let event = match event {
+            SourceEvent::Received(received) => {
                 self.received(session, received);
                 return None;
             }
-            News::Witness(delivery) => {
+            SourceEvent::Witness(delivery) => {
                 self.witnessed(session, delivery);
                 return None;
             }
-            News::Marker => {
+            SourceEvent::Marker => {
                 self.marked();
                 return None;
             }
-            News::StatusRequested(request) => {
+            SourceEvent::StatusRequested(request) => {
                 if let Some(session) = session {
                     session.status_reporter.asked(request);
                 }
                 return None;
             }
-            News::BrokerSeen(at) => Event::BrokerSeen { at: self.clock.tick(at) },
-            News::Claimed { number, rival_claim } => {
+            SourceEvent::BrokerSeen(at) => Event::BrokerSeen { at: self.clock.tick(at) },
+            SourceEvent::Claimed { number, rival_claim } => {
                 return Some(Event::Claimed { tenure, number, rival_claim });
             }
-            News::ClaimSuperseded => Event::ClaimSuperseded(tenure),
-            News::Preempted => Event::Preempted(tenure),
+            SourceEvent::ClaimSuperseded => Event::ClaimSuperseded(tenure),
+            SourceEvent::Preempted => Event::Preempted(tenure),
         };
         self.core.handle(self.clock.now(), event);
         None
@@ -437,13 +441,13 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             self.breakers.ended(self.clock.now(), update.target, &record_key, sign, probe);
         }
         // Before the core judges the outcome, so that it knows whether the target fails for everyone.
-        self.hear_breakers();
+        self.on_breaker_change();
         self.core.handle(self.clock.now(), Event::AttemptEnded { attempt, record_key, outcome });
         leftover
     }
 
-    fn hear_breakers(&mut self) {
-        for event in self.breakers.news() {
+    fn on_breaker_change(&mut self) {
+        for event in self.breakers.take_changes() {
             self.core.handle(self.clock.now(), event);
         }
     }

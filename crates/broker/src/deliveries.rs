@@ -29,7 +29,7 @@ use super::names::Names;
 use super::unsettled::UnsettledDeliveries;
 use super::version::Version;
 use super::witnesses::Witnesses;
-use super::{Deliveries, Gone, Lost, News, PartitionStatus, Received, Source};
+use super::{Deliveries, Gone, Lost, PartitionStatus, Received, Source, SourceEvent};
 use lanekeeper_core::acks::{Ack, AckLimits};
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
@@ -51,7 +51,7 @@ const SETTLE_GRACE_MAX: Duration = Duration::from_secs(3);
 
 /// What the sources of all partitions share.
 #[derive(Clone, Debug)]
-pub struct Shared {
+pub struct SourceContext {
     /// The connection that consumes.
     pub link: Link,
     /// The other replicas.
@@ -75,7 +75,7 @@ pub struct Shared {
 /// One partition's queue.
 #[derive(Debug)]
 pub struct AmqpSource {
-    shared: Shared,
+    shared: SourceContext,
     exchange: String,
     queue: String,
     consumer_tag: String,
@@ -92,7 +92,7 @@ impl AmqpSource {
     /// A partition of a layout.
     #[must_use]
     pub fn new(
-        shared: Shared,
+        shared: SourceContext,
         names: &Names,
         layout: Layout,
         partition: PartitionNumber,
@@ -112,8 +112,17 @@ impl AmqpSource {
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
         // Whoever announces itself from here on may be preferred to us.
-        let Shared { link, membership, liveness, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
-            self.shared.clone();
+        let SourceContext {
+            link,
+            membership,
+            liveness,
+            witnesses,
+            halt,
+            dead_letters,
+            decoder,
+            ack_limits,
+            ..
+        } = self.shared.clone();
         let position = membership.position().await;
         let (channel, connection) = link.channel_of().await?;
         let since = Instant::now();
@@ -157,11 +166,11 @@ impl AmqpSource {
                 observes_priority: link.version().is_some_and(Version::observes_priority),
                 preempted_from: position,
                 claim: None,
-                told: Told::Nothing,
+                notified: ClaimNotice::Nothing,
                 asked: None,
             },
             last_seen: liveness.watch(),
-            news: VecDeque::new(),
+            events: VecDeque::new(),
             channel,
             consumer: ManuallyDrop::new(consumer),
             witnesses,
@@ -179,7 +188,7 @@ impl Source for AmqpSource {
     type Deliveries = AmqpDeliveries;
 
     async fn attach(&self) -> Result<AmqpDeliveries, Gone> {
-        let mut told = String::new();
+        let mut last_logged = String::new();
         loop {
             let delay = self.pace().next(Instant::now());
             tokio::time::sleep(delay).await;
@@ -200,13 +209,13 @@ impl Source for AmqpSource {
                 return std::future::pending().await;
             }
             let text = error_chain(&fault);
-            if text != told {
+            if text != last_logged {
                 if fault.can_heal() {
                     warn!(partition = %self.partition, error = text, "cannot consume, trying again");
                 } else {
                     error!(partition = %self.partition, error = text, "cannot consume, trying again");
                 }
-                told = text;
+                last_logged = text;
             }
         }
     }
@@ -252,7 +261,7 @@ pub struct AmqpDeliveries {
     claim_watch: ClaimWatch,
     last_seen: watch::Receiver<LastSeen>,
     /// Told one at a time.
-    news: VecDeque<News>,
+    events: VecDeque<SourceEvent>,
     channel: Channel,
     /// lapin sends `basic.cancel` when a consumer is dropped, and the standby would then get the *next* updates at
     /// once: it is dropped only after its channel is closed (RabbitMQ 3.10.8 and 4.0.5, measured).
@@ -275,17 +284,17 @@ struct ClaimWatch {
     /// Announcements from this offset on are news.
     preempted_from: u64,
     claim: Option<u64>,
-    told: Told,
+    notified: ClaimNotice,
     /// The newest question that was told.
     asked: Option<u64>,
 }
 
 /// What was told of the present claim.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum ClaimNotice {
     Nothing,
     /// That it has no number; the newest claim of another process by then.
-    Waived(Option<TenureNumber>),
+    WithoutNumber(Option<TenureNumber>),
     Number(TenureNumber),
     Superseded,
 }
@@ -293,43 +302,44 @@ enum Told {
 impl ClaimWatch {
     fn claim(&mut self) {
         self.claim = Some(self.membership.claim(self.partition));
-        self.told = Told::Nothing;
+        self.notified = ClaimNotice::Nothing;
     }
 
-    fn look(&mut self, news: &mut VecDeque<News>) {
+    fn look(&mut self, events: &mut VecDeque<SourceEvent>) {
         if !self.known.has_changed().unwrap_or(false) {
             return;
         }
         let known = *self.known.borrow_and_update();
         let ours = known.ours.filter(|(claim, _)| Some(*claim) == self.claim).map(|(_, number)| number);
-        match (self.told, ours) {
-            (Told::Nothing | Told::Waived(_), Some(number)) => {
-                self.told = Told::Number(number);
-                news.push_back(News::Claimed { number: Some(number), rival_claim: known.before_ours });
+        match (self.notified, ours) {
+            (ClaimNotice::Nothing | ClaimNotice::WithoutNumber(_), Some(number)) => {
+                self.notified = ClaimNotice::Number(number);
+                events
+                    .push_back(SourceEvent::Claimed { number: Some(number), rival_claim: known.before_ours });
             }
-            (Told::Nothing, None) if self.claim.is_some() && known.without_number == self.claim => {
-                self.told = Told::Waived(known.rival_claim);
-                news.push_back(News::Claimed { number: None, rival_claim: known.rival_claim });
+            (ClaimNotice::Nothing, None) if self.claim.is_some() && known.without_number == self.claim => {
+                self.notified = ClaimNotice::WithoutNumber(known.rival_claim);
+                events.push_back(SourceEvent::Claimed { number: None, rival_claim: known.rival_claim });
             }
             _ => {}
         }
         if let Some(request) = known.asked.filter(|_| known.asked != self.asked) {
             self.asked = known.asked;
-            news.push_back(News::StatusRequested(request));
+            events.push_back(SourceEvent::StatusRequested(request));
         }
-        let latest = match self.told {
-            Told::Number(number) => Some(Some(number)),
-            Told::Waived(rival_claim) => Some(rival_claim),
-            Told::Nothing | Told::Superseded => None,
+        let latest = match self.notified {
+            ClaimNotice::Number(number) => Some(Some(number)),
+            ClaimNotice::WithoutNumber(rival_claim) => Some(rival_claim),
+            ClaimNotice::Nothing | ClaimNotice::Superseded => None,
         };
         if latest.is_some_and(|latest| known.rival_claim > latest) {
-            self.told = Told::Superseded;
-            news.push_back(News::ClaimSuperseded);
+            self.notified = ClaimNotice::Superseded;
+            events.push_back(SourceEvent::ClaimSuperseded);
         }
         if let Some(at) = known.preempted_at.filter(|at| *at >= self.preempted_from) {
             self.preempted_from = at + 1;
             if self.observes_priority {
-                news.push_back(News::Preempted);
+                events.push_back(SourceEvent::Preempted);
             }
         }
     }
@@ -366,16 +376,16 @@ impl AmqpDeliveries {
         {
             match connection.cmp(&self.connection) {
                 Ordering::Less => {}
-                Ordering::Equal => self.news.push_back(News::BrokerSeen(at)),
+                Ordering::Equal => self.events.push_back(SourceEvent::BrokerSeen(at)),
                 // A consumer that was made as its connection ended may never learn of it.
                 Ordering::Greater => return Err(Lost("its connection is gone".to_owned())),
             }
         }
-        self.claim_watch.look(&mut self.news);
+        self.claim_watch.look(&mut self.events);
         Ok(())
     }
 
-    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<News, Lost> {
+    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<SourceEvent, Lost> {
         let delivery = match delivery {
             Some(Ok(delivery)) => delivery,
             Some(Err(error)) => return Err(Lost(error_chain(&error))),
@@ -388,26 +398,26 @@ impl AmqpDeliveries {
             return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch)));
         }
         if self.witnesses.recognize(&delivery, self.partition) {
-            return Ok(News::Witness(tag));
+            return Ok(SourceEvent::Witness(tag));
         }
         if is_marker(&delivery) {
-            return Ok(News::Marker);
+            return Ok(SourceEvent::Marker);
         }
         let body = Bytes::from(delivery.data);
         let routing_key = delivery.routing_key;
         let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
         let dead_letter = DeadLetter { routing_key, properties: delivery.properties, body };
         self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
-        Ok(News::Received(Received { delivery: tag, redelivered: delivery.redelivered, update }))
+        Ok(SourceEvent::Received(Received { delivery: tag, redelivered: delivery.redelivered, update }))
     }
 }
 
 impl Deliveries for AmqpDeliveries {
-    async fn next(&mut self) -> Result<News, Lost> {
+    async fn next(&mut self) -> Result<SourceEvent, Lost> {
         loop {
             self.look()?;
-            if let Some(news) = self.news.pop_front() {
-                return Ok(news);
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
             }
             if self.halt.is_set() {
                 // What comes behind this must not be looked at: the supervisor is about to stop the process.
@@ -427,7 +437,7 @@ impl Deliveries for AmqpDeliveries {
     }
 
     fn claim(&mut self) {
-        self.news.retain(|news| !matches!(news, News::Claimed { .. }));
+        self.events.retain(|event| !matches!(event, SourceEvent::Claimed { .. }));
         self.claim_watch.claim();
     }
 

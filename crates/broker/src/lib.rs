@@ -42,7 +42,7 @@ pub use change::{Reconciled, Stuck};
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
 pub use delete::remove as remove_topology;
-pub use deliveries::{AmqpDeliveries, AmqpSource, Shared};
+pub use deliveries::{AmqpDeliveries, AmqpSource, SourceContext};
 pub use document::LayoutDocument;
 pub use error::{HASH_EXCHANGE_TYPE, SourceError};
 pub use export::definitions;
@@ -89,7 +89,7 @@ pub trait Source: Send + Sync + 'static {
 
 /// What the broker tells the consumer of a partition.
 #[derive(Debug)]
-pub enum News {
+pub enum SourceEvent {
     /// It handed something over.
     Received(Received),
     /// It handed over a witness of the layout, which carries no update: there is nothing to do but settle it.
@@ -136,12 +136,12 @@ pub struct Gone;
 /// The deliveries of one tenure. Owned by one driver, which is the one place that settles.
 pub trait Deliveries: Send + 'static {
     /// What comes next. Nothing is lost when the future is dropped.
-    fn next(&mut self) -> impl Future<Output = Result<News, Lost>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<SourceEvent, Lost>> + Send;
 
     /// When the request was sent that these deliveries are the answer to.
     fn since(&self) -> Instant;
 
-    /// Asks for the partition; [`News::Claimed`] follows, and is told of no earlier claim any more.
+    /// Asks for the partition; [`SourceEvent::Claimed`] follows, and is told of no earlier claim any more.
     fn claim(&mut self);
 
     /// The delivery is done with, whatever it was: its ack goes out with the next [`Self::send_acks`] for which it is due.

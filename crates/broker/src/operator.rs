@@ -7,7 +7,7 @@ use lapin::Connection;
 use tokio::time::timeout;
 
 use super::change::{Reconciled, look, reconcile};
-use super::document::{self, From, LayoutDocument};
+use super::document::{self, LayoutDocument, StreamOffset};
 use super::error::SourceError;
 use super::follower::read_document;
 use super::inspection::Depth;
@@ -82,7 +82,7 @@ impl Operator {
         within: Duration,
     ) -> Result<BTreeMap<PartitionNumber, PartitionStatus>, SourceError> {
         let channel = open(&self.connection).await?;
-        let mut consumer = document::consume(&channel, &self.names.members(), From::Next).await?;
+        let mut consumer = document::consume(&channel, &self.names.members(), StreamOffset::Next).await?;
         let mut statuses: BTreeMap<PartitionNumber, PartitionStatus> = BTreeMap::new();
         let until = tokio::time::Instant::now() + within;
         while let Ok(delivery) = tokio::time::timeout_at(until, document::next(&mut consumer)).await {

@@ -9,7 +9,7 @@ use lapin::options::BasicPublishOptions;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::document::{self, From};
+use super::document::{self, StreamOffset};
 use super::error::SourceError;
 use super::member_message::{MemberMessage, MessageKind, PartitionStatus, ReplicaId, parse};
 use super::membership::offset_of;
@@ -156,7 +156,7 @@ async fn ask_for_ever(
         fault => fault,
     };
     let channel = open(connection).await?;
-    let mut consumer = document::consume(&channel, &stream, From::Next).await.map_err(about)?;
+    let mut consumer = document::consume(&channel, &stream, StreamOffset::Next).await.map_err(about)?;
     for layout in query.layouts() {
         let replica = ReplicaId { instance: instance.to_owned(), process: query.process.clone(), layout };
         let message = replica.message(MessageKind::StatusRequest, PartitionNumber(0), 0, 0);

@@ -268,14 +268,14 @@ impl Layouts {
     #[must_use]
     pub fn with_drained(&self, drained: &[(LayoutNumber, PartitionNumber)]) -> Option<Self> {
         let mut after = self.clone();
-        let mut news = false;
+        let mut changed = false;
         for (number, partition) in drained {
             let of = after.draining.iter_mut().find(|draining| draining.layout.number == *number);
             if let Some(of) = of.filter(|of| partition.0 < of.layout.partitions) {
-                news |= of.drained.insert(*partition);
+                changed |= of.drained.insert(*partition);
             }
         }
-        news.then_some(after)
+        changed.then_some(after)
     }
 
     /// No object of it is left.

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::{Driver, Session};
 use crate::http::Target;
-use lanekeeper_broker::{Deliveries, Gone, Lost, News, Source};
+use lanekeeper_broker::{Deliveries, Gone, Lost, Source, SourceEvent};
 use lanekeeper_core::message::Event;
 
 /// The way back to a partition.
@@ -28,7 +28,7 @@ pub(super) async fn attached<F: Future + Unpin>(attaching: &mut Option<F>) -> Op
 }
 
 /// Pends for ever without a tenancy.
-pub(super) async fn next<D: Deliveries>(session: &mut Option<Session<D>>) -> Result<News, Lost> {
+pub(super) async fn next<D: Deliveries>(session: &mut Option<Session<D>>) -> Result<SourceEvent, Lost> {
     match session {
         Some(session) => session.deliveries.next().await,
         None => std::future::pending().await,

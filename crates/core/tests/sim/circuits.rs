@@ -100,11 +100,11 @@ impl World {
         } else if breaker.ended(now, &record_key, sign).is_some() {
             self.judge.circuits.tripped(now, target, &limits);
         }
-        self.hear_breakers();
+        self.on_breaker_change();
     }
 
     /// What the core has not been told yet.
-    pub fn hear_breakers(&mut self) {
+    pub fn on_breaker_change(&mut self) {
         for target in 0..self.dispatcher.breakers.len() {
             let (breaker, told) = &mut self.dispatcher.breakers[target];
             let circuit = breaker.circuit();
@@ -173,6 +173,6 @@ impl World {
         } else {
             breaker.probe_ended(self.now, if works { Sign::Works } else { Sign::Fails });
         }
-        self.hear_breakers();
+        self.on_breaker_change();
     }
 }

@@ -47,7 +47,7 @@ impl World {
             // It comes on a connection that may be gone as well, or not.
             if self.rng.chance(500) {
                 let (process, tenure) = (self.dispatcher.process, channel.tenure.0);
-                self.soon(self.setup.delays.news, Happening::ClaimSuperseded { process, tenure });
+                self.soon(self.setup.delays.notice, Happening::ClaimSuperseded { process, tenure });
             }
         }
     }

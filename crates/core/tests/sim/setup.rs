@@ -72,7 +72,7 @@ pub struct Delays {
     pub attempt: u64,
     pub record: u64,
     /// From a channel's loss to the driver's knowing.
-    pub news: u64,
+    pub notice: u64,
     pub attach: u64,
     /// From a claim to its being read back.
     pub claim: u64,
@@ -128,7 +128,7 @@ impl Setup {
                 ack: rng.pick(&[0, 1, 10, 90]),
                 attempt: rng.pick(&[0, 5, 30, 200]),
                 record: rng.pick(&[0, 0, 5, 100]),
-                news: rng.pick(&[0, 0, 10, 150]),
+                notice: rng.pick(&[0, 0, 10, 150]),
                 attach: rng.pick(&[0, 5, 50]),
                 claim: rng.pick(&[0, 1, 5, 100]),
                 timer_late: rng.pick(&[0, 1, 20]),

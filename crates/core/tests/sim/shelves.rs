@@ -61,7 +61,7 @@ impl LedgerManners {
             rng.pick(&[FailurePolicy::Park, FailurePolicy::DeadLetter, FailurePolicy::Superseded]);
         setup.policy = Arc::new(policy);
         setup.faults.other_process = rng.pick(&[0, 300, 900]);
-        setup.delays.news = rng.pick(&[0, 10, 150]);
+        setup.delays.notice = rng.pick(&[0, 10, 150]);
         if rng.chance(700) {
             setup.manners.rejected = rng.between(20, 200);
         }

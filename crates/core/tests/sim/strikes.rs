@@ -40,7 +40,7 @@ impl World {
         let Some(channel) = self.lose_at_broker(done) else { return };
         let process = self.dispatcher.process;
         self.other_process_may_own();
-        self.soon(self.setup.delays.news, Happening::ChannelGone { process, channel });
+        self.soon(self.setup.delays.notice, Happening::ChannelGone { process, channel });
     }
 
     /// The broker has heard nothing of us for too long.

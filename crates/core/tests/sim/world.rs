@@ -278,7 +278,7 @@ impl World {
                 Some(false) => self.soon(self.setup.delays.attach, Happening::Attach { process }),
                 None => {}
             },
-            Happening::BreakersChanged { process: of } if of == process => self.hear_breakers(),
+            Happening::BreakersChanged { process: of } if of == process => self.on_breaker_change(),
             Happening::ProbeElsewhere { process: of, target } if of == process => {
                 self.probe_elsewhere_ended(target);
             }
