@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::ledger_client::{LedgerClient, Preflight};
-use crate::http::{Attempt, Clearance, Receipt, Target};
+use crate::http::{Attempt, AttemptReceipt, SendGuard, Target};
 use lanekeeper_core::breaker::Sign;
 use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
@@ -51,7 +51,7 @@ pub(super) struct FinishedAttempt {
     pub(super) outcome: Outcome,
     /// What that says about the target as a whole.
     pub(super) sign: Sign,
-    pub(super) receipt: Receipt,
+    pub(super) receipt: AttemptReceipt,
     /// The record's row, held until the outcome is written down or dropped.
     pub(super) lock: Option<RecordLock>,
     /// The request alone.
@@ -74,14 +74,14 @@ impl<T: Target> PendingAttempt<T> {
                 let detail = "cut off, since the partition was handed over".to_owned();
                 let failure = Failure { cause: Cause::Connection, detail };
                 let outcome = Outcome::Retryable { failure, retry_after: None };
-                (outcome, Sign::Neither, Receipt::default(), None, begun.elapsed())
+                (outcome, Sign::Neither, AttemptReceipt::default(), None, begun.elapsed())
             }
         };
         FinishedAttempt { attempt, number, update, probe, outcome, sign, receipt, lock, took }
     }
 
-    async fn perform(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
-        let unsent = |outcome| (outcome, Receipt::default(), None, Duration::ZERO);
+    async fn perform(self) -> (Outcome, AttemptReceipt, Option<RecordLock>, Duration) {
+        let unsent = |outcome| (outcome, AttemptReceipt::default(), None, Duration::ZERO);
         let clear = may_send(self.fence, self.clock, self.tenure);
         let (etag, lock) = match &self.ledger_client {
             None if clear() => (None, None),
@@ -99,7 +99,7 @@ impl<T: Target> PendingAttempt<T> {
             tenure: self.tenure.map(|TenureNumber(number)| number),
             etag,
             // Looked at again when it is written to its connection.
-            clearance: Clearance::new(clear),
+            send_guard: SendGuard::new(clear),
         };
         let begun = tokio::time::Instant::now();
         let (outcome, receipt) = self.target.send(request).await;

@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tracing::{error, info};
 
 use crate::admin::metrics::LedgerMetrics;
-use crate::http::Receipt;
+use crate::http::AttemptReceipt;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::{Holder, ParkedSeq, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Known};
@@ -129,7 +129,7 @@ impl LedgerClient {
         update: Arc<Update>,
         holder: Holder,
         resolution: Resolution,
-        (receipt, mut lock): (Receipt, Option<RecordLock>),
+        (receipt, mut lock): (AttemptReceipt, Option<RecordLock>),
     ) -> Recorded {
         let Some(kind) = entry_of(&update, holder, &resolution, receipt) else { return Recorded::Done };
         let (layout, partition) = (self.layout, self.partition);
@@ -265,7 +265,12 @@ fn known(lookup_result: &LookupResult, update: &Update, holder: Holder) -> Optio
 }
 
 /// What a resolution writes; `None`: the ledger knows it already, or need not.
-fn entry_of(update: &Update, holder: Holder, resolution: &Resolution, receipt: Receipt) -> Option<EntryKind> {
+fn entry_of(
+    update: &Update,
+    holder: Holder,
+    resolution: &Resolution,
+    receipt: AttemptReceipt,
+) -> Option<EntryKind> {
     let (id, fingerprint) = (update.id.clone(), Fingerprint::of(&update.body));
     let parked = match holder {
         Holder::Broker(_) => None,

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::{Driver, Session};
-use crate::http::{Receipt, Target};
+use crate::http::{AttemptReceipt, Target};
 use crate::runtime::ledger_client::{Fenced, LedgerClient};
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
@@ -71,7 +71,7 @@ impl WrittenAs {
 }
 
 /// What an attempt that has just ended leaves for its resolution: dropped if it has none yet.
-pub(super) type Leftover = Option<(RecordKey, Receipt, Option<RecordLock>)>;
+pub(super) type Leftover = Option<(RecordKey, AttemptReceipt, Option<RecordLock>)>;
 
 /// Parked updates of a record, out of the ledger.
 pub(super) type Loaded = (RecordKey, Vec<(ParkedSeq, Arc<Update>)>);

@@ -14,11 +14,11 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use super::api::{Api, Findings, Wrong};
 use super::console::{Console, count, number};
-use super::failure::{Failure, Patience};
+use super::failure::{Failure, StallTimeout};
 use super::workload::{Planned, Workload, customer_told};
 use lanekeeper::config::Config;
 use lanekeeper::http::client::HttpTargets;
-use lanekeeper::http::{Attempt, Clearance, Target as _};
+use lanekeeper::http::{Attempt, SendGuard, Target as _};
 use lanekeeper_core::policy::{Policy, Progress, Verdict};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
@@ -60,7 +60,7 @@ async fn send_all(
         .map(|planned| send(planned.clone(), Arc::clone(&targets), Arc::clone(&policy), begun))
         .collect();
     let mut requests = Requests::new();
-    let mut patience = Patience::new("every update to be accepted");
+    let mut stall_timeout = StallTimeout::new("every update to be accepted");
     let mut look = interval(LOOK_EVERY);
     loop {
         tokio::select! {
@@ -71,7 +71,7 @@ async fn send_all(
             _ = look.tick() => {
                 let accepted = requests.len() as u64;
                 console.progress(accepted);
-                patience.see(accepted, || {
+                stall_timeout.see(accepted, || {
                     format!("{} of {} accepted; the API saw {}", accepted, workload.total(), api.report().counts)
                 })?;
             }
@@ -111,7 +111,7 @@ async fn send(
                 number,
                 tenure: None,
                 etag: None,
-                clearance: Clearance::always(),
+                send_guard: SendGuard::always(),
             })
             .await;
         match policy.judge(&update.id, outcome, &mut progress, now()) {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::api::Api;
 use super::console::{Console, count};
-use super::failure::{Failure, Patience};
+use super::failure::{Failure, StallTimeout};
 use super::publish;
 use super::stage::Stage;
 use super::workload::Planned;
@@ -112,13 +112,13 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
 
 /// Until the dispatcher consumes every partition: a race needs both sides at work.
 async fn until_ready(stage: &mut Stage) -> Result<(), Failure> {
-    let mut patience = Patience::new("the dispatcher to be ready");
+    let mut stall_timeout = StallTimeout::new("the dispatcher to be ready");
     loop {
         stage.dispatcher.check()?;
         let ready = plain_http::request(stage.dispatcher.admin, "GET", "/readyz", &[], "").await;
         match ready {
             Ok(reply) if reply.status == 200 => return Ok(()),
-            told => patience.see(0, || format!("/readyz: {told:?}"))?,
+            told => stall_timeout.see(0, || format!("/readyz: {told:?}"))?,
         }
         sleep(LOOK_EVERY).await;
     }
@@ -132,7 +132,7 @@ async fn until_settled(
     confirmed: &Cell<u64>,
     console: &Console,
 ) -> Result<(), Failure> {
-    let mut patience = Patience::new("all changes to be applied and settled");
+    let mut stall_timeout = StallTimeout::new("all changes to be applied and settled");
     loop {
         stage.dispatcher.check()?;
         let seen = api.report();
@@ -142,7 +142,7 @@ async fn until_settled(
         if held == Some(0) && seen.in_progress == 0 {
             return Ok(());
         }
-        patience.see(confirmed.get() + done + seen.counts.requests, || {
+        stall_timeout.see(confirmed.get() + done + seen.counts.requests, || {
             format!(
                 "{} confirmed; the API saw {}; the dispatcher holds {held:?}",
                 confirmed.get(),

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{Api, Findings};
 use super::console::{Console, count};
-use super::failure::{Failure, Patience};
+use super::failure::{Failure, StallTimeout};
 use super::publish;
 use super::stage::Stage;
 use super::workload::{FAILING_RECORD, Workload};
@@ -95,14 +95,14 @@ impl Watch<'_> {
         what: &'static str,
         enough: impl Fn(&Report) -> bool,
     ) -> Result<Report, Failure> {
-        let mut patience = Patience::new(what);
+        let mut stall_timeout = StallTimeout::new(what);
         loop {
             let seen = self.look()?;
             if enough(&seen) {
                 return Ok(seen);
             }
             let confirmed = self.confirmed.get();
-            patience.see(confirmed + seen.counts.updates, || {
+            stall_timeout.see(confirmed + seen.counts.updates, || {
                 format!("{confirmed} of {} confirmed; the API saw {}", self.workload.total(), seen.counts)
             })?;
             sleep(LOOK_EVERY).await;
@@ -112,14 +112,14 @@ impl Watch<'_> {
     /// Until the dispatcher has nothing left: an update that was applied and then answered 500 is sent once more, and
     /// that belongs to the story.
     async fn until_settled(&mut self) -> Result<(), Failure> {
-        let mut patience = Patience::new("the last updates to be settled");
+        let mut stall_timeout = StallTimeout::new("the last updates to be settled");
         loop {
             let seen = self.look()?;
             let held = self.stage.dispatcher.held().await;
             if held == Some(0) && seen.in_progress == 0 {
                 return Ok(());
             }
-            patience.see(held.unwrap_or(u64::MAX), || match held {
+            stall_timeout.see(held.unwrap_or(u64::MAX), || match held {
                 Some(held) => format!("the dispatcher holds {held} updates"),
                 None => format!("no metrics of the dispatcher at {}", self.stage.dispatcher.admin),
             })?;

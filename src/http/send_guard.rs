@@ -22,9 +22,9 @@ const LATE_MAX: Duration = Duration::from_secs(1);
 
 /// Whether a request may still leave, asked when it is written to its connection.
 #[derive(Clone)]
-pub struct Clearance(Arc<dyn Fn() -> bool + Send + Sync>);
+pub struct SendGuard(Arc<dyn Fn() -> bool + Send + Sync>);
 
-impl Clearance {
+impl SendGuard {
     /// One that is asked of somebody.
     pub fn new(ask: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(ask))
@@ -37,7 +37,7 @@ impl Clearance {
     }
 }
 
-impl fmt::Debug for Clearance {
+impl fmt::Debug for SendGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clearance")
     }
@@ -46,7 +46,7 @@ impl fmt::Debug for Clearance {
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Progress {
+pub(super) enum SendState {
     /// Not written yet, or it has no body and nobody can tell.
     Waiting,
     /// Written to a connection.
@@ -57,59 +57,63 @@ pub(super) enum Progress {
     Withheld,
 }
 
-/// Remembers how far the request with a [`HeldBody`] has come.
+/// Remembers how far the request with a [`GuardedBody`] has come.
 #[derive(Clone, Debug)]
-pub(super) struct Departure(Arc<AtomicU8>);
+pub(super) struct SendProgress(Arc<AtomicU8>);
 
-impl Departure {
-    pub(super) fn progress(&self) -> Progress {
-        let all = [Progress::Waiting, Progress::Left, Progress::Late, Progress::Withheld];
+impl SendProgress {
+    pub(super) fn progress(&self) -> SendState {
+        let all = [SendState::Waiting, SendState::Left, SendState::Late, SendState::Withheld];
         all[usize::from(self.0.load(Ordering::Acquire))]
     }
 }
 
 /// A body that is given out only in time and with clearance.
 #[derive(Debug)]
-pub(super) struct HeldBody {
+pub(super) struct GuardedBody {
     /// `None`: it was asked for, or it is empty.
     bytes: Option<Bytes>,
     deadline: Instant,
-    clearance: Clearance,
-    departure: Departure,
+    send_guard: SendGuard,
+    send_progress: SendProgress,
 }
 
-impl HeldBody {
-    pub(super) fn new(bytes: Bytes, deadline: Instant, clearance: Clearance) -> (Self, Departure) {
-        let departure = Departure(Arc::new(AtomicU8::new(Progress::Waiting as u8)));
+impl GuardedBody {
+    pub(super) fn new(bytes: Bytes, deadline: Instant, send_guard: SendGuard) -> (Self, SendProgress) {
+        let send_progress = SendProgress(Arc::new(AtomicU8::new(SendState::Waiting as u8)));
         let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
-        (Self { bytes, deadline, clearance, departure: departure.clone() }, departure)
+        (Self { bytes, deadline, send_guard, send_progress: send_progress.clone() }, send_progress)
     }
 }
 
 /// The request was not written.
 #[derive(Debug, thiserror::Error)]
 #[error("the request was held back")]
-pub(super) struct HeldBack;
+pub(super) struct SendWithheld;
 
-impl Body for HeldBody {
+impl Body for GuardedBody {
     type Data = Bytes;
-    type Error = HeldBack;
+    type Error = SendWithheld;
 
     /// An error here ends the connection with nothing of the request flushed to it (HTTP/1), or the stream (HTTP/2).
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HeldBack>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, SendWithheld>>> {
         let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
         let progress = if Instant::now() >= self.deadline {
-            Progress::Late
-        } else if (self.clearance.0)() {
-            Progress::Left
+            SendState::Late
+        } else if (self.send_guard.0)() {
+            SendState::Left
         } else {
-            Progress::Withheld
+            SendState::Withheld
         };
-        self.departure.0.store(progress as u8, Ordering::Release);
-        Poll::Ready(Some(if progress == Progress::Left { Ok(Frame::data(bytes)) } else { Err(HeldBack) }))
+        self.send_progress.0.store(progress as u8, Ordering::Release);
+        Poll::Ready(Some(if progress == SendState::Left {
+            Ok(Frame::data(bytes))
+        } else {
+            Err(SendWithheld)
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -128,18 +132,18 @@ pub(super) struct TimeUp;
 /// A deadline that knows when it is this process that was late: stopped, or starved by others on the machine. What was
 /// answered meanwhile lies in a socket, and taking it for a timeout would send the update a second time.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Deadline {
     deadline: Instant,
     /// The deadline, as much later as this process was late when it looked.
     extended: Option<Instant>,
 }
 
-impl Patience {
+impl Deadline {
     pub(super) fn until(deadline: Instant) -> Self {
         Self { deadline, extended: None }
     }
 
-    pub(super) fn deadline(&self) -> Instant {
+    pub(super) fn instant(&self) -> Instant {
         self.deadline
     }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lanekeeper::http::{Attempt, Clearance, Target};
+use lanekeeper::http::{Attempt, SendGuard, Target};
 use lanekeeper_core::outcome::{Cause, Outcome};
 
 use crate::{PATIENCE, attempt_of, target, targets, update};
@@ -28,7 +28,7 @@ async fn a_request_whose_clearance_is_gone_sends_not_one_byte() {
     let config = target(listener.local_addr().unwrap());
     let cleared = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&cleared);
-    let clearance = Clearance::new(move || {
+    let send_guard = SendGuard::new(move || {
         asked.store(true, Ordering::SeqCst);
         false
     });
@@ -38,7 +38,7 @@ async fn a_request_whose_clearance_is_gone_sends_not_one_byte() {
         seen
     });
     let targets = targets(config).unwrap();
-    let outcome = targets.attempt(Attempt { clearance, ..attempt_of(update("k")) }).await;
+    let outcome = targets.attempt(Attempt { send_guard, ..attempt_of(update("k")) }).await;
     assert_eq!(outcome, Outcome::Withheld);
     assert!(cleared.load(Ordering::SeqCst), "it was asked, and at the connection");
     drop(targets);
