@@ -3,8 +3,9 @@
 use uuid::Uuid;
 
 use super::{
-    Discarded, Entry, Grounds, Ledger, LedgerError, LedgerStats, LookupResult, ParkedRecord, ParkedSeq,
-    ParkedUpdate, PostgresLedger, Query, RecordLock, Recorded, ReleasedRecord, Selection, SqliteLedger,
+    Discarded, Entry, Ledger, LedgerError, LedgerStats, LookupResult, OperatorReason, ParkedRecord,
+    ParkedSeq, ParkedUpdate, PostgresLedger, Query, RecordLock, Recorded, ReleasedRecord, Selection,
+    SqliteLedger,
 };
 use crate::config::{LedgerConfig, LedgerPlace};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -98,9 +99,9 @@ impl Ledger for AnyLedger {
         &self,
         record_key: &RecordKey,
         head: Option<u32>,
-        grounds: &Grounds,
+        operator_reason: &OperatorReason,
     ) -> Result<Discarded, LedgerError> {
-        either!(self.discard(record_key, head, grounds))
+        either!(self.discard(record_key, head, operator_reason))
     }
 
     async fn prune(&self) -> Result<u64, LedgerError> {

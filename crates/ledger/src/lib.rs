@@ -23,7 +23,8 @@ pub use entry::{
 };
 pub use error::LedgerError;
 pub use parked::{
-    Discarded, Grounds, LedgerStats, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord, Selection,
+    Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord,
+    Selection,
 };
 pub use postgres::{PostgresLedger, RecordLock};
 pub use prune::keep_pruned;
@@ -99,7 +100,7 @@ pub trait Ledger: Send + Sync + 'static {
         &self,
         record_key: &RecordKey,
         head: Option<u32>,
-        grounds: &Grounds,
+        operator_reason: &OperatorReason,
     ) -> impl Future<Output = Result<Discarded, LedgerError>> + Send;
 
     /// Forgets one chunk of the ids that are older than the retention, and says how many; 0: there are no more.

@@ -97,7 +97,7 @@ pub enum Discarded {
 
 /// Who drops parked updates, and why: for the audit table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grounds {
+pub struct OperatorReason {
     /// Who.
     pub who: String,
     /// Why.

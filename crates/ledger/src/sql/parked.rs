@@ -7,7 +7,9 @@ use super::write::{lock_parked_record, unpark_if_empty};
 use super::{Connection, Row, begin};
 use crate::entry::{ParkedSeq, ResolvedAs};
 use crate::error::LedgerError;
-use crate::parked::{Discarded, Grounds, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord, Selection};
+use crate::parked::{
+    Discarded, OperatorReason, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord, Selection,
+};
 use crate::rows;
 use crate::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -165,7 +167,7 @@ pub async fn discard(
     connection: &mut Connection,
     record_key: &RecordKey,
     head: Option<u32>,
-    grounds: &Grounds,
+    operator_reason: &OperatorReason,
 ) -> Result<Discarded, LedgerError> {
     let mut transaction = begin(connection).await?;
     match lock_parked_record(&mut transaction, record_key).await? {
@@ -192,8 +194,8 @@ pub async fn discard(
     .bind(rows::key(record_key))
     .bind(last)
     .bind(now)
-    .bind(rows::text(&grounds.who))
-    .bind(rows::text(&grounds.why))
+    .bind(rows::text(&operator_reason.who))
+    .bind(rows::text(&operator_reason.why))
     .execute(&mut *transaction)
     .await?;
     // They are known from now on: delivered again, they are not sent.

@@ -12,8 +12,8 @@ use super::{Locks, Options, bytes, lookup, options, parked, upkeep};
 use crate::batcher::Batcher;
 use crate::config::LedgerConfig;
 use crate::{
-    Discarded, Entry, Grounds, Ledger, LedgerError, LedgerStats, LookupResult, ParkedRecord, ParkedSeq,
-    ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord, Selection,
+    Discarded, Entry, Ledger, LedgerError, LedgerStats, LookupResult, OperatorReason, ParkedRecord,
+    ParkedSeq, ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord, Selection,
 };
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
@@ -167,10 +167,10 @@ impl Ledger for SqlStore {
         &self,
         record_key: &RecordKey,
         head: Option<u32>,
-        grounds: &Grounds,
+        operator_reason: &OperatorReason,
     ) -> Result<Discarded, LedgerError> {
         let mut lease = self.connections.writes.acquire().await?;
-        let work = parked::discard(&mut lease.connection, record_key, head, grounds);
+        let work = parked::discard(&mut lease.connection, record_key, head, operator_reason);
         let result = timeout(ANSWER_MAX, work).await;
         lease.release(result)
     }

@@ -1,7 +1,8 @@
 //! What every ledger does for operators.
 
 use lanekeeper_ledger::{
-    Discarded, EntryKind, Grounds, IdStatus, Ledger, ParkKind, ParkedState, Selection, StoredParkReason,
+    Discarded, EntryKind, IdStatus, Ledger, OperatorReason, ParkKind, ParkedState, Selection,
+    StoredParkReason,
 };
 
 use crate::world::{
@@ -16,8 +17,8 @@ on_both!(
     a_record_that_is_going_out_is_not_discarded,
 );
 
-fn grounds() -> Grounds {
-    Grounds { who: "ada".into(), why: "sent by mistake".into() }
+fn operator_reason() -> OperatorReason {
+    OperatorReason { who: "ada".into(), why: "sent by mistake".into() }
 }
 
 async fn records_are_listed_with_how_many_why_and_since_when(world: World) {
@@ -67,7 +68,7 @@ async fn a_discard_drops_the_head_and_is_kept_with_who_and_why(world: World) {
     for number in 1..=4 {
         write(&ledger, park("a", &format!("u{number}"), "")).await;
     }
-    let discard = async |head| ledger.discard(&key("a"), head, &grounds()).await.unwrap();
+    let discard = async |head| ledger.discard(&key("a"), head, &operator_reason()).await.unwrap();
     assert_eq!(discard(Some(1)).await, Discarded::Done { updates: 1, left: 3 });
     assert_eq!(parked(&ledger, "a").await, "u2 u3 u4");
     let lookup_result = lookup(&ledger, "a", "u1", "").await;
@@ -90,13 +91,13 @@ async fn a_record_that_is_going_out_is_not_discarded(world: World) {
     write(&ledger, park("a", "u1", "")).await;
     write(&ledger, park_behind("a", "u2", "")).await;
     ledger.release(&Selection::All).await.unwrap();
-    assert_eq!(ledger.discard(&key("a"), Some(1), &grounds()).await.unwrap(), Discarded::Releasing);
+    assert_eq!(ledger.discard(&key("a"), Some(1), &operator_reason()).await.unwrap(), Discarded::Releasing);
     assert_eq!(parked(&ledger, "a").await, "u1 u2");
     write(&ledger, applied_with("a", "u1", "", None, None, head(&ledger, "a").await)).await;
     let seq = head(&ledger, "a").await.unwrap();
     write(&ledger, entry("a", EntryKind::Repark { seq, reason: rejected("") })).await;
     assert_eq!(
-        ledger.discard(&key("a"), None, &grounds()).await.unwrap(),
+        ledger.discard(&key("a"), None, &operator_reason()).await.unwrap(),
         Discarded::Done { updates: 1, left: 0 }
     );
 }
