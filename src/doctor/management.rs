@@ -8,8 +8,8 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value as Json;
 
 use super::facts::{Binding, Management, ManagementCause, ManagementFault, PolicyKind, Queue};
+use super::fix::segment;
 use super::management_answers as answers;
-use super::remedy::segment;
 use crate::config::ManagementAddress;
 use lanekeeper_broker::{Inspection, Names, Role};
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value as Json, json};
 
 use super::codes::Severity;
-use super::{Examination, Finding, Remedy};
+use super::{Examination, Finding, Fix};
 
 /// Where lines of prose are broken; commands never are.
 const COLUMNS: usize = 100;
@@ -95,11 +95,11 @@ fn told(finding: &Finding) -> String {
     prose(&mut text, &format!("{} {}  ", finding.severity, finding.code), &finding.what);
     prose(&mut text, "    cost:    ", finding.cost);
     let mut before = "    remedy:  ";
-    for remedy in &finding.remedy {
-        match remedy {
-            Remedy::Do(what) => prose(&mut text, before, what),
-            Remedy::Run(_) | Remedy::Config(_) => {
-                let _ = writeln!(text, "{before}{remedy}");
+    for fix in &finding.fix {
+        match fix {
+            Fix::Do(what) => prose(&mut text, before, what),
+            Fix::Run(_) | Fix::Config(_) => {
+                let _ = writeln!(text, "{before}{fix}");
             }
         }
         before = "             ";

@@ -30,9 +30,6 @@ async fn look(config: &Config, shape: Shape) -> Result<Obstacles, SourceError> {
 }
 
 fn obstacle(finding: &Finding) -> Obstacle {
-    let remedy: Vec<String> = finding.remedy.iter().map(ToString::to_string).collect();
-    Obstacle {
-        what: format!("{}: {}; {}", finding.code, finding.what, finding.cost),
-        remedy: remedy.join(" | "),
-    }
+    let fixes: Vec<String> = finding.fix.iter().map(ToString::to_string).collect();
+    Obstacle { what: format!("{}: {}; {}", finding.code, finding.what, finding.cost), fix: fixes.join(" | ") }
 }

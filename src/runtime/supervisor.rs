@@ -220,7 +220,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
 
 /// Said once: the layout in force wins.
 fn tell_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
-    let remedy = if auto_apply {
+    let advice = if auto_apply {
         "it is changed as soon as nothing drains and nothing is in the way (updates.auto_apply)"
     } else {
         "`lanekeeper topology plan` shows what a change would do, `lanekeeper topology apply` makes it"
@@ -229,14 +229,14 @@ fn tell_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
         warn!(
             in_force = in_force.partitions,
             config = wanted.partitions,
-            "updates.partitions differs from the layout in force, which stays: {remedy}"
+            "updates.partitions differs from the layout in force, which stays: {advice}"
         );
     }
     if in_force.prefetch != wanted.prefetch {
         warn!(
             in_force = in_force.prefetch,
             config = wanted.prefetch,
-            "dispatch.prefetch differs from the layout in force, which stays: {remedy}"
+            "dispatch.prefetch differs from the layout in force, which stays: {advice}"
         );
     }
 }

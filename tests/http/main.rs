@@ -5,8 +5,8 @@ mod command;
 mod connections;
 mod postgres;
 mod receiver;
-mod remedies;
 mod requests;
+mod safeguards;
 mod send_guard;
 mod server;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lanekeeper_lab::receiver::{ReceiverSettings, Remedies, Report};
+use lanekeeper_lab::receiver::{ReceiverSettings, Report, Safeguards};
 
 use crate::harness::{Dispatcher, Postgres, World, assert_in_order, until, updates};
 
@@ -22,7 +22,7 @@ async fn world(name: &str) -> World {
         ReceiverSettings {
             latency,
             latency_jitter: 0.5,
-            remedies: Remedies { fencing: false, ..Remedies::ALL },
+            safeguards: Safeguards { fencing: false, ..Safeguards::ALL },
             ..ReceiverSettings::default()
         },
     )

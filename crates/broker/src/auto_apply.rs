@@ -48,7 +48,7 @@ pub struct Obstacle {
     /// What it is and what it can cost.
     pub what: String,
     /// What removes it.
-    pub remedy: String,
+    pub fix: String,
 }
 
 /// What was told of it, and how long to wait before the next look.
@@ -96,17 +96,21 @@ impl Gate {
                 return;
             }
         };
-        for Obstacle { what, remedy } in in_the_way {
+        for Obstacle { what, fix } in in_the_way {
             error!(
                 partitions,
                 prefetch,
                 what,
-                remedy,
+                remedy = fix,
                 "updates.auto_apply: the layout is not changed while this is in the way; it is looked for again, and changed when it is gone. `lanekeeper topology plan` shows all"
             );
         }
-        for Obstacle { what, remedy } in besides {
-            warn!(what, remedy, "updates.auto_apply: this could go wrong with the change of the layout");
+        for Obstacle { what, fix } in besides {
+            warn!(
+                what,
+                remedy = fix,
+                "updates.auto_apply: this could go wrong with the change of the layout"
+            );
         }
         let was_in_the_way = self.known.as_ref().is_some_and(|known| match known {
             Ok(obstacles) => !obstacles.in_the_way.is_empty(),
@@ -127,7 +131,7 @@ mod tests {
         let shape = Shape { partitions: 3, prefetch: 10 };
         let mut gate = Gate::new(AutoApply { shape, look: Box::new(|| unreachable!("heed is called")) });
         let looked = looks.chars().map(|letter| {
-            let found = |letter: char| Obstacle { what: letter.to_string(), remedy: String::new() };
+            let found = |letter: char| Obstacle { what: letter.to_string(), fix: String::new() };
             gate.observe(match letter {
                 '!' => Err("gone".to_owned()),
                 '.' => Ok(Obstacles::default()),

@@ -201,7 +201,7 @@ impl Applying<'_> {
         let statuses = self.operator.statuses(draining.layout, LISTENING).await?;
         let told = blocking(&statuses);
         if !told.is_empty() && progress.blocking != told {
-            say(&format!("{told}{BLOCKING_REMEDY}"));
+            say(&format!("{told}{BLOCKING_ADVICE}"));
         }
         progress.blocking = told;
         Ok(())
@@ -246,7 +246,7 @@ pub fn blocking(statuses: &BTreeMap<PartitionNumber, PartitionStatus>) -> String
 }
 
 /// What an operator can do about them.
-pub const BLOCKING_REMEDY: &str = "  their partitions are not drained before they are resolved, and records that were in \
+pub const BLOCKING_ADVICE: &str = "  their partitions are not drained before they are resolved, and records that were in \
      them wait; others go on: put their target right, or let them be parked or dead-lettered (failure.rejected, failure.exhausted, retry.elapsed_max of the dispatchers)";
 
 /// Nothing has changed for so long.

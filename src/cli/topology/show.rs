@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 
-use super::apply::{BLOCKING_REMEDY, blocking};
+use super::apply::{BLOCKING_ADVICE, blocking};
 use super::scene::{Scene, Seen};
 use lanekeeper_broker::{PartitionStatus, STATUS_TIMEOUT};
 use lanekeeper_core::layout::PartitionNumber;
@@ -65,7 +65,7 @@ fn layout(seen: &Seen) -> String {
     }
     let blocking = blocking(&seen.statuses());
     if !blocking.is_empty() {
-        let _ = writeln!(text, "{blocking}{BLOCKING_REMEDY}");
+        let _ = writeln!(text, "{blocking}{BLOCKING_ADVICE}");
     }
     text
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::receiver::{FailingRecord, ReceiverSettings, Remedies};
+use crate::receiver::{FailingRecord, ReceiverSettings, Safeguards};
 use lanekeeper_core::update::RecordKey;
 
 /// Between two updates of one customer; longer where there are so many customers that both acts would be about load.
@@ -108,7 +108,7 @@ impl Workload {
             fail_with: FAIL_WITH.map(|fault| fault.parse().expect("it is a fault")).to_vec(),
             retry_after: Some(RETRY_AFTER),
             fail_records: vec![failing.parse::<FailingRecord>().expect("it is a failing record")],
-            remedies: Remedies::ALL,
+            safeguards: Safeguards::ALL,
             seed: self.seed,
             ..ReceiverSettings::default()
         }

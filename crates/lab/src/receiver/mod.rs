@@ -44,7 +44,7 @@ use delays::Delays;
 pub use faults::{FailingRecord, Fault, FaultAnswer, FaultFault};
 use judge::Judge;
 pub use report::{Counts, DelayReport, RecordReport, Report};
-pub use rules::{Remedies, Remedy, RemedyFault};
+pub use rules::{Safeguard, SafeguardFault, Safeguards};
 pub use settings::ReceiverSettings;
 use shards::Shards;
 use store::Store;

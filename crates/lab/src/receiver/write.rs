@@ -126,7 +126,7 @@ fn conditions(headers: &HeaderMap, settings: &ReceiverSettings) -> Change {
     let idempotency_key = text(headers, "idempotency-key").map(|key| key.trim_matches('"').to_owned());
     Change {
         update_id: idempotency_key.clone().or_else(|| owned("lanekeeper-update-id")),
-        idempotency_key: idempotency_key.filter(|_| settings.remedies.idempotency),
+        idempotency_key: idempotency_key.filter(|_| settings.safeguards.idempotency),
         if_match: owned(IF_MATCH.as_str()),
         if_none_match: owned(IF_NONE_MATCH.as_str()),
         record_version: number(headers, "record-version").or_else(|| number(headers, "ce-recordversion")),

@@ -5,7 +5,7 @@ fn row() -> Row {
 }
 
 fn ends(change: &Change, key: KeySeen) -> Option<Written> {
-    check(&row(), key, change, Remedies::ALL, false)
+    check(&row(), key, change, Safeguards::ALL, false)
 }
 
 #[test]
@@ -15,8 +15,8 @@ fn an_older_tenure_is_refused_before_anything_else_is_looked_at() {
     assert_eq!(ends(&of_tenure(Some(5)), KeySeen::Never), None);
     assert_eq!(ends(&of_tenure(Some(6)), KeySeen::Never), None);
     assert_eq!(ends(&of_tenure(None), KeySeen::Never), None, "an owner without a number is not older");
-    let remedies = Remedies::ALL.without(Remedy::Fencing);
-    assert_eq!(check(&row(), KeySeen::Never, &of_tenure(Some(4)), remedies, false), None);
+    let safeguards = Safeguards::ALL.without(Safeguard::Fencing);
+    assert_eq!(check(&row(), KeySeen::Never, &of_tenure(Some(4)), safeguards, false), None);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_record_version_at_or_below_the_last_is_superseded() {
     assert_eq!(ends(&of(Some(10)), KeySeen::Never), superseded);
     assert_eq!(ends(&of(Some(11)), KeySeen::Never), Some(Written::PreconditionFailed { version: 3 }));
     let plain = Change { record_version: Some(i64::MIN), ..Change::default() };
-    assert_eq!(check(&Row::default(), KeySeen::Never, &plain, Remedies::ALL, false), None);
+    assert_eq!(check(&Row::default(), KeySeen::Never, &plain, Safeguards::ALL, false), None);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn conditions_guard_the_version() {
             ..Change::default()
         };
         let row = Row { version, ..Row::default() };
-        check(&row, KeySeen::Never, &change, Remedies::ALL, true)
+        check(&row, KeySeen::Never, &change, Safeguards::ALL, true)
     };
     let failed = |version| Some(Written::PreconditionFailed { version });
     assert_eq!(check_at(0, None, None), Some(Written::PreconditionRequired { version: 0 }));
@@ -74,8 +74,8 @@ fn conditions_guard_the_version() {
 #[test]
 fn without_versions_conditions_are_not_looked_at() {
     let change = Change { if_match: Some("\"1\"".into()), record_version: Some(1), ..Change::default() };
-    let remedies = Remedies::ALL.without(Remedy::Versions);
-    assert_eq!(check(&row(), KeySeen::Never, &change, remedies, true), None);
+    let safeguards = Safeguards::ALL.without(Safeguard::Versions);
+    assert_eq!(check(&row(), KeySeen::Never, &change, safeguards, true), None);
 }
 
 #[test]
@@ -100,14 +100,14 @@ fn a_change_raises_what_only_grows() {
 
 #[test]
 fn remedies_are_named_as_on_the_command_line() {
-    for (name, remedy) in [
-        ("idempotency", Remedy::Idempotency),
-        ("versions", Remedy::Versions),
-        ("row-locks", Remedy::RowLocks),
-        ("fencing", Remedy::Fencing),
+    for (name, safeguard) in [
+        ("idempotency", Safeguard::Idempotency),
+        ("versions", Safeguard::Versions),
+        ("row-locks", Safeguard::RowLocks),
+        ("fencing", Safeguard::Fencing),
     ] {
-        assert_eq!(name.parse(), Ok(remedy));
-        assert_ne!(Remedies::ALL.without(remedy), Remedies::ALL);
+        assert_eq!(name.parse(), Ok(safeguard));
+        assert_ne!(Safeguards::ALL.without(safeguard), Safeguards::ALL);
     }
-    assert!("locks".parse::<Remedy>().is_err());
+    assert!("locks".parse::<Safeguard>().is_err());
 }

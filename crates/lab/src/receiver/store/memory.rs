@@ -59,7 +59,7 @@ impl Memory {
             Begun::Thinks(lock) => lock,
         };
         let _in_progress = InProgress { memory: self, change };
-        let _locked = if settings.remedies.row_locks { Some(lock.lock_owned().await) } else { None };
+        let _locked = if settings.safeguards.row_locks { Some(lock.lock_owned().await) } else { None };
 
         let key = change.record_key.as_str();
         let read = self.with(key, |kept| match kept.check(change, settings) {
@@ -119,8 +119,8 @@ impl Kept {
             }
             Some(_) => KeySeen::WithOtherBody,
         };
-        let written = rules::check(&self.row, seen, change, settings.remedies, settings.require_if_match)?;
-        if let Some(tenure) = super::tenure_to_raise(&self.row, change, written, settings.remedies) {
+        let written = rules::check(&self.row, seen, change, settings.safeguards, settings.require_if_match)?;
+        if let Some(tenure) = super::tenure_to_raise(&self.row, change, written, settings.safeguards) {
             self.row.tenure = tenure;
         }
         Some(written)

@@ -21,7 +21,7 @@ use self::memory::Memory;
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;
 use super::Judges;
-use super::rules::{Change, KeySeen, Remedies, Row, Written};
+use super::rules::{Change, KeySeen, Row, Safeguards, Written};
 use super::settings::ReceiverSettings;
 
 /// How long a transaction waits for a lock or a connection; then the request is answered 503.
@@ -227,8 +227,8 @@ fn key_seen(found: Option<(Vec<u8>, i64)>, change: &Change) -> KeySeen {
 
 /// The tenure that the record has to learn from a request that is answered without a write, so that an older owner is
 /// refused from now on.
-fn tenure_to_raise(row: &Row, change: &Change, written: Written, remedies: Remedies) -> Option<u64> {
-    let raises = remedies.fencing && written != Written::OlderTenure;
+fn tenure_to_raise(row: &Row, change: &Change, written: Written, safeguards: Safeguards) -> Option<u64> {
+    let raises = safeguards.fencing && written != Written::OlderTenure;
     change.tenure.filter(|tenure| raises && *tenure > row.tenure)
 }
 

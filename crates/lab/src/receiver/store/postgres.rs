@@ -84,7 +84,7 @@ impl Postgres {
                 return Ok(Written::KeyInProgress);
             }
         }
-        let mut row = if settings.remedies.row_locks {
+        let mut row = if settings.safeguards.row_locks {
             locked(&mut transaction, record_key).await?
         } else {
             let read = query_as::<_, RowRead>(READ_ROW).bind(record_key);
@@ -97,9 +97,9 @@ impl Postgres {
             }
             None => KeySeen::Never,
         };
-        let checked = rules::check(&row, key, change, settings.remedies, settings.require_if_match);
+        let checked = rules::check(&row, key, change, settings.safeguards, settings.require_if_match);
         if let Some(written) = checked {
-            if let Some(tenure) = tenure_to_raise(&row, change, written, settings.remedies) {
+            if let Some(tenure) = tenure_to_raise(&row, change, written, settings.safeguards) {
                 let raise = query(RAISE_TENURE).bind(record_key).bind(signed(tenure));
                 raise.execute(&mut *transaction).await?;
                 transaction.commit().await?;

@@ -79,7 +79,7 @@ impl Sqlite {
         settings: &ReceiverSettings,
         judges: &Judges,
     ) -> Result<Written, StoreFault> {
-        let mut locked = if settings.remedies.row_locks {
+        let mut locked = if settings.safeguards.row_locks {
             Some(self.writer.begin_with(BEGIN).await?)
         } else {
             None // what is read can be out of date when it is written
@@ -88,9 +88,9 @@ impl Sqlite {
             Some(transaction) => read_both(&mut *transaction, change).await?,
             None => read_both(&mut *self.readers.acquire().await?, change).await?,
         };
-        let checked = rules::check(&row, key, change, settings.remedies, settings.require_if_match);
+        let checked = rules::check(&row, key, change, settings.safeguards, settings.require_if_match);
         if let Some(written) = checked {
-            let raised = tenure_to_raise(&row, change, written, settings.remedies);
+            let raised = tenure_to_raise(&row, change, written, settings.safeguards);
             if let (Some(tenure), Some(mut transaction)) = (raised, locked) {
                 let raise = query(RAISE_TENURE).bind(&change.record_key).bind(signed(tenure));
                 raise.execute(&mut *transaction).await?;

@@ -2,17 +2,17 @@
 
 use super::console::Console;
 use super::race::Outcome;
-use super::remedy::AtTheApi;
+use super::safeguard::ApiSafeguard;
 use super::table::{self, Row, Table};
 
 /// Both halves, to be compared.
-pub(super) struct RemedyProof<'a> {
-    pub(super) remedy: AtTheApi,
+pub(super) struct SafeguardProof<'a> {
+    pub(super) safeguard: ApiSafeguard,
     pub(super) without: &'a Outcome,
     pub(super) with: &'a Outcome,
 }
 
-impl RemedyProof<'_> {
+impl SafeguardProof<'_> {
     fn rows(&self) -> Vec<Row> {
         let row = |label, is_fault, figure: fn(&Outcome) -> u64| Row {
             label,
@@ -21,18 +21,18 @@ impl RemedyProof<'_> {
             is_fault,
         };
         let mut rows = vec![row("requests to the API", false, |outcome| outcome.seen.counts.requests)];
-        match self.remedy {
-            AtTheApi::Idempotency => {
+        match self.safeguard {
+            ApiSafeguard::Idempotency => {
                 rows.push(row("repeats known by their key", false, |outcome| outcome.seen.counts.replayed));
                 rows.push(row("updates applied twice", true, |outcome| outcome.seen.counts.duplicates));
             }
-            AtTheApi::Versions => {
+            ApiSafeguard::Versions => {
                 rows.push(row("changes read again after 412", false, |outcome| outcome.read_again));
                 rows.push(row("superseded by a later version", false, |outcome| {
                     outcome.seen.counts.superseded
                 }));
             }
-            AtTheApi::RowLocks => {}
+            ApiSafeguard::RowLocks => {}
         }
         rows.push(row("records with a wrong final value", true, |outcome| outcome.wrong.len() as u64));
         rows.push(row("points lost", true, Outcome::missing));

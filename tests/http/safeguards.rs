@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lanekeeper_lab::receiver::{
-    Counts, Receiver, ReceiverSettings, Remedies, Remedy, StoreAddress, StoreError,
+    Counts, Receiver, ReceiverSettings, Safeguard, Safeguards, StoreAddress, StoreError,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -144,12 +144,12 @@ async fn send(address: SocketAddr, method: &str, headers: &str, body: &str) -> A
 }
 
 fn all() -> ReceiverSettings {
-    ReceiverSettings { remedies: Remedies::ALL, ..ReceiverSettings::default() }
+    ReceiverSettings { safeguards: Safeguards::ALL, ..ReceiverSettings::default() }
 }
 
-fn thinking_without(remedy: Option<Remedy>) -> ReceiverSettings {
-    let remedies = remedy.map_or(Remedies::ALL, |remedy| Remedies::ALL.without(remedy));
-    ReceiverSettings { remedies, think: THINK, ..ReceiverSettings::default() }
+fn thinking_without(safeguard: Option<Safeguard>) -> ReceiverSettings {
+    let safeguards = safeguard.map_or(Safeguards::ALL, |safeguard| Safeguards::ALL.without(safeguard));
+    ReceiverSettings { safeguards, think: THINK, ..ReceiverSettings::default() }
 }
 
 #[tokio::test]
@@ -171,8 +171,8 @@ async fn a_key_is_applied_once_and_answered_as_then() {
 #[tokio::test]
 async fn without_idempotency_a_repeat_is_applied_again() {
     for kind in KINDS {
-        let remedies = Remedies::ALL.without(Remedy::Idempotency);
-        let running = Running::new(kind, ReceiverSettings { remedies, ..all() }).await;
+        let safeguards = Safeguards::ALL.without(Safeguard::Idempotency);
+        let running = Running::new(kind, ReceiverSettings { safeguards, ..all() }).await;
         for etag in ["\"1\"", "\"2\""] {
             running.put("idempotency-key: \"a\"", r#"{"add":5}"#).await.is(200, etag);
         }
@@ -269,7 +269,7 @@ async fn without_row_locks_updates_are_lost_and_with_them_none_is() {
     const TOGETHER: i64 = 12;
     for kind in KINDS {
         for row_locks in [false, true] {
-            let settings = thinking_without((!row_locks).then_some(Remedy::RowLocks));
+            let settings = thinking_without((!row_locks).then_some(Safeguard::RowLocks));
             let running = Running::new(kind, settings).await;
             let request = |number| (format!("idempotency-key: \"{number}\""), r#"{"add":1}"#.to_owned());
             let answers = running.put_together((0..TOGETHER).map(request).collect()).await;

@@ -6,15 +6,15 @@ use std::time::Duration;
 use super::console::{Console, Paint, count, number};
 use super::failure::Failure;
 use super::race::{self, Outcome, Race, TOTAL, adding, price, price_body};
-use super::remedy_proof::RemedyProof;
+use super::safeguard_proof::SafeguardProof;
 use super::stage::Stage;
 use super::writer::{Habit, ScheduledWrite, WriterAction};
 use crate::Exit;
-use crate::receiver::{ReceiverSettings, Remedies, Remedy, StoreAddress};
+use crate::receiver::{ReceiverSettings, Safeguard, Safeguards, StoreAddress};
 
 /// A remedy that the API applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AtTheApi {
+pub(super) enum ApiSafeguard {
     /// A repeat is not applied again.
     Idempotency,
     /// Nobody overwrites what he has not seen.
@@ -43,23 +43,23 @@ const LOST_ANSWERS: f64 = 0.25;
 
 /// Tells both halves and the proof.
 pub(super) async fn story(
-    remedy: AtTheApi,
+    safeguard: ApiSafeguard,
     store: Option<&StoreAddress>,
     seed: u64,
     stage: &mut Stage,
     console: &Console,
 ) -> Result<Exit, Failure> {
-    let [first, second] = headings(remedy);
-    introduce(remedy, console);
-    let store = match (store, remedy) {
+    let [first, second] = headings(safeguard);
+    introduce(safeguard, console);
+    let store = match (store, safeguard) {
         (Some(store), _) => store.clone(),
-        (None, AtTheApi::RowLocks) => database(stage),
+        (None, ApiSafeguard::RowLocks) => database(stage),
         (None, _) => StoreAddress::Memory,
     };
-    if remedy == AtTheApi::RowLocks {
+    if safeguard == ApiSafeguard::RowLocks {
         console.say(&format!("Its records are in {store}."));
     }
-    let race = |half| Race { store: store.clone(), ..race_of(remedy, half, seed) };
+    let race = |half| Race { store: store.clone(), ..race_of(safeguard, half, seed) };
 
     console.heading(&format!("1. {first}"));
     let without = race::run(race(Half::Without), stage, console).await?;
@@ -69,12 +69,12 @@ pub(super) async fn story(
     tell_wrong(&with, console);
 
     console.heading("The proof: what the API has in the end");
-    let proof = RemedyProof { remedy, without: &without, with: &with };
+    let proof = SafeguardProof { safeguard, without: &without, with: &with };
     proof.print(console);
     console.say("");
     let faults = proof.faults();
     if faults.is_empty() {
-        console.say(&format!("{} {}", console.paint(Paint::Good, "The proof holds."), moral(remedy)));
+        console.say(&format!("{} {}", console.paint(Paint::Good, "The proof holds."), moral(safeguard)));
         console.say("Next: docs/receiving.md has the SQL of it, and what to check in which order.");
         return Ok(Exit::Done);
     }
@@ -98,17 +98,17 @@ enum Half {
     With,
 }
 
-fn introduce(remedy: AtTheApi, console: &Console) {
+fn introduce(safeguard: ApiSafeguard, console: &Console) {
     let (customers, updates) = (count(RECORDS, "customer"), count(RECORDS * UPDATES, "update"));
     let collect = format!("{customers} collect points: {updates} through Lanekeeper, each adds some.");
-    let lines = match remedy {
-        AtTheApi::Idempotency => [
+    let lines = match safeguard {
+        ApiSafeguard::Idempotency => [
             collect,
             "Of one request in four the API applies the update and the answer is lost: a 500, or a cut"
                 .to_owned(),
             "connection. Whoever sent it cannot know, and has to send it again.".to_owned(),
         ],
-        AtTheApi::Versions => [
+        ApiSafeguard::Versions => [
             collect,
             "A clerk changes the same customers past it: he reads one, looks at it, and writes it back."
                 .to_owned(),
@@ -117,7 +117,7 @@ fn introduce(remedy: AtTheApi, console: &Console) {
                 count(PRODUCTS, "product")
             ),
         ],
-        AtTheApi::RowLocks => [
+        ApiSafeguard::RowLocks => [
             collect,
             "A shop sends as many past it, at the same time. To add, the API reads the customer,".to_owned(),
             format!("thinks for {} ms, and writes the sum.", THINK.as_millis()),
@@ -128,45 +128,45 @@ fn introduce(remedy: AtTheApi, console: &Console) {
     }
 }
 
-fn headings(remedy: AtTheApi) -> [&'static str; 2] {
-    match remedy {
-        AtTheApi::Idempotency => [
+fn headings(safeguard: ApiSafeguard) -> [&'static str; 2] {
+    match safeguard {
+        ApiSafeguard::Idempotency => [
             "Without: the API does not look at the Idempotency-Key",
             "With: it keeps the key with the change, in one transaction",
         ],
-        AtTheApi::Versions => [
+        ApiSafeguard::Versions => [
             "Without: nobody says which version he means",
             "With: the clerk sends If-Match, prices have a record-version, and the API checks both",
         ],
-        AtTheApi::RowLocks => [
+        ApiSafeguard::RowLocks => [
             "Without: the API reads and writes without a lock",
             "With: it locks the record from reading to writing",
         ],
     }
 }
 
-fn moral(remedy: AtTheApi) -> &'static str {
-    match remedy {
-        AtTheApi::Idempotency => "Lanekeeper sent the same key with every repeat; the API knew it.",
-        AtTheApi::Versions => "What was out of date was refused, and done again on what is there.",
-        AtTheApi::RowLocks => "Each waited for the other, for a moment, and saw its result.",
+fn moral(safeguard: ApiSafeguard) -> &'static str {
+    match safeguard {
+        ApiSafeguard::Idempotency => "Lanekeeper sent the same key with every repeat; the API knew it.",
+        ApiSafeguard::Versions => "What was out of date was refused, and done again on what is there.",
+        ApiSafeguard::RowLocks => "Each waited for the other, for a moment, and saw its result.",
     }
 }
 
-fn race_of(remedy: AtTheApi, half: Half, seed: u64) -> Race {
+fn race_of(safeguard: ApiSafeguard, half: Half, seed: u64) -> Race {
     let label = if half == Half::Without { "without" } else { "with" };
     let mut race = Race {
-        settings: settings(remedy, half, seed),
+        settings: settings(safeguard, half, seed),
         store: StoreAddress::Memory,
         updates: Vec::new(),
         writes: Vec::new(),
         expected: BTreeMap::new(),
     };
-    let habit = match (remedy, half) {
-        (AtTheApi::Idempotency, _) => None,
-        (AtTheApi::RowLocks, _) => Some(Habit::Adds),
-        (AtTheApi::Versions, Half::Without) => Some(Habit::ReadsAndWrites),
-        (AtTheApi::Versions, Half::With) => Some(Habit::ReadsAndWritesIfUnchanged),
+    let habit = match (safeguard, half) {
+        (ApiSafeguard::Idempotency, _) => None,
+        (ApiSafeguard::RowLocks, _) => Some(Habit::Adds),
+        (ApiSafeguard::Versions, Half::Without) => Some(Habit::ReadsAndWrites),
+        (ApiSafeguard::Versions, Half::With) => Some(Habit::ReadsAndWritesIfUnchanged),
     };
     for sequence in 1..=UPDATES {
         for record in 1..=RECORDS {
@@ -182,7 +182,7 @@ fn race_of(remedy: AtTheApi, half: Half, seed: u64) -> Race {
             }
         }
     }
-    if remedy == AtTheApi::Versions {
+    if safeguard == ApiSafeguard::Versions {
         add_prices(&mut race, label);
     }
     race
@@ -202,29 +202,29 @@ fn add_prices(race: &mut Race, label: &str) {
     race.updates.sort_by_key(|update| update.due);
 }
 
-fn settings(remedy: AtTheApi, half: Half, seed: u64) -> ReceiverSettings {
-    let without = match remedy {
-        AtTheApi::Idempotency => Remedy::Idempotency,
-        AtTheApi::Versions => Remedy::Versions,
-        AtTheApi::RowLocks => Remedy::RowLocks,
+fn settings(safeguard: ApiSafeguard, half: Half, seed: u64) -> ReceiverSettings {
+    let without = match safeguard {
+        ApiSafeguard::Idempotency => Safeguard::Idempotency,
+        ApiSafeguard::Versions => Safeguard::Versions,
+        ApiSafeguard::RowLocks => Safeguard::RowLocks,
     };
     let usual = ReceiverSettings {
         latency: LATENCY,
         latency_jitter: 0.5,
-        remedies: if half == Half::With { Remedies::ALL } else { Remedies::ALL.without(without) },
+        safeguards: if half == Half::With { Safeguards::ALL } else { Safeguards::ALL.without(without) },
         seed,
         ..ReceiverSettings::default()
     };
-    match remedy {
-        AtTheApi::Idempotency => ReceiverSettings {
+    match safeguard {
+        ApiSafeguard::Idempotency => ReceiverSettings {
             fail_share: LOST_ANSWERS,
             fail_with: ["applied-then-500", "applied-then-cut"]
                 .map(|fault| fault.parse().expect("it is a fault"))
                 .to_vec(),
             ..usual
         },
-        AtTheApi::Versions => usual,
-        AtTheApi::RowLocks => ReceiverSettings { think: THINK, ..usual },
+        ApiSafeguard::Versions => usual,
+        ApiSafeguard::RowLocks => ReceiverSettings { think: THINK, ..usual },
     }
 }
 

@@ -9,7 +9,7 @@ use super::facts::{Binding, Consumer, DestinationKind, Management, PolicyKind, P
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Remedy {
+pub enum Fix {
     /// A shell command.
     Run(String),
     /// A line of the config.
@@ -18,7 +18,7 @@ pub enum Remedy {
     Do(String),
 }
 
-impl fmt::Display for Remedy {
+impl fmt::Display for Fix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Run(command) => write!(f, "$ {command}"),
@@ -29,16 +29,16 @@ impl fmt::Display for Remedy {
 }
 
 /// Takes a policy away.
-pub(super) fn clear_policy(vhost: &str, policy: &PolicyName) -> Remedy {
+pub(super) fn clear_policy(vhost: &str, policy: &PolicyName) -> Fix {
     let verb = match policy.kind {
         PolicyKind::Policy => "clear_policy",
         PolicyKind::OperatorPolicy => "clear_operator_policy",
     };
-    Remedy::Run(format!("rabbitmqctl {verb} --vhost {} {}", quoted(vhost), quoted(&policy.name)))
+    Fix::Run(format!("rabbitmqctl {verb} --vhost {} {}", quoted(vhost), quoted(&policy.name)))
 }
 
 /// Takes a binding away. `rabbitmqctl` cannot; curl asks for the password.
-pub(super) fn unbind(management: &Management, vhost: &str, binding: &Binding) -> Remedy {
+pub(super) fn unbind(management: &Management, vhost: &str, binding: &Binding) -> Fix {
     let to = match binding.to {
         DestinationKind::Queue => 'q',
         DestinationKind::Exchange => 'e',
@@ -56,24 +56,24 @@ pub(super) fn unbind(management: &Management, vhost: &str, binding: &Binding) ->
 }
 
 /// Closes a consumer's connection; `None` where its name is not known.
-pub(super) fn disconnect(management: &Management, consumer: &Consumer) -> Option<Remedy> {
+pub(super) fn disconnect(management: &Management, consumer: &Consumer) -> Option<Fix> {
     let connection = consumer.connection.as_deref()?;
     Some(delete(management, &format!("connections/{}", segment(connection))))
 }
 
-fn delete(management: &Management, path: &str) -> Remedy {
+fn delete(management: &Management, path: &str) -> Fix {
     let url = format!("{}/api/{path}", management.url);
-    Remedy::Run(format!("curl --user {} --request DELETE {}", quoted(&management.user), quoted(&url)))
+    Fix::Run(format!("curl --user {} --request DELETE {}", quoted(&management.user), quoted(&url)))
 }
 
 /// Deletes an exchange.
-pub(super) fn delete_exchange(management: &Management, vhost: &str, exchange: &str) -> Remedy {
+pub(super) fn delete_exchange(management: &Management, vhost: &str, exchange: &str) -> Fix {
     delete(management, &format!("exchanges/{}/{}", segment(vhost), segment(exchange)))
 }
 
 /// Deletes a queue with what is in it.
-pub(super) fn delete_queue(vhost: &str, queue: &str) -> Remedy {
-    Remedy::Run(format!("rabbitmqctl delete_queue --vhost {} {}", quoted(vhost), quoted(queue)))
+pub(super) fn delete_queue(vhost: &str, queue: &str) -> Fix {
+    Fix::Run(format!("rabbitmqctl delete_queue --vhost {} {}", quoted(vhost), quoted(queue)))
 }
 
 /// One segment of a path.
