@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value as Json, json};
 
 use super::apply::{BLOCKING_ADVICE, blocking};
-use super::scene::{Scene, Seen};
+use super::snapshot::{LayoutSnapshot, TopologySnapshot};
 use lanekeeper_broker::{PartitionStatus, STATUS_TIMEOUT};
 use lanekeeper_core::layout::PartitionNumber;
 
 /// For a person.
-pub fn text(scene: &Scene) -> String {
-    let exchange = scene.names.public();
-    let Some(document) = &scene.document else {
+pub fn text(snapshot: &TopologySnapshot) -> String {
+    let exchange = snapshot.names.public();
+    let Some(document) = &snapshot.document else {
         return format!("no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it\n");
     };
     let mut text = format!(
@@ -33,19 +33,19 @@ pub fn text(scene: &Scene) -> String {
             told_time(changing.since)
         );
     }
-    for seen in &scene.layouts {
+    for layout_snapshot in &snapshot.layouts {
         text += "\n";
-        text += &layout(seen);
+        text += &layout(layout_snapshot);
     }
-    for line in notes(scene) {
+    for line in notes(snapshot) {
         let _ = writeln!(text, "\n{line}");
     }
     text
 }
 
-fn layout(seen: &Seen) -> String {
-    let layout = seen.layout;
-    let state = match &seen.draining {
+fn layout(layout_snapshot: &LayoutSnapshot) -> String {
+    let layout = layout_snapshot.layout;
+    let state = match &layout_snapshot.draining {
         None => "in force".to_owned(),
         Some(draining) => format!(
             "draining since {}, {} of {} partitions drained",
@@ -61,9 +61,9 @@ fn layout(seen: &Seen) -> String {
     let columns = ["partition", "ready", "unsettled", "held for", "published", "waiting", "drained", "owner"];
     let _ = writeln!(text, "{}", line(columns.map(ToOwned::to_owned)));
     for partition in layout.partitions() {
-        let _ = writeln!(text, "{}", line(Row::of(seen, partition).columns(partition)));
+        let _ = writeln!(text, "{}", line(Row::of(layout_snapshot, partition).columns(partition)));
     }
-    let blocking = blocking(&seen.statuses());
+    let blocking = blocking(&layout_snapshot.statuses());
     if !blocking.is_empty() {
         let _ = writeln!(text, "{blocking}{BLOCKING_ADVICE}");
     }
@@ -78,12 +78,13 @@ fn line([partition, ready, unsettled, held, published, waiting, drained, owner]:
 }
 
 /// What the table leaves open.
-fn notes(scene: &Scene) -> Vec<String> {
+fn notes(snapshot: &TopologySnapshot) -> Vec<String> {
     let mut notes = Vec::new();
-    let unanswered: usize = scene.layouts.iter().map(|seen| seen.unanswered().count()).sum();
+    let unanswered: usize =
+        snapshot.layouts.iter().map(|layout_snapshot| layout_snapshot.unanswered().count()).sum();
     if unanswered > 0 {
         let partitions = if unanswered == 1 { "1 partition" } else { &format!("{unanswered} partitions") };
-        let why = scene.unasked.clone().unwrap_or_else(|| {
+        let why = snapshot.unasked.clone().unwrap_or_else(|| {
             format!(
                 "its dispatcher did not answer within {} s: it is stopped or starved, is of a version that does not \
                  answer, or is no dispatcher (`lanekeeper doctor` tells)",
@@ -92,7 +93,9 @@ fn notes(scene: &Scene) -> Vec<String> {
         });
         notes.push(format!("?: {partitions} that somebody consumes; {why}"));
     }
-    let rows = scene.layouts.iter().flat_map(|seen| seen.owned().map(|partition| Row::of(seen, partition)));
+    let rows = snapshot.layouts.iter().flat_map(|layout_snapshot| {
+        layout_snapshot.owned().map(|partition| Row::of(layout_snapshot, partition))
+    });
     if rows.into_iter().any(|row| matches!(row.owner, Owner::Perhaps(_))) {
         notes.push(
             format!(
@@ -106,11 +109,12 @@ fn notes(scene: &Scene) -> Vec<String> {
 }
 
 /// For a program.
-pub fn json(scene: &Scene) -> String {
-    let document = scene.document.as_ref();
-    let layouts: Vec<Json> = scene.layouts.iter().map(|seen| json_of(seen, scene)).collect();
+pub fn json(snapshot: &TopologySnapshot) -> String {
+    let document = snapshot.document.as_ref();
+    let layouts: Vec<Json> =
+        snapshot.layouts.iter().map(|layout_snapshot| json_of(layout_snapshot, snapshot)).collect();
     let told = json!({
-        "exchange": scene.names.public(),
+        "exchange": snapshot.names.public(),
         "in_force": document.map(|document| document.layouts.in_force.number),
         "changing": document.and_then(|document| document.layouts.changing.as_ref()).map(|changing| json!({
             "to": changing.to, "by": changing.by, "since": changing.since,
@@ -118,17 +122,17 @@ pub fn json(scene: &Scene) -> String {
         "changed_by": document.map(|document| &document.changed_by),
         "changed_at": document.map(|document| document.changed_at),
         "layouts": layouts,
-        "not_asked": scene.unasked,
+        "not_asked": snapshot.unasked,
     });
     format!("{told:#}\n")
 }
 
-fn json_of(seen: &Seen, scene: &Scene) -> Json {
-    let layout = seen.layout;
+fn json_of(layout_snapshot: &LayoutSnapshot, snapshot: &TopologySnapshot) -> Json {
+    let layout = layout_snapshot.layout;
     let partitions: Vec<Json> = layout
         .partitions()
         .map(|partition| {
-            let row = Row::of(seen, partition);
+            let row = Row::of(layout_snapshot, partition);
             let told = row.told.as_ref();
             let (owner, perhaps) = match &row.owner {
                 Owner::Known(name) => (Some(name), None),
@@ -137,7 +141,7 @@ fn json_of(seen: &Seen, scene: &Scene) -> Json {
             };
             json!({
                 "partition": partition.to_string(),
-                "queue": scene.names.partition(layout.number, partition),
+                "queue": snapshot.names.partition(layout.number, partition),
                 "exists": !row.is_missing,
                 "consumed": !matches!(row.owner, Owner::Nobody),
                 "answered": row.told.is_some(),
@@ -159,8 +163,8 @@ fn json_of(seen: &Seen, scene: &Scene) -> Json {
     json!({
         "number": layout.number,
         "prefetch": layout.prefetch,
-        "state": if seen.draining.is_some() { "draining" } else { "in_force" },
-        "draining_since": seen.draining.as_ref().map(|draining| draining.since),
+        "state": if layout_snapshot.draining.is_some() { "draining" } else { "in_force" },
+        "draining_since": layout_snapshot.draining.as_ref().map(|draining| draining.since),
         "partitions": partitions,
     })
 }
@@ -187,9 +191,12 @@ struct Row {
 }
 
 impl Row {
-    fn of(seen: &Seen, partition: PartitionNumber) -> Self {
-        let depth = seen.depths[&partition];
-        let answer = seen.answers.get(&partition).filter(|_| depth.is_some_and(|depth| depth.consumers > 0));
+    fn of(layout_snapshot: &LayoutSnapshot, partition: PartitionNumber) -> Self {
+        let depth = layout_snapshot.depths[&partition];
+        let answer = layout_snapshot
+            .answers
+            .get(&partition)
+            .filter(|_| depth.is_some_and(|depth| depth.consumers > 0));
         let owner = match answer {
             Some(answer) if answer.is_of_the_owner() => Owner::Known(answer.instance.clone()),
             Some(answer) => Owner::Perhaps(answer.instance.clone()),
@@ -200,8 +207,8 @@ impl Row {
             ready: depth.map(|depth| depth.ready.into()),
             owner,
             told: answer.filter(|answer| answer.is_of_the_owner()).map(|answer| answer.status.clone()),
-            drained: seen.draining.as_ref().map(|draining| draining.drained.contains(&partition)),
-            is_missing: seen.missing().any(|missing| missing == partition),
+            drained: layout_snapshot.draining.as_ref().map(|draining| draining.drained.contains(&partition)),
+            is_missing: layout_snapshot.missing().any(|missing| missing == partition),
         }
     }
 

@@ -40,7 +40,7 @@ pub(super) enum End {
 
 /// What was seen of a record.
 #[derive(Debug, Default)]
-struct Seen {
+struct RecordHistory {
     /// `gaps` and `outdated` are made when they are asked for.
     counts: Counts,
     in_progress: u64,
@@ -62,7 +62,7 @@ struct Seen {
 /// What was seen of records, by key. One per shard of the receiver.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
-    by_key: HashMap<String, Seen>,
+    by_key: HashMap<String, RecordHistory>,
     span: Option<Span>,
 }
 
@@ -95,7 +95,7 @@ impl Judge {
         self.span.get_or_insert(Span { first: now, last: now });
         // Not the entry of a key made anew: most requests are of a record that is there.
         if !self.by_key.contains_key(record_key) {
-            let first = Seen { first_request: now, ..Seen::default() };
+            let first = RecordHistory { first_request: now, ..RecordHistory::default() };
             self.by_key.insert(record_key.to_owned(), first);
         }
         let seen = self.by_key.get_mut(record_key).expect("it is there now");
@@ -200,7 +200,11 @@ impl Judge {
         self.span = None;
         self.by_key.retain(|_, seen| seen.in_progress > 0);
         for seen in self.by_key.values_mut() {
-            *seen = Seen { in_progress: seen.in_progress, began: seen.began, ..Seen::default() };
+            *seen = RecordHistory {
+                in_progress: seen.in_progress,
+                began: seen.began,
+                ..RecordHistory::default()
+            };
         }
     }
 
@@ -232,7 +236,7 @@ impl Judge {
     }
 }
 
-impl Seen {
+impl RecordHistory {
     fn violated(&mut self, text: impl FnOnce(u64) -> String) {
         if self.first_violation.is_none() {
             self.first_violation = Some(text(self.counts.requests));

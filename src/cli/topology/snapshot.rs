@@ -10,18 +10,18 @@ use lanekeeper_core::change::Draining;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// The layouts, and what is in their queues.
-pub struct Scene {
+pub struct TopologySnapshot {
     pub names: Names,
     /// `None`: there is none yet.
     pub document: Option<LayoutDocument>,
     /// Of each layout that is in force or drains, oldest first.
-    pub layouts: Vec<Seen>,
+    pub layouts: Vec<LayoutSnapshot>,
     /// Why owners could not be asked, or could not answer; `None`: nothing is known against it.
     pub unasked: Option<String>,
 }
 
 /// A layout and its queues.
-pub struct Seen {
+pub struct LayoutSnapshot {
     pub layout: Layout,
     /// `None`: it is in force.
     pub draining: Option<Draining>,
@@ -31,7 +31,7 @@ pub struct Seen {
     pub answers: BTreeMap<PartitionNumber, StatusAnswer>,
 }
 
-impl Scene {
+impl TopologySnapshot {
     /// Looks over AMQP alone.
     pub async fn look(config: &Config) -> Result<Self, SourceError> {
         let names = Names::new(&config.updates.exchange);
@@ -44,31 +44,36 @@ impl Scene {
 
     async fn look_as(operator: &Operator, names: Names) -> Result<Self, SourceError> {
         let document = operator.document().await?;
-        let mut scene = Self { names, document, layouts: Vec::new(), unasked: None };
-        let Some(layouts) = scene.document.as_ref().map(|document| &document.layouts) else {
-            return Ok(scene);
+        let mut snapshot = Self { names, document, layouts: Vec::new(), unasked: None };
+        let Some(layouts) = snapshot.document.as_ref().map(|document| &document.layouts) else {
+            return Ok(snapshot);
         };
         let draining = layouts.draining.iter().map(|draining| (draining.layout, Some(draining.clone())));
         for (layout, draining) in draining.chain([(layouts.in_force, None)]) {
             let depths = operator.depths(layout).await?;
-            scene.layouts.push(Seen { layout, draining, depths, answers: BTreeMap::new() });
+            snapshot.layouts.push(LayoutSnapshot { layout, draining, depths, answers: BTreeMap::new() });
         }
         // Last of all: under an alarm the broker hears nothing more on a connection that publishes.
-        let owned = scene.layouts.iter().flat_map(|seen| {
-            seen.owned().map(|partition| (seen.layout.number, partition)).collect::<Vec<_>>()
+        let owned = snapshot.layouts.iter().flat_map(|layout_snapshot| {
+            layout_snapshot
+                .owned()
+                .map(|partition| (layout_snapshot.layout.number, partition))
+                .collect::<Vec<_>>()
         });
         let answers = operator.ask(owned.collect()).await;
-        scene.unasked = answers.fault;
+        snapshot.unasked = answers.fault;
         for ((layout, partition), answer) in answers.of {
-            if let Some(seen) = scene.layouts.iter_mut().find(|seen| seen.layout.number == layout) {
-                seen.answers.insert(partition, answer);
+            if let Some(layout_snapshot) =
+                snapshot.layouts.iter_mut().find(|layout_snapshot| layout_snapshot.layout.number == layout)
+            {
+                layout_snapshot.answers.insert(partition, answer);
             }
         }
-        Ok(scene)
+        Ok(snapshot)
     }
 }
 
-impl Seen {
+impl LayoutSnapshot {
     /// Updates in its queues that nobody holds. What is left in a partition that is drained are markers.
     pub fn ready(&self) -> u64 {
         let is_drained =
