@@ -22,7 +22,7 @@ fn assert_timed_out(outcome: &Outcome, since: Instant) {
 
 #[tokio::test]
 async fn a_silent_target_times_out_and_its_request_is_cut_off() {
-    let (sender, mut cut_off) = mpsc::unbounded_channel();
+    let (sender, mut abort_connection) = mpsc::unbounded_channel();
     let server = Server::start(move |mut connection| {
         let sender = sender.clone();
         async move {
@@ -37,7 +37,7 @@ async fn a_silent_target_times_out_and_its_request_is_cut_off() {
     let since = Instant::now();
     let targets = targets(config).unwrap();
     assert_timed_out(&targets.attempt(attempt_of(update("k"))).await, since);
-    let seen = tokio::time::timeout(PATIENCE, cut_off.recv()).await;
+    let seen = tokio::time::timeout(PATIENCE, abort_connection.recv()).await;
     assert_eq!(seen, Ok(Some(())), "the target sees the connection close while the client lives on");
 }
 

@@ -14,7 +14,7 @@ use super::link::{ANSWER_TIMEOUT, Link};
 use super::names::Names;
 use super::task::Task;
 use super::topology::close;
-use lanekeeper_core::drain::STRAGGLERS_MAX;
+use lanekeeper_core::drain::LATE_PUBLISH_MAX;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
@@ -43,7 +43,7 @@ impl Markers {
         let queue = |partition: &PartitionNumber| names.partition(layout.number, *partition);
         let queues: Vec<String> = partitions.iter().map(queue).collect();
         Self(Task::begin(async move {
-            tokio::time::sleep(STRAGGLERS_MAX).await;
+            tokio::time::sleep(LATE_PUBLISH_MAX).await;
             let mut told = String::new();
             while let Err(fault) = publish(&publishing, &queues).await {
                 let fault = error_chain(&fault);

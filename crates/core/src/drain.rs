@@ -12,7 +12,7 @@ use super::tick::Tick;
 
 /// How long after the way into a layout was closed a marker is put into its queues. What is still on its way inside the
 /// broker by then comes before it: at most 125 ms were seen (RabbitMQ 3.10.8, 15,000 to 34,000 messages/s).
-pub const STRAGGLERS_MAX: Duration = Duration::from_secs(2);
+pub const LATE_PUBLISH_MAX: Duration = Duration::from_secs(2);
 /// How long after a marker nothing may come.
 pub const QUIET: Duration = Duration::from_secs(1);
 

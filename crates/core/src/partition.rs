@@ -82,7 +82,7 @@ impl Partition {
             stopping: false,
             unclaimed: VecDeque::new(),
             lanes: Lanes::default(),
-            strict: (limits.in_flight_max.get() == 1).then(RecordKey::of_the_whole_queue),
+            strict: (limits.in_flight_max.get() == 1).then(RecordKey::whole_queue),
             ready: BTreeMap::new(),
             last_arrival: 0,
             last_requeue: 0,

@@ -279,7 +279,7 @@ impl World {
         let waiting = std::mem::take(&mut self.ledger_client().waiting);
         if !waiting.is_empty() {
             let landed = self.rng.chance(500);
-            self.trace(TraceLine::CommitCut { entries: waiting.len(), landed });
+            self.trace(TraceLine::CommitAborted { entries: waiting.len(), landed });
             if landed {
                 self.keep(&waiting);
             }

@@ -143,8 +143,8 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("a record no longer parked when it mattered", |line| matches!(line, TraceLine::NotRecorded { .. })),
     ("a write fenced", |line| matches!(line, TraceLine::Fenced { .. })),
     ("a claim fenced", |line| matches!(line, TraceLine::ClaimFenced { .. })),
-    ("a commit lost by a crash", |line| matches!(line, TraceLine::CommitCut { landed: false, .. })),
-    ("a commit that nobody heard of", |line| matches!(line, TraceLine::CommitCut { landed: true, .. })),
+    ("a commit lost by a crash", |line| matches!(line, TraceLine::CommitAborted { landed: false, .. })),
+    ("a commit that nobody heard of", |line| matches!(line, TraceLine::CommitAborted { landed: true, .. })),
     ("a commit shared", |line| matches!(line, TraceLine::Committed { entries: 2.., .. })),
     ("a commit that failed", |line| matches!(line, TraceLine::Committed { failed: true, landed: false, .. })),
     ("a commit done that was told to have failed", |line| {

@@ -146,7 +146,7 @@ pub enum TraceLine {
         landed: bool,
     },
     /// The process died during a commit.
-    CommitCut {
+    CommitAborted {
         entries: usize,
         landed: bool,
     },

@@ -73,7 +73,7 @@ pub(super) fn store_failed(fault: &StoreFault) -> Response {
 }
 
 /// The start of a success, and then the connection is cut: the sender cannot know.
-pub(super) fn cut_off() -> Response {
+pub(super) fn abort_connection() -> Response {
     let cut = Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionAborted));
     let body = Body::from_stream(stream::once(std::future::ready(cut)));
     ([(CONTENT_LENGTH, HeaderValue::from_static("100"))], body).into_response()

@@ -20,7 +20,7 @@ pub enum FaultAnswer {
     /// Nothing for `hang_for`, then status 503.
     Hang,
     /// The start of an answer, and then the connection is cut.
-    Cut,
+    Aborted,
 }
 
 /// Why a string is not a fault or a failing record.
@@ -48,7 +48,7 @@ impl FromStr for Fault {
         let answer = match answer.parse() {
             Ok(status @ 300..=599) => FaultAnswer::Status(status),
             Err(_) if answer == "hang" => FaultAnswer::Hang,
-            Err(_) if answer == "cut" => FaultAnswer::Cut,
+            Err(_) if answer == "cut" => FaultAnswer::Aborted,
             _ => return Err(FaultFault::Fault(text.to_owned())),
         };
         Ok(Self { applied, answer })
@@ -135,7 +135,7 @@ mod tests {
             |text: &str, applied, answer| assert_eq!(text.parse(), Ok(Fault { applied, answer }), "{text}");
         check("500", false, FaultAnswer::Status(500));
         check("hang", false, FaultAnswer::Hang);
-        check("applied-then-cut", true, FaultAnswer::Cut);
+        check("applied-then-cut", true, FaultAnswer::Aborted);
         check("applied-then-500", true, FaultAnswer::Status(500));
         check("applied-then-hang", true, FaultAnswer::Hang);
         for text in ["", "200", "600", "99999", "5OO", "applied-then-", "applied", "Hang", "-1"] {

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 
-use super::answer::{answer, cut_off, problem, retry_after, status_of, store_failed};
+use super::answer::{abort_connection, answer, problem, retry_after, status_of, store_failed};
 use super::body::Members;
 use super::faults::{Chance, Fault, FaultAnswer};
 use super::judge::End;
@@ -111,7 +111,7 @@ pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Requ
     }
     let status = match fault.map(|fault| fault.answer) {
         Some(FaultAnswer::Status(status)) => status,
-        Some(FaultAnswer::Cut) => return in_progress.answer(End::Failed, cut_off()),
+        Some(FaultAnswer::Aborted) => return in_progress.answer(End::Failed, abort_connection()),
         Some(FaultAnswer::Hang) | None => {
             shared.hang().await;
             503

@@ -90,7 +90,7 @@ impl Judge {
     }
 
     /// Its process died: the request never arrives.
-    pub fn cut(&mut self, update: usize) {
+    pub fn aborted(&mut self, update: usize) {
         self.updates[update].in_flight -= 1;
     }
 

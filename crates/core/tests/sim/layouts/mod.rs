@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_core::change::{Desired, Layouts};
-use lanekeeper_core::drain::STRAGGLERS_MAX;
+use lanekeeper_core::drain::LATE_PUBLISH_MAX;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 use lanekeeper_core::message::{AttemptId, Holder, Tenure, TenureNumber};
 use lanekeeper_core::partition::{Limits, Partition};
@@ -165,7 +165,7 @@ struct World {
     latency: u64,
     ack_delay: u64,
     claim_delay: u64,
-    straggle: u64,
+    late_publish: u64,
     prefetch: u16,
     crashes_of_actors: u64,
 }
@@ -177,7 +177,7 @@ struct Met {
     crashes: u32,
     actor_crashes: u32,
     undone: u32,
-    stragglers: u32,
+    late_publishes: u32,
     channels_lost: u32,
     finished_by_others: u32,
     /// Attempts from the layout in force while the one before drains.
@@ -250,7 +250,7 @@ impl World {
             latency: rng.pick(&[5, 50, 400]),
             ack_delay: rng.pick(&[0, 20, 400, 1_500]),
             claim_delay: rng.pick(&[20, 20, 8_000]),
-            straggle: rng.pick(&[0, 125, 1_900]),
+            late_publish: rng.pick(&[0, 125, 1_900]),
             prefetch: rng.pick(&[1, 4, 16]),
             crashes_of_actors: rng.pick(&[0, 20, 100]),
             rng,
@@ -406,9 +406,9 @@ impl World {
         let partition_keys = self.broker.route(self.keys[record].as_str().as_bytes());
         self.note(format_args!("#{update} of record {record} goes to {partition_keys:?}"));
         self.judge.published(update, record, &partition_keys);
-        let straggles = self.rng.chance(300);
-        let delay = if straggles { self.rng.between(0, self.straggle) } else { 0 };
-        self.met.stragglers += u32::from(delay > 500);
+        let is_late = self.rng.chance(300);
+        let delay = if is_late { self.rng.between(0, self.late_publish) } else { 0 };
+        self.met.late_publishes += u32::from(delay > 500);
         let arrival = self.broker.arrival(partition_keys[0], self.now, Duration::from_millis(delay));
         self.at(arrival, Happening::Arrive { partition_key: partition_keys[0], item: Item::Update(update) });
     }
@@ -493,7 +493,7 @@ impl World {
             let drained =
                 layout_state.previous.narrow(&active_layout.previous, |partition| here.contains(&partition));
             if marks {
-                self.at(self.now.after(STRAGGLERS_MAX), Happening::Markers { process, layout });
+                self.at(self.now.after(LATE_PUBLISH_MAX), Happening::Markers { process, layout });
             }
             if !drained.is_empty() {
                 self.note(format_args!("P{process} {:?} hears that {drained:?} are drained", layout.number));
@@ -663,7 +663,7 @@ impl World {
         for (partition_key, driver) in dead.drivers {
             for (update, decided) in driver.in_flight.values() {
                 if decided.is_none() {
-                    self.judge.cut(*update);
+                    self.judge.aborted(*update);
                 }
             }
             if let Some(open) = driver.tenure {
@@ -779,7 +779,7 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
         }
     }
     println!("of {seeds} worlds: {all:?}");
-    let Met { changes, crashes, actor_crashes, undone, stragglers, channels_lost, .. } = all;
+    let Met { changes, crashes, actor_crashes, undone, late_publishes, channels_lost, .. } = all;
     let Met { finished_by_others, early, awaited, shifted, .. } = all;
     // A quiet world proves nothing.
     for (what, times) in [
@@ -787,7 +787,7 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
         ("crashes of processes", crashes),
         ("crashes in the middle of a change", actor_crashes),
         ("changes undone", undone),
-        ("stragglers", stragglers),
+        ("stragglers", late_publishes),
         ("channels lost", channels_lost),
         ("changes brought to an end by others", finished_by_others),
         ("attempts beside a layout that drains", early),
@@ -804,7 +804,7 @@ impl Met {
         self.crashes += other.crashes;
         self.actor_crashes += other.actor_crashes;
         self.undone += other.undone;
-        self.stragglers += other.stragglers;
+        self.late_publishes += other.late_publishes;
         self.channels_lost += other.channels_lost;
         self.finished_by_others += other.finished_by_others;
         self.early += other.early;
