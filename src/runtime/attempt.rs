@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use super::ledger_client::{LedgerClient, Preflight};
 use crate::http::{Attempt, AttemptReceipt, SendGuard, Target};
-use lanekeeper_core::breaker::Sign;
+use lanekeeper_core::breaker::HealthSignal;
 use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 use lanekeeper_core::tick::Tick;
@@ -50,7 +50,7 @@ pub(super) struct FinishedAttempt {
     pub(super) probe: bool,
     pub(super) outcome: Outcome,
     /// What that says about the target as a whole.
-    pub(super) sign: Sign,
+    pub(super) signal: HealthSignal,
     pub(super) receipt: AttemptReceipt,
     /// The record's row, held until the outcome is written down or dropped.
     pub(super) lock: Option<RecordLock>,
@@ -64,20 +64,20 @@ impl<T: Target> PendingAttempt<T> {
         let (attempt, number, update, probe) =
             (self.attempt, self.number, Arc::clone(&self.update), self.probe);
         let begun = tokio::time::Instant::now();
-        let (outcome, sign, receipt, lock, took) = tokio::select! {
+        let (outcome, signal, receipt, lock, took) = tokio::select! {
             biased;
             (outcome, receipt, lock, took) = self.perform() => {
-                let sign = Sign::of(&outcome);
-                (outcome, sign, receipt, lock, took)
+                let signal = HealthSignal::of(&outcome);
+                (outcome, signal, receipt, lock, took)
             }
             Ok(()) = aborted.changed() => {
                 let detail = "cut off, since the partition was handed over".to_owned();
                 let failure = Failure { cause: Cause::Connection, detail };
                 let outcome = Outcome::Retryable { failure, retry_after: None };
-                (outcome, Sign::Neither, AttemptReceipt::default(), None, begun.elapsed())
+                (outcome, HealthSignal::Neutral, AttemptReceipt::default(), None, begun.elapsed())
             }
         };
-        FinishedAttempt { attempt, number, update, probe, outcome, sign, receipt, lock, took }
+        FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took }
     }
 
     async fn perform(self) -> (Outcome, AttemptReceipt, Option<RecordLock>, Duration) {

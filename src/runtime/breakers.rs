@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::admin::health::Health;
 use crate::admin::metrics::{CircuitMetrics, Metrics};
 use crate::config::BreakerConfig;
-use lanekeeper_core::breaker::{Breaker, Circuit, Sign, Trip};
+use lanekeeper_core::breaker::{Breaker, Circuit, HealthSignal, Trip};
 use lanekeeper_core::message::Event;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
@@ -136,14 +136,21 @@ impl BreakerWatch {
     }
 
     /// An attempt ended. All drivers hear what comes of it.
-    pub fn ended(&self, now: Tick, target: TargetId, record_key: &RecordKey, sign: Sign, probe: bool) {
+    pub fn ended(
+        &self,
+        now: Tick,
+        target: TargetId,
+        record_key: &RecordKey,
+        signal: HealthSignal,
+        probe: bool,
+    ) {
         self.with(target, |watched, health| {
             if probe {
-                let opened = watched.breaker.probe_ended(now, sign);
+                let opened = watched.breaker.probe_ended(now, signal);
                 watched.log_probe(now, opened, health);
                 return true;
             }
-            let trip = watched.breaker.ended(now, record_key, sign);
+            let trip = watched.breaker.ended(now, record_key, signal);
             if let Some(trip) = trip {
                 watched.log_trip(now, trip, health);
             }
@@ -208,7 +215,7 @@ mod tests {
     fn fail(watch: &BreakerWatch) {
         for key in ["a", "b"] {
             let record_key = RecordKey::new(key).unwrap();
-            watch.ended(Tick::ZERO, TargetId(1), &record_key, Sign::Fails, false);
+            watch.ended(Tick::ZERO, TargetId(1), &record_key, HealthSignal::Failure, false);
         }
     }
 
@@ -233,7 +240,7 @@ mod tests {
         assert!(!other.grant_probe(SECOND, TargetId(1)));
         one.return_probe(SECOND, TargetId(1));
         assert!(other.grant_probe(SECOND, TargetId(1)));
-        other.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), Sign::Works, true);
+        other.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), HealthSignal::Success, true);
         assert!(matches!(one.take_changes()[..], [Event::TargetOpened(TargetId(1))]));
     }
 
@@ -253,7 +260,7 @@ mod tests {
         fail(&watch);
         assert!(health.shut().expect("it is told").starts_with("shut: erp since 2"), "{:?}", health.shut());
         assert!(watch.grant_probe(SECOND, TargetId(1)));
-        watch.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), Sign::Fails, true);
+        watch.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), HealthSignal::Failure, true);
         let text = metrics.encode();
         for line in [
             "lanekeeper_circuit_state{target=\"crm\"} 0",
@@ -268,7 +275,7 @@ mod tests {
             Tick::from_micros(2_000_000),
             TargetId(1),
             &RecordKey::new("a").unwrap(),
-            Sign::Works,
+            HealthSignal::Success,
             true,
         );
         assert_eq!(health.shut(), None);

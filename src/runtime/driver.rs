@@ -430,7 +430,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     fn attempt_ended(&mut self, ended: FinishedAttempt) -> Leftover {
-        let FinishedAttempt { attempt, number, update, probe, outcome, sign, receipt, lock, took } = ended;
+        let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
         self.tell_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
@@ -438,7 +438,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         if probe && !outcome.was_sent() {
             self.breakers.return_probe(self.clock.now(), update.target); // it has not asked
         } else {
-            self.breakers.ended(self.clock.now(), update.target, &record_key, sign, probe);
+            self.breakers.ended(self.clock.now(), update.target, &record_key, signal, probe);
         }
         // Before the core judges the outcome, so that it knows whether the target fails for everyone.
         self.on_breaker_change();

@@ -35,22 +35,22 @@ pub struct BreakerLimits {
 
 /// What an attempt's end says about its target as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
+pub enum HealthSignal {
     /// The target works: it answered this update, if only to reject it.
-    Works,
+    Success,
     /// It failed, or refuses us.
-    Fails,
+    Failure,
     /// Neither: it asks for time (429, `Retry-After`), or nothing was sent.
-    Neither,
+    Neutral,
 }
 
-impl Sign {
+impl HealthSignal {
     /// What this outcome says.
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Known(_) | Outcome::Withheld | Outcome::Retryable { retry_after: Some(_), .. } => {
-                Self::Neither
+                Self::Neutral
             }
             Outcome::Retryable { failure, .. }
             | Outcome::Refused(failure)
@@ -58,10 +58,10 @@ impl Sign {
             | Outcome::Conflict(failure)
                 if matches!(failure.cause, Cause::Status(429) | Cause::Unsendable) =>
             {
-                Self::Neither
+                Self::Neutral
             }
-            Outcome::Retryable { .. } | Outcome::Refused(_) => Self::Fails,
-            Outcome::Applied | Outcome::Rejected(_) | Outcome::Conflict(_) => Self::Works,
+            Outcome::Retryable { .. } | Outcome::Refused(_) => Self::Failure,
+            Outcome::Applied | Outcome::Rejected(_) | Outcome::Conflict(_) => Self::Success,
         }
     }
 }
@@ -180,12 +180,14 @@ impl Breaker {
     /// An attempt ended that was no probe. Says so where the target is shut for it.
     ///
     /// While the target is shut, ends of attempts that had begun before say nothing new and are not looked at.
-    pub fn ended(&mut self, now: Tick, record_key: &RecordKey, sign: Sign) -> Option<Trip> {
-        let (BreakerState::Closed(window), Sign::Works | Sign::Fails) = (&mut self.state, sign) else {
+    pub fn ended(&mut self, now: Tick, record_key: &RecordKey, signal: HealthSignal) -> Option<Trip> {
+        let (BreakerState::Closed(window), HealthSignal::Success | HealthSignal::Failure) =
+            (&mut self.state, signal)
+        else {
             return None;
         };
         let record = spread(record_key.as_str().bytes());
-        let failed = sign == Sign::Fails;
+        let failed = signal == HealthSignal::Failure;
         window.add(EndedAttempt { at: now, record, failed }, self.limits.window);
         let trip = window.trip(&self.limits).filter(|_| failed)?;
         self.state = self.shut(now, 0);
@@ -205,13 +207,13 @@ impl Breaker {
     }
 
     /// The probe ended. Whether the target is open again: only an answer to an update shows that it works.
-    pub fn probe_ended(&mut self, now: Tick, sign: Sign) -> bool {
+    pub fn probe_ended(&mut self, now: Tick, signal: HealthSignal) -> bool {
         let BreakerState::Probing { probes_failed } = self.state else { return false };
-        self.state = match sign {
-            Sign::Works => BreakerState::Closed(Window::default()),
-            Sign::Fails | Sign::Neither => self.shut(now, probes_failed + 1),
+        self.state = match signal {
+            HealthSignal::Success => BreakerState::Closed(Window::default()),
+            HealthSignal::Failure | HealthSignal::Neutral => self.shut(now, probes_failed + 1),
         };
-        sign == Sign::Works
+        signal == HealthSignal::Success
     }
 
     /// The probe was not made: another may be, at once.
@@ -253,13 +255,13 @@ mod tests {
     fn check(script: &str, expected: Option<usize>) {
         let mut breaker = breaker();
         let shut_after = script.split_whitespace().enumerate().find_map(|(number, attempt)| {
-            let sign = match &attempt[1..] {
-                "+" => Sign::Works,
-                "-" => Sign::Fails,
-                _ => Sign::Neither,
+            let signal = match &attempt[1..] {
+                "+" => HealthSignal::Success,
+                "-" => HealthSignal::Failure,
+                _ => HealthSignal::Neutral,
             };
             let record_key = RecordKey::new(&attempt[..1]).unwrap();
-            breaker.ended(second(number as u64), &record_key, sign).map(|_| number + 1)
+            breaker.ended(second(number as u64), &record_key, signal).map(|_| number + 1)
         });
         assert_eq!(shut_after, expected, "{script}");
     }
@@ -295,7 +297,7 @@ mod tests {
     fn shut() -> Breaker {
         let mut breaker = breaker();
         for record in ["a", "b", "c", "d"] {
-            breaker.ended(second(0), &RecordKey::new(record).unwrap(), Sign::Fails);
+            breaker.ended(second(0), &RecordKey::new(record).unwrap(), HealthSignal::Failure);
         }
         breaker
     }
@@ -309,10 +311,10 @@ mod tests {
             assert!(breaker.grant_probe(second(from)));
             assert!(!breaker.grant_probe(second(from)), "one at a time");
             assert_eq!(breaker.circuit(), Circuit::Probing);
-            assert!(!breaker.probe_ended(second(from), Sign::Fails));
+            assert!(!breaker.probe_ended(second(from), HealthSignal::Failure));
         }
         assert!(breaker.grant_probe(second(99)));
-        assert!(breaker.probe_ended(second(99), Sign::Works));
+        assert!(breaker.probe_ended(second(99), HealthSignal::Success));
         assert_eq!(breaker.circuit(), Circuit::Closed);
     }
 
@@ -332,18 +334,18 @@ mod tests {
             retry_after: retry_after.map(Duration::from_secs),
         };
         for (outcome, expected) in [
-            (Outcome::Applied, Sign::Works),
-            (retryable(Cause::Status(503), None), Sign::Fails),
-            (retryable(Cause::Status(503), Some(1)), Sign::Neither),
-            (retryable(Cause::Status(429), None), Sign::Neither),
-            (retryable(Cause::Timeout, None), Sign::Fails),
-            (retryable(Cause::Connection, None), Sign::Fails),
-            (Outcome::Refused(failure(Cause::Status(401))), Sign::Fails),
-            (Outcome::Rejected(failure(Cause::Status(422))), Sign::Works),
-            (Outcome::Rejected(failure(Cause::Unsendable)), Sign::Neither),
-            (Outcome::Conflict(failure(Cause::Status(409))), Sign::Works),
+            (Outcome::Applied, HealthSignal::Success),
+            (retryable(Cause::Status(503), None), HealthSignal::Failure),
+            (retryable(Cause::Status(503), Some(1)), HealthSignal::Neutral),
+            (retryable(Cause::Status(429), None), HealthSignal::Neutral),
+            (retryable(Cause::Timeout, None), HealthSignal::Failure),
+            (retryable(Cause::Connection, None), HealthSignal::Failure),
+            (Outcome::Refused(failure(Cause::Status(401))), HealthSignal::Failure),
+            (Outcome::Rejected(failure(Cause::Status(422))), HealthSignal::Success),
+            (Outcome::Rejected(failure(Cause::Unsendable)), HealthSignal::Neutral),
+            (Outcome::Conflict(failure(Cause::Status(409))), HealthSignal::Success),
         ] {
-            assert_eq!(Sign::of(&outcome), expected, "{outcome:?}");
+            assert_eq!(HealthSignal::of(&outcome), expected, "{outcome:?}");
         }
     }
 
@@ -365,8 +367,8 @@ mod tests {
                 let expected = failed && within().count() >= 4 && records.len() >= 3
                     && failures * 4 >= within().count() * 3;
                 let record_key = RecordKey::new(record.to_string()).unwrap();
-                let sign = if failed { Sign::Fails } else { Sign::Works };
-                prop_assert_eq!(breaker.ended(at, &record_key, sign).is_some(), expected);
+                let signal = if failed { HealthSignal::Failure } else { HealthSignal::Success };
+                prop_assert_eq!(breaker.ended(at, &record_key, signal).is_some(), expected);
                 if expected {
                     break;
                 }

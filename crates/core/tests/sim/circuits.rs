@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_core::breaker::{Breaker, BreakerLimits, Circuit, Sign};
+use lanekeeper_core::breaker::{Breaker, BreakerLimits, Circuit, HealthSignal};
 use lanekeeper_core::message::Event;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
@@ -86,7 +86,7 @@ impl Circuits {
 
 impl World {
     /// An attempt of ours ended: first the breaker is told, then the core what came of it.
-    pub fn report(&mut self, update: usize, sign: Sign, probe: bool) {
+    pub fn report(&mut self, update: usize, signal: HealthSignal, probe: bool) {
         let publication = &self.setup.publications[update];
         let (target, record) = (publication.target, publication.record.expect("it was sent"));
         let record_key = self.setup.record_keys[record].clone();
@@ -94,10 +94,10 @@ impl World {
         let (Some((breaker, _)), Some(limits)) = (self.dispatcher.breakers.get_mut(target), limits) else {
             return;
         };
-        self.judge.circuits.reported(now, target, record, sign);
+        self.judge.circuits.reported(now, target, record, signal);
         if probe {
-            breaker.probe_ended(now, sign);
-        } else if breaker.ended(now, &record_key, sign).is_some() {
+            breaker.probe_ended(now, signal);
+        } else if breaker.ended(now, &record_key, signal).is_some() {
             self.judge.circuits.tripped(now, target, &limits);
         }
         self.on_breaker_change();
@@ -171,7 +171,7 @@ impl World {
         if self.rng.chance(300) {
             breaker.probe_returned(self.now);
         } else {
-            breaker.probe_ended(self.now, if works { Sign::Works } else { Sign::Fails });
+            breaker.probe_ended(self.now, if works { HealthSignal::Success } else { HealthSignal::Failure });
         }
         self.on_breaker_change();
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lanekeeper_core::acks::{AckLimits, Acks};
-use lanekeeper_core::breaker::{Breaker, Circuit, Sign};
+use lanekeeper_core::breaker::{Breaker, Circuit, HealthSignal};
 use lanekeeper_core::message::{AttemptId, DeliveryTag, Event, Holder, Tenure, TenureNumber};
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::ownership::OwnershipState;
@@ -235,7 +235,7 @@ impl World {
             retry_after_ms: retry_after_ms(&outcome),
             lie,
         });
-        self.report(sent.update, Sign::of(&outcome), sent.probe);
+        self.report(sent.update, HealthSignal::of(&outcome), sent.probe);
         if self.requests[request].process != self.dispatcher.process {
             return; // killed in the midst of it
         }
