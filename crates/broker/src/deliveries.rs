@@ -501,7 +501,7 @@ impl Deliveries for AmqpDeliveries {
         let Self { channel, consumer, claim_watch, .. } = self;
         claim_watch.membership.withdraw(claim_watch.partition);
         if channel.status().connected() {
-            let closing = channel.close(200, "tenure over".into());
+            let closing = channel.close(200, "normal shutdown".into());
             match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => warn!(error = error_chain(&error), "closing a channel"),

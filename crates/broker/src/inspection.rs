@@ -356,5 +356,5 @@ async fn compare(channel: &Channel, names: &Names, role: Role, name: &str) -> Re
 
 /// A broker that does not read the connection does not answer, either.
 async fn leave(connection: Connection) {
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
 }

@@ -226,7 +226,7 @@ impl Link {
         self.keeper.stop();
         let connection = self.connection.borrow().as_ref().map(|(_, connection)| Arc::clone(connection));
         if let Some(connection) = connection.filter(|connection| connection.status().connected()) {
-            let closing = connection.close(200, "bye".into());
+            let closing = connection.close(200, "normal shutdown".into());
             // A broker that does not answer now has nothing of ours to lose.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
         }

@@ -129,6 +129,6 @@ impl Operator {
 
     /// Closes the connection, and with it gives up the lock if something went wrong under it.
     pub async fn close(self) {
-        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "done".into())).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "normal shutdown".into())).await;
     }
 }

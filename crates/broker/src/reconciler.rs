@@ -203,7 +203,7 @@ impl ReconcilerState {
         };
         let reconciled = reconcile(&connection, &self.names, &self.instance, desired, &mut on_step).await;
         // It has the lock, if something went wrong.
-        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "done".into())).await;
+        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
         reconciled
     }
 }

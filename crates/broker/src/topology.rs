@@ -350,6 +350,6 @@ pub(super) async fn open(connection: &Connection) -> Result<Channel, SourceError
 
 /// Of no consequence if it fails: the channel goes with its connection. An alarm keeps the broker from reading it.
 pub(super) async fn close(channel: Channel) {
-    let closing = channel.close(200, "done".into());
+    let closing = channel.close(200, "normal shutdown".into());
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
 }

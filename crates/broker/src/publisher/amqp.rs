@@ -130,7 +130,7 @@ impl PublisherSession {
 
     /// Closes in order. Everything is answered already, so nothing is lost if that takes too long.
     pub(super) async fn close(self) {
-        let close = self.connection.close(200, ShortString::from("done"));
+        let close = self.connection.close(200, ShortString::from("normal shutdown"));
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
     }
 }

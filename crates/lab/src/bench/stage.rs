@@ -71,14 +71,14 @@ impl Stage {
         let layout = Layout { number: LayoutNumber(1), partitions: scenario.partitions, prefetch: PREFETCH };
         let connection = Address::new(&self.broker)?.connect("lanekeeper bench").await?;
         ensure_topology(&connection, &Names::new(&exchange), layout, INSTANCE).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(Topology { exchange, layout })
     }
 
     pub(super) async fn remove(&self, topology: &Topology) -> Result<(), Failure> {
         let connection = Address::new(&self.broker)?.connect("lanekeeper bench").await?;
         remove_topology(&connection, &Names::new(&topology.exchange), topology.layout).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
 
