@@ -10,7 +10,7 @@ use lanekeeper_core::tick::Tick;
 
 use crate::rng::Rng;
 use crate::trace::TraceLine;
-use crate::world::{Happening, World};
+use crate::world::{SimEvent, World};
 
 /// What chance decides of targets and breakers before a world begins. It has a chance of its own, so that worlds without
 /// outages stay as they are.
@@ -106,9 +106,9 @@ impl World {
     /// What the core has not been told yet.
     pub fn on_breaker_change(&mut self) {
         for target in 0..self.dispatcher.breakers.len() {
-            let (breaker, told) = &mut self.dispatcher.breakers[target];
+            let (breaker, known) = &mut self.dispatcher.breakers[target];
             let circuit = breaker.circuit();
-            if std::mem::replace(told, circuit) == circuit {
+            if std::mem::replace(known, circuit) == circuit {
                 continue;
             }
             let id = TargetId(target);
@@ -129,7 +129,7 @@ impl World {
                     Event::TargetShut { target: id, probe_from: None }
                 }
             };
-            self.tell(event);
+            self.feed_core(event);
         }
     }
 
@@ -139,20 +139,20 @@ impl World {
             && self.dispatcher.breakers[target.0].0.grant_probe(now)
         {
             self.judge.circuits.elsewhere(target.0);
-            self.soon(60, Happening::ProbeElsewhere { process, target: target.0 });
+            self.soon(60, SimEvent::ProbeElsewhere { process, target: target.0 });
         }
-        let (breaker, told) = &mut self.dispatcher.breakers[target.0];
+        let (breaker, known) = &mut self.dispatcher.breakers[target.0];
         let granted = breaker.grant_probe(now);
         // The core takes it that a probe is under way, whoever has it.
-        *told = Circuit::Probing;
+        *known = Circuit::Probing;
         self.trace(TraceLine::ProbeAsked { target: target.0, granted });
         if granted {
             self.judge.probe_granted(target.0);
             self.dispatcher.partition.handle(now, Event::ProbeGranted(target));
-            self.tell_silence();
+            self.trace_silence();
         }
         // In another partition it may be over by now.
-        self.soon(1, Happening::BreakersChanged { process });
+        self.soon(1, SimEvent::BreakersChanged { process });
     }
 
     pub fn return_probe(&mut self, target: TargetId) {
@@ -160,7 +160,7 @@ impl World {
         self.judge.circuits.returned(target.0);
         self.dispatcher.breakers[target.0].0.probe_returned(self.now);
         let process = self.dispatcher.process;
-        self.soon(1, Happening::BreakersChanged { process });
+        self.soon(1, SimEvent::BreakersChanged { process });
     }
 
     /// The probe of another partition ended, or it had nothing to send.

@@ -21,7 +21,7 @@ use crate::kills::Step;
 use crate::ledger::{LedgerWrite, WriteResult};
 use crate::setup::{Publication, Setup};
 use crate::trace::TraceLine;
-use crate::world::{Happening, Request, World};
+use crate::world::{Request, SimEvent, World};
 
 #[derive(Debug)]
 pub struct Dispatcher {
@@ -37,7 +37,7 @@ pub struct Dispatcher {
     /// A pulse is set.
     pub liveness_probe_set: bool,
     pub liveness_probed_at: Option<Tick>,
-    told_silent: bool,
+    silence_traced: bool,
     /// Of each target, and what the partition was told of it last.
     pub breakers: Vec<(Breaker, Circuit)>,
 }
@@ -89,7 +89,7 @@ impl Dispatcher {
             stopping: None,
             liveness_probe_set: false,
             liveness_probed_at: None,
-            told_silent: false,
+            silence_traced: false,
             breakers: setup.circuits.breakers(),
         }
     }
@@ -100,22 +100,22 @@ impl Dispatcher {
             UpdateId::made(format!("made-{}-{}", self.process, self.ids_made))
         };
         let Publication { repeats, equals, .. } = setup.publications[update];
-        let says = setup
+        let bodies = setup
             .ledger
             .as_ref()
-            .map_or(repeats.or(equals).unwrap_or(update), |manners| manners.contents.says[update]);
+            .map_or(repeats.or(equals).unwrap_or(update), |behaviour| behaviour.contents.bodies[update]);
         Arc::new(Update {
             record_key: setup.record_keys[record].clone(),
             id: setup.publications[update].id.clone().unwrap_or_else(made),
             target: TargetId(setup.publications[update].target),
             update_type: None,
-            version: setup.ledger.as_ref().and_then(|manners| manners.contents.versions[update]),
+            version: setup.ledger.as_ref().and_then(|behaviour| behaviour.contents.versions[update]),
             content_type: None,
             content_encoding: None,
             if_match: None,
             published_at: Some(equals.unwrap_or(update) as u64),
             headers: Vec::new(),
-            body: Bytes::copy_from_slice(&(says as u64).to_le_bytes()),
+            body: Bytes::copy_from_slice(&(bodies as u64).to_le_bytes()),
         })
     }
 }
@@ -141,7 +141,7 @@ impl World {
         self.dispatcher.stopping = None;
         self.trace(TraceLine::TenureBegan { tenure: tenure.0 });
         self.judge.tenure_began(tenure.0, self.now);
-        self.tell(Event::TenureBegan { tenure, last_seen: self.now });
+        self.feed_core(Event::TenureBegan { tenure, last_seen: self.now });
         if tenure.0 > 1 && self.rng.chance(self.setup.faults.stale) {
             self.deliver_stale(Tenure(tenure.0 - 1));
         }
@@ -168,7 +168,7 @@ impl World {
         self.trace(TraceLine::Claimed { tenure, number, rival_claim });
         self.judge.claimed(tenure, number, rival_claim);
         let (tenure, number) = (Tenure(tenure), Some(TenureNumber(number)));
-        self.tell(Event::Claimed { tenure, number, rival_claim: rival_claim.map(TenureNumber) });
+        self.feed_core(Event::Claimed { tenure, number, rival_claim: rival_claim.map(TenureNumber) });
     }
 
     /// The dispatcher learns that its channel is gone, or has closed it.
@@ -179,7 +179,7 @@ impl World {
         let tenure = self.dispatcher.channel.take().expect("checked above").tenure;
         self.trace(TraceLine::TenureEnded { tenure: tenure.0 });
         self.judge.tenure_ended();
-        self.tell(Event::TenureEnded(tenure));
+        self.feed_core(Event::TenureEnded(tenure));
         self.perform_effects();
         if self.rng.chance(self.setup.faults.stale) {
             self.deliver_stale(tenure);
@@ -194,8 +194,8 @@ impl World {
         let update = self.dispatcher.update(&self.setup, number, record);
         let delivery = DeliveryTag(self.rng.between(1, 100));
         self.trace(TraceLine::Stale { tenure: tenure.0, update: number });
-        self.tell(Event::Received { tenure, delivery, redelivered: false, update });
-        self.tell(Event::TenureEnded(tenure));
+        self.feed_core(Event::Received { tenure, delivery, redelivered: false, update });
+        self.feed_core(Event::TenureEnded(tenure));
     }
 
     pub fn receive(&mut self, number: u64, Delivery { tag, update, redelivered }: Delivery) {
@@ -218,7 +218,7 @@ impl World {
                 Event::Received { tenure, delivery, redelivered, update }
             }
         };
-        self.tell(event);
+        self.feed_core(event);
     }
 
     pub fn answer(&mut self, request: usize) {
@@ -247,9 +247,9 @@ impl World {
         let record_key = self.setup.record_keys[record].clone();
         let attempt = AttemptId(sent.attempt);
         if self.rng.chance(self.setup.faults.stale) {
-            self.soon(50, Happening::Echo { request });
+            self.soon(50, SimEvent::Echo { request });
         }
-        self.tell(Event::AttemptEnded { attempt, record_key, outcome });
+        self.feed_core(Event::AttemptEnded { attempt, record_key, outcome });
     }
 
     /// Changes nothing: the attempt has ended.
@@ -261,7 +261,7 @@ impl World {
             let record_key = self.setup.record_keys[record].clone();
             let (attempt, outcome) = (AttemptId(sent.attempt), Outcome::Applied);
             self.trace(TraceLine::Echo { attempt: attempt.0 });
-            self.tell(Event::AttemptEnded { attempt, record_key, outcome });
+            self.feed_core(Event::AttemptEnded { attempt, record_key, outcome });
         }
     }
 
@@ -281,10 +281,10 @@ impl World {
         self.trace(TraceLine::Recorded { update });
         self.judge.recorded(update, turn);
         let record_key = self.writings[writing].record_key.clone();
-        self.tell(Event::Recorded { tenure, holder, record_key: record_key.clone() });
+        self.feed_core(Event::Recorded { tenure, holder, record_key: record_key.clone() });
         if self.rng.chance(self.setup.faults.stale) {
             self.trace(TraceLine::Stale { tenure: tenure.0, update });
-            self.tell(Event::Recorded { tenure, holder, record_key });
+            self.feed_core(Event::Recorded { tenure, holder, record_key });
         }
         if self.ledger_client.is_some() {
             self.load_further(holder, update);
@@ -296,7 +296,7 @@ impl World {
         self.trace(TraceLine::Woke);
         self.judge.woke(self.now);
         self.dispatcher.partition.wake(self.now);
-        self.tell_silence();
+        self.trace_silence();
         self.follow_up();
     }
 
@@ -310,7 +310,7 @@ impl World {
             self.dispatcher.stopping = Some(Stopping::Began { stop });
             self.trace(TraceLine::StopRequested);
             self.judge.stop_requested();
-            self.tell(Event::StopRequested);
+            self.feed_core(Event::StopRequested);
         }
     }
 
@@ -330,18 +330,18 @@ impl World {
         Some(stop)
     }
 
-    pub fn tell(&mut self, event: Event) {
+    pub fn feed_core(&mut self, event: Event) {
         self.dispatcher.partition.handle(self.now, event);
-        self.tell_silence();
+        self.trace_silence();
         self.follow_up();
     }
 
-    pub fn tell_silence(&mut self) {
+    pub fn trace_silence(&mut self) {
         let silent = self.dispatcher.partition.ownership_state() == OwnershipState::Silent;
-        if silent && !self.dispatcher.told_silent {
+        if silent && !self.dispatcher.silence_traced {
             self.trace(TraceLine::Silent);
             self.judge.let_go();
         }
-        self.dispatcher.told_silent = silent;
+        self.dispatcher.silence_traced = silent;
     }
 }

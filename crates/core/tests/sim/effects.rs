@@ -14,7 +14,7 @@ use crate::judge::fault;
 use crate::kills::Step;
 use crate::ledger::WriteResult;
 use crate::trace::TraceLine;
-use crate::world::{Happening, World};
+use crate::world::{SimEvent, World};
 
 /// How long a drained channel stays open for its acks to arrive.
 const ACK_GRACE: Duration = Duration::from_millis(100);
@@ -23,8 +23,8 @@ impl World {
     /// What the driver does after each event.
     pub fn follow_up(&mut self) {
         if self.setup.lazy && self.rng.chance(200) && self.dispatcher.channel.is_some() {
-            let happening = Happening::Effects { process: self.dispatcher.process };
-            self.soon(5, happening);
+            let event = SimEvent::Effects { process: self.dispatcher.process };
+            self.soon(5, event);
         } else {
             self.perform_effects();
             if !self.setup.lazy {
@@ -48,8 +48,8 @@ impl World {
                 Effect::Claim { tenure } => {
                     self.judge.claim_asked(tenure.0);
                     let process = self.dispatcher.process;
-                    let happening = Happening::Claimed { process, tenure: tenure.0 };
-                    self.soon(self.setup.delays.claim, happening);
+                    let event = SimEvent::Claimed { process, tenure: tenure.0 };
+                    self.soon(self.setup.delays.claim, event);
                 }
                 Effect::Yield { tenure, reason } => self.yield_partition(tenure, reason),
                 Effect::Abandon { tenure } => self.abandon(tenure),
@@ -85,7 +85,7 @@ impl World {
             let done = self.acks_that_arrive();
             self.lose_at_broker(done);
         }
-        self.soon(0, Happening::ChannelGone { process, channel });
+        self.soon(0, SimEvent::ChannelGone { process, channel });
     }
 
     fn write(
@@ -124,7 +124,7 @@ impl World {
             self.submit(writing, update, resolution);
             self.dies_after(Step::Recorded);
         } else {
-            self.soon(self.setup.delays.record, Happening::Written { writing });
+            self.soon(self.setup.delays.record, SimEvent::Written { writing });
         }
     }
 
@@ -170,7 +170,7 @@ impl World {
             if self.dispatcher.acks_at.is_none_or(|at| next < at) {
                 self.dispatcher.acks_at = Some(next);
                 let late = self.late();
-                self.at(next.after(late), Happening::AcksDue { process: self.dispatcher.process });
+                self.at(next.after(late), SimEvent::AcksDue { process: self.dispatcher.process });
             }
         }
     }
@@ -182,12 +182,12 @@ impl World {
             return;
         }
         self.dispatcher.wake_at = Some(deadline);
-        let happening = Happening::Wake { process: self.dispatcher.process };
+        let event = SimEvent::Wake { process: self.dispatcher.process };
         let late = self.late();
-        self.at(deadline.max(self.now).after(late), happening);
+        self.at(deadline.max(self.now).after(late), event);
         if self.rng.chance(100) {
             let early = self.rng.between(self.now.micros(), deadline.max(self.now).micros());
-            self.at(Tick::from_micros(early), happening);
+            self.at(Tick::from_micros(early), event);
         }
     }
 
@@ -202,7 +202,7 @@ impl World {
             let number = channel.number;
             self.at(
                 self.now.after(ACK_GRACE),
-                Happening::Close { process: self.dispatcher.process, channel: number },
+                SimEvent::Close { process: self.dispatcher.process, channel: number },
             );
         }
     }

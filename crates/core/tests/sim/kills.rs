@@ -25,11 +25,11 @@ impl World {
     /// Chooses at which step the process dies, from time to time.
     pub fn aim(&mut self) {
         if self.aimed_at.is_none()
-            && let Some(manners) = self.setup.ledger.as_mut().filter(|manners| manners.kills > 0)
+            && let Some(behaviour) = self.setup.ledger.as_mut().filter(|behaviour| behaviour.kills > 0)
             && self.now < self.setup.calm_at
             && self.rng.chance(20)
         {
-            manners.kills -= 1;
+            behaviour.kills -= 1;
             self.aimed_at = Some(self.rng.pick(&Step::ALL));
         }
     }

@@ -9,7 +9,7 @@ use lanekeeper_core::outcome::Known;
 use lanekeeper_core::update::{IdOrigin, Update, UpdateId};
 
 use crate::judge::fault;
-use crate::shelves::Contents;
+use crate::ledger_setup::Contents;
 
 /// One thing to write.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl Ledger {
             versions: vec![None; records],
             parked: (0..records).map(|_| None).collect(),
             seqs: 0,
-            done: vec![false; contents.says.len()],
+            done: vec![false; contents.bodies.len()],
             contents,
         }
     }
@@ -91,7 +91,7 @@ impl Ledger {
     /// What is known of an update that is about to be sent.
     pub fn lookup(&self, record: usize, name: usize, id: &UpdateId, holder: Holder) -> Option<Known> {
         match self.resolved.get(id) {
-            Some(resolved) if *resolved == (record, self.contents.says[name]) => {
+            Some(resolved) if *resolved == (record, self.contents.bodies[name]) => {
                 return Some(Known::Resolved);
             }
             Some(_) => return Some(Known::IdReused),
@@ -137,7 +137,7 @@ impl Ledger {
     fn resolve(&mut self, record: usize, name: usize, id: &UpdateId) {
         self.done[name] = true;
         if id.origin() == IdOrigin::Publisher {
-            self.resolved.entry(id.clone()).or_insert((record, self.contents.says[name]));
+            self.resolved.entry(id.clone()).or_insert((record, self.contents.bodies[name]));
         }
     }
 
@@ -159,11 +159,12 @@ impl Ledger {
         if only_behind && self.parked[record].is_none() {
             return WriteResult::NotParked;
         }
-        let says = self.contents.says[name];
-        let same =
-            |parked: &ParkedUpdate| parked.update.id == update.id && self.contents.says[parked.name] == says;
+        let bodies = self.contents.bodies[name];
+        let same = |parked: &ParkedUpdate| {
+            parked.update.id == update.id && self.contents.bodies[parked.name] == bodies
+        };
         let there = self.parked[record].iter().flat_map(|parked| &parked.updates).any(same);
-        if there || self.resolved.get(&update.id) == Some(&(record, says)) {
+        if there || self.resolved.get(&update.id) == Some(&(record, bodies)) {
             return WriteResult::Done;
         }
         self.seqs += 1;
@@ -224,8 +225,8 @@ impl Ledger {
 
     /// All publishings of an update.
     fn same(&self, name: usize) -> impl Iterator<Item = usize> {
-        let says = &self.contents.says;
-        (0..says.len()).filter(move |other| says[*other] == says[name])
+        let bodies = &self.contents.bodies;
+        (0..bodies.len()).filter(move |other| bodies[*other] == bodies[name])
     }
 
     /// Nothing waits.

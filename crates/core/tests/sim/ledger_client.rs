@@ -14,7 +14,7 @@ use crate::dispatcher::Writing;
 use crate::kills::Step;
 use crate::ledger::{Ledger, LedgerWrite, WriteKind, WriteResult};
 use crate::trace::TraceLine;
-use crate::world::{Happening, World};
+use crate::world::{SimEvent, World};
 
 /// What can happen between the dispatcher, an operator and the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,10 +78,10 @@ impl LedgerEvent {
 
 impl World {
     pub fn start_ledger(&mut self) {
-        if let Some(manners) = &self.setup.ledger {
-            let (operator, look) = (manners.operator, manners.look);
-            self.soon(operator, Happening::Ledger(LedgerEvent::Operate));
-            self.soon(look, Happening::Ledger(LedgerEvent::Look));
+        if let Some(behaviour) = &self.setup.ledger {
+            let (operator, look) = (behaviour.operator, behaviour.look);
+            self.soon(operator, SimEvent::Ledger(LedgerEvent::Operate));
+            self.soon(look, SimEvent::Ledger(LedgerEvent::Look));
         }
     }
 
@@ -119,8 +119,8 @@ impl World {
 
     /// Asked, some time ago.
     fn lookup(&mut self, request: usize) {
-        let manners = self.manners();
-        let (silent, delay) = (manners.silent, manners.lookup);
+        let behaviour = self.ledger_behaviour();
+        let (silent, delay) = (behaviour.silent, behaviour.lookup);
         let found = if self.ledger_fails(silent) {
             Some(Outcome::Withheld)
         } else {
@@ -130,7 +130,7 @@ impl World {
             self.ledger_client().ledger.lookup(record, name, &id, holder).map(Outcome::Known)
         };
         self.requests[request].found = found;
-        self.soon(delay, Happening::Ledger(LedgerEvent::LookedUp { request }));
+        self.soon(delay, SimEvent::Ledger(LedgerEvent::LookedUp { request }));
     }
 
     /// The request leaves, if the partition is still ours, or is needless.
@@ -145,7 +145,7 @@ impl World {
                 self.discard_at_once(update);
             }
             if let Outcome::Known(known) = &found {
-                self.trace(TraceLine::LookedUp { update, found: told(*known) });
+                self.trace(TraceLine::LookedUp { update, found: known_name(*known) });
             }
             return self.ends_unsent(request, found);
         }
@@ -184,7 +184,7 @@ impl World {
         let id = update.id.clone();
         let what = match (resolution, parked) {
             (Resolution::Applied, _) => WriteKind::Applied { parked },
-            (Resolution::Duplicate, None) => return self.soon(0, Happening::Written { writing }),
+            (Resolution::Duplicate, None) => return self.soon(0, SimEvent::Written { writing }),
             (Resolution::Duplicate | Resolution::Superseded | Resolution::DeadLettered(_), _) => {
                 WriteKind::Resolved { parked }
             }
@@ -200,7 +200,7 @@ impl World {
         if dead_letter {
             self.soon(
                 self.setup.delays.record,
-                Happening::Ledger(LedgerEvent::DeadLetterPublished { writing }),
+                SimEvent::Ledger(LedgerEvent::DeadLetterPublished { writing }),
             );
         } else {
             self.join_commit(writing);
@@ -220,11 +220,11 @@ impl World {
         if self.writings[writing].process != self.dispatcher.process {
             return;
         }
-        let delay = self.manners().commit;
+        let delay = self.ledger_behaviour().commit;
         let queue = &mut self.ledger_client().waiting;
         queue.push(writing);
         if queue.len() == 1 {
-            self.soon(delay, Happening::Ledger(LedgerEvent::Commit));
+            self.soon(delay, SimEvent::Ledger(LedgerEvent::Commit));
         }
     }
 
@@ -234,8 +234,8 @@ impl World {
         if waiting.is_empty() {
             return; // its process has died
         }
-        let manners = self.manners();
-        let (fails, retry, answer) = (manners.fails, manners.retry, manners.answer);
+        let behaviour = self.ledger_behaviour();
+        let (fails, retry, answer) = (behaviour.fails, behaviour.retry, behaviour.answer);
         let failed = self.ledger_fails(fails);
         let landed = !failed || self.rng.chance(300);
         self.trace(TraceLine::Committed { entries: waiting.len(), failed, landed });
@@ -244,9 +244,9 @@ impl World {
         }
         for writing in waiting {
             if failed {
-                self.soon(retry, Happening::Ledger(LedgerEvent::Again { writing }));
+                self.soon(retry, SimEvent::Ledger(LedgerEvent::Again { writing }));
             } else {
-                self.soon(answer, Happening::Written { writing });
+                self.soon(answer, SimEvent::Written { writing });
             }
         }
         if landed {
@@ -303,7 +303,7 @@ impl World {
             }
         }
         if let Some(record_key) = record_key {
-            self.tell(Event::NotRecorded { tenure, holder, record_key });
+            self.feed_core(Event::NotRecorded { tenure, holder, record_key });
         }
         false
     }
@@ -319,8 +319,8 @@ impl World {
 
     /// A claim was read back: the ledger is told before the core.
     pub fn write_claim(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
-        let (process, delay) = (self.dispatcher.process, self.manners().commit);
-        self.soon(delay, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, rival_claim }));
+        let (process, delay) = (self.dispatcher.process, self.ledger_behaviour().commit);
+        self.soon(delay, SimEvent::Ledger(LedgerEvent::Claim { process, tenure, number, rival_claim }));
     }
 
     fn claim_written(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
@@ -329,11 +329,11 @@ impl World {
             return; // forgotten with its tenure
         };
         let channel = channel.number;
-        let manners = self.manners();
-        let (fails, retry, process) = (manners.fails, manners.retry, self.dispatcher.process);
+        let behaviour = self.ledger_behaviour();
+        let (fails, retry, process) = (behaviour.fails, behaviour.retry, self.dispatcher.process);
         if self.ledger_fails(fails) {
             return self
-                .soon(retry, Happening::Ledger(LedgerEvent::Claim { process, tenure, number, rival_claim }));
+                .soon(retry, SimEvent::Ledger(LedgerEvent::Claim { process, tenure, number, rival_claim }));
         }
         if self.ledger_client().ledger.claim(number) == WriteResult::Fenced {
             self.trace(TraceLine::ClaimFenced { number });
@@ -348,8 +348,8 @@ impl World {
         if self.is_over() {
             return;
         }
-        let look = self.manners().look;
-        self.at(self.now.after(Duration::from_millis(look)), Happening::Ledger(LedgerEvent::Look));
+        let look = self.ledger_behaviour().look;
+        self.at(self.now.after(Duration::from_millis(look)), SimEvent::Ledger(LedgerEvent::Look));
         if !self.loading().is_empty() {
             return;
         }
@@ -359,7 +359,7 @@ impl World {
             && let Some(channel) = self.dispatcher.channel.as_ref().map(|channel| channel.number)
         {
             let (process, delay) = (self.dispatcher.process, self.setup.delays.delivery);
-            self.soon(delay, Happening::Ledger(LedgerEvent::OwnershipHint { process, channel }));
+            self.soon(delay, SimEvent::Ledger(LedgerEvent::OwnershipHint { process, channel }));
         }
         for record in releasing {
             self.begin_loading(record);
@@ -370,7 +370,7 @@ impl World {
         let ours = self.dispatcher.channel.as_ref().filter(|of| of.number == channel);
         if let Some(tenure) = ours.map(|channel| channel.tenure).filter(|_| self.broker.is_open(channel)) {
             self.trace(TraceLine::OwnershipHint);
-            self.tell(Event::OwnershipHint(tenure));
+            self.feed_core(Event::OwnershipHint(tenure));
         }
     }
 
@@ -391,11 +391,11 @@ impl World {
         if self.dispatcher.stopping.is_some() || self.dispatcher.partition.has_released(record_key) {
             return;
         }
-        let (process, delay) = (self.dispatcher.process, self.manners().lookup);
+        let (process, delay) = (self.dispatcher.process, self.ledger_behaviour().lookup);
         let loadings = &mut self.ledger_client().loadings;
         loadings.push(Loading { process, tenure, record, updates: Vec::new(), over: false });
         let loading = loadings.len() - 1;
-        self.soon(delay, Happening::Ledger(LedgerEvent::Load { loading }));
+        self.soon(delay, SimEvent::Ledger(LedgerEvent::Load { loading }));
     }
 
     /// After the last of the released updates that were loaded together there may be more.
@@ -407,8 +407,8 @@ impl World {
     }
 
     fn load(&mut self, loading: usize) {
-        let manners = self.manners();
-        let (silent, delay, most) = (manners.silent, manners.lookup, manners.released_max);
+        let behaviour = self.ledger_behaviour();
+        let (silent, delay, most) = (behaviour.silent, behaviour.lookup, behaviour.released_max);
         if !self.ledger_fails(silent) {
             let ledger_client = self.ledger_client();
             let record = ledger_client.loadings[loading].record;
@@ -417,7 +417,7 @@ impl World {
             ledger_client.loadings[loading].updates =
                 parked.into_iter().map(|parked| (parked.seq, parked.update)).collect();
         }
-        self.soon(delay, Happening::Ledger(LedgerEvent::Loaded { loading }));
+        self.soon(delay, SimEvent::Ledger(LedgerEvent::Loaded { loading }));
     }
 
     fn loaded(&mut self, loading: usize) {
@@ -428,7 +428,7 @@ impl World {
         if ours {
             let record_key = self.setup.record_keys[record].clone();
             self.trace(TraceLine::Released { record, updates: updates.len() });
-            self.tell(Event::Released { tenure, record_key, updates });
+            self.feed_core(Event::Released { tenure, record_key, updates });
         }
     }
 
@@ -438,7 +438,7 @@ impl World {
     }
 }
 
-const fn told(known: Known) -> &'static str {
+const fn known_name(known: Known) -> &'static str {
     match known {
         Known::Resolved => "resolved",
         Known::Superseded => "superseded",

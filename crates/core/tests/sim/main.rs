@@ -1,11 +1,11 @@
 //! Seeded simulation of the pure core under a hostile world.
 //!
-//! Roles: `setup` what a seed stands for, `world` what can happen and when, `strikes` and `kills` what goes wrong, `rival`
+//! Roles: `setup` what a seed stands for, `world` what can happen and when, `faults` and `kills` what goes wrong, `other_process`
 //! another process that owns the partition meanwhile, `broker` and `target` the outside, `dispatcher` with `effects` the
 //! driver, `circuits` the breakers, `judge` with `facts`, `fairness`, `shut` and `verdicts` the rules.
 //!
-//! Half of the worlds have a ledger as well: `shelves` what a seed stands for there, `ledger` what is on disk, `ledger_client` how
-//! the driver uses it, `operator` who else does, `keeping` the rules. A seed from `world::WITH_LEDGER` on is such a world.
+//! Half of the worlds have a ledger as well: `ledger_setup` what a seed stands for there, `ledger` what is on disk, `ledger_client` how
+//! the driver uses it, `operator` who else does, `ledger_rules` the rules. A seed from `world::WITH_LEDGER` on is such a world.
 //!
 //! `scripts/planted` shows that deliberate faults of the core are found.
 //!
@@ -18,20 +18,20 @@ mod dispatcher;
 mod effects;
 mod facts;
 mod fairness;
+mod faults;
 mod judge;
-mod keeping;
 mod kills;
 mod layouts;
 mod ledger;
 mod ledger_client;
+mod ledger_rules;
+mod ledger_setup;
 mod operator;
-mod rival;
+mod other_process;
 mod rng;
 mod runner;
 mod setup;
-mod shelves;
 mod shut;
-mod strikes;
 mod target;
 mod trace;
 mod verdicts;

@@ -10,12 +10,12 @@ use lanekeeper_core::policy::FailurePolicy;
 use lanekeeper_core::update::UpdateId;
 
 use crate::ledger::{LedgerWrite, WriteKind};
-use crate::shelves::LedgerManners;
+use crate::ledger_setup::LedgerBehaviour;
 use crate::trace::TraceLine;
-use crate::world::{Happening, World};
+use crate::world::{SimEvent, World};
 
 impl World {
-    pub fn manners(&self) -> &LedgerManners {
+    pub fn ledger_behaviour(&self) -> &LedgerBehaviour {
         self.setup.ledger.as_ref().expect("there is a ledger")
     }
 
@@ -31,10 +31,10 @@ impl World {
             return;
         }
         let calm = self.now >= self.setup.calm_at;
-        let LedgerManners { operator, released, discarded, .. } = *self.manners();
+        let LedgerBehaviour { operator, released, discarded, .. } = *self.ledger_behaviour();
         self.at(
             self.now.after(Duration::from_millis(operator)),
-            Happening::Ledger(crate::ledger_client::LedgerEvent::Operate),
+            SimEvent::Ledger(crate::ledger_client::LedgerEvent::Operate),
         );
         for record in 0..self.setup.record_keys.len() {
             let Some(parked) = self.ledger_client().ledger.parked(record) else { continue };
@@ -51,7 +51,7 @@ impl World {
 
     /// An operator drops what is parked just when an update is to join it.
     pub fn discard_at_once(&mut self, name: usize) {
-        let (record, discarded) = (self.record_of(name), self.manners().discarded);
+        let (record, discarded) = (self.record_of(name), self.ledger_behaviour().discarded);
         if self.now < self.setup.calm_at && self.rng.chance(discarded) {
             let updates = self.ledger_client().ledger.discard(record, usize::MAX);
             self.trace(TraceLine::Discarded { record, updates });

@@ -11,8 +11,8 @@ use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{RecordKey, UpdateId};
 
 use crate::circuits::Circuits;
+use crate::ledger_setup::LedgerBehaviour;
 use crate::rng::Rng;
-use crate::shelves::LedgerManners;
 
 /// Everything about a world that chance decides before it begins.
 #[derive(Debug)]
@@ -21,12 +21,12 @@ pub struct Setup {
     pub policy: Arc<Policy>,
     pub record_keys: Vec<RecordKey>,
     pub publications: Vec<Publication>,
-    pub manners: Manners,
+    pub behaviour: TargetBehaviour,
     pub circuits: Circuits,
     pub delays: Delays,
     pub faults: Faults,
     /// How the ledger behaves; `None`: there is none.
-    pub ledger: Option<LedgerManners>,
+    pub ledger: Option<LedgerBehaviour>,
     /// The driver does not always take every effect before the next event.
     pub lazy: bool,
     /// From here on no fault happens and every attempt is applied, so that the world can come to rest.
@@ -51,7 +51,7 @@ pub struct Publication {
 
 /// How the target answers, each in a thousand. What is left is applied and says so.
 #[derive(Debug)]
-pub struct Manners {
+pub struct TargetBehaviour {
     pub retryable: u64,
     pub refused: u64,
     pub rejected: u64,
@@ -114,7 +114,7 @@ impl Setup {
             policy: Arc::new(policy(rng)),
             record_keys: (0..records).map(|n| RecordKey::new(format!("r{n}")).unwrap()).collect(),
             publications,
-            manners: Manners {
+            behaviour: TargetBehaviour {
                 retryable: hostile(rng, 400),
                 refused: hostile(rng, 60),
                 rejected: hostile(rng, 100),

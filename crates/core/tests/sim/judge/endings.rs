@@ -58,7 +58,7 @@ impl Judge {
             FailurePolicy::Superseded if *reason == DeadLetterReason::IdReused => FailurePolicy::Park,
             policy => *policy,
         };
-        let as_told = if parks { FailurePolicy::Park } else { FailurePolicy::DeadLetter };
-        policy == as_told && (ended_so || facts.twin.is_some())
+        let expected = if parks { FailurePolicy::Park } else { FailurePolicy::DeadLetter };
+        policy == expected && (ended_so || facts.twin.is_some())
     }
 }

@@ -16,7 +16,7 @@ use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
 use super::broker::{Delivery, Item, PartitionKey};
 use super::judge::fault;
-use super::{Happening, World};
+use super::{LayoutEvent, World};
 
 /// How long a channel that is given up stays open for its acks to arrive.
 const SETTLE_GRACE: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ pub struct Driver {
     pub layout: Layout,
     pub partition: Partition,
     pub watch: DrainWatch,
-    pub tenure: Option<Open>,
+    pub tenure: Option<OpenTenure>,
     pub leaving: Option<Leaving>,
     /// Updates, and whether a request is decided that was out when its channel was lost: it has arrived by then, or never
     /// does. What a cut-off owner may still do is bounded elsewhere (heartbeat, tenure numbers), not here.
@@ -50,7 +50,7 @@ pub struct ReadBack {
 
 /// Its channel.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenTenure {
     pub channel: u64,
     pub tenure: Tenure,
     acks: Acks,
@@ -117,7 +117,8 @@ impl World {
         let now = self.now;
         let driver = self.driver(process, partition_key).expect("looked at above");
         let limits = AckLimits::for_prefetch(usize::from(prefetch));
-        driver.tenure = Some(Open { channel, tenure, acks: Acks::new(limits), updates: HashMap::new() });
+        driver.tenure =
+            Some(OpenTenure { channel, tenure, acks: Acks::new(limits), updates: HashMap::new() });
         driver.partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
         self.note(format_args!("P{process} {partition_key:?} attached, channel {channel}"));
         self.follow_up(process, partition_key);
@@ -129,7 +130,7 @@ impl World {
             let delay = Duration::from_millis(self.rng.between(0, 5));
             // In order, per channel.
             self.delivery_at = self.delivery_at.after(MOMENT).max(self.now.after(delay));
-            self.at(self.delivery_at, Happening::Delivery { partition_key, delivery });
+            self.at(self.delivery_at, LayoutEvent::Delivery { partition_key, delivery });
         }
     }
 
@@ -180,7 +181,7 @@ impl World {
         let rival_claim =
             of_partition.iter().filter(|(of, _)| **of != process).map(|(_, number)| *number).max();
         let read_back = ReadBack { claim, number, rival_claim };
-        self.soon(self.claim_delay, Happening::Claimed { process, partition_key, tenure, read_back });
+        self.soon(self.claim_delay, LayoutEvent::Claimed { process, partition_key, tenure, read_back });
     }
 
     /// It is read back.
@@ -274,7 +275,7 @@ impl World {
                 Effect::Claim { tenure } => {
                     driver.claims += 1;
                     let claim = driver.claims;
-                    self.soon(20, Happening::ClaimArrived { process, partition_key, tenure, claim });
+                    self.soon(20, LayoutEvent::ClaimArrived { process, partition_key, tenure, claim });
                 }
                 Effect::Attempt { attempt, update, tenure, .. } => {
                     let number = number_of(&update);
@@ -285,11 +286,11 @@ impl World {
                     self.met.early += u32::from(early);
                     let fails = self.now < self.calm_at && self.rng.chance(self.failures);
                     let within = self.latency;
-                    self.soon(within, Happening::Answered { process, partition_key, attempt, fails });
+                    self.soon(within, LayoutEvent::Answered { process, partition_key, attempt, fails });
                 }
                 Effect::Record { tenure, holder, update, .. } => {
                     let update = number_of(&update.expect("nothing is malformed here"));
-                    self.soon(10, Happening::Recorded { process, partition_key, tenure, holder, update });
+                    self.soon(10, LayoutEvent::Recorded { process, partition_key, tenure, holder, update });
                 }
                 Effect::Settle { tenure, delivery } => {
                     if let Some(open) = driver.tenure.as_mut().filter(|open| open.tenure == tenure) {
@@ -327,7 +328,7 @@ impl World {
         if self.broker.send_ack(partition_key, channel, ack) {
             let delay = Duration::from_millis(self.rng.between(0, self.ack_delay));
             self.ack_at = self.ack_at.after(MOMENT).max(self.now.after(delay));
-            self.at(self.ack_at, Happening::Ack { partition_key, channel });
+            self.at(self.ack_at, LayoutEvent::Ack { partition_key, channel });
         }
     }
 
@@ -376,7 +377,7 @@ impl World {
             self.send_ack(partition_key, channel, ack);
         }
         let at = self.now.after(SETTLE_GRACE);
-        self.at(at, Happening::Close { process, partition_key, channel });
+        self.at(at, LayoutEvent::Close { process, partition_key, channel });
     }
 
     /// The grace is over. The acks have arrived, as a rule.
@@ -395,7 +396,7 @@ impl World {
         let Some(driver) = self.driver(process, partition_key) else { return };
         match driver.leaving.take() {
             None => {}
-            Some(Leaving::Back) => self.soon(20, Happening::Attach { process, partition_key }),
+            Some(Leaving::Back) => self.soon(20, LayoutEvent::Attach { process, partition_key }),
             Some(leaving) => {
                 self.processes.get_mut(&process).expect("it lives").drivers.remove(&partition_key);
                 if leaving == Leaving::Drained {
@@ -407,7 +408,7 @@ impl World {
                         .drained
                         .push(partition_key);
                 }
-                self.soon(20, Happening::Observe { process });
+                self.soon(20, LayoutEvent::Observe { process });
                 self.set_actor(process, 50);
             }
         }
@@ -451,7 +452,7 @@ impl World {
         let leaving = self.driver(process, partition_key).and_then(|driver| driver.leaving);
         if matches!(leaving, None | Some(Leaving::Back)) {
             self.driver(process, partition_key).expect("looked at above").leaving = None;
-            self.soon(50, Happening::Attach { process, partition_key });
+            self.soon(50, LayoutEvent::Attach { process, partition_key });
         }
         self.follow_up(process, partition_key);
     }
@@ -464,7 +465,7 @@ impl World {
         let Some(next) = next.into_iter().flatten().min() else { return };
         if driver.wake_at.is_none_or(|at| next < at) {
             driver.wake_at = Some(next);
-            self.at(next, Happening::Wake { process, partition_key });
+            self.at(next, LayoutEvent::Wake { process, partition_key });
         }
     }
 }

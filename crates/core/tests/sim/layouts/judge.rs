@@ -9,7 +9,7 @@ use super::broker::PartitionKey;
 
 /// What is known of each update.
 #[derive(Clone, Debug, Default)]
-struct Known {
+struct UpdateFacts {
     record: usize,
     applied: bool,
     /// In which queues it is or was.
@@ -19,7 +19,7 @@ struct Known {
 
 #[derive(Debug, Default)]
 pub struct Judge {
-    updates: Vec<Known>,
+    updates: Vec<UpdateFacts>,
     numbers: BTreeSet<LayoutNumber>,
     /// The newest number that a request of each record carried.
     tenures: BTreeMap<usize, TenureNumber>,
@@ -40,7 +40,7 @@ impl Judge {
             fault!("one way", "#{update} goes to {partition_keys:?}");
         }
         let partition_keys = partition_keys.iter().copied().collect();
-        self.updates.push(Known { record, partition_keys, ..Known::default() });
+        self.updates.push(UpdateFacts { record, partition_keys, ..UpdateFacts::default() });
     }
 
     pub fn number_given(&mut self, number: LayoutNumber) {
@@ -49,13 +49,13 @@ impl Judge {
         }
     }
 
-    fn of_record(&self, record: usize) -> impl Iterator<Item = (usize, &Known)> {
+    fn of_record(&self, record: usize) -> impl Iterator<Item = (usize, &UpdateFacts)> {
         self.updates.iter().enumerate().filter(move |(_, known)| known.record == record)
     }
 
     /// An attempt leaves.
     pub fn attempted(&mut self, update: usize, partition_key: PartitionKey, tenure: Option<TenureNumber>) {
-        let Known { record, partition_keys, .. } = &self.updates[update];
+        let UpdateFacts { record, partition_keys, .. } = &self.updates[update];
         if !partition_keys.contains(&partition_key) {
             fault!("place", "#{update} is attempted from {partition_key:?}, it was in {partition_keys:?}");
         }

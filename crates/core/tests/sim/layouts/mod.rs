@@ -29,7 +29,7 @@ use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_core::witness::witnesses;
 
-use self::actor::{Actor, Small, taken_apart};
+use self::actor::{Actor, ActorStep, taken_apart};
 use self::broker::{Broker, Delivery, Item, PartitionKey};
 use self::driver::{Driver, Leaving, ReadBack};
 use self::judge::{Judge, fault};
@@ -48,7 +48,7 @@ const LOCK_RETRY_MS: u64 = 250;
 
 /// What can happen.
 #[derive(Clone, Copy, Debug)]
-enum Happening {
+enum LayoutEvent {
     Publish {
         update: usize,
     },
@@ -132,14 +132,14 @@ enum Happening {
     Start {
         process: u32,
     },
-    Strike,
+    InjectFault,
 }
 
 struct World {
     rng: Rng,
     now: Tick,
     agenda: BinaryHeap<Reverse<(Tick, u64, usize)>>,
-    happenings: Vec<Option<Happening>>,
+    events: Vec<Option<LayoutEvent>>,
     broker: Broker,
     stream: Vec<Layouts>,
     lock: Option<u32>,
@@ -157,8 +157,8 @@ struct World {
     claims: u64,
     claimed_by: BTreeMap<PartitionKey, BTreeMap<u32, TenureNumber>>,
     calm_at: Tick,
-    strikes: u32,
-    met: Met,
+    fault_count: u32,
+    met: HardshipCounts,
     // Manners of this world.
     failures: u64,
     in_flight_max: usize,
@@ -172,7 +172,7 @@ struct World {
 
 /// What has happened, so that a quiet world can be told from a hostile one.
 #[derive(Clone, Copy, Debug, Default)]
-struct Met {
+struct HardshipCounts {
     changes: u32,
     crashes: u32,
     actor_crashes: u32,
@@ -228,7 +228,7 @@ impl World {
             stream: vec![Layouts::first(first, Vec::new())],
             now: Tick::ZERO,
             agenda: BinaryHeap::new(),
-            happenings: Vec::new(),
+            events: Vec::new(),
             lock: None,
             processes: BTreeMap::new(),
             processes_made: 0,
@@ -243,8 +243,8 @@ impl World {
             claims: 0,
             claimed_by: BTreeMap::new(),
             calm_at: Tick::from_micros(last + rng.between(0, 5_000) * MILLI),
-            strikes: u32::try_from(rng.between(0, 12)).expect("few"),
-            met: Met::default(),
+            fault_count: u32::try_from(rng.between(0, 12)).expect("few"),
+            met: HardshipCounts::default(),
             failures: rng.pick(&[0, 100, 400]),
             in_flight_max: rng.pick(&[1, 4, 4, 4]),
             latency: rng.pick(&[5, 50, 400]),
@@ -271,18 +271,18 @@ impl World {
         world.broker.bind_first(first);
         world.judge.number_given(first.number);
         for (update, at) in moments.into_iter().enumerate() {
-            world.at(Tick::from_micros(at), Happening::Publish { update });
+            world.at(Tick::from_micros(at), LayoutEvent::Publish { update });
         }
         let changes = world.rng.between(1, 4);
         for _ in 0..changes {
             let at = world.rng.between(0, last);
             let partitions = world.rng.pick(&[1, 2, 3, 6]);
             let shape = Shape { partitions, prefetch: world.prefetch };
-            world.at(Tick::from_micros(at), Happening::Apply { shape });
+            world.at(Tick::from_micros(at), LayoutEvent::Apply { shape });
         }
-        for _ in 0..world.strikes {
+        for _ in 0..world.fault_count {
             let at = world.rng.between(0, world.calm_at.micros());
-            world.at(Tick::from_micros(at), Happening::Strike);
+            world.at(Tick::from_micros(at), LayoutEvent::InjectFault);
         }
         for _ in 0..PROCESSES {
             world.start_soon();
@@ -290,15 +290,15 @@ impl World {
         world
     }
 
-    fn at(&mut self, at: Tick, happening: Happening) {
+    fn at(&mut self, at: Tick, event: LayoutEvent) {
         let lot = self.rng.next();
-        self.agenda.push(Reverse((at.max(self.now), lot, self.happenings.len())));
-        self.happenings.push(Some(happening));
+        self.agenda.push(Reverse((at.max(self.now), lot, self.events.len())));
+        self.events.push(Some(event));
     }
 
-    fn soon(&mut self, within_ms: u64, happening: Happening) {
+    fn soon(&mut self, within_ms: u64, event: LayoutEvent) {
         let delay = Duration::from_micros(self.rng.between(0, within_ms * MILLI));
-        self.at(self.now.after(delay), happening);
+        self.at(self.now.after(delay), event);
     }
 
     fn note(&mut self, words: fmt::Arguments<'_>) {
@@ -329,8 +329,8 @@ impl World {
                 fault!("liveness", "no rest after {STEPS_MAX} steps");
             }
             self.now = at;
-            let happening = self.happenings[place].take().expect("it happens once");
-            self.happen(happening);
+            let event = self.events[place].take().expect("it happens once");
+            self.handle_event(event);
         }
         self.judge.at_rest();
         let last = self.last();
@@ -348,10 +348,10 @@ impl World {
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Publish { update } => self.publish(update),
-            Happening::Arrive { partition_key, item } => {
+    fn handle_event(&mut self, event: LayoutEvent) {
+        match event {
+            LayoutEvent::Publish { update } => self.publish(update),
+            LayoutEvent::Arrive { partition_key, item } => {
                 if !self.broker.arrive(partition_key, item)
                     && let Item::Update(update) = item
                 {
@@ -359,45 +359,45 @@ impl World {
                 }
                 self.hand_over(partition_key);
             }
-            Happening::Delivery { partition_key, delivery } => self.deliver(partition_key, delivery),
-            Happening::Ack { partition_key, channel } => {
+            LayoutEvent::Delivery { partition_key, delivery } => self.deliver(partition_key, delivery),
+            LayoutEvent::Ack { partition_key, channel } => {
                 self.broker.take_ack(partition_key, channel);
                 self.hand_over(partition_key);
             }
-            Happening::Attach { process, partition_key } => {
+            LayoutEvent::Attach { process, partition_key } => {
                 if self.driver(process, partition_key).is_some_and(|driver| driver.tenure.is_none()) {
                     self.attach(process, partition_key);
                 }
             }
-            Happening::ClaimArrived { process, partition_key, tenure, claim } => {
+            LayoutEvent::ClaimArrived { process, partition_key, tenure, claim } => {
                 self.claim_arrived(process, partition_key, tenure, claim);
             }
-            Happening::Claimed { process, partition_key, tenure, read_back } => {
+            LayoutEvent::Claimed { process, partition_key, tenure, read_back } => {
                 self.claimed(process, partition_key, tenure, read_back);
             }
-            Happening::PreviousDrained { process, partition_key } => {
+            LayoutEvent::PreviousDrained { process, partition_key } => {
                 self.on_previous_drained(process, partition_key)
             }
-            Happening::Observe { process } => self.observe(process),
-            Happening::Answered { process, partition_key, attempt, fails } => {
+            LayoutEvent::Observe { process } => self.observe(process),
+            LayoutEvent::Answered { process, partition_key, attempt, fails } => {
                 self.answered(process, partition_key, attempt, fails);
             }
-            Happening::Recorded { process, partition_key, tenure, holder, update } => {
+            LayoutEvent::Recorded { process, partition_key, tenure, holder, update } => {
                 self.recorded(process, partition_key, tenure, holder, update);
             }
-            Happening::Wake { process, partition_key } => self.wake(process, partition_key),
-            Happening::Close { process, partition_key, channel } => {
+            LayoutEvent::Wake { process, partition_key } => self.wake(process, partition_key),
+            LayoutEvent::Close { process, partition_key, channel } => {
                 self.close(process, partition_key, channel)
             }
-            Happening::Document { process } => self.read(process),
-            Happening::Markers { process, layout } => self.mark(process, layout),
-            Happening::Act { actor, life } => self.act(actor, life),
-            Happening::Apply { shape } => {
+            LayoutEvent::Document { process } => self.read(process),
+            LayoutEvent::Markers { process, layout } => self.mark(process, layout),
+            LayoutEvent::Act { actor, life } => self.act(actor, life),
+            LayoutEvent::Apply { shape } => {
                 self.operator.desired = Desired { shape: Some(shape), remove: true, ..Desired::default() };
                 self.set_actor(OPERATOR, 100);
             }
-            Happening::Start { process } => self.start(process),
-            Happening::Strike => self.strike(),
+            LayoutEvent::Start { process } => self.start(process),
+            LayoutEvent::InjectFault => self.inject_fault(),
         }
     }
 
@@ -410,7 +410,10 @@ impl World {
         let delay = if is_late { self.rng.between(0, self.late_publish) } else { 0 };
         self.met.late_publishes += u32::from(delay > 500);
         let arrival = self.broker.arrival(partition_keys[0], self.now, Duration::from_millis(delay));
-        self.at(arrival, Happening::Arrive { partition_key: partition_keys[0], item: Item::Update(update) });
+        self.at(
+            arrival,
+            LayoutEvent::Arrive { partition_key: partition_keys[0], item: Item::Update(update) },
+        );
     }
 
     // What a process does with documents: as `runtime::supervisor`, `runtime::layout_states` and `runtime::layout_state`.
@@ -418,7 +421,7 @@ impl World {
     fn start_soon(&mut self) {
         self.processes_made += 1;
         let process = self.processes_made;
-        self.soon(1_000, Happening::Start { process });
+        self.soon(1_000, LayoutEvent::Start { process });
     }
 
     fn start(&mut self, process: u32) {
@@ -437,7 +440,7 @@ impl World {
         };
         reader.known += 1;
         if reader.known < newest {
-            self.soon(200, Happening::Document { process });
+            self.soon(200, LayoutEvent::Document { process });
         }
         self.observe(process);
         self.set_actor(process, PATIENCE_MS);
@@ -484,7 +487,10 @@ impl World {
                 }
                 reader.layout_states.insert(layout.number, LayoutState { marks: false, previous });
                 for partition in &active_layout.partitions {
-                    self.soon(50, Happening::Attach { process, partition_key: (layout.number, *partition) });
+                    self.soon(
+                        50,
+                        LayoutEvent::Attach { process, partition_key: (layout.number, *partition) },
+                    );
                 }
             }
             let reader = self.processes.get_mut(&process).expect("it lives");
@@ -493,14 +499,14 @@ impl World {
             let drained =
                 layout_state.previous.narrow(&active_layout.previous, |partition| here.contains(&partition));
             if marks {
-                self.at(self.now.after(LATE_PUBLISH_MAX), Happening::Markers { process, layout });
+                self.at(self.now.after(LATE_PUBLISH_MAX), LayoutEvent::Markers { process, layout });
             }
             if !drained.is_empty() {
                 self.note(format_args!("P{process} {:?} hears that {drained:?} are drained", layout.number));
                 for partition in layout.partitions() {
                     self.soon(
                         10,
-                        Happening::PreviousDrained { process, partition_key: (layout.number, partition) },
+                        LayoutEvent::PreviousDrained { process, partition_key: (layout.number, partition) },
                     );
                 }
             }
@@ -514,7 +520,7 @@ impl World {
         for partition in layout.partitions() {
             let partition_key = (layout.number, partition);
             if self.broker.queues.contains_key(&partition_key) {
-                self.soon(20, Happening::Arrive { partition_key, item: Item::Marker });
+                self.soon(20, LayoutEvent::Arrive { partition_key, item: Item::Marker });
             }
         }
     }
@@ -532,7 +538,7 @@ impl World {
         let Some(of) = self.actor(actor) else { return };
         if !std::mem::replace(&mut of.is_set, true) {
             let life = of.life;
-            self.soon(within_ms, Happening::Act { actor, life });
+            self.soon(within_ms, LayoutEvent::Act { actor, life });
         }
     }
 
@@ -594,9 +600,9 @@ impl World {
         }
     }
 
-    fn take(&mut self, actor: u32, small: Small) {
+    fn take(&mut self, actor: u32, small: ActorStep) {
         match small {
-            Small::Write(layouts) => {
+            ActorStep::Write(layouts) => {
                 if let Some(changing) = &layouts.changing
                     && self.last().changing.is_none()
                 {
@@ -606,16 +612,16 @@ impl World {
                 self.stream.push(layouts);
                 let readers: Vec<u32> = self.processes.keys().copied().collect();
                 for process in readers {
-                    self.soon(200, Happening::Document { process });
+                    self.soon(200, LayoutEvent::Document { process });
                 }
             }
-            Small::Declare(layout) => self.broker.declare(layout),
-            Small::Route(step, from, to) => self.broker.route_step(step, from, to),
-            Small::Delete(layout) => {
+            ActorStep::Declare(layout) => self.broker.declare(layout),
+            ActorStep::Route(step, from, to) => self.broker.route_step(step, from, to),
+            ActorStep::Delete(layout) => {
                 self.met.undone += 1;
                 self.broker.delete(layout);
             }
-            Small::Remove(partition_key) => {
+            ActorStep::Remove(partition_key) => {
                 let Some(queue) = self.broker.queues.get(&partition_key) else { return };
                 if queue.is_used() {
                     self.lock = None;
@@ -630,7 +636,7 @@ impl World {
                     self.broker.queues.remove(&partition_key);
                 }
             }
-            Small::RemoveExchange(layout) => self.broker.delete(layout),
+            ActorStep::RemoveExchange(layout) => self.broker.delete(layout),
         }
     }
 
@@ -687,7 +693,7 @@ impl World {
         }
     }
 
-    fn strike(&mut self) {
+    fn inject_fault(&mut self) {
         let all: Vec<u32> = self.processes.keys().copied().collect();
         if all.is_empty() {
             return;
@@ -723,7 +729,7 @@ thread_local! {
 }
 
 /// Runs one world. What it met, or what was found, with its trace.
-fn run(seed: u64) -> Result<(Met, Vec<String>), (String, Vec<String>)> {
+fn run(seed: u64) -> Result<(HardshipCounts, Vec<String>), (String, Vec<String>)> {
     let mut world = World::new(seed);
     RUNNING.set(true);
     let ended = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -754,15 +760,15 @@ fn catch_panics() {
 fn layouts_change_in_every_world_and_the_promise_is_kept() {
     catch_panics();
     if let Some(seed) = number_from_env("LANEKEEPER_SIM_LAYOUT") {
-        let (told, trace) = match run(seed) {
+        let (summary, trace) = match run(seed) {
             Ok((met, trace)) => (format!("{met:?}"), trace),
             Err((found, trace)) => (format!("found by {found}"), trace),
         };
-        println!("{}\n{told}", trace.join("\n"));
+        println!("{}\n{summary}", trace.join("\n"));
         return;
     }
     let seeds = number_from_env("LANEKEEPER_SIM_LAYOUTS").unwrap_or(SEEDS);
-    let mut all = Met::default();
+    let mut all = HardshipCounts::default();
     for seed in 0..seeds {
         match run(seed) {
             Ok((met, _)) => all.add(met),
@@ -779,8 +785,8 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
         }
     }
     println!("of {seeds} worlds: {all:?}");
-    let Met { changes, crashes, actor_crashes, undone, late_publishes, channels_lost, .. } = all;
-    let Met { finished_by_others, early, awaited, shifted, .. } = all;
+    let HardshipCounts { changes, crashes, actor_crashes, undone, late_publishes, channels_lost, .. } = all;
+    let HardshipCounts { finished_by_others, early, awaited, shifted, .. } = all;
     // A quiet world proves nothing.
     for (what, times) in [
         ("changes", changes),
@@ -798,7 +804,7 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
     }
 }
 
-impl Met {
+impl HardshipCounts {
     fn add(&mut self, other: Self) {
         self.changes += other.changes;
         self.crashes += other.crashes;

@@ -12,14 +12,14 @@ use crate::setup::Setup;
 #[derive(Clone, Debug)]
 pub struct Contents {
     /// Its body: that of the first publishing.
-    pub says: Vec<usize>,
+    pub bodies: Vec<usize>,
     /// `record-version`.
     pub versions: Vec<Option<i64>>,
 }
 
 /// How the ledger behaves, and those who use it. Delays are the longest, in milliseconds; shares are in a thousand.
 #[derive(Clone, Debug)]
-pub struct LedgerManners {
+pub struct LedgerBehaviour {
     pub contents: Contents,
     pub lookup: u64,
     pub commit: u64,
@@ -43,7 +43,7 @@ pub struct LedgerManners {
     pub kills: u32,
 }
 
-impl LedgerManners {
+impl LedgerBehaviour {
     /// Changes the setup for it: what fails is parked, and updates have versions.
     pub fn new(rng: &mut Rng, setup: &mut Setup) -> Self {
         let mut policy = (*setup.policy).clone();
@@ -63,7 +63,7 @@ impl LedgerManners {
         setup.faults.other_process = rng.pick(&[0, 300, 900]);
         setup.delays.notice = rng.pick(&[0, 10, 150]);
         if rng.chance(700) {
-            setup.manners.rejected = rng.between(20, 200);
+            setup.behaviour.rejected = rng.between(20, 200);
         }
         let hostile = |rng: &mut Rng, most: u64| if rng.chance(400) { 0 } else { rng.between(1, most) };
         Self {
@@ -89,7 +89,7 @@ fn contents(rng: &mut Rng, setup: &mut Setup) -> Contents {
     let (versioned, outdated) = (rng.chance(500), rng.pick(&[0, 100, 300]));
     let reused = rng.pick(&[0, 0, 60]);
     let mut newest = vec![0_i64; setup.record_keys.len()];
-    let (mut says, mut versions) = (Vec::new(), Vec::new());
+    let (mut bodies, mut versions) = (Vec::new(), Vec::new());
     for name in 0..setup.publications.len() {
         let publication = &setup.publications[name];
         let repeats = publication.repeats;
@@ -105,7 +105,7 @@ fn contents(rng: &mut Rng, setup: &mut Setup) -> Contents {
             }
             (None, _) => None,
         };
-        says.push(repeats.unwrap_or(name));
+        bodies.push(repeats.unwrap_or(name));
         versions.push(version);
         let alone = setup.publications.iter().all(|other| other.repeats != Some(name)) && repeats.is_none();
         if publication.record.is_some() && alone {
@@ -115,5 +115,5 @@ fn contents(rng: &mut Rng, setup: &mut Setup) -> Contents {
             setup.publications[name].id = Some(other.unwrap_or_else(own));
         }
     }
-    Contents { says, versions }
+    Contents { bodies, versions }
 }

@@ -7,7 +7,7 @@ use lanekeeper_core::message::{Event, Tenure};
 use lanekeeper_core::ownership::OwnershipState;
 
 use crate::trace::TraceLine;
-use crate::world::{Happening, World};
+use crate::world::{SimEvent, World};
 
 /// A single active consumer is dropped by the broker after so many times the silence that we allow ourselves.
 const TIMES_UNTIL_DROPPED: u32 = 3;
@@ -47,7 +47,7 @@ impl World {
             // It comes on a connection that may be gone as well, or not.
             if self.rng.chance(500) {
                 let (process, tenure) = (self.dispatcher.process, channel.tenure.0);
-                self.soon(self.setup.delays.notice, Happening::ClaimSuperseded { process, tenure });
+                self.soon(self.setup.delays.notice, SimEvent::ClaimSuperseded { process, tenure });
             }
         }
     }
@@ -61,42 +61,42 @@ impl World {
         let dropped_after = self.setup.limits.silence_max * TIMES_UNTIL_DROPPED;
         if lasts > dropped_after {
             let process = self.dispatcher.process;
-            self.at(self.now.after(dropped_after), Happening::DroppedBySilence { process });
+            self.at(self.now.after(dropped_after), SimEvent::DroppedBySilence { process });
         }
     }
 
     /// What a process that stands still gets later.
-    pub fn is_stalled(&self, happening: Happening) -> bool {
+    pub fn is_stalled(&self, event: SimEvent) -> bool {
         self.now < self.stalled_until
-            && match happening {
-                Happening::Publish { .. }
-                | Happening::Ack { .. }
-                | Happening::Request { .. }
-                | Happening::DroppedBySilence { .. } => false,
-                Happening::Ledger(event) => event.is_of_dispatcher(),
-                Happening::Delivery { .. }
-                | Happening::WriteResult { .. }
-                | Happening::Echo { .. }
-                | Happening::Written { .. }
-                | Happening::Wake { .. }
-                | Happening::AcksDue { .. }
-                | Happening::Effects { .. }
-                | Happening::ChannelGone { .. }
-                | Happening::Attach { .. }
-                | Happening::Claimed { .. }
-                | Happening::ClaimSuperseded { .. }
-                | Happening::LivenessProbe { .. }
-                | Happening::BrokerSeen { .. }
-                | Happening::BreakersChanged { .. }
-                | Happening::ProbeElsewhere { .. }
-                | Happening::Close { .. } => true,
+            && match event {
+                SimEvent::Publish { .. }
+                | SimEvent::Ack { .. }
+                | SimEvent::Request { .. }
+                | SimEvent::DroppedBySilence { .. } => false,
+                SimEvent::Ledger(event) => event.is_of_dispatcher(),
+                SimEvent::Delivery { .. }
+                | SimEvent::WriteResult { .. }
+                | SimEvent::Echo { .. }
+                | SimEvent::Written { .. }
+                | SimEvent::Wake { .. }
+                | SimEvent::AcksDue { .. }
+                | SimEvent::Effects { .. }
+                | SimEvent::ChannelGone { .. }
+                | SimEvent::Attach { .. }
+                | SimEvent::Claimed { .. }
+                | SimEvent::ClaimSuperseded { .. }
+                | SimEvent::LivenessProbe { .. }
+                | SimEvent::BrokerSeen { .. }
+                | SimEvent::BreakersChanged { .. }
+                | SimEvent::ProbeElsewhere { .. }
+                | SimEvent::Close { .. } => true,
             }
     }
 
     pub fn claim_superseded(&mut self, tenure: u64) {
         self.trace(TraceLine::ClaimSuperseded { tenure });
         self.judge.claim_superseded(tenure);
-        self.tell(Event::ClaimSuperseded(Tenure(tenure)));
+        self.feed_core(Event::ClaimSuperseded(Tenure(tenure)));
     }
 
     pub fn preempted(&mut self, held_too_long: bool) {
@@ -107,7 +107,7 @@ impl World {
         if !held_too_long && view.held == 0 && view.released == 0 {
             self.judge.let_go();
         }
-        self.tell(event);
+        self.feed_core(event);
     }
 
     /// A sign of life is asked for while there is something to lose.
@@ -119,7 +119,7 @@ impl World {
         {
             let (process, at) = (self.dispatcher.process, self.now);
             let delay = Duration::from_millis(self.rng.between(0, 5));
-            self.at(self.now.after(delay), Happening::BrokerSeen { process, channel, at });
+            self.at(self.now.after(delay), SimEvent::BrokerSeen { process, channel, at });
         }
         self.schedule_liveness_probe();
     }
@@ -127,7 +127,7 @@ impl World {
     pub fn broker_seen(&mut self, channel: u64, at: lanekeeper_core::tick::Tick) {
         if self.dispatcher.channel.as_ref().is_some_and(|of| of.number == channel) {
             self.judge.broker_seen(self.now, at);
-            self.tell(Event::BrokerSeen { at });
+            self.feed_core(Event::BrokerSeen { at });
         }
     }
 
@@ -147,7 +147,7 @@ impl World {
             let every = self.setup.limits.silence_max / 4;
             let next =
                 self.dispatcher.liveness_probed_at.map_or(self.now, |last| last.after(every).max(self.now));
-            self.at(next, Happening::LivenessProbe { process, channel });
+            self.at(next, SimEvent::LivenessProbe { process, channel });
         }
     }
 }

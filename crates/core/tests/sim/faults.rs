@@ -2,11 +2,11 @@
 
 use crate::dispatcher::{Dispatcher, Writing};
 use crate::trace::TraceLine;
-use crate::world::{Happening, World};
+use crate::world::{SimEvent, World};
 
 impl World {
     /// Something may go wrong before the next happening.
-    pub fn strike(&mut self) {
+    pub fn inject_fault(&mut self) {
         if self.now >= self.setup.calm_at || self.setup.faults.left == 0 {
             return;
         }
@@ -40,7 +40,7 @@ impl World {
         let Some(channel) = self.lose_at_broker(done) else { return };
         let process = self.dispatcher.process;
         self.other_process_may_own();
-        self.soon(self.setup.delays.notice, Happening::ChannelGone { process, channel });
+        self.soon(self.setup.delays.notice, SimEvent::ChannelGone { process, channel });
     }
 
     /// The broker has heard nothing of us for too long.
@@ -62,7 +62,7 @@ impl World {
                 of.over = true;
                 if of.applies && self.rng.chance(500) {
                     self.requests[request].over = false;
-                    self.soon(300, Happening::Request { request });
+                    self.soon(300, SimEvent::Request { request });
                 }
             }
         }
@@ -82,7 +82,7 @@ impl World {
         self.other_process_may_own();
         let process = self.dispatcher.process + 1;
         self.dispatcher = Dispatcher::new(process, &self.setup);
-        self.soon(self.setup.delays.attach, Happening::Attach { process });
+        self.soon(self.setup.delays.attach, SimEvent::Attach { process });
     }
 
     pub fn acks_that_arrive(&mut self) -> usize {
