@@ -8,10 +8,10 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// Written by the supervisor and the drivers, read by `/readyz`. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Told>);
+pub struct Health(Arc<HealthState>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct HealthState {
     stage: Mutex<Stage>,
     /// Targets that are shut, by name, and since when.
     shut: Mutex<BTreeMap<String, SystemTime>>,
@@ -77,11 +77,11 @@ impl Health {
     #[must_use]
     pub fn shut(&self) -> Option<String> {
         let shut = self.shut_targets();
-        let told = |(target, since): (&String, &SystemTime)| {
+        let described = |(target, since): (&String, &SystemTime)| {
             format!("{target} since {}", humantime::format_rfc3339_seconds(*since))
         };
-        let told: Vec<String> = shut.iter().map(told).collect();
-        (!told.is_empty()).then(|| format!("shut: {}", told.join(", ")))
+        let described: Vec<String> = shut.iter().map(described).collect();
+        (!described.is_empty()).then(|| format!("shut: {}", described.join(", ")))
     }
 
     fn shut_targets(&self) -> MutexGuard<'_, BTreeMap<String, SystemTime>> {
@@ -116,8 +116,8 @@ mod tests {
         let since = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         health.set_shut("erp", since(7));
         health.set_shut("crm", since(86_400));
-        let told = "shut: crm since 1970-01-02T00:00:00Z, erp since 1970-01-01T00:00:07Z";
-        assert_eq!(health.shut().as_deref(), Some(told));
+        let described = "shut: crm since 1970-01-02T00:00:00Z, erp since 1970-01-01T00:00:07Z";
+        assert_eq!(health.shut().as_deref(), Some(described));
         health.set_shut("crm", None);
         assert_eq!(health.shut().as_deref(), Some("shut: erp since 1970-01-01T00:00:07Z"));
         health.begin(LayoutNumber(1), []);

@@ -174,7 +174,7 @@ impl Metrics {
             stale_events: all.stale_events.clone(),
             witnesses_seen: all.witnesses_seen.get_or_create_owned(&of),
             attempts_without_tenure: all.attempts_without_tenure.clone(),
-            stale_told: 0,
+            stale_counted: 0,
             all: self.clone(),
         }
     }
@@ -320,7 +320,7 @@ pub struct PartitionMetrics {
     stale_events: Counter,
     witnesses_seen: Counter,
     attempts_without_tenure: Counter,
-    stale_told: u64,
+    stale_counted: u64,
     all: Metrics,
 }
 
@@ -373,8 +373,8 @@ impl PartitionMetrics {
         self.keys_target_shut.set(whole(view.target_shut));
         self.keys_blocked_by_previous.set(whole(view.blocked_by_previous));
         self.oldest_pending_age.set(oldest_age.as_secs_f64());
-        self.stale_events.inc_by(view.stale - self.stale_told);
-        self.stale_told = view.stale;
+        self.stale_events.inc_by(view.stale - self.stale_counted);
+        self.stale_counted = view.stale;
     }
 }
 

@@ -27,7 +27,7 @@ impl Examination {
         let mut text = self.head(exchange) + "\n";
         for finding in &self.findings {
             text += "\n";
-            text += &told(finding);
+            text += &format_finding(finding);
         }
         text += "\nNot looked at\n";
         for unseen in &self.unseen {
@@ -90,7 +90,7 @@ impl Examination {
     }
 }
 
-fn told(finding: &Finding) -> String {
+fn format_finding(finding: &Finding) -> String {
     let mut text = String::new();
     prose(&mut text, &format!("{} {}  ", finding.severity, finding.code), &finding.what);
     prose(&mut text, "    cost:    ", finding.cost);

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn only_missing_and_outdated_preconditions_are_fetched_anew() {
+    fn only_missing_and_outdated_preconditions_are_fetched_again() {
         let conflict =
             |status| Outcome::Conflict(Failure { cause: Cause::Status(status), detail: String::new() });
         for (status, refetch, expected) in

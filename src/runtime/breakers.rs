@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_driver_hears_once_that_a_target_is_shut_and_one_of_them_may_probe() {
+    async fn every_driver_learns_once_that_a_target_is_shut_and_one_of_them_may_probe() {
         let breakers = breakers();
         let (mut one, mut other) = (breakers.watch(), breakers.watch());
         fail(&one);

@@ -119,7 +119,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut tenures = 0;
         let mut written_as = WrittenAs::default();
         let mut leaving: Option<Leaving> = None;
-        let mut told = OwnershipState::Unclaimed;
+        let mut last_logged = OwnershipState::Unclaimed;
         let mut leftover: Leftover = None;
         // A newer owner has written to the ledger; what is resolved cannot be written down.
         let (mut fenced, mut stuck) = (false, false);
@@ -233,7 +233,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 self.core.handle(self.clock.now(), Event::StopRequested);
                 continue;
             }
-            self.log_ownership(&mut told);
+            self.log_ownership(&mut last_logged);
             self.show(session.as_mut());
             let alarm = self.set_timer(timer.as_mut(), &mut session, leaving);
             tokio::select! {
@@ -432,7 +432,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     fn attempt_ended(&mut self, ended: FinishedAttempt) -> Leftover {
         let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
-        self.tell_failure(&update, &outcome, number);
+        self.log_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
         let leftover = Some((record_key.clone(), receipt, lock));
         if probe && !outcome.was_sent() {

@@ -150,10 +150,10 @@ impl LayoutDrivers {
     /// drained of it and was not.
     pub fn previous_drained(
         &mut self,
-        told: &PreviousLayout,
+        newest: &PreviousLayout,
         here: &BTreeSet<PartitionNumber>,
     ) -> Vec<PartitionNumber> {
-        let drained = self.previous.narrow(told, |partition| here.contains(&partition));
+        let drained = self.previous.narrow(newest, |partition| here.contains(&partition));
         if !drained.is_empty() {
             self.previous_undrained.send_replace(self.previous.undrained.clone());
         }

@@ -37,7 +37,7 @@ pub struct LedgerClient {
     layout: LayoutNumber,
     partition: PartitionNumber,
     /// Why the ledger could last not be read, and written: as it was logged, one line per change.
-    told: [Arc<Mutex<Option<&'static str>>>; 2],
+    last_logged: [Arc<Mutex<Option<&'static str>>>; 2],
 }
 
 /// What was found before an attempt.
@@ -71,7 +71,7 @@ impl LedgerClient {
         metrics: LedgerMetrics,
         (layout, partition): (LayoutNumber, PartitionNumber),
     ) -> Self {
-        Self { ledger, row_lock, routes, metrics, layout, partition, told: Default::default() }
+        Self { ledger, row_lock, routes, metrics, layout, partition, last_logged: Default::default() }
     }
 
     /// Makes this tenure the newest of the partition: from then on no older one writes. Tries until it is told.
@@ -80,7 +80,7 @@ impl LedgerClient {
             match self.ledger.claim(self.layout, self.partition, tenure).await {
                 Ok(Recorded::Fenced) => return Err(Fenced),
                 Ok(_) => return Ok(()),
-                Err(fault) => self.tell(Use::Writing, &fault).await,
+                Err(fault) => self.log_failure(Use::Writing, &fault).await,
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -106,15 +106,16 @@ impl LedgerClient {
         let (lookup_result, lock) = match tokio::time::timeout(LOOKUP_MAX, asking).await {
             Ok(Ok(found)) => found,
             Ok(Err(fault)) => {
-                self.tell(Use::Reading, &fault).await;
+                self.log_failure(Use::Reading, &fault).await;
                 return Preflight::Silent;
             }
             Err(_) => {
-                self.tell(Use::Reading, &LedgerError::TimedOut { seconds: LOOKUP_MAX.as_secs() }).await;
+                self.log_failure(Use::Reading, &LedgerError::TimedOut { seconds: LOOKUP_MAX.as_secs() })
+                    .await;
                 return Preflight::Silent;
             }
         };
-        self.well(Use::Reading).await;
+        self.log_recovery(Use::Reading).await;
         match known(&lookup_result, update, holder) {
             Some(known) => Preflight::Known(known),
             None => Preflight::Send { etag: lookup_result.etag, lock },
@@ -140,12 +141,12 @@ impl LedgerClient {
                 None => self.ledger.record(entry.clone()).await,
             };
             match writing {
-                Ok(Recorded::Full) => self.tell_full().await,
+                Ok(Recorded::Full) => self.log_full().await,
                 Ok(recorded) => {
-                    self.well(Use::Writing).await;
+                    self.log_recovery(Use::Writing).await;
                     return recorded;
                 }
-                Err(fault) => self.tell(Use::Writing, &fault).await,
+                Err(fault) => self.log_failure(Use::Writing, &fault).await,
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -157,7 +158,7 @@ impl LedgerClient {
         let parked = match self.parked_and_released(&record_key).await {
             Ok(parked) => parked,
             Err(fault) => {
-                self.tell(Use::Reading, &fault).await;
+                self.log_failure(Use::Reading, &fault).await;
                 return (record_key, Vec::new());
             }
         };
@@ -222,29 +223,29 @@ impl LedgerClient {
             kind: EntryKind::Repark { seq, reason },
         };
         if let Err(fault) = self.ledger.record(entry).await {
-            self.tell(Use::Writing, &fault).await;
+            self.log_failure(Use::Writing, &fault).await;
         }
     }
 
-    async fn tell(&self, used_for: Use, fault: &LedgerError) {
+    async fn log_failure(&self, used_for: Use, fault: &LedgerError) {
         self.metrics.failed(fault.name());
-        let mut told = self.told[used_for as usize].lock().await;
-        if told.replace(fault.name()) != Some(fault.name()) {
+        let mut last_logged = self.last_logged[used_for as usize].lock().await;
+        if last_logged.replace(fault.name()) != Some(fault.name()) {
             let error = lanekeeper_core::error::error_chain(fault);
             error!(partition = %self.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
         }
     }
 
-    async fn tell_full(&self) {
+    async fn log_full(&self) {
         const FULL: &str = "full";
         self.metrics.failed(FULL);
-        if self.told[Use::Writing as usize].lock().await.replace(FULL) != Some(FULL) {
+        if self.last_logged[Use::Writing as usize].lock().await.replace(FULL) != Some(FULL) {
             error!(partition = %self.partition, "ledger.parked_max is reached: records that fail are held until parked updates are released or discarded (lanekeeper parked list), or ledger.parked_max is raised");
         }
     }
 
-    async fn well(&self, used_for: Use) {
-        if self.told[used_for as usize].lock().await.take().is_some() {
+    async fn log_recovery(&self, used_for: Use) {
+        if self.last_logged[used_for as usize].lock().await.take().is_some() {
             info!(partition = %self.partition, "the ledger can be used again");
         }
     }

@@ -185,7 +185,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     let names = Names::new(&config.updates.exchange);
     let wanted = wanted(config).numbered(LayoutNumber(1));
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
-    let mut told = String::new();
+    let mut last_logged = String::new();
     let (publishing, document) = loop {
         let connection = address.connect_patiently(&name("publish")).await?;
         let completed = async {
@@ -197,16 +197,16 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
             Ok(document) => break (connection, document),
             Err(error) if error.can_heal() => {
                 let text = error_chain(&error);
-                if text != told {
+                if text != last_logged {
                     warn!(error = text, "topology not ready, trying again");
-                    told = text;
+                    last_logged = text;
                 }
                 tokio::time::sleep(TOPOLOGY_RETRY_DELAY).await;
             }
             Err(error) => return Err(error.into()),
         }
     };
-    tell_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
+    log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
     let consuming = address.connect_patiently(&name("consume")).await?;
     Ok(Started {
         consuming: Link::keep(address.clone(), name("consume"), consuming),
@@ -219,7 +219,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
 }
 
 /// Said once: the layout in force wins.
-fn tell_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
+fn log_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
     let advice = if auto_apply {
         "it is changed as soon as nothing drains and nothing is in the way (updates.auto_apply)"
     } else {

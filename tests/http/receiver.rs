@@ -202,9 +202,9 @@ async fn the_order_of_each_record_is_judged() {
     );
     assert_eq!(report.by_record["b"].first_violation.as_deref(), Some("sequence 1 was applied after 2"));
 
-    let told = plain(running.address, "GET /report?records=all").await;
-    let told: Report = serde_json::from_str(told.split_once("\r\n\r\n").unwrap().1).unwrap();
-    assert_eq!(told, running.receiver.report(usize::MAX));
+    let report = plain(running.address, "GET /report?records=all").await;
+    let report: Report = serde_json::from_str(report.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(report, running.receiver.report(usize::MAX));
     assert!(plain(running.address, "GET /report?records=some").await.starts_with("HTTP/1.1 400"));
     for forget in ["DELETE /report", "POST /reset"] {
         assert_eq!(targets.attempt(attempt_of(numbered("a", 1))).await, Outcome::Applied);

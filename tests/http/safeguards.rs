@@ -131,9 +131,9 @@ async fn send(address: SocketAddr, method: &str, headers: &str, body: &str) -> A
         "{method} /records/k HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut told = String::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut told)).await.expect("it answers").unwrap();
-    let (head, body) = told.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut response)).await.expect("it answers").unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let problem: Value = serde_json::from_str(body).unwrap_or_default();
     Answer {
         status: head[9..12].parse().unwrap(),
@@ -211,7 +211,7 @@ async fn of_one_key_sent_twice_at_once_one_is_applied() {
 }
 
 #[tokio::test]
-async fn conditions_are_checked_and_new_etags_told() {
+async fn conditions_are_checked_and_new_etags_returned() {
     for kind in KINDS {
         let settings = ReceiverSettings { require_if_match: true, ..all() };
         let running = Running::new(kind, settings).await;
@@ -231,7 +231,7 @@ async fn conditions_are_checked_and_new_etags_told() {
 }
 
 #[tokio::test]
-async fn an_older_record_version_is_answered_as_told_and_not_applied() {
+async fn an_older_record_version_is_answered_as_configured_and_not_applied() {
     for kind in KINDS {
         let place = Place::new(kind).await;
         let running = Running::start(&place, all()).await;
@@ -311,9 +311,9 @@ async fn forgetting_forgets_the_stored_records_too() {
         let mut stream = TcpStream::connect(running.address).await.unwrap();
         let reset = b"POST /reset HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
         stream.write_all(reset).await.unwrap();
-        let mut told = String::new();
-        stream.read_to_string(&mut told).await.unwrap();
-        assert!(told.starts_with("HTTP/1.1 204"), "{told}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 204"), "{response}");
         assert_eq!(running.send("GET", "", "").await.status, 404, "{kind:?}");
         running.put("idempotency-key: \"a\"", "x").await.is(200, "\"1\"");
     }
@@ -338,9 +338,9 @@ async fn what_postgres_cannot_keep_is_refused_and_no_reason_to_come_again() {
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     let request = b"PUT /records/a%00b HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();
-    let mut told = String::new();
-    stream.read_to_string(&mut told).await.unwrap();
-    assert!(told.starts_with("HTTP/1.1 400"), "{told}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 400"), "{response}");
     assert_eq!((running.counts().rejected, running.counts().store_failed), (1, 0));
 }
 

@@ -113,8 +113,8 @@ fn switch_off_single_active_consumer(world: &World) {
          queue_resource => rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>), release_cursor_interval => 2048, \
          single_active_consumer_on => false, delivery_limit => 1000000, overflow_strategy => reject_publish}}))."
     );
-    let told = world.broker.ctl(&["eval", &change]);
-    assert!(told.starts_with("{ok,"), "{told}");
+    let output = world.broker.ctl(&["eval", &change]);
+    assert!(output.starts_with("{ok,"), "{output}");
 }
 
 /// A wrong set-up: the queue has no single active consumer, so that two processes get its deliveries in turn.

@@ -37,9 +37,9 @@ pub type Looking = Pin<Box<dyn Future<Output = Result<Obstacles, SourceError>> +
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obstacles {
     /// What keeps the layout from being changed.
-    pub in_the_way: Vec<Obstacle>,
+    pub blockers: Vec<Obstacle>,
     /// What does not, and somebody should know of.
-    pub besides: Vec<Obstacle>,
+    pub warnings: Vec<Obstacle>,
 }
 
 /// One thing that was found.
@@ -72,11 +72,11 @@ impl Gate {
     }
 
     fn observe(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
-        let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.in_the_way.is_empty());
+        let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.blockers.is_empty());
         if self.known.as_ref() == Some(&looked) {
             self.delay = (self.delay * 2).min(LOOK_DELAY_MAX);
         } else {
-            self.tell(&looked);
+            self.log(&looked);
             self.delay = LOOK_DELAY_MIN;
         }
         self.known = Some(looked);
@@ -84,9 +84,9 @@ impl Gate {
     }
 
     /// Once, until it is otherwise.
-    fn tell(&self, looked: &Result<Obstacles, String>) {
+    fn log(&self, looked: &Result<Obstacles, String>) {
         let Shape { partitions, prefetch } = self.auto.shape;
-        let Obstacles { in_the_way, besides } = match looked {
+        let Obstacles { blockers, warnings } = match looked {
             Ok(obstacles) => obstacles,
             Err(error) => {
                 warn!(
@@ -96,7 +96,7 @@ impl Gate {
                 return;
             }
         };
-        for Obstacle { what, fix } in in_the_way {
+        for Obstacle { what, fix } in blockers {
             error!(
                 partitions,
                 prefetch,
@@ -105,18 +105,18 @@ impl Gate {
                 "updates.auto_apply: the layout is not changed while this is in the way; it is looked for again, and changed when it is gone. `lanekeeper topology plan` shows all"
             );
         }
-        for Obstacle { what, fix } in besides {
+        for Obstacle { what, fix } in warnings {
             warn!(
                 what,
                 remedy = fix,
                 "updates.auto_apply: this could go wrong with the change of the layout"
             );
         }
-        let was_in_the_way = self.known.as_ref().is_some_and(|known| match known {
-            Ok(obstacles) => !obstacles.in_the_way.is_empty(),
+        let was_blocked = self.known.as_ref().is_some_and(|known| match known {
+            Ok(obstacles) => !obstacles.blockers.is_empty(),
             Err(_) => true,
         });
-        if in_the_way.is_empty() && was_in_the_way {
+        if blockers.is_empty() && was_blocked {
             info!(partitions, prefetch, "updates.auto_apply: nothing is in the way any more");
         }
     }
@@ -135,7 +135,7 @@ mod tests {
             gate.observe(match letter {
                 '!' => Err("gone".to_owned()),
                 '.' => Ok(Obstacles::default()),
-                letter => Ok(Obstacles { in_the_way: vec![found(letter)], besides: Vec::new() }),
+                letter => Ok(Obstacles { blockers: vec![found(letter)], warnings: Vec::new() }),
             })
         });
         let waited: Vec<_> = looked.map(|delay| delay.map(|delay| delay.as_secs())).collect();

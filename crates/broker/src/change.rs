@@ -13,7 +13,7 @@ use super::names::Names;
 use super::placement;
 use super::purge_markers::{PurgeOutcome, purge_markers};
 use super::topology::{
-    bind_exchange, close, declare_queues, lock, open, seconds_since_1970, tell_missing, unlock, write,
+    bind_exchange, close, declare_queues, lock, log_missing, open, seconds_since_1970, unlock, write,
 };
 use lanekeeper_core::change::{Desired, Draining, ROUTE, RouteStep, Step};
 use lanekeeper_core::layout::Layout;
@@ -116,7 +116,7 @@ pub(super) async fn reconcile_locked(
                 before.prepared(placement::observe(connection, names, layout).await?)
             }
             Step::Switch { from, to } => {
-                tell_missing(connection, names, to).await?;
+                log_missing(connection, names, to).await?;
                 declare_queues(&channel, names, to).await?;
                 for step in ROUTE {
                     route(&channel, names, step, from, to).await?;

@@ -86,7 +86,7 @@ struct PublishState {
     /// Opened when it is first needed; `None` again after a failure.
     channel: Option<Channel>,
     /// Why the latest letter was not published, as it was logged: one line per change, however many letters wait.
-    told: Option<String>,
+    last_logged: Option<String>,
 }
 
 impl DeadLetters {
@@ -124,14 +124,14 @@ impl DeadLetters {
             Err(_) => Some(format!("not confirmed within {} s", CONFIRM_TIMEOUT.as_secs())),
         };
         match &fault {
-            Some(fault) if state.told.as_ref() != Some(fault) => {
+            Some(fault) if state.last_logged.as_ref() != Some(fault) => {
                 error!(%partition, exchange = self.exchange, fault, "cannot dead-letter updates, they stay unsettled");
             }
-            None if state.told.is_some() => info!(exchange = self.exchange, "dead-lettering again"),
+            None if state.last_logged.is_some() => info!(exchange = self.exchange, "dead-lettering again"),
             _ => {}
         }
-        state.told = fault;
-        state.told.is_none()
+        state.last_logged = fault;
+        state.last_logged.is_none()
     }
 
     async fn publish_once(
@@ -279,11 +279,11 @@ mod tests {
             let headers = AMQPValue::FieldTable(dead_letter.headers().clone().unwrap());
             assert!(encoded_bytes(&headers) < FRAME_BYTES_MAX - ROOM_BYTES / 2, "{values:?}");
             let AMQPValue::FieldTable(headers) = headers else { unreachable!() };
-            let told = headers.inner().get("lanekeeper-headers-left-out").map(|value| match value {
+            let last_logged = headers.inner().get("lanekeeper-headers-left-out").map(|value| match value {
                 AMQPValue::LongString(text) => text.to_string(),
                 other => panic!("{other:?}"),
             });
-            assert_eq!(told.as_deref(), left_out, "{values:?}");
+            assert_eq!(last_logged.as_deref(), left_out, "{values:?}");
             assert!(headers.inner().contains_key("lanekeeper-reason"));
         };
         check(&[10, 20], None);

@@ -186,7 +186,7 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
             objects.push(Object { name, role, state });
         }
         Ok(Inspection {
-            address: address.told().to_owned(),
+            address: address.host_port().to_owned(),
             version: broker_version(&connection),
             cluster: server_property(&connection, "cluster_name"),
             hash_exchange,

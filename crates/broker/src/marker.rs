@@ -44,16 +44,16 @@ impl Markers {
         let queues: Vec<String> = partitions.iter().map(queue).collect();
         Self(Task::begin(async move {
             tokio::time::sleep(LATE_PUBLISH_MAX).await;
-            let mut told = String::new();
+            let mut last_logged = String::new();
             while let Err(fault) = publish(&publishing, &queues).await {
                 let fault = error_chain(&fault);
-                if fault != told {
+                if fault != last_logged {
                     warn!(
                         layout = layout.number.0,
                         error = fault,
                         "markers are not published, trying again: until then the layout does not end"
                     );
-                    told = fault;
+                    last_logged = fault;
                 }
                 tokio::time::sleep(RETRY_DELAY).await;
             }

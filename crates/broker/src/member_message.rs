@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_older_programs_tell_of_what_they_hold_is_read() {
+    fn status_reports_of_older_programs_are_read() {
         let message = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
             "claim":0,"holding":{"updates":3,"retried":[["key",3,7]]}}"#;
         let status =

@@ -418,8 +418,8 @@ async fn publish_for_ever(shared: Arc<MembershipState>) {
             if waiting && shared.publishing.is_blocked() {
                 shared.allow_unnumbered_claims();
             }
-            let patience = if waiting { BLOCKED_POLL } else { Duration::MAX };
-            let _ = timeout(patience, shared.wake.notified()).await;
+            let wait = if waiting { BLOCKED_POLL } else { Duration::MAX };
+            let _ = timeout(wait, shared.wake.notified()).await;
             continue;
         }
         let publishing = publish(&shared, &mut channel, &due);

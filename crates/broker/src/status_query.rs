@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_before_the_question_is_no_answer_to_it() {
+    fn a_report_from_before_the_request_is_no_answer_to_it() {
         check(&[("a", answer(Some(9), true, 3, Some(7)))], Some(("a", false)), true);
         check(&[("a", answer(Some(11), true, 3, Some(7)))], Some(("a", true)), false);
         // As a program of before questions tells it while its layout drains.

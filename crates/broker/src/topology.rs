@@ -66,7 +66,7 @@ async fn complete(
         on_own_channel(connection, async |reader| document::read_last(reader, &names.topology()).await);
     let known = known.await?.filter(|document| !document.layouts.witnesses.is_empty());
     if let Some(document) = &known {
-        tell_missing(connection, names, document.layouts.in_force).await?;
+        log_missing(connection, names, document.layouts.in_force).await?;
     }
     match (lock(&channel, names).await, known) {
         (Ok(()), _) => {}
@@ -187,7 +187,7 @@ async fn declare_layout(channel: &Channel, names: &Names, layout: Layout) -> Res
 }
 
 /// A queue of a layout in force that is not there was deleted by hand: that is said before it is declared again.
-pub(super) async fn tell_missing(
+pub(super) async fn log_missing(
     connection: &Connection,
     names: &Names,
     layout: Layout,

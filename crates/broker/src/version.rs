@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_that_is_too_old_is_told_from_the_others() {
+    fn a_version_that_is_too_old_is_distinguished_from_the_others() {
         let check = |text: &str, expected: Option<bool>| {
             assert_eq!(Version::parse(text).map(|version| version >= VERSION_MIN), expected, "{text}");
         };

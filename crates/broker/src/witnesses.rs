@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_read_as_it_was_told() {
+    fn a_round_is_read_as_it_was_written() {
         let round = Round { process: Uuid::new_v4().to_string(), number: 7 };
         assert_eq!(Round::parse(&round.text()), Some(round));
         for other in ["", "a", "a b", "7"] {

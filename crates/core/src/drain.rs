@@ -133,7 +133,7 @@ mod tests {
     /// the letter.
     fn check(script: &str, expected: &[(usize, Drained)]) {
         let mut watch = DrainWatch::default();
-        let (mut told, mut at_rest) = (Vec::new(), true);
+        let (mut decided, mut at_rest) = (Vec::new(), true);
         for (place, letter) in script.chars().enumerate() {
             let now = Tick::from_micros(u64::try_from(place).unwrap() * 100_000);
             match letter {
@@ -143,9 +143,9 @@ mod tests {
                 _ => {}
             }
             at_rest = letter == '.' || letter == 'e' || at_rest && letter == 'm';
-            told.extend(watch.look(now, at_rest).map(|drained| (place, drained)));
+            decided.extend(watch.look(now, at_rest).map(|drained| (place, drained)));
         }
-        assert_eq!(told, expected, "{script}");
+        assert_eq!(decided, expected, "{script}");
     }
 
     #[test]

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_needs_a_claim_and_a_broker_that_was_heard_within_the_limit() {
+    fn an_attempt_needs_a_claim_and_a_broker_that_was_seen_within_the_limit() {
         let mut ownership = claimed();
         assert_eq!(ownership.permit(at(10)), Permit::Granted(Some(TenureNumber(7))));
         assert_eq!(ownership.permit(at(11)), Permit::Denied, "eleven seconds of silence");

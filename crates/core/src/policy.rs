@@ -153,13 +153,15 @@ impl DeadLetterReason {
     /// Value of the header `lanekeeper-detail`: one sentence for the person who finds it.
     #[must_use]
     pub fn detail(&self) -> String {
-        let told = |failure: &Failure| match failure.detail.as_str() {
+        let describe = |failure: &Failure| match failure.detail.as_str() {
             "" => failure.cause.to_string(),
             detail => format!("{}: {detail}", failure.cause),
         };
         match self {
-            Self::Rejected(failure) | Self::Conflict(failure) => told(failure),
-            Self::Exhausted { failure, attempts } => format!("after {attempts} attempts, {}", told(failure)),
+            Self::Rejected(failure) | Self::Conflict(failure) => describe(failure),
+            Self::Exhausted { failure, attempts } => {
+                format!("after {attempts} attempts, {}", describe(failure))
+            }
             Self::IdReused => "another update was resolved under this id".to_owned(),
             Self::Malformed(malformed) => malformed.to_string(),
         }

@@ -33,12 +33,12 @@ impl PreviousLayout {
         self
     }
 
-    /// `told`: what the document says by now. `here`: partitions whose drivers have not ended in this process; their
+    /// `known`: what the document says by now. `here`: partitions whose drivers have not ended in this process; their
     /// requests may still be out, whoever has drained the partition since. Answers with what is drained now and was not
     /// before: what is drained stays so.
-    pub fn narrow(&mut self, told: &Self, here: impl Fn(PartitionNumber) -> bool) -> Vec<PartitionNumber> {
+    pub fn narrow(&mut self, known: &Self, here: impl Fn(PartitionNumber) -> bool) -> Vec<PartitionNumber> {
         let is_undrained =
-            |partition: &PartitionNumber| here(*partition) || told.undrained.contains(partition);
+            |partition: &PartitionNumber| here(*partition) || known.undrained.contains(partition);
         let (undrained, drained) = std::mem::take(&mut self.undrained).into_iter().partition(is_undrained);
         self.undrained = undrained;
         let drained: BTreeSet<_> = drained;
@@ -70,8 +70,8 @@ mod tests {
     #[test]
     fn a_partition_is_drained_once_the_document_says_so_and_its_driver_here_has_ended() {
         let mut previous = PreviousLayout { partitions: 4, undrained: set(&[0, 1, 2]) };
-        let told = PreviousLayout { partitions: 4, undrained: set(&[1, 3]) };
-        let drained = previous.narrow(&told, |partition| partition.0 == 2);
+        let known = PreviousLayout { partitions: 4, undrained: set(&[1, 3]) };
+        let drained = previous.narrow(&known, |partition| partition.0 == 2);
         assert_eq!(drained, [PartitionNumber(0)]);
         assert_eq!(previous.undrained, set(&[1, 2]), "3 was drained, and stays so");
         let drained = previous.narrow(&PreviousLayout::default(), |partition| partition.0 == 2);

@@ -216,7 +216,7 @@ mod tests {
     /// ends, `|`: everything returned has come. Answers for each that came again: the number of the delivery that it is
     /// known from, `.` behind it where that one was settled, or `new`.
     fn check(script: &str, expected: &str) {
-        let (mut redelivery, mut made, mut told) = (RedeliveryMatcher::new(3), 0, Vec::new());
+        let (mut redelivery, mut made, mut seen) = (RedeliveryMatcher::new(3), 0, Vec::new());
         let mut newest_held = None;
         let record_key = RecordKey::new("r").unwrap();
         for step in script.split(' ') {
@@ -241,7 +241,7 @@ mod tests {
                     };
                     let matched = redelivery.received(&update, redelivered);
                     if redelivered {
-                        told.push(matched.as_ref().map_or("new".to_owned(), |known| {
+                        seen.push(matched.as_ref().map_or("new".to_owned(), |known| {
                             format!("{}{}", known.id.as_str(), if known.settled { "." } else { "" })
                         }));
                     }
@@ -254,7 +254,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(told.join(" "), expected, "{script}");
+        assert_eq!(seen.join(" "), expected, "{script}");
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_updates_are_told_apart_by_their_place_and_never_left_out() {
+    fn equal_updates_are_distinguished_by_their_place_and_never_left_out() {
         check("a. a ! <a", "2");
         // Both acks were lost, or only the second was never sent: the later place is taken, and the last is sent again.
         check("a. a ! <a <a", "2 new");

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::Stopped;
-use super::told::{not_parked, shown};
+use super::output::{not_parked, shown};
 use crate::cli::Exit;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{AnyLedger, Discarded, Ledger, OperatorReason, ParkKind, Selection};

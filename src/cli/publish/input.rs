@@ -19,7 +19,7 @@ use lanekeeper_broker::publisher::{Outgoing, Submission, SubmissionId};
 const READ_BYTES: usize = 64 * 1024;
 
 /// Bad lines that are told of one by one.
-const BAD_LINES_TOLD_MAX: u64 = 20;
+const BAD_LINES_SHOWN_MAX: u64 = 20;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -107,7 +107,7 @@ impl Input {
                 }
                 Err(bad) => {
                     progress.lines.store(number, Ordering::Relaxed);
-                    tell(console, progress.bad.fetch_add(1, Ordering::Relaxed), number, &bad);
+                    show_bad_line(console, progress.bad.fetch_add(1, Ordering::Relaxed), number, &bad);
                     if self.strict {
                         return;
                     }
@@ -139,10 +139,10 @@ fn parse(
     json_line::parse(line, body_bytes_max, now).map(Some)
 }
 
-fn tell(console: &Console, told_before: u64, number: u64, bad: &BadLine) {
-    if told_before < BAD_LINES_TOLD_MAX {
+fn show_bad_line(console: &Console, shown_before: u64, number: u64, bad: &BadLine) {
+    if shown_before < BAD_LINES_SHOWN_MAX {
         console.say(&format!("line {number} is skipped: {bad}"));
-    } else if told_before == BAD_LINES_TOLD_MAX {
+    } else if shown_before == BAD_LINES_SHOWN_MAX {
         console.say("further bad lines are only counted");
     }
 }

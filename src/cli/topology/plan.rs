@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::show::told_time;
+use super::show::format_time;
 use super::snapshot::{LayoutSnapshot, TopologySnapshot};
 use crate::config::Config;
 use crate::doctor::change::{Danger, Weight};
@@ -57,7 +57,7 @@ impl fmt::Display for Waiting {
 }
 
 /// One danger, in a line.
-pub fn told_danger(danger: &Danger) -> String {
+pub fn format_danger(danger: &Danger) -> String {
     let weight = match danger.weight {
         Weight::Forbids => "in the way",
         Weight::Risks | Weight::Warns => "could go wrong",
@@ -116,7 +116,7 @@ impl Plan {
                 "  ! {then:<8} the change to layout {} that {} began at {} and did not finish",
                 changing.to.number.0,
                 changing.by,
-                told_time(changing.since)
+                format_time(changing.since)
             )?;
         }
         for (layout, waiting) in &self.draining {
@@ -160,9 +160,10 @@ impl fmt::Display for Plan {
                 self.names.public()
             );
         };
-        let told = |shape: Shape| format!("{} partitions, prefetch {}", shape.partitions, shape.prefetch);
-        writeln!(f, "layout in force:   {} (layout {})", told(in_force.shape()), in_force.number.0)?;
-        writeln!(f, "the config wants:  {}", told(self.wanted))?;
+        let format_shape =
+            |shape: Shape| format!("{} partitions, prefetch {}", shape.partitions, shape.prefetch);
+        writeln!(f, "layout in force:   {} (layout {})", format_shape(in_force.shape()), in_force.number.0)?;
+        writeln!(f, "the config wants:  {}", format_shape(self.wanted))?;
         if self.is_empty() {
             writeln!(f, "\nNothing to do.")?;
         } else {
@@ -179,7 +180,7 @@ impl fmt::Display for Plan {
             )?;
         }
         for danger in &self.dangers {
-            writeln!(f, "\n{}", told_danger(danger))?;
+            writeln!(f, "\n{}", format_danger(danger))?;
         }
         if !self.dangers.is_empty() {
             writeln!(f, "\n`lanekeeper doctor` has the remedies.")?;

@@ -18,7 +18,7 @@ pub fn text(snapshot: &TopologySnapshot) -> String {
     };
     let mut text = format!(
         "exchange {exchange}: layouts as of {}, by {}\n",
-        told_time(document.changed_at),
+        format_time(document.changed_at),
         document.changed_by
     );
     if let Some(changing) = &document.layouts.changing {
@@ -30,7 +30,7 @@ pub fn text(snapshot: &TopologySnapshot) -> String {
             changing.to.number.0,
             changing.to.prefetch,
             changing.by,
-            told_time(changing.since)
+            format_time(changing.since)
         );
     }
     for layout_snapshot in &snapshot.layouts {
@@ -49,7 +49,7 @@ fn layout(layout_snapshot: &LayoutSnapshot) -> String {
         None => "in force".to_owned(),
         Some(draining) => format!(
             "draining since {}, {} of {} partitions drained",
-            told_time(draining.since),
+            format_time(draining.since),
             draining.drained.len(),
             layout.partitions
         ),
@@ -113,7 +113,7 @@ pub fn json(snapshot: &TopologySnapshot) -> String {
     let document = snapshot.document.as_ref();
     let layouts: Vec<Json> =
         snapshot.layouts.iter().map(|layout_snapshot| json_of(layout_snapshot, snapshot)).collect();
-    let told = json!({
+    let output = json!({
         "exchange": snapshot.names.public(),
         "in_force": document.map(|document| document.layouts.in_force.number),
         "changing": document.and_then(|document| document.layouts.changing.as_ref()).map(|changing| json!({
@@ -124,7 +124,7 @@ pub fn json(snapshot: &TopologySnapshot) -> String {
         "layouts": layouts,
         "not_asked": snapshot.unasked,
     });
-    format!("{told:#}\n")
+    format!("{output:#}\n")
 }
 
 fn json_of(layout_snapshot: &LayoutSnapshot, snapshot: &TopologySnapshot) -> Json {
@@ -133,7 +133,7 @@ fn json_of(layout_snapshot: &LayoutSnapshot, snapshot: &TopologySnapshot) -> Jso
         .partitions()
         .map(|partition| {
             let row = Row::of(layout_snapshot, partition);
-            let told = row.told.as_ref();
+            let status = row.status.as_ref();
             let (owner, perhaps) = match &row.owner {
                 Owner::Known(name) => (Some(name), None),
                 Owner::Perhaps(name) => (None, Some(name)),
@@ -144,19 +144,19 @@ fn json_of(layout_snapshot: &LayoutSnapshot, snapshot: &TopologySnapshot) -> Jso
                 "queue": snapshot.names.partition(layout.number, partition),
                 "exists": !row.is_missing,
                 "consumed": !matches!(row.owner, Owner::Nobody),
-                "answered": row.told.is_some(),
+                "answered": row.status.is_some(),
                 "ready": row.ready,
-                "unsettled": told.map(|told| told.updates),
-                "oldest_held_seconds": told.and_then(|told| told.oldest_held_seconds),
-                "oldest_published_seconds": told.and_then(|told| told.oldest_published_seconds),
-                "records": told.map(|told| told.records),
-                "records_waiting": told.map(|told| told.waiting),
-                "records_target_shut": told.map(|told| told.target_shut),
+                "unsettled": status.map(|status| status.updates),
+                "oldest_held_seconds": status.and_then(|status| status.oldest_held_seconds),
+                "oldest_published_seconds": status.and_then(|status| status.oldest_published_seconds),
+                "records": status.map(|status| status.records),
+                "records_waiting": status.map(|status| status.waiting),
+                "records_target_shut": status.map(|status| status.target_shut),
                 "owner": owner,
                 "owner_perhaps": perhaps,
-                "tenure": told.and_then(|told| told.tenure),
+                "tenure": status.and_then(|status| status.tenure),
                 "drained": row.drained,
-                "retried": told.filter(|_| row.drained.is_some()).map(|told| &told.retried),
+                "retried": status.filter(|_| row.drained.is_some()).map(|status| &status.retried),
             })
         })
         .collect();
@@ -184,7 +184,7 @@ struct Row {
     ready: Option<u64>,
     owner: Owner,
     /// What the owner holds.
-    told: Option<PartitionStatus>,
+    status: Option<PartitionStatus>,
     /// `None`: its layout does not drain.
     drained: Option<bool>,
     is_missing: bool,
@@ -206,7 +206,7 @@ impl Row {
         Self {
             ready: depth.map(|depth| depth.ready.into()),
             owner,
-            told: answer.filter(|answer| answer.is_of_the_owner()).map(|answer| answer.status.clone()),
+            status: answer.filter(|answer| answer.is_of_the_owner()).map(|answer| answer.status.clone()),
             drained: layout_snapshot.draining.as_ref().map(|draining| draining.drained.contains(&partition)),
             is_missing: layout_snapshot.missing().any(|missing| missing == partition),
         }
@@ -214,12 +214,12 @@ impl Row {
 
     fn columns(&self, partition: PartitionNumber) -> [String; 8] {
         let unknown = if matches!(self.owner, Owner::Nobody) { "-" } else { "?" };
-        let of = |told: Option<String>| told.unwrap_or_else(|| unknown.to_owned());
+        let of = |status: Option<String>| status.unwrap_or_else(|| unknown.to_owned());
         let age = |seconds: Option<u64>| {
-            let told = self.told.as_ref();
-            of(told.map(|_| seconds.map_or_else(|| "-".to_owned(), told_age)))
+            let status = self.status.as_ref();
+            of(status.map(|_| seconds.map_or_else(|| "-".to_owned(), format_age)))
         };
-        let told = self.told.as_ref();
+        let status = self.status.as_ref();
         let owner = match &self.owner {
             _ if self.is_missing => {
                 "THE QUEUE IS NOT THERE: it was deleted, and what it held is lost".to_owned()
@@ -227,7 +227,7 @@ impl Row {
             Owner::Nobody => "-".to_owned(),
             Owner::Unknown => "?".to_owned(),
             Owner::Perhaps(name) => format!("{name}?"),
-            Owner::Known(name) => match told.and_then(|told| told.tenure) {
+            Owner::Known(name) => match status.and_then(|status| status.tenure) {
                 Some(tenure) => format!("{name} (tenure {tenure})"),
                 None => name.clone(),
             },
@@ -235,10 +235,10 @@ impl Row {
         [
             partition.to_string(),
             self.ready.map_or_else(|| "-".to_owned(), |ready| ready.to_string()),
-            of(told.map(|told| told.updates.to_string())),
-            age(told.and_then(|told| told.oldest_held_seconds)),
-            age(told.and_then(|told| told.oldest_published_seconds)),
-            of(told.map(|told| (told.waiting + told.target_shut).to_string())),
+            of(status.map(|status| status.updates.to_string())),
+            age(status.and_then(|status| status.oldest_held_seconds)),
+            age(status.and_then(|status| status.oldest_published_seconds)),
+            of(status.map(|status| (status.waiting + status.target_shut).to_string())),
             self.drained.map_or("", |drained| if drained { "yes" } else { "no" }).to_owned(),
             owner,
         ]
@@ -246,13 +246,13 @@ impl Row {
 }
 
 /// `1h 2m`: two units, however long it is.
-fn told_age(seconds: u64) -> String {
-    let told = humantime::format_duration(Duration::from_secs(seconds)).to_string();
-    told.split(' ').take(2).collect::<Vec<_>>().join(" ")
+fn format_age(seconds: u64) -> String {
+    let status = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    status.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 /// `2026-11-25T01:02:03Z`.
-pub fn told_time(seconds: u64) -> String {
+pub fn format_time(seconds: u64) -> String {
     let at: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds);
     humantime::format_rfc3339_seconds(at).to_string()
 }

@@ -29,14 +29,15 @@ fn version(case: &Case<'_>) -> Vec<Finding> {
         findings.push(Finding::new(Code::HashExchangeMissing, what, vec![enable, nodes]));
     }
     let Some(version) = case.observed.version() else { return findings };
-    let told = case.observed.broker.version.as_deref().unwrap_or_default();
+    let version_text = case.observed.broker.version.as_deref().unwrap_or_default();
     if version < OLDEST {
-        let what = format!("the broker is RabbitMQ {told}; 3.10 is the oldest that Lanekeeper works with");
+        let what =
+            format!("the broker is RabbitMQ {version_text}; 3.10 is the oldest that Lanekeeper works with");
         findings.push(Finding::new(Code::BrokerTooOld, what, vec![upgrade("3.10")]));
     }
     if WEDGE.contains(&version) {
         let what = format!(
-            "the broker is RabbitMQ {told}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop for good"
+            "the broker is RabbitMQ {version_text}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop for good"
         );
         findings.push(Finding::new(Code::QueueCanWedge, what, vec![upgrade("4.3.6")]));
     }

@@ -8,7 +8,7 @@ use super::super::finding::Finding;
 use super::super::fix::{Fix, disconnect};
 use super::policies::{clear, set_by};
 use super::{Case, listed};
-use crate::config::{ACK_TIMEOUT, held_at_most, told};
+use crate::config::{ACK_TIMEOUT, format_duration, held_at_most};
 use lanekeeper_broker::{Object, ObjectState};
 
 /// How consumer tags of Lanekeeper begin.
@@ -120,10 +120,10 @@ fn ack_timeout(case: &Case<'_>) -> Option<Finding> {
     let what = format!(
         "the acknowledgement timeout {of} is {}, below what an update may be held: dispatch.held_max {} + \
          drain_timeout {} + a minute = {}",
-        told(lasts),
-        told(dispatch.held_max),
-        told(dispatch.drain_timeout),
-        told(needed)
+        format_duration(lasts),
+        format_duration(dispatch.held_max),
+        format_duration(dispatch.drain_timeout),
+        format_duration(needed)
     );
     let by_policy = queue.and_then(|name| {
         let queue = case.observed.queue(name)?;

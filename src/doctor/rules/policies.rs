@@ -33,7 +33,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         .map(|((code, key, value), queues)| {
             let set_by = set_by(management, key, &queues);
             let names: Vec<&str> = queues.iter().map(|(name, _)| *name).collect();
-            let by: Vec<String> = set_by.iter().map(told).collect();
+            let by: Vec<String> = set_by.iter().map(policy_name).collect();
             let by = if by.is_empty() { "a policy".to_owned() } else { by.join(" and ") };
             let what = format!("{by} sets {key} = {value} on {}", listed(&names));
             Finding::new(code, what, clear(case, key, &set_by))
@@ -93,7 +93,7 @@ pub fn set_by(management: &Management, key: &str, queues: &[Named<'_>]) -> Vec<P
     found
 }
 
-fn told(policy: &PolicyName) -> String {
+fn policy_name(policy: &PolicyName) -> String {
     match policy.kind {
         PolicyKind::Policy => format!("policy {:?}", policy.name),
         PolicyKind::OperatorPolicy => format!("operator policy {:?}", policy.name),

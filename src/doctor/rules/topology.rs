@@ -182,34 +182,37 @@ fn judge_foreign(case: &Case<'_>, layout: Layout, binding: &Binding) -> Option<(
     let Binding { source, destination, to, .. } = binding;
     let is_partition = *to == DestinationKind::Queue
         && layout.partitions().any(|partition| names.partition(layout.number, partition) == *destination);
-    let told = match to {
+    let described = match to {
         DestinationKind::Queue => format!("queue {destination}"),
         DestinationKind::Exchange => format!("exchange {destination}"),
     };
-    let told = format!("exchange {source} is bound to {told}");
+    let described = format!("exchange {source} is bound to {described}");
     let role = |name: &str| {
         let objects = &case.observed.broker.objects;
         objects.iter().find(|object| object.name == name && !object.role.is_queue()).map(|object| object.role)
     };
     match role(source) {
         Some(Role::Ingress) => {
-            return Some((Code::IngressBoundTwice, format!("{told}, beside the layout's {hash}")));
+            return Some((Code::IngressBoundTwice, format!("{described}, beside the layout's {hash}")));
         }
         Some(Role::Layout) => {
             return Some((
                 Code::ForeignBindingOfHash,
-                format!("{told}, which is not among its partitions, or twice"),
+                format!("{described}, which is not among its partitions, or twice"),
             ));
         }
         Some(Role::Handoff) => {
-            return Some((Code::HandoffBound, format!("{told}, though the layout is not being changed")));
+            return Some((
+                Code::HandoffBound,
+                format!("{described}, though the layout is not being changed"),
+            ));
         }
         _ => {}
     }
     if is_partition {
-        return Some((Code::ForeignBindingOfPartition, told));
+        return Some((Code::ForeignBindingOfPartition, described));
     }
     let inner = *to == DestinationKind::Exchange
         && matches!(role(destination), Some(Role::Ingress | Role::Handoff | Role::Layout));
-    inner.then_some((Code::ForeignWayIn, told))
+    inner.then_some((Code::ForeignWayIn, described))
 }

@@ -6,7 +6,7 @@ use super::super::finding::{Finding, Unseen};
 use super::super::fix::{Fix, quoted};
 use super::broker::{KHEPRI_REORDERS, partitions};
 use super::{Case, listed};
-use crate::config::{ACK_TIMEOUT, Config, told};
+use crate::config::{ACK_TIMEOUT, Config, format_duration};
 use lanekeeper_broker::Names;
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
@@ -125,20 +125,20 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
                 let means = format!("whether the broker takes publishes was tried over AMQP ({words})");
                 push("alarms by node", means, "rabbitmq-diagnostics alarms");
             }
-            let untold = management.queues.iter().filter(|(_, queue)| queue.effective_policy.is_none());
-            let untold: Vec<&str> = untold.map(|(name, _)| name.as_str()).collect();
-            if !untold.is_empty() {
+            let unknown = management.queues.iter().filter(|(_, queue)| queue.effective_policy.is_none());
+            let unknown: Vec<&str> = unknown.map(|(name, _)| name.as_str()).collect();
+            if !unknown.is_empty() {
                 let means =
                     "the broker tells what applies some seconds after a queue was made: look again then";
-                push(&format!("policies of {}", listed(&untold)), means.to_owned(), "");
+                push(&format!("policies of {}", listed(&unknown)), means.to_owned(), "");
             }
         }
     }
-    let tells = |queue: &Queue| queue.consumers.iter().any(|consumer| consumer.timeout_ms.is_some());
-    if !observed.management.as_ref().is_ok_and(|management| management.queues.values().any(tells)) {
+    let has_timeout = |queue: &Queue| queue.consumers.iter().any(|consumer| consumer.timeout_ms.is_some());
+    if !observed.management.as_ref().is_ok_and(|management| management.queues.values().any(has_timeout)) {
         let means = format!(
             "before 4.0 no API shows it, from 4.0 on that of a partition's consumer; {}, its default, is assumed",
-            told(ACK_TIMEOUT)
+            format_duration(ACK_TIMEOUT)
         );
         push(
             "the broker's acknowledgement timeout (consumer_timeout)",

@@ -16,18 +16,18 @@ use lanekeeper_core::update::Update;
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// One line per change that an operator would want to know of.
-    pub(super) fn log_ownership(&self, told: &mut OwnershipState) {
+    pub(super) fn log_ownership(&self, last_logged: &mut OwnershipState) {
         let ownership_state = self.core.ownership_state();
-        if ownership_state == *told {
+        if ownership_state == *last_logged {
             return;
         }
         match ownership_state {
             // It is claimed anew, for a higher number: what was told stands.
-            OwnershipState::Claiming if matches!(told, OwnershipState::Claimed(_)) => {
+            OwnershipState::Claiming if matches!(last_logged, OwnershipState::Claimed(_)) => {
                 return self.metrics.active(false);
             }
             OwnershipState::Claimed(Some(TenureNumber(number)))
-                if matches!(told, OwnershipState::Claimed(Some(_))) =>
+                if matches!(last_logged, OwnershipState::Claimed(Some(_))) =>
             {
                 debug!(partition = %self.partition, tenure = number, "partition claimed anew");
             }
@@ -43,11 +43,11 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             OwnershipState::Unclaimed | OwnershipState::Claiming | OwnershipState::Lost => {}
         }
         self.metrics.active(matches!(ownership_state, OwnershipState::Claimed(_)));
-        *told = ownership_state;
+        *last_logged = ownership_state;
     }
 
     /// A failed attempt; what the target refuses to all at most once a minute.
-    pub(super) fn tell_failure(&self, update: &Update, outcome: &Outcome, number: u32) {
+    pub(super) fn log_failure(&self, update: &Update, outcome: &Outcome, number: u32) {
         match outcome {
             Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
             Outcome::Refused(failure) => {

@@ -90,10 +90,10 @@ mod tests {
 
     /// What happens, one letter after another, a quarter of a second apart: `?` a question, `d` the layout drains, `.`
     /// nothing. In which places it is told.
-    fn check(happenings: &str, expected: &[usize]) {
+    fn check(script: &str, expected: &[usize]) {
         let (mut status_reporter, mut last_report, mut drains) =
             (StatusReporter::default(), Vec::new(), false);
-        for (place, letter) in happenings.chars().enumerate() {
+        for (place, letter) in script.chars().enumerate() {
             let now = Tick::from_micros(u64::try_from(place).unwrap() * 250_000);
             match letter {
                 '?' => status_reporter.asked(place as u64),
@@ -104,10 +104,10 @@ mod tests {
             if status_reporter.is_due(now, drains) {
                 last_report.push(place);
             } else {
-                assert!(!awaited, "{happenings}: {place}");
+                assert!(!awaited, "{script}: {place}");
             }
         }
-        assert_eq!(last_report, expected, "{happenings}");
+        assert_eq!(last_report, expected, "{script}");
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_layout_drains_it_is_told_every_two_seconds() {
+    fn while_the_layout_drains_the_status_is_published_every_two_seconds() {
         check("d................", &[0, 8, 16]);
         check("d...?............", &[0, 4, 12]);
     }

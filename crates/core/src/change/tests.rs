@@ -69,18 +69,18 @@ fn a_change_begins_is_prepared_switches_and_its_old_layout_drains_and_goes() {
 
 /// As in `1- 2<01`: layout 1, which drains, and layout 2, whose records wait for two partitions of the one before.
 fn active_layouts(layouts: &Layouts) -> String {
-    let told = |active_layout: ActiveLayout| {
+    let describe = |active_layout: ActiveLayout| {
         let previous = active_layout.previous.undrained.iter().map(|partition| partition.0.to_string());
         let previous: String = previous.collect();
         let waits = if previous.is_empty() { String::new() } else { format!("<{previous}") };
         format!("{}{}{waits}", active_layout.layout.number.0, if active_layout.draining { "-" } else { "" })
     };
-    let all: Vec<String> = layouts.active_layouts().into_iter().map(told).collect();
+    let all: Vec<String> = layouts.active_layouts().into_iter().map(describe).collect();
     all.join(" ")
 }
 
 #[test]
-fn the_layout_in_force_is_at_work_beside_the_one_that_drains_where_former_partitions_can_be_computed() {
+fn the_current_layout_is_active_beside_the_one_that_drains_if_previous_partitions_can_be_computed() {
     let first = |witnesses| {
         let mut layouts = Layouts::first(shape(4).numbered(LayoutNumber(1)), witnesses);
         assert_eq!(active_layouts(&layouts), "1");

@@ -126,16 +126,16 @@ impl Targets {
 impl Partition {
     /// `probe_from`: when a probe may be asked for; `None`: one is under way.
     pub(super) fn target_shut(&mut self, now: Tick, target: TargetId, probe_from: Option<Tick>) {
-        let told = probe_from.map_or(Probe::UnderWay, Probe::NotBefore);
+        let reported = probe_from.map_or(Probe::UnderWay, Probe::NotBefore);
         if let Some((_, probe)) = self.targets.shut_mut(target) {
             // What is told of a probe that is ours is that it is under way.
             if !matches!(probe, Probe::Granted(_)) {
-                *probe = told;
+                *probe = reported;
             }
             return;
         }
         let shut_before = self.targets.shut_for(target, now);
-        let status = Status::Shut { lanes: BTreeMap::new(), probe: told };
+        let status = Status::Shut { lanes: BTreeMap::new(), probe: reported };
         self.targets.0.insert(target, Target { shut_before, since: now, status });
     }
 

@@ -56,7 +56,7 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
             partition.handle(now, Event::Received { tenure, delivery, redelivered: false, update });
         }
     }
-    let (mut outcomes, mut told) = (outcomes.chars(), Vec::new());
+    let (mut outcomes, mut attempted) = (outcomes.chars(), Vec::new());
     loop {
         match partition.poll_effect() {
             Some(Effect::Claim { tenure }) => {
@@ -66,7 +66,7 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
             Some(Effect::Attempt { attempt, number, update, tenure, .. }) => {
                 assert_eq!(tenure, Some(TenureNumber(1)));
                 let record_key = update.record_key.clone();
-                told.push(format!("{}{number}", record_key.as_str()));
+                attempted.push(format!("{}{number}", record_key.as_str()));
                 let failure = Failure { cause: Cause::Timeout, detail: String::new() };
                 let outcome = match outcomes.next() {
                     Some('R') => Outcome::Retryable { failure, retry_after: None },
@@ -90,7 +90,7 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
             },
         }
     }
-    assert_eq!(told.join(" "), expected, "{keys} {outcomes:?}");
+    assert_eq!(attempted.join(" "), expected, "{keys} {outcomes:?}");
     assert_eq!(partition.view(), View::default());
 }
 
@@ -106,7 +106,7 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
         let (mut partition, tenure) = (partition(2), Tenure(1));
         let mut now = Tick::ZERO;
         partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
-        let (mut delivered, mut out, mut told) = (0, Vec::new(), String::new());
+        let (mut delivered, mut out, mut attempted) = (0, Vec::new(), String::new());
         for letter in script.chars() {
             match letter {
                 'a'..='z' => {
@@ -136,7 +136,7 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
                         partition.handle(now, Event::Claimed { tenure, number: None, rival_claim: None });
                     }
                     Effect::Attempt { attempt, update, .. } => {
-                        told.push_str(update.record_key.as_str());
+                        attempted.push_str(update.record_key.as_str());
                         out.push((attempt, update.record_key.clone()));
                     }
                     Effect::Record { tenure, holder, update, .. } => {
@@ -147,7 +147,7 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
                 }
             }
         }
-        told
+        attempted
     };
     // a's second update is next when b ends: it came before d, though its lane became ready last.
     assert_eq!(next_of("abacde+++"), "abcad");
@@ -330,7 +330,7 @@ fn a_lost_connection_alone_makes_no_second_request() {
 }
 
 #[test]
-fn the_oldest_delivery_and_the_earliest_publish_are_told_also_where_they_are_not_one() {
+fn the_oldest_delivery_and_the_earliest_publish_are_reported_also_if_they_differ() {
     let (mut partition, tenure, now) = (partition(2), Tenure(1), Tick::ZERO);
     partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
     assert_eq!(partition.oldest(), Oldest::default());

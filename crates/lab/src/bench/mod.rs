@@ -3,11 +3,11 @@
 mod contender;
 mod failure;
 mod load;
+mod output;
 mod process;
 mod run;
 mod scenario;
 mod stage;
-mod told;
 mod verdict;
 
 use std::path::PathBuf;
@@ -156,8 +156,8 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
             let seed = arguments.seed.wrapping_add(round.into());
             let wrong = match run::run(stage, scenario, contender, seed).await {
                 Ok(Ok(one)) => {
-                    let told = told::line(scenario.name, &name, std::slice::from_ref(&one));
-                    eprintln!("# round {round}, load {load} before: {told}");
+                    let line = output::line(scenario.name, &name, std::slice::from_ref(&one));
+                    eprintln!("# round {round}, load {load} before: {line}");
                     measured.push(one);
                     continue;
                 }
@@ -166,15 +166,15 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
                 Err(ended @ Failure::Ended { .. }) => ended.to_string(),
                 Err(failure) => return Err(failure),
             };
-            println!("{}", told::failed(scenario.name, &name, &wrong));
+            println!("{}", output::failed(scenario.name, &name, &wrong));
             *runs = None;
         }
     }
-    Ok(tell(arguments, &entries))
+    Ok(print_results(arguments, &entries))
 }
 
 /// Prints the figures, then the ratios; whether all is well.
-fn tell(arguments: &Arguments, entries: &[Entry]) -> bool {
+fn print_results(arguments: &Arguments, entries: &[Entry]) -> bool {
     let mut well = true;
     for Entry { scenario, contender, runs } in entries {
         let (scenario, name) = (scenario.name, contender.name());
@@ -182,12 +182,12 @@ fn tell(arguments: &Arguments, entries: &[Entry]) -> bool {
             well = false;
             continue;
         };
-        println!("{}", told::line(scenario, &name, runs));
+        println!("{}", output::line(scenario, &name, runs));
         let over =
-            arguments.cpu_max.filter(|max| *contender == Contender::Lanekeeper && told::cpu(runs) > *max);
+            arguments.cpu_max.filter(|max| *contender == Contender::Lanekeeper && output::cpu(runs) > *max);
         if let Some(max) = over {
-            let wrong = format!("CPU {:.2} s/10k is over {max:.2}", told::cpu(runs));
-            println!("{}", told::failed(scenario, &name, &wrong));
+            let wrong = format!("CPU {:.2} s/10k is over {max:.2}", output::cpu(runs));
+            println!("{}", output::failed(scenario, &name, &wrong));
             well = false;
         }
     }
@@ -198,7 +198,7 @@ fn tell(arguments: &Arguments, entries: &[Entry]) -> bool {
         if let (Some(ours), Some(runs), true) =
             (&first.runs, &theirs.runs, same || theirs.contender == Contender::Lanekeeper)
         {
-            println!("{}", told::ratio(first.scenario.name, &against, ours, runs));
+            println!("{}", output::ratio(first.scenario.name, &against, ours, runs));
         }
     }
     well

@@ -12,7 +12,7 @@ use super::contender::{Contender, clean};
 use super::failure::Failure;
 use super::load::{Load, STUCK, record_key};
 use super::process::{Process, Usage};
-use super::scenario::{Scenario, Tells};
+use super::scenario::{Figure, Scenario};
 use super::stage::{Stage, Topology};
 use super::verdict::{Expected, Wrong, judge};
 use crate::plain_http::request;
@@ -114,7 +114,7 @@ impl Run<'_> {
         }
         let watched = self.all_arrived(&mut receiver, &mut forwarder.process, expected.updates).await?;
         let usage = forwarder.process.usage();
-        let memory = watched.memory().filter(|_| scenario.tells == Tells::Memory);
+        let memory = watched.memory().filter(|_| scenario.figure == Figure::Memory);
         let broker_after = stage.broker_seconds();
         if let Some(memory) = memory {
             sleep(CALM).await;
@@ -125,11 +125,11 @@ impl Run<'_> {
         // Only now, so that nothing can come any more that the judgement does not see.
         let report = receiver.report(0).await?;
         receiver.process.stop().await?;
-        if let (Tells::Delays, Some(delays)) = (scenario.tells, &report.delays) {
+        if let (Figure::Delays, Some(delays)) = (scenario.figure, &report.delays) {
             special =
                 Special::Delays([delays.p50_us, delays.p99_us, delays.p999_us].map(|us| us as f64 / 1000.0));
         }
-        if scenario.tells == Tells::Hottest {
+        if scenario.figure == Figure::Hottest {
             special = Special::Hottest(report.busiest_us as f64 / report.span_us.max(1) as f64);
         }
         let per_10k = |seconds: f64| seconds * 10_000.0 / load.len() as f64;
@@ -162,7 +162,7 @@ impl Run<'_> {
             if report.counts.updates >= updates && report.in_progress == 0 {
                 return Ok(watched);
             }
-            if self.scenario.tells == Tells::Memory && report.counts.updates >= updates / 20 {
+            if self.scenario.figure == Figure::Memory && report.counts.updates >= updates / 20 {
                 watched.samples_mb.push(forwarder.usage().now_mb);
             }
             if report.counts.requests != seen {

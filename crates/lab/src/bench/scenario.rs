@@ -42,7 +42,7 @@ pub(super) enum Keys {
 
 /// What is told of a run before all else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tells {
+pub(super) enum Figure {
     Rate,
     /// The rate, and how near it is to what the hottest record allows.
     Hottest,
@@ -60,7 +60,7 @@ pub(super) struct Scenario {
     pub(super) partitions: u16,
     pub(super) records: u32,
     pub(super) keys: Keys,
-    pub(super) tells: Tells,
+    pub(super) figure: Figure,
     pub(super) updates: usize,
     pub(super) body_bytes: usize,
     /// Of the receiver.
@@ -91,7 +91,7 @@ impl Scenario {
             partitions: 8,
             records: 1_000,
             keys: Keys::Uniform,
-            tells: Tells::Rate,
+            figure: Figure::Rate,
             updates: 100_000,
             body_bytes: KIB,
             latency: Duration::from_millis(5),
@@ -109,10 +109,10 @@ impl Scenario {
                 latency: Duration::from_millis(50),
                 ..drain
             },
-            Name::Zipf => Self { name: "zipf", keys: Keys::Zipf, tells: Tells::Hottest, ..drain },
+            Name::Zipf => Self { name: "zipf", keys: Keys::Zipf, figure: Figure::Hottest, ..drain },
             Name::Stuck => Self {
                 name: "stuck",
-                tells: Tells::Kept,
+                figure: Figure::Kept,
                 updates: 13_600, // 17 s
                 pace: Some(800.0),
                 stuck_for: Some(Duration::from_secs(15)),
@@ -120,7 +120,7 @@ impl Scenario {
             },
             Name::Trickle => Self {
                 name: "trickle",
-                tells: Tells::Delays,
+                figure: Figure::Delays,
                 updates: 2_000,
                 pace: Some(100.0),
                 latency: Duration::ZERO,
@@ -131,7 +131,7 @@ impl Scenario {
                 name: "keys",
                 records: 1_000_000,
                 keys: Keys::Distinct,
-                tells: Tells::Memory,
+                figure: Figure::Memory,
                 updates: 1_000_000,
                 body_bytes: KEYS_BODY_BYTES,
                 latency: Duration::ZERO,
@@ -140,7 +140,7 @@ impl Scenario {
             },
             Name::Backlog => Self {
                 name: "backlog",
-                tells: Tells::Memory,
+                figure: Figure::Memory,
                 updates: 1_000_000,
                 latency: Duration::ZERO,
                 latency_jitter: 0.0,

@@ -104,13 +104,13 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
             return failure.exit();
         }
     };
-    let told = tokio::select! {
+    let shown = tokio::select! {
         biased;
         signal = stop.requested() => Err(Failure::Interrupted(signal)),
-        told = tell(arguments, &mut stage, &console) => told,
+        shown = show(arguments, &mut stage, &console) => shown,
     };
     console.end_progress();
-    let (exit, keep_log) = match &told {
+    let (exit, keep_log) = match &shown {
         Ok(exit) => (*exit, *exit != Exit::Done),
         Err(failure) => {
             crate::report(failure);
@@ -141,7 +141,7 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
 }
 
 /// The story that was asked for.
-async fn tell(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
+async fn show(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
     let safeguard = match arguments.remedy {
         None => {
             let workload = Workload::new(arguments.records, arguments.updates, arguments.seed);

@@ -95,7 +95,7 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     let publishing = publish::all(publisher, &race.updates, begun, &confirmed);
     let writing = writer::write_all(api.address, race.writes, begun);
     let watching = until_settled(stage, &api, updates + writes, &confirmed, console);
-    let ((), told, ()) = tokio::try_join!(publishing, writing, watching)?;
+    let ((), result, ()) = tokio::try_join!(publishing, writing, watching)?;
     console.end_progress();
     let time = begun.elapsed();
     stage.dispatcher.stop().await?;
@@ -105,7 +105,7 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
         let found = api.value(&record_key)[member].as_i64().unwrap_or_default();
         (found != expected).then_some(Wrong { record_key, member, expected, found })
     });
-    let outcome = Outcome { wrong: wrong.collect(), seen: api.report(), read_again: told.again, time };
+    let outcome = Outcome { wrong: wrong.collect(), seen: api.report(), read_again: result.again, time };
     api.forget().await?;
     Ok(outcome)
 }
@@ -118,7 +118,7 @@ async fn until_ready(stage: &mut Stage) -> Result<(), Failure> {
         let ready = plain_http::request(stage.dispatcher.admin, "GET", "/readyz", &[], "").await;
         match ready {
             Ok(reply) if reply.status == 200 => return Ok(()),
-            told => stall_timeout.see(0, || format!("/readyz: {told:?}"))?,
+            result => stall_timeout.see(0, || format!("/readyz: {result:?}"))?,
         }
         sleep(LOOK_EVERY).await;
     }

@@ -63,10 +63,10 @@ pub(super) async fn story(
 
     console.heading(&format!("1. {first}"));
     let without = race::run(race(Half::Without), stage, console).await?;
-    tell_wrong(&without, console);
+    print_wrong(&without, console);
     console.heading(&format!("2. {second}"));
     let with = race::run(race(Half::With), stage, console).await?;
-    tell_wrong(&with, console);
+    print_wrong(&with, console);
 
     console.heading("The proof: what the API has in the end");
     let proof = SafeguardProof { safeguard, without: &without, with: &with };
@@ -228,7 +228,7 @@ fn settings(safeguard: ApiSafeguard, half: Half, seed: u64) -> ReceiverSettings 
     }
 }
 
-fn tell_wrong(outcome: &Outcome, console: &Console) {
+fn print_wrong(outcome: &Outcome, console: &Console) {
     let Some(wrong) = outcome.wrong.first() else {
         console.detail("Every record has the value that it should have.");
         return;

@@ -33,8 +33,15 @@ pub(super) async fn act(
     console.step(begun.elapsed(), &format!("`lanekeeper run` is started (process {id}), the updates begin"));
     console.begin_progress(workload.total(), "updates applied");
     let confirmed = Cell::new(0);
-    let mut watch =
-        Watch { stage, workload, api, console, begun, confirmed: &confirmed, told: Told::default() };
+    let mut watch = Watch {
+        stage,
+        workload,
+        api,
+        console,
+        begun,
+        confirmed: &confirmed,
+        announced: Announced::default(),
+    };
     let publishing = publish::all(publisher, &workload.updates, begun, &confirmed);
     let ((), took) = tokio::try_join!(publishing, watch.whole_story())?;
     console.end_progress();
@@ -50,12 +57,12 @@ struct Watch<'a> {
     begun: Instant,
     /// Updates that RabbitMQ has confirmed.
     confirmed: &'a Cell<u64>,
-    told: Told,
+    announced: Announced,
 }
 
 /// What happens by the way, and was told.
 #[derive(Debug, Default)]
-struct Told {
+struct Announced {
     all_confirmed: bool,
     failing_record_works: bool,
 }
@@ -68,7 +75,7 @@ impl Watch<'_> {
             .until("a third of the updates to be applied", |seen| seen.counts.updates >= total / 3)
             .await?;
         self.stage.dispatcher.kill().await?;
-        self.tell(&format!(
+        self.announce(&format!(
             "{} applied, {} under way: the dispatcher is killed (SIGKILL)",
             count(seen.counts.updates, "update"),
             seen.in_progress,
@@ -77,13 +84,13 @@ impl Watch<'_> {
         let seen = self.until("a moment without a dispatcher", |_| Instant::now() >= up_again).await?;
         let waiting = self.confirmed.get().saturating_sub(seen.counts.updates);
         self.stage.dispatcher.start()?;
-        self.tell(&format!(
+        self.announce(&format!(
             "{} wait safely in RabbitMQ; `lanekeeper run` is started again",
             count(waiting, "update")
         ));
         self.until("all updates to be applied", |seen| seen.counts.updates >= total).await?;
         self.until_settled().await?;
-        self.tell(&format!("all {} are applied and settled", count(total, "update")));
+        self.announce(&format!("all {} are applied and settled", count(total, "update")));
         let took = self.begun.elapsed();
         self.stage.dispatcher.stop().await?;
         Ok(took)
@@ -132,14 +139,14 @@ impl Watch<'_> {
         let seen = self.api.report();
         self.console.progress(seen.counts.updates);
         let total = self.workload.total();
-        if !self.told.all_confirmed && self.confirmed.get() == total {
-            self.told.all_confirmed = true;
-            self.tell(&format!("all {} are published and confirmed by RabbitMQ", count(total, "update")));
+        if !self.announced.all_confirmed && self.confirmed.get() == total {
+            self.announced.all_confirmed = true;
+            self.announce(&format!("all {} are published and confirmed by RabbitMQ", count(total, "update")));
         }
-        if !self.told.failing_record_works && self.api.applied(FAILING_RECORD) > 0 {
-            self.told.failing_record_works = true;
+        if !self.announced.failing_record_works && self.api.applied(FAILING_RECORD) > 0 {
+            self.announced.failing_record_works = true;
             let others = seen.counts.updates - self.api.applied(FAILING_RECORD).min(seen.counts.updates);
-            self.tell(&format!(
+            self.announce(&format!(
                 "{FAILING_RECORD} works again; meanwhile the others got {}",
                 count(others, "update")
             ));
@@ -147,7 +154,7 @@ impl Watch<'_> {
         Ok(seen)
     }
 
-    fn tell(&self, text: &str) {
+    fn announce(&self, text: &str) {
         self.console.step(self.begun.elapsed(), text);
     }
 }

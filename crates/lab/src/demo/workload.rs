@@ -153,7 +153,7 @@ fn planned(due: Duration, record: u64, sequence: u64, seed: u64) -> Planned {
 }
 
 /// A customer as a person reads it.
-pub(super) fn customer_told(body: &[u8]) -> String {
+pub(super) fn format_customer(body: &[u8]) -> String {
     let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     format!("balance {}, {}", value["balance"], value["address"].as_str().unwrap_or_default())
 }
@@ -170,7 +170,7 @@ mod tests {
         for (earlier, later) in workload.updates.iter().zip(&workload.updates[10..]) {
             assert_eq!(earlier.record_key, later.record_key);
             assert_eq!(earlier.sequence + 1, later.sequence);
-            assert_ne!(customer_told(&earlier.body), customer_told(&later.body));
+            assert_ne!(format_customer(&earlier.body), format_customer(&later.body));
         }
         let last: Vec<_> = workload.last_updates().iter().map(|update| update.sequence).collect();
         assert_eq!(last, [30; 10]);

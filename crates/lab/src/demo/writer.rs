@@ -42,7 +42,7 @@ pub(super) enum WriterAction {
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct WriteCounts {
     /// Changes that the API has accepted.
     pub(super) accepted: u64,
     /// Times that it had to read again, since somebody else had written.
@@ -54,7 +54,7 @@ pub(super) async fn write_all(
     api: SocketAddr,
     writes: Vec<ScheduledWrite>,
     begun: Instant,
-) -> Result<Told, Failure> {
+) -> Result<WriteCounts, Failure> {
     let mut by_record: Vec<(String, Vec<ScheduledWrite>)> = Vec::new();
     for write in writes {
         match by_record.iter_mut().find(|(record_key, _)| *record_key == write.record_key) {
@@ -62,19 +62,23 @@ pub(super) async fn write_all(
             None => by_record.push((write.record_key.clone(), vec![write])),
         }
     }
-    let mut writing: JoinSet<Result<Told, Failure>> =
+    let mut writing: JoinSet<Result<WriteCounts, Failure>> =
         by_record.into_iter().map(|(_, writes)| write_record(api, writes, begun)).collect();
-    let mut told = Told::default();
+    let mut counts = WriteCounts::default();
     while let Some(written) = writing.join_next().await {
         let written = written.expect("writing does not panic")?;
-        told.accepted += written.accepted;
-        told.again += written.again;
+        counts.accepted += written.accepted;
+        counts.again += written.again;
     }
-    Ok(told)
+    Ok(counts)
 }
 
-async fn write_record(api: SocketAddr, writes: Vec<ScheduledWrite>, begun: Instant) -> Result<Told, Failure> {
-    let mut told = Told::default();
+async fn write_record(
+    api: SocketAddr,
+    writes: Vec<ScheduledWrite>,
+    begun: Instant,
+) -> Result<WriteCounts, Failure> {
+    let mut counts = WriteCounts::default();
     for write in writes {
         sleep_until(begun + write.due).await;
         let path = format!("/customers/{}", write.record_key);
@@ -86,11 +90,11 @@ async fn write_record(api: SocketAddr, writes: Vec<ScheduledWrite>, begun: Insta
             WriterAction::OneMore(Habit::Adds) => {
                 accepted(&send(api, "PUT", &path, &[], r#"{"add":1}"#).await?)?;
             }
-            WriterAction::OneMore(habit) => told.again += one_more(api, &path, habit).await?,
+            WriterAction::OneMore(habit) => counts.again += one_more(api, &path, habit).await?,
         }
-        told.accepted += 1;
+        counts.accepted += 1;
     }
-    Ok(told)
+    Ok(counts)
 }
 
 /// Reads, looks, writes; how often it had to begin again.

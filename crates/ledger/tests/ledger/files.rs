@@ -40,23 +40,23 @@ async fn processes_share_a_file() {
 #[tokio::test]
 async fn what_was_answered_before_a_kill_is_in_the_file() {
     let world = World::file();
-    let mut told = Vec::new();
+    let mut committed = Vec::new();
     for round in 0..5 {
         let mut worker = Worker::start(path(&world), &"x".repeat(round + 1), 100_000);
-        told.extend(worker.committed().take(20 * (round + 1)));
+        committed.extend(worker.committed().take(20 * (round + 1)));
         worker.kill();
-        told.extend(worker.committed());
+        committed.extend(worker.committed());
     }
     let ledger = world.open().await;
-    assert!(told.len() >= 300, "{} were told", told.len());
-    for id in &told {
+    assert!(committed.len() >= 300, "{} were told", committed.len());
+    for id in &committed {
         let (record, _) = id.split_once('-').unwrap();
         assert_eq!(lookup(&ledger, record, id, "body").await.id_status, IdStatus::Resolved, "{id}");
     }
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_opened_is_told_from_others() {
+async fn a_file_that_cannot_be_opened_is_distinguished_from_others() {
     let world = World::file();
     let no_directory = path(&world).join("missing/ledger.db");
     let opened = world.open_with(|settings| settings.place = LedgerPlace::Sqlite(no_directory)).await;

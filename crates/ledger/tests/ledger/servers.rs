@@ -73,7 +73,7 @@ async fn what_was_answered_before_a_crash_of_the_server_is_there() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_us_is_told_from_one_that_is_away() {
+async fn a_server_that_refuses_us_is_distinguished_from_one_that_is_away() {
     let world = World::database().await;
     let LedgerPlace::Postgres(url) = &world.place else { panic!("a server") };
     let wrong = url.reveal().replacen("lanekeeper:", "lanekeeper:not-", 1);

@@ -174,8 +174,8 @@ fn script(arguments: &[&str]) -> String {
         here.ancestors().map(|directory| directory.join("scripts/postgres")).find(|path| path.is_file());
     let script = script.expect("we are in the project's sources");
     let output = Command::new(script).args(arguments).output().expect("scripts/postgres can be run");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/postgres {arguments:?}: {told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "scripts/postgres {arguments:?}: {stderr}");
     String::from_utf8(output.stdout).expect("it prints text")
 }
 

@@ -146,7 +146,7 @@ impl World {
 }
 
 #[test]
-fn records_whose_former_partition_is_not_drained_wait_and_hold_no_other_up() {
+fn records_whose_previous_partition_is_not_drained_wait_and_hold_no_other_up() {
     let mut world = World::new(2, &[0, 1]);
     world.come("a0 b1 c2 a0 d3 e0");
     world.asked("claim");
@@ -292,7 +292,7 @@ fn nothing_is_claimed_once_it_drains_itself() {
 }
 
 #[test]
-fn parked_updates_that_were_released_are_the_former_partitions_until_it_is_drained() {
+fn parked_updates_that_were_released_belong_to_the_previous_partition_until_it_is_drained() {
     let mut world = World::new(2, &[0]);
     world.come("b1 c0");
     world.claimed(7);

@@ -61,9 +61,9 @@ fn check(script: &str, expected: &str) {
         ("failed", counts.failed),
         ("disconnected", counts.disconnected),
     ];
-    let told: Vec<_> =
+    let counts: Vec<_> =
         named.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
-    assert_eq!(told.join(", "), expected, "{script}");
+    assert_eq!(counts.join(", "), expected, "{script}");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn requests_of_a_record_that_are_in_progress_together_overlap() {
 }
 
 #[test]
-fn the_first_violation_is_told() {
+fn the_first_violation_is_reported() {
     let mut judge = Judge::default();
     for text in ["1", "3", "2", "2"] {
         judge.begin(KEY, None, None, Duration::ZERO);

@@ -99,7 +99,7 @@ fn a_change_raises_what_only_grows() {
 }
 
 #[test]
-fn remedies_are_named_as_on_the_command_line() {
+fn safeguards_are_named_as_on_the_command_line() {
     for (name, safeguard) in [
         ("idempotency", Safeguard::Idempotency),
         ("versions", Safeguard::Versions),

@@ -14,7 +14,7 @@ pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String
                 Special::Hottest(share) => Some(share),
                 _ => None,
             }));
-            format!("{} {} of the hottest record's bound", rate(runs), hottest.told("", share))
+            format!("{} {} of the hottest record's bound", rate(runs), hottest.format("", share))
         }
         Special::Memory(_) => {
             let mb = |value: fn(&Memory) -> f64| {
@@ -34,13 +34,13 @@ pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String
             )
         }
         Special::Kept(_) => {
-            format!("first half {} second half {}", kept(0).told("", share), kept(1).told("", share))
+            format!("first half {} second half {}", kept(0).format("", share), kept(1).format("", share))
         }
         Special::Delays(_) => {
             let [p50, p99, p999] = [0, 1, 2].map(|index| delay_of(runs, index));
             format!(
                 "p50 {} p99 {:.2} ms p99.9 {:.2} ms",
-                p50.told(" ms", |value| format!("{value:.2}")),
+                p50.format(" ms", |value| format!("{value:.2}")),
                 p99.median,
                 p999.median
             )
@@ -77,13 +77,15 @@ pub(super) fn ratio(scenario: &str, contender: &str, ours: &[Measured], theirs: 
             format!("p50 {:+.2} ms p99 {:+.2} ms", less(0), less(1))
         }
         Special::Kept(_) => String::new(),
-        Special::None | Special::Hottest(_) | Special::Memory(_) => format!("rate {}", rate.told("", share)),
+        Special::None | Special::Hottest(_) | Special::Memory(_) => {
+            format!("rate {}", rate.format("", share))
+        }
     };
-    format!("{scenario} against {contender}: {figure} CPU {}", cpu.told("", share)).replace("  ", " ")
+    format!("{scenario} against {contender}: {figure} CPU {}", cpu.format("", share)).replace("  ", " ")
 }
 
 fn rate(runs: &[Measured]) -> String {
-    Spread::of(runs.iter().map(|run| run.rate)).told("/s", whole)
+    Spread::of(runs.iter().map(|run| run.rate)).format("/s", whole)
 }
 
 fn kept_of(runs: &[Measured], half: usize) -> Spread {
@@ -122,7 +124,7 @@ impl Spread {
     }
 
     /// `20,213/s (19,800 20,500 5)`: median, lowest, highest, how many.
-    fn told(&self, unit: &str, number: impl Fn(f64) -> String) -> String {
+    fn format(&self, unit: &str, number: impl Fn(f64) -> String) -> String {
         let Self { median, min, max, count } = *self;
         format!("{}{unit} ({} {} {count})", number(median), number(min), number(max))
     }
@@ -135,14 +137,14 @@ fn share(value: f64) -> String {
 /// With commas between thousands.
 fn whole(value: f64) -> String {
     let digits = format!("{value:.0}");
-    let mut told = String::new();
+    let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            told.push(',');
+            text.push(',');
         }
-        told.push(digit);
+        text.push(digit);
     }
-    told
+    text
 }
 
 #[cfg(test)]
@@ -156,27 +158,27 @@ mod tests {
     #[test]
     fn a_line_has_the_median_and_the_spread() {
         let runs = [20_000.0, 19_000.4, 21_500.0].map(|rate| run(rate, Special::None));
-        let told = "drain5 20,000/s (19,000 21,500 3) CPU 0.40 s/10k broker 0.40 RSS 62 MB order OK";
-        assert_eq!(line("drain5", "", &runs), told);
+        let text = "drain5 20,000/s (19,000 21,500 3) CPU 0.40 s/10k broker 0.40 RSS 62 MB order OK";
+        assert_eq!(line("drain5", "", &runs), text);
         let doubled = [Measured { duplicates: 3, broker: None, ..runs[0].clone() }];
-        let told =
+        let text =
             "drain5 bare 20,000/s (20,000 20,000 1) CPU 0.40 s/10k broker ? RSS 62 MB order OK duplicates 3";
-        assert_eq!(line("drain5", "bare", &doubled), told);
+        assert_eq!(line("drain5", "bare", &doubled), text);
     }
 
     #[test]
-    fn scenarios_that_measure_something_else_tell_that() {
+    fn scenarios_that_measure_something_else_print_that() {
         let kept = [run(800.0, Special::Kept([0.99, 0.9])), run(800.0, Special::Kept([0.97, 0.92]))];
-        let told = line("stuck", "", &kept);
+        let text = line("stuck", "", &kept);
         assert!(
-            told.starts_with("stuck first half 0.98 (0.97 0.99 2) second half 0.91 (0.90 0.92 2) CPU"),
-            "{told}"
+            text.starts_with("stuck first half 0.98 (0.97 0.99 2) second half 0.91 (0.90 0.92 2) CPU"),
+            "{text}"
         );
         let delays = [run(100.0, Special::Delays([0.5, 2.0, 3.0]))];
-        let told = line("trickle", "", &delays);
+        let text = line("trickle", "", &delays);
         assert!(
-            told.starts_with("trickle p50 0.50 ms (0.50 0.50 1) p99 2.00 ms p99.9 3.00 ms CPU"),
-            "{told}"
+            text.starts_with("trickle p50 0.50 ms (0.50 0.50 1) p99 2.00 ms p99.9 3.00 ms CPU"),
+            "{text}"
         );
     }
 
@@ -184,7 +186,7 @@ mod tests {
     fn a_ratio_is_taken_round_by_round() {
         let ours = [10.0, 40.0, 9.0].map(|rate| run(rate, Special::None));
         let theirs = [20.0, 50.0, 10.0].map(|rate| run(rate, Special::None));
-        let told = ratio("drain5", "bare", &ours, &theirs);
-        assert_eq!(told, "drain5 against bare: rate 0.80 (0.50 0.90 3) CPU 0.80 (0.50 0.90 3)");
+        let text = ratio("drain5", "bare", &ours, &theirs);
+        assert_eq!(text, "drain5 against bare: rate 0.80 (0.50 0.90 3) CPU 0.80 (0.50 0.90 3)");
     }
 }
