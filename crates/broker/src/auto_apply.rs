@@ -53,14 +53,14 @@ pub struct Obstacle {
 
 /// What was told of it, and how long to wait before the next look.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct AutoApplyGate {
     pub(super) auto: AutoApply,
     /// As it was told.
     known: Option<Result<Obstacles, String>>,
     delay: Duration,
 }
 
-impl Gate {
+impl AutoApplyGate {
     pub(super) fn new(auto: AutoApply) -> Self {
         Self { auto, known: None, delay: LOOK_DELAY_MIN }
     }
@@ -129,7 +129,8 @@ mod tests {
     /// Looks, one letter each: `a`, `b` something in the way, `!` a fault, `.` nothing. How long is waited after each.
     fn check(looks: &str, expected: &[Option<u64>]) {
         let shape = Shape { partitions: 3, prefetch: 10 };
-        let mut gate = Gate::new(AutoApply { shape, look: Box::new(|| unreachable!("heed is called")) });
+        let mut gate =
+            AutoApplyGate::new(AutoApply { shape, look: Box::new(|| unreachable!("heed is called")) });
         let looked = looks.chars().map(|letter| {
             let found = |letter: char| Obstacle { what: letter.to_string(), fix: String::new() };
             gate.observe(match letter {

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::auto_apply::{AutoApply, Gate};
+use super::auto_apply::{AutoApply, AutoApplyGate};
 use super::change::{Reconciled, Stuck, reconcile};
 use super::document::LayoutDocument;
 use super::error::SourceError;
@@ -67,7 +67,7 @@ impl LayoutReconciler {
             drained: Mutex::default(),
             reported: Notify::new(),
         });
-        let task = Task::begin(serve(Arc::clone(&shared), follower.watch(), auto.map(Gate::new)));
+        let task = Task::begin(serve(Arc::clone(&shared), follower.watch(), auto.map(AutoApplyGate::new)));
         Self { shared, _task: task }
     }
 
@@ -95,7 +95,7 @@ impl ReconcilerState {
 async fn serve(
     shared: Arc<ReconcilerState>,
     mut documents: watch::Receiver<LayoutDocument>,
-    mut gate: Option<Gate>,
+    mut gate: Option<AutoApplyGate>,
 ) {
     let (mut last_logged, mut stuck_logged) = (String::new(), None);
     loop {
@@ -103,7 +103,8 @@ async fn serve(
         gate = gate.filter(|gate| document.layouts.in_force.shape() != gate.auto.shape);
         let mut wanted = None;
         let mut desired = shared.desired(&document, None);
-        let wants_change = |gate: &&mut Gate| shared.desired(&document, Some(gate.auto.shape)).is_some();
+        let wants_change =
+            |gate: &&mut AutoApplyGate| shared.desired(&document, Some(gate.auto.shape)).is_some();
         // A change begins with nothing else to do, so that what could be in the way is looked for shortly before.
         if let (None, Some(gate)) = (&desired, gate.as_mut().filter(wants_change)) {
             if timeout(WAIT_FOR_OTHERS, documents.changed()).await.is_ok() {

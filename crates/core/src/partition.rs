@@ -17,7 +17,7 @@ use std::sync::Arc;
 use self::claim::Unclaimed;
 pub use self::limits::Limits;
 use self::previous_layout::BlockedLanes;
-use self::shut::{Gate, Targets};
+use self::shut::{ShutTargets, TargetGate};
 pub use self::view::{Oldest, Retried, View};
 use super::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Lanes, QueuePosition, Token};
 use super::memory::{Memory, RememberedState};
@@ -53,7 +53,7 @@ pub struct Partition {
     /// Lanes whose head waits between attempts.
     deadlines: BTreeSet<(Tick, LaneId)>,
     /// Targets that are shut, with the lanes that wait for them.
-    targets: Targets,
+    targets: ShutTargets,
     /// Former partitions that are not drained, with the lanes that wait for them.
     blocked: BlockedLanes,
     /// Malformed deliveries that are being written down; they have no lane.
@@ -87,7 +87,7 @@ impl Partition {
             last_arrival: 0,
             last_requeue: 0,
             deadlines: BTreeSet::new(),
-            targets: Targets::default(),
+            targets: ShutTargets::default(),
             blocked: BlockedLanes::default(),
             malformed: HashSet::new(),
             memory: Memory::new(limits.window.get()),
@@ -361,9 +361,9 @@ impl Partition {
             );
             let target = self.lanes[id].head().update.target;
             match self.targets.gate(target, id) {
-                Gate::Open => self.start_attempt(now, id, tenure, false),
-                Gate::Probe => self.start_attempt(now, id, tenure, true),
-                Gate::Shut => self.hold_back(position, id, target),
+                TargetGate::Open => self.start_attempt(now, id, tenure, false),
+                TargetGate::Probe => self.start_attempt(now, id, tenure, true),
+                TargetGate::Shut => self.hold_back(position, id, target),
             }
         }
     }

@@ -12,19 +12,19 @@ use crate::tick::Tick;
 
 /// Every target that has been shut (I6: as many as the config has).
 #[derive(Debug, Default)]
-pub(super) struct Targets(BTreeMap<TargetId, Target>);
+pub(super) struct ShutTargets(BTreeMap<TargetId, TargetState>);
 
 #[derive(Debug)]
-struct Target {
+struct TargetState {
     /// How long it was shut in all before the latest time.
     shut_before: Duration,
     /// When it was shut the latest time.
     since: Tick,
-    status: Status,
+    status: TargetStatus,
 }
 
 #[derive(Debug)]
-enum Status {
+enum TargetStatus {
     /// Leaves to `Shut`.
     Open { shut_until: Tick },
     /// `lanes` were next for an attempt. Leaves to `Open`.
@@ -44,30 +44,30 @@ enum Probe {
 
 /// Whether a lane that is next may be attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(super) enum TargetGate {
     Open,
     Probe,
     Shut,
 }
 
-impl Target {
+impl TargetState {
     fn shut_for(&self, at: Tick) -> Duration {
         let until = match self.status {
-            Status::Open { shut_until } => shut_until.min(at),
-            Status::Shut { .. } => at,
+            TargetStatus::Open { shut_until } => shut_until.min(at),
+            TargetStatus::Shut { .. } => at,
         };
         self.shut_before + until.since(self.since)
     }
 }
 
-impl Targets {
+impl ShutTargets {
     /// How long the target was shut in all, up to `at`, which may lie within the latest time.
     pub(super) fn shut_for(&self, target: TargetId, at: Tick) -> Duration {
         self.0.get(&target).map_or(Duration::ZERO, |target| target.shut_for(at))
     }
 
     pub(super) fn is_shut(&self, target: TargetId) -> bool {
-        self.0.get(&target).is_some_and(|target| matches!(target.status, Status::Shut { .. }))
+        self.0.get(&target).is_some_and(|target| matches!(target.status, TargetStatus::Shut { .. }))
     }
 
     /// Lanes that wait for a target.
@@ -86,27 +86,27 @@ impl Targets {
 
     fn shut(&self) -> impl Iterator<Item = (TargetId, &BTreeMap<QueuePosition, LaneId>, &Probe)> {
         self.0.iter().filter_map(|(id, target)| match &target.status {
-            Status::Open { .. } => None,
-            Status::Shut { lanes, probe } => Some((*id, lanes, probe)),
+            TargetStatus::Open { .. } => None,
+            TargetStatus::Shut { lanes, probe } => Some((*id, lanes, probe)),
         })
     }
 
     fn shut_mut(&mut self, target: TargetId) -> Option<(&mut BTreeMap<QueuePosition, LaneId>, &mut Probe)> {
         match &mut self.0.get_mut(&target)?.status {
-            Status::Open { .. } => None,
-            Status::Shut { lanes, probe } => Some((lanes, probe)),
+            TargetStatus::Open { .. } => None,
+            TargetStatus::Shut { lanes, probe } => Some((lanes, probe)),
         }
     }
 
     /// Asks at the gate for a lane that is next and whose head goes to `target`.
-    pub(super) fn gate(&mut self, target: TargetId, lane: LaneId) -> Gate {
+    pub(super) fn gate(&mut self, target: TargetId, lane: LaneId) -> TargetGate {
         match self.shut_mut(target) {
-            None => Gate::Open,
+            None => TargetGate::Open,
             Some((_, probe)) if *probe == Probe::Granted(lane) => {
                 *probe = Probe::UnderWay;
-                Gate::Probe
+                TargetGate::Probe
             }
-            Some(_) => Gate::Shut,
+            Some(_) => TargetGate::Shut,
         }
     }
 
@@ -135,8 +135,8 @@ impl Partition {
             return;
         }
         let shut_before = self.targets.shut_for(target, now);
-        let status = Status::Shut { lanes: BTreeMap::new(), probe: reported };
-        self.targets.0.insert(target, Target { shut_before, since: now, status });
+        let status = TargetStatus::Shut { lanes: BTreeMap::new(), probe: reported };
+        self.targets.0.insert(target, TargetState { shut_before, since: now, status });
     }
 
     /// Its lanes are ready again, each with its turn. Each was moved apart once before, so that this costs no more than that
@@ -145,7 +145,7 @@ impl Partition {
         let Some((lanes, _)) = self.targets.shut_mut(target) else { return };
         let lanes = std::mem::take(lanes);
         if let Some(target) = self.targets.0.get_mut(&target) {
-            target.status = Status::Open { shut_until: now };
+            target.status = TargetStatus::Open { shut_until: now };
         }
         for (position, id) in lanes {
             self.enqueue(id, position);
@@ -186,8 +186,8 @@ impl Partition {
         if self.stopping {
             return;
         }
-        for (target, Target { status, .. }) in &mut self.targets.0 {
-            if let Status::Shut { lanes, probe } = status
+        for (target, TargetState { status, .. }) in &mut self.targets.0 {
+            if let TargetStatus::Shut { lanes, probe } = status
                 && !lanes.is_empty()
                 && matches!(probe, Probe::NotBefore(from) if *from <= now)
             {
@@ -199,8 +199,8 @@ impl Partition {
 
     /// The lanes end with their tenure.
     pub(super) fn forget_held_back(&mut self) {
-        for Target { status, .. } in self.targets.0.values_mut() {
-            if let Status::Shut { lanes, .. } = status {
+        for TargetState { status, .. } in self.targets.0.values_mut() {
+            if let TargetStatus::Shut { lanes, .. } = status {
                 lanes.clear();
             }
         }

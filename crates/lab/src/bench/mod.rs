@@ -20,7 +20,7 @@ use crate::Exit;
 use contender::{Compared, Contender};
 use failure::Failure;
 use run::Measured;
-use scenario::{Name, Scenario};
+use scenario::{Scenario, ScenarioName};
 use stage::Stage;
 
 /// Strict mode takes about as many times longer: it gets a share of the updates.
@@ -49,7 +49,7 @@ Exit codes: 0 measured, 1 a run failed, 2 the command line, 3 broker.";
 pub struct Arguments {
     /// What to measure; all without it.
     #[arg(value_name = "SCENARIO", value_enum)]
-    scenarios: Vec<Name>,
+    scenarios: Vec<ScenarioName>,
     /// Runs of each scenario.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeats: u16,
@@ -87,8 +87,12 @@ fn parse_scale(text: &str) -> Result<f64, String> {
 }
 
 impl Arguments {
-    fn names(&self) -> Vec<Name> {
-        if self.scenarios.is_empty() { Name::value_variants().to_vec() } else { self.scenarios.clone() }
+    fn names(&self) -> Vec<ScenarioName> {
+        if self.scenarios.is_empty() {
+            ScenarioName::value_variants().to_vec()
+        } else {
+            self.scenarios.clone()
+        }
     }
 
     fn contenders(&self) -> Vec<Contender> {

@@ -1,6 +1,6 @@
 //! Figures as lines.
 
-use super::run::{Measured, Memory, Special};
+use super::run::{Measured, Memory, ScenarioFigure};
 
 /// The line of a scenario and a contender over all its runs; at least one.
 pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String {
@@ -8,18 +8,18 @@ pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String
     let of = |value: fn(&Measured) -> f64| Spread::of(runs.iter().map(value));
     let kept = |half: usize| kept_of(runs, half);
     let figure = match &runs[0].special {
-        Special::None => rate(runs),
-        Special::Hottest(_) => {
+        ScenarioFigure::None => rate(runs),
+        ScenarioFigure::Hottest(_) => {
             let hottest = Spread::of(runs.iter().filter_map(|run| match run.special {
-                Special::Hottest(share) => Some(share),
+                ScenarioFigure::Hottest(share) => Some(share),
                 _ => None,
             }));
             format!("{} {} of the hottest record's bound", rate(runs), hottest.format("", share))
         }
-        Special::Memory(_) => {
+        ScenarioFigure::Memory(_) => {
             let mb = |value: fn(&Memory) -> f64| {
                 let values = runs.iter().filter_map(|run| match &run.special {
-                    Special::Memory(memory) => Some(value(memory)),
+                    ScenarioFigure::Memory(memory) => Some(value(memory)),
                     _ => None,
                 });
                 Spread::of(values).median
@@ -33,10 +33,10 @@ pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String
                 mb(|memory| memory.after),
             )
         }
-        Special::Kept(_) => {
+        ScenarioFigure::Kept(_) => {
             format!("first half {} second half {}", kept(0).format("", share), kept(1).format("", share))
         }
-        Special::Delays(_) => {
+        ScenarioFigure::Delays(_) => {
             let [p50, p99, p999] = [0, 1, 2].map(|index| delay_of(runs, index));
             format!(
                 "p50 {} p99 {:.2} ms p99.9 {:.2} ms",
@@ -72,12 +72,12 @@ pub(super) fn ratio(scenario: &str, contender: &str, ours: &[Measured], theirs: 
     let rate = Spread::of(rounds().map(|(ours, theirs)| ours.rate / theirs.rate));
     let cpu = Spread::of(rounds().map(|(ours, theirs)| ours.cpu / theirs.cpu));
     let figure = match &ours[0].special {
-        Special::Delays(_) => {
+        ScenarioFigure::Delays(_) => {
             let less = |index: usize| delay_of(ours, index).median - delay_of(theirs, index).median;
             format!("p50 {:+.2} ms p99 {:+.2} ms", less(0), less(1))
         }
-        Special::Kept(_) => String::new(),
-        Special::None | Special::Hottest(_) | Special::Memory(_) => {
+        ScenarioFigure::Kept(_) => String::new(),
+        ScenarioFigure::None | ScenarioFigure::Hottest(_) | ScenarioFigure::Memory(_) => {
             format!("rate {}", rate.format("", share))
         }
     };
@@ -90,14 +90,14 @@ fn rate(runs: &[Measured]) -> String {
 
 fn kept_of(runs: &[Measured], half: usize) -> Spread {
     Spread::of(runs.iter().filter_map(|run| match run.special {
-        Special::Kept(kept) => Some(kept[half]),
+        ScenarioFigure::Kept(kept) => Some(kept[half]),
         _ => None,
     }))
 }
 
 fn delay_of(runs: &[Measured], index: usize) -> Spread {
     Spread::of(runs.iter().filter_map(|run| match run.special {
-        Special::Delays(delays) => Some(delays[index]),
+        ScenarioFigure::Delays(delays) => Some(delays[index]),
         _ => None,
     }))
 }
@@ -151,13 +151,13 @@ fn whole(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn run(rate: f64, special: Special) -> Measured {
+    fn run(rate: f64, special: ScenarioFigure) -> Measured {
         Measured { rate, cpu: rate / 50_000.0, broker: Some(0.4), peak_mb: 62.3, duplicates: 0, special }
     }
 
     #[test]
     fn a_line_has_the_median_and_the_spread() {
-        let runs = [20_000.0, 19_000.4, 21_500.0].map(|rate| run(rate, Special::None));
+        let runs = [20_000.0, 19_000.4, 21_500.0].map(|rate| run(rate, ScenarioFigure::None));
         let text = "drain5 20,000/s (19,000 21,500 3) CPU 0.40 s/10k broker 0.40 RSS 62 MB order OK";
         assert_eq!(line("drain5", "", &runs), text);
         let doubled = [Measured { duplicates: 3, broker: None, ..runs[0].clone() }];
@@ -168,13 +168,14 @@ mod tests {
 
     #[test]
     fn scenarios_that_measure_something_else_print_that() {
-        let kept = [run(800.0, Special::Kept([0.99, 0.9])), run(800.0, Special::Kept([0.97, 0.92]))];
+        let kept =
+            [run(800.0, ScenarioFigure::Kept([0.99, 0.9])), run(800.0, ScenarioFigure::Kept([0.97, 0.92]))];
         let text = line("stuck", "", &kept);
         assert!(
             text.starts_with("stuck first half 0.98 (0.97 0.99 2) second half 0.91 (0.90 0.92 2) CPU"),
             "{text}"
         );
-        let delays = [run(100.0, Special::Delays([0.5, 2.0, 3.0]))];
+        let delays = [run(100.0, ScenarioFigure::Delays([0.5, 2.0, 3.0]))];
         let text = line("trickle", "", &delays);
         assert!(
             text.starts_with("trickle p50 0.50 ms (0.50 0.50 1) p99 2.00 ms p99.9 3.00 ms CPU"),
@@ -184,8 +185,8 @@ mod tests {
 
     #[test]
     fn a_ratio_is_taken_round_by_round() {
-        let ours = [10.0, 40.0, 9.0].map(|rate| run(rate, Special::None));
-        let theirs = [20.0, 50.0, 10.0].map(|rate| run(rate, Special::None));
+        let ours = [10.0, 40.0, 9.0].map(|rate| run(rate, ScenarioFigure::None));
+        let theirs = [20.0, 50.0, 10.0].map(|rate| run(rate, ScenarioFigure::None));
         let text = ratio("drain5", "bare", &ours, &theirs);
         assert_eq!(text, "drain5 against bare: rate 0.80 (0.50 0.90 3) CPU 0.80 (0.50 0.90 3)");
     }

@@ -39,12 +39,12 @@ pub(super) struct Measured {
     pub(super) peak_mb: f64,
     /// Updates that were applied again.
     pub(super) duplicates: u64,
-    pub(super) special: Special,
+    pub(super) special: ScenarioFigure,
 }
 
 /// What only some scenarios measure.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Special {
+pub(super) enum ScenarioFigure {
     None,
     /// Share of the natural rate that the stuck record's neighbours kept, in each half of the time.
     Kept([f64; 2]),
@@ -99,7 +99,7 @@ impl Run<'_> {
         stage.quiet().await;
         let broker_before = stage.broker_seconds();
         let mut forwarder = contender.start(stage, topology, &receiver.target()).await?;
-        let mut special = Special::None;
+        let mut special = ScenarioFigure::None;
         if let Some(pace) = scenario.pace {
             let warm = load.publish_warm_up(&mut bulk).await? as u64;
             self.all_arrived(&mut receiver, &mut forwarder.process, warm).await?;
@@ -109,7 +109,7 @@ impl Run<'_> {
                 tokio::join!(publishing, self.watch_halves(&receiver, &load, begun, pace));
             all_published?;
             if let Some(kept) = halves? {
-                special = Special::Kept(kept);
+                special = ScenarioFigure::Kept(kept);
             }
         }
         let watched = self.all_arrived(&mut receiver, &mut forwarder.process, expected.updates).await?;
@@ -118,7 +118,7 @@ impl Run<'_> {
         let broker_after = stage.broker_seconds();
         if let Some(memory) = memory {
             sleep(CALM).await;
-            special = Special::Memory(Memory { after: forwarder.process.usage().now_mb, ..memory });
+            special = ScenarioFigure::Memory(Memory { after: forwarder.process.usage().now_mb, ..memory });
         }
         forwarder.process.stop().await?;
         bulk.close().await;
@@ -126,11 +126,12 @@ impl Run<'_> {
         let report = receiver.report(0).await?;
         receiver.process.stop().await?;
         if let (Figure::Delays, Some(delays)) = (scenario.figure, &report.delays) {
-            special =
-                Special::Delays([delays.p50_us, delays.p99_us, delays.p999_us].map(|us| us as f64 / 1000.0));
+            special = ScenarioFigure::Delays(
+                [delays.p50_us, delays.p99_us, delays.p999_us].map(|us| us as f64 / 1000.0),
+            );
         }
         if scenario.figure == Figure::Hottest {
-            special = Special::Hottest(report.busiest_us as f64 / report.span_us.max(1) as f64);
+            special = ScenarioFigure::Hottest(report.busiest_us as f64 / report.span_us.max(1) as f64);
         }
         let per_10k = |seconds: f64| seconds * 10_000.0 / load.len() as f64;
         let Usage { cpu_seconds, peak_mb, .. } = usage;
@@ -150,9 +151,9 @@ impl Run<'_> {
         receiver: &mut Receiver,
         forwarder: &mut Process,
         updates: u64,
-    ) -> Result<Watched, Failure> {
+    ) -> Result<MemorySamples, Failure> {
         let (mut seen, mut changed) = (0, Instant::now());
-        let mut watched = Watched::default();
+        let mut watched = MemorySamples::default();
         loop {
             forwarder.check()?;
             receiver.process.check()?;
@@ -196,11 +197,11 @@ impl Run<'_> {
 
 /// What was seen while updates arrived.
 #[derive(Debug, Default)]
-struct Watched {
+struct MemorySamples {
     samples_mb: Vec<f64>,
 }
 
-impl Watched {
+impl MemorySamples {
     fn memory(&self) -> Option<Memory> {
         let early = self.samples_mb.first().copied()?;
         let most = self.samples_mb.iter().copied().fold(early, f64::max);

@@ -10,7 +10,7 @@ const KEYS_BODY_BYTES: usize = 128;
 
 /// A load, as it is named on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Name {
+pub(super) enum ScenarioName {
     /// 100,000 updates of 1 KiB wait in 8 partitions, of 1,000 records; the receiver takes 5 ms ± 20 %.
     Drain5,
     /// The same, and the receiver answers at once.
@@ -53,7 +53,7 @@ pub(super) enum Figure {
     Delays,
 }
 
-/// See [`Name`].
+/// See [`ScenarioName`].
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
     pub(super) name: &'static str,
@@ -75,17 +75,17 @@ pub(super) struct Scenario {
 impl Scenario {
     /// What takes turns under this name: the scenario, and where it has one, that which it is compared with. `scale`: share
     /// of the updates. A record is stuck for as long as its scenario says.
-    pub(super) fn of(name: Name, scale: f64) -> Vec<Self> {
+    pub(super) fn of(name: ScenarioName, scale: f64) -> Vec<Self> {
         let scenario = Self::new(name, scale);
         let mut all = vec![scenario.clone()];
-        if name == Name::Keys {
+        if name == ScenarioName::Keys {
             all.push(Self { name: "keys1000", records: 1_000, keys: Keys::Uniform, ..scenario });
         }
         all
     }
 
     /// The scenario alone.
-    pub(super) fn new(name: Name, scale: f64) -> Self {
+    pub(super) fn new(name: ScenarioName, scale: f64) -> Self {
         let drain = Self {
             name: "drain5",
             partitions: 8,
@@ -100,17 +100,19 @@ impl Scenario {
             stuck_for: None,
         };
         let scenario = match name {
-            Name::Drain5 => drain,
-            Name::Drain0 => Self { name: "drain0", latency: Duration::ZERO, latency_jitter: 0.0, ..drain },
-            Name::Wide => Self {
+            ScenarioName::Drain5 => drain,
+            ScenarioName::Drain0 => {
+                Self { name: "drain0", latency: Duration::ZERO, latency_jitter: 0.0, ..drain }
+            }
+            ScenarioName::Wide => Self {
                 name: "wide",
                 partitions: 64,
                 updates: 50_000,
                 latency: Duration::from_millis(50),
                 ..drain
             },
-            Name::Zipf => Self { name: "zipf", keys: Keys::Zipf, figure: Figure::Hottest, ..drain },
-            Name::Stuck => Self {
+            ScenarioName::Zipf => Self { name: "zipf", keys: Keys::Zipf, figure: Figure::Hottest, ..drain },
+            ScenarioName::Stuck => Self {
                 name: "stuck",
                 figure: Figure::Kept,
                 updates: 13_600, // 17 s
@@ -118,7 +120,7 @@ impl Scenario {
                 stuck_for: Some(Duration::from_secs(15)),
                 ..drain
             },
-            Name::Trickle => Self {
+            ScenarioName::Trickle => Self {
                 name: "trickle",
                 figure: Figure::Delays,
                 updates: 2_000,
@@ -127,7 +129,7 @@ impl Scenario {
                 latency_jitter: 0.0,
                 ..drain
             },
-            Name::Keys => Self {
+            ScenarioName::Keys => Self {
                 name: "keys",
                 records: 1_000_000,
                 keys: Keys::Distinct,
@@ -138,7 +140,7 @@ impl Scenario {
                 latency_jitter: 0.0,
                 ..drain
             },
-            Name::Backlog => Self {
+            ScenarioName::Backlog => Self {
                 name: "backlog",
                 figure: Figure::Memory,
                 updates: 1_000_000,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-use super::body::Members;
+use super::body::BodyMembers;
 
 /// Bytes kept of a record's value.
 pub(super) const VALUE_BYTES_MAX: usize = 64 * 1024;
@@ -87,7 +87,7 @@ pub(super) struct Change {
     pub(super) record_version: Option<i64>,
     pub(super) tenure: Option<u64>,
     pub(super) content_type: Option<String>,
-    pub(super) members: Members,
+    pub(super) members: BodyMembers,
     pub(super) body: Bytes,
 }
 
@@ -117,7 +117,7 @@ pub(super) enum KeySeen {
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum WriteOutcome {
     /// It is the record's value now.
     Applied { version: u64 },
     /// It had been applied before; the answer of then.
@@ -143,15 +143,15 @@ pub(super) fn check(
     change: &Change,
     safeguards: Safeguards,
     require_if_match: bool,
-) -> Option<Written> {
+) -> Option<WriteOutcome> {
     let version = row.version;
     if safeguards.fencing && change.tenure.is_some_and(|tenure| tenure < row.tenure) {
-        return Some(Written::OlderTenure);
+        return Some(WriteOutcome::OlderTenure);
     }
     match key {
         KeySeen::Never => {}
-        KeySeen::Applied { version } => return Some(Written::Replayed { version }),
-        KeySeen::WithOtherBody => return Some(Written::KeyReused),
+        KeySeen::Applied { version } => return Some(WriteOutcome::Replayed { version }),
+        KeySeen::WithOtherBody => return Some(WriteOutcome::KeyReused),
     }
     if !safeguards.versions {
         return None;
@@ -159,14 +159,14 @@ pub(super) fn check(
     if let (Some(asked), Some(applied)) = (change.record_version, row.record_version)
         && asked <= applied
     {
-        return Some(Written::Superseded { version });
+        return Some(WriteOutcome::Superseded { version });
     }
     if require_if_match && change.if_match.is_none() && change.if_none_match.is_none() {
-        return Some(Written::PreconditionRequired { version });
+        return Some(WriteOutcome::PreconditionRequired { version });
     }
     let holds = change.if_match.as_deref().is_none_or(|etags| names_version(etags, version))
         && !change.if_none_match.as_deref().is_some_and(|etags| names_version(etags, version));
-    (!holds).then_some(Written::PreconditionFailed { version })
+    (!holds).then_some(WriteOutcome::PreconditionFailed { version })
 }
 
 impl Row {

@@ -14,8 +14,8 @@ use super::{
     row_of, signed, tenure_to_raise,
 };
 use crate::receiver::Judges;
-use crate::receiver::body::Members;
-use crate::receiver::rules::{self, Change, KeySeen, Row, Written};
+use crate::receiver::body::BodyMembers;
+use crate::receiver::rules::{self, Change, KeySeen, Row, WriteOutcome};
 use crate::receiver::settings::ReceiverSettings;
 
 const SCHEMA: &str = include_str!("../sql/sqlite/schema.sql");
@@ -29,13 +29,13 @@ const READERS_MAX: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::receiver) struct Sqlite {
+pub(in crate::receiver) struct SqliteStore {
     /// One connection: waiting for it is fair, and waiting for SQLite's own lock is not.
     writer: SqlitePool,
     readers: SqlitePool,
 }
 
-impl Sqlite {
+impl SqliteStore {
     pub(super) async fn open(file: &Path) -> sqlx::Result<Result<Self, Newer>> {
         let options = SqliteConnectOptions::new()
             .filename(file)
@@ -78,7 +78,7 @@ impl Sqlite {
         change: &Change,
         settings: &ReceiverSettings,
         judges: &Judges,
-    ) -> Result<Written, StoreFault> {
+    ) -> Result<WriteOutcome, StoreFault> {
         let mut locked = if settings.safeguards.row_locks {
             Some(self.writer.begin_with(BEGIN).await?)
         } else {
@@ -110,10 +110,10 @@ impl Sqlite {
             return refused_key(error);
         }
         // Nobody else can write before the commit: what the judge is told is in the order of the commits.
-        let sequence_before = || Members::of(&before).sequence.unwrap_or_default();
+        let sequence_before = || BodyMembers::of(&before).sequence.unwrap_or_default();
         judges.of(&change.record_key).applied(change, &row, sequence_before);
         transaction.commit().await?;
-        Ok(Written::Applied { version: row.version })
+        Ok(WriteOutcome::Applied { version: row.version })
     }
 }
 
