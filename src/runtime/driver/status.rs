@@ -59,7 +59,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         }
         let (view, oldest, ownership_state) =
             (self.core.view(), self.core.oldest(), self.core.ownership_state());
-        let held_since = oldest.delivery.and_then(|delivery| session.deliveries.came_at(delivery));
+        let held_since = oldest.delivery.and_then(|delivery| session.deliveries.received_at(delivery));
         // Names of records are told where they keep a layout from being drained, and nowhere else.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
         let tenure = match ownership_state {
