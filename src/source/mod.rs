@@ -1,7 +1,9 @@
 //! Where updates come from: RabbitMQ, over AMQP 0-9-1. The only room besides `publisher` that knows the client.
 
 mod auto_apply;
+mod backoff;
 mod change;
+mod connection;
 mod dead_letters;
 mod decode;
 mod deliveries;
@@ -14,6 +16,7 @@ mod inspection;
 mod kept;
 mod ledger_identity;
 mod link;
+mod log_on_change;
 mod marker;
 mod members;
 mod names;
