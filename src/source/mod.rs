@@ -1,37 +1,22 @@
 //! Where updates come from: RabbitMQ, over AMQP 0-9-1. The only room besides `publisher` that knows the client.
 
-mod auto_apply;
 mod backoff;
-mod change;
 mod connection;
 mod dead_letters;
 mod decode;
 mod deliveries;
-mod document;
 mod error;
-mod export;
-mod follower;
 mod halt;
 mod inspection;
 mod kept;
-mod ledger_identity;
 mod link;
 mod log_on_change;
-mod marker;
-mod members;
+mod membership;
 mod names;
-mod observation;
 mod operator;
 mod pulse;
-mod question;
-mod removal;
-mod roster;
-mod steward;
-mod sweep;
-mod task;
 mod topology;
 mod version;
-mod witnesses;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -39,31 +24,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use auto_apply::{AutoApply, Obstacle, Obstacles};
-pub use change::{Stuck, Tended};
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
 pub use deliveries::{AmqpDeliveries, AmqpSource, Shared};
-pub use document::LayoutDocument;
-pub use error::{HASH_EXCHANGE_TYPE, SourceError};
-pub use export::definitions;
-pub use follower::Follower;
+pub use error::SourceError;
 pub use halt::Halt;
-pub use inspection::{Depth, Inspection, Object, ObjectState, Publishing, Role, inspect};
-pub use ledger_identity::{OwnLedger, ensure_ledger};
+pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub(crate) use link::chain;
 pub use link::{Address, Link};
-pub use marker::Markers;
-pub use members::Members;
-pub use names::Names;
+pub use membership::{ANSWER_PATIENCE, Answer, Answers, Holding, Members};
+pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
 pub use pulse::Pulse;
-pub use question::{ANSWER_PATIENCE, Answer, Answers};
-pub use removal::remove as remove_topology;
-pub use roster::Holding;
-pub use steward::Steward;
-pub use topology::{DELIVERY_LIMIT, ensure as ensure_topology};
-pub use witnesses::Witnesses;
+pub use topology::{
+    AutoApply, DELIVERY_LIMIT, Depth, Follower, LayoutDocument, Markers, Obstacle, Obstacles, OwnLedger,
+    Steward, Stuck, Tended, Witnesses, definitions, ensure as ensure_topology, ensure_ledger,
+    remove as remove_topology,
+};
 
 use crate::core::acks::Ack;
 use crate::core::message::{DeliveryTag, Holder, TenureNumber};

@@ -2,6 +2,9 @@
 
 use crate::core::layout::{LayoutNumber, PartitionNumber};
 
+/// Exchange type that spreads record keys over partitions. Built into RabbitMQ from 4.3.
+pub const HASH_EXCHANGE_TYPE: &str = "x-modulus-hash";
+
 /// The names of one topology.
 #[derive(Clone, Debug)]
 pub struct Names {

@@ -6,16 +6,14 @@ use std::time::Duration;
 use lapin::Connection;
 use tokio::time::timeout;
 
-use super::change::{Tended, look, tend};
-use super::document::{self, From, LayoutDocument};
+use super::connection::stream_reader::StreamOffset;
 use super::error::SourceError;
-use super::follower::read_document;
-use super::inspection::Depth;
 use super::link::Address;
+use super::membership::{Answers, Holding, READING, ask, parse};
 use super::names::Names;
-use super::question::{Answers, ask};
-use super::roster::{Holding, parse};
-use super::topology::{close, open};
+use super::topology::document_stream::read_if_there;
+use super::topology::session::{Depth, TopologySession};
+use super::topology::{LayoutDocument, Tended, tend};
 use crate::core::change::{Step, Wish};
 use crate::core::layout::{Layout, LayoutNumber, PartitionNumber};
 
@@ -47,7 +45,11 @@ impl Operator {
     /// # Errors
     /// It cannot be read.
     pub async fn document(&self) -> Result<Option<LayoutDocument>, SourceError> {
-        read_document(&self.connection, &self.names).await
+        read_if_there(&self.session()).await
+    }
+
+    fn session(&self) -> TopologySession<'_> {
+        TopologySession::new(&self.connection, &self.names, &self.instance)
     }
 
     /// What is in the queues of a layout; `None`: the queue is not there.
@@ -58,16 +60,17 @@ impl Operator {
         &self,
         layout: Layout,
     ) -> Result<BTreeMap<PartitionNumber, Option<Depth>>, SourceError> {
-        let mut depths = BTreeMap::new();
+        let (mut session, mut depths) = (self.session(), BTreeMap::new());
         for partition in layout.partitions() {
             let queue = self.names.partition(layout.number, partition);
-            let depth = match look(&self.connection, &self.names, &queue).await {
-                Ok((ready, consumers)) => Some(Depth { ready, consumers }),
+            let depth = match session.queue_depth(&queue).await {
+                Ok(depth) => Some(depth),
                 Err(SourceError::Missing { .. }) => None,
                 Err(fault) => return Err(fault),
             };
             depths.insert(partition, depth);
         }
+        session.close().await;
         Ok(depths)
     }
 
@@ -81,11 +84,11 @@ impl Operator {
         layout: Layout,
         patience: Duration,
     ) -> Result<BTreeMap<PartitionNumber, Holding>, SourceError> {
-        let channel = open(&self.connection).await?;
-        let mut consumer = document::consume(&channel, &self.names.members(), From::Next).await?;
+        let session = self.session();
+        let mut reader = session.read_stream(&self.names.members(), StreamOffset::Next, READING).await?;
         let mut holdings: BTreeMap<PartitionNumber, Holding> = BTreeMap::new();
         let until = tokio::time::Instant::now() + patience;
-        while let Ok(delivery) = tokio::time::timeout_at(until, document::next(&mut consumer)).await {
+        while let Ok(delivery) = tokio::time::timeout_at(until, reader.next()).await {
             let Some(note) = parse(&delivery?.data).filter(|note| note.layout == layout.number.0) else {
                 continue;
             };
@@ -93,7 +96,7 @@ impl Operator {
                 holdings.insert(PartitionNumber(note.partition), holding);
             }
         }
-        close(channel).await;
+        reader.close().await;
         Ok(holdings)
     }
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 use lapin::options::BasicQosOptions;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::SourceError;
 use super::link::{ConnectionNumber, Link};
-use super::task::Task;
 
 /// The newest answer: on which connection, and when the request for it was sent.
 pub(super) type Heard = Option<(ConnectionNumber, Instant)>;
@@ -21,7 +21,7 @@ pub(super) type Heard = Option<(ConnectionNumber, Instant)>;
 #[derive(Clone, Debug)]
 pub struct Pulse {
     heard: watch::Receiver<Heard>,
-    _task: Arc<Task>,
+    _task: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Pulse {
@@ -29,13 +29,13 @@ impl Pulse {
     #[must_use]
     pub fn begin(link: Link, heartbeat: Duration) -> Self {
         let (sender, heard) = watch::channel(None);
-        let task = Task::begin(async move {
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 // Whatever ended it, the connection is made again elsewhere.
                 let _ = ask(&link, heartbeat, &sender).await;
                 tokio::time::sleep(heartbeat / 4).await;
             }
-        });
+        }));
         Self { heard, _task: Arc::new(task) }
     }
 

@@ -87,11 +87,8 @@ impl ConfirmChannel {
     ///
     /// An alarm of the broker makes this hang: the caller sets the time limit. The channel is of no more use if the
     /// future is dropped.
-    pub(crate) async fn publish_all<'a>(
-        &self,
-        messages: impl IntoIterator<Item = Message<'a>>,
-    ) -> lapin::Result<Vec<PublishAnswer>> {
-        let mut unconfirmed = Vec::new();
+    pub(crate) async fn publish_all(&self, messages: Vec<Message<'_>>) -> lapin::Result<Vec<PublishAnswer>> {
+        let mut unconfirmed = Vec::with_capacity(messages.len());
         for message in messages {
             unconfirmed.push(self.send(message).await?);
         }

@@ -25,18 +25,18 @@ impl ConfirmedPublisher {
     ///
     /// # Errors
     /// [`SourceError::Silent`], or what the client reports. Each message may have arrived or not.
-    pub(crate) async fn publish_all<'a>(
+    pub(crate) async fn publish_all(
         &mut self,
-        messages: impl IntoIterator<Item = Message<'a>>,
+        messages: Vec<Message<'_>>,
     ) -> Result<Vec<PublishAnswer>, SourceError> {
         let step = self.step;
         let answers = timeout(ANSWER_TIMEOUT, self.publish_without_limit(messages)).await;
         answers.map_err(|_| SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() })?
     }
 
-    async fn publish_without_limit<'a>(
+    async fn publish_without_limit(
         &mut self,
-        messages: impl IntoIterator<Item = Message<'a>>,
+        messages: Vec<Message<'_>>,
     ) -> Result<Vec<PublishAnswer>, SourceError> {
         let client_error = SourceError::amqp(self.step);
         // Missing unless all goes well, also if this future is dropped: late answers would be taken for others.

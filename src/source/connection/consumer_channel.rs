@@ -3,8 +3,8 @@
 use std::mem::{ManuallyDrop, take};
 use std::time::Duration;
 
-use futures_util::stream::{SelectAll, Stream};
 use futures_util::StreamExt;
+use futures_util::stream::{SelectAll, Stream};
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -78,7 +78,8 @@ impl ConsumerChannel {
 
     /// The deliveries of all consumers made so far, each with the index of its consumer.
     pub(crate) fn deliveries(&mut self) -> impl Stream<Item = (usize, lapin::Result<Delivery>)> + Send + '_ {
-        let of_each = |(index, consumer): (usize, _)| StreamExt::map(consumer, move |delivery| (index, delivery));
+        let of_each =
+            |(index, consumer): (usize, _)| StreamExt::map(consumer, move |delivery| (index, delivery));
         self.consumers.iter_mut().enumerate().map(of_each).collect::<SelectAll<_>>()
     }
 

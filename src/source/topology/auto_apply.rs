@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::error::SourceError;
-use super::link::chain;
 use crate::core::layout::Shape;
+use crate::source::backoff::Backoff;
+use crate::source::error::SourceError;
+use crate::source::link::chain;
+use crate::source::log_on_change::LogOnChange;
 
 /// Between two looks, while something is in the way: at first, and then longer and longer.
 const LOOK_DELAY_MIN: Duration = Duration::from_secs(5);
@@ -51,40 +53,45 @@ pub struct Obstacle {
     pub remedy: String,
 }
 
-/// What was told of it, and how long to wait before the next look.
+/// What was logged of it, and how long to wait before the next look.
 #[derive(Debug)]
 pub(super) struct Gate {
-    pub(super) auto: AutoApply,
-    /// As it was told.
-    known: Option<Result<Obstacles, String>>,
-    delay: Duration,
+    auto: AutoApply,
+    log: LogOnChange<Result<Obstacles, String>>,
+    backoff: Backoff,
 }
 
 impl Gate {
     pub(super) fn new(auto: AutoApply) -> Self {
-        Self { auto, known: None, delay: LOOK_DELAY_MIN }
+        let backoff = Backoff::new(LOOK_DELAY_MIN, LOOK_DELAY_MAX);
+        Self { auto, log: LogOnChange::default(), backoff }
+    }
+
+    /// What the layout is to be changed to.
+    pub(super) fn shape(&self) -> Shape {
+        self.auto.shape
     }
 
     /// Looks. `None`: the layout may be changed now. Otherwise not before so long.
     pub(super) async fn look(&mut self) -> Option<Duration> {
         let looked = (self.auto.look)().await.map_err(|fault| chain(&fault));
-        self.heed(looked)
+        self.judge(looked)
     }
 
-    fn heed(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
+    fn judge(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
         let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.in_the_way.is_empty());
-        if self.known.as_ref() == Some(&looked) {
-            self.delay = (self.delay * 2).min(LOOK_DELAY_MAX);
-        } else {
-            self.tell(&looked);
-            self.delay = LOOK_DELAY_MIN;
+        let was_blocked = self.log.last().is_some_and(|known| match known {
+            Ok(obstacles) => !obstacles.in_the_way.is_empty(),
+            Err(_) => true,
+        });
+        if self.log.is_new(looked.clone()) {
+            self.log_looked(&looked, was_blocked);
+            self.backoff.reset();
         }
-        self.known = Some(looked);
-        (!is_free).then_some(self.delay)
+        (!is_free).then(|| self.backoff.next_delay())
     }
 
-    /// Once, until it is otherwise.
-    fn tell(&self, looked: &Result<Obstacles, String>) {
+    fn log_looked(&self, looked: &Result<Obstacles, String>, was_blocked: bool) {
         let Shape { partitions, prefetch } = self.auto.shape;
         let Obstacles { in_the_way, besides } = match looked {
             Ok(obstacles) => obstacles,
@@ -108,11 +115,7 @@ impl Gate {
         for Obstacle { what, remedy } in besides {
             warn!(what, remedy, "updates.auto_apply: this could go wrong with the change of the layout");
         }
-        let was_in_the_way = self.known.as_ref().is_some_and(|known| match known {
-            Ok(obstacles) => !obstacles.in_the_way.is_empty(),
-            Err(_) => true,
-        });
-        if in_the_way.is_empty() && was_in_the_way {
+        if in_the_way.is_empty() && was_blocked {
             info!(partitions, prefetch, "updates.auto_apply: nothing is in the way any more");
         }
     }
@@ -125,10 +128,10 @@ mod tests {
     /// Looks, one letter each: `a`, `b` something in the way, `!` a fault, `.` nothing. How long is waited after each.
     fn check(looks: &str, expected: &[Option<u64>]) {
         let shape = Shape { partitions: 3, prefetch: 10 };
-        let mut gate = Gate::new(AutoApply { shape, look: Box::new(|| unreachable!("heed is called")) });
+        let mut gate = Gate::new(AutoApply { shape, look: Box::new(|| unreachable!("judge is called")) });
         let looked = looks.chars().map(|letter| {
             let found = |letter: char| Obstacle { what: letter.to_string(), remedy: String::new() };
-            gate.heed(match letter {
+            gate.judge(match letter {
                 '!' => Err("gone".to_owned()),
                 '.' => Ok(Obstacles::default()),
                 letter => Ok(Obstacles { in_the_way: vec![found(letter)], besides: Vec::new() }),

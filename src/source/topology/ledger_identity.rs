@@ -4,10 +4,11 @@ use lapin::Connection;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::document::{self, LayoutDocument};
-use super::error::SourceError;
-use super::names::Names;
-use super::topology::{close, lock, open, unlock, write};
+use super::document::LayoutDocument;
+use super::document_stream;
+use super::session::TopologySession;
+use crate::source::error::SourceError;
+use crate::source::names::Names;
 
 /// What a dispatcher brings along.
 #[derive(Clone, Copy, Debug)]
@@ -32,16 +33,15 @@ pub async fn ensure_ledger(
     if known.ledger == own.identity {
         return Ok(());
     }
-    let channel = open(connection).await?;
-    lock(&channel, names).await?;
+    let mut session = TopologySession::new(connection, names, instance);
+    session.lock().await?;
     // Another process may have been faster: the lock was its too.
-    let known = document::read_surely(connection, names).await?.unwrap_or_else(|| known.clone());
+    let known = document_stream::read_surely(&mut session).await?.unwrap_or_else(|| known.clone());
     let result = match (known.ledger, own) {
         (recorded, OwnLedger { identity, .. }) if recorded == identity => Ok(()),
         (Some(recorded), OwnLedger { adopt: false, .. }) => Err(SourceError::OtherLedger { recorded }),
         (recorded, OwnLedger { identity, .. }) => {
-            let document = LayoutDocument { ledger: identity, ..known };
-            write(&channel, names, document, instance).await?;
+            document_stream::write(&mut session, LayoutDocument { ledger: identity, ..known }).await?;
             if let Some(before) = recorded {
                 warn!(%before, "another ledger was adopted: what was parked or applied in the one before is not known here");
             } else {
@@ -50,7 +50,7 @@ pub async fn ensure_ledger(
             Ok(())
         }
     };
-    unlock(&channel, names).await?;
-    close(channel).await;
+    session.unlock().await?;
+    session.close().await;
     result
 }

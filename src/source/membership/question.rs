@@ -3,29 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lapin::BasicProperties;
-use lapin::Connection;
-use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Connection};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::document::{self, From};
-use super::error::SourceError;
-use super::link::chain;
-use super::members::offset_of;
-use super::names::Names;
-use super::roster::{Holding, Kind, Note, Oneself, parse};
-use super::topology::{close, open};
+use super::READING;
+use super::message::{Holding, Kind, Note, Oneself, parse};
 use crate::core::layout::{LayoutNumber, PartitionNumber};
+use crate::source::connection::confirm_channel::Message;
+use crate::source::connection::stream_reader::{StreamOffset, offset_of};
+use crate::source::error::SourceError;
+use crate::source::link::chain;
+use crate::source::names::Names;
+use crate::source::topology::session::TopologySession;
 
 /// How long whoever asks waits for answers. Owners answer within milliseconds, and at most once a second.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
-const READING: &str = "reading the stream of members";
 const ASKING: &str = "asking the owners of partitions";
 
 /// A partition of a layout.
-pub(super) type Place = (LayoutNumber, PartitionNumber);
+pub(crate) type Place = (LayoutNumber, PartitionNumber);
 
 /// What is known of a partition from those who consume it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +108,7 @@ impl Question {
 
 /// Asks what is held of these partitions, which have an owner, and answers once all have answered or the time is up. What
 /// is told of other partitions meanwhile is answered as well.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     connection: &Connection,
     names: &Names,
     instance: &str,
@@ -144,33 +142,26 @@ async fn ask_for_ever(
     instance: &str,
     question: &mut Question,
 ) -> Result<(), SourceError> {
+    let mut session = TopologySession::new(connection, names, instance);
     let stream = names.members();
-    let about = |fault| match fault {
-        SourceError::Amqp { source, .. } => {
-            SourceError::from_amqp(READING, &format!("stream {stream}"), names.public(), *source)
-        }
-        fault => fault,
-    };
-    let channel = open(connection).await?;
-    let mut consumer = document::consume(&channel, &stream, From::Next).await.map_err(about)?;
-    for layout in question.layouts() {
+    let mut reader = session.read_stream(&stream, StreamOffset::Next, READING).await?;
+    let notes = question.layouts().into_iter().map(|layout| {
         let oneself = Oneself { instance: instance.to_owned(), process: question.process.clone(), layout };
-        let note = oneself.note(Kind::Asks, PartitionNumber(0), 0, 0);
-        let body = serde_json::to_vec(&note).expect("a note is plain data");
-        let properties = BasicProperties::default().with_content_type("application/json".into());
-        let properties = properties.with_delivery_mode(2);
-        let options = BasicPublishOptions::default();
-        // Reading it back is the proof that it was taken.
-        let publishing = channel.basic_publish("".into(), stream.as_str().into(), options, &body, properties);
-        publishing.await.map_err(SourceError::amqp(ASKING)).map_err(about)?;
-    }
+        oneself.note(Kind::Asks, PartitionNumber(0), 0, 0).body()
+    });
+    let notes: Vec<Vec<u8>> = notes.collect();
+    let properties = || BasicProperties::default().with_content_type("application/json".into());
+    let messages = notes.iter().map(|note| Message::to_queue(&stream, properties(), note)).collect();
+    // Reading it back is the proof that it was taken.
+    session.publish_all(ASKING, &format!("stream {stream}"), messages).await?;
     while !question.awaited.is_empty() {
-        let delivery = document::next(&mut consumer).await.map_err(about)?;
+        let delivery = reader.next().await?;
         if let (Some(offset), Some(note)) = (offset_of(&delivery), parse(&delivery.data)) {
             question.read(offset, note);
         }
     }
-    close(channel).await;
+    reader.close().await;
+    session.close().await;
     Ok(())
 }
 

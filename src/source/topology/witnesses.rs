@@ -8,26 +8,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::error::SourceError;
-use super::halt::Halt;
-use super::link::{ANSWER_TIMEOUT, Link, chain};
-use super::names::Names;
-use super::task::Task;
-use super::topology::close;
+use super::witness_round::{PUBLISHING, Round, check_answers, round_of};
 use crate::core::change::AtWork;
 use crate::core::layout::{LayoutNumber, PartitionNumber};
 use crate::core::witness::Witness;
+use crate::source::connection::confirmed_publisher::ConfirmedPublisher;
+use crate::source::error::SourceError;
+use crate::source::halt::Halt;
+use crate::source::link::{Link, chain};
+use crate::source::log_on_change::LogOnChange;
+use crate::source::names::Names;
 
-/// AMQP `type` of a witness.
-const WITNESS: &str = "lanekeeper.witness";
 /// Rounds that a process publishes at most within [`ROUNDS_PERIOD`] if it has not seen them come: they may wait behind a
 /// long backlog, and connections that break again and again must not fill the queues with witnesses.
 const ROUNDS_UNSEEN_MAX: usize = 10;
@@ -36,90 +33,11 @@ const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// How often we look whether an alarm has ended: what is published meanwhile would only pile up.
 const BLOCKED_POLL: Duration = Duration::from_secs(1);
 
-/// One set of witnesses, published one after another: who published it, and which of that process's it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Round {
-    process: String,
-    number: u64,
-}
-
-impl Round {
-    /// One of its own, for a process that publishes once.
-    pub(super) fn single() -> Self {
-        Self { process: Uuid::new_v4().to_string(), number: 0 }
-    }
-
-    fn told(&self) -> String {
-        format!("{} {}", self.process, self.number)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let (process, number) = text.split_once(' ')?;
-        Some(Self { process: process.to_owned(), number: number.parse().ok()? })
-    }
-}
-
-/// The round of a witness; `None` where the delivery is none. What publishers send comes by way of another exchange, so
-/// that no update can look like a witness.
-pub(super) fn round_of(delivery: &Delivery, layout_exchange: &str) -> Option<Round> {
-    let kind = delivery.properties.kind().as_ref().map(ShortString::as_str);
-    let is_witness = kind == Some(WITNESS) && delivery.exchange.as_str() == layout_exchange;
-    is_witness
-        .then(|| delivery.properties.message_id().as_ref().and_then(|id| Round::parse(id.as_str())))
-        .flatten()
-}
-
-/// Publishes a round; every witness is in some queue once this has returned.
-///
-/// # Errors
-/// The broker did not confirm it, or no queue is bound to the exchange.
-pub(super) async fn publish(
-    channel: &Channel,
-    exchange: &str,
-    keys: impl IntoIterator<Item = &str>,
-    round: &Round,
-) -> Result<(), SourceError> {
-    let publishing = async {
-        let amqp = SourceError::amqp(PUBLISHING);
-        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(amqp)?;
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default()
-            .with_type(WITNESS.into())
-            .with_message_id(round.told().into())
-            .with_delivery_mode(2);
-        let mut confirms = Vec::new();
-        for key in keys {
-            let (exchange, properties) = (exchange.into(), properties.clone());
-            let sent = channel.basic_publish(exchange, key.into(), options, b"", properties).await;
-            confirms.push(sent.map_err(amqp)?);
-        }
-        for confirm in confirms {
-            match confirm.await.map_err(amqp)? {
-                Confirmation::Ack(None) => {}
-                Confirmation::Ack(Some(_)) => {
-                    let text = format!("no queue is bound to the exchange {exchange}");
-                    return Err(SourceError::Missing { text });
-                }
-                Confirmation::Nack(_) | Confirmation::NotRequested => {
-                    return Err(SourceError::NotTaken { exchange: exchange.to_owned() });
-                }
-            }
-        }
-        Ok(())
-    };
-    match timeout(ANSWER_TIMEOUT, publishing).await {
-        Ok(published) => published,
-        Err(_) => Err(SourceError::Silent { step: PUBLISHING, seconds: ANSWER_TIMEOUT.as_secs() }),
-    }
-}
-
-const PUBLISHING: &str = "publishing the witnesses of the layout";
-
 /// Publishes witnesses and judges where they come, for as long as it lives.
 #[derive(Clone, Debug)]
 pub struct Witnesses {
     shared: Arc<Shared>,
-    task: Arc<Task>,
+    task: Arc<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -188,20 +106,21 @@ impl Witnesses {
             doubt: Notify::new(),
             halt,
         });
-        let task = Arc::new(Task::begin(publish_for_ever(Arc::clone(&shared), consuming, publishing)));
+        let publishing = publish_for_ever(Arc::clone(&shared), consuming, publishing);
+        let task = Arc::new(AbortOnDropHandle::new(tokio::spawn(publishing)));
         if *draining {
-            task.stop();
+            task.abort();
         }
         Self { shared, task }
     }
 
     /// The layout drains from now on: nothing more is published to it.
     pub fn retire(&self) {
-        self.task.stop();
+        self.task.abort();
     }
 
     /// Asks for a further round.
-    pub(super) fn ask(&self) {
+    pub(crate) fn ask(&self) {
         self.shared.doubt.notify_one();
     }
 
@@ -209,11 +128,11 @@ impl Witnesses {
     ///
     /// One of this process shows where keys have gone since it started. One of another process, or of an earlier life
     /// of this one, may be from before somebody put the bindings right: this process then asks anew.
-    pub(super) fn recognize(&self, delivery: &Delivery, partition: PartitionNumber) -> bool {
+    pub(crate) fn recognize(&self, delivery: &Delivery, partition: PartitionNumber) -> bool {
         let shared = &self.shared;
         let Some(round) = round_of(delivery, &shared.exchange) else { return false };
         let key = delivery.routing_key.as_str();
-        let is_ours = round.process == shared.process;
+        let is_ours = round.process() == shared.process;
         match shared.recorded.get(key) {
             Some(recorded) if *recorded != partition && is_ours => shared.halt.set(SourceError::Moved {
                 exchange: shared.exchange.clone(),
@@ -225,7 +144,7 @@ impl Witnesses {
                 info!(%partition, "a witness of another process is out of place, asking anew");
                 shared.doubt.notify_one();
             }
-            Some(_) if is_ours => shared.rounds().saw(round.number, key, shared.recorded.len()),
+            Some(_) if is_ours => shared.rounds().saw(round.number(), key, shared.recorded.len()),
             // In its place; or of a program that chooses others.
             Some(_) | None => {}
         }
@@ -241,7 +160,8 @@ impl Shared {
 
 /// A round for every connection that is made, and wherever there is doubt.
 async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link) {
-    let (mut asked, mut told) = (None, String::new());
+    let mut publisher = ConfirmedPublisher::new(publishing.clone(), PUBLISHING);
+    let (mut asked, mut log) = (None, LogOnChange::default());
     loop {
         let (consumes, publishes) = (consuming.up().await, publishing.up().await);
         if asked != Some((consumes, publishes)) {
@@ -250,18 +170,17 @@ async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link
             while publishing.is_blocked() {
                 tokio::time::sleep(BLOCKED_POLL).await;
             }
-            match publish_round(&shared, &publishing).await {
+            match publish_round(&shared, &mut publisher).await {
                 Ok(()) => {
                     asked = Some((consumes, publishes));
-                    if !std::mem::take(&mut told).is_empty() {
+                    if log.cleared() {
                         info!("the witnesses of the layout are published again");
                     }
                 }
                 Err(fault) => {
-                    let fault = chain(&fault);
-                    if fault != told {
-                        warn!(error = fault, "the witnesses of the layout are not published, trying again");
-                        told = fault;
+                    let error = chain(&fault);
+                    if log.is_new(error.clone()) {
+                        warn!(error, "the witnesses of the layout are not published, trying again");
                     }
                     tokio::time::sleep(RETRY_DELAY).await;
                     continue;
@@ -276,15 +195,14 @@ async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link
     }
 }
 
-async fn publish_round(shared: &Shared, publishing: &Link) -> Result<(), SourceError> {
-    let channel = publishing.channel().await?;
+async fn publish_round(shared: &Shared, publisher: &mut ConfirmedPublisher) -> Result<(), SourceError> {
     let number = shared.rounds().begin(Instant::now());
-    let round = Round { process: shared.process.clone(), number };
+    let round = Round::new(&shared.process, number);
     // In the order of their partitions: nearer to each other, and the same in every round.
     let keys: BTreeMap<_, _> =
         shared.recorded.iter().map(|(key, partition)| ((*partition, key.as_str()), key.as_str())).collect();
-    let published = publish(&channel, &shared.exchange, keys.into_values(), &round).await;
-    close(channel).await;
+    let answers = publisher.publish_all(round.messages(&shared.exchange, keys.into_values())).await;
+    let published = answers.and_then(|answers| check_answers(&answers, &shared.exchange));
     // Without an answer it may still arrive.
     if published.as_ref().is_err_and(|fault| !matches!(fault, SourceError::Silent { .. })) {
         shared.rounds().unseen.pop_back();
@@ -319,14 +237,5 @@ mod tests {
         assert_eq!(rounds.delay(at(1_600)), Duration::ZERO);
         rounds.begin(at(1_600));
         assert_eq!(rounds.delay(at(1_600)), Duration::from_secs(1));
-    }
-
-    #[test]
-    fn a_round_is_read_as_it_was_told() {
-        let round = Round { process: Uuid::new_v4().to_string(), number: 7 };
-        assert_eq!(Round::parse(&round.told()), Some(round));
-        for other in ["", "a", "a b", "7"] {
-            assert_eq!(Round::parse(other), None, "{other}");
-        }
     }
 }

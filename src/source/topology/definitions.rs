@@ -3,10 +3,9 @@
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Map, Value as Json, json};
 
-use super::error::HASH_EXCHANGE_TYPE;
-use super::names::Names;
-use super::topology::{ingress_arguments, partition_arguments, quorum_arguments, stream_arguments};
+use super::arguments::{ingress_arguments, partition_arguments, quorum_arguments, stream_arguments};
 use crate::core::layout::{LayoutNumber, Shape};
+use crate::source::names::{HASH_EXCHANGE_TYPE, Names};
 
 /// Definitions for `POST /api/definitions` or `rabbitmqctl import_definitions`. The layout document is not among them: it
 /// is a message, and the first dispatcher writes it.

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::auto_apply::{AutoApply, Gate};
 use super::change::{Stuck, Tended, tend};
 use super::document::LayoutDocument;
-use super::error::SourceError;
 use super::follower::Follower;
-use super::link::{Address, chain};
-use super::names::Names;
-use super::task::Task;
 use crate::core::change::{Step, Wish};
 use crate::core::layout::{LayoutNumber, PartitionNumber, Shape};
+use crate::source::error::SourceError;
+use crate::source::link::{Address, chain};
+use crate::source::log_on_change::LogOnChange;
+use crate::source::names::Names;
 
 /// Before a look whether whoever began a change still lives, and between two such looks; after a drain, before the
 /// removal, so that all processes have heard and let go.
@@ -36,7 +37,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Steward {
     shared: Arc<Shared>,
-    _task: Task,
+    _task: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -66,8 +67,8 @@ impl Steward {
             drained: Mutex::default(),
             news: Notify::new(),
         });
-        let task = Task::begin(serve(Arc::clone(&shared), follower.watch(), auto.map(Gate::new)));
-        Self { shared, _task: task }
+        let serving = serve(Arc::clone(&shared), follower.watch(), auto.map(Gate::new));
+        Self { shared, _task: AbortOnDropHandle::new(tokio::spawn(serving)) }
     }
 
     /// The partition holds nothing more. The others learn of it from the document, whatever it takes.
@@ -92,13 +93,13 @@ impl Shared {
 }
 
 async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocument>, mut gate: Option<Gate>) {
-    let (mut told, mut stuck_told) = (String::new(), None);
+    let (mut log, mut stuck_log) = (LogOnChange::default(), LogOnChange::default());
     loop {
         let document = documents.borrow_and_update().clone();
-        gate = gate.filter(|gate| document.layouts.in_force.shape() != gate.auto.shape);
+        gate = gate.filter(|gate| document.layouts.in_force.shape() != gate.shape());
         let mut wanted = None;
         let mut wish = shared.wish(&document, None);
-        let wants_change = |gate: &&mut Gate| shared.wish(&document, Some(gate.auto.shape)).is_some();
+        let wants_change = |gate: &&mut Gate| shared.wish(&document, Some(gate.shape())).is_some();
         // A change begins with nothing else to do, so that what could be in the way is looked for shortly before.
         if let (None, Some(gate)) = (&wish, gate.as_mut().filter(wants_change)) {
             if timeout(PATIENCE, documents.changed()).await.is_ok() {
@@ -111,11 +112,11 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
                     Ok(Ok(())) | Err(_) => continue,
                 }
             }
-            wanted = Some(gate.auto.shape);
+            wanted = Some(gate.shape());
             wish = shared.wish(&document, wanted);
         }
         let Some(wish) = wish else {
-            stuck_told = None;
+            stuck_log.cleared();
             if news(&mut documents, &shared.news).await.is_err() {
                 return;
             }
@@ -132,7 +133,7 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
         let wish = shared.wish(&document, wanted).unwrap_or(wish);
         let delay = match shared.tend(wish).await {
             Ok(Tended { document, stuck }) => {
-                told.clear();
+                log.cleared();
                 match &stuck {
                     // The follower may have it later, and nothing is to be done twice meanwhile.
                     None => {
@@ -145,15 +146,14 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
                         let _ = timeout(STUCK_DELAY, documents.changed()).await;
                     }
                 }
-                tell_stuck(&mut stuck_told, stuck);
+                log_stuck(&mut stuck_log, stuck);
                 continue;
             }
             Err(SourceError::Locked { .. }) => LOCK_RETRY,
             Err(fault) => {
-                let fault = chain(&fault);
-                if fault != told {
-                    warn!(error = fault, "the layouts cannot be tended, trying again");
-                    told = fault;
+                let error = chain(&fault);
+                if log.is_new(error.clone()) {
+                    warn!(error, "the layouts cannot be tended, trying again");
                 }
                 RETRY_DELAY
             }
@@ -173,16 +173,19 @@ async fn news(
     }
 }
 
-fn tell_stuck(told: &mut Option<Stuck>, stuck: Option<Stuck>) {
-    match &stuck {
+fn log_stuck(log: &mut LogOnChange<Stuck>, stuck: Option<Stuck>) {
+    match stuck {
         // It lets go as soon as it has heard.
-        None | Some(Stuck::InUse { .. }) => {}
-        Some(_) if *told == stuck => {}
-        Some(reason) => {
-            error!(error = reason.to_string(), "a drained layout stays until a person has looked");
+        None | Some(Stuck::InUse { .. }) => {
+            log.cleared();
+        }
+        Some(stuck) => {
+            let error = stuck.to_string();
+            if log.is_new(stuck) {
+                error!(error, "a drained layout stays until a person has looked");
+            }
         }
     }
-    *told = stuck;
 }
 
 impl Shared {
