@@ -9,10 +9,10 @@ use tracing::{info, warn};
 
 use super::writing::settle_grace;
 use super::{Driver, Tenancy};
-use crate::core::message::Event;
+use crate::http::Target;
 use crate::runtime::clock::Clock;
-use crate::source::{Deliveries, Gone, Lost, News, Source};
-use crate::target::Target;
+use lanekeeper_broker::{Deliveries, Gone, Lost, News, Source};
+use lanekeeper_core::message::Event;
 
 /// The way back to a partition.
 pub(super) type Attaching<D> = Pin<Box<dyn Future<Output = Result<D, Gone>> + Send>>;

@@ -1,0 +1,139 @@
+//! What the replicas tell each other in the stream of members. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+
+/// Form of the messages that this program writes and reads; others are passed over.
+pub(crate) const NOTE_VERSION: u32 = 1;
+
+/// One message of the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// [`NOTE_VERSION`].
+    pub(crate) version: u32,
+    pub(crate) kind: Kind,
+    /// `instance.name` of the replica.
+    pub(crate) instance: String,
+    /// Made anew at each start: tells replicas of one name apart.
+    pub(crate) process: String,
+    pub(crate) layout: u32,
+    pub(crate) partition: u16,
+    /// The priority that it consumes with.
+    pub(crate) priority: i32,
+    /// Counts the claims of the process; 0 where it is no claim.
+    pub(crate) claim: u64,
+    /// With [`Kind::Holds`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) holding: Option<Holding>,
+}
+
+/// What a replica that consumes a partition holds of it, for operators. Everything but the first two came later: where it
+/// is missing, an older program has told it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Updates: deliveries that are not settled.
+    pub updates: usize,
+    /// Where the layout drains, records that are tried again and again, at most a few: their keys, updates and attempts
+    /// of the first one.
+    pub retried: Vec<(String, usize, u32)>,
+    /// Offset of the newest question that was read by then; `None`: it was told unasked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<u64>,
+    /// The broker has handed something over since it consumes: it is the owner, not a standby. Where nothing has come
+    /// yet, nobody but the broker knows.
+    #[serde(default)]
+    pub owns: bool,
+    /// Number of its tenure, where it has claimed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenure: Option<u64>,
+    /// For how many seconds it has held the update that it has held longest: since the broker handed it over. What was
+    /// given back and comes again counts anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_held_seconds: Option<u64>,
+    /// Seconds since the earliest publish among the held updates, by their publishers' timestamps; `None` where none has
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_published_seconds: Option<u64>,
+    /// Records that it holds updates of.
+    #[serde(default)]
+    pub records: usize,
+    /// Those of them whose first update has failed and waits for its next attempt.
+    #[serde(default)]
+    pub waiting: usize,
+    /// Those of them that wait for a target that is shut.
+    #[serde(default)]
+    pub target_shut: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// It consumes the partition: as owner or on standby, it does not know.
+    Attached,
+    /// It got a delivery: the offset of this message is the number of its tenure.
+    Claimed,
+    /// It got a witness from this partition that belongs to another: everybody stops.
+    Moved,
+    /// What it holds of the partition, for operators: now and then where the layout drains, otherwise as an answer.
+    Holds,
+    /// Somebody wants to know what is held of all partitions of the layout. Its offset is the number of the question.
+    Asks,
+}
+
+/// Who we are, to tell our notes from others'.
+#[derive(Clone, Debug)]
+pub(crate) struct Oneself {
+    pub(crate) instance: String,
+    pub(crate) process: String,
+    pub(crate) layout: LayoutNumber,
+}
+
+impl Oneself {
+    pub(crate) fn note(&self, kind: Kind, partition: PartitionNumber, priority: i32, claim: u64) -> Note {
+        Note {
+            version: NOTE_VERSION,
+            kind,
+            instance: self.instance.clone(),
+            process: self.process.clone(),
+            layout: self.layout.0,
+            partition: partition.0,
+            priority,
+            claim,
+            holding: None,
+        }
+    }
+}
+
+impl Note {
+    /// As it is published.
+    pub(crate) fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a note is plain data")
+    }
+}
+
+/// The note, where this program understands it.
+pub(crate) fn parse(body: &[u8]) -> Option<Note> {
+    serde_json::from_slice(body).ok().filter(|note: &Note| note.version == NOTE_VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_older_programs_tell_of_what_they_hold_is_read() {
+        let note = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
+            "claim":0,"holding":{"updates":3,"retried":[["key",3,7]]}}"#;
+        let holding = Holding { updates: 3, retried: vec![("key".into(), 3, 7)], ..Holding::default() };
+        assert_eq!(parse(note.as_bytes()).and_then(|note| note.holding), Some(holding));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_passed_over() {
+        let later = r#"{"version":1,"kind":"sings","instance":"a","process":"p","layout":1,"partition":0,"priority":5,"claim":0}"#;
+        for body in ["", "{}", "[1]", r#"{"version":2,"kind":"claimed"}"#, later] {
+            assert_eq!(parse(body.as_bytes()), None, "{body}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Reads the stream of members, on the connection that consumes.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::Channel;
+use lapin::message::Delivery;
+use lapin::options::QueueDeclareOptions;
+use tokio::time::{Instant, interval, timeout};
+use tracing::{info, warn};
+
+use super::READING;
+use super::message::{Kind, Note, parse};
+use super::state::{State, UNREAD_MAX};
+use crate::backoff::Backoff;
+use crate::connection::stream_reader::{StreamOffset, StreamReader, offset_of};
+use crate::error::SourceError;
+use crate::link::ANSWER_TIMEOUT;
+use crate::log_on_change::LogOnChange;
+use crate::topology::arguments::members_arguments;
+use lanekeeper_core::error::chain;
+
+/// A note takes some 200 bytes; what is longer is not ours.
+const NOTE_BYTES_MAX: usize = 4096;
+/// How often we look whether what must come has come.
+const UNREAD_POLL: Duration = Duration::from_secs(1);
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// How far the stream is read.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Nothing was read: what comes from now on is wanted.
+    End,
+    /// Everything before this offset was read, so that the message before it must come once more.
+    Before(u64),
+    /// That one did not come: it is another stream, and all of it is wanted. Or the broker is slow; then what is read
+    /// again says nothing new.
+    MadeAnew,
+}
+
+impl Place {
+    fn offset(self) -> StreamOffset {
+        match self {
+            Self::End => StreamOffset::Next,
+            Self::Before(next) => StreamOffset::At(next.saturating_sub(1)),
+            Self::MadeAnew => StreamOffset::First,
+        }
+    }
+}
+
+pub(super) async fn read_for_ever(state: Arc<State>) {
+    let mut reading = Reading { state, place: Place::End, log: LogOnChange::default() };
+    let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
+    loop {
+        let fault = match reading.read_on_one_connection().await {
+            Ok(never) => match never {},
+            Err(fault) => fault,
+        };
+        let (stream, error) = (&reading.state.stream, chain(&fault));
+        if reading.log.is_new(error.clone()) {
+            warn!(stream, error, "the stream of members is not read, trying again");
+            backoff.reset();
+        }
+        backoff.wait().await;
+    }
+}
+
+struct Reading {
+    state: Arc<State>,
+    place: Place,
+    log: LogOnChange,
+}
+
+impl Reading {
+    async fn read_on_one_connection(&mut self) -> Result<Infallible, SourceError> {
+        let link = self.state.consuming.clone();
+        let (channel, connection) = link.channel_of().await?;
+        let reading = async {
+            let opening = timeout(ANSWER_TIMEOUT, open(&self.state, channel, self.place.offset()));
+            let mut reader = opening.await.map_err(|_| silent(ANSWER_TIMEOUT))??;
+            let read = self.read(&mut reader).await;
+            reader.close().await;
+            read
+        };
+        link.while_up(connection, reading).await
+    }
+
+    async fn read(&mut self, reader: &mut StreamReader) -> Result<Infallible, SourceError> {
+        let state = Arc::clone(&self.state);
+        let from_the_first = matches!(self.place, Place::MadeAnew);
+        let mut awaited = matches!(self.place, Place::Before(_));
+        let (mut namesake, reading) = (String::new(), Instant::now());
+        let mut look = interval(UNREAD_POLL);
+        loop {
+            if !awaited {
+                state.begin_position();
+                if self.log.cleared() {
+                    info!(stream = state.stream, "the stream of members is read again");
+                }
+            }
+            let delivery = tokio::select! {
+                biased;
+                delivery = reader.receive() => delivery?,
+                _ = look.tick() => {
+                    if awaited && reading.elapsed() > UNREAD_MAX {
+                        self.place = Place::MadeAnew;
+                        return Err(silent(UNREAD_MAX));
+                    }
+                    if state.is_unread(reading) {
+                        return Err(silent(UNREAD_MAX));
+                    }
+                    continue;
+                }
+            };
+            timeout(ANSWER_TIMEOUT, reader.credit(&delivery)).await.map_err(|_| silent(ANSWER_TIMEOUT))??;
+            let Some(offset) = offset_of(&delivery) else { continue };
+            let is_the_awaited = std::mem::take(&mut awaited)
+                && matches!(self.place, Place::Before(next) if offset + 1 == next);
+            if is_the_awaited {
+                continue;
+            }
+            if self.is_made_anew(offset) {
+                warn!(
+                    stream = state.stream,
+                    "the stream of members was made anew: tenure numbers begin again"
+                );
+                state.made_anew();
+            }
+            self.place = Place::Before(offset + 1);
+            if let Some(note) = note_of(&delivery) {
+                self.warn_of_namesake(&note, &mut namesake);
+                state.read(offset, &note, !from_the_first || reading.elapsed() > UNREAD_MAX);
+            }
+            state.position.send_replace(Some(offset + 1));
+        }
+    }
+
+    fn is_made_anew(&self, offset: u64) -> bool {
+        match self.place {
+            Place::End => false,
+            Place::Before(next) => offset < next,
+            Place::MadeAnew => true,
+        }
+    }
+
+    /// Once a process.
+    fn warn_of_namesake(&self, note: &Note, namesake: &mut String) {
+        let oneself = &self.state.oneself;
+        if note.instance == oneself.instance
+            && note.process != oneself.process
+            && note.kind == Kind::Attached
+            && note.process != *namesake
+        {
+            warn!(
+                instance = note.instance,
+                "another process has our instance.name, or had it until now; partitions spread only over replicas of different names"
+            );
+            namesake.clone_from(&note.process);
+        }
+    }
+}
+
+fn note_of(delivery: &Delivery) -> Option<Note> {
+    (delivery.data.len() <= NOTE_BYTES_MAX).then(|| parse(&delivery.data)).flatten()
+}
+
+fn silent(within: Duration) -> SourceError {
+    SourceError::Silent { step: READING, seconds: within.as_secs() }
+}
+
+/// Declares the stream if it is missing, and begins to read it.
+async fn open(state: &State, channel: Channel, from: StreamOffset) -> Result<StreamReader, SourceError> {
+    let of = (state.stream.as_str(), state.exchange.as_str());
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let declaring = channel.queue_declare(state.stream.as_str().into(), options, members_arguments());
+    declaring.await.map_err(|source| {
+        let object = format!("queue {}", state.stream);
+        SourceError::from_amqp("declaring a queue", &object, &state.exchange, source)
+    })?;
+    StreamReader::open(channel, of, from, READING).await
+}

@@ -1,0 +1,78 @@
+//! Markers: where a layout that drains ends. [`lanekeeper_core::drain`] tells what they prove.
+
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::ShortString;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use crate::connection::confirm_channel::{Message, PublishOutcome};
+use crate::connection::confirmed_publisher::ConfirmedPublisher;
+use crate::error::SourceError;
+use crate::link::Link;
+use crate::log_on_change::LogOnChange;
+use crate::names::Names;
+use lanekeeper_core::drain::STRAGGLERS_MAX;
+use lanekeeper_core::error::chain;
+use lanekeeper_core::layout::{Layout, PartitionNumber};
+
+/// AMQP `type` of a marker.
+const MARKER: &str = "lanekeeper.marker";
+const RETRY_DELAY: Duration = Duration::from_secs(5);
+const PUBLISHING: &str = "putting markers into the queues of the layout that drains";
+
+/// Whether the delivery is a marker. What publishers send comes by way of another exchange, so that no update can look
+/// like one.
+pub(crate) fn is_marker(delivery: &Delivery) -> bool {
+    let kind = delivery.properties.kind().as_ref().map(ShortString::as_str);
+    kind == Some(MARKER) && delivery.exchange.as_str().is_empty()
+}
+
+/// Puts markers into the queues of a layout that drains, once. Stops when it is dropped.
+#[derive(Debug)]
+pub struct Markers(#[expect(dead_code, reason = "held, not used")] AbortOnDropHandle<()>);
+
+impl Markers {
+    /// To be called by whoever has read that the layout drains: what is still on its way into it is let pass first.
+    ///
+    /// Every process does this, and each again when it is started again: any marker will do, and none is in the way.
+    #[must_use]
+    pub fn begin(publishing: Link, names: &Names, layout: Layout, partitions: &[PartitionNumber]) -> Self {
+        let queue = |partition: &PartitionNumber| names.partition(layout.number, *partition);
+        let queues: Vec<String> = partitions.iter().map(queue).collect();
+        let mut publisher = ConfirmedPublisher::new(publishing, PUBLISHING);
+        let publishing = async move {
+            tokio::time::sleep(STRAGGLERS_MAX).await;
+            let mut log = LogOnChange::default();
+            while let Err(fault) = publish(&mut publisher, &queues).await {
+                let error = chain(&fault);
+                if log.is_new(error.clone()) {
+                    warn!(
+                        layout = layout.number.0,
+                        error, "markers are not published, trying again: until then the layout does not end"
+                    );
+                }
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+            info!(
+                layout = layout.number.0,
+                queues = queues.len(),
+                "markers are in the queues of the layout that drains"
+            );
+        };
+        Self(AbortOnDropHandle::new(tokio::spawn(publishing)))
+    }
+}
+
+/// Returns once the broker has confirmed all of them. A queue that is gone needs none.
+async fn publish(publisher: &mut ConfirmedPublisher, queues: &[String]) -> Result<(), SourceError> {
+    let properties = || BasicProperties::default().with_type(MARKER.into());
+    let messages = queues.iter().map(|queue| Message::to_queue(queue, properties(), b"")).collect();
+    let answers = publisher.publish_all(messages).await?;
+    match answers.iter().any(|answer| answer.outcome() == PublishOutcome::Refused) {
+        false => Ok(()),
+        true => Err(SourceError::NotTaken { exchange: "a queue of the layout".to_owned() }),
+    }
+}
