@@ -187,6 +187,8 @@ impl Crew {
         let silence_max = config.broker.connection.heartbeat;
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
         let policy = Arc::new(config.policy.clone());
+        let limits_of_acks =
+            if yard.ledger.is_some() { AckLimits::with_ledger } else { AckLimits::for_prefetch };
         let shared = Shared {
             link: yard.consuming.clone(),
             members: self.members.clone(),
@@ -200,10 +202,8 @@ impl Crew {
                 require_id: config.updates.require_id,
                 body_bytes_max: config.updates.body_bytes_max,
             }),
+            ack_limits: limits_of_acks(window.get()),
         };
-        let limits_of_acks =
-            if yard.ledger.is_some() { AckLimits::with_ledger } else { AckLimits::for_prefetch };
-        let ack_limits = limits_of_acks(window.get());
         let routes = Arc::new(config.routes());
         let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
         let books = move |partition| {
@@ -228,7 +228,6 @@ impl Crew {
             )),
             target: Arc::clone(&yard.targets),
             breakers: yard.breakers.watch(),
-            ack_limits,
             drain_timeout: config.dispatch.drain_timeout,
             held_max: config.dispatch.held_max,
             clock: yard.clock,

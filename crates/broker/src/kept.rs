@@ -1,43 +1,73 @@
-//! What the dead letters of unsettled deliveries would need: nothing where the update says it all, otherwise the
-//! delivery as it came. Windows are full of the former, and properties take more room than most updates.
+//! The deliveries of one channel that are not acked: when they came, which of them are settled, and what their dead letters
+//! would need.
+//!
+//! The latter is nothing where the update says it all, otherwise the delivery as it came. Windows are full of the former,
+//! and properties take more room than most updates.
 
 use std::collections::HashMap;
 
 use lapin::BasicProperties;
 
 use super::dead_letters::Letter;
+use lanekeeper_core::acks::{AckLimits, Acks};
 use lanekeeper_core::message::DeliveryTag;
+use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
-/// The unsettled deliveries of one channel.
+/// The one account of what the broker has handed over on a channel.
 #[derive(Debug)]
 pub(super) struct Kept {
     window: usize,
-    unsettled: usize,
+    acks: Acks,
     as_they_came: HashMap<DeliveryTag, Box<Letter>>,
 }
 
 impl Kept {
-    pub(super) fn new(window: usize) -> Self {
-        Self { window, unsettled: 0, as_they_came: HashMap::new() }
+    pub(super) fn new(window: usize, limits: AckLimits) -> Self {
+        Self { window, acks: Acks::new(limits), as_they_came: HashMap::new() }
     }
 
-    /// A delivery came; `update`: it is one. Whether there is room for it.
-    pub(super) fn keep(&mut self, delivery: DeliveryTag, update: Option<&Update>, letter: Letter) -> bool {
-        if self.unsettled == self.window {
-            return false;
+    /// A delivery came. Returns false if there is no room for it: the broker must not hand over more than the window (I6).
+    #[must_use]
+    pub(super) fn came(&mut self, delivery: DeliveryTag, now: Tick) -> bool {
+        let has_room = self.acks.unsettled() < self.window;
+        if has_room {
+            self.acks.delivered(delivery, now);
         }
-        self.unsettled += 1;
+        has_room
+    }
+
+    /// Keeps what the dead letter of a delivery would need; `update`: it is one.
+    pub(super) fn keep(&mut self, delivery: DeliveryTag, update: Option<&Update>, letter: Letter) {
         if update.is_none() || !is_plain(&letter.properties) {
             self.as_they_came.insert(delivery, Box::new(letter));
         }
-        true
     }
 
-    /// The delivery is settled.
-    pub(super) fn forget(&mut self, delivery: DeliveryTag) {
-        self.unsettled = self.unsettled.checked_sub(1).expect("I7: only what is held is settled");
+    /// The delivery is settled: it may be acked, and nobody asks for its dead letter any more.
+    ///
+    /// # Panics
+    /// If it is not held: settled twice, or never delivered (I7).
+    pub(super) fn settle(&mut self, delivery: DeliveryTag, now: Tick) {
+        self.acks.finished(delivery, now);
         self.as_they_came.remove(&delivery);
+    }
+
+    /// Which acks go out, and when.
+    pub(super) fn acks(&mut self) -> &mut Acks {
+        &mut self.acks
+    }
+
+    pub(super) fn oldest_came(&self) -> Option<Tick> {
+        self.acks.oldest_open()
+    }
+
+    pub(super) fn came_at(&self, delivery: DeliveryTag) -> Option<Tick> {
+        self.acks.came(delivery)
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.acks.has_begun()
     }
 
     /// The dead letter of a delivery that is not settled.
@@ -77,6 +107,10 @@ mod tests {
     use lanekeeper_core::routes::{Routes, TargetId};
 
     const DELIVERY: DeliveryTag = DeliveryTag(1);
+
+    fn kept() -> Kept {
+        Kept::new(1, AckLimits::for_prefetch(1))
+    }
 
     fn decoder() -> Decoder {
         let routes = Routes::new([("*".parse().expect("it is a pattern"), TargetId(0))]);
@@ -121,8 +155,8 @@ mod tests {
         let mut kept_as_they_came = 0;
         for properties in full() {
             let (update, letter) = came(properties);
-            let mut kept = Kept::new(1);
-            assert!(kept.keep(DELIVERY, Some(&update), letter.clone()));
+            let mut kept = kept();
+            kept.keep(DELIVERY, Some(&update), letter.clone());
             kept_as_they_came += kept.as_they_came.len();
             let again = kept.letter(DELIVERY, Some(&update));
             assert_eq!((&again.routing_key, &again.body), (&letter.routing_key, &letter.body));
@@ -138,18 +172,36 @@ mod tests {
     #[test]
     fn what_is_no_update_is_kept_as_it_came() {
         let (_, letter) = came(BasicProperties::default());
-        let mut kept = Kept::new(1);
-        assert!(kept.keep(DELIVERY, None, letter.clone()));
+        let mut kept = kept();
+        kept.keep(DELIVERY, None, letter.clone());
         assert_eq!(kept.letter(DELIVERY, None).body, letter.body);
     }
 
     #[test]
     fn there_is_no_room_for_more_than_the_window() {
-        let (update, letter) = came(BasicProperties::default());
-        let mut kept = Kept::new(1);
-        assert!(kept.keep(DELIVERY, Some(&update), letter.clone()));
-        assert!(!kept.keep(DeliveryTag(2), Some(&update), letter.clone()));
-        kept.forget(DELIVERY);
-        assert!(kept.keep(DeliveryTag(2), Some(&update), letter));
+        let mut kept = kept();
+        assert!(kept.came(DELIVERY, Tick::ZERO));
+        assert!(!kept.came(DeliveryTag(2), Tick::ZERO));
+        kept.settle(DELIVERY, Tick::ZERO);
+        assert!(kept.came(DeliveryTag(2), Tick::ZERO));
+    }
+
+    #[test]
+    fn what_a_dead_letter_would_need_goes_with_the_settlement() {
+        let (_, letter) = came(BasicProperties::default());
+        let mut kept = kept();
+        assert!(kept.came(DELIVERY, Tick::ZERO));
+        kept.keep(DELIVERY, None, letter);
+        kept.settle(DELIVERY, Tick::ZERO);
+        assert!(kept.as_they_came.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "I7")]
+    fn a_delivery_is_settled_once() {
+        let mut kept = kept();
+        assert!(kept.came(DELIVERY, Tick::ZERO));
+        kept.settle(DELIVERY, Tick::ZERO);
+        kept.settle(DELIVERY, Tick::ZERO);
     }
 }

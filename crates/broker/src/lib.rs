@@ -22,7 +22,6 @@ mod version;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -44,7 +43,6 @@ pub use topology::{
     remove as remove_topology,
 };
 
-use lanekeeper_core::acks::Ack;
 use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};
 use lanekeeper_core::policy::{DeadLetterReason, Malformed};
 use lanekeeper_core::update::Update;
@@ -77,7 +75,7 @@ pub enum News {
     /// It handed over a witness of the layout, which carries no update: there is nothing to do but settle it.
     Witness(DeliveryTag),
     /// It handed over a marker: the layout drains, and this is where it ends. It is never settled.
-    Marker(DeliveryTag),
+    Marker,
     /// It answered a request that was sent then, on the connection of these deliveries.
     Heard(Instant),
     /// Our claim was read back.
@@ -126,14 +124,27 @@ pub trait Deliveries: Send + 'static {
     /// Asks for the partition; [`News::Claimed`] follows, and is told of no earlier claim any more.
     fn claim(&mut self);
 
-    /// Sends an ack. Done once it is on its way; it can still be lost with the channel.
-    fn ack(&mut self, ack: Ack) -> impl Future<Output = Result<(), Lost>> + Send;
+    /// The delivery is done with, whatever it was: its ack goes out with the next [`Self::send_acks`] for which it is due.
+    ///
+    /// # Panics
+    /// If the delivery is not one of these, or was settled before.
+    fn settle(&mut self, delivery: DeliveryTag);
 
-    /// How long the broker takes to answer on this channel, which has all acks sent so far before it by then; bounded.
-    fn round_trip(&self) -> impl Future<Output = Duration> + Send;
+    /// Sends the acks that are due. Done once they are on their way; they can still be lost with the channel. To be waited
+    /// for to its end.
+    fn send_acks(&mut self) -> impl Future<Output = Result<(), Lost>> + Send;
 
-    /// The delivery is settled: what was kept for its dead letter can go.
-    fn forget(&mut self, delivery: DeliveryTag);
+    /// When [`Self::send_acks`] has something to send though nothing more is settled.
+    fn next_ack_at(&mut self) -> Option<Instant>;
+
+    /// When the delivery came that is unsettled for longest, if there is one.
+    fn oldest_came_at(&self) -> Option<Instant>;
+
+    /// When a delivery came that is not settled; `None` for any other.
+    fn came_at(&self, delivery: DeliveryTag) -> Option<Instant>;
+
+    /// Returns true if the broker has handed over anything.
+    fn has_begun(&self) -> bool;
 
     /// Publishes what the broker or the ledger holds to the dead-letter queue; `None`: it is no update. Done once the
     /// broker has confirmed it; tries for ever.
@@ -144,6 +155,10 @@ pub trait Deliveries: Send + 'static {
         reason: DeadLetterReason,
     ) -> impl Future<Output = ()> + Send + 'static;
 
-    /// Gives up the tenure: what is unsettled goes back, in order.
+    /// Gives up the tenure: sends all acks, gives the broker the time that it needs for them, and closes. What is unsettled
+    /// goes back, in order.
+    fn leave(self) -> impl Future<Output = ()> + Send;
+
+    /// Closes at once, acked or not: what the broker does not know to be settled comes again.
     fn close(self) -> impl Future<Output = ()> + Send;
 }

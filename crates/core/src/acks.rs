@@ -155,6 +155,12 @@ impl Acks {
         self.open.get(&tag.0).copied()
     }
 
+    /// How many deliveries are not finished.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.open.len()
+    }
+
     /// Whether the channel has delivered anything.
     #[must_use]
     pub fn has_begun(&self) -> bool {

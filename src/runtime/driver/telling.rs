@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 use super::{Driver, Tenancy};
 use crate::http::Target;
 use crate::runtime::clock::age;
-use lanekeeper_broker::Source;
+use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::ownership::Standing;
@@ -88,8 +88,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// What is held, for monitoring and for operators.
     pub(super) fn show(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>) {
         let holds = |_: &&Tenancy<_>| self.core.view().held > 0; // or nothing but markers, which have no age
-        let oldest = tenancy.as_deref().filter(holds).and_then(|tenancy| tenancy.acks.oldest_open());
-        let age = oldest.map_or(Duration::ZERO, |since| self.clock.now().since(since));
+        let oldest = tenancy.as_deref().filter(holds).and_then(|tenancy| tenancy.deliveries.oldest_came_at());
+        let age = oldest.map_or(Duration::ZERO, |came| came.elapsed());
         self.metrics.view(&self.core.view(), age);
         if let Some(tenancy) = tenancy {
             self.answer(tenancy);
