@@ -7,7 +7,7 @@ use lapin::{BasicProperties, Connection, ExchangeKind};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::connection::confirm_channel::{ConfirmChannel, Message};
+use super::channel::confirm_channel::{ConfirmChannel, Message};
 use super::error::SourceError;
 use super::link::{Address, broker_version, server_property};
 use super::names::{HASH_EXCHANGE_TYPE, Names};

@@ -1,7 +1,7 @@
 //! Where updates come from: RabbitMQ, over AMQP 0-9-1. The only room besides `publisher` that knows the client.
 
 mod backoff;
-mod connection;
+mod channel;
 mod dead_letters;
 mod decode;
 mod deliveries;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lapin::Connection;
 use tokio::time::timeout;
 
-use super::connection::stream_reader::StreamOffset;
+use super::channel::stream_reader::StreamOffset;
 use super::error::SourceError;
 use super::link::Address;
 use super::membership::{Answers, Holding, READING, ask, parse};

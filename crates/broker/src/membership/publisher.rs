@@ -8,8 +8,8 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::state::State;
-use crate::connection::confirm_channel::Message;
-use crate::connection::confirmed_publisher::ConfirmedPublisher;
+use crate::channel::confirm_channel::Message;
+use crate::channel::confirmed_publisher::ConfirmedPublisher;
 use crate::log_on_change::LogOnChange;
 use lanekeeper_core::error::chain;
 

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::READING;
 use super::message::{Holding, Kind, Note, Oneself, parse};
-use crate::connection::confirm_channel::Message;
-use crate::connection::stream_reader::{StreamOffset, offset_of};
+use crate::channel::confirm_channel::Message;
+use crate::channel::stream_reader::{StreamOffset, offset_of};
 use crate::error::SourceError;
 use crate::names::Names;
 use crate::topology::session::TopologySession;

@@ -14,7 +14,7 @@ use super::READING;
 use super::message::{Kind, Note, parse};
 use super::state::{State, UNREAD_MAX};
 use crate::backoff::Backoff;
-use crate::connection::stream_reader::{StreamOffset, StreamReader, offset_of};
+use crate::channel::stream_reader::{StreamOffset, StreamReader, offset_of};
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
 use crate::log_on_change::LogOnChange;

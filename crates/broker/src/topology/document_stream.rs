@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::arguments::stream_arguments;
 use super::document::{LayoutDocument, parse};
 use super::session::TopologySession;
-use crate::connection::confirm_channel::{Message, PublishOutcome};
-use crate::connection::stream_reader::{StreamOffset, StreamReader};
+use crate::channel::confirm_channel::{Message, PublishOutcome};
+use crate::channel::stream_reader::{StreamOffset, StreamReader};
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
 

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::document::LayoutDocument;
 use super::document_stream::{READING, document_of};
-use crate::connection::stream_reader::{StreamOffset, StreamReader, offset_of};
+use crate::channel::stream_reader::{StreamOffset, StreamReader, offset_of};
 use crate::error::SourceError;
 use crate::halt::Halt;
 use crate::link::Link;

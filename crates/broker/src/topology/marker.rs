@@ -8,8 +8,8 @@ use lapin::types::ShortString;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::connection::confirm_channel::{Message, PublishOutcome};
-use crate::connection::confirmed_publisher::ConfirmedPublisher;
+use crate::channel::confirm_channel::{Message, PublishOutcome};
+use crate::channel::confirmed_publisher::ConfirmedPublisher;
 use crate::error::SourceError;
 use crate::link::Link;
 use crate::log_on_change::LogOnChange;

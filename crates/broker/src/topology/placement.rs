@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::session::{CLOSE_TIMEOUT, SETTLE_GRACE, TopologySession};
 use super::witness_round::{PUBLISHING, Round, check_answers, round_of};
-use crate::connection::consumer_channel::ConsumerChannel;
+use crate::channel::consumer_channel::ConsumerChannel;
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
 use lanekeeper_core::layout::{Layout, PartitionNumber};

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use super::marker::is_marker;
 use super::session::{CLOSE_TIMEOUT, SETTLE_GRACE, TopologySession};
 use super::witness_round::round_of;
-use crate::connection::consumer_channel::ConsumerChannel;
+use crate::channel::consumer_channel::ConsumerChannel;
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
 use lanekeeper_core::layout::Layout;

@@ -10,9 +10,9 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ExchangeKind};
 use tokio::time::timeout;
 
-use crate::connection::confirm_channel::{ConfirmChannel, Message, PublishAnswer};
-use crate::connection::consumer_channel::ConsumerChannel;
-use crate::connection::stream_reader::{StreamOffset, StreamReader};
+use crate::channel::confirm_channel::{ConfirmChannel, Message, PublishAnswer};
+use crate::channel::consumer_channel::ConsumerChannel;
+use crate::channel::stream_reader::{StreamOffset, StreamReader};
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
 use crate::names::Names;

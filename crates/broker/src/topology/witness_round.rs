@@ -5,7 +5,7 @@ use lapin::message::Delivery;
 use lapin::types::ShortString;
 use uuid::Uuid;
 
-use crate::connection::confirm_channel::{Message, PublishAnswer, PublishOutcome};
+use crate::channel::confirm_channel::{Message, PublishAnswer, PublishOutcome};
 use crate::error::SourceError;
 
 /// AMQP `type` of a witness.

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::witness_round::{PUBLISHING, Round, check_answers, round_of};
-use crate::connection::confirmed_publisher::ConfirmedPublisher;
+use crate::channel::confirmed_publisher::ConfirmedPublisher;
 use crate::error::SourceError;
 use crate::halt::Halt;
 use crate::link::Link;

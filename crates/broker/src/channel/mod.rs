@@ -1,4 +1,4 @@
-//! What the rest of the crate does on a connection: publish with confirms, consume, read a stream.
+//! What the rest of the crate does on a channel: publish with confirms, consume, read a stream.
 
 pub(crate) mod confirm_channel;
 pub(crate) mod confirmed_publisher;
