@@ -28,7 +28,7 @@ const INSPECTION_TIMEOUT: Duration = Duration::from_secs(120);
 const INACCESSIBLE: &str = "down or inaccessible";
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the broker told over AMQP.
+/// What the broker has answered over AMQP.
 #[derive(Clone, Debug)]
 pub struct Inspection {
     /// Host and port.
@@ -37,17 +37,17 @@ pub struct Inspection {
     pub version: Option<String>,
     /// Name of its cluster.
     pub cluster: Option<String>,
-    /// Whether it knows the exchange type `x-modulus-hash`.
+    /// True if it knows the exchange type `x-modulus-hash`.
     pub hash_exchange: bool,
-    /// The layout in force; `None`: there is none yet.
+    /// The current layout; `None`: there is none yet.
     pub layout: Result<Option<Layout>, String>,
-    /// The layout that one is being changed to, from when the way into it may be open.
+    /// The layout that the current one is being changed to, once it may be bound to the ingress.
     pub changing_to: Option<Layout>,
     /// A layout before it still holds updates: its own partitions wait for that.
     pub draining: bool,
     /// Every object that `lanekeeper run` declares for it.
     pub objects: Vec<Object>,
-    /// Whether it takes publishes.
+    /// If it takes publishes, or why not.
     pub publishing: Publishing,
 }
 
@@ -84,7 +84,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether it is a queue (a stream is one).
+    /// Returns true if it is a queue (a stream is one).
     #[must_use]
     pub fn is_queue(self) -> bool {
         matches!(self, Self::DeadQueue | Self::Document | Self::Partition(_))
@@ -115,7 +115,7 @@ pub enum ObjectState {
     NotPermitted(String),
 }
 
-/// Whether the broker takes publishes.
+/// If the broker takes publishes, or why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Publishing {
     /// It confirms them.
@@ -169,7 +169,7 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         let layout = layouts.map(|layouts| layouts.map(|layouts| layouts.in_force));
         let mut objects = Vec::new();
         for (role, name) in expected(names, layout.as_ref().ok().copied().flatten()) {
-            // With a type that it does not know, the broker would end the connection; that is told by itself.
+            // The broker would end the connection if it does not know the type, which has a finding of its own.
             let comparable = hash_exchange || role != Role::Layout;
             let state = look_at(&mut session, role, &name, comparable).await?;
             objects.push(Object { name, role, state });

@@ -17,7 +17,7 @@ use super::topology::{LayoutDocument, Tended, tend};
 use lanekeeper_core::change::{Step, Wish};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 
-/// A lock that is held for longer than this is not that of a dispatcher that only tells what it has drained.
+/// A dispatcher that records what it has drained holds the lock for less than this.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ impl Operator {
     /// What is in the queues of a layout; `None`: the queue is not there.
     ///
     /// # Errors
-    /// The broker does not tell.
+    /// The broker refuses to say.
     pub async fn depths(
         &self,
         layout: Layout,
@@ -74,8 +74,8 @@ impl Operator {
         Ok(depths)
     }
 
-    /// What owners say that they hold of a layout that drains, as they tell it in so much time: the newest of each
-    /// partition. They tell it every two seconds; a standby holds nothing.
+    /// What owners publish within this time of what they hold of a layout that drains: the newest of each partition. They
+    /// publish it every two seconds; a standby holds nothing.
     ///
     /// # Errors
     /// The stream cannot be read.
@@ -100,15 +100,15 @@ impl Operator {
         Ok(holdings)
     }
 
-    /// Asks what is held of these partitions, which have an owner. Done once all have answered, after
+    /// Asks what is held of these partitions, which have an owner. Returns once all have answered, after
     /// [`ANSWER_PATIENCE`](super::ANSWER_PATIENCE) in any case. Under an alarm of the broker this operator is of no more
     /// use.
     pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> Answers {
         ask(&self.connection, &self.names, &self.instance, awaited).await
     }
 
-    /// Follows a wish as far as can be now. `hear` is told of each step before it is taken. Waits for a lock that is held
-    /// for a moment.
+    /// Brings the layouts as near to what is desired as can be now. Calls `hear` before each step. Waits up to ten seconds
+    /// for the lock.
     ///
     /// # Errors
     /// [`SourceError::Locked`], [`SourceError::NoLayout`], and what else can go wrong: the change is then finished or

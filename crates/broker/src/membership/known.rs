@@ -1,9 +1,9 @@
-//! What a replica makes of the notes of a partition that it reads. Pure.
+//! What a replica knows of the claims on a partition, from the messages that it reads. Pure.
 
 use super::message::{Kind, Note, Oneself};
 use lanekeeper_core::message::TenureNumber;
 
-/// What is known of one partition.
+/// What is known of the claims on one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     /// Our newest claim that was read back, and its number.
@@ -12,16 +12,16 @@ pub(crate) struct Known {
     pub(crate) before_ours: Option<TenureNumber>,
     /// The newest claim of another process.
     pub(crate) other: Option<TenureNumber>,
-    /// Where a replica of a higher priority than ours last said that it consumes the partition.
+    /// Offset of the newest message in which a replica of a higher priority than ours says that it consumes the partition.
     pub(crate) outranked_at: Option<u64>,
-    /// Our claim that goes on without a number, since the broker takes no publishes.
+    /// Our claim that does without a number, since the broker takes no publishes.
     pub(crate) waived: Option<u64>,
-    /// The newest question what is held.
+    /// Offset of the newest request for a status.
     pub(crate) asked: Option<u64>,
 }
 
 impl Known {
-    /// A note was read at this offset. Returns true if it changes what is known of its partition.
+    /// A message was read at this offset. Returns true if it changes anything.
     pub(crate) fn read(&mut self, oneself: &Oneself, own_priority: i32, offset: u64, note: &Note) -> bool {
         let number = TenureNumber(offset);
         let is_ours = note.process == oneself.process;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_known_by_its_offset() {
+    fn a_status_request_is_known_by_its_offset() {
         use Kind::{Asks, Holds};
         check(&[("o", Asks, 0), ("o", Asks, 0)], Known { asked: Some(11), ..Known::default() });
         check(&[("b", Holds, 0)], Known::default());

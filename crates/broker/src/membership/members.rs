@@ -1,8 +1,8 @@
 //! The stream of members: claims on partitions and who consumes them. A claim's offset is the number of its tenure, the
 //! same for all processes and growing, with no database.
 //!
-//! Read on the connection that consumes, so that whoever reads its own claim back has also heard the broker there;
-//! published on the one that publishes, since an alarm freezes that one.
+//! The stream is read on the connection that consumes, so that a process which reads its own claim back knows that the
+//! broker answers on it; it is published to on the other connection, since an alarm freezes that one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ use crate::link::Link;
 use crate::names::Names;
 use lanekeeper_core::layout::{Layout, PartitionNumber, rank};
 
-/// What this process knows of the replicas, and tells them. Stops when it is dropped.
+/// What this process knows of the replicas of a layout, and what it publishes for them. Stops when it is dropped.
 #[derive(Clone, Debug)]
 pub struct Members {
     state: Arc<State>,
@@ -30,8 +30,8 @@ pub struct Members {
 }
 
 impl Members {
-    /// Declares the stream, reads it and publishes to it, for as long as this lives. `process` tells replicas of one
-    /// instance apart; made anew at each start.
+    /// Declares the stream, reads it and publishes to it. `process`: another one at each start, which distinguishes replicas
+    /// of one instance.
     #[must_use]
     pub fn join(
         (consuming, publishing): (Link, Link),
@@ -62,7 +62,7 @@ impl Members {
         Self { state, _tasks: Arc::new([reader, publisher]) }
     }
 
-    /// What is known of a partition, as it changes.
+    /// The claims on a partition, as they change.
     pub(crate) fn watch(&self, partition: PartitionNumber) -> watch::Receiver<Known> {
         self.state.partitions[usize::from(partition.0)].subscribe()
     }
@@ -81,25 +81,27 @@ impl Members {
         }
     }
 
-    /// Tells the others that we consume the partition.
+    /// Publishes that this process consumes the partition.
     pub(crate) fn announce(&self, partition: PartitionNumber) {
         self.want(Kind::Attached, partition, 0);
     }
 
-    /// Claims the partition. Answers what the claim is known by; [`Known::ours`] has it once it was read back.
+    /// Claims the partition. Returns the number of the claim within this process; [`Known::ours`] has it once it was read
+    /// back.
     pub(crate) fn claim(&self, partition: PartitionNumber) -> u64 {
         let claim = self.state.claims_made.fetch_add(1, Ordering::Relaxed) + 1;
         self.want(Kind::Claimed, partition, claim);
         claim
     }
 
-    /// The tenure that has claimed the partition is over: a claim that is not published must not stand behind another's.
+    /// The tenure that has claimed the partition is over: a claim that is not published yet must not come after another
+    /// process's.
     pub(crate) fn withdraw(&self, partition: PartitionNumber) {
         self.state.wanted().remove(&(partition, Kind::Claimed));
     }
 
-    /// Tells the others that keys have moved. Done once they can read it; after a few seconds in any case: they look for
-    /// themselves as well.
+    /// Publishes that keys have moved. Returns once it was read back, after five seconds in any case: the other processes
+    /// compare witnesses themselves as well.
     pub async fn tell_moved(&self) {
         let partition = PartitionNumber(0);
         self.want(Kind::Moved, partition, 0);
@@ -111,7 +113,7 @@ impl Members {
         let _ = timeout(READ_BACK_TIMEOUT, told).await;
     }
 
-    /// Tells operators what is held of a partition.
+    /// Publishes for operators what is held of a partition.
     pub(crate) fn tell_holding(&self, partition: PartitionNumber, holding: Holding) {
         let note = self.state.oneself.note(Kind::Holds, partition, self.priority(partition), 0);
         let wanted = Wanted { note: Note { holding: Some(holding), ..note }, published: None };

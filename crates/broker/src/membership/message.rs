@@ -1,4 +1,4 @@
-//! What the replicas tell each other in the stream of members. Pure.
+//! The messages of the stream of members, by which replicas know of each other. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,40 +15,39 @@ pub(crate) struct Note {
     pub(crate) kind: Kind,
     /// `instance.name` of the replica.
     pub(crate) instance: String,
-    /// Made anew at each start: tells replicas of one name apart.
+    /// Another one at each start: distinguishes replicas of one name.
     pub(crate) process: String,
     pub(crate) layout: u32,
     pub(crate) partition: u16,
     /// The priority that it consumes with.
     pub(crate) priority: i32,
-    /// Counts the claims of the process; 0 where it is no claim.
+    /// Counts the claims of the process; 0 if it is no claim.
     pub(crate) claim: u64,
     /// With [`Kind::Holds`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) holding: Option<Holding>,
 }
 
-/// What a replica that consumes a partition holds of it, for operators. Everything but the first two came later: where it
-/// is missing, an older program has told it.
+/// What a replica that consumes a partition holds of it, for operators. All fields but the first two came later: where
+/// they are missing, an older program has published it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
     /// Updates: deliveries that are not settled.
     pub updates: usize,
-    /// Where the layout drains, records that are tried again and again, at most a few: their keys, updates and attempts
-    /// of the first one.
+    /// If the layout drains, some of the records that are retried: their keys, updates, and attempts of the first one.
     pub retried: Vec<(String, usize, u32)>,
-    /// Offset of the newest question that was read by then; `None`: it was told unasked.
+    /// Offset of the newest request that was read by then; `None`: nobody had asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<u64>,
-    /// The broker has handed something over since it consumes: it is the owner, not a standby. Where nothing has come
-    /// yet, nobody but the broker knows.
+    /// The broker has delivered something since the process consumes: it is the owner, not a standby. Before that, only the
+    /// broker knows.
     #[serde(default)]
     pub owns: bool,
-    /// Number of its tenure, where it has claimed one.
+    /// Number of its tenure, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenure: Option<u64>,
     /// For how many seconds it has held the update that it has held longest: since the broker handed it over. What was
-    /// given back and comes again counts anew.
+    /// given back and comes again counts from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_held_seconds: Option<u64>,
     /// Seconds since the earliest publish among the held updates, by their publishers' timestamps; `None` where none has
@@ -61,7 +60,7 @@ pub struct Holding {
     /// Those of them whose first update has failed and waits for its next attempt.
     #[serde(default)]
     pub waiting: usize,
-    /// Those of them that wait for a target that is shut.
+    /// Those of them that wait for a target whose breaker is open.
     #[serde(default)]
     pub target_shut: usize,
 }
@@ -69,19 +68,19 @@ pub struct Holding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    /// It consumes the partition: as owner or on standby, it does not know.
+    /// The process consumes the partition, as owner or on standby: it does not know which.
     Attached,
-    /// It got a delivery: the offset of this message is the number of its tenure.
+    /// The process got a delivery: the offset of this message is the number of its tenure.
     Claimed,
-    /// It got a witness from this partition that belongs to another: everybody stops.
+    /// The process got a witness from this partition that belongs to another one: all processes stop.
     Moved,
-    /// What it holds of the partition, for operators: now and then where the layout drains, otherwise as an answer.
+    /// What the process holds of the partition, for operators: every two seconds if the layout drains, otherwise on request.
     Holds,
-    /// Somebody wants to know what is held of all partitions of the layout. Its offset is the number of the question.
+    /// An operator asks what is held of all partitions of the layout. Its offset is the number of the request.
     Asks,
 }
 
-/// Who we are, to tell our notes from others'.
+/// Who this process is, to distinguish its messages from others'.
 #[derive(Clone, Debug)]
 pub(crate) struct Oneself {
     pub(crate) instance: String,
@@ -112,7 +111,7 @@ impl Note {
     }
 }
 
-/// The note, where this program understands it.
+/// The message; `None` if this program does not understand it.
 pub(crate) fn parse(body: &[u8]) -> Option<Note> {
     serde_json::from_slice(body).ok().filter(|note: &Note| note.version == NOTE_VERSION)
 }
@@ -122,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_older_programs_tell_of_what_they_hold_is_read() {
+    fn the_status_that_an_older_program_publishes_is_read() {
         let note = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
             "claim":0,"holding":{"updates":3,"retried":[["key",3,7]]}}"#;
         let holding = Holding { updates: 3, retried: vec![("key".into(), 3, 7)], ..Holding::default() };

@@ -1,5 +1,5 @@
-//! What the replicas of a layout tell each other, over a stream of the broker: who consumes and claims which partition, and
-//! what is held of it.
+//! The replicas of a layout know of each other by a stream of the broker: who consumes and claims which partition, and what
+//! is held of it.
 
 mod known;
 mod members;

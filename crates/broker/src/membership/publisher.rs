@@ -1,4 +1,4 @@
-//! Publishes the notes of this process to the stream of members.
+//! Publishes the messages of this process to the stream of members.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::channel::confirmed_publisher::ConfirmedPublisher;
 use crate::log_on_change::LogOnChange;
 use lanekeeper_core::error::chain;
 
-/// How often we look whether an alarm blocks what we wait for.
+/// How often we look if an alarm blocks what we wait for.
 pub(super) const BLOCKED_POLL: Duration = Duration::from_millis(100);
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 
@@ -49,7 +49,11 @@ pub(super) async fn publish_for_ever(state: Arc<State>) {
             Err(fault) => {
                 let error = chain(&fault);
                 if log.is_new(error.clone()) {
-                    warn!(stream = state.stream, error, "claims are not published, trying again");
+                    warn!(
+                        stream = state.stream,
+                        error,
+                        "cannot publish to the stream of members, trying again: no partition can be claimed with a number before that"
+                    );
                 }
                 sleep(RETRY_DELAY).await;
             }

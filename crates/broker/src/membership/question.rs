@@ -1,4 +1,4 @@
-//! Asks the owners of partitions what they hold, over the stream of members: a question, and what is told after it.
+//! Asks the owners of partitions what they hold, over the stream of members: a request, and what is published after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::topology::session::TopologySession;
 use lanekeeper_core::error::chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
-/// How long whoever asks waits for answers. Owners answer within milliseconds, and at most once a second.
+/// How long an operator waits for answers. Owners answer within milliseconds, and at most once a second.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 const ASKING: &str = "asking the owners of partitions";
@@ -28,25 +28,25 @@ pub(crate) type Place = (LayoutNumber, PartitionNumber);
 /// What is known of a partition from those who consume it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// `instance.name` of the owner, or of a standby where the owner has told nothing.
+    /// `instance.name` of the owner, or of a standby if nothing came from the owner.
     pub instance: String,
     /// What it holds.
     pub holding: Holding,
-    /// Whether it was told after the question. Otherwise it was told unasked, at most two seconds before it was read, as
-    /// programs do that do not know questions.
+    /// True if it was published in answer to this request. Otherwise nobody had asked, or it is from a program that does not
+    /// know requests; it was then published at most two seconds before it was read.
     pub asked: bool,
     priority: i32,
 }
 
 impl Answer {
-    /// The owner's answer counts, not that of a standby. Where two say that they own it, one of them has not heard yet
-    /// that it was replaced: the newer claim counts, then the one that the broker is to prefer.
+    /// The owner's answer counts, not that of a standby. If two processes say that they own the partition, one of them does
+    /// not know yet that it was replaced: the newer claim counts, then the one that the broker is to prefer.
     fn rank(&self) -> (bool, bool, Option<u64>, i32) {
         (self.is_of_the_owner(), self.asked, self.holding.tenure, self.priority)
     }
 
-    /// Whether whoever has told it owns the partition. Programs that know no questions do not say so; a standby holds
-    /// nothing.
+    /// Returns true if it comes from the owner of the partition. Programs that do not know requests do not say so; a standby
+    /// holds nothing.
     #[must_use]
     pub fn is_of_the_owner(&self) -> bool {
         self.holding.owns || (self.holding.answers.is_none() && self.holding.updates > 0)
@@ -62,7 +62,7 @@ pub struct Answers {
     pub fault: Option<String>,
 }
 
-/// A question on its way, and what has come of it. Pure.
+/// A request, and the answers so far. Pure.
 struct Question {
     process: String,
     /// Partitions with an owner that has not answered.
@@ -90,7 +90,7 @@ impl Question {
             Kind::Holds => {
                 let Some(holding) = note.holding else { return };
                 let place = (layout, PartitionNumber(note.partition));
-                // Whoever answers a later question has read this one.
+                // An answer to a later request is one to this request, too.
                 let asked = self.asked.get(&layout).is_some_and(|asked| holding.answers >= Some(*asked));
                 let answer = Answer { instance: note.instance, holding, asked, priority: note.priority };
                 if asked && answer.is_of_the_owner() {
@@ -106,8 +106,8 @@ impl Question {
     }
 }
 
-/// Asks what is held of these partitions, which have an owner, and answers once all have answered or the time is up. What
-/// is told of other partitions meanwhile is answered as well.
+/// Asks what is held of these partitions, which have an owner. Returns once all have answered or the time is up, also with
+/// what came of other partitions by then.
 pub(crate) async fn ask(
     connection: &Connection,
     names: &Names,
@@ -120,7 +120,7 @@ pub(crate) async fn ask(
     }
     let until = Instant::now() + ANSWER_PATIENCE;
     let fault = match timeout_at(until, ask_for_ever(connection, names, instance, &mut question)).await {
-        // Nobody was ever there who could answer.
+        // No dispatcher has run that could answer.
         Ok(Err(SourceError::Missing { .. })) => {
             Some(format!("the stream {} is not there", names.members()))
         }
@@ -135,7 +135,7 @@ pub(crate) async fn ask(
     Answers { of: question.of, fault }
 }
 
-/// Done once all have answered.
+/// Returns once all have answered.
 async fn ask_for_ever(
     connection: &Connection,
     names: &Names,
@@ -213,15 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_before_the_question_is_no_answer_to_it() {
+    fn a_status_from_before_the_request_is_no_answer_to_it() {
         check(&[("a", answer(Some(9), true, 3, Some(7)))], Some(("a", false)), true);
         check(&[("a", answer(Some(11), true, 3, Some(7)))], Some(("a", true)), false);
-        // As a program of before questions tells it while its layout drains.
+        // As a program that does not know requests publishes it while its layout drains.
         check(&[("a", answer(None, false, 3, None))], Some(("a", false)), true);
     }
 
     #[test]
-    fn questions_of_others_and_other_layouts_answer_nothing() {
+    fn requests_of_others_and_other_layouts_answer_nothing() {
         let place = (LayoutNumber(1), PartitionNumber(0));
         let mut question = Question::new("o".to_owned(), BTreeSet::from([place]));
         question.read(9, note("other", Kind::Asks, 0, None));
@@ -230,6 +230,6 @@ mod tests {
         let of_another_layout = Note { layout: 2, ..note("a", Kind::Holds, 0, told) };
         question.read(11, of_another_layout);
         assert_eq!(question.awaited, BTreeSet::from([place]));
-        assert_eq!(question.of.len(), 2, "told, and not as an answer");
+        assert_eq!(question.of.len(), 2, "known, but not as an answer");
     }
 }

@@ -21,9 +21,9 @@ use crate::log_on_change::LogOnChange;
 use crate::topology::arguments::members_arguments;
 use lanekeeper_core::error::chain;
 
-/// A note takes some 200 bytes; what is longer is not ours.
+/// A message takes some 200 bytes; what is longer is not ours.
 const NOTE_BYTES_MAX: usize = 4096;
-/// How often we look whether what must come has come.
+/// How often we look if what must come has come.
 const UNREAD_POLL: Duration = Duration::from_secs(1);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ pub(super) async fn read_for_ever(state: Arc<State>) {
         };
         let (stream, error) = (&reading.state.stream, chain(&fault));
         if reading.log.is_new(error.clone()) {
-            warn!(stream, error, "the stream of members is not read, trying again");
+            warn!(stream, error, "cannot read the stream of members, trying again");
             backoff.reset();
         }
         backoff.wait().await;
@@ -97,7 +97,7 @@ impl Reading {
             if !awaited {
                 state.begin_position();
                 if self.log.cleared() {
-                    info!(stream = state.stream, "the stream of members is read again");
+                    info!(stream = state.stream, "reads the stream of members again");
                 }
             }
             let delivery = tokio::select! {
@@ -124,7 +124,7 @@ impl Reading {
             if self.is_made_anew(offset) {
                 warn!(
                     stream = state.stream,
-                    "the stream of members was made anew: tenure numbers begin again"
+                    "somebody deleted the stream of members, and it was declared again: tenure numbers begin again, going on with those"
                 );
                 state.made_anew();
             }
@@ -145,7 +145,7 @@ impl Reading {
         }
     }
 
-    /// Once a process.
+    /// Warns once a process.
     fn warn_of_namesake(&self, note: &Note, namesake: &mut String) {
         let oneself = &self.state.oneself;
         if note.instance == oneself.instance
@@ -155,7 +155,7 @@ impl Reading {
         {
             warn!(
                 instance = note.instance,
-                "another process has our instance.name, or had it until now; partitions spread only over replicas of different names"
+                "another process has our instance.name, or had it until now; going on, but partitions spread only over replicas of different names"
             );
             namesake.clone_from(&note.process);
         }

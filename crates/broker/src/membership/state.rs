@@ -1,5 +1,5 @@
-//! What this process knows of the replicas of a layout, and what it has to tell them: shared by those who read the stream
-//! of members, those who publish to it, and the partitions.
+//! What this process knows of the replicas of a layout, and what it has to publish for them. Shared by the reader of the
+//! stream of members, its publisher, and the partitions.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -18,8 +18,8 @@ use lanekeeper_core::layout::{PartitionNumber, rank};
 
 /// How long a claim may take to come back before it is published again.
 pub(super) const READ_BACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long nothing may come of what must come before the stream is read anew: without its claim a process that consumes
-/// sends nothing, and no other does in its place.
+/// How long what must come may be missing before the stream is read from another connection: a process that consumes sends
+/// nothing without its claim, and no other process sends in its place.
 pub(super) const UNREAD_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct State {
     pub(super) exchange: String,
     /// One for each partition, by its number.
     pub(super) partitions: Vec<watch::Sender<Known>>,
-    /// The offset that the reader waits for, 0 where it has read none; `None` until it reads.
+    /// The offset that the reader waits for, 0 if it has read none; `None` until it reads.
     pub(super) position: watch::Sender<Option<u64>>,
     pub(super) claims_made: AtomicU64,
     /// What is not published, or not read back: at most one of each kind per partition.
@@ -74,20 +74,20 @@ impl State {
         }
     }
 
-    /// Whether something was confirmed so long ago, and has not come back though we have read since `reading`.
+    /// Returns true if something was confirmed so long ago, and has not come back though we have read since `reading`.
     pub(super) fn is_unread(&self, reading: Instant) -> bool {
         let unread = |first: Instant| first.max(reading).elapsed() > UNREAD_MAX;
         self.wanted().values().any(|wanted| wanted.published.is_some_and(|(first, _)| unread(first)))
     }
 
-    /// What is known is of a stream that is gone. A claim that was read back there stands until the next one.
+    /// What is known is of a stream that was deleted. A claim that was read back there counts until the next one.
     pub(super) fn made_anew(&self) {
         for known in &self.partitions {
             known.send_modify(|known| *known = Known { ours: known.ours, ..Known::default() });
         }
     }
 
-    /// The broker takes no publishes: draining is what ends an alarm, so owners go on without a number.
+    /// The broker takes no publishes. Owners go on without a number: an alarm ends only if somebody drains queues.
     pub(super) fn waive_claims(&self) {
         let claims: Vec<_> = self.wanted().values().map(|wanted| wanted.note.clone()).collect();
         for Note { partition, claim, .. } in claims.iter().filter(|note| note.kind == Kind::Claimed) {
@@ -96,7 +96,7 @@ impl State {
         }
     }
 
-    /// `news`: it was not there when reading began, as far as we know.
+    /// `news`: true if it was not there when reading began, as far as we know.
     pub(super) fn read(&self, offset: u64, note: &Note, news: bool) {
         let Some(known) = self.partitions.get(usize::from(note.partition)) else { return };
         if note.layout != self.oneself.layout.0 {

@@ -1,4 +1,4 @@
-//! `updates.auto_apply`: a dispatcher changes the layout by itself, unless something is in the way.
+//! `updates.auto_apply`: a dispatcher changes the layout by itself, unless an obstacle forbids it.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use crate::log_on_change::LogOnChange;
 use lanekeeper_core::error::chain;
 use lanekeeper_core::layout::Shape;
 
-/// Between two looks, while something is in the way: at first, and then longer and longer.
+/// The wait between two checks while there is an obstacle: at first, and at most.
 const LOOK_DELAY_MIN: Duration = Duration::from_secs(5);
 const LOOK_DELAY_MAX: Duration = Duration::from_secs(60);
 
@@ -20,7 +20,7 @@ const LOOK_DELAY_MAX: Duration = Duration::from_secs(60);
 pub struct AutoApply {
     /// Partitions and prefetch, as its config says.
     pub shape: Shape,
-    /// Looks for what a change could meet. Nobody holds the lock meanwhile.
+    /// Checks what a change could meet. The lock is not held while it runs.
     pub look: Look,
 }
 
@@ -30,30 +30,30 @@ impl fmt::Debug for AutoApply {
     }
 }
 
-/// A look, as often as it is asked for.
+/// Starts one check.
 pub type Look = Box<dyn Fn() -> Looking + Send + Sync>;
-/// One look under way.
+/// One check that runs.
 pub type Looking = Pin<Box<dyn Future<Output = Result<Obstacles, SourceError>> + Send>>;
 
-/// What a look has found, in words.
+/// What a check has found, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obstacles {
     /// What keeps the layout from being changed.
     pub in_the_way: Vec<Obstacle>,
-    /// What does not, and somebody should know of.
+    /// What does not keep it, and a person should know.
     pub besides: Vec<Obstacle>,
 }
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
-    /// What it is and what it can cost.
+    /// What it is, and what it can cost.
     pub what: String,
     /// What removes it.
     pub remedy: String,
 }
 
-/// What was logged of it, and how long to wait before the next look.
+/// Decides if the layout may be changed now: what was logged last, and how long to wait before the next check.
 #[derive(Debug)]
 pub(super) struct Gate {
     auto: AutoApply,
@@ -72,7 +72,7 @@ impl Gate {
         self.auto.shape
     }
 
-    /// Looks. `None`: the layout may be changed now. Otherwise not before so long.
+    /// Checks. `None`: the layout may be changed now. Otherwise the wait before the next check.
     pub(super) async fn look(&mut self) -> Option<Duration> {
         let looked = (self.auto.look)().await.map_err(|fault| chain(&fault));
         self.judge(looked)
@@ -98,7 +98,7 @@ impl Gate {
             Err(error) => {
                 warn!(
                     error,
-                    "updates.auto_apply: the layout is not changed before it was seen that nothing is in the way, trying again"
+                    "updates.auto_apply: the check for obstacles failed, so the layout is not changed; trying again"
                 );
                 return;
             }
@@ -109,14 +109,14 @@ impl Gate {
                 prefetch,
                 what,
                 remedy,
-                "updates.auto_apply: the layout is not changed while this is in the way; it is looked for again, and changed when it is gone. `lanekeeper topology plan` shows all"
+                "updates.auto_apply: the layout is not changed because of this obstacle; checking again, and changing it once no obstacle is left. `lanekeeper topology plan` shows all of them"
             );
         }
         for Obstacle { what, remedy } in besides {
-            warn!(what, remedy, "updates.auto_apply: this could go wrong with the change of the layout");
+            warn!(what, remedy, "updates.auto_apply: changing the layout, though this can go wrong with it");
         }
         if in_the_way.is_empty() && was_blocked {
-            info!(partitions, prefetch, "updates.auto_apply: nothing is in the way any more");
+            info!(partitions, prefetch, "updates.auto_apply: no obstacle is left, changing the layout");
         }
     }
 }
@@ -125,7 +125,7 @@ impl Gate {
 mod tests {
     use super::*;
 
-    /// Looks, one letter each: `a`, `b` something in the way, `!` a fault, `.` nothing. How long is waited after each.
+    /// Checks, one letter each: `a`, `b` an obstacle, `!` a fault, `.` nothing; and the wait after each.
     fn check(looks: &str, expected: &[Option<u64>]) {
         let shape = Shape { partitions: 3, prefetch: 10 };
         let mut gate = Gate::new(AutoApply { shape, look: Box::new(|| unreachable!("judge is called")) });
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_in_the_way_is_looked_for_less_and_less_often() {
+    fn an_obstacle_that_stays_is_checked_less_and_less_often() {
         check(".", &[None]);
         check("aaaaaa.", &[Some(5), Some(10), Some(20), Some(40), Some(60), Some(60), None]);
         check("aab!!.", &[Some(5), Some(10), Some(5), Some(5), Some(10), None]);

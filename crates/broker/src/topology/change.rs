@@ -15,10 +15,10 @@ use crate::names::Names;
 use lanekeeper_core::change::{Draining, ROUTE, RouteStep, Step, Wish};
 use lanekeeper_core::layout::Layout;
 
-/// How things are once a wish was followed as far as could be.
+/// How the layouts are once they were brought as near to what is desired as can be.
 #[derive(Clone, Debug)]
 pub struct Tended {
-    /// As it is now.
+    /// The newest layout document.
     pub document: LayoutDocument,
     /// Why a drained layout could not be removed.
     pub stuck: Option<Stuck>,
@@ -27,7 +27,7 @@ pub struct Tended {
 /// Why a drained layout is still there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stuck {
-    /// Somebody consumes a queue of it. Dispatchers let go of it when they hear that it is drained.
+    /// Somebody consumes a queue of it. Dispatchers stop that when they read that it is drained.
     #[error("the queue {queue} is still consumed")]
     InUse {
         /// Which.
@@ -57,7 +57,7 @@ pub enum Stuck {
 }
 
 impl Stuck {
-    /// Whether waiting does not help.
+    /// Returns true if waiting does not help.
     #[must_use]
     pub fn needs_a_person(&self) -> bool {
         match self {
@@ -67,8 +67,8 @@ impl Stuck {
     }
 }
 
-/// Follows the wish as far as can be now, and brings to its end what others began. `hear` is told of each step before it
-/// is taken.
+/// Brings the layouts as near to what is desired as can be now, and finishes what others began. Calls `hear` before each
+/// step.
 ///
 /// The lock is taken once and released at the end; with an error it goes with the connection, which is to be closed then.
 ///
@@ -115,7 +115,10 @@ pub(crate) async fn change_locked(
             }
             Step::Undo(layout) => {
                 delete(session, layout).await?;
-                warn!(layout = layout.number.0, "a change that was begun and never finished is undone");
+                warn!(
+                    layout = layout.number.0,
+                    "undid a change of the layout that was begun and never finished"
+                );
                 before.undone()
             }
             Step::Record => before.with_drained(&wish.drained).expect("it is the next step"),
@@ -124,7 +127,7 @@ pub(crate) async fn change_locked(
                 if stuck.is_some() {
                     break;
                 }
-                info!(layout = draining.layout.number.0, "the layout is drained and removed");
+                info!(layout = draining.layout.number.0, "removed the layout, which is drained");
                 before.removed(draining.layout.number)
             }
         };
@@ -134,7 +137,7 @@ pub(crate) async fn change_locked(
     Ok(Tended { document, stuck })
 }
 
-/// From then on publishes go to the new layout.
+/// When it has returned, publishes go to the new layout.
 async fn switch(session: &mut TopologySession<'_>, from: Layout, to: Layout) -> Result<(), SourceError> {
     log_deleted_queues(session, to).await?;
     declare_queues(session, to).await?;
@@ -163,8 +166,8 @@ async fn delete(session: &mut TopologySession<'_>, layout: Layout) -> Result<(),
     session.delete_exchange(&names.layout(layout.number)).await
 }
 
-/// Deletes a drained layout, queue by queue, only what is empty and unused; or says what is in the way. Quorum queues
-/// know no deletion with these conditions (RabbitMQ 3.10.8 and 4.0.5: `NOT_IMPLEMENTED`), so they are looked at before. Nothing is
+/// Deletes a drained layout, queue by queue, only what is empty and unused; or returns why it cannot. Quorum queues have
+/// no deletion with these conditions (RabbitMQ 3.10.8 and 4.0.5: `NOT_IMPLEMENTED`), so they are looked at before. Nothing is
 /// published to them any more, and nobody but Lanekeeper knows them.
 async fn remove(
     session: &mut TopologySession<'_>,
@@ -177,7 +180,7 @@ async fn remove(
         match session.queue_depth(&queue).await {
             Ok(Depth { consumers: 1.., .. }) => return Ok(Some(Stuck::InUse { queue })),
             Ok(Depth { ready, .. }) => there.push((queue, ready)),
-            Err(SourceError::Missing { .. }) => {} // by whoever began this and died
+            Err(SourceError::Missing { .. }) => {} // a process that began this and died has deleted it
             Err(fault) => return Err(fault),
         }
     }

@@ -1,4 +1,4 @@
-//! Declares what is missing of a topology and refuses what differs. docs/wire.md shows the picture.
+//! Declares what is missing in a topology, and refuses what differs. docs/wire.md shows the picture.
 
 use lapin::ExchangeKind;
 use lapin::types::FieldTable;
@@ -10,7 +10,7 @@ use crate::error::SourceError;
 use crate::names::HASH_EXCHANGE_TYPE;
 use lanekeeper_core::layout::Layout;
 
-/// Everything that is the same for all layouts, but for the stream with the layout document.
+/// Declares everything that is the same for all layouts, except the stream with the layout document.
 pub(crate) async fn declare_fixed(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
     let names = session.names();
     let (public, ingress, handoff, dead) = (names.public(), names.ingress(), names.handoff(), names.dead());
@@ -24,7 +24,7 @@ pub(crate) async fn declare_fixed(session: &mut TopologySession<'_>) -> Result<(
     session.bind_queue(&dead, &dead).await
 }
 
-/// The layout with the way into it.
+/// Declares the layout, and binds it to the ingress.
 pub(crate) async fn declare_layout(
     session: &mut TopologySession<'_>,
     layout: Layout,
@@ -34,8 +34,8 @@ pub(crate) async fn declare_layout(
     session.bind_exchange(&names.layout(layout.number), &names.ingress()).await
 }
 
-/// The layout without the way into it. Queues are bound once, in the order of their names; binding again what is bound
-/// changes nothing.
+/// Declares the layout without binding it to the ingress. Queues are bound once, in the order of their names; binding again
+/// what is bound changes nothing.
 pub(crate) async fn declare_queues(
     session: &mut TopologySession<'_>,
     layout: Layout,
@@ -52,7 +52,7 @@ pub(crate) async fn declare_queues(
     Ok(())
 }
 
-/// A queue of a layout in force that is not there was deleted by hand: that is logged before it is declared again.
+/// A queue of the current layout that is not there was deleted by hand: this is logged before it is declared again.
 pub(crate) async fn log_deleted_queues(
     session: &mut TopologySession<'_>,
     layout: Layout,
@@ -63,7 +63,7 @@ pub(crate) async fn log_deleted_queues(
             Ok(_) => {}
             Err(fault) if fault.is_deleted_queue() => error!(
                 queue,
-                "a queue of the layout was deleted and is declared again: what it held is lost, and what was published meanwhile is in other partitions"
+                "a queue of the layout was deleted, declaring it again: what it held is lost, and what was published since then is in other partitions"
             ),
             Err(fault) => return Err(fault),
         }

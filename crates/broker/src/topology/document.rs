@@ -1,4 +1,4 @@
-//! The layout document: which layouts there are, as the last message of the topology stream says it.
+//! The layout document: which layouts there are. The last one in the topology stream counts.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ const DOCUMENT_VERSION_MIN: u32 = 1;
 /// The first version with witnesses.
 const WITH_WITNESSES: u32 = 2;
 
-/// The layout in force and how it came about.
+/// The current layout, those that drain or are being made, and who changed them last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayoutDocument {
     /// Form of the document, `DOCUMENT_VERSION` or an older one. A newer one is refused, not guessed at.

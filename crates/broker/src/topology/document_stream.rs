@@ -1,4 +1,4 @@
-//! The stream with the layout documents: the last one is in force.
+//! The stream with the layout documents, of which the last one counts.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::channel::stream_reader::{StreamOffset, StreamReader};
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
 
-/// How long the first message may take where there is one. If it takes longer, [`read_to_end`] decides.
+/// How long the first message may take if there is one. If it takes longer, [`read_to_end`] decides.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// After the last document read, how long a further one of the same chunk may take.
 const CHUNK_GRACE: Duration = Duration::from_millis(200);
-/// An empty answer is no proof that there is no document; how often it is asked for by those who do not write.
+/// An empty answer is no proof that there is no document; how often readers without the lock ask.
 const READS_MAX: usize = 3;
 
 /// What a message of the stream is: its AMQP `type`.
 const LAYOUT: &str = "layout";
-/// Written to find the end of the stream; says nothing.
+/// Written to find the end of the stream; carries no document.
 const BARRIER: &str = "barrier";
 
 pub(crate) const READING: &str = "reading the layout document";
@@ -61,8 +61,7 @@ pub(crate) async fn read_last(session: &TopologySession<'_>) -> Result<Option<La
     read
 }
 
-/// The last document, for whoever only looks: without the lock, and without publishing. `None`: there is none, or no
-/// stream.
+/// Returns the last document to a reader without the lock; does not publish. `None`: there is none, or no stream.
 ///
 /// # Errors
 /// It cannot be read.
@@ -79,7 +78,7 @@ pub(crate) async fn read_if_there(
     Ok(None)
 }
 
-/// The last document, for whoever holds the lock, so that nobody else writes. `None`: there is none.
+/// Returns the last document to the holder of the lock: nobody else writes. `None`: there is none.
 ///
 /// # Errors
 /// As [`read_last`] and [`read_to_end`].
@@ -138,7 +137,7 @@ pub(crate) fn document_of(delivery: &Delivery, stream: &str) -> Result<Option<La
     (kind != Some(BARRIER)).then(|| parse(&delivery.data, stream)).transpose()
 }
 
-/// Appends the document, as changed now by the instance of the session. It is in force once this has returned.
+/// Appends the document, as changed now by the instance of the session. Once this has returned, it counts.
 ///
 /// # Errors
 /// The broker did not confirm it.

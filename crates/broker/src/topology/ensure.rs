@@ -20,9 +20,9 @@ use lanekeeper_core::witness::witnesses;
 /// How often we look whether an alarm has ended.
 const BLOCKED_POLL: Duration = Duration::from_millis(500);
 
-/// Makes the topology complete and returns the document of the layout in force.
+/// Makes the topology complete and returns the layout document.
 ///
-/// The first caller on a fresh broker makes layout 1 with `wanted`'s numbers; everybody else takes what is in force.
+/// The first caller on a fresh broker makes layout 1 with `wanted`'s numbers; every other caller takes the current layout.
 ///
 /// # Errors
 /// Something exists with other properties, may not be declared, or the broker has no hash exchange.
@@ -37,7 +37,7 @@ pub async fn ensure(
         match complete(&mut session, wanted).await {
             Err(SourceError::Silent { .. }) if connection.status().blocked() => {
                 warn!(
-                    "the broker takes no publishes, since it has a memory or disk alarm: the layout is made when that is over"
+                    "the broker takes no publishes, since it has a memory or disk alarm; making the layout once the alarm is over"
                 );
                 // On this connection, which holds the lock: a blocked one is not even closed before the alarm is over.
                 while connection.status().blocked() && connection.status().connected() {
@@ -62,7 +62,7 @@ async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<L
     }
     match (session.lock().await, known) {
         (Ok(()), _) => {}
-        // Whoever holds it sees to what is missing. To open a way now could open a second one.
+        // Its holder declares what is missing. A binding to the ingress that is made now could be the second one.
         (Err(SourceError::Locked { .. }), Some(document)) => return Ok(document),
         (Err(fault), _) => return Err(fault),
     }
@@ -88,8 +88,8 @@ async fn complete_layouts(
     }
 }
 
-/// The way in is bound after the document is written: until then the queues hold nothing but what publishers sent to a
-/// topology that was imported. A crash on the way leaves objects that the next start declares again, all alike.
+/// The layout is bound to the ingress after the document is written: until then the queues hold nothing but what publishers
+/// sent to a topology that was imported. A crash in between leaves objects that the next start declares again, unchanged.
 async fn make_first(
     session: &mut TopologySession<'_>,
     wanted: Layout,
@@ -103,13 +103,13 @@ async fn make_first(
         layout = layout.number.0,
         partitions = layout.partitions,
         prefetch = layout.prefetch,
-        "layout made"
+        "made the layout"
     );
     Ok(document)
 }
 
-/// A layout made by a program that knew no witnesses has them where the hash says: what its queues hold is in the way of
-/// finding out. Its consumers compare.
+/// A layout made by a program that knew no witnesses gets them as the hash says: its queues are not empty, so they cannot
+/// be found in them. Its consumers compare.
 async fn add_witnesses(
     session: &mut TopologySession<'_>,
     document: LayoutDocument,
@@ -117,6 +117,6 @@ async fn add_witnesses(
     let layout = document.layouts.in_force;
     let layouts = Layouts { witnesses: witnesses(layout.partitions), ..document.layouts };
     let document = document_stream::write(session, LayoutDocument { layouts, ..document }).await?;
-    info!(layout = layout.number.0, "witnesses added to the layout");
+    info!(layout = layout.number.0, "added witnesses to the layout");
     Ok(document)
 }

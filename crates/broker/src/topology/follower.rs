@@ -1,4 +1,4 @@
-//! Stays with the stream of layout documents, so that a change reaches this process without a restart.
+//! Follows the stream of layout documents, so that a change reaches this process without a restart.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -27,8 +27,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Begins with a document that was read. `halt` is set by one that this program cannot read: it would not know any
-    /// more what is in force.
+    /// Begins with a document that was read. A later one that this program cannot read sets `halt`: the current layout would
+    /// be unknown.
     #[must_use]
     pub fn begin(link: Link, names: &Names, known: LayoutDocument, halt: Halt) -> Self {
         let (sender, documents) = watch::channel(known);
@@ -42,7 +42,7 @@ impl Follower {
         self.documents.borrow().clone()
     }
 
-    /// The next document. Nothing is lost when the future is dropped, but for those that a newer one has replaced.
+    /// The next document. If the future is dropped, nothing is lost except documents that a newer one has replaced.
     pub async fn changed(&mut self) -> LayoutDocument {
         if self.documents.changed().await.is_err() {
             return std::future::pending().await; // the process ends
@@ -73,7 +73,7 @@ async fn follow_for_ever(link: Link, names: Names, documents: watch::Sender<Layo
         };
         let (stream, error) = (&following.stream, chain(&fault));
         if following.log.is_new(error.clone()) {
-            warn!(stream, error, "the layout document is not followed, trying again");
+            warn!(stream, error, "cannot follow the layout document, trying again");
         }
         tokio::time::sleep(RETRY_DELAY).await;
     }
@@ -105,13 +105,13 @@ impl Following {
 
     async fn read(&mut self, reader: &mut StreamReader) -> Result<Infallible, SourceError> {
         if self.log.cleared() {
-            info!(stream = self.stream, "the layout document is followed again");
+            info!(stream = self.stream, "follows the layout document again");
         }
         loop {
             let delivery = reader.next().await?;
             let read = document_of(&delivery, &self.stream)?;
             if read.is_none() && self.from == StreamOffset::Last {
-                // The end of the stream tells nothing: whatever was written shortly before it is in an earlier chunk.
+                // A barrier is the last message: the document before it is in an earlier chunk.
                 self.from = StreamOffset::First;
                 return Err(SourceError::Missing {
                     text: format!("the last message of {} is no document", self.stream),

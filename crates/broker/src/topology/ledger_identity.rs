@@ -10,12 +10,12 @@ use super::session::TopologySession;
 use crate::error::SourceError;
 use crate::names::Names;
 
-/// What a dispatcher brings along.
+/// The ledger of this dispatcher.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnLedger {
     /// Its ledger's identity; `None`: it has no ledger.
     pub identity: Option<Uuid>,
-    /// Whether it stands from now on, whatever was used before: `run --adopt-ledger`.
+    /// If true, it counts from now on, whatever was used before: `run --adopt-ledger`.
     pub adopt: bool,
 }
 
@@ -43,9 +43,9 @@ pub async fn ensure_ledger(
         (recorded, OwnLedger { identity, .. }) => {
             document_stream::write(&mut session, LayoutDocument { ledger: identity, ..known }).await?;
             if let Some(before) = recorded {
-                warn!(%before, "another ledger was adopted: what was parked or applied in the one before is not known here");
+                warn!(%before, "adopted another ledger: what was parked or applied in the one before is not known here");
             } else {
-                info!("ledger recorded with the layout");
+                info!("recorded the ledger in the layout document");
             }
             Ok(())
         }

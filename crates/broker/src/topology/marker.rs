@@ -1,4 +1,4 @@
-//! Markers: where a layout that drains ends. [`lanekeeper_core::drain`] tells what they prove.
+//! Markers: messages at the end of the queues of a layout that drains. [`lanekeeper_core::drain`] says what they prove.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ const MARKER: &str = "lanekeeper.marker";
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 const PUBLISHING: &str = "putting markers into the queues of the layout that drains";
 
-/// Whether the delivery is a marker. What publishers send comes by way of another exchange, so that no update can look
-/// like one.
+/// Returns true if the delivery is a marker. What publishers send comes through another exchange, so that no update can
+/// look like one.
 pub(crate) fn is_marker(delivery: &Delivery) -> bool {
     let kind = delivery.properties.kind().as_ref().map(ShortString::as_str);
     kind == Some(MARKER) && delivery.exchange.as_str().is_empty()
@@ -35,9 +35,10 @@ pub(crate) fn is_marker(delivery: &Delivery) -> bool {
 pub struct Markers(#[expect(dead_code, reason = "held, not used")] AbortOnDropHandle<()>);
 
 impl Markers {
-    /// To be called by whoever has read that the layout drains: what is still on its way into it is let pass first.
+    /// To be called once this process has read that the layout drains. It waits first, for what is still being published to
+    /// the layout.
     ///
-    /// Every process does this, and each again when it is started again: any marker will do, and none is in the way.
+    /// Every process does this, and does it again after each start: one marker a queue suffices, and more do no harm.
     #[must_use]
     pub fn begin(publishing: Link, names: &Names, layout: Layout, partitions: &[PartitionNumber]) -> Self {
         let queue = |partition: &PartitionNumber| names.partition(layout.number, *partition);
@@ -51,7 +52,7 @@ impl Markers {
                 if log.is_new(error.clone()) {
                     warn!(
                         layout = layout.number.0,
-                        error, "markers are not published, trying again: until then the layout does not end"
+                        error, "cannot publish markers, trying again: the layout does not end without them"
                     );
                 }
                 tokio::time::sleep(RETRY_DELAY).await;
@@ -59,7 +60,7 @@ impl Markers {
             info!(
                 layout = layout.number.0,
                 queues = queues.len(),
-                "markers are in the queues of the layout that drains"
+                "put markers into the queues of the layout that drains"
             );
         };
         Self(AbortOnDropHandle::new(tokio::spawn(publishing)))

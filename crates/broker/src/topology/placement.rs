@@ -19,8 +19,8 @@ use lanekeeper_core::witness::{Witness, witnesses};
 const READING: &str = "taking the witnesses out of the layout's queues";
 
 /// Publishes the witnesses of a layout that nobody consumes yet, takes them out of its queues again and returns them with
-/// the queues that they were in. Where updates wait already (publishers may start before the first dispatcher) the
-/// witnesses come too late for us: then they are recorded as the hash says, and the consumers compare.
+/// the queues that they were in. If updates wait already (publishers may start before the first dispatcher), the
+/// witnesses stand behind them: then they are recorded as the hash says, and the consumers compare.
 ///
 /// Updates that are met go back, in order: the prefetch is that of the layout, and the channel is closed.
 ///
@@ -46,12 +46,15 @@ pub(crate) async fn find_witnesses(
     let Some(observed) = read? else {
         info!(
             layout = layout.number.0,
-            "updates wait in the layout already: its witnesses are recorded as computed"
+            "updates wait in the layout already, recording its witnesses as computed"
         );
         return Ok(computed);
     };
     if observed != computed {
-        warn!(layout = layout.number.0, "the broker spreads keys otherwise than computed, which is recorded");
+        warn!(
+            layout = layout.number.0,
+            "the broker routes keys otherwise than computed, recording the witnesses as found"
+        );
     }
     Ok(observed)
 }

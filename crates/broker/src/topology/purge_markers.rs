@@ -1,4 +1,4 @@
-//! Takes markers and late witnesses out of the queues of a layout that is drained, and nothing else.
+//! Takes markers and late witnesses, and nothing else, out of the queues of a layout that is drained.
 
 use lapin::options::BasicAckOptions;
 use lapin::types::FieldTable;

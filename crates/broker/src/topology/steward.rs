@@ -1,6 +1,6 @@
-//! What a dispatcher does for the layouts besides dispatching: it tells what it has drained, removes what is drained, and
-//! brings to an end what an operator began and did not finish. All of it under the lock, on a connection of its own, so
-//! that an alarm, which freezes connections that publish, cannot keep the lock with a process that works.
+//! Brings the layouts to their desired state: records which partitions this process has drained, removes layouts that are
+//! drained, and finishes what an operator began and did not finish. It does so under the lock, on a connection of its own:
+//! an alarm of the broker freezes connections that publish, and the lock would stay with one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,19 +22,19 @@ use lanekeeper_core::change::{Step, Wish};
 use lanekeeper_core::error::chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber, Shape};
 
-/// Before a look whether whoever began a change still lives, and between two such looks; after a drain, before the
-/// removal, so that all processes have heard and let go.
+/// How long others have for what they began, before this process does it; after a drain, how long all processes have to
+/// stop consuming before the layout is removed.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two tries for a lock that another process has for a moment.
+/// Between two tries for a lock that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(250);
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// Between two looks at a drained layout that only a person can help.
+/// Between two tries to remove a drained layout that needs a person.
 const STUCK_DELAY: Duration = Duration::from_secs(30);
-/// Reports that come together are written together.
+/// Reports that come within this time are written together.
 const GATHERING: Duration = Duration::from_millis(50);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Does all that for as long as it lives.
+/// Stops when it is dropped.
 #[derive(Debug)]
 pub struct Steward {
     shared: Arc<Shared>,
@@ -51,8 +51,8 @@ struct Shared {
 }
 
 impl Steward {
-    /// `auto`: the layout is to be changed to this once, as soon as nothing drains and nothing is in the way; `None`: it
-    /// stays as it is.
+    /// `auto`: changes the layout to this once, as soon as nothing drains and no obstacle is found; `None`: leaves it as it
+    /// is.
     #[must_use]
     pub fn begin(
         address: Address,
@@ -72,7 +72,8 @@ impl Steward {
         Self { shared, _task: AbortOnDropHandle::new(tokio::spawn(serving)) }
     }
 
-    /// The partition holds nothing more. The others learn of it from the document, whatever it takes.
+    /// The partition holds nothing more. The other processes read it in the layout document; this is tried until it is
+    /// written.
     pub fn drained(&self, layout: LayoutNumber, partition: PartitionNumber) {
         self.shared.reports().push((layout, partition));
         self.shared.news.notify_one();
@@ -84,7 +85,7 @@ impl Shared {
         self.drained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this process is to see to now; `None`: nothing.
+    /// What this process is to bring about now; `None`: nothing.
     fn wish(&self, document: &LayoutDocument, wanted: Option<Shape>) -> Option<Wish> {
         let layouts = &document.layouts;
         self.reports().retain(|report| layouts.with_drained(std::slice::from_ref(report)).is_some());
@@ -101,13 +102,13 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
         let mut wanted = None;
         let mut wish = shared.wish(&document, None);
         let wants_change = |gate: &&mut Gate| shared.wish(&document, Some(gate.shape())).is_some();
-        // A change begins with nothing else to do, so that what could be in the way is looked for shortly before.
+        // A change begins only if nothing else is to be done, so that the check for obstacles comes shortly before it.
         if let (None, Some(gate)) = (&wish, gate.as_mut().filter(wants_change)) {
             if timeout(PATIENCE, documents.changed()).await.is_ok() {
                 continue;
             }
             if let Some(delay) = gate.look().await {
-                // Nothing is held meanwhile, and everything else goes on.
+                // No lock is held, and everything else goes on.
                 match timeout(delay, news(&mut documents, &shared.news)).await {
                     Ok(Err(_)) => return,
                     Ok(Ok(())) | Err(_) => continue,
@@ -126,7 +127,7 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
         if !wish.drained.is_empty() {
             sleep(GATHERING).await;
         } else if wanted.is_none() {
-            // Somebody else may be at it.
+            // Another process may be doing it.
             if timeout(PATIENCE, documents.changed()).await.is_ok() {
                 continue;
             }
@@ -136,7 +137,7 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
             Ok(Tended { document, stuck }) => {
                 log.cleared();
                 match &stuck {
-                    // The follower may have it later, and nothing is to be done twice meanwhile.
+                    // The follower reads the document later; until then the same would be done a second time.
                     None => {
                         let serial = document.serial;
                         let _ =
@@ -154,7 +155,7 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
             Err(fault) => {
                 let error = chain(&fault);
                 if log.is_new(error.clone()) {
-                    warn!(error, "the layouts cannot be tended, trying again");
+                    warn!(error, "cannot bring the layouts to their desired state, trying again");
                 }
                 RETRY_DELAY
             }
@@ -163,7 +164,7 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
     }
 }
 
-/// A document came, or a report. An error: the process ends.
+/// Waits for a document or a report. An error: the process ends.
 async fn news(
     documents: &mut watch::Receiver<LayoutDocument>,
     reports: &Notify,
@@ -176,14 +177,14 @@ async fn news(
 
 fn log_stuck(log: &mut LogOnChange<Stuck>, stuck: Option<Stuck>) {
     match stuck {
-        // It lets go as soon as it has heard.
+        // The consumer stops as soon as it has read the document.
         None | Some(Stuck::InUse { .. }) => {
             log.cleared();
         }
         Some(stuck) => {
             let error = stuck.to_string();
             if log.is_new(stuck) {
-                error!(error, "a drained layout stays until a person has looked");
+                error!(error, "cannot remove a drained layout: a person must act, trying again every 30 s");
             }
         }
     }
@@ -201,7 +202,7 @@ impl Shared {
             Step::Prepare(_) | Step::Record | Step::Remove(_) => {}
         };
         let tended = tend(&connection, &self.names, &self.instance, wish, &mut hear).await;
-        // It has the lock, if something went wrong.
+        // If something went wrong, this connection still has the lock.
         let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "done".into())).await;
         tended
     }

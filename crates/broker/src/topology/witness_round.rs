@@ -1,4 +1,4 @@
-//! The messages that are witnesses: what they look like, and what the broker's answers to them mean.
+//! The messages that are witnesses: how they look, and what the broker's answers to them mean.
 
 use lapin::BasicProperties;
 use lapin::message::Delivery;
@@ -71,8 +71,8 @@ impl Round {
     }
 }
 
-/// The round of a witness; `None` where the delivery is none. What publishers send comes by way of another exchange, so
-/// that no update can look like a witness.
+/// The round of a witness; `None` if the delivery is not one. What publishers send comes through another exchange, so that
+/// no update can look like a witness.
 pub(crate) fn round_of(delivery: &Delivery, layout_exchange: &str) -> Option<Round> {
     let kind = delivery.properties.kind().as_ref().map(ShortString::as_str);
     let is_witness = kind == Some(WITNESS) && delivery.exchange.as_str() == layout_exchange;
@@ -81,7 +81,7 @@ pub(crate) fn round_of(delivery: &Delivery, layout_exchange: &str) -> Option<Rou
         .flatten()
 }
 
-/// What the broker has answered to a round: every witness is in some queue if this is no error.
+/// Checks what the broker has answered to a round: if all is well, every witness is in some queue.
 ///
 /// # Errors
 /// No queue is bound to the exchange, or one has not taken its witness.

@@ -1,4 +1,4 @@
-//! Sees whether keys still go to the queues that they went to when the layout was made.
+//! Checks that keys still go to the queues that they went to when the layout was made.
 //!
 //! After every connect the layout's witnesses are published straight to its hash exchange, and whichever consumer gets
 //! one compares. docs/decisions/009 has the reasons.
@@ -31,10 +31,10 @@ use lanekeeper_core::witness::Witness;
 const ROUNDS_UNSEEN_MAX: usize = 10;
 const ROUNDS_PERIOD: Duration = Duration::from_secs(600);
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// How often we look whether an alarm has ended: what is published meanwhile would only pile up.
+/// How often we look if an alarm has ended: what is published before that would only pile up.
 const BLOCKED_POLL: Duration = Duration::from_secs(1);
 
-/// Publishes witnesses and judges where they come, for as long as it lives.
+/// Publishes witnesses, and compares where they arrive. Stops publishing when it is dropped.
 #[derive(Clone, Debug)]
 pub struct Witnesses {
     shared: Arc<Shared>,
@@ -50,7 +50,7 @@ struct Shared {
     exchange: String,
     recorded: HashMap<String, PartitionNumber>,
     rounds: Mutex<Rounds>,
-    /// Somebody doubts that the last round still tells where keys go, or needs a delivery in a queue.
+    /// Asks for a round: a witness of another process was out of place, or the owner of a partition needs a delivery.
     doubt: Notify,
     halt: Halt,
 }
@@ -91,8 +91,8 @@ impl Rounds {
 }
 
 impl Witnesses {
-    /// Begins with a round at once, unless the layout drains: then nothing is published to it any more, and those that
-    /// come are still compared. `halt` is set when a key has moved.
+    /// Publishes a round at once, unless the layout drains: then nothing more is published to it, and witnesses that arrive
+    /// are still compared. A key that has moved sets `halt`.
     #[must_use]
     pub fn begin(consuming: Link, publishing: Link, names: &Names, at_work: &AtWork, halt: Halt) -> Self {
         let AtWork { layout, witnesses, draining, .. } = at_work;
@@ -125,10 +125,11 @@ impl Witnesses {
         self.shared.doubt.notify_one();
     }
 
-    /// Whether the delivery is a witness; if so, it is judged. `partition` is the one whose queue it came from.
+    /// Returns true if the delivery is a witness, and compares it then. `partition`: the one whose queue it came from.
     ///
     /// One of this process shows where keys have gone since it started. One of another process, or of an earlier life
-    /// of this one, may be from before somebody put the bindings right: this process then asks anew.
+    /// of this one, may be from before somebody put the bindings right: this process then publishes another
+    /// round.
     pub(crate) fn recognize(&self, delivery: &Delivery, partition: PartitionNumber) -> bool {
         let shared = &self.shared;
         let Some(round) = round_of(delivery, &shared.exchange) else { return false };
@@ -142,7 +143,7 @@ impl Witnesses {
                 found: shared.names.partition(shared.layout, partition),
             }),
             Some(recorded) if *recorded != partition => {
-                info!(%partition, "a witness of another process is out of place, asking anew");
+                info!(%partition, "a witness of another process is out of place, publishing another round");
                 shared.doubt.notify_one();
             }
             Some(_) if is_ours => shared.rounds().saw(round.number(), key, shared.recorded.len()),
@@ -159,7 +160,7 @@ impl Shared {
     }
 }
 
-/// A round for every connection that is made, and wherever there is doubt.
+/// Publishes a round for every connection that is made, and for every request.
 async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link) {
     let mut publisher = ConfirmedPublisher::new(publishing.clone(), PUBLISHING);
     let (mut asked, mut log) = (None, LogOnChange::default());
@@ -175,13 +176,13 @@ async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link
                 Ok(()) => {
                     asked = Some((consumes, publishes));
                     if log.cleared() {
-                        info!("the witnesses of the layout are published again");
+                        info!("publishes the witnesses of the layout again");
                     }
                 }
                 Err(fault) => {
                     let error = chain(&fault);
                     if log.is_new(error.clone()) {
-                        warn!(error, "the witnesses of the layout are not published, trying again");
+                        warn!(error, "cannot publish the witnesses of the layout, trying again");
                     }
                     tokio::time::sleep(RETRY_DELAY).await;
                     continue;
