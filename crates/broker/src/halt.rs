@@ -8,10 +8,10 @@ use super::error::SourceError;
 
 /// Set by the part that finds the reason; the supervisor waits for it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Halt(Arc<Shared>);
+pub struct Halt(Arc<HaltState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HaltState {
     is_set: watch::Sender<bool>,
     reason: Mutex<Option<SourceError>>,
 }

@@ -17,7 +17,7 @@ use super::topology::arguments::{
 use super::topology::document_stream::read_if_there;
 use super::topology::session::{Depth, TopologySession};
 use lanekeeper_core::change::Layouts;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// How long the confirm of a publish may take. Without an alarm it takes milliseconds.
@@ -175,7 +175,7 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
             objects.push(Object { name, role, state });
         }
         Ok(Inspection {
-            address: address.told().to_owned(),
+            address: address.host_port().to_owned(),
             version: broker_version(&connection),
             cluster: server_property(&connection, "cluster_name"),
             hash_exchange,
@@ -248,7 +248,7 @@ async fn read_layouts(session: &TopologySession<'_>) -> Result<Result<Option<Lay
     match read_if_there(session).await {
         Ok(document) => Ok(Ok(document.map(|document| document.layouts))),
         Err(fault @ (SourceError::NotPermitted { .. } | SourceError::Document { .. })) => {
-            Ok(Err(chain(&fault)))
+            Ok(Err(error_chain(&fault)))
         }
         Err(fault) => Err(fault),
     }
@@ -308,5 +308,5 @@ async fn compare(session: &mut TopologySession<'_>, role: Role, name: &str) -> R
 
 /// A broker that does not read the connection does not answer, either.
 async fn leave(connection: Connection) {
-    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
+    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
 }

@@ -8,14 +8,14 @@ mod deliveries;
 mod error;
 mod halt;
 mod inspection;
-mod kept;
+mod unsettled;
 mod link;
 mod log_on_change;
 mod membership;
 mod names;
 mod operator;
 pub mod publisher;
-mod pulse;
+mod liveness;
 mod settings;
 mod topology;
 mod version;
@@ -27,19 +27,19 @@ use tokio::time::Instant;
 
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
-pub use deliveries::{AmqpDeliveries, AmqpSource, Shared};
+pub use deliveries::{AmqpDeliveries, AmqpSource, SourceContext};
 pub use error::SourceError;
 pub use halt::Halt;
 pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub use link::{Address, Link};
-pub use membership::{ANSWER_PATIENCE, Answer, Answers, Holding, Members};
+pub use membership::{STATUS_TIMEOUT, StatusAnswer, StatusAnswers, PartitionStatus, Membership};
 pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
-pub use pulse::Pulse;
+pub use liveness::LivenessProbe;
 pub use settings::ConnectionSettings;
 pub use topology::{
     AutoApply, DELIVERY_LIMIT, Depth, Follower, LayoutDocument, Markers, Obstacle, Obstacles, OwnLedger,
-    Steward, Stuck, Tended, Witnesses, definitions, ensure as ensure_topology, ensure_ledger,
+    LayoutReconciler, Stuck, Reconciled, Witnesses, definitions, ensure as ensure_topology, ensure_ledger,
     remove as remove_topology,
 };
 
@@ -60,7 +60,7 @@ pub trait Source: Send + Sync + 'static {
     fn drains(&self) -> bool;
 
     /// Tells operators what is held of the partition.
-    fn tell_holding(&self, holding: Holding);
+    fn publish_status(&self, status: PartitionStatus);
 
     /// Has something that carries no update put into the queues, so that whoever owns the partition learns it. Does not
     /// wait for it.
@@ -69,7 +69,7 @@ pub trait Source: Send + Sync + 'static {
 
 /// What the broker tells the consumer of a partition.
 #[derive(Debug)]
-pub enum News {
+pub enum SourceEvent {
     /// It handed something over.
     Received(Received),
     /// It handed over a witness of the layout, which carries no update: there is nothing to do but settle it.
@@ -77,20 +77,20 @@ pub enum News {
     /// It handed over a marker: the layout drains, and this is where it ends. It is never settled.
     Marker,
     /// It answered a request that was sent then, on the connection of these deliveries.
-    Heard(Instant),
+    BrokerSeen(Instant),
     /// Our claim was read back.
     Claimed {
         /// Its number; `None`: the broker takes no publishes, and we go on without. It follows when it takes them again.
         number: Option<TenureNumber>,
         /// The newest claim of another process before it.
-        other: Option<TenureNumber>,
+        rival_claim: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
-    Superseded,
+    ClaimSuperseded,
     /// A consumer with a higher priority has attached, and the broker is to give it the partition.
-    Outranked,
+    Preempted,
     /// Somebody wants to know what is held, in a question of this number.
-    Asked(u64),
+    StatusRequested(u64),
 }
 
 /// An update or something else that was in the queue.
@@ -116,12 +116,12 @@ pub struct Gone;
 /// The deliveries of one tenure. Owned by one driver, which is the one place that settles.
 pub trait Deliveries: Send + 'static {
     /// What comes next. Nothing is lost when the future is dropped.
-    fn next(&mut self) -> impl Future<Output = Result<News, Lost>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<SourceEvent, Lost>> + Send;
 
     /// When the request was sent that these deliveries are the answer to.
     fn since(&self) -> Instant;
 
-    /// Asks for the partition; [`News::Claimed`] follows, and is told of no earlier claim any more.
+    /// Asks for the partition; [`SourceEvent::Claimed`] follows, and is told of no earlier claim any more.
     fn claim(&mut self);
 
     /// The delivery is done with, whatever it was: its ack goes out with the next [`Self::send_acks`] for which it is due.

@@ -9,16 +9,16 @@ use tokio::time::timeout;
 use super::channel::stream_reader::StreamOffset;
 use super::error::SourceError;
 use super::link::Address;
-use super::membership::{Answers, Holding, READING, ask, parse};
+use super::membership::{StatusAnswers, PartitionStatus, READING, ask, parse};
 use super::names::Names;
 use super::topology::document_stream::read_if_there;
 use super::topology::session::{Depth, TopologySession};
-use super::topology::{LayoutDocument, Tended, tend};
-use lanekeeper_core::change::{Step, Wish};
+use super::topology::{LayoutDocument, Reconciled, reconcile};
+use lanekeeper_core::change::{Step, Desired};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 
 /// A dispatcher that records what it has drained holds the lock for less than this.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -79,58 +79,58 @@ impl Operator {
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub async fn holdings(
+    pub async fn statuses(
         &self,
         layout: Layout,
-        patience: Duration,
-    ) -> Result<BTreeMap<PartitionNumber, Holding>, SourceError> {
+        within: Duration,
+    ) -> Result<BTreeMap<PartitionNumber, PartitionStatus>, SourceError> {
         let session = self.session();
         let mut reader = session.read_stream(&self.names.members(), StreamOffset::Next, READING).await?;
-        let mut holdings: BTreeMap<PartitionNumber, Holding> = BTreeMap::new();
-        let until = tokio::time::Instant::now() + patience;
+        let mut statuses: BTreeMap<PartitionNumber, PartitionStatus> = BTreeMap::new();
+        let until = tokio::time::Instant::now() + within;
         while let Ok(delivery) = tokio::time::timeout_at(until, reader.next()).await {
-            let Some(note) = parse(&delivery?.data).filter(|note| note.layout == layout.number.0) else {
+            let Some(message) = parse(&delivery?.data).filter(|message| message.layout == layout.number.0) else {
                 continue;
             };
-            if let Some(holding) = note.holding.filter(|holding| holding.updates > 0) {
-                holdings.insert(PartitionNumber(note.partition), holding);
+            if let Some(status) = message.status.filter(|status| status.updates > 0) {
+                statuses.insert(PartitionNumber(message.partition), status);
             }
         }
         reader.close().await;
-        Ok(holdings)
+        Ok(statuses)
     }
 
     /// Asks what is held of these partitions, which have an owner. Returns once all have answered, after
-    /// [`ANSWER_PATIENCE`](super::ANSWER_PATIENCE) in any case. Under an alarm of the broker this operator is of no more
+    /// [`STATUS_TIMEOUT`](super::STATUS_TIMEOUT) in any case. Under an alarm of the broker this operator is of no more
     /// use.
-    pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> Answers {
+    pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> StatusAnswers {
         ask(&self.connection, &self.names, &self.instance, awaited).await
     }
 
-    /// Brings the layouts as near to what is desired as can be now. Calls `hear` before each step. Waits up to ten seconds
+    /// Brings the layouts as near to what is desired as can be now. Calls `on_step` before each step. Waits up to ten seconds
     /// for the lock.
     ///
     /// # Errors
     /// [`SourceError::Locked`], [`SourceError::NoLayout`], and what else can go wrong: the change is then finished or
     /// undone by the next one who looks. This operator is of no more use.
-    pub async fn tend(
+    pub async fn reconcile(
         &self,
-        wish: Wish,
-        hear: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
-    ) -> Result<Tended, SourceError> {
-        let until = tokio::time::Instant::now() + LOCK_PATIENCE;
+        desired: Desired,
+        on_step: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
+    ) -> Result<Reconciled, SourceError> {
+        let until = tokio::time::Instant::now() + LOCK_TIMEOUT;
         loop {
-            match tend(&self.connection, &self.names, &self.instance, wish.clone(), hear).await {
+            match reconcile(&self.connection, &self.names, &self.instance, desired.clone(), on_step).await {
                 Err(SourceError::Locked { .. }) if tokio::time::Instant::now() < until => {
                     tokio::time::sleep(LOCK_POLL).await;
                 }
-                tended => return tended,
+                reconciled => return reconciled,
             }
         }
     }
 
     /// Closes the connection, and with it gives up the lock if something went wrong under it.
     pub async fn close(self) {
-        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "done".into())).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "normal shutdown".into())).await;
     }
 }

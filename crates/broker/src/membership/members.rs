@@ -12,11 +12,11 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::known::Known;
-use super::message::{Holding, Kind, Note, Oneself};
+use super::known::PartitionClaims;
+use super::message::{PartitionStatus, MessageKind, MemberMessage, ReplicaId};
 use super::publisher::{BLOCKED_POLL, publish_for_ever};
 use super::reader::read_for_ever;
-use super::state::{READ_BACK_TIMEOUT, State, Wanted};
+use super::state::{READ_BACK_TIMEOUT, State, OutgoingMessage};
 use crate::halt::Halt;
 use crate::link::Link;
 use crate::names::Names;
@@ -24,12 +24,12 @@ use lanekeeper_core::layout::{Layout, PartitionNumber, rank};
 
 /// What this process knows of the replicas of a layout, and what it publishes for them. Stops when it is dropped.
 #[derive(Clone, Debug)]
-pub struct Members {
+pub struct Membership {
     state: Arc<State>,
     _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
 }
 
-impl Members {
+impl Membership {
     /// Declares the stream, reads it and publishes to it. `process`: another one at each start, which distinguishes replicas
     /// of one instance.
     #[must_use]
@@ -41,7 +41,7 @@ impl Members {
         halt: Halt,
     ) -> Self {
         let state = Arc::new(State {
-            oneself: Oneself {
+            replica: ReplicaId {
                 instance: instance.to_owned(),
                 process: process.to_string(),
                 layout: layout.number,
@@ -53,8 +53,8 @@ impl Members {
             partitions: layout.partitions().map(|_| watch::Sender::default()).collect(),
             position: watch::Sender::default(),
             claims_made: AtomicU64::new(0),
-            wanted: Mutex::default(),
-            news: Notify::new(),
+            outgoing: Mutex::default(),
+            wake: Notify::new(),
             halt,
         });
         let reader = AbortOnDropHandle::new(tokio::spawn(read_for_ever(Arc::clone(&state))));
@@ -63,13 +63,13 @@ impl Members {
     }
 
     /// The claims on a partition, as they change.
-    pub(crate) fn watch(&self, partition: PartitionNumber) -> watch::Receiver<Known> {
+    pub(crate) fn watch(&self, partition: PartitionNumber) -> watch::Receiver<PartitionClaims> {
         self.state.partitions[usize::from(partition.0)].subscribe()
     }
 
     /// The priority that this process consumes the partition with.
     pub(crate) fn priority(&self, partition: PartitionNumber) -> i32 {
-        rank(&self.state.oneself.instance, partition)
+        rank(&self.state.replica.instance, partition)
     }
 
     /// How far the stream is read: what comes later has this offset or a higher one. Waits until it can be read at all.
@@ -83,48 +83,48 @@ impl Members {
 
     /// Publishes that this process consumes the partition.
     pub(crate) fn announce(&self, partition: PartitionNumber) {
-        self.want(Kind::Attached, partition, 0);
+        self.send(MessageKind::Attached, partition, 0);
     }
 
-    /// Claims the partition. Returns the number of the claim within this process; [`Known::ours`] has it once it was read
+    /// Claims the partition. Returns the number of the claim within this process; [`PartitionClaims::ours`] has it once it was read
     /// back.
     pub(crate) fn claim(&self, partition: PartitionNumber) -> u64 {
         let claim = self.state.claims_made.fetch_add(1, Ordering::Relaxed) + 1;
-        self.want(Kind::Claimed, partition, claim);
+        self.send(MessageKind::Claimed, partition, claim);
         claim
     }
 
     /// The tenure that has claimed the partition is over: a claim that is not published yet must not come after another
     /// process's.
     pub(crate) fn withdraw(&self, partition: PartitionNumber) {
-        self.state.wanted().remove(&(partition, Kind::Claimed));
+        self.state.outgoing().remove(&(partition, MessageKind::Claimed));
     }
 
     /// Publishes that keys have moved. Returns once it was read back, after five seconds in any case: the other processes
     /// compare witnesses themselves as well.
-    pub async fn tell_moved(&self) {
+    pub async fn notify_moved(&self) {
         let partition = PartitionNumber(0);
-        self.want(Kind::Moved, partition, 0);
-        let told = async {
-            while self.state.wanted().contains_key(&(partition, Kind::Moved)) {
+        self.send(MessageKind::Moved, partition, 0);
+        let last_logged = async {
+            while self.state.outgoing().contains_key(&(partition, MessageKind::Moved)) {
                 tokio::time::sleep(BLOCKED_POLL).await;
             }
         };
-        let _ = timeout(READ_BACK_TIMEOUT, told).await;
+        let _ = timeout(READ_BACK_TIMEOUT, last_logged).await;
     }
 
     /// Publishes for operators what is held of a partition.
-    pub(crate) fn tell_holding(&self, partition: PartitionNumber, holding: Holding) {
-        let note = self.state.oneself.note(Kind::Holds, partition, self.priority(partition), 0);
-        let wanted = Wanted { note: Note { holding: Some(holding), ..note }, published: None };
-        self.state.wanted().insert((partition, Kind::Holds), wanted);
-        self.state.news.notify_one();
+    pub(crate) fn publish_status(&self, partition: PartitionNumber, status: PartitionStatus) {
+        let message = self.state.replica.message(MessageKind::StatusReport, partition, self.priority(partition), 0);
+        let outgoing = OutgoingMessage { message: MemberMessage { status: Some(status), ..message }, published: None };
+        self.state.outgoing().insert((partition, MessageKind::StatusReport), outgoing);
+        self.state.wake.notify_one();
     }
 
-    fn want(&self, kind: Kind, partition: PartitionNumber, claim: u64) {
-        let note = self.state.oneself.note(kind, partition, self.priority(partition), claim);
-        let wanted = Wanted { note, published: None };
-        self.state.wanted().insert((partition, kind), wanted);
-        self.state.news.notify_one();
+    fn send(&self, kind: MessageKind, partition: PartitionNumber, claim: u64) {
+        let message = self.state.replica.message(kind, partition, self.priority(partition), claim);
+        let outgoing = OutgoingMessage { message, published: None };
+        self.state.outgoing().insert((partition, kind), outgoing);
+        self.state.wake.notify_one();
     }
 }

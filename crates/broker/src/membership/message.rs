@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// Form of the messages that this program writes and reads; others are passed over.
-pub(crate) const NOTE_VERSION: u32 = 1;
+pub(crate) const MESSAGE_VERSION: u32 = 1;
 
 /// One message of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Note {
-    /// [`NOTE_VERSION`].
+pub(crate) struct MemberMessage {
+    /// [`MESSAGE_VERSION`].
     pub(crate) version: u32,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
     /// `instance.name` of the replica.
     pub(crate) instance: String,
     /// Another one at each start: distinguishes replicas of one name.
@@ -23,15 +23,15 @@ pub(crate) struct Note {
     pub(crate) priority: i32,
     /// Counts the claims of the process; 0 if it is no claim.
     pub(crate) claim: u64,
-    /// With [`Kind::Holds`].
+    /// With [`MessageKind::StatusReport`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) holding: Option<Holding>,
+    pub(crate) status: Option<PartitionStatus>,
 }
 
 /// What a replica that consumes a partition holds of it, for operators. All fields but the first two came later: where
 /// they are missing, an older program has published it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct PartitionStatus {
     /// Updates: deliveries that are not settled.
     pub updates: usize,
     /// If the layout drains, some of the records that are retried: their keys, updates, and attempts of the first one.
@@ -67,7 +67,7 @@ pub struct Holding {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+pub(crate) enum MessageKind {
     /// The process consumes the partition, as owner or on standby: it does not know which.
     Attached,
     /// The process got a delivery: the offset of this message is the number of its tenure.
@@ -75,23 +75,25 @@ pub(crate) enum Kind {
     /// The process got a witness from this partition that belongs to another one: all processes stop.
     Moved,
     /// What the process holds of the partition, for operators: every two seconds if the layout drains, otherwise on request.
-    Holds,
+    #[serde(rename = "holds")]
+    StatusReport,
     /// An operator asks what is held of all partitions of the layout. Its offset is the number of the request.
-    Asks,
+    #[serde(rename = "asks")]
+    StatusRequest,
 }
 
 /// Who this process is, to distinguish its messages from others'.
 #[derive(Clone, Debug)]
-pub(crate) struct Oneself {
+pub(crate) struct ReplicaId {
     pub(crate) instance: String,
     pub(crate) process: String,
     pub(crate) layout: LayoutNumber,
 }
 
-impl Oneself {
-    pub(crate) fn note(&self, kind: Kind, partition: PartitionNumber, priority: i32, claim: u64) -> Note {
-        Note {
-            version: NOTE_VERSION,
+impl ReplicaId {
+    pub(crate) fn message(&self, kind: MessageKind, partition: PartitionNumber, priority: i32, claim: u64) -> MemberMessage {
+        MemberMessage {
+            version: MESSAGE_VERSION,
             kind,
             instance: self.instance.clone(),
             process: self.process.clone(),
@@ -99,12 +101,12 @@ impl Oneself {
             partition: partition.0,
             priority,
             claim,
-            holding: None,
+            status: None,
         }
     }
 }
 
-impl Note {
+impl MemberMessage {
     /// As it is published.
     pub(crate) fn body(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a note is plain data")
@@ -112,8 +114,8 @@ impl Note {
 }
 
 /// The message; `None` if this program does not understand it.
-pub(crate) fn parse(body: &[u8]) -> Option<Note> {
-    serde_json::from_slice(body).ok().filter(|note: &Note| note.version == NOTE_VERSION)
+pub(crate) fn parse(body: &[u8]) -> Option<MemberMessage> {
+    serde_json::from_slice(body).ok().filter(|message: &MemberMessage| message.version == MESSAGE_VERSION)
 }
 
 #[cfg(test)]
@@ -122,10 +124,10 @@ mod tests {
 
     #[test]
     fn the_status_that_an_older_program_publishes_is_read() {
-        let note = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
+        let message = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
             "claim":0,"holding":{"updates":3,"retried":[["key",3,7]]}}"#;
-        let holding = Holding { updates: 3, retried: vec![("key".into(), 3, 7)], ..Holding::default() };
-        assert_eq!(parse(note.as_bytes()).and_then(|note| note.holding), Some(holding));
+        let status = PartitionStatus { updates: 3, retried: vec![("key".into(), 3, 7)], ..PartitionStatus::default() };
+        assert_eq!(parse(message.as_bytes()).and_then(|message| message.status), Some(status));
     }
 
     #[test]

@@ -2,19 +2,19 @@
 //! is held of it.
 
 mod known;
-mod members;
+mod membership;
 mod message;
 mod publisher;
-mod question;
+mod status_query;
 mod reader;
 mod state;
 
-pub(crate) use known::Known;
-pub use members::Members;
-pub use message::Holding;
+pub(crate) use known::PartitionClaims;
+pub use membership::Membership;
+pub use message::PartitionStatus;
 pub(crate) use message::parse;
-pub(crate) use question::ask;
-pub use question::{ANSWER_PATIENCE, Answer, Answers};
+pub(crate) use status_query::ask;
+pub use status_query::{STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
 
 /// What is being done, for the errors.
 pub(crate) const READING: &str = "reading the stream of members";

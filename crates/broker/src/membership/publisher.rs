@@ -11,7 +11,7 @@ use super::state::State;
 use crate::channel::confirm_channel::Message;
 use crate::channel::confirmed_publisher::ConfirmedPublisher;
 use crate::log_on_change::LogOnChange;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 
 /// How often we look if an alarm blocks what we wait for.
 pub(super) const BLOCKED_POLL: Duration = Duration::from_millis(100);
@@ -24,15 +24,15 @@ pub(super) async fn publish_for_ever(state: Arc<State>) {
     loop {
         let due = state.due();
         if due.is_empty() {
-            let waiting = !state.wanted().is_empty();
+            let waiting = !state.outgoing().is_empty();
             if waiting && state.publishing.is_blocked() {
-                state.waive_claims();
+                state.allow_unnumbered_claims();
             }
-            let patience = if waiting { BLOCKED_POLL } else { Duration::MAX };
-            let _ = timeout(patience, state.news.notified()).await;
+            let wait = if waiting { BLOCKED_POLL } else { Duration::MAX };
+            let _ = timeout(wait, state.wake.notified()).await;
             continue;
         }
-        let bodies: Vec<Vec<u8>> = due.iter().map(super::message::Note::body).collect();
+        let bodies: Vec<Vec<u8>> = due.iter().map(super::message::MemberMessage::body).collect();
         let properties = || BasicProperties::default().with_content_type("application/json".into());
         let messages =
             bodies.iter().map(|body| Message::to_queue(&state.stream, properties(), body)).collect();
@@ -47,7 +47,7 @@ pub(super) async fn publish_for_ever(state: Arc<State>) {
                 log.cleared();
             }
             Err(fault) => {
-                let error = chain(&fault);
+                let error = error_chain(&fault);
                 if log.is_new(error.clone()) {
                     warn!(
                         stream = state.stream,
@@ -65,7 +65,7 @@ async fn waive_claims_while_blocked(state: &State) -> std::convert::Infallible {
     loop {
         sleep(BLOCKED_POLL).await;
         if state.publishing.is_blocked() {
-            state.waive_claims();
+            state.allow_unnumbered_claims();
         }
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::known::Known;
-use super::message::{Kind, Note, Oneself};
+use super::known::PartitionClaims;
+use super::message::{MessageKind, MemberMessage, ReplicaId};
 use crate::error::SourceError;
 use crate::halt::Halt;
 use crate::link::Link;
@@ -24,32 +24,32 @@ pub(super) const UNREAD_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) oneself: Oneself,
+    pub(super) replica: ReplicaId,
     pub(super) consuming: Link,
     pub(super) publishing: Link,
     pub(super) stream: String,
     pub(super) exchange: String,
     /// One for each partition, by its number.
-    pub(super) partitions: Vec<watch::Sender<Known>>,
+    pub(super) partitions: Vec<watch::Sender<PartitionClaims>>,
     /// The offset that the reader waits for, 0 if it has read none; `None` until it reads.
     pub(super) position: watch::Sender<Option<u64>>,
     pub(super) claims_made: AtomicU64,
     /// What is not published, or not read back: at most one of each kind per partition.
-    pub(super) wanted: Mutex<BTreeMap<(PartitionNumber, Kind), Wanted>>,
-    pub(super) news: Notify,
+    pub(super) outgoing: Mutex<BTreeMap<(PartitionNumber, MessageKind), OutgoingMessage>>,
+    pub(super) wake: Notify,
     pub(super) halt: Halt,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) note: Note,
+pub(super) struct OutgoingMessage {
+    pub(super) message: MemberMessage,
     /// When it was confirmed: first, and last.
     pub(super) published: Option<(Instant, Instant)>,
 }
 
 impl State {
-    pub(super) fn wanted(&self) -> std::sync::MutexGuard<'_, BTreeMap<(PartitionNumber, Kind), Wanted>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn outgoing(&self) -> std::sync::MutexGuard<'_, BTreeMap<(PartitionNumber, MessageKind), OutgoingMessage>> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stream can be read: if nothing has come of it, its end is where it begins.
@@ -58,18 +58,18 @@ impl State {
     }
 
     /// What was never published, or long ago and has not come back.
-    pub(super) fn due(&self) -> Vec<Note> {
+    pub(super) fn due(&self) -> Vec<MemberMessage> {
         let due =
-            |wanted: &&Wanted| wanted.published.is_none_or(|(_, last)| last.elapsed() > READ_BACK_TIMEOUT);
-        self.wanted().values().filter(due).map(|wanted| wanted.note.clone()).collect()
+            |outgoing: &&OutgoingMessage| outgoing.published.is_none_or(|(_, last)| last.elapsed() > READ_BACK_TIMEOUT);
+        self.outgoing().values().filter(due).map(|outgoing| outgoing.message.clone()).collect()
     }
 
-    pub(super) fn published(&self, notes: &[Note]) {
-        let (now, mut wanted) = (Instant::now(), self.wanted());
-        for note in notes {
-            let key = (PartitionNumber(note.partition), note.kind);
-            if let Some(wanted) = wanted.get_mut(&key).filter(|wanted| wanted.note == *note) {
-                wanted.published = Some((wanted.published.map_or(now, |(first, _)| first), now));
+    pub(super) fn published(&self, messages: &[MemberMessage]) {
+        let (now, mut outgoing) = (Instant::now(), self.outgoing());
+        for message in messages {
+            let key = (PartitionNumber(message.partition), message.kind);
+            if let Some(outgoing) = outgoing.get_mut(&key).filter(|outgoing| outgoing.message == *message) {
+                outgoing.published = Some((outgoing.published.map_or(now, |(first, _)| first), now));
             }
         }
     }
@@ -77,48 +77,48 @@ impl State {
     /// Returns true if something was confirmed so long ago, and has not come back though we have read since `reading`.
     pub(super) fn is_unread(&self, reading: Instant) -> bool {
         let unread = |first: Instant| first.max(reading).elapsed() > UNREAD_MAX;
-        self.wanted().values().any(|wanted| wanted.published.is_some_and(|(first, _)| unread(first)))
+        self.outgoing().values().any(|outgoing| outgoing.published.is_some_and(|(first, _)| unread(first)))
     }
 
     /// What is known is of a stream that was deleted. A claim that was read back there counts until the next one.
-    pub(super) fn made_anew(&self) {
+    pub(super) fn recreated(&self) {
         for known in &self.partitions {
-            known.send_modify(|known| *known = Known { ours: known.ours, ..Known::default() });
+            known.send_modify(|known| *known = PartitionClaims { ours: known.ours, ..PartitionClaims::default() });
         }
     }
 
     /// The broker takes no publishes. Owners go on without a number: an alarm ends only if somebody drains queues.
-    pub(super) fn waive_claims(&self) {
-        let claims: Vec<_> = self.wanted().values().map(|wanted| wanted.note.clone()).collect();
-        for Note { partition, claim, .. } in claims.iter().filter(|note| note.kind == Kind::Claimed) {
+    pub(super) fn allow_unnumbered_claims(&self) {
+        let claims: Vec<_> = self.outgoing().values().map(|outgoing| outgoing.message.clone()).collect();
+        for MemberMessage { partition, claim, .. } in claims.iter().filter(|message| message.kind == MessageKind::Claimed) {
             self.partitions[usize::from(*partition)]
-                .send_if_modified(|known| known.waived.replace(*claim) != Some(*claim));
+                .send_if_modified(|known| known.without_number.replace(*claim) != Some(*claim));
         }
     }
 
-    /// `news`: true if it was not there when reading began, as far as we know.
-    pub(super) fn read(&self, offset: u64, note: &Note, news: bool) {
-        let Some(known) = self.partitions.get(usize::from(note.partition)) else { return };
-        if note.layout != self.oneself.layout.0 {
+    /// `is_new`: true if it was not there when reading began, as far as we know.
+    pub(super) fn read(&self, offset: u64, message: &MemberMessage, is_new: bool) {
+        let Some(known) = self.partitions.get(usize::from(message.partition)) else { return };
+        if message.layout != self.replica.layout.0 {
             return;
         }
-        if note.kind == Kind::Moved && news && note.process != self.oneself.process {
-            self.halt.set(SourceError::MovedElsewhere { instance: note.instance.clone() });
+        if message.kind == MessageKind::Moved && is_new && message.process != self.replica.process {
+            self.halt.set(SourceError::MovedElsewhere { instance: message.instance.clone() });
         }
-        if note.kind == Kind::Asks {
+        if message.kind == MessageKind::StatusRequest {
             for known in &self.partitions {
-                known.send_if_modified(|known| known.read(&self.oneself, 0, offset, note));
+                known.send_if_modified(|known| known.read(&self.replica, 0, offset, message));
             }
             return;
         }
-        let partition = PartitionNumber(note.partition);
-        let own_priority = rank(&self.oneself.instance, partition);
-        known.send_if_modified(|known| known.read(&self.oneself, own_priority, offset, note));
-        if note.process == self.oneself.process {
-            let key = (partition, note.kind);
-            let mut wanted = self.wanted();
-            if wanted.get(&key).is_some_and(|wanted| wanted.note == *note) {
-                wanted.remove(&key);
+        let partition = PartitionNumber(message.partition);
+        let own_priority = rank(&self.replica.instance, partition);
+        known.send_if_modified(|known| known.read(&self.replica, own_priority, offset, message));
+        if message.process == self.replica.process {
+            let key = (partition, message.kind);
+            let mut outgoing = self.outgoing();
+            if outgoing.get(&key).is_some_and(|outgoing| outgoing.message == *message) {
+                outgoing.remove(&key);
             }
         }
     }

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use crate::backoff::Backoff;
 use crate::error::SourceError;
 use crate::log_on_change::LogOnChange;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::Shape;
 
 /// The wait between two checks while there is an obstacle: at first, and at most.
@@ -39,9 +39,9 @@ pub type Looking = Pin<Box<dyn Future<Output = Result<Obstacles, SourceError>> +
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obstacles {
     /// What keeps the layout from being changed.
-    pub in_the_way: Vec<Obstacle>,
+    pub blockers: Vec<Obstacle>,
     /// What does not keep it, and a person should know.
-    pub besides: Vec<Obstacle>,
+    pub warnings: Vec<Obstacle>,
 }
 
 /// One thing that was found.
@@ -50,18 +50,18 @@ pub struct Obstacle {
     /// What it is, and what it can cost.
     pub what: String,
     /// What removes it.
-    pub remedy: String,
+    pub fix: String,
 }
 
 /// Decides if the layout may be changed now: what was logged last, and how long to wait before the next check.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct AutoApplyGate {
     auto: AutoApply,
     log: LogOnChange<Result<Obstacles, String>>,
     backoff: Backoff,
 }
 
-impl Gate {
+impl AutoApplyGate {
     pub(super) fn new(auto: AutoApply) -> Self {
         let backoff = Backoff::new(LOOK_DELAY_MIN, LOOK_DELAY_MAX);
         Self { auto, log: LogOnChange::default(), backoff }
@@ -74,14 +74,14 @@ impl Gate {
 
     /// Checks. `None`: the layout may be changed now. Otherwise the wait before the next check.
     pub(super) async fn look(&mut self) -> Option<Duration> {
-        let looked = (self.auto.look)().await.map_err(|fault| chain(&fault));
+        let looked = (self.auto.look)().await.map_err(|fault| error_chain(&fault));
         self.judge(looked)
     }
 
     fn judge(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
-        let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.in_the_way.is_empty());
+        let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.blockers.is_empty());
         let was_blocked = self.log.last().is_some_and(|known| match known {
-            Ok(obstacles) => !obstacles.in_the_way.is_empty(),
+            Ok(obstacles) => !obstacles.blockers.is_empty(),
             Err(_) => true,
         });
         if self.log.is_new(looked.clone()) {
@@ -93,7 +93,7 @@ impl Gate {
 
     fn log_looked(&self, looked: &Result<Obstacles, String>, was_blocked: bool) {
         let Shape { partitions, prefetch } = self.auto.shape;
-        let Obstacles { in_the_way, besides } = match looked {
+        let Obstacles { blockers, warnings } = match looked {
             Ok(obstacles) => obstacles,
             Err(error) => {
                 warn!(
@@ -103,19 +103,19 @@ impl Gate {
                 return;
             }
         };
-        for Obstacle { what, remedy } in in_the_way {
+        for Obstacle { what, fix } in blockers {
             error!(
                 partitions,
                 prefetch,
                 what,
-                remedy,
+                remedy = fix,
                 "updates.auto_apply: the layout is not changed because of this obstacle; checking again, and changing it once no obstacle is left. `lanekeeper topology plan` shows all of them"
             );
         }
-        for Obstacle { what, remedy } in besides {
-            warn!(what, remedy, "updates.auto_apply: changing the layout, though this can go wrong with it");
+        for Obstacle { what, fix } in warnings {
+            warn!(what, remedy = fix, "updates.auto_apply: changing the layout, though this can go wrong with it");
         }
-        if in_the_way.is_empty() && was_blocked {
+        if blockers.is_empty() && was_blocked {
             info!(partitions, prefetch, "updates.auto_apply: no obstacle is left, changing the layout");
         }
     }
@@ -128,13 +128,13 @@ mod tests {
     /// Checks, one letter each: `a`, `b` an obstacle, `!` a fault, `.` nothing; and the wait after each.
     fn check(looks: &str, expected: &[Option<u64>]) {
         let shape = Shape { partitions: 3, prefetch: 10 };
-        let mut gate = Gate::new(AutoApply { shape, look: Box::new(|| unreachable!("judge is called")) });
+        let mut gate = AutoApplyGate::new(AutoApply { shape, look: Box::new(|| unreachable!("judge is called")) });
         let looked = looks.chars().map(|letter| {
-            let found = |letter: char| Obstacle { what: letter.to_string(), remedy: String::new() };
+            let found = |letter: char| Obstacle { what: letter.to_string(), fix: String::new() };
             gate.judge(match letter {
                 '!' => Err("gone".to_owned()),
                 '.' => Ok(Obstacles::default()),
-                letter => Ok(Obstacles { in_the_way: vec![found(letter)], besides: Vec::new() }),
+                letter => Ok(Obstacles { blockers: vec![found(letter)], warnings: Vec::new() }),
             })
         });
         let waited: Vec<_> = looked.map(|delay| delay.map(|delay| delay.as_secs())).collect();

@@ -12,12 +12,12 @@ use super::purge_markers::purge_markers;
 use super::session::{Depth, TopologySession};
 use crate::error::SourceError;
 use crate::names::Names;
-use lanekeeper_core::change::{Draining, ROUTE, RouteStep, Step, Wish};
+use lanekeeper_core::change::{Draining, ROUTE, RouteStep, Step, Desired};
 use lanekeeper_core::layout::Layout;
 
 /// How the layouts are once they were brought as near to what is desired as can be.
 #[derive(Clone, Debug)]
-pub struct Tended {
+pub struct Reconciled {
     /// The newest layout document.
     pub document: LayoutDocument,
     /// Why a drained layout could not be removed.
@@ -67,7 +67,7 @@ impl Stuck {
     }
 }
 
-/// Brings the layouts as near to what is desired as can be now, and finishes what others began. Calls `hear` before each
+/// Brings the layouts as near to what is desired as can be now, and finishes what others began. Calls `on_step` before each
 /// step.
 ///
 /// The lock is taken once and released at the end; with an error it goes with the connection, which is to be closed then.
@@ -75,33 +75,33 @@ impl Stuck {
 /// # Errors
 /// [`SourceError::Locked`]: somebody else is changing layouts. [`SourceError::NoLayout`]: nobody has made the first one.
 /// Everything else: what was begun is finished or undone by the next caller.
-pub(crate) async fn tend(
+pub(crate) async fn reconcile(
     connection: &Connection,
     names: &Names,
     instance: &str,
-    wish: Wish,
-    hear: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
-) -> Result<Tended, SourceError> {
+    desired: Desired,
+    on_step: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
+) -> Result<Reconciled, SourceError> {
     let mut session = TopologySession::new(connection, names, instance);
     session.lock().await?;
-    let tended = change_locked(&mut session, wish, hear).await?;
+    let reconciled = change_locked(&mut session, desired, on_step).await?;
     session.unlock().await?;
     session.close().await;
-    Ok(tended)
+    Ok(reconciled)
 }
 
 /// The caller holds the lock.
 pub(crate) async fn change_locked(
     session: &mut TopologySession<'_>,
-    mut wish: Wish,
-    hear: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
-) -> Result<Tended, SourceError> {
+    mut desired: Desired,
+    on_step: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
+) -> Result<Reconciled, SourceError> {
     let Some(mut document) = document_stream::read_surely(session).await? else {
         return Err(SourceError::NoLayout { exchange: session.names().public().to_owned() });
     };
     let mut stuck = None;
-    while let Some(step) = document.layouts.next_step(&wish) {
-        hear(&step, &document);
+    while let Some(step) = document.layouts.next_step(&desired) {
+        on_step(&step, &document);
         let before = &document.layouts;
         let layouts = match step {
             Step::Begin(shape) => before.begun(shape, session.instance(), seconds_since_1970()),
@@ -121,7 +121,7 @@ pub(crate) async fn change_locked(
                 );
                 before.undone()
             }
-            Step::Record => before.with_drained(&wish.drained).expect("it is the next step"),
+            Step::Record => before.with_drained(&desired.drained).expect("it is the next step"),
             Step::Remove(draining) => {
                 stuck = remove(session, &draining).await?;
                 if stuck.is_some() {
@@ -131,10 +131,10 @@ pub(crate) async fn change_locked(
                 before.removed(draining.layout.number)
             }
         };
-        wish.begun = wish.begun.or(layouts.changing.as_ref().map(|changing| changing.to.number));
+        desired.begun = desired.begun.or(layouts.changing.as_ref().map(|changing| changing.to.number));
         document = document_stream::write(session, LayoutDocument { layouts, ..document }).await?;
     }
-    Ok(Tended { document, stuck })
+    Ok(Reconciled { document, stuck })
 }
 
 /// When it has returned, publishes go to the new layout.

@@ -125,8 +125,8 @@ mod tests {
         check(&document(2, LAYOUT, ""), Err("no witnesses"));
         check(&document(2, LAYOUT, &WITNESS.replace('7', "8")), Err("witness w is in p008"));
         check(&document(3, LAYOUT, WITNESS), Ok(1));
-        for (version, told) in [(0, "version is 0"), (4, "version is 4")] {
-            check(&document(version, LAYOUT, WITNESS), Err(told));
+        for (version, fault) in [(0, "version is 0"), (4, "version is 4")] {
+            check(&document(version, LAYOUT, WITNESS), Err(fault));
         }
         let layout = |from: &str, to: &str| document(2, &LAYOUT.replace(from, to), WITNESS);
         check(&layout(":8", ":0"), Err("partitions is 0, it must be 1 to 1024"));

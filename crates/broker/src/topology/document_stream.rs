@@ -50,8 +50,8 @@ pub(crate) async fn read_last(session: &TopologySession<'_>) -> Result<Option<La
     let mut last = None;
     let read = loop {
         // The last chunk can hold several messages; they come together.
-        let patience = if last.is_none() { FIRST_PATIENCE } else { CHUNK_GRACE };
-        match timeout(patience, next_document(&mut reader, &stream)).await {
+        let within = if last.is_none() { FIRST_PATIENCE } else { CHUNK_GRACE };
+        match timeout(within, next_document(&mut reader, &stream)).await {
             Ok(Ok(document)) => last = document.or(last),
             Ok(Err(fault)) => break Err(fault),
             Err(_) => break Ok(last),

@@ -13,7 +13,7 @@ use super::placement;
 use super::session::TopologySession;
 use crate::error::SourceError;
 use crate::names::Names;
-use lanekeeper_core::change::{Layouts, Wish};
+use lanekeeper_core::change::{Layouts, Desired};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 use lanekeeper_core::witness::witnesses;
 
@@ -81,7 +81,7 @@ async fn complete_layouts(
         None => make_first(session, wanted).await,
         Some(document) if document.layouts.witnesses.is_empty() => add_witnesses(session, document).await,
         Some(document) if document.layouts.changing.is_some() => {
-            let changed = change_locked(session, Wish::default(), &mut |_, _| {}).await?;
+            let changed = change_locked(session, Desired::default(), &mut |_, _| {}).await?;
             Ok(changed.document)
         }
         Some(document) => Ok(document),

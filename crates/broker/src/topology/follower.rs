@@ -15,7 +15,7 @@ use crate::halt::Halt;
 use crate::link::Link;
 use crate::log_on_change::LogOnChange;
 use crate::names::Names;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -71,7 +71,7 @@ async fn follow_for_ever(link: Link, names: Names, documents: watch::Sender<Layo
             Err(fault @ SourceError::Document { .. }) => return halt.set(fault),
             Err(fault) => fault,
         };
-        let (stream, error) = (&following.stream, chain(&fault));
+        let (stream, error) = (&following.stream, error_chain(&fault));
         if following.log.is_new(error.clone()) {
             warn!(stream, error, "cannot follow the layout document, trying again");
         }

@@ -14,8 +14,8 @@ use crate::error::SourceError;
 use crate::link::Link;
 use crate::log_on_change::LogOnChange;
 use crate::names::Names;
-use lanekeeper_core::drain::STRAGGLERS_MAX;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::drain::LATE_PUBLISH_MAX;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// AMQP `type` of a marker.
@@ -45,10 +45,10 @@ impl Markers {
         let queues: Vec<String> = partitions.iter().map(queue).collect();
         let mut publisher = ConfirmedPublisher::new(publishing, PUBLISHING);
         let publishing = async move {
-            tokio::time::sleep(STRAGGLERS_MAX).await;
+            tokio::time::sleep(LATE_PUBLISH_MAX).await;
             let mut log = LogOnChange::default();
             while let Err(fault) = publish(&mut publisher, &queues).await {
-                let error = chain(&fault);
+                let error = error_chain(&fault);
                 if log.is_new(error.clone()) {
                     warn!(
                         layout = layout.number.0,

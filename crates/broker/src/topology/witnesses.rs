@@ -21,8 +21,8 @@ use crate::halt::Halt;
 use crate::link::Link;
 use crate::log_on_change::LogOnChange;
 use crate::names::Names;
-use lanekeeper_core::change::AtWork;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::change::ActiveLayout;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::witness::Witness;
 
@@ -37,12 +37,12 @@ const BLOCKED_POLL: Duration = Duration::from_secs(1);
 /// Publishes witnesses, and compares where they arrive. Stops publishing when it is dropped.
 #[derive(Clone, Debug)]
 pub struct Witnesses {
-    shared: Arc<Shared>,
+    shared: Arc<WitnessState>,
     task: Arc<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct WitnessState {
     process: String,
     names: Names,
     layout: LayoutNumber,
@@ -94,10 +94,10 @@ impl Witnesses {
     /// Publishes a round at once, unless the layout drains: then nothing more is published to it, and witnesses that arrive
     /// are still compared. A key that has moved sets `halt`.
     #[must_use]
-    pub fn begin(consuming: Link, publishing: Link, names: &Names, at_work: &AtWork, halt: Halt) -> Self {
-        let AtWork { layout, witnesses, draining, .. } = at_work;
+    pub fn begin(consuming: Link, publishing: Link, names: &Names, active_layout: &ActiveLayout, halt: Halt) -> Self {
+        let ActiveLayout { layout, witnesses, draining, .. } = active_layout;
         let recorded = witnesses.iter().cloned().map(|Witness { key, partition }| (key, partition));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WitnessState {
             process: Uuid::new_v4().to_string(),
             names: names.clone(),
             layout: layout.number,
@@ -154,14 +154,14 @@ impl Witnesses {
     }
 }
 
-impl Shared {
+impl WitnessState {
     fn rounds(&self) -> std::sync::MutexGuard<'_, Rounds> {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Publishes a round for every connection that is made, and for every request.
-async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link) {
+async fn publish_for_ever(shared: Arc<WitnessState>, consuming: Link, publishing: Link) {
     let mut publisher = ConfirmedPublisher::new(publishing.clone(), PUBLISHING);
     let (mut asked, mut log) = (None, LogOnChange::default());
     loop {
@@ -180,7 +180,7 @@ async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link
                     }
                 }
                 Err(fault) => {
-                    let error = chain(&fault);
+                    let error = error_chain(&fault);
                     if log.is_new(error.clone()) {
                         warn!(error, "cannot publish the witnesses of the layout, trying again");
                     }
@@ -197,7 +197,7 @@ async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link
     }
 }
 
-async fn publish_round(shared: &Shared, publisher: &mut ConfirmedPublisher) -> Result<(), SourceError> {
+async fn publish_round(shared: &WitnessState, publisher: &mut ConfirmedPublisher) -> Result<(), SourceError> {
     let number = shared.rounds().begin(Instant::now());
     let round = Round::new(&shared.process, number);
     // In the order of their partitions: nearer to each other, and the same in every round.

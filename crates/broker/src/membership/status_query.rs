@@ -8,72 +8,72 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::READING;
-use super::message::{Holding, Kind, Note, Oneself, parse};
+use super::message::{PartitionStatus, MessageKind, MemberMessage, ReplicaId, parse};
 use crate::channel::confirm_channel::Message;
 use crate::channel::stream_reader::{StreamOffset, offset_of};
 use crate::error::SourceError;
 use crate::names::Names;
 use crate::topology::session::TopologySession;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// How long an operator waits for answers. Owners answer within milliseconds, and at most once a second.
-pub const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+pub const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 const ASKING: &str = "asking the owners of partitions";
 
 /// A partition of a layout.
-pub(crate) type Place = (LayoutNumber, PartitionNumber);
+pub(crate) type PartitionOfLayout = (LayoutNumber, PartitionNumber);
 
 /// What is known of a partition from those who consume it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct StatusAnswer {
     /// `instance.name` of the owner, or of a standby if nothing came from the owner.
     pub instance: String,
     /// What it holds.
-    pub holding: Holding,
+    pub status: PartitionStatus,
     /// True if it was published in answer to this request. Otherwise nobody had asked, or it is from a program that does not
     /// know requests; it was then published at most two seconds before it was read.
     pub asked: bool,
     priority: i32,
 }
 
-impl Answer {
+impl StatusAnswer {
     /// The owner's answer counts, not that of a standby. If two processes say that they own the partition, one of them does
     /// not know yet that it was replaced: the newer claim counts, then the one that the broker is to prefer.
     fn rank(&self) -> (bool, bool, Option<u64>, i32) {
-        (self.is_of_the_owner(), self.asked, self.holding.tenure, self.priority)
+        (self.is_of_the_owner(), self.asked, self.status.tenure, self.priority)
     }
 
     /// Returns true if it comes from the owner of the partition. Programs that do not know requests do not say so; a standby
     /// holds nothing.
     #[must_use]
     pub fn is_of_the_owner(&self) -> bool {
-        self.holding.owns || (self.holding.answers.is_none() && self.holding.updates > 0)
+        self.status.owns || (self.status.answers.is_none() && self.status.updates > 0)
     }
 }
 
 /// What was answered, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answers {
+pub struct StatusAnswers {
     /// By partition.
-    pub of: BTreeMap<(LayoutNumber, PartitionNumber), Answer>,
+    pub of: BTreeMap<(LayoutNumber, PartitionNumber), StatusAnswer>,
     /// Why nobody could be asked, or why some may not have answered; `None`: nothing is known against it.
     pub fault: Option<String>,
 }
 
 /// A request, and the answers so far. Pure.
-struct Question {
+struct StatusQuery {
     process: String,
     /// Partitions with an owner that has not answered.
-    awaited: BTreeSet<Place>,
+    awaited: BTreeSet<PartitionOfLayout>,
     /// Offset of the question, by layout, once it was read back.
     asked: BTreeMap<LayoutNumber, u64>,
-    of: BTreeMap<Place, Answer>,
+    of: BTreeMap<PartitionOfLayout, StatusAnswer>,
 }
 
-impl Question {
-    fn new(process: String, awaited: BTreeSet<Place>) -> Self {
+impl StatusQuery {
+    fn new(process: String, awaited: BTreeSet<PartitionOfLayout>) -> Self {
         Self { process, awaited, asked: BTreeMap::new(), of: BTreeMap::new() }
     }
 
@@ -81,18 +81,18 @@ impl Question {
         self.awaited.iter().map(|(layout, _)| *layout).collect()
     }
 
-    fn read(&mut self, offset: u64, note: Note) {
-        let layout = LayoutNumber(note.layout);
-        match note.kind {
-            Kind::Asks if note.process == self.process => {
+    fn read(&mut self, offset: u64, message: MemberMessage) {
+        let layout = LayoutNumber(message.layout);
+        match message.kind {
+            MessageKind::StatusRequest if message.process == self.process => {
                 self.asked.insert(layout, offset);
             }
-            Kind::Holds => {
-                let Some(holding) = note.holding else { return };
-                let place = (layout, PartitionNumber(note.partition));
+            MessageKind::StatusReport => {
+                let Some(status) = message.status else { return };
+                let place = (layout, PartitionNumber(message.partition));
                 // An answer to a later request is one to this request, too.
-                let asked = self.asked.get(&layout).is_some_and(|asked| holding.answers >= Some(*asked));
-                let answer = Answer { instance: note.instance, holding, asked, priority: note.priority };
+                let asked = self.asked.get(&layout).is_some_and(|asked| status.answers >= Some(*asked));
+                let answer = StatusAnswer { instance: message.instance, status, asked, priority: message.priority };
                 if asked && answer.is_of_the_owner() {
                     self.awaited.remove(&place);
                 }
@@ -101,7 +101,7 @@ impl Question {
                     self.of.insert(place, answer);
                 }
             }
-            Kind::Asks | Kind::Attached | Kind::Claimed | Kind::Moved => {}
+            MessageKind::StatusRequest | MessageKind::Attached | MessageKind::Claimed | MessageKind::Moved => {}
         }
     }
 }
@@ -112,19 +112,19 @@ pub(crate) async fn ask(
     connection: &Connection,
     names: &Names,
     instance: &str,
-    awaited: BTreeSet<Place>,
-) -> Answers {
-    let mut question = Question::new(Uuid::new_v4().to_string(), awaited);
-    if question.awaited.is_empty() {
-        return Answers::default();
+    awaited: BTreeSet<PartitionOfLayout>,
+) -> StatusAnswers {
+    let mut query = StatusQuery::new(Uuid::new_v4().to_string(), awaited);
+    if query.awaited.is_empty() {
+        return StatusAnswers::default();
     }
-    let until = Instant::now() + ANSWER_PATIENCE;
-    let fault = match timeout_at(until, ask_for_ever(connection, names, instance, &mut question)).await {
+    let until = Instant::now() + STATUS_TIMEOUT;
+    let fault = match timeout_at(until, ask_for_ever(connection, names, instance, &mut query)).await {
         // No dispatcher has run that could answer.
         Ok(Err(SourceError::Missing { .. })) => {
             Some(format!("the stream {} is not there", names.members()))
         }
-        Ok(Err(fault)) => Some(chain(&fault)),
+        Ok(Err(fault)) => Some(error_chain(&fault)),
         Err(_) if connection.status().blocked() => Some(
             "the broker takes no publishes, since it has a memory or disk alarm: nobody can be asked, and nobody can \
              answer"
@@ -132,7 +132,7 @@ pub(crate) async fn ask(
         ),
         Ok(Ok(())) | Err(_) => None,
     };
-    Answers { of: question.of, fault }
+    StatusAnswers { of: query.of, fault }
 }
 
 /// Returns once all have answered.
@@ -140,24 +140,24 @@ async fn ask_for_ever(
     connection: &Connection,
     names: &Names,
     instance: &str,
-    question: &mut Question,
+    query: &mut StatusQuery,
 ) -> Result<(), SourceError> {
     let mut session = TopologySession::new(connection, names, instance);
     let stream = names.members();
     let mut reader = session.read_stream(&stream, StreamOffset::Next, READING).await?;
-    let notes = question.layouts().into_iter().map(|layout| {
-        let oneself = Oneself { instance: instance.to_owned(), process: question.process.clone(), layout };
-        oneself.note(Kind::Asks, PartitionNumber(0), 0, 0).body()
+    let messages = query.layouts().into_iter().map(|layout| {
+        let replica = ReplicaId { instance: instance.to_owned(), process: query.process.clone(), layout };
+        replica.message(MessageKind::StatusRequest, PartitionNumber(0), 0, 0).body()
     });
-    let notes: Vec<Vec<u8>> = notes.collect();
+    let messages: Vec<Vec<u8>> = messages.collect();
     let properties = || BasicProperties::default().with_content_type("application/json".into());
-    let messages = notes.iter().map(|note| Message::to_queue(&stream, properties(), note)).collect();
+    let messages = messages.iter().map(|message| Message::to_queue(&stream, properties(), message)).collect();
     // Reading it back is the proof that it was taken.
     session.publish_all(ASKING, &format!("stream {stream}"), messages).await?;
-    while !question.awaited.is_empty() {
+    while !query.awaited.is_empty() {
         let delivery = reader.next().await?;
-        if let (Some(offset), Some(note)) = (offset_of(&delivery), parse(&delivery.data)) {
-            question.read(offset, note);
+        if let (Some(offset), Some(message)) = (offset_of(&delivery), parse(&delivery.data)) {
+            query.read(offset, message);
         }
     }
     reader.close().await;
@@ -169,29 +169,29 @@ async fn ask_for_ever(
 mod tests {
     use super::*;
 
-    fn note(process: &str, kind: Kind, partition: u16, holding: Option<Holding>) -> Note {
+    fn message(process: &str, kind: MessageKind, partition: u16, status: Option<PartitionStatus>) -> MemberMessage {
         let (instance, layout) = (process.to_owned(), LayoutNumber(1));
-        let oneself = Oneself { instance, process: process.to_owned(), layout };
-        Note { holding, ..oneself.note(kind, PartitionNumber(partition), 0, 0) }
+        let replica = ReplicaId { instance, process: process.to_owned(), layout };
+        MemberMessage { status, ..replica.message(kind, PartitionNumber(partition), 0, 0) }
     }
 
-    fn answer(answers: Option<u64>, owns: bool, updates: usize, tenure: Option<u64>) -> Holding {
-        Holding { updates, answers, owns, tenure, ..Holding::default() }
+    fn answer(answers: Option<u64>, owns: bool, updates: usize, tenure: Option<u64>) -> PartitionStatus {
+        PartitionStatus { updates, answers, owns, tenure, ..PartitionStatus::default() }
     }
 
     /// What is read of partition 0 after the question at offset 10, by whom; who is taken for the owner, and whether more
     /// is awaited.
     #[track_caller]
-    fn check(told: &[(&str, Holding)], expected: Option<(&str, bool)>, awaits: bool) {
+    fn check(reports: &[(&str, PartitionStatus)], expected: Option<(&str, bool)>, awaits: bool) {
         let place = (LayoutNumber(1), PartitionNumber(0));
-        let mut question = Question::new("o".to_owned(), BTreeSet::from([place]));
-        question.read(10, note("o", Kind::Asks, 0, None));
-        for (offset, (process, holding)) in (11..).zip(told) {
-            question.read(offset, note(process, Kind::Holds, 0, Some(holding.clone())));
+        let mut query = StatusQuery::new("o".to_owned(), BTreeSet::from([place]));
+        query.read(10, message("o", MessageKind::StatusRequest, 0, None));
+        for (offset, (process, status)) in (11..).zip(reports) {
+            query.read(offset, message(process, MessageKind::StatusReport, 0, Some(status.clone())));
         }
-        let known = question.of.get(&place).map(|answer| (answer.instance.as_str(), answer.asked));
-        assert_eq!(known, expected, "{told:?}");
-        assert_eq!(!question.awaited.is_empty(), awaits, "{told:?}");
+        let known = query.of.get(&place).map(|answer| (answer.instance.as_str(), answer.asked));
+        assert_eq!(known, expected, "{reports:?}");
+        assert_eq!(!query.awaited.is_empty(), awaits, "{reports:?}");
     }
 
     #[test]
@@ -223,13 +223,13 @@ mod tests {
     #[test]
     fn requests_of_others_and_other_layouts_answer_nothing() {
         let place = (LayoutNumber(1), PartitionNumber(0));
-        let mut question = Question::new("o".to_owned(), BTreeSet::from([place]));
-        question.read(9, note("other", Kind::Asks, 0, None));
-        let told = Some(answer(Some(9), true, 3, Some(7)));
-        question.read(10, note("a", Kind::Holds, 0, told.clone()));
-        let of_another_layout = Note { layout: 2, ..note("a", Kind::Holds, 0, told) };
-        question.read(11, of_another_layout);
-        assert_eq!(question.awaited, BTreeSet::from([place]));
-        assert_eq!(question.of.len(), 2, "known, but not as an answer");
+        let mut query = StatusQuery::new("o".to_owned(), BTreeSet::from([place]));
+        query.read(9, message("other", MessageKind::StatusRequest, 0, None));
+        let reports = Some(answer(Some(9), true, 3, Some(7)));
+        query.read(10, message("a", MessageKind::StatusReport, 0, reports.clone()));
+        let of_another_layout = MemberMessage { layout: 2, ..message("a", MessageKind::StatusReport, 0, reports) };
+        query.read(11, of_another_layout);
+        assert_eq!(query.awaited, BTreeSet::from([place]));
+        assert_eq!(query.of.len(), 2, "known, but not as an answer");
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use lapin::BasicProperties;
 
-use super::dead_letters::Letter;
+use super::dead_letters::DeadLetter;
 use lanekeeper_core::acks::{AckLimits, Acks};
 use lanekeeper_core::message::DeliveryTag;
 use lanekeeper_core::tick::Tick;
@@ -16,15 +16,15 @@ use lanekeeper_core::update::Update;
 
 /// The one account of what the broker has handed over on a channel.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct UnsettledDeliveries {
     window: usize,
     acks: Acks,
-    as_they_came: HashMap<DeliveryTag, Box<Letter>>,
+    as_delivered: HashMap<DeliveryTag, Box<DeadLetter>>,
 }
 
-impl Kept {
+impl UnsettledDeliveries {
     pub(super) fn new(window: usize, limits: AckLimits) -> Self {
-        Self { window, acks: Acks::new(limits), as_they_came: HashMap::new() }
+        Self { window, acks: Acks::new(limits), as_delivered: HashMap::new() }
     }
 
     /// A delivery came. Returns false if there is no room for it: the broker must not hand over more than the window (I6).
@@ -38,9 +38,9 @@ impl Kept {
     }
 
     /// Keeps what the dead letter of a delivery would need; `update`: it is one.
-    pub(super) fn keep(&mut self, delivery: DeliveryTag, update: Option<&Update>, letter: Letter) {
-        if update.is_none() || !is_plain(&letter.properties) {
-            self.as_they_came.insert(delivery, Box::new(letter));
+    pub(super) fn keep(&mut self, delivery: DeliveryTag, update: Option<&Update>, dead_letter: DeadLetter) {
+        if update.is_none() || !is_plain(&dead_letter.properties) {
+            self.as_delivered.insert(delivery, Box::new(dead_letter));
         }
     }
 
@@ -50,7 +50,7 @@ impl Kept {
     /// If it is not held: settled twice, or never delivered (I7).
     pub(super) fn settle(&mut self, delivery: DeliveryTag, now: Tick) {
         self.acks.finished(delivery, now);
-        self.as_they_came.remove(&delivery);
+        self.as_delivered.remove(&delivery);
     }
 
     /// Which acks go out, and when.
@@ -71,10 +71,10 @@ impl Kept {
     }
 
     /// The dead letter of a delivery that is not settled.
-    pub(super) fn letter(&self, delivery: DeliveryTag, update: Option<&Update>) -> Letter {
-        match (self.as_they_came.get(&delivery), update) {
-            (Some(letter), _) => Letter::clone(letter),
-            (None, Some(update)) => Letter::of(update),
+    pub(super) fn dead_letter(&self, delivery: DeliveryTag, update: Option<&Update>) -> DeadLetter {
+        match (self.as_delivered.get(&delivery), update) {
+            (Some(dead_letter), _) => DeadLetter::clone(dead_letter),
+            (None, Some(update)) => DeadLetter::of(update),
             (None, None) => unreachable!("what is no update is kept until it is settled"),
         }
     }
@@ -108,8 +108,8 @@ mod tests {
 
     const DELIVERY: DeliveryTag = DeliveryTag(1);
 
-    fn kept() -> Kept {
-        Kept::new(1, AckLimits::for_prefetch(1))
+    fn unsettled() -> UnsettledDeliveries {
+        UnsettledDeliveries::new(1, AckLimits::for_prefetch(1))
     }
 
     fn decoder() -> Decoder {
@@ -117,10 +117,10 @@ mod tests {
         Decoder { routes, require_id: false, body_bytes_max: 1024 }
     }
 
-    fn came(properties: BasicProperties) -> (Arc<Update>, Letter) {
+    fn came(properties: BasicProperties) -> (Arc<Update>, DeadLetter) {
         let body = Bytes::from_static(b"{}");
         let update = decoder().decode("record-1", &properties, body.clone()).expect("it is an update");
-        (update, Letter { routing_key: "record-1".into(), properties, body })
+        (update, DeadLetter { routing_key: "record-1".into(), properties, body })
     }
 
     fn full() -> Vec<BasicProperties> {
@@ -152,56 +152,56 @@ mod tests {
 
     #[test]
     fn a_letter_is_the_same_whether_the_delivery_was_kept_or_not() {
-        let mut kept_as_they_came = 0;
+        let mut kept_as_delivered = 0;
         for properties in full() {
-            let (update, letter) = came(properties);
-            let mut kept = kept();
-            kept.keep(DELIVERY, Some(&update), letter.clone());
-            kept_as_they_came += kept.as_they_came.len();
-            let again = kept.letter(DELIVERY, Some(&update));
-            assert_eq!((&again.routing_key, &again.body), (&letter.routing_key, &letter.body));
-            let sent = |letter: &Letter| {
+            let (update, dead_letter) = came(properties);
+            let mut unsettled = unsettled();
+            unsettled.keep(DELIVERY, Some(&update), dead_letter.clone());
+            kept_as_delivered += unsettled.as_delivered.len();
+            let again = unsettled.dead_letter(DELIVERY, Some(&update));
+            assert_eq!((&again.routing_key, &again.body), (&dead_letter.routing_key, &dead_letter.body));
+            let sent = |dead_letter: &DeadLetter| {
                 let reason = DeadLetterReason::IdReused;
-                with_reason(&letter.properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX)
+                with_reason(&dead_letter.properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX)
             };
-            assert_eq!(sent(&again), sent(&letter), "{:?}", letter.properties);
+            assert_eq!(sent(&again), sent(&dead_letter), "{:?}", dead_letter.properties);
         }
-        assert_eq!(kept_as_they_came, 7, "all that is not plain, and nothing else");
+        assert_eq!(kept_as_delivered, 7, "all that is not plain, and nothing else");
     }
 
     #[test]
     fn what_is_no_update_is_kept_as_it_came() {
-        let (_, letter) = came(BasicProperties::default());
-        let mut kept = kept();
-        kept.keep(DELIVERY, None, letter.clone());
-        assert_eq!(kept.letter(DELIVERY, None).body, letter.body);
+        let (_, dead_letter) = came(BasicProperties::default());
+        let mut unsettled = unsettled();
+        unsettled.keep(DELIVERY, None, dead_letter.clone());
+        assert_eq!(unsettled.dead_letter(DELIVERY, None).body, dead_letter.body);
     }
 
     #[test]
     fn there_is_no_room_for_more_than_the_window() {
-        let mut kept = kept();
-        assert!(kept.came(DELIVERY, Tick::ZERO));
-        assert!(!kept.came(DeliveryTag(2), Tick::ZERO));
-        kept.settle(DELIVERY, Tick::ZERO);
-        assert!(kept.came(DeliveryTag(2), Tick::ZERO));
+        let mut unsettled = unsettled();
+        assert!(unsettled.came(DELIVERY, Tick::ZERO));
+        assert!(!unsettled.came(DeliveryTag(2), Tick::ZERO));
+        unsettled.settle(DELIVERY, Tick::ZERO);
+        assert!(unsettled.came(DeliveryTag(2), Tick::ZERO));
     }
 
     #[test]
     fn what_a_dead_letter_would_need_goes_with_the_settlement() {
-        let (_, letter) = came(BasicProperties::default());
-        let mut kept = kept();
-        assert!(kept.came(DELIVERY, Tick::ZERO));
-        kept.keep(DELIVERY, None, letter);
-        kept.settle(DELIVERY, Tick::ZERO);
-        assert!(kept.as_they_came.is_empty());
+        let (_, dead_letter) = came(BasicProperties::default());
+        let mut unsettled = unsettled();
+        assert!(unsettled.came(DELIVERY, Tick::ZERO));
+        unsettled.keep(DELIVERY, None, dead_letter);
+        unsettled.settle(DELIVERY, Tick::ZERO);
+        assert!(unsettled.as_delivered.is_empty());
     }
 
     #[test]
     #[should_panic(expected = "I7")]
     fn a_delivery_is_settled_once() {
-        let mut kept = kept();
-        assert!(kept.came(DELIVERY, Tick::ZERO));
-        kept.settle(DELIVERY, Tick::ZERO);
-        kept.settle(DELIVERY, Tick::ZERO);
+        let mut unsettled = unsettled();
+        assert!(unsettled.came(DELIVERY, Tick::ZERO));
+        unsettled.settle(DELIVERY, Tick::ZERO);
+        unsettled.settle(DELIVERY, Tick::ZERO);
     }
 }

@@ -10,47 +10,47 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::auto_apply::{AutoApply, Gate};
-use super::change::{Stuck, Tended, tend};
+use super::auto_apply::{AutoApply, AutoApplyGate};
+use super::change::{Stuck, Reconciled, reconcile};
 use super::document::LayoutDocument;
 use super::follower::Follower;
 use crate::error::SourceError;
 use crate::link::Address;
 use crate::log_on_change::LogOnChange;
 use crate::names::Names;
-use lanekeeper_core::change::{Step, Wish};
-use lanekeeper_core::error::chain;
+use lanekeeper_core::change::{Step, Desired};
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber, Shape};
 
 /// How long others have for what they began, before this process does it; after a drain, how long all processes have to
 /// stop consuming before the layout is removed.
-const PATIENCE: Duration = Duration::from_secs(2);
+const WAIT_FOR_OTHERS: Duration = Duration::from_secs(2);
 /// Between two tries for a lock that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(250);
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Between two tries to remove a drained layout that needs a person.
 const STUCK_DELAY: Duration = Duration::from_secs(30);
 /// Reports that come within this time are written together.
-const GATHERING: Duration = Duration::from_millis(50);
+const BATCH_DELAY: Duration = Duration::from_millis(50);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Stops when it is dropped.
 #[derive(Debug)]
-pub struct Steward {
-    shared: Arc<Shared>,
+pub struct LayoutReconciler {
+    shared: Arc<ReconcilerState>,
     _task: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ReconcilerState {
     address: Address,
     names: Names,
     instance: String,
     drained: Mutex<Vec<(LayoutNumber, PartitionNumber)>>,
-    news: Notify,
+    reported: Notify,
 }
 
-impl Steward {
+impl LayoutReconciler {
     /// `auto`: changes the layout to this once, as soon as nothing drains and no obstacle is found; `None`: leaves it as it
     /// is.
     #[must_use]
@@ -61,14 +61,14 @@ impl Steward {
         follower: &Follower,
         auto: Option<AutoApply>,
     ) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ReconcilerState {
             address,
             names: names.clone(),
             instance: instance.to_owned(),
             drained: Mutex::default(),
-            news: Notify::new(),
+            reported: Notify::new(),
         });
-        let serving = serve(Arc::clone(&shared), follower.watch(), auto.map(Gate::new));
+        let serving = serve(Arc::clone(&shared), follower.watch(), auto.map(AutoApplyGate::new));
         Self { shared, _task: AbortOnDropHandle::new(tokio::spawn(serving)) }
     }
 
@@ -76,65 +76,65 @@ impl Steward {
     /// written.
     pub fn drained(&self, layout: LayoutNumber, partition: PartitionNumber) {
         self.shared.reports().push((layout, partition));
-        self.shared.news.notify_one();
+        self.shared.reported.notify_one();
     }
 }
 
-impl Shared {
+impl ReconcilerState {
     fn reports(&self) -> std::sync::MutexGuard<'_, Vec<(LayoutNumber, PartitionNumber)>> {
         self.drained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this process is to bring about now; `None`: nothing.
-    fn wish(&self, document: &LayoutDocument, wanted: Option<Shape>) -> Option<Wish> {
+    fn desired(&self, document: &LayoutDocument, wanted: Option<Shape>) -> Option<Desired> {
         let layouts = &document.layouts;
         self.reports().retain(|report| layouts.with_drained(std::slice::from_ref(report)).is_some());
-        let wish = Wish { drained: self.reports().clone(), shape: wanted, begun: None, remove: true };
-        layouts.next_step(&wish).map(|_| wish)
+        let desired = Desired { drained: self.reports().clone(), shape: wanted, begun: None, remove: true };
+        layouts.next_step(&desired).map(|_| desired)
     }
 }
 
-async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocument>, mut gate: Option<Gate>) {
+async fn serve(shared: Arc<ReconcilerState>, mut documents: watch::Receiver<LayoutDocument>, mut gate: Option<AutoApplyGate>) {
     let (mut log, mut stuck_log) = (LogOnChange::default(), LogOnChange::default());
     loop {
         let document = documents.borrow_and_update().clone();
         gate = gate.filter(|gate| document.layouts.in_force.shape() != gate.shape());
         let mut wanted = None;
-        let mut wish = shared.wish(&document, None);
-        let wants_change = |gate: &&mut Gate| shared.wish(&document, Some(gate.shape())).is_some();
+        let mut desired = shared.desired(&document, None);
+        let wants_change = |gate: &&mut AutoApplyGate| shared.desired(&document, Some(gate.shape())).is_some();
         // A change begins only if nothing else is to be done, so that the check for obstacles comes shortly before it.
-        if let (None, Some(gate)) = (&wish, gate.as_mut().filter(wants_change)) {
-            if timeout(PATIENCE, documents.changed()).await.is_ok() {
+        if let (None, Some(gate)) = (&desired, gate.as_mut().filter(wants_change)) {
+            if timeout(WAIT_FOR_OTHERS, documents.changed()).await.is_ok() {
                 continue;
             }
             if let Some(delay) = gate.look().await {
                 // No lock is held, and everything else goes on.
-                match timeout(delay, news(&mut documents, &shared.news)).await {
+                match timeout(delay, next_change(&mut documents, &shared.reported)).await {
                     Ok(Err(_)) => return,
                     Ok(Ok(())) | Err(_) => continue,
                 }
             }
             wanted = Some(gate.shape());
-            wish = shared.wish(&document, wanted);
+            desired = shared.desired(&document, wanted);
         }
-        let Some(wish) = wish else {
+        let Some(desired) = desired else {
             stuck_log.cleared();
-            if news(&mut documents, &shared.news).await.is_err() {
+            if next_change(&mut documents, &shared.reported).await.is_err() {
                 return;
             }
             continue;
         };
-        if !wish.drained.is_empty() {
-            sleep(GATHERING).await;
+        if !desired.drained.is_empty() {
+            sleep(BATCH_DELAY).await;
         } else if wanted.is_none() {
             // Another process may be doing it.
-            if timeout(PATIENCE, documents.changed()).await.is_ok() {
+            if timeout(WAIT_FOR_OTHERS, documents.changed()).await.is_ok() {
                 continue;
             }
         }
-        let wish = shared.wish(&document, wanted).unwrap_or(wish);
-        let delay = match shared.tend(wish).await {
-            Ok(Tended { document, stuck }) => {
+        let desired = shared.desired(&document, wanted).unwrap_or(desired);
+        let delay = match shared.reconcile(desired).await {
+            Ok(Reconciled { document, stuck }) => {
                 log.cleared();
                 match &stuck {
                     // The follower reads the document later; until then the same would be done a second time.
@@ -153,7 +153,7 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
             }
             Err(SourceError::Locked { .. }) => LOCK_RETRY,
             Err(fault) => {
-                let error = chain(&fault);
+                let error = error_chain(&fault);
                 if log.is_new(error.clone()) {
                     warn!(error, "cannot bring the layouts to their desired state, trying again");
                 }
@@ -165,7 +165,7 @@ async fn serve(shared: Arc<Shared>, mut documents: watch::Receiver<LayoutDocumen
 }
 
 /// Waits for a document or a report. An error: the process ends.
-async fn news(
+async fn next_change(
     documents: &mut watch::Receiver<LayoutDocument>,
     reports: &Notify,
 ) -> Result<(), watch::error::RecvError> {
@@ -190,10 +190,10 @@ fn log_stuck(log: &mut LogOnChange<Stuck>, stuck: Option<Stuck>) {
     }
 }
 
-impl Shared {
-    async fn tend(&self, wish: Wish) -> Result<Tended, SourceError> {
+impl ReconcilerState {
+    async fn reconcile(&self, desired: Desired) -> Result<Reconciled, SourceError> {
         let connection = self.address.connect(&format!("lanekeeper {} layout", self.instance)).await?;
-        let mut hear = |step: &Step, document: &LayoutDocument| match step {
+        let mut on_step = |step: &Step, document: &LayoutDocument| match step {
             Step::Undo(_) | Step::Switch { .. } | Step::Begin(_) => {
                 let changing = document.layouts.changing.as_ref();
                 let begun_by = changing.map_or(self.instance.as_str(), |changing| changing.by.as_str());
@@ -201,9 +201,9 @@ impl Shared {
             }
             Step::Prepare(_) | Step::Record | Step::Remove(_) => {}
         };
-        let tended = tend(&connection, &self.names, &self.instance, wish, &mut hear).await;
+        let reconciled = reconcile(&connection, &self.names, &self.instance, desired, &mut on_step).await;
         // If something went wrong, this connection still has the lock.
-        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "done".into())).await;
-        tended
+        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
+        reconciled
     }
 }

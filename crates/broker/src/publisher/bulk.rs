@@ -7,8 +7,8 @@ use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Confirmation, PublisherConfirm};
 
-use super::amqp::{Session, fatal, properties, text};
-use super::driver::Settings;
+use super::amqp::{PublisherSession, fatal, properties, text};
+use super::driver::PublisherSettings;
 use super::error::PublishError;
 use super::outgoing::{Outgoing, ShortText};
 
@@ -16,19 +16,19 @@ use super::outgoing::{Outgoing, ShortText};
 const UNCONFIRMED_MAX: usize = 1_000;
 
 /// One channel, on which RabbitMQ keeps the order.
-pub struct Burst {
-    session: Session,
+pub struct BulkPublisher {
+    session: PublisherSession,
     exchange: ShortText,
     unconfirmed: VecDeque<PublisherConfirm>,
 }
 
-impl Burst {
+impl BulkPublisher {
     /// Connects. The exchange must be there; `settings.limits` are of no use here.
     ///
     /// # Errors
     /// As for [`super::Publisher::connect`].
-    pub async fn connect(settings: &Settings) -> Result<Self, PublishError> {
-        let session = Session::open(settings).await?;
+    pub async fn connect(settings: &PublisherSettings) -> Result<Self, PublishError> {
+        let session = PublisherSession::open(settings).await?;
         Ok(Self { session, exchange: settings.exchange.clone(), unconfirmed: VecDeque::new() })
     }
 

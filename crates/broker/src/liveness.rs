@@ -15,20 +15,20 @@ use super::error::SourceError;
 use super::link::{ConnectionNumber, Link};
 
 /// The newest answer: on which connection, and when the request for it was sent.
-pub(super) type Heard = Option<(ConnectionNumber, Instant)>;
+pub(super) type LastSeen = Option<(ConnectionNumber, Instant)>;
 
 /// Asks for as long as it lives.
 #[derive(Clone, Debug)]
-pub struct Pulse {
-    heard: watch::Receiver<Heard>,
+pub struct LivenessProbe {
+    last_seen: watch::Receiver<LastSeen>,
     _task: Arc<AbortOnDropHandle<()>>,
 }
 
-impl Pulse {
+impl LivenessProbe {
     /// Begins to ask on this connection.
     #[must_use]
     pub fn begin(link: Link, heartbeat: Duration) -> Self {
-        let (sender, heard) = watch::channel(None);
+        let (sender, last_seen) = watch::channel(None);
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 // Whatever ended it, the connection is made again elsewhere.
@@ -36,15 +36,15 @@ impl Pulse {
                 tokio::time::sleep(heartbeat / 4).await;
             }
         }));
-        Self { heard, _task: Arc::new(task) }
+        Self { last_seen, _task: Arc::new(task) }
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<Heard> {
-        self.heard.clone()
+    pub(super) fn watch(&self) -> watch::Receiver<LastSeen> {
+        self.last_seen.clone()
     }
 }
 
-async fn ask(link: &Link, heartbeat: Duration, heard: &watch::Sender<Heard>) -> Result<(), SourceError> {
+async fn ask(link: &Link, heartbeat: Duration, last_seen: &watch::Sender<LastSeen>) -> Result<(), SourceError> {
     const STEP: &str = "asking for a sign of life";
     let (channel, connection) = link.channel_of().await?;
     loop {
@@ -54,7 +54,7 @@ async fn ask(link: &Link, heartbeat: Duration, heard: &watch::Sender<Heard>) -> 
             Ok(answer) => answer.map_err(SourceError::amqp(STEP))?,
             Err(_) => return Err(SourceError::Silent { step: STEP, seconds: (heartbeat * 4).as_secs() }),
         }
-        heard.send_replace(Some((connection, at)));
+        last_seen.send_replace(Some((connection, at)));
         tokio::time::sleep(heartbeat / 4).await;
     }
 }
