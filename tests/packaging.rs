@@ -114,7 +114,7 @@ fn every_mounted_file_exists() {
 }
 
 #[test]
-fn the_dockerfile_compiles_with_a_rust_that_is_new_enough() {
+fn the_dockerfile_compiles_with_the_rust_that_the_tests_use() {
     let needed = toml("Cargo.toml").pointer("/package/rust-version").and_then(Value::as_str).map(version);
     let dockerfile = read("Dockerfile");
     let image = dockerfile
@@ -123,6 +123,9 @@ fn the_dockerfile_compiles_with_a_rust_that_is_new_enough() {
         .expect("the Dockerfile builds in a rust image");
     let used = version(image.split('-').next().unwrap_or_default());
     assert!(Some(used) >= needed, "Dockerfile: rust:{image}, but Cargo.toml needs {needed:?}");
+    let toolchain =
+        toml("rust-toolchain.toml").pointer("/toolchain/channel").and_then(Value::as_str).map(version);
+    assert_eq!(Some(used), toolchain, "Dockerfile and rust-toolchain.toml name different versions of Rust");
     assert!(dockerfile.contains("--locked"), "the image must be built from the committed Cargo.lock");
 }
 

@@ -30,8 +30,10 @@ async fn dispatchers_that_start_together_agree_on_one_layout() {
     for dispatcher in &dispatchers {
         dispatcher.ready().await;
     }
-    let made =
-        dispatchers.iter().filter(|one| one.log().iter().any(|line| line.contains("made the layout"))).count();
+    let made = dispatchers
+        .iter()
+        .filter(|one| one.log().iter().any(|line| line.contains("made the layout")))
+        .count();
     assert_eq!(made, 1);
     world.publish(updates(30, 10)).await;
     assert_flawless(&world.applied(300).await, 300);
@@ -59,7 +61,7 @@ async fn an_object_that_differs_is_named_with_what_was_expected_and_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_refuses_us_is_told_apart_and_the_password_is_not_printed() {
+async fn a_broker_that_refuses_us_is_reported_and_the_password_is_not_printed() {
     let world = World::new("refuses").await;
     let config = world.config("updates.partitions = 1");
     let mut dispatcher = world.start(&config.replace("guest:guest@", "guest:hunter2@"));

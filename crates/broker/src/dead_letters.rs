@@ -97,7 +97,12 @@ impl DeadLetters {
     }
 
     /// Publishes a letter; done once the broker has confirmed it. Until then its delivery stays unsettled.
-    pub(super) async fn publish(self, dead_letter: DeadLetter, partition: PartitionNumber, reason: DeadLetterReason) {
+    pub(super) async fn publish(
+        self,
+        dead_letter: DeadLetter,
+        partition: PartitionNumber,
+        reason: DeadLetterReason,
+    ) {
         while !self.try_publish(&dead_letter, partition, &reason).await {
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -144,8 +149,13 @@ impl DeadLetters {
         let properties = with_reason(&dead_letter.properties, partition, reason, FRAME_BYTES_MAX);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let exchange = self.exchange.as_str().into();
-        let publishing =
-            channel.basic_publish(exchange, dead_letter.routing_key.clone(), options, &dead_letter.body, properties);
+        let publishing = channel.basic_publish(
+            exchange,
+            dead_letter.routing_key.clone(),
+            options,
+            &dead_letter.body,
+            properties,
+        );
         let confirm = publishing.await.map_err(|error| error_chain(&error))?;
         match confirm.await.map_err(|error| error_chain(&error))? {
             Confirmation::Ack(None) => {

@@ -16,18 +16,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::dead_letters::{DeadLetters, DeadLetter};
+use super::dead_letters::{DeadLetter, DeadLetters};
 use super::decode::Decoder;
 use super::error::SourceError;
 use super::halt::Halt;
-use super::unsettled::UnsettledDeliveries;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link};
-use super::membership::{PartitionStatus, PartitionClaims, Membership};
-use super::names::Names;
 use super::liveness::{LastSeen, LivenessProbe};
+use super::membership::{Membership, PartitionClaims, PartitionStatus};
+use super::names::Names;
 use super::topology::{Witnesses, is_marker};
+use super::unsettled::UnsettledDeliveries;
 use super::version::Version;
-use super::{Deliveries, Gone, Lost, SourceEvent, Received, Source};
+use super::{Deliveries, Gone, Lost, Received, Source, SourceEvent};
 use lanekeeper_core::acks::{Ack, AckLimits};
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
@@ -110,8 +110,17 @@ impl AmqpSource {
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
         // Whoever announces itself from here on may be preferred to us.
-        let SourceContext { link, membership, liveness, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
-            self.shared.clone();
+        let SourceContext {
+            link,
+            membership,
+            liveness,
+            witnesses,
+            halt,
+            dead_letters,
+            decoder,
+            ack_limits,
+            ..
+        } = self.shared.clone();
         let position = membership.position().await;
         let (channel, connection) = link.channel_of().await?;
         let since = Instant::now();
@@ -303,7 +312,8 @@ impl ClaimWatch {
         match (self.notified, ours) {
             (ClaimNotice::Nothing | ClaimNotice::WithoutNumber(_), Some(number)) => {
                 self.notified = ClaimNotice::Number(number);
-                events.push_back(SourceEvent::Claimed { number: Some(number), rival_claim: known.before_ours });
+                events
+                    .push_back(SourceEvent::Claimed { number: Some(number), rival_claim: known.before_ours });
             }
             (ClaimNotice::Nothing, None) if self.claim.is_some() && known.without_number == self.claim => {
                 self.notified = ClaimNotice::WithoutNumber(known.rival_claim);

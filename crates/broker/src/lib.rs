@@ -8,16 +8,16 @@ mod deliveries;
 mod error;
 mod halt;
 mod inspection;
-mod unsettled;
 mod link;
+mod liveness;
 mod log_on_change;
 mod membership;
 mod names;
 mod operator;
 pub mod publisher;
-mod liveness;
 mod settings;
 mod topology;
+mod unsettled;
 mod version;
 
 use std::future::Future;
@@ -32,15 +32,15 @@ pub use error::SourceError;
 pub use halt::Halt;
 pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub use link::{Address, Link};
-pub use membership::{STATUS_TIMEOUT, StatusAnswer, StatusAnswers, PartitionStatus, Membership};
+pub use liveness::LivenessProbe;
+pub use membership::{Membership, PartitionStatus, STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
 pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
-pub use liveness::LivenessProbe;
 pub use settings::ConnectionSettings;
 pub use topology::{
-    AutoApply, DELIVERY_LIMIT, Depth, Follower, LayoutDocument, Markers, Obstacle, Obstacles, OwnLedger,
-    LayoutReconciler, Stuck, Reconciled, Witnesses, definitions, ensure as ensure_topology, ensure_ledger,
-    remove as remove_topology,
+    AutoApply, DELIVERY_LIMIT, Depth, Follower, LayoutDocument, LayoutReconciler, Markers, Obstacle,
+    Obstacles, OwnLedger, Reconciled, Stuck, Witnesses, definitions, ensure as ensure_topology,
+    ensure_ledger, remove as remove_topology,
 };
 
 use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};

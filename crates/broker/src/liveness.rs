@@ -44,7 +44,11 @@ impl LivenessProbe {
     }
 }
 
-async fn ask(link: &Link, heartbeat: Duration, last_seen: &watch::Sender<LastSeen>) -> Result<(), SourceError> {
+async fn ask(
+    link: &Link,
+    heartbeat: Duration,
+    last_seen: &watch::Sender<LastSeen>,
+) -> Result<(), SourceError> {
     const STEP: &str = "asking for a sign of life";
     let (channel, connection) = link.channel_of().await?;
     loop {

@@ -9,12 +9,12 @@ use tokio::time::timeout;
 use super::channel::stream_reader::StreamOffset;
 use super::error::SourceError;
 use super::link::Address;
-use super::membership::{StatusAnswers, PartitionStatus, READING, ask, parse};
+use super::membership::{PartitionStatus, READING, StatusAnswers, ask, parse};
 use super::names::Names;
 use super::topology::document_stream::read_if_there;
 use super::topology::session::{Depth, TopologySession};
 use super::topology::{LayoutDocument, Reconciled, reconcile};
-use lanekeeper_core::change::{Step, Desired};
+use lanekeeper_core::change::{Desired, Step};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 
 /// A dispatcher that records what it has drained holds the lock for less than this.
@@ -89,7 +89,8 @@ impl Operator {
         let mut statuses: BTreeMap<PartitionNumber, PartitionStatus> = BTreeMap::new();
         let until = tokio::time::Instant::now() + within;
         while let Ok(delivery) = tokio::time::timeout_at(until, reader.next()).await {
-            let Some(message) = parse(&delivery?.data).filter(|message| message.layout == layout.number.0) else {
+            let Some(message) = parse(&delivery?.data).filter(|message| message.layout == layout.number.0)
+            else {
                 continue;
             };
             if let Some(status) = message.status.filter(|status| status.updates > 0) {

@@ -63,7 +63,7 @@ impl UnsettledDeliveries {
     }
 
     pub(super) fn came_at(&self, delivery: DeliveryTag) -> Option<Tick> {
-        self.acks.came(delivery)
+        self.acks.received_at(delivery)
     }
 
     pub(super) fn has_begun(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What a replica knows of the claims on a partition, from the messages that it reads. Pure.
 
-use super::message::{MessageKind, MemberMessage, ReplicaId};
+use super::message::{MemberMessage, MessageKind, ReplicaId};
 use lanekeeper_core::message::TenureNumber;
 
 /// What is known of the claims on one partition.
@@ -22,7 +22,13 @@ pub(crate) struct PartitionClaims {
 
 impl PartitionClaims {
     /// A message was read at this offset. Returns true if it changes anything.
-    pub(crate) fn read(&mut self, replica: &ReplicaId, own_priority: i32, offset: u64, message: &MemberMessage) -> bool {
+    pub(crate) fn read(
+        &mut self,
+        replica: &ReplicaId,
+        own_priority: i32,
+        offset: u64,
+        message: &MemberMessage,
+    ) -> bool {
         let number = TenureNumber(offset);
         let is_ours = message.process == replica.process;
         match message.kind {
@@ -79,20 +85,36 @@ mod tests {
         use MessageKind::{Attached, Claimed};
         let ours = |claim, number| Some((claim, TenureNumber(number)));
         let rival = |number| Some(TenureNumber(number));
-        check(&[("a", Attached, 5), ("a", Claimed, 1)], PartitionClaims { ours: ours(1, 11), ..PartitionClaims::default() });
+        check(
+            &[("a", Attached, 5), ("a", Claimed, 1)],
+            PartitionClaims { ours: ours(1, 11), ..PartitionClaims::default() },
+        );
         // Published again: the first one counts.
-        check(&[("a", Claimed, 1), ("a", Claimed, 1)], PartitionClaims { ours: ours(1, 10), ..PartitionClaims::default() });
+        check(
+            &[("a", Claimed, 1), ("a", Claimed, 1)],
+            PartitionClaims { ours: ours(1, 10), ..PartitionClaims::default() },
+        );
         check(
             &[("a", Claimed, 1), ("b", Claimed, 1)],
             PartitionClaims { ours: ours(1, 10), rival_claim: rival(11), ..PartitionClaims::default() },
         );
         check(
             &[("a", Claimed, 1), ("b", Claimed, 1), ("a", Claimed, 2)],
-            PartitionClaims { ours: ours(2, 12), before_ours: rival(11), rival_claim: rival(11), ..PartitionClaims::default() },
+            PartitionClaims {
+                ours: ours(2, 12),
+                before_ours: rival(11),
+                rival_claim: rival(11),
+                ..PartitionClaims::default()
+            },
         );
         check(
             &[("b", Claimed, 1), ("a", Claimed, 1), ("a", Claimed, 2)],
-            PartitionClaims { ours: ours(2, 12), before_ours: rival(10), rival_claim: rival(10), ..PartitionClaims::default() },
+            PartitionClaims {
+                ours: ours(2, 12),
+                before_ours: rival(10),
+                rival_claim: rival(10),
+                ..PartitionClaims::default()
+            },
         );
     }
 
@@ -100,13 +122,19 @@ mod tests {
     fn only_a_higher_priority_of_another_outranks() {
         use MessageKind::Attached;
         check(&[("a", Attached, 9), ("b", Attached, 5), ("b", Attached, 4)], PartitionClaims::default());
-        check(&[("b", Attached, 6)], PartitionClaims { preempted_at: Some(10), ..PartitionClaims::default() });
+        check(
+            &[("b", Attached, 6)],
+            PartitionClaims { preempted_at: Some(10), ..PartitionClaims::default() },
+        );
     }
 
     #[test]
     fn a_status_request_is_known_by_its_offset() {
-        use MessageKind::{StatusRequest, StatusReport};
-        check(&[("o", StatusRequest, 0), ("o", StatusRequest, 0)], PartitionClaims { asked: Some(11), ..PartitionClaims::default() });
+        use MessageKind::{StatusReport, StatusRequest};
+        check(
+            &[("o", StatusRequest, 0), ("o", StatusRequest, 0)],
+            PartitionClaims { asked: Some(11), ..PartitionClaims::default() },
+        );
         check(&[("b", StatusReport, 0)], PartitionClaims::default());
     }
 }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
+/// What is being done, for the errors.
+pub(crate) const READING: &str = "reading the stream of members";
 /// Form of the messages that this program writes and reads; others are passed over.
 pub(crate) const MESSAGE_VERSION: u32 = 1;
 
@@ -91,7 +93,13 @@ pub(crate) struct ReplicaId {
 }
 
 impl ReplicaId {
-    pub(crate) fn message(&self, kind: MessageKind, partition: PartitionNumber, priority: i32, claim: u64) -> MemberMessage {
+    pub(crate) fn message(
+        &self,
+        kind: MessageKind,
+        partition: PartitionNumber,
+        priority: i32,
+        claim: u64,
+    ) -> MemberMessage {
         MemberMessage {
             version: MESSAGE_VERSION,
             kind,
@@ -126,7 +134,8 @@ mod tests {
     fn the_status_that_an_older_program_publishes_is_read() {
         let message = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
             "claim":0,"holding":{"updates":3,"retried":[["key",3,7]]}}"#;
-        let status = PartitionStatus { updates: 3, retried: vec![("key".into(), 3, 7)], ..PartitionStatus::default() };
+        let status =
+            PartitionStatus { updates: 3, retried: vec![("key".into(), 3, 7)], ..PartitionStatus::default() };
         assert_eq!(parse(message.as_bytes()).and_then(|message| message.status), Some(status));
     }
 

@@ -10,8 +10,7 @@ use lapin::options::QueueDeclareOptions;
 use tokio::time::{Instant, interval, timeout};
 use tracing::{info, warn};
 
-use super::READING;
-use super::message::{MessageKind, MemberMessage, parse};
+use super::message::{MemberMessage, MessageKind, READING, parse};
 use super::state::{State, UNREAD_MAX};
 use crate::backoff::Backoff;
 use crate::channel::stream_reader::{StreamOffset, StreamReader, offset_of};

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::known::PartitionClaims;
-use super::message::{MessageKind, MemberMessage, ReplicaId};
+use super::claims::PartitionClaims;
+use super::message::{MemberMessage, MessageKind, ReplicaId};
 use crate::error::SourceError;
 use crate::halt::Halt;
 use crate::link::Link;
@@ -48,7 +48,9 @@ pub(super) struct OutgoingMessage {
 }
 
 impl State {
-    pub(super) fn outgoing(&self) -> std::sync::MutexGuard<'_, BTreeMap<(PartitionNumber, MessageKind), OutgoingMessage>> {
+    pub(super) fn outgoing(
+        &self,
+    ) -> std::sync::MutexGuard<'_, BTreeMap<(PartitionNumber, MessageKind), OutgoingMessage>> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,8 +61,9 @@ impl State {
 
     /// What was never published, or long ago and has not come back.
     pub(super) fn due(&self) -> Vec<MemberMessage> {
-        let due =
-            |outgoing: &&OutgoingMessage| outgoing.published.is_none_or(|(_, last)| last.elapsed() > READ_BACK_TIMEOUT);
+        let due = |outgoing: &&OutgoingMessage| {
+            outgoing.published.is_none_or(|(_, last)| last.elapsed() > READ_BACK_TIMEOUT)
+        };
         self.outgoing().values().filter(due).map(|outgoing| outgoing.message.clone()).collect()
     }
 
@@ -83,14 +86,18 @@ impl State {
     /// What is known is of a stream that was deleted. A claim that was read back there counts until the next one.
     pub(super) fn recreated(&self) {
         for known in &self.partitions {
-            known.send_modify(|known| *known = PartitionClaims { ours: known.ours, ..PartitionClaims::default() });
+            known.send_modify(|known| {
+                *known = PartitionClaims { ours: known.ours, ..PartitionClaims::default() }
+            });
         }
     }
 
     /// The broker takes no publishes. Owners go on without a number: an alarm ends only if somebody drains queues.
     pub(super) fn allow_unnumbered_claims(&self) {
         let claims: Vec<_> = self.outgoing().values().map(|outgoing| outgoing.message.clone()).collect();
-        for MemberMessage { partition, claim, .. } in claims.iter().filter(|message| message.kind == MessageKind::Claimed) {
+        for MemberMessage { partition, claim, .. } in
+            claims.iter().filter(|message| message.kind == MessageKind::Claimed)
+        {
             self.partitions[usize::from(*partition)]
                 .send_if_modified(|known| known.without_number.replace(*claim) != Some(*claim));
         }

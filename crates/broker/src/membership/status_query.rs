@@ -7,8 +7,7 @@ use lapin::{BasicProperties, Connection};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::READING;
-use super::message::{PartitionStatus, MessageKind, MemberMessage, ReplicaId, parse};
+use super::message::{MemberMessage, MessageKind, PartitionStatus, READING, ReplicaId, parse};
 use crate::channel::confirm_channel::Message;
 use crate::channel::stream_reader::{StreamOffset, offset_of};
 use crate::error::SourceError;
@@ -92,7 +91,8 @@ impl StatusQuery {
                 let place = (layout, PartitionNumber(message.partition));
                 // An answer to a later request is one to this request, too.
                 let asked = self.asked.get(&layout).is_some_and(|asked| status.answers >= Some(*asked));
-                let answer = StatusAnswer { instance: message.instance, status, asked, priority: message.priority };
+                let answer =
+                    StatusAnswer { instance: message.instance, status, asked, priority: message.priority };
                 if asked && answer.is_of_the_owner() {
                     self.awaited.remove(&place);
                 }
@@ -101,7 +101,10 @@ impl StatusQuery {
                     self.of.insert(place, answer);
                 }
             }
-            MessageKind::StatusRequest | MessageKind::Attached | MessageKind::Claimed | MessageKind::Moved => {}
+            MessageKind::StatusRequest
+            | MessageKind::Attached
+            | MessageKind::Claimed
+            | MessageKind::Moved => {}
         }
     }
 }
@@ -169,7 +172,12 @@ async fn ask_for_ever(
 mod tests {
     use super::*;
 
-    fn message(process: &str, kind: MessageKind, partition: u16, status: Option<PartitionStatus>) -> MemberMessage {
+    fn message(
+        process: &str,
+        kind: MessageKind,
+        partition: u16,
+        status: Option<PartitionStatus>,
+    ) -> MemberMessage {
         let (instance, layout) = (process.to_owned(), LayoutNumber(1));
         let replica = ReplicaId { instance, process: process.to_owned(), layout };
         MemberMessage { status, ..replica.message(kind, PartitionNumber(partition), 0, 0) }
@@ -227,7 +235,8 @@ mod tests {
         query.read(9, message("other", MessageKind::StatusRequest, 0, None));
         let reports = Some(answer(Some(9), true, 3, Some(7)));
         query.read(10, message("a", MessageKind::StatusReport, 0, reports.clone()));
-        let of_another_layout = MemberMessage { layout: 2, ..message("a", MessageKind::StatusReport, 0, reports) };
+        let of_another_layout =
+            MemberMessage { layout: 2, ..message("a", MessageKind::StatusReport, 0, reports) };
         query.read(11, of_another_layout);
         assert_eq!(query.awaited, BTreeSet::from([place]));
         assert_eq!(query.of.len(), 2, "known, but not as an answer");

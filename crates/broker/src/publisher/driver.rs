@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::amqp::{self, SessionEvent, PublisherSession};
-use super::confirms::{BrokerAnswer, AnsweredPublish, Confirms};
+use super::amqp::{self, PublisherSession, SessionEvent};
+use super::confirms::{AnsweredPublish, BrokerAnswer, Confirms};
 use super::error::PublishError;
-use super::outbox::{OutboxLimits, Outbox, PublishReceipt, Refusal, SubmissionId};
+use super::outbox::{Outbox, OutboxLimits, PublishReceipt, Refusal, SubmissionId};
 use super::outgoing::{Outgoing, ShortText};
 use crate::settings::ConnectionSettings;
 use lanekeeper_core::schedule::Schedule;
@@ -246,7 +246,11 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
         }
     }
 
-    async fn handle(&mut self, state: ConnectionState, change: StateChange) -> Result<ConnectionState, PublishError> {
+    async fn handle(
+        &mut self,
+        state: ConnectionState,
+        change: StateChange,
+    ) -> Result<ConnectionState, PublishError> {
         let connection_event = match change {
             StateChange::Answered(answers) => {
                 return match self.apply(answers) {
@@ -333,7 +337,11 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
     }
 
     /// Takes what the lost session has still confirmed, and begins to connect again.
-    async fn fail(&mut self, state: ConnectionState, fault: SessionFault) -> Result<ConnectionState, PublishError> {
+    async fn fail(
+        &mut self,
+        state: ConnectionState,
+        fault: SessionFault,
+    ) -> Result<ConnectionState, PublishError> {
         let mut fault = fault;
         if let ConnectionState::Up { mut confirms, .. } = state {
             let last = async {

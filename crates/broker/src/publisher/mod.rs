@@ -17,7 +17,7 @@ mod outgoing;
 mod simulation;
 
 pub use bulk::BulkPublisher;
-pub use driver::{PublisherExit, ConnectionEvent, Publisher, PublisherEvent, PublisherSettings, Submission};
+pub use driver::{ConnectionEvent, Publisher, PublisherEvent, PublisherExit, PublisherSettings, Submission};
 pub use error::PublishError;
-pub use outbox::{PublishResult, OutboxLimits, NotConfirmedReason, PublishReceipt, Refusal, SubmissionId};
+pub use outbox::{NotConfirmedReason, OutboxLimits, PublishReceipt, PublishResult, Refusal, SubmissionId};
 pub use outgoing::{HEADER_BYTES_MAX, HeaderValue, Outgoing, ShortText, ShortTextTooLong};

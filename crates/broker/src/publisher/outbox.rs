@@ -183,7 +183,8 @@ impl Outbox {
     /// Takes an update, behind all earlier ones of its record.
     pub fn push(&mut self, submission_id: SubmissionId, outgoing: Arc<Outgoing>) {
         if self.stopped {
-            return self.receipt(submission_id, PublishResult::NotConfirmed(NotConfirmedReason::NotPublished));
+            return self
+                .receipt(submission_id, PublishResult::NotConfirmed(NotConfirmedReason::NotPublished));
         }
         if self.abandoned.contains(&outgoing.record_key) {
             return self.receipt(submission_id, PublishResult::NotConfirmed(NotConfirmedReason::Behind));
@@ -304,7 +305,11 @@ impl Outbox {
             let lane = &self.lanes[&record_key];
             let keep = usize::from(matches!(lane.status, OutboxLaneStatus::InFlight(_)));
             // A refused update was published and certainly did not arrive; one whose connection was lost may have.
-            let head = if lane.published > lane.refusals { NotConfirmedReason::Stopped } else { NotConfirmedReason::NotPublished };
+            let head = if lane.published > lane.refusals {
+                NotConfirmedReason::Stopped
+            } else {
+                NotConfirmedReason::NotPublished
+            };
             self.truncate_lane(&record_key, keep, head, NotConfirmedReason::NotPublished);
         }
     }
@@ -329,8 +334,10 @@ impl Outbox {
 
     /// Takes a flight out of the window; false where the answer is stale.
     fn land(&mut self, record_key: &RecordKey, in_flight: PublishId) -> bool {
-        let expected =
-            self.lanes.get(record_key).is_some_and(|lane| lane.status == OutboxLaneStatus::InFlight(in_flight));
+        let expected = self
+            .lanes
+            .get(record_key)
+            .is_some_and(|lane| lane.status == OutboxLaneStatus::InFlight(in_flight));
         self.in_flight -= usize::from(expected);
         expected
     }
@@ -359,7 +366,13 @@ impl Outbox {
     }
 
     /// Releases the updates of a lane that is in no list, all but the oldest `keep` (0 or 1).
-    fn truncate_lane(&mut self, record_key: &RecordKey, keep: usize, head: NotConfirmedReason, rest: NotConfirmedReason) {
+    fn truncate_lane(
+        &mut self,
+        record_key: &RecordKey,
+        keep: usize,
+        head: NotConfirmedReason,
+        rest: NotConfirmedReason,
+    ) {
         let lane = self.lanes.get_mut(record_key).expect("a lane to cut");
         let dropped: Vec<HeldOutgoing> = lane.held.drain(keep..).collect();
         if keep == 0 {

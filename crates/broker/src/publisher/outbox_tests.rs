@@ -10,7 +10,13 @@ fn outbox(limits: OutboxLimits) -> Outbox {
 }
 
 fn limits() -> OutboxLimits {
-    OutboxLimits { in_flight_max: 2, held_max: 10, held_bytes_max: 1000, give_up_after: None, abandoned_max: 1 }
+    OutboxLimits {
+        in_flight_max: 2,
+        held_max: 10,
+        held_bytes_max: 1000,
+        give_up_after: None,
+        abandoned_max: 1,
+    }
 }
 
 fn tick(seconds: u64) -> Tick {
@@ -63,7 +69,9 @@ fn check_with(limits: OutboxLimits, script: &str, expected: &str) {
             let name = &names[usize::try_from(receipt.submission_id.0).unwrap()];
             seen.push(match receipt.result {
                 PublishResult::Confirmed => format!("={name}"),
-                PublishResult::NotConfirmed(NotConfirmedReason::Refused(refusal)) => format!("x{name}:{refusal:?}"),
+                PublishResult::NotConfirmed(NotConfirmedReason::Refused(refusal)) => {
+                    format!("x{name}:{refusal:?}")
+                }
                 PublishResult::NotConfirmed(reason) => format!("x{name}:{reason:?}"),
             });
         }

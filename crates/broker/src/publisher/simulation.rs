@@ -7,7 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::outbox::{PublishResult, InFlight, PublishId, OutboxLimits, Outbox, NotConfirmedReason, PublishReceipt, Refusal, SubmissionId};
+use super::outbox::{
+    InFlight, NotConfirmedReason, Outbox, OutboxLimits, PublishId, PublishReceipt, PublishResult, Refusal,
+    SubmissionId,
+};
 use super::outgoing::{Outgoing, ShortText};
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
@@ -156,7 +159,10 @@ impl World {
         loop {
             steps += 1;
             assert!(steps < 1_000_000, "it does not end");
-            while (submission_ids.len() as u64) < updates && self.outbox.room() > 0 && !self.outbox.is_stopped() {
+            while (submission_ids.len() as u64) < updates
+                && self.outbox.room() > 0
+                && !self.outbox.is_stopped()
+            {
                 let record = self.chance.below(records);
                 let sequence = sequences.entry(record).or_default();
                 let outgoing = Self::update(record, *sequence);

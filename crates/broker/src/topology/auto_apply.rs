@@ -113,7 +113,11 @@ impl AutoApplyGate {
             );
         }
         for Obstacle { what, fix } in warnings {
-            warn!(what, remedy = fix, "updates.auto_apply: changing the layout, though this can go wrong with it");
+            warn!(
+                what,
+                remedy = fix,
+                "updates.auto_apply: changing the layout, though this can go wrong with it"
+            );
         }
         if blockers.is_empty() && was_blocked {
             info!(partitions, prefetch, "updates.auto_apply: no obstacle is left, changing the layout");
@@ -128,7 +132,8 @@ mod tests {
     /// Checks, one letter each: `a`, `b` an obstacle, `!` a fault, `.` nothing; and the wait after each.
     fn check(looks: &str, expected: &[Option<u64>]) {
         let shape = Shape { partitions: 3, prefetch: 10 };
-        let mut gate = AutoApplyGate::new(AutoApply { shape, look: Box::new(|| unreachable!("judge is called")) });
+        let mut gate =
+            AutoApplyGate::new(AutoApply { shape, look: Box::new(|| unreachable!("judge is called")) });
         let looked = looks.chars().map(|letter| {
             let found = |letter: char| Obstacle { what: letter.to_string(), fix: String::new() };
             gate.judge(match letter {

@@ -12,7 +12,7 @@ use super::purge_markers::purge_markers;
 use super::session::{Depth, TopologySession};
 use crate::error::SourceError;
 use crate::names::Names;
-use lanekeeper_core::change::{Draining, ROUTE, RouteStep, Step, Desired};
+use lanekeeper_core::change::{Desired, Draining, ROUTE, RouteStep, Step};
 use lanekeeper_core::layout::Layout;
 
 /// How the layouts are once they were brought as near to what is desired as can be.

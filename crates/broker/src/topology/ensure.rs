@@ -13,7 +13,7 @@ use super::placement;
 use super::session::TopologySession;
 use crate::error::SourceError;
 use crate::names::Names;
-use lanekeeper_core::change::{Layouts, Desired};
+use lanekeeper_core::change::{Desired, Layouts};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 use lanekeeper_core::witness::witnesses;
 

@@ -11,14 +11,14 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::auto_apply::{AutoApply, AutoApplyGate};
-use super::change::{Stuck, Reconciled, reconcile};
+use super::change::{Reconciled, Stuck, reconcile};
 use super::document::LayoutDocument;
 use super::follower::Follower;
 use crate::error::SourceError;
 use crate::link::Address;
 use crate::log_on_change::LogOnChange;
 use crate::names::Names;
-use lanekeeper_core::change::{Step, Desired};
+use lanekeeper_core::change::{Desired, Step};
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber, Shape};
 
@@ -94,14 +94,19 @@ impl ReconcilerState {
     }
 }
 
-async fn serve(shared: Arc<ReconcilerState>, mut documents: watch::Receiver<LayoutDocument>, mut gate: Option<AutoApplyGate>) {
+async fn serve(
+    shared: Arc<ReconcilerState>,
+    mut documents: watch::Receiver<LayoutDocument>,
+    mut gate: Option<AutoApplyGate>,
+) {
     let (mut log, mut stuck_log) = (LogOnChange::default(), LogOnChange::default());
     loop {
         let document = documents.borrow_and_update().clone();
         gate = gate.filter(|gate| document.layouts.in_force.shape() != gate.shape());
         let mut wanted = None;
         let mut desired = shared.desired(&document, None);
-        let wants_change = |gate: &&mut AutoApplyGate| shared.desired(&document, Some(gate.shape())).is_some();
+        let wants_change =
+            |gate: &&mut AutoApplyGate| shared.desired(&document, Some(gate.shape())).is_some();
         // A change begins only if nothing else is to be done, so that the check for obstacles comes shortly before it.
         if let (None, Some(gate)) = (&desired, gate.as_mut().filter(wants_change)) {
             if timeout(WAIT_FOR_OTHERS, documents.changed()).await.is_ok() {

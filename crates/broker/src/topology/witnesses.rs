@@ -94,7 +94,13 @@ impl Witnesses {
     /// Publishes a round at once, unless the layout drains: then nothing more is published to it, and witnesses that arrive
     /// are still compared. A key that has moved sets `halt`.
     #[must_use]
-    pub fn begin(consuming: Link, publishing: Link, names: &Names, active_layout: &ActiveLayout, halt: Halt) -> Self {
+    pub fn begin(
+        consuming: Link,
+        publishing: Link,
+        names: &Names,
+        active_layout: &ActiveLayout,
+        halt: Halt,
+    ) -> Self {
         let ActiveLayout { layout, witnesses, draining, .. } = active_layout;
         let recorded = witnesses.iter().cloned().map(|Witness { key, partition }| (key, partition));
         let shared = Arc::new(WitnessState {
