@@ -29,17 +29,16 @@ use super::refusals::Refusals;
 use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
-use crate::core::acks::{AckLimits, Acks};
-use crate::core::drain::{DrainWatch, Drained};
-use crate::core::layout::{Layout, PartitionNumber};
-use crate::core::message::{Effect, Event, Tenure};
-use crate::core::ownership::Standing;
-use crate::core::partition::{Partition, View};
-use crate::core::tick::Tick;
-use crate::core::update::IdOrigin;
-use crate::ledger::Recorded;
-use crate::source::{Deliveries, Lost, News, Received, Source};
-use crate::target::Target;
+use crate::http::Target;
+use lanekeeper_broker::{Deliveries, Lost, News, Received, Source};
+use lanekeeper_core::drain::{DrainWatch, Drained};
+use lanekeeper_core::layout::{Layout, PartitionNumber};
+use lanekeeper_core::message::{Effect, Event, Tenure};
+use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::partition::{Partition, View};
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::IdOrigin;
+use lanekeeper_ledger::Recorded;
 
 /// Everything that one partition needs.
 #[derive(Debug)]
@@ -64,8 +63,6 @@ pub struct Driver<S, T> {
     pub releases: Releases,
     /// Which targets are shut.
     pub breakers: BreakerWatch,
-    /// When acks go out.
-    pub ack_limits: AckLimits,
     /// How long attempts in flight may take after a stop, or where the partition is handed over.
     pub drain_timeout: Duration,
     /// How long a delivery may be held before everything is given back: well below the broker's acknowledgement timeout.
@@ -88,7 +85,6 @@ pub struct Driver<S, T> {
 struct Tenancy<D> {
     tenure: Tenure,
     deliveries: D,
-    acks: Acks,
     /// The delivery that is oldest was reported as held for too long.
     held_too_long: bool,
     answering: Answering,
@@ -194,15 +190,14 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                     Effect::Settle { tenure, delivery } => {
                         if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
-                            tenancy.deliveries.forget(delivery);
-                            tenancy.acks.finished(delivery, self.clock.now());
+                            tenancy.deliveries.settle(delivery);
                         }
                     }
                 }
             }
             leftover = None;
             if lost.is_none() {
-                lost = send_acks(&mut tenancy, self.clock).await.err();
+                lost = send_acks(&mut tenancy).await.err();
             }
             if let Some(lost) = lost {
                 writings_of_tenure.clear();
@@ -340,7 +335,6 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     tenancy = Some(Tenancy {
                         tenure,
                         deliveries,
-                        acks: Acks::new(self.ack_limits),
                         held_too_long: false,
                         answering: Answering::default(),
                     });
@@ -373,8 +367,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 self.witnessed(tenancy, delivery);
                 return None;
             }
-            News::Marker(delivery) => {
-                self.marked(tenancy, delivery);
+            News::Marker => {
+                self.marked();
                 return None;
             }
             News::Asked(question) => {
@@ -402,7 +396,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
     fn look_at_the_oldest(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>, now: Tick) {
         let Some(tenancy) = tenancy else { return };
-        let held_too_long = tenancy.acks.oldest_open().is_some_and(|since| now.since(since) >= self.held_max);
+        let oldest = tenancy.deliveries.oldest_came_at();
+        let held_too_long = oldest.is_some_and(|came| came.elapsed() >= self.held_max);
         if held_too_long && !std::mem::replace(&mut tenancy.held_too_long, true) {
             let tenure = tenancy.tenure;
             self.core.handle(now, Event::HeldTooLong(tenure));
@@ -413,7 +408,6 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let Some(tenancy) = tenancy else { return };
         let Received { delivery, redelivered, update } = received;
         let now = self.clock.now();
-        tenancy.acks.delivered(delivery, now);
         self.drain.update_came();
         let tenure = tenancy.tenure;
         let event = match update {
@@ -459,14 +453,16 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         tenancy: &mut Option<Tenancy<S::Deliveries>>,
         leaving: Option<Leaving>,
     ) -> bool {
-        let acks = tenancy.as_mut().and_then(|tenancy| tenancy.acks.next_deadline());
         let answer = tenancy.as_ref().and_then(|tenancy| tenancy.answering.next_deadline());
-        let tenancy = tenancy.as_ref().filter(|tenancy| !tenancy.held_too_long);
-        let held = tenancy.and_then(|tenancy| tenancy.acks.oldest_open()).map(|at| at.after(self.held_max));
         let until = leaving.map(|leaving| leaving.until);
         let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
-        let next = [self.core.next_deadline(), acks, held, until, quiet, answer].into_iter().flatten().min();
-        let Some(next) = next.map(|tick| self.clock.instant(tick)) else { return false };
+        let next = [self.core.next_deadline(), until, quiet, answer].into_iter().flatten().min();
+        let acks = tenancy.as_mut().and_then(|tenancy| tenancy.deliveries.next_ack_at());
+        let tenancy = tenancy.as_ref().filter(|tenancy| !tenancy.held_too_long);
+        let held = tenancy.and_then(|tenancy| tenancy.deliveries.oldest_came_at());
+        let held = held.map(|came| came + self.held_max);
+        let next = next.map(|tick| self.clock.instant(tick));
+        let Some(next) = [next, acks, held].into_iter().flatten().min() else { return false };
         if timer.deadline() != next || timer.is_elapsed() {
             timer.as_mut().reset(next);
         }

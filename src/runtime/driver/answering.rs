@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::{Driver, Tenancy};
-use crate::core::ownership::Standing;
-use crate::core::tick::Tick;
+use crate::http::Target;
 use crate::runtime::clock::age;
-use crate::source::{Holding, Source};
-use crate::target::Target;
+use lanekeeper_broker::{Deliveries, Holding, Source};
+use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::tick::Tick;
 
 /// However often somebody asks, it is answered no more often. Questions that come sooner are answered together.
 const ANSWERED_EVERY: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             return;
         }
         let (view, oldest, standing) = (self.core.view(), self.core.oldest(), self.core.standing());
-        let held_since = oldest.delivery.and_then(|delivery| tenancy.acks.came(delivery));
+        let held_since = oldest.delivery.and_then(|delivery| tenancy.deliveries.came_at(delivery));
         // Names of records are told where they keep a layout from being drained, and nowhere else.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
         let tenure = match standing {
@@ -68,9 +68,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             updates: view.held,
             retried: retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts)).collect(),
             answers: tenancy.answering.answered,
-            owns: standing != Standing::Lost && tenancy.acks.has_begun(),
+            owns: standing != Standing::Lost && tenancy.deliveries.has_begun(),
             tenure: tenure.map(|number| number.0),
-            oldest_held_seconds: held_since.map(|since| now.since(since).as_secs()),
+            oldest_held_seconds: held_since.map(|came| came.elapsed().as_secs()),
             oldest_published_seconds: oldest.published_at.and_then(age).map(|age| age.as_secs()),
             records: view.lanes,
             waiting: view.waiting,

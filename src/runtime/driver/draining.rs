@@ -1,10 +1,10 @@
 //! What is no update but tells of layouts: witnesses, markers, what is drained of the layout before; and how a driver ends.
 
 use super::{Driver, Tenancy};
-use crate::core::drain::Drained;
-use crate::core::message::{DeliveryTag, Event};
-use crate::source::{Deliveries, Source};
-use crate::target::Target;
+use crate::http::Target;
+use lanekeeper_broker::{Deliveries, Source};
+use lanekeeper_core::drain::Drained;
+use lanekeeper_core::message::{DeliveryTag, Event};
 
 /// Why a driver has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// released goes out from one layout alone.
     pub(super) fn witnessed(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, delivery: DeliveryTag) {
         let Some(tenancy) = tenancy else { return };
-        tenancy.acks.delivered(delivery, self.clock.now());
-        tenancy.acks.finished(delivery, self.clock.now());
+        tenancy.deliveries.settle(delivery);
         self.metrics.witness();
         if self.books.is_some() && !self.source.drains() {
             self.core.handle(self.clock.now(), Event::Nudged(tenancy.tenure));
@@ -40,11 +39,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// A marker is held and never settled, so that it comes back behind whatever is not settled.
-    pub(super) fn marked(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, delivery: DeliveryTag) {
-        let Some(tenancy) = tenancy else { return };
-        let now = self.clock.now();
-        tenancy.acks.delivered(delivery, now);
-        self.drain.marker_came(now);
+    pub(super) fn marked(&mut self) {
+        self.drain.marker_came(self.clock.now());
     }
 
     /// `at_rest`: nothing is under way besides what the core knows of.

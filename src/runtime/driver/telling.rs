@@ -5,14 +5,14 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::{Driver, Tenancy};
-use crate::core::message::TenureNumber;
-use crate::core::outcome::Outcome;
-use crate::core::ownership::Standing;
-use crate::core::policy::{ParkReason, Resolution};
-use crate::core::update::Update;
+use crate::http::Target;
 use crate::runtime::clock::age;
-use crate::source::Source;
-use crate::target::Target;
+use lanekeeper_broker::{Deliveries, Source};
+use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::policy::{ParkReason, Resolution};
+use lanekeeper_core::update::Update;
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// One line per change that an operator would want to know of.
@@ -88,8 +88,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// What is held, for monitoring and for operators.
     pub(super) fn show(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>) {
         let holds = |_: &&Tenancy<_>| self.core.view().held > 0; // or nothing but markers, which have no age
-        let oldest = tenancy.as_deref().filter(holds).and_then(|tenancy| tenancy.acks.oldest_open());
-        let age = oldest.map_or(Duration::ZERO, |since| self.clock.now().since(since));
+        let oldest = tenancy.as_deref().filter(holds).and_then(|tenancy| tenancy.deliveries.oldest_came_at());
+        let age = oldest.map_or(Duration::ZERO, |came| came.elapsed());
         self.metrics.view(&self.core.view(), age);
         if let Some(tenancy) = tenancy {
             self.answer(tenancy);

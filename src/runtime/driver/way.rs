@@ -4,15 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::writing::settle_grace;
 use super::{Driver, Tenancy};
-use crate::core::message::Event;
-use crate::runtime::clock::Clock;
-use crate::source::{Deliveries, Gone, Lost, News, Source};
-use crate::target::Target;
+use crate::http::Target;
+use lanekeeper_broker::{Deliveries, Gone, Lost, News, Source};
+use lanekeeper_core::message::Event;
 
 /// The way back to a partition.
 pub(super) type Attaching<D> = Pin<Box<dyn Future<Output = Result<D, Gone>> + Send>>;
@@ -38,15 +35,11 @@ pub(super) async fn next<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>) -> Res
     }
 }
 
-pub(super) async fn send_acks<D: Deliveries>(
-    tenancy: &mut Option<Tenancy<D>>,
-    clock: Clock,
-) -> Result<(), Lost> {
-    let Some(Tenancy { deliveries, acks, .. }) = tenancy else { return Ok(()) };
-    while let Some(ack) = acks.poll(clock.now()) {
-        deliveries.ack(ack).await?;
+pub(super) async fn send_acks<D: Deliveries>(tenancy: &mut Option<Tenancy<D>>) -> Result<(), Lost> {
+    match tenancy {
+        Some(tenancy) => tenancy.deliveries.send_acks().await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -76,17 +69,10 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
 
     /// Settles what is finished, then gives the partition up: what was not started goes back in order.
     pub(super) async fn leave(&mut self, tenancy: Option<Tenancy<S::Deliveries>>) {
-        if let Some(mut tenancy) = tenancy {
-            let mut settled = true;
-            while let Some(ack) = tenancy.acks.flush() {
-                settled &= tenancy.deliveries.ack(ack).await.is_ok();
-            }
-            if settled {
-                sleep(settle_grace(tenancy.deliveries.round_trip().await)).await;
-            }
+        if let Some(tenancy) = tenancy {
+            tenancy.deliveries.leave().await;
             self.core.handle(self.clock.now(), Event::TenureEnded(tenancy.tenure));
             self.drain.tenure_ended();
-            tenancy.deliveries.close().await;
             self.metrics.active(false);
             self.health.set_attached(self.layout.number, self.partition, false);
             info!(partition = %self.partition, tenure = tenancy.tenure.0, "partition given up");

@@ -2,31 +2,18 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::{Driver, Tenancy};
-use crate::core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
-use crate::core::policy::Resolution;
-use crate::core::update::{RecordKey, Update};
-use crate::ledger::{RecordLock, Recorded};
+use crate::http::{Receipt, Target};
 use crate::runtime::books::{Books, Fenced};
-use crate::source::{Deliveries, Source};
-use crate::target::{Receipt, Target};
-
-/// Between the last ack and the close of the channel. Acks sent are not acks done: of 500 up to 467 came back when the
-/// channel was closed at once, none after this (RabbitMQ 3.10.8 and 4.0.5, measured).
-const SETTLE_GRACE: Duration = Duration::from_millis(100);
-/// A broker that is slow to answer is slow to settle, too: it is given so many times the time of an answer.
-const ROUND_TRIPS: u32 = 20;
-const SETTLE_GRACE_MAX: Duration = Duration::from_secs(3);
-
-/// How long the broker is given for acks that were sent.
-pub(super) fn settle_grace(round_trip: Duration) -> Duration {
-    (round_trip * ROUND_TRIPS).clamp(SETTLE_GRACE, SETTLE_GRACE_MAX)
-}
+use lanekeeper_broker::{Deliveries, Source};
+use lanekeeper_core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
+use lanekeeper_core::policy::Resolution;
+use lanekeeper_core::update::{RecordKey, Update};
+use lanekeeper_ledger::{RecordLock, Recorded};
 
 /// What the core asks to write down.
 pub(super) struct Resolved {
