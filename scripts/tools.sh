@@ -94,7 +94,7 @@ rust_works() { # SUBCOMMAND…
     done
 }
 
-# SUBCOMMANDs are what is needed besides `cargo build`: fmt, clippy.
+# SUBCOMMANDs are the parts of cargo that are needed in addition to `cargo build`: fmt, clippy.
 want_rust() { # SUBCOMMAND…
     rust_subcommands=("$@")
     find_cargo
