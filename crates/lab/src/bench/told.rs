@@ -1,5 +1,7 @@
 //! Figures as lines.
 
+use indicatif::HumanFloatCount;
+
 use super::run::{Measured, Memory, Special};
 
 /// The line of a scenario and a contender over all its runs; at least one.
@@ -134,15 +136,7 @@ fn share(value: f64) -> String {
 
 /// With commas between thousands.
 fn whole(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut told = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            told.push(',');
-        }
-        told.push(digit);
-    }
-    told
+    format!("{:.0}", HumanFloatCount(value))
 }
 
 #[cfg(test)]

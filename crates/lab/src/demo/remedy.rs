@@ -9,7 +9,7 @@ use super::race::{self, Outcome, Race, TOTAL, adding, price, price_body};
 use super::remedy_proof::RemedyProof;
 use super::stage::Stage;
 use super::writer::{Habit, Turn, What};
-use crate::Exit;
+use crate::command::Exit;
 use crate::receiver::{ReceiverSettings, Remedies, Remedy, StoreAddress};
 
 /// A remedy that the API applies.

@@ -67,7 +67,7 @@ impl Watch<'_> {
         let seen = self
             .until("a third of the updates to be applied", |seen| seen.counts.updates >= total / 3)
             .await?;
-        self.stage.dispatcher.kill().await?;
+        self.stage.dispatcher.kill()?;
         self.tell(&format!(
             "{} applied, {} under way: the dispatcher is killed (SIGKILL)",
             count(seen.counts.updates, "update"),
@@ -115,13 +115,13 @@ impl Watch<'_> {
         let mut patience = Patience::new("the last updates to be settled");
         loop {
             let seen = self.look()?;
-            let held = self.stage.dispatcher.held().await;
-            if held == Some(0) && seen.in_progress == 0 {
+            let unsettled = self.stage.dispatcher.unsettled().await;
+            if unsettled == Some(0) && seen.in_progress == 0 {
                 return Ok(());
             }
-            patience.see(held.unwrap_or(u64::MAX), || match held {
-                Some(held) => format!("the dispatcher holds {held} updates"),
-                None => format!("no metrics of the dispatcher at {}", self.stage.dispatcher.admin),
+            patience.see(unsettled.unwrap_or(u64::MAX), || match unsettled {
+                Some(unsettled) => format!("the dispatcher has {unsettled} unsettled updates"),
+                None => "the dispatcher does not serve its metrics".to_owned(),
             })?;
             sleep(LOOK_EVERY).await;
         }

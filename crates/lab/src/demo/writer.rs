@@ -1,13 +1,15 @@
 //! A second writer: somebody who changes the API's records past Lanekeeper.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use reqwest::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::failure::Failure;
-use crate::plain_http::{Reply, request};
+use crate::testbed::http::client;
 
 /// How long somebody looks at what he has read before he writes it back.
 const LOOKS_AT_IT_FOR: Duration = Duration::from_millis(25);
@@ -49,17 +51,16 @@ pub(super) struct Told {
     pub(super) again: u64,
 }
 
-/// Makes all changes, each when it is due, and those of one record one after another.
-pub(super) async fn write_all(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
-    let mut by_record: Vec<(String, Vec<Turn>)> = Vec::new();
+/// Makes all changes, each when it is due, and those of one record one after another. `api`: the API's URL.
+pub(super) async fn write_all(api: &str, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
+    let mut by_record: BTreeMap<String, Vec<Turn>> = BTreeMap::new();
     for turn in turns {
-        match by_record.iter_mut().find(|(record_key, _)| *record_key == turn.record_key) {
-            Some((_, turns)) => turns.push(turn),
-            None => by_record.push((turn.record_key.clone(), vec![turn])),
-        }
+        by_record.entry(turn.record_key.clone()).or_default().push(turn);
     }
-    let mut writing: JoinSet<Result<Told, Failure>> =
-        by_record.into_iter().map(|(_, turns)| write_record(api, turns, begun)).collect();
+    let mut writing: JoinSet<Result<Told, Failure>> = by_record
+        .into_iter()
+        .map(|(record_key, turns)| write_record(format!("{api}/customers/{record_key}"), turns, begun))
+        .collect();
     let mut told = Told::default();
     while let Some(written) = writing.join_next().await {
         let written = written.expect("writing does not panic")?;
@@ -69,20 +70,18 @@ pub(super) async fn write_all(api: SocketAddr, turns: Vec<Turn>, begun: Instant)
     Ok(told)
 }
 
-async fn write_record(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
+async fn write_record(url: String, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
     let mut told = Told::default();
     for turn in turns {
         sleep_until(begun + turn.due).await;
-        let path = format!("/customers/{}", turn.record_key);
         match turn.what {
             What::Version(version, body) => {
-                let version = version.to_string();
-                accepted(&send(api, "PUT", &path, &[("record-version", &version)], &body).await?)?;
+                accepted(client().put(&url).header("record-version", version).body(body)).await?;
             }
             What::OneMore(Habit::Adds) => {
-                accepted(&send(api, "PUT", &path, &[], r#"{"add":1}"#).await?)?;
+                accepted(client().put(&url).body(r#"{"add":1}"#)).await?;
             }
-            What::OneMore(habit) => told.again += one_more(api, &path, habit).await?,
+            What::OneMore(habit) => told.again += one_more(&url, habit).await?,
         }
         told.accepted += 1;
     }
@@ -90,41 +89,32 @@ async fn write_record(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Resu
 }
 
 /// Reads, looks, writes; how often it had to begin again.
-async fn one_more(api: SocketAddr, path: &str, habit: Habit) -> Result<u64, Failure> {
+async fn one_more(url: &str, habit: Habit) -> Result<u64, Failure> {
     let mut again = 0;
     loop {
-        let read = send(api, "GET", path, &[], "").await?;
-        let value: serde_json::Value = serde_json::from_str(&read.body).unwrap_or_default();
+        let read = client().get(url).send().await?;
+        let etag = read.headers().get(ETAG).cloned();
+        let value: serde_json::Value = serde_json::from_slice(&read.bytes().await?).unwrap_or_default();
         let total = value["total"].as_i64().unwrap_or_default();
         sleep(LOOKS_AT_IT_FOR).await;
-        let condition = match (&read.etag, habit) {
-            (Some(etag), Habit::ReadsAndWritesIfUnchanged) => vec![("if-match", etag.as_str())],
-            (None, Habit::ReadsAndWritesIfUnchanged) => vec![("if-none-match", "*")],
-            _ => Vec::new(),
-        };
-        let body = serde_json::json!({ "total": total + 1 }).to_string();
-        let written = send(api, "PUT", path, &condition, &body).await?;
-        if written.status != 412 {
-            accepted(&written)?;
-            return Ok(again);
+        let mut write = client().put(url).body(serde_json::json!({ "total": total + 1 }).to_string());
+        if habit == Habit::ReadsAndWritesIfUnchanged {
+            write = match etag {
+                Some(etag) => write.header(IF_MATCH, etag),
+                None => write.header(IF_NONE_MATCH, "*"),
+            };
         }
-        again += 1;
+        match accepted(write).await {
+            Ok(_) => return Ok(again),
+            Err(Failure::Refused { status: StatusCode::PRECONDITION_FAILED }) => again += 1,
+            Err(failure) => return Err(failure),
+        }
     }
 }
 
-async fn send(
-    api: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Result<Reply, Failure> {
-    request(api, method, path, headers, body).await.map_err(Failure::system("reach the API as second writer"))
-}
-
-fn accepted(reply: &Reply) -> Result<(), Failure> {
-    match reply.status {
-        200..=299 => Ok(()),
-        status => Err(Failure::Refused { status }),
-    }
+/// Sends a request, and returns the answer if that is a success.
+async fn accepted(request: RequestBuilder) -> Result<Response, Failure> {
+    let response = request.send().await?;
+    let status = response.status();
+    if status.is_success() { Ok(response) } else { Err(Failure::Refused { status }) }
 }
