@@ -15,7 +15,6 @@ pub mod ownership;
 pub mod partition;
 pub mod phash2;
 pub mod policy;
-mod recognition;
 pub mod routes;
 pub mod schedule;
 pub mod secret;

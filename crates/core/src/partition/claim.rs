@@ -7,9 +7,8 @@ use crate::lane::Held;
 use crate::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure, TenureNumber};
 use crate::ownership::Standing;
 use crate::policy::{DeadLetterReason, Malformed, Resolution};
-use crate::recognition::Recognised;
 use crate::tick::Tick;
-use crate::update::{IdOrigin, Identity, Update};
+use crate::update::{Identity, Update};
 
 /// A delivery that nobody has looked at.
 #[derive(Debug)]
@@ -54,30 +53,15 @@ impl Partition {
 
     fn take_in(&mut self, tenure: Tenure, delivery: Unclaimed) {
         match delivery {
-            Unclaimed::Update { delivery, redelivered, mut update } => {
+            Unclaimed::Update { delivery, redelivered, update } => {
                 if !redelivered {
-                    self.memory.returns_are_over();
-                }
-                let recognised = self.memory.recognise(&update, redelivered);
-                let identified = recognised.is_some() || update.id.origin() == IdOrigin::Publisher;
-                let mut settled_before = false;
-                if let Some(Recognised { id, settled }) = recognised {
-                    Arc::make_mut(&mut update).id = id;
-                    settled_before = settled;
+                    self.memory.redeliveries_done();
                 }
                 let identity = Identity::of(&update);
-                settled_before |= redelivered && self.memory.claim(&update.record_key, &identity);
+                let settled_before = redelivered && self.memory.claim(&update.record_key, &identity);
                 let holder = Holder::Broker(delivery);
                 let came = self.count_in();
-                self.receive(Held {
-                    holder,
-                    came,
-                    redelivered,
-                    update,
-                    identity,
-                    settled_before,
-                    identified,
-                });
+                self.receive(Held { holder, came, redelivered, update, identity, settled_before });
             }
             Unclaimed::Malformed { delivery, fault } => {
                 self.malformed.insert(delivery);
@@ -114,7 +98,7 @@ impl Partition {
             if !first {
                 return self.lose_claim(tenure);
             }
-            self.memory.interrupted();
+            self.memory.ownership_lapsed();
             self.other_heeded = other;
         }
         while let Some(delivery) = self.unclaimed.pop_front() {

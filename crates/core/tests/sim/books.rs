@@ -293,6 +293,7 @@ impl World {
                 }
             }
         }
+        self.judge.recording_ended(update);
         if let Some(record_key) = record_key {
             self.tell(Event::NotRecorded { tenure, holder, record_key });
         }
