@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::books::{Books, Consulted};
 use super::clock::Clock;
-use crate::http::{Attempt, Clearance, Receipt, Target};
-use lanekeeper_core::breaker::Sign;
+use super::ledger_client::{LedgerClient, Preflight};
+use crate::http::{Attempt, AttemptReceipt, SendGuard, Target};
+use lanekeeper_core::breaker::HealthSignal;
 use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 use lanekeeper_core::tick::Tick;
@@ -26,10 +26,10 @@ pub(super) struct Fence {
 
 /// An attempt to make.
 #[derive(Debug)]
-pub(super) struct Making<T> {
+pub(super) struct PendingAttempt<T> {
     pub(super) target: Arc<T>,
     /// `None`: there is no ledger.
-    pub(super) books: Option<Books>,
+    pub(super) ledger_client: Option<LedgerClient>,
     pub(super) clock: Clock,
     pub(super) fence: watch::Receiver<Fence>,
     pub(super) attempt: AttemptId,
@@ -43,54 +43,54 @@ pub(super) struct Making<T> {
 
 /// An attempt that ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct FinishedAttempt {
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
     pub(super) update: Arc<Update>,
     pub(super) probe: bool,
     pub(super) outcome: Outcome,
     /// What that says about the target as a whole.
-    pub(super) sign: Sign,
-    pub(super) receipt: Receipt,
+    pub(super) signal: HealthSignal,
+    pub(super) receipt: AttemptReceipt,
     /// The record's row, held until the outcome is written down or dropped.
     pub(super) lock: Option<RecordLock>,
     /// The request alone.
     pub(super) took: Duration,
 }
 
-impl<T: Target> Making<T> {
-    /// Ends early where `cut` changes: dropping the attempt closes its connection.
-    pub(super) async fn make(self, mut cut: watch::Receiver<()>) -> Ended {
+impl<T: Target> PendingAttempt<T> {
+    /// Ends early where `aborted` changes: dropping the attempt closes its connection.
+    pub(super) async fn run(self, mut aborted: watch::Receiver<()>) -> FinishedAttempt {
         let (attempt, number, update, probe) =
             (self.attempt, self.number, Arc::clone(&self.update), self.probe);
         let begun = tokio::time::Instant::now();
-        let (outcome, sign, receipt, lock, took) = tokio::select! {
+        let (outcome, signal, receipt, lock, took) = tokio::select! {
             biased;
-            (outcome, receipt, lock, took) = self.go() => {
-                let sign = Sign::of(&outcome);
-                (outcome, sign, receipt, lock, took)
+            (outcome, receipt, lock, took) = self.perform() => {
+                let signal = HealthSignal::of(&outcome);
+                (outcome, signal, receipt, lock, took)
             }
-            Ok(()) = cut.changed() => {
+            Ok(()) = aborted.changed() => {
                 let detail = "cut off, since the partition was handed over".to_owned();
                 let failure = Failure { cause: Cause::Connection, detail };
                 let outcome = Outcome::Retryable { failure, retry_after: None };
-                (outcome, Sign::Neither, Receipt::default(), None, begun.elapsed())
+                (outcome, HealthSignal::Neutral, AttemptReceipt::default(), None, begun.elapsed())
             }
         };
-        Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took }
+        FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took }
     }
 
-    async fn go(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
-        let unsent = |outcome| (outcome, Receipt::default(), None, Duration::ZERO);
+    async fn perform(self) -> (Outcome, AttemptReceipt, Option<RecordLock>, Duration) {
+        let unsent = |outcome| (outcome, AttemptReceipt::default(), None, Duration::ZERO);
         let clear = may_send(self.fence, self.clock, self.tenure);
-        let (etag, lock) = match &self.books {
+        let (etag, lock) = match &self.ledger_client {
             None if clear() => (None, None),
             None => return unsent(Outcome::Withheld),
             // On its own: the ledger's future is many times the size of the rest, which every attempt would carry.
-            Some(books) => match Box::pin(books.consult(&self.update, self.holder)).await {
-                Consulted::Send { etag, lock } if clear() => (etag, lock),
-                Consulted::Send { .. } | Consulted::Silent => return unsent(Outcome::Withheld),
-                Consulted::Known(known) => return unsent(Outcome::Known(known)),
+            Some(ledger_client) => match Box::pin(ledger_client.lookup(&self.update, self.holder)).await {
+                Preflight::Send { etag, lock } if clear() => (etag, lock),
+                Preflight::Send { .. } | Preflight::Silent => return unsent(Outcome::Withheld),
+                Preflight::Known(known) => return unsent(Outcome::Known(known)),
             },
         };
         let request = Attempt {
@@ -99,7 +99,7 @@ impl<T: Target> Making<T> {
             tenure: self.tenure.map(|TenureNumber(number)| number),
             etag,
             // Looked at again when it is written to its connection.
-            clearance: Clearance::new(clear),
+            send_guard: SendGuard::new(clear),
         };
         let begun = tokio::time::Instant::now();
         let (outcome, receipt) = self.target.send(request).await;
@@ -132,7 +132,9 @@ mod tests {
     #[test]
     fn an_attempt_under_way_is_small() {
         let size =
-            size_of_output(|(making, cut): (Making<HttpTargets>, watch::Receiver<()>)| making.make(cut));
+            size_of_output(|(pending, aborted): (PendingAttempt<HttpTargets>, watch::Receiver<()>)| {
+                pending.run(aborted)
+            });
         assert!(size <= ATTEMPT_BYTES_MAX, "{size} bytes");
     }
 

@@ -1,10 +1,10 @@
 //! One partition's task: hands events to the core, does what the core asks for. Decides nothing itself.
 
-mod answering;
-mod draining;
-mod telling;
-mod way;
-mod writing;
+mod attach;
+mod drain;
+mod observability;
+mod record;
+mod status;
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
@@ -17,24 +17,24 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tracing::{info, warn};
 
-use self::answering::Answering;
-pub use self::draining::Ending;
-use self::way::{attach, attached, next, send_acks, stopped};
-use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
-use super::attempt::{Ended, Fence, Making};
-use super::books::{Books, Fenced};
+use self::attach::{attach, attached, next, send_acks, stopped};
+pub use self::drain::DriverExit;
+use self::record::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
+use self::status::StatusReporter;
+use super::attempt::{Fence, FinishedAttempt, PendingAttempt};
 use super::breakers::BreakerWatch;
 use super::clock::Clock;
+use super::ledger_client::{Fenced, LedgerClient};
 use super::refusals::Refusals;
 use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
-use lanekeeper_broker::{Deliveries, Lost, News, Received, Source};
+use lanekeeper_broker::{Deliveries, Lost, Received, Source, SourceEvent};
 use lanekeeper_core::drain::{DrainWatch, Drained};
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::message::{Effect, Event, Tenure};
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::partition::{Partition, View};
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::IdOrigin;
@@ -50,7 +50,7 @@ pub struct Driver<S, T> {
     /// Its decisions.
     pub core: Partition,
     /// Partitions of the layout before that are not drained.
-    pub former: watch::Receiver<BTreeSet<PartitionNumber>>,
+    pub previous: watch::Receiver<BTreeSet<PartitionNumber>>,
     /// Whether it holds nothing more, where its layout drains.
     pub drain: DrainWatch,
     /// Where its updates come from.
@@ -58,7 +58,7 @@ pub struct Driver<S, T> {
     /// Where they go.
     pub target: Arc<T>,
     /// What remembers them; `None`: there is no ledger.
-    pub books: Option<Books>,
+    pub ledger_client: Option<LedgerClient>,
     /// Records whose parked updates are to go out.
     pub releases: Releases,
     /// Which targets are shut.
@@ -82,12 +82,12 @@ pub struct Driver<S, T> {
 }
 
 /// What one channel gives and takes, from attaching to losing it.
-struct Tenancy<D> {
+struct Session<D> {
     tenure: Tenure,
     deliveries: D,
     /// The delivery that is oldest was reported as held for too long.
     held_too_long: bool,
-    answering: Answering,
+    status_reporter: StatusReporter,
 }
 
 /// On the way out of a tenure: what is in flight ends, what is finished is settled.
@@ -101,11 +101,11 @@ struct Leaving {
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// Works until `stop` turns true or the partition is drained for good, then finishes what is in flight, settles and
     /// closes.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ending {
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> DriverExit {
         let mut attempts = FuturesUnordered::new();
         // Targets that one of them is a probe of.
         let mut probing = BTreeSet::new();
-        let cut = watch::Sender::new(());
+        let aborted = watch::Sender::new(());
         let fence = watch::Sender::new(Fence::default());
         let mut writings: FuturesUnordered<Pin<Box<dyn Future<Output = Written> + Send>>> =
             FuturesUnordered::new();
@@ -115,17 +115,17 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let mut loadings = FuturesUnordered::new();
         let mut timer = pin!(sleep(Duration::ZERO));
         let mut attaching = Some(attach(&self.source));
-        let mut tenancy: Option<Tenancy<S::Deliveries>> = None;
+        let mut session: Option<Session<S::Deliveries>> = None;
         let mut tenures = 0;
         let mut written_as = WrittenAs::default();
         let mut leaving: Option<Leaving> = None;
-        let mut told = Standing::Unclaimed;
+        let mut last_logged = OwnershipState::Unclaimed;
         let mut leftover: Leftover = None;
         // A newer owner has written to the ledger; what is resolved cannot be written down.
         let (mut fenced, mut stuck) = (false, false);
         // What was not written, for the core to know once the tenure has ended.
         let mut unwritten: Option<Written> = None;
-        let mut ending = Ending::Stopped;
+        let mut exit = DriverExit::Stopped;
         loop {
             self.set_fence(&fence);
             // What the core asks for, until it asks for nothing.
@@ -140,9 +140,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         if tenure.is_none() {
                             self.metrics.attempt_without_tenure();
                         }
-                        let making = Making {
+                        let pending = PendingAttempt {
                             target: Arc::clone(&self.target),
-                            books: self.books.clone(),
+                            ledger_client: self.ledger_client.clone(),
                             clock: self.clock,
                             fence: fence.subscribe(),
                             attempt,
@@ -153,9 +153,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             probe,
                         };
                         if probe {
-                            probing.insert(making.update.target);
+                            probing.insert(pending.update.target);
                         }
-                        attempts.push(making.make(cut.subscribe()));
+                        attempts.push(pending.run(aborted.subscribe()));
                     }
                     Effect::AskProbe(target) => {
                         if self.breakers.grant_probe(self.clock.now(), target) {
@@ -164,24 +164,24 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     }
                     Effect::ReturnProbe(target) => self.breakers.return_probe(self.clock.now(), target),
                     Effect::Claim { tenure } => {
-                        if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
+                        if let Some(session) = session.as_mut().filter(|session| session.tenure == tenure) {
                             claims.clear(); // an earlier one counts no more
-                            tenancy.deliveries.claim();
+                            session.deliveries.claim();
                         }
                     }
-                    Effect::StepBack { tenure, reason } => {
+                    Effect::Yield { tenure, reason } => {
                         info!(partition = %self.partition, tenure = tenure.0, reason = reason.name(), "stepping back: attempts in flight are finished, the rest goes back in order");
-                        self.metrics.step_back(reason.name());
+                        self.metrics.yielded(reason.name());
                         leaving = leaving.or_else(|| Some(self.leaving(false)));
                     }
-                    Effect::GiveUp { .. } => {
+                    Effect::Abandon { .. } => {
                         lost = Some(Lost("another process has claimed the partition".to_owned()));
                     }
                     Effect::Record { tenure, holder, update, resolution } => {
                         self.resolved(update.as_deref(), &resolution);
-                        let tenancy = tenancy.as_ref().filter(|tenancy| tenancy.tenure == tenure);
+                        let session = session.as_ref().filter(|session| session.tenure == tenure);
                         let resolved = Resolved { tenure, holder, update, resolution };
-                        match self.write_down(tenancy, resolved, written_as.number, &mut leftover) {
+                        match self.write_down(session, resolved, written_as.number, &mut leftover) {
                             Writing::Done(written) => self.written(written),
                             Writing::Begun(writing) => writings.push(writing),
                             Writing::BegunOfTenure(writing) => writings_of_tenure.push(writing),
@@ -189,22 +189,22 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                         }
                     }
                     Effect::Settle { tenure, delivery } => {
-                        if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
-                            tenancy.deliveries.settle(delivery);
+                        if let Some(session) = session.as_mut().filter(|session| session.tenure == tenure) {
+                            session.deliveries.settle(delivery);
                         }
                     }
                 }
             }
             leftover = None;
             if lost.is_none() {
-                lost = send_acks(&mut tenancy).await.err();
+                lost = send_acks(&mut session).await.err();
             }
             if let Some(lost) = lost {
                 writings_of_tenure.clear();
                 claims.clear();
                 loadings.clear();
                 leaving = leaving.filter(|leaving| leaving.stop);
-                attaching = self.lose(tenancy.take(), &lost, leaving.is_some()).await;
+                attaching = self.lose(session.take(), &lost, leaving.is_some()).await;
                 if let Some(written) = unwritten.take() {
                     self.written(written);
                 }
@@ -217,7 +217,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                     writings_of_tenure.clear();
                     claims.clear();
                     loadings.clear();
-                    self.leave(tenancy.take()).await;
+                    self.leave(session.take()).await;
                     attaching = Some(attach(&self.source));
                     continue;
                 }
@@ -225,28 +225,28 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             }
             let at_rest = loadings.is_empty() && writings.is_empty() && writings_of_tenure.is_empty();
             if leaving.is_none()
-                && let Some(drained) = self.look_at_drain(tenancy.as_ref(), at_rest)
+                && let Some(drained) = self.look_at_drain(session.as_ref(), at_rest)
             {
                 let proven = drained == Drained::Proven;
-                ending = if proven { Ending::Drained } else { ending };
+                exit = if proven { DriverExit::Drained } else { exit };
                 leaving = Some(self.leaving(proven));
-                self.core.handle(self.clock.now(), Event::DrainBegan);
+                self.core.handle(self.clock.now(), Event::StopRequested);
                 continue;
             }
-            self.tell_standing(&mut told);
-            self.show(tenancy.as_mut());
-            let alarm = self.set_timer(timer.as_mut(), &mut tenancy, leaving);
+            self.log_ownership(&mut last_logged);
+            self.show(session.as_mut());
+            let alarm = self.set_timer(timer.as_mut(), &mut session, leaving);
             tokio::select! {
                 biased;
                 () = stopped(&mut stop), if leaving.is_none_or(|leaving| !leaving.stop) => {
                     attaching = None;
                     leaving = Some(self.leaving(true));
-                    self.core.handle(self.clock.now(), Event::DrainBegan);
+                    self.core.handle(self.clock.now(), Event::StopRequested);
                 }
                 () = timer.as_mut(), if alarm => {
                     let now = self.clock.now();
                     self.core.wake(now);
-                    self.look_at_the_oldest(tenancy.as_mut(), now);
+                    self.look_at_the_oldest(session.as_mut(), now);
                     if let Some(over) = leaving.filter(|leaving| leaving.until <= now) {
                         let View { in_flight, recording, .. } = self.core.view();
                         warn!(partition = %self.partition, in_flight, recording, "drain_timeout is over: attempts in flight are cut off, what is not written down goes back");
@@ -254,7 +254,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                             break;
                         }
                         // They end as failed, and go on counting when the update comes back.
-                        cut.send_replace(());
+                        aborted.send_replace(());
                         stuck = in_flight == 0;
                         leaving = Some(self.leaving(false));
                     }
@@ -267,15 +267,15 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
                 Some(written) = writings.next(), if !writings.is_empty() => {
                     fenced = written.recorded == Recorded::Fenced
-                        && tenancy.as_ref().is_some_and(|tenancy| tenancy.tenure == written.tenure);
+                        && session.as_ref().is_some_and(|session| session.tenure == written.tenure);
                     let further = self.further(&written);
                     if fenced {
                         unwritten = Some(written);
                     } else {
                         self.written(written);
                     }
-                    if let Some((books, record_key)) = further.filter(|(_, key)| !self.core.has_released(key)) {
-                        loadings.push(books.released(record_key));
+                    if let Some((ledger_client, record_key)) = further.filter(|(_, key)| !self.core.has_released(key)) {
+                        loadings.push(ledger_client.released(record_key));
                     }
                 }
                 Some(written) = writings_of_tenure.next(), if !writings_of_tenure.is_empty() => {
@@ -283,60 +283,60 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
                 }
                 Some((event, result)) = claims.next(), if !claims.is_empty() => match (result, event) {
                     (Ok(()), event) => {
-                        written_as.heed(&event);
+                        written_as.observe(&event);
                         self.core.handle(self.clock.now(), event);
                     }
                     (Err(Fenced), _) => fenced = true,
                 },
                 (record_key, updates) = loaded(&mut loadings) => {
-                    if let Some(tenancy) = &tenancy {
-                        let event = Event::Released { tenure: tenancy.tenure, record_key, updates };
+                    if let Some(session) = &session {
+                        let event = Event::Released { tenure: session.tenure, record_key, updates };
                         self.core.handle(self.clock.now(), event);
                     }
                 }
                 mut released = self.releases.next(self.layout, self.partition), if leaving.is_none() => {
-                    released.retain(|key| !self.core.is_awaited(key));
-                    if self.releases.need_claim(&released, self.core.standing()) {
+                    released.retain(|key| !self.core.is_blocked_by_previous(key));
+                    if self.releases.need_claim(&released, self.core.ownership_state()) {
                         self.source.ask_for_delivery();
                     }
-                    if let Some(books) = self.books.as_ref().filter(|_| loadings.is_empty()) {
+                    if let Some(ledger_client) = self.ledger_client.as_ref().filter(|_| loadings.is_empty()) {
                         for record_key in released.into_iter().filter(|key| !self.core.has_released(key)) {
-                            loadings.push(books.clone().released(record_key));
+                            loadings.push(ledger_client.clone().released(record_key));
                         }
                     }
                 }
-                () = self.breakers.changed() => self.hear_breakers(),
-                Ok(()) = self.former.changed() => self.hear_former(),
-                news = next(&mut tenancy), if leaving.is_none() => match news {
-                    Ok(news) => {
-                        if let Some(event) = self.hear(&mut tenancy, news) {
-                            let books = self.books.clone().filter(|_| written_as.is_outdated_by(&event));
-                            claims.push(claim(books, event));
+                () = self.breakers.changed() => self.on_breaker_change(),
+                Ok(()) = self.previous.changed() => self.on_previous_drained(),
+                event = next(&mut session), if leaving.is_none() => match event {
+                    Ok(event) => {
+                        if let Some(event) = self.on_source_event(&mut session, event) {
+                            let ledger_client = self.ledger_client.clone().filter(|_| written_as.is_outdated_by(&event));
+                            claims.push(claim(ledger_client, event));
                         }
                     }
                     Err(lost) => {
                         writings_of_tenure.clear();
                         claims.clear();
                         loadings.clear();
-                        attaching = self.lose(tenancy.take(), &lost, false).await;
+                        attaching = self.lose(session.take(), &lost, false).await;
                     }
                 },
                 Some(deliveries) = attached(&mut attaching) => {
                     attaching = None;
                     let Ok(deliveries) = deliveries else {
-                        ending = Ending::Gone;
+                        exit = DriverExit::Gone;
                         leaving = Some(self.leaving(true));
                         continue;
                     };
                     tenures += 1;
-                    let (tenure, heard) = (Tenure(tenures), self.clock.tick(deliveries.since()));
-                    self.core.handle(self.clock.now(), Event::TenureBegan { tenure, heard });
+                    let (tenure, last_seen) = (Tenure(tenures), self.clock.tick(deliveries.since()));
+                    self.core.handle(self.clock.now(), Event::TenureBegan { tenure, last_seen });
                     self.health.set_attached(self.layout.number, self.partition, true);
-                    tenancy = Some(Tenancy {
+                    session = Some(Session {
                         tenure,
                         deliveries,
                         held_too_long: false,
-                        answering: Answering::default(),
+                        status_reporter: StatusReporter::default(),
                     });
                 }
             }
@@ -346,9 +346,9 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         for target in probing {
             self.breakers.return_probe(self.clock.now(), target);
         }
-        self.leave(tenancy).await;
+        self.leave(session).await;
         self.show(None); // its gauges stay, with nothing
-        ending
+        exit
     }
 
     fn leaving(&self, stop: bool) -> Leaving {
@@ -356,31 +356,37 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// Answers with the claim that the ledger is to know of before the core does.
-    fn hear(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, news: News) -> Option<Event> {
-        let tenure = tenancy.as_ref().map(|tenancy| tenancy.tenure)?;
-        let event = match news {
-            News::Received(received) => {
-                self.received(tenancy, received);
+    fn on_source_event(
+        &mut self,
+        session: &mut Option<Session<S::Deliveries>>,
+        event: SourceEvent,
+    ) -> Option<Event> {
+        let tenure = session.as_ref().map(|session| session.tenure)?;
+        let event = match event {
+            SourceEvent::Received(received) => {
+                self.received(session, received);
                 return None;
             }
-            News::Witness(delivery) => {
-                self.witnessed(tenancy, delivery);
+            SourceEvent::Witness(delivery) => {
+                self.witnessed(session, delivery);
                 return None;
             }
-            News::Marker => {
+            SourceEvent::Marker => {
                 self.marked();
                 return None;
             }
-            News::Asked(question) => {
-                if let Some(tenancy) = tenancy {
-                    tenancy.answering.asked(question);
+            SourceEvent::StatusRequested(request) => {
+                if let Some(session) = session {
+                    session.status_reporter.asked(request);
                 }
                 return None;
             }
-            News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
-            News::Claimed { number, other } => return Some(Event::Claimed { tenure, number, other }),
-            News::Superseded => Event::Superseded(tenure),
-            News::Outranked => Event::Outranked(tenure),
+            SourceEvent::BrokerSeen(at) => Event::BrokerSeen { at: self.clock.tick(at) },
+            SourceEvent::Claimed { number, rival_claim } => {
+                return Some(Event::Claimed { tenure, number, rival_claim });
+            }
+            SourceEvent::ClaimSuperseded => Event::ClaimSuperseded(tenure),
+            SourceEvent::Preempted => Event::Preempted(tenure),
         };
         self.core.handle(self.clock.now(), event);
         None
@@ -394,22 +400,22 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     }
 
     /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
-    fn look_at_the_oldest(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>, now: Tick) {
-        let Some(tenancy) = tenancy else { return };
-        let oldest = tenancy.deliveries.oldest_came_at();
+    fn look_at_the_oldest(&mut self, session: Option<&mut Session<S::Deliveries>>, now: Tick) {
+        let Some(session) = session else { return };
+        let oldest = session.deliveries.oldest_came_at();
         let held_too_long = oldest.is_some_and(|came| came.elapsed() >= self.held_max);
-        if held_too_long && !std::mem::replace(&mut tenancy.held_too_long, true) {
-            let tenure = tenancy.tenure;
+        if held_too_long && !std::mem::replace(&mut session.held_too_long, true) {
+            let tenure = session.tenure;
             self.core.handle(now, Event::HeldTooLong(tenure));
         }
     }
 
-    fn received(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, received: Received) {
-        let Some(tenancy) = tenancy else { return };
+    fn received(&mut self, session: &mut Option<Session<S::Deliveries>>, received: Received) {
+        let Some(session) = session else { return };
         let Received { delivery, redelivered, update } = received;
         let now = self.clock.now();
         self.drain.update_came();
-        let tenure = tenancy.tenure;
+        let tenure = session.tenure;
         let event = match update {
             Ok(update) => {
                 self.metrics.received(redelivered, update.id.origin() == IdOrigin::Delivery);
@@ -423,25 +429,25 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         self.core.handle(now, event);
     }
 
-    fn attempt_ended(&mut self, ended: Ended) -> Leftover {
-        let Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took } = ended;
+    fn attempt_ended(&mut self, ended: FinishedAttempt) -> Leftover {
+        let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took } = ended;
         self.target_metrics[update.target.0].attempt_ended(&outcome, took);
-        self.tell_failure(&update, &outcome, number);
+        self.log_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
         let leftover = Some((record_key.clone(), receipt, lock));
         if probe && !outcome.was_sent() {
             self.breakers.return_probe(self.clock.now(), update.target); // it has not asked
         } else {
-            self.breakers.ended(self.clock.now(), update.target, &record_key, sign, probe);
+            self.breakers.ended(self.clock.now(), update.target, &record_key, signal, probe);
         }
         // Before the core judges the outcome, so that it knows whether the target fails for everyone.
-        self.hear_breakers();
+        self.on_breaker_change();
         self.core.handle(self.clock.now(), Event::AttemptEnded { attempt, record_key, outcome });
         leftover
     }
 
-    fn hear_breakers(&mut self) {
-        for event in self.breakers.news() {
+    fn on_breaker_change(&mut self) {
+        for event in self.breakers.take_changes() {
             self.core.handle(self.clock.now(), event);
         }
     }
@@ -450,16 +456,16 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     fn set_timer(
         &self,
         mut timer: Pin<&mut Sleep>,
-        tenancy: &mut Option<Tenancy<S::Deliveries>>,
+        session: &mut Option<Session<S::Deliveries>>,
         leaving: Option<Leaving>,
     ) -> bool {
-        let answer = tenancy.as_ref().and_then(|tenancy| tenancy.answering.next_deadline());
+        let answer = session.as_ref().and_then(|session| session.status_reporter.next_deadline());
         let until = leaving.map(|leaving| leaving.until);
         let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
         let next = [self.core.next_deadline(), until, quiet, answer].into_iter().flatten().min();
-        let acks = tenancy.as_mut().and_then(|tenancy| tenancy.deliveries.next_ack_at());
-        let tenancy = tenancy.as_ref().filter(|tenancy| !tenancy.held_too_long);
-        let held = tenancy.and_then(|tenancy| tenancy.deliveries.oldest_came_at());
+        let acks = session.as_mut().and_then(|session| session.deliveries.next_ack_at());
+        let session = session.as_ref().filter(|session| !session.held_too_long);
+        let held = session.and_then(|session| session.deliveries.oldest_came_at());
         let held = held.map(|came| came + self.held_max);
         let next = next.map(|tick| self.clock.instant(tick));
         let Some(next) = [next, acks, held].into_iter().flatten().min() else { return false };

@@ -82,7 +82,7 @@ pub(super) struct Memory {
     /// A tenure ended, and nothing new has come since: what it had settled or held may come back.
     redeliveries_expected: bool,
     /// Settled updates that may come back: filled when a tenure ends, emptied when all redeliveries have come.
-    returned: HashSet<(RecordKey, Identity)>,
+    expected_redeliveries: HashSet<(RecordKey, Identity)>,
     /// Heads of earlier tenures. A record has more than one where an update was sent again before others that wait, and
     /// where updates were released before what the broker holds.
     heads: HashMap<RecordKey, Vec<Remembered>>,
@@ -99,7 +99,7 @@ impl Memory {
             recently_settled: RecentlySettled::new(2 * window),
             repeated: 0,
             redeliveries_expected: false,
-            returned: HashSet::new(),
+            expected_redeliveries: HashSet::new(),
             heads: HashMap::new(),
             strays: HashMap::new(),
         }
@@ -136,13 +136,13 @@ impl Memory {
         if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {
             self.forget_heads(|_| false);
         }
-        self.returned.extend(self.recently_settled.iter().cloned());
+        self.expected_redeliveries.extend(self.recently_settled.iter().cloned());
         self.recently_settled.tenure_ended();
     }
 
     /// A delivery of something settled before came back, but was not settled again before its tenure ended.
     pub(super) fn expect_redelivery(&mut self, record_key: RecordKey, id: Identity) {
-        self.returned.insert((record_key, id));
+        self.expected_redeliveries.insert((record_key, id));
     }
 
     /// How far the head of a lane had come when its tenure ended. An update without an id of its publisher comes back
@@ -175,7 +175,8 @@ impl Memory {
         if let Some(head) = heads.find(|head| head.id == *id) {
             head.claimed = true;
         }
-        !self.returned.is_empty() && self.returned.contains(&(record_key.clone(), id.clone()))
+        !self.expected_redeliveries.is_empty()
+            && self.expected_redeliveries.contains(&(record_key.clone(), id.clone()))
     }
 
     /// Another process has owned the partition since: what it applied is not known here, so that nothing that we had
@@ -183,7 +184,7 @@ impl Memory {
     /// being written down may be refused under the number of a newer tenure, or be written twice.
     pub(super) fn ownership_lapsed(&mut self) {
         self.recently_settled.clear();
-        self.returned = HashSet::new();
+        self.expected_redeliveries = HashSet::new();
         self.strays.retain(|_, stray| matches!(stray, Stray::Attempt(_)));
         for (record_key, heads) in self.heads.drain() {
             if let Some(attempt) = heads.iter().find_map(|head| head.state.attempt_out()) {
@@ -195,7 +196,7 @@ impl Memory {
     /// The broker handed over something new: all redeliveries have come, here or elsewhere.
     pub(super) fn redeliveries_done(&mut self) {
         if std::mem::take(&mut self.redeliveries_expected) {
-            self.returned = HashSet::new();
+            self.expected_redeliveries = HashSet::new();
             self.forget_heads(|head| head.claimed || head.released);
         }
     }
@@ -203,7 +204,7 @@ impl Memory {
     /// An update is about to be sent that may have been sent and settled before. Later updates of its record must
     /// follow it, also those that are applied: otherwise the record would keep the earlier value.
     pub(super) fn resend_from(&mut self, record_key: &RecordKey) {
-        self.returned.retain(|(of, _)| of != record_key);
+        self.expected_redeliveries.retain(|(of, _)| of != record_key);
         self.recently_settled.forget_of_earlier_tenures(record_key);
         self.retain_heads(record_key, |head| !head.state.is_applied());
     }

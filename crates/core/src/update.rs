@@ -43,7 +43,7 @@ impl RecordKey {
     }
 
     /// Names the one lane of strict mode. It is never compared with a key that was published.
-    pub(super) fn of_the_whole_queue() -> Self {
+    pub(super) fn whole_queue() -> Self {
         Self("*".into())
     }
 

@@ -15,7 +15,7 @@ pub(crate) fn runtime() -> Runtime {
 
 /// Prints an error with its causes.
 pub(crate) fn print_error(error: &dyn Error) {
-    eprintln!("error: {}", lanekeeper_core::error::chain(error));
+    eprintln!("error: {}", lanekeeper_core::error::error_chain(error));
 }
 
 /// The signals that end a command. From now on they do not end the process by themselves.

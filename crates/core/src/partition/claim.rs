@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Partition;
-use crate::lane::Held;
-use crate::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure, TenureNumber};
-use crate::ownership::Standing;
+use crate::lane::HeldUpdate;
+use crate::message::{DeliveryTag, Effect, Holder, Tenure, TenureNumber, YieldReason};
+use crate::ownership::OwnershipState;
 use crate::policy::{DeadLetterReason, Malformed, Resolution};
 use crate::tick::Tick;
 use crate::update::{Identity, Update};
@@ -20,8 +20,8 @@ pub(super) enum Unclaimed {
 impl Partition {
     /// Where the claim on the partition stands.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.ownership.standing()
+    pub fn ownership_state(&self) -> OwnershipState {
+        self.ownership.state()
     }
 
     /// Until when requests may leave, and under which number; `None`: none may.
@@ -34,19 +34,19 @@ impl Partition {
         if !self.admit(tenure) {
             return;
         }
-        if matches!(self.ownership.standing(), Standing::Claimed(_)) {
+        if matches!(self.ownership.state(), OwnershipState::Claimed(_)) {
             return self.take_in(tenure, delivery);
         }
         self.unclaimed.push_back(delivery);
-        if !self.draining && self.ownership.delivered() {
+        if !self.stopping && self.ownership.delivered() {
             self.effects.push_back(Effect::Claim { tenure });
         }
     }
 
-    pub(super) fn nudged(&mut self, tenure: Tenure) {
+    pub(super) fn ownership_hint(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
-        } else if !self.draining && self.ownership.delivered() {
+        } else if !self.stopping && self.ownership.delivered() {
             self.effects.push_back(Effect::Claim { tenure });
         }
     }
@@ -60,8 +60,8 @@ impl Partition {
                 let identity = Identity::of(&update);
                 let settled_before = redelivered && self.memory.claim(&update.record_key, &identity);
                 let holder = Holder::Broker(delivery);
-                let came = self.count_in();
-                self.receive(Held { holder, came, redelivered, update, identity, settled_before });
+                let arrival = self.count_in();
+                self.receive(HeldUpdate { holder, arrival, redelivered, update, identity, settled_before });
             }
             Unclaimed::Malformed { delivery, fault } => {
                 self.malformed.insert(delivery);
@@ -73,10 +73,10 @@ impl Partition {
         }
     }
 
-    pub(super) fn heard(&mut self, now: Tick, at: Tick) {
+    pub(super) fn broker_seen(&mut self, now: Tick, at: Tick) {
         if let Some(tenure) = self.tenure
-            && self.ownership.heard(now, at)
-            && !self.draining
+            && self.ownership.broker_seen(now, at)
+            && !self.stopping
         {
             self.effects.push_back(Effect::Claim { tenure });
         }
@@ -86,7 +86,7 @@ impl Partition {
         &mut self,
         tenure: Tenure,
         number: Option<TenureNumber>,
-        other: Option<TenureNumber>,
+        rival_claim: Option<TenureNumber>,
     ) {
         let first = self.held == self.unclaimed.len() && self.released == 0;
         if self.tenure != Some(tenure) || !self.ownership.claimed(number) {
@@ -94,19 +94,19 @@ impl Partition {
             return;
         }
         // A lower one is of a stream that was made anew, and news as well.
-        if other.is_some() && other != self.other_heeded {
+        if rival_claim.is_some() && rival_claim != self.last_rival_claim {
             if !first {
                 return self.lose_claim(tenure);
             }
             self.memory.ownership_lapsed();
-            self.other_heeded = other;
+            self.last_rival_claim = rival_claim;
         }
         while let Some(delivery) = self.unclaimed.pop_front() {
             self.take_in(tenure, delivery);
         }
     }
 
-    pub(super) fn superseded(&mut self, tenure: Tenure) {
+    pub(super) fn claim_superseded(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
         } else if self.holds_nothing() {
@@ -123,24 +123,24 @@ impl Partition {
     /// What is held was handed over to another as well.
     fn lose_claim(&mut self, tenure: Tenure) {
         if self.ownership.lose() {
-            self.effects.push_back(Effect::GiveUp { tenure });
+            self.effects.push_back(Effect::Abandon { tenure });
         }
     }
 
-    pub(super) fn outranked(&mut self, tenure: Tenure) {
+    pub(super) fn preempted(&mut self, tenure: Tenure) {
         if self.tenure == Some(tenure) && self.holds_nothing() {
             self.ownership.let_go();
         } else {
-            self.step_back(tenure, StepBackReason::Outranked);
+            self.request_yield(tenure, YieldReason::Preempted);
         }
     }
 
-    pub(super) fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
+    pub(super) fn request_yield(&mut self, tenure: Tenure, reason: YieldReason) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
-        } else if !self.draining && self.ownership.standing() != Standing::Lost {
-            self.draining = true;
-            self.effects.push_back(Effect::StepBack { tenure, reason });
+        } else if !self.stopping && self.ownership.state() != OwnershipState::Lost {
+            self.stopping = true;
+            self.effects.push_back(Effect::Yield { tenure, reason });
         }
     }
 

@@ -19,13 +19,13 @@ pub struct Fairness {
 
 #[derive(Debug, Default)]
 struct Lane {
-    held: VecDeque<Held>,
+    held: VecDeque<FairnessEntry>,
     head: Head,
 }
 
 /// Received and not yet settled.
 #[derive(Debug)]
-struct Held {
+struct FairnessEntry {
     update: usize,
     /// Nothing can be known of it from before.
     new: bool,
@@ -34,16 +34,16 @@ struct Held {
 }
 
 /// Step, and deadline where it had one.
-type Turn = (u64, Tick);
+type FairPosition = (u64, Tick);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Head {
     /// Not known, or not ready.
     #[default]
     Other,
-    Ready(Turn),
+    Ready(FairPosition),
     /// It was ready so, and was next while its target was shut: since this step.
-    HeldBack(Turn, u64),
+    HeldBack(FairPosition, u64),
     Waits(Tick),
 }
 
@@ -59,7 +59,7 @@ impl Fairness {
     /// `new`: nothing is known of it from before. `free`: nothing of an earlier tenure blocks the record.
     pub fn received(&mut self, record: usize, update: usize, new: bool, free: bool, step: u64) {
         let lane = &mut self.lanes[record];
-        lane.held.push_back(Held { update, new: new && self.exact, came: step });
+        lane.held.push_back(FairnessEntry { update, new: new && self.exact, came: step });
         if lane.held.len() == 1 {
             lane.enter_head(free);
         }
@@ -114,20 +114,20 @@ impl Fairness {
         if head != Some(update) {
             fault!("order, I2", "#{update} was sent, and {head:?} is the head of its lane");
         }
-        let turn = match self.lanes[record].head {
-            Head::Ready(turn) | Head::HeldBack(turn, _) if let Some(granted) = probe => {
-                self.is_first_held_back(update, turn, granted, |other| of(other).0);
-                Some(turn)
+        let position = match self.lanes[record].head {
+            Head::Ready(position) | Head::HeldBack(position, _) if let Some(granted) = probe => {
+                self.is_first_held_back(update, position, granted, |other| of(other).0);
+                Some(position)
             }
-            Head::Ready(turn) => Some(turn),
+            Head::Ready(position) => Some(position),
             Head::HeldBack(..) | Head::Other | Head::Waits(_) => None,
         };
         for lane in &mut self.lanes {
             let (Head::Ready(before), Some(other)) = (lane.head, lane.head_update()) else { continue };
-            match (turn, of(other)) {
-                (Some(turn), (_, true)) if before < turn => lane.head = Head::HeldBack(before, step),
+            match (position, of(other)) {
+                (Some(position), (_, true)) if before < position => lane.head = Head::HeldBack(before, step),
                 (None, (_, true)) => lane.head = Head::Other,
-                (Some(turn), (_, false)) if before < turn => {
+                (Some(position), (_, false)) if before < position => {
                     fault!("fair, I9", "#{update} was sent before #{other}, which came earlier");
                 }
                 (Some(_) | None, _) => {}
@@ -140,13 +140,13 @@ impl Fairness {
     fn is_first_held_back(
         &self,
         update: usize,
-        turn: Turn,
+        position: FairPosition,
         granted: u64,
         same_target: impl Fn(usize) -> bool,
     ) {
         for lane in &self.lanes {
             if let (Head::HeldBack(before, since), Some(other)) = (lane.head, lane.head_update())
-                && before < turn
+                && before < position
                 && since < granted
                 && same_target(other)
             {
@@ -158,10 +158,10 @@ impl Fairness {
     /// A permit is free: lanes that are ready and whose target is shut have been found to be so.
     pub fn hold_back(&mut self, step: u64, is_shut: impl Fn(usize) -> bool) {
         for lane in &mut self.lanes {
-            if let (Head::Ready(turn), Some(update)) = (lane.head, lane.head_update())
+            if let (Head::Ready(position), Some(update)) = (lane.head, lane.head_update())
                 && is_shut(update)
             {
-                lane.head = Head::HeldBack(turn, step);
+                lane.head = Head::HeldBack(position, step);
             }
         }
     }
@@ -169,10 +169,10 @@ impl Fairness {
     /// Lanes that were held back are ready again, each with its turn.
     pub fn opened(&mut self, is_of_target: impl Fn(usize) -> bool) {
         for lane in &mut self.lanes {
-            if let (Head::HeldBack(turn, _), Some(update)) = (lane.head, lane.head_update())
+            if let (Head::HeldBack(position, _), Some(update)) = (lane.head, lane.head_update())
                 && is_of_target(update)
             {
-                lane.head = Head::Ready(turn);
+                lane.head = Head::Ready(position);
             }
         }
     }
@@ -191,7 +191,7 @@ impl Lane {
 
     fn enter_head(&mut self, free: bool) {
         self.head = match self.held.front() {
-            Some(Held { new: true, came, .. }) if free => Head::Ready((*came, Tick::ZERO)),
+            Some(FairnessEntry { new: true, came, .. }) if free => Head::Ready((*came, Tick::ZERO)),
             _ => Head::Other,
         };
     }

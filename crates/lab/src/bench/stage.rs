@@ -12,7 +12,7 @@ use super::scenario::Scenario;
 use crate::testbed::{PrivateBroker, PrivatePostgres, Usage, listener_on};
 use lanekeeper::config::{self, Environment, Purpose};
 use lanekeeper_broker::ConnectionSettings;
-use lanekeeper_broker::publisher::{Burst, Limits, Settings, ShortText};
+use lanekeeper_broker::publisher::{BulkPublisher, OutboxLimits, PublisherSettings, ShortText};
 use lanekeeper_broker::{Address, Names, ensure_topology, remove_topology};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 
@@ -66,23 +66,23 @@ impl Stage {
         let layout = Layout { number: LayoutNumber(1), partitions: scenario.partitions, prefetch: PREFETCH };
         let connection = Address::new(&self.broker)?.connect("lanekeeper bench").await?;
         ensure_topology(&connection, &Names::new(&exchange), layout, INSTANCE).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(Topology { exchange, layout })
     }
 
     pub(super) async fn remove(&self, topology: &Topology) -> Result<(), Failure> {
         let connection = Address::new(&self.broker)?.connect("lanekeeper bench").await?;
         remove_topology(&connection, &Names::new(&topology.exchange), topology.layout).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
 
-    pub(super) async fn publisher(&self, topology: &Topology) -> Result<Burst, Failure> {
-        let settings = Settings {
+    pub(super) async fn publisher(&self, topology: &Topology) -> Result<BulkPublisher, Failure> {
+        let settings = PublisherSettings {
             connection: self.broker.clone(),
             instance: INSTANCE.to_owned(),
             exchange: ShortText::new(topology.exchange.as_str()).expect("it is short"),
-            limits: Limits {
+            limits: OutboxLimits {
                 in_flight_max: 1,
                 held_max: 1,
                 held_bytes_max: 1,
@@ -90,7 +90,7 @@ impl Stage {
                 abandoned_max: 0,
             },
         };
-        Ok(Burst::connect(&settings).await?)
+        Ok(BulkPublisher::connect(&settings).await?)
     }
 
     /// Processor time that the broker has used; `None` where its process is not known.

@@ -39,7 +39,7 @@ impl Stage {
     /// Makes the directory, and makes sure that the broker is there.
     pub(super) async fn new(broker: ConnectionSettings) -> Result<Self, Failure> {
         let connection = Address::new(&broker)?.connect("lanekeeper demo").await?;
-        let _ = connection.close(200, "done".into()).await; // it has answered: that is all we wanted
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has answered: that is all we wanted
         let dir = tempfile::Builder::new().prefix("lanekeeper-demo-").rand_bytes(8).tempdir();
         let dir = dir.map_err(Failure::system("make a temporary directory"))?;
         let exchange = dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -112,7 +112,7 @@ timeout = "2s"
         self.declared = Some(layout); // also where it is then only done by half
         let connection = Address::new(&self.broker)?.connect("lanekeeper demo").await?;
         ensure_topology(&connection, &Names::new(&self.exchange), layout, INSTANCE).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
 
@@ -133,7 +133,7 @@ timeout = "2s"
     async fn delete(&self, layout: Layout) -> Result<(), SourceError> {
         let connection = Address::new(&self.broker)?.connect("lanekeeper demo").await?;
         remove_topology(&connection, &Names::new(&self.exchange), layout).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
 

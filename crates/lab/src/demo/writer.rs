@@ -27,15 +27,15 @@ pub(super) enum Habit {
 
 /// One change that it is going to make.
 #[derive(Clone, Debug)]
-pub(super) struct Turn {
+pub(super) struct ScheduledWrite {
     pub(super) due: Duration,
     pub(super) record_key: String,
-    pub(super) what: What,
+    pub(super) what: WriterAction,
 }
 
 /// What a change is.
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(super) enum WriterAction {
     /// One more, by habit.
     OneMore(Habit),
     /// This version, with this body, whatever is there.
@@ -44,7 +44,7 @@ pub(super) enum What {
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct WriteCounts {
     /// Changes that the API has accepted.
     pub(super) accepted: u64,
     /// Times that it had to read again, since somebody else had written.
@@ -52,40 +52,48 @@ pub(super) struct Told {
 }
 
 /// Makes all changes, each when it is due, and those of one record one after another. `api`: the API's URL.
-pub(super) async fn write_all(api: &str, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
-    let mut by_record: BTreeMap<String, Vec<Turn>> = BTreeMap::new();
-    for turn in turns {
-        by_record.entry(turn.record_key.clone()).or_default().push(turn);
+pub(super) async fn write_all(
+    api: &str,
+    writes: Vec<ScheduledWrite>,
+    begun: Instant,
+) -> Result<WriteCounts, Failure> {
+    let mut by_record: BTreeMap<String, Vec<ScheduledWrite>> = BTreeMap::new();
+    for write in writes {
+        by_record.entry(write.record_key.clone()).or_default().push(write);
     }
-    let mut writing: JoinSet<Result<Told, Failure>> = by_record
+    let mut writing: JoinSet<Result<WriteCounts, Failure>> = by_record
         .into_iter()
-        .map(|(record_key, turns)| write_record(format!("{api}/customers/{record_key}"), turns, begun))
+        .map(|(record_key, writes)| write_record(format!("{api}/customers/{record_key}"), writes, begun))
         .collect();
-    let mut told = Told::default();
+    let mut counts = WriteCounts::default();
     while let Some(written) = writing.join_next().await {
         let written = written.expect("writing does not panic")?;
-        told.accepted += written.accepted;
-        told.again += written.again;
+        counts.accepted += written.accepted;
+        counts.again += written.again;
     }
-    Ok(told)
+    Ok(counts)
 }
 
-async fn write_record(url: String, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
-    let mut told = Told::default();
-    for turn in turns {
-        sleep_until(begun + turn.due).await;
-        match turn.what {
-            What::Version(version, body) => {
+async fn write_record(
+    url: String,
+    writes: Vec<ScheduledWrite>,
+    begun: Instant,
+) -> Result<WriteCounts, Failure> {
+    let mut counts = WriteCounts::default();
+    for write in writes {
+        sleep_until(begun + write.due).await;
+        match write.what {
+            WriterAction::Version(version, body) => {
                 accepted(client().put(&url).header("record-version", version).body(body)).await?;
             }
-            What::OneMore(Habit::Adds) => {
+            WriterAction::OneMore(Habit::Adds) => {
                 accepted(client().put(&url).body(r#"{"add":1}"#)).await?;
             }
-            What::OneMore(habit) => told.again += one_more(&url, habit).await?,
+            WriterAction::OneMore(habit) => counts.again += one_more(&url, habit).await?,
         }
-        told.accepted += 1;
+        counts.accepted += 1;
     }
-    Ok(told)
+    Ok(counts)
 }
 
 /// Reads, looks, writes; how often it had to begin again.

@@ -1,0 +1,127 @@
+//! What a driver tells operators of what it holds: when they ask (`lanekeeper topology show`), and now and then while its
+//! layout drains.
+
+use std::time::Duration;
+
+use super::{Driver, Session};
+use crate::http::Target;
+use crate::runtime::clock::age;
+use lanekeeper_broker::{Deliveries, PartitionStatus, Source};
+use lanekeeper_core::ownership::OwnershipState;
+use lanekeeper_core::tick::Tick;
+
+/// However often somebody asks, it is answered no more often. Questions that come sooner are answered together.
+const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
+/// While the layout drains, without being asked.
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+/// Records that are named.
+const RETRIED_MAX: usize = 3;
+
+/// What was asked in a tenure, and when it was last answered.
+#[derive(Debug, Default)]
+pub(super) struct StatusReporter {
+    last_report: Option<Tick>,
+    /// The newest question.
+    asked: Option<u64>,
+    /// The newest question that was answered.
+    answered: Option<u64>,
+}
+
+impl StatusReporter {
+    pub(super) fn asked(&mut self, request: u64) {
+        self.asked = Some(request);
+    }
+
+    /// When it is to be answered, if it was asked.
+    pub(super) fn next_deadline(&self) -> Option<Tick> {
+        let earliest = self.last_report.map_or(Tick::ZERO, |last_report| last_report.after(ANSWER_INTERVAL));
+        (self.asked != self.answered).then_some(earliest)
+    }
+
+    /// Whether it is to be told now; then it counts as told.
+    fn is_due(&mut self, now: Tick, drains: bool) -> bool {
+        let unasked =
+            drains && self.last_report.is_none_or(|last_report| now.since(last_report) >= REPORT_INTERVAL);
+        let is_due = unasked || self.next_deadline().is_some_and(|deadline| deadline <= now);
+        if is_due {
+            (self.last_report, self.answered) = (Some(now), self.asked);
+        }
+        is_due
+    }
+}
+
+impl<S: Source, T: Target + 'static> Driver<S, T> {
+    /// Tells what is held, where that is due.
+    pub(super) fn report_status(&self, session: &mut Session<S::Deliveries>) {
+        let (now, drains) = (self.clock.now(), self.source.drains());
+        if !session.status_reporter.is_due(now, drains) {
+            return;
+        }
+        let (view, oldest, ownership_state) =
+            (self.core.view(), self.core.oldest(), self.core.ownership_state());
+        let held_since = oldest.delivery.and_then(|delivery| session.deliveries.received_at(delivery));
+        // Names of records are told where they keep a layout from being drained, and nowhere else.
+        let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
+        let tenure = match ownership_state {
+            OwnershipState::Claimed(number) => number,
+            OwnershipState::Unclaimed
+            | OwnershipState::Claiming
+            | OwnershipState::Silent
+            | OwnershipState::Lost => None,
+        };
+        self.source.publish_status(PartitionStatus {
+            updates: view.held,
+            retried: retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts)).collect(),
+            answers: session.status_reporter.answered,
+            owns: ownership_state != OwnershipState::Lost && session.deliveries.has_begun(),
+            tenure: tenure.map(|number| number.0),
+            oldest_held_seconds: held_since.map(|came| came.elapsed().as_secs()),
+            oldest_published_seconds: oldest.published_at.and_then(age).map(|age| age.as_secs()),
+            records: view.lanes,
+            waiting: view.waiting,
+            target_shut: view.target_shut,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What happens, one letter after another, a quarter of a second apart: `?` a question, `d` the layout drains, `.`
+    /// nothing. In which places it is told.
+    fn check(script: &str, expected: &[usize]) {
+        let (mut status_reporter, mut last_report, mut drains) =
+            (StatusReporter::default(), Vec::new(), false);
+        for (place, letter) in script.chars().enumerate() {
+            let now = Tick::from_micros(u64::try_from(place).unwrap() * 250_000);
+            match letter {
+                '?' => status_reporter.asked(place as u64),
+                'd' => drains = true,
+                _ => {}
+            }
+            let awaited = status_reporter.next_deadline().is_some_and(|deadline| deadline <= now);
+            if status_reporter.is_due(now, drains) {
+                last_report.push(place);
+            } else {
+                assert!(!awaited, "{script}: {place}");
+            }
+        }
+        assert_eq!(last_report, expected, "{script}");
+    }
+
+    #[test]
+    fn every_question_is_answered_and_none_more_often_than_once_a_second() {
+        check("..........", &[]);
+        check("?.........", &[0]);
+        check("????????????????????", &[0, 4, 8, 12, 16]);
+        check("?..?.........", &[0, 4]);
+        check("?.....?......", &[0, 6]);
+    }
+
+    #[test]
+    fn while_the_layout_drains_the_status_is_published_every_two_seconds() {
+        check("d................", &[0, 8, 16]);
+        check("d...?............", &[0, 4, 12]);
+    }
+}
