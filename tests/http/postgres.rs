@@ -25,7 +25,7 @@ fn server() -> &'static str {
     let start = || {
         let keep = tempfile::tempdir().expect("a directory can be made");
         let started = PrivatePostgres::start(&keep.path().join("server"));
-        (started.unwrap_or_else(|error| panic!("{}", lanekeeper_core::error::chain(&error))), keep)
+        (started.unwrap_or_else(|error| panic!("{}", lanekeeper_core::error::error_chain(&error))), keep)
     };
     SERVER.get_or_init(start).0.url()
 }

@@ -60,5 +60,5 @@ impl Broker {
 
 #[track_caller]
 pub fn done<T>(called: Result<T, ServerError>) -> T {
-    called.unwrap_or_else(|error| panic!("{}", lanekeeper_core::error::chain(&error)))
+    called.unwrap_or_else(|error| panic!("{}", lanekeeper_core::error::error_chain(&error)))
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use lanekeeper_lab::testbed::wait_until;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Long enough for a loaded machine; a test that needs it all has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Lets time pass, where that is the matter itself: how long an outage lasts, how fast a publisher is. Nothing may be
 /// expected to have happened afterwards.
@@ -21,11 +21,19 @@ pub async fn pace(lasts: Duration) {
 #[track_caller]
 pub fn until<T, F: Future<Output = Result<T, String>>>(
     what: &str,
-    condition: impl FnMut() -> F,
+    mut condition: impl FnMut() -> F,
 ) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
-        let waited = wait_until(what, PATIENCE, condition).await;
-        waited.unwrap_or_else(|timed_out| panic!("{caller}: {timed_out}"))
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match condition().await {
+                Ok(seen) => return seen,
+                Err(seen) if Instant::now() > deadline => {
+                    panic!("{caller}: waited {PATIENCE:?} for {what}; last seen: {seen}")
+                }
+                Err(_) => sleep(LOOK_EVERY).await,
+            }
+        }
     }
 }

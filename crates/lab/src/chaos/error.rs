@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitStatus;
 
 use crate::command::Exit;
-use crate::testbed::{ProcessError, ServerError, TimedOut};
+use crate::testbed::{ProcessError, ServerError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ChaosError {
@@ -15,8 +15,6 @@ pub(super) enum ChaosError {
     Server(#[from] ServerError),
     #[error(transparent)]
     Process(#[from] ProcessError),
-    #[error(transparent)]
-    TimedOut(#[from] TimedOut),
     #[error("a replica ended with {0} after SIGTERM: it has to end with success, whatever the broker does")]
     Drain(ExitStatus),
     #[error("`lanekeeper publish` ended with {0}: it has to wait until every update is confirmed")]

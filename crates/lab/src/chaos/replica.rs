@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::error::ChaosError;
-use crate::testbed::{Dispatcher, Signal, program, wait_until};
+use crate::testbed::{Dispatcher, Signal, program};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ impl Replica {
 
     /// Waits until it consumes every partition.
     pub(super) async fn ready(&self) -> Result<(), ChaosError> {
-        Ok(wait_until("a ready replica", READY_TIMEOUT, || self.running.ready()).await?)
+        Ok(self.running.wait_ready(READY_TIMEOUT).await?)
     }
 
     /// Sends SIGKILL, and starts it again after `down`.

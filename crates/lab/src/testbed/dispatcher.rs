@@ -2,10 +2,16 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
 
 use super::http::client;
 use super::process::{Process, ProcessError};
 
+/// What it is called in errors.
+const NAME: &str = "the dispatcher";
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The log line that names the address of health and metrics, and what comes before the address.
 const ADMIN_LINE: &str = "health and metrics";
 const ADMIN_FIELD: &str = "address=";
@@ -25,7 +31,7 @@ impl Dispatcher {
     /// # Errors
     /// It does not start, or the log cannot be written.
     pub fn start(command: Command, log: &Path) -> Result<Self, ProcessError> {
-        Ok(Self { process: Process::start("the dispatcher", command, log)? })
+        Ok(Self { process: Process::start(NAME, command, log)? })
     }
 
     /// Where it serves health and metrics, `HOST:PORT`; `None`: it does not yet.
@@ -39,6 +45,22 @@ impl Dispatcher {
     /// It does not consume every partition yet, as owner or standby: what it answers.
     pub async fn ready(&self) -> Result<(), String> {
         self.get("/readyz").await.map(drop)
+    }
+
+    /// Waits until [`Self::ready`].
+    ///
+    /// # Errors
+    /// [`ProcessError::NotReady`] after `limit`.
+    pub async fn wait_ready(&self, limit: Duration) -> Result<(), ProcessError> {
+        let mut reason = String::new();
+        let ready = async {
+            while let Err(answer) = self.ready().await {
+                reason = answer;
+                sleep(POLL_INTERVAL).await;
+            }
+        };
+        let ended = timeout(limit, ready).await;
+        ended.map_err(|_| ProcessError::NotReady { name: NAME.to_owned(), limit, reason })
     }
 
     /// All metrics, as text.

@@ -10,11 +10,9 @@ pub mod program;
 mod proxy;
 mod servers;
 mod usage;
-mod wait;
 
 pub use dispatcher::{Dispatcher, metric_values};
 pub use process::{Process, ProcessError, Signal, log_tail};
 pub use proxy::{Proxy, ProxyMode};
 pub use servers::{PrivateBroker, PrivatePostgres, ServerError};
 pub use usage::{Usage, listener_on, load_average};
-pub use wait::{TimedOut, wait_until};

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process, kill_process_group};
+use tokio::time::{sleep, timeout};
 
-use super::wait::wait_until;
-
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Lines of a log that an error shows.
 const LOG_LINES_SHOWN: usize = 20;
 
@@ -59,6 +59,16 @@ pub enum ProcessError {
         status: ExitStatus,
         /// The end of its log.
         log_tail: String,
+    },
+    /// It does not consume every partition yet.
+    #[error("{name} is not ready after {} s: {reason}", limit.as_secs())]
+    NotReady {
+        /// The process.
+        name: String,
+        /// How long it was given.
+        limit: Duration,
+        /// What it answered last.
+        reason: String,
     },
     /// It was told to end and still runs.
     #[error("{name} still runs {} s after the signal to end", limit.as_secs())]
@@ -160,19 +170,17 @@ impl Process {
     /// # Errors
     /// [`ProcessError::StillRuns`] after `limit`.
     pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus, ProcessError> {
-        let ended = wait_until("the end of a process", limit, || {
-            let status = self.child.try_wait();
-            async move {
-                match status {
-                    Ok(None) => Err(String::new()),
-                    Ok(Some(status)) => Ok(Ok(status)),
-                    Err(error) => Ok(Err(error)),
+        let ended = timeout(limit, async {
+            loop {
+                match self.child.try_wait() {
+                    Ok(None) => sleep(POLL_INTERVAL).await,
+                    Ok(Some(status)) => return Ok(status),
+                    Err(source) => return Err(source),
                 }
             }
         });
         match ended.await {
-            Ok(Ok(status)) => Ok(status),
-            Ok(Err(source)) => Err(self.system_error("wait for", source)),
+            Ok(ended) => ended.map_err(|source| self.system_error("wait for", source)),
             Err(_) => Err(ProcessError::StillRuns { name: self.name.clone(), limit }),
         }
     }
