@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::BreakerConfig;
 use super::fault::Problem;
+use super::model::BreakerConfig;
 use super::parse::{duration, flag, format_duration, integer, number};
 use super::reader::Reader;
 use super::schedule::waits;

@@ -8,7 +8,7 @@ use url::{Host, Url};
 
 use super::fault::Problem;
 use super::parse::text;
-use super::{MASK, Secret};
+use lanekeeper_core::secret::{MASK, Secret};
 
 const EXAMPLE: &str = "write amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS; percent-encode what is not a \
                        letter or digit in USER, PASSWORD and VHOST";

@@ -8,7 +8,7 @@ use url::Url;
 use super::fault::Problem;
 use super::parse::{duration, flag, integer, text};
 use super::reader::Reader;
-use super::{MASK, Secret};
+use lanekeeper_core::secret::{MASK, Secret};
 use lanekeeper_ledger::{LedgerConfig, LedgerPlace};
 
 const MINUTE: Duration = Duration::from_secs(60);

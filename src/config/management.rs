@@ -9,8 +9,9 @@ use url::Url;
 
 use super::broker_url::masked;
 use super::fault::Problem;
+use super::model::BrokerConfig;
 use super::parse::text;
-use super::{BrokerConfig, Secret};
+use lanekeeper_core::secret::Secret;
 
 const EXAMPLE: &str = "write http://HOST:15672 or https://HOST:15671, with USER:PASSWORD@ before HOST where they are \
                        not those of broker.url; or \"\"";

@@ -8,16 +8,14 @@ use super::broker_url::broker_url;
 use super::fault::{Faults, Origin, Problem};
 use super::layers::{self, Environment};
 use super::management::management_url;
+use super::model::{BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig};
 use super::parse::{
     choice, duration, exchange, flag, format_duration, instance, integer, listen, log_filter, number,
     timeout, whole_seconds,
 };
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
-use super::{
-    BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig, breaker, ledger,
-    target,
-};
+use super::{breaker, ledger, target};
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::layout::PARTITIONS_MAX;
 use lanekeeper_core::policy::{FailurePolicy, Policy};

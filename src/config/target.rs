@@ -7,11 +7,12 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
 use super::fault::{Fault, Origin, Problem};
+use super::model::{FirstContact, IdempotencyKeyStyle, IfMatch, Purpose, TargetConfig};
 use super::parse::{choice, text, timeout};
 use super::reader::{Reader, Section, Shape};
-use super::{FirstContact, IdempotencyKeyStyle, IfMatch, MASK, Purpose, Secret, TargetConfig};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::routes::TypePattern;
+use lanekeeper_core::secret::{MASK, Secret};
 use lanekeeper_core::template::UrlTemplate;
 
 /// A whole target, for a message to a person who has none.

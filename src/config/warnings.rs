@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Config, TargetConfig, format_duration};
+use super::model::{Config, TargetConfig};
+use super::parse::format_duration;
 use lanekeeper_core::routes::TypePattern;
 
 /// RabbitMQ's acknowledgement timeout, unless an operator has set another (`consumer_timeout`; 3.10 and 4.0).
