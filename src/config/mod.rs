@@ -29,8 +29,8 @@ pub use lanekeeper_core::secret::{MASK, Secret};
 pub use layers::{DEFAULT_TOML, Environment, VariableFault};
 pub use management::{ManagementAddress, management_url};
 pub use model::{
-    BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, IdempotencyKeyStyle, IfMatch, LogConfig,
-    LogFormat, Purpose, TargetConfig, UpdatesConfig,
+    BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, IdempotencyKeyStyle, IfMatch,
+    LogConfig, LogFormat, Purpose, TargetConfig, UpdatesConfig,
 };
 pub use parse::format_duration;
 pub use reader::Shown;

@@ -109,7 +109,11 @@ impl Plan {
             )?;
         }
         for (layout, backlog) in &self.draining {
-            writeln!(f, "  . drain    layout {}, left over from an earlier change: {backlog}", layout.number.0)?;
+            writeln!(
+                f,
+                "  . drain    layout {}, left over from an earlier change: {backlog}",
+                layout.number.0
+            )?;
             writeln!(f, "  - delete   {} and its queues", self.names.layout(layout.number))?;
         }
         let (Some(from), Some(to)) = (self.current, self.next) else { return Ok(()) };
@@ -139,7 +143,10 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(current) = self.current else {
             let exchange = self.names.public();
-            return writeln!(f, "exchange {exchange} has no layout yet; the first `lanekeeper run` creates it");
+            return writeln!(
+                f,
+                "exchange {exchange} has no layout yet; the first `lanekeeper run` creates it"
+            );
         };
         let format_shape =
             |shape: Shape| format!("{} partitions, prefetch {}", shape.partitions, shape.prefetch);
@@ -149,7 +156,11 @@ impl fmt::Display for Plan {
             writeln!(f, "\nNothing to do.")?;
         } else {
             let refuses = self.dangers.iter().any(|danger| danger.weight == Weight::Forbids);
-            let steps = if refuses { "would take these steps, and refuses to while something is in the way" } else { "will take these steps" };
+            let steps = if refuses {
+                "would take these steps, and refuses to while something is in the way"
+            } else {
+                "will take these steps"
+            };
             writeln!(f, "\n`lanekeeper topology apply` {steps}:")?;
             self.steps(f)?;
         }
