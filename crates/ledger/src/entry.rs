@@ -1,34 +1,11 @@
 //! What is asked of the ledger, and what is written into it.
 
-use std::fmt;
-
-use ring::digest::{SHA256, digest};
-
+use super::fingerprint::Fingerprint;
 use super::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 pub use lanekeeper_core::message::ParkedSeq;
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::{RecordKey, UpdateId};
-
-/// Tells bodies apart: the first 128 bits of the body's SHA-256. Kept in the ledger, so it never changes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint(pub(super) [u8; 16]);
-
-impl Fingerprint {
-    /// Of a body.
-    #[must_use]
-    pub fn of(body: &[u8]) -> Self {
-        let whole = digest(&SHA256, body);
-        let (first, _) = whole.as_ref().split_first_chunk().expect("SHA-256 has 32 bytes");
-        Self(*first)
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fingerprint({:032x})", u128::from_be_bytes(self.0))
-    }
-}
 
 /// What is to be known before an update is attempted.
 #[derive(Clone, Debug, PartialEq, Eq)]

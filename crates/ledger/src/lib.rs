@@ -8,6 +8,7 @@ mod batcher;
 mod config;
 mod entry;
 mod error;
+mod fingerprint;
 mod parked;
 mod postgres;
 mod prune;
@@ -18,10 +19,11 @@ mod stored;
 pub use any::AnyLedger;
 pub use config::{LedgerConfig, LedgerPlace};
 pub use entry::{
-    Entry, EntryKind, Fingerprint, IdStatus, LookupResult, ParkKind, ParkedSeq, Query, Recorded, ResolvedAs,
+    Entry, EntryKind, IdStatus, LookupResult, ParkKind, ParkedSeq, Query, Recorded, ResolvedAs,
     StoredParkReason,
 };
 pub use error::LedgerError;
+pub use fingerprint::Fingerprint;
 pub use parked::{
     Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord,
     Selection,

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::entry::{Fingerprint, ParkKind, StoredParkReason};
+use super::entry::{ParkKind, StoredParkReason};
 use super::error::LedgerError;
+use super::fingerprint::Fingerprint;
 use super::parked::ParkedState;
 use lanekeeper_core::update::RecordKey;
 

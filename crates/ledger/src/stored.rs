@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::entry::Fingerprint;
+use super::fingerprint::Fingerprint;
 use lanekeeper_core::update::{RecordKey, UpdateId};
 
 /// An update that is parked.

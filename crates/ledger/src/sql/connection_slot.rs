@@ -6,7 +6,7 @@ use sqlx::ConnectOptions as _;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{error::Elapsed, timeout};
 
-use super::{Connection, Options};
+use super::super::database::{Connection, Options};
 use crate::error::LedgerError;
 
 /// Longest wait for an answer of the database; longer than it waits for a lock of another process.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sqlx::{Row as _, query};
 
 use super::write::{lock_parked_record, unpark_if_empty};
-use super::{Connection, Row, begin};
+use super::super::database::{Connection, Row, begin};
 use crate::entry::{ParkedSeq, ResolvedAs};
 use crate::error::LedgerError;
 use crate::parked::{

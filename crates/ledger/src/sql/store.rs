@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use super::connection_slot::{ANSWER_MAX, ConnectionSlot};
 use super::write::{Write, commit};
-use super::{Locks, Options, bytes, lookup, options, parked, upkeep};
+use super::super::database::{Options, bytes, lookup, options};
+use super::super::lock::Locks;
+use super::{parked, upkeep};
 use crate::batcher::Batcher;
 use crate::config::LedgerConfig;
 use crate::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Row as _, query, raw_sql};
 use uuid::Uuid;
 
-use super::{Connection, MIGRATIONS, begin, one_at_a_time};
+use super::super::database::{Connection, MIGRATIONS, begin, one_at_a_time};
 use crate::error::LedgerError;
 use crate::parked::LedgerStats;
 use crate::rows;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use sqlx::{Row as _, query};
 
-use super::{Connection, LOCK_PARKED_RECORD, begin, keep_records, keep_resolved, tenures};
-use crate::entry::{Entry, EntryKind, Fingerprint, ParkedSeq, Recorded, StoredParkReason};
+use super::super::database::{Connection, LOCK_PARKED_RECORD, begin, keep_records, keep_resolved, tenures};
+use crate::entry::{Entry, EntryKind, ParkedSeq, Recorded, StoredParkReason};
+use crate::fingerprint::Fingerprint;
 use crate::rows::{self, RecordRow, ResolvedRow, number};
 use crate::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
