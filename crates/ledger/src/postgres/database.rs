@@ -5,25 +5,28 @@ use std::collections::BTreeMap;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection as _, PgConnection, Row as _, Transaction, query};
 
+use crate::config::{LedgerConfig, LedgerPlace};
 use crate::entry::{IdStatus, LookupResult, Query};
 use crate::error::LedgerError;
 use crate::rows::{self, RecordRow, ResolvedRow};
-use crate::config::{LedgerConfig, LedgerPlace};
 use lanekeeper_core::update::{IdOrigin, RecordKey};
 
 pub type Connection = PgConnection;
 pub type Options = PgConnectOptions;
 pub type Row = PgRow;
 
-/// In order; one that was released is never changed.
+/// In order. A migration that was released is never changed.
 pub const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
-pub const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1 FOR UPDATE";
+pub const LOCK_PARKED_RECORD: &str =
+    "SELECT state FROM ledger_parked_record WHERE record_key = $1 FOR UPDATE";
 
-/// Settings of every session. A wait for a row ends with an error that is tried again; a session whose host has gone
-/// is noticed by the server within half a minute, and with it go its locks (default: two hours). Whatever is asked on
-/// the way of an update is found by an index: a plan that was made while the tables were empty would read all of them
-/// every time, until the server looks at their sizes.
+/// Settings of every session.
+///
+/// - Every query for an update uses an index. Without the first three settings, a plan that was made while the tables were
+///   empty would read whole tables until the server updates its statistics.
+/// - A wait for a row lock ends with an error, which is retried.
+/// - The server notices within half a minute that a client's host is gone, and drops its locks (default: two hours).
 const SESSION: [(&str, &str); 8] = [
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
@@ -35,12 +38,12 @@ const SESSION: [(&str, &str); 8] = [
     ("tcp_keepalives_count", "3"),
 ];
 
-/// Of the advisory lock that makes migrations wait for each other: "lane" in ASCII.
+/// Key of the advisory lock that makes concurrent migrations wait for each other: "lane" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6c61_6e65;
 
 pub fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
     let LedgerPlace::Postgres(url) = &config.place else {
-        return Err(LedgerError::Damaged { what: "the kind of its URL" });
+        return Err(LedgerError::Damaged { what: "the URL" });
     };
     let options: PgConnectOptions = url.reveal().parse()?;
     Ok(options.application_name("lanekeeper").options(SESSION))
@@ -50,13 +53,13 @@ pub async fn begin(connection: &mut Connection) -> Result<Transaction<'_, sqlx::
     connection.begin().await
 }
 
-/// Until the transaction ends.
+/// Waits until no other process migrates, and keeps others from it until the transaction ends.
 pub async fn one_at_a_time(connection: &mut Connection) -> Result<(), sqlx::Error> {
     query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(connection).await?;
     Ok(())
 }
 
-/// The highest tenure of these partitions; nobody raises it until the transaction ends.
+/// The highest tenures of these partitions. Nobody raises them until the transaction ends.
 pub async fn tenures(
     connection: &mut Connection,
     partition_keys: &[(i64, i64)],
@@ -133,8 +136,11 @@ pub async fn keep_records(
     Ok(())
 }
 
-/// Answers all of them in one statement, as of one moment.
-pub async fn lookup(connection: &mut Connection, queries: &[Query]) -> Result<Vec<LookupResult>, LedgerError> {
+/// Answers all queries in one statement.
+pub async fn lookup(
+    connection: &mut Connection,
+    queries: &[Query],
+) -> Result<Vec<LookupResult>, LedgerError> {
     let keys: Vec<&[u8]> = queries.iter().map(|asked| rows::key(&asked.record_key)).collect();
     let ids: Vec<Option<&str>> = queries
         .iter()
@@ -163,7 +169,7 @@ pub async fn lookup(connection: &mut Connection, queries: &[Query]) -> Result<Ve
     found.iter().zip(queries).map(lookup_result).collect()
 }
 
-/// Tables with their indexes.
+/// The size of the tables with their indexes.
 pub async fn bytes(connection: &mut Connection, _: &LedgerConfig) -> Result<u64, LedgerError> {
     let row = query(
         "SELECT sum(pg_total_relation_size(relation))::bigint AS bytes FROM UNNEST(ARRAY['ledger_record',

@@ -9,20 +9,20 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, SqliteConnection, Transaction, query};
 
+use crate::config::{LedgerConfig, LedgerPlace};
 use crate::entry::{IdStatus, LookupResult, Query};
 use crate::error::LedgerError;
 use crate::rows::{self, RecordRow, ResolvedRow};
-use crate::config::{LedgerConfig, LedgerPlace};
 use lanekeeper_core::update::{IdOrigin, RecordKey};
 
 pub type Connection = SqliteConnection;
 pub type Options = SqliteConnectOptions;
 pub type Row = SqliteRow;
 
-/// In order; one that was released is never changed.
+/// In order. A migration that was released is never changed.
 pub const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
-/// The writer holds the whole file.
+/// Without `FOR UPDATE`: a writer has locked the whole file.
 pub const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
 
 /// How long a writer of another process may hold the file.
@@ -30,7 +30,7 @@ const BUSY_MAX: Duration = Duration::from_secs(5);
 
 pub fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
     let LedgerPlace::Sqlite(path) = &config.place else {
-        return Err(LedgerError::Damaged { what: "the kind of its URL" });
+        return Err(LedgerError::Damaged { what: "the URL" });
     };
     Ok(SqliteConnectOptions::new()
         .filename(path)
@@ -40,17 +40,17 @@ pub fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
         .busy_timeout(BUSY_MAX))
 }
 
-/// A transaction that may write: one that begins as a reader cannot wait for another writer.
+/// Begins a transaction as a writer: one that begins as a reader could not wait for another writer later.
 pub async fn begin(connection: &mut Connection) -> Result<Transaction<'_, sqlx::Sqlite>, sqlx::Error> {
     connection.begin_with("BEGIN IMMEDIATE").await
 }
 
-/// The writer is alone anyway.
+/// A writer is alone anyway.
 pub async fn one_at_a_time(_: &mut Connection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// The highest tenure of these partitions, and perhaps of others.
+/// The highest tenures of all partitions.
 pub async fn tenures(
     connection: &mut Connection,
     _: &[(i64, i64)],
@@ -106,8 +106,11 @@ pub async fn keep_records(
     Ok(())
 }
 
-/// Answers all of them in one statement, as of one moment.
-pub async fn lookup(connection: &mut Connection, queries: &[Query]) -> Result<Vec<LookupResult>, LedgerError> {
+/// Answers all queries in one statement.
+pub async fn lookup(
+    connection: &mut Connection,
+    queries: &[Query],
+) -> Result<Vec<LookupResult>, LedgerError> {
     let asked = rows_as_json(queries, |asked| {
         let id = (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str());
         (hex(rows::key(&asked.record_key)), id)
@@ -134,7 +137,7 @@ pub async fn lookup(connection: &mut Connection, queries: &[Query]) -> Result<Ve
     found.iter().zip(queries).map(lookup_result).collect()
 }
 
-/// Many rows in one argument: a statement for each would be a message to SQLite's thread and back for each.
+/// Many rows in one argument. A statement per row would cost a message to SQLite's thread and back for each.
 fn rows_as_json<'a, T, R: serde::Serialize>(items: &'a [T], row: impl Fn(&'a T) -> R) -> String {
     let rows: Vec<R> = items.iter().map(row).collect();
     serde_json::to_string(&rows).expect("strings and numbers are JSON")
@@ -147,7 +150,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// The file and its write-ahead log.
+/// The size of the file and its write-ahead log.
 pub async fn bytes(_: &mut Connection, config: &LedgerConfig) -> Result<u64, LedgerError> {
     let LedgerPlace::Sqlite(path) = &config.place else { return Ok(0) };
     let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
