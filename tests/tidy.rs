@@ -152,12 +152,14 @@ fn nothing_third_party_is_in_the_tree() {
 #[test]
 fn old_names_are_not_used_in_code() {
     let list = read(&project().join("tests/old-names.txt"));
-    let old: BTreeSet<&str> = list.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace).collect();
+    let old: BTreeSet<&str> =
+        list.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace).collect();
     assert!(old.len() > 100, "tests/old-names.txt is not read any more: {old:?}");
     let mut faults = Vec::new();
     for (path, text) in code().into_iter().chain(tests()) {
         let text = without_strings_and_comments(&text);
-        let used: BTreeSet<&str> = words(&text).map(|(_, word)| word).filter(|word| old.contains(word)).collect();
+        let used: BTreeSet<&str> =
+            words(&text).map(|(_, word)| word).filter(|word| old.contains(word)).collect();
         faults.extend(used.iter().map(|word| format!("{path}: {word} is an old name: see docs/glossary.md")));
     }
     assert_none(&faults);
@@ -276,7 +278,11 @@ fn without_strings_and_comments(text: &str) -> String {
             rest[1..].find(&close).map(|at| 1 + at + close.len())
         } else if rest.starts_with('"') {
             let mut escaped = false;
-            let close = rest[1..].find(|c: char| !std::mem::replace(&mut escaped, c == '\\' && !escaped) && c == '"');
+            let close = rest[1..].find(|c: char| {
+                let is_escaped = escaped;
+                escaped = c == '\\' && !is_escaped;
+                c == '"' && !is_escaped
+            });
             close.map(|at| at + 2)
         } else if rest.starts_with("'\"'") {
             Some(3)

@@ -39,10 +39,10 @@ use settings::read;
 pub use target::TARGET_EXAMPLE;
 pub use warnings::{ACK_TIMEOUT, held_at_most, warnings};
 
-/// Reads the config: built-in defaults, then `file`, then the environment.
+/// Loads the config: the built-in defaults, over them `file`, over them the environment.
 ///
 /// # Errors
-/// Every fault that there is, each with its key and where its value is from; none quotes a secret.
+/// All faults, each with its key and the origin of its value; none quotes a secret.
 pub fn load(file: Option<&Path>, environment: &Environment, purpose: Purpose) -> Result<Loaded, Faults> {
     match file {
         None => read(None, environment, purpose),
@@ -50,7 +50,7 @@ pub fn load(file: Option<&Path>, environment: &Environment, purpose: Purpose) ->
             let text = std::fs::read_to_string(path).map_err(|error| {
                 let problem = Problem::new(
                     format!("cannot read the config file: {error}"),
-                    "name a readable TOML file with --config or LANEKEEPER_CONFIG",
+                    "set --config or LANEKEEPER_CONFIG to a readable TOML file",
                 );
                 Faults(vec![Fault { key: String::new(), origin: Origin::File(path.to_owned()), problem }])
             })?;

@@ -18,7 +18,7 @@ use lanekeeper_ledger::LedgerConfig;
 /// Everything that operators decide.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Name of this process in the RabbitMQ UI; the host name where none was given.
+    /// Name of this process in the RabbitMQ UI; by default the host name.
     pub instance: String,
     /// `[broker]`.
     pub broker: BrokerConfig,
@@ -26,22 +26,22 @@ pub struct Config {
     pub updates: UpdatesConfig,
     /// `[dispatch]`.
     pub dispatch: DispatchConfig,
-    /// `[ledger]`; `None`: there is none.
+    /// `[ledger]`; `None`: no ledger is used.
     pub ledger: Option<LedgerConfig>,
     /// `[retry]` and `[failure]`.
     pub policy: Policy,
     /// `[breaker]`.
     pub breaker: BreakerConfig,
-    /// `[admin] listen`; `None` where it is turned off.
+    /// `[admin] listen`; `None`: turned off.
     pub admin: Option<SocketAddr>,
     /// `[log]`.
     pub log: LogConfig,
-    /// `[[target]]`, in order of precedence; at least one, but for [`Purpose::Publish`].
+    /// `[[target]]`, in order of precedence; at least one for [`Purpose::Dispatch`].
     pub targets: Vec<TargetConfig>,
 }
 
 impl Config {
-    /// Which target takes which type.
+    /// Which target gets which types of updates.
     #[must_use]
     pub fn routes(&self) -> Routes {
         let patterns = self.targets.iter().enumerate().flat_map(|(index, target)| {
@@ -57,14 +57,14 @@ impl Config {
     }
 }
 
-/// What a config is loaded for.
+/// What a config is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// To forward updates: a config without a target is a fault.
     Dispatch,
-    /// To publish them: publishers only know the exchange, so there need not be a target.
+    /// To publish updates, or to administer the broker: targets are not needed.
     Publish,
-    /// To look after parked updates, in the ledger: there need not be a target either.
+    /// To show and change parked updates: targets are not needed.
     Operate,
 }
 
@@ -73,35 +73,35 @@ pub enum Purpose {
 pub struct BrokerConfig {
     /// `broker.url` and `broker.heartbeat`.
     pub connection: ConnectionSettings,
-    /// `http://` or `https://`; `None`: on the host of the URL, at the usual port.
+    /// `broker.management_url`; `None`: the default port on the host of `broker.url`.
     pub management_url: Option<Secret>,
 }
 
 /// `[updates]`.
 #[derive(Clone, Debug)]
 pub struct UpdatesConfig {
-    /// The exchange that publishers know; every other object of the topology is named after it.
+    /// The exchange that publishers use. All other objects of the topology are named after it.
     pub exchange: String,
-    /// Partitions of the layout, as it is first made and as `topology apply` makes it; 1 to 1,024.
+    /// Partitions of the first layout, and of the one that `topology apply` makes; 1 to 1,024.
     pub partitions: NonZeroU16,
     /// Whether `run` changes the layout to what the config says.
     pub auto_apply: bool,
-    /// Dead-letter updates without an id instead of making one.
+    /// Whether updates without an id are dead-lettered. Otherwise an id is made for the delivery.
     pub require_id: bool,
-    /// Largest body in bytes; a larger one is dead-lettered.
+    /// Largest body in bytes; an update with a larger one is dead-lettered.
     pub body_bytes_max: usize,
 }
 
 /// `[dispatch]`.
 #[derive(Clone, Debug)]
 pub struct DispatchConfig {
-    /// Attempts at once per partition, each of another record.
+    /// Attempts in flight per partition, each of another record.
     pub in_flight_max: NonZeroUsize,
-    /// Deliveries held unsettled per partition; at least `in_flight_max`.
+    /// Unsettled deliveries per partition; at least `in_flight_max`.
     pub prefetch: NonZeroU16,
-    /// How long attempts in flight may take after SIGTERM, or before a partition is handed over.
+    /// How long to wait for attempts in flight after SIGTERM, or before a partition is handed over.
     pub drain_timeout: Duration,
-    /// How long a delivery may be held before its partition steps back; 1 second to a day.
+    /// How long a delivery may be held before its partition is given back; 1 second to a day.
     pub held_max: Duration,
 }
 
@@ -110,20 +110,20 @@ pub struct DispatchConfig {
 pub enum BreakerConfig {
     /// No target is ever shut.
     Off,
-    /// A target is shut when it fills this measure.
+    /// A target is shut when it reaches these limits.
     On(BreakerLimits),
 }
 
 /// `[log]`.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
     /// A `tracing` filter, such as `info` or `lanekeeper=debug,warn`.
     pub filter: String,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
@@ -138,25 +138,25 @@ pub enum LogFormat {
 pub struct TargetConfig {
     /// Name in logs and metrics; unique.
     pub name: String,
-    /// Which updates it takes.
+    /// The types of updates that it gets.
     pub types: Vec<TypePattern>,
     /// HTTP method, upper case.
     pub method: String,
-    /// Where requests go.
+    /// URL of requests.
     pub url: UrlTemplate,
-    /// From the start of an attempt to the end of the answer.
+    /// Time limit of an attempt, from its start to the end of the answer.
     pub timeout: Duration,
-    /// How the update id goes out.
+    /// How the update id is sent.
     pub idempotency_key: IdempotencyKeyStyle,
-    /// Under which name; a valid header name.
+    /// The header with the update id; a valid header name.
     pub idempotency_header: String,
     /// Sent with every request; valid names and values.
     pub headers: Vec<(String, Secret)>,
-    /// Answers that mean something else here than in the table of docs/wire.md.
+    /// Statuses that mean something else for this target than in the table of docs/wire.md.
     pub outcomes: BTreeMap<u16, OutcomeKind>,
     /// Which `If-Match` requests carry.
     pub if_match: IfMatch,
-    /// With [`IfMatch::Auto`], what happens where no `ETag` of the record is known.
+    /// With [`IfMatch::Auto`], what to do if no `ETag` of the record is known.
     pub first_contact: FirstContact,
 }
 
@@ -166,21 +166,21 @@ pub struct TargetConfig {
 pub enum IfMatch {
     /// The publisher's header `if-match`, if there is one.
     Header,
-    /// Else the last `ETag` that the target gave for the record: kept in the ledger.
+    /// As `Header`; without it, the last `ETag` that the target gave for the record, from the ledger.
     Auto,
 }
 
-/// What happens where no `ETag` of a record is known.
+/// What to do if no `ETag` of a record is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstContact {
-    /// The target is asked for it with GET; where it has no such record, as with `Create`.
+    /// Fetch it with GET; if the target has no such record, as `Create`.
     Get,
-    /// The record must not exist: `If-None-Match: *`.
+    /// Send `If-None-Match: *`: the record must not exist.
     Create,
 }
 
-/// How the update id goes out.
+/// How the update id is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdempotencyKeyStyle {
@@ -188,6 +188,6 @@ pub enum IdempotencyKeyStyle {
     Quoted,
     /// As it is.
     Bare,
-    /// Not at all.
+    /// It is not sent.
     Off,
 }

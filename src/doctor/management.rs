@@ -1,5 +1,7 @@
 //! Collects facts from RabbitMQ's management API. All answers and waits are bounded.
 
+#![expect(clippy::disallowed_types, reason = "this is the HTTP client of the management API")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Sends attempts over HTTP. All targets share one client, so that connections are pooled and kept.
 
+#![expect(clippy::disallowed_types, reason = "this is the HTTP client of the targets")]
+
 use std::time::Duration;
 
 use reqwest::{Client, redirect, retry};

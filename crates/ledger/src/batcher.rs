@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::LedgerError;
 
 /// Calls in one batch. A larger batch would only make its callers wait longer.
-pub const BATCH_MAX: usize = 512;
+const BATCH_MAX: usize = 512;
 
 /// Bytes of bodies in one batch, except for a single larger body: as much as a slow disk writes within the time limit of
 /// a commit.

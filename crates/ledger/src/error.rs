@@ -60,20 +60,6 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether the same call may succeed later without a person.
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Locked(_)
-                | Self::DiskFull(_)
-                | Self::DiskFailed(_)
-                | Self::Lost(_)
-                | Self::TimedOut { .. }
-                | Self::NoConnection
-        )
-    }
-
     /// As written in metric labels.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -138,6 +138,7 @@ impl World {
 }
 
 /// The suite's HTTP client.
+#[expect(clippy::disallowed_types, reason = "the client of the tests")]
 pub fn http() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
