@@ -276,9 +276,9 @@ fn without_strings_and_comments(text: &str) -> String {
         } else if rest.starts_with('"') && code.trim_end_matches('#').ends_with('r') {
             let close = format!("\"{}", "#".repeat(raw));
             rest[1..].find(&close).map(|at| 1 + at + close.len())
-        } else if rest.starts_with('"') {
+        } else if let Some(string) = rest.strip_prefix('"') {
             let mut escaped = false;
-            let close = rest[1..].find(|c: char| {
+            let close = string.find(|c: char| {
                 let is_escaped = escaped;
                 escaped = c == '\\' && !is_escaped;
                 c == '"' && !is_escaped

@@ -31,7 +31,10 @@ pub fn read(reader: &mut Reader<'_>) -> Option<BreakerConfig> {
         let (initial, max) = (format_duration(initial), format_duration(max));
         section.fault(
             "wait_initial",
-            Problem::new(format!("{initial:?} is longer than wait_max = {max:?}"), "shorten it, or raise wait_max"),
+            Problem::new(
+                format!("{initial:?} is longer than wait_max = {max:?}"),
+                "shorten it, or raise wait_max",
+            ),
         );
     }
     section.finish();

@@ -52,14 +52,10 @@ pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
         }
         if !PARAMETERS.contains(&&*name) {
             let known = PARAMETERS.join(", ");
-            return Err(Problem::new(
-                "has an unknown query parameter",
-                format!("known are {known}"),
-            ));
+            return Err(Problem::new("has an unknown query parameter", format!("known are {known}")));
         }
     }
-    text.parse::<AMQPUri>()
-        .map_err(|_| Problem::new("has an invalid parameter or encoding", EXAMPLE))?;
+    text.parse::<AMQPUri>().map_err(|_| Problem::new("has an invalid parameter or encoding", EXAMPLE))?;
     *raw = Json::from(masked(&url));
     Ok(Secret::new(text))
 }

@@ -187,8 +187,10 @@ fn parks_without_ledger(reader: &mut Reader<'_>, policy: &Policy) {
         [("rejected", policy.rejected), ("exhausted", policy.exhausted), ("conflict", policy.conflict)]
     {
         if matches!(policy, FailurePolicy::Park | FailurePolicy::Refetch) {
-            let what =
-                format!("is {:?}, which parks updates in the ledger, but ledger.url is \"none\"", policy.name());
+            let what = format!(
+                "is {:?}, which parks updates in the ledger, but ledger.url is \"none\"",
+                policy.name()
+            );
             section.fault(key, Problem::new(what, "set ledger.url, or choose \"dead_letter\" or \"block\""));
         }
     }
@@ -209,7 +211,10 @@ fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
         let (initial, max) = (format_duration(initial), format_duration(max));
         section.fault(
             "delay_initial",
-            Problem::new(format!("{initial:?} is longer than delay_max = {max:?}"), "shorten it, or raise delay_max"),
+            Problem::new(
+                format!("{initial:?} is longer than delay_max = {max:?}"),
+                "shorten it, or raise delay_max",
+            ),
         );
     }
     section.finish();

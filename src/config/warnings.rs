@@ -69,7 +69,9 @@ fn unreachable(target: &TargetConfig, earlier: &[TargetConfig]) -> Option<String
     } else {
         let listed: Vec<String> = taken.iter().map(|(pattern, _)| format!("\"{pattern}\"")).collect();
         let listed = listed.join(", ");
-        format!("target {name:?} gets no update of type {listed}: target {before:?} comes first and takes them.")
+        format!(
+            "target {name:?} gets no update of type {listed}: target {before:?} comes first and takes them."
+        )
     })
 }
 

@@ -113,7 +113,7 @@ pub enum ManagementCause {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Queue {
     /// `quorum`, `classic` or `stream`; `None`: not known.
-    pub queue_type: Option<String>,
+    pub kind: Option<String>,
     /// Messages, including those that consumers hold.
     pub messages: u64,
     /// Its consumers.

@@ -10,7 +10,7 @@ use super::facts::{Alarm, Binding, Consumer, DestinationKind, PolicyKind, Policy
 pub fn queue(answer: &Json) -> Queue {
     let timeout = answer["arguments"]["x-consumer-timeout"].as_u64();
     Queue {
-        queue_type: text(&answer["type"]),
+        kind: text(&answer["type"]),
         messages: answer["messages"].as_u64().unwrap_or_default(),
         consumers: list(&answer["consumer_details"]).map(consumer).collect(),
         policy: text(&answer["policy"]),

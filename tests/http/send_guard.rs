@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use lanekeeper::http::{Attempt, SendGuard, Target};
 use lanekeeper_core::outcome::{Cause, Outcome};
 
-use crate::{PATIENCE, attempt_of, target, targets, update};
+use crate::{TEST_TIMEOUT, attempt_of, target, targets, update};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -74,7 +74,7 @@ async fn an_answer_that_came_while_this_process_was_stopped_counts() {
     let attempt = tokio::spawn(async move { targets.attempt(attempt_of(update("k"))).await });
     requests.recv().await.unwrap();
     go_on.send(()).unwrap();
-    answers.recv_timeout(PATIENCE).unwrap();
+    answers.recv_timeout(TEST_TIMEOUT).unwrap();
     stop_until(since + 2 * SHORT);
     assert_eq!(attempt.await.unwrap(), Outcome::Applied);
 }

@@ -118,11 +118,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_is_bounded_in_bytes_and_keeps_the_order_of_its_calls() {
-        let (batches, mut seen) = mpsc::unbounded_channel();
+        let (sender, mut seen) = mpsc::unbounded_channel();
         let batcher = Batcher::start(
             |asked: &usize| *asked,
             move |asked: Arc<[usize]>| {
-                batches.send(asked.to_vec()).unwrap();
+                sender.send(asked.to_vec()).unwrap();
                 async move { Ok(asked.to_vec()) }
             },
         );

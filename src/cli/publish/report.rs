@@ -120,7 +120,7 @@ impl Report {
         let mut message = self.counts();
         match &self.connection_event {
             Some(ConnectionEvent::Blocked { .. }) => {
-                message.push_str(" · the broker blocks publishing: memory or disk alarm")
+                message.push_str(" · the broker blocks publishing: memory or disk alarm");
             }
             Some(ConnectionEvent::Down { .. }) => message.push_str(" · connection lost, reconnecting"),
             Some(ConnectionEvent::Up | ConnectionEvent::Unblocked) | None => {}

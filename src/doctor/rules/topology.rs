@@ -66,7 +66,7 @@ fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
     let kind = if object.role.is_queue() { "queue" } else { "exchange" };
     // The broker names the first argument that differs, which is seldom the type.
     let wanted_type = if object.role == Role::Document { "stream" } else { "quorum" };
-    let other_type = case.observed.queue(name).and_then(|queue| queue.queue_type.as_deref());
+    let other_type = case.observed.queue(name).and_then(|queue| queue.kind.as_deref());
     let other_type = other_type.filter(|found| object.role.is_queue() && *found != wanted_type);
     let (code, what) = match other_type {
         Some(found) => {
