@@ -39,7 +39,7 @@ Columns:
 `-`: nothing.";
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 something is in the way, 2 config, 3 broker; `plan`: 0 nothing to do, 10 something to do.";
+Exit codes: 0 done, 1 something blocks the change, 2 config, 3 broker; `plan`: 0 nothing to do, 10 something to do.";
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Command {

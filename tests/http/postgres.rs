@@ -37,5 +37,5 @@ fn start() -> (String, TempDir) {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let url = text.lines().find_map(|line| line.strip_prefix("export LANEKEEPER_POSTGRES_URL="));
-    (url.expect("it tells its URL").trim_matches('\'').to_owned(), keep)
+    (url.expect("it prints its URL").trim_matches('\'').to_owned(), keep)
 }

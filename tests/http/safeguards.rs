@@ -51,7 +51,7 @@ struct Running {
     receiver: Receiver,
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
-    /// Its store, where it is its alone.
+    /// Its store, if no other receiver uses it.
     _place: Option<Place>,
 }
 

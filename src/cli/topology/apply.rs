@@ -47,7 +47,7 @@ pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> R
     exit
 }
 
-/// Whether publishes are to go to another layout. Only then can something be in the way.
+/// Whether publishes are to go to another layout. Only such a change can be blocked.
 async fn needs_switch(operator: &Operator, config: &Config) -> Result<bool, SourceError> {
     let Some(LayoutDocument { layouts, .. }) = operator.document().await? else {
         return Err(SourceError::NoLayout { exchange: config.updates.exchange.clone() });
@@ -55,7 +55,7 @@ async fn needs_switch(operator: &Operator, config: &Config) -> Result<bool, Sour
     Ok(layouts.changing.is_some() || layouts.in_force.shape() != config.layout_shape())
 }
 
-/// Whether nothing is in the way. Prints everything that could go wrong.
+/// Whether nothing blocks the change. Prints everything that could go wrong.
 async fn may_switch(config: &Config) -> Result<bool, SourceError> {
     let dangers = dangers_of_change(config, config.layout_shape()).await?;
     for danger in &dangers {

@@ -19,7 +19,7 @@ pub fn format_age(seconds: u64) -> String {
 /// One danger, on one line.
 pub fn format_danger(danger: &Danger) -> String {
     let weight = match danger.weight {
-        Weight::Forbids => "in the way",
+        Weight::Forbids => "blocks the change",
         Weight::Risks | Weight::Warns => "could go wrong",
     };
     let Danger { finding, .. } = danger;

@@ -157,7 +157,7 @@ impl fmt::Display for Plan {
         } else {
             let refuses = self.dangers.iter().any(|danger| danger.weight == Weight::Forbids);
             let steps = if refuses {
-                "would take these steps, and refuses to while something is in the way"
+                "would take these steps, and refuses to while something blocks the change"
             } else {
                 "will take these steps"
             };

@@ -196,7 +196,7 @@ fn an_argument_of_a_queue_can_shorten_the_acknowledgement_timeout() {
         },
         &["LK402"],
     );
-    // RabbitMQ 4.0 tells what is in force of each consumer.
+    // RabbitMQ 4.0 shows the effective timeout of each consumer.
     let consumer = |observed: &mut Observed, timeout| {
         let tag = "lanekeeper a p000".to_owned();
         let consumer = Consumer { tag, prefetch: 1000, timeout_ms: Some(timeout), ..Consumer::default() };
@@ -380,7 +380,7 @@ fn what_a_change_of_the_layout_does_meanwhile_is_no_danger() {
     changing("updates.l2", None, &["LK205", "LK207"]);
 }
 
-/// What a change to so many partitions meets: code and weight.
+/// The dangers of a change to so many partitions: code and weight.
 #[track_caller]
 fn check_change(change: impl FnOnce(&mut Observed), partitions: u16, expected: &[(&str, Weight)]) {
     let (mut observed, config) = (sound(), config());

@@ -198,11 +198,11 @@ async fn apply_is_refused_while_something_is_in_the_way_and_not_where_there_is_n
     channel.queue_bind("refused-audit".into(), from.into(), "".into(), options, none()).await.unwrap();
     let applied = topology(&world, &config, &["apply"]).await;
     assert_eq!(applied.code, Some(1), "{}", applied.stdout);
-    assert!(applied.stderr.contains("in the way (LK206)"), "{}", applied.stderr);
+    assert!(applied.stderr.contains("blocks the change (LK206)"), "{}", applied.stderr);
     assert!(applied.stderr.contains("nothing is changed"), "{}", applied.stderr);
     let plan = topology(&world, &config, &["plan"]).await;
     assert_eq!(plan.code, Some(10));
-    assert!(plan.stdout.contains("refuses to while something is in the way"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("refuses to while something blocks the change"), "{}", plan.stdout);
     assert_eq!(topology(&world, &wants(&world, 2), &["apply"]).await.code, Some(0), "nothing is to be done");
 }
 

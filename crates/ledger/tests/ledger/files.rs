@@ -48,7 +48,7 @@ async fn what_was_answered_before_a_kill_is_in_the_file() {
         committed.extend(worker.committed());
     }
     let ledger = world.open().await;
-    assert!(committed.len() >= 300, "{} were told", committed.len());
+    assert!(committed.len() >= 300, "{} were printed", committed.len());
     for id in &committed {
         let (record, _) = id.split_once('-').unwrap();
         assert_eq!(lookup(&ledger, record, id, "body").await.id_status, IdStatus::Resolved, "{id}");

@@ -182,7 +182,7 @@ async fn a_ledger_that_was_empty_is_looked_into_by_its_indexes() {
         assert!(findings.iter().all(|lookup_result| lookup_result.id_status == IdStatus::Unknown));
         join_all(ids.iter().map(|id| write(&ledger, applied("a", id, "")))).await;
     }
-    // The server tells its figures when a session has had nothing to do for a second.
+    // The server publishes its statistics when a session has been idle for a second.
     until("figures of the server", || async {
         let found = world.count(BY_INDEX).await;
         if found >= 200 { Ok(()) } else { Err(found.to_string()) }
