@@ -402,7 +402,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
     fn look_at_the_oldest(&mut self, session: Option<&mut Session<S::Deliveries>>, now: Tick) {
         let Some(session) = session else { return };
-        let oldest = session.deliveries.oldest_came_at();
+        let oldest = session.deliveries.oldest_received_at();
         let held_too_long = oldest.is_some_and(|came| came.elapsed() >= self.held_max);
         if held_too_long && !std::mem::replace(&mut session.held_too_long, true) {
             let tenure = session.tenure;
@@ -465,7 +465,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         let next = [self.core.next_deadline(), until, quiet, answer].into_iter().flatten().min();
         let acks = session.as_mut().and_then(|session| session.deliveries.next_ack_at());
         let session = session.as_ref().filter(|session| !session.held_too_long);
-        let held = session.and_then(|session| session.deliveries.oldest_came_at());
+        let held = session.and_then(|session| session.deliveries.oldest_received_at());
         let held = held.map(|came| came + self.held_max);
         let next = next.map(|tick| self.clock.instant(tick));
         let Some(next) = [next, acks, held].into_iter().flatten().min() else { return false };

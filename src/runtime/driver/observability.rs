@@ -92,7 +92,8 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// What is held, for monitoring and for operators.
     pub(super) fn show(&mut self, session: Option<&mut Session<S::Deliveries>>) {
         let holds = |_: &&Session<_>| self.core.view().held > 0; // or nothing but markers, which have no age
-        let oldest = session.as_deref().filter(holds).and_then(|session| session.deliveries.oldest_came_at());
+        let oldest =
+            session.as_deref().filter(holds).and_then(|session| session.deliveries.oldest_received_at());
         let age = oldest.map_or(Duration::ZERO, |came| came.elapsed());
         self.metrics.view(&self.core.view(), age);
         if let Some(session) = session {

@@ -108,7 +108,7 @@ impl Arguments {
             safeguards: self
                 .without
                 .iter()
-                .fold(Safeguards::ALL, |safeguards, remedy| safeguards.without(*remedy)),
+                .fold(Safeguards::ALL, |safeguards, safeguard| safeguards.without(*safeguard)),
             require_if_match: self.require_if_match,
             superseded_status: self.superseded,
             seed: self.seed,

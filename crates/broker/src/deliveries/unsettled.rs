@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use lapin::BasicProperties;
 
-use super::dead_letters::DeadLetter;
+use super::dead_letter::DeadLetter;
 use lanekeeper_core::acks::{AckLimits, Acks};
 use lanekeeper_core::message::DeliveryTag;
 use lanekeeper_core::tick::Tick;
@@ -99,9 +99,9 @@ mod tests {
     use bytes::Bytes;
     use lapin::types::{AMQPValue, FieldTable};
 
+    use super::super::dead_letter::{FRAME_BYTES_MAX, with_reason};
+    use super::super::decode::Decoder;
     use super::*;
-    use crate::dead_letters::{FRAME_BYTES_MAX, with_reason};
-    use crate::decode::Decoder;
     use lanekeeper_core::layout::PartitionNumber;
     use lanekeeper_core::policy::DeadLetterReason;
     use lanekeeper_core::routes::{Routes, TargetId};
