@@ -80,7 +80,7 @@ enum Safeguard {
 
 /// Runs it.
 pub fn main(arguments: &Arguments) -> Exit {
-    let broker = match arguments.config.load_for(Purpose::Publish) {
+    let broker = match arguments.config.load(Purpose::Publish) {
         Ok(loaded) => loaded.config.broker.connection,
         Err(exit) => return exit,
     };
