@@ -322,3 +322,6 @@ build_program() { # NAME ARGS…
     [[ -x "$path" ]] || die "cargo built no program $name"
     echo "$path"
 }
+
+# Builds lanekeeper and lanekeeper-lab, which looks for it beside itself, as they are released; prints the path of the latter.
+build_lab() { build_program lanekeeper-lab --release --package lanekeeper --package lanekeeper-lab --bins "$@"; }

@@ -105,7 +105,7 @@ pub trait Deliveries: Send + 'static {
     fn oldest_came_at(&self) -> Option<Instant>;
 
     /// When a delivery came that is not settled; `None` for any other.
-    fn came_at(&self, delivery: DeliveryTag) -> Option<Instant>;
+    fn received_at(&self, delivery: DeliveryTag) -> Option<Instant>;
 
     /// Returns true if the broker has handed over anything.
     fn has_begun(&self) -> bool;

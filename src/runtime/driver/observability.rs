@@ -93,7 +93,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
     pub(super) fn show(&mut self, session: Option<&mut Session<S::Deliveries>>) {
         let holds = |_: &&Session<_>| self.core.view().held > 0; // or nothing but markers, which have no age
         let oldest = session.as_deref().filter(holds).and_then(|session| session.deliveries.oldest_came_at());
-        let age = oldest.map_or(Duration::ZERO, |received_at| received_at.elapsed());
+        let age = oldest.map_or(Duration::ZERO, |came| came.elapsed());
         self.metrics.view(&self.core.view(), age);
         if let Some(session) = session {
             self.report_status(session);

@@ -59,7 +59,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         }
         let (view, oldest, ownership_state) =
             (self.core.view(), self.core.oldest(), self.core.ownership_state());
-        let held_since = oldest.delivery.and_then(|delivery| session.deliveries.came_at(delivery));
+        let held_since = oldest.delivery.and_then(|delivery| session.deliveries.received_at(delivery));
         // Names of records are told where they keep a layout from being drained, and nowhere else.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
         let tenure = match ownership_state {
@@ -75,7 +75,7 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             answers: session.status_reporter.answered,
             owns: ownership_state != OwnershipState::Lost && session.deliveries.has_begun(),
             tenure: tenure.map(|number| number.0),
-            oldest_held_seconds: held_since.map(|received_at| received_at.elapsed().as_secs()),
+            oldest_held_seconds: held_since.map(|came| came.elapsed().as_secs()),
             oldest_published_seconds: oldest.published_at.and_then(age).map(|age| age.as_secs()),
             records: view.lanes,
             waiting: view.waiting,

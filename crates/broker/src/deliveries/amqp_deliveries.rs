@@ -136,7 +136,7 @@ impl AmqpDeliveries {
         };
         let tag = DeliveryTag(delivery.delivery_tag);
         let now = self.now();
-        if !self.unsettled.came(tag, now) {
+        if !self.unsettled.received(tag, now) {
             return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch)));
         }
         if self.witnesses.recognize(&delivery, self.partition) {
@@ -202,11 +202,11 @@ impl Deliveries for AmqpDeliveries {
     }
 
     fn oldest_came_at(&self) -> Option<Instant> {
-        self.unsettled.oldest_came().map(|came| self.instant(came))
+        self.unsettled.oldest_received_at().map(|came| self.instant(came))
     }
 
-    fn came_at(&self, delivery: DeliveryTag) -> Option<Instant> {
-        self.unsettled.came_at(delivery).map(|came| self.instant(came))
+    fn received_at(&self, delivery: DeliveryTag) -> Option<Instant> {
+        self.unsettled.received_at(delivery).map(|came| self.instant(came))
     }
 
     fn has_begun(&self) -> bool {

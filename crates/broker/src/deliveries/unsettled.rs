@@ -29,7 +29,7 @@ impl UnsettledDeliveries {
 
     /// A delivery came. Returns false if there is no room for it: the broker must not hand over more than the window (I6).
     #[must_use]
-    pub(super) fn came(&mut self, delivery: DeliveryTag, now: Tick) -> bool {
+    pub(super) fn received(&mut self, delivery: DeliveryTag, now: Tick) -> bool {
         let has_room = self.acks.unsettled() < self.window;
         if has_room {
             self.acks.delivered(delivery, now);
@@ -58,11 +58,11 @@ impl UnsettledDeliveries {
         &mut self.acks
     }
 
-    pub(super) fn oldest_came(&self) -> Option<Tick> {
+    pub(super) fn oldest_received_at(&self) -> Option<Tick> {
         self.acks.oldest_open()
     }
 
-    pub(super) fn came_at(&self, delivery: DeliveryTag) -> Option<Tick> {
+    pub(super) fn received_at(&self, delivery: DeliveryTag) -> Option<Tick> {
         self.acks.received_at(delivery)
     }
 
@@ -180,17 +180,17 @@ mod tests {
     #[test]
     fn there_is_no_room_for_more_than_the_window() {
         let mut unsettled = unsettled();
-        assert!(unsettled.came(DELIVERY, Tick::ZERO));
-        assert!(!unsettled.came(DeliveryTag(2), Tick::ZERO));
+        assert!(unsettled.received(DELIVERY, Tick::ZERO));
+        assert!(!unsettled.received(DeliveryTag(2), Tick::ZERO));
         unsettled.settle(DELIVERY, Tick::ZERO);
-        assert!(unsettled.came(DeliveryTag(2), Tick::ZERO));
+        assert!(unsettled.received(DeliveryTag(2), Tick::ZERO));
     }
 
     #[test]
     fn what_a_dead_letter_would_need_goes_with_the_settlement() {
         let (_, dead_letter) = came(BasicProperties::default());
         let mut unsettled = unsettled();
-        assert!(unsettled.came(DELIVERY, Tick::ZERO));
+        assert!(unsettled.received(DELIVERY, Tick::ZERO));
         unsettled.keep(DELIVERY, None, dead_letter);
         unsettled.settle(DELIVERY, Tick::ZERO);
         assert!(unsettled.as_delivered.is_empty());
@@ -200,7 +200,7 @@ mod tests {
     #[should_panic(expected = "I7")]
     fn a_delivery_is_settled_once() {
         let mut unsettled = unsettled();
-        assert!(unsettled.came(DELIVERY, Tick::ZERO));
+        assert!(unsettled.received(DELIVERY, Tick::ZERO));
         unsettled.settle(DELIVERY, Tick::ZERO);
         unsettled.settle(DELIVERY, Tick::ZERO);
     }

@@ -109,7 +109,7 @@ enum ConnectionState {
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and the large variant is rare")]
 enum StateChange {
     Answered(Vec<AnsweredPublish<lapin::Error>>),
-    Session(SessionEvent),
+    Connection(SessionEvent),
     Connected(PublisherSession),
 }
 
@@ -119,7 +119,7 @@ impl ConnectionState {
         match self {
             Self::Up { session, confirms } => Ok(tokio::select! {
                 answers = confirms.answered() => StateChange::Answered(answers),
-                event = session.next_event() => StateChange::Session(event),
+                event = session.next_event() => StateChange::Connection(event),
             }),
             Self::Down { connecting } => connecting.await.map(StateChange::Connected),
         }
@@ -250,15 +250,15 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
                     None => Ok(state),
                 };
             }
-            StateChange::Session(SessionEvent::Lost(error)) => {
+            StateChange::Connection(SessionEvent::Lost(error)) => {
                 let fault = self.fault(&error);
                 return self.fail(state, fault).await;
             }
-            StateChange::Session(SessionEvent::Blocked(reason)) => {
+            StateChange::Connection(SessionEvent::Blocked(reason)) => {
                 warn!(reason, "the broker has an alarm, publishing waits");
                 ConnectionEvent::Blocked { reason }
             }
-            StateChange::Session(SessionEvent::Unblocked) => {
+            StateChange::Connection(SessionEvent::Unblocked) => {
                 info!("the broker's alarm is over");
                 self.outbox.forgive();
                 ConnectionEvent::Unblocked
