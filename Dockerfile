@@ -4,11 +4,11 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The binary leaves the cache mount in the same step: after it the mount is gone.
+# The binaries leave the cache mount in the same step: after it the mount is gone.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin lanekeeper \
-    && cp target/release/lanekeeper /usr/local/bin/lanekeeper
+    cargo build --release --locked --bin lanekeeper --bin lanekeeper-lab \
+    && cp target/release/lanekeeper target/release/lanekeeper-lab /usr/local/bin/
 
 FROM debian:bookworm-slim
 # The certificates of public authorities, for https targets and amqps brokers.
@@ -17,7 +17,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin lanekeeper \
     && install --directory --owner lanekeeper --mode 0700 /var/lib/lanekeeper
-COPY --from=build /usr/local/bin/lanekeeper /usr/local/bin/lanekeeper
+COPY --from=build /usr/local/bin/lanekeeper /usr/local/bin/lanekeeper-lab /usr/local/bin/
 USER lanekeeper
 # Where a ledger in a file is, by default: keep it in a volume.
 WORKDIR /var/lib/lanekeeper

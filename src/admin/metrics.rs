@@ -21,10 +21,10 @@ pub use circuit::CircuitMetrics;
 use ledger::LedgerFamilies;
 pub use ledger::{LedgerMetrics, LedgerSize};
 
-use crate::core::layout::{LayoutNumber, PartitionNumber};
-use crate::core::outcome::{Cause, Outcome};
-use crate::core::partition::View;
-use crate::core::policy::DeadLetterReason;
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::outcome::{Cause, Outcome};
+use lanekeeper_core::partition::View;
+use lanekeeper_core::policy::DeadLetterReason;
 
 /// Seconds; from a fast answer on one machine to the longest timeouts.
 const SECONDS: [f64; 14] =
@@ -441,7 +441,7 @@ fn code_class(outcome: &Outcome) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::outcome::OutcomeKind;
+    use lanekeeper_core::outcome::OutcomeKind;
 
     #[test]
     fn the_list_is_in_the_text_format_with_its_prefix_and_units() {

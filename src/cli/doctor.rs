@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::{ConfigArguments, Exit};
 use crate::config::{Config, Purpose, management_url};
 use crate::doctor::examine;
-use crate::source::SourceError;
+use lanekeeper_broker::SourceError;
 
 /// Options of `lanekeeper doctor`.
 #[derive(Clone, Debug, clap::Args)]

@@ -1,14 +1,11 @@
 //! The command line: one file per command, exit codes in one place.
 
-mod bench;
 mod check;
-mod demo;
 mod doctor;
+mod lab;
 mod log;
 mod parked;
-mod plain_http;
 mod publish;
-mod receiver;
 mod run;
 mod topology;
 
@@ -44,12 +41,15 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show the layouts of partitions, and change them under load.
     Topology(topology::Arguments),
-    /// Run the reference target: it keeps records, honours the remedies against races, and reports what it saw.
-    Receiver(receiver::Arguments),
-    /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
-    Demo(demo::Arguments),
-    /// Measure how fast updates are forwarded, with the order judged in every run.
-    Bench(bench::Arguments),
+    /// Moved: `lanekeeper-lab receiver`.
+    #[command(hide = true)]
+    Receiver(lab::Arguments),
+    /// Moved: `lanekeeper-lab demo`.
+    #[command(hide = true)]
+    Demo(lab::Arguments),
+    /// Moved: `lanekeeper-lab bench`.
+    #[command(hide = true)]
+    Bench(lab::Arguments),
 }
 
 /// Options of every command that reads the config.
@@ -123,9 +123,9 @@ pub fn main() -> ExitCode {
         Command::Parked(arguments) => parked::main(&arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Topology(arguments) => topology::main(&arguments),
-        Command::Receiver(arguments) => receiver::main(&arguments),
-        Command::Demo(arguments) => demo::main(&arguments),
-        Command::Bench(arguments) => bench::main(&arguments),
+        Command::Receiver(arguments) => lab::main("receiver", &arguments),
+        Command::Demo(arguments) => lab::main("demo", &arguments),
+        Command::Bench(arguments) => lab::main("bench", &arguments),
     };
     exit.into()
 }
@@ -137,5 +137,5 @@ fn tokio_runtime() -> tokio::runtime::Runtime {
 
 /// Says once what went wrong, with its causes.
 fn report(error: &dyn std::error::Error) {
-    eprintln!("error: {}", crate::source::chain(error));
+    eprintln!("error: {}", lanekeeper_core::error::chain(error));
 }

@@ -8,9 +8,10 @@ use std::io::{self, Write};
 use std::num::NonZeroU32;
 
 use super::{ConfigArguments, Exit};
-use crate::config::{LedgerPlace, Purpose};
-use crate::core::update::RecordKey;
-use crate::ledger::{AnyLedger, Ledger, LedgerError, ParkKind};
+use crate::config::Purpose;
+use lanekeeper_core::update::RecordKey;
+use lanekeeper_ledger::LedgerPlace;
+use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, ParkKind};
 
 /// Rows that are asked for at once.
 const PAGE: u32 = 500;
@@ -201,7 +202,7 @@ async fn run(ledger: &AnyLedger, command: &Command, out: &mut impl Write) -> Res
 /// All parked records, page by page.
 async fn each_record(
     ledger: &AnyLedger,
-    mut visit: impl FnMut(&crate::ledger::ParkedRecord) -> io::Result<()>,
+    mut visit: impl FnMut(&lanekeeper_ledger::ParkedRecord) -> io::Result<()>,
 ) -> Result<(), Stopped> {
     let mut after = None;
     loop {

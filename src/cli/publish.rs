@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 
 use super::{ConfigArguments, Exit};
 use crate::config::{Config, Purpose};
-use crate::publisher::{Ended, Limits, PublishError, Publisher, Settings, ShortText};
 use input::Input;
+use lanekeeper_broker::publisher::{Ended, Limits, PublishError, Publisher, Settings, ShortText};
 use report::Report;
 
 /// Updates read ahead of the window, as a multiple of it: so much may wait behind unconfirmed ones of its record.
@@ -77,7 +77,7 @@ fn settings(arguments: &Arguments) -> Result<(Settings, usize), Exit> {
         abandoned_max: ABANDONED_MAX,
     };
     let exchange = ShortText::new(updates.exchange).expect("the config's check bounds the exchange's name");
-    let settings = Settings { url: broker.url, heartbeat: broker.heartbeat, instance, exchange, limits };
+    let settings = Settings { connection: broker.connection, instance, exchange, limits };
     Ok((settings, updates.body_bytes_max))
 }
 

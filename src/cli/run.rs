@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::{ConfigArguments, Exit, log};
 use crate::runtime::{self, RunError};
-use crate::source::SourceError;
+use lanekeeper_broker::SourceError;
 
 /// Options of `lanekeeper run`.
 #[derive(Clone, Debug, clap::Args)]

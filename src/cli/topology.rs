@@ -14,7 +14,7 @@ use self::scene::Scene;
 use super::{ConfigArguments, Exit};
 use crate::config::{Config, Purpose, management_url};
 use crate::doctor::change::dangers_of_change;
-use crate::source::{Address, Names, SourceError, definitions};
+use lanekeeper_broker::{Address, Names, SourceError, definitions};
 
 /// Options of `lanekeeper topology`.
 #[derive(Clone, Debug, clap::Args)]
@@ -125,7 +125,7 @@ pub fn main(arguments: &Arguments) -> Exit {
             Command::Apply { no_wait, timeout, .. } => apply::run(&config, *no_wait, *timeout).await,
             Command::Export { .. } => {
                 let shape = plan::wanted(&config);
-                let vhost = Address::new(&config.broker)?.vhost().to_owned();
+                let vhost = Address::new(&config.broker.connection)?.vhost().to_owned();
                 let definitions = definitions(&Names::new(&config.updates.exchange), shape, &vhost);
                 Ok(print(&format!("{definitions:#}\n"), Exit::Done))
             }

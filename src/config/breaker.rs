@@ -7,7 +7,7 @@ use super::fault::Problem;
 use super::parse::{duration, flag, integer, number, told};
 use super::reader::Reader;
 use super::schedule::waits;
-use crate::core::breaker::{ATTEMPTS_KEPT_MAX, BreakerLimits};
+use lanekeeper_core::breaker::{ATTEMPTS_KEPT_MAX, BreakerLimits};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);

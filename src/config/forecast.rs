@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::core::policy::Policy;
+use lanekeeper_core::policy::Policy;
 
 /// The attempts of an update whose target answers retryable for ever, if attempts take no time.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,11 +122,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::core::outcome::{Cause, Failure, Outcome};
-    use crate::core::policy::{FailurePolicy, Progress, Verdict};
-    use crate::core::schedule::Schedule;
-    use crate::core::tick::Tick;
-    use crate::core::update::UpdateId;
+    use lanekeeper_core::outcome::{Cause, Failure, Outcome};
+    use lanekeeper_core::policy::{FailurePolicy, Progress, Verdict};
+    use lanekeeper_core::schedule::Schedule;
+    use lanekeeper_core::tick::Tick;
+    use lanekeeper_core::update::UpdateId;
 
     fn policy(waits: &[u64], jitter: f64, attempts_max: u32, elapsed_max: u64) -> Policy {
         Policy {

@@ -8,7 +8,8 @@ use url::Url;
 use super::fault::Problem;
 use super::parse::{duration, flag, integer, text};
 use super::reader::Reader;
-use super::{LedgerConfig, LedgerPlace, MASK, Secret};
+use super::{MASK, Secret};
+use lanekeeper_ledger::{LedgerConfig, LedgerPlace};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);

@@ -62,7 +62,7 @@ impl BrokerConfig {
     /// If the URL is none: the config's check rules that out.
     #[must_use]
     pub fn user(&self) -> String {
-        let broker: AMQPUri = self.url.reveal().parse().expect("the config's check parsed it");
+        let broker: AMQPUri = self.connection.url.reveal().parse().expect("the config's check parsed it");
         broker.authority.userinfo.username
     }
 
@@ -73,7 +73,7 @@ impl BrokerConfig {
     /// If the URLs are none: the config's check rules that out.
     #[must_use]
     pub fn management(&self) -> ManagementAddress {
-        let broker: AMQPUri = self.url.reveal().parse().expect("the config's check parsed it");
+        let broker: AMQPUri = self.connection.url.reveal().parse().expect("the config's check parsed it");
         let (user, password) = (broker.authority.userinfo.username, broker.authority.userinfo.password);
         let (vhost, host) = (broker.vhost, broker.authority.host);
         let Some(url) = &self.management_url else {
@@ -100,14 +100,21 @@ impl BrokerConfig {
 mod tests {
     use std::time::Duration;
 
+    use lanekeeper_broker::ConnectionSettings;
+
     use super::*;
 
     #[test]
     fn the_management_api_is_where_the_url_says_or_else_beside_the_broker() {
         let check = |broker: &str, management: &str, expected: [&str; 4]| {
             let management_url = management_url(&mut Json::from(management)).unwrap();
-            let broker =
-                BrokerConfig { url: Secret::new(broker), heartbeat: Duration::from_secs(10), management_url };
+            let broker = BrokerConfig {
+                connection: ConnectionSettings {
+                    url: Secret::new(broker),
+                    heartbeat: Duration::from_secs(10),
+                },
+                management_url,
+            };
             let address = broker.management();
             let got = [&address.url, &address.user, address.password.reveal(), &address.vhost];
             assert_eq!(got, expected, "{management}");

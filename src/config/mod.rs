@@ -21,10 +21,9 @@ mod tests;
 mod warnings;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 pub use fault::{Fault, Faults, Origin, Problem};
@@ -37,11 +36,14 @@ use settings::read;
 pub use target::TARGET_EXAMPLE;
 pub use warnings::{ACK_TIMEOUT, held_at_most, warnings};
 
-use crate::core::breaker::BreakerLimits;
-use crate::core::outcome::OutcomeKind;
-use crate::core::policy::Policy;
-use crate::core::routes::{Routes, TargetId, TypePattern};
-use crate::core::template::UrlTemplate;
+use lanekeeper_broker::ConnectionSettings;
+use lanekeeper_core::breaker::BreakerLimits;
+use lanekeeper_core::outcome::OutcomeKind;
+use lanekeeper_core::policy::Policy;
+use lanekeeper_core::routes::{Routes, TargetId, TypePattern};
+pub use lanekeeper_core::secret::{MASK, Secret};
+use lanekeeper_core::template::UrlTemplate;
+use lanekeeper_ledger::LedgerConfig;
 
 /// Everything that operators decide. Every value is within its range; units are in the types.
 #[derive(Clone, Debug)]
@@ -113,11 +115,9 @@ pub fn load(file: Option<&Path>, environment: &Environment, purpose: Purpose) ->
 /// `[broker]`.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
-    /// `amqp://` or `amqps://`, with user, password and virtual host.
-    pub url: Secret,
-    /// AMQP heartbeat, whole seconds, at least 1.
-    pub heartbeat: Duration,
-    /// `http://` or `https://`; `None`: on the host of `url`, at the usual port.
+    /// `broker.url` and `broker.heartbeat`.
+    pub connection: ConnectionSettings,
+    /// `http://` or `https://`; `None`: on the host of the URL, at the usual port.
     pub management_url: Option<Secret>,
 }
 
@@ -147,30 +147,6 @@ pub struct DispatchConfig {
     pub drain_timeout: Duration,
     /// How long a delivery may be held before its partition steps back; 1 second to a day.
     pub held_max: Duration,
-}
-
-/// `[ledger]`.
-#[derive(Clone, Debug)]
-pub struct LedgerConfig {
-    /// The database.
-    pub place: LedgerPlace,
-    /// How long resolved ids are known; a minute to ten years.
-    pub retention: Duration,
-    /// Hold a record's row during its attempts. Only with PostgreSQL.
-    pub row_lock: bool,
-    /// Most parked updates over all records; at least 1.
-    pub parked_max: u64,
-    /// Most connections for row locks; at least 1.
-    pub connections_max: u32,
-}
-
-/// The database of a ledger.
-#[derive(Clone, Debug)]
-pub enum LedgerPlace {
-    /// A file, made where it is missing. Processes of one host may share it.
-    Sqlite(PathBuf),
-    /// `postgres://…`.
-    Postgres(Secret),
 }
 
 /// `[breaker]`.
@@ -258,31 +234,4 @@ pub enum IdempotencyKeyStyle {
     Bare,
     /// Not at all.
     Off,
-}
-
-/// What is shown instead of a secret.
-pub const MASK: &str = "***";
-
-/// A string that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps it.
-    #[must_use]
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// For the one place that needs it.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(MASK)
-    }
 }

@@ -18,9 +18,10 @@ use super::{
     BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig, breaker, ledger,
     target,
 };
-use crate::core::layout::PARTITIONS_MAX;
-use crate::core::policy::{FailurePolicy, Policy};
-use crate::core::schedule::Schedule;
+use lanekeeper_broker::ConnectionSettings;
+use lanekeeper_core::layout::PARTITIONS_MAX;
+use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::schedule::Schedule;
 
 /// A config, and every value of it with its origin.
 #[derive(Clone, Debug)]
@@ -129,7 +130,10 @@ fn read_broker(reader: &mut Reader<'_>) -> Option<BrokerConfig> {
     let heartbeat = section.read("heartbeat", whole_seconds(1..=65_535));
     let management_url = section.read("management_url", management_url);
     section.finish();
-    Some(BrokerConfig { url: url?, heartbeat: heartbeat?, management_url: management_url? })
+    Some(BrokerConfig {
+        connection: ConnectionSettings { url: url?, heartbeat: heartbeat? },
+        management_url: management_url?,
+    })
 }
 
 fn read_updates(reader: &mut Reader<'_>) -> Option<UpdatesConfig> {

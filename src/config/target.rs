@@ -10,9 +10,9 @@ use super::fault::{Fault, Origin, Problem};
 use super::parse::{choice, text, timeout};
 use super::reader::{Reader, Section, Shape};
 use super::{FirstContact, IdempotencyKeyStyle, IfMatch, MASK, Purpose, Secret, TargetConfig};
-use crate::core::outcome::OutcomeKind;
-use crate::core::routes::TypePattern;
-use crate::core::template::UrlTemplate;
+use lanekeeper_core::outcome::OutcomeKind;
+use lanekeeper_core::routes::TypePattern;
+use lanekeeper_core::template::UrlTemplate;
 
 /// A whole target, for a message to a person who has none.
 pub const TARGET_EXAMPLE: &str = r#"[[target]]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Config, TargetConfig, told};
-use crate::core::routes::TypePattern;
+use lanekeeper_core::routes::TypePattern;
 
 /// RabbitMQ's acknowledgement timeout, unless an operator has set another (`consumer_timeout`; 3.10 and 4.0).
 pub const ACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -14,7 +14,7 @@ const ACK_TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let fence = 2 * config.broker.heartbeat;
+    let fence = 2 * config.broker.connection.heartbeat;
     for (index, target) in config.targets.iter().enumerate() {
         let name = &target.name;
         if target.timeout > fence {

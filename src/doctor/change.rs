@@ -5,8 +5,8 @@ use super::codes::{Code, Severity};
 use super::facts::Observed;
 use super::{Finding, examine, rules};
 use crate::config::Config;
-use crate::core::layout::Shape;
-use crate::source::{ObjectState, SourceError};
+use lanekeeper_broker::{ObjectState, SourceError};
+use lanekeeper_core::layout::Shape;
 
 /// How much a danger weighs for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

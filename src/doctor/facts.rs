@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-use crate::core::layout::Layout;
-use crate::source::{Inspection, Object, ObjectState, Role};
+use lanekeeper_broker::{Inspection, Object, ObjectState, Role};
+use lanekeeper_core::layout::Layout;
 
 /// Everything that was seen.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use super::facts::{Binding, Management, ManagementCause, ManagementFault, Policy
 use super::management_answers as answers;
 use super::remedy::segment;
 use crate::config::ManagementAddress;
-use crate::source::{Inspection, Names, Role};
+use lanekeeper_broker::{Inspection, Names, Role};
 
 /// One answer. The largest are lists of policies and of bindings.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -203,7 +203,7 @@ fn names_of_queues(broker: &Inspection) -> Vec<String> {
 
 /// Without the URL in it: it is told beside this.
 fn unreachable(error: reqwest::Error) -> ManagementCause {
-    ManagementCause::Unreachable(crate::source::chain(&error.without_url()))
+    ManagementCause::Unreachable(lanekeeper_core::error::chain(&error.without_url()))
 }
 
 async fn body(mut response: Response, path: &str) -> Result<Json, ManagementCause> {

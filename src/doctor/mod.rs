@@ -19,7 +19,7 @@ pub use remedy::Remedy;
 use rules::{judge, unseen};
 
 use crate::config::Config;
-use crate::source::{Address, Names, SourceError, inspect};
+use lanekeeper_broker::{Address, Names, SourceError, inspect};
 
 /// Everything that was found, and what could not be looked at.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub struct Examination {
 /// The broker cannot be reached over AMQP, refuses us, or does not answer.
 pub async fn examine(config: &Config) -> Result<Examination, SourceError> {
     let names = Names::new(&config.updates.exchange);
-    let address = Address::new(&config.broker)?;
+    let address = Address::new(&config.broker.connection)?;
     let broker = inspect(&address, &names, &format!("lanekeeper {} doctor", config.instance)).await?;
     let management = management::look(&config.broker.management(), &names, &broker).await;
     let observed = Observed { broker, management, vhost: config.broker.management().vhost };

@@ -7,13 +7,13 @@ use tokio::sync::watch;
 
 use super::books::{Books, Consulted};
 use super::clock::Clock;
-use crate::core::breaker::Sign;
-use crate::core::message::{AttemptId, Holder, TenureNumber};
-use crate::core::outcome::{Cause, Failure, Outcome};
-use crate::core::tick::Tick;
-use crate::core::update::Update;
-use crate::ledger::RecordLock;
-use crate::target::{Attempt, Clearance, Receipt, Target};
+use crate::http::{Attempt, Clearance, Receipt, Target};
+use lanekeeper_core::breaker::Sign;
+use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
+use lanekeeper_core::outcome::{Cause, Failure, Outcome};
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::Update;
+use lanekeeper_ledger::RecordLock;
 
 /// Until when requests of a tenure may leave: the ledger may have answered late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,7 +122,7 @@ fn may_send(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::http::HttpTargets;
+    use crate::http::client::HttpTargets;
 
     fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
         size_of::<F>()

@@ -1,10 +1,10 @@
 //! What `updates.auto_apply` looks for before it changes the layout: what `lanekeeper topology plan` shows.
 
 use crate::config::Config;
-use crate::core::layout::Shape;
 use crate::doctor::Finding;
 use crate::doctor::change::{Weight, dangers_of_change};
-use crate::source::{AutoApply, Obstacle, Obstacles, SourceError};
+use lanekeeper_broker::{AutoApply, Obstacle, Obstacles, SourceError};
+use lanekeeper_core::layout::Shape;
 
 /// A change to this, as soon as nothing is in the way.
 pub fn auto_apply(config: &Config, shape: Shape) -> AutoApply {

@@ -7,17 +7,17 @@ use tokio::sync::Mutex;
 use tracing::{error, info};
 
 use crate::admin::metrics::LedgerMetrics;
-use crate::core::layout::{LayoutNumber, PartitionNumber};
-use crate::core::message::{Holder, ParkedSeq, TenureNumber};
-use crate::core::outcome::{Cause, Failure, Known};
-use crate::core::policy::{DeadLetterReason, ParkReason, Resolution};
-use crate::core::routes::Routes;
-use crate::core::update::{RecordKey, Update};
-use crate::ledger::{
+use crate::http::Receipt;
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::message::{Holder, ParkedSeq, TenureNumber};
+use lanekeeper_core::outcome::{Cause, Failure, Known};
+use lanekeeper_core::policy::{DeadLetterReason, ParkReason, Resolution};
+use lanekeeper_core::routes::Routes;
+use lanekeeper_core::update::{RecordKey, Update};
+use lanekeeper_ledger::{
     AnyLedger, Before, Entry, Finding, Fingerprint, Ledger, LedgerError, ParkKind, ParkedState, ParkedUpdate,
     Query, RecordLock, Recorded, ResolvedAs, StoredUpdate, What,
 };
-use crate::target::Receipt;
 
 /// How long an attempt may wait for the ledger before it is withheld: its permit is of use to others.
 const CONSULT_MAX: Duration = Duration::from_secs(5);
@@ -209,7 +209,7 @@ impl Books {
         let detail =
             format!("no target takes updates of type {update_type:?} any more; see [[target]] types");
         let reason =
-            crate::ledger::ParkReason { kind: ParkKind::Rejected, status: None, detail, attempts: 0 };
+            lanekeeper_ledger::ParkReason { kind: ParkKind::Rejected, status: None, detail, attempts: 0 };
         let entry = Entry {
             layout: self.layout,
             partition: self.partition,
@@ -226,7 +226,7 @@ impl Books {
         self.metrics.failed(fault.name());
         let mut told = self.told[used_for as usize].lock().await;
         if told.replace(fault.name()) != Some(fault.name()) {
-            let error = crate::source::chain(fault);
+            let error = lanekeeper_core::error::chain(fault);
             error!(partition = %self.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
         }
     }
@@ -289,9 +289,9 @@ fn entry_of(update: &Update, holder: Holder, resolution: &Resolution, receipt: R
     })
 }
 
-fn reason_of(reason: &ParkReason) -> crate::ledger::ParkReason {
+fn reason_of(reason: &ParkReason) -> lanekeeper_ledger::ParkReason {
     let (reason, attempts) = match reason {
-        ParkReason::Behind => return crate::ledger::ParkReason::behind(),
+        ParkReason::Behind => return lanekeeper_ledger::ParkReason::behind(),
         ParkReason::Failed { reason, attempts } => (reason, *attempts),
     };
     let (kind, failure) = match reason {
@@ -304,7 +304,7 @@ fn reason_of(reason: &ParkReason) -> crate::ledger::ParkReason {
         Some(Failure { cause: Cause::Status(status), .. }) => Some(*status),
         _ => None,
     };
-    crate::ledger::ParkReason { kind, status, detail: reason.detail(), attempts }
+    lanekeeper_ledger::ParkReason { kind, status, detail: reason.detail(), attempts }
 }
 
 fn stored(update: &Update) -> StoredUpdate {
@@ -325,9 +325,9 @@ fn stored(update: &Update) -> StoredUpdate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::message::DeliveryTag;
-    use crate::core::routes::TargetId;
-    use crate::core::update::UpdateId;
+    use lanekeeper_core::message::DeliveryTag;
+    use lanekeeper_core::routes::TargetId;
+    use lanekeeper_core::update::UpdateId;
 
     fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
         size_of::<F>()

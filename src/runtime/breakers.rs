@@ -10,11 +10,11 @@ use tracing::{info, warn};
 use crate::admin::health::Health;
 use crate::admin::metrics::{CircuitMetrics, Metrics};
 use crate::config::BreakerConfig;
-use crate::core::breaker::{Breaker, Circuit, Sign, Trip};
-use crate::core::message::Event;
-use crate::core::routes::TargetId;
-use crate::core::tick::Tick;
-use crate::core::update::RecordKey;
+use lanekeeper_core::breaker::{Breaker, Circuit, Sign, Trip};
+use lanekeeper_core::message::Event;
+use lanekeeper_core::routes::TargetId;
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::RecordKey;
 
 /// All of them. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -185,7 +185,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::core::breaker::BreakerLimits;
+    use lanekeeper_core::breaker::BreakerLimits;
 
     const SECOND: Tick = Tick::from_micros(1_000_000);
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::core::tick::Tick;
+use lanekeeper_core::tick::Tick;
 
 /// Counts from the moment it was made; copies agree with each other.
 #[derive(Clone, Copy, Debug)]

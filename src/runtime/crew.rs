@@ -18,17 +18,17 @@ use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
-use crate::core::acks::AckLimits;
-use crate::core::change::AtWork;
-use crate::core::drain::DrainWatch;
-use crate::core::former::Former;
-use crate::core::layout::{Layout, LayoutNumber, PartitionNumber};
-use crate::core::partition::{Limits, Partition};
-use crate::ledger::AnyLedger;
-use crate::source::{
+use crate::http::client::HttpTargets;
+use lanekeeper_broker::{
     AmqpSource, DeadLetters, Decoder, Halt, Link, Markers, Members, Names, Pulse, Shared, Witnesses,
 };
-use crate::target::http::HttpTargets;
+use lanekeeper_core::acks::AckLimits;
+use lanekeeper_core::change::AtWork;
+use lanekeeper_core::drain::DrainWatch;
+use lanekeeper_core::former::Former;
+use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
+use lanekeeper_core::partition::{Limits, Partition};
+use lanekeeper_ledger::AnyLedger;
 
 /// What the crews of all layouts share.
 pub struct Yard {
@@ -184,7 +184,7 @@ impl Crew {
         let (config, layout) = (&yard.config, self.layout);
         let (former, former_told) = (self.former.clone(), self.former_told.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
-        let silence_max = config.broker.heartbeat;
+        let silence_max = config.broker.connection.heartbeat;
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
         let policy = Arc::new(config.policy.clone());
         let limits_of_acks =

@@ -6,8 +6,8 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use super::crew::{Crew, Ended, Yard};
-use crate::core::change::AtWork;
-use crate::core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::change::AtWork;
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// The crews that have not ended, by their layouts.
 #[derive(Default)]

@@ -29,16 +29,16 @@ use super::refusals::Refusals;
 use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
-use crate::core::drain::{DrainWatch, Drained};
-use crate::core::layout::{Layout, PartitionNumber};
-use crate::core::message::{Effect, Event, Tenure};
-use crate::core::ownership::Standing;
-use crate::core::partition::{Partition, View};
-use crate::core::tick::Tick;
-use crate::core::update::IdOrigin;
-use crate::ledger::Recorded;
-use crate::source::{Deliveries, Lost, News, Received, Source};
-use crate::target::Target;
+use crate::http::Target;
+use lanekeeper_broker::{Deliveries, Lost, News, Received, Source};
+use lanekeeper_core::drain::{DrainWatch, Drained};
+use lanekeeper_core::layout::{Layout, PartitionNumber};
+use lanekeeper_core::message::{Effect, Event, Tenure};
+use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::partition::{Partition, View};
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::IdOrigin;
+use lanekeeper_ledger::Recorded;
 
 /// Everything that one partition needs.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::core::tick::Tick;
+use lanekeeper_core::tick::Tick;
 
 /// How often a refusal that goes on is told.
 const TOLD_EVERY: Duration = Duration::from_secs(60);

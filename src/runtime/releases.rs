@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::core::layout::{Layout, PartitionNumber};
-use crate::core::ownership::Standing;
-use crate::core::phash2::partition_of;
-use crate::core::update::RecordKey;
-use crate::ledger::{AnyLedger, Ledger, ReleasedRecord};
+use lanekeeper_core::layout::{Layout, PartitionNumber};
+use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::phash2::partition_of;
+use lanekeeper_core::update::RecordKey;
+use lanekeeper_ledger::{AnyLedger, Ledger, ReleasedRecord};
 
 /// A release is picked up within so long, and a little.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -21,14 +21,15 @@ use crate::admin;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::config::Config;
-use crate::core::layout::{Layout, LayoutNumber, Shape};
-use crate::core::policy::FailurePolicy;
-use crate::ledger::{AnyLedger, Ledger, LedgerError};
-use crate::source::{
-    Address, Follower, Halt, LayoutDocument, Link, Names, OwnLedger, Pulse, SourceError, Steward, chain,
+use crate::http::client::{HttpTargets, TargetsFault};
+use lanekeeper_broker::{
+    Address, Follower, Halt, LayoutDocument, Link, Names, OwnLedger, Pulse, SourceError, Steward,
     ensure_ledger, ensure_topology,
 };
-use crate::target::http::{HttpTargets, TargetsFault};
+use lanekeeper_core::error::chain;
+use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
+use lanekeeper_core::policy::FailurePolicy;
+use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError};
 
 /// Another process may be making the layout at this moment.
 const TOPOLOGY_RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -80,7 +81,7 @@ pub async fn run(
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
     let steward = Steward::begin(address, &names, &config.instance, &follower, auto);
-    let silence_max = config.broker.heartbeat;
+    let silence_max = config.broker.connection.heartbeat;
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let yard = Yard {
         pulse: Pulse::begin(consuming.clone(), silence_max),
@@ -179,7 +180,7 @@ struct Started {
 async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result<Started, RunError> {
     let ledger = open_ledger(config.ledger.as_ref(), metrics).await?;
     let own = OwnLedger { identity: ledger.as_deref().map(AnyLedger::identity), adopt: adopt_ledger };
-    let address = Address::new(&config.broker)?;
+    let address = Address::new(&config.broker.connection)?;
     let instance = &config.instance;
     let names = Names::new(&config.updates.exchange);
     let wanted = wanted(config).numbered(LayoutNumber(1));

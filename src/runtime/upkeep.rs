@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::metrics::{LedgerMetrics, LedgerSize, Metrics};
-use crate::config::LedgerConfig;
-use crate::ledger::{AnyLedger, Ledger, LedgerError, LedgerStats, keep_pruned};
+use lanekeeper_ledger::LedgerConfig;
+use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, LedgerStats, keep_pruned};
 
 /// Its rows are counted for that.
 const TELL_EVERY: Duration = Duration::from_secs(30);

@@ -1,10 +1,10 @@
-//! `lanekeeper bench`: that it measures, and that what breaks order gets no figure.
+//! `lanekeeper-lab bench`: that it measures, and that what breaks order gets no figure.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 
-use crate::harness::Broker;
+use crate::harness::{Broker, lab_command};
 
 /// A forwarder that lets the updates of ten deliveries change places; all of them arrive.
 const REORDERS: &str = r#"
@@ -46,7 +46,7 @@ fn bench(arguments: &[&str]) -> (Option<i32>, String) {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let broker = Broker::shared();
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_lanekeeper"));
+    let mut bench = lab_command();
     bench.arg("bench").args(arguments).args(["--broker", broker.url()]).stdin(Stdio::null());
     let output = bench.output().expect("the binary starts");
     eprintln!("{}", String::from_utf8_lossy(&output.stderr));

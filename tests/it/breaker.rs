@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lanekeeper::receiver::ReceiverSettings;
+use lanekeeper_lab::receiver::ReceiverSettings;
 use tokio::time::Instant;
 
 use crate::harness::{Dispatcher, Proxy, Way, World, assert_flawless, http, pace, until, updates};

@@ -1,13 +1,13 @@
-//! `lanekeeper demo`, as somebody sees it who has just installed it.
+//! `lanekeeper-lab demo`, as somebody sees it who has just installed it.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Broker, until};
+use crate::harness::{Broker, lab_command, until};
 
 /// The command, on this broker.
 fn demo(broker_url: &str) -> Command {
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_lanekeeper"));
+    let mut demo = lab_command();
     demo.arg("demo").env("LANEKEEPER_BROKER__URL", broker_url).stdin(Stdio::null());
     demo
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lanekeeper::receiver::ReceiverSettings;
+use lanekeeper_lab::receiver::ReceiverSettings;
 
 use crate::harness::{World, assert_flawless, assert_in_order, until, updates};
 

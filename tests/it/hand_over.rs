@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lanekeeper::core::layout::{PartitionNumber, rank};
-use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
+use lanekeeper_core::layout::{PartitionNumber, rank};
+use lanekeeper_lab::receiver::{FailingRecord, ReceiverSettings};
 use lapin::options::QueueDeleteOptions;
 
 use crate::harness::{Broker, Dispatcher, World, assert_flawless, assert_in_order, pace, until, updates};
@@ -165,7 +165,7 @@ async fn a_stopped_owner_that_goes_on_starts_nothing_after_the_standby_has_begun
 
 /// What the owner had in flight when it was stopped may be sent again by the standby while it lies there.
 #[track_caller]
-fn assert_in_order_but_for_what_was_under_way(report: &lanekeeper::receiver::Report, updates: u64) {
+fn assert_in_order_but_for_what_was_under_way(report: &lanekeeper_lab::receiver::Report, updates: u64) {
     let counts = &report.counts;
     assert_eq!(
         (counts.updates, counts.reorders, counts.gaps, counts.outdated),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lanekeeper::receiver::{ReceiverSettings, Remedies, Report};
+use lanekeeper_lab::receiver::{ReceiverSettings, Remedies, Report};
 
 use crate::harness::{Dispatcher, Postgres, World, assert_in_order, until, updates};
 

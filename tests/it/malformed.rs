@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lanekeeper::receiver::ReceiverSettings;
+use lanekeeper_lab::receiver::ReceiverSettings;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};

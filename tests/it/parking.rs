@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lanekeeper::config::{LedgerConfig, LedgerPlace};
-use lanekeeper::ledger::{AnyLedger, Ledger, ParkedState};
-use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
+use lanekeeper_lab::receiver::{FailingRecord, ReceiverSettings};
+use lanekeeper_ledger::{AnyLedger, Ledger, ParkedState};
+use lanekeeper_ledger::{LedgerConfig, LedgerPlace};
 
 use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, lanekeeper, until, updates};
 

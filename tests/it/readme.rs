@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::harness::{Broker, http, until};
+use crate::harness::{Broker, http, program_directory, until};
 
 /// A virtual host of its own: the page uses the default names.
 const VIRTUAL_HOST: &str = "readme";
@@ -170,7 +170,7 @@ struct Shell {
 
 impl Shell {
     fn start(directory: &Path, page: &Page) -> Self {
-        let binary = Path::new(env!("CARGO_BIN_EXE_lanekeeper")).parent().expect("it is in a directory");
+        let binary = program_directory();
         let path = std::env::var("PATH").unwrap_or_default();
         let clients: PathBuf = project().join(".lanekeeper/examples/python");
         let mut command = Command::new("bash");

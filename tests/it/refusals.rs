@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lanekeeper::receiver::ReceiverSettings;
+use lanekeeper_lab::receiver::ReceiverSettings;
 use lapin::options::QueueDeleteOptions;
 
 use crate::harness::{Broker, Dispatcher, World, assert_flawless, http, until, updates};

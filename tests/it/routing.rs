@@ -1,6 +1,6 @@
 //! Where the broker puts keys, and where they are computed to be.
 
-use lanekeeper::core::phash2::partition_of;
+use lanekeeper_core::phash2::partition_of;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,

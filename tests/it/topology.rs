@@ -77,7 +77,7 @@ async fn a_broker_without_the_hash_exchange_gets_the_command_that_enables_it() {
     let node = Arc::clone(&broker);
     let forget = "rabbit_registry:unregister(exchange, <<\"x-modulus-hash\">>).";
     tokio::task::spawn_blocking(move || node.ctl(&["eval", forget])).await.expect("it does not panic");
-    let world = World::on(broker, "updates", lanekeeper::receiver::ReceiverSettings::default()).await;
+    let world = World::on(broker, "updates", lanekeeper_lab::receiver::ReceiverSettings::default()).await;
     let mut dispatcher = world.start(&world.config("updates.partitions = 1"));
     assert_eq!(dispatcher.ended().await, Some(3));
     dispatcher.logged("rabbitmq-plugins enable rabbitmq_sharding").await;

@@ -9,7 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{Metrics, OfReason, seconds};
-use crate::core::policy::ParkReason;
+use lanekeeper_core::policy::ParkReason;
 
 #[derive(Clone, Debug)]
 pub(super) struct LedgerFamilies {

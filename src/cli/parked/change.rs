@@ -5,8 +5,8 @@ use std::io::Write;
 use super::Stopped;
 use super::told::{not_parked, shown};
 use crate::cli::Exit;
-use crate::core::update::RecordKey;
-use crate::ledger::{AnyLedger, Discarded, Grounds, Ledger, ParkKind, Selection};
+use lanekeeper_core::update::RecordKey;
+use lanekeeper_ledger::{AnyLedger, Discarded, Grounds, Ledger, ParkKind, Selection};
 
 /// Lets records go out.
 pub(super) async fn release(

@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 
 use super::{BODIES, Stopped, each_record};
 use crate::cli::Exit;
-use crate::core::update::RecordKey;
-use crate::ledger::{AnyLedger, Ledger, ParkReason, ParkedRecord, ParkedUpdate};
+use lanekeeper_core::update::RecordKey;
+use lanekeeper_ledger::{AnyLedger, Ledger, ParkReason, ParkedRecord, ParkedUpdate};
 
 /// Of a body, so many characters are shown to a person.
 const BODY_SHOWN_MAX: usize = 2000;

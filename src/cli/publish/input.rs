@@ -11,9 +11,9 @@ use std::time::SystemTime;
 use tokio::sync::mpsc;
 
 use super::report::Console;
-use crate::publisher::json_line::{self, BadLine};
-use crate::publisher::line_reader::{Line, LineReader};
-use crate::publisher::{Outgoing, Submission, Ticket};
+use lanekeeper_broker::publisher::json_line::{self, BadLine};
+use lanekeeper_broker::publisher::line_reader::{Line, LineReader};
+use lanekeeper_broker::publisher::{Outgoing, Submission, Ticket};
 
 /// Read from the system at once.
 const READ_BYTES: usize = 64 * 1024;

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::input::Reading;
-use crate::publisher::{Ended, Fate, Link, PublishError, PublisherEvent, Reason, Receipt, Refusal, Ticket};
+use lanekeeper_broker::publisher::{
+    Ended, Fate, Link, PublishError, PublisherEvent, Reason, Receipt, Refusal, Ticket,
+};
 
 /// How often the progress line changes.
 const REFRESH: Duration = Duration::from_millis(100);

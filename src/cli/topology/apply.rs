@@ -9,10 +9,10 @@ use super::plan::{told_danger, wanted};
 use super::show::told_time;
 use crate::cli::{Exit, log};
 use crate::config::{Config, LogConfig};
-use crate::core::change::{Draining, Layouts, Step, Wish};
-use crate::core::layout::{LayoutNumber, PartitionNumber};
 use crate::doctor::change::{Weight, dangers_of_change};
-use crate::source::{Address, Holding, LayoutDocument, Names, Operator, SourceError, Stuck, Tended};
+use lanekeeper_broker::{Address, Holding, LayoutDocument, Names, Operator, SourceError, Stuck, Tended};
+use lanekeeper_core::change::{Draining, Layouts, Step, Wish};
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -21,7 +21,7 @@ pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> R
     // What is logged on the way and is no step: a queue of the new layout that was deleted meanwhile.
     log::start(&LogConfig { filter: "lanekeeper=error".to_owned(), ..config.log.clone() });
     let names = Names::new(&config.updates.exchange);
-    let address = Address::new(&config.broker)?;
+    let address = Address::new(&config.broker.connection)?;
     let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
     if wants_a_switch(&operator, config).await? && !is_free(config).await? {
         operator.close().await;

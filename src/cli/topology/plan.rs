@@ -5,10 +5,10 @@ use std::fmt;
 use super::scene::{Scene, Seen};
 use super::show::told_time;
 use crate::config::Config;
-use crate::core::change::{Changing, Layouts};
-use crate::core::layout::{Layout, LayoutNumber, Shape};
 use crate::doctor::change::{Danger, Weight};
-use crate::source::Names;
+use lanekeeper_broker::Names;
+use lanekeeper_core::change::{Changing, Layouts};
+use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
 
 /// What would be done, and what could go wrong.
 pub struct Plan {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::config::Config;
-use crate::core::change::Draining;
-use crate::core::layout::{Layout, PartitionNumber};
-use crate::source::{Address, Answer, Depth, Holding, LayoutDocument, Names, Operator, SourceError};
+use lanekeeper_broker::{Address, Answer, Depth, Holding, LayoutDocument, Names, Operator, SourceError};
+use lanekeeper_core::change::Draining;
+use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// The layouts, and what is in their queues.
 pub struct Scene {
@@ -33,7 +33,7 @@ impl Scene {
     /// Looks over AMQP alone.
     pub async fn look(config: &Config) -> Result<Self, SourceError> {
         let names = Names::new(&config.updates.exchange);
-        let address = Address::new(&config.broker)?;
+        let address = Address::new(&config.broker.connection)?;
         let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
         let looked = Self::look_as(&operator, names).await;
         operator.close().await;

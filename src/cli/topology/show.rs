@@ -7,8 +7,8 @@ use serde_json::{Value as Json, json};
 
 use super::apply::{BLOCKING_REMEDY, blocking};
 use super::scene::{Scene, Seen};
-use crate::core::layout::PartitionNumber;
-use crate::source::{ANSWER_PATIENCE, Holding};
+use lanekeeper_broker::{ANSWER_PATIENCE, Holding};
+use lanekeeper_core::layout::PartitionNumber;
 
 /// For a person.
 pub fn text(scene: &Scene) -> String {

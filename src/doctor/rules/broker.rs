@@ -5,8 +5,8 @@ use super::super::facts::{Observed, Version};
 use super::super::finding::Finding;
 use super::super::remedy::{Remedy, quoted};
 use super::{Case, listed};
-use crate::core::layout::Layout;
-use crate::source::{HASH_EXCHANGE_TYPE, ObjectState, Publishing};
+use lanekeeper_broker::{HASH_EXCHANGE_TYPE, ObjectState, Publishing};
+use lanekeeper_core::layout::Layout;
 
 /// The first version with everything that the topology needs, and the oldest one that is tested.
 const OLDEST: Version = Version(3, 10, 0);

@@ -9,7 +9,7 @@ use super::super::remedy::{Remedy, disconnect};
 use super::policies::{clear, set_by};
 use super::{Case, listed};
 use crate::config::{ACK_TIMEOUT, held_at_most, told};
-use crate::source::{Object, ObjectState};
+use lanekeeper_broker::{Object, ObjectState};
 
 /// How consumer tags of Lanekeeper begin.
 const OUR_TAG: &str = "lanekeeper ";

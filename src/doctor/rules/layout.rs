@@ -4,7 +4,7 @@ use super::super::codes::Code;
 use super::super::finding::Finding;
 use super::super::remedy::{Remedy, quoted};
 use super::Case;
-use crate::source::Role;
+use lanekeeper_broker::Role;
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     [dead_letters(case), partitions(case), prefetch(case)].into_iter().flatten().collect()

@@ -14,7 +14,7 @@ pub use unseen::unseen;
 use super::facts::Observed;
 use super::finding::Finding;
 use crate::config::Config;
-use crate::source::Names;
+use lanekeeper_broker::Names;
 
 /// Names that are listed before the rest is counted.
 const LISTED_MAX: usize = 4;

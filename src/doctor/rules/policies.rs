@@ -9,7 +9,7 @@ use super::super::facts::{Management, PolicyKind, PolicyName, Queue};
 use super::super::finding::Finding;
 use super::super::remedy::{Remedy, clear_policy, quoted};
 use super::{Case, listed};
-use crate::source::{DELIVERY_LIMIT, Role};
+use lanekeeper_broker::{DELIVERY_LIMIT, Role};
 
 /// A queue with its name.
 type Named<'a> = (&'a str, &'a Queue);

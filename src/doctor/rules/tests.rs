@@ -13,8 +13,8 @@ use super::super::facts::{
 use super::super::management_answers as answers;
 use super::super::{Examination, judge, unseen};
 use crate::config::{Config, Environment, Purpose, load};
-use crate::core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
-use crate::source::{Depth, Inspection, Names, Object, ObjectState, Publishing, Role};
+use lanekeeper_broker::{Depth, Inspection, Names, Object, ObjectState, Publishing, Role};
+use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 
 const LAYOUT: Layout = Layout { number: LayoutNumber(1), partitions: 2, prefetch: 1000 };
 

@@ -5,8 +5,8 @@ use super::super::facts::{Binding, DestinationKind, Management};
 use super::super::finding::Finding;
 use super::super::remedy::{Remedy, delete_exchange, delete_queue, unbind};
 use super::{Case, listed};
-use crate::core::layout::Layout;
-use crate::source::{Object, ObjectState, Role};
+use lanekeeper_broker::{Object, ObjectState, Role};
+use lanekeeper_core::layout::Layout;
 
 /// How the management API names a binding without routing key and arguments, as all of ours are.
 const WITHOUT_KEY: &str = "~";

@@ -7,7 +7,7 @@ use super::super::remedy::{Remedy, quoted};
 use super::broker::{KHEPRI_REORDERS, partitions};
 use super::{Case, listed};
 use crate::config::{ACK_TIMEOUT, Config, told};
-use crate::source::Names;
+use lanekeeper_broker::Names;
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let user = &case.config.broker.management().user;

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::{Driver, Tenancy};
-use crate::core::ownership::Standing;
-use crate::core::tick::Tick;
+use crate::http::Target;
 use crate::runtime::clock::age;
-use crate::source::{Deliveries, Holding, Source};
-use crate::target::Target;
+use lanekeeper_broker::{Deliveries, Holding, Source};
+use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::tick::Tick;
 
 /// However often somebody asks, it is answered no more often. Questions that come sooner are answered together.
 const ANSWERED_EVERY: Duration = Duration::from_secs(1);

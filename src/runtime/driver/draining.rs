@@ -1,10 +1,10 @@
 //! What is no update but tells of layouts: witnesses, markers, what is drained of the layout before; and how a driver ends.
 
 use super::{Driver, Tenancy};
-use crate::core::drain::Drained;
-use crate::core::message::{DeliveryTag, Event};
-use crate::source::{Deliveries, Source};
-use crate::target::Target;
+use crate::http::Target;
+use lanekeeper_broker::{Deliveries, Source};
+use lanekeeper_core::drain::Drained;
+use lanekeeper_core::message::{DeliveryTag, Event};
 
 /// Why a driver has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

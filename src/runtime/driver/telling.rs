@@ -5,14 +5,14 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::{Driver, Tenancy};
-use crate::core::message::TenureNumber;
-use crate::core::outcome::Outcome;
-use crate::core::ownership::Standing;
-use crate::core::policy::{ParkReason, Resolution};
-use crate::core::update::Update;
+use crate::http::Target;
 use crate::runtime::clock::age;
-use crate::source::{Deliveries, Source};
-use crate::target::Target;
+use lanekeeper_broker::{Deliveries, Source};
+use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::policy::{ParkReason, Resolution};
+use lanekeeper_core::update::Update;
 
 impl<S: Source, T: Target + 'static> Driver<S, T> {
     /// One line per change that an operator would want to know of.

@@ -7,9 +7,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Driver, Tenancy};
-use crate::core::message::Event;
-use crate::source::{Deliveries, Gone, Lost, News, Source};
-use crate::target::Target;
+use crate::http::Target;
+use lanekeeper_broker::{Deliveries, Gone, Lost, News, Source};
+use lanekeeper_core::message::Event;
 
 /// The way back to a partition.
 pub(super) type Attaching<D> = Pin<Box<dyn Future<Output = Result<D, Gone>> + Send>>;

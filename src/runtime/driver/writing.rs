@@ -7,13 +7,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::{Driver, Tenancy};
-use crate::core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
-use crate::core::policy::Resolution;
-use crate::core::update::{RecordKey, Update};
-use crate::ledger::{RecordLock, Recorded};
+use crate::http::{Receipt, Target};
 use crate::runtime::books::{Books, Fenced};
-use crate::source::{Deliveries, Source};
-use crate::target::{Receipt, Target};
+use lanekeeper_broker::{Deliveries, Source};
+use lanekeeper_core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
+use lanekeeper_core::policy::Resolution;
+use lanekeeper_core::update::{RecordKey, Update};
+use lanekeeper_ledger::{RecordLock, Recorded};
 
 /// What the core asks to write down.
 pub(super) struct Resolved {

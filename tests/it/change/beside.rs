@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lanekeeper::core::phash2::partition_of;
-use lanekeeper::receiver::ReceiverSettings;
+use lanekeeper_core::phash2::partition_of;
+use lanekeeper_lab::receiver::ReceiverSettings;
 
 use super::{shown, topology, wants};
 use crate::harness::{Output, World, assert_in_order, lanekeeper, pace, until, updates};

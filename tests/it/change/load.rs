@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper::receiver::ReceiverSettings;
+use lanekeeper_lab::receiver::ReceiverSettings;
 
 use super::publishers::{Publishers, audit, audited};
 use super::{topology, topology_command, wants};

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper::receiver::{FailingRecord, ReceiverSettings};
+use lanekeeper_lab::receiver::{FailingRecord, ReceiverSettings};
 use serde_json::Value;
 
 use crate::harness::{Output, World, assert_flawless, http, lanekeeper, lanekeeper_command, updates};

@@ -3,7 +3,7 @@
 //! A minute of it is part of the suite; `scripts/chaos` runs longer ones.
 
 mod replica;
-#[path = "../../sim/rng.rs"]
+#[path = "../../../crates/core/tests/sim/rng.rs"]
 mod rng;
 mod schedule;
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lanekeeper::receiver::{Receiver, ReceiverSettings, Report};
+use lanekeeper_lab::receiver::{Receiver, ReceiverSettings, Report};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lanekeeper::receiver::ReceiverSettings;
+use lanekeeper_lab::receiver::ReceiverSettings;
 
 use super::{Doctor, PARTITIONS, codes_of, made, what};
 use crate::harness::{Broker, World, until};

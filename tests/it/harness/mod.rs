@@ -1,6 +1,7 @@
 //! What every test needs: a broker, a receiver, a dispatcher, and waiting for a condition.
 
 mod broker;
+mod lab;
 mod postgres;
 mod process;
 mod proxy;
@@ -9,7 +10,7 @@ mod wait;
 
 use std::sync::{Arc, OnceLock};
 
-use lanekeeper::receiver::{Receiver, ReceiverSettings, Report};
+use lanekeeper_lab::receiver::{Receiver, ReceiverSettings, Report};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 pub use broker::Broker;
+pub use lab::{lab_command, program_directory};
 pub use postgres::Postgres;
 pub use process::{Dispatcher, Output, lanekeeper, lanekeeper_command};
 pub use proxy::{Proxy, Way};

@@ -1,0 +1,71 @@
+//! Names of everything in the broker: one exchange name makes them all (DESIGN of the topology: docs/wire.md).
+
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+
+/// The names of one topology.
+#[derive(Clone, Debug)]
+pub struct Names {
+    exchange: String,
+}
+
+impl Names {
+    /// Names derived from `updates.exchange`.
+    #[must_use]
+    pub fn new(exchange: &str) -> Self {
+        Self { exchange: exchange.to_owned() }
+    }
+
+    /// The public exchange: all that publishers know.
+    #[must_use]
+    pub fn public(&self) -> &str {
+        &self.exchange
+    }
+
+    /// The internal exchange with exactly one binding: to the layout in force.
+    #[must_use]
+    pub fn ingress(&self) -> String {
+        format!("{}.ingress", self.exchange)
+    }
+
+    /// Takes what finds no binding at the ingress, while the layout changes.
+    #[must_use]
+    pub fn handoff(&self) -> String {
+        format!("{}.handoff", self.exchange)
+    }
+
+    /// The dead-letter queue, and the exchange before it.
+    #[must_use]
+    pub fn dead(&self) -> String {
+        format!("{}.dead", self.exchange)
+    }
+
+    /// The stream whose last document is the layout in force.
+    #[must_use]
+    pub fn topology(&self) -> String {
+        format!("{}.topology", self.exchange)
+    }
+
+    /// The exclusive queue that is the lock for changing the layout.
+    #[must_use]
+    pub fn topology_lock(&self) -> String {
+        format!("{}.topology.lock", self.exchange)
+    }
+
+    /// The stream in which replicas claim partitions.
+    #[must_use]
+    pub fn members(&self) -> String {
+        format!("{}.members", self.exchange)
+    }
+
+    /// The hash exchange of a layout.
+    #[must_use]
+    pub fn layout(&self, layout: LayoutNumber) -> String {
+        format!("{}.l{}", self.exchange, layout.0)
+    }
+
+    /// The queue of a partition.
+    #[must_use]
+    pub fn partition(&self, layout: LayoutNumber, partition: PartitionNumber) -> String {
+        format!("{}.{}", self.layout(layout), partition)
+    }
+}

@@ -1,0 +1,209 @@
+//! The broker: one connection with one channel, in confirm mode.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::uri::AMQPUri;
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind, Event, ExchangeKind,
+};
+
+use super::confirms::Landed;
+use super::driver::Settings;
+use super::error::PublishError;
+use super::outbox::Flight;
+use super::outgoing::{HeaderValue, Outgoing, ShortText};
+
+/// A broker that does not answer within this time counts as unreachable: a firewall that drops packets, a node
+/// that hangs.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An orderly close takes milliseconds; under an alarm it never comes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a connection tells on its own.
+#[derive(Debug)]
+pub(super) enum News {
+    /// An alarm: publishes hang until it is over.
+    Blocked(String),
+    /// It is over.
+    Unblocked,
+    /// The connection is gone.
+    Lost(lapin::Error),
+}
+
+/// A connection and its channel.
+pub(super) struct Session {
+    connection: Connection,
+    pub(super) channel: Channel,
+    news: BoxStream<'static, Event>,
+    pub(super) exchange: ShortString,
+}
+
+impl Session {
+    /// Connects, and makes sure that the exchange exists.
+    pub(super) async fn open(settings: &Settings) -> Result<Self, PublishError> {
+        let mut uri: AMQPUri = settings.connection.url.reveal().parse().map_err(|_| PublishError::Url)?;
+        let broker = format!("{}:{}", uri.authority.host, uri.authority.port);
+        let (user, virtual_host) = (uri.authority.userinfo.username.clone(), uri.vhost.clone());
+        uri.query.heartbeat =
+            Some(u16::try_from(settings.connection.heartbeat.as_secs().max(1)).unwrap_or(u16::MAX));
+        let name = format!("lanekeeper publish {}", settings.instance);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connect = tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties));
+        let unreachable = |cause: String| PublishError::Unreachable { broker: broker.clone(), cause };
+        let connection = match connect.await {
+            Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                return Err(match protocol_error(&error) {
+                    Some((AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), _)) => {
+                        PublishError::LoginRefused { broker, user }
+                    }
+                    Some((AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), text)) => {
+                        PublishError::VirtualHostRefused { broker, virtual_host, text }
+                    }
+                    Some((_, text)) => unreachable(text),
+                    None => unreachable(text(&error)),
+                });
+            }
+        };
+        let news = connection.events_listener().boxed();
+        match Self::prepare(&connection, &settings.exchange).await {
+            Ok((channel, exchange)) => Ok(Self { connection, channel, news, exchange }),
+            Err(error) => Err(fatal(&error, &settings.exchange).unwrap_or_else(|| unreachable(text(&error)))),
+        }
+    }
+
+    async fn prepare(connection: &Connection, exchange: &ShortText) -> lapin::Result<(Channel, ShortString)> {
+        let channel = connection.create_channel().await?;
+        let exchange = short(exchange);
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        // With `passive`, type and arguments are not looked at.
+        channel
+            .exchange_declare(exchange.clone(), ExchangeKind::Fanout, passive, FieldTable::default())
+            .await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok((channel, exchange))
+    }
+
+    /// Publishes when first polled, ends with the broker's answer. To be polled by one task only, since lapin
+    /// numbers publishes in the order of these polls.
+    pub(super) fn publish(
+        &self,
+        flight: Flight,
+    ) -> impl Future<Output = Landed<lapin::Error>> + Send + 'static {
+        let (channel, exchange) = (self.channel.clone(), self.exchange.clone());
+        async move {
+            let Flight { id, outgoing, .. } = flight;
+            let confirmation = send(&channel, exchange, &outgoing).await;
+            let (confirm, returned) = match confirmation {
+                Ok(Confirmation::Ack(returned)) => (Ok(true), returned),
+                Ok(Confirmation::Nack(returned)) => (Ok(false), returned),
+                Ok(Confirmation::NotRequested) => unreachable!("the channel is in confirm mode"),
+                Err(error) => (Err(error), None),
+            };
+            let returned = returned.map(|returned| returned.delivery.routing_key.to_string());
+            Landed { record_key: outgoing.record_key.clone(), flight: id, confirm, returned }
+        }
+    }
+
+    /// What the connection has to tell next. Dropping the future loses nothing.
+    pub(super) async fn news(&mut self) -> News {
+        loop {
+            match self.news.next().await {
+                Some(Event::ConnectionBlocked(reason)) => return News::Blocked(reason),
+                Some(Event::ConnectionUnblocked) => return News::Unblocked,
+                Some(Event::Error(error)) => return News::Lost(error),
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Closes in order. Everything is answered already, so nothing is lost if that takes too long.
+    pub(super) async fn close(self) {
+        let close = self.connection.close(200, ShortString::from("done"));
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
+    }
+}
+
+async fn send(
+    channel: &Channel,
+    exchange: ShortString,
+    outgoing: &Arc<Outgoing>,
+) -> lapin::Result<Confirmation> {
+    let routing_key = ShortString::from(outgoing.record_key.as_str());
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    channel.basic_publish(exchange, routing_key, options, &outgoing.body, properties(outgoing)).await?.await
+}
+
+pub(super) fn properties(outgoing: &Outgoing) -> BasicProperties {
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_message_id(short(&outgoing.id))
+        .with_timestamp(outgoing.published_at);
+    if let Some(update_type) = &outgoing.update_type {
+        properties = properties.with_type(short(update_type));
+    }
+    if let Some(content_type) = &outgoing.content_type {
+        properties = properties.with_content_type(short(content_type));
+    }
+    if !outgoing.headers.is_empty() {
+        let mut headers = FieldTable::default();
+        for (name, value) in &outgoing.headers {
+            headers.insert(
+                short(name),
+                match value {
+                    HeaderValue::Text(text) => AMQPValue::LongString(LongString::from(text.as_str())),
+                    HeaderValue::Integer(integer) => AMQPValue::LongLongInt(*integer),
+                    HeaderValue::Flag(flag) => AMQPValue::Boolean(*flag),
+                },
+            );
+        }
+        properties = properties.with_headers(headers);
+    }
+    properties
+}
+
+fn short(text: &ShortText) -> ShortString {
+    ShortString::from(text.as_str())
+}
+
+/// Whether connecting again would only meet the same fault again, and how to say it.
+pub(super) fn fatal(error: &lapin::Error, exchange: &ShortText) -> Option<PublishError> {
+    let (kind, text) = protocol_error(error)?;
+    match kind {
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => {
+            Some(PublishError::ExchangeMissing { exchange: exchange.as_str().to_owned() })
+        }
+        // An operator closed it, a node stops, or something in the broker failed: another time it may work.
+        AMQPErrorKind::Hard(
+            AMQPHardError::CONNECTIONFORCED | AMQPHardError::INTERNALERROR | AMQPHardError::RESOURCEERROR,
+        ) => None,
+        _ => Some(PublishError::Refused { text }),
+    }
+}
+
+fn protocol_error(error: &lapin::Error) -> Option<(AMQPErrorKind, String)> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some((error.kind().clone(), error.get_message().to_string())),
+        _ => None,
+    }
+}
+
+/// An error for people.
+pub(super) fn text(error: &lapin::Error) -> String {
+    match error.kind() {
+        // lapin's own text begins with "IO error: ", which says nothing to people.
+        ErrorKind::IOError(error) => error.to_string(),
+        _ => error.to_string(),
+    }
+}

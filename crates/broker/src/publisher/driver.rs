@@ -1,0 +1,381 @@
+//! Moves updates between the caller, the outbox and the broker, and connects again whenever the connection is lost.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::amqp::{self, News, Session};
+use super::confirms::{Answer, Answered, Confirms};
+use super::error::PublishError;
+use super::outbox::{Limits, Outbox, Receipt, Refusal, Ticket};
+use super::outgoing::{Outgoing, ShortText};
+use crate::settings::ConnectionSettings;
+use lanekeeper_core::schedule::Schedule;
+use lanekeeper_core::tick::Tick;
+
+/// After a stop, unconfirmed updates have this long to be confirmed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After a connection was lost, what it had confirmed before is looked at for this long.
+const LAST_CONFIRMS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Submissions taken from the channel at once.
+const SUBMISSIONS_AT_ONCE_MAX: usize = 64;
+
+/// Waits between connects, and between publishes of a refused update; the last repeats.
+const WAITS_MS: [u64; 7] = [100, 200, 400, 800, 1_600, 3_200, 5_000];
+const WAIT_JITTER: f64 = 0.2;
+
+/// Where to publish, and how many at once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How the broker is reached.
+    pub connection: ConnectionSettings,
+    /// `instance.name`: part of the connection's name in the RabbitMQ UI.
+    pub instance: String,
+    /// `updates.exchange`.
+    pub exchange: ShortText,
+    /// Bounds of the outbox.
+    pub limits: Limits,
+}
+
+/// An update for [`Publisher::run`].
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Comes back in the receipt.
+    pub ticket: Ticket,
+    /// The update.
+    pub outgoing: Outgoing,
+}
+
+/// The connection, as far as the caller wants to show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Connected again.
+    Up,
+    /// The broker has an alarm (memory, disk): it takes nothing, and publishing waits.
+    Blocked {
+        /// What the broker says.
+        reason: String,
+    },
+    /// The alarm is over.
+    Unblocked,
+    /// The connection is lost; it is being made again.
+    Down {
+        /// What happened.
+        cause: String,
+    },
+}
+
+/// What happens while publishing. Told once per change.
+#[derive(Clone, Debug)]
+pub enum PublisherEvent {
+    /// An update went to the broker; `again` if it had before.
+    Published {
+        /// Not for the first time.
+        again: bool,
+    },
+    /// An update's way has ended.
+    Receipt(Receipt),
+    /// The connection changed.
+    Link(Link),
+    /// Updates are being refused, in a way in which none was since the last confirm; they are published again.
+    Refused(Refusal),
+}
+
+/// How publishing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every submission has its receipt, and no more came.
+    Finished,
+    /// It was told to stop.
+    Stopped,
+    /// Over [`Limits::abandoned_max`] records were given up.
+    GaveUp,
+}
+
+/// A connection to publish on, made anew by itself.
+pub struct Publisher {
+    settings: Settings,
+    session: Session,
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Session, PublishError>> + Send>>;
+
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is moved once per event")]
+enum State {
+    Up { session: Session, confirms: Confirms<lapin::Error> },
+    Down { connecting: Connecting },
+}
+
+/// What the connection brings.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and the large variant is rare")]
+enum Happened {
+    Answered(Vec<Answered<lapin::Error>>),
+    News(News),
+    Connected(Session),
+}
+
+impl State {
+    /// The next thing that happens. Dropping the future loses nothing.
+    async fn next(&mut self) -> Result<Happened, PublishError> {
+        match self {
+            Self::Up { session, confirms } => Ok(tokio::select! {
+                answers = confirms.answered() => Happened::Answered(answers),
+                news = session.news() => Happened::News(news),
+            }),
+            Self::Down { connecting } => connecting.await.map(Happened::Connected),
+        }
+    }
+}
+
+/// Why the session in hand is of no more use.
+enum Fault {
+    Lost { cause: String },
+    Fatal(PublishError),
+}
+
+impl Publisher {
+    /// Connects, and makes sure that the exchange exists. Tries once: whoever starts this wants to know.
+    ///
+    /// # Errors
+    /// Every variant of [`PublishError`].
+    pub async fn connect(settings: Settings) -> Result<Self, PublishError> {
+        let session = Session::open(&settings).await?;
+        Ok(Self { settings, session })
+    }
+
+    /// Publishes what comes out of `submissions` until that is closed and everything has its receipt, or until
+    /// `stop` ends, after which unconfirmed updates have five seconds left. Tickets must grow.
+    ///
+    /// When it has returned, every submission sent has had exactly one receipt, in every case. `on_event` is
+    /// called between two steps: it must not block.
+    ///
+    /// # Errors
+    /// The exchange is gone, or the broker refuses what is published. A lost connection is no error: it is made
+    /// again, for ever.
+    pub async fn run(
+        self,
+        mut submissions: mpsc::Receiver<Submission>,
+        on_event: impl FnMut(PublisherEvent),
+        stop: impl Future<Output = ()>,
+    ) -> Result<Ended, PublishError> {
+        let schedule = schedule();
+        let mut run = Run {
+            outbox: Outbox::new(self.settings.limits.clone(), schedule),
+            settings: self.settings,
+            on_event,
+            refused: None,
+            started: Instant::now(),
+        };
+        let result = run.run(self.session, &mut submissions, stop).await;
+        run.outbox.end();
+        submissions.close();
+        while let Some(Submission { ticket, outgoing }) = submissions.recv().await {
+            run.outbox.push(ticket, Arc::new(outgoing));
+        }
+        run.tell_receipts();
+        result
+    }
+}
+
+fn schedule() -> Schedule {
+    Schedule::new(WAITS_MS.map(Duration::from_millis).to_vec(), WAIT_JITTER)
+}
+
+struct Run<F> {
+    settings: Settings,
+    outbox: Outbox,
+    on_event: F,
+    /// The refusal last told of, until something is confirmed.
+    refused: Option<Refusal>,
+    started: Instant,
+}
+
+impl<F: FnMut(PublisherEvent)> Run<F> {
+    async fn run(
+        &mut self,
+        session: Session,
+        submissions: &mut mpsc::Receiver<Submission>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Ended, PublishError> {
+        let mut stop = pin!(stop);
+        let mut stop_by: Option<Instant> = None;
+        let mut all_read = false;
+        let mut taken = Vec::with_capacity(SUBMISSIONS_AT_ONCE_MAX);
+        let mut state = State::Up { session, confirms: Confirms::new() };
+        loop {
+            self.publish_ready(&mut state);
+            self.tell_receipts();
+            let stopped = self.outbox.is_stopped();
+            if self.outbox.is_empty() && (all_read || stopped) {
+                if let State::Up { session, .. } = state {
+                    session.close().await;
+                }
+                return Ok(match (stop_by.is_some(), stopped) {
+                    (true, _) => Ended::Stopped,
+                    (false, true) => Ended::GaveUp,
+                    (false, false) => Ended::Finished,
+                });
+            }
+            let room = self.outbox.room().min(SUBMISSIONS_AT_ONCE_MAX);
+            let deadline = self.outbox.next_deadline();
+            tokio::select! {
+                happened = state.next() => state = self.handle(state, happened?).await?,
+                count = submissions.recv_many(&mut taken, room), if room > 0 && !all_read && !stopped => {
+                    all_read = count == 0;
+                    for Submission { ticket, outgoing } in taken.drain(..) {
+                        self.outbox.push(ticket, Arc::new(outgoing));
+                    }
+                }
+                () = sleep_until(self.started, deadline), if deadline.is_some() => {}
+                () = &mut stop, if stop_by.is_none() => {
+                    stop_by = Some(Instant::now() + STOP_TIMEOUT);
+                    self.outbox.stop();
+                }
+                () = tokio::time::sleep_until(stop_by.unwrap_or(self.started)), if stop_by.is_some() => {
+                    return Ok(Ended::Stopped);
+                }
+            }
+            self.outbox.wake(self.now());
+        }
+    }
+
+    async fn handle(&mut self, state: State, happened: Happened) -> Result<State, PublishError> {
+        let link = match happened {
+            Happened::Answered(answers) => {
+                return match self.apply(answers) {
+                    Some(fault) => self.fail(state, fault).await,
+                    None => Ok(state),
+                };
+            }
+            Happened::News(News::Lost(error)) => {
+                let fault = self.fault(&error);
+                return self.fail(state, fault).await;
+            }
+            Happened::News(News::Blocked(reason)) => {
+                warn!(reason, "the broker has an alarm, publishing waits");
+                Link::Blocked { reason }
+            }
+            Happened::News(News::Unblocked) => {
+                info!("the broker's alarm is over");
+                self.outbox.forgive();
+                Link::Unblocked
+            }
+            Happened::Connected(session) => {
+                info!("connected again");
+                (self.on_event)(PublisherEvent::Link(Link::Up));
+                return Ok(State::Up { session, confirms: Confirms::new() });
+            }
+        };
+        (self.on_event)(PublisherEvent::Link(link));
+        Ok(state)
+    }
+
+    fn now(&self) -> Tick {
+        Tick::ZERO.after(self.started.elapsed())
+    }
+
+    fn publish_ready(&mut self, state: &mut State) {
+        if let State::Up { session, confirms } = state {
+            while !confirms.must_settle() {
+                let Some(flight) = self.outbox.publish_next() else { break };
+                (self.on_event)(PublisherEvent::Published { again: flight.again });
+                confirms.push(session.publish(flight));
+            }
+        }
+    }
+
+    fn tell_receipts(&mut self) {
+        while let Some(receipt) = self.outbox.next_receipt() {
+            (self.on_event)(PublisherEvent::Receipt(receipt));
+        }
+    }
+
+    /// Tells the outbox; returns the first fault that says why, or any.
+    fn apply(&mut self, answers: Vec<Answered<lapin::Error>>) -> Option<Fault> {
+        let now = self.now();
+        let mut fault = None;
+        for Answered { record_key, flight, answer } in answers {
+            match answer {
+                Answer::Confirmed => {
+                    self.refused = None;
+                    self.outbox.confirmed(&record_key, flight);
+                }
+                Answer::Refused(refusal) => {
+                    self.outbox.refused(&record_key, flight, refusal, now);
+                    if self.refused != Some(refusal) {
+                        self.refused = Some(refusal);
+                        warn!(?refusal, "the broker refuses updates, publishing them again");
+                        (self.on_event)(PublisherEvent::Refused(refusal));
+                    }
+                }
+                Answer::Lost(error) => {
+                    if !matches!(fault, Some(Fault::Fatal(_))) {
+                        fault = Some(self.fault(&error));
+                    }
+                }
+            }
+        }
+        fault
+    }
+
+    fn fault(&self, error: &lapin::Error) -> Fault {
+        match amqp::fatal(error, &self.settings.exchange) {
+            Some(error) => Fault::Fatal(error),
+            None => Fault::Lost { cause: amqp::text(error) },
+        }
+    }
+
+    /// Takes what the lost session has still confirmed, and begins to connect again.
+    async fn fail(&mut self, state: State, fault: Fault) -> Result<State, PublishError> {
+        let mut fault = fault;
+        if let State::Up { mut confirms, .. } = state {
+            let last = async {
+                while !confirms.is_empty() {
+                    let answers = confirms.answered().await;
+                    if let Some(found @ Fault::Fatal(_)) = self.apply(answers) {
+                        fault = found;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(LAST_CONFIRMS_TIMEOUT, last).await;
+        }
+        match fault {
+            Fault::Fatal(error) => Err(error),
+            Fault::Lost { cause } => {
+                self.outbox.disconnected();
+                warn!(cause, "connection lost, connecting again");
+                (self.on_event)(PublisherEvent::Link(Link::Down { cause }));
+                Ok(State::Down { connecting: Box::pin(reconnect(self.settings.clone())) })
+            }
+        }
+    }
+}
+
+/// Tries until the broker lets us in, unless that would not help.
+async fn reconnect(settings: Settings) -> Result<Session, PublishError> {
+    let schedule = schedule();
+    let mut waits = schedule.waits().iter();
+    loop {
+        tokio::time::sleep(*waits.next().unwrap_or(&schedule.longest())).await;
+        match Session::open(&settings).await {
+            // A broker that starts refuses logins and virtual hosts for a while.
+            Err(
+                error @ (PublishError::Unreachable { .. }
+                | PublishError::LoginRefused { .. }
+                | PublishError::VirtualHostRefused { .. }),
+            ) => debug!(%error, "cannot connect yet"),
+            done => return done,
+        }
+    }
+}
+
+async fn sleep_until(started: Instant, deadline: Option<Tick>) {
+    tokio::time::sleep_until(started + deadline.unwrap_or_default().since(Tick::ZERO)).await;
+}

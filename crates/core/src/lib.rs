@@ -1,0 +1,26 @@
+//! The decisions: pure, without clock, IO or chance. ARCHITECTURE.md tells the life of an update.
+
+pub mod acks;
+pub mod breaker;
+pub mod change;
+pub mod drain;
+pub mod error;
+pub mod former;
+mod lane;
+pub mod layout;
+mod memory;
+pub mod message;
+pub mod outcome;
+pub mod ownership;
+pub mod partition;
+pub mod phash2;
+pub mod policy;
+mod recognition;
+pub mod routes;
+pub mod schedule;
+pub mod secret;
+mod spread;
+pub mod template;
+pub mod tick;
+pub mod update;
+pub mod witness;

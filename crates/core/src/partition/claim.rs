@@ -1,0 +1,171 @@
+//! Deliveries wait for the claim; attempts wait for it and for a broker that answers.
+
+use std::sync::Arc;
+
+use super::Partition;
+use crate::lane::Held;
+use crate::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure, TenureNumber};
+use crate::ownership::Standing;
+use crate::policy::{DeadLetterReason, Malformed, Resolution};
+use crate::recognition::Recognised;
+use crate::tick::Tick;
+use crate::update::{IdOrigin, Identity, Update};
+
+/// A delivery that nobody has looked at.
+#[derive(Debug)]
+pub(super) enum Unclaimed {
+    Update { delivery: DeliveryTag, redelivered: bool, update: Arc<Update> },
+    Malformed { delivery: DeliveryTag, fault: Malformed },
+}
+
+impl Partition {
+    /// Where the claim on the partition stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.ownership.standing()
+    }
+
+    /// Until when requests may leave, and under which number; `None`: none may.
+    #[must_use]
+    pub fn may_send_until(&self) -> Option<(Option<TenureNumber>, Tick)> {
+        self.ownership.may_send_until()
+    }
+
+    pub(super) fn delivered(&mut self, tenure: Tenure, delivery: Unclaimed) {
+        if !self.admit(tenure) {
+            return;
+        }
+        if matches!(self.ownership.standing(), Standing::Claimed(_)) {
+            return self.take_in(tenure, delivery);
+        }
+        self.unclaimed.push_back(delivery);
+        if !self.draining && self.ownership.delivered() {
+            self.effects.push_back(Effect::Claim { tenure });
+        }
+    }
+
+    pub(super) fn nudged(&mut self, tenure: Tenure) {
+        if self.tenure != Some(tenure) {
+            self.stale += 1;
+        } else if !self.draining && self.ownership.delivered() {
+            self.effects.push_back(Effect::Claim { tenure });
+        }
+    }
+
+    fn take_in(&mut self, tenure: Tenure, delivery: Unclaimed) {
+        match delivery {
+            Unclaimed::Update { delivery, redelivered, mut update } => {
+                if !redelivered {
+                    self.memory.returns_are_over();
+                }
+                let recognised = self.memory.recognise(&update, redelivered);
+                let identified = recognised.is_some() || update.id.origin() == IdOrigin::Publisher;
+                let mut settled_before = false;
+                if let Some(Recognised { id, settled }) = recognised {
+                    Arc::make_mut(&mut update).id = id;
+                    settled_before = settled;
+                }
+                let identity = Identity::of(&update);
+                settled_before |= redelivered && self.memory.claim(&update.record_key, &identity);
+                let holder = Holder::Broker(delivery);
+                let came = self.count_in();
+                self.receive(Held {
+                    holder,
+                    came,
+                    redelivered,
+                    update,
+                    identity,
+                    settled_before,
+                    identified,
+                });
+            }
+            Unclaimed::Malformed { delivery, fault } => {
+                self.malformed.insert(delivery);
+                self.recording += 1;
+                let resolution = Resolution::DeadLettered(DeadLetterReason::Malformed(fault));
+                let holder = Holder::Broker(delivery);
+                self.effects.push_back(Effect::Record { tenure, holder, update: None, resolution });
+            }
+        }
+    }
+
+    pub(super) fn heard(&mut self, now: Tick, at: Tick) {
+        if let Some(tenure) = self.tenure
+            && self.ownership.heard(now, at)
+            && !self.draining
+        {
+            self.effects.push_back(Effect::Claim { tenure });
+        }
+    }
+
+    pub(super) fn claimed(
+        &mut self,
+        tenure: Tenure,
+        number: Option<TenureNumber>,
+        other: Option<TenureNumber>,
+    ) {
+        let first = self.held == self.unclaimed.len() && self.released == 0;
+        if self.tenure != Some(tenure) || !self.ownership.claimed(number) {
+            self.stale += 1;
+            return;
+        }
+        // A lower one is of a stream that was made anew, and news as well.
+        if other.is_some() && other != self.other_heeded {
+            if !first {
+                return self.lose_claim(tenure);
+            }
+            self.memory.interrupted();
+            self.other_heeded = other;
+        }
+        while let Some(delivery) = self.unclaimed.pop_front() {
+            self.take_in(tenure, delivery);
+        }
+    }
+
+    pub(super) fn superseded(&mut self, tenure: Tenure) {
+        if self.tenure != Some(tenure) {
+            self.stale += 1;
+        } else if self.holds_nothing() {
+            self.ownership.let_go();
+        } else {
+            self.lose_claim(tenure);
+        }
+    }
+
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.held == 0 && self.released == 0
+    }
+
+    /// What is held was handed over to another as well.
+    fn lose_claim(&mut self, tenure: Tenure) {
+        if self.ownership.lose() {
+            self.effects.push_back(Effect::GiveUp { tenure });
+        }
+    }
+
+    pub(super) fn outranked(&mut self, tenure: Tenure) {
+        if self.tenure == Some(tenure) && self.holds_nothing() {
+            self.ownership.let_go();
+        } else {
+            self.step_back(tenure, StepBackReason::Outranked);
+        }
+    }
+
+    pub(super) fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
+        if self.tenure != Some(tenure) {
+            self.stale += 1;
+        } else if !self.draining && self.ownership.standing() != Standing::Lost {
+            self.draining = true;
+            self.effects.push_back(Effect::StepBack { tenure, reason });
+        }
+    }
+
+    pub(super) fn recorded_malformed(&mut self, tenure: Tenure, delivery: DeliveryTag) {
+        if self.tenure == Some(tenure) && self.malformed.remove(&delivery) {
+            self.recording -= 1;
+            self.settle(delivery);
+        } else {
+            self.stale += 1;
+        }
+    }
+}

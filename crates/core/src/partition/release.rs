@@ -1,0 +1,110 @@
+//! Parked updates that a person released: they have their turn before what the broker hands over of their record.
+//!
+//! While a record has parked updates, the ledger says so of each update of it that the broker hands over, and that one
+//! joins the end of the parked ones. So whatever the ledger holds is older than whatever the broker still holds.
+
+use std::sync::Arc;
+
+use super::Partition;
+use crate::lane::{Held, Lane, LaneId, LaneStatus, Token};
+use crate::message::{Holder, ParkedSeq, Tenure};
+use crate::outcome::{Known, Outcome};
+use crate::ownership::Standing;
+use crate::policy::Progress;
+use crate::update::{Identity, RecordKey, Update};
+
+impl Partition {
+    /// Whether released updates of this record are here.
+    #[must_use]
+    pub fn has_released(&self, record_key: &RecordKey) -> bool {
+        let of_record = |held: &Held| held.is_released() && held.update.record_key == *record_key;
+        self.find_lane(record_key).is_some_and(|id| self.lanes[id].held.iter().any(of_record))
+    }
+
+    pub(super) fn release(
+        &mut self,
+        tenure: Tenure,
+        record_key: &RecordKey,
+        updates: Vec<(ParkedSeq, Arc<Update>)>,
+    ) {
+        let ours = self.tenure == Some(tenure) && matches!(self.ownership.standing(), Standing::Claimed(_));
+        let room = self.limits.window.get().saturating_sub(self.released); // I6
+        let lane = self.find_lane(record_key);
+        if !ours || self.draining || self.has_released(record_key) || self.is_awaited(record_key) {
+            self.stale += 1;
+            return;
+        }
+        let held: Vec<Held> = updates
+            .into_iter()
+            .take(room)
+            .map(|(seq, update)| Held {
+                holder: Holder::Ledger(seq),
+                came: self.count_in(),
+                redelivered: false,
+                identity: Identity::of(&update),
+                update,
+                settled_before: false,
+                identified: true,
+            })
+            .collect();
+        self.released += held.len();
+        match lane {
+            // Its head is under way: the ledger has told or will tell it to join the end of the parked ones.
+            Some(id) => {
+                for (place, held) in (1..).zip(held) {
+                    self.lanes[id].held.insert(place, held);
+                }
+            }
+            None if held.is_empty() => {}
+            None => {
+                let key = self.lane_key(record_key).clone();
+                let held = held.into();
+                let (status, progress) = (LaneStatus::Ready, Progress::default());
+                let id = self.lanes.insert(Lane { key, held, status, progress });
+                self.enter_head(id);
+            }
+        }
+    }
+
+    /// Whether a released head is told of its record being parked: that was found for a delivery of it, before it was
+    /// parked itself, and its turn begins anew.
+    pub(super) fn was_found_before_parked(&mut self, id: LaneId, outcome: &Outcome) -> bool {
+        let lane = &mut self.lanes[id];
+        let was = lane.head().is_released() && *outcome == Outcome::Known(Known::RecordParked);
+        if was {
+            lane.progress = Progress::default();
+        }
+        was
+    }
+
+    /// The resolution of a released update is written down. Where it failed again, its record waits for a person once
+    /// more, and the others go back.
+    pub(super) fn had_its_turn(&mut self, id: LaneId, record_key: &RecordKey, parked: bool) {
+        self.released -= 1;
+        if parked {
+            let lane = &mut self.lanes[id];
+            let before = lane.released();
+            lane.held.retain(|held| !held.is_released() || held.update.record_key != *record_key);
+            self.released -= before - lane.released();
+        }
+    }
+
+    /// The record was parked when the head asked, and is no more: the head has its turn. Any other resolution stands, and
+    /// is written under the number of the present tenure.
+    pub(super) fn not_recorded(&mut self, token: Token, record_key: &RecordKey) {
+        match self.find_recording(token, record_key) {
+            Some(id) => {
+                self.recording -= 1;
+                match &self.lanes[id].status {
+                    LaneStatus::Recording { resolution, .. } if !resolution.only_behind() => {
+                        let resolution = resolution.clone();
+                        self.resolve(id, resolution);
+                    }
+                    _ => self.make_ready_again(id),
+                }
+            }
+            None if self.memory.not_recorded(record_key, token) => {}
+            None => self.stale += 1,
+        }
+    }
+}

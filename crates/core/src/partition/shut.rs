@@ -1,0 +1,209 @@
+//! Targets that are shut: lanes whose head goes there wait apart, so that they hold nothing else up, and single probes
+//! ask whether the target works again. Which targets are shut is decided by their breakers, for all partitions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Partition;
+use crate::lane::{LaneId, LaneStatus, Turn};
+use crate::message::Effect;
+use crate::routes::TargetId;
+use crate::tick::Tick;
+
+/// Every target that has been shut (I6: as many as the config has).
+#[derive(Debug, Default)]
+pub(super) struct Targets(BTreeMap<TargetId, Target>);
+
+#[derive(Debug)]
+struct Target {
+    /// How long it was shut in all before the latest time.
+    shut_before: Duration,
+    /// When it was shut the latest time.
+    since: Tick,
+    status: Status,
+}
+
+#[derive(Debug)]
+enum Status {
+    /// Leaves to `Shut`.
+    Open { shut_until: Tick },
+    /// `lanes` were next for an attempt. Leaves to `Open`.
+    Shut { lanes: BTreeMap<Turn, LaneId>, probe: Probe },
+}
+
+/// The one attempt that may be made at a target that is shut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    /// Asked for from this moment on, if a lane waits. Leaves to `UnderWay`.
+    NotBefore(Tick),
+    /// Asked for, or granted to another partition, or out. Leaves to `Granted`, or to `NotBefore` when we are told.
+    UnderWay,
+    /// Ours, for this lane, which is ready. Leaves to `UnderWay` when it starts, or is returned.
+    Granted(LaneId),
+}
+
+/// Whether a lane that is next may be attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    Open,
+    Probe,
+    Shut,
+}
+
+impl Target {
+    fn shut_for(&self, at: Tick) -> Duration {
+        let until = match self.status {
+            Status::Open { shut_until } => shut_until.min(at),
+            Status::Shut { .. } => at,
+        };
+        self.shut_before + until.since(self.since)
+    }
+}
+
+impl Targets {
+    /// How long the target was shut in all, up to `at`, which may lie within the latest time.
+    pub(super) fn shut_for(&self, target: TargetId, at: Tick) -> Duration {
+        self.0.get(&target).map_or(Duration::ZERO, |target| target.shut_for(at))
+    }
+
+    pub(super) fn is_shut(&self, target: TargetId) -> bool {
+        self.0.get(&target).is_some_and(|target| matches!(target.status, Status::Shut { .. }))
+    }
+
+    /// Lanes that wait for a target.
+    pub(super) fn lanes(&self) -> usize {
+        self.shut().map(|(_, lanes, _)| lanes.len()).sum()
+    }
+
+    /// When the next probe is to be asked for.
+    pub(super) fn next_deadline(&self) -> Option<Tick> {
+        let deadlines = self.shut().filter_map(|(_, lanes, probe)| match probe {
+            Probe::NotBefore(from) if !lanes.is_empty() => Some(*from),
+            Probe::NotBefore(_) | Probe::UnderWay | Probe::Granted(_) => None,
+        });
+        deadlines.min()
+    }
+
+    fn shut(&self) -> impl Iterator<Item = (TargetId, &BTreeMap<Turn, LaneId>, &Probe)> {
+        self.0.iter().filter_map(|(id, target)| match &target.status {
+            Status::Open { .. } => None,
+            Status::Shut { lanes, probe } => Some((*id, lanes, probe)),
+        })
+    }
+
+    fn shut_mut(&mut self, target: TargetId) -> Option<(&mut BTreeMap<Turn, LaneId>, &mut Probe)> {
+        match &mut self.0.get_mut(&target)?.status {
+            Status::Open { .. } => None,
+            Status::Shut { lanes, probe } => Some((lanes, probe)),
+        }
+    }
+
+    /// Asks at the gate for a lane that is next and whose head goes to `target`.
+    pub(super) fn gate(&mut self, target: TargetId, lane: LaneId) -> Gate {
+        match self.shut_mut(target) {
+            None => Gate::Open,
+            Some((_, probe)) if *probe == Probe::Granted(lane) => {
+                *probe = Probe::UnderWay;
+                Gate::Probe
+            }
+            Some(_) => Gate::Shut,
+        }
+    }
+
+    /// Those that were granted and have not started.
+    fn take_granted(&mut self) -> Vec<TargetId> {
+        let granted = self.shut().filter(|(.., probe)| matches!(probe, Probe::Granted(_)));
+        let granted: Vec<TargetId> = granted.map(|(target, ..)| target).collect();
+        for target in &granted {
+            if let Some((_, probe)) = self.shut_mut(*target) {
+                *probe = Probe::UnderWay;
+            }
+        }
+        granted
+    }
+}
+
+impl Partition {
+    /// `probe_from`: when a probe may be asked for; `None`: one is under way.
+    pub(super) fn target_shut(&mut self, now: Tick, target: TargetId, probe_from: Option<Tick>) {
+        let told = probe_from.map_or(Probe::UnderWay, Probe::NotBefore);
+        if let Some((_, probe)) = self.targets.shut_mut(target) {
+            // What is told of a probe that is ours is that it is under way.
+            if !matches!(probe, Probe::Granted(_)) {
+                *probe = told;
+            }
+            return;
+        }
+        let shut_before = self.targets.shut_for(target, now);
+        let status = Status::Shut { lanes: BTreeMap::new(), probe: told };
+        self.targets.0.insert(target, Target { shut_before, since: now, status });
+    }
+
+    /// Its lanes are ready again, each with its turn. Each was moved apart once before, so that this costs no more than that
+    /// did.
+    pub(super) fn target_opened(&mut self, now: Tick, target: TargetId) {
+        let Some((lanes, _)) = self.targets.shut_mut(target) else { return };
+        let lanes = std::mem::take(lanes);
+        if let Some(target) = self.targets.0.get_mut(&target) {
+            target.status = Status::Open { shut_until: now };
+        }
+        for (turn, id) in lanes {
+            self.take_turn(id, turn);
+        }
+    }
+
+    /// The first lane that waits for the target is ready; with none, the probe goes back.
+    pub(super) fn probe_granted(&mut self, target: TargetId) {
+        let draining = self.draining;
+        let lane = self.targets.shut_mut(target).filter(|_| !draining).and_then(|(lanes, probe)| {
+            let next = lanes.pop_first()?;
+            *probe = Probe::Granted(next.1);
+            Some(next)
+        });
+        match lane {
+            Some((turn, id)) => self.take_turn(id, turn),
+            None => self.effects.push_back(Effect::ReturnProbe(target)),
+        }
+    }
+
+    /// Its turn had come, and its target is shut.
+    pub(super) fn hold_back(&mut self, turn: Turn, id: LaneId, target: TargetId) {
+        let (lanes, _) =
+            self.targets.shut_mut(target).expect("lanes are held back while their target is shut");
+        lanes.insert(turn, id);
+        self.lanes[id].status = LaneStatus::TargetShut;
+    }
+
+    /// Nobody else may probe while one of ours waits: where it will not start, it goes back.
+    pub(super) fn return_probes(&mut self) {
+        for target in self.targets.take_granted() {
+            self.effects.push_back(Effect::ReturnProbe(target));
+        }
+    }
+
+    /// Asks for every probe whose time has come and that there is a lane for.
+    pub(super) fn ask_for_probes(&mut self, now: Tick) {
+        if self.draining {
+            return;
+        }
+        for (target, Target { status, .. }) in &mut self.targets.0 {
+            if let Status::Shut { lanes, probe } = status
+                && !lanes.is_empty()
+                && matches!(probe, Probe::NotBefore(from) if *from <= now)
+            {
+                *probe = Probe::UnderWay;
+                self.effects.push_back(Effect::AskProbe(*target));
+            }
+        }
+    }
+
+    /// The lanes end with their tenure.
+    pub(super) fn forget_held_back(&mut self) {
+        for Target { status, .. } in self.targets.0.values_mut() {
+            if let Status::Shut { lanes, .. } = status {
+                lanes.clear();
+            }
+        }
+        self.return_probes();
+    }
+}

@@ -1,0 +1,349 @@
+//! What the simulation is too coarse for: small histories, written out.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::*;
+use crate::outcome::{Cause, Failure};
+use crate::policy::FailurePolicy;
+use crate::routes::TargetId;
+use crate::schedule::Schedule;
+use crate::update::{Update, UpdateId};
+
+fn partition(in_flight_max: usize) -> Partition {
+    let policy = Policy {
+        schedule: Schedule::new(vec![Duration::from_secs(1)], 0.0),
+        attempts_max: None,
+        elapsed_max: None,
+        retry_after_max: Duration::ZERO,
+        rejected: FailurePolicy::DeadLetter,
+        exhausted: FailurePolicy::DeadLetter,
+        conflict: FailurePolicy::DeadLetter,
+    };
+    let number = |number| NonZeroUsize::new(number).unwrap();
+    let limits = Limits {
+        in_flight_max: number(in_flight_max),
+        window: number(9),
+        silence_max: Duration::from_secs(10),
+    };
+    Partition::new(limits, Arc::new(policy))
+}
+
+fn update(key: &str, id: &str) -> Arc<Update> {
+    Arc::new(Update {
+        record_key: RecordKey::new(key).unwrap(),
+        id: UpdateId::published(id),
+        target: TargetId(0),
+        update_type: None,
+        version: None,
+        content_type: None,
+        content_encoding: None,
+        if_match: None,
+        published_at: None,
+        headers: Vec::new(),
+        body: bytes::Bytes::new(),
+    })
+}
+
+/// `keys`: a letter per delivery, its record. `outcomes`: a letter per attempt, A applied, R retryable; after them all
+/// are applied. Attempts last no time. Answers the attempts: record and number.
+fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
+    let (mut partition, tenure, mut now) = (partition(in_flight_max), Tenure(1), Tick::ZERO);
+    partition.handle(now, Event::TenureBegan { tenure, heard: now });
+    for (delivery, key) in (1..).map(DeliveryTag).zip(keys.split("")) {
+        if !key.is_empty() {
+            let update = update(key, &format!("{delivery:?}"));
+            partition.handle(now, Event::Received { tenure, delivery, redelivered: false, update });
+        }
+    }
+    let (mut outcomes, mut told) = (outcomes.chars(), Vec::new());
+    loop {
+        match partition.poll_effect() {
+            Some(Effect::Claim { tenure }) => {
+                let number = Some(TenureNumber(1));
+                partition.handle(now, Event::Claimed { tenure, number, other: None });
+            }
+            Some(Effect::Attempt { attempt, number, update, tenure, .. }) => {
+                assert_eq!(tenure, Some(TenureNumber(1)));
+                let record_key = update.record_key.clone();
+                told.push(format!("{}{number}", record_key.as_str()));
+                let failure = Failure { cause: Cause::Timeout, detail: String::new() };
+                let outcome = match outcomes.next() {
+                    Some('R') => Outcome::Retryable { failure, retry_after: None },
+                    _ => Outcome::Applied,
+                };
+                partition.handle(now, Event::AttemptEnded { attempt, record_key, outcome });
+            }
+            Some(Effect::Record { tenure, holder, update, .. }) => {
+                let record_key = update.map(|update| update.record_key.clone());
+                partition.handle(now, Event::Recorded { tenure, holder, record_key });
+            }
+            Some(Effect::Settle { .. }) => {}
+            Some(effect) => panic!("{effect:?}"),
+            None => match partition.next_deadline() {
+                Some(deadline) => {
+                    now = deadline;
+                    partition.handle(now, Event::Heard { at: now });
+                    partition.wake(now);
+                }
+                None => break,
+            },
+        }
+    }
+    assert_eq!(told.join(" "), expected, "{keys} {outcomes:?}");
+    assert_eq!(partition.view(), View::default());
+}
+
+#[test]
+fn a_record_that_waits_lets_others_pass() {
+    check(2, "abab", "RAA", "a1 b1 b1 a2 a1");
+    check(8, "aab", "R", "a1 b1 a2 a1");
+}
+
+#[test]
+fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before_it_was_due() {
+    let next_of = |script: &str| {
+        let (mut partition, tenure) = (partition(2), Tenure(1));
+        let mut now = Tick::ZERO;
+        partition.handle(now, Event::TenureBegan { tenure, heard: now });
+        let (mut delivered, mut out, mut told) = (0, Vec::new(), String::new());
+        for letter in script.chars() {
+            match letter {
+                'a'..='z' => {
+                    delivered += 1;
+                    let update = update(&letter.to_string(), &delivered.to_string());
+                    let delivery = DeliveryTag(delivered);
+                    partition.handle(now, Event::Received { tenure, delivery, redelivered: false, update });
+                }
+                '.' => {
+                    now = now.after(Duration::from_secs(1));
+                    partition.wake(now);
+                }
+                // The attempt that is out for longest ends, as applied or not.
+                letter => {
+                    let (attempt, record_key) = out.remove(0);
+                    let failure = Failure { cause: Cause::Timeout, detail: String::new() };
+                    let outcome = match letter {
+                        '+' => Outcome::Applied,
+                        _ => Outcome::Retryable { failure, retry_after: None },
+                    };
+                    partition.handle(now, Event::AttemptEnded { attempt, record_key, outcome });
+                }
+            }
+            while let Some(effect) = partition.poll_effect() {
+                match effect {
+                    Effect::Claim { tenure } => {
+                        partition.handle(now, Event::Claimed { tenure, number: None, other: None });
+                    }
+                    Effect::Attempt { attempt, update, .. } => {
+                        told.push_str(update.record_key.as_str());
+                        out.push((attempt, update.record_key.clone()));
+                    }
+                    Effect::Record { tenure, holder, update, .. } => {
+                        let record_key = update.map(|update| update.record_key.clone());
+                        partition.handle(now, Event::Recorded { tenure, holder, record_key });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        told
+    };
+    // a's second update is next when b ends: it came before d, though its lane became ready last.
+    assert_eq!(next_of("abacde+++"), "abcad");
+    assert_eq!(next_of("aaaabcd++++"), "abcada");
+    // a failed; what came before its wait was over goes first, what came later does not.
+    assert_eq!(next_of("abcd-.++++"), "abcda");
+    assert_eq!(next_of("ab-cd.e++++"), "abcdae");
+}
+
+#[test]
+fn in_strict_mode_nothing_passes() {
+    check(1, "abab", "RR", "a1 a2 a3 b1 a1 b1");
+    check(1, "aab", "ARA", "a1 a1 a2 b1");
+}
+
+/// One record. `u1`: an update with this id comes, `x`: one without an id that says this, `<u1` comes again, `A` and
+/// `R`: the attempt that is out is applied or retryable, `!`: the channel is lost and attached again, `!5` after another
+/// process has claimed the partition under this number. In the end all is applied. Answers what the target applied.
+fn applied(script: &str) -> Vec<String> {
+    let mut world = OneRecord {
+        core: partition(8),
+        tenure: Tenure(1),
+        other: None,
+        out: None,
+        now: 0,
+        applied: Vec::new(),
+    };
+    world.attach();
+    let mut delivery = DeliveryTag(0);
+    for (place, step) in script.split(' ').enumerate() {
+        match step {
+            "A" => world.end(true),
+            "R" => world.end(false),
+            lost if lost.starts_with('!') => {
+                world.other = lost[1..].parse().ok().map(TenureNumber).or(world.other);
+                world.handle(Event::TenureEnded(world.tenure));
+                world.tenure.0 += 1;
+                delivery = DeliveryTag(0);
+                world.attach();
+            }
+            id => {
+                delivery.0 += 1;
+                let mut update = update("r", id.trim_start_matches('<'));
+                if !update.id.as_str().starts_with('u') {
+                    let says = update.id.as_str().to_owned();
+                    let of = Arc::make_mut(&mut update);
+                    (of.id, of.body) = (UpdateId::made(place.to_string()), says.into());
+                }
+                let (tenure, redelivered) = (world.tenure, id.starts_with('<'));
+                world.handle(Event::Received { tenure, delivery, redelivered, update });
+            }
+        }
+    }
+    while world.out.is_some() || world.core.next_deadline().is_some() {
+        world.now += 2_000_000;
+        world.handle(Event::Heard { at: Tick::from_micros(world.now) });
+        world.core.wake(Tick::from_micros(world.now));
+        world.perform();
+        if world.out.is_some() {
+            world.end(true);
+        }
+    }
+    assert_eq!(world.core.view(), View { stale: world.core.view().stale, ..View::default() });
+    world.applied
+}
+
+struct OneRecord {
+    core: Partition,
+    tenure: Tenure,
+    /// The newest claim of another process.
+    other: Option<TenureNumber>,
+    out: Option<(AttemptId, Arc<Update>)>,
+    now: u64,
+    applied: Vec<String>,
+}
+
+impl OneRecord {
+    fn handle(&mut self, event: Event) {
+        self.core.handle(Tick::from_micros(self.now), event);
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Attempt { attempt, update, .. } => self.out = Some((attempt, update)),
+                Effect::Record { tenure, holder, update, .. } => {
+                    let record_key = update.map(|update| update.record_key.clone());
+                    self.core
+                        .handle(Tick::from_micros(self.now), Event::Recorded { tenure, holder, record_key });
+                }
+                Effect::Settle { .. } => {}
+                Effect::Claim { tenure } => {
+                    let number = Some(TenureNumber(tenure.0));
+                    let claimed = Event::Claimed { tenure, number, other: self.other };
+                    self.core.handle(Tick::from_micros(self.now), claimed);
+                }
+                effect => panic!("{effect:?}"),
+            }
+        }
+    }
+
+    fn attach(&mut self) {
+        let heard = Tick::from_micros(self.now);
+        self.handle(Event::TenureBegan { tenure: self.tenure, heard });
+    }
+
+    fn end(&mut self, applied: bool) {
+        let (attempt, update) = self.out.take().expect("an attempt is out");
+        let failure = Failure { cause: Cause::Timeout, detail: String::new() };
+        let outcome = if applied {
+            let says = if update.body.is_empty() { update.id.as_str().as_bytes() } else { &update.body };
+            self.applied.push(String::from_utf8(says.to_vec()).unwrap());
+            Outcome::Applied
+        } else {
+            Outcome::Retryable { failure, retry_after: None }
+        };
+        self.handle(Event::AttemptEnded { attempt, record_key: update.record_key.clone(), outcome });
+    }
+}
+
+#[test]
+fn what_was_published_twice_leaves_the_record_with_its_last_update() {
+    let check = |script: &str, last: &str| {
+        let applied = applied(script);
+        assert_eq!(applied.last().map(String::as_str), Some(last), "{script}: {applied:?}");
+    };
+    // u1 u2 and again u1 u2; the channel is lost while the last one waits for a retry, with or without acks.
+    check("u1 A u2 A u1 A u2 R ! <u2", "u2");
+    check("u1 A u2 A u1 A u2 R ! <u2 <u1 <u2", "u2");
+    check("u1 A u2 A u1 A u2 A ! <u1 <u2", "u2");
+    check("u1 A u2 A u1 A ! <u2 <u1", "u1");
+    // It is lost while the first of the second publishing is out, and once more before the last came back.
+    check("u1 A u2 A u1 u2 ! <u2 <u1 <u2 A", "u2");
+    check("u1 A u2 A u1 u2 ! <u1 A ! <u2", "u2");
+    // The last copy had been handed over by the broker, but was not read yet when the channel was lost.
+    check("u1 A u2 A u1 A ! <u2", "u2");
+    check("u1 A u2 A u1 A ! <u2 <u1 <u2", "u2");
+    check("u1 A u2 A u1 ! <u1 <u2 A", "u2");
+    check("u1 A u2 A u1 ! A <u1 <u2", "u2");
+}
+
+#[test]
+fn an_update_without_id_that_is_sent_again_is_followed_by_all_later_ones() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    // The first x is taken for the second, and this one is sent again: u1, known to be settled, follows.
+    check("x A x A u1 A u2 R ! <x <x <u1 <u2", &["x", "x", "u1", "x", "u1", "u2"]);
+    // The same with u1 held already when that is known.
+    check("x A x A u1 A x ! <x <x <u1 <x A", &["x", "x", "u1", "x", "x", "u1", "x"]);
+    // Nothing is in doubt: nothing is sent again.
+    check("x A y A u1 A u2 R ! <x <y <u1 <u2", &["x", "y", "u1", "u2"]);
+}
+
+#[test]
+fn an_update_without_id_that_nobody_took_in_has_its_turn_whatever_it_says() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    // The broker had handed it over once more when the channel was lost, and nobody had read it.
+    check("x A ! <x", &["x", "x"]);
+    check("x A u1 A ! <x", &["x", "u1", "x"]);
+    check("x A y A ! <x", &["x", "y", "x"]);
+    check("x A u1 R ! <u1 <x", &["x", "u1", "x"]);
+}
+
+#[test]
+fn another_owner_ends_what_is_remembered_also_where_numbers_began_again() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    check("u1 A ! <u1 u2 A", &["u1", "u2"]);
+    check("u1 A !900 <u1 A", &["u1", "u1"]);
+    // Nobody else since.
+    check("u1 A !900 <u1 A ! <u1", &["u1", "u1"]);
+    // The stream of members was made anew.
+    check("u1 A !900 <u1 A !5 <u1", &["u1", "u1", "u1"]);
+}
+
+#[test]
+fn a_lost_connection_alone_makes_no_second_request() {
+    assert_eq!(applied("u1 A u2 ! <u1 <u2 A"), ["u1", "u2"]);
+    assert_eq!(applied("u1 A u2 ! A <u1 <u2"), ["u1", "u2"]);
+    assert_eq!(applied("u1 A u2 R ! <u2 <u3"), ["u1", "u2", "u3"]);
+}
+
+#[test]
+fn the_oldest_delivery_and_the_earliest_publish_are_told_also_where_they_are_not_one() {
+    let (mut partition, tenure, now) = (partition(2), Tenure(1), Tick::ZERO);
+    partition.handle(now, Event::TenureBegan { tenure, heard: now });
+    assert_eq!(partition.oldest(), Oldest::default());
+    for (delivery, published_at) in [(1, None), (2, Some(70)), (3, Some(60))] {
+        let mut update = update("a", &format!("{delivery}"));
+        Arc::make_mut(&mut update).published_at = published_at;
+        let delivery = DeliveryTag(delivery);
+        partition.handle(now, Event::Received { tenure, delivery, redelivered: false, update });
+    }
+    let oldest = Oldest { delivery: Some(DeliveryTag(1)), published_at: Some(60) };
+    assert_eq!(partition.oldest(), oldest, "while they wait for the claim");
+    partition.handle(now, Event::Claimed { tenure, number: Some(TenureNumber(1)), other: None });
+    assert_eq!(partition.oldest(), oldest, "and in their lane");
+    partition.handle(now, Event::TenureEnded(tenure));
+    assert_eq!(partition.oldest(), Oldest::default());
+}

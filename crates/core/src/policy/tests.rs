@@ -1,0 +1,117 @@
+//! One row per history of outcomes.
+
+use super::*;
+use crate::outcome::Cause;
+
+const SECOND: u64 = 1_000_000;
+
+fn policy() -> Policy {
+    Policy {
+        schedule: Schedule::new([1, 2, 4].map(Duration::from_secs).to_vec(), 0.0),
+        attempts_max: NonZeroU32::new(4),
+        elapsed_max: Some(Duration::from_secs(60)),
+        retry_after_max: Duration::from_secs(20),
+        rejected: FailurePolicy::DeadLetter,
+        exhausted: FailurePolicy::DeadLetter,
+        conflict: FailurePolicy::DeadLetter,
+    }
+}
+
+/// One letter per outcome: A applied, R retryable, F refused, J rejected, C conflict, digits: Retry-After in
+/// seconds × 10. Attempts last no time. Answers the waits in seconds and how the turn ended.
+fn check(policy: &Policy, outcomes: &str, expected: &str) {
+    let failure = || Failure { cause: Cause::Status(0), detail: String::new() };
+    let id = UpdateId::published("u1");
+    let (mut progress, mut now, mut told) = (Progress::default(), Tick::from_micros(7 * SECOND), Vec::new());
+    for letter in outcomes.chars() {
+        let outcome = match letter {
+            'A' => Outcome::Applied,
+            'R' => Outcome::Retryable { failure: failure(), retry_after: None },
+            'F' => Outcome::Refused(failure()),
+            'J' => Outcome::Rejected(failure()),
+            'C' => Outcome::Conflict(failure()),
+            digit => {
+                let seconds = u64::from(digit.to_digit(10).unwrap()) * 10;
+                Outcome::Retryable { failure: failure(), retry_after: Some(Duration::from_secs(seconds)) }
+            }
+        };
+        progress.begin_attempt(now);
+        match policy.judge(&id, outcome, &mut progress, now) {
+            Verdict::RetryAt(at) => {
+                told.push(at.since(now).as_secs().to_string());
+                now = at;
+            }
+            Verdict::Resolve(Resolution::DeadLettered(reason)) => told.push(reason.name().to_owned()),
+            Verdict::Resolve(resolution) => told.push(resolution.name().to_owned()),
+        }
+    }
+    assert_eq!(told.join(" "), expected, "{outcomes}");
+}
+
+#[test]
+fn outcomes_become_waits_and_resolutions() {
+    check(&policy(), "A", "applied");
+    check(&policy(), "RRA", "1 2 applied");
+    check(&policy(), "RRRR", "1 2 4 exhausted");
+    check(&policy(), "J", "rejected");
+    check(&policy(), "C", "conflict");
+}
+
+#[test]
+fn a_target_may_ask_for_longer_waits_up_to_the_ceiling_but_not_for_shorter_ones() {
+    check(&policy(), "1A", "10 applied");
+    check(&policy(), "9A", "20 applied");
+    check(&policy(), "0A", "1 applied");
+}
+
+#[test]
+fn refused_attempts_never_end_an_update_and_their_time_does_not_count() {
+    check(&policy(), &"F".repeat(200), &["4"; 200].join(" "));
+    let policy = Policy { attempts_max: None, elapsed_max: Some(Duration::from_secs(3)), ..policy() };
+    check(&policy, "RFFFRA", "1 4 4 4 2 applied");
+    check(&policy, "RFFFRR", "1 4 4 4 2 exhausted");
+}
+
+#[test]
+fn neither_failures_nor_time_count_while_the_target_is_shut() {
+    let policy =
+        Policy { attempts_max: NonZeroU32::new(2), elapsed_max: Some(Duration::from_secs(3)), ..policy() };
+    let (id, second) = (UpdateId::published("u1"), |seconds| Tick::from_micros(seconds * SECOND));
+    let failed = || Outcome::Retryable {
+        failure: Failure { cause: Cause::Timeout, detail: String::new() },
+        retry_after: None,
+    };
+    let mut progress = Progress::default();
+    progress.begin_attempt(second(7));
+    let verdict = policy.judge_while_shut(&id, failed(), &mut progress, second(8));
+    assert_eq!(verdict, Verdict::RetryAt(second(9)));
+    // Shut from 7 to 107, and tried again after that.
+    progress.shut_for(Duration::from_secs(100));
+    progress.begin_attempt(second(108));
+    let verdict = policy.judge(&id, failed(), &mut progress, second(108));
+    assert_eq!(verdict, Verdict::RetryAt(second(109)));
+    progress.begin_attempt(second(109));
+    assert!(matches!(policy.judge(&id, failed(), &mut progress, second(109)), Verdict::Resolve(_)));
+}
+
+#[test]
+fn no_retry_is_scheduled_beyond_elapsed_max() {
+    let policy = Policy { attempts_max: None, elapsed_max: Some(Duration::from_secs(7)), ..policy() };
+    check(&policy, "RRRR", "1 2 4 exhausted");
+    check(&policy, "1", "exhausted");
+}
+
+#[test]
+fn a_blocking_policy_retries_for_ever_at_the_longest_wait() {
+    let policy = Policy { rejected: FailurePolicy::Block, exhausted: FailurePolicy::Block, ..policy() };
+    check(&policy, "JJJA", "4 4 4 applied");
+    // A long block does not use up the time of what fails later.
+    check(&policy, &("J".repeat(20) + "RA"), &("4 ".repeat(20) + "1 applied"));
+    check(&policy, "RRRRRRA", "1 2 4 4 4 4 applied");
+}
+
+#[test]
+fn a_target_that_asks_for_time_is_given_it_by_a_blocking_policy_too() {
+    let policy = Policy { exhausted: FailurePolicy::Block, ..policy() };
+    check(&policy, "RRR19A", "1 2 4 10 20 applied");
+}

@@ -1,0 +1,347 @@
+//! A model driver: feeds the core, performs its effects late and interleaved, and acks as the real one does.
+//! Here are the doings of one process; `World` holds what outlives it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lanekeeper_core::acks::{AckLimits, Acks};
+use lanekeeper_core::breaker::{Breaker, Circuit, Sign};
+use lanekeeper_core::message::{AttemptId, DeliveryTag, Event, Holder, Tenure, TenureNumber};
+use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::partition::Partition;
+use lanekeeper_core::policy::Malformed;
+use lanekeeper_core::routes::TargetId;
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::{RecordKey, Update, UpdateId};
+
+use crate::broker::Delivery;
+use crate::kills::Step;
+use crate::ledger::{Answer, Entry};
+use crate::setup::{Publication, Setup};
+use crate::trace::Line;
+use crate::world::{Happening, Request, World};
+
+#[derive(Debug)]
+pub struct Dispatcher {
+    pub process: u32,
+    pub partition: Partition,
+    pub channel: Option<Channel>,
+    /// Which update each delivery of the newest channel is.
+    pub names: HashMap<DeliveryTag, usize>,
+    pub wake_at: Option<Tick>,
+    pub acks_at: Option<Tick>,
+    ids_made: u32,
+    pub drain: Option<Drain>,
+    /// A pulse is set.
+    pub pulse: bool,
+    pub pulsed: Option<Tick>,
+    told_silent: bool,
+    /// Of each target, and what the partition was told of it last.
+    pub breakers: Vec<(Breaker, Circuit)>,
+}
+
+/// An open channel and the tenure on it, as the dispatcher believes.
+#[derive(Debug)]
+pub struct Channel {
+    pub number: u64,
+    pub tenure: Tenure,
+    pub acks: Acks,
+    pub settled: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Then the process ends, or attaches again.
+    Began { stop: bool },
+    /// Everything is settled; the channel will be closed.
+    Closing { stop: bool },
+}
+
+/// A resolution that is being written down.
+#[derive(Debug)]
+pub struct Writing {
+    pub process: u32,
+    pub tenure: Tenure,
+    pub holder: Holder,
+    pub record_key: Option<RecordKey>,
+    pub update: usize,
+    /// Of the update in this process, counted by the judge.
+    pub turn: u32,
+    pub dead_letter: bool,
+    /// What the ledger is to write; `None`: nothing.
+    pub entry: Option<Entry>,
+    pub answer: Answer,
+    pub done: bool,
+}
+
+impl Dispatcher {
+    pub fn new(process: u32, setup: &Setup) -> Self {
+        Self {
+            process,
+            partition: Partition::new(setup.limits, Arc::clone(&setup.policy)),
+            channel: None,
+            names: HashMap::new(),
+            wake_at: None,
+            acks_at: None,
+            ids_made: 0,
+            drain: None,
+            pulse: false,
+            pulsed: None,
+            told_silent: false,
+            breakers: setup.circuits.breakers(),
+        }
+    }
+
+    pub fn update(&mut self, setup: &Setup, update: usize, record: usize) -> Arc<Update> {
+        let made = || {
+            self.ids_made += 1;
+            UpdateId::made(format!("made-{}-{}", self.process, self.ids_made))
+        };
+        let Publication { repeats, equals, .. } = setup.publications[update];
+        let says = setup
+            .ledger
+            .as_ref()
+            .map_or(repeats.or(equals).unwrap_or(update), |manners| manners.contents.says[update]);
+        Arc::new(Update {
+            record_key: setup.record_keys[record].clone(),
+            id: setup.publications[update].id.clone().unwrap_or_else(made),
+            target: TargetId(setup.publications[update].target),
+            update_type: None,
+            version: setup.ledger.as_ref().and_then(|manners| manners.contents.versions[update]),
+            content_type: None,
+            content_encoding: None,
+            if_match: None,
+            published_at: Some(equals.unwrap_or(update) as u64),
+            headers: Vec::new(),
+            body: Bytes::copy_from_slice(&(says as u64).to_le_bytes()),
+        })
+    }
+}
+
+fn retry_after_ms(outcome: &Outcome) -> Option<u128> {
+    match outcome {
+        Outcome::Retryable { retry_after, .. } => retry_after.map(|wait| wait.as_millis()),
+        _ => None,
+    }
+}
+
+impl World {
+    pub fn attach(&mut self) {
+        let tenure = Tenure(self.next_tenure());
+        let channel = Channel {
+            number: self.broker.open(),
+            tenure,
+            acks: Acks::new(AckLimits::for_prefetch(self.setup.limits.window.get())),
+            settled: Vec::new(),
+        };
+        self.dispatcher.channel = Some(channel);
+        self.dispatcher.names.clear();
+        self.dispatcher.drain = None;
+        self.trace(Line::TenureBegan { tenure: tenure.0 });
+        self.judge.tenure_began(tenure.0, self.now);
+        self.tell(Event::TenureBegan { tenure, heard: self.now });
+        if tenure.0 > 1 && self.rng.chance(self.setup.faults.stale) {
+            self.deliver_stale(Tenure(tenure.0 - 1));
+        }
+    }
+
+    /// The claim of a tenure is read back, perhaps after the tenure has ended. It comes on the connection that consumes:
+    /// whoever reads it has read before it that its channel is gone.
+    pub fn claimed(&mut self, tenure: u64) {
+        if let Some(channel) = self.dispatcher.channel.as_ref().map(|channel| channel.number)
+            && !self.broker.is_open(channel)
+        {
+            self.channel_gone(channel);
+        }
+        let number = self.next_claim();
+        let other = self.rival_claim;
+        if self.books.is_some() {
+            self.write_claim(tenure, number, other);
+        } else {
+            self.claim_known(tenure, number, other);
+        }
+    }
+
+    pub fn claim_known(&mut self, tenure: u64, number: u64, other: Option<u64>) {
+        self.trace(Line::Claimed { tenure, number, other });
+        self.judge.claimed(tenure, number, other);
+        let (tenure, number) = (Tenure(tenure), Some(TenureNumber(number)));
+        self.tell(Event::Claimed { tenure, number, other: other.map(TenureNumber) });
+    }
+
+    /// The dispatcher learns that its channel is gone, or has closed it.
+    pub fn detach(&mut self, number: u64) -> bool {
+        if self.dispatcher.channel.as_ref().is_none_or(|channel| channel.number != number) {
+            return false;
+        }
+        let tenure = self.dispatcher.channel.take().expect("checked above").tenure;
+        self.trace(Line::TenureEnded { tenure: tenure.0 });
+        self.judge.tenure_ended();
+        self.tell(Event::TenureEnded(tenure));
+        self.perform_effects();
+        if self.rng.chance(self.setup.faults.stale) {
+            self.deliver_stale(tenure);
+        }
+        true
+    }
+
+    /// Changes nothing: the tenure has ended, or another has begun.
+    fn deliver_stale(&mut self, tenure: Tenure) {
+        let number = self.rng.index(self.setup.publications.len());
+        let Some(record) = self.setup.publications[number].record else { return };
+        let update = self.dispatcher.update(&self.setup, number, record);
+        let delivery = DeliveryTag(self.rng.between(1, 100));
+        self.trace(Line::Stale { tenure: tenure.0, update: number });
+        self.tell(Event::Received { tenure, delivery, redelivered: false, update });
+        self.tell(Event::TenureEnded(tenure));
+    }
+
+    pub fn receive(&mut self, number: u64, Delivery { tag, update, redelivered }: Delivery) {
+        let Some(channel) = &mut self.dispatcher.channel else { return };
+        if channel.number != number {
+            return;
+        }
+        let (tenure, delivery) = (channel.tenure, DeliveryTag(tag));
+        channel.acks.delivered(delivery, self.now);
+        self.dispatcher.names.insert(delivery, update);
+        self.trace(Line::Delivered { tag, update, redelivered });
+        self.judge.received(update, redelivered);
+        if self.dies_after(Step::Received) {
+            return;
+        }
+        let event = match self.setup.publications[update].record {
+            None => Event::ReceivedMalformed { tenure, delivery, fault: Malformed::NoRecordKey },
+            Some(record) => {
+                let update = self.dispatcher.update(&self.setup, update, record);
+                Event::Received { tenure, delivery, redelivered, update }
+            }
+        };
+        self.tell(event);
+    }
+
+    pub fn answer(&mut self, request: usize) {
+        let Request { process, sent, outcome, lie, .. } = &self.requests[request];
+        if *process != self.dispatcher.process {
+            return;
+        }
+        let (sent, outcome, lie) = (sent.clone(), outcome.clone(), *lie);
+        self.apply(request);
+        self.trace(Line::AttemptEnded {
+            attempt: sent.attempt,
+            update: sent.update,
+            outcome: outcome.kind(),
+            retry_after_ms: retry_after_ms(&outcome),
+            lie,
+        });
+        self.report(sent.update, Sign::of(&outcome), sent.probe);
+        if self.requests[request].process != self.dispatcher.process {
+            return; // killed in the midst of it
+        }
+        self.judge.attempt_ended(self.now, &sent, &outcome);
+        if outcome.was_sent() && self.dies_after(Step::AnswerRead) {
+            return;
+        }
+        let record = self.setup.publications[sent.update].record.expect("malformed updates are never sent");
+        let record_key = self.setup.record_keys[record].clone();
+        let attempt = AttemptId(sent.attempt);
+        if self.rng.chance(self.setup.faults.stale) {
+            self.soon(50, Happening::Echo { request });
+        }
+        self.tell(Event::AttemptEnded { attempt, record_key, outcome });
+    }
+
+    /// Changes nothing: the attempt has ended.
+    pub fn echo(&mut self, request: usize) {
+        let Request { process, sent, .. } = &self.requests[request];
+        if *process == self.dispatcher.process {
+            let record =
+                self.setup.publications[sent.update].record.expect("malformed updates are never sent");
+            let record_key = self.setup.record_keys[record].clone();
+            let (attempt, outcome) = (AttemptId(sent.attempt), Outcome::Applied);
+            self.trace(Line::Echo { attempt: attempt.0 });
+            self.tell(Event::AttemptEnded { attempt, record_key, outcome });
+        }
+    }
+
+    pub fn written(&mut self, writing: usize) {
+        let Writing { process, update, dead_letter, turn, tenure, holder, .. } = self.writings[writing];
+        self.writings[writing].done = true;
+        if process != self.dispatcher.process {
+            return;
+        }
+        if self.books.is_some() && !self.heard_of(writing) {
+            return;
+        }
+        if dead_letter && self.writings[writing].entry.is_none() {
+            self.trace(Line::DeadLettered { update });
+            self.judge.dead_lettered(update);
+        }
+        self.trace(Line::Recorded { update });
+        self.judge.recorded(update, turn);
+        let record_key = self.writings[writing].record_key.clone();
+        self.tell(Event::Recorded { tenure, holder, record_key: record_key.clone() });
+        if self.rng.chance(self.setup.faults.stale) {
+            self.trace(Line::Stale { tenure: tenure.0, update });
+            self.tell(Event::Recorded { tenure, holder, record_key });
+        }
+        if self.books.is_some() {
+            self.load_further(holder, update);
+        }
+    }
+
+    pub fn wake(&mut self) {
+        self.dispatcher.wake_at = self.dispatcher.wake_at.filter(|at| *at > self.now);
+        self.trace(Line::Woke);
+        self.judge.woke(self.now);
+        self.dispatcher.partition.wake(self.now);
+        self.tell_silence();
+        self.follow_up();
+    }
+
+    pub fn acks_are_due(&mut self) {
+        self.dispatcher.acks_at = None;
+        self.follow_up();
+    }
+
+    pub fn begin_drain(&mut self, stop: bool) {
+        if self.dispatcher.channel.is_some() && self.dispatcher.drain.is_none() {
+            self.dispatcher.drain = Some(Drain::Began { stop });
+            self.trace(Line::DrainBegan);
+            self.judge.drain_began();
+            self.tell(Event::DrainBegan);
+        }
+    }
+
+    /// The grace after a drain is over. Whether the process ends.
+    pub fn close(&mut self, number: u64) -> Option<bool> {
+        let Some(Drain::Closing { stop }) = self.dispatcher.drain else { return None };
+        let channel = self.dispatcher.channel.as_ref().filter(|channel| channel.number == number)?;
+        let settled = channel.settled.clone();
+        if self.broker.is_open(number) {
+            let all = self.broker.acks_on_their_way();
+            self.lose_at_broker(all);
+            self.judge.drained(&settled);
+        }
+        self.trace(Line::ChannelClosed);
+        self.rival_may_own();
+        self.detach(number);
+        Some(stop)
+    }
+
+    pub fn tell(&mut self, event: Event) {
+        self.dispatcher.partition.handle(self.now, event);
+        self.tell_silence();
+        self.follow_up();
+    }
+
+    pub fn tell_silence(&mut self) {
+        let silent = self.dispatcher.partition.standing() == Standing::Silent;
+        if silent && !self.dispatcher.told_silent {
+            self.trace(Line::Silent);
+            self.judge.let_go();
+        }
+        self.dispatcher.told_silent = silent;
+    }
+}

@@ -1,0 +1,209 @@
+//! What the model driver does after each event: performs effects, sends acks as the real driver does, sets its timer,
+//! goes on draining.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lanekeeper_core::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure};
+use lanekeeper_core::policy::Resolution;
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::Update;
+
+use crate::dispatcher::{Drain, Writing};
+use crate::judge::fault;
+use crate::kills::Step;
+use crate::ledger::Answer;
+use crate::trace::Line;
+use crate::world::{Happening, World};
+
+/// How long a drained channel stays open for its acks to arrive.
+const ACK_GRACE: Duration = Duration::from_millis(100);
+
+impl World {
+    /// What the driver does after each event.
+    pub fn follow_up(&mut self) {
+        if self.setup.lazy && self.rng.chance(200) && self.dispatcher.channel.is_some() {
+            let happening = Happening::Effects { process: self.dispatcher.process };
+            self.soon(5, happening);
+        } else {
+            self.perform_effects();
+            if !self.setup.lazy {
+                self.judge.at_rest(self.now);
+            }
+            self.go_on_draining();
+        }
+        self.send_acks();
+        self.set_timer();
+        self.set_pulse();
+    }
+
+    pub fn perform_effects(&mut self) {
+        while let Some(effect) = self.dispatcher.partition.poll_effect() {
+            match effect {
+                Effect::Attempt { attempt, number, tenure, holder, update, probe } => {
+                    self.send((attempt.0, number, probe), tenure, holder, &update);
+                }
+                Effect::AskProbe(target) => self.ask_probe(target),
+                Effect::ReturnProbe(target) => self.return_probe(target),
+                Effect::Claim { tenure } => {
+                    self.judge.claim_asked(tenure.0);
+                    let process = self.dispatcher.process;
+                    let happening = Happening::Claimed { process, tenure: tenure.0 };
+                    self.soon(self.setup.delays.claim, happening);
+                }
+                Effect::StepBack { tenure, reason } => self.step_back(tenure, reason),
+                Effect::GiveUp { tenure } => self.give_up(tenure),
+                Effect::Record { tenure, holder, update, resolution } => {
+                    self.write(tenure, holder, update, &resolution);
+                }
+                Effect::Settle { tenure, delivery } => self.settle(tenure, delivery),
+            }
+        }
+    }
+
+    fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
+        let reason = match reason {
+            StepBackReason::Outranked => "outranked",
+            StepBackReason::HeldTooLong => "held too long",
+        };
+        self.trace(Line::SteppedBack { reason });
+        if self.dispatcher.channel.as_ref().is_some_and(|channel| channel.tenure == tenure) {
+            self.dispatcher.drain = self.dispatcher.drain.or(Some(Drain::Began { stop: false }));
+            self.judge.drain_began();
+        }
+    }
+
+    fn give_up(&mut self, tenure: Tenure) {
+        self.trace(Line::GaveUp);
+        self.judge.let_go();
+        let Some(channel) = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure)
+        else {
+            return;
+        };
+        let (process, channel) = (self.dispatcher.process, channel.number);
+        if self.broker.is_open(channel) {
+            let done = self.acks_that_arrive();
+            self.lose_at_broker(done);
+        }
+        self.soon(0, Happening::ChannelGone { process, channel });
+    }
+
+    fn write(
+        &mut self,
+        tenure: Tenure,
+        holder: Holder,
+        update: Option<Arc<Update>>,
+        resolution: &Resolution,
+    ) {
+        let known = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure);
+        let malformed = || match holder {
+            Holder::Broker(tag) => known.and_then(|_| self.dispatcher.names.get(&tag).copied()),
+            Holder::Ledger(_) => None,
+        };
+        let named = update.as_ref().map(|update| self.name_of(holder, update));
+        let Some(number) = named.or_else(malformed) else {
+            return;
+        };
+        self.trace(Line::Record { update: number, resolution: resolution.name() });
+        let turn = self.judge.record_begun(number, resolution);
+        self.judge_known(number, holder, resolution);
+        self.writings.push(Writing {
+            process: self.dispatcher.process,
+            tenure,
+            holder,
+            record_key: update.as_ref().map(|update| update.record_key.clone()),
+            update: number,
+            turn,
+            dead_letter: matches!(resolution, Resolution::DeadLettered(_)),
+            entry: None,
+            answer: Answer::Done,
+            done: false,
+        });
+        let writing = self.writings.len() - 1;
+        if let Some(update) = update.filter(|_| self.books.is_some()) {
+            self.submit(writing, update, resolution);
+            self.dies_after(Step::Recorded);
+        } else {
+            self.soon(self.setup.delays.record, Happening::Written { writing });
+        }
+    }
+
+    fn settle(&mut self, tenure: Tenure, tag: DeliveryTag) {
+        let now = self.now;
+        let Some(channel) = self.dispatcher.channel.as_mut().filter(|channel| channel.tenure == tenure)
+        else {
+            fault!("tenure, I5", "tag {} was settled for tenure {}, which has ended", tag.0, tenure.0);
+        };
+        let Some(update) = self.dispatcher.names.get(&tag).copied() else {
+            fault!("settle, I7", "tag {} was settled and never delivered", tag.0);
+        };
+        channel.acks.finished(tag, now);
+        channel.settled.push(update);
+        self.trace(Line::Settle { update, tag: tag.0 });
+        self.judge.settled(update, tenure.0);
+        self.judge_safe(update);
+    }
+
+    fn send_acks(&mut self) {
+        let now = self.now;
+        let closing = matches!(self.dispatcher.drain, Some(Drain::Closing { .. }));
+        let mut due = Vec::new();
+        let Some(channel) = &mut self.dispatcher.channel else { return };
+        while let Some(ack) = if closing { channel.acks.flush() } else { channel.acks.poll(now) } {
+            due.push(ack);
+        }
+        let (number, next) = (channel.number, channel.acks.next_deadline());
+        for ack in due {
+            let lost = !self.broker.send_ack(number, ack);
+            self.trace(Line::AckSent { tag: ack.tag.0, multiple: ack.multiple, lost });
+            if !lost {
+                self.ack_travels(number);
+            }
+        }
+        if self.broker.acks_on_their_way() > 0 && self.dies_after(Step::Acked) {
+            return;
+        }
+        if let Some(next) = next {
+            if next <= now {
+                fault!("liveness", "acks ask to be polled again at once, for ever");
+            }
+            if self.dispatcher.acks_at.is_none_or(|at| next < at) {
+                self.dispatcher.acks_at = Some(next);
+                let late = self.late();
+                self.at(next.after(late), Happening::AcksDue { process: self.dispatcher.process });
+            }
+        }
+    }
+
+    /// Timers come late, early, or twice.
+    fn set_timer(&mut self) {
+        let Some(deadline) = self.dispatcher.partition.next_deadline() else { return };
+        if self.dispatcher.wake_at.is_some_and(|at| at <= deadline) {
+            return;
+        }
+        self.dispatcher.wake_at = Some(deadline);
+        let happening = Happening::Wake { process: self.dispatcher.process };
+        let late = self.late();
+        self.at(deadline.max(self.now).after(late), happening);
+        if self.rng.chance(100) {
+            let early = self.rng.between(self.now.micros(), deadline.max(self.now).micros());
+            self.at(Tick::from_micros(early), happening);
+        }
+    }
+
+    fn go_on_draining(&mut self) {
+        let Some(Drain::Began { stop }) = self.dispatcher.drain else { return };
+        if !self.dispatcher.partition.is_quiet() {
+            return;
+        }
+        self.dispatcher.drain = Some(Drain::Closing { stop });
+        self.trace(Line::Drained);
+        if let Some(channel) = &self.dispatcher.channel {
+            let number = channel.number;
+            self.at(
+                self.now.after(ACK_GRACE),
+                Happening::Close { process: self.dispatcher.process, channel: number },
+            );
+        }
+    }
+}

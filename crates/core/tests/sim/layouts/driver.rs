@@ -1,0 +1,429 @@
+//! One partition in one process, as `runtime::driver` works it: the real core, its effects done late.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lanekeeper_core::acks::{AckLimits, Acks};
+use lanekeeper_core::drain::{DrainWatch, Drained};
+use lanekeeper_core::layout::Layout;
+use lanekeeper_core::message::{AttemptId, DeliveryTag, Effect, Event, Holder, Tenure, TenureNumber};
+use lanekeeper_core::outcome::{Cause, Failure, Outcome};
+use lanekeeper_core::partition::Partition;
+use lanekeeper_core::routes::TargetId;
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::{RecordKey, Update, UpdateId};
+
+use super::broker::{Delivery, Item, Seat};
+use super::judge::fault;
+use super::{Happening, World};
+
+/// How long a channel that is given up stays open for its acks to arrive.
+const SETTLE_GRACE: Duration = Duration::from_millis(100);
+
+/// What comes on one way comes in order.
+const MOMENT: Duration = Duration::from_micros(1);
+
+#[derive(Debug)]
+pub struct Driver {
+    pub layout: Layout,
+    pub partition: Partition,
+    pub watch: DrainWatch,
+    pub tenure: Option<Open>,
+    pub leaving: Option<Leaving>,
+    /// Updates, and whether a request is decided that was out when its channel was lost: it has arrived by then, or never
+    /// does. What a cut-off owner may still do is bounded elsewhere (heartbeat, tenure numbers), not here.
+    pub in_flight: BTreeMap<u64, (usize, Option<bool>)>,
+    pub wake_at: Option<Tick>,
+    /// Claims that were asked for: only the newest is answered.
+    claims: u64,
+}
+
+/// A claim of ours, as it comes back.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadBack {
+    claim: u64,
+    number: TenureNumber,
+    /// The newest claim of another process before it.
+    other: Option<TenureNumber>,
+}
+
+/// Its channel.
+#[derive(Debug)]
+pub struct Open {
+    pub channel: u64,
+    pub tenure: Tenure,
+    acks: Acks,
+    updates: HashMap<DeliveryTag, usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// To attach again.
+    Back,
+    /// For good: it was asked to.
+    Stop,
+    /// For good: it is drained.
+    Drained,
+}
+
+impl Driver {
+    pub fn new(layout: Layout, partition: Partition) -> Self {
+        Self {
+            layout,
+            partition,
+            watch: DrainWatch::default(),
+            tenure: None,
+            leaving: None,
+            in_flight: BTreeMap::new(),
+            wake_at: None,
+            claims: 0,
+        }
+    }
+}
+
+pub fn update_of(number: usize, record: usize, key: &RecordKey) -> std::sync::Arc<Update> {
+    std::sync::Arc::new(Update {
+        record_key: key.clone(),
+        id: UpdateId::published(format!("u{number}")),
+        target: TargetId(0),
+        update_type: None,
+        version: None,
+        content_type: None,
+        content_encoding: None,
+        if_match: None,
+        published_at: Some(number as u64),
+        headers: Vec::new(),
+        body: Bytes::copy_from_slice(&(record as u64).to_le_bytes()),
+    })
+}
+
+fn number_of(update: &Update) -> usize {
+    usize::try_from(update.published_at.expect("an update is named by its time")).expect("small")
+}
+
+impl World {
+    pub fn attach(&mut self, process: u32, seat: Seat) {
+        let Some(prefetch) = self.driver(process, seat).map(|driver| driver.layout.prefetch) else { return };
+        let Some(channel) = self.broker.attach(seat, prefetch) else {
+            // The queue is gone: it was drained and removed while this process did not look.
+            self.processes.get_mut(&process).expect("it lives").drivers.remove(&seat);
+            return;
+        };
+        self.tenures += 1;
+        let tenure = Tenure(self.tenures);
+        let now = self.now;
+        let driver = self.driver(process, seat).expect("looked at above");
+        let limits = AckLimits::for_prefetch(usize::from(prefetch));
+        driver.tenure = Some(Open { channel, tenure, acks: Acks::new(limits), updates: HashMap::new() });
+        driver.partition.handle(now, Event::TenureBegan { tenure, heard: now });
+        self.note(format_args!("P{process} {seat:?} attached, channel {channel}"));
+        self.follow_up(process, seat);
+        self.hand_over(seat);
+    }
+
+    pub fn hand_over(&mut self, seat: Seat) {
+        for delivery in self.broker.hand_over(seat) {
+            let delay = Duration::from_millis(self.rng.between(0, 5));
+            // In order, per channel.
+            self.delivery_at = self.delivery_at.after(MOMENT).max(self.now.after(delay));
+            self.at(self.delivery_at, Happening::Delivery { seat, delivery });
+        }
+    }
+
+    pub fn deliver(&mut self, seat: Seat, delivery: Delivery) {
+        let Some(process) = self.process_of(seat, delivery.channel) else { return };
+        let now = self.now;
+        let record = match delivery.item {
+            Item::Marker => None,
+            Item::Update(update) => Some((update, self.publications[update].record)),
+        };
+        if let Some((_, record)) = record {
+            let key = self.keys[record].clone();
+            let awaited = self.driver(process, seat).is_some_and(|driver| driver.partition.is_awaited(&key));
+            self.met.awaited += u32::from(awaited);
+        }
+        let made = record.map(|(update, record)| update_of(update, record, &self.keys[record]));
+        self.note(format_args!("P{process} {seat:?} got {:?} {}", delivery.item, delivery.redelivered));
+        let driver = self.driver(process, seat).expect("it has the channel");
+        if driver.leaving.is_some() {
+            return; // it reads no more
+        }
+        let open = driver.tenure.as_mut().expect("it has the channel");
+        let tag = DeliveryTag(delivery.tag);
+        open.acks.delivered(tag, now);
+        match made {
+            None => driver.watch.marker_came(now),
+            Some(update) => {
+                open.updates.insert(tag, number_of(&update));
+                let (tenure, redelivered) = (open.tenure, delivery.redelivered);
+                driver.watch.update_came();
+                driver.partition.handle(now, Event::Received { tenure, delivery: tag, redelivered, update });
+            }
+        }
+        self.follow_up(process, seat);
+    }
+
+    /// A claim is in the stream, in which its place is its number.
+    pub fn claim_arrived(&mut self, process: u32, seat: Seat, tenure: Tenure, claim: u64) {
+        self.claims += 1;
+        let number = TenureNumber(self.claims);
+        let of_seat = self.claimed_by.entry(seat).or_default();
+        of_seat.insert(process, number);
+        let other = of_seat.iter().filter(|(of, _)| **of != process).map(|(_, number)| *number).max();
+        let read_back = ReadBack { claim, number, other };
+        self.soon(self.claim_delay, Happening::Claimed { process, seat, tenure, read_back });
+    }
+
+    /// It is read back.
+    pub fn claimed(&mut self, process: u32, seat: Seat, tenure: Tenure, read_back: ReadBack) {
+        let now = self.now;
+        let ReadBack { claim, number, other } = read_back;
+        if let Some(driver) = self.driver(process, seat).filter(|driver| driver.claims == claim) {
+            driver.partition.handle(now, Event::Claimed { tenure, number: Some(number), other });
+            self.follow_up(process, seat);
+        }
+    }
+
+    /// The driver hears which partitions of the layout before are not drained.
+    pub fn hear_former(&mut self, process: u32, seat: Seat) {
+        let (layout, now) = (seat.0, self.now);
+        let crew = self.processes.get(&process).and_then(|process| process.crews.get(&layout));
+        let Some(undrained) = crew.map(|crew| crew.former.undrained.clone()) else { return };
+        if let Some(driver) = self.driver(process, seat) {
+            driver.partition.handle(now, Event::FormerDrained { undrained });
+            self.follow_up(process, seat);
+        }
+    }
+
+    pub fn answered(&mut self, process: u32, seat: Seat, attempt: AttemptId, fails: bool) {
+        let Some(driver) = self.driver(process, seat) else { return };
+        let Some((update, decided)) = driver.in_flight.remove(&attempt.0) else { return };
+        let fails = decided.map_or(fails, |applied| !applied);
+        if decided.is_none() {
+            self.judge.ended(update, !fails);
+        }
+        self.note(format_args!("P{process} {seat:?} #{update} {}", if fails { "failed" } else { "applied" }));
+        let record_key = self.keys[self.publications[update].record].clone();
+        let outcome = if fails {
+            Outcome::Retryable {
+                failure: Failure { cause: Cause::Status(503), detail: String::new() },
+                retry_after: None,
+            }
+        } else {
+            Outcome::Applied
+        };
+        let now = self.now;
+        let driver = self.driver(process, seat).expect("looked at above");
+        driver.partition.handle(now, Event::AttemptEnded { attempt, record_key, outcome });
+        self.follow_up(process, seat);
+    }
+
+    pub fn recorded(&mut self, process: u32, seat: Seat, tenure: Tenure, holder: Holder, update: usize) {
+        let record_key = Some(self.keys[self.publications[update].record].clone());
+        let now = self.now;
+        if let Some(driver) = self.driver(process, seat) {
+            driver.partition.handle(now, Event::Recorded { tenure, holder, record_key });
+            self.follow_up(process, seat);
+        }
+    }
+
+    pub fn wake(&mut self, process: u32, seat: Seat) {
+        let now = self.now;
+        if let Some(driver) = self.driver(process, seat) {
+            driver.wake_at = None;
+            driver.partition.wake(now);
+            self.follow_up(process, seat);
+        }
+    }
+
+    /// What the driver does after each event.
+    pub fn follow_up(&mut self, process: u32, seat: Seat) {
+        let now = self.now;
+        loop {
+            let Some(driver) = self.driver(process, seat) else { return };
+            let Some(effect) = driver.partition.poll_effect() else { break };
+            match effect {
+                Effect::Claim { tenure } => {
+                    driver.claims += 1;
+                    let claim = driver.claims;
+                    self.soon(20, Happening::ClaimArrived { process, seat, tenure, claim });
+                }
+                Effect::Attempt { attempt, update, tenure, .. } => {
+                    let number = number_of(&update);
+                    driver.in_flight.insert(attempt.0, (number, None));
+                    self.note(format_args!("P{process} {seat:?} attempts #{number}"));
+                    self.judge.attempted(number, seat, tenure);
+                    let early = self.last().drains() && seat.0 == self.last().in_force.number;
+                    self.met.early += u32::from(early);
+                    let fails = self.now < self.calm_at && self.rng.chance(self.failures);
+                    let within = self.latency;
+                    self.soon(within, Happening::Answered { process, seat, attempt, fails });
+                }
+                Effect::Record { tenure, holder, update, .. } => {
+                    let update = number_of(&update.expect("nothing is malformed here"));
+                    self.soon(10, Happening::Recorded { process, seat, tenure, holder, update });
+                }
+                Effect::Settle { tenure, delivery } => {
+                    if let Some(open) = driver.tenure.as_mut().filter(|open| open.tenure == tenure) {
+                        let update = open.updates[&delivery];
+                        open.acks.finished(delivery, now);
+                        self.judge.settled(update);
+                    }
+                }
+                Effect::GiveUp { .. } => return self.lose_channel(process, seat),
+                other => fault!("driver", "an effect that nothing here asks for: {other:?}"),
+            }
+        }
+        self.send_acks(process, seat);
+        self.look_at_drain(process, seat);
+        self.go_on_leaving(process, seat);
+        self.set_timer(process, seat);
+    }
+
+    fn send_acks(&mut self, process: u32, seat: Seat) {
+        let now = self.now;
+        let Some(open) = self.driver(process, seat).and_then(|driver| driver.tenure.as_mut()) else { return };
+        let channel = open.channel;
+        let mut acks = Vec::new();
+        while let Some(ack) = open.acks.poll(now) {
+            acks.push(ack);
+        }
+        for ack in acks {
+            self.send_ack(seat, channel, ack);
+        }
+    }
+
+    fn send_ack(&mut self, seat: Seat, channel: u64, ack: lanekeeper_core::acks::Ack) {
+        if self.broker.send_ack(seat, channel, ack) {
+            let delay = Duration::from_millis(self.rng.between(0, self.ack_delay));
+            self.ack_at = self.ack_at.after(MOMENT).max(self.now.after(delay));
+            self.at(self.ack_at, Happening::Ack { seat, channel });
+        }
+    }
+
+    fn look_at_drain(&mut self, process: u32, seat: Seat) {
+        let now = self.now;
+        let Some(driver) = self.driver(process, seat) else { return };
+        if driver.leaving.is_some() || driver.tenure.is_none() {
+            return;
+        }
+        let view = driver.partition.view();
+        let at_rest = view.held == 0 && view.released == 0 && driver.partition.is_quiet();
+        let leaving = match driver.watch.look(now, at_rest) {
+            None => return,
+            Some(Drained::GiveBack) => Leaving::Back,
+            Some(Drained::Proven) => Leaving::Drained,
+        };
+        self.note(format_args!("P{process} {seat:?} leaves: {leaving:?}"));
+        self.leave(process, seat, leaving);
+    }
+
+    pub fn leave(&mut self, process: u32, seat: Seat, leaving: Leaving) {
+        let now = self.now;
+        let Some(driver) = self.driver(process, seat) else { return };
+        if driver.leaving.is_none_or(|before| before == Leaving::Back) {
+            driver.leaving = Some(leaving);
+            driver.partition.handle(now, Event::DrainBegan);
+            self.follow_up(process, seat);
+        }
+    }
+
+    /// Nothing is under way any more: settle, wait for the acks, close.
+    fn go_on_leaving(&mut self, process: u32, seat: Seat) {
+        let Some(driver) = self.driver(process, seat) else { return };
+        if driver.leaving.is_none() || !driver.partition.is_quiet() {
+            return;
+        }
+        let mut acks = Vec::new();
+        let Some(open) = driver.tenure.as_mut() else {
+            return self.left(process, seat);
+        };
+        let channel = open.channel;
+        while let Some(ack) = open.acks.flush() {
+            acks.push(ack);
+        }
+        for ack in acks {
+            self.send_ack(seat, channel, ack);
+        }
+        let at = self.now.after(SETTLE_GRACE);
+        self.at(at, Happening::Close { process, seat, channel });
+    }
+
+    /// The grace is over. The acks have arrived, as a rule.
+    pub fn close(&mut self, process: u32, seat: Seat, channel: u64) {
+        let Some(driver) = self.driver(process, seat) else { return };
+        if driver.leaving.is_none() || driver.tenure.as_ref().is_none_or(|open| open.channel != channel) {
+            return;
+        }
+        let on_their_way = self.broker.acks_on_their_way(seat, channel);
+        let lost = self.rng.index(on_their_way + 1);
+        self.end_tenure(process, seat, lost);
+        self.left(process, seat);
+    }
+
+    fn left(&mut self, process: u32, seat: Seat) {
+        let Some(driver) = self.driver(process, seat) else { return };
+        match driver.leaving.take() {
+            None => {}
+            Some(Leaving::Back) => self.soon(20, Happening::Attach { process, seat }),
+            Some(leaving) => {
+                self.processes.get_mut(&process).expect("it lives").drivers.remove(&seat);
+                if leaving == Leaving::Drained {
+                    self.processes.get_mut(&process).expect("it lives").steward.wish.drained.push(seat);
+                }
+                self.soon(20, Happening::Heed { process });
+                self.set_actor(process, 50);
+            }
+        }
+    }
+
+    /// The channel ends, with these of the newest acks.
+    pub fn end_tenure(&mut self, process: u32, seat: Seat, acks_lost: usize) {
+        let now = self.now;
+        let Some(driver) = self.driver(process, seat) else { return };
+        let Some(open) = driver.tenure.take() else { return };
+        driver.watch.tenure_ended();
+        driver.partition.handle(now, Event::TenureEnded(open.tenure));
+        self.broker.lose(seat, open.channel, acks_lost);
+        self.note(format_args!("P{process} {seat:?} channel {} ends, {acks_lost} acks lost", open.channel));
+        self.hand_over(seat);
+    }
+
+    /// Without being asked.
+    pub fn lose_channel(&mut self, process: u32, seat: Seat) {
+        let Some(channel) =
+            self.driver(process, seat).and_then(|driver| driver.tenure.as_ref()).map(|open| open.channel)
+        else {
+            return;
+        };
+        let lost = self.rng.index(self.broker.acks_on_their_way(seat, channel) + 1);
+        let driver = self.processes.get_mut(&process).and_then(|process| process.drivers.get_mut(&seat));
+        for (update, decided) in driver.expect("it has a channel").in_flight.values_mut() {
+            if decided.is_none() {
+                let applied = self.rng.chance(500);
+                *decided = Some(applied);
+                self.judge.ended(*update, applied);
+            }
+        }
+        self.end_tenure(process, seat, lost);
+        let leaving = self.driver(process, seat).and_then(|driver| driver.leaving);
+        if matches!(leaving, None | Some(Leaving::Back)) {
+            self.driver(process, seat).expect("looked at above").leaving = None;
+            self.soon(50, Happening::Attach { process, seat });
+        }
+        self.follow_up(process, seat);
+    }
+
+    fn set_timer(&mut self, process: u32, seat: Seat) {
+        let Some(driver) = self.driver(process, seat) else { return };
+        let quiet = driver.watch.next_deadline().filter(|_| driver.leaving.is_none());
+        let acks = driver.tenure.as_mut().and_then(|open| open.acks.next_deadline());
+        let next = [driver.partition.next_deadline(), quiet, acks];
+        let Some(next) = next.into_iter().flatten().min() else { return };
+        if driver.wake_at.is_none_or(|at| next < at) {
+            driver.wake_at = Some(next);
+            self.at(next, Happening::Wake { process, seat });
+        }
+    }
+}

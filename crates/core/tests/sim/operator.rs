@@ -1,0 +1,134 @@
+//! Persons who release and discard what is parked; and another process that uses the same ledger while it owns the
+//! partition.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lanekeeper_core::message::{Holder, ParkedSeq};
+use lanekeeper_core::outcome::Known;
+use lanekeeper_core::policy::FailurePolicy;
+use lanekeeper_core::update::UpdateId;
+
+use crate::ledger::{Entry, What};
+use crate::shelves::LedgerManners;
+use crate::trace::Line;
+use crate::world::{Happening, World};
+
+impl World {
+    pub fn manners(&self) -> &LedgerManners {
+        self.setup.ledger.as_ref().expect("there is a ledger")
+    }
+
+    /// Nothing is left to do, and nothing will come.
+    pub fn is_over(&self) -> bool {
+        self.judge.all_gone() && self.books.as_ref().is_none_or(|books| books.ledger.is_empty())
+    }
+
+    /// An operator looks at what is parked. In the end everything is released, and dropped only where it cannot go out.
+    pub fn operate(&mut self) {
+        if self.is_over() {
+            return;
+        }
+        let calm = self.now >= self.setup.calm_at;
+        let LedgerManners { operator, released, discarded, .. } = *self.manners();
+        self.at(
+            self.now.after(Duration::from_millis(operator)),
+            Happening::Page(crate::books::Page::Operate),
+        );
+        for record in 0..self.setup.record_keys.len() {
+            let Some(parked) = self.books().ledger.parked(record) else { continue };
+            let (count, reused) = (parked.updates.len(), parked.updates[0].reused);
+            if !parked.releasing && (reused && calm || !calm && self.rng.chance(discarded)) {
+                let first = if calm { 1 } else { self.rng.index(count) + 1 };
+                let updates = self.books().ledger.discard(record, first);
+                self.trace(Line::Discarded { record, updates });
+            } else if (calm || self.rng.chance(released)) && self.books().ledger.release(record) {
+                self.trace(Line::ReleaseAsked { record });
+            }
+        }
+    }
+
+    /// An operator drops what is parked just when an update is to join it.
+    pub fn clear_in_a_hurry(&mut self, name: usize) {
+        let (record, discarded) = (self.record_of(name), self.manners().discarded);
+        if self.now < self.setup.calm_at && self.rng.chance(discarded) {
+            let updates = self.books().ledger.discard(record, usize::MAX);
+            self.trace(Line::Discarded { record, updates });
+        }
+    }
+
+    /// Another process owns the partition, with the same ledger. Answers how many of `taken` it may ack, and how many
+    /// requests it has made.
+    pub fn rival_keeps_books(&mut self, number: u64, taken: &[usize]) -> (usize, usize) {
+        self.books().ledger.claim(number);
+        for record in self.books().ledger.releasing() {
+            while let Some(head) = self.books().ledger.oldest(record, 1).pop() {
+                if !self.books().ledger.parked(record).is_some_and(|parked| parked.releasing) {
+                    break;
+                }
+                if self.rng.chance(100) {
+                    return (0, 0); // it dies
+                }
+                if !self.rival_turn(number, head.name, Holder::Ledger(head.seq)) {
+                    return (0, 0);
+                }
+            }
+        }
+        let most = self.rng.index(taken.len() + 1);
+        for (handled, name) in taken[..most].iter().enumerate() {
+            if !self.rival_turn(number, *name, Holder::Broker(lanekeeper_core::message::DeliveryTag(1))) {
+                return (handled, handled + 1);
+            }
+        }
+        (most, most)
+    }
+
+    /// Whether it lives to write it down.
+    fn rival_turn(&mut self, number: u64, name: usize, holder: Holder) -> bool {
+        let Some(record) = self.setup.publications[name].record else {
+            self.judge.dead_lettered(name);
+            return true;
+        };
+        let parked = match holder {
+            Holder::Broker(_) => None,
+            Holder::Ledger(seq) => Some(seq),
+        };
+        let id = self.setup.publications[name].id.clone();
+        let id = id.unwrap_or_else(|| UpdateId::made(format!("rival-{number}-{name}")));
+        let known = self.books().ledger.consult(record, name, &id, holder);
+        let conflict = self.setup.policy.conflict;
+        let what = match known {
+            Some(Known::Resolved) if parked.is_none() => return true,
+            Some(Known::Resolved | Known::Superseded) => What::Resolved { parked },
+            Some(Known::IdReused) if conflict == FailurePolicy::DeadLetter => {
+                self.judge.dead_lettered(name);
+                What::Resolved { parked }
+            }
+            Some(Known::IdReused) => self.rival_parks(name, &id, parked, true),
+            Some(Known::RecordParked) => self.rival_parks(name, &id, parked, false),
+            None if self.now < self.setup.calm_at && self.rng.chance(150) => {
+                self.rival_parks(name, &id, parked, false)
+            }
+            None => {
+                self.judge_order_of_applying(name);
+                self.judge.applied_by_rival(name);
+                What::Applied { parked }
+            }
+        };
+        if self.rng.chance(50) {
+            return false;
+        }
+        self.books().ledger.write(&Entry { number, record, update: name, id, what });
+        true
+    }
+
+    fn rival_parks(&mut self, name: usize, id: &UpdateId, parked: Option<ParkedSeq>, reused: bool) -> What {
+        let record = self.record_of(name);
+        let mut update = self.dispatcher.update(&self.setup, name, record);
+        Arc::make_mut(&mut update).id = id.clone();
+        match parked {
+            Some(seq) => What::Repark { seq, reused },
+            None => What::Park { update, reused, only_behind: false },
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What must hold while a target is shut: single probes, and time and failures that do not count.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lanekeeper_core::breaker::{BreakerLimits, Sign};
+use lanekeeper_core::tick::Tick;
+
+use crate::judge::fault;
+
+#[derive(Debug, Default)]
+pub struct ShutJudge(Vec<Target>);
+
+#[derive(Debug, Default)]
+struct Target {
+    /// Since then, as the partition was told.
+    shut: Option<Tick>,
+    /// Earlier times.
+    was_shut: Vec<(Tick, Tick)>,
+    probe: Probe,
+    /// How attempts ended since it was open last.
+    ended: Vec<(Tick, usize, bool)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Probe {
+    #[default]
+    None,
+    /// To our partition.
+    Granted,
+    Out(u64),
+    Elsewhere,
+}
+
+impl ShutJudge {
+    pub fn new(targets: usize) -> Self {
+        Self((0..targets).map(|_| Target::default()).collect())
+    }
+
+    pub fn is_shut(&self, target: usize) -> bool {
+        self.0[target].shut.is_some()
+    }
+
+    /// The process died, and its breakers with it.
+    pub fn crashed(&mut self, now: Tick) {
+        for target in 0..self.0.len() {
+            self.opened(now, target);
+            self.0[target].probe = Probe::None;
+        }
+    }
+
+    pub fn shut(&mut self, now: Tick, target: usize) {
+        self.0[target].shut.get_or_insert(now);
+    }
+
+    pub fn opened(&mut self, now: Tick, target: usize) {
+        let target = &mut self.0[target];
+        target.ended.clear();
+        target.was_shut.extend(target.shut.take().map(|since| (since, now)));
+    }
+
+    pub fn reported(&mut self, now: Tick, target: usize, record: usize, sign: Sign) {
+        if sign != Sign::Neither && !self.is_shut(target) {
+            self.0[target].ended.push((now, record, sign == Sign::Fails));
+        }
+    }
+
+    /// A recount: records that are stuck never shut their target for others.
+    pub fn tripped(&self, now: Tick, target: usize, limits: &BreakerLimits) {
+        let within = self.0[target].ended.iter().filter(|(at, ..)| now.since(*at) <= limits.window);
+        let (mut attempts, mut failures, mut records) = (0_u32, 0_u32, BTreeSet::new());
+        for (_, record, failed) in within {
+            attempts += 1;
+            failures += u32::from(*failed);
+            records.extend(failed.then_some(*record));
+        }
+        let enough = records.len() >= limits.records_min
+            && attempts as usize >= limits.attempts_min
+            && f64::from(failures) >= f64::from(attempts) * limits.failure_share;
+        if !enough {
+            fault!(
+                "shut",
+                "target {target} was shut for {failures} failures of {attempts}, {} records",
+                records.len()
+            );
+        }
+    }
+
+    pub fn granted(&mut self, target: usize) {
+        self.begin_probe(target, Probe::Granted);
+    }
+
+    pub fn elsewhere(&mut self, target: usize) {
+        self.begin_probe(target, Probe::Elsewhere);
+    }
+
+    fn begin_probe(&mut self, target: usize, probe: Probe) {
+        let before = std::mem::replace(&mut self.0[target].probe, probe);
+        if before != Probe::None {
+            fault!("probe", "{probe:?} at target {target} while there is {before:?}");
+        }
+    }
+
+    pub fn elsewhere_ended(&mut self, target: usize) {
+        self.0[target].probe = Probe::None;
+    }
+
+    pub fn returned(&mut self, target: usize) {
+        if self.0[target].probe != Probe::Granted {
+            fault!("probe", "a probe at target {target} was returned that was not ours to make");
+        }
+        self.0[target].probe = Probe::None;
+    }
+
+    pub fn sent(&mut self, target: usize, attempt: u64, probe: bool, exact: bool) {
+        let of = &mut self.0[target];
+        if probe {
+            if of.probe != Probe::Granted {
+                fault!("probe", "attempt {attempt} is a probe at target {target}, and was not granted");
+            }
+            of.probe = Probe::Out(attempt);
+        } else if of.shut.is_some() && exact {
+            fault!("shut", "attempt {attempt} was made at target {target}, which is shut");
+        }
+    }
+
+    pub fn attempt_ended(&mut self, attempt: u64) {
+        for target in &mut self.0 {
+            if target.probe == Probe::Out(attempt) {
+                target.probe = Probe::None;
+            }
+        }
+    }
+
+    /// No probe lies about that could start, or that never will.
+    pub fn at_rest(&self) {
+        if let Some(target) = self.0.iter().position(|target| target.probe == Probe::Granted) {
+            fault!("probe", "a probe at target {target} was granted, and is neither made nor returned");
+        }
+    }
+
+    /// How long between two moments it was not shut.
+    pub fn open_for(&self, target: usize, from: Tick, to: Tick) -> Duration {
+        let Target { shut, was_shut, .. } = &self.0[target];
+        let periods = was_shut.iter().copied().chain(shut.map(|since| (since, to)));
+        periods.fold(to.since(from), |open, (since, until)| {
+            open.saturating_sub(until.min(to).since(since.max(from)))
+        })
+    }
+}

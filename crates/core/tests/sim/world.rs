@@ -1,0 +1,431 @@
+//! Everything that can happen, when it happens, and to whom.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use lanekeeper_core::message::{Holder, TenureNumber};
+use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::Update;
+
+use crate::books::{Books, Page};
+use crate::broker::Broker;
+use crate::dispatcher::{Dispatcher, Writing};
+use crate::facts::Sent;
+use crate::judge::{Judge, fault};
+use crate::kills::Step;
+use crate::ledger::Ledger;
+use crate::rng::Rng;
+use crate::setup::Setup;
+use crate::shelves::LedgerManners;
+use crate::target::Target;
+use crate::trace::{Line, Trace};
+
+/// More happenings than any world needs that comes to rest.
+const STEPS_MAX: u32 = 100_000;
+
+const CHANCE_OF_CIRCUITS: u64 = 0x6272_6561_6b65_7273;
+const CHANCE_OF_EQUALS: u64 = 0x6571_7561_6c73;
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Happening {
+    Publish {
+        update: usize,
+    },
+    /// The oldest delivery on its way reaches the dispatcher.
+    Delivery {
+        channel: u64,
+    },
+    /// The oldest ack on its way reaches the broker.
+    Ack {
+        channel: u64,
+    },
+    /// The target applies a request.
+    Request {
+        request: usize,
+    },
+    /// Its answer, or the fault of its connection, reaches the dispatcher.
+    Answer {
+        request: usize,
+    },
+    /// The dispatcher hears once more of an attempt that has ended, and hears another ending.
+    Echo {
+        request: usize,
+    },
+    Written {
+        writing: usize,
+    },
+    Wake {
+        process: u32,
+    },
+    AcksDue {
+        process: u32,
+    },
+    /// A lazy driver takes the effects that it left.
+    Effects {
+        process: u32,
+    },
+    /// The dispatcher learns that its channel is gone.
+    ChannelGone {
+        process: u32,
+        channel: u64,
+    },
+    Attach {
+        process: u32,
+    },
+    /// The claim of a tenure is read back.
+    Claimed {
+        process: u32,
+        tenure: u64,
+    },
+    /// Another process's claim is read.
+    Superseded {
+        process: u32,
+        tenure: u64,
+    },
+    /// A sign of life is asked for.
+    Pulse {
+        process: u32,
+        channel: u64,
+    },
+    /// And answered.
+    Heard {
+        process: u32,
+        channel: u64,
+        at: Tick,
+    },
+    /// The broker has not heard the process.
+    DroppedBySilence {
+        process: u32,
+    },
+    Close {
+        process: u32,
+        channel: u64,
+    },
+    /// The driver hears that a breaker has changed.
+    BreakersChanged {
+        process: u32,
+    },
+    /// The probe of another partition ends.
+    ProbeElsewhere {
+        process: u32,
+        target: usize,
+    },
+    /// Something with the ledger.
+    Page(Page),
+}
+
+/// Seeds from here on stand for worlds with a ledger: the world of the seed without it, and what the ledger changes.
+pub const WITH_LEDGER: u64 = 1 << 32;
+
+/// A request to the target. It outlives the process that sent it.
+#[derive(Debug)]
+pub struct Request {
+    pub process: u32,
+    pub sent: Sent,
+    pub holder: Holder,
+    /// What the ledger knew that makes it needless, or its silence.
+    pub found: Option<Outcome>,
+    pub outcome: Outcome,
+    pub applies: bool,
+    pub lie: bool,
+    /// It never arrived, or has been applied.
+    pub over: bool,
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub setup: Setup,
+    pub rng: Rng,
+    pub now: Tick,
+    /// By time, then by lot: what happens at one moment happens in any order.
+    agenda: BinaryHeap<Reverse<(Tick, u64, Happening)>>,
+    pub broker: Broker,
+    delivery_at: Tick,
+    ack_at: Tick,
+    pub target: Target,
+    pub requests: Vec<Request>,
+    pub writings: Vec<Writing>,
+    pub dispatcher: Dispatcher,
+    pub books: Option<Books>,
+    /// The process dies at the next such step.
+    pub aimed_at: Option<Step>,
+    tenures: u64,
+    claims: u64,
+    /// The newest claim of another process.
+    pub rival_claim: Option<u64>,
+    pub stalled_until: Tick,
+    pub judge: Judge,
+    trace: Trace,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let seed_of_plain = seed % WITH_LEDGER;
+        let mut rng = Rng::new(seed_of_plain);
+        let mut setup = Setup::new(&mut rng, &mut Rng::new(seed_of_plain ^ CHANCE_OF_CIRCUITS));
+        if seed >= WITH_LEDGER {
+            setup.ledger = Some(LedgerManners::new(&mut rng, &mut setup));
+        } else {
+            setup.add_equals(&mut Rng::new(seed_of_plain ^ CHANCE_OF_EQUALS));
+        }
+        let books = setup
+            .ledger
+            .as_ref()
+            .map(|manners| Books::new(Ledger::new(setup.record_keys.len(), manners.contents.clone())));
+        Self {
+            rng,
+            now: Tick::ZERO,
+            agenda: BinaryHeap::new(),
+            broker: Broker::new(setup.limits.window.get()),
+            delivery_at: Tick::ZERO,
+            ack_at: Tick::ZERO,
+            target: Target::new(setup.record_keys.len()),
+            requests: Vec::new(),
+            writings: Vec::new(),
+            dispatcher: Dispatcher::new(1, &setup),
+            books,
+            aimed_at: None,
+            tenures: 0,
+            claims: 0,
+            rival_claim: None,
+            stalled_until: Tick::ZERO,
+            judge: Judge::new(&setup),
+            trace: Trace::default(),
+            setup,
+        }
+    }
+
+    /// Runs until nothing happens any more.
+    ///
+    /// # Panics
+    /// Where a rule is broken.
+    pub fn run(&mut self) {
+        self.at(self.setup.publications[0].at, Happening::Publish { update: 0 });
+        self.soon(self.setup.delays.attach, Happening::Attach { process: 1 });
+        self.open_books();
+        let mut steps = 0;
+        while let Some(Reverse((at, _, happening))) = self.agenda.pop() {
+            steps += 1;
+            if steps > STEPS_MAX {
+                fault!("liveness", "no rest after {STEPS_MAX} steps");
+            }
+            self.now = at.max(self.now);
+            if self.is_stalled(happening) {
+                self.at(self.stalled_until, happening);
+                continue;
+            }
+            self.strike();
+            self.aim();
+            self.happen(happening);
+        }
+        self.judge.end();
+        self.judge_rest();
+    }
+
+    pub fn trace_so_far(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        let process = self.dispatcher.process;
+        match happening {
+            Happening::Publish { update } => {
+                self.trace(Line::Published { update, record: self.setup.publications[update].record });
+                self.broker.publish(update);
+                self.hand_over();
+                if let Some(next) = self.setup.publications.get(update + 1) {
+                    self.at(next.at, Happening::Publish { update: update + 1 });
+                }
+            }
+            Happening::Delivery { channel } => {
+                if let Some(delivery) = self.broker.arrive(channel) {
+                    self.receive(channel, delivery);
+                }
+            }
+            Happening::Ack { channel } => {
+                let acked = self.broker.take_ack(channel);
+                self.acked(acked);
+                self.hand_over();
+            }
+            Happening::Request { request } => self.apply(request),
+            Happening::Answer { request } => self.answer(request),
+            Happening::Echo { request } => self.echo(request),
+            Happening::Written { writing } => self.written(writing),
+            Happening::Page(page) => self.turn_page(page),
+            Happening::Wake { process: of } if of == process => self.wake(),
+            Happening::AcksDue { process: of } if of == process => self.acks_are_due(),
+            Happening::Effects { process: of } if of == process => self.follow_up(),
+            Happening::ChannelGone { process: of, channel } if of == process => self.channel_gone(channel),
+            Happening::Attach { process: of } if of == process => {
+                self.attach();
+                self.hand_over();
+            }
+            Happening::Claimed { process: of, tenure } if of == process => self.claimed(tenure),
+            Happening::Superseded { process: of, tenure } if of == process => self.superseded(tenure),
+            Happening::Pulse { process: of, channel } if of == process => self.pulse(channel),
+            Happening::Heard { process: of, channel, at } if of == process => self.heard(channel, at),
+            Happening::DroppedBySilence { process: of } if of == process => self.dropped_by_silence(),
+            Happening::Close { process: of, channel } if of == process => match self.close(channel) {
+                Some(true) => self.end_process(),
+                Some(false) => self.soon(self.setup.delays.attach, Happening::Attach { process }),
+                None => {}
+            },
+            Happening::BreakersChanged { process: of } if of == process => self.hear_breakers(),
+            Happening::ProbeElsewhere { process: of, target } if of == process => {
+                self.probe_elsewhere_ended(target);
+            }
+            // What a dead process was waiting for.
+            Happening::Wake { .. }
+            | Happening::AcksDue { .. }
+            | Happening::Effects { .. }
+            | Happening::ChannelGone { .. }
+            | Happening::Attach { .. }
+            | Happening::Claimed { .. }
+            | Happening::Superseded { .. }
+            | Happening::Pulse { .. }
+            | Happening::Heard { .. }
+            | Happening::DroppedBySilence { .. }
+            | Happening::Close { .. }
+            | Happening::BreakersChanged { .. }
+            | Happening::ProbeElsewhere { .. } => {}
+        }
+    }
+
+    /// The dispatcher learns of it, and tries to come back.
+    pub fn channel_gone(&mut self, channel: u64) {
+        let process = self.dispatcher.process;
+        if self.detach(channel) {
+            self.soon(self.setup.delays.attach, Happening::Attach { process });
+        }
+    }
+
+    /// The broker loses the channel. Answers its number, if there was one.
+    pub fn lose_at_broker(&mut self, acks_done: usize) -> Option<u64> {
+        let (lost, number) = self.broker.lose(acks_done)?;
+        self.trace(Line::ChannelLost { acks_lost: lost.acks_lost });
+        self.acked(lost.acked);
+        Some(number)
+    }
+
+    pub fn acked(&mut self, updates: Vec<usize>) {
+        for update in updates {
+            self.trace(Line::Acked { update });
+            self.judge.acked(update);
+            self.judge_safe(update);
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let Some((channel, count)) = self.broker.hand_over() else { return };
+        for _ in 0..count {
+            let delay = Duration::from_millis(self.rng.between(0, self.setup.delays.delivery));
+            self.delivery_at = self.delivery_at.max(self.now.after(delay));
+            self.at(self.delivery_at, Happening::Delivery { channel });
+        }
+    }
+
+    pub fn ack_travels(&mut self, channel: u64) {
+        let delay = Duration::from_millis(self.rng.between(0, self.setup.delays.ack));
+        self.ack_at = self.ack_at.max(self.now.after(delay));
+        self.at(self.ack_at, Happening::Ack { channel });
+    }
+
+    /// An attempt begins: with a ledger this is asked first, else the request leaves at once.
+    pub fn send(
+        &mut self,
+        (attempt, number, probe): (u64, u32, bool),
+        tenure: Option<TenureNumber>,
+        holder: Holder,
+        update: &Update,
+    ) {
+        let (process, name) = (self.dispatcher.process, self.name_of(holder, update));
+        let record = self.setup.publications[name].record.expect("malformed updates are never sent");
+        self.trace(Line::Attempt { process, attempt, number, update: name, record, probe });
+        let under = tenure.map(|TenureNumber(number)| number);
+        if self.books.is_none() {
+            self.judge.sent_under(self.now, name, under);
+        }
+        let sent = Sent {
+            under: under.unwrap_or_default(),
+            ..self.judge.sent(self.now, name, (attempt, number, probe), holder, update.id.clone())
+        };
+        let request = self.requests.len();
+        let (outcome, found) = (Outcome::Withheld, None);
+        let (applies, lie, over) = (false, false, true);
+        self.requests.push(Request { process, sent, holder, found, outcome, applies, lie, over });
+        match &self.setup.ledger {
+            None => self.leave(request, record),
+            Some(manners) => self.soon(manners.consult, Happening::Page(Page::Consult { request })),
+        }
+    }
+
+    /// A request leaves for the target.
+    pub fn leave(&mut self, request: usize, record: usize) {
+        let target = self.setup.publications[self.requests[request].sent.update].target;
+        let fate = self.target.decide(&mut self.rng, &self.setup, record, target, self.now);
+        let of = &mut self.requests[request];
+        of.lie = fate.applies && fate.outcome != Outcome::Applied;
+        (of.outcome, of.applies, of.over) = (fate.outcome, fate.applies, false);
+        if fate.applies {
+            self.at(self.now.after(fate.arrives_after), Happening::Request { request });
+        }
+        self.at(self.now.after(fate.ends_after), Happening::Answer { request });
+    }
+
+    /// It arrives and is applied, once; by the time of its answer it has.
+    pub fn apply(&mut self, request: usize) {
+        let Request { process, sent, over, applies, .. } = &mut self.requests[request];
+        if std::mem::replace(over, true) || !*applies {
+            return;
+        }
+        // Of a process that has died, or of an owner that another had followed.
+        let stray = *process != self.dispatcher.process || Some(sent.under) < self.rival_claim;
+        let (process, attempt, update) = (*process, sent.attempt, sent.update);
+        self.trace(Line::Applied { process, attempt, update, stray });
+        self.judge_order_of_applying(update);
+        self.judge.applied(update, stray);
+    }
+
+    pub fn next_claim(&mut self) -> u64 {
+        self.claims += 1;
+        self.claims
+    }
+
+    pub fn next_tenure(&mut self) -> u64 {
+        self.tenures += 1;
+        self.tenures
+    }
+
+    /// The name of an update: that of its delivery, or where the ledger holds it, what it was published at.
+    pub fn name_of(&self, holder: Holder, update: &Update) -> usize {
+        match holder {
+            Holder::Broker(tag) => self.dispatcher.names[&tag],
+            Holder::Ledger(_) => {
+                let named = update.published_at.expect("an update is named by its time");
+                usize::try_from(named).expect("a small number")
+            }
+        }
+    }
+
+    pub fn late(&mut self) -> Duration {
+        let late = if self.rng.chance(300) { self.rng.between(0, self.setup.delays.timer_late) } else { 0 };
+        Duration::from_millis(late)
+    }
+
+    pub fn soon(&mut self, within_ms: u64, happening: Happening) {
+        let delay = Duration::from_millis(self.rng.between(0, within_ms));
+        self.at(self.now.after(delay), happening);
+    }
+
+    pub fn at(&mut self, at: Tick, happening: Happening) {
+        let lot = self.rng.next();
+        self.agenda.push(Reverse((at, lot, happening)));
+    }
+
+    pub fn trace(&mut self, line: Line) {
+        self.trace.add(self.now, line);
+    }
+}

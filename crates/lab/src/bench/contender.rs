@@ -1,0 +1,211 @@
+//! What is measured: Lanekeeper as it is set up here or there, or another program that forwards from the same queues.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use super::failure::Failure;
+use super::process::Process;
+use super::scenario::Scenario;
+use super::stage::{INSTANCE, PREFETCH, Postgres, Stage, Topology};
+use crate::product;
+
+/// How our own variables begin. Set for the benchmark, they are not for what it measures.
+const OWN_VARIABLES: &str = "LANEKEEPER_";
+/// Attempts at once per partition: the product's own default.
+const IN_FLIGHT_MAX: u16 = 32;
+const STRICT_IN_FLIGHT_MAX: u16 = 1;
+
+/// What can be compared with Lanekeeper without a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Compared {
+    /// One update at a time per partition, in queue order.
+    Strict,
+    /// Lanekeeper without a ledger once more: what the spread alone makes.
+    None,
+    /// With the ledger in SQLite.
+    Sqlite,
+    /// With the ledger in a private PostgreSQL.
+    Postgres,
+    /// A loop of the same client libraries, with lanes and nothing else: what could be reached.
+    Bare,
+}
+
+/// One of those that take turns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Contender {
+    /// Without a ledger.
+    Lanekeeper,
+    Compared(Compared),
+    /// Another build of this program, without a ledger.
+    Build(PathBuf),
+    /// Any other program.
+    Peer {
+        name: String,
+        command: String,
+    },
+}
+
+/// What forwards, and what it needs.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    pub(super) process: Process,
+    _postgres: Option<Postgres>,
+}
+
+impl Contender {
+    /// `NAME=COMMAND`, or a command whose last word then is the name.
+    pub(super) fn peer(text: &str) -> Result<Self, String> {
+        let is_name =
+            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let (name, command) = match text.split_once('=') {
+            Some((name, command)) if is_name(name) => (name, command),
+            _ => (text.rsplit(['/', ' ']).next().unwrap_or_default(), text),
+        };
+        if command.trim().is_empty() {
+            return Err("write a command, or NAME=COMMAND".to_owned());
+        }
+        Ok(Self::Peer { name: name.to_owned(), command: command.to_owned() })
+    }
+
+    /// For the output; empty for Lanekeeper without a ledger, which needs no name.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Lanekeeper => String::new(),
+            Self::Compared(Compared::Strict) => "strict".to_owned(),
+            Self::Compared(Compared::None) => "none".to_owned(),
+            Self::Compared(Compared::Sqlite) => "sqlite".to_owned(),
+            Self::Compared(Compared::Postgres) => "postgres".to_owned(),
+            Self::Compared(Compared::Bare) => "bare".to_owned(),
+            Self::Build(_) => "before".to_owned(),
+            Self::Peer { name, .. } => name.clone(),
+        }
+    }
+
+    /// Whether it is made for such a load: the bare loop ends at the first failure.
+    pub(super) fn can(&self, scenario: &Scenario) -> bool {
+        *self != Self::Compared(Compared::Bare) || scenario.stuck_for.is_none()
+    }
+
+    /// Starts it. `target` is where the receiver takes records: what follows is the record key.
+    pub(super) async fn start(
+        &self,
+        stage: &Stage,
+        topology: &Topology,
+        target: &str,
+    ) -> Result<Forwarder, Failure> {
+        let own = product::executable().map_err(Failure::system("find this program"))?;
+        let mut postgres = None;
+        let command = match self {
+            Self::Lanekeeper | Self::Compared(Compared::None) => {
+                lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, "none")?
+            }
+            Self::Build(path) => lanekeeper(path, stage, topology, target, IN_FLIGHT_MAX, "none")?,
+            Self::Compared(Compared::Strict) => {
+                lanekeeper(&own, stage, topology, target, STRICT_IN_FLIGHT_MAX, "none")?
+            }
+            Self::Compared(Compared::Sqlite) => {
+                let ledger = format!("sqlite://{}", stage.dir.join(&topology.exchange).display());
+                lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, &ledger)?
+            }
+            Self::Compared(Compared::Postgres) => {
+                let server = postgres.insert(stage.postgres().await?);
+                lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, &server.url)?
+            }
+            Self::Compared(Compared::Bare) => {
+                let path = own.with_file_name("examples").join("bare");
+                if !path.is_file() {
+                    return Err(Failure::NoBareLoop { path: path.display().to_string() });
+                }
+                for_peers(Command::new(path), stage, topology, target)
+            }
+            Self::Peer { command, .. } => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", command]);
+                for_peers(shell, stage, topology, target)
+            }
+        };
+        let who = format!("the forwarder ({})", self.name());
+        let process = Process::start(&who, command, stage.dir.join("forwarder.log"))?;
+        Ok(Forwarder { process, _postgres: postgres })
+    }
+}
+
+/// Everything that is not said here is as built in; the URLs are in the environment, since they have passwords.
+fn lanekeeper(
+    program: &Path,
+    stage: &Stage,
+    topology: &Topology,
+    target: &str,
+    in_flight_max: u16,
+    ledger: &str,
+) -> Result<Command, Failure> {
+    let (exchange, partitions) = (&topology.exchange, topology.queues().len());
+    let policies = match ledger {
+        "none" => {
+            r#"failure = { rejected = "dead_letter", exhausted = "dead_letter", conflict = "dead_letter" }"#
+        }
+        _ => "",
+    };
+    let text = format!(
+        r#"{policies}
+instance.name = "{INSTANCE}"
+updates.exchange = "{exchange}"
+updates.partitions = {partitions}
+dispatch.in_flight_max = {in_flight_max}
+admin.listen = ""
+ledger.connections_max = 256
+
+[[target]]
+name = "receiver"
+types = ["*"]
+url = "{target}{{record_key}}"
+"#
+    );
+    let path = stage.dir.join("lanekeeper.toml");
+    std::fs::write(&path, text).map_err(Failure::system("write a config"))?;
+    let mut command = clean(Command::new(program));
+    command.args(["run", "--config"]).arg(path);
+    command.env("LANEKEEPER_BROKER__URL", stage.broker.url.reveal());
+    command.env("LANEKEEPER_LEDGER__URL", ledger);
+    Ok(command)
+}
+
+/// What benches/peers/README.md promises.
+fn for_peers(command: Command, stage: &Stage, topology: &Topology, target: &str) -> Command {
+    let mut command = clean(command);
+    command.env("BENCH_BROKER_URL", stage.broker.url.reveal());
+    command.env("BENCH_QUEUES", topology.queues().join(" "));
+    command.env("BENCH_TARGET", target);
+    command.env("BENCH_PREFETCH", PREFETCH.to_string());
+    command.env("BENCH_IN_FLIGHT_MAX", IN_FLIGHT_MAX.to_string());
+    command
+}
+
+pub(super) fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with(OWN_VARIABLES) {
+            command.env_remove(name);
+        }
+    }
+    command.stdout(Stdio::null());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_the_name_that_it_is_given_or_that_of_its_file() {
+        let check = |text: &str, name: &str, command: &str| {
+            let expected = Contender::Peer { name: name.to_owned(), command: command.to_owned() };
+            assert_eq!(Contender::peer(text), Ok(expected), "{text}");
+        };
+        check("node=node benches/peers/lanes.mjs", "node", "node benches/peers/lanes.mjs");
+        check("python3 benches/peers/serial.py", "serial.py", "python3 benches/peers/serial.py");
+        check("X_Y=1 ./peer", "peer", "X_Y=1 ./peer");
+        assert!(Contender::peer("name=").is_err());
+    }
+}

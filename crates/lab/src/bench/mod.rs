@@ -1,0 +1,214 @@
+//! `lanekeeper bench`: the loads of docs/performance.md against a real broker, with order judged in every run.
+
+mod contender;
+mod failure;
+mod load;
+mod process;
+mod run;
+mod scenario;
+mod stage;
+mod told;
+mod verdict;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::Exit;
+use contender::{Compared, Contender};
+use failure::Failure;
+use run::Measured;
+use scenario::{Name, Scenario};
+use stage::Stage;
+
+/// Strict mode takes about as many times longer: it gets a share of the updates.
+const STRICT_SHARE: f64 = 0.1;
+
+const AFTER_HELP: &str = "\
+Each run has a fresh exchange and queues, Lanekeeper and the receiver as processes of their own, and the same updates for
+the same seed. What is compared takes turns, round by round. A line tells the median, in brackets the lowest, the highest
+and the number of runs; processor time is in seconds per 10,000 updates, of the forwarder and of the broker; memory is the
+forwarder's highest.
+
+The receiver judges the order: where one update is missing, or came otherwise than in order and one at a time per record,
+FAIL is printed and no figure.
+
+In the project's sources a private RabbitMQ is started (scripts/broker); elsewhere name one with --broker. Exchanges and
+queues are named lanekeeper-bench-… and are deleted. Needs Linux (/proc).
+
+  --compare bare needs `cargo build --release --example bare`
+  --peer: benches/peers/README.md tells what such a program is given, and has three
+
+Exit codes: 0 measured, 1 a run failed, 2 the command line, 3 broker.";
+
+/// Options of `lanekeeper bench`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// What to measure; all without it.
+    #[arg(value_name = "SCENARIO", value_enum)]
+    scenarios: Vec<Name>,
+    /// Runs of each scenario.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repeats: u16,
+    /// Share of the updates: 0.1 for a quick look.
+    #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = parse_scale)]
+    scale: f64,
+    /// Measure these too; several with commas.
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    compare: Vec<Compared>,
+    /// Measure another program too, that forwards from the same queues: NAME=COMMAND, or a command. Repeatable.
+    #[arg(long, value_name = "COMMAND", value_parser = Contender::peer)]
+    peer: Vec<Contender>,
+    /// Measure another build of Lanekeeper too.
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
+    /// Use this broker instead of a private one: amqp://USER:PASSWORD@HOST:PORT/VHOST.
+    #[arg(long, value_name = "URL", env = "LANEKEEPER_BENCH_BROKER", hide_env_values = true)]
+    broker: Option<String>,
+    /// Fail where Lanekeeper needs more processor time than this, in seconds per 10,000 updates.
+    #[arg(long, value_name = "SECONDS")]
+    cpu_max: Option<f64>,
+    /// How long nothing may arrive before what is missing counts as lost.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    patience: Duration,
+    /// Equal seeds make the same updates.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn parse_scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(scale) if scale > 0.0 && scale <= 100.0 => Ok(scale),
+        _ => Err("write a number above 0, up to 100, such as 0.1".to_owned()),
+    }
+}
+
+impl Arguments {
+    fn names(&self) -> Vec<Name> {
+        if self.scenarios.is_empty() { Name::value_variants().to_vec() } else { self.scenarios.clone() }
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        let compared = self.compare.iter().map(|compared| Contender::Compared(*compared));
+        let before = self.before.iter().map(|path| Contender::Build(path.clone()));
+        [Contender::Lanekeeper].into_iter().chain(compared).chain(before).chain(self.peer.clone()).collect()
+    }
+}
+
+/// Runs it.
+pub fn main(arguments: &Arguments) -> Exit {
+    crate::tokio_runtime().block_on(async {
+        let measured = tokio::select! {
+            biased;
+            () = interrupted() => Err(Failure::Interrupted),
+            measured = bench(arguments) => measured,
+        };
+        measured.unwrap_or_else(|failure| {
+            crate::report(&failure);
+            failure.exit()
+        })
+    })
+}
+
+async fn bench(arguments: &Arguments) -> Result<Exit, Failure> {
+    let stage = Stage::new(arguments.broker.as_deref(), arguments.patience).await?;
+    let mut exit = Exit::Done;
+    for name in arguments.names() {
+        if !measure(arguments, &stage, &Scenario::of(name, arguments.scale)).await? {
+            exit = Exit::Other;
+        }
+    }
+    Ok(exit)
+}
+
+/// A scenario and a contender, with its runs; none where one was wrong: it has no figure then.
+struct Entry {
+    scenario: Scenario,
+    contender: Contender,
+    runs: Option<Vec<Measured>>,
+}
+
+/// All rounds of what takes turns. False where a run was wrong, or took too much of the processor.
+async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -> Result<bool, Failure> {
+    let contenders = arguments.contenders();
+    let entry = |scenario: &Scenario, contender: &Contender| Entry {
+        scenario: match contender {
+            Contender::Compared(Compared::Strict) if scenario.pace.is_none() => {
+                scenario.clone().scaled(STRICT_SHARE)
+            }
+            _ => scenario.clone(),
+        },
+        contender: contender.clone(),
+        runs: Some(Vec::new()),
+    };
+    let mut entries: Vec<Entry> = scenarios
+        .iter()
+        .flat_map(|scenario| contenders.iter().map(move |contender| entry(scenario, contender)))
+        .filter(|Entry { scenario, contender, .. }| contender.can(scenario))
+        .collect();
+    for round in 1..=arguments.repeats {
+        for Entry { scenario, contender, runs } in &mut entries {
+            let Some(measured) = runs else { continue };
+            let (name, load) = (contender.name(), process::load_average());
+            let seed = arguments.seed.wrapping_add(round.into());
+            let wrong = match run::run(stage, scenario, contender, seed).await {
+                Ok(Ok(one)) => {
+                    let told = told::line(scenario.name, &name, std::slice::from_ref(&one));
+                    eprintln!("# round {round}, load {load} before: {told}");
+                    measured.push(one);
+                    continue;
+                }
+                Ok(Err(wrong)) => wrong.to_string(),
+                // The others' figures stand.
+                Err(ended @ Failure::Ended { .. }) => ended.to_string(),
+                Err(failure) => return Err(failure),
+            };
+            println!("{}", told::failed(scenario.name, &name, &wrong));
+            *runs = None;
+        }
+    }
+    Ok(tell(arguments, &entries))
+}
+
+/// Prints the figures, then the ratios; whether all is well.
+fn tell(arguments: &Arguments, entries: &[Entry]) -> bool {
+    let mut well = true;
+    for Entry { scenario, contender, runs } in entries {
+        let (scenario, name) = (scenario.name, contender.name());
+        let Some(runs) = runs else {
+            well = false;
+            continue;
+        };
+        println!("{}", told::line(scenario, &name, runs));
+        let over =
+            arguments.cpu_max.filter(|max| *contender == Contender::Lanekeeper && told::cpu(runs) > *max);
+        if let Some(max) = over {
+            let wrong = format!("CPU {:.2} s/10k is over {max:.2}", told::cpu(runs));
+            println!("{}", told::failed(scenario, &name, &wrong));
+            well = false;
+        }
+    }
+    let Some(first) = entries.first() else { return well };
+    for theirs in &entries[1..] {
+        let same = theirs.scenario.name == first.scenario.name;
+        let against = if same { theirs.contender.name() } else { theirs.scenario.name.to_owned() };
+        if let (Some(ours), Some(runs), true) =
+            (&first.runs, &theirs.runs, same || theirs.contender == Contender::Lanekeeper)
+        {
+            println!("{}", told::ratio(first.scenario.name, &against, ours, runs));
+        }
+    }
+    well
+}
+
+async fn interrupted() {
+    let of = |kind| signal(kind).expect("the runtime takes signals");
+    let (mut interrupt, mut terminate) = (of(SignalKind::interrupt()), of(SignalKind::terminate()));
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

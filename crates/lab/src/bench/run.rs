@@ -1,0 +1,258 @@
+//! One run: queues, receiver, updates, forwarder, judgement.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::contender::{Contender, clean};
+use super::failure::Failure;
+use super::load::{Load, STUCK, record_key};
+use super::process::{Process, Usage};
+use super::scenario::{Scenario, Tells};
+use super::stage::{Stage, Topology};
+use super::verdict::{Expected, Wrong, judge};
+use crate::plain_http::request;
+use crate::receiver::Report;
+
+/// How often the receiver is asked, at most.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// It takes longer where there are many records: it is not kept busy with that.
+const LOOK_SHARE: u32 = 20;
+/// After the last update, before memory is looked at again.
+const CALM: Duration = Duration::from_secs(2);
+const RECEIVER_START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What one run came to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Measured {
+    /// Updates per second, from the first request to the last answer.
+    pub(super) rate: f64,
+    /// Of the forwarder, per 10,000 updates, in seconds; from its start.
+    pub(super) cpu: f64,
+    /// Of the broker, meanwhile; `None` where its process is not known.
+    pub(super) broker: Option<f64>,
+    /// Most resident memory of the forwarder, in MB.
+    pub(super) peak_mb: f64,
+    /// Updates that were applied again.
+    pub(super) duplicates: u64,
+    pub(super) special: Special,
+}
+
+/// What only some scenarios measure.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Special {
+    None,
+    /// Share of the natural rate that the stuck record's neighbours kept, in each half of the time.
+    Kept([f64; 2]),
+    /// From publishing to receipt, in milliseconds: p50, p99, p99.9.
+    Delays([f64; 3]),
+    /// Share of the time in which the hottest record had a request in progress: more than all of it is not possible.
+    Hottest(f64),
+    Memory(Memory),
+}
+
+/// Resident memory of the forwarder, in MB.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Memory {
+    /// When a twentieth of the updates had arrived.
+    pub(super) early: f64,
+    /// Most and least from then on, until all had arrived.
+    pub(super) most: f64,
+    pub(super) least: f64,
+    /// A moment after all had arrived.
+    pub(super) after: f64,
+}
+
+/// A run of its own, with queues that nobody used before. They are gone when it has returned.
+pub(super) async fn run(
+    stage: &Stage,
+    scenario: &Scenario,
+    contender: &Contender,
+    seed: u64,
+) -> Result<Result<Measured, Wrong>, Failure> {
+    let topology = stage.declare(scenario).await?;
+    let measured = Run { stage, scenario, topology: &topology }.go(contender, seed).await;
+    stage.remove(&topology).await?;
+    measured
+}
+
+struct Run<'a> {
+    stage: &'a Stage,
+    scenario: &'a Scenario,
+    topology: &'a Topology,
+}
+
+impl Run<'_> {
+    async fn go(&self, contender: &Contender, seed: u64) -> Result<Result<Measured, Wrong>, Failure> {
+        let Self { stage, scenario, topology } = self;
+        let load = Load::new(scenario, seed);
+        let expected = Expected { updates: load.len() as u64, records: load.records() as u64 };
+        let mut burst = stage.publisher(topology).await?;
+        if scenario.pace.is_none() {
+            load.publish(&mut burst).await?;
+        }
+        let mut receiver = Receiver::start(stage, scenario, seed).await?;
+        stage.quiet().await;
+        let broker_before = stage.broker_seconds();
+        let mut forwarder = contender.start(stage, topology, &receiver.target()).await?;
+        let mut special = Special::None;
+        if let Some(pace) = scenario.pace {
+            let warm = load.publish_warm_up(&mut burst).await? as u64;
+            self.all_arrived(&mut receiver, &mut forwarder.process, warm).await?;
+            let begun = Instant::now();
+            let publishing = load.publish_paced(&mut burst, begun, pace);
+            let (all_published, halves) =
+                tokio::join!(publishing, self.watch_halves(&receiver, &load, begun, pace));
+            all_published?;
+            if let Some(kept) = halves? {
+                special = Special::Kept(kept);
+            }
+        }
+        let watched = self.all_arrived(&mut receiver, &mut forwarder.process, expected.updates).await?;
+        let usage = forwarder.process.usage();
+        let memory = watched.memory().filter(|_| scenario.tells == Tells::Memory);
+        let broker_after = stage.broker_seconds();
+        if let Some(memory) = memory {
+            sleep(CALM).await;
+            special = Special::Memory(Memory { after: forwarder.process.usage().now_mb, ..memory });
+        }
+        forwarder.process.stop().await?;
+        burst.close().await;
+        // Only now, so that nothing can come any more that the judgement does not see.
+        let report = receiver.report(0).await?;
+        receiver.process.stop().await?;
+        if let (Tells::Delays, Some(delays)) = (scenario.tells, &report.delays) {
+            special =
+                Special::Delays([delays.p50_us, delays.p99_us, delays.p999_us].map(|us| us as f64 / 1000.0));
+        }
+        if scenario.tells == Tells::Hottest {
+            special = Special::Hottest(report.busiest_us as f64 / report.span_us.max(1) as f64);
+        }
+        let per_10k = |seconds: f64| seconds * 10_000.0 / load.len() as f64;
+        let Usage { cpu_seconds, peak_mb, .. } = usage;
+        Ok(judge(&report, expected).map(|()| Measured {
+            rate: load.len() as f64 / Duration::from_micros(report.span_us.max(1)).as_secs_f64(),
+            cpu: per_10k(cpu_seconds),
+            broker: broker_after.zip(broker_before).map(|(after, before)| per_10k(after - before)),
+            peak_mb,
+            duplicates: report.counts.duplicates,
+            special,
+        }))
+    }
+
+    /// Waits until so many updates have arrived, or nothing does any more: the judgement then says what is missing.
+    async fn all_arrived(
+        &self,
+        receiver: &mut Receiver,
+        forwarder: &mut Process,
+        updates: u64,
+    ) -> Result<Watched, Failure> {
+        let (mut seen, mut changed) = (0, Instant::now());
+        let mut watched = Watched::default();
+        loop {
+            forwarder.check()?;
+            receiver.process.check()?;
+            let asked = Instant::now();
+            let report = receiver.report(0).await?;
+            let took = asked.elapsed();
+            if report.counts.updates >= updates && report.in_progress == 0 {
+                return Ok(watched);
+            }
+            if self.scenario.tells == Tells::Memory && report.counts.updates >= updates / 20 {
+                watched.samples_mb.push(forwarder.usage().now_mb);
+            }
+            if report.counts.requests != seen {
+                (seen, changed) = (report.counts.requests, Instant::now());
+            } else if changed.elapsed() > self.stage.patience {
+                return Ok(watched);
+            }
+            sleep(LOOK_EVERY.max(took * LOOK_SHARE)).await;
+        }
+    }
+
+    /// Looks at the stuck record's neighbours when half of its time is over, and all of it.
+    async fn watch_halves(
+        &self,
+        receiver: &Receiver,
+        load: &Load,
+        begun: Instant,
+        pace: f64,
+    ) -> Result<Option<[f64; 2]>, Failure> {
+        let Some(stuck_for) = self.scenario.stuck_for else { return Ok(None) };
+        let mut counts = Vec::new();
+        for by in [Duration::ZERO, stuck_for / 2, stuck_for] {
+            sleep_until(begun + by).await;
+            let arrived = receiver.neighbours(load).await?;
+            counts.push((arrived, load.neighbours_published(begun.elapsed().min(stuck_for), pace) as f64));
+        }
+        let share = |from: (f64, f64), to: (f64, f64)| (to.0 - from.0) / (to.1 - from.1);
+        Ok(Some([share(counts[0], counts[1]), share(counts[1], counts[2])]))
+    }
+}
+
+/// What was seen while updates arrived.
+#[derive(Debug, Default)]
+struct Watched {
+    samples_mb: Vec<f64>,
+}
+
+impl Watched {
+    fn memory(&self) -> Option<Memory> {
+        let early = self.samples_mb.first().copied()?;
+        let most = self.samples_mb.iter().copied().fold(early, f64::max);
+        let least = self.samples_mb.iter().copied().fold(early, f64::min);
+        Some(Memory { early, most, least, after: 0.0 })
+    }
+}
+
+/// `lanekeeper receiver`, a process of its own, which shows repeats instead of keeping them from its records.
+struct Receiver {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Receiver {
+    async fn start(stage: &Stage, scenario: &Scenario, seed: u64) -> Result<Self, Failure> {
+        let own = std::env::current_exe().map_err(Failure::system("find this program"))?;
+        let mut command = clean(Command::new(own));
+        command.args(["receiver", "--listen", "127.0.0.1:0", "--without", "idempotency,fencing"]);
+        command.args(["--latency", &format!("{}us", scenario.latency.as_micros())]);
+        command.args(["--latency-jitter", &scenario.latency_jitter.to_string()]);
+        command.args(["--seed", &seed.to_string()]);
+        if let Some(stuck_for) = scenario.stuck_for {
+            let failing = format!("{}=503:{}ms", record_key(STUCK), stuck_for.as_millis());
+            command.args(["--fail-record", &failing]);
+        }
+        command.stdout(Stdio::piped());
+        let mut process = Process::start("the receiver", command, stage.dir.join("receiver.log"))?;
+        let output = process.child().stdout.take().ok_or(Failure::ReceiverSilent)?;
+        let mut lines = BufReader::new(output).lines();
+        let line = timeout(RECEIVER_START_TIMEOUT, lines.next_line()).await;
+        let line = line.ok().and_then(Result::ok).flatten().ok_or(Failure::ReceiverSilent)?;
+        let address = line.rsplit("http://").next().and_then(|address| address.parse().ok());
+        Ok(Self { process, address: address.ok_or(Failure::ReceiverSilent)? })
+    }
+
+    /// What comes before a record key.
+    fn target(&self) -> String {
+        format!("http://{}/records/", self.address)
+    }
+
+    async fn report(&self, records: usize) -> Result<Report, Failure> {
+        let path = format!("/report?records={records}");
+        let reply = request(self.address, "GET", &path, &[], "").await;
+        let reply = reply.map_err(Failure::system("ask the receiver"))?;
+        serde_json::from_str(&reply.body).map_err(|error| Failure::Report(error.to_string()))
+    }
+
+    /// Updates of the stuck record's neighbours that have arrived.
+    async fn neighbours(&self, load: &Load) -> Result<f64, Failure> {
+        let report = self.report(usize::MAX).await?;
+        let neighbours = report.by_record.iter().filter(|(key, _)| load.is_neighbour(key));
+        Ok(neighbours.map(|(_, record)| record.counts.updates as f64).sum())
+    }
+}

@@ -1,0 +1,93 @@
+//! Why a demo did not come to its end, and how long it waits before it says so.
+
+use std::io;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use crate::Exit;
+use crate::receiver::{StoreError, StoreFault};
+use lanekeeper::config::Faults;
+use lanekeeper::http::client::TargetsFault;
+use lanekeeper_broker::SourceError;
+use lanekeeper_broker::publisher::PublishError;
+
+/// How long nothing may move. Longer than any wait that the demo brings about on purpose.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a demo did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("stopped by {0}")]
+    Interrupted(&'static str),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("RabbitMQ did not confirm {0} updates")]
+    NotConfirmed(u64),
+    #[error("waited for {what}, but nothing has changed for {seconds} s; last seen: {seen}")]
+    Stuck { what: &'static str, seconds: u64, seen: String },
+    #[error("the dispatcher ended as it should not ({0})")]
+    DispatcherEnded(ExitStatus),
+    #[error("the dispatcher did not end within {seconds} s after SIGTERM")]
+    DispatcherStays { seconds: u64 },
+    #[error("cannot {step}")]
+    System {
+        step: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the demo's own config is not right, which is a fault of ours: {0}")]
+    Config(Faults),
+    #[error(transparent)]
+    Targets(#[from] TargetsFault),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the API's store cannot be emptied")]
+    NotEmptied(#[from] StoreFault),
+    #[error("the API answered {status} to a request of the second writer")]
+    Refused { status: u16 },
+}
+
+impl Failure {
+    pub(super) fn system(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { step, source }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Source(_) | Self::Publish(_) => Exit::Broker,
+            _ => Exit::Other,
+        }
+    }
+}
+
+/// Waits for as long as something moves.
+#[derive(Debug)]
+pub(super) struct Patience {
+    what: &'static str,
+    progress: Option<u64>,
+    changed: Instant,
+}
+
+impl Patience {
+    /// `what` is waited for, as a person says it.
+    pub(super) fn new(what: &'static str) -> Self {
+        Self { what, progress: None, changed: Instant::now() }
+    }
+
+    /// `progress` is what has to change from time to time, `seen` tells a person where things are.
+    ///
+    /// # Errors
+    /// [`Failure::Stuck`] if it has been the same for too long.
+    pub(super) fn see(&mut self, progress: u64, seen: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self.progress != Some(progress) {
+            self.progress = Some(progress);
+            self.changed = Instant::now();
+        }
+        if self.changed.elapsed() < PATIENCE {
+            return Ok(());
+        }
+        Err(Failure::Stuck { what: self.what, seconds: PATIENCE.as_secs(), seen: seen() })
+    }
+}

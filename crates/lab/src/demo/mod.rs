@@ -1,0 +1,244 @@
+//! `lanekeeper-lab demo`: racing updates without Lanekeeper, the same ones with it, and what the API saw of both.
+
+mod api;
+mod console;
+mod direct;
+mod dispatcher;
+mod failure;
+mod proof;
+mod publish;
+mod race;
+mod remedy;
+mod remedy_proof;
+mod stage;
+mod table;
+mod through;
+mod workload;
+mod writer;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::receiver::StoreAddress;
+use crate::{ConfigArguments, Exit};
+use api::Api;
+use console::{Console, Paint, count};
+use failure::Failure;
+use lanekeeper::config::Purpose;
+use lanekeeper_broker::ConnectionSettings;
+use proof::Proof;
+use remedy::AtTheApi;
+use stage::Stage;
+use workload::Workload;
+
+/// Names the RabbitMQ UI, if there is one.
+const MANAGEMENT_VARIABLE: &str = "LANEKEEPER_MANAGEMENT_URL";
+
+const AFTER_HELP: &str = "\
+Needs a running RabbitMQ and nothing else: broker.url of the config, or LANEKEEPER_BROKER__URL. It makes an exchange and
+queues of its own there, named lanekeeper-demo-…, and deletes them at the end, also after Ctrl-C.
+In the project's sources, scripts/demo starts a private RabbitMQ for it.
+
+Exit codes: 0 the proof holds, 1 it does not, or the demo was stopped, 2 config, 3 broker.";
+
+/// Options of `lanekeeper-lab demo`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Customers.
+    #[arg(long, value_name = "N", default_value_t = 40, conflicts_with = "remedy", value_parser = clap::value_parser!(u64).range(10..=200))]
+    records: u64,
+    /// Updates of each customer.
+    #[arg(long, value_name = "N", default_value_t = 25, conflicts_with = "remedy", value_parser = clap::value_parser!(u64).range(10..=100))]
+    updates: u64,
+    /// Show one remedy against races: what goes wrong without it at the API, and that nothing does with it.
+    #[arg(long, value_name = "REMEDY", value_enum)]
+    remedy: Option<Remedy>,
+    /// With --remedy: where the API keeps its records, as for `lanekeeper receiver`. What is there is deleted. By default
+    /// memory; for row-locks the PostgreSQL of `LANEKEEPER_POSTGRES_URL`, as scripts/postgres sets it, else SQLite.
+    #[arg(long, value_name = "STORE", requires = "remedy")]
+    store: Option<StoreAddress>,
+    /// Equal seeds make the same updates, and the same attempts fail.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Leave the demo's exchanges and queues in the broker, to look at them.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// A remedy against races.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Remedy {
+    /// The API knows a repeat by its key, and does not apply it again.
+    Idempotency,
+    /// The API refuses a change of what has changed meanwhile, or is newer.
+    Versions,
+    /// The API locks a record from reading to writing.
+    RowLocks,
+    /// Lanekeeper's own: one after another, in order. The whole story in short.
+    Sequence,
+}
+
+/// Runs it.
+pub fn main(arguments: &Arguments) -> Exit {
+    let broker = match arguments.config.load_for(Purpose::Publish) {
+        Ok(loaded) => loaded.config.broker.connection,
+        Err(exit) => return exit,
+    };
+    crate::tokio_runtime().block_on(demo(arguments, broker))
+}
+
+async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
+    let mut stop = Stop::new();
+    let console = Console::new();
+    let set = tokio::select! {
+        biased;
+        signal = stop.requested() => Err(Failure::Interrupted(signal)),
+        stage = Stage::new(broker) => stage,
+    };
+    let mut stage = match set {
+        Ok(stage) => stage,
+        Err(failure) => {
+            crate::report(&failure);
+            return failure.exit();
+        }
+    };
+    let told = tokio::select! {
+        biased;
+        signal = stop.requested() => Err(Failure::Interrupted(signal)),
+        told = tell(arguments, &mut stage, &console) => told,
+    };
+    console.end_progress();
+    let (exit, keep_log) = match &told {
+        Ok(exit) => (*exit, *exit != Exit::Done),
+        Err(failure) => {
+            crate::report(failure);
+            (failure.exit(), !matches!(failure, Failure::Interrupted(_)))
+        }
+    };
+    let tail = stage.dispatcher.log_tail();
+    let keep_log = keep_log && !tail.is_empty();
+    if keep_log {
+        eprintln!("\nThe dispatcher's log, {}, ends with:\n{tail}", stage.dispatcher.log.display());
+    }
+    let cleared = tokio::select! {
+        biased;
+        signal = stop.requested() => Err(Failure::Interrupted(signal)),
+        cleared = stage.clear_away(arguments.keep, keep_log) => cleared,
+    };
+    if arguments.keep && stage.is_declared() {
+        console.say(&format!("Kept in the broker: exchanges and queues named {}…", stage.exchange));
+    }
+    if let Err(failure) = cleared {
+        crate::report(&failure);
+        if stage.is_declared() && !arguments.keep {
+            eprintln!("Exchanges and queues named {}… may be left in the broker.", stage.exchange);
+        }
+        return if exit == Exit::Done { failure.exit() } else { exit };
+    }
+    exit
+}
+
+/// The story that was asked for.
+async fn tell(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
+    let remedy = match arguments.remedy {
+        None => {
+            let workload = Workload::new(arguments.records, arguments.updates, arguments.seed);
+            return story(&workload, stage, console).await;
+        }
+        Some(Remedy::Sequence) => return story(&Workload::short(arguments.seed), stage, console).await,
+        Some(Remedy::Idempotency) => AtTheApi::Idempotency,
+        Some(Remedy::Versions) => AtTheApi::Versions,
+        Some(Remedy::RowLocks) => AtTheApi::RowLocks,
+    };
+    remedy::story(remedy, arguments.store.as_ref(), arguments.seed, stage, console).await
+}
+
+/// Both acts and the proof.
+async fn story(workload: &Workload, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
+    let [api_takes, api_fails] = workload.api_described();
+    console.say(&format!(
+        "An API keeps {}. Each is updated {} times, every {} ms: {}.",
+        count(workload.records, "customer"),
+        workload.each,
+        workload.pace.as_millis(),
+        count(workload.total(), "update"),
+    ));
+    console.say(&api_takes);
+    console.say(&api_fails);
+
+    console.heading("1. Without Lanekeeper: each update is sent when it happens, again after an error");
+    console.detail("The client and its waits between retries are Lanekeeper's own.");
+    let api = Api::start(workload.api_settings(), &StoreAddress::Memory).await?;
+    let config = stage.direct_config(&api.url)?;
+    let without = direct::act(&config, workload, &api, console).await?;
+
+    console.heading("2. With Lanekeeper: the same updates, the same API and errors, and a crash");
+    console.detail(&format!("Updates go to RabbitMQ, exchange {}. From there", stage.exchange));
+    console.detail("they reach the API in order and one at a time per customer.");
+    if let Some(url) = management_url() {
+        console.detail(&format!("Watch it at {url}"));
+    }
+    let api = Api::start(workload.api_settings(), &StoreAddress::Memory).await?;
+    let with = through::act(stage, workload, &api, console).await?;
+
+    console.heading("The proof: what the API saw");
+    let proof = Proof { total: workload.total(), without: &without, with: &with };
+    proof.print(console);
+    console.say("");
+    let faults = proof.faults();
+    if !faults.is_empty() {
+        console.say("The proof does NOT hold:");
+        for fault in faults {
+            console.say(&format!("  {fault}"));
+        }
+        return Ok(Exit::Other);
+    }
+    let holds = console.paint(Paint::Good, "The proof holds.");
+    let repeats = count(with.replayed, "repeat");
+    console.say(&format!("{holds} After errors and the crash Lanekeeper sent {repeats}, each with"));
+    console.say("the Idempotency-Key of the first: the API knew them and applied none twice.");
+    console.say("Next: README.md has the promise, its limits, a first config, and how to publish.");
+    Ok(Exit::Done)
+}
+
+/// Of the RabbitMQ UI, without its password, unless that is the one that everybody knows.
+fn management_url() -> Option<String> {
+    let mut url = url::Url::parse(&std::env::var(MANAGEMENT_VARIABLE).ok()?).ok()?;
+    let user = url.username().to_owned();
+    let login = match (user.as_str(), url.password()) {
+        ("", _) => String::new(),
+        ("guest", Some("guest")) => " (user guest, password guest)".to_owned(),
+        _ => format!(" (user {user})"),
+    };
+    url.set_password(None).and_then(|()| url.set_username("")).ok()?;
+    Some(format!("{url}{login}"))
+}
+
+/// What ends a demo early.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Stop {
+    fn new() -> Self {
+        let of = |kind| signal(kind).expect("the runtime takes signals");
+        Self {
+            interrupt: of(SignalKind::interrupt()),
+            terminate: of(SignalKind::terminate()),
+            hang_up: of(SignalKind::hangup()),
+        }
+    }
+
+    /// Done at the next signal; its name.
+    async fn requested(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
+}

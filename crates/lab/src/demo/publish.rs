@@ -1,0 +1,83 @@
+//! Publishing, as a publisher in any language would: persistent, mandatory, with confirms.
+
+use std::cell::Cell;
+use std::time::SystemTime;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::failure::Failure;
+use super::stage::Stage;
+use super::workload::Planned;
+use lanekeeper_broker::publisher::{
+    Fate, HeaderValue, Limits, Outgoing, Publisher, PublisherEvent, Receipt, Settings, ShortText, Submission,
+    Ticket,
+};
+
+/// Updates that wait between the one who has them and the publisher.
+const SUBMISSIONS_MAX: usize = 64;
+
+/// A publisher that takes so many updates.
+pub(super) async fn connect(stage: &Stage, updates: usize) -> Result<Publisher, Failure> {
+    let settings = Settings {
+        connection: stage.broker.clone(),
+        instance: "demo".to_owned(),
+        exchange: ShortText::new(stage.exchange.as_str()).expect("it is short"),
+        limits: Limits {
+            in_flight_max: updates,
+            held_max: updates,
+            held_bytes_max: usize::MAX,
+            give_up_after: None,
+            abandoned_max: 0,
+        },
+    };
+    Ok(Publisher::connect(settings).await?)
+}
+
+/// Publishes each update when it happens. When it has returned, RabbitMQ has confirmed all of them.
+pub(super) async fn all(
+    publisher: Publisher,
+    updates: &[Planned],
+    begun: Instant,
+    confirmed: &Cell<u64>,
+) -> Result<(), Failure> {
+    let (sender, receiver) = mpsc::channel(SUBMISSIONS_MAX);
+    let producing = async move {
+        for (ticket, planned) in (0..).map(Ticket).zip(updates) {
+            sleep_until(begun + planned.due).await;
+            let submission = Submission { ticket, outgoing: outgoing(planned) };
+            if sender.send(submission).await.is_err() {
+                break; // the publisher has ended, and says why
+            }
+        }
+    };
+    let on_event = |event| {
+        if let PublisherEvent::Receipt(Receipt { fate: Fate::Confirmed, .. }) = event {
+            confirmed.set(confirmed.get() + 1);
+        }
+    };
+    let ((), ended) = tokio::join!(producing, publisher.run(receiver, on_event, std::future::pending()));
+    ended?;
+    match updates.len() as u64 - confirmed.get() {
+        0 => Ok(()),
+        missing => Err(Failure::NotConfirmed(missing)),
+    }
+}
+
+fn outgoing(planned: &Planned) -> Outgoing {
+    let short = |text: &str| ShortText::new(text).expect("it is short");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Outgoing {
+        record_key: planned.record_key.clone(),
+        id: short(&planned.id),
+        update_type: Some(short("customer.updated")),
+        content_type: Some(short("application/json")),
+        published_at: now.map_or(0, |since| since.as_secs()),
+        headers: planned.version.map(version_headers).unwrap_or_default(),
+        body: planned.body.clone(),
+    }
+}
+
+fn version_headers(version: i64) -> Vec<(ShortText, HeaderValue)> {
+    vec![(ShortText::new("record-version").expect("it is short"), HeaderValue::Integer(version))]
+}

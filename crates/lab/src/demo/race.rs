@@ -1,0 +1,185 @@
+//! One half of a race: updates through Lanekeeper, perhaps a second writer past it, and what the API has in the end.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::api::Api;
+use super::console::{Console, count};
+use super::failure::{Failure, Patience};
+use super::publish;
+use super::stage::Stage;
+use super::workload::Planned;
+use super::writer::{self, Turn};
+use crate::plain_http;
+use crate::receiver::{ReceiverSettings, Report, StoreAddress};
+use lanekeeper_core::update::RecordKey;
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What happens.
+#[derive(Debug)]
+pub(super) struct Race {
+    /// How the API behaves.
+    pub(super) settings: ReceiverSettings,
+    /// Where it keeps its records.
+    pub(super) store: StoreAddress,
+    /// Through Lanekeeper.
+    pub(super) updates: Vec<Planned>,
+    /// Past it.
+    pub(super) turns: Vec<Turn>,
+    /// What each record has to have in the end, in this member of its value.
+    pub(super) expected: BTreeMap<String, (&'static str, i64)>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) seen: Report,
+    /// Times that the second writer had to read again.
+    pub(super) read_again: u64,
+    /// Records whose value is not what it has to be.
+    pub(super) wrong: Vec<Wrong>,
+    pub(super) time: Duration,
+}
+
+/// A record with a wrong value.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    pub(super) record_key: String,
+    /// The member of its value.
+    pub(super) member: &'static str,
+    pub(super) expected: i64,
+    pub(super) found: i64,
+}
+
+impl Outcome {
+    /// How much is there less than it has to be, over all records.
+    pub(super) fn missing(&self) -> u64 {
+        self.totals().map(|wrong| (wrong.expected - wrong.found).max(0).unsigned_abs()).sum()
+    }
+
+    /// How much is there more than it has to be, over all records.
+    pub(super) fn surplus(&self) -> u64 {
+        self.totals().map(|wrong| (wrong.found - wrong.expected).max(0).unsigned_abs()).sum()
+    }
+
+    fn totals(&self) -> impl Iterator<Item = &Wrong> {
+        self.wrong.iter().filter(|wrong| wrong.member == TOTAL)
+    }
+}
+
+/// The member that grows.
+pub(super) const TOTAL: &str = "total";
+
+/// Lets it happen, and tells it.
+pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Result<Outcome, Failure> {
+    let api = Api::start(race.settings.clone(), &race.store).await?;
+    let config = stage.config_without_ledger(&api.url)?;
+    stage.declare(&config).await?;
+    let publisher = publish::connect(stage, race.updates.len()).await?;
+    let (updates, turns) = (race.updates.len() as u64, race.turns.len() as u64);
+    let id = stage.dispatcher.start()?;
+    until_ready(stage).await?;
+    let begun = Instant::now();
+    let through = format!("`lanekeeper run` is ready (process {id}); {} come", count(updates, "update"));
+    let past = if turns == 0 { String::new() } else { format!(", and {} past it", count(turns, "change")) };
+    console.step(begun.elapsed(), &(through + &past));
+    console.begin_progress(updates + turns, "changes answered");
+
+    let confirmed = Cell::new(0);
+    let publishing = publish::all(publisher, &race.updates, begun, &confirmed);
+    let writing = writer::write_all(api.address, race.turns, begun);
+    let watching = until_settled(stage, &api, updates + turns, &confirmed, console);
+    let ((), told, ()) = tokio::try_join!(publishing, writing, watching)?;
+    console.end_progress();
+    let time = begun.elapsed();
+    stage.dispatcher.stop().await?;
+    console.step(time, &format!("all {} are answered and settled", count(updates + turns, "change")));
+
+    let wrong = race.expected.into_iter().filter_map(|(record_key, (member, expected))| {
+        let found = api.value(&record_key)[member].as_i64().unwrap_or_default();
+        (found != expected).then_some(Wrong { record_key, member, expected, found })
+    });
+    let outcome = Outcome { wrong: wrong.collect(), seen: api.report(), read_again: told.again, time };
+    api.forget().await?;
+    Ok(outcome)
+}
+
+/// Until the dispatcher consumes every partition: a race needs both sides at work.
+async fn until_ready(stage: &mut Stage) -> Result<(), Failure> {
+    let mut patience = Patience::new("the dispatcher to be ready");
+    loop {
+        stage.dispatcher.check()?;
+        let ready = plain_http::request(stage.dispatcher.admin, "GET", "/readyz", &[], "").await;
+        match ready {
+            Ok(reply) if reply.status == 200 => return Ok(()),
+            told => patience.see(0, || format!("/readyz: {told:?}"))?,
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Until every change has been applied, or answered as out of date, and the dispatcher has nothing left.
+async fn until_settled(
+    stage: &mut Stage,
+    api: &Api,
+    changes: u64,
+    confirmed: &Cell<u64>,
+    console: &Console,
+) -> Result<(), Failure> {
+    let mut patience = Patience::new("all changes to be applied and settled");
+    loop {
+        stage.dispatcher.check()?;
+        let seen = api.report();
+        let done = seen.counts.updates + seen.counts.superseded;
+        console.progress(done.min(changes));
+        let held = if done >= changes { stage.dispatcher.held().await } else { None };
+        if held == Some(0) && seen.in_progress == 0 {
+            return Ok(());
+        }
+        patience.see(confirmed.get() + done + seen.counts.requests, || {
+            format!(
+                "{} confirmed; the API saw {}; the dispatcher holds {held:?}",
+                confirmed.get(),
+                seen.counts
+            )
+        })?;
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// An update that adds so much. `half` keeps the ids of two halves apart: what was sent once is never sent as news.
+pub(super) fn adding(half: &str, record: u64, sequence: u64, due: Duration, add: i64) -> Planned {
+    let record_key = format!("customer-{record}");
+    Planned {
+        due,
+        id: format!("{half}-{record_key}-update-{sequence}"),
+        record_key: RecordKey::new(record_key).expect("it is short"),
+        sequence,
+        version: None,
+        body: Bytes::from(json!({ "sequence": sequence, "add": add }).to_string()),
+    }
+}
+
+/// An update that is a whole new price, with its version.
+pub(super) fn price(half: &str, product: u64, version: i64, due: Duration) -> Planned {
+    let record_key = format!("product-{product}");
+    Planned {
+        due,
+        id: format!("{half}-{record_key}-version-{version}"),
+        record_key: RecordKey::new(record_key).expect("it is short"),
+        sequence: version.unsigned_abs(),
+        version: Some(version),
+        body: Bytes::from(price_body(version)),
+    }
+}
+
+/// The value of a product in this version.
+pub(super) fn price_body(version: i64) -> String {
+    json!({ "version": version, "price": 100 + 7 * version }).to_string()
+}

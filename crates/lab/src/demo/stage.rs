@@ -1,0 +1,150 @@
+//! What a demo needs and leaves behind: a directory, an exchange of its own, a dispatcher.
+
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::dispatcher::{BROKER_VARIABLE, Dispatcher};
+use super::failure::Failure;
+use lanekeeper::config::{self, Config, Environment, Purpose};
+use lanekeeper_broker::ConnectionSettings;
+use lanekeeper_broker::{Address, Names, SourceError, ensure_topology, remove_topology};
+use lanekeeper_core::layout::{Layout, LayoutNumber};
+
+/// Whoever sees this in the RabbitMQ UI knows where it comes from.
+const INSTANCE: &str = "demo";
+const PARTITIONS: u16 = 4;
+/// How long clearing away may take.
+const CLEARING_TIMEOUT: Duration = Duration::from_secs(15);
+
+const WITHOUT_LEDGER: &str = r#"ledger.url = "none"
+failure = { rejected = "dead_letter", exhausted = "dead_letter", conflict = "dead_letter" }
+"#;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) broker: ConnectionSettings,
+    /// `lanekeeper-demo-…`, with a part made by chance: nothing of the user's has this name.
+    pub(super) exchange: String,
+    pub(super) dispatcher: Dispatcher,
+    dir: PathBuf,
+    /// What was declared in the broker.
+    declared: Option<Layout>,
+}
+
+impl Stage {
+    /// Makes the directory, and makes sure that the broker is there.
+    pub(super) async fn new(broker: ConnectionSettings) -> Result<Self, Failure> {
+        let connection = Address::new(&broker)?.connect("lanekeeper demo").await?;
+        let _ = connection.close(200, "done".into()).await; // it has answered: that is all we wanted
+        let exchange = format!("lanekeeper-demo-{:08x}", Uuid::new_v4().as_fields().0);
+        let dir = std::env::temp_dir().join(&exchange);
+        let made = DirBuilder::new().mode(0o700).create(&dir);
+        made.map_err(Failure::system("make a temporary directory"))?;
+        let (config, log) = (dir.join("lanekeeper.toml"), dir.join("dispatcher.log"));
+        let dispatcher = Dispatcher::new(config, log, broker.url.clone())?;
+        Ok(Self { broker, exchange, dispatcher, dir, declared: None })
+    }
+
+    /// A file of this name that goes with the stage.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Act 1's config: that of the dispatcher, without the idempotency key.
+    pub(super) fn direct_config(&self, api_url: &str) -> Result<Config, Failure> {
+        let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url) + "idempotency_key = \"off\"\n";
+        self.write_and_load(&self.dir.join("direct.toml"), &text)
+    }
+
+    /// The dispatcher's config, written to where it looks for it.
+    pub(super) fn dispatcher_config(&self, api_url: &str) -> Result<Config, Failure> {
+        let ledger = format!("ledger.url = \"sqlite://{}\"\n", self.dir.join("ledger.db").display());
+        let text = ledger + &self.config_text(api_url);
+        self.write_and_load(&self.dir.join("lanekeeper.toml"), &text)
+    }
+
+    /// The same without a ledger: where the target's own remedies are shown, nothing else is to help.
+    pub(super) fn config_without_ledger(&self, api_url: &str) -> Result<Config, Failure> {
+        let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url);
+        self.write_and_load(&self.dir.join("lanekeeper.toml"), &text)
+    }
+
+    /// Short waits, so that nobody has to wait for the demo; everything else is as built in.
+    fn config_text(&self, api_url: &str) -> String {
+        let Self { exchange, broker, dispatcher, .. } = self;
+        let (heartbeat, admin): (_, SocketAddr) = (broker.heartbeat.as_secs(), dispatcher.admin);
+        format!(
+            r#"instance.name = "{INSTANCE}"
+broker.url = "${{{BROKER_VARIABLE}}}"
+broker.heartbeat = "{heartbeat}s"
+updates.exchange = "{exchange}"
+updates.partitions = {PARTITIONS}
+retry.delay_initial = "100ms"
+retry.delay_max = "1s"
+admin.listen = "{admin}"
+
+[[target]]
+name = "customers"
+types = ["customer.*"]
+method = "PUT"
+url = "{api_url}/customers/{{record_key}}"
+timeout = "2s"
+"#
+        )
+    }
+
+    fn write_and_load(&self, path: &Path, text: &str) -> Result<Config, Failure> {
+        std::fs::write(path, text).map_err(Failure::system("write the demo's config"))?;
+        let environment = Environment::from_iter([(BROKER_VARIABLE, self.broker.url.reveal())]);
+        let loaded = config::load(Some(path), &environment, Purpose::Dispatch).map_err(Failure::Config)?;
+        Ok(loaded.config)
+    }
+
+    /// Makes the exchange and the queues, as `lanekeeper run` would: so updates can be published before it is there.
+    pub(super) async fn declare(&mut self, config: &Config) -> Result<(), Failure> {
+        let layout = Layout {
+            number: LayoutNumber(1),
+            partitions: config.updates.partitions.get(),
+            prefetch: config.dispatch.prefetch.get(),
+        };
+        self.declared = Some(layout); // also where it is then only done by half
+        let connection = Address::new(&self.broker)?.connect("lanekeeper demo").await?;
+        ensure_topology(&connection, &Names::new(&self.exchange), layout, INSTANCE).await?;
+        let _ = connection.close(200, "done".into()).await; // it has done its work
+        Ok(())
+    }
+
+    /// Ends the dispatcher; deletes what is in the broker unless `keep`, and the directory unless `keep_log`.
+    pub(super) async fn clear_away(&mut self, keep: bool, keep_log: bool) -> Result<(), Failure> {
+        self.dispatcher.kill().await?;
+        if let Some(layout) = self.declared.filter(|_| !keep) {
+            let step = "deleting the demo's queues and exchanges";
+            let silent = SourceError::Silent { step, seconds: CLEARING_TIMEOUT.as_secs() };
+            timeout(CLEARING_TIMEOUT, self.delete(layout)).await.map_err(|_| silent)??;
+            self.declared = None;
+        }
+        if !keep_log {
+            std::fs::remove_dir_all(&self.dir).map_err(Failure::system("remove the temporary directory"))?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, layout: Layout) -> Result<(), SourceError> {
+        let connection = Address::new(&self.broker)?.connect("lanekeeper demo").await?;
+        remove_topology(&connection, &Names::new(&self.exchange), layout).await?;
+        let _ = connection.close(200, "done".into()).await; // it has done its work
+        Ok(())
+    }
+
+    /// Whether something of ours may still be in the broker.
+    pub(super) fn is_declared(&self) -> bool {
+        self.declared.is_some()
+    }
+}

@@ -1,0 +1,130 @@
+//! A second writer: somebody who changes the API's records past Lanekeeper.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::failure::Failure;
+use crate::plain_http::{Reply, request};
+
+/// How long somebody looks at what he has read before he writes it back.
+const LOOKS_AT_IT_FOR: Duration = Duration::from_millis(25);
+
+/// What it does with a record, each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Habit {
+    /// Asks the API to add one.
+    Adds,
+    /// Reads the total, looks at it, and writes it back with one more, whatever happened in between.
+    ReadsAndWrites,
+    /// The same with the `ETag` of what was read in `If-Match`, and all over again after a 412.
+    ReadsAndWritesIfUnchanged,
+}
+
+/// One change that it is going to make.
+#[derive(Clone, Debug)]
+pub(super) struct Turn {
+    pub(super) due: Duration,
+    pub(super) record_key: String,
+    pub(super) what: What,
+}
+
+/// What a change is.
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    /// One more, by habit.
+    OneMore(Habit),
+    /// This version, with this body, whatever is there.
+    Version(i64, String),
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// Changes that the API has accepted.
+    pub(super) accepted: u64,
+    /// Times that it had to read again, since somebody else had written.
+    pub(super) again: u64,
+}
+
+/// Makes all changes, each when it is due, and those of one record one after another.
+pub(super) async fn write_all(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
+    let mut by_record: Vec<(String, Vec<Turn>)> = Vec::new();
+    for turn in turns {
+        match by_record.iter_mut().find(|(record_key, _)| *record_key == turn.record_key) {
+            Some((_, turns)) => turns.push(turn),
+            None => by_record.push((turn.record_key.clone(), vec![turn])),
+        }
+    }
+    let mut writing: JoinSet<Result<Told, Failure>> =
+        by_record.into_iter().map(|(_, turns)| write_record(api, turns, begun)).collect();
+    let mut told = Told::default();
+    while let Some(written) = writing.join_next().await {
+        let written = written.expect("writing does not panic")?;
+        told.accepted += written.accepted;
+        told.again += written.again;
+    }
+    Ok(told)
+}
+
+async fn write_record(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
+    let mut told = Told::default();
+    for turn in turns {
+        sleep_until(begun + turn.due).await;
+        let path = format!("/customers/{}", turn.record_key);
+        match turn.what {
+            What::Version(version, body) => {
+                let version = version.to_string();
+                accepted(&send(api, "PUT", &path, &[("record-version", &version)], &body).await?)?;
+            }
+            What::OneMore(Habit::Adds) => {
+                accepted(&send(api, "PUT", &path, &[], r#"{"add":1}"#).await?)?;
+            }
+            What::OneMore(habit) => told.again += one_more(api, &path, habit).await?,
+        }
+        told.accepted += 1;
+    }
+    Ok(told)
+}
+
+/// Reads, looks, writes; how often it had to begin again.
+async fn one_more(api: SocketAddr, path: &str, habit: Habit) -> Result<u64, Failure> {
+    let mut again = 0;
+    loop {
+        let read = send(api, "GET", path, &[], "").await?;
+        let value: serde_json::Value = serde_json::from_str(&read.body).unwrap_or_default();
+        let total = value["total"].as_i64().unwrap_or_default();
+        sleep(LOOKS_AT_IT_FOR).await;
+        let condition = match (&read.etag, habit) {
+            (Some(etag), Habit::ReadsAndWritesIfUnchanged) => vec![("if-match", etag.as_str())],
+            (None, Habit::ReadsAndWritesIfUnchanged) => vec![("if-none-match", "*")],
+            _ => Vec::new(),
+        };
+        let body = serde_json::json!({ "total": total + 1 }).to_string();
+        let written = send(api, "PUT", path, &condition, &body).await?;
+        if written.status != 412 {
+            accepted(&written)?;
+            return Ok(again);
+        }
+        again += 1;
+    }
+}
+
+async fn send(
+    api: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Reply, Failure> {
+    request(api, method, path, headers, body).await.map_err(Failure::system("reach the API as second writer"))
+}
+
+fn accepted(reply: &Reply) -> Result<(), Failure> {
+    match reply.status {
+        200..=299 => Ok(()),
+        status => Err(Failure::Refused { status }),
+    }
+}

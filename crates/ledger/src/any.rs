@@ -1,0 +1,120 @@
+//! Either database behind one type.
+
+use uuid::Uuid;
+
+use super::{
+    Discarded, Entry, Finding, Grounds, Ledger, LedgerError, LedgerStats, ParkedRecord, ParkedSeq,
+    ParkedUpdate, PostgresLedger, Query, RecordLock, Recorded, ReleasedRecord, Selection, SqliteLedger,
+};
+use crate::config::{LedgerConfig, LedgerPlace};
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::update::RecordKey;
+
+/// The ledger that the config names.
+#[derive(Debug)]
+pub enum AnyLedger {
+    /// A file.
+    Sqlite(SqliteLedger),
+    /// A server.
+    Postgres(PostgresLedger),
+}
+
+impl AnyLedger {
+    /// Opens the ledger, makes it where it is missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// It cannot be opened, or was changed by a later version of the program.
+    pub async fn open(config: LedgerConfig) -> Result<Self, LedgerError> {
+        match config.place {
+            LedgerPlace::Sqlite(_) => SqliteLedger::open(config).await.map(Self::Sqlite),
+            LedgerPlace::Postgres(_) => PostgresLedger::open(config).await.map(Self::Postgres),
+        }
+    }
+}
+
+/// Hands a call on to the database that it is.
+macro_rules! either {
+    ($self:ident.$call:ident($($argument:ident),*)) => {
+        match $self {
+            Self::Sqlite(ledger) => ledger.$call($($argument),*).await,
+            Self::Postgres(ledger) => ledger.$call($($argument),*).await,
+        }
+    };
+}
+
+impl Ledger for AnyLedger {
+    async fn consult(&self, query: Query) -> Result<Finding, LedgerError> {
+        either!(self.consult(query))
+    }
+
+    async fn claim(
+        &self,
+        layout: LayoutNumber,
+        partition: PartitionNumber,
+        tenure: TenureNumber,
+    ) -> Result<Recorded, LedgerError> {
+        either!(self.claim(layout, partition, tenure))
+    }
+
+    async fn record(&self, entry: Entry) -> Result<Recorded, LedgerError> {
+        either!(self.record(entry))
+    }
+
+    async fn lock(&self, query: Query) -> Result<(Finding, RecordLock), LedgerError> {
+        either!(self.lock(query))
+    }
+
+    async fn released(&self, limit: u32) -> Result<Vec<ReleasedRecord>, LedgerError> {
+        either!(self.released(limit))
+    }
+
+    async fn parked_updates(
+        &self,
+        record_key: &RecordKey,
+        after: Option<ParkedSeq>,
+        limit: u32,
+    ) -> Result<Vec<ParkedUpdate>, LedgerError> {
+        either!(self.parked_updates(record_key, after, limit))
+    }
+
+    async fn parked_records(
+        &self,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<Vec<ParkedRecord>, LedgerError> {
+        either!(self.parked_records(after, limit))
+    }
+
+    async fn parked_record(&self, record_key: &RecordKey) -> Result<Option<ParkedRecord>, LedgerError> {
+        either!(self.parked_record(record_key))
+    }
+
+    async fn release(&self, selection: &Selection) -> Result<u64, LedgerError> {
+        either!(self.release(selection))
+    }
+
+    async fn discard(
+        &self,
+        record_key: &RecordKey,
+        head: Option<u32>,
+        grounds: &Grounds,
+    ) -> Result<Discarded, LedgerError> {
+        either!(self.discard(record_key, head, grounds))
+    }
+
+    async fn prune(&self) -> Result<u64, LedgerError> {
+        either!(self.prune())
+    }
+
+    async fn stats(&self) -> Result<LedgerStats, LedgerError> {
+        either!(self.stats())
+    }
+
+    fn identity(&self) -> Uuid {
+        match self {
+            Self::Sqlite(ledger) => ledger.identity(),
+            Self::Postgres(ledger) => ledger.identity(),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A record's row, held from before the attempt until its outcome is committed.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::{Postgres, Row as _, Transaction, query};
+use tokio::time::timeout;
+
+use super::line::ANSWER_MAX;
+use super::write::{Write, write};
+use super::{Options, consult};
+use crate::config::LedgerConfig;
+use crate::entry::{Entry, Finding, Query, Recorded};
+use crate::error::LedgerError;
+use crate::rows;
+
+/// Longest wait for one of the connections.
+const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// The connections for row locks: one for each lock that is held.
+#[derive(Debug)]
+pub struct Locks {
+    pool: PgPool,
+    parked_max: u64,
+}
+
+impl Locks {
+    pub fn new(options: Options, config: &LedgerConfig) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(config.connections_max)
+            .acquire_timeout(CONNECTION_WAIT_MAX)
+            .connect_lazy_with(options);
+        Self { pool, parked_max: config.parked_max }
+    }
+
+    pub async fn lock(&self, asked: Query) -> Result<(Finding, RecordLock), LedgerError> {
+        let began = Instant::now();
+        let mut transaction = self.pool.begin().await.map_err(|error| match error {
+            // The pool says the same of a server that is away: it tries again until the time is over.
+            sqlx::Error::PoolTimedOut if self.pool.size() >= self.pool.options().get_max_connections() => {
+                LedgerError::NoConnection
+            }
+            error => error.into(),
+        })?;
+        let work = async {
+            hold(&mut transaction, &asked).await?;
+            let finding = consult(&mut transaction, std::slice::from_ref(&asked)).await?.pop();
+            finding.ok_or(LedgerError::Damaged { what: "the answer to one question" })
+        };
+        let finding = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))?;
+        Ok((finding, RecordLock { transaction, parked_max: self.parked_max, waited: began.elapsed() }))
+    }
+}
+
+/// Takes the row, and makes it where it is missing. Who makes it first holds it.
+async fn hold(transaction: &mut Transaction<'static, Postgres>, asked: &Query) -> Result<(), sqlx::Error> {
+    let key = rows::key(&asked.record_key);
+    let select = "SELECT at_ms FROM ledger_record WHERE record_key = $1 FOR UPDATE";
+    if query(select).bind(key).fetch_optional(&mut **transaction).await?.is_some() {
+        return Ok(());
+    }
+    query(
+        "INSERT INTO ledger_record (record_key, update_id, at_ms) VALUES ($1, '', $2)
+         ON CONFLICT (record_key) DO NOTHING",
+    )
+    .bind(key)
+    .bind(rows::now_ms())
+    .execute(&mut **transaction)
+    .await?;
+    query(select).bind(key).fetch_one(&mut **transaction).await?.try_get::<i64, _>("at_ms").map(drop)
+}
+
+/// A record's row, held. Dropped, it is let go and nothing is written.
+pub struct RecordLock {
+    transaction: Transaction<'static, Postgres>,
+    parked_max: u64,
+    waited: Duration,
+}
+
+impl RecordLock {
+    /// How long it took to get it: for a free connection and for the row.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Writes an entry about this record and lets the row go. When it has returned `Done`, the entry is committed.
+    ///
+    /// # Errors
+    /// As of [`crate::Ledger::record`]; the row is let go, and the entry can be written with `record`.
+    pub async fn record(mut self, entry: Entry) -> Result<Recorded, LedgerError> {
+        let work = async {
+            let answers =
+                write(&mut self.transaction, &[Write::Entry(Box::new(entry))], self.parked_max).await?;
+            let recorded = answers.first().copied().unwrap_or(Recorded::Done);
+            // Also where nothing of the entry was written: the tenure's number may be new.
+            self.transaction.commit().await?;
+            Ok(recorded)
+        };
+        timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))
+    }
+}
+
+fn timed_out() -> LedgerError {
+    LedgerError::TimedOut { seconds: ANSWER_MAX.as_secs() }
+}
+
+impl fmt::Debug for RecordLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordLock").field("waited", &self.waited).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,85 @@
+//! Values as both databases keep them: integers of 64 bits, bytes and text.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::entry::{Fingerprint, ParkKind, ParkReason};
+use super::error::LedgerError;
+use super::parked::ParkedState;
+use lanekeeper_core::update::RecordKey;
+
+/// A row of `ledger_resolved_update`.
+#[derive(Clone, Copy, Debug)]
+pub struct ResolvedRow<'a> {
+    pub update_id: &'a str,
+    pub record_key: &'a RecordKey,
+    pub fingerprint: Fingerprint,
+    pub resolution: &'static str,
+    pub status: Option<u16>,
+}
+
+/// What is new of a row of `ledger_record`.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordRow<'a> {
+    pub version: Option<i64>,
+    pub etag: Option<&'a str>,
+    pub update_id: &'a str,
+}
+
+/// Milliseconds since 1970-01-01 UTC.
+pub fn now_ms() -> i64 {
+    ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// A duration in milliseconds.
+pub fn ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A number that the program keeps without sign. None comes near the end of the range.
+pub fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A number of rows.
+pub fn count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+/// A record key as bytes: it may hold the character NUL, which text of PostgreSQL cannot.
+pub fn key(record_key: &RecordKey) -> &[u8] {
+    record_key.as_str().as_bytes()
+}
+
+/// A text from outside, which PostgreSQL would refuse with the character NUL.
+pub fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// A record key again.
+pub fn record_key(bytes: Vec<u8>) -> Result<RecordKey, LedgerError> {
+    let key = String::from_utf8(bytes).ok().and_then(|key| RecordKey::new(key).ok());
+    key.ok_or(LedgerError::Damaged { what: "a record key" })
+}
+
+/// A reason again.
+pub fn reason(
+    kind: &str,
+    status: Option<i64>,
+    detail: String,
+    attempts: i64,
+) -> Result<ParkReason, LedgerError> {
+    Ok(ParkReason {
+        kind: ParkKind::named(kind).ok_or(LedgerError::Damaged { what: "a reason" })?,
+        status: status.and_then(|status| u16::try_from(status).ok()),
+        detail,
+        attempts: u32::try_from(attempts).unwrap_or_default(),
+    })
+}
+
+/// A state again.
+pub fn state(name: &str) -> Result<ParkedState, LedgerError> {
+    [ParkedState::Parked, ParkedState::Releasing]
+        .into_iter()
+        .find(|state| state.name() == name)
+        .ok_or(LedgerError::Damaged { what: "the state of a parked record" })
+}

@@ -1,0 +1,82 @@
+//! Migrations, pruning and sizes.
+
+use std::time::Duration;
+
+use sqlx::{Row as _, query, raw_sql};
+use uuid::Uuid;
+
+use super::{Connection, MIGRATIONS, begin, one_at_a_time};
+use crate::error::LedgerError;
+use crate::parked::LedgerStats;
+use crate::rows;
+
+/// Most rows that one call of `prune` removes: some milliseconds of work, for which others wait.
+const PRUNED_MAX: i64 = 1000;
+
+/// Brings the schema up to date, and says which ledger this is. Several processes may do it at once.
+///
+/// # Errors
+/// The schema is newer than this program knows; or the database's own.
+pub async fn migrate(connection: &mut Connection) -> Result<Uuid, LedgerError> {
+    let mut transaction = begin(connection).await?;
+    one_at_a_time(&mut transaction).await?;
+    query("CREATE TABLE IF NOT EXISTS ledger_schema (version BIGINT NOT NULL, identity TEXT NOT NULL)")
+        .execute(&mut *transaction)
+        .await?;
+    let row = query("SELECT version, identity FROM ledger_schema").fetch_optional(&mut *transaction).await?;
+    let (version, identity) = match row {
+        Some(row) => (row.try_get("version")?, row.try_get("identity")?),
+        None => (0_i64, Uuid::new_v4().to_string()),
+    };
+    let known = i64::try_from(MIGRATIONS.len()).expect("few migrations");
+    if version > known {
+        return Err(LedgerError::SchemaNewer { found: version, known });
+    }
+    let done = usize::try_from(version).map_err(|_| LedgerError::Damaged { what: "the schema's number" })?;
+    if done < MIGRATIONS.len() {
+        for migration in &MIGRATIONS[done..] {
+            raw_sql(*migration).execute(&mut *transaction).await?;
+        }
+        query("DELETE FROM ledger_schema").execute(&mut *transaction).await?;
+        query("INSERT INTO ledger_schema (version, identity) VALUES ($1, $2)")
+            .bind(known)
+            .bind(&identity)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Uuid::parse_str(&identity).map_err(|_| LedgerError::Damaged { what: "its identity" })
+}
+
+/// Forgets a chunk of old ids, oldest first: `seq` grows with time, so that no index by time is needed.
+pub async fn prune(connection: &mut Connection, retention: Duration) -> Result<u64, LedgerError> {
+    let pruned = query(
+        "DELETE FROM ledger_resolved_update
+         WHERE seq IN (SELECT seq FROM ledger_resolved_update ORDER BY seq LIMIT $1) AND at_ms < $2",
+    )
+    .bind(PRUNED_MAX)
+    .bind(rows::now_ms().saturating_sub(rows::ms(retention)))
+    .execute(connection)
+    .await?;
+    Ok(pruned.rows_affected())
+}
+
+/// Counts rows, but for ids, which can be too many: their places have few gaps. What only this process knows stays 0.
+pub async fn stats(connection: &mut Connection) -> Result<LedgerStats, LedgerError> {
+    let row = query(
+        "SELECT (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_update) AS resolved_updates,
+             (SELECT count(*) FROM ledger_record) AS records,
+             (SELECT count(*) FROM ledger_parked_record) AS parked_records,
+             (SELECT count(*) FROM ledger_parked_update) AS parked_updates",
+    )
+    .fetch_one(connection)
+    .await?;
+    let of = |name: &str| row.try_get::<i64, _>(name).map(rows::count);
+    Ok(LedgerStats {
+        resolved_updates: of("resolved_updates")?,
+        records: of("records")?,
+        parked_records: of("parked_records")?,
+        parked_updates: of("parked_updates")?,
+        ..LedgerStats::default()
+    })
+}

@@ -1,0 +1,352 @@
+//! One commit for many entries.
+
+use std::collections::BTreeMap;
+
+use sqlx::{Row as _, query};
+
+use super::{Connection, PARKED_RECORD_HELD, begin, keep_records, keep_resolved, tenures};
+use crate::entry::{Entry, Fingerprint, ParkReason, ParkedSeq, Recorded, What};
+use crate::rows::{self, RecordRow, ResolvedRow, number};
+use crate::stored::StoredUpdate;
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::update::{IdOrigin, RecordKey, UpdateId};
+
+/// What the task that commits is asked for.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// An entry.
+    Entry(Box<Entry>),
+    /// A tenure begins.
+    Claim(LayoutNumber, PartitionNumber, TenureNumber),
+}
+
+impl Write {
+    fn seat(&self) -> (i64, i64) {
+        let (layout, partition) = match self {
+            Self::Entry(entry) => (entry.layout, entry.partition),
+            Self::Claim(layout, partition, _) => (*layout, *partition),
+        };
+        (layout.0.into(), partition.0.into())
+    }
+
+    /// Of the body that it brings.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Entry(entry) => match &entry.what {
+                What::Park { update, .. } => update.body.len(),
+                What::Applied { .. } | What::Resolved { .. } | What::Repark { .. } => 0,
+            },
+            Self::Claim(..) => 0,
+        }
+    }
+
+    fn tenure(&self) -> Option<i64> {
+        match self {
+            Self::Entry(entry) => entry.tenure.map(|tenure| number(tenure.0)),
+            Self::Claim(_, _, tenure) => Some(number(tenure.0)),
+        }
+    }
+}
+
+/// Writes all of them in one transaction. When it has returned, they are committed, but for those that are answered
+/// otherwise; if it fails, none is (or, with the connection lost during the commit, nobody knows).
+pub async fn commit(
+    connection: &mut Connection,
+    writes: &[Write],
+    parked_max: u64,
+) -> Result<Vec<Recorded>, sqlx::Error> {
+    let mut transaction = begin(connection).await?;
+    let answers = write(&mut transaction, writes, parked_max).await?;
+    transaction.commit().await?;
+    Ok(answers)
+}
+
+/// As [`commit`], within a transaction.
+pub async fn write(
+    connection: &mut Connection,
+    writes: &[Write],
+    parked_max: u64,
+) -> Result<Vec<Recorded>, sqlx::Error> {
+    let highest = fence(connection, writes).await?;
+    let fenced = |write: &Write| {
+        write
+            .tenure()
+            .is_some_and(|tenure| highest.get(&write.seat()).is_some_and(|highest| *highest > tenure))
+    };
+    let mut answers: Vec<Recorded> =
+        writes.iter().map(|write| if fenced(write) { Recorded::Fenced } else { Recorded::Done }).collect();
+    let mut entries: Vec<(usize, &Entry)> = Vec::with_capacity(writes.len());
+    for (index, write) in writes.iter().enumerate() {
+        if let (Write::Entry(entry), Recorded::Done) = (write, answers[index]) {
+            entries.push((index, entry));
+        }
+    }
+    // Every process takes rows in the same order, so that two cannot wait for each other. The sort is stable.
+    entries.sort_by(|(_, a), (_, b)| a.record_key.cmp(&b.record_key));
+
+    let mut batch =
+        Batch { connection, now: rows::now_ms(), room: None, resolved: Vec::new(), records: BTreeMap::new() };
+    for (index, entry) in entries {
+        answers[index] = batch.entry(entry, parked_max).await?;
+    }
+    let Batch { connection, now, resolved, records, .. } = batch;
+    if !resolved.is_empty() {
+        keep_resolved(connection, &resolved, now).await?;
+    }
+    if !records.is_empty() {
+        let records: Vec<_> = records.into_iter().collect();
+        keep_records(connection, &records, now).await?;
+    }
+    Ok(answers)
+}
+
+/// The highest tenure of each partition in question, those of `writes` included. PostgreSQL keeps them as they are
+/// until the transaction ends.
+async fn fence(
+    connection: &mut Connection,
+    writes: &[Write],
+) -> Result<BTreeMap<(i64, i64), i64>, sqlx::Error> {
+    let mut ours: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+    for write in writes {
+        if let Some(tenure) = write.tenure() {
+            let highest = ours.entry(write.seat()).or_insert(tenure);
+            *highest = tenure.max(*highest);
+        }
+    }
+    if ours.is_empty() {
+        return Ok(ours);
+    }
+    let seats: Vec<(i64, i64)> = ours.keys().copied().collect();
+    let known = tenures(connection, &seats).await?;
+    let newer: Vec<_> =
+        ours.iter().filter(|(seat, tenure)| known.get(seat).is_none_or(|known| known < tenure)).collect();
+    if newer.is_empty() {
+        return Ok(known);
+    }
+    for ((layout, partition), tenure) in newer {
+        query(
+            "INSERT INTO ledger_tenure (layout, partition, number) VALUES ($1, $2, $3)
+             ON CONFLICT (layout, partition) DO UPDATE SET number = excluded.number
+             WHERE ledger_tenure.number < excluded.number",
+        )
+        .bind(layout)
+        .bind(partition)
+        .bind(tenure)
+        .execute(&mut *connection)
+        .await?;
+    }
+    // Another process may have been faster.
+    tenures(connection, &seats).await
+}
+
+/// Entries of one transaction.
+struct Batch<'a> {
+    connection: &'a mut Connection,
+    now: i64,
+    /// How many more updates may be parked; counted when the first one asks.
+    room: Option<u64>,
+    resolved: Vec<ResolvedRow<'a>>,
+    records: BTreeMap<&'a RecordKey, RecordRow<'a>>,
+}
+
+impl<'a> Batch<'a> {
+    async fn entry(&mut self, entry: &'a Entry, parked_max: u64) -> Result<Recorded, sqlx::Error> {
+        let record_key = &entry.record_key;
+        match &entry.what {
+            What::Applied { id, fingerprint, version, status, etag, parked } => {
+                self.resolve(record_key, id, *fingerprint, "applied", Some(*status));
+                let row = self.records.entry(record_key).or_insert(RecordRow {
+                    version: None,
+                    etag: None,
+                    update_id: id.as_str(),
+                });
+                row.version = row.version.max(*version);
+                row.etag = etag.as_deref();
+                row.update_id = id.as_str();
+                self.leave(record_key, *parked).await?;
+                Ok(Recorded::Done)
+            }
+            What::Resolved { id, fingerprint, resolution, parked } => {
+                self.resolve(record_key, id, *fingerprint, resolution.name(), None);
+                self.leave(record_key, *parked).await?;
+                Ok(Recorded::Done)
+            }
+            What::Park { update, reason, only_behind } => {
+                self.park(entry, update, reason, *only_behind, parked_max).await
+            }
+            What::Repark { seq, reason } => {
+                self.repark(record_key, *seq, reason).await?;
+                Ok(Recorded::Done)
+            }
+        }
+    }
+
+    fn resolve(
+        &mut self,
+        record_key: &'a RecordKey,
+        id: &'a UpdateId,
+        fingerprint: Fingerprint,
+        resolution: &'static str,
+        status: Option<u16>,
+    ) {
+        // Nobody can send an id twice that was made for a delivery.
+        if id.origin() == IdOrigin::Publisher {
+            let update_id = id.as_str();
+            self.resolved.push(ResolvedRow { update_id, record_key, fingerprint, resolution, status });
+        }
+    }
+
+    async fn leave(&mut self, record_key: &RecordKey, parked: Option<ParkedSeq>) -> Result<(), sqlx::Error> {
+        let Some(ParkedSeq(seq)) = parked else { return Ok(()) };
+        self.hold(record_key).await?;
+        query("DELETE FROM ledger_parked_update WHERE seq = $1 AND record_key = $2")
+            .bind(seq)
+            .bind(rows::key(record_key))
+            .execute(&mut *self.connection)
+            .await?;
+        unpark_if_empty(self.connection, record_key).await
+    }
+
+    async fn park(
+        &mut self,
+        entry: &Entry,
+        update: &StoredUpdate,
+        reason: &ParkReason,
+        only_behind: bool,
+        parked_max: u64,
+    ) -> Result<Recorded, sqlx::Error> {
+        let key = rows::key(&entry.record_key);
+        let is_parked = self.hold(&entry.record_key).await?;
+        if only_behind && !is_parked {
+            return Ok(Recorded::NotParked);
+        }
+        let fingerprint = update.fingerprint();
+        let written = query(
+            "SELECT 1 AS one FROM ledger_parked_update
+             WHERE record_key = $1 AND update_id = $2 AND fingerprint = $3
+             UNION ALL
+             SELECT 1 FROM ledger_resolved_update
+             WHERE record_key = $1 AND update_id = $2 AND fingerprint = $3",
+        )
+        .bind(key)
+        .bind(update.id.as_str())
+        .bind(&fingerprint.0[..])
+        .fetch_optional(&mut *self.connection)
+        .await?;
+        if written.is_some() {
+            return Ok(Recorded::Done);
+        }
+        let room = match self.room {
+            Some(room) => room,
+            None => parked_max.saturating_sub(parked_updates(self.connection).await?),
+        };
+        self.room = Some(room.saturating_sub(1));
+        if room == 0 {
+            return Ok(Recorded::Full);
+        }
+        // The record first: PostgreSQL then has its row, which whoever removes updates holds.
+        if !only_behind {
+            self.park_record(entry, reason).await?;
+        }
+        query(
+            "INSERT INTO ledger_parked_update (record_key, update_id, id_published, fingerprint, reason, status,
+                 detail, attempts, layout, partition, tenure, parked_ms, envelope, body)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        )
+        .bind(key)
+        .bind(update.id.as_str())
+        .bind(i64::from(update.id.origin() == IdOrigin::Publisher))
+        .bind(&fingerprint.0[..])
+        .bind(reason.kind.name())
+        .bind(reason.status.map(i64::from))
+        .bind(rows::text(&reason.detail))
+        .bind(i64::from(reason.attempts))
+        .bind(i64::from(entry.layout.0))
+        .bind(i64::from(entry.partition.0))
+        .bind(entry.tenure.map(|tenure| number(tenure.0)))
+        .bind(self.now)
+        .bind(update.envelope())
+        .bind(&update.body[..])
+        .execute(&mut *self.connection)
+        .await?;
+        Ok(Recorded::Done)
+    }
+
+    /// A record that is parked already, or on its way out, stays so: this update only joins the end.
+    async fn park_record(&mut self, entry: &Entry, reason: &ParkReason) -> Result<(), sqlx::Error> {
+        query(
+            "INSERT INTO ledger_parked_record
+                 (record_key, state, since_ms, layout, partition, reason, status, detail, attempts)
+             VALUES ($1, 'parked', $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (record_key) DO UPDATE SET layout = excluded.layout, partition = excluded.partition",
+        )
+        .bind(rows::key(&entry.record_key))
+        .bind(self.now)
+        .bind(i64::from(entry.layout.0))
+        .bind(i64::from(entry.partition.0))
+        .bind(reason.kind.name())
+        .bind(reason.status.map(i64::from))
+        .bind(rows::text(&reason.detail))
+        .bind(i64::from(reason.attempts))
+        .execute(&mut *self.connection)
+        .await?;
+        Ok(())
+    }
+
+    async fn repark(
+        &mut self,
+        record_key: &RecordKey,
+        seq: ParkedSeq,
+        reason: &ParkReason,
+    ) -> Result<(), sqlx::Error> {
+        query(
+            "UPDATE ledger_parked_record
+             SET state = 'parked', since_ms = $2, reason = $3, status = $4, detail = $5, attempts = $6
+             WHERE record_key = $1
+                 AND EXISTS (SELECT 1 FROM ledger_parked_update WHERE seq = $7 AND record_key = $1)",
+        )
+        .bind(rows::key(record_key))
+        .bind(self.now)
+        .bind(reason.kind.name())
+        .bind(reason.status.map(i64::from))
+        .bind(rows::text(&reason.detail))
+        .bind(i64::from(reason.attempts))
+        .bind(seq.0)
+        .execute(&mut *self.connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Whether the record is parked. It stays as it is until the transaction ends.
+    async fn hold(&mut self, record_key: &RecordKey) -> Result<bool, sqlx::Error> {
+        hold(self.connection, record_key).await.map(|state| state.is_some())
+    }
+}
+
+/// The state of a parked record. It stays as it is until the transaction ends.
+pub async fn hold(
+    connection: &mut Connection,
+    record_key: &RecordKey,
+) -> Result<Option<String>, sqlx::Error> {
+    let row = query(PARKED_RECORD_HELD).bind(rows::key(record_key)).fetch_optional(connection).await?;
+    row.map(|row| row.try_get("state")).transpose()
+}
+
+/// With its last update the record is no longer parked.
+pub async fn unpark_if_empty(connection: &mut Connection, record_key: &RecordKey) -> Result<(), sqlx::Error> {
+    query(
+        "DELETE FROM ledger_parked_record WHERE record_key = $1
+         AND NOT EXISTS (SELECT 1 FROM ledger_parked_update WHERE record_key = $1)",
+    )
+    .bind(rows::key(record_key))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How many updates are parked, over all records.
+pub async fn parked_updates(connection: &mut Connection) -> Result<u64, sqlx::Error> {
+    let row = query("SELECT count(*) AS number FROM ledger_parked_update").fetch_one(connection).await?;
+    row.try_get::<i64, _>("number").map(rows::count)
+}

@@ -1,0 +1,190 @@
+//! The ledger in a file, for the processes of one host.
+//!
+//! Journal mode WAL: readers do not wait for the writer. `synchronous = FULL`: a commit is on disk when it returns
+//! (<https://sqlite.org/pragma.html#pragma_synchronous>; with NORMAL the last ones may be lost with the power).
+
+#![allow(
+    clippy::duplicate_mod,
+    reason = "what is in sql/ is compiled once for each database, with the types that stand beside it"
+)]
+
+#[path = "../sql/line.rs"]
+mod line;
+#[path = "../sql/parked.rs"]
+mod parked;
+#[path = "../sql/store.rs"]
+mod store;
+#[path = "../sql/upkeep.rs"]
+mod upkeep;
+#[path = "../sql/write.rs"]
+mod write;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{Connection as _, Row as _, SqliteConnection, Transaction, query};
+pub use store::Store as SqliteLedger;
+
+use super::RecordLock;
+use super::entry::{Before, Finding, Query};
+use super::error::LedgerError;
+use super::rows::{self, RecordRow, ResolvedRow};
+use crate::config::{LedgerConfig, LedgerPlace};
+use lanekeeper_core::update::{IdOrigin, RecordKey};
+
+type Connection = SqliteConnection;
+type Options = SqliteConnectOptions;
+type Row = SqliteRow;
+
+/// In order; one that was released is never changed.
+const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+
+/// The writer holds the whole file.
+const PARKED_RECORD_HELD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
+
+/// How long a writer of another process may hold the file.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
+fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
+    let LedgerPlace::Sqlite(path) = &config.place else {
+        return Err(LedgerError::Damaged { what: "the kind of its URL" });
+    };
+    Ok(SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_MAX))
+}
+
+/// A transaction that may write: one that begins as a reader cannot wait for another writer.
+async fn begin(connection: &mut Connection) -> Result<Transaction<'_, sqlx::Sqlite>, sqlx::Error> {
+    connection.begin_with("BEGIN IMMEDIATE").await
+}
+
+/// The writer is alone anyway.
+async fn one_at_a_time(_: &mut Connection) -> Result<(), sqlx::Error> {
+    Ok(())
+}
+
+/// The highest tenure of these partitions, and perhaps of others.
+async fn tenures(
+    connection: &mut Connection,
+    _: &[(i64, i64)],
+) -> Result<BTreeMap<(i64, i64), i64>, sqlx::Error> {
+    let found = query("SELECT layout, partition, number FROM ledger_tenure").fetch_all(connection).await?;
+    found
+        .iter()
+        .map(|row| Ok(((row.try_get("layout")?, row.try_get("partition")?), row.try_get("number")?)))
+        .collect()
+}
+
+async fn keep_resolved(
+    connection: &mut Connection,
+    resolved: &[ResolvedRow<'_>],
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    let new = rows_as_json(resolved, |row| {
+        (row.update_id, hex(rows::key(row.record_key)), hex(&row.fingerprint.0), row.resolution, row.status)
+    });
+    query(
+        "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, status, at_ms)
+         SELECT value ->> 0, unhex(value ->> 1), unhex(value ->> 2), value ->> 3, value ->> 4, $2
+         FROM json_each($1) WHERE true ORDER BY key
+         ON CONFLICT (update_id) DO NOTHING",
+    )
+    .bind(new)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn keep_records(
+    connection: &mut Connection,
+    records: &[(&RecordKey, RecordRow<'_>)],
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    let new = rows_as_json(records, |(record_key, row)| {
+        (hex(rows::key(record_key)), row.version, row.etag, row.update_id)
+    });
+    query(
+        "INSERT INTO ledger_record (record_key, version, etag, update_id, at_ms)
+         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, $2 FROM json_each($1) WHERE true
+         ON CONFLICT (record_key) DO UPDATE SET
+             version = CASE WHEN ledger_record.version IS NULL OR excluded.version > ledger_record.version
+                 THEN excluded.version ELSE ledger_record.version END,
+             etag = excluded.etag, update_id = excluded.update_id, at_ms = excluded.at_ms",
+    )
+    .bind(new)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Answers all of them in one statement, as of one moment.
+async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Finding>, LedgerError> {
+    let asked = rows_as_json(queries, |asked| {
+        let id = (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str());
+        (hex(rows::key(&asked.record_key)), id)
+    });
+    let found = query(
+        "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked
+         FROM (SELECT key AS place, unhex(value ->> 0) AS record_key, value ->> 1 AS id FROM json_each($1)) asked
+         LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
+         LEFT JOIN ledger_record r ON r.record_key = asked.record_key
+         LEFT JOIN ledger_parked_record p ON p.record_key = asked.record_key
+         ORDER BY asked.place",
+    )
+    .bind(asked)
+    .fetch_all(connection)
+    .await?;
+    let finding = |(row, asked): (&Row, &Query)| {
+        Ok(Finding {
+            before: Before::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
+            parked: row.try_get("parked")?,
+            version: row.try_get("version")?,
+            etag: row.try_get("etag")?,
+        })
+    };
+    found.iter().zip(queries).map(finding).collect()
+}
+
+/// Many rows in one argument: a statement for each would be a message to SQLite's thread and back for each.
+fn rows_as_json<'a, T, R: serde::Serialize>(items: &'a [T], row: impl Fn(&'a T) -> R) -> String {
+    let rows: Vec<R> = items.iter().map(row).collect();
+    serde_json::to_string(&rows).expect("strings and numbers are JSON")
+}
+
+/// JSON has no bytes.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The file and its write-ahead log.
+async fn bytes(_: &mut Connection, config: &LedgerConfig) -> Result<u64, LedgerError> {
+    let LedgerPlace::Sqlite(path) = &config.place else { return Ok(0) };
+    let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    Ok(size(path) + size(log.as_ref()))
+}
+
+/// There are none: the file has one writer.
+#[derive(Debug)]
+struct Locks;
+
+impl Locks {
+    fn new(_: Options, _: &LedgerConfig) -> Self {
+        Self
+    }
+
+    #[expect(clippy::unused_async, reason = "PostgreSQL waits here")]
+    async fn lock(&self, _: Query) -> Result<(Finding, RecordLock), LedgerError> {
+        Err(LedgerError::NoRowLocks)
+    }
+}

@@ -1,0 +1,325 @@
+//! What every ledger does for dispatchers.
+
+use std::sync::Arc;
+
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::update::UpdateId;
+use lanekeeper_ledger::{
+    Before, Entry, Fingerprint, Ledger, LedgerError, ParkKind, ParkReason, ParkedState, Query, Recorded,
+    ResolvedAs, Selection, What,
+};
+
+use crate::world::{
+    World, applied, applied_with, by, consult, entry, head, key, on_both, park, park_behind, parked, query,
+    rejected, resolved, stored, write,
+};
+
+on_both!(
+    an_update_is_known_by_id_record_and_body,
+    an_id_that_was_made_for_a_delivery_is_never_known,
+    a_record_keeps_its_highest_version_and_its_last_etag,
+    a_resolution_without_a_request_leaves_the_record_as_it_is,
+    parked_updates_stay_in_order_and_are_written_once,
+    with_the_last_parked_update_the_record_is_no_longer_parked,
+    a_released_head_that_fails_parks_its_record_again,
+    parked_updates_are_bounded_over_all_records,
+    a_higher_tenure_fences_the_older_ones_of_its_partition,
+    entries_that_come_together_share_a_commit,
+    questions_that_come_together_are_answered_each_with_its_own,
+    old_ids_are_forgotten_in_chunks,
+    everything_is_there_after_opening_again,
+    a_ledger_of_a_later_version_is_refused,
+    any_text_can_be_kept,
+    a_parked_update_comes_back_as_it_was,
+);
+
+async fn an_update_is_known_by_id_record_and_body(world: World) {
+    let ledger = world.open().await;
+    let check = async |record, id, body, before| {
+        let finding = consult(&ledger, record, id, body).await;
+        assert_eq!((finding.before, finding.parked), (before, false), "{record} {id} {body}");
+    };
+    check("a", "u1", "one", Before::Unknown).await;
+    write(&ledger, applied("a", "u1", "one")).await;
+    write(&ledger, applied("a", "u1", "one")).await; // nobody knows whether a commit took place whose connection was lost
+    check("a", "u1", "one", Before::Resolved).await;
+    check("a", "u1", "two", Before::Reused).await;
+    check("b", "u1", "one", Before::Reused).await;
+    check("a", "u2", "one", Before::Unknown).await;
+}
+
+async fn an_id_that_was_made_for_a_delivery_is_never_known(world: World) {
+    let ledger = world.open().await;
+    let (id, fingerprint) = (UpdateId::made("m1"), Fingerprint::of(b"one"));
+    let what = What::Applied {
+        id: id.clone(),
+        fingerprint,
+        version: Some(4),
+        status: 200,
+        etag: None,
+        parked: None,
+    };
+    write(&ledger, entry("a", what)).await;
+    let finding = ledger.consult(Query { record_key: key("a"), id, fingerprint }).await.unwrap();
+    assert_eq!((finding.before, finding.version), (Before::Unknown, Some(4)));
+    assert_eq!(ledger.stats().await.unwrap().resolved_updates, 0);
+}
+
+async fn a_record_keeps_its_highest_version_and_its_last_etag(world: World) {
+    let ledger = world.open().await;
+    let mut number = 0;
+    let mut check = async |version, etag, expected: (Option<i64>, Option<&str>)| {
+        number += 1;
+        write(&ledger, applied_with("a", &format!("u{number}"), "", version, etag, None)).await;
+        let finding = consult(&ledger, "a", "other", "").await;
+        assert_eq!((finding.version, finding.etag.as_deref()), expected, "{version:?} {etag:?}");
+    };
+    check(None, None, (None, None)).await;
+    check(Some(3), Some("\"x\""), (Some(3), Some("\"x\""))).await;
+    check(Some(2), Some("\"y\""), (Some(3), Some("\"y\""))).await;
+    check(None, Some("\"z\""), (Some(3), Some("\"z\""))).await;
+    check(Some(9), None, (Some(9), None)).await;
+    check(Some(-1), None, (Some(9), None)).await;
+    let other = consult(&ledger, "b", "other", "").await;
+    assert_eq!((other.version, other.etag), (None, None));
+}
+
+async fn a_resolution_without_a_request_leaves_the_record_as_it_is(world: World) {
+    let ledger = world.open().await;
+    write(&ledger, applied_with("a", "u1", "one", Some(5), Some("\"e\""), None)).await;
+    write(&ledger, resolved("a", "u2", "two", ResolvedAs::Superseded, None)).await;
+    let finding = consult(&ledger, "a", "u2", "two").await;
+    assert_eq!(finding.before, Before::Resolved);
+    assert_eq!((finding.version, finding.etag.as_deref()), (Some(5), Some("\"e\"")));
+}
+
+async fn parked_updates_stay_in_order_and_are_written_once(world: World) {
+    let ledger = world.open().await;
+    assert_eq!(ledger.record(park_behind("a", "u1", "one")).await.unwrap(), Recorded::NotParked);
+    assert_eq!(parked(&ledger, "a").await, "");
+
+    write(&ledger, park("a", "u1", "one")).await;
+    write(&ledger, park_behind("a", "u2", "two")).await;
+    write(&ledger, park_behind("a", "u3", "three")).await;
+    write(&ledger, park_behind("a", "u2", "two")).await; // delivered again
+    write(&ledger, park("a", "u1", "one")).await;
+    assert_eq!(parked(&ledger, "a").await, "u1 u2 u3");
+    write(&ledger, park_behind("a", "u2", "another body")).await;
+    assert_eq!(parked(&ledger, "a").await, "u1 u2 u3 u2");
+
+    assert!(consult(&ledger, "a", "u9", "").await.parked);
+    assert!(!consult(&ledger, "b", "u9", "").await.parked);
+    let second = ledger.parked_updates(&key("a"), head(&ledger, "a").await, 1).await.unwrap();
+    assert_eq!(second[0].update, stored("a", "u2", "two"));
+    assert_eq!(second[0].reason, ParkReason::behind());
+
+    // What was resolved meanwhile is not parked by an entry that is written a second time.
+    write(&ledger, applied_with("a", "u1", "one", None, None, head(&ledger, "a").await)).await;
+    write(&ledger, park("a", "u1", "one")).await;
+    assert_eq!(parked(&ledger, "a").await, "u2 u3 u2");
+}
+
+async fn with_the_last_parked_update_the_record_is_no_longer_parked(world: World) {
+    let ledger = world.open().await;
+    for number in 1..=3 {
+        write(&ledger, park("a", &format!("u{number}"), "")).await;
+    }
+    assert_eq!(ledger.release(&Selection::All).await.unwrap(), 1);
+    let released = ledger.released(10).await.unwrap();
+    assert_eq!(released.len(), 1);
+    assert_eq!(released[0].record_key, key("a"));
+
+    write(&ledger, applied_with("a", "u1", "", None, None, head(&ledger, "a").await)).await;
+    assert_eq!(parked(&ledger, "a").await, "u2 u3");
+    write(&ledger, park_behind("a", "u4", "")).await; // newer ones queue behind those that go out
+    let seq = head(&ledger, "a").await;
+    write(&ledger, resolved("a", "u2", "", ResolvedAs::DeadLettered, seq)).await;
+    write(&ledger, applied_with("a", "u3", "", None, None, head(&ledger, "a").await)).await;
+    assert!(consult(&ledger, "a", "u9", "").await.parked);
+    write(&ledger, applied_with("a", "u4", "", None, None, head(&ledger, "a").await)).await;
+
+    assert!(!consult(&ledger, "a", "u9", "").await.parked);
+    assert_eq!(ledger.released(10).await.unwrap(), []);
+    assert_eq!(ledger.parked_record(&key("a")).await.unwrap(), None);
+    assert_eq!(ledger.record(park_behind("a", "u5", "")).await.unwrap(), Recorded::NotParked);
+}
+
+async fn a_released_head_that_fails_parks_its_record_again(world: World) {
+    let ledger = world.open().await;
+    write(&ledger, park("a", "u1", "")).await;
+    write(&ledger, park_behind("a", "u2", "")).await;
+    ledger.release(&Selection::Keys(vec![key("a")])).await.unwrap();
+    let reason =
+        ParkReason { kind: ParkKind::Conflict, status: Some(409), detail: "in use".into(), attempts: 7 };
+    let seq = head(&ledger, "a").await.unwrap();
+    write(&ledger, entry("a", What::Repark { seq, reason: reason.clone() })).await;
+
+    let record = ledger.parked_record(&key("a")).await.unwrap().unwrap();
+    assert_eq!((record.state, record.updates, record.reason), (ParkedState::Parked, 2, reason));
+    assert_eq!(parked(&ledger, "a").await, "u1 u2");
+    assert_eq!(ledger.released(10).await.unwrap(), []);
+}
+
+async fn parked_updates_are_bounded_over_all_records(world: World) {
+    let ledger = world.open_with(|settings| settings.parked_max = 3).await.unwrap();
+    write(&ledger, park("a", "u1", "")).await;
+    write(&ledger, park("b", "u2", "")).await;
+    write(&ledger, park_behind("a", "u3", "")).await;
+    assert_eq!(ledger.record(park_behind("a", "u4", "")).await.unwrap(), Recorded::Full);
+    assert_eq!(ledger.record(park("c", "u5", "")).await.unwrap(), Recorded::Full);
+    assert!(!consult(&ledger, "c", "u5", "").await.parked, "nothing of it is written");
+    write(&ledger, park("a", "u1", "")).await; // is there already
+    write(&ledger, applied_with("b", "u2", "", None, None, head(&ledger, "b").await)).await;
+    write(&ledger, park_behind("a", "u4", "")).await;
+    assert_eq!(parked(&ledger, "a").await, "u1 u3 u4");
+}
+
+async fn a_higher_tenure_fences_the_older_ones_of_its_partition(world: World) {
+    let old = Arc::new(world.open().await);
+    let new = world.open().await;
+    write(&old, by(5, applied("a", "u1", ""))).await;
+    let (layout, partition) = (LayoutNumber(1), PartitionNumber(0));
+    assert_eq!(new.claim(layout, partition, TenureNumber(8)).await.unwrap(), Recorded::Done);
+    assert_eq!(old.claim(layout, partition, TenureNumber(5)).await.unwrap(), Recorded::Fenced);
+
+    // In one commit: one is refused, the others are written.
+    let late = by(5, applied("a", "u2", ""));
+    let elsewhere = Entry { partition: PartitionNumber(1), ..by(5, applied("b", "u3", "")) };
+    let other_layout = Entry { layout: LayoutNumber(2), ..by(5, applied("c", "u4", "")) };
+    let without = applied("d", "u5", "");
+    let (late, elsewhere, other_layout, without) =
+        tokio::join!(old.record(late), old.record(elsewhere), old.record(other_layout), old.record(without));
+    assert_eq!(late.unwrap(), Recorded::Fenced);
+    for written in [elsewhere, other_layout, without] {
+        assert_eq!(written.unwrap(), Recorded::Done);
+    }
+    assert_eq!(consult(&new, "a", "u2", "").await.before, Before::Unknown);
+    assert_eq!(old.record(by(5, park("a", "u6", ""))).await.unwrap(), Recorded::Fenced);
+    assert!(!consult(&new, "a", "u6", "").await.parked);
+    write(&new, by(8, applied("a", "u2", ""))).await;
+    write(&new, by(9, applied("a", "u7", ""))).await;
+    assert_eq!(new.record(by(8, applied("a", "u8", ""))).await.unwrap(), Recorded::Fenced);
+}
+
+async fn entries_that_come_together_share_a_commit(world: World) {
+    let ledger = Arc::new(world.open().await);
+    let writing: Vec<_> = (0..400)
+        .map(|number| {
+            let ledger = Arc::clone(&ledger);
+            let entry = by(1, applied(&format!("r{number}"), &format!("u{number}"), "body"));
+            tokio::spawn(async move { ledger.record(entry).await })
+        })
+        .collect();
+    for task in writing {
+        assert_eq!(task.await.unwrap().unwrap(), Recorded::Done);
+    }
+    let stats = ledger.stats().await.unwrap();
+    assert_eq!((stats.entries, stats.resolved_updates, stats.records), (400, 400, 400));
+    assert!(stats.commits <= 20, "{} commits for 400 entries", stats.commits);
+    assert!(stats.bytes > 0);
+}
+
+async fn questions_that_come_together_are_answered_each_with_its_own(world: World) {
+    let ledger = Arc::new(world.open().await);
+    for number in 0..20 {
+        let record = format!("r{number}");
+        let id = format!("u{number}");
+        write(&ledger, applied_with(&record, &id, "", Some(number), None, None)).await;
+    }
+    let asking: Vec<_> = (0..40)
+        .map(|number| {
+            let ledger = Arc::clone(&ledger);
+            let question = query(&format!("r{number}"), &format!("u{number}"), "");
+            tokio::spawn(async move { (number, ledger.consult(question).await.unwrap()) })
+        })
+        .collect();
+    for task in asking {
+        let (number, finding) = task.await.unwrap();
+        let known = number < 20;
+        assert_eq!(finding.version, known.then_some(number));
+        assert_eq!(finding.before, if known { Before::Resolved } else { Before::Unknown });
+    }
+}
+
+async fn old_ids_are_forgotten_in_chunks(world: World) {
+    let ledger = Arc::new(world.open().await);
+    let writing: Vec<_> = (0..1500)
+        .map(|number| {
+            let ledger = Arc::clone(&ledger);
+            tokio::spawn(async move { ledger.record(applied("a", &format!("u{number}"), "")).await })
+        })
+        .collect();
+    for task in writing {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(ledger.prune().await.unwrap(), 0, "none is old enough");
+    world.execute("UPDATE ledger_resolved_update SET at_ms = at_ms - 4000000").await;
+    write(&ledger, applied("a", "young", "")).await;
+    assert_eq!(ledger.prune().await.unwrap(), 1000);
+    assert_eq!(ledger.prune().await.unwrap(), 500);
+    assert_eq!(ledger.prune().await.unwrap(), 0);
+    assert_eq!(consult(&ledger, "a", "u7", "").await.before, Before::Unknown);
+    assert_eq!(consult(&ledger, "a", "young", "").await.before, Before::Resolved);
+}
+
+async fn everything_is_there_after_opening_again(world: World) {
+    let first = world.open().await;
+    write(&first, by(3, applied_with("a", "u1", "", Some(1), Some("\"e\""), None))).await;
+    write(&first, park("b", "u2", "")).await;
+    let identity = first.identity();
+    drop(first);
+    let second = world.open().await;
+    assert_eq!(second.identity(), identity);
+    let finding = consult(&second, "a", "u1", "").await;
+    assert_eq!((finding.before, finding.etag.as_deref()), (Before::Resolved, Some("\"e\"")));
+    assert_eq!(parked(&second, "b").await, "u2");
+    assert_eq!(second.record(by(2, applied("a", "u3", ""))).await.unwrap(), Recorded::Fenced);
+}
+
+async fn a_ledger_of_a_later_version_is_refused(world: World) {
+    drop(world.open().await);
+    world.execute("UPDATE ledger_schema SET version = 99").await;
+    let error = world.open_with(|_| {}).await.expect_err("it is too new");
+    assert!(matches!(error, LedgerError::SchemaNewer { found: 99, .. }), "{error:?}");
+}
+
+async fn any_text_can_be_kept(world: World) {
+    let ledger = world.open().await;
+    for record in ["nul \0 in it", "schön 客户 🦀", "'; DROP TABLE ledger_record; --", &"k".repeat(255)]
+    {
+        let mut update = stored(record, "u1", "\0\u{1}");
+        update.update_type = Some("a\0b".into());
+        let what = What::Park { update: update.clone(), reason: rejected("not \0 good"), only_behind: false };
+        write(&ledger, entry(record, what)).await;
+        let found = ledger.parked_updates(&key(record), None, 10).await.unwrap();
+        assert_eq!(found[0].update, update);
+        assert_eq!(found[0].reason.detail, "not \u{fffd} good");
+        write(&ledger, applied_with(record, "u1", "", Some(1), None, Some(found[0].seq))).await;
+        assert_eq!(consult(&ledger, record, "u2", "").await.version, Some(1));
+    }
+}
+
+async fn a_parked_update_comes_back_as_it_was(world: World) {
+    let ledger = world.open().await;
+    let mut update = stored("a", "u1", "{\"price\": 1.10}");
+    update.content_type = Some("application/vnd.crm+json".into());
+    update.content_encoding = Some("identity".into());
+    update.if_match = Some("\"v1\"".into());
+    update.version = Some(i64::MAX);
+    update.headers = vec![("traceparent".into(), "00-1".into()), ("ce-source".into(), "/%C3%A4".into())];
+    write(
+        &ledger,
+        entry("a", What::Park { update: update.clone(), reason: rejected(""), only_behind: false }),
+    )
+    .await;
+    let mut made = stored("b", "m1", "\u{1}");
+    made.id = UpdateId::made("m1");
+    made.published_at = None;
+    write(&ledger, entry("b", What::Park { update: made.clone(), reason: rejected(""), only_behind: false }))
+        .await;
+
+    let found = ledger.parked_updates(&key("a"), None, 10).await.unwrap();
+    assert_eq!(found[0].update, update);
+    assert_eq!(ledger.parked_updates(&key("b"), None, 10).await.unwrap()[0].update, made);
+}

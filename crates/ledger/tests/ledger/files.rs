@@ -1,0 +1,97 @@
+//! What can happen to a file.
+
+use std::path::Path;
+
+use lanekeeper_ledger::LedgerPlace;
+use lanekeeper_ledger::{Before, Ledger, LedgerError};
+
+use crate::worker::Worker;
+use crate::world::{World, applied, consult, query, write};
+
+fn path(world: &World) -> &Path {
+    match &world.place {
+        LedgerPlace::Sqlite(path) => path,
+        LedgerPlace::Postgres(_) => panic!("a file"),
+    }
+}
+
+#[tokio::test]
+async fn processes_share_a_file() {
+    let world = World::file();
+    let ledger = world.open().await;
+    let mut one = Worker::start(path(&world), "one", 300);
+    let mut three = Worker::start(path(&world), "three", 300);
+    for number in 0..300 {
+        write(&ledger, applied("here", &format!("here-{number}"), "body")).await;
+    }
+    let (ones, threes) = (one.committed().count(), three.committed().count());
+    one.wait();
+    three.wait();
+    assert_eq!((ones, threes), (300, 300));
+    for name in ["here", "one", "three"] {
+        for number in [0, 150, 299] {
+            let finding = consult(&ledger, name, &format!("{name}-{number}"), "body").await;
+            assert_eq!(finding.before, Before::Resolved, "{name} {number}");
+        }
+    }
+    assert_eq!(ledger.stats().await.unwrap().resolved_updates, 900);
+}
+
+#[tokio::test]
+async fn what_was_answered_before_a_kill_is_in_the_file() {
+    let world = World::file();
+    let mut told = Vec::new();
+    for round in 0..5 {
+        let mut worker = Worker::start(path(&world), &"x".repeat(round + 1), 100_000);
+        told.extend(worker.committed().take(20 * (round + 1)));
+        worker.kill();
+        told.extend(worker.committed());
+    }
+    let ledger = world.open().await;
+    assert!(told.len() >= 300, "{} were told", told.len());
+    for id in &told {
+        let (record, _) = id.split_once('-').unwrap();
+        assert_eq!(consult(&ledger, record, id, "body").await.before, Before::Resolved, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_is_told_from_others() {
+    let world = World::file();
+    let no_directory = path(&world).join("missing/ledger.db");
+    let opened = world.open_with(|settings| settings.place = LedgerPlace::Sqlite(no_directory)).await;
+    assert!(matches!(opened, Err(LedgerError::CannotOpen(_))), "{opened:?}");
+
+    std::fs::write(path(&world), "this is a letter, not a database. ".repeat(100)).unwrap();
+    let opened = world.open_with(|_| {}).await;
+    assert!(matches!(opened, Err(LedgerError::CannotOpen(_))), "{opened:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_another_holds_is_an_error_and_then_works_again() {
+    let world = World::file();
+    let ledger = world.open().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path(&world));
+    let mut other = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let error = ledger.record(applied("a", "u1", "")).await.expect_err("the file is held");
+    assert!(matches!(error, LedgerError::Locked(_)) && error.is_passing(), "{error:?}");
+    assert_eq!(consult(&ledger, "a", "u1", "").await.before, Before::Unknown, "readers do not wait");
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    write(&ledger, applied("a", "u1", "")).await;
+}
+
+/// The disk is a small file system in a namespace of the worker's own.
+#[test]
+fn a_full_disk_fails_a_commit_and_loses_nothing() {
+    let disk = tempfile::tempdir().unwrap();
+    crate::worker::run_on_a_small_disk(disk.path());
+}
+
+#[tokio::test]
+async fn a_file_has_no_row_locks() {
+    let world = World::file();
+    let ledger = world.open().await;
+    let locked = ledger.lock(query("a", "u1", "")).await;
+    assert!(matches!(locked, Err(LedgerError::NoRowLocks)), "{locked:?}");
+}

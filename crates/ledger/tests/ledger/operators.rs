@@ -1,0 +1,98 @@
+//! What every ledger does for operators.
+
+use lanekeeper_ledger::{
+    Before, Discarded, Grounds, Ledger, ParkKind, ParkReason, ParkedState, Selection, What,
+};
+
+use crate::world::{
+    World, applied_with, consult, entry, head, key, on_both, park, park_behind, parked, rejected, stored,
+    write,
+};
+
+on_both!(
+    records_are_listed_with_how_many_why_and_since_when,
+    records_are_released_by_key_by_reason_or_all,
+    a_discard_drops_the_head_and_is_kept_with_who_and_why,
+    a_record_that_is_going_out_is_not_discarded,
+);
+
+fn grounds() -> Grounds {
+    Grounds { who: "ada".into(), why: "sent by mistake".into() }
+}
+
+async fn records_are_listed_with_how_many_why_and_since_when(world: World) {
+    let ledger = world.open().await;
+    assert_eq!(ledger.parked_records(None, 10).await.unwrap(), []);
+    for record in ["b", "a", "c"] {
+        write(&ledger, park(record, &format!("u-{record}"), "")).await;
+    }
+    write(&ledger, park_behind("a", "u-4", "")).await;
+    let first = ledger.parked_records(None, 2).await.unwrap();
+    let listed: Vec<_> = first.iter().map(|record| (record.record_key.as_str(), record.updates)).collect();
+    assert_eq!(listed, [("a", 2), ("b", 1)]);
+    assert_eq!(first[0].reason, rejected("no such country"));
+    assert_eq!(first[0].state, ParkedState::Parked);
+    assert!(first[0].since_ms > 1_700_000_000_000);
+    let rest = ledger.parked_records(Some(&first[1].record_key), 2).await.unwrap();
+    assert_eq!(rest.len(), 1);
+    assert_eq!(rest[0].record_key, key("c"));
+    let stats = ledger.stats().await.unwrap();
+    assert_eq!((stats.parked_records, stats.parked_updates), (3, 4));
+}
+
+async fn records_are_released_by_key_by_reason_or_all(world: World) {
+    let ledger = world.open().await;
+    let exhausted =
+        ParkReason { kind: ParkKind::Exhausted, status: None, detail: "timed out".into(), attempts: 9 };
+    for record in ["a", "b", "c", "d"] {
+        write(&ledger, park(record, record, "")).await;
+    }
+    let what = What::Park { update: stored("e", "e", ""), reason: exhausted, only_behind: false };
+    write(&ledger, entry("e", what)).await;
+
+    let release = async |selection| ledger.release(&selection).await.unwrap();
+    assert_eq!(release(Selection::Keys(vec![key("b"), key("a"), key("nobody")])).await, 2);
+    assert_eq!(release(Selection::Keys(vec![key("b")])).await, 0, "it is on its way already");
+    assert_eq!(release(Selection::Reason(ParkKind::Exhausted)).await, 1);
+    let released = ledger.released(10).await.unwrap();
+    let mut released: Vec<_> = released.iter().map(|record| record.record_key.as_str()).collect();
+    released.sort_unstable();
+    assert_eq!(released, ["a", "b", "e"]);
+    assert_eq!(release(Selection::All).await, 2);
+    assert_eq!(ledger.released(3).await.unwrap().len(), 3);
+}
+
+async fn a_discard_drops_the_head_and_is_kept_with_who_and_why(world: World) {
+    let ledger = world.open().await;
+    for number in 1..=4 {
+        write(&ledger, park("a", &format!("u{number}"), "")).await;
+    }
+    let discard = async |head| ledger.discard(&key("a"), head, &grounds()).await.unwrap();
+    assert_eq!(discard(Some(1)).await, Discarded::Done { updates: 1, left: 3 });
+    assert_eq!(parked(&ledger, "a").await, "u2 u3 u4");
+    let finding = consult(&ledger, "a", "u1", "").await;
+    assert_eq!((finding.before, finding.parked), (Before::Resolved, true), "delivered again, it is not sent");
+    assert_eq!(discard(Some(2)).await, Discarded::Done { updates: 2, left: 1 });
+    assert_eq!(discard(None).await, Discarded::Done { updates: 1, left: 0 });
+    assert_eq!(discard(None).await, Discarded::NotParked);
+    assert!(!consult(&ledger, "a", "u9", "").await.parked);
+    let kept =
+        world.count("SELECT count(*) FROM ledger_discarded WHERE who = 'ada' AND why = 'sent by mistake'");
+    assert_eq!(kept.await, 4);
+}
+
+async fn a_record_that_is_going_out_is_not_discarded(world: World) {
+    let ledger = world.open().await;
+    write(&ledger, park("a", "u1", "")).await;
+    write(&ledger, park_behind("a", "u2", "")).await;
+    ledger.release(&Selection::All).await.unwrap();
+    assert_eq!(ledger.discard(&key("a"), Some(1), &grounds()).await.unwrap(), Discarded::Releasing);
+    assert_eq!(parked(&ledger, "a").await, "u1 u2");
+    write(&ledger, applied_with("a", "u1", "", None, None, head(&ledger, "a").await)).await;
+    let seq = head(&ledger, "a").await.unwrap();
+    write(&ledger, entry("a", What::Repark { seq, reason: rejected("") })).await;
+    assert_eq!(
+        ledger.discard(&key("a"), None, &grounds()).await.unwrap(),
+        Discarded::Done { updates: 1, left: 0 }
+    );
+}

@@ -1,0 +1,29 @@
+//! Commands that moved into the program `lanekeeper-lab`: for one version their old names start it.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::Exit;
+
+/// What was on the command line behind the command's name.
+#[derive(Clone, Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub struct Arguments {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    arguments: Vec<OsString>,
+}
+
+/// Becomes `lanekeeper-lab COMMAND ARGUMENTS…`. Returns only if that cannot be started.
+pub fn main(command: &str, Arguments { arguments }: &Arguments) -> Exit {
+    eprintln!(
+        "warning: `lanekeeper {command}` is now `lanekeeper-lab {command}`; this name goes with the next version"
+    );
+    let name = format!("lanekeeper-lab{}", std::env::consts::EXE_SUFFIX);
+    let beside = std::env::current_exe().ok().map(|program| program.with_file_name(&name));
+    let program = beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(&name));
+    let fault = Command::new(&program).arg(command).args(arguments).exec();
+    eprintln!("error: cannot start {}: {fault}; install lanekeeper-lab beside lanekeeper", program.display());
+    Exit::Other
+}

@@ -1,0 +1,119 @@
+//! Answers: read to a bound, then made into an outcome.
+
+use std::time::SystemTime;
+
+use reqwest::Response;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, RETRY_AFTER};
+
+use super::leaving::{Patience, TimeUp};
+use super::{Receipt, detail, retry_after};
+use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
+
+/// Bytes of a failure's body that are looked at.
+const BODY_BYTES_KEPT_MAX: usize = 4 * 1024;
+/// Bytes of a body that are read at most, so that the connection can be used again. Beyond, it is closed.
+const BODY_BYTES_READ_MAX: usize = 64 * 1024;
+/// A longer `ETag` is none for us: it would be sent and kept with every update.
+const ETAG_BYTES_MAX: usize = 1024;
+
+/// How reading a body ended.
+enum BodyEnd {
+    /// All of it was read, or more than we want.
+    Done,
+    /// It broke off.
+    Broken(reqwest::Error),
+    /// The time was up.
+    TimeUp,
+}
+
+/// Success is believed only with a whole answer (or one longer than we read): one that breaks off may come from a proxy
+/// that lost its target. A failure stands by its status alone; its body is only the reason.
+pub(super) async fn outcome_of(
+    mut response: Response,
+    kind: OutcomeKind,
+    patience: &mut Patience,
+) -> Outcome {
+    let applied = kind == OutcomeKind::Applied;
+    let mut body = Vec::new();
+    let end = read(&mut response, &mut body, if applied { 0 } else { BODY_BYTES_KEPT_MAX }, patience).await;
+    let headers = response.headers();
+    let failure = || Failure {
+        cause: Cause::Status(response.status().as_u16()),
+        detail: detail::of_body(
+            text(headers, CONTENT_TYPE).unwrap_or(""),
+            text(headers, CONTENT_ENCODING).unwrap_or(""),
+            &body,
+        ),
+    };
+    let retry_after = || {
+        text(headers, RETRY_AFTER)
+            .and_then(|value| retry_after::parse(value, text(headers, DATE), SystemTime::now()))
+    };
+    match kind {
+        // The first request with this idempotency key is still at work (draft-ietf-httpapi-idempotency-key-header, 2.7): a
+        // target that says when to come again sees no conflict of states.
+        OutcomeKind::Conflict if response.status().as_u16() == 409 && headers.contains_key(RETRY_AFTER) => {
+            Outcome::Retryable { failure: failure(), retry_after: retry_after() }
+        }
+        OutcomeKind::Applied => match end {
+            BodyEnd::Done => Outcome::Applied,
+            BodyEnd::Broken(error) => broken(error),
+            BodyEnd::TimeUp => time_up(),
+        },
+        OutcomeKind::Retryable => Outcome::Retryable { failure: failure(), retry_after: retry_after() },
+        OutcomeKind::Refused => Outcome::Refused(failure()),
+        OutcomeKind::Rejected => Outcome::Rejected(failure()),
+        OutcomeKind::Conflict => Outcome::Conflict(failure()),
+        OutcomeKind::Known | OutcomeKind::Withheld => unreachable!("no answer means this: classify"),
+    }
+}
+
+/// Status and `ETag` of an answer.
+pub(super) fn receipt_of(response: &Response) -> Receipt {
+    let etag = text(response.headers(), ETAG).filter(|etag| etag.len() <= ETAG_BYTES_MAX);
+    Receipt { status: response.status().as_u16(), etag: etag.map(ToOwned::to_owned) }
+}
+
+/// No whole answer in time.
+pub(super) fn time_up() -> Outcome {
+    let failure = Failure { cause: Cause::Timeout, detail: String::new() };
+    Outcome::Retryable { failure, retry_after: None }
+}
+
+/// No connection, or it broke.
+pub(super) fn broken(error: reqwest::Error) -> Outcome {
+    let cause = if error.is_timeout() { Cause::Timeout } else { Cause::Connection };
+    Outcome::Retryable { failure: Failure { cause, detail: detail::of_error(error) }, retry_after: None }
+}
+
+/// Reads to the end or a bound and keeps the first `kept_max` bytes. Where it stops early, dropping the response closes
+/// the connection (HTTP/1) or the stream (HTTP/2).
+async fn read(
+    response: &mut Response,
+    kept: &mut Vec<u8>,
+    kept_max: usize,
+    patience: &mut Patience,
+) -> BodyEnd {
+    if response.content_length().is_some_and(|bytes| bytes > BODY_BYTES_READ_MAX as u64) && kept_max == 0 {
+        return BodyEnd::Done;
+    }
+    let mut read = 0;
+    loop {
+        let chunk = match patience.wait_for_answer(|| true, response.chunk()).await {
+            Ok(Ok(Some(chunk))) => chunk,
+            Ok(Ok(None)) => return BodyEnd::Done,
+            Ok(Err(error)) => return BodyEnd::Broken(error),
+            Err(TimeUp) => return BodyEnd::TimeUp,
+        };
+        let room = kept_max - kept.len();
+        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        read += chunk.len();
+        if read > BODY_BYTES_READ_MAX {
+            return BodyEnd::Done;
+        }
+    }
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}

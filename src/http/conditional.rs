@@ -1,0 +1,122 @@
+//! Which precondition a request carries, and what follows where the target says that it does not hold (RFC 9110,
+//! section 13; RFC 6585, section 3).
+
+use std::sync::Arc;
+
+use crate::config::{FirstContact, IfMatch};
+use lanekeeper_core::outcome::{Cause, Failure, Outcome};
+
+use super::Attempt;
+
+/// How often one attempt asks the target for the record's `ETag`. A writer that is faster every time wins.
+pub(super) const FETCHES_MAX: u32 = 3;
+
+/// What must hold at the target for the update to be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Precondition {
+    /// Nothing.
+    None,
+    /// The record has this `ETag`: `If-Match`.
+    Match(Arc<str>),
+    /// There is no such record: `If-None-Match: *`.
+    Absent,
+}
+
+/// What to do first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// Send the update so.
+    Send(Precondition),
+    /// Ask for the record's `ETag` before.
+    Fetch,
+}
+
+/// What the publisher asked for stands over what is known here.
+pub(super) fn first(attempt: &Attempt, if_match: IfMatch, first_contact: FirstContact) -> First {
+    if let Some(etag) = &attempt.update.if_match {
+        return First::Send(Precondition::Match(etag.as_str().into()));
+    }
+    match (if_match, &attempt.etag, first_contact) {
+        (IfMatch::Header, _, _) => First::Send(Precondition::None),
+        (IfMatch::Auto, Some(etag), _) => First::Send(Precondition::Match(etag.as_str().into())),
+        (IfMatch::Auto, None, FirstContact::Create) => First::Send(Precondition::Absent),
+        (IfMatch::Auto, None, FirstContact::Get) => First::Fetch,
+    }
+}
+
+/// Whether the record's `ETag` is to be fetched and the update sent again: 428 asks for a precondition, and with
+/// `failure.conflict = "refetch"` 412 for a newer one.
+pub(super) fn asks_for_etag(outcome: &Outcome, refetch: bool) -> bool {
+    match outcome {
+        Outcome::Conflict(Failure { cause: Cause::Status(428), .. }) => true,
+        Outcome::Conflict(Failure { cause: Cause::Status(412), .. }) => refetch,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lanekeeper_core::routes::TargetId;
+    use lanekeeper_core::update::{RecordKey, Update, UpdateId};
+
+    fn check(
+        asked: Option<&str>,
+        known: Option<&str>,
+        if_match: IfMatch,
+        contact: FirstContact,
+        expected: &First,
+    ) {
+        let update = Update {
+            record_key: RecordKey::new("k").unwrap(),
+            id: UpdateId::published("u"),
+            target: TargetId(0),
+            update_type: None,
+            version: None,
+            content_type: None,
+            content_encoding: None,
+            if_match: asked.map(ToOwned::to_owned),
+            published_at: None,
+            headers: Vec::new(),
+            body: bytes::Bytes::new(),
+        };
+        let etag = known.map(ToOwned::to_owned);
+        let attempt = Attempt {
+            update: Arc::new(update),
+            number: 1,
+            tenure: None,
+            etag,
+            clearance: crate::http::Clearance::always(),
+        };
+        assert_eq!(
+            first(&attempt, if_match, contact),
+            *expected,
+            "{asked:?} {known:?} {if_match:?} {contact:?}"
+        );
+    }
+
+    #[test]
+    fn the_publishers_word_stands_over_what_is_known() {
+        use FirstContact::{Create, Get};
+        use IfMatch::{Auto, Header};
+        let matching = |etag: &str| First::Send(Precondition::Match(etag.into()));
+        check(Some("p"), Some("k"), Auto, Get, &matching("p"));
+        check(Some("p"), None, Header, Get, &matching("p"));
+        check(None, Some("k"), Header, Get, &First::Send(Precondition::None));
+        check(None, Some("k"), Auto, Create, &matching("k"));
+        check(None, None, Auto, Create, &First::Send(Precondition::Absent));
+        check(None, None, Auto, Get, &First::Fetch);
+    }
+
+    #[test]
+    fn only_missing_and_outdated_preconditions_are_fetched_anew() {
+        let conflict =
+            |status| Outcome::Conflict(Failure { cause: Cause::Status(status), detail: String::new() });
+        for (status, refetch, expected) in
+            [(428, false, true), (412, false, false), (412, true, true), (409, true, false)]
+        {
+            assert_eq!(asks_for_etag(&conflict(status), refetch), expected, "{status}");
+        }
+        assert!(!asks_for_etag(&Outcome::Applied, true));
+    }
+}

@@ -1,0 +1,204 @@
+//! Requests of one target: what is the same for every attempt is made once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH,
+};
+use reqwest::{Body, Method, Request};
+
+use super::Attempt;
+use super::client::TargetsFault;
+use super::conditional::Precondition;
+use super::leaving::HeldBody;
+use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
+use lanekeeper_core::outcome::OutcomeKind;
+use lanekeeper_core::template::{UrlTemplate, encode_record_key};
+use lanekeeper_core::update::Update;
+
+const RECORD_KEY: HeaderName = HeaderName::from_static("lanekeeper-record-key");
+const RECORD_VERSION: HeaderName = HeaderName::from_static("record-version");
+const UPDATE_ID: HeaderName = HeaderName::from_static("lanekeeper-update-id");
+const ATTEMPT: HeaderName = HeaderName::from_static("lanekeeper-attempt");
+const TENURE: HeaderName = HeaderName::from_static("lanekeeper-tenure");
+
+/// Begins the names that are ours to set.
+const OURS: &str = "lanekeeper-";
+
+/// Headers that frame the request or belong to one connection (RFC 9110, section 7.6.1): the HTTP client's alone.
+const FRAMING: [&str; 10] = [
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+];
+
+/// A target, ready to make requests.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    method: Method,
+    url: UrlTemplate,
+    /// The operator's headers.
+    headers: HeaderMap,
+    idempotency: Option<(HeaderName, IdempotencyKeyStyle)>,
+    pub(super) timeout: Duration,
+    pub(super) outcomes: BTreeMap<u16, OutcomeKind>,
+    pub(super) if_match: IfMatch,
+    pub(super) first_contact: FirstContact,
+}
+
+impl Prepared {
+    pub(super) fn new(target: &TargetConfig) -> Result<Self, TargetsFault> {
+        let unfit_header =
+            |name: &str| TargetsFault::Header { target: target.name.clone(), name: name.to_owned() };
+        let header_name = |name: &str| {
+            let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit_header(name))?;
+            let reserved = parsed.as_str().starts_with(OURS) || is_framing(&parsed);
+            if reserved { Err(unfit_header(name)) } else { Ok(parsed) }
+        };
+        let mut headers = HeaderMap::with_capacity(16);
+        for (name, value) in &target.headers {
+            let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| unfit_header(name))?;
+            value.set_sensitive(true);
+            headers.append(header_name(name)?, value);
+        }
+        let idempotency = match target.idempotency_key {
+            IdempotencyKeyStyle::Off => None,
+            style => Some((header_name(&target.idempotency_header)?, style)),
+        };
+        let method = Method::from_bytes(target.method.as_bytes()).map_err(|_| TargetsFault::Method {
+            target: target.name.clone(),
+            method: target.method.clone(),
+        })?;
+        let outcomes = target.outcomes.clone();
+        Ok(Self {
+            method,
+            url: target.url.clone(),
+            headers,
+            idempotency,
+            timeout: target.timeout,
+            outcomes,
+            if_match: target.if_match,
+            first_contact: target.first_contact,
+        })
+    }
+
+    /// The request for the record as it is now.
+    ///
+    /// # Errors
+    /// As for [`Self::request`].
+    pub(super) fn fetch(&self, update: &Update) -> Result<Request, String> {
+        let record_key = encode_record_key(&update.record_key);
+        let url = self.url.expand_encoded(&record_key).map_err(|fault| fault.to_string())?;
+        let mut request = Request::new(Method::GET, url);
+        *request.headers_mut() = self.headers.clone();
+        Ok(request)
+    }
+
+    /// The request of an attempt.
+    ///
+    /// # Errors
+    /// Why the update cannot be sent, for a person. The source refuses most such updates before.
+    pub(super) fn request(
+        &self,
+        attempt: &Attempt,
+        precondition: &Precondition,
+        body: HeldBody,
+    ) -> Result<Request, String> {
+        let update = &*attempt.update;
+        let record_key = encode_record_key(&update.record_key);
+        let url = self.url.expand_encoded(&record_key).map_err(|fault| fault.to_string())?;
+        let mut request = Request::new(self.method.clone(), url);
+        *request.headers_mut() = self.headers(attempt, precondition, &record_key).map_err(|name| {
+            format!("the value of its header {name} cannot be sent in HTTP; nothing was sent")
+        })?;
+        *request.body_mut() = Some(Body::wrap(body));
+        Ok(request)
+    }
+
+    /// The operator's headers stand, whatever the update says; ours stand over both.
+    fn headers(
+        &self,
+        attempt: &Attempt,
+        precondition: &Precondition,
+        record_key: &str,
+    ) -> Result<HeaderMap, HeaderName> {
+        let update = &*attempt.update;
+        let mut headers = self.headers.clone();
+        for (name, value) in update_headers(update) {
+            if let reqwest::header::Entry::Vacant(entry) = headers.entry(&name) {
+                entry.insert(value_of(&name, value)?);
+            }
+        }
+        match precondition {
+            Precondition::None => {}
+            Precondition::Match(etag) => drop(headers.insert(IF_MATCH, value_of(&IF_MATCH, etag)?)),
+            Precondition::Absent => drop(headers.insert(IF_NONE_MATCH, HeaderValue::from_static("*"))),
+        }
+        let id = update.id.as_str();
+        if let Some((name, style)) = &self.idempotency {
+            let value = match style {
+                IdempotencyKeyStyle::Quoted => value_of(name, &quoted(id))?,
+                IdempotencyKeyStyle::Bare | IdempotencyKeyStyle::Off => value_of(name, id)?,
+            };
+            headers.insert(name.clone(), value);
+        }
+        if let Some(version) = update.version {
+            headers.insert(RECORD_VERSION, HeaderValue::from(version));
+        }
+        headers.insert(RECORD_KEY, value_of(&RECORD_KEY, record_key)?);
+        headers.insert(UPDATE_ID, value_of(&UPDATE_ID, id)?);
+        headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
+        if let Some(tenure) = attempt.tenure {
+            headers.insert(TENURE, HeaderValue::from(tenure));
+        }
+        Ok(headers)
+    }
+}
+
+/// What the publisher may say in headers. A name that it may not choose is left out: the source lets none through.
+fn update_headers(update: &Update) -> impl Iterator<Item = (HeaderName, &str)> {
+    let typed = [
+        (CONTENT_TYPE, update.content_type.as_deref()),
+        (CONTENT_ENCODING, update.content_encoding.as_deref()),
+    ];
+    let typed = typed.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let further = update.headers.iter().filter_map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        (!is_framing(&name) && !name.as_str().starts_with(OURS)).then_some((name, value.as_str()))
+    });
+    typed.chain(further)
+}
+
+fn is_framing(name: &HeaderName) -> bool {
+    FRAMING.contains(&name.as_str())
+}
+
+fn value_of(name: &HeaderName, value: &str) -> Result<HeaderValue, HeaderName> {
+    // Visible ASCII and blanks: what every server reads in the same way (RFC 9110, section 5.5).
+    if value.bytes().any(|byte| !matches!(byte, b'\t' | b' '..=b'~')) {
+        return Err(name.clone());
+    }
+    HeaderValue::from_str(value).map_err(|_| name.clone())
+}
+
+/// A String of RFC 9651, section 3.3.3.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,150 @@
+//! `lanekeeper parked`, the built binary, on ledgers that were written through the trait.
+
+#[expect(dead_code, reason = "the suite of the ledgers uses all of it")]
+#[path = "../../crates/ledger/tests/ledger/world.rs"]
+mod world;
+
+use std::process::Command;
+
+use lanekeeper_broker::publisher::json_line;
+use lanekeeper_ledger::LedgerPlace;
+use lanekeeper_ledger::{Before, Ledger};
+use serde_json::Value as Json;
+
+use crate::world::{World, consult, on_both, park, park_behind, parked, write};
+
+on_both!(
+    a_person_lists_shows_and_exports_what_is_parked,
+    a_person_releases_and_discards,
+    a_record_that_is_not_parked_is_exit_code_1,
+);
+
+/// Exit code, standard output, standard error.
+fn lanekeeper(world: &World, arguments: &[&str]) -> (i32, String, String) {
+    let url = match &world.place {
+        LedgerPlace::Sqlite(path) => format!("sqlite://{}", path.display()),
+        LedgerPlace::Postgres(url) => url.reveal().to_owned(),
+    };
+    with_url(&url, arguments)
+}
+
+fn with_url(url: &str, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_lanekeeper"))
+        .env_clear()
+        .env("LANEKEEPER_LEDGER__URL", url)
+        .env("USER", "ada")
+        .arg("parked")
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn told(world: &World, arguments: &[&str]) -> String {
+    let (code, out, error) = lanekeeper(world, arguments);
+    assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}: {out}");
+    out
+}
+
+async fn a_person_lists_shows_and_exports_what_is_parked(world: World) {
+    let ledger = world.open().await;
+    assert_eq!(told(&world, &["list"]), "Nothing is parked.\n");
+    assert_eq!(told(&world, &["list", "--json"]), "");
+    write(&ledger, park("customer-17", "u1", "{\"name\": \"Ada\"}")).await;
+    write(&ledger, park_behind("customer-17", "u2", "{\"name\": \"\u{1b}\"}")).await;
+    write(&ledger, park("customer-4", "u3", "\u{1}")).await;
+
+    let listed = told(&world, &["list"]);
+    let row = listed.lines().find(|line| line.starts_with("customer-17 ")).unwrap();
+    for part in [" 2 parked ", " rejected ", " 422 no such country", "20"] {
+        assert!(row.contains(part), "{part}: {row}");
+    }
+    let lines = told(&world, &["list", "--json", "--record", "customer-4"]);
+    let record: Json = serde_json::from_str(&lines).unwrap();
+    assert_eq!((record["updates"].as_u64(), record["status"].as_u64()), (Some(1), Some(422)));
+    assert_eq!(record["detail"], "no such country");
+
+    let shown = told(&world, &["show", "customer-17"]);
+    assert!(shown.contains("{\"name\": \"Ada\"}") && shown.contains("customer.updated"), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "a body cannot steer the terminal: {shown}");
+    let shown = told(&world, &["show", "customer-17", "--limit", "1"]);
+    assert!(shown.contains("… and 1 more"), "{shown}");
+    let shown = told(&world, &["show", "customer-17", "--json"]);
+    let second: Json = serde_json::from_str(shown.lines().nth(1).unwrap()).unwrap();
+    assert_eq!((second["reason"].as_str(), second["update"]["id"].as_str()), (Some("behind"), Some("u2")));
+
+    let exported = told(&world, &["export"]);
+    let keys: Vec<String> = exported
+        .lines()
+        .map(|line| serde_json::from_str::<Json>(line).unwrap()["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(keys, ["u1", "u2", "u3"]);
+    let line = json_line::parse(exported.lines().next().unwrap().as_bytes(), 1000, 0).unwrap();
+    assert_eq!(
+        (line.record_key.as_str(), line.id.as_str()),
+        ("customer-17", "u1"),
+        "it can be published again"
+    );
+    assert_eq!(line.body, "{\"name\": \"Ada\"}", "as it was written");
+    let exported = told(&world, &["export", "customer-4"]);
+    assert_eq!(exported.lines().count(), 1);
+    let line = json_line::parse(exported.trim_end().as_bytes(), 1000, 0).unwrap();
+    assert_eq!(line.body, "\u{1}", "though it is no JSON");
+    assert_eq!(parked(&ledger, "customer-17").await, "u1 u2", "they stay");
+}
+
+async fn a_person_releases_and_discards(world: World) {
+    let ledger = world.open().await;
+    for number in 1..=4 {
+        write(&ledger, park("a", &format!("u{number}"), "")).await;
+    }
+    write(&ledger, park("b", "u5", "")).await;
+    let (code, _, error) = lanekeeper(&world, &["discard", "a"]);
+    assert!(code == 2 && error.contains("--why"), "{error}");
+    let out = told(&world, &["discard", "a", "--why", "sent by mistake"]);
+    assert_eq!(out, "1 discarded, 3 still parked: release the record to send them\n");
+    told(&world, &["discard", "a", "--head", "2", "--why", "these too"]);
+    assert_eq!(parked(&ledger, "a").await, "u4");
+    assert_eq!(consult(&ledger, "a", "u2", "").await.before, Before::Resolved);
+    let kept = "SELECT count(*) FROM ledger_discarded WHERE who = 'ada' AND why = 'these too'";
+    assert_eq!(world.count(kept).await, 2);
+
+    assert_eq!(told(&world, &["release", "--reason", "conflict"]), "0 records released\n");
+    assert_eq!(told(&world, &["release", "a"]), "1 record released\n");
+    let released = ledger.released(10).await.unwrap();
+    assert_eq!(released[0].record_key.as_str(), "a");
+    let (code, _, error) = lanekeeper(&world, &["discard", "a", "--why", "too late"]);
+    assert!(code == 1 && error.contains("on their way"), "{error}");
+    assert_eq!(told(&world, &["release", "--all"]), "1 record released\n");
+}
+
+async fn a_record_that_is_not_parked_is_exit_code_1(world: World) {
+    drop(world.open().await);
+    for arguments in [
+        &["show", "nobody"][..],
+        &["release", "nobody"],
+        &["discard", "nobody", "--why", "x"],
+        &["export", "nobody"],
+        &["list", "--record", "nobody"],
+    ] {
+        let (code, _, error) = lanekeeper(&world, arguments);
+        assert!(code == 1 && error.contains("nobody has no parked updates"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_ledger_that_is_none_missing_or_away_has_an_exit_code_of_its_own() {
+    let check = |url: &str, code_expected, part: &str| {
+        let (code, _, error) = with_url(url, &["list"]);
+        assert!(code == code_expected && error.contains(part), "{url}: {code} {error}");
+    };
+    check("none", 2, "is \"none\"");
+    check("sqlite://missing/ledger.db", 4, "there is no ledger");
+    check("postgres://u:s3cret@127.0.0.1:1/d", 4, "does not answer");
+    let world = World::file();
+    let LedgerPlace::Sqlite(path) = &world.place else { panic!("a file") };
+    std::fs::write(path, "not a database, but long enough to be looked at".repeat(50)).unwrap();
+    check(&format!("sqlite://{}", path.display()), 4, "cannot be opened");
+}
