@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::books::{Books, Consulted};
 use super::clock::Clock;
@@ -13,7 +14,7 @@ use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
-use lanekeeper_ledger::RecordLock;
+use lanekeeper_ledger::{Ledger, RecordLock};
 
 /// Until when requests of a tenure may leave: the ledger may have answered late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,10 +27,10 @@ pub(super) struct Fence {
 
 /// An attempt to make.
 #[derive(Debug)]
-pub(super) struct Making<T> {
+pub(super) struct PendingAttempt<T, L> {
     pub(super) target: Arc<T>,
     /// `None`: there is no ledger.
-    pub(super) books: Option<Books>,
+    pub(super) books: Option<Books<L>>,
     pub(super) clock: Clock,
     pub(super) fence: watch::Receiver<Fence>,
     pub(super) attempt: AttemptId,
@@ -43,7 +44,7 @@ pub(super) struct Making<T> {
 
 /// An attempt that ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct FinishedAttempt {
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
     pub(super) update: Arc<Update>,
@@ -58,29 +59,29 @@ pub(super) struct Ended {
     pub(super) took: Duration,
 }
 
-impl<T: Target> Making<T> {
-    /// Ends early where `cut` changes: dropping the attempt closes its connection.
-    pub(super) async fn make(self, mut cut: watch::Receiver<()>) -> Ended {
+impl<T: Target, L: Ledger> PendingAttempt<T, L> {
+    /// Makes it. Ends early if `abort` is cancelled: dropping the request closes its connection.
+    pub(super) async fn run(self, abort: CancellationToken) -> FinishedAttempt {
         let (attempt, number, update, probe) =
             (self.attempt, self.number, Arc::clone(&self.update), self.probe);
         let begun = tokio::time::Instant::now();
         let (outcome, sign, receipt, lock, took) = tokio::select! {
             biased;
-            (outcome, receipt, lock, took) = self.go() => {
+            (outcome, receipt, lock, took) = self.perform() => {
                 let sign = Sign::of(&outcome);
                 (outcome, sign, receipt, lock, took)
             }
-            Ok(()) = cut.changed() => {
-                let detail = "cut off, since the partition was handed over".to_owned();
+            () = abort.cancelled() => {
+                let detail = "aborted, since the partition was handed over".to_owned();
                 let failure = Failure { cause: Cause::Connection, detail };
                 let outcome = Outcome::Retryable { failure, retry_after: None };
                 (outcome, Sign::Neither, Receipt::default(), None, begun.elapsed())
             }
         };
-        Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took }
+        FinishedAttempt { attempt, number, update, probe, outcome, sign, receipt, lock, took }
     }
 
-    async fn go(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
+    async fn perform(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
         let unsent = |outcome| (outcome, Receipt::default(), None, Duration::ZERO);
         let clear = may_send(self.fence, self.clock, self.tenure);
         let (etag, lock) = match &self.books {
@@ -123,6 +124,7 @@ fn may_send(
 mod tests {
     use super::*;
     use crate::http::client::HttpTargets;
+    use lanekeeper_ledger::AnyLedger;
 
     fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
         size_of::<F>()
@@ -131,8 +133,11 @@ mod tests {
     /// It is allocated, moved and freed for every attempt: at 16 KiB it was the most expensive allocation of all.
     #[test]
     fn an_attempt_under_way_is_small() {
-        let size =
-            size_of_output(|(making, cut): (Making<HttpTargets>, watch::Receiver<()>)| making.make(cut));
+        let size = size_of_output(
+            |(attempt, abort): (PendingAttempt<HttpTargets, AnyLedger>, CancellationToken)| {
+                attempt.run(abort)
+            },
+        );
         assert!(size <= ATTEMPT_BYTES_MAX, "{size} bytes");
     }
 

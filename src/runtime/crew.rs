@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::books::Books;
 use super::breakers::Breakers;
 use super::clock::Clock;
-use super::driver::{Driver, Ending};
+use super::driver::{Driver, DriverExit, PartitionContext};
 use super::refusals::Refusals;
 use super::releases::Releases;
 use crate::admin::health::Health;
@@ -24,7 +25,6 @@ use lanekeeper_broker::{
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::AtWork;
-use lanekeeper_core::drain::DrainWatch;
 use lanekeeper_core::former::Former;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::partition::{Limits, Partition};
@@ -55,7 +55,7 @@ pub struct Yard {
 pub struct Ended {
     pub layout: LayoutNumber,
     pub partition: PartitionNumber,
-    pub ending: Ending,
+    pub ending: DriverExit,
 }
 
 /// One layout's drivers.
@@ -70,7 +70,7 @@ pub struct Crew {
     /// The same, for the drivers.
     former_told: watch::Sender<BTreeSet<PartitionNumber>>,
     /// Of the drivers that have not ended.
-    stops: BTreeMap<PartitionNumber, watch::Sender<bool>>,
+    stops: BTreeMap<PartitionNumber, CancellationToken>,
 }
 
 impl Crew {
@@ -95,10 +95,10 @@ impl Crew {
         };
         let make = crew.maker(yard);
         for partition in at_work.partitions.iter().copied() {
-            let (stop, stopped) = watch::channel(false);
-            crew.stops.insert(partition, stop);
+            let stop = CancellationToken::new();
+            crew.stops.insert(partition, stop.clone());
             let (driver, layout) = (make(partition), layout.number);
-            drivers.spawn(async move { Ended { layout, partition, ending: driver.run(stopped).await } });
+            drivers.spawn(async move { Ended { layout, partition, ending: driver.run(stop).await } });
         }
         info!(
             layout = layout.number.0,
@@ -134,7 +134,7 @@ impl Crew {
         }
         for (partition, stop) in &self.stops {
             if !at_work.partitions.contains(partition) {
-                stop.send_replace(true);
+                stop.cancel();
             }
         }
     }
@@ -161,7 +161,7 @@ impl Crew {
     /// Asks all drivers to stop.
     pub fn stop(&self) {
         for stop in self.stops.values() {
-            stop.send_replace(true);
+            stop.cancel();
         }
     }
 
@@ -180,7 +180,7 @@ impl Crew {
     fn maker<'a>(
         &self,
         yard: &'a Yard,
-    ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets> + use<'a> {
+    ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets, AnyLedger> + use<'a> {
         let (config, layout) = (&yard.config, self.layout);
         let (former, former_told) = (self.former.clone(), self.former_told.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
@@ -210,31 +210,31 @@ impl Crew {
             let ledger = (yard.ledger.clone()?, row_lock);
             Some(Books::new(ledger, Arc::clone(&routes), yard.metrics.ledger(), (layout.number, partition)))
         };
-        move |partition| Driver {
-            layout,
-            books: books(partition),
-            releases: yard.releases.clone(),
-            ledger_metrics: yard.metrics.ledger(),
-            partition,
-            core: Partition::new(limits, Arc::clone(&policy)).behind(former.clone()),
-            former: former_told.clone(),
-            drain: DrainWatch::default(),
-            source: Arc::new(AmqpSource::new(
-                shared.clone(),
-                &yard.names,
+        move |partition| {
+            let context = PartitionContext {
                 layout,
                 partition,
-                &config.instance,
-            )),
-            target: Arc::clone(&yard.targets),
-            breakers: yard.breakers.watch(),
-            drain_timeout: config.dispatch.drain_timeout,
-            held_max: config.dispatch.held_max,
-            clock: yard.clock,
-            metrics: yard.metrics.partition(layout.number, partition),
-            target_metrics: Arc::clone(&yard.target_metrics),
-            refusals: Arc::clone(&yard.refusals),
-            health: yard.health.clone(),
+                source: Arc::new(AmqpSource::new(
+                    shared.clone(),
+                    &yard.names,
+                    layout,
+                    partition,
+                    &config.instance,
+                )),
+                target: Arc::clone(&yard.targets),
+                books: books(partition),
+                drain_timeout: config.dispatch.drain_timeout,
+                held_max: config.dispatch.held_max,
+                clock: yard.clock,
+                metrics: yard.metrics.partition(layout.number, partition),
+                ledger_metrics: yard.metrics.ledger(),
+                target_metrics: Arc::clone(&yard.target_metrics),
+                refusals: Arc::clone(&yard.refusals),
+                health: yard.health.clone(),
+            };
+            let core = Partition::new(limits, Arc::clone(&policy)).behind(former.clone());
+            let shared_by_all = (yard.releases.clone(), yard.breakers.watch());
+            Driver::new(context, core, former_told.clone(), shared_by_all)
         }
     }
 }

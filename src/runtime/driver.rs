@@ -1,27 +1,31 @@
 //! One partition's task: hands events to the core, does what the core asks for. Decides nothing itself.
+//!
+//! [`Driver::run`] is the loop: do what the core asks for, end a session that is over, wait for the next [`Input`], handle
+//! it. [`phase`] has the states that it goes through, [`pending`] what is under way meanwhile.
 
-mod answering;
-mod draining;
-mod telling;
-mod way;
-mod writing;
+mod attach;
+mod drain;
+mod effects;
+mod observability;
+mod pending;
+mod phase;
+mod record;
+mod status;
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
 
-use self::answering::Answering;
-pub use self::draining::Ending;
-use self::way::{attach, attached, next, send_acks, stopped};
-use self::writing::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
-use super::attempt::{Ended, Fence, Making};
+pub use self::drain::DriverExit;
+use self::pending::Pending;
+use self::phase::{Phase, Then};
+use self::record::{Leftover, Loaded, Written, WrittenAs};
+use super::attempt::{Fence, FinishedAttempt};
 use super::books::{Books, Fenced};
 use super::breakers::BreakerWatch;
 use super::clock::Clock;
@@ -30,40 +34,30 @@ use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
-use lanekeeper_broker::{Deliveries, Lost, News, Received, Source};
-use lanekeeper_core::drain::{DrainWatch, Drained};
+use lanekeeper_broker::{Gone, Lost, News, Received, Source};
+use lanekeeper_core::drain::DrainWatch;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
-use lanekeeper_core::message::{Effect, Event, Tenure};
+use lanekeeper_core::message::{Event, Tenure};
 use lanekeeper_core::ownership::Standing;
-use lanekeeper_core::partition::{Partition, View};
+use lanekeeper_core::partition::Partition;
 use lanekeeper_core::tick::Tick;
-use lanekeeper_core::update::IdOrigin;
-use lanekeeper_ledger::Recorded;
+use lanekeeper_core::update::{IdOrigin, RecordKey};
+use lanekeeper_ledger::Ledger;
 
-/// Everything that one partition needs.
+/// What one partition is, and what its driver uses.
 #[derive(Debug)]
-pub struct Driver<S, T> {
+pub struct PartitionContext<S, T, L> {
     /// Of which layout.
     pub layout: Layout,
     /// Which partition.
     pub partition: PartitionNumber,
-    /// Its decisions.
-    pub core: Partition,
-    /// Partitions of the layout before that are not drained.
-    pub former: watch::Receiver<BTreeSet<PartitionNumber>>,
-    /// Whether it holds nothing more, where its layout drains.
-    pub drain: DrainWatch,
     /// Where its updates come from.
     pub source: Arc<S>,
     /// Where they go.
     pub target: Arc<T>,
     /// What remembers them; `None`: there is no ledger.
-    pub books: Option<Books>,
-    /// Records whose parked updates are to go out.
-    pub releases: Releases,
-    /// Which targets are shut.
-    pub breakers: BreakerWatch,
-    /// How long attempts in flight may take after a stop, or where the partition is handed over.
+    pub books: Option<Books<L>>,
+    /// How long attempts in flight may take after a stop, or when the partition is handed over.
     pub drain_timeout: Duration,
     /// How long a delivery may be held before everything is given back: well below the broker's acknowledgement timeout.
     pub held_max: Duration,
@@ -75,397 +69,266 @@ pub struct Driver<S, T> {
     pub ledger_metrics: LedgerMetrics,
     /// Counts of the targets, in the order of the config.
     pub target_metrics: Arc<[TargetMetrics]>,
-    /// When a refusal of a target is told, shared by all drivers.
+    /// When a refusal of a target is logged, shared by all drivers.
     pub refusals: Arc<Refusals>,
-    /// Where we say whether we are attached.
+    /// Where it says if it is attached.
     pub health: Health,
 }
 
-/// What one channel gives and takes, from attaching to losing it.
-struct Tenancy<D> {
-    tenure: Tenure,
-    deliveries: D,
-    /// The delivery that is oldest was reported as held for too long.
-    held_too_long: bool,
-    answering: Answering,
+/// Drives one partition from its first session to its end.
+pub struct Driver<S: Source, T, L> {
+    context: PartitionContext<S, T, L>,
+    /// The partition's decisions.
+    core: Partition,
+    /// Records whose parked updates are to go out.
+    releases: Releases,
+    /// Which targets are shut.
+    breakers: BreakerWatch,
+    /// Partitions of the layout before that are not drained.
+    former: watch::Receiver<BTreeSet<PartitionNumber>>,
+    /// Whether the partition holds nothing more, if its layout drains.
+    drain: DrainWatch,
+    phase: Phase<S::Deliveries>,
+    /// Sessions so far.
+    sessions: u64,
+    /// The present session is to end at once, for this reason.
+    loss: Option<Loss>,
+    pending: Pending,
+    fence: watch::Sender<Fence>,
+    /// Aborts the attempts that are out. Each is given a clone when it begins.
+    abort: CancellationToken,
+    written_as: WrittenAs,
+    leftover: Leftover,
+    last_logged: Standing,
+    timer: Pin<Box<Sleep>>,
 }
 
-/// On the way out of a tenure: what is in flight ends, what is finished is settled.
-#[derive(Clone, Copy)]
-struct Leaving {
-    until: Tick,
-    /// For good.
-    stop: bool,
+/// What can happen to a driver.
+enum Input<D> {
+    /// The process stops, or the layout.
+    StopRequested,
+    /// The timer has run out.
+    DeadlineCame,
+    AttemptEnded(FinishedAttempt),
+    /// A resolution was written down, or could not be.
+    Written(Written),
+    /// The ledger knows of a claim that was read back, or refuses it.
+    Claimed(Event, Result<(), Fenced>),
+    /// Parked updates of a released record were read from the ledger.
+    Loaded(Loaded),
+    /// Records of this partition wait in the ledger to go out.
+    Released(Vec<RecordKey>),
+    BreakersChanged,
+    /// A partition of the layout before was drained.
+    FormerChanged,
+    /// The way to the partition's queue is open, or there is no such queue any more.
+    Attached(Result<D, Gone>),
+    /// The broker has something to say.
+    Broker(News),
+    ChannelLost(Lost),
 }
 
-impl<S: Source, T: Target + 'static> Driver<S, T> {
-    /// Works until `stop` turns true or the partition is drained for good, then finishes what is in flight, settles and
+/// Why a session ends at once.
+struct Loss {
+    why: String,
+    /// What was not written, for the core to know once the session has ended.
+    unwritten: Option<Written>,
+}
+
+impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
+    /// For a partition that is not attached.
+    #[must_use]
+    pub fn new(
+        context: PartitionContext<S, T, L>,
+        core: Partition,
+        former: watch::Receiver<BTreeSet<PartitionNumber>>,
+        (releases, breakers): (Releases, BreakerWatch),
+    ) -> Self {
+        Self {
+            phase: Phase::attaching(&context.source),
+            context,
+            core,
+            releases,
+            breakers,
+            former,
+            drain: DrainWatch::default(),
+            sessions: 0,
+            loss: None,
+            pending: Pending::default(),
+            fence: watch::Sender::default(),
+            abort: CancellationToken::new(),
+            written_as: WrittenAs::default(),
+            leftover: None,
+            last_logged: Standing::Unclaimed,
+            timer: Box::pin(sleep(Duration::ZERO)),
+        }
+    }
+
+    /// Works until `stop` is cancelled or the partition is drained for good, then finishes what is in flight, settles and
     /// closes.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ending {
-        let mut attempts = FuturesUnordered::new();
-        // Targets that one of them is a probe of.
-        let mut probing = BTreeSet::new();
-        let cut = watch::Sender::new(());
-        let fence = watch::Sender::new(Fence::default());
-        let mut writings: FuturesUnordered<Pin<Box<dyn Future<Output = Written> + Send>>> =
-            FuturesUnordered::new();
-        // Those of malformed deliveries, which the next tenure does not recognise and writes down anew: they end with theirs.
-        let mut writings_of_tenure = FuturesUnordered::new();
-        let mut claims = FuturesUnordered::new();
-        let mut loadings = FuturesUnordered::new();
-        let mut timer = pin!(sleep(Duration::ZERO));
-        let mut attaching = Some(attach(&self.source));
-        let mut tenancy: Option<Tenancy<S::Deliveries>> = None;
-        let mut tenures = 0;
-        let mut written_as = WrittenAs::default();
-        let mut leaving: Option<Leaving> = None;
-        let mut told = Standing::Unclaimed;
-        let mut leftover: Leftover = None;
-        // A newer owner has written to the ledger; what is resolved cannot be written down.
-        let (mut fenced, mut stuck) = (false, false);
-        // What was not written, for the core to know once the tenure has ended.
-        let mut unwritten: Option<Written> = None;
-        let mut ending = Ending::Stopped;
+    pub async fn run(mut self, stop: CancellationToken) -> DriverExit {
+        let mut stop = pin!(stop.cancelled());
         loop {
-            self.set_fence(&fence);
-            // What the core asks for, until it asks for nothing.
-            let mut lost = std::mem::take(&mut fenced)
-                .then(|| Lost("a newer owner of the partition has written to the ledger".to_owned()));
-            if std::mem::take(&mut stuck) {
-                lost = Some(Lost("what is resolved could not be written down in drain_timeout".to_owned()));
-            }
-            while let Some(effect) = self.core.poll_effect() {
-                match effect {
-                    Effect::Attempt { attempt, number, tenure, holder, update, probe } => {
-                        if tenure.is_none() {
-                            self.metrics.attempt_without_tenure();
-                        }
-                        let making = Making {
-                            target: Arc::clone(&self.target),
-                            books: self.books.clone(),
-                            clock: self.clock,
-                            fence: fence.subscribe(),
-                            attempt,
-                            number,
-                            tenure,
-                            holder,
-                            update,
-                            probe,
-                        };
-                        if probe {
-                            probing.insert(making.update.target);
-                        }
-                        attempts.push(making.make(cut.subscribe()));
-                    }
-                    Effect::AskProbe(target) => {
-                        if self.breakers.grant_probe(self.clock.now(), target) {
-                            self.core.handle(self.clock.now(), Event::ProbeGranted(target));
-                        }
-                    }
-                    Effect::ReturnProbe(target) => self.breakers.return_probe(self.clock.now(), target),
-                    Effect::Claim { tenure } => {
-                        if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
-                            claims.clear(); // an earlier one counts no more
-                            tenancy.deliveries.claim();
-                        }
-                    }
-                    Effect::StepBack { tenure, reason } => {
-                        info!(partition = %self.partition, tenure = tenure.0, reason = reason.name(), "stepping back: attempts in flight are finished, the rest goes back in order");
-                        self.metrics.step_back(reason.name());
-                        leaving = leaving.or_else(|| Some(self.leaving(false)));
-                    }
-                    Effect::GiveUp { .. } => {
-                        lost = Some(Lost("another process has claimed the partition".to_owned()));
-                    }
-                    Effect::Record { tenure, holder, update, resolution } => {
-                        self.resolved(update.as_deref(), &resolution);
-                        let tenancy = tenancy.as_ref().filter(|tenancy| tenancy.tenure == tenure);
-                        let resolved = Resolved { tenure, holder, update, resolution };
-                        match self.write_down(tenancy, resolved, written_as.number, &mut leftover) {
-                            Writing::Done(written) => self.written(written),
-                            Writing::Begun(writing) => writings.push(writing),
-                            Writing::BegunOfTenure(writing) => writings_of_tenure.push(writing),
-                            Writing::Void => {}
-                        }
-                    }
-                    Effect::Settle { tenure, delivery } => {
-                        if let Some(tenancy) = tenancy.as_mut().filter(|tenancy| tenancy.tenure == tenure) {
-                            tenancy.deliveries.settle(delivery);
-                        }
-                    }
-                }
-            }
-            leftover = None;
-            if lost.is_none() {
-                lost = send_acks(&mut tenancy).await.err();
-            }
-            if let Some(lost) = lost {
-                writings_of_tenure.clear();
-                claims.clear();
-                loadings.clear();
-                leaving = leaving.filter(|leaving| leaving.stop);
-                attaching = self.lose(tenancy.take(), &lost, leaving.is_some()).await;
-                if let Some(written) = unwritten.take() {
-                    self.written(written);
-                }
+            self.do_effects();
+            self.send_acks().await;
+            if let Some(loss) = self.loss.take() {
+                self.lose_session(loss).await;
                 continue;
             }
-            match leaving.filter(|_| self.core.is_quiet()) {
-                Some(Leaving { stop: true, .. }) => break,
-                Some(Leaving { stop: false, .. }) => {
-                    leaving = None;
-                    writings_of_tenure.clear();
-                    claims.clear();
-                    loadings.clear();
-                    self.leave(tenancy.take()).await;
-                    attaching = Some(attach(&self.source));
-                    continue;
+            if self.phase.is_over(self.core.is_quiet()) {
+                match self.leave_session().await {
+                    Then::Attach => continue,
+                    Then::Exit(exit) => return exit,
                 }
-                None => {}
             }
-            let at_rest = loadings.is_empty() && writings.is_empty() && writings_of_tenure.is_empty();
-            if leaving.is_none()
-                && let Some(drained) = self.look_at_drain(tenancy.as_ref(), at_rest)
-            {
-                let proven = drained == Drained::Proven;
-                ending = if proven { Ending::Drained } else { ending };
-                leaving = Some(self.leaving(proven));
-                self.core.handle(self.clock.now(), Event::DrainBegan);
+            if self.check_drained() {
                 continue;
             }
-            self.tell_standing(&mut told);
-            self.show(tenancy.as_mut());
-            let alarm = self.set_timer(timer.as_mut(), &mut tenancy, leaving);
-            tokio::select! {
-                biased;
-                () = stopped(&mut stop), if leaving.is_none_or(|leaving| !leaving.stop) => {
-                    attaching = None;
-                    leaving = Some(self.leaving(true));
-                    self.core.handle(self.clock.now(), Event::DrainBegan);
-                }
-                () = timer.as_mut(), if alarm => {
-                    let now = self.clock.now();
-                    self.core.wake(now);
-                    self.look_at_the_oldest(tenancy.as_mut(), now);
-                    if let Some(over) = leaving.filter(|leaving| leaving.until <= now) {
-                        let View { in_flight, recording, .. } = self.core.view();
-                        warn!(partition = %self.partition, in_flight, recording, "drain_timeout is over: attempts in flight are cut off, what is not written down goes back");
-                        if over.stop {
-                            break;
-                        }
-                        // They end as failed, and go on counting when the update comes back.
-                        cut.send_replace(());
-                        stuck = in_flight == 0;
-                        leaving = Some(self.leaving(false));
-                    }
-                }
-                Some(ended) = attempts.next(), if !attempts.is_empty() => {
-                    if ended.probe {
-                        probing.remove(&ended.update.target);
-                    }
-                    leftover = self.attempt_ended(ended);
-                }
-                Some(written) = writings.next(), if !writings.is_empty() => {
-                    fenced = written.recorded == Recorded::Fenced
-                        && tenancy.as_ref().is_some_and(|tenancy| tenancy.tenure == written.tenure);
-                    let further = self.further(&written);
-                    if fenced {
-                        unwritten = Some(written);
-                    } else {
-                        self.written(written);
-                    }
-                    if let Some((books, record_key)) = further.filter(|(_, key)| !self.core.has_released(key)) {
-                        loadings.push(books.released(record_key));
-                    }
-                }
-                Some(written) = writings_of_tenure.next(), if !writings_of_tenure.is_empty() => {
-                    self.written(written);
-                }
-                Some((event, result)) = claims.next(), if !claims.is_empty() => match (result, event) {
-                    (Ok(()), event) => {
-                        written_as.heed(&event);
-                        self.core.handle(self.clock.now(), event);
-                    }
-                    (Err(Fenced), _) => fenced = true,
-                },
-                (record_key, updates) = loaded(&mut loadings) => {
-                    if let Some(tenancy) = &tenancy {
-                        let event = Event::Released { tenure: tenancy.tenure, record_key, updates };
-                        self.core.handle(self.clock.now(), event);
-                    }
-                }
-                mut released = self.releases.next(self.layout, self.partition), if leaving.is_none() => {
-                    released.retain(|key| !self.core.is_awaited(key));
-                    if self.releases.need_claim(&released, self.core.standing()) {
-                        self.source.ask_for_delivery();
-                    }
-                    if let Some(books) = self.books.as_ref().filter(|_| loadings.is_empty()) {
-                        for record_key in released.into_iter().filter(|key| !self.core.has_released(key)) {
-                            loadings.push(books.clone().released(record_key));
-                        }
-                    }
-                }
-                () = self.breakers.changed() => self.hear_breakers(),
-                Ok(()) = self.former.changed() => self.hear_former(),
-                news = next(&mut tenancy), if leaving.is_none() => match news {
-                    Ok(news) => {
-                        if let Some(event) = self.hear(&mut tenancy, news) {
-                            let books = self.books.clone().filter(|_| written_as.is_outdated_by(&event));
-                            claims.push(claim(books, event));
-                        }
-                    }
-                    Err(lost) => {
-                        writings_of_tenure.clear();
-                        claims.clear();
-                        loadings.clear();
-                        attaching = self.lose(tenancy.take(), &lost, false).await;
-                    }
-                },
-                Some(deliveries) = attached(&mut attaching) => {
-                    attaching = None;
-                    let Ok(deliveries) = deliveries else {
-                        ending = Ending::Gone;
-                        leaving = Some(self.leaving(true));
-                        continue;
-                    };
-                    tenures += 1;
-                    let (tenure, heard) = (Tenure(tenures), self.clock.tick(deliveries.since()));
-                    self.core.handle(self.clock.now(), Event::TenureBegan { tenure, heard });
-                    self.health.set_attached(self.layout.number, self.partition, true);
-                    tenancy = Some(Tenancy {
-                        tenure,
-                        deliveries,
-                        held_too_long: false,
-                        answering: Answering::default(),
-                    });
-                }
-            }
-        }
-        // What is left is cut off before a standby can begin: dropping an attempt closes its connection.
-        drop(attempts);
-        for target in probing {
-            self.breakers.return_probe(self.clock.now(), target);
-        }
-        self.leave(tenancy).await;
-        self.show(None); // its gauges stay, with nothing
-        ending
-    }
-
-    fn leaving(&self, stop: bool) -> Leaving {
-        Leaving { until: self.clock.now().after(self.drain_timeout), stop }
-    }
-
-    /// Answers with the claim that the ledger is to know of before the core does.
-    fn hear(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, news: News) -> Option<Event> {
-        let tenure = tenancy.as_ref().map(|tenancy| tenancy.tenure)?;
-        let event = match news {
-            News::Received(received) => {
-                self.received(tenancy, received);
-                return None;
-            }
-            News::Witness(delivery) => {
-                self.witnessed(tenancy, delivery);
-                return None;
-            }
-            News::Marker => {
-                self.marked();
-                return None;
-            }
-            News::Asked(question) => {
-                if let Some(tenancy) = tenancy {
-                    tenancy.answering.asked(question);
-                }
-                return None;
-            }
-            News::Heard(at) => Event::Heard { at: self.clock.tick(at) },
-            News::Claimed { number, other } => return Some(Event::Claimed { tenure, number, other }),
-            News::Superseded => Event::Superseded(tenure),
-            News::Outranked => Event::Outranked(tenure),
-        };
-        self.core.handle(self.clock.now(), event);
-        None
-    }
-
-    /// Requests that wait for the ledger are held to what holds when they leave.
-    fn set_fence(&self, fence: &watch::Sender<Fence>) {
-        let may = self.core.may_send_until();
-        let now = Fence { tenure: may.and_then(|(tenure, _)| tenure), until: may.map(|(_, until)| until) };
-        fence.send_if_modified(|fence| std::mem::replace(fence, now) != now);
-    }
-
-    /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
-    fn look_at_the_oldest(&mut self, tenancy: Option<&mut Tenancy<S::Deliveries>>, now: Tick) {
-        let Some(tenancy) = tenancy else { return };
-        let oldest = tenancy.deliveries.oldest_came_at();
-        let held_too_long = oldest.is_some_and(|came| came.elapsed() >= self.held_max);
-        if held_too_long && !std::mem::replace(&mut tenancy.held_too_long, true) {
-            let tenure = tenancy.tenure;
-            self.core.handle(now, Event::HeldTooLong(tenure));
+            self.observe();
+            let input = self.next_input(stop.as_mut()).await;
+            self.handle(input);
         }
     }
 
-    fn received(&mut self, tenancy: &mut Option<Tenancy<S::Deliveries>>, received: Received) {
-        let Some(tenancy) = tenancy else { return };
-        let Received { delivery, redelivered, update } = received;
-        let now = self.clock.now();
-        self.drain.update_came();
-        let tenure = tenancy.tenure;
-        let event = match update {
-            Ok(update) => {
-                self.metrics.received(redelivered, update.id.origin() == IdOrigin::Delivery);
-                Event::Received { tenure, delivery, redelivered, update }
-            }
-            Err(fault) => {
-                self.metrics.received(redelivered, false);
-                Event::ReceivedMalformed { tenure, delivery, fault }
-            }
-        };
-        self.core.handle(now, event);
+    /// Earlier lines go first: what has ended makes room for what comes.
+    async fn next_input(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Input<S::Deliveries> {
+        let alarm = self.set_timer();
+        let (leaves, exits) = (self.phase.is_leaving(), self.phase.is_exiting());
+        let (layout, partition) = (self.context.layout, self.context.partition);
+        tokio::select! {
+            biased;
+            () = stop, if !exits => Input::StopRequested,
+            () = self.timer.as_mut(), if alarm => Input::DeadlineCame,
+            input = self.pending.next() => input,
+            released = self.releases.next(layout, partition), if !leaves => Input::Released(released),
+            () = self.breakers.changed() => Input::BreakersChanged,
+            Ok(()) = self.former.changed() => Input::FormerChanged,
+            input = self.phase.next() => input,
+        }
     }
 
-    fn attempt_ended(&mut self, ended: Ended) -> Leftover {
-        let Ended { attempt, number, update, probe, outcome, sign, receipt, lock, took } = ended;
-        self.target_metrics[update.target.0].attempt_ended(&outcome, took);
-        self.tell_failure(&update, &outcome, number);
+    fn handle(&mut self, input: Input<S::Deliveries>) {
+        match input {
+            Input::StopRequested => self.stop(DriverExit::Stopped),
+            Input::DeadlineCame => self.deadline_came(),
+            Input::AttemptEnded(attempt) => self.attempt_ended(attempt),
+            Input::Written(written) => self.written(written),
+            Input::Claimed(event, Ok(())) => {
+                self.written_as.heed(&event);
+                self.notify(event);
+            }
+            Input::Claimed(_, Err(Fenced)) => self.loss = Some(Loss::fenced(None)),
+            Input::Loaded(loaded) => self.loaded(loaded),
+            Input::Released(record_keys) => self.released(record_keys),
+            Input::BreakersChanged => self.hear_breakers(),
+            Input::FormerChanged => self.hear_former(),
+            Input::Attached(Ok(deliveries)) => self.attached(deliveries),
+            Input::Attached(Err(Gone)) => self.leave(Then::Exit(DriverExit::Gone)),
+            Input::Broker(news) => self.broker_news(news),
+            Input::ChannelLost(Lost(why)) => self.loss = Some(Loss { why, unwritten: None }),
+        }
+    }
+
+    fn now(&self) -> Tick {
+        self.context.clock.now()
+    }
+
+    /// Something happened: the core's effects follow.
+    fn notify(&mut self, event: Event) {
+        self.core.handle(self.context.clock.now(), event);
+    }
+
+    /// Starts nothing more, and ends when nothing is under way.
+    fn stop(&mut self, exit: DriverExit) {
+        self.leave(Then::Exit(exit));
+        self.notify(Event::DrainBegan);
+    }
+
+    fn deadline_came(&mut self) {
+        let now = self.now();
+        self.core.wake(now);
+        self.check_oldest(now);
+        self.check_drain_timeout(now);
+    }
+
+    fn attempt_ended(&mut self, attempt: FinishedAttempt) {
+        let FinishedAttempt { attempt, number, update, probe, outcome, sign, receipt, lock, took } = attempt;
+        self.context.target_metrics[update.target.0].attempt_ended(&outcome, took);
+        self.log_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
-        let leftover = Some((record_key.clone(), receipt, lock));
+        self.leftover = Some((record_key.clone(), receipt, lock));
         if probe && !outcome.was_sent() {
-            self.breakers.return_probe(self.clock.now(), update.target); // it has not asked
+            self.breakers.return_probe(self.now(), update.target); // it has not asked
         } else {
-            self.breakers.ended(self.clock.now(), update.target, &record_key, sign, probe);
+            self.breakers.ended(self.now(), update.target, &record_key, sign, probe);
         }
         // Before the core judges the outcome, so that it knows whether the target fails for everyone.
         self.hear_breakers();
-        self.core.handle(self.clock.now(), Event::AttemptEnded { attempt, record_key, outcome });
-        leftover
+        self.notify(Event::AttemptEnded { attempt, record_key, outcome });
     }
 
     fn hear_breakers(&mut self) {
         for event in self.breakers.news() {
-            self.core.handle(self.clock.now(), event);
+            self.notify(event);
         }
     }
 
-    /// Sets the timer to the next deadline. Whether there is one.
-    fn set_timer(
-        &self,
-        mut timer: Pin<&mut Sleep>,
-        tenancy: &mut Option<Tenancy<S::Deliveries>>,
-        leaving: Option<Leaving>,
-    ) -> bool {
-        let answer = tenancy.as_ref().and_then(|tenancy| tenancy.answering.next_deadline());
-        let until = leaving.map(|leaving| leaving.until);
+    fn broker_news(&mut self, news: News) {
+        let Some(session) = self.phase.session() else { return };
+        let tenure = session.tenure;
+        match news {
+            News::Received(received) => self.received(tenure, received),
+            News::Witness(delivery) => self.witnessed(delivery),
+            News::Marker => self.marked(),
+            News::Asked(request) => session.status.requested(request),
+            News::Heard(at) => self.notify(Event::Heard { at: self.context.clock.tick(at) }),
+            News::Claimed { number, other } => self.record_claim(Event::Claimed { tenure, number, other }),
+            News::Superseded => self.notify(Event::Superseded(tenure)),
+            News::Outranked => self.notify(Event::Outranked(tenure)),
+        }
+    }
+
+    fn received(&mut self, tenure: Tenure, Received { delivery, redelivered, update }: Received) {
+        self.drain.update_came();
+        let event = match update {
+            Ok(update) => {
+                let without_id = update.id.origin() == IdOrigin::Delivery;
+                self.context.metrics.received(redelivered, without_id);
+                Event::Received { tenure, delivery, redelivered, update }
+            }
+            Err(fault) => {
+                self.context.metrics.received(redelivered, false);
+                Event::ReceivedMalformed { tenure, delivery, fault }
+            }
+        };
+        self.notify(event);
+    }
+
+    /// Sets the timer to the next deadline. Returns true if there is one.
+    fn set_timer(&mut self) -> bool {
+        let leaving = self.phase.leaving_until();
         let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
-        let next = [self.core.next_deadline(), until, quiet, answer].into_iter().flatten().min();
-        let acks = tenancy.as_mut().and_then(|tenancy| tenancy.deliveries.next_ack_at());
-        let tenancy = tenancy.as_ref().filter(|tenancy| !tenancy.held_too_long);
-        let held = tenancy.and_then(|tenancy| tenancy.deliveries.oldest_came_at());
-        let held = held.map(|came| came + self.held_max);
-        let next = next.map(|tick| self.clock.instant(tick));
-        let Some(next) = [next, acks, held].into_iter().flatten().min() else { return false };
-        if timer.deadline() != next || timer.is_elapsed() {
-            timer.as_mut().reset(next);
+        let mut ticks = [self.core.next_deadline(), leaving, quiet, None];
+        let mut instants = [None; 3];
+        if let Some(session) = self.phase.session() {
+            ticks[3] = session.status.next_deadline();
+            instants = [None, session.next_ack_at(), session.held_until(self.context.held_max)];
+        }
+        instants[0] = ticks.into_iter().flatten().min().map(|tick| self.context.clock.instant(tick));
+        let Some(next) = instants.into_iter().flatten().min() else { return false };
+        if self.timer.deadline() != next || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(next);
         }
         true
+    }
+}
+
+impl Loss {
+    fn of(why: &str) -> Self {
+        Self { why: why.to_owned(), unwritten: None }
+    }
+
+    fn fenced(unwritten: Option<Written>) -> Self {
+        Self { unwritten, ..Self::of("a newer owner of the partition has written to the ledger") }
     }
 }

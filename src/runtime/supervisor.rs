@@ -14,7 +14,7 @@ use super::breakers::Breakers;
 use super::clock::Clock;
 use super::crew::{Ended, Yard};
 use super::crews::Crews;
-use super::driver::Ending;
+use super::driver::DriverExit;
 use super::releases::Releases;
 use super::upkeep::open_ledger;
 use crate::admin;
@@ -23,8 +23,8 @@ use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
-    Address, Follower, Halt, LayoutDocument, Link, Names, OwnLedger, Pulse, SourceError, Steward,
-    ensure_ledger, ensure_topology,
+    Address, Follower, Halt, LayoutDocument, Link, LogOnChange, Names, OwnLedger, Pulse, SourceError,
+    Steward, ensure_ledger, ensure_topology,
 };
 use lanekeeper_core::error::chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
@@ -142,9 +142,9 @@ const DRIVER_PANIC: &str =
 fn driver_ended(steward: &Steward, ended: &Ended) {
     let Ended { layout, partition, ending } = ended;
     match ending {
-        Ending::Stopped => return,
-        Ending::Drained => info!(layout = layout.0, %partition, "the partition is drained"),
-        Ending::Gone => error!(
+        DriverExit::Stopped => return,
+        DriverExit::Drained => info!(layout = layout.0, %partition, "the partition is drained"),
+        DriverExit::Gone => error!(
             layout = layout.0,
             %partition,
             "the queue of a partition that drains is not there: unless it was drained and removed at this moment, somebody has deleted it, and what it held is lost"
@@ -185,7 +185,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     let names = Names::new(&config.updates.exchange);
     let wanted = wanted(config).numbered(LayoutNumber(1));
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
-    let mut told = String::new();
+    let mut log = LogOnChange::default();
     let (publishing, document) = loop {
         let connection = address.connect_patiently(&name("publish")).await?;
         let completed = async {
@@ -197,9 +197,8 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
             Ok(document) => break (connection, document),
             Err(error) if error.can_heal() => {
                 let text = chain(&error);
-                if text != told {
+                if log.is_new(text.clone()) {
                     warn!(error = text, "topology not ready, trying again");
-                    told = text;
                 }
                 tokio::time::sleep(TOPOLOGY_RETRY_DELAY).await;
             }

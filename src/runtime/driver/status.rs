@@ -3,72 +3,74 @@
 
 use std::time::Duration;
 
-use super::{Driver, Tenancy};
+use super::Driver;
 use crate::http::Target;
 use crate::runtime::clock::age;
 use lanekeeper_broker::{Deliveries, Holding, Source};
 use lanekeeper_core::ownership::Standing;
 use lanekeeper_core::tick::Tick;
+use lanekeeper_ledger::Ledger;
 
 /// However often somebody asks, it is answered no more often. Questions that come sooner are answered together.
-const ANSWERED_EVERY: Duration = Duration::from_secs(1);
+const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
 /// While the layout drains, without being asked.
-const TOLD_EVERY: Duration = Duration::from_secs(2);
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 /// Records that are named.
 const RETRIED_MAX: usize = 3;
 
 /// What was asked in a tenure, and when it was last answered.
 #[derive(Debug, Default)]
-pub(super) struct Answering {
-    told: Option<Tick>,
-    /// The newest question.
-    asked: Option<u64>,
-    /// The newest question that was answered.
+pub(super) struct StatusReporter {
+    last_report: Option<Tick>,
+    /// The newest request.
+    requested: Option<u64>,
+    /// The newest request that was answered.
     answered: Option<u64>,
 }
 
-impl Answering {
-    pub(super) fn asked(&mut self, question: u64) {
-        self.asked = Some(question);
+impl StatusReporter {
+    pub(super) fn requested(&mut self, request: u64) {
+        self.requested = Some(request);
     }
 
     /// When it is to be answered, if it was asked.
     pub(super) fn next_deadline(&self) -> Option<Tick> {
-        let earliest = self.told.map_or(Tick::ZERO, |told| told.after(ANSWERED_EVERY));
-        (self.asked != self.answered).then_some(earliest)
+        let earliest = self.last_report.map_or(Tick::ZERO, |last| last.after(ANSWER_INTERVAL));
+        (self.requested != self.answered).then_some(earliest)
     }
 
     /// Whether it is to be told now; then it counts as told.
     fn is_due(&mut self, now: Tick, drains: bool) -> bool {
-        let unasked = drains && self.told.is_none_or(|told| now.since(told) >= TOLD_EVERY);
+        let unasked = drains && self.last_report.is_none_or(|last| now.since(last) >= REPORT_INTERVAL);
         let is_due = unasked || self.next_deadline().is_some_and(|deadline| deadline <= now);
         if is_due {
-            (self.told, self.answered) = (Some(now), self.asked);
+            (self.last_report, self.answered) = (Some(now), self.requested);
         }
         is_due
     }
 }
 
-impl<S: Source, T: Target + 'static> Driver<S, T> {
+impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// Tells what is held, where that is due.
-    pub(super) fn answer(&self, tenancy: &mut Tenancy<S::Deliveries>) {
-        let (now, drains) = (self.clock.now(), self.source.drains());
-        if !tenancy.answering.is_due(now, drains) {
+    pub(super) fn report_status(&mut self) {
+        let Some(session) = self.phase.session() else { return };
+        let (now, drains) = (self.context.clock.now(), self.context.source.drains());
+        if !session.status.is_due(now, drains) {
             return;
         }
         let (view, oldest, standing) = (self.core.view(), self.core.oldest(), self.core.standing());
-        let held_since = oldest.delivery.and_then(|delivery| tenancy.deliveries.came_at(delivery));
+        let held_since = oldest.delivery.and_then(|delivery| session.deliveries.came_at(delivery));
         // Names of records are told where they keep a layout from being drained, and nowhere else.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
         let tenure = match standing {
             Standing::Claimed(number) => number,
             Standing::Unclaimed | Standing::Claiming | Standing::Silent | Standing::Lost => None,
         };
-        self.source.tell_holding(Holding {
+        self.context.source.tell_holding(Holding {
             updates: view.held,
             retried: retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts)).collect(),
-            answers: tenancy.answering.answered,
-            owns: standing != Standing::Lost && tenancy.deliveries.has_begun(),
+            answers: session.status.answered,
+            owns: standing != Standing::Lost && session.deliveries.has_begun(),
             tenure: tenure.map(|number| number.0),
             oldest_held_seconds: held_since.map(|came| came.elapsed().as_secs()),
             oldest_published_seconds: oldest.published_at.and_then(age).map(|age| age.as_secs()),
@@ -86,16 +88,16 @@ mod tests {
     /// What happens, one letter after another, a quarter of a second apart: `?` a question, `d` the layout drains, `.`
     /// nothing. In which places it is told.
     fn check(happenings: &str, expected: &[usize]) {
-        let (mut answering, mut told, mut drains) = (Answering::default(), Vec::new(), false);
+        let (mut status, mut told, mut drains) = (StatusReporter::default(), Vec::new(), false);
         for (place, letter) in happenings.chars().enumerate() {
             let now = Tick::from_micros(u64::try_from(place).unwrap() * 250_000);
             match letter {
-                '?' => answering.asked(place as u64),
+                '?' => status.requested(place as u64),
                 'd' => drains = true,
                 _ => {}
             }
-            let awaited = answering.next_deadline().is_some_and(|deadline| deadline <= now);
-            if answering.is_due(now, drains) {
+            let awaited = status.next_deadline().is_some_and(|deadline| deadline <= now);
+            if status.is_due(now, drains) {
                 told.push(place);
             } else {
                 assert!(!awaited, "{happenings}: {place}");

@@ -1,0 +1,107 @@
+//! What a driver tells people: log lines and metrics.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::Driver;
+use crate::http::Target;
+use crate::runtime::clock::age;
+use lanekeeper_broker::{Deliveries, Source};
+use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::policy::{ParkReason, Resolution};
+use lanekeeper_core::update::Update;
+use lanekeeper_ledger::Ledger;
+
+impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
+    /// One line per change that an operator would want to know of.
+    fn log_standing(&mut self) {
+        let (standing, told) = (self.core.standing(), self.last_logged);
+        if standing == told {
+            return;
+        }
+        match standing {
+            // It is claimed anew, for a higher number: what was told stands.
+            Standing::Claiming if matches!(told, Standing::Claimed(_)) => {
+                return self.context.metrics.active(false);
+            }
+            Standing::Claimed(Some(TenureNumber(number))) if matches!(told, Standing::Claimed(Some(_))) => {
+                debug!(partition = %self.context.partition, tenure = number, "partition claimed anew");
+            }
+            Standing::Claimed(Some(TenureNumber(number))) => {
+                info!(partition = %self.context.partition, tenure = number, "partition owned");
+            }
+            Standing::Claimed(None) => {
+                warn!(partition = %self.context.partition, "partition owned without a tenure number: the broker takes no publishes; requests carry no lanekeeper-tenure");
+            }
+            Standing::Silent => {
+                warn!(partition = %self.context.partition, "the broker was not heard from within a heartbeat: no attempts start until it answers and the partition is claimed anew");
+            }
+            Standing::Unclaimed | Standing::Claiming | Standing::Lost => {}
+        }
+        self.context.metrics.active(matches!(standing, Standing::Claimed(_)));
+        self.last_logged = standing;
+    }
+
+    /// A failed attempt; what the target refuses to all at most once a minute.
+    pub(super) fn log_failure(&self, update: &Update, outcome: &Outcome, number: u32) {
+        match outcome {
+            Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
+            Outcome::Refused(failure) => {
+                let (target, now) = (update.target.0, self.context.clock.now());
+                if let Some(attempts) = self.context.refusals.refused(target, failure.cause.to_string(), now)
+                {
+                    let target = self.context.target_metrics[target].name();
+                    warn!(target, cause = %failure.cause, attempts, "the target refuses us, will retry");
+                }
+            }
+            Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {
+                let (update_id, outcome) = (update.id.as_str(), outcome.kind().name());
+                debug!(partition = %self.context.partition, update_id, outcome, cause = %failure.cause, attempt = number, "attempt failed");
+            }
+        }
+    }
+
+    /// One line and one count per resolution.
+    pub(super) fn log_resolution(&self, update: Option<&Update>, resolution: &Resolution) {
+        let update_id = update.map_or("", |update| update.id.as_str());
+        match resolution {
+            Resolution::Applied => {
+                if let Some(update) = update {
+                    self.context.target_metrics[update.target.0].delivered(update.published_at.and_then(age));
+                }
+            }
+            Resolution::Duplicate => self.context.metrics.duplicate(),
+            Resolution::Superseded => self.context.ledger_metrics.superseded(),
+            Resolution::Parked(reason) => {
+                self.context.ledger_metrics.parked(reason);
+                if let ParkReason::Failed { reason, attempts } = reason {
+                    warn!(partition = %self.context.partition, update_id, reason = reason.name(), attempts, "record parked: its updates wait in the ledger until they are released or discarded");
+                }
+            }
+            Resolution::DeadLettered(reason) => {
+                self.context.metrics.dead_lettered(reason);
+                warn!(partition = %self.context.partition, update_id, reason = reason.name(), "update dead-lettered");
+            }
+        }
+        debug!(partition = %self.context.partition, update_id, resolution = resolution.name(), "update resolved");
+    }
+
+    /// What is held, for monitoring and for operators.
+    pub(super) fn observe(&mut self) {
+        self.log_standing();
+        self.observe_view();
+        self.report_status();
+    }
+
+    pub(super) fn observe_view(&mut self) {
+        let view = self.core.view();
+        // Nothing but markers may be held, which have no age.
+        let session = self.phase.session().filter(|_| view.held > 0);
+        let oldest = session.and_then(|session| session.deliveries.oldest_came_at());
+        let age = oldest.map_or(Duration::ZERO, |came| came.elapsed());
+        self.context.metrics.view(&view, age);
+    }
+}
