@@ -11,6 +11,8 @@ mod pending;
 mod phase;
 mod record;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
