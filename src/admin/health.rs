@@ -8,10 +8,10 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// Written by the supervisor and the drivers, read by `/readyz`. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Told>);
+pub struct Health(Arc<HealthState>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct HealthState {
     stage: Mutex<Stage>,
     /// Targets that are shut, by name, and since when.
     shut: Mutex<BTreeMap<String, SystemTime>>,
@@ -25,7 +25,7 @@ enum Stage {
     /// Which partitions are attached.
     Dispatching(BTreeMap<(LayoutNumber, PartitionNumber), bool>),
     /// Asked to stop.
-    Draining,
+    Stopping,
 }
 
 impl Health {
@@ -60,8 +60,8 @@ impl Health {
     }
 
     /// The process was asked to stop.
-    pub fn set_draining(&self) {
-        *self.stage() = Stage::Draining;
+    pub fn set_stopping(&self) {
+        *self.stage() = Stage::Stopping;
     }
 
     /// The target was shut at this moment, since it fails for everyone; `None`: it is open again.
@@ -77,11 +77,11 @@ impl Health {
     #[must_use]
     pub fn shut(&self) -> Option<String> {
         let shut = self.shut_targets();
-        let told = |(target, since): (&String, &SystemTime)| {
+        let described = |(target, since): (&String, &SystemTime)| {
             format!("{target} since {}", humantime::format_rfc3339_seconds(*since))
         };
-        let told: Vec<String> = shut.iter().map(told).collect();
-        (!told.is_empty()).then(|| format!("shut: {}", told.join(", ")))
+        let described: Vec<String> = shut.iter().map(described).collect();
+        (!described.is_empty()).then(|| format!("shut: {}", described.join(", ")))
     }
 
     fn shut_targets(&self) -> MutexGuard<'_, BTreeMap<String, SystemTime>> {
@@ -93,7 +93,7 @@ impl Health {
     pub fn unready(&self) -> Option<String> {
         match &*self.stage() {
             Stage::Starting => Some("waiting for the broker".to_owned()),
-            Stage::Draining => Some("draining".to_owned()),
+            Stage::Stopping => Some("draining".to_owned()),
             Stage::Dispatching(attached) => {
                 let apart = attached.iter().filter(|(_, attached)| !**attached);
                 let apart: Vec<String> =
@@ -116,8 +116,8 @@ mod tests {
         let since = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         health.set_shut("erp", since(7));
         health.set_shut("crm", since(86_400));
-        let told = "shut: crm since 1970-01-02T00:00:00Z, erp since 1970-01-01T00:00:07Z";
-        assert_eq!(health.shut().as_deref(), Some(told));
+        let described = "shut: crm since 1970-01-02T00:00:00Z, erp since 1970-01-01T00:00:07Z";
+        assert_eq!(health.shut().as_deref(), Some(described));
         health.set_shut("crm", None);
         assert_eq!(health.shut().as_deref(), Some("shut: erp since 1970-01-01T00:00:07Z"));
         health.begin(LayoutNumber(1), []);
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(health.unready(), None, "a partition that is drained is not missed");
         health.set_attached(one, PartitionNumber(0), false);
         assert_eq!(health.unready(), None);
-        health.set_draining();
+        health.set_stopping();
         health.begin(two, [1].map(PartitionNumber));
         assert_eq!(health.unready().as_deref(), Some("draining"));
     }

@@ -91,7 +91,7 @@ struct Families {
     circuit_shut: Family<OfTarget, SecondsCounter>,
     stale_events: Counter,
     witnesses_seen: Family<OfPartition, Counter>,
-    step_backs: Family<OfReason, Counter>,
+    yields: Family<OfReason, Counter>,
     attempts_without_tenure: Counter,
     partition_active: Family<OfPartition, Gauge>,
     held: Family<OfPartition, Gauge>,
@@ -99,7 +99,7 @@ struct Families {
     lanes_active: Family<OfPartition, Gauge>,
     keys_retrying: Family<OfPartition, Gauge>,
     keys_target_shut: Family<OfPartition, Gauge>,
-    keys_former_undrained: Family<OfPartition, Gauge>,
+    keys_blocked_by_previous: Family<OfPartition, Gauge>,
     oldest_pending_age: Family<OfPartition, Seconds>,
 }
 
@@ -130,7 +130,7 @@ impl Metrics {
             circuit_shut: Family::default(),
             stale_events: Counter::default(),
             witnesses_seen: Family::default(),
-            step_backs: Family::default(),
+            yields: Family::default(),
             attempts_without_tenure: Counter::default(),
             partition_active: Family::default(),
             held: Family::default(),
@@ -138,7 +138,7 @@ impl Metrics {
             lanes_active: Family::default(),
             keys_retrying: Family::default(),
             keys_target_shut: Family::default(),
-            keys_former_undrained: Family::default(),
+            keys_blocked_by_previous: Family::default(),
             oldest_pending_age: Family::default(),
         };
         families.register();
@@ -167,14 +167,14 @@ impl Metrics {
             lanes_active: all.lanes_active.get_or_create_owned(&of),
             keys_retrying: all.keys_retrying.get_or_create_owned(&of),
             keys_target_shut: all.keys_target_shut.get_or_create_owned(&of),
-            keys_former_undrained: all.keys_former_undrained.get_or_create_owned(&of),
+            keys_blocked_by_previous: all.keys_blocked_by_previous.get_or_create_owned(&of),
             oldest_pending_age: all.oldest_pending_age.get_or_create_owned(&of),
             updates_without_id: all.updates_without_id.clone(),
             duplicates_suppressed: all.duplicates_suppressed.clone(),
             stale_events: all.stale_events.clone(),
             witnesses_seen: all.witnesses_seen.get_or_create_owned(&of),
             attempts_without_tenure: all.attempts_without_tenure.clone(),
-            stale_told: 0,
+            stale_counted: 0,
             all: self.clone(),
         }
     }
@@ -262,7 +262,7 @@ impl Families {
         registry.register(
             "step_backs",
             "Partitions given back in order: another replica is to have it (outranked), or a delivery was held for dispatch.held_max.",
-            self.step_backs.clone(),
+            self.yields.clone(),
         );
         registry.register(
             "attempts_without_tenure",
@@ -290,7 +290,7 @@ impl Families {
         registry.register(
             "keys_former_undrained",
             "Records whose oldest update waits until the partition that they were in before the layout changed is drained.",
-            self.keys_former_undrained.clone(),
+            self.keys_blocked_by_previous.clone(),
         );
         registry.register_with_unit(
             "oldest_pending_age",
@@ -313,14 +313,14 @@ pub struct PartitionMetrics {
     lanes_active: Gauge,
     keys_retrying: Gauge,
     keys_target_shut: Gauge,
-    keys_former_undrained: Gauge,
+    keys_blocked_by_previous: Gauge,
     oldest_pending_age: Seconds,
     updates_without_id: Counter,
     duplicates_suppressed: Counter,
     stale_events: Counter,
     witnesses_seen: Counter,
     attempts_without_tenure: Counter,
-    stale_told: u64,
+    stale_counted: u64,
     all: Metrics,
 }
 
@@ -349,8 +349,8 @@ impl PartitionMetrics {
     }
 
     /// The partition is given back in order.
-    pub fn step_back(&self, reason: &'static str) {
-        self.all.0.step_backs.get_or_create(&OfReason { reason }).inc();
+    pub fn yielded(&self, reason: &'static str) {
+        self.all.0.yields.get_or_create(&OfReason { reason }).inc();
     }
 
     /// An attempt starts that carries no tenure number.
@@ -371,10 +371,10 @@ impl PartitionMetrics {
         self.lanes_active.set(whole(view.lanes));
         self.keys_retrying.set(whole(view.waiting));
         self.keys_target_shut.set(whole(view.target_shut));
-        self.keys_former_undrained.set(whole(view.former_undrained));
+        self.keys_blocked_by_previous.set(whole(view.blocked_by_previous));
         self.oldest_pending_age.set(oldest_age.as_secs_f64());
-        self.stale_events.inc_by(view.stale - self.stale_told);
-        self.stale_told = view.stale;
+        self.stale_events.inc_by(view.stale - self.stale_counted);
+        self.stale_counted = view.stale;
     }
 }
 

@@ -27,12 +27,12 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health) {
 }
 
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {
-    let (status, told) = match health.unready() {
+    let (status, body) = match health.unready() {
         None => (StatusCode::OK, "ready".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
     };
     // A target that fails does not make this process less ready, and whoever looks here wants to know of it.
-    let lines = std::iter::once(told).chain(health.shut());
+    let lines = std::iter::once(body).chain(health.shut());
     (status, lines.fold(String::new(), |body, line| body + &line + "\n"))
 }
 

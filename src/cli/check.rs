@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::{ConfigArguments, Exit};
 use crate::config::forecast::{End, Forecast, Planned};
-use crate::config::{Config, Loaded, Purpose, Shown, told, warnings};
+use crate::config::{Config, Loaded, Purpose, Shown, format_duration, warnings};
 
 /// Rows of the schedule that are printed before it is cut short.
 const ROWS_MAX: usize = 12;
@@ -113,7 +113,7 @@ fn schedule(config: &Config) -> String {
         }
         if !hidden.contains(&index) {
             let wait = if planned.attempt == 1 { "none".to_owned() } else { wait(planned) };
-            row(&planned.attempt.to_string(), &wait, &told(planned.elapsed));
+            row(&planned.attempt.to_string(), &wait, &format_duration(planned.elapsed));
         }
     }
     if forecast.end.is_none_or(|end| end.attempts > forecast.attempts.len() as u64)
@@ -134,7 +134,7 @@ fn end(config: &Config, forecast: &Forecast) -> String {
         Some(most) => format!(" (with jitter, up to attempt {most})"),
         None => " (with jitter, any number)".to_owned(),
     };
-    let (elapsed, limit, exhausted) = (told(elapsed), limit.key(), config.policy.exhausted.name());
+    let (elapsed, limit, exhausted) = (format_duration(elapsed), limit.key(), config.policy.exhausted.name());
     format!(
         "The last is attempt {attempts}, {elapsed} after the first{jitter}: {limit} ends it, \
          then failure.exhausted = \"{exhausted}\".\n"
@@ -146,7 +146,11 @@ fn wait(planned: &Planned) -> String {
 }
 
 fn between(least: Duration, most: Duration) -> String {
-    if least == most { told(most) } else { format!("{} to {}", told(least), told(most)) }
+    if least == most {
+        format_duration(most)
+    } else {
+        format!("{} to {}", format_duration(least), format_duration(most))
+    }
 }
 
 /// What the settings multiply to.

@@ -137,5 +137,5 @@ fn tokio_runtime() -> tokio::runtime::Runtime {
 
 /// Says once what went wrong, with its causes.
 fn report(error: &dyn std::error::Error) {
-    eprintln!("error: {}", lanekeeper_core::error::chain(error));
+    eprintln!("error: {}", lanekeeper_core::error::error_chain(error));
 }

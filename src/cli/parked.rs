@@ -2,7 +2,7 @@
 //! process that reaches the ledger.
 
 mod change;
-mod told;
+mod output;
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
@@ -188,9 +188,9 @@ pub fn main(arguments: &Arguments) -> Exit {
 
 async fn run(ledger: &AnyLedger, command: &Command, out: &mut impl Write) -> Result<Exit, Stopped> {
     match command {
-        Command::List { record, json, .. } => told::list(ledger, record.as_ref(), *json, out).await,
-        Command::Show { record, limit, json, .. } => told::show(ledger, record, *limit, *json, out).await,
-        Command::Export { records, .. } => told::export(ledger, records, out).await,
+        Command::List { record, json, .. } => output::list(ledger, record.as_ref(), *json, out).await,
+        Command::Show { record, limit, json, .. } => output::show(ledger, record, *limit, *json, out).await,
+        Command::Export { records, .. } => output::export(ledger, records, out).await,
         Command::Release { records, reason, .. } => change::release(ledger, records, *reason, out).await,
         Command::Discard { record, head, all, why, who, .. } => {
             let head = (!all).then_some(head.get());

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use super::{ConfigArguments, Exit};
 use crate::config::{Config, Purpose};
 use input::Input;
-use lanekeeper_broker::publisher::{Ended, Limits, PublishError, Publisher, Settings, ShortText};
+use lanekeeper_broker::publisher::{
+    OutboxLimits, PublishError, Publisher, PublisherExit, PublisherSettings, ShortText,
+};
 use report::Report;
 
 /// Updates read ahead of the window, as a multiple of it: so much may wait behind unconfirmed ones of its record.
@@ -66,10 +68,10 @@ Unknown members are faults. Blank lines are skipped.
 Exit codes: 0 every line is confirmed, 1 some line is bad or not confirmed, 2 config, 3 broker."#;
 
 /// What publishing needs of the config, and the body limit.
-fn settings(arguments: &Arguments) -> Result<(Settings, usize), Exit> {
+fn settings(arguments: &Arguments) -> Result<(PublisherSettings, usize), Exit> {
     let Config { instance, broker, updates, .. } = arguments.config.load_for(Purpose::Publish)?.config;
     let in_flight_max = arguments.window.get();
-    let limits = Limits {
+    let limits = OutboxLimits {
         in_flight_max,
         held_max: in_flight_max.saturating_mul(READ_AHEAD),
         held_bytes_max: HELD_BYTES_MAX,
@@ -77,7 +79,7 @@ fn settings(arguments: &Arguments) -> Result<(Settings, usize), Exit> {
         abandoned_max: ABANDONED_MAX,
     };
     let exchange = ShortText::new(updates.exchange).expect("the config's check bounds the exchange's name");
-    let settings = Settings { connection: broker.connection, instance, exchange, limits };
+    let settings = PublisherSettings { connection: broker.connection, instance, exchange, limits };
     Ok((settings, updates.body_bytes_max))
 }
 
@@ -103,7 +105,7 @@ pub fn main(arguments: &Arguments) -> Exit {
     exit
 }
 
-async fn publish(settings: Settings, input: Input) -> Exit {
+async fn publish(settings: PublisherSettings, input: Input) -> Exit {
     let exchange = settings.exchange.as_str().to_owned();
     let publisher = match Publisher::connect(settings).await {
         Ok(publisher) => publisher,
@@ -119,7 +121,7 @@ async fn publish(settings: Settings, input: Input) -> Exit {
     let result = publisher.run(receiver, |event| report.event(&event), interrupted()).await;
     match (report.finish(&result), result) {
         (_, Err(error)) => exit_of(&error),
-        (true, Ok(Ended::Finished)) => Exit::Done,
+        (true, Ok(PublisherExit::Finished)) => Exit::Done,
         (_, Ok(_)) => Exit::Other,
     }
 }

@@ -2,15 +2,15 @@
 
 mod apply;
 mod plan;
-mod scene;
 mod show;
+mod snapshot;
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use self::scene::Scene;
+use self::snapshot::TopologySnapshot;
 use super::{ConfigArguments, Exit};
 use crate::config::{Config, Purpose, management_url};
 use crate::doctor::change::dangers_of_change;
@@ -112,13 +112,13 @@ pub fn main(arguments: &Arguments) -> Exit {
     let done = super::tokio_runtime().block_on(async {
         match &arguments.command {
             Command::Show { json, .. } => {
-                let scene = Scene::look(&config).await?;
-                Ok(print(&if *json { show::json(&scene) } else { show::text(&scene) }, Exit::Done))
+                let snapshot = TopologySnapshot::look(&config).await?;
+                Ok(print(&if *json { show::json(&snapshot) } else { show::text(&snapshot) }, Exit::Done))
             }
             Command::Plan { .. } => {
-                let scene = Scene::look(&config).await?;
+                let snapshot = TopologySnapshot::look(&config).await?;
                 let dangers = dangers_of_change(&config, plan::wanted(&config)).await?;
-                let plan = plan::Plan::of(&scene, &config, dangers);
+                let plan = plan::Plan::of(&snapshot, &config, dangers);
                 let exit = if plan.is_empty() { Exit::Done } else { Exit::Pending };
                 Ok(print(&plan.to_string(), exit))
             }

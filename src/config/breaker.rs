@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::BreakerConfig;
 use super::fault::Problem;
-use super::parse::{duration, flag, integer, number, told};
+use super::parse::{duration, flag, format_duration, integer, number};
 use super::reader::Reader;
 use super::schedule::waits;
 use lanekeeper_core::breaker::{ATTEMPTS_KEPT_MAX, BreakerLimits};
@@ -28,7 +28,7 @@ pub fn read(reader: &mut Reader<'_>) -> Option<BreakerConfig> {
     if let (Some(initial), Some(max)) = (wait_initial, wait_max)
         && initial > max
     {
-        let (initial, max) = (told(initial), told(max));
+        let (initial, max) = (format_duration(initial), format_duration(max));
         section.fault(
             "wait_initial",
             Problem::new(format!("{initial:?} is over wait_max = {max:?}"), "lower it, or raise wait_max"),

@@ -31,19 +31,19 @@ impl fmt::Display for Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     what: String,
-    remedy: String,
+    fix: String,
 }
 
 impl Problem {
-    /// `what` is wrong; `remedy` says what to do. Neither may quote a secret.
-    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
+    /// `what` is wrong; `fix` says what to do. Neither may quote a secret.
+    pub fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.into(), fix: fix.into() }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.what, self.remedy)
+        write!(f, "{}; {}", self.what, self.fix)
     }
 }
 
@@ -67,8 +67,8 @@ impl Fault {
 
     /// What to do.
     #[must_use]
-    pub fn remedy(&self) -> &str {
-        &self.problem.remedy
+    pub fn fix(&self) -> &str {
+        &self.problem.fix
     }
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Fault {
             key => writeln!(f, "{key} ({})", self.origin)?,
         }
         write!(f, "  {}", self.what())?;
-        self.remedy()
+        self.fix()
             .lines()
             .try_for_each(|line| if line.is_empty() { f.write_str("\n") } else { write!(f, "\n  {line}") })
     }

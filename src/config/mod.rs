@@ -29,7 +29,7 @@ use std::time::Duration;
 pub use fault::{Fault, Faults, Origin, Problem};
 pub use layers::{DEFAULT_TOML, Environment, VariableFault};
 pub use management::{ManagementAddress, management_url};
-pub use parse::told;
+pub use parse::format_duration;
 pub use reader::Shown;
 pub use settings::Loaded;
 use settings::read;

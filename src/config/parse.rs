@@ -97,7 +97,7 @@ pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&mut Json) -> Result
         if range.contains(&duration) {
             return Ok(duration);
         }
-        let (least, most) = (told(*range.start()), told(*range.end()));
+        let (least, most) = (format_duration(*range.start()), format_duration(*range.end()));
         Err(Problem::new(
             format!("{text:?} is outside {least} to {most}"),
             format!("write a duration from {least} to {most}"),
@@ -192,7 +192,7 @@ pub fn log_filter(raw: &mut Json) -> Result<String, Problem> {
 }
 
 /// A duration for people.
-pub fn told(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     // Waits of whole seconds and some microseconds come from multiplying; nobody wants to read those.
     let millis = if duration.as_secs() > 0 { 1_000_000 } else { 1_000 };
     let nanos = duration.subsec_nanos() / millis * millis;

@@ -134,8 +134,8 @@ impl Section<'_, '_> {
     ) -> Option<T> {
         self.known.push(key);
         let Some(value) = self.dict.as_ref()?.get(key).cloned() else {
-            let remedy = format!("add `{key}`; config/default.toml says what it is");
-            self.fault(key, Problem::new("is missing", remedy));
+            let fix = format!("add `{key}`; config/default.toml says what it is");
+            self.fault(key, Problem::new("is missing", fix));
             return None;
         };
         let origin = origin(self.reader.figment, value.tag());
@@ -302,7 +302,7 @@ fn unknown(faults: &mut Vec<Fault>, figment: &Figment, path: &str, dict: &Dict, 
             .map(|known| (strsim::jaro_winkler(key, known), known))
             .filter(|(likeness, _)| *likeness > 0.8)
             .max_by(|(a, _), (b, _)| a.total_cmp(b));
-        let remedy = match near {
+        let fix = match near {
             Some((_, near)) => format!("did you mean `{near}`?"),
             None => format!("known here: {}", known.join(", ")),
         };
@@ -310,7 +310,7 @@ fn unknown(faults: &mut Vec<Fault>, figment: &Figment, path: &str, dict: &Dict, 
             "" => (key.clone(), origin(figment, first_leaf(value).tag())),
             path => (format!("{path}.{key}"), origin(figment, first_leaf(value).tag())),
         };
-        faults.push(Fault { key, origin, problem: Problem::new("there is no such key", remedy) });
+        faults.push(Fault { key, origin, problem: Problem::new("there is no such key", fix) });
     }
 }
 

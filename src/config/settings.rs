@@ -9,8 +9,8 @@ use super::fault::{Faults, Origin, Problem};
 use super::layers::{self, Environment};
 use super::management::management_url;
 use super::parse::{
-    choice, duration, exchange, flag, instance, integer, listen, log_filter, number, timeout, told,
-    whole_seconds,
+    choice, duration, exchange, flag, format_duration, instance, integer, listen, log_filter, number,
+    timeout, whole_seconds,
 };
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
@@ -208,7 +208,7 @@ fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
     if let (Some(initial), Some(max)) = (delay_initial, delay_max)
         && initial > max
     {
-        let (initial, max) = (told(initial), told(max));
+        let (initial, max) = (format_duration(initial), format_duration(max));
         section.fault(
             "delay_initial",
             Problem::new(format!("{initial:?} is over delay_max = {max:?}"), "lower it, or raise delay_max"),

@@ -74,11 +74,11 @@ impl<'a> Strings<'a> {
             ));
         }
         self.environment.text(name).map_err(|fault| {
-            let remedy = match fault {
+            let fix = match fault {
                 VariableFault::Missing => format!("set {name}, or write $${{ for ${{ itself"),
                 VariableFault::NotUtf8 => format!("set {name} to text"),
             };
-            Problem::new(format!("the environment variable {name} {fault}"), remedy)
+            Problem::new(format!("the environment variable {name} {fault}"), fix)
         })
     }
 }

@@ -131,12 +131,12 @@ fn url(raw: &mut Json) -> Result<UrlTemplate, Problem> {
 
 fn method(raw: &mut Json) -> Result<String, Problem> {
     let method = text(raw)?;
-    let remedy = "write a method such as \"PUT\", \"POST\" or \"PATCH\", in upper case";
+    let fix = "write a method such as \"PUT\", \"POST\" or \"PATCH\", in upper case";
     if Method::from_bytes(method.as_bytes()).is_err() || method != method.to_ascii_uppercase() {
-        return Err(Problem::new(format!("{method:?} is not an HTTP method in upper case"), remedy));
+        return Err(Problem::new(format!("{method:?} is not an HTTP method in upper case"), fix));
     }
     if matches!(method.as_str(), "CONNECT" | "TRACE") {
-        return Err(Problem::new(format!("{method} cannot carry an update"), remedy));
+        return Err(Problem::new(format!("{method} cannot carry an update"), fix));
     }
     Ok(method)
 }

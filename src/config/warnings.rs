@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, TargetConfig, told};
+use super::{Config, TargetConfig, format_duration};
 use lanekeeper_core::routes::TypePattern;
 
 /// RabbitMQ's acknowledgement timeout, unless an operator has set another (`consumer_timeout`; 3.10 and 4.0).
@@ -21,16 +21,16 @@ pub fn warnings(config: &Config) -> Vec<String> {
             warnings.push(format!(
                 "target {name:?}: timeout {} is over two heartbeats ({}): a request of an owner that fell silent can \
                  still be at work when the next owner starts. Shorten the timeout or raise broker.heartbeat.",
-                told(target.timeout),
-                told(fence),
+                format_duration(target.timeout),
+                format_duration(fence),
             ));
         }
         if target.timeout > config.dispatch.drain_timeout {
             warnings.push(format!(
                 "target {name:?}: timeout {} is over dispatch.drain_timeout ({}): a stop can cut a request off, which \
                  is then sent again. Raise drain_timeout.",
-                told(target.timeout),
-                told(config.dispatch.drain_timeout),
+                format_duration(target.timeout),
+                format_duration(config.dispatch.drain_timeout),
             ));
         }
         let earlier = &config.targets[..index];
@@ -97,8 +97,8 @@ fn held_long(config: &Config) -> Option<String> {
             "dispatch.held_max = {} and drain_timeout = {} come near RabbitMQ's acknowledgement timeout (30 minutes by \
              default), which would close the channel under attempts in flight. Lower held_max, or raise \
              consumer_timeout of the broker.",
-            told(held_max),
-            told(drain_timeout),
+            format_duration(held_max),
+            format_duration(drain_timeout),
         )
     })
 }

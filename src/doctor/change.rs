@@ -46,9 +46,9 @@ pub(super) fn weigh_all(
     // What a change is for, what has nothing to do with it, and what is judged for the layout to come.
     let left_out =
         [Code::PartitionsDiffer, Code::PrefetchDiffers, Code::DeadLetters, Code::KhepriReordersKeys];
-    let told = |finding: &Finding| finding.severity != Severity::Info && !left_out.contains(&finding.code);
+    let counts = |finding: &Finding| finding.severity != Severity::Info && !left_out.contains(&finding.code);
     let khepri = rules::khepri_of_change(observed, config, to.partitions);
-    let findings = findings.into_iter().filter(told).chain(khepri);
+    let findings = findings.into_iter().filter(counts).chain(khepri);
     let danger = |finding: Finding| Danger { weight: weigh(observed, &finding), finding };
     let mut dangers: Vec<Danger> = findings.map(danger).collect();
     dangers.sort_by_key(|danger| (danger.weight, danger.finding.code));

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::codes::{Code, Severity};
-use super::remedy::Remedy;
+use super::fix::Fix;
 
 /// A danger that is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -17,13 +17,13 @@ pub struct Finding {
     /// What it can cost.
     pub cost: &'static str,
     /// What removes it, in this order.
-    pub remedy: Vec<Remedy>,
+    pub fix: Vec<Fix>,
 }
 
 impl Finding {
     /// Severity and cost are the code's.
-    pub(super) fn new(code: Code, what: impl Into<String>, remedy: Vec<Remedy>) -> Self {
-        Self { code, severity: code.severity(), what: what.into(), cost: code.cost(), remedy }
+    pub(super) fn new(code: Code, what: impl Into<String>, fix: Vec<Fix>) -> Self {
+        Self { code, severity: code.severity(), what: what.into(), cost: code.cost(), fix }
     }
 }
 
@@ -35,5 +35,5 @@ pub struct Unseen {
     /// What follows from that, and what is assumed.
     pub means: String,
     /// How a person can look.
-    pub look: Option<Remedy>,
+    pub look: Option<Fix>,
 }

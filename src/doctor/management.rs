@@ -8,8 +8,8 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value as Json;
 
 use super::facts::{Binding, Management, ManagementCause, ManagementFault, PolicyKind, Queue};
+use super::fix::segment;
 use super::management_answers as answers;
-use super::remedy::segment;
 use crate::config::ManagementAddress;
 use lanekeeper_broker::{Inspection, Names, Role};
 
@@ -55,7 +55,7 @@ struct Api<'a> {
 }
 
 /// What the API answered.
-enum Answer {
+enum ApiAnswer {
     /// 200, or 503 of a health check that found something.
     Given(Json),
     /// 404.
@@ -66,7 +66,7 @@ enum Answer {
 
 impl Api<'_> {
     async fn look(&self, names: &Names, broker: &Inspection) -> Result<Management, ManagementCause> {
-        if let Answer::Refused(words) = self.ask("whoami").await? {
+        if let ApiAnswer::Refused(words) = self.ask("whoami").await? {
             return Err(ManagementCause::Refused(words));
         }
         // A host can have several brokers, and a port can lead elsewhere.
@@ -112,8 +112,8 @@ impl Api<'_> {
 
     async fn queue(&self, vhost: &str, name: String) -> Result<Option<(String, Queue)>, ManagementCause> {
         Ok(match self.ask(&format!("queues/{vhost}/{}", segment(&name))).await? {
-            Answer::Given(json) => Some((name, answers::queue(&json))),
-            Answer::NotThere | Answer::Refused(_) => None,
+            ApiAnswer::Given(json) => Some((name, answers::queue(&json))),
+            ApiAnswer::NotThere | ApiAnswer::Refused(_) => None,
         })
     }
 
@@ -139,8 +139,8 @@ impl Api<'_> {
             }
         }
         let questions = paths.into_iter().map(async |path| match self.ask(&path).await? {
-            Answer::Given(json) => Ok(answers::bindings(&json)),
-            Answer::NotThere | Answer::Refused(_) => Ok(Vec::new()),
+            ApiAnswer::Given(json) => Ok(answers::bindings(&json)),
+            ApiAnswer::NotThere | ApiAnswer::Refused(_) => Ok(Vec::new()),
         });
         let lists: Vec<Vec<Binding>> =
             futures_util::stream::iter(questions).buffered(QUESTIONS_MAX).try_collect().await?;
@@ -163,21 +163,21 @@ impl Api<'_> {
         read: impl Fn(&Json) -> T,
     ) -> Result<Result<T, String>, ManagementCause> {
         Ok(match self.ask(path).await? {
-            Answer::Given(json) => Ok(read(&json)),
-            Answer::NotThere => Err("the broker has no such page".to_owned()),
-            Answer::Refused(words) => Err(words),
+            ApiAnswer::Given(json) => Ok(read(&json)),
+            ApiAnswer::NotThere => Err("the broker has no such page".to_owned()),
+            ApiAnswer::Refused(words) => Err(words),
         })
     }
 
     async fn given(&self, path: &str) -> Result<Json, ManagementCause> {
         match self.ask(path).await? {
-            Answer::Given(json) => Ok(json),
-            Answer::NotThere => Err(ManagementCause::NotUnderstood(format!("/api/{path} is not there"))),
-            Answer::Refused(words) => Err(ManagementCause::Refused(format!("/api/{path}: {words}"))),
+            ApiAnswer::Given(json) => Ok(json),
+            ApiAnswer::NotThere => Err(ManagementCause::NotUnderstood(format!("/api/{path} is not there"))),
+            ApiAnswer::Refused(words) => Err(ManagementCause::Refused(format!("/api/{path}: {words}"))),
         }
     }
 
-    async fn ask(&self, path: &str) -> Result<Answer, ManagementCause> {
+    async fn ask(&self, path: &str) -> Result<ApiAnswer, ManagementCause> {
         let url = format!("{}/api/{path}", self.address.url);
         let asking =
             self.client.get(url).basic_auth(&self.address.user, Some(self.address.password.reveal())).send();
@@ -185,14 +185,14 @@ impl Api<'_> {
         let status = response.status();
         match status {
             StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {}
-            StatusCode::NOT_FOUND => return Ok(Answer::NotThere),
+            StatusCode::NOT_FOUND => return Ok(ApiAnswer::NotThere),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let words = body(response, path).await.map(|json| answers::reason(&json));
-                return Ok(Answer::Refused(words.unwrap_or_else(|_| status.to_string())));
+                return Ok(ApiAnswer::Refused(words.unwrap_or_else(|_| status.to_string())));
             }
             other => return Err(ManagementCause::NotUnderstood(format!("/api/{path} answers {other}"))),
         }
-        body(response, path).await.map(Answer::Given)
+        body(response, path).await.map(ApiAnswer::Given)
     }
 }
 
@@ -203,7 +203,7 @@ fn names_of_queues(broker: &Inspection) -> Vec<String> {
 
 /// Without the URL in it: it is told beside this.
 fn unreachable(error: reqwest::Error) -> ManagementCause {
-    ManagementCause::Unreachable(lanekeeper_core::error::chain(&error.without_url()))
+    ManagementCause::Unreachable(lanekeeper_core::error::error_chain(&error.without_url()))
 }
 
 async fn body(mut response: Response, path: &str) -> Result<Json, ManagementCause> {

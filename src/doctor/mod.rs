@@ -7,15 +7,15 @@ pub mod change;
 pub mod codes;
 pub mod facts;
 mod finding;
+mod fix;
 mod management;
 mod management_answers;
-mod remedy;
 pub mod report;
 mod rules;
 
 use facts::Observed;
 pub use finding::{Finding, Unseen};
-pub use remedy::Remedy;
+pub use fix::Fix;
 use rules::{judge, unseen};
 
 use crate::config::Config;

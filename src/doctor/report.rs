@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value as Json, json};
 
 use super::codes::Severity;
-use super::{Examination, Finding, Remedy};
+use super::{Examination, Finding, Fix};
 
 /// Where lines of prose are broken; commands never are.
 const COLUMNS: usize = 100;
@@ -27,7 +27,7 @@ impl Examination {
         let mut text = self.head(exchange) + "\n";
         for finding in &self.findings {
             text += "\n";
-            text += &told(finding);
+            text += &format_finding(finding);
         }
         text += "\nNot looked at\n";
         for unseen in &self.unseen {
@@ -90,16 +90,16 @@ impl Examination {
     }
 }
 
-fn told(finding: &Finding) -> String {
+fn format_finding(finding: &Finding) -> String {
     let mut text = String::new();
     prose(&mut text, &format!("{} {}  ", finding.severity, finding.code), &finding.what);
     prose(&mut text, "    cost:    ", finding.cost);
     let mut before = "    remedy:  ";
-    for remedy in &finding.remedy {
-        match remedy {
-            Remedy::Do(what) => prose(&mut text, before, what),
-            Remedy::Run(_) | Remedy::Config(_) => {
-                let _ = writeln!(text, "{before}{remedy}");
+    for fix in &finding.fix {
+        match fix {
+            Fix::Do(what) => prose(&mut text, before, what),
+            Fix::Run(_) | Fix::Config(_) => {
+                let _ = writeln!(text, "{before}{fix}");
             }
         }
         before = "             ";

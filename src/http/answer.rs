@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use reqwest::Response;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, RETRY_AFTER};
 
-use super::leaving::{Patience, TimeUp};
-use super::{Receipt, detail, retry_after};
+use super::send_guard::{Deadline, TimeUp};
+use super::{AttemptReceipt, detail, retry_after};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
 
 /// Bytes of a failure's body that are looked at.
@@ -31,11 +31,11 @@ enum BodyEnd {
 pub(super) async fn outcome_of(
     mut response: Response,
     kind: OutcomeKind,
-    patience: &mut Patience,
+    deadline: &mut Deadline,
 ) -> Outcome {
     let applied = kind == OutcomeKind::Applied;
     let mut body = Vec::new();
-    let end = read(&mut response, &mut body, if applied { 0 } else { BODY_BYTES_KEPT_MAX }, patience).await;
+    let end = read(&mut response, &mut body, if applied { 0 } else { BODY_BYTES_KEPT_MAX }, deadline).await;
     let headers = response.headers();
     let failure = || Failure {
         cause: Cause::Status(response.status().as_u16()),
@@ -69,9 +69,9 @@ pub(super) async fn outcome_of(
 }
 
 /// Status and `ETag` of an answer.
-pub(super) fn receipt_of(response: &Response) -> Receipt {
+pub(super) fn receipt_of(response: &Response) -> AttemptReceipt {
     let etag = text(response.headers(), ETAG).filter(|etag| etag.len() <= ETAG_BYTES_MAX);
-    Receipt { status: response.status().as_u16(), etag: etag.map(ToOwned::to_owned) }
+    AttemptReceipt { status: response.status().as_u16(), etag: etag.map(ToOwned::to_owned) }
 }
 
 /// No whole answer in time.
@@ -92,14 +92,14 @@ async fn read(
     response: &mut Response,
     kept: &mut Vec<u8>,
     kept_max: usize,
-    patience: &mut Patience,
+    deadline: &mut Deadline,
 ) -> BodyEnd {
     if response.content_length().is_some_and(|bytes| bytes > BODY_BYTES_READ_MAX as u64) && kept_max == 0 {
         return BodyEnd::Done;
     }
     let mut read = 0;
     loop {
-        let chunk = match patience.wait_for_answer(|| true, response.chunk()).await {
+        let chunk = match deadline.wait_for_answer(|| true, response.chunk()).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return BodyEnd::Done,
             Ok(Err(error)) => return BodyEnd::Broken(error),

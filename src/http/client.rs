@@ -5,10 +5,10 @@ use std::time::Duration;
 use reqwest::{Client, redirect, retry};
 use tokio::time::Instant;
 
-use super::conditional::{FETCHES_MAX, First, Precondition, asks_for_etag, first};
-use super::leaving::{HeldBody, Patience, Progress, TimeUp};
-use super::request::Prepared;
-use super::{Attempt, Receipt, Target, answer};
+use super::conditional::{FETCHES_MAX, FirstStep, Precondition, asks_for_etag, first};
+use super::request::RequestTemplate;
+use super::send_guard::{Deadline, GuardedBody, SendState, TimeUp};
+use super::{Attempt, AttemptReceipt, Target, answer};
 use crate::config::TargetConfig;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 
@@ -31,7 +31,7 @@ const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 #[derive(Debug)]
 pub struct HttpTargets {
     client: Client,
-    targets: Vec<Prepared>,
+    targets: Vec<RequestTemplate>,
     /// `failure.conflict = "refetch"`.
     refetch: bool,
 }
@@ -70,7 +70,7 @@ impl HttpTargets {
     /// # Errors
     /// A setting that HTTP does not allow, or no certificates to trust on this system.
     pub fn new(targets: &[TargetConfig], refetch: bool) -> Result<Self, TargetsFault> {
-        let targets = targets.iter().map(Prepared::new).collect::<Result<Vec<_>, _>>()?;
+        let targets = targets.iter().map(RequestTemplate::new).collect::<Result<Vec<_>, _>>()?;
         let timeout_max = targets.iter().map(|target| target.timeout).max().unwrap_or_default();
         let client = Client::builder()
             .user_agent(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))
@@ -97,50 +97,53 @@ impl HttpTargets {
     /// One request with an update.
     async fn request(
         &self,
-        target: &Prepared,
+        target: &RequestTemplate,
         attempt: &Attempt,
         precondition: &Precondition,
-        patience: &mut Patience,
-    ) -> (Outcome, Receipt) {
-        let (body, departure) =
-            HeldBody::new(attempt.update.body.clone(), patience.deadline(), attempt.clearance.clone());
+        deadline: &mut Deadline,
+    ) -> (Outcome, AttemptReceipt) {
+        let (body, send_progress) =
+            GuardedBody::new(attempt.update.body.clone(), deadline.instant(), attempt.send_guard.clone());
         let request = match target.request(attempt, precondition, body) {
             Ok(request) => request,
             Err(detail) => {
-                return (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), Receipt::default());
+                return (
+                    Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }),
+                    AttemptReceipt::default(),
+                );
             }
         };
-        let left = || departure.progress() == Progress::Left;
-        let outcome = match patience.wait_for_answer(left, self.client.execute(request)).await {
+        let left = || send_progress.progress() == SendState::Left;
+        let outcome = match deadline.wait_for_answer(left, self.client.execute(request)).await {
             Ok(Ok(response)) => {
                 let receipt = answer::receipt_of(&response);
                 let kind = super::classify::classify(receipt.status, &target.outcomes);
-                return (answer::outcome_of(response, kind, patience).await, receipt);
+                return (answer::outcome_of(response, kind, deadline).await, receipt);
             }
-            Ok(Err(error)) => match departure.progress() {
-                Progress::Withheld => Outcome::Withheld,
-                Progress::Late => answer::time_up(),
-                Progress::Waiting | Progress::Left => answer::broken(error),
+            Ok(Err(error)) => match send_progress.progress() {
+                SendState::Withheld => Outcome::Withheld,
+                SendState::Late => answer::time_up(),
+                SendState::Waiting | SendState::Left => answer::broken(error),
             },
             Err(TimeUp) => answer::time_up(),
         };
-        (outcome, Receipt::default())
+        (outcome, AttemptReceipt::default())
     }
 
     /// Asks the target for the record's `ETag`.
     async fn fetch(
         &self,
-        target: &Prepared,
+        target: &RequestTemplate,
         attempt: &Attempt,
-        patience: &mut Patience,
-    ) -> Result<Precondition, (Outcome, Receipt)> {
+        deadline: &mut Deadline,
+    ) -> Result<Precondition, (Outcome, AttemptReceipt)> {
         let request = target.fetch(&attempt.update).map_err(|detail| {
-            (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), Receipt::default())
+            (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), AttemptReceipt::default())
         })?;
-        let response = match patience.wait(self.client.execute(request)).await {
+        let response = match deadline.wait(self.client.execute(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err((answer::broken(error), Receipt::default())),
-            Err(TimeUp) => return Err((answer::time_up(), Receipt::default())),
+            Ok(Err(error)) => return Err((answer::broken(error), AttemptReceipt::default())),
+            Err(TimeUp) => return Err((answer::time_up(), AttemptReceipt::default())),
         };
         let receipt = answer::receipt_of(&response);
         match (receipt.status, &receipt.etag) {
@@ -149,7 +152,7 @@ impl HttpTargets {
             (200..=299, None) => Ok(Precondition::None),
             (status, _) => {
                 let kind = super::classify::classify(status, &target.outcomes);
-                Err((answer::outcome_of(response, kind, patience).await, receipt))
+                Err((answer::outcome_of(response, kind, deadline).await, receipt))
             }
         }
     }
@@ -158,26 +161,26 @@ impl HttpTargets {
 impl Target for HttpTargets {
     /// # Panics
     /// If the update names a target that is not there: a fault of ours, since the same config made both.
-    async fn send(&self, attempt: Attempt) -> (Outcome, Receipt) {
+    async fn send(&self, attempt: Attempt) -> (Outcome, AttemptReceipt) {
         let target = &self.targets[attempt.update.target.0];
         let now = Instant::now();
-        let mut patience = Patience::until(now.checked_add(target.timeout).unwrap_or(now + TIMEOUT_MAX));
+        let mut deadline = Deadline::until(now.checked_add(target.timeout).unwrap_or(now + TIMEOUT_MAX));
         let mut next = first(&attempt, target.if_match, target.first_contact);
         let mut fetches = 0;
         loop {
             let precondition = match next {
-                First::Send(precondition) => precondition,
-                First::Fetch => match self.fetch(target, &attempt, &mut patience).await {
+                FirstStep::Send(precondition) => precondition,
+                FirstStep::Fetch => match self.fetch(target, &attempt, &mut deadline).await {
                     Ok(precondition) => precondition,
                     Err(ended) => return ended,
                 },
             };
-            let ended = self.request(target, &attempt, &precondition, &mut patience).await;
+            let ended = self.request(target, &attempt, &precondition, &mut deadline).await;
             if fetches == FETCHES_MAX || !asks_for_etag(&ended.0, self.refetch) {
                 return ended;
             }
             fetches += 1;
-            next = First::Fetch;
+            next = FirstStep::Fetch;
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) enum Precondition {
 
 /// What to do first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum First {
+pub(super) enum FirstStep {
     /// Send the update so.
     Send(Precondition),
     /// Ask for the record's `ETag` before.
@@ -32,15 +32,15 @@ pub(super) enum First {
 }
 
 /// What the publisher asked for stands over what is known here.
-pub(super) fn first(attempt: &Attempt, if_match: IfMatch, first_contact: FirstContact) -> First {
+pub(super) fn first(attempt: &Attempt, if_match: IfMatch, first_contact: FirstContact) -> FirstStep {
     if let Some(etag) = &attempt.update.if_match {
-        return First::Send(Precondition::Match(etag.as_str().into()));
+        return FirstStep::Send(Precondition::Match(etag.as_str().into()));
     }
     match (if_match, &attempt.etag, first_contact) {
-        (IfMatch::Header, _, _) => First::Send(Precondition::None),
-        (IfMatch::Auto, Some(etag), _) => First::Send(Precondition::Match(etag.as_str().into())),
-        (IfMatch::Auto, None, FirstContact::Create) => First::Send(Precondition::Absent),
-        (IfMatch::Auto, None, FirstContact::Get) => First::Fetch,
+        (IfMatch::Header, _, _) => FirstStep::Send(Precondition::None),
+        (IfMatch::Auto, Some(etag), _) => FirstStep::Send(Precondition::Match(etag.as_str().into())),
+        (IfMatch::Auto, None, FirstContact::Create) => FirstStep::Send(Precondition::Absent),
+        (IfMatch::Auto, None, FirstContact::Get) => FirstStep::Fetch,
     }
 }
 
@@ -65,7 +65,7 @@ mod tests {
         known: Option<&str>,
         if_match: IfMatch,
         contact: FirstContact,
-        expected: &First,
+        expected: &FirstStep,
     ) {
         let update = Update {
             record_key: RecordKey::new("k").unwrap(),
@@ -86,7 +86,7 @@ mod tests {
             number: 1,
             tenure: None,
             etag,
-            clearance: crate::http::Clearance::always(),
+            send_guard: crate::http::SendGuard::always(),
         };
         assert_eq!(
             first(&attempt, if_match, contact),
@@ -99,17 +99,17 @@ mod tests {
     fn the_publishers_word_stands_over_what_is_known() {
         use FirstContact::{Create, Get};
         use IfMatch::{Auto, Header};
-        let matching = |etag: &str| First::Send(Precondition::Match(etag.into()));
+        let matching = |etag: &str| FirstStep::Send(Precondition::Match(etag.into()));
         check(Some("p"), Some("k"), Auto, Get, &matching("p"));
         check(Some("p"), None, Header, Get, &matching("p"));
-        check(None, Some("k"), Header, Get, &First::Send(Precondition::None));
+        check(None, Some("k"), Header, Get, &FirstStep::Send(Precondition::None));
         check(None, Some("k"), Auto, Create, &matching("k"));
-        check(None, None, Auto, Create, &First::Send(Precondition::Absent));
-        check(None, None, Auto, Get, &First::Fetch);
+        check(None, None, Auto, Create, &FirstStep::Send(Precondition::Absent));
+        check(None, None, Auto, Get, &FirstStep::Fetch);
     }
 
     #[test]
-    fn only_missing_and_outdated_preconditions_are_fetched_anew() {
+    fn only_missing_and_outdated_preconditions_are_fetched_again() {
         let conflict =
             |status| Outcome::Conflict(Failure { cause: Cause::Status(status), detail: String::new() });
         for (status, refetch, expected) in

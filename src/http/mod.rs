@@ -5,13 +5,13 @@ pub mod classify;
 pub mod client;
 mod conditional;
 mod detail;
-mod leaving;
 mod request;
 pub mod retry_after;
+mod send_guard;
 
 use std::sync::Arc;
 
-pub use self::leaving::Clearance;
+pub use self::send_guard::SendGuard;
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::update::Update;
 
@@ -27,12 +27,12 @@ pub struct Attempt {
     /// The last `ETag` that the target gave for the record, where that is known: for targets with `if_match = "auto"`.
     pub etag: Option<String>,
     /// Asked when the request is written to its connection; without it nothing is sent ([`Outcome::Withheld`]).
-    pub clearance: Clearance,
+    pub send_guard: SendGuard,
 }
 
 /// What an answer says besides its outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Receipt {
+pub struct AttemptReceipt {
     /// The last answer's status; 0: there was none.
     pub status: u16,
     /// The record's `ETag` by that answer.
@@ -47,7 +47,7 @@ pub trait Target: Send + Sync {
     ///
     /// When it has returned, no request is in flight any more as far as this side can tell: what was not answered is cut
     /// off by closing its connection. The far side may still be working on it. Dropping the future does the same.
-    fn send(&self, attempt: Attempt) -> impl Future<Output = (Outcome, Receipt)> + Send;
+    fn send(&self, attempt: Attempt) -> impl Future<Output = (Outcome, AttemptReceipt)> + Send;
 
     /// As `send`, for whoever wants no receipt.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = Outcome> + Send

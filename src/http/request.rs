@@ -11,7 +11,7 @@ use reqwest::{Body, Method, Request};
 use super::Attempt;
 use super::client::TargetsFault;
 use super::conditional::Precondition;
-use super::leaving::HeldBody;
+use super::send_guard::GuardedBody;
 use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::template::{UrlTemplate, encode_record_key};
@@ -42,7 +42,7 @@ const FRAMING: [&str; 10] = [
 
 /// A target, ready to make requests.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub(super) struct RequestTemplate {
     method: Method,
     url: UrlTemplate,
     /// The operator's headers.
@@ -54,7 +54,7 @@ pub(super) struct Prepared {
     pub(super) first_contact: FirstContact,
 }
 
-impl Prepared {
+impl RequestTemplate {
     pub(super) fn new(target: &TargetConfig) -> Result<Self, TargetsFault> {
         let unfit_header =
             |name: &str| TargetsFault::Header { target: target.name.clone(), name: name.to_owned() };
@@ -110,7 +110,7 @@ impl Prepared {
         &self,
         attempt: &Attempt,
         precondition: &Precondition,
-        body: HeldBody,
+        body: GuardedBody,
     ) -> Result<Request, String> {
         let update = &*attempt.update;
         let record_key = encode_record_key(&update.record_key);

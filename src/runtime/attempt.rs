@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::books::{Books, Consulted};
 use super::clock::Clock;
-use crate::http::{Attempt, Clearance, Receipt, Target};
-use lanekeeper_core::breaker::Sign;
+use super::ledger_client::{LedgerClient, Preflight};
+use crate::http::{Attempt, AttemptReceipt, SendGuard, Target};
+use lanekeeper_core::breaker::HealthSignal;
 use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 use lanekeeper_core::tick::Tick;
@@ -30,7 +30,7 @@ pub(super) struct Fence {
 pub(super) struct PendingAttempt<T, L> {
     pub(super) target: Arc<T>,
     /// `None`: there is no ledger.
-    pub(super) books: Option<Books<L>>,
+    pub(super) ledger_client: Option<LedgerClient<L>>,
     pub(super) clock: Clock,
     pub(super) fence: watch::Receiver<Fence>,
     pub(super) attempt: AttemptId,
@@ -51,8 +51,8 @@ pub(super) struct FinishedAttempt {
     pub(super) probe: bool,
     pub(super) outcome: Outcome,
     /// What that says about the target as a whole.
-    pub(super) sign: Sign,
-    pub(super) receipt: Receipt,
+    pub(super) signal: HealthSignal,
+    pub(super) receipt: AttemptReceipt,
     /// The record's row, held until the outcome is written down or dropped.
     pub(super) lock: Option<RecordLock>,
     /// The request alone.
@@ -65,33 +65,33 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
         let (attempt, number, update, probe) =
             (self.attempt, self.number, Arc::clone(&self.update), self.probe);
         let begun = tokio::time::Instant::now();
-        let (outcome, sign, receipt, lock, took) = tokio::select! {
+        let (outcome, signal, receipt, lock, took) = tokio::select! {
             biased;
             (outcome, receipt, lock, took) = self.perform() => {
-                let sign = Sign::of(&outcome);
-                (outcome, sign, receipt, lock, took)
+                let signal = HealthSignal::of(&outcome);
+                (outcome, signal, receipt, lock, took)
             }
             () = abort.cancelled() => {
                 let detail = "aborted, since the partition was handed over".to_owned();
                 let failure = Failure { cause: Cause::Connection, detail };
                 let outcome = Outcome::Retryable { failure, retry_after: None };
-                (outcome, Sign::Neither, Receipt::default(), None, begun.elapsed())
+                (outcome, HealthSignal::Neutral, AttemptReceipt::default(), None, begun.elapsed())
             }
         };
-        FinishedAttempt { attempt, number, update, probe, outcome, sign, receipt, lock, took }
+        FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took }
     }
 
-    async fn perform(self) -> (Outcome, Receipt, Option<RecordLock>, Duration) {
-        let unsent = |outcome| (outcome, Receipt::default(), None, Duration::ZERO);
+    async fn perform(self) -> (Outcome, AttemptReceipt, Option<RecordLock>, Duration) {
+        let unsent = |outcome| (outcome, AttemptReceipt::default(), None, Duration::ZERO);
         let clear = may_send(self.fence, self.clock, self.tenure);
-        let (etag, lock) = match &self.books {
+        let (etag, lock) = match &self.ledger_client {
             None if clear() => (None, None),
             None => return unsent(Outcome::Withheld),
             // On its own: the ledger's future is many times the size of the rest, which every attempt would carry.
-            Some(books) => match Box::pin(books.consult(&self.update, self.holder)).await {
-                Consulted::Send { etag, lock } if clear() => (etag, lock),
-                Consulted::Send { .. } | Consulted::Silent => return unsent(Outcome::Withheld),
-                Consulted::Known(known) => return unsent(Outcome::Known(known)),
+            Some(ledger_client) => match Box::pin(ledger_client.lookup(&self.update, self.holder)).await {
+                Preflight::Send { etag, lock } if clear() => (etag, lock),
+                Preflight::Send { .. } | Preflight::Silent => return unsent(Outcome::Withheld),
+                Preflight::Known(known) => return unsent(Outcome::Known(known)),
             },
         };
         let request = Attempt {
@@ -100,7 +100,7 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
             tenure: self.tenure.map(|TenureNumber(number)| number),
             etag,
             // Looked at again when it is written to its connection.
-            clearance: Clearance::new(clear),
+            send_guard: SendGuard::new(clear),
         };
         let begun = tokio::time::Instant::now();
         let (outcome, receipt) = self.target.send(request).await;

@@ -20,19 +20,16 @@ pub fn auto_apply(config: &Config, shape: Shape) -> AutoApply {
 async fn look(config: &Config, shape: Shape) -> Result<Obstacles, SourceError> {
     let mut found = Obstacles::default();
     for danger in dangers_of_change(config, shape).await? {
-        let told = obstacle(&danger.finding);
+        let described = obstacle(&danger.finding);
         match danger.weight {
-            Weight::Forbids | Weight::Risks => found.in_the_way.push(told),
-            Weight::Warns => found.besides.push(told),
+            Weight::Forbids | Weight::Risks => found.blockers.push(described),
+            Weight::Warns => found.warnings.push(described),
         }
     }
     Ok(found)
 }
 
 fn obstacle(finding: &Finding) -> Obstacle {
-    let remedy: Vec<String> = finding.remedy.iter().map(ToString::to_string).collect();
-    Obstacle {
-        what: format!("{}: {}; {}", finding.code, finding.what, finding.cost),
-        remedy: remedy.join(" | "),
-    }
+    let fixes: Vec<String> = finding.fix.iter().map(ToString::to_string).collect();
+    Obstacle { what: format!("{}: {}; {}", finding.code, finding.what, finding.cost), fix: fixes.join(" | ") }
 }

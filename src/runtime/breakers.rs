@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::admin::health::Health;
 use crate::admin::metrics::{CircuitMetrics, Metrics};
 use crate::config::BreakerConfig;
-use lanekeeper_core::breaker::{Breaker, Circuit, Sign, Trip};
+use lanekeeper_core::breaker::{Breaker, Circuit, HealthSignal, Trip};
 use lanekeeper_core::message::Event;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
@@ -18,18 +18,18 @@ use lanekeeper_core::update::RecordKey;
 
 /// All of them. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Breakers(Arc<Shared>);
+pub struct Breakers(Arc<BreakerSet>);
 
 #[derive(Debug)]
-struct Shared {
+struct BreakerSet {
     /// In the order of the config; empty where breakers are turned off.
-    targets: Mutex<Vec<Watched>>,
+    targets: Mutex<Vec<WatchedBreaker>>,
     changed: watch::Sender<()>,
     health: Health,
 }
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedBreaker {
     name: String,
     breaker: Breaker,
     metrics: CircuitMetrics,
@@ -37,8 +37,8 @@ struct Watched {
     shut: Option<(Tick, Tick)>,
 }
 
-impl Watched {
-    fn tell_trip(&mut self, now: Tick, trip: Trip, health: &Health) {
+impl WatchedBreaker {
+    fn log_trip(&mut self, now: Tick, trip: Trip, health: &Health) {
         let Trip { attempts, failures, records } = trip;
         warn!(
             target_name = self.name,
@@ -52,7 +52,7 @@ impl Watched {
         health.set_shut(&self.name, Some(SystemTime::now()));
     }
 
-    fn tell_probe(&mut self, now: Tick, opened: bool, health: &Health) {
+    fn log_probe(&mut self, now: Tick, opened: bool, health: &Health) {
         let Some((since, counted_to)) = self.shut else { return };
         self.metrics.shut_for(now.since(counted_to));
         self.shut = (!opened).then_some((since, now));
@@ -81,22 +81,22 @@ impl Breakers {
         let watched = |name: &str| {
             let metrics = metrics.circuit(name);
             let breaker = Breaker::new(Arc::clone(limits.as_ref()?));
-            Some(Watched { name: name.to_owned(), breaker, metrics, shut: None })
+            Some(WatchedBreaker { name: name.to_owned(), breaker, metrics, shut: None })
         };
         let targets = Mutex::new(targets.filter_map(watched).collect());
-        Self(Arc::new(Shared { targets, changed: watch::Sender::new(()), health: health.clone() }))
+        Self(Arc::new(BreakerSet { targets, changed: watch::Sender::new(()), health: health.clone() }))
     }
 
     /// For one driver.
     #[must_use]
     pub fn watch(&self) -> BreakerWatch {
-        let told = vec![Circuit::Closed; self.0.targets().len()];
-        BreakerWatch { shared: Arc::clone(&self.0), changes: self.0.changed.subscribe(), told }
+        let last_seen = vec![Circuit::Closed; self.0.targets().len()];
+        BreakerWatch { shared: Arc::clone(&self.0), changes: self.0.changed.subscribe(), last_seen }
     }
 }
 
-impl Shared {
-    fn targets(&self) -> MutexGuard<'_, Vec<Watched>> {
+impl BreakerSet {
+    fn targets(&self) -> MutexGuard<'_, Vec<WatchedBreaker>> {
         self.targets.lock().expect("nothing panics while it holds the breakers")
     }
 }
@@ -104,26 +104,26 @@ impl Shared {
 /// One driver's view of them: tells how its attempts end, hears what changes.
 #[derive(Debug)]
 pub struct BreakerWatch {
-    shared: Arc<Shared>,
+    shared: Arc<BreakerSet>,
     changes: watch::Receiver<()>,
-    told: Vec<Circuit>,
+    last_seen: Vec<Circuit>,
 }
 
 impl BreakerWatch {
-    /// Waits until there may be [`Self::news`].
+    /// Waits until there may be [`Self::take_changes`].
     pub async fn changed(&mut self) {
         self.changes.changed().await.expect("we hold the sender ourselves");
     }
 
     /// What the core has not been told yet.
-    pub fn news(&mut self) -> Vec<Event> {
+    pub fn take_changes(&mut self) -> Vec<Event> {
         self.changes.mark_unchanged();
         let targets = self.shared.targets();
-        let mut news = Vec::new();
-        for ((number, told), watched) in self.told.iter_mut().enumerate().zip(&*targets) {
+        let mut events = Vec::new();
+        for ((number, last_seen), watched) in self.last_seen.iter_mut().enumerate().zip(&*targets) {
             let (target, circuit) = (TargetId(number), watched.breaker.circuit());
-            if std::mem::replace(told, circuit) != circuit {
-                news.push(match circuit {
+            if std::mem::replace(last_seen, circuit) != circuit {
+                events.push(match circuit {
                     Circuit::Closed => Event::TargetOpened(target),
                     Circuit::Shut { probe_from } => {
                         Event::TargetShut { target, probe_from: Some(probe_from) }
@@ -132,20 +132,27 @@ impl BreakerWatch {
                 });
             }
         }
-        news
+        events
     }
 
     /// An attempt ended. All drivers hear what comes of it.
-    pub fn ended(&self, now: Tick, target: TargetId, record_key: &RecordKey, sign: Sign, probe: bool) {
+    pub fn ended(
+        &self,
+        now: Tick,
+        target: TargetId,
+        record_key: &RecordKey,
+        signal: HealthSignal,
+        probe: bool,
+    ) {
         self.with(target, |watched, health| {
             if probe {
-                let opened = watched.breaker.probe_ended(now, sign);
-                watched.tell_probe(now, opened, health);
+                let opened = watched.breaker.probe_ended(now, signal);
+                watched.log_probe(now, opened, health);
                 return true;
             }
-            let trip = watched.breaker.ended(now, record_key, sign);
+            let trip = watched.breaker.ended(now, record_key, signal);
             if let Some(trip) = trip {
-                watched.tell_trip(now, trip, health);
+                watched.log_trip(now, trip, health);
             }
             trip.is_some()
         });
@@ -154,8 +161,8 @@ impl BreakerWatch {
     /// Whether the partition may make one attempt at the target that is shut.
     pub fn grant_probe(&mut self, now: Tick, target: TargetId) -> bool {
         // Whoever asks takes it that a probe is under way, and must hear of its end also where that leaves all as it was.
-        if let Some(told) = self.told.get_mut(target.0) {
-            *told = Circuit::Probing;
+        if let Some(last_seen) = self.last_seen.get_mut(target.0) {
+            *last_seen = Circuit::Probing;
         }
         self.with(target, |watched, _| watched.breaker.grant_probe(now))
     }
@@ -169,7 +176,7 @@ impl BreakerWatch {
     }
 
     /// Tells all drivers where something has changed.
-    fn with(&self, target: TargetId, change: impl FnOnce(&mut Watched, &Health) -> bool) -> bool {
+    fn with(&self, target: TargetId, change: impl FnOnce(&mut WatchedBreaker, &Health) -> bool) -> bool {
         let mut targets = self.shared.targets();
         let changed = targets.get_mut(target.0).is_some_and(|watched| change(watched, &self.shared.health));
         drop(targets);
@@ -208,33 +215,33 @@ mod tests {
     fn fail(watch: &BreakerWatch) {
         for key in ["a", "b"] {
             let record_key = RecordKey::new(key).unwrap();
-            watch.ended(Tick::ZERO, TargetId(1), &record_key, Sign::Fails, false);
+            watch.ended(Tick::ZERO, TargetId(1), &record_key, HealthSignal::Failure, false);
         }
     }
 
     #[tokio::test]
-    async fn every_driver_hears_once_that_a_target_is_shut_and_one_of_them_may_probe() {
+    async fn every_driver_learns_once_that_a_target_is_shut_and_one_of_them_may_probe() {
         let breakers = breakers();
         let (mut one, mut other) = (breakers.watch(), breakers.watch());
         fail(&one);
         for watch in [&mut one, &mut other] {
             watch.changed().await;
-            let news = watch.news();
+            let events = watch.take_changes();
             assert!(
                 matches!(
-                    news[..],
+                    events[..],
                     [Event::TargetShut { target: TargetId(1), probe_from: Some(from) }] if from == SECOND
                 ),
-                "{news:?}"
+                "{events:?}"
             );
-            assert!(watch.news().is_empty());
+            assert!(watch.take_changes().is_empty());
         }
         assert!(one.grant_probe(SECOND, TargetId(1)));
         assert!(!other.grant_probe(SECOND, TargetId(1)));
         one.return_probe(SECOND, TargetId(1));
         assert!(other.grant_probe(SECOND, TargetId(1)));
-        other.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), Sign::Works, true);
-        assert!(matches!(one.news()[..], [Event::TargetOpened(TargetId(1))]));
+        other.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), HealthSignal::Success, true);
+        assert!(matches!(one.take_changes()[..], [Event::TargetOpened(TargetId(1))]));
     }
 
     #[test]
@@ -253,7 +260,7 @@ mod tests {
         fail(&watch);
         assert!(health.shut().expect("it is told").starts_with("shut: erp since 2"), "{:?}", health.shut());
         assert!(watch.grant_probe(SECOND, TargetId(1)));
-        watch.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), Sign::Fails, true);
+        watch.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), HealthSignal::Failure, true);
         let text = metrics.encode();
         for line in [
             "lanekeeper_circuit_state{target=\"crm\"} 0",
@@ -268,7 +275,7 @@ mod tests {
             Tick::from_micros(2_000_000),
             TargetId(1),
             &RecordKey::new("a").unwrap(),
-            Sign::Works,
+            HealthSignal::Success,
             true,
         );
         assert_eq!(health.shut(), None);
@@ -285,6 +292,6 @@ mod tests {
         );
         let mut watch = breakers.watch();
         fail(&watch);
-        assert!(watch.news().is_empty());
+        assert!(watch.take_changes().is_empty());
     }
 }

@@ -28,19 +28,19 @@ use self::pending::Pending;
 use self::phase::{Phase, Then};
 use self::record::{Leftover, Loaded, Written, WrittenAs};
 use super::attempt::{Fence, FinishedAttempt};
-use super::books::{Books, Fenced};
 use super::breakers::BreakerWatch;
 use super::clock::Clock;
+use super::ledger_client::{Fenced, LedgerClient};
 use super::refusals::Refusals;
 use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
-use lanekeeper_broker::{Gone, Lost, News, Received, Source};
+use lanekeeper_broker::{Gone, Lost, Received, Source, SourceEvent};
 use lanekeeper_core::drain::DrainWatch;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::message::{Event, Tenure};
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::partition::Partition;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{IdOrigin, RecordKey};
@@ -58,7 +58,7 @@ pub struct PartitionContext<S, T, L> {
     /// Where they go.
     pub target: Arc<T>,
     /// What remembers them; `None`: there is no ledger.
-    pub books: Option<Books<L>>,
+    pub ledger_client: Option<LedgerClient<L>>,
     /// How long attempts in flight may take after a stop, or when the partition is handed over.
     pub drain_timeout: Duration,
     /// How long a delivery may be held before everything is given back: well below the broker's acknowledgement timeout.
@@ -87,7 +87,7 @@ pub struct Driver<S: Source, T, L> {
     /// Which targets are shut.
     breakers: BreakerWatch,
     /// Partitions of the layout before that are not drained.
-    former: watch::Receiver<BTreeSet<PartitionNumber>>,
+    previous: watch::Receiver<BTreeSet<PartitionNumber>>,
     /// Whether the partition holds nothing more, if its layout drains.
     drain: DrainWatch,
     phase: Phase<S::Deliveries>,
@@ -101,7 +101,7 @@ pub struct Driver<S: Source, T, L> {
     abort: CancellationToken,
     written_as: WrittenAs,
     leftover: Leftover,
-    last_logged: Standing,
+    last_logged: OwnershipState,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -126,7 +126,7 @@ enum Input<D> {
     /// The way to the partition's queue is open, or there is no such queue any more.
     Attached(Result<D, Gone>),
     /// The broker has something to say.
-    Broker(News),
+    Broker(SourceEvent),
     ChannelLost(Lost),
 }
 
@@ -143,7 +143,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     pub fn new(
         context: PartitionContext<S, T, L>,
         core: Partition,
-        former: watch::Receiver<BTreeSet<PartitionNumber>>,
+        previous: watch::Receiver<BTreeSet<PartitionNumber>>,
         (releases, breakers): (Releases, BreakerWatch),
     ) -> Self {
         Self {
@@ -152,7 +152,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             core,
             releases,
             breakers,
-            former,
+            previous,
             drain: DrainWatch::default(),
             sessions: 0,
             loss: None,
@@ -161,7 +161,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             abort: CancellationToken::new(),
             written_as: WrittenAs::default(),
             leftover: None,
-            last_logged: Standing::Unclaimed,
+            last_logged: OwnershipState::Unclaimed,
             timer: Box::pin(sleep(Duration::ZERO)),
         }
     }
@@ -204,7 +204,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             input = self.pending.next() => input,
             released = self.releases.next(layout, partition), if !leaves => Input::Released(released),
             () = self.breakers.changed() => Input::BreakersChanged,
-            Ok(()) = self.former.changed() => Input::FormerChanged,
+            Ok(()) = self.previous.changed() => Input::FormerChanged,
             input = self.phase.next() => input,
         }
     }
@@ -216,17 +216,17 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             Input::AttemptEnded(attempt) => self.attempt_ended(attempt),
             Input::Written(written) => self.written(written),
             Input::Claimed(event, Ok(())) => {
-                self.written_as.heed(&event);
+                self.written_as.observe(&event);
                 self.notify(event);
             }
             Input::Claimed(_, Err(Fenced)) => self.loss = Some(Loss::fenced(None)),
             Input::Loaded(loaded) => self.loaded(loaded),
             Input::Released(record_keys) => self.released(record_keys),
-            Input::BreakersChanged => self.hear_breakers(),
-            Input::FormerChanged => self.hear_former(),
+            Input::BreakersChanged => self.on_breaker_change(),
+            Input::FormerChanged => self.on_previous_drained(),
             Input::Attached(Ok(deliveries)) => self.attached(deliveries),
             Input::Attached(Err(Gone)) => self.leave(Then::Exit(DriverExit::Gone)),
-            Input::Broker(news) => self.broker_news(news),
+            Input::Broker(event) => self.broker_news(event),
             Input::ChannelLost(Lost(why)) => self.loss = Some(Loss { why, unwritten: None }),
         }
     }
@@ -243,7 +243,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// Starts nothing more, and ends when nothing is under way.
     fn stop(&mut self, exit: DriverExit) {
         self.leave(Then::Exit(exit));
-        self.notify(Event::DrainBegan);
+        self.notify(Event::StopRequested);
     }
 
     fn deadline_came(&mut self) {
@@ -254,7 +254,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     }
 
     fn attempt_ended(&mut self, attempt: FinishedAttempt) {
-        let FinishedAttempt { attempt, number, update, probe, outcome, sign, receipt, lock, took } = attempt;
+        let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took } =
+            attempt;
         self.context.target_metrics[update.target.0].attempt_ended(&outcome, took);
         self.log_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
@@ -262,31 +263,33 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         if probe && !outcome.was_sent() {
             self.breakers.return_probe(self.now(), update.target); // it has not asked
         } else {
-            self.breakers.ended(self.now(), update.target, &record_key, sign, probe);
+            self.breakers.ended(self.now(), update.target, &record_key, signal, probe);
         }
         // Before the core judges the outcome, so that it knows whether the target fails for everyone.
-        self.hear_breakers();
+        self.on_breaker_change();
         self.notify(Event::AttemptEnded { attempt, record_key, outcome });
     }
 
-    fn hear_breakers(&mut self) {
-        for event in self.breakers.news() {
+    fn on_breaker_change(&mut self) {
+        for event in self.breakers.take_changes() {
             self.notify(event);
         }
     }
 
-    fn broker_news(&mut self, news: News) {
+    fn broker_news(&mut self, event: SourceEvent) {
         let Some(session) = self.phase.session() else { return };
         let tenure = session.tenure;
-        match news {
-            News::Received(received) => self.received(tenure, received),
-            News::Witness(delivery) => self.witnessed(delivery),
-            News::Marker => self.marked(),
-            News::Asked(request) => session.status.requested(request),
-            News::Heard(at) => self.notify(Event::Heard { at: self.context.clock.tick(at) }),
-            News::Claimed { number, other } => self.record_claim(Event::Claimed { tenure, number, other }),
-            News::Superseded => self.notify(Event::Superseded(tenure)),
-            News::Outranked => self.notify(Event::Outranked(tenure)),
+        match event {
+            SourceEvent::Received(received) => self.received(tenure, received),
+            SourceEvent::Witness(delivery) => self.witnessed(delivery),
+            SourceEvent::Marker => self.marked(),
+            SourceEvent::StatusRequested(request) => session.status.requested(request),
+            SourceEvent::BrokerSeen(at) => self.notify(Event::BrokerSeen { at: self.context.clock.tick(at) }),
+            SourceEvent::Claimed { number, rival_claim } => {
+                self.record_claim(Event::Claimed { tenure, number, rival_claim })
+            }
+            SourceEvent::ClaimSuperseded => self.notify(Event::ClaimSuperseded(tenure)),
+            SourceEvent::Preempted => self.notify(Event::Preempted(tenure)),
         }
     }
 

@@ -1,13 +1,13 @@
 //! Puts the parts together: one driver per partition, a supervisor over all.
 
+mod active_layouts;
 mod attempt;
 mod auto_apply;
-pub mod books;
 pub mod breakers;
 pub mod clock;
-mod crew;
-mod crews;
 pub mod driver;
+mod layout_drivers;
+pub mod ledger_client;
 mod refusals;
 pub mod releases;
 pub mod supervisor;

@@ -8,14 +8,14 @@ use std::time::Duration;
 use lanekeeper_core::tick::Tick;
 
 /// How often a refusal that goes on is told.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What was told of all targets. Shared by all partitions.
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<BTreeMap<(usize, String), Told>>);
+pub struct Refusals(Mutex<BTreeMap<(usize, String), LoggedRefusal>>);
 
 #[derive(Debug)]
-struct Told {
+struct LoggedRefusal {
     at: Tick,
     attempts_since: u64,
 }
@@ -25,16 +25,16 @@ impl Refusals {
     /// line is due. Causes are statuses: a few hundred at most.
     pub fn refused(&self, target: usize, cause: String, now: Tick) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(told) = all.get_mut(&(target, cause.clone())) else {
-            all.insert((target, cause), Told { at: now, attempts_since: 0 });
+        let Some(logged) = all.get_mut(&(target, cause.clone())) else {
+            all.insert((target, cause), LoggedRefusal { at: now, attempts_since: 0 });
             return Some(1);
         };
-        told.attempts_since += 1;
-        if now.since(told.at) < TOLD_EVERY {
+        logged.attempts_since += 1;
+        if now.since(logged.at) < LOG_INTERVAL {
             return None;
         }
-        told.at = now;
-        Some(std::mem::take(&mut told.attempts_since))
+        logged.at = now;
+        Some(std::mem::take(&mut logged.attempts_since))
     }
 }
 
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_told_at_once_and_then_once_a_minute() {
+    fn a_refusal_is_logged_at_once_and_then_once_a_minute() {
         let refusals = Refusals::default();
         let check = |target, cause: &str, seconds, expected| {
             let now = Tick::ZERO.after(Duration::from_secs(seconds));

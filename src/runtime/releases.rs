@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use lanekeeper_core::layout::{Layout, PartitionNumber};
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::phash2::partition_of;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{Ledger, ReleasedRecord};
@@ -77,8 +77,8 @@ impl Releases {
 
     /// Whether the partition's queue needs a delivery. Only with one does its consumer learn that it is the active one:
     /// after a takeover without traffic, what a person has released would wait for the next update.
-    pub(super) fn need_claim(&mut self, released: &[RecordKey], standing: Standing) -> bool {
-        let waits = standing == Standing::Unclaimed && !released.is_empty();
+    pub(super) fn need_claim(&mut self, released: &[RecordKey], ownership_state: OwnershipState) -> bool {
+        let waits = ownership_state == OwnershipState::Unclaimed && !released.is_empty();
         self.waited = if waits { self.waited + 1 } else { 0 };
         self.waited % ASK_EVERY == 2
     }
@@ -92,12 +92,12 @@ mod tests {
     fn a_claim_is_asked_for_at_the_second_look_and_then_rarely() {
         let mut releases = Releases::none();
         let keys = [RecordKey::new("k").expect("a record key")];
-        let mut asked = |found: &[RecordKey], standing, looks: u32| -> Vec<u32> {
-            (1..=looks).filter(|_| releases.need_claim(found, standing)).collect()
+        let mut asked = |found: &[RecordKey], ownership_state, looks: u32| -> Vec<u32> {
+            (1..=looks).filter(|_| releases.need_claim(found, ownership_state)).collect()
         };
-        assert_eq!(asked(&keys, Standing::Unclaimed, 45), [2, 22, 42]);
-        assert_eq!(asked(&keys, Standing::Claimed(None), 45), [0; 0]);
-        assert_eq!(asked(&[], Standing::Unclaimed, 45), [0; 0]);
-        assert_eq!(asked(&keys, Standing::Unclaimed, 3), [2], "it begins anew");
+        assert_eq!(asked(&keys, OwnershipState::Unclaimed, 45), [2, 22, 42]);
+        assert_eq!(asked(&keys, OwnershipState::Claimed(None), 45), [0; 0]);
+        assert_eq!(asked(&[], OwnershipState::Unclaimed, 45), [0; 0]);
+        assert_eq!(asked(&keys, OwnershipState::Unclaimed, 3), [2], "it begins anew");
     }
 }

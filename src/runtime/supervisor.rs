@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::active_layouts::ActiveLayouts;
 use super::auto_apply::auto_apply;
 use super::breakers::Breakers;
 use super::clock::Clock;
-use super::crew::{Ended, Yard};
-use super::crews::Crews;
 use super::driver::DriverExit;
+use super::layout_drivers::{DispatchContext, DriverEnded};
 use super::releases::Releases;
 use super::upkeep::open_ledger;
 use crate::admin;
@@ -23,10 +23,10 @@ use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
-    Address, Follower, Halt, LayoutDocument, Link, LogOnChange, Names, OwnLedger, Pulse, SourceError,
-    Steward, ensure_ledger, ensure_topology,
+    Address, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe, LogOnChange, Names,
+    OwnLedger, SourceError, ensure_ledger, ensure_topology,
 };
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
 use lanekeeper_core::policy::FailurePolicy;
 use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError};
@@ -80,11 +80,11 @@ pub async fn run(
     let Started { address, consuming, publishing, document, names, ledger } = started;
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
-    let steward = Steward::begin(address, &names, &config.instance, &follower, auto);
+    let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto);
     let silence_max = config.broker.connection.heartbeat;
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
-    let yard = Yard {
-        pulse: Pulse::begin(consuming.clone(), silence_max),
+    let context = DispatchContext {
+        liveness: LivenessProbe::begin(consuming.clone(), silence_max),
         releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
         breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
@@ -102,35 +102,35 @@ pub async fn run(
         health,
     };
     let mut drivers = JoinSet::new();
-    let mut at_work = follower.document().layouts.at_work();
-    let mut crews = Crews::default();
+    let mut active_layouts = follower.document().layouts.active_layouts();
+    let mut running = ActiveLayouts::default();
     let halted = loop {
-        crews.follow(&yard, &at_work, &mut drivers);
+        running.follow(&context, &active_layouts, &mut drivers);
         tokio::select! {
             () = shutdown.as_mut() => break None,
-            reason = yard.halt.reason() => break Some(reason),
+            reason = context.halt.reason() => break Some(reason),
             Some(ended) = drivers.join_next() => {
                 let ended = ended.expect(DRIVER_PANIC);
-                crews.ended(&yard, &ended);
-                driver_ended(&steward, &ended);
+                running.ended(&context, &ended);
+                driver_ended(&reconciler, &ended);
             }
-            document = follower.changed() => at_work = document.layouts.at_work(),
+            document = follower.changed() => active_layouts = document.layouts.active_layouts(),
         }
     };
     if let Some(reason) = &halted {
-        error!(error = chain(reason), "dispatch stops");
+        error!(error = error_chain(reason), "dispatch stops");
     }
     info!("stopping: attempts in flight are finished, no new ones start");
-    yard.health.set_draining();
-    crews.stop();
+    context.health.set_stopping();
+    running.stop();
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);
     }
     if matches!(halted, Some(SourceError::Moved { .. })) {
-        crews.tell_moved().await;
+        running.notify_moved().await;
     }
-    drop((steward, follower, crews)); // what reads and publishes for them would tell of lost connections
-    let Yard { consuming, publishing, .. } = yard;
+    drop((reconciler, follower, running)); // what reads and publishes for them would tell of lost connections
+    let DispatchContext { consuming, publishing, .. } = context;
     consuming.close().await;
     publishing.close().await;
     halted.map_or(Ok(()), |reason| Err(reason.into()))
@@ -139,9 +139,9 @@ pub async fn run(
 const DRIVER_PANIC: &str =
     "a driver's panic is a fault of ours, and a dead partition that looks alive is worse";
 
-fn driver_ended(steward: &Steward, ended: &Ended) {
-    let Ended { layout, partition, ending } = ended;
-    match ending {
+fn driver_ended(reconciler: &LayoutReconciler, ended: &DriverEnded) {
+    let DriverEnded { layout, partition, exit } = ended;
+    match exit {
         DriverExit::Stopped => return,
         DriverExit::Drained => info!(layout = layout.0, %partition, "the partition is drained"),
         DriverExit::Gone => error!(
@@ -150,7 +150,7 @@ fn driver_ended(steward: &Steward, ended: &Ended) {
             "the queue of a partition that drains is not there: unless it was drained and removed at this moment, somebody has deleted it, and what it held is lost"
         ),
     }
-    steward.drained(*layout, *partition);
+    reconciler.drained(*layout, *partition);
 }
 
 fn wanted(config: &Config) -> Shape {
@@ -196,7 +196,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         match completed.await {
             Ok(document) => break (connection, document),
             Err(error) if error.can_heal() => {
-                let text = chain(&error);
+                let text = error_chain(&error);
                 if log.is_new(text.clone()) {
                     warn!(error = text, "topology not ready, trying again");
                 }
@@ -205,7 +205,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
             Err(error) => return Err(error.into()),
         }
     };
-    tell_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
+    log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
     let consuming = address.connect_patiently(&name("consume")).await?;
     Ok(Started {
         consuming: Link::keep(address.clone(), name("consume"), consuming),
@@ -218,8 +218,8 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
 }
 
 /// Said once: the layout in force wins.
-fn tell_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
-    let remedy = if auto_apply {
+fn log_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
+    let advice = if auto_apply {
         "it is changed as soon as nothing drains and nothing is in the way (updates.auto_apply)"
     } else {
         "`lanekeeper topology plan` shows what a change would do, `lanekeeper topology apply` makes it"
@@ -228,14 +228,14 @@ fn tell_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
         warn!(
             in_force = in_force.partitions,
             config = wanted.partitions,
-            "updates.partitions differs from the layout in force, which stays: {remedy}"
+            "updates.partitions differs from the layout in force, which stays: {advice}"
         );
     }
     if in_force.prefetch != wanted.prefetch {
         warn!(
             in_force = in_force.prefetch,
             config = wanted.prefetch,
-            "dispatch.prefetch differs from the layout in force, which stays: {remedy}"
+            "dispatch.prefetch differs from the layout in force, which stays: {advice}"
         );
     }
 }

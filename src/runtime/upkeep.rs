@@ -10,7 +10,7 @@ use lanekeeper_ledger::LedgerConfig;
 use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, LedgerStats, keep_pruned};
 
 /// Its rows are counted for that.
-const TELL_EVERY: Duration = Duration::from_secs(30);
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// `None`: the config has none.
 ///
@@ -24,16 +24,16 @@ pub(super) async fn open_ledger(
     let ledger = Arc::new(AnyLedger::open(config.clone()).await?);
     let pruned = Arc::clone(&ledger);
     tokio::spawn(async move { keep_pruned(&*pruned).await });
-    tokio::spawn(tell_size(Arc::clone(&ledger), metrics.ledger()));
+    tokio::spawn(publish_size(Arc::clone(&ledger), metrics.ledger()));
     Ok(Some(ledger))
 }
 
-async fn tell_size(ledger: Arc<AnyLedger>, metrics: LedgerMetrics) {
-    let mut tell = interval(TELL_EVERY);
-    tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn publish_size(ledger: Arc<AnyLedger>, metrics: LedgerMetrics) {
+    let mut interval = interval(PUBLISH_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = LedgerStats::default();
     loop {
-        tell.tick().await;
+        interval.tick().await;
         // A fault is told by those who need the ledger to go on.
         if let Ok(stats) = ledger.stats().await {
             metrics.size(LedgerSize {

@@ -38,8 +38,8 @@ fn it_says_where_it_listens_and_stops_with_a_summary() {
             assert_eq!(answer.contains("\r\nretry-after: 1\r\n"), record == "bad", "{answer}");
         }
 
-        let told = Command::new("kill").args(["-s", signal, &child.0.id().to_string()]).status().unwrap();
-        assert!(told.success());
+        let stderr = Command::new("kill").args(["-s", signal, &child.0.id().to_string()]).status().unwrap();
+        assert!(stderr.success());
         assert_eq!(child.0.wait().unwrap().code(), Some(0), "{signal}");
         let summary = lines.next().unwrap().unwrap();
         assert!(summary.starts_with("2 records: 1 updates in 2 requests; duplicates 0,"), "{summary}");
@@ -53,8 +53,8 @@ fn a_port_in_use_is_said_and_not_a_panic() {
     let address = taken.local_addr().unwrap().to_string();
     let output = lanekeeper(&["--listen", &address]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains(&address) && told.lines().count() == 1, "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains(&address) && stderr.lines().count() == 1, "{stderr}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn assert_timed_out(outcome: &Outcome, since: Instant) {
 
 #[tokio::test]
 async fn a_silent_target_times_out_and_its_request_is_cut_off() {
-    let (sender, mut cut_off) = mpsc::unbounded_channel();
+    let (sender, mut abort_connection) = mpsc::unbounded_channel();
     let server = Server::start(move |mut connection| {
         let sender = sender.clone();
         async move {
@@ -37,13 +37,13 @@ async fn a_silent_target_times_out_and_its_request_is_cut_off() {
     let since = Instant::now();
     let targets = targets(config).unwrap();
     assert_timed_out(&targets.attempt(attempt_of(update("k"))).await, since);
-    let seen = tokio::time::timeout(PATIENCE, cut_off.recv()).await;
+    let seen = tokio::time::timeout(PATIENCE, abort_connection.recv()).await;
     assert_eq!(seen, Ok(Some(())), "the target sees the connection close while the client lives on");
 }
 
 #[tokio::test]
 async fn an_attempt_that_is_dropped_is_cut_off() {
-    let (sender, mut told) = mpsc::unbounded_channel();
+    let (sender, mut seen_by_server) = mpsc::unbounded_channel();
     let server = Server::start(move |mut connection| {
         let sender = sender.clone();
         async move {
@@ -60,10 +60,10 @@ async fn an_attempt_that_is_dropped_is_cut_off() {
         tokio::pin!(attempt);
         tokio::select! {
             outcome = &mut attempt => panic!("{outcome:?}"),
-            seen = told.recv() => assert_eq!(seen, Some("request")),
+            seen = seen_by_server.recv() => assert_eq!(seen, Some("request")),
         }
     }
-    let seen = tokio::time::timeout(PATIENCE, told.recv()).await;
+    let seen = tokio::time::timeout(PATIENCE, seen_by_server.recv()).await;
     assert_eq!(seen, Ok(Some("closed")));
 }
 

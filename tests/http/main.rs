@@ -3,11 +3,11 @@
 mod answers;
 mod command;
 mod connections;
-mod leaving;
 mod postgres;
 mod receiver;
-mod remedies;
 mod requests;
+mod safeguards;
+mod send_guard;
 mod server;
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lanekeeper::config::{IdempotencyKeyStyle, Secret, TargetConfig};
 use lanekeeper::http::client::{HttpTargets, TargetsFault};
-use lanekeeper::http::{Attempt, Clearance, Target};
+use lanekeeper::http::{Attempt, SendGuard, Target};
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::template::UrlTemplate;
@@ -66,7 +66,7 @@ fn update(record_key: &str) -> Update {
 }
 
 fn attempt_of(update: Update) -> Attempt {
-    Attempt { update: Arc::new(update), number: 1, tenure: None, etag: None, clearance: Clearance::always() }
+    Attempt { update: Arc::new(update), number: 1, tenure: None, etag: None, send_guard: SendGuard::always() }
 }
 
 /// One attempt of a plain update at this target, which must end within [`PATIENCE`] and a little.

@@ -34,8 +34,8 @@ fn start() -> (String, TempDir) {
     let mut start = Command::new(script);
     start.arg("start").arg("--dir").arg(&dir).args(["--owner", &owner, "--purge"]);
     let output = start.output().expect("scripts/postgres can be run");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
-    let url = told.lines().find_map(|line| line.strip_prefix("export LANEKEEPER_POSTGRES_URL="));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let url = text.lines().find_map(|line| line.strip_prefix("export LANEKEEPER_POSTGRES_URL="));
     (url.expect("it tells its URL").trim_matches('\'').to_owned(), keep)
 }

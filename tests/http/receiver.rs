@@ -9,7 +9,7 @@ use lanekeeper::http::client::HttpTargets;
 use lanekeeper::http::{Attempt, Target};
 use lanekeeper_core::outcome::{Cause, Outcome, OutcomeKind};
 use lanekeeper_core::update::{Update, UpdateId};
-use lanekeeper_lab::receiver::{FailingRecord, Receiver, ReceiverSettings, Remedies, Report};
+use lanekeeper_lab::receiver::{FailingRecord, Receiver, ReceiverSettings, Report, Safeguards};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -202,9 +202,9 @@ async fn the_order_of_each_record_is_judged() {
     );
     assert_eq!(report.by_record["b"].first_violation.as_deref(), Some("sequence 1 was applied after 2"));
 
-    let told = plain(running.address, "GET /report?records=all").await;
-    let told: Report = serde_json::from_str(told.split_once("\r\n\r\n").unwrap().1).unwrap();
-    assert_eq!(told, running.receiver.report(usize::MAX));
+    let report = plain(running.address, "GET /report?records=all").await;
+    let report: Report = serde_json::from_str(report.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(report, running.receiver.report(usize::MAX));
     assert!(plain(running.address, "GET /report?records=some").await.starts_with("HTTP/1.1 400"));
     for forget in ["DELETE /report", "POST /reset"] {
         assert_eq!(targets.attempt(attempt_of(numbered("a", 1))).await, Outcome::Applied);
@@ -328,7 +328,7 @@ async fn requests_of_one_record_that_run_together_overlap() {
 
 #[tokio::test]
 async fn idempotency_key_and_if_match_are_honoured() {
-    let settings = ReceiverSettings { remedies: Remedies::ALL, ..ReceiverSettings::default() };
+    let settings = ReceiverSettings { safeguards: Safeguards::ALL, ..ReceiverSettings::default() };
     let running = Running::start(settings).await;
     let targets = running.targets();
     for _ in 0..3 {
@@ -351,8 +351,11 @@ async fn idempotency_key_and_if_match_are_honoured() {
 
 #[tokio::test]
 async fn the_etag_is_fetched_where_none_is_known_or_it_is_outdated() {
-    let settings =
-        ReceiverSettings { remedies: Remedies::ALL, require_if_match: true, ..ReceiverSettings::default() };
+    let settings = ReceiverSettings {
+        safeguards: Safeguards::ALL,
+        require_if_match: true,
+        ..ReceiverSettings::default()
+    };
     let running = Running::start(settings).await;
     let auto = |first_contact| {
         let mut config = target(running.address);

@@ -1,7 +1,7 @@
 //! What goes out.
 
 use lanekeeper::config::{IdempotencyKeyStyle, Secret};
-use lanekeeper::http::{Attempt, Clearance, Target};
+use lanekeeper::http::{Attempt, SendGuard, Target};
 use lanekeeper_core::outcome::{Cause, Outcome};
 use lanekeeper_core::template::UrlTemplate;
 use lanekeeper_core::update::{Update, UpdateId};
@@ -37,7 +37,7 @@ async fn the_request_says_what_docs_wire_promises() {
         number: 3,
         tenure: Some(17),
         etag: None,
-        clearance: Clearance::always(),
+        send_guard: SendGuard::always(),
     };
     let request = request_of(attempt, |_| {}).await;
     let check = |name, value| assert_eq!(header(&request, name), Some(value), "{request}");

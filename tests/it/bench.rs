@@ -57,15 +57,15 @@ fn bench(arguments: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn the_benchmark_measures_and_the_receiver_judges_the_order() {
-    let (code, told) =
+    let (code, output) =
         bench(&["drain5", "trickle", "--repeats", "1", "--scale", "0.01", "--compare", "bare,strict"]);
-    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(code, Some(0), "{output}");
     for begins in ["drain5", "drain5 bare", "drain5 strict", "trickle p50", "trickle bare p50"] {
-        let line = told.lines().find(|line| line.starts_with(begins));
-        let line = line.unwrap_or_else(|| panic!("a line {begins:?} in\n{told}"));
-        assert!(line.ends_with("order OK") && line.contains(" CPU ") && line.contains(" RSS "), "{told}");
+        let line = output.lines().find(|line| line.starts_with(begins));
+        let line = line.unwrap_or_else(|| panic!("a line {begins:?} in\n{output}"));
+        assert!(line.ends_with("order OK") && line.contains(" CPU ") && line.contains(" RSS "), "{output}");
     }
-    assert!(told.contains("drain5 against bare: rate "), "{told}");
+    assert!(output.contains("drain5 against bare: rate "), "{output}");
 }
 
 #[test]
@@ -76,17 +76,17 @@ fn what_breaks_order_has_no_figure() {
     let script = directory.path().join("reorders.py");
     std::fs::write(&script, REORDERS).expect("the script can be written");
     let peer = format!("reorders=PYTHONPATH={} exec python3 {}", clients.display(), script.display());
-    let (code, told) = bench(&["drain0", "--repeats", "1", "--scale", "0.02", "--peer", &peer]);
-    assert_eq!(code, Some(1), "{told}");
-    let line = told.lines().find(|line| line.starts_with("drain0 reorders ")).expect("its line");
-    assert!(line.starts_with("drain0 reorders FAIL: ") && line.contains(" reorders"), "{told}");
-    assert!(!told.contains("reorders CPU") && !told.contains("against reorders"), "{told}");
-    assert!(told.contains("order OK"), "Lanekeeper's own figure stands: {told}");
+    let (code, output) = bench(&["drain0", "--repeats", "1", "--scale", "0.02", "--peer", &peer]);
+    assert_eq!(code, Some(1), "{output}");
+    let line = output.lines().find(|line| line.starts_with("drain0 reorders ")).expect("its line");
+    assert!(line.starts_with("drain0 reorders FAIL: ") && line.contains(" reorders"), "{output}");
+    assert!(!output.contains("reorders CPU") && !output.contains("against reorders"), "{output}");
+    assert!(output.contains("order OK"), "Lanekeeper's own figure stands: {output}");
 }
 
 #[test]
 fn what_loses_updates_has_no_figure() {
-    let (code, told) = bench(&[
+    let (code, output) = bench(&[
         "drain0",
         "--repeats",
         "1",
@@ -97,6 +97,6 @@ fn what_loses_updates_has_no_figure() {
         "--peer",
         "idle=exec tail -f /dev/null",
     ]);
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("drain0 idle FAIL: 0 of 100 updates arrived"), "{told}");
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("drain0 idle FAIL: 0 of 100 updates arrived"), "{output}");
 }

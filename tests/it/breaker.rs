@@ -41,8 +41,8 @@ async fn an_outage_costs_single_requests_and_no_update() {
     proxy.set(Way::Refused);
     world.publish(updates(100, 3)).await;
     dispatcher.logged("target shut").await;
-    let told = asked(&dispatcher, "/readyz").await;
-    assert!(told.starts_with("ready\nshut: receiver since 2"), "{told}");
+    let found = asked(&dispatcher, "/readyz").await;
+    assert!(found.starts_with("ready\nshut: receiver since 2"), "{found}");
     // What was in flight when it was shut has ended by then.
     until("nothing but probes", || async {
         match metric(&dispatcher, "lanekeeper_in_flight{").await {
@@ -64,8 +64,8 @@ async fn an_outage_costs_single_requests_and_no_update() {
     assert_metric(&dispatcher, "lanekeeper_circuit_trips_total{", 1.0).await;
     assert_metric(&dispatcher, "lanekeeper_updates_dead_lettered_total{", 0.0).await;
     assert_metric(&dispatcher, "lanekeeper_updates_parked_total{", 0.0).await;
-    let told = dispatcher.log().into_iter().filter(|line| line.contains("target shut")).count();
-    assert_eq!(told, 1, "one line, however many attempts failed");
+    let found = dispatcher.log().into_iter().filter(|line| line.contains("target shut")).count();
+    assert_eq!(found, 1, "one line, however many attempts failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

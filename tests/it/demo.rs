@@ -129,11 +129,11 @@ async fn an_interrupted_demo_cleans_up_after_itself() {
     demo.args(["--updates", "10"]).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut demo = Killed(demo.spawn().expect("the binary starts"));
     let mut lines = BufReader::new(demo.0.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
-    let mut told = String::new();
+    let mut output = String::new();
     // In the middle: everything is declared, a dispatcher works.
-    while !told.contains("lanekeeper run") {
-        told += &lines.next().unwrap_or_else(|| panic!("it ended early:\n{told}"));
-        told.push('\n');
+    while !output.contains("lanekeeper run") {
+        output += &lines.next().unwrap_or_else(|| panic!("it ended early:\n{output}"));
+        output.push('\n');
     }
     let id = demo.0.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill can be run").success());
@@ -143,10 +143,10 @@ async fn an_interrupted_demo_cleans_up_after_itself() {
     })
     .await;
     assert_eq!(code, Some(1));
-    let exchange = exchange(&told);
+    let exchange = exchange(&output);
     assert_nothing_is_left(&broker, &exchange);
     assert!(!std::env::temp_dir().join(&exchange).exists(), "its directory is left");
-    let (_, dispatcher) = told.split_once("(process ").expect("it names its dispatcher");
+    let (_, dispatcher) = output.split_once("(process ").expect("it names its dispatcher");
     let dispatcher: String = dispatcher.chars().take_while(char::is_ascii_digit).collect();
     let alive = Command::new("kill").args(["-0", &dispatcher]).stderr(Stdio::null()).status();
     assert!(!alive.expect("kill can be run").success(), "its dispatcher is left");

@@ -114,7 +114,7 @@ async fn a_rejected_update_goes_to_the_dead_letter_queue_and_its_record_goes_on(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exhausted_update_and_a_conflict_are_told_apart() {
+async fn an_exhausted_update_and_a_conflict_are_distinguished() {
     let world = World::with("exhausted", failing_record("record-0=500")).await;
     let _dispatcher = world.dispatcher(&format!("{QUICK}\nretry.attempts_max = 3")).await;
     world.publish(updates(1, 1)).await;

@@ -207,7 +207,7 @@ async fn an_owner_that_dies_is_followed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_are_read_back_from_a_stream_of_members_that_was_deleted_and_made_anew() {
+async fn claims_are_read_back_from_a_stream_of_members_that_was_deleted_and_recreated() {
     let broker = Arc::new(Broker::start());
     let world = World::on(Arc::clone(&broker), "anew", slow(Duration::from_millis(5))).await;
     let one = replica(&world, "one", "updates.partitions = 4").await;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lanekeeper_lab::receiver::{ReceiverSettings, Remedies, Report};
+use lanekeeper_lab::receiver::{ReceiverSettings, Report, Safeguards};
 
 use crate::harness::{Dispatcher, Postgres, World, assert_in_order, until, updates};
 
@@ -22,7 +22,7 @@ async fn world(name: &str) -> World {
         ReceiverSettings {
             latency,
             latency_jitter: 0.5,
-            remedies: Remedies { fencing: false, ..Remedies::ALL },
+            safeguards: Safeguards { fencing: false, ..Safeguards::ALL },
             ..ReceiverSettings::default()
         },
     )
@@ -113,8 +113,8 @@ fn switch_off_single_active_consumer(world: &World) {
          queue_resource => rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>), release_cursor_interval => 2048, \
          single_active_consumer_on => false, delivery_limit => 1000000, overflow_strategy => reject_publish}}))."
     );
-    let told = world.broker.ctl(&["eval", &change]);
-    assert!(told.starts_with("{ok,"), "{told}");
+    let output = world.broker.ctl(&["eval", &change]);
+    assert!(output.starts_with("{ok,"), "{output}");
 }
 
 /// A wrong set-up: the queue has no single active consumer, so that two processes get its deliveries in turn.

@@ -189,7 +189,7 @@ async fn a_backlog_takes_no_more_memory_than_the_window() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_and_metrics_tell_what_monitoring_needs() {
+async fn health_and_metrics_show_what_monitoring_needs() {
     let world = World::new("health").await;
     let dispatcher = world.dispatcher("updates.partitions = 2").await;
     world.publish(updates(5, 2)).await;

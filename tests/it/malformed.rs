@@ -52,13 +52,13 @@ async fn check(
     .await
     .delivery;
     let headers = letter.properties.headers().clone().unwrap_or_default();
-    let told = |name: &str| match headers.inner().get(name) {
+    let header = |name: &str| match headers.inner().get(name) {
         Some(AMQPValue::LongString(text)) => text.to_string(),
         other => panic!("{reason}: {name} is {other:?}"),
     };
-    assert_eq!(told("lanekeeper-reason"), reason, "{}", told("lanekeeper-detail"));
-    assert!(!told("lanekeeper-detail").is_empty());
-    assert_eq!(told("lanekeeper-partition"), "p000");
+    assert_eq!(header("lanekeeper-reason"), reason, "{}", header("lanekeeper-detail"));
+    assert!(!header("lanekeeper-detail").is_empty());
+    assert_eq!(header("lanekeeper-partition"), "p000");
     assert_eq!(letter.routing_key, key, "{reason}: the routing key is as it came");
     assert_eq!(letter.data, body, "{reason}: the body is as it came");
     world.applied(*n).await;

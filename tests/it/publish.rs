@@ -125,11 +125,11 @@ fn run(url: &str, exchange: &Exchange, arguments: &[&str], input: String) -> Out
 }
 
 fn check(output: &Output, code: i32, stdout: &str, stderr: &[&str]) {
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{stdout}\n"), "{told}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{printed}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{stdout}\n"), "{printed}");
     for text in stderr {
-        assert!(told.contains(text), "{text:?} is not in standard error:\n{told}");
+        assert!(printed.contains(text), "{text:?} is not in standard error:\n{printed}");
     }
 }
 
@@ -188,13 +188,13 @@ fn a_bad_line_is_named_and_the_rest_goes_on_unless_strict() {
     let mut input = lines(1, 3);
     input.push_str("not json\n");
     input.push_str(&lines(1, 4).lines().last().unwrap().replace("record-0", "record-1"));
-    let told = ["line 4 is skipped: "];
+    let printed = ["line 4 is skipped: "];
     let counts = "published 4 confirmed 4 bad lines 1 not confirmed 0";
-    check(&run(url, &exchange, &[], input.clone()), 1, counts, &told);
+    check(&run(url, &exchange, &[], input.clone()), 1, counts, &printed);
     assert_eq!(exchange.drain().len(), 4);
     let counts = "published 3 confirmed 3 bad lines 1 not confirmed 0";
-    let told = ["line 4 is skipped: ", "nothing after line 4 is published"];
-    check(&run(url, &exchange, &["--strict"], input), 1, counts, &told);
+    let printed = ["line 4 is skipped: ", "nothing after line 4 is published"];
+    check(&run(url, &exchange, &["--strict"], input), 1, counts, &printed);
     assert_complete(&exchange.drain(), 1, 3);
 }
 
@@ -239,9 +239,9 @@ fn a_queue_that_stays_full_gives_whole_records_up() {
     exchange.queue("", &full);
     let output = run(url, &exchange, &["--give-up-after", "1s"], lines(3, 20));
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains("an earlier update of the same record is not confirmed"), "{told}");
-    assert!(told.contains("not confirmed: lines "), "{told}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(printed.contains("an earlier update of the same record is not confirmed"), "{printed}");
+    assert!(printed.contains("not confirmed: lines "), "{printed}");
     // What counts as confirmed is there, and of each record it is a beginning without gaps.
     let arrived = exchange.drain();
     let counts = String::from_utf8_lossy(&output.stdout);
@@ -252,7 +252,7 @@ fn a_queue_that_stays_full_gives_whole_records_up() {
 }
 
 #[test]
-fn an_exchange_without_a_queue_is_told_and_waited_for() {
+fn an_exchange_without_a_queue_is_reported_and_waited_for() {
     let broker = Broker::shared();
     let url = broker.url();
     let mut exchange = Exchange::declare(url, ExchangeKind::Fanout);
@@ -266,7 +266,7 @@ fn an_exchange_without_a_queue_is_told_and_waited_for() {
 }
 
 #[test]
-fn routed_and_unroutable_updates_are_told_apart() {
+fn routed_and_unroutable_updates_are_distinguished() {
     let broker = Broker::shared();
     let url = broker.url();
     let mut exchange = Exchange::declare(url, ExchangeKind::Direct);
@@ -275,8 +275,8 @@ fn routed_and_unroutable_updates_are_told_apart() {
     }
     // All at once, so that returns and confirms of many records come mixed.
     let output = run(url, &exchange, &["--give-up-after", "0s"], lines(100, 3));
-    let told = ["50 not confirmed: no queue was bound", "100 not published: an earlier update"];
-    check(&output, 1, "published 200 confirmed 150 bad lines 0 not confirmed 150", &told);
+    let printed = ["50 not confirmed: no queue was bound", "100 not published: an earlier update"];
+    check(&output, 1, "published 200 confirmed 150 bad lines 0 not confirmed 150", &printed);
     assert_complete(&exchange.drain(), 50, 3);
 }
 
@@ -305,10 +305,10 @@ fn faults_at_the_start_have_their_exit_codes() {
     let exchange = Exchange::with_queue(url);
     let check = |url: &str, name: &str, arguments: &[&str], code: i32, text: &str| {
         let output = command(url, name, arguments).stdin(Stdio::null()).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{told}");
-        assert!(told.contains(text), "{text:?} is not in: {told}");
-        assert!(!told.contains("hunter2"), "a password: {told}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{printed}");
+        assert!(printed.contains(text), "{text:?} is not in: {printed}");
+        assert!(!printed.contains("hunter2"), "a password: {printed}");
     };
     check(url, &exchange.name, &[], 0, "");
     check(url, "no-such-exchange", &[], 3, "exchange no-such-exchange does not exist");

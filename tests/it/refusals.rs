@@ -108,8 +108,9 @@ async fn a_first_start_under_an_alarm_says_so_once_and_goes_on_afterwards() {
     dispatcher.logged("it has a memory or disk alarm").await;
     set_alarm(&broker, false).await;
     dispatcher.ready().await;
-    let told = lines(&dispatcher, "it has a memory or disk alarm") + lines(&dispatcher, "topology not ready");
-    assert_eq!(told, 1, "{:#?}", dispatcher.log());
+    let logged =
+        lines(&dispatcher, "it has a memory or disk alarm") + lines(&dispatcher, "topology not ready");
+    assert_eq!(logged, 1, "{:#?}", dispatcher.log());
     world.publish(updates(3, 3)).await;
     assert_flawless(&world.applied(9).await, 9);
 }
@@ -177,7 +178,7 @@ async fn a_user_without_permissions_ends_the_start_with_what_to_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_virtual_host_that_is_deleted_is_waited_for_and_its_empty_successor_is_told_apart() {
+async fn a_virtual_host_that_is_deleted_is_waited_for_and_its_empty_successor_are_distinguished() {
     let world = World::new("vhost").await;
     let again = async || {
         ctl(&world.broker, &["add_vhost", "gone"]).await;

@@ -59,7 +59,7 @@ async fn an_object_that_differs_is_named_with_what_was_expected_and_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_refuses_us_is_told_apart_and_the_password_is_not_printed() {
+async fn a_broker_that_refuses_us_is_reported_and_the_password_is_not_printed() {
     let world = World::new("refuses").await;
     let config = world.config("updates.partitions = 1");
     let mut dispatcher = world.start(&config.replace("guest:guest@", "guest:hunter2@"));

@@ -8,10 +8,10 @@ use std::process::Command;
 
 use lanekeeper_broker::publisher::json_line;
 use lanekeeper_ledger::LedgerPlace;
-use lanekeeper_ledger::{Before, Ledger};
+use lanekeeper_ledger::{IdStatus, Ledger};
 use serde_json::Value as Json;
 
-use crate::world::{World, consult, on_both, park, park_behind, parked, write};
+use crate::world::{World, lookup, on_both, park, park_behind, parked, write};
 
 on_both!(
     a_person_lists_shows_and_exports_what_is_parked,
@@ -42,7 +42,7 @@ fn with_url(url: &str, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[track_caller]
-fn told(world: &World, arguments: &[&str]) -> String {
+fn output_of(world: &World, arguments: &[&str]) -> String {
     let (code, out, error) = lanekeeper(world, arguments);
     assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}: {out}");
     out
@@ -50,32 +50,32 @@ fn told(world: &World, arguments: &[&str]) -> String {
 
 async fn a_person_lists_shows_and_exports_what_is_parked(world: World) {
     let ledger = world.open().await;
-    assert_eq!(told(&world, &["list"]), "Nothing is parked.\n");
-    assert_eq!(told(&world, &["list", "--json"]), "");
+    assert_eq!(output_of(&world, &["list"]), "Nothing is parked.\n");
+    assert_eq!(output_of(&world, &["list", "--json"]), "");
     write(&ledger, park("customer-17", "u1", "{\"name\": \"Ada\"}")).await;
     write(&ledger, park_behind("customer-17", "u2", "{\"name\": \"\u{1b}\"}")).await;
     write(&ledger, park("customer-4", "u3", "\u{1}")).await;
 
-    let listed = told(&world, &["list"]);
+    let listed = output_of(&world, &["list"]);
     let row = listed.lines().find(|line| line.starts_with("customer-17 ")).unwrap();
     for part in [" 2 parked ", " rejected ", " 422 no such country", "20"] {
         assert!(row.contains(part), "{part}: {row}");
     }
-    let lines = told(&world, &["list", "--json", "--record", "customer-4"]);
+    let lines = output_of(&world, &["list", "--json", "--record", "customer-4"]);
     let record: Json = serde_json::from_str(&lines).unwrap();
     assert_eq!((record["updates"].as_u64(), record["status"].as_u64()), (Some(1), Some(422)));
     assert_eq!(record["detail"], "no such country");
 
-    let shown = told(&world, &["show", "customer-17"]);
+    let shown = output_of(&world, &["show", "customer-17"]);
     assert!(shown.contains("{\"name\": \"Ada\"}") && shown.contains("customer.updated"), "{shown}");
     assert!(!shown.contains('\u{1b}'), "a body cannot steer the terminal: {shown}");
-    let shown = told(&world, &["show", "customer-17", "--limit", "1"]);
+    let shown = output_of(&world, &["show", "customer-17", "--limit", "1"]);
     assert!(shown.contains("… and 1 more"), "{shown}");
-    let shown = told(&world, &["show", "customer-17", "--json"]);
+    let shown = output_of(&world, &["show", "customer-17", "--json"]);
     let second: Json = serde_json::from_str(shown.lines().nth(1).unwrap()).unwrap();
     assert_eq!((second["reason"].as_str(), second["update"]["id"].as_str()), (Some("behind"), Some("u2")));
 
-    let exported = told(&world, &["export"]);
+    let exported = output_of(&world, &["export"]);
     let keys: Vec<String> = exported
         .lines()
         .map(|line| serde_json::from_str::<Json>(line).unwrap()["id"].as_str().unwrap().to_owned())
@@ -88,7 +88,7 @@ async fn a_person_lists_shows_and_exports_what_is_parked(world: World) {
         "it can be published again"
     );
     assert_eq!(line.body, "{\"name\": \"Ada\"}", "as it was written");
-    let exported = told(&world, &["export", "customer-4"]);
+    let exported = output_of(&world, &["export", "customer-4"]);
     assert_eq!(exported.lines().count(), 1);
     let line = json_line::parse(exported.trim_end().as_bytes(), 1000, 0).unwrap();
     assert_eq!(line.body, "\u{1}", "though it is no JSON");
@@ -103,21 +103,21 @@ async fn a_person_releases_and_discards(world: World) {
     write(&ledger, park("b", "u5", "")).await;
     let (code, _, error) = lanekeeper(&world, &["discard", "a"]);
     assert!(code == 2 && error.contains("--why"), "{error}");
-    let out = told(&world, &["discard", "a", "--why", "sent by mistake"]);
+    let out = output_of(&world, &["discard", "a", "--why", "sent by mistake"]);
     assert_eq!(out, "1 discarded, 3 still parked: release the record to send them\n");
-    told(&world, &["discard", "a", "--head", "2", "--why", "these too"]);
+    output_of(&world, &["discard", "a", "--head", "2", "--why", "these too"]);
     assert_eq!(parked(&ledger, "a").await, "u4");
-    assert_eq!(consult(&ledger, "a", "u2", "").await.before, Before::Resolved);
+    assert_eq!(lookup(&ledger, "a", "u2", "").await.id_status, IdStatus::Resolved);
     let kept = "SELECT count(*) FROM ledger_discarded WHERE who = 'ada' AND why = 'these too'";
     assert_eq!(world.count(kept).await, 2);
 
-    assert_eq!(told(&world, &["release", "--reason", "conflict"]), "0 records released\n");
-    assert_eq!(told(&world, &["release", "a"]), "1 record released\n");
+    assert_eq!(output_of(&world, &["release", "--reason", "conflict"]), "0 records released\n");
+    assert_eq!(output_of(&world, &["release", "a"]), "1 record released\n");
     let released = ledger.released(10).await.unwrap();
     assert_eq!(released[0].record_key.as_str(), "a");
     let (code, _, error) = lanekeeper(&world, &["discard", "a", "--why", "too late"]);
     assert!(code == 1 && error.contains("on their way"), "{error}");
-    assert_eq!(told(&world, &["release", "--all"]), "1 record released\n");
+    assert_eq!(output_of(&world, &["release", "--all"]), "1 record released\n");
 }
 
 async fn a_record_that_is_not_parked_is_exit_code_1(world: World) {

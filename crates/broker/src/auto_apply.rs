@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::error::SourceError;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::Shape;
 
 /// Between two looks, while something is in the way: at first, and then longer and longer.
@@ -37,9 +37,9 @@ pub type Looking = Pin<Box<dyn Future<Output = Result<Obstacles, SourceError>> +
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obstacles {
     /// What keeps the layout from being changed.
-    pub in_the_way: Vec<Obstacle>,
+    pub blockers: Vec<Obstacle>,
     /// What does not, and somebody should know of.
-    pub besides: Vec<Obstacle>,
+    pub warnings: Vec<Obstacle>,
 }
 
 /// One thing that was found.
@@ -48,35 +48,35 @@ pub struct Obstacle {
     /// What it is and what it can cost.
     pub what: String,
     /// What removes it.
-    pub remedy: String,
+    pub fix: String,
 }
 
 /// What was told of it, and how long to wait before the next look.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct AutoApplyGate {
     pub(super) auto: AutoApply,
     /// As it was told.
     known: Option<Result<Obstacles, String>>,
     delay: Duration,
 }
 
-impl Gate {
+impl AutoApplyGate {
     pub(super) fn new(auto: AutoApply) -> Self {
         Self { auto, known: None, delay: LOOK_DELAY_MIN }
     }
 
     /// Looks. `None`: the layout may be changed now. Otherwise not before so long.
     pub(super) async fn look(&mut self) -> Option<Duration> {
-        let looked = (self.auto.look)().await.map_err(|fault| chain(&fault));
-        self.heed(looked)
+        let looked = (self.auto.look)().await.map_err(|fault| error_chain(&fault));
+        self.observe(looked)
     }
 
-    fn heed(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
-        let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.in_the_way.is_empty());
+    fn observe(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
+        let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.blockers.is_empty());
         if self.known.as_ref() == Some(&looked) {
             self.delay = (self.delay * 2).min(LOOK_DELAY_MAX);
         } else {
-            self.tell(&looked);
+            self.log(&looked);
             self.delay = LOOK_DELAY_MIN;
         }
         self.known = Some(looked);
@@ -84,9 +84,9 @@ impl Gate {
     }
 
     /// Once, until it is otherwise.
-    fn tell(&self, looked: &Result<Obstacles, String>) {
+    fn log(&self, looked: &Result<Obstacles, String>) {
         let Shape { partitions, prefetch } = self.auto.shape;
-        let Obstacles { in_the_way, besides } = match looked {
+        let Obstacles { blockers, warnings } = match looked {
             Ok(obstacles) => obstacles,
             Err(error) => {
                 warn!(
@@ -96,23 +96,27 @@ impl Gate {
                 return;
             }
         };
-        for Obstacle { what, remedy } in in_the_way {
+        for Obstacle { what, fix } in blockers {
             error!(
                 partitions,
                 prefetch,
                 what,
-                remedy,
+                remedy = fix,
                 "updates.auto_apply: the layout is not changed while this is in the way; it is looked for again, and changed when it is gone. `lanekeeper topology plan` shows all"
             );
         }
-        for Obstacle { what, remedy } in besides {
-            warn!(what, remedy, "updates.auto_apply: this could go wrong with the change of the layout");
+        for Obstacle { what, fix } in warnings {
+            warn!(
+                what,
+                remedy = fix,
+                "updates.auto_apply: this could go wrong with the change of the layout"
+            );
         }
-        let was_in_the_way = self.known.as_ref().is_some_and(|known| match known {
-            Ok(obstacles) => !obstacles.in_the_way.is_empty(),
+        let was_blocked = self.known.as_ref().is_some_and(|known| match known {
+            Ok(obstacles) => !obstacles.blockers.is_empty(),
             Err(_) => true,
         });
-        if in_the_way.is_empty() && was_in_the_way {
+        if blockers.is_empty() && was_blocked {
             info!(partitions, prefetch, "updates.auto_apply: nothing is in the way any more");
         }
     }
@@ -125,13 +129,14 @@ mod tests {
     /// Looks, one letter each: `a`, `b` something in the way, `!` a fault, `.` nothing. How long is waited after each.
     fn check(looks: &str, expected: &[Option<u64>]) {
         let shape = Shape { partitions: 3, prefetch: 10 };
-        let mut gate = Gate::new(AutoApply { shape, look: Box::new(|| unreachable!("heed is called")) });
+        let mut gate =
+            AutoApplyGate::new(AutoApply { shape, look: Box::new(|| unreachable!("heed is called")) });
         let looked = looks.chars().map(|letter| {
-            let found = |letter: char| Obstacle { what: letter.to_string(), remedy: String::new() };
-            gate.heed(match letter {
+            let found = |letter: char| Obstacle { what: letter.to_string(), fix: String::new() };
+            gate.observe(match letter {
                 '!' => Err("gone".to_owned()),
                 '.' => Ok(Obstacles::default()),
-                letter => Ok(Obstacles { in_the_way: vec![found(letter)], besides: Vec::new() }),
+                letter => Ok(Obstacles { blockers: vec![found(letter)], warnings: Vec::new() }),
             })
         });
         let waited: Vec<_> = looked.map(|delay| delay.map(|delay| delay.as_secs())).collect();

@@ -6,21 +6,21 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tracing::{info, warn};
 
+use super::delete::{delete_exchange, delete_queue};
 use super::document::{self, LayoutDocument};
 use super::error::SourceError;
 use super::names::Names;
-use super::observation;
-use super::removal::{delete_exchange, delete_queue};
-use super::sweep::{Swept, sweep};
+use super::placement;
+use super::purge_markers::{PurgeOutcome, purge_markers};
 use super::topology::{
-    bind_exchange, close, declare_queues, lock, open, seconds_since_1970, tell_missing, unlock, write,
+    bind_exchange, close, declare_queues, lock, log_missing, open, seconds_since_1970, unlock, write,
 };
-use lanekeeper_core::change::{Draining, ROUTE, RouteStep, Step, Wish};
+use lanekeeper_core::change::{Desired, Draining, ROUTE, RouteStep, Step};
 use lanekeeper_core::layout::Layout;
 
 /// How things are once a wish was followed as far as could be.
 #[derive(Clone, Debug)]
-pub struct Tended {
+pub struct Reconciled {
     /// As it is now.
     pub document: LayoutDocument,
     /// Why a drained layout could not be removed.
@@ -70,7 +70,7 @@ impl Stuck {
     }
 }
 
-/// Follows the wish as far as can be now, and brings to its end what others began. `hear` is told of each step before it
+/// Follows the wish as far as can be now, and brings to its end what others began. `on_step` is told of each step before it
 /// is taken.
 ///
 /// The lock is taken once and released at the end; with an error it goes with the connection, which is to be closed then.
@@ -78,45 +78,45 @@ impl Stuck {
 /// # Errors
 /// [`SourceError::Locked`]: somebody else is changing layouts. [`SourceError::NoLayout`]: nobody has made the first one.
 /// Everything else: what was begun is finished or undone by the next caller.
-pub async fn tend(
+pub async fn reconcile(
     connection: &Connection,
     names: &Names,
     instance: &str,
-    wish: Wish,
-    hear: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
-) -> Result<Tended, SourceError> {
+    desired: Desired,
+    on_step: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
+) -> Result<Reconciled, SourceError> {
     let channel = open(connection).await?;
     lock(&channel, names).await?;
-    let tended = tend_locked(connection, names, instance, wish, hear).await?;
+    let reconciled = reconcile_locked(connection, names, instance, desired, on_step).await?;
     unlock(&channel, names).await?;
     close(channel).await;
-    Ok(tended)
+    Ok(reconciled)
 }
 
 /// The caller holds the lock.
-pub(super) async fn tend_locked(
+pub(super) async fn reconcile_locked(
     connection: &Connection,
     names: &Names,
     instance: &str,
-    mut wish: Wish,
-    hear: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
-) -> Result<Tended, SourceError> {
+    mut desired: Desired,
+    on_step: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
+) -> Result<Reconciled, SourceError> {
     let Some(mut document) = document::read_surely(connection, names).await? else {
         return Err(SourceError::NoLayout { exchange: names.public().to_owned() });
     };
     let channel = open(connection).await?;
     let mut stuck = None;
-    while let Some(step) = document.layouts.next_step(&wish) {
-        hear(&step, &document);
+    while let Some(step) = document.layouts.next_step(&desired) {
+        on_step(&step, &document);
         let before = &document.layouts;
         let layouts = match step {
             Step::Begin(shape) => before.begun(shape, instance, seconds_since_1970()),
             Step::Prepare(layout) => {
                 declare_queues(&channel, names, layout).await?;
-                before.prepared(observation::observe(connection, names, layout).await?)
+                before.prepared(placement::observe(connection, names, layout).await?)
             }
             Step::Switch { from, to } => {
-                tell_missing(connection, names, to).await?;
+                log_missing(connection, names, to).await?;
                 declare_queues(&channel, names, to).await?;
                 for step in ROUTE {
                     route(&channel, names, step, from, to).await?;
@@ -134,7 +134,7 @@ pub(super) async fn tend_locked(
                 warn!(layout = layout.number.0, "a change that was begun and never finished is undone");
                 before.undone()
             }
-            Step::Record => before.with_drained(&wish.drained).expect("it is the next step"),
+            Step::Record => before.with_drained(&desired.drained).expect("it is the next step"),
             Step::Remove(draining) => {
                 stuck = remove(connection, names, &draining).await?;
                 if stuck.is_some() {
@@ -144,11 +144,11 @@ pub(super) async fn tend_locked(
                 before.removed(draining.layout.number)
             }
         };
-        wish.begun = wish.begun.or(layouts.changing.as_ref().map(|changing| changing.to.number));
+        desired.begun = desired.begun.or(layouts.changing.as_ref().map(|changing| changing.to.number));
         document = write(&channel, names, LayoutDocument { layouts, ..document }, instance).await?;
     }
     close(channel).await;
-    Ok(Tended { document, stuck })
+    Ok(Reconciled { document, stuck })
 }
 
 async fn route(
@@ -228,7 +228,7 @@ async fn remove(
         }
     }
     // Markers, and witnesses that came late.
-    let Swept { late } = sweep(connection, names, layout, &there).await?;
+    let PurgeOutcome { late } = purge_markers(connection, names, layout, &there).await?;
     if let Some((queue, updates)) = late {
         return Ok(Some(Stuck::Late { queue, updates }));
     }

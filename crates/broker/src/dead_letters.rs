@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use super::link::Link;
 use super::names::Names;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::policy::DeadLetterReason;
 use lanekeeper_core::update::{IdOrigin, Update};
@@ -30,14 +30,14 @@ pub(super) const FRAME_BYTES_MAX: usize = 131_072;
 
 /// A delivery as it came.
 #[derive(Clone, Debug)]
-pub(super) struct Letter {
+pub(super) struct DeadLetter {
     /// As the client has it: one that is not UTF-8 goes out with the bytes it came with.
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
 }
 
-impl Letter {
+impl DeadLetter {
     /// Of an update that the broker holds no more, or whose delivery says no more than the update does: as its publisher
     /// would publish it again.
     pub(super) fn of(update: &Update) -> Self {
@@ -78,27 +78,32 @@ impl Letter {
 pub struct DeadLetters {
     link: Link,
     exchange: String,
-    way: Arc<Mutex<Way>>,
+    state: Arc<Mutex<PublishState>>,
 }
 
 #[derive(Debug, Default)]
-struct Way {
+struct PublishState {
     /// Opened when it is first needed; `None` again after a failure.
     channel: Option<Channel>,
     /// Why the latest letter was not published, as it was logged: one line per change, however many letters wait.
-    told: Option<String>,
+    last_logged: Option<String>,
 }
 
 impl DeadLetters {
     /// Over this link, which no consumer shares: an alarm blocks it.
     #[must_use]
     pub fn new(link: Link, names: &Names) -> Self {
-        Self { link, exchange: names.dead(), way: Arc::default() }
+        Self { link, exchange: names.dead(), state: Arc::default() }
     }
 
     /// Publishes a letter; done once the broker has confirmed it. Until then its delivery stays unsettled.
-    pub(super) async fn publish(self, letter: Letter, partition: PartitionNumber, reason: DeadLetterReason) {
-        while !self.try_publish(&letter, partition, &reason).await {
+    pub(super) async fn publish(
+        self,
+        dead_letter: DeadLetter,
+        partition: PartitionNumber,
+        reason: DeadLetterReason,
+    ) {
+        while !self.try_publish(&dead_letter, partition, &reason).await {
             tokio::time::sleep(RETRY_DELAY).await;
         }
     }
@@ -107,32 +112,32 @@ impl DeadLetters {
     /// with two on their way a lost one could look confirmed. The time that a letter waits for the others does not count.
     async fn try_publish(
         &self,
-        letter: &Letter,
+        dead_letter: &DeadLetter,
         partition: PartitionNumber,
         reason: &DeadLetterReason,
     ) -> bool {
-        let mut way = self.way.lock().await;
-        let publishing = self.publish_once(&mut way.channel, letter, partition, reason);
+        let mut state = self.state.lock().await;
+        let publishing = self.publish_once(&mut state.channel, dead_letter, partition, reason);
         let fault = match tokio::time::timeout(CONFIRM_TIMEOUT, publishing).await {
             Ok(Ok(())) => None,
             Ok(Err(fault)) => Some(fault),
             Err(_) => Some(format!("not confirmed within {} s", CONFIRM_TIMEOUT.as_secs())),
         };
         match &fault {
-            Some(fault) if way.told.as_ref() != Some(fault) => {
+            Some(fault) if state.last_logged.as_ref() != Some(fault) => {
                 error!(%partition, exchange = self.exchange, fault, "cannot dead-letter updates, they stay unsettled");
             }
-            None if way.told.is_some() => info!(exchange = self.exchange, "dead-lettering again"),
+            None if state.last_logged.is_some() => info!(exchange = self.exchange, "dead-lettering again"),
             _ => {}
         }
-        way.told = fault;
-        way.told.is_none()
+        state.last_logged = fault;
+        state.last_logged.is_none()
     }
 
     async fn publish_once(
         &self,
         kept: &mut Option<Channel>,
-        letter: &Letter,
+        dead_letter: &DeadLetter,
         partition: PartitionNumber,
         reason: &DeadLetterReason,
     ) -> Result<(), String> {
@@ -141,13 +146,18 @@ impl DeadLetters {
             Some(channel) => channel,
             None => self.open().await?,
         };
-        let properties = with_reason(&letter.properties, partition, reason, FRAME_BYTES_MAX);
+        let properties = with_reason(&dead_letter.properties, partition, reason, FRAME_BYTES_MAX);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let exchange = self.exchange.as_str().into();
-        let publishing =
-            channel.basic_publish(exchange, letter.routing_key.clone(), options, &letter.body, properties);
-        let confirm = publishing.await.map_err(|error| chain(&error))?;
-        match confirm.await.map_err(|error| chain(&error))? {
+        let publishing = channel.basic_publish(
+            exchange,
+            dead_letter.routing_key.clone(),
+            options,
+            &dead_letter.body,
+            properties,
+        );
+        let confirm = publishing.await.map_err(|error| error_chain(&error))?;
+        match confirm.await.map_err(|error| error_chain(&error))? {
             Confirmation::Ack(None) => {
                 *kept = Some(channel);
                 Ok(())
@@ -159,9 +169,9 @@ impl DeadLetters {
     }
 
     async fn open(&self) -> Result<Channel, String> {
-        let channel = self.link.channel().await.map_err(|error| chain(&error))?;
+        let channel = self.link.channel().await.map_err(|error| error_chain(&error))?;
         let selecting = channel.confirm_select(ConfirmSelectOptions::default());
-        selecting.await.map_err(|error| chain(&error))?;
+        selecting.await.map_err(|error| error_chain(&error))?;
         Ok(channel)
     }
 }
@@ -265,15 +275,15 @@ mod tests {
             }
             let properties = BasicProperties::default().with_headers(headers);
             let reason = DeadLetterReason::Malformed(Malformed::NoRecordKey);
-            let letter = with_reason(&properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX);
-            let headers = AMQPValue::FieldTable(letter.headers().clone().unwrap());
+            let dead_letter = with_reason(&properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX);
+            let headers = AMQPValue::FieldTable(dead_letter.headers().clone().unwrap());
             assert!(encoded_bytes(&headers) < FRAME_BYTES_MAX - ROOM_BYTES / 2, "{values:?}");
             let AMQPValue::FieldTable(headers) = headers else { unreachable!() };
-            let told = headers.inner().get("lanekeeper-headers-left-out").map(|value| match value {
+            let last_logged = headers.inner().get("lanekeeper-headers-left-out").map(|value| match value {
                 AMQPValue::LongString(text) => text.to_string(),
                 other => panic!("{other:?}"),
             });
-            assert_eq!(told.as_deref(), left_out, "{values:?}");
+            assert_eq!(last_logged.as_deref(), left_out, "{values:?}");
             assert!(headers.inner().contains_key("lanekeeper-reason"));
         };
         check(&[10, 20], None);

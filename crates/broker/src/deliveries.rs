@@ -16,22 +16,22 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::dead_letters::{DeadLetters, Letter};
+use super::dead_letters::{DeadLetter, DeadLetters};
 use super::decode::Decoder;
 use super::error::SourceError;
 use super::halt::Halt;
-use super::kept::Kept;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link};
+use super::liveness::{LastSeen, LivenessProbe};
 use super::marker::is_marker;
-use super::members::Members;
+use super::member_message::PartitionClaims;
+use super::membership::Membership;
 use super::names::Names;
-use super::pulse::{Heard, Pulse};
-use super::roster::Known;
+use super::unsettled::UnsettledDeliveries;
 use super::version::Version;
 use super::witnesses::Witnesses;
-use super::{Deliveries, Gone, Holding, Lost, News, Received, Source};
+use super::{Deliveries, Gone, Lost, PartitionStatus, Received, Source, SourceEvent};
 use lanekeeper_core::acks::{Ack, AckLimits};
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};
 use lanekeeper_core::policy::DeadLetterReason;
@@ -51,13 +51,13 @@ const SETTLE_GRACE_MAX: Duration = Duration::from_secs(3);
 
 /// What the sources of all partitions share.
 #[derive(Clone, Debug)]
-pub struct Shared {
+pub struct SourceContext {
     /// The connection that consumes.
     pub link: Link,
     /// The other replicas.
-    pub members: Members,
+    pub membership: Membership,
     /// Whether the broker is heard.
-    pub pulse: Pulse,
+    pub liveness: LivenessProbe,
     /// Whether keys are where they were.
     pub witnesses: Witnesses,
     /// What stops them all.
@@ -75,7 +75,7 @@ pub struct Shared {
 /// One partition's queue.
 #[derive(Debug)]
 pub struct AmqpSource {
-    shared: Shared,
+    shared: SourceContext,
     exchange: String,
     queue: String,
     consumer_tag: String,
@@ -92,7 +92,7 @@ impl AmqpSource {
     /// A partition of a layout.
     #[must_use]
     pub fn new(
-        shared: Shared,
+        shared: SourceContext,
         names: &Names,
         layout: Layout,
         partition: PartitionNumber,
@@ -112,12 +112,21 @@ impl AmqpSource {
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
         // Whoever announces itself from here on may be preferred to us.
-        let Shared { link, members, pulse, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
-            self.shared.clone();
-        let position = members.position().await;
+        let SourceContext {
+            link,
+            membership,
+            liveness,
+            witnesses,
+            halt,
+            dead_letters,
+            decoder,
+            ack_limits,
+            ..
+        } = self.shared.clone();
+        let position = membership.position().await;
         let (channel, connection) = link.channel_of().await?;
         let since = Instant::now();
-        let priority = AMQPValue::LongInt(members.priority(self.partition));
+        let priority = AMQPValue::LongInt(membership.priority(self.partition));
         let consuming = async {
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
             let (queue, tag) = (self.queue.as_str().into(), self.consumer_tag.as_str().into());
@@ -144,24 +153,24 @@ impl AmqpSource {
                 return Err(SourceError::Silent { step, seconds: ANSWER_TIMEOUT.as_secs() });
             }
         };
-        members.announce(self.partition);
-        let mut known = members.watch(self.partition);
+        membership.announce(self.partition);
+        let mut known = membership.watch(self.partition);
         known.mark_changed();
         Ok(AmqpDeliveries {
             since,
             connection,
-            ownership: Ownership {
-                members,
+            claim_watch: ClaimWatch {
+                membership,
                 partition: self.partition,
                 known,
-                heeds_priority: link.version().is_some_and(Version::heeds_priority),
-                outranked_from: position,
+                observes_priority: link.version().is_some_and(Version::observes_priority),
+                preempted_from: position,
                 claim: None,
-                told: Told::Nothing,
+                notified: ClaimNotice::Nothing,
                 asked: None,
             },
-            heard: pulse.watch(),
-            news: VecDeque::new(),
+            last_seen: liveness.watch(),
+            events: VecDeque::new(),
             channel,
             consumer: ManuallyDrop::new(consumer),
             witnesses,
@@ -169,7 +178,7 @@ impl AmqpSource {
             decoder,
             dead_letters,
             partition: self.partition,
-            kept: Kept::new(usize::from(self.prefetch), ack_limits),
+            unsettled: UnsettledDeliveries::new(usize::from(self.prefetch), ack_limits),
             prefetch: self.prefetch,
         })
     }
@@ -179,7 +188,7 @@ impl Source for AmqpSource {
     type Deliveries = AmqpDeliveries;
 
     async fn attach(&self) -> Result<AmqpDeliveries, Gone> {
-        let mut told = String::new();
+        let mut last_logged = String::new();
         loop {
             let delay = self.pace().next(Instant::now());
             tokio::time::sleep(delay).await;
@@ -199,14 +208,14 @@ impl Source for AmqpSource {
                 self.shared.halt.set(fault);
                 return std::future::pending().await;
             }
-            let text = chain(&fault);
-            if text != told {
+            let text = error_chain(&fault);
+            if text != last_logged {
                 if fault.can_heal() {
                     warn!(partition = %self.partition, error = text, "cannot consume, trying again");
                 } else {
                     error!(partition = %self.partition, error = text, "cannot consume, trying again");
                 }
-                told = text;
+                last_logged = text;
             }
         }
     }
@@ -215,8 +224,8 @@ impl Source for AmqpSource {
         *self.shared.draining.borrow()
     }
 
-    fn tell_holding(&self, holding: Holding) {
-        self.shared.members.tell_holding(self.partition, holding);
+    fn publish_status(&self, status: PartitionStatus) {
+        self.shared.membership.publish_status(self.partition, status);
     }
 
     fn ask_for_delivery(&self) {
@@ -249,10 +258,10 @@ impl Pace {
 pub struct AmqpDeliveries {
     since: Instant,
     connection: ConnectionNumber,
-    ownership: Ownership,
-    heard: watch::Receiver<Heard>,
+    claim_watch: ClaimWatch,
+    last_seen: watch::Receiver<LastSeen>,
     /// Told one at a time.
-    news: VecDeque<News>,
+    events: VecDeque<SourceEvent>,
     channel: Channel,
     /// lapin sends `basic.cancel` when a consumer is dropped, and the standby would then get the *next* updates at
     /// once: it is dropped only after its channel is closed (RabbitMQ 3.10.8 and 4.0.5, measured).
@@ -262,74 +271,75 @@ pub struct AmqpDeliveries {
     decoder: Arc<Decoder>,
     dead_letters: DeadLetters,
     partition: PartitionNumber,
-    kept: Kept,
+    unsettled: UnsettledDeliveries,
     prefetch: u16,
 }
 
 /// What the replicas say about this partition, as far as it concerns this tenure.
-struct Ownership {
-    members: Members,
+struct ClaimWatch {
+    membership: Membership,
     partition: PartitionNumber,
-    known: watch::Receiver<Known>,
-    heeds_priority: bool,
+    known: watch::Receiver<PartitionClaims>,
+    observes_priority: bool,
     /// Announcements from this offset on are news.
-    outranked_from: u64,
+    preempted_from: u64,
     claim: Option<u64>,
-    told: Told,
+    notified: ClaimNotice,
     /// The newest question that was told.
     asked: Option<u64>,
 }
 
 /// What was told of the present claim.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum ClaimNotice {
     Nothing,
     /// That it has no number; the newest claim of another process by then.
-    Waived(Option<TenureNumber>),
+    WithoutNumber(Option<TenureNumber>),
     Number(TenureNumber),
     Superseded,
 }
 
-impl Ownership {
+impl ClaimWatch {
     fn claim(&mut self) {
-        self.claim = Some(self.members.claim(self.partition));
-        self.told = Told::Nothing;
+        self.claim = Some(self.membership.claim(self.partition));
+        self.notified = ClaimNotice::Nothing;
     }
 
-    fn look(&mut self, news: &mut VecDeque<News>) {
+    fn look(&mut self, events: &mut VecDeque<SourceEvent>) {
         if !self.known.has_changed().unwrap_or(false) {
             return;
         }
         let known = *self.known.borrow_and_update();
         let ours = known.ours.filter(|(claim, _)| Some(*claim) == self.claim).map(|(_, number)| number);
-        match (self.told, ours) {
-            (Told::Nothing | Told::Waived(_), Some(number)) => {
-                self.told = Told::Number(number);
-                news.push_back(News::Claimed { number: Some(number), other: known.before_ours });
+        match (self.notified, ours) {
+            (ClaimNotice::Nothing | ClaimNotice::WithoutNumber(_), Some(number)) => {
+                self.notified = ClaimNotice::Number(number);
+                events
+                    .push_back(SourceEvent::Claimed { number: Some(number), rival_claim: known.before_ours });
             }
-            (Told::Nothing, None) if self.claim.is_some() && known.waived == self.claim => {
-                self.told = Told::Waived(known.other);
-                news.push_back(News::Claimed { number: None, other: known.other });
+            (ClaimNotice::Nothing, None) if self.claim.is_some() && known.without_number == self.claim => {
+                self.notified = ClaimNotice::WithoutNumber(known.rival_claim);
+                events.push_back(SourceEvent::Claimed { number: None, rival_claim: known.rival_claim });
             }
             _ => {}
         }
-        if let Some(question) = known.asked.filter(|_| known.asked != self.asked) {
+        if let Some(request) = known.asked.filter(|_| known.asked != self.asked) {
             self.asked = known.asked;
-            news.push_back(News::Asked(question));
+            events.push_back(SourceEvent::StatusRequested(request));
         }
-        let latest = match self.told {
-            Told::Number(number) => Some(Some(number)),
-            Told::Waived(other) => Some(other),
-            Told::Nothing | Told::Superseded => None,
+        let latest = match self.notified {
+            ClaimNotice::Number(number) => Some(Some(number)),
+            ClaimNotice::WithoutNumber(rival_claim) => Some(rival_claim),
+            ClaimNotice::Nothing | ClaimNotice::Superseded => None,
         };
-        if latest.is_some_and(|latest| known.other > latest) {
-            self.told = Told::Superseded;
-            news.push_back(News::Superseded);
+        if latest.is_some_and(|latest| known.rival_claim > latest) {
+            self.notified = ClaimNotice::Superseded;
+            events.push_back(SourceEvent::ClaimSuperseded);
         }
-        if let Some(at) = known.outranked_at.filter(|at| *at >= self.outranked_from) {
-            self.outranked_from = at + 1;
-            if self.heeds_priority {
-                news.push_back(News::Outranked);
+        if let Some(at) = known.preempted_at.filter(|at| *at >= self.preempted_from) {
+            self.preempted_from = at + 1;
+            if self.observes_priority {
+                events.push_back(SourceEvent::Preempted);
             }
         }
     }
@@ -347,7 +357,7 @@ impl AmqpDeliveries {
 
     async fn send(&self, ack: Ack) -> Result<(), Lost> {
         let options = BasicAckOptions { multiple: ack.multiple };
-        self.channel.basic_ack(ack.tag.0, options).await.map_err(|error| Lost(chain(&error)))
+        self.channel.basic_ack(ack.tag.0, options).await.map_err(|error| Lost(error_chain(&error)))
     }
 
     /// How long the broker takes to answer on this channel, which has all acks sent so far before it by then; bounded.
@@ -361,53 +371,53 @@ impl AmqpDeliveries {
 
     /// Whether there are news of the ownership or a sign of life.
     fn look(&mut self) -> Result<(), Lost> {
-        if self.heard.has_changed().unwrap_or(false)
-            && let Some((connection, at)) = *self.heard.borrow_and_update()
+        if self.last_seen.has_changed().unwrap_or(false)
+            && let Some((connection, at)) = *self.last_seen.borrow_and_update()
         {
             match connection.cmp(&self.connection) {
                 Ordering::Less => {}
-                Ordering::Equal => self.news.push_back(News::Heard(at)),
+                Ordering::Equal => self.events.push_back(SourceEvent::BrokerSeen(at)),
                 // A consumer that was made as its connection ended may never learn of it.
                 Ordering::Greater => return Err(Lost("its connection is gone".to_owned())),
             }
         }
-        self.ownership.look(&mut self.news);
+        self.claim_watch.look(&mut self.events);
         Ok(())
     }
 
-    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<News, Lost> {
+    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<SourceEvent, Lost> {
         let delivery = match delivery {
             Some(Ok(delivery)) => delivery,
-            Some(Err(error)) => return Err(Lost(chain(&error))),
+            Some(Err(error)) => return Err(Lost(error_chain(&error))),
             // Among the reasons: the queue was deleted, or its leader moved (RabbitMQ "consumer cancel notification").
             None => return Err(Lost("the broker cancelled the consumer".to_owned())),
         };
         let tag = DeliveryTag(delivery.delivery_tag);
         let now = self.now();
-        if !self.kept.came(tag, now) {
+        if !self.unsettled.received(tag, now) {
             return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch)));
         }
         if self.witnesses.recognize(&delivery, self.partition) {
-            return Ok(News::Witness(tag));
+            return Ok(SourceEvent::Witness(tag));
         }
         if is_marker(&delivery) {
-            return Ok(News::Marker);
+            return Ok(SourceEvent::Marker);
         }
         let body = Bytes::from(delivery.data);
         let routing_key = delivery.routing_key;
         let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
-        let letter = Letter { routing_key, properties: delivery.properties, body };
-        self.kept.keep(tag, update.as_deref().ok(), letter);
-        Ok(News::Received(Received { delivery: tag, redelivered: delivery.redelivered, update }))
+        let dead_letter = DeadLetter { routing_key, properties: delivery.properties, body };
+        self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
+        Ok(SourceEvent::Received(Received { delivery: tag, redelivered: delivery.redelivered, update }))
     }
 }
 
 impl Deliveries for AmqpDeliveries {
-    async fn next(&mut self) -> Result<News, Lost> {
+    async fn next(&mut self) -> Result<SourceEvent, Lost> {
         loop {
             self.look()?;
-            if let Some(news) = self.news.pop_front() {
-                return Ok(news);
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
             }
             if self.halt.is_set() {
                 // What comes behind this must not be looked at: the supervisor is about to stop the process.
@@ -416,8 +426,8 @@ impl Deliveries for AmqpDeliveries {
             tokio::select! {
                 biased;
                 delivery = self.consumer.next() => return self.received(delivery),
-                Ok(()) = self.heard.changed() => self.heard.mark_changed(),
-                Ok(()) = self.ownership.known.changed() => self.ownership.known.mark_changed(),
+                Ok(()) = self.last_seen.changed() => self.last_seen.mark_changed(),
+                Ok(()) = self.claim_watch.known.changed() => self.claim_watch.known.mark_changed(),
             }
         }
     }
@@ -427,38 +437,38 @@ impl Deliveries for AmqpDeliveries {
     }
 
     fn claim(&mut self) {
-        self.news.retain(|news| !matches!(news, News::Claimed { .. }));
-        self.ownership.claim();
+        self.events.retain(|event| !matches!(event, SourceEvent::Claimed { .. }));
+        self.claim_watch.claim();
     }
 
     fn settle(&mut self, delivery: DeliveryTag) {
         let now = self.now();
-        self.kept.settle(delivery, now);
+        self.unsettled.settle(delivery, now);
     }
 
     async fn send_acks(&mut self) -> Result<(), Lost> {
         let now = self.now();
-        while let Some(ack) = self.kept.acks().poll(now) {
+        while let Some(ack) = self.unsettled.acks().poll(now) {
             self.send(ack).await?;
         }
         Ok(())
     }
 
     fn next_ack_at(&mut self) -> Option<Instant> {
-        let next = self.kept.acks().next_deadline()?;
+        let next = self.unsettled.acks().next_deadline()?;
         Some(self.instant(next))
     }
 
     fn oldest_came_at(&self) -> Option<Instant> {
-        self.kept.oldest_came().map(|came| self.instant(came))
+        self.unsettled.oldest_received_at().map(|came| self.instant(came))
     }
 
-    fn came_at(&self, delivery: DeliveryTag) -> Option<Instant> {
-        self.kept.came_at(delivery).map(|came| self.instant(came))
+    fn received_at(&self, delivery: DeliveryTag) -> Option<Instant> {
+        self.unsettled.received_at(delivery).map(|came| self.instant(came))
     }
 
     fn has_begun(&self) -> bool {
-        self.kept.has_begun()
+        self.unsettled.has_begun()
     }
 
     fn dead_letter(
@@ -467,17 +477,17 @@ impl Deliveries for AmqpDeliveries {
         update: Option<&Update>,
         reason: DeadLetterReason,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let letter = match (holder, update) {
-            (Holder::Broker(delivery), update) => self.kept.letter(delivery, update),
-            (Holder::Ledger(_), Some(update)) => Letter::of(update),
+        let dead_letter = match (holder, update) {
+            (Holder::Broker(delivery), update) => self.unsettled.dead_letter(delivery, update),
+            (Holder::Ledger(_), Some(update)) => DeadLetter::of(update),
             (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
         };
-        self.dead_letters.clone().publish(letter, self.partition, reason)
+        self.dead_letters.clone().publish(dead_letter, self.partition, reason)
     }
 
     async fn leave(mut self) {
         let mut settled = true;
-        while let Some(ack) = self.kept.acks().flush() {
+        while let Some(ack) = self.unsettled.acks().flush() {
             settled &= self.send(ack).await.is_ok();
         }
         if settled {
@@ -488,13 +498,13 @@ impl Deliveries for AmqpDeliveries {
     }
 
     async fn close(self) {
-        let Self { channel, consumer, ownership, .. } = self;
-        ownership.members.withdraw(ownership.partition);
+        let Self { channel, consumer, claim_watch, .. } = self;
+        claim_watch.membership.withdraw(claim_watch.partition);
         if channel.status().connected() {
-            let closing = channel.close(200, "tenure over".into());
+            let closing = channel.close(200, "normal shutdown".into());
             match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(error = chain(&error), "closing a channel"),
+                Ok(Err(error)) => warn!(error = error_chain(&error), "closing a channel"),
                 Err(_) => {
                     warn!("closing a channel: no answer within 5 s");
                     return; // the consumer is never dropped before its channel is closed

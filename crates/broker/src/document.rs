@@ -73,12 +73,12 @@ pub(super) async fn read_last(
     channel: &Channel,
     stream: &str,
 ) -> Result<Option<LayoutDocument>, SourceError> {
-    let mut consumer = consume(channel, stream, From::Last).await?;
+    let mut consumer = consume(channel, stream, StreamOffset::Last).await?;
     let mut last = None;
     loop {
         // The last chunk can hold several messages; they come together.
-        let patience = if last.is_none() { FIRST_PATIENCE } else { CHUNK_GRACE };
-        match tokio::time::timeout(patience, next(&mut consumer)).await {
+        let within = if last.is_none() { FIRST_PATIENCE } else { CHUNK_GRACE };
+        match tokio::time::timeout(within, next(&mut consumer)).await {
             Ok(delivery) => last = layout(&delivery?, stream)?.or(last),
             Err(_) => return Ok(last),
         }
@@ -118,7 +118,7 @@ pub(super) async fn read_to_end(
 ) -> Result<Option<LayoutDocument>, SourceError> {
     let barrier = Uuid::new_v4().to_string();
     append(channel, stream, exchange, BARRIER, barrier.as_bytes()).await?;
-    let mut consumer = consume(channel, stream, From::First).await?;
+    let mut consumer = consume(channel, stream, StreamOffset::First).await?;
     let mut last = None;
     loop {
         let delivery = match tokio::time::timeout(ANSWER_TIMEOUT, next(&mut consumer)).await {
@@ -139,16 +139,16 @@ const READING: &str = "reading the layout document";
 pub(super) async fn consume(
     channel: &Channel,
     stream: &str,
-    from: From,
+    from: StreamOffset,
 ) -> Result<ManuallyDrop<Consumer>, SourceError> {
     let amqp = SourceError::amqp(READING);
     channel.basic_qos(100, BasicQosOptions::default()).await.map_err(amqp)?;
     let mut arguments = FieldTable::default();
     match from {
-        From::First => argument(&mut arguments, "x-stream-offset", "first"),
-        From::Last => argument(&mut arguments, "x-stream-offset", "last"),
-        From::Next => argument(&mut arguments, "x-stream-offset", "next"),
-        From::Offset(offset) => {
+        StreamOffset::First => argument(&mut arguments, "x-stream-offset", "first"),
+        StreamOffset::Last => argument(&mut arguments, "x-stream-offset", "last"),
+        StreamOffset::Next => argument(&mut arguments, "x-stream-offset", "next"),
+        StreamOffset::Offset(offset) => {
             arguments.insert("x-stream-offset".into(), AMQPValue::LongLongInt(offset));
         }
     }
@@ -159,7 +159,7 @@ pub(super) async fn consume(
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum StreamOffset {
     First,
     /// With the last chunk.
     Last,
@@ -284,8 +284,8 @@ mod tests {
         check(&document(2, LAYOUT, ""), Err("no witnesses"));
         check(&document(2, LAYOUT, &WITNESS.replace('7', "8")), Err("witness w is in p008"));
         check(&document(3, LAYOUT, WITNESS), Ok(1));
-        for (version, told) in [(0, "version is 0"), (4, "version is 4")] {
-            check(&document(version, LAYOUT, WITNESS), Err(told));
+        for (version, fault) in [(0, "version is 0"), (4, "version is 4")] {
+            check(&document(version, LAYOUT, WITNESS), Err(fault));
         }
         let layout = |from: &str, to: &str| document(2, &LAYOUT.replace(from, to), WITNESS);
         check(&layout(":8", ":0"), Err("partitions is 0, it must be 1 to 1024"));

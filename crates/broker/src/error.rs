@@ -301,8 +301,8 @@ mod tests {
     #[test]
     fn the_difference_is_spelled_out() {
         let check = |text: &str, argument: &str, expected: &str, found: &str| {
-            let told = inequivalence(text).expect(text);
-            assert_eq!(told, (argument.to_owned(), expected.to_owned(), found.to_owned()), "{text}");
+            let found_values = inequivalence(text).expect(text);
+            assert_eq!(found_values, (argument.to_owned(), expected.to_owned(), found.to_owned()), "{text}");
         };
         check(
             "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'updates.l1.p000' in vhost '/': \

@@ -8,14 +8,14 @@ use lapin::{Channel, Connection};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::document::{self, From, LayoutDocument};
+use super::document::{self, LayoutDocument, StreamOffset};
 use super::error::SourceError;
 use super::halt::Halt;
 use super::link::Link;
 use super::names::Names;
 use super::task::Task;
 use super::topology::on_own_channel;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -58,20 +58,21 @@ impl Follower {
 }
 
 async fn follow_for_ever(link: Link, stream: String, documents: watch::Sender<LayoutDocument>, halt: Halt) {
-    let (mut from, mut told) = (From::Last, String::new());
+    let (mut from, mut last_logged) = (StreamOffset::Last, String::new());
     loop {
         let following = async {
             let (channel, connection) = link.channel_of().await?;
-            link.while_up(connection, follow(&channel, &stream, &mut from, &documents, &mut told)).await
+            link.while_up(connection, follow(&channel, &stream, &mut from, &documents, &mut last_logged))
+                .await
         };
         let fault = match following.await {
             Ok(never) => match never {},
             Err(fault @ SourceError::Document { .. }) => return halt.set(fault),
-            Err(fault) => chain(&fault),
+            Err(fault) => error_chain(&fault),
         };
-        if fault != told {
+        if fault != last_logged {
             warn!(stream, error = fault, "the layout document is not followed, trying again");
-            told = fault;
+            last_logged = fault;
         }
         tokio::time::sleep(RETRY_DELAY).await;
     }
@@ -80,35 +81,35 @@ async fn follow_for_ever(link: Link, stream: String, documents: watch::Sender<La
 async fn follow(
     channel: &Channel,
     stream: &str,
-    from: &mut From,
+    from: &mut StreamOffset,
     documents: &watch::Sender<LayoutDocument>,
-    told: &mut String,
+    last_logged: &mut String,
 ) -> Result<std::convert::Infallible, SourceError> {
     let mut consumer = document::consume(channel, stream, *from).await?;
-    if !std::mem::take(told).is_empty() {
+    if !std::mem::take(last_logged).is_empty() {
         info!(stream, "the layout document is followed again");
     }
     loop {
         let delivery = document::next(&mut consumer).await?;
         let read = document::layout(&delivery, stream)?;
-        if read.is_none() && *from == From::Last {
+        if read.is_none() && *from == StreamOffset::Last {
             // The end of the stream tells nothing: whatever was written shortly before it is in an earlier chunk.
-            *from = From::First;
+            *from = StreamOffset::First;
             return Err(SourceError::Missing {
                 text: format!("the last message of {stream} is no document"),
             });
         }
         if let Some(offset) = offset_of(&delivery) {
-            *from = From::Offset(offset + 1);
+            *from = StreamOffset::Offset(offset + 1);
         }
         if let Some(document) = read {
             documents.send_if_modified(|known| {
                 // The last chunk can begin with older ones.
-                let news = document.serial > known.serial;
-                if news {
+                let is_new = document.serial > known.serial;
+                if is_new {
                     *known = document;
                 }
-                news
+                is_new
             });
         }
     }

@@ -8,10 +8,10 @@ use super::error::SourceError;
 
 /// Set by whoever finds the reason, waited for by the supervisor. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Halt(Arc<Shared>);
+pub struct Halt(Arc<HaltState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HaltState {
     is_set: watch::Sender<bool>,
     reason: Mutex<Option<SourceError>>,
 }

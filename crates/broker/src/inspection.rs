@@ -18,7 +18,7 @@ use super::topology::{
     quorum_arguments, stream_arguments,
 };
 use lanekeeper_core::change::Layouts;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// How long the confirm of a publish may take. Without an alarm it takes milliseconds.
@@ -186,7 +186,7 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
             objects.push(Object { name, role, state });
         }
         Ok(Inspection {
-            address: address.told().to_owned(),
+            address: address.host_port().to_owned(),
             version: broker_version(&connection),
             cluster: server_property(&connection, "cluster_name"),
             hash_exchange,
@@ -272,11 +272,11 @@ async fn read_layouts(
             Err(SourceError::Amqp { source, .. }) => {
                 match SourceError::from_amqp("reading the layout document", "", names.public(), *source) {
                     SourceError::Missing { .. } => return Ok(Ok(None)),
-                    error @ SourceError::NotPermitted { .. } => return Ok(Err(chain(&error))),
+                    error @ SourceError::NotPermitted { .. } => return Ok(Err(error_chain(&error))),
                     error => return Err(error),
                 }
             }
-            Err(error @ SourceError::Document { .. }) => return Ok(Err(chain(&error))),
+            Err(error @ SourceError::Document { .. }) => return Ok(Err(error_chain(&error))),
             Err(error) => return Err(error),
         }
     }
@@ -356,5 +356,5 @@ async fn compare(channel: &Channel, names: &Names, role: Role, name: &str) -> Re
 
 /// A broker that does not read the connection does not answer, either.
 async fn leave(connection: Connection) {
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
 }

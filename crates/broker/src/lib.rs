@@ -4,6 +4,7 @@ mod auto_apply;
 mod change;
 mod dead_letters;
 mod decode;
+mod delete;
 mod deliveries;
 mod document;
 mod error;
@@ -11,25 +12,24 @@ mod export;
 mod follower;
 mod halt;
 mod inspection;
-mod kept;
 mod ledger_identity;
 mod link;
+mod liveness;
 mod log_on_change;
 mod marker;
-mod members;
+mod member_message;
+mod membership;
 mod names;
-mod observation;
 mod operator;
+mod placement;
 pub mod publisher;
-mod pulse;
-mod question;
-mod removal;
-mod roster;
+mod purge_markers;
+mod reconciler;
 mod settings;
-mod steward;
-mod sweep;
+mod status_query;
 mod task;
 mod topology;
+mod unsettled;
 mod version;
 mod witnesses;
 
@@ -39,10 +39,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 pub use auto_apply::{AutoApply, Obstacle, Obstacles};
-pub use change::{Stuck, Tended};
+pub use change::{Reconciled, Stuck};
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
-pub use deliveries::{AmqpDeliveries, AmqpSource, Shared};
+pub use delete::remove as remove_topology;
+pub use deliveries::{AmqpDeliveries, AmqpSource, SourceContext};
 pub use document::LayoutDocument;
 pub use error::{HASH_EXCHANGE_TYPE, SourceError};
 pub use export::definitions;
@@ -51,17 +52,16 @@ pub use halt::Halt;
 pub use inspection::{Depth, Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub use ledger_identity::{OwnLedger, ensure_ledger};
 pub use link::{Address, Link};
+pub use liveness::LivenessProbe;
 pub use log_on_change::LogOnChange;
 pub use marker::Markers;
-pub use members::Members;
+pub use member_message::PartitionStatus;
+pub use membership::Membership;
 pub use names::Names;
 pub use operator::Operator;
-pub use pulse::Pulse;
-pub use question::{ANSWER_PATIENCE, Answer, Answers};
-pub use removal::remove as remove_topology;
-pub use roster::Holding;
+pub use reconciler::LayoutReconciler;
 pub use settings::ConnectionSettings;
-pub use steward::Steward;
+pub use status_query::{STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
 pub use topology::{DELIVERY_LIMIT, ensure as ensure_topology};
 pub use witnesses::Witnesses;
 
@@ -82,7 +82,7 @@ pub trait Source: Send + Sync + 'static {
     fn drains(&self) -> bool;
 
     /// Tells operators what is held of the partition.
-    fn tell_holding(&self, holding: Holding);
+    fn publish_status(&self, status: PartitionStatus);
 
     /// Has something that carries no update put into the queues, so that whoever owns the partition learns it. Does not
     /// wait for it.
@@ -91,7 +91,7 @@ pub trait Source: Send + Sync + 'static {
 
 /// What the broker tells the consumer of a partition.
 #[derive(Debug)]
-pub enum News {
+pub enum SourceEvent {
     /// It handed something over.
     Received(Received),
     /// It handed over a witness of the layout, which carries no update: there is nothing to do but settle it.
@@ -99,20 +99,20 @@ pub enum News {
     /// It handed over a marker: the layout drains, and this is where it ends. It is never settled.
     Marker,
     /// It answered a request that was sent then, on the connection of these deliveries.
-    Heard(Instant),
+    BrokerSeen(Instant),
     /// Our claim was read back.
     Claimed {
         /// Its number; `None`: the broker takes no publishes, and we go on without. It follows when it takes them again.
         number: Option<TenureNumber>,
         /// The newest claim of another process before it.
-        other: Option<TenureNumber>,
+        rival_claim: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
-    Superseded,
+    ClaimSuperseded,
     /// A consumer with a higher priority has attached, and the broker is to give it the partition.
-    Outranked,
+    Preempted,
     /// Somebody wants to know what is held, in a question of this number.
-    Asked(u64),
+    StatusRequested(u64),
 }
 
 /// An update or something else that was in the queue.
@@ -138,12 +138,12 @@ pub struct Gone;
 /// The deliveries of one tenure. Owned by one driver, which is the one place that settles.
 pub trait Deliveries: Send + 'static {
     /// What comes next. Nothing is lost when the future is dropped.
-    fn next(&mut self) -> impl Future<Output = Result<News, Lost>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<SourceEvent, Lost>> + Send;
 
     /// When the request was sent that these deliveries are the answer to.
     fn since(&self) -> Instant;
 
-    /// Asks for the partition; [`News::Claimed`] follows, and is told of no earlier claim any more.
+    /// Asks for the partition; [`SourceEvent::Claimed`] follows, and is told of no earlier claim any more.
     fn claim(&mut self);
 
     /// The delivery is done with, whatever it was: its ack goes out with the next [`Self::send_acks`] for which it is due.
@@ -163,7 +163,7 @@ pub trait Deliveries: Send + 'static {
     fn oldest_came_at(&self) -> Option<Instant>;
 
     /// When a delivery came that is not settled; `None` for any other.
-    fn came_at(&self, delivery: DeliveryTag) -> Option<Instant>;
+    fn received_at(&self, delivery: DeliveryTag) -> Option<Instant>;
 
     /// Returns true if the broker has handed over anything.
     fn has_begun(&self) -> bool;

@@ -15,7 +15,7 @@ use super::error::SourceError;
 use super::task::Task;
 use super::version::{VERSION_MIN, Version};
 use crate::settings::ConnectionSettings;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::error::error_chain;
 
 /// How long connecting and each answer of the broker may take before we try anew.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Address {
     uri: AMQPUri,
-    told: String,
+    host_port: String,
 }
 
 impl Address {
@@ -39,14 +39,14 @@ impl Address {
         let mut uri: AMQPUri = broker.url.reveal().parse().map_err(|fault| SourceError::Url { fault })?;
         // Lowered by the broker if it wants less; 0 would turn heartbeats off, which the config's check refuses.
         uri.query.heartbeat = u16::try_from(broker.heartbeat.as_secs()).ok();
-        let told = format!("{}:{}", uri.authority.host, uri.authority.port);
-        Ok(Self { uri, told })
+        let host_port = format!("{}:{}", uri.authority.host, uri.authority.port);
+        Ok(Self { uri, host_port })
     }
 
     /// Host and port, for people.
     #[must_use]
-    pub fn told(&self) -> &str {
-        &self.told
+    pub fn host_port(&self) -> &str {
+        &self.host_port
     }
 
     /// The virtual host.
@@ -83,7 +83,7 @@ impl Address {
             match self.connect(name).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) if !error.can_heal() => return Err(error),
-                Err(error) => retry.tell(name, &error),
+                Err(error) => retry.log(name, &error),
             }
         }
     }
@@ -94,13 +94,13 @@ impl Address {
             Some(version) => {
                 let closing = connection.close(200, "too old".into());
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
-                Err(SourceError::TooOld { address: self.told.clone(), version })
+                Err(SourceError::TooOld { address: self.host_port.clone(), version })
             }
         }
     }
 
     fn connect_error(&self, source: lapin::Error) -> SourceError {
-        let address = self.told.clone();
+        let address = self.host_port.clone();
         let refused = match source.kind() {
             ErrorKind::ProtocolError(error) => matches!(
                 error.kind(),
@@ -226,7 +226,7 @@ impl Link {
         self.keeper.stop();
         let connection = self.connection.borrow().as_ref().map(|(_, connection)| Arc::clone(connection));
         if let Some(connection) = connection.filter(|connection| connection.status().connected()) {
-            let closing = connection.close(200, "bye".into());
+            let closing = connection.close(200, "normal shutdown".into());
             // A broker that does not answer now has nothing of ours to lose.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
         }
@@ -295,7 +295,7 @@ async fn connect_again(address: &Address, name: &str, retry: &mut Retry) -> Conn
         retry.pause().await;
         match address.connect(name).await {
             Ok(connection) => return connection,
-            Err(error) => retry.tell(name, &error),
+            Err(error) => retry.log(name, &error),
         }
     }
 }
@@ -304,7 +304,7 @@ async fn connect_again(address: &Address, name: &str, retry: &mut Retry) -> Conn
 #[derive(Default)]
 struct Retry {
     delay: Option<Duration>,
-    told: String,
+    last_logged: String,
 }
 
 impl Retry {
@@ -318,11 +318,11 @@ impl Retry {
         tokio::time::sleep(delay).await;
     }
 
-    fn tell(&mut self, name: &str, error: &SourceError) {
-        let text = chain(error);
-        if text != self.told {
+    fn log(&mut self, name: &str, error: &SourceError) {
+        let text = error_chain(error);
+        if text != self.last_logged {
             warn!(connection = name, error = text, "broker not reached, trying again");
-            self.told = text;
+            self.last_logged = text;
         }
     }
 }

@@ -14,8 +14,8 @@ use super::link::{ANSWER_TIMEOUT, Link};
 use super::names::Names;
 use super::task::Task;
 use super::topology::close;
-use lanekeeper_core::drain::STRAGGLERS_MAX;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::drain::LATE_PUBLISH_MAX;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// AMQP `type` of a marker.
@@ -43,17 +43,17 @@ impl Markers {
         let queue = |partition: &PartitionNumber| names.partition(layout.number, *partition);
         let queues: Vec<String> = partitions.iter().map(queue).collect();
         Self(Task::begin(async move {
-            tokio::time::sleep(STRAGGLERS_MAX).await;
-            let mut told = String::new();
+            tokio::time::sleep(LATE_PUBLISH_MAX).await;
+            let mut last_logged = String::new();
             while let Err(fault) = publish(&publishing, &queues).await {
-                let fault = chain(&fault);
-                if fault != told {
+                let fault = error_chain(&fault);
+                if fault != last_logged {
                     warn!(
                         layout = layout.number.0,
                         error = fault,
                         "markers are not published, trying again: until then the layout does not end"
                     );
-                    told = fault;
+                    last_logged = fault;
                 }
                 tokio::time::sleep(RETRY_DELAY).await;
             }

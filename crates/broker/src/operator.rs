@@ -6,21 +6,21 @@ use std::time::Duration;
 use lapin::Connection;
 use tokio::time::timeout;
 
-use super::change::{Tended, look, tend};
-use super::document::{self, From, LayoutDocument};
+use super::change::{Reconciled, look, reconcile};
+use super::document::{self, LayoutDocument, StreamOffset};
 use super::error::SourceError;
 use super::follower::read_document;
 use super::inspection::Depth;
 use super::link::Address;
+use super::member_message::{PartitionStatus, parse};
 use super::names::Names;
-use super::question::{Answers, ask};
-use super::roster::{Holding, parse};
+use super::status_query::{StatusAnswers, ask};
 use super::topology::{close, open};
-use lanekeeper_core::change::{Step, Wish};
+use lanekeeper_core::change::{Desired, Step};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 
 /// A lock that is held for longer than this is not that of a dispatcher that only tells what it has drained.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -76,58 +76,59 @@ impl Operator {
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub async fn holdings(
+    pub async fn statuses(
         &self,
         layout: Layout,
-        patience: Duration,
-    ) -> Result<BTreeMap<PartitionNumber, Holding>, SourceError> {
+        within: Duration,
+    ) -> Result<BTreeMap<PartitionNumber, PartitionStatus>, SourceError> {
         let channel = open(&self.connection).await?;
-        let mut consumer = document::consume(&channel, &self.names.members(), From::Next).await?;
-        let mut holdings: BTreeMap<PartitionNumber, Holding> = BTreeMap::new();
-        let until = tokio::time::Instant::now() + patience;
+        let mut consumer = document::consume(&channel, &self.names.members(), StreamOffset::Next).await?;
+        let mut statuses: BTreeMap<PartitionNumber, PartitionStatus> = BTreeMap::new();
+        let until = tokio::time::Instant::now() + within;
         while let Ok(delivery) = tokio::time::timeout_at(until, document::next(&mut consumer)).await {
-            let Some(note) = parse(&delivery?.data).filter(|note| note.layout == layout.number.0) else {
+            let Some(message) = parse(&delivery?.data).filter(|message| message.layout == layout.number.0)
+            else {
                 continue;
             };
-            if let Some(holding) = note.holding.filter(|holding| holding.updates > 0) {
-                holdings.insert(PartitionNumber(note.partition), holding);
+            if let Some(status) = message.status.filter(|status| status.updates > 0) {
+                statuses.insert(PartitionNumber(message.partition), status);
             }
         }
         close(channel).await;
-        Ok(holdings)
+        Ok(statuses)
     }
 
     /// Asks what is held of these partitions, which have an owner. Done once all have answered, after
-    /// [`ANSWER_PATIENCE`](super::ANSWER_PATIENCE) in any case. Under an alarm of the broker this operator is of no more
+    /// [`STATUS_TIMEOUT`](super::STATUS_TIMEOUT) in any case. Under an alarm of the broker this operator is of no more
     /// use.
-    pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> Answers {
+    pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> StatusAnswers {
         ask(&self.connection, &self.names, &self.instance, awaited).await
     }
 
-    /// Follows a wish as far as can be now. `hear` is told of each step before it is taken. Waits for a lock that is held
+    /// Follows a wish as far as can be now. `on_step` is told of each step before it is taken. Waits for a lock that is held
     /// for a moment.
     ///
     /// # Errors
     /// [`SourceError::Locked`], [`SourceError::NoLayout`], and what else can go wrong: the change is then finished or
     /// undone by the next one who looks. This operator is of no more use.
-    pub async fn tend(
+    pub async fn reconcile(
         &self,
-        wish: Wish,
-        hear: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
-    ) -> Result<Tended, SourceError> {
-        let until = tokio::time::Instant::now() + LOCK_PATIENCE;
+        desired: Desired,
+        on_step: &mut (impl FnMut(&Step, &LayoutDocument) + Send),
+    ) -> Result<Reconciled, SourceError> {
+        let until = tokio::time::Instant::now() + LOCK_TIMEOUT;
         loop {
-            match tend(&self.connection, &self.names, &self.instance, wish.clone(), hear).await {
+            match reconcile(&self.connection, &self.names, &self.instance, desired.clone(), on_step).await {
                 Err(SourceError::Locked { .. }) if tokio::time::Instant::now() < until => {
                     tokio::time::sleep(LOCK_POLL).await;
                 }
-                tended => return tended,
+                reconciled => return reconciled,
             }
         }
     }
 
     /// Closes the connection, and with it gives up the lock if something went wrong under it.
     pub async fn close(self) {
-        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "done".into())).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "normal shutdown".into())).await;
     }
 }

@@ -9,12 +9,12 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind, Queue};
 use tracing::{error, info, warn};
 
-use super::change::tend_locked;
+use super::change::reconcile_locked;
 use super::document::{self, DOCUMENT_VERSION, LayoutDocument};
 use super::error::{HASH_EXCHANGE_TYPE, SourceError};
 use super::names::Names;
-use super::observation;
-use lanekeeper_core::change::{Layouts, Wish};
+use super::placement;
+use lanekeeper_core::change::{Desired, Layouts};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 use lanekeeper_core::witness::witnesses;
 
@@ -66,7 +66,7 @@ async fn complete(
         on_own_channel(connection, async |reader| document::read_last(reader, &names.topology()).await);
     let known = known.await?.filter(|document| !document.layouts.witnesses.is_empty());
     if let Some(document) = &known {
-        tell_missing(connection, names, document.layouts.in_force).await?;
+        log_missing(connection, names, document.layouts.in_force).await?;
     }
     match (lock(&channel, names).await, known) {
         (Ok(()), _) => {}
@@ -80,7 +80,7 @@ async fn complete(
             add_witnesses(&channel, names, document, instance).await?
         }
         Some(document) if document.layouts.changing.is_some() => {
-            tend_locked(connection, names, instance, Wish::default(), &mut |_, _| {}).await?.document
+            reconcile_locked(connection, names, instance, Desired::default(), &mut |_, _| {}).await?.document
         }
         Some(document) => document,
         None => make_first(connection, &channel, names, wanted, instance).await?,
@@ -113,7 +113,7 @@ async fn make_first(
 ) -> Result<LayoutDocument, SourceError> {
     let layout = Layout { number: LayoutNumber(1), ..wanted };
     declare_queues(channel, names, layout).await?;
-    let witnesses = observation::observe(connection, names, layout).await?;
+    let witnesses = placement::observe(connection, names, layout).await?;
     let document = LayoutDocument {
         version: DOCUMENT_VERSION,
         serial: 0,
@@ -187,7 +187,7 @@ async fn declare_layout(channel: &Channel, names: &Names, layout: Layout) -> Res
 }
 
 /// A queue of a layout in force that is not there was deleted by hand: that is said before it is declared again.
-pub(super) async fn tell_missing(
+pub(super) async fn log_missing(
     connection: &Connection,
     names: &Names,
     layout: Layout,
@@ -350,6 +350,6 @@ pub(super) async fn open(connection: &Connection) -> Result<Channel, SourceError
 
 /// Of no consequence if it fails: the channel goes with its connection. An alarm keeps the broker from reading it.
 pub(super) async fn close(channel: Channel) {
-    let closing = channel.close(200, "done".into());
+    let closing = channel.close(200, "normal shutdown".into());
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
 }

@@ -31,7 +31,7 @@ impl Version {
 
     /// Whether the broker gives a partition to the consumer with the highest priority (RabbitMQ 4.0 and later; 3.10
     /// ignores priorities where there is a single active consumer; both measured).
-    pub(super) const fn heeds_priority(self) -> bool {
+    pub(super) const fn observes_priority(self) -> bool {
         self.major >= 4
     }
 }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_that_is_too_old_is_told_from_the_others() {
+    fn a_version_that_is_too_old_is_distinguished_from_the_others() {
         let check = |text: &str, expected: Option<bool>| {
             assert_eq!(Version::parse(text).map(|version| version >= VERSION_MIN), expected, "{text}");
         };

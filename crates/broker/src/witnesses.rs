@@ -22,8 +22,8 @@ use super::link::{ANSWER_TIMEOUT, Link};
 use super::names::Names;
 use super::task::Task;
 use super::topology::close;
-use lanekeeper_core::change::AtWork;
-use lanekeeper_core::error::chain;
+use lanekeeper_core::change::ActiveLayout;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::witness::Witness;
 
@@ -50,7 +50,7 @@ impl Round {
         Self { process: Uuid::new_v4().to_string(), number: 0 }
     }
 
-    fn told(&self) -> String {
+    fn text(&self) -> String {
         format!("{} {}", self.process, self.number)
     }
 
@@ -86,7 +86,7 @@ pub(super) async fn publish(
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let properties = BasicProperties::default()
             .with_type(WITNESS.into())
-            .with_message_id(round.told().into())
+            .with_message_id(round.text().into())
             .with_delivery_mode(2);
         let mut confirms = Vec::new();
         for key in keys {
@@ -119,12 +119,12 @@ const PUBLISHING: &str = "publishing the witnesses of the layout";
 /// Publishes witnesses and judges where they come, for as long as it lives.
 #[derive(Clone, Debug)]
 pub struct Witnesses {
-    shared: Arc<Shared>,
+    shared: Arc<WitnessState>,
     task: Arc<Task>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct WitnessState {
     process: String,
     names: Names,
     layout: LayoutNumber,
@@ -176,10 +176,16 @@ impl Witnesses {
     /// Begins with a round at once, unless the layout drains: then nothing is published to it any more, and those that
     /// come are still compared. `halt` is set when a key has moved.
     #[must_use]
-    pub fn begin(consuming: Link, publishing: Link, names: &Names, at_work: &AtWork, halt: Halt) -> Self {
-        let AtWork { layout, witnesses, draining, .. } = at_work;
+    pub fn begin(
+        consuming: Link,
+        publishing: Link,
+        names: &Names,
+        active_layout: &ActiveLayout,
+        halt: Halt,
+    ) -> Self {
+        let ActiveLayout { layout, witnesses, draining, .. } = active_layout;
         let recorded = witnesses.iter().cloned().map(|Witness { key, partition }| (key, partition));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WitnessState {
             process: Uuid::new_v4().to_string(),
             names: names.clone(),
             layout: layout.number,
@@ -234,15 +240,15 @@ impl Witnesses {
     }
 }
 
-impl Shared {
+impl WitnessState {
     fn rounds(&self) -> std::sync::MutexGuard<'_, Rounds> {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A round for every connection that is made, and wherever there is doubt.
-async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link) {
-    let (mut asked, mut told) = (None, String::new());
+async fn publish_for_ever(shared: Arc<WitnessState>, consuming: Link, publishing: Link) {
+    let (mut asked, mut last_logged) = (None, String::new());
     loop {
         let (consumes, publishes) = (consuming.up().await, publishing.up().await);
         if asked != Some((consumes, publishes)) {
@@ -254,15 +260,15 @@ async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link
             match publish_round(&shared, &publishing).await {
                 Ok(()) => {
                     asked = Some((consumes, publishes));
-                    if !std::mem::take(&mut told).is_empty() {
+                    if !std::mem::take(&mut last_logged).is_empty() {
                         info!("the witnesses of the layout are published again");
                     }
                 }
                 Err(fault) => {
-                    let fault = chain(&fault);
-                    if fault != told {
+                    let fault = error_chain(&fault);
+                    if fault != last_logged {
                         warn!(error = fault, "the witnesses of the layout are not published, trying again");
-                        told = fault;
+                        last_logged = fault;
                     }
                     tokio::time::sleep(RETRY_DELAY).await;
                     continue;
@@ -277,7 +283,7 @@ async fn publish_for_ever(shared: Arc<Shared>, consuming: Link, publishing: Link
     }
 }
 
-async fn publish_round(shared: &Shared, publishing: &Link) -> Result<(), SourceError> {
+async fn publish_round(shared: &WitnessState, publishing: &Link) -> Result<(), SourceError> {
     let channel = publishing.channel().await?;
     let number = shared.rounds().begin(Instant::now());
     let round = Round { process: shared.process.clone(), number };
@@ -323,9 +329,9 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_read_as_it_was_told() {
+    fn a_round_is_read_as_it_was_written() {
         let round = Round { process: Uuid::new_v4().to_string(), number: 7 };
-        assert_eq!(Round::parse(&round.told()), Some(round));
+        assert_eq!(Round::parse(&round.text()), Some(round));
         for other in ["", "a", "a b", "7"] {
             assert_eq!(Round::parse(other), None, "{other}");
         }

@@ -42,7 +42,7 @@ fn nanoseconds_per_event(lanes: usize, cycles: usize) -> f64 {
     let (mut partition, tenure) = (partition(lanes), Tenure(1));
     let mut updates =
         (0..lanes + cycles).map(|number| update(number % lanes, number)).collect::<VecDeque<_>>();
-    partition.handle(Tick::ZERO, Event::TenureBegan { tenure, heard: Tick::ZERO });
+    partition.handle(Tick::ZERO, Event::TenureBegan { tenure, last_seen: Tick::ZERO });
     let mut tags = (1..).map(DeliveryTag);
     let mut receive = |partition: &mut Partition, update, now| {
         let delivery = tags.next().expect("there are enough numbers");
@@ -60,7 +60,7 @@ fn nanoseconds_per_event(lanes: usize, cycles: usize) -> f64 {
         match partition.poll_effect() {
             Some(Effect::Claim { tenure }) => {
                 let number = Some(TenureNumber(1));
-                partition.handle(tick, Event::Claimed { tenure, number, other: None });
+                partition.handle(tick, Event::Claimed { tenure, number, rival_claim: None });
                 begun = Instant::now();
             }
             Some(Effect::Attempt { attempt, update, .. }) => in_flight.push_back((attempt, update)),

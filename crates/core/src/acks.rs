@@ -151,7 +151,7 @@ impl Acks {
 
     /// When a delivery came that is not finished.
     #[must_use]
-    pub fn came(&self, tag: DeliveryTag) -> Option<Tick> {
+    pub fn received_at(&self, tag: DeliveryTag) -> Option<Tick> {
         self.open.get(&tag.0).copied()
     }
 

@@ -35,22 +35,22 @@ pub struct BreakerLimits {
 
 /// What an attempt's end says about its target as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
+pub enum HealthSignal {
     /// The target works: it answered this update, if only to reject it.
-    Works,
+    Success,
     /// It failed, or refuses us.
-    Fails,
+    Failure,
     /// Neither: it asks for time (429, `Retry-After`), or nothing was sent.
-    Neither,
+    Neutral,
 }
 
-impl Sign {
+impl HealthSignal {
     /// What this outcome says.
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Known(_) | Outcome::Withheld | Outcome::Retryable { retry_after: Some(_), .. } => {
-                Self::Neither
+                Self::Neutral
             }
             Outcome::Retryable { failure, .. }
             | Outcome::Refused(failure)
@@ -58,10 +58,10 @@ impl Sign {
             | Outcome::Conflict(failure)
                 if matches!(failure.cause, Cause::Status(429) | Cause::Unsendable) =>
             {
-                Self::Neither
+                Self::Neutral
             }
-            Outcome::Retryable { .. } | Outcome::Refused(_) => Self::Fails,
-            Outcome::Applied | Outcome::Rejected(_) | Outcome::Conflict(_) => Self::Works,
+            Outcome::Retryable { .. } | Outcome::Refused(_) => Self::Failure,
+            Outcome::Applied | Outcome::Rejected(_) | Outcome::Conflict(_) => Self::Success,
         }
     }
 }
@@ -95,11 +95,11 @@ pub struct Trip {
 #[derive(Debug)]
 pub struct Breaker {
     limits: Arc<BreakerLimits>,
-    state: State,
+    state: BreakerState,
 }
 
 #[derive(Debug)]
-enum State {
+enum BreakerState {
     /// Leaves to `Shut` with the attempt that fills the measure.
     Closed(Window),
     /// Leaves to `Probing` when a probe is asked for and its time has come.
@@ -112,14 +112,14 @@ enum State {
 #[derive(Debug, Default)]
 struct Window {
     /// Oldest first; at most [`ATTEMPTS_KEPT_MAX`].
-    ended: VecDeque<Ended>,
+    ended: VecDeque<EndedAttempt>,
     failures: usize,
     /// How many of the failures are of which record.
     failing: HashMap<u64, usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ended {
+struct EndedAttempt {
     at: Tick,
     /// A hash of its key: two records that share one count as one, which only makes the breaker slower.
     record: u64,
@@ -127,8 +127,8 @@ struct Ended {
 }
 
 impl Window {
-    fn add(&mut self, ended: Ended, lasts: Duration) {
-        let over = |oldest: &Ended| ended.at.since(oldest.at) > lasts;
+    fn add(&mut self, ended: EndedAttempt, lasts: Duration) {
+        let over = |oldest: &EndedAttempt| ended.at.since(oldest.at) > lasts;
         while self.ended.len() == ATTEMPTS_KEPT_MAX || self.ended.front().is_some_and(over) {
             self.drop_oldest();
         }
@@ -140,7 +140,7 @@ impl Window {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some(Ended { record, failed: true, .. }) = self.ended.pop_front() {
+        if let Some(EndedAttempt { record, failed: true, .. }) = self.ended.pop_front() {
             self.failures -= 1;
             let count = self.failing.get_mut(&record).expect("every failure is counted");
             *count -= 1;
@@ -164,27 +164,31 @@ impl Breaker {
     /// Closed, and nothing has ended yet.
     #[must_use]
     pub fn new(limits: Arc<BreakerLimits>) -> Self {
-        Self { limits, state: State::Closed(Window::default()) }
+        Self { limits, state: BreakerState::Closed(Window::default()) }
     }
 
     /// What the partitions must know.
     #[must_use]
     pub fn circuit(&self) -> Circuit {
         match self.state {
-            State::Closed(_) => Circuit::Closed,
-            State::Shut { probe_from, .. } => Circuit::Shut { probe_from },
-            State::Probing { .. } => Circuit::Probing,
+            BreakerState::Closed(_) => Circuit::Closed,
+            BreakerState::Shut { probe_from, .. } => Circuit::Shut { probe_from },
+            BreakerState::Probing { .. } => Circuit::Probing,
         }
     }
 
     /// An attempt ended that was no probe. Says so where the target is shut for it.
     ///
     /// While the target is shut, ends of attempts that had begun before say nothing new and are not looked at.
-    pub fn ended(&mut self, now: Tick, record_key: &RecordKey, sign: Sign) -> Option<Trip> {
-        let (State::Closed(window), Sign::Works | Sign::Fails) = (&mut self.state, sign) else { return None };
+    pub fn ended(&mut self, now: Tick, record_key: &RecordKey, signal: HealthSignal) -> Option<Trip> {
+        let (BreakerState::Closed(window), HealthSignal::Success | HealthSignal::Failure) =
+            (&mut self.state, signal)
+        else {
+            return None;
+        };
         let record = spread(record_key.as_str().bytes());
-        let failed = sign == Sign::Fails;
-        window.add(Ended { at: now, record, failed }, self.limits.window);
+        let failed = signal == HealthSignal::Failure;
+        window.add(EndedAttempt { at: now, record, failed }, self.limits.window);
         let trip = window.trip(&self.limits).filter(|_| failed)?;
         self.state = self.shut(now, 0);
         Some(trip)
@@ -194,35 +198,35 @@ impl Breaker {
     /// ended, or that it was not made.
     pub fn grant_probe(&mut self, now: Tick) -> bool {
         match self.state {
-            State::Shut { probe_from, probes_failed } if probe_from <= now => {
-                self.state = State::Probing { probes_failed };
+            BreakerState::Shut { probe_from, probes_failed } if probe_from <= now => {
+                self.state = BreakerState::Probing { probes_failed };
                 true
             }
-            State::Closed(_) | State::Shut { .. } | State::Probing { .. } => false,
+            BreakerState::Closed(_) | BreakerState::Shut { .. } | BreakerState::Probing { .. } => false,
         }
     }
 
     /// The probe ended. Whether the target is open again: only an answer to an update shows that it works.
-    pub fn probe_ended(&mut self, now: Tick, sign: Sign) -> bool {
-        let State::Probing { probes_failed } = self.state else { return false };
-        self.state = match sign {
-            Sign::Works => State::Closed(Window::default()),
-            Sign::Fails | Sign::Neither => self.shut(now, probes_failed + 1),
+    pub fn probe_ended(&mut self, now: Tick, signal: HealthSignal) -> bool {
+        let BreakerState::Probing { probes_failed } = self.state else { return false };
+        self.state = match signal {
+            HealthSignal::Success => BreakerState::Closed(Window::default()),
+            HealthSignal::Failure | HealthSignal::Neutral => self.shut(now, probes_failed + 1),
         };
-        sign == Sign::Works
+        signal == HealthSignal::Success
     }
 
     /// The probe was not made: another may be, at once.
     pub fn probe_returned(&mut self, now: Tick) {
-        if let State::Probing { probes_failed } = self.state {
-            self.state = State::Shut { probe_from: now, probes_failed };
+        if let BreakerState::Probing { probes_failed } = self.state {
+            self.state = BreakerState::Shut { probe_from: now, probes_failed };
         }
     }
 
-    fn shut(&self, now: Tick, probes_failed: usize) -> State {
+    fn shut(&self, now: Tick, probes_failed: usize) -> BreakerState {
         let waits = &self.limits.waits;
         let wait = waits.get(probes_failed).or(waits.last()).copied().unwrap_or_default();
-        State::Shut { probe_from: now.after(wait), probes_failed }
+        BreakerState::Shut { probe_from: now.after(wait), probes_failed }
     }
 }
 
@@ -251,13 +255,13 @@ mod tests {
     fn check(script: &str, expected: Option<usize>) {
         let mut breaker = breaker();
         let shut_after = script.split_whitespace().enumerate().find_map(|(number, attempt)| {
-            let sign = match &attempt[1..] {
-                "+" => Sign::Works,
-                "-" => Sign::Fails,
-                _ => Sign::Neither,
+            let signal = match &attempt[1..] {
+                "+" => HealthSignal::Success,
+                "-" => HealthSignal::Failure,
+                _ => HealthSignal::Neutral,
             };
             let record_key = RecordKey::new(&attempt[..1]).unwrap();
-            breaker.ended(second(number as u64), &record_key, sign).map(|_| number + 1)
+            breaker.ended(second(number as u64), &record_key, signal).map(|_| number + 1)
         });
         assert_eq!(shut_after, expected, "{script}");
     }
@@ -293,7 +297,7 @@ mod tests {
     fn shut() -> Breaker {
         let mut breaker = breaker();
         for record in ["a", "b", "c", "d"] {
-            breaker.ended(second(0), &RecordKey::new(record).unwrap(), Sign::Fails);
+            breaker.ended(second(0), &RecordKey::new(record).unwrap(), HealthSignal::Failure);
         }
         breaker
     }
@@ -307,10 +311,10 @@ mod tests {
             assert!(breaker.grant_probe(second(from)));
             assert!(!breaker.grant_probe(second(from)), "one at a time");
             assert_eq!(breaker.circuit(), Circuit::Probing);
-            assert!(!breaker.probe_ended(second(from), Sign::Fails));
+            assert!(!breaker.probe_ended(second(from), HealthSignal::Failure));
         }
         assert!(breaker.grant_probe(second(99)));
-        assert!(breaker.probe_ended(second(99), Sign::Works));
+        assert!(breaker.probe_ended(second(99), HealthSignal::Success));
         assert_eq!(breaker.circuit(), Circuit::Closed);
     }
 
@@ -330,18 +334,18 @@ mod tests {
             retry_after: retry_after.map(Duration::from_secs),
         };
         for (outcome, expected) in [
-            (Outcome::Applied, Sign::Works),
-            (retryable(Cause::Status(503), None), Sign::Fails),
-            (retryable(Cause::Status(503), Some(1)), Sign::Neither),
-            (retryable(Cause::Status(429), None), Sign::Neither),
-            (retryable(Cause::Timeout, None), Sign::Fails),
-            (retryable(Cause::Connection, None), Sign::Fails),
-            (Outcome::Refused(failure(Cause::Status(401))), Sign::Fails),
-            (Outcome::Rejected(failure(Cause::Status(422))), Sign::Works),
-            (Outcome::Rejected(failure(Cause::Unsendable)), Sign::Neither),
-            (Outcome::Conflict(failure(Cause::Status(409))), Sign::Works),
+            (Outcome::Applied, HealthSignal::Success),
+            (retryable(Cause::Status(503), None), HealthSignal::Failure),
+            (retryable(Cause::Status(503), Some(1)), HealthSignal::Neutral),
+            (retryable(Cause::Status(429), None), HealthSignal::Neutral),
+            (retryable(Cause::Timeout, None), HealthSignal::Failure),
+            (retryable(Cause::Connection, None), HealthSignal::Failure),
+            (Outcome::Refused(failure(Cause::Status(401))), HealthSignal::Failure),
+            (Outcome::Rejected(failure(Cause::Status(422))), HealthSignal::Success),
+            (Outcome::Rejected(failure(Cause::Unsendable)), HealthSignal::Neutral),
+            (Outcome::Conflict(failure(Cause::Status(409))), HealthSignal::Success),
         ] {
-            assert_eq!(Sign::of(&outcome), expected, "{outcome:?}");
+            assert_eq!(HealthSignal::of(&outcome), expected, "{outcome:?}");
         }
     }
 
@@ -363,12 +367,12 @@ mod tests {
                 let expected = failed && within().count() >= 4 && records.len() >= 3
                     && failures * 4 >= within().count() * 3;
                 let record_key = RecordKey::new(record.to_string()).unwrap();
-                let sign = if failed { Sign::Fails } else { Sign::Works };
-                prop_assert_eq!(breaker.ended(at, &record_key, sign).is_some(), expected);
+                let signal = if failed { HealthSignal::Failure } else { HealthSignal::Success };
+                prop_assert_eq!(breaker.ended(at, &record_key, signal).is_some(), expected);
                 if expected {
                     break;
                 }
-                let State::Closed(window) = &breaker.state else { panic!("it has not tripped") };
+                let BreakerState::Closed(window) = &breaker.state else { panic!("it has not tripped") };
                 prop_assert!(window.ended.len() <= ATTEMPTS_KEPT_MAX && window.failing.len() <= window.failures);
             }
         }

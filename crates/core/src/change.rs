@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use super::former::Former;
 use super::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 use super::phash2::partition_of;
+use super::previous_layout::PreviousLayout;
 use super::witness::Witness;
 
 /// The layouts of one exchange.
@@ -58,9 +58,9 @@ impl Draining {
 
     /// As those who wait for its partitions see it; `None`: which record was in which partition cannot be computed, as
     /// witnesses show, or nothing shows that it can.
-    fn former(&self) -> Option<Former> {
+    fn previous(&self) -> Option<PreviousLayout> {
         let computed = are_computed(&self.witnesses, self.layout);
-        computed.then(|| Former { partitions: self.layout.partitions, undrained: self.undrained() })
+        computed.then(|| PreviousLayout { partitions: self.layout.partitions, undrained: self.undrained() })
     }
 }
 
@@ -89,7 +89,7 @@ pub struct Changing {
 
 /// What somebody who holds the lock wants to reach. What others began is brought to its end in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct Desired {
     /// Partitions that were found drained.
     pub drained: Vec<(LayoutNumber, PartitionNumber)>,
     /// A layout like this is to be in force.
@@ -142,7 +142,7 @@ pub enum RouteStep {
 
 /// One layout that is dispatched from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AtWork {
+pub struct ActiveLayout {
     /// Which.
     pub layout: Layout,
     /// Where its keys go, or went.
@@ -152,7 +152,7 @@ pub struct AtWork {
     /// Nothing is published to it any more: markers show where it ends.
     pub draining: bool,
     /// Where its records were before, with what is not drained of that: records from there wait.
-    pub former: Former,
+    pub previous: PreviousLayout,
 }
 
 impl Layouts {
@@ -166,22 +166,22 @@ impl Layouts {
     /// What comes next, for somebody who holds the lock and wants this. `None`: there is nothing to do, or others must
     /// drain first.
     #[must_use]
-    pub fn next_step(&self, wish: &Wish) -> Option<Step> {
+    pub fn next_step(&self, desired: &Desired) -> Option<Step> {
         if let Some(changing) = &self.changing {
             return Some(match &changing.witnesses {
                 Some(_) => Step::Switch { from: self.in_force, to: changing.to },
-                None if wish.begun == Some(changing.to.number) => Step::Prepare(changing.to),
+                None if desired.begun == Some(changing.to.number) => Step::Prepare(changing.to),
                 None => Step::Undo(changing.to),
             });
         }
-        if self.with_drained(&wish.drained).is_some() {
+        if self.with_drained(&desired.drained).is_some() {
             return Some(Step::Record);
         }
-        if let Some(oldest) = self.draining.first().filter(|oldest| wish.remove && oldest.is_drained()) {
+        if let Some(oldest) = self.draining.first().filter(|oldest| desired.remove && oldest.is_drained()) {
             return Some(Step::Remove(oldest.clone()));
         }
         // One change at a time: what it costs and how long it takes can then be told.
-        let shape = wish.shape.filter(|shape| self.in_force.shape() != *shape && self.draining.is_empty());
+        let shape = desired.shape.filter(|shape| self.in_force.shape() != *shape && self.draining.is_empty());
         shape.map(Step::Begin)
     }
 
@@ -201,25 +201,25 @@ impl Layouts {
     /// oldest one that may hold updates, and besides, where that is the only one that drains, the one in force, whose
     /// records wait for their former partitions. Where these cannot be computed, the whole of it is drained first.
     #[must_use]
-    pub fn at_work(&self) -> Vec<AtWork> {
-        let in_force = |former| AtWork {
+    pub fn active_layouts(&self) -> Vec<ActiveLayout> {
+        let in_force = |previous| ActiveLayout {
             layout: self.in_force,
             witnesses: self.witnesses.clone(),
             partitions: self.in_force.partitions().collect(),
             draining: false,
-            former,
+            previous,
         };
         let mut undrained = self.draining.iter().filter(|draining| !draining.is_drained());
-        let Some(oldest) = undrained.next() else { return vec![in_force(Former::default())] };
-        let former = oldest.former().filter(|_| undrained.next().is_none());
-        let oldest = AtWork {
+        let Some(oldest) = undrained.next() else { return vec![in_force(PreviousLayout::default())] };
+        let previous = oldest.previous().filter(|_| undrained.next().is_none());
+        let oldest = ActiveLayout {
             layout: oldest.layout,
             witnesses: oldest.witnesses.clone(),
             partitions: oldest.undrained(),
             draining: true,
-            former: Former::default(),
+            previous: PreviousLayout::default(),
         };
-        [oldest].into_iter().chain(former.map(in_force)).collect()
+        [oldest].into_iter().chain(previous.map(in_force)).collect()
     }
 
     /// A change to such a layout has begun.
@@ -268,14 +268,14 @@ impl Layouts {
     #[must_use]
     pub fn with_drained(&self, drained: &[(LayoutNumber, PartitionNumber)]) -> Option<Self> {
         let mut after = self.clone();
-        let mut news = false;
+        let mut changed = false;
         for (number, partition) in drained {
             let of = after.draining.iter_mut().find(|draining| draining.layout.number == *number);
             if let Some(of) = of.filter(|of| partition.0 < of.layout.partitions) {
-                news |= of.drained.insert(*partition);
+                changed |= of.drained.insert(*partition);
             }
         }
-        news.then_some(after)
+        changed.then_some(after)
     }
 
     /// No object of it is left.

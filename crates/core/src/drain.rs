@@ -12,7 +12,7 @@ use super::tick::Tick;
 
 /// How long after the way into a layout was closed a marker is put into its queues. What is still on its way inside the
 /// broker by then comes before it: at most 125 ms were seen (RabbitMQ 3.10.8, 15,000 to 34,000 messages/s).
-pub const STRAGGLERS_MAX: Duration = Duration::from_secs(2);
+pub const LATE_PUBLISH_MAX: Duration = Duration::from_secs(2);
 /// How long after a marker nothing may come.
 pub const QUIET: Duration = Duration::from_secs(1);
 
@@ -22,11 +22,11 @@ pub const SETTLED: Duration = Duration::from_millis(300);
 
 /// Watches one partition, over all tenures of one process.
 #[derive(Debug, Default)]
-pub struct DrainWatch(Seen);
+pub struct DrainWatch(DrainState);
 
 /// What the present tenure has brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Seen {
+enum DrainState {
     /// Neither updates nor a marker. Leaves to `Updates`, `MarkerFirst`.
     #[default]
     Nothing,
@@ -56,33 +56,33 @@ pub enum Drained {
 impl DrainWatch {
     /// What is held comes anew from here on.
     pub fn tenure_ended(&mut self) {
-        if self.0 != Seen::Drained {
-            self.0 = Seen::Nothing;
+        if self.0 != DrainState::Drained {
+            self.0 = DrainState::Nothing;
         }
     }
 
     /// Something came that is neither a marker nor a witness.
     pub fn update_came(&mut self) {
         self.0 = match self.0 {
-            Seen::Nothing | Seen::Updates => Seen::Updates,
-            Seen::MarkerBehind { .. } | Seen::MarkerFirst { .. } | Seen::FirstAndQuiet => {
-                Seen::MarkerBehind { at_rest_since: None }
+            DrainState::Nothing | DrainState::Updates => DrainState::Updates,
+            DrainState::MarkerBehind { .. } | DrainState::MarkerFirst { .. } | DrainState::FirstAndQuiet => {
+                DrainState::MarkerBehind { at_rest_since: None }
             }
-            Seen::GivenBack => Seen::GivenBack,
-            Seen::Drained => unreachable!("nothing is taken from a partition that is drained"),
+            DrainState::GivenBack => DrainState::GivenBack,
+            DrainState::Drained => unreachable!("nothing is taken from a partition that is drained"),
         }
     }
 
     /// A marker came.
     pub fn marker_came(&mut self, now: Tick) {
         self.0 = match self.0 {
-            Seen::Nothing => Seen::MarkerFirst { quiet_until: now.after(QUIET) },
-            Seen::Updates => Seen::MarkerBehind { at_rest_since: None },
-            seen @ (Seen::MarkerBehind { .. }
-            | Seen::MarkerFirst { .. }
-            | Seen::FirstAndQuiet
-            | Seen::GivenBack
-            | Seen::Drained) => seen,
+            DrainState::Nothing => DrainState::MarkerFirst { quiet_until: now.after(QUIET) },
+            DrainState::Updates => DrainState::MarkerBehind { at_rest_since: None },
+            state @ (DrainState::MarkerBehind { .. }
+            | DrainState::MarkerFirst { .. }
+            | DrainState::FirstAndQuiet
+            | DrainState::GivenBack
+            | DrainState::Drained) => state,
         }
     }
 
@@ -90,29 +90,33 @@ impl DrainWatch {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
         match self.0 {
-            Seen::MarkerFirst { quiet_until } => Some(quiet_until),
-            Seen::MarkerBehind { at_rest_since } => at_rest_since.map(|since| since.after(SETTLED)),
-            Seen::Nothing | Seen::Updates | Seen::FirstAndQuiet | Seen::GivenBack | Seen::Drained => None,
+            DrainState::MarkerFirst { quiet_until } => Some(quiet_until),
+            DrainState::MarkerBehind { at_rest_since } => at_rest_since.map(|since| since.after(SETTLED)),
+            DrainState::Nothing
+            | DrainState::Updates
+            | DrainState::FirstAndQuiet
+            | DrainState::GivenBack
+            | DrainState::Drained => None,
         }
     }
 
     /// What is to be done now, told once. `at_rest`: nothing but markers is held, in flight or being written down.
     pub fn look(&mut self, now: Tick, at_rest: bool) -> Option<Drained> {
         match &mut self.0 {
-            Seen::MarkerBehind { at_rest_since } => {
+            DrainState::MarkerBehind { at_rest_since } => {
                 *at_rest_since = at_rest.then(|| at_rest_since.unwrap_or(now));
                 if at_rest_since.is_none_or(|since| now < since.after(SETTLED)) {
                     return None;
                 }
-                self.0 = Seen::GivenBack;
+                self.0 = DrainState::GivenBack;
                 Some(Drained::GiveBack)
             }
-            Seen::MarkerFirst { quiet_until } if *quiet_until <= now => {
-                self.0 = Seen::FirstAndQuiet;
+            DrainState::MarkerFirst { quiet_until } if *quiet_until <= now => {
+                self.0 = DrainState::FirstAndQuiet;
                 self.look(now, at_rest)
             }
-            Seen::FirstAndQuiet if at_rest => {
-                self.0 = Seen::Drained;
+            DrainState::FirstAndQuiet if at_rest => {
+                self.0 = DrainState::Drained;
                 Some(Drained::Proven)
             }
             _ => None,
@@ -127,10 +131,10 @@ mod tests {
     /// What happens, one letter after another, a hundred milliseconds apart: `u` an update that is held, `,` something else
     /// that is under way, `.` all that is done, `m` a marker, `e` the tenure ends. What was to be done, with the place of
     /// the letter.
-    fn check(happenings: &str, expected: &[(usize, Drained)]) {
+    fn check(script: &str, expected: &[(usize, Drained)]) {
         let mut watch = DrainWatch::default();
-        let (mut told, mut at_rest) = (Vec::new(), true);
-        for (place, letter) in happenings.chars().enumerate() {
+        let (mut decided, mut at_rest) = (Vec::new(), true);
+        for (place, letter) in script.chars().enumerate() {
             let now = Tick::from_micros(u64::try_from(place).unwrap() * 100_000);
             match letter {
                 'u' => watch.update_came(),
@@ -139,9 +143,9 @@ mod tests {
                 _ => {}
             }
             at_rest = letter == '.' || letter == 'e' || at_rest && letter == 'm';
-            told.extend(watch.look(now, at_rest).map(|drained| (place, drained)));
+            decided.extend(watch.look(now, at_rest).map(|drained| (place, drained)));
         }
-        assert_eq!(told, expected, "{happenings}");
+        assert_eq!(decided, expected, "{script}");
     }
 
     #[test]

@@ -10,10 +10,10 @@ use super::update::{Identity, RecordKey, Update};
 
 /// An update, and what it will be settled with.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
+pub(super) struct HeldUpdate {
     pub(super) holder: Holder,
     /// Which of all that came to the partition it was.
-    pub(super) came: u64,
+    pub(super) arrival: u64,
     /// As the broker said: perhaps seen before.
     pub(super) redelivered: bool,
     pub(super) update: Arc<Update>,
@@ -25,7 +25,7 @@ pub(super) struct Held {
     pub(super) identified: bool,
 }
 
-impl Held {
+impl HeldUpdate {
     pub(super) fn is_released(&self) -> bool {
         matches!(self.holder, Holder::Ledger(_))
     }
@@ -34,10 +34,10 @@ impl Held {
 /// Which of the ready lanes is next: the one whose head came first. A head that was ready before counts as having come
 /// when it became ready again, so that what fails again and again is no earlier than what came meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Turn {
-    pub(super) came: u64,
+pub(super) struct QueuePosition {
+    pub(super) arrival: u64,
     /// 0: it was not ready before. Otherwise it tells apart those that became ready again while nothing came.
-    pub(super) again: u64,
+    pub(super) requeue: u64,
 }
 
 /// Names a resolution that is being written down.
@@ -53,7 +53,7 @@ pub(super) enum LaneStatus {
     TargetShut,
     /// The partition that its record was in before may hold older updates of it. Leaves, when that one is drained, to
     /// wherever a head begins.
-    FormerUndrained,
+    BlockedByPrevious,
     /// An attempt of an earlier tenure, of an update that is not the head, has not ended. Leaves to `Ready`.
     Behind(AttemptId),
     /// Its attempt is out. Leaves to `Waiting` or `Recording`.
@@ -70,14 +70,14 @@ pub(super) enum LaneStatus {
 pub(super) struct Lane {
     /// The record; in strict mode the whole queue.
     pub(super) key: RecordKey,
-    pub(super) held: VecDeque<Held>,
+    pub(super) held: VecDeque<HeldUpdate>,
     pub(super) status: LaneStatus,
     /// Of the head.
     pub(super) progress: Progress,
 }
 
 impl Lane {
-    pub(super) fn head(&self) -> &Held {
+    pub(super) fn head(&self) -> &HeldUpdate {
         self.held.front().expect("a lane exists only while it holds an update")
     }
 

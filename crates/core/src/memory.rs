@@ -9,7 +9,7 @@ use super::lane::Token;
 use super::message::AttemptId;
 use super::outcome::{Known, Outcome};
 use super::policy::{Progress, Resolution};
-use super::recognition::{Recognised, Recognition};
+use super::redelivery::{RedeliveryMatch, RedeliveryMatcher};
 use super::routes::TargetId;
 use super::tick::Tick;
 use super::update::{IdOrigin, Identity, RecordKey, Update};
@@ -70,7 +70,7 @@ pub(super) struct Memory {
     window: usize,
     /// Settled of late, oldest first. As many as the broker can hand over again: what it has not seen acked is a window
     /// at most, and an ack that waits for older deliveries lets up to a window of those pass it.
-    settled: VecDeque<(RecordKey, Identity)>,
+    recently_settled: VecDeque<(RecordKey, Identity)>,
     /// How often each of them is there.
     known: HashMap<(RecordKey, Identity), usize>,
     /// An update that was settled of late was sent once more, since its publisher published it again. For so many
@@ -79,49 +79,49 @@ pub(super) struct Memory {
     /// How many of them, the oldest, were settled before the present tenure.
     settled_before: usize,
     /// A tenure ended, and nothing new has come since: what it had settled or held may come back.
-    returns_expected: bool,
+    redeliveries_expected: bool,
     /// Of `settled`, what may come back: filled when a tenure ends, emptied when everything returned has come.
-    returned: HashSet<(RecordKey, Identity)>,
+    expected_redeliveries: HashSet<(RecordKey, Identity)>,
     /// Heads of earlier tenures. A record has more than one only where updates without an id of their publisher were
     /// sent again before others that wait.
     heads: HashMap<RecordKey, Vec<Remembered>>,
     /// Attempts that are still out and began before another process owned the partition. How they end tells nothing about
     /// what their record holds; until then they bar it (I1).
-    barring: HashMap<RecordKey, AttemptId>,
-    recognition: Recognition,
+    blocked_by_stray_attempt: HashMap<RecordKey, AttemptId>,
+    redelivery: RedeliveryMatcher,
 }
 
 impl Memory {
     pub(super) fn new(window: usize) -> Self {
         Self {
             window,
-            settled: VecDeque::new(),
+            recently_settled: VecDeque::new(),
             known: HashMap::new(),
             repeated: 0,
             settled_before: 0,
-            returns_expected: false,
-            returned: HashSet::new(),
+            redeliveries_expected: false,
+            expected_redeliveries: HashSet::new(),
             heads: HashMap::new(),
-            barring: HashMap::new(),
-            recognition: Recognition::new(window),
+            blocked_by_stray_attempt: HashMap::new(),
+            redelivery: RedeliveryMatcher::new(window),
         }
     }
 
     /// A delivery was settled; its ack may yet be lost.
     pub(super) fn settled(&mut self, record_key: &RecordKey, id: &Identity) {
         if id.origin() == IdOrigin::Delivery {
-            return self.recognition.settled(record_key, id.id());
+            return self.redelivery.settled(record_key, id.id());
         }
         self.repeated = self.repeated.saturating_sub(1);
-        if self.settled.len() == 2 * self.window
-            && let Some(oldest) = self.settled.pop_front()
+        if self.recently_settled.len() == 2 * self.window
+            && let Some(oldest) = self.recently_settled.pop_front()
         {
             self.settled_before = self.settled_before.saturating_sub(1);
-            self.unknow(&oldest);
+            self.forget_one(&oldest);
         }
         let entry = (record_key.clone(), id.clone());
         *self.known.entry(entry.clone()).or_default() += 1;
-        self.settled.push_back(entry);
+        self.recently_settled.push_back(entry);
     }
 
     /// An update is being sent. Where it was settled of late, its publisher has published it again, from it on: what was
@@ -133,7 +133,7 @@ impl Memory {
             return;
         }
         self.repeated = 2 * self.window;
-        self.recognition.forget_settled(record_key);
+        self.redelivery.forget_settled(record_key);
         let mut since = false;
         self.forget_settled(|settled, _| {
             since |= *settled == entry;
@@ -149,17 +149,17 @@ impl Memory {
     /// Forgets the settled ones for which this holds, given whether an earlier tenure settled them.
     fn forget_settled(&mut self, mut forget: impl FnMut(&(RecordKey, Identity), bool) -> bool) {
         let before = std::mem::take(&mut self.settled_before);
-        for (place, entry) in std::mem::take(&mut self.settled).into_iter().enumerate() {
+        for (place, entry) in std::mem::take(&mut self.recently_settled).into_iter().enumerate() {
             if forget(&entry, place < before) {
-                self.unknow(&entry);
+                self.forget_one(&entry);
             } else {
                 self.settled_before += usize::from(place < before);
-                self.settled.push_back(entry);
+                self.recently_settled.push_back(entry);
             }
         }
     }
 
-    fn unknow(&mut self, entry: &(RecordKey, Identity)) {
+    fn forget_one(&mut self, entry: &(RecordKey, Identity)) {
         if let Some(count) = self.known.get_mut(entry) {
             *count -= 1;
             if *count == 0 {
@@ -169,20 +169,20 @@ impl Memory {
     }
 
     /// A tenure ended: what it settled may come back, before the newest that it held.
-    pub(super) fn expect_returns(&mut self, newest_held: Option<&Update>) {
-        self.returns_expected = true;
-        self.recognition.expect_returns(newest_held);
+    pub(super) fn expect_redeliveries(&mut self, newest_held: Option<&Update>) {
+        self.redeliveries_expected = true;
+        self.redelivery.expect_redeliveries(newest_held);
         self.heads.values_mut().flatten().for_each(|head| head.claimed = false);
         if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {
             self.forget_heads(|_| false);
         }
-        self.returned.extend(self.settled.iter().cloned());
-        self.settled_before = self.settled.len();
+        self.expected_redeliveries.extend(self.recently_settled.iter().cloned());
+        self.settled_before = self.recently_settled.len();
     }
 
     /// A delivery of something settled before came back, but was not settled again before its tenure ended.
-    pub(super) fn expect_return(&mut self, record_key: RecordKey, id: Identity) {
-        self.returned.insert((record_key, id));
+    pub(super) fn expect_redelivery(&mut self, record_key: RecordKey, id: Identity) {
+        self.expected_redeliveries.insert((record_key, id));
     }
 
     /// How far the head of a lane had come when its tenure ended.
@@ -199,8 +199,8 @@ impl Memory {
     }
 
     /// A delivery came. What it is known as, where its publisher gave it no id and it came before.
-    pub(super) fn recognise(&mut self, update: &Update, redelivered: bool) -> Option<Recognised> {
-        self.recognition.received(update, redelivered)
+    pub(super) fn match_redelivery(&mut self, update: &Update, redelivered: bool) -> Option<RedeliveryMatch> {
+        self.redelivery.received(update, redelivered)
     }
 
     /// An update was handed over again. Whether it was settled before, and only its ack lost.
@@ -209,38 +209,39 @@ impl Memory {
         if let Some(head) = heads.find(|head| head.id == *id) {
             head.claimed = true;
         }
-        !self.returned.is_empty() && self.returned.contains(&(record_key.clone(), id.clone()))
+        !self.expected_redeliveries.is_empty()
+            && self.expected_redeliveries.contains(&(record_key.clone(), id.clone()))
     }
 
     /// Another process owned the partition meanwhile: what it applied is not known here, so that nothing that we had
     /// settled tells what a record holds now. Attempts that are still out bar their record all the same.
-    pub(super) fn interrupted(&mut self) {
-        self.recognition.forget_all();
-        self.settled.clear();
+    pub(super) fn ownership_lapsed(&mut self) {
+        self.redelivery.forget_all();
+        self.recently_settled.clear();
         self.known.clear();
         self.settled_before = 0;
-        self.returned = HashSet::new();
+        self.expected_redeliveries = HashSet::new();
         for (record_key, heads) in self.heads.drain() {
             if let Some(attempt) = heads.iter().find_map(|head| head.state.attempt_out()) {
-                self.barring.insert(record_key, attempt);
+                self.blocked_by_stray_attempt.insert(record_key, attempt);
             }
         }
     }
 
     /// The broker handed over something new: everything returned has come, here or elsewhere.
-    pub(super) fn returns_are_over(&mut self) {
-        if std::mem::take(&mut self.returns_expected) {
-            self.returned = HashSet::new();
-            self.recognition.returns_are_over();
+    pub(super) fn redeliveries_done(&mut self) {
+        if std::mem::take(&mut self.redeliveries_expected) {
+            self.expected_redeliveries = HashSet::new();
+            self.redelivery.redeliveries_done();
             self.forget_heads(|head| head.claimed || head.released);
         }
     }
 
     /// An update is about to be sent that may have been sent and settled before. Later updates of its record must
     /// follow it, also those that are applied: otherwise the record would keep the earlier value.
-    pub(super) fn repeats_from_here(&mut self, record_key: &RecordKey) {
-        self.returned.retain(|(of, _)| of != record_key);
-        self.recognition.forget_settled(record_key);
+    pub(super) fn resend_from(&mut self, record_key: &RecordKey) {
+        self.expected_redeliveries.retain(|(of, _)| of != record_key);
+        self.redelivery.forget_settled(record_key);
         self.forget_settled(|(of, _), before| before && of == record_key);
         self.retain_heads(record_key, |head| !head.state.is_applied());
     }
@@ -276,7 +277,7 @@ impl Memory {
     pub(super) fn attempt_out(&self, record_key: &RecordKey) -> Option<AttemptId> {
         let mut heads = self.heads.get(record_key).into_iter().flatten();
         let out = heads.find_map(|head| head.state.attempt_out());
-        out.or_else(|| self.barring.get(record_key).copied())
+        out.or_else(|| self.blocked_by_stray_attempt.get(record_key).copied())
     }
 
     /// An attempt of an earlier tenure ended. Whether it was known.
@@ -288,14 +289,14 @@ impl Memory {
         outcome: Outcome,
         is_shut: impl FnOnce(TargetId) -> bool,
     ) -> bool {
-        if self.barring.get(record_key) == Some(&ended) {
-            self.barring.remove(record_key);
+        if self.blocked_by_stray_attempt.get(record_key) == Some(&ended) {
+            self.blocked_by_stray_attempt.remove(record_key);
             return true;
         }
         let is_out = |head: &Remembered| head.state.attempt_out() == Some(ended);
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         let Some(head) = heads.find(|head| is_out(head)) else { return false };
-        if head.claimed || head.released || self.returns_expected {
+        if head.claimed || head.released || self.redeliveries_expected {
             if let RememberedState::InFlight { progress, target, .. } = &mut head.state {
                 let (progress, target_shut) = (std::mem::take(progress), is_shut(*target));
                 head.state = RememberedState::Ended { outcome, target_shut, progress, at };

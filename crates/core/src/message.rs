@@ -48,10 +48,10 @@ pub enum Event {
         /// The new one.
         tenure: Tenure,
         /// When the request was sent that the broker has answered.
-        heard: Tick,
+        last_seen: Tick,
     },
     /// The broker answered on the connection of the present tenure.
-    Heard {
+    BrokerSeen {
         /// When the request was sent.
         at: Tick,
     },
@@ -62,12 +62,12 @@ pub enum Event {
         /// Its number; `None`: the broker takes no publishes now, and we go on without.
         number: Option<TenureNumber>,
         /// The newest claim of another process before it. Where that is new to us, what we know of the updates is old.
-        other: Option<TenureNumber>,
+        rival_claim: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
-    Superseded(Tenure),
+    ClaimSuperseded(Tenure),
     /// A consumer that the broker prefers has attached: it gives us nothing new, and waits until we hold nothing.
-    Outranked(Tenure),
+    Preempted(Tenure),
     /// A delivery has been held for so long that the broker's acknowledgement timeout comes near.
     HeldTooLong(Tenure),
     /// It is lost, with its channel: what was not settled will be delivered again, to us or to another.
@@ -104,7 +104,7 @@ pub enum Event {
     },
     /// The broker handed over something that is no update, and it is settled already: whatever the partition holds, also
     /// in the ledger, is ours to claim.
-    Nudged(Tenure),
+    OwnershipHint(Tenure),
     /// The target, the way to it or the time limit ended an attempt.
     AttemptEnded {
         /// Which attempt.
@@ -135,7 +135,7 @@ pub enum Event {
     },
     /// Of the partitions that records of this one were in before, no others than these may hold older updates. They only
     /// become fewer.
-    FormerDrained {
+    PreviousDrained {
         /// Which are not drained.
         undrained: BTreeSet<PartitionNumber>,
     },
@@ -151,24 +151,24 @@ pub enum Event {
     /// The answer to [`Effect::AskProbe`], where it is yes: one attempt may be made at the target that is shut.
     ProbeGranted(TargetId),
     /// We are asked to stop: start no further attempts in this tenure. The next tenure would start them again.
-    DrainBegan,
+    StopRequested,
 }
 
 /// Why an owner hands its deliveries back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepBackReason {
+pub enum YieldReason {
     /// Another process is to have the partition.
-    Outranked,
+    Preempted,
     /// The broker would soon close the channel of a delivery that is held for so long.
     HeldTooLong,
 }
 
-impl StepBackReason {
+impl YieldReason {
     /// As written in logs and metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Outranked => "outranked",
+            Self::Preempted => "outranked",
             Self::HeldTooLong => "held_too_long",
         }
     }
@@ -205,14 +205,14 @@ pub enum Effect {
     },
     /// Finish what is in flight, settle, then close the channel and attach again: what is held goes back in order.
     /// No further attempt starts in this tenure.
-    StepBack {
+    Yield {
         /// Which tenure ends so.
         tenure: Tenure,
         /// Why.
-        reason: StepBackReason,
+        reason: YieldReason,
     },
     /// Close the channel at once and attach again: the partition is another's.
-    GiveUp {
+    Abandon {
         /// Which tenure ends so.
         tenure: Tenure,
     },
@@ -241,7 +241,7 @@ impl Effect {
     pub(super) const fn outlives_its_tenure(&self) -> bool {
         match self {
             Self::Attempt { .. } | Self::Record { .. } | Self::AskProbe(_) | Self::ReturnProbe(_) => true,
-            Self::Claim { .. } | Self::StepBack { .. } | Self::GiveUp { .. } | Self::Settle { .. } => false,
+            Self::Claim { .. } | Self::Yield { .. } | Self::Abandon { .. } | Self::Settle { .. } => false,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::tick::Tick;
 
 /// Where the claim on a partition stands, within one tenure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum OwnershipState {
     /// We hold nothing of it: another may own it. Leaves to `Claiming` with the first delivery.
     #[default]
     Unclaimed,
@@ -35,32 +35,32 @@ pub(super) enum Permit {
 #[derive(Debug)]
 pub(super) struct Ownership {
     silence_max: Duration,
-    heard: Tick,
-    standing: Standing,
+    last_seen: Tick,
+    state: OwnershipState,
 }
 
 impl Ownership {
     pub(super) fn new(silence_max: Duration) -> Self {
-        Self { silence_max, heard: Tick::ZERO, standing: Standing::Unclaimed }
+        Self { silence_max, last_seen: Tick::ZERO, state: OwnershipState::Unclaimed }
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        self.standing
+    pub(super) fn state(&self) -> OwnershipState {
+        self.state
     }
 
-    pub(super) fn begin(&mut self, heard: Tick) {
-        (self.heard, self.standing) = (heard, Standing::Unclaimed);
+    pub(super) fn begin(&mut self, last_seen: Tick) {
+        (self.last_seen, self.state) = (last_seen, OwnershipState::Unclaimed);
     }
 
     pub(super) fn end(&mut self) {
-        self.standing = Standing::Unclaimed;
+        self.state = OwnershipState::Unclaimed;
     }
 
     /// Whether an attempt may start now, and under which number.
     pub(super) fn permit(&mut self, now: Tick) -> Permit {
-        let Standing::Claimed(number) = self.standing else { return Permit::Denied };
-        if now.since(self.heard) > self.silence_max {
-            self.standing = Standing::Silent;
+        let OwnershipState::Claimed(number) = self.state else { return Permit::Denied };
+        if now.since(self.last_seen) > self.silence_max {
+            self.state = OwnershipState::Silent;
             return Permit::Denied;
         }
         Permit::Granted(number)
@@ -68,63 +68,69 @@ impl Ownership {
 
     /// Until when requests may leave, and under which number.
     pub(super) fn may_send_until(&self) -> Option<(Option<TenureNumber>, Tick)> {
-        match self.standing {
-            Standing::Claimed(number) => Some((number, self.heard.after(self.silence_max))),
-            Standing::Unclaimed | Standing::Claiming | Standing::Silent | Standing::Lost => None,
+        match self.state {
+            OwnershipState::Claimed(number) => Some((number, self.last_seen.after(self.silence_max))),
+            OwnershipState::Unclaimed
+            | OwnershipState::Claiming
+            | OwnershipState::Silent
+            | OwnershipState::Lost => None,
         }
     }
 
     /// The broker has answered a request that was sent then. Whether the partition must be claimed anew.
-    pub(super) fn heard(&mut self, now: Tick, at: Tick) -> bool {
+    pub(super) fn broker_seen(&mut self, now: Tick, at: Tick) -> bool {
         self.permit(now); // falls silent if it is late
-        self.heard = self.heard.max(at);
-        let answers = now.since(self.heard) <= self.silence_max;
-        let again = self.standing == Standing::Silent && answers;
+        self.last_seen = self.last_seen.max(at);
+        let answers = now.since(self.last_seen) <= self.silence_max;
+        let again = self.state == OwnershipState::Silent && answers;
         if again {
-            self.standing = Standing::Claiming;
+            self.state = OwnershipState::Claiming;
         }
         again
     }
 
     /// A delivery came. Whether the partition must be claimed.
     pub(super) fn delivered(&mut self) -> bool {
-        let first = self.standing == Standing::Unclaimed;
+        let first = self.state == OwnershipState::Unclaimed;
         if first {
-            self.standing = Standing::Claiming;
+            self.state = OwnershipState::Claiming;
         }
         first
     }
 
     /// The claim was read back, or is waived, or has got its number at last. Whether that was awaited.
     pub(super) fn claimed(&mut self, number: Option<TenureNumber>) -> bool {
-        let awaited = match self.standing {
-            Standing::Claiming => true,
-            Standing::Claimed(None) => number.is_some(),
-            Standing::Unclaimed | Standing::Claimed(Some(_)) | Standing::Silent | Standing::Lost => false,
+        let awaited = match self.state {
+            OwnershipState::Claiming => true,
+            OwnershipState::Claimed(None) => number.is_some(),
+            OwnershipState::Unclaimed
+            | OwnershipState::Claimed(Some(_))
+            | OwnershipState::Silent
+            | OwnershipState::Lost => false,
         };
         if awaited {
-            self.standing = Standing::Claimed(number);
+            self.state = OwnershipState::Claimed(number);
         }
         awaited
     }
 
     /// The number that it has, or is about to get, counts no more. Whether the partition must be claimed anew.
     pub(super) fn outdate(&mut self) -> bool {
-        let outdated = matches!(self.standing, Standing::Claimed(_) | Standing::Claiming);
+        let outdated = matches!(self.state, OwnershipState::Claimed(_) | OwnershipState::Claiming);
         if outdated {
-            self.standing = Standing::Claiming;
+            self.state = OwnershipState::Claiming;
         }
         outdated
     }
 
     /// Nothing is held, and another is to have the partition, or has it.
     pub(super) fn let_go(&mut self) {
-        self.standing = Standing::Unclaimed;
+        self.state = OwnershipState::Unclaimed;
     }
 
     /// Another has it, and we hold deliveries. Whether that is news.
     pub(super) fn lose(&mut self) -> bool {
-        std::mem::replace(&mut self.standing, Standing::Lost) != Standing::Lost
+        std::mem::replace(&mut self.state, OwnershipState::Lost) != OwnershipState::Lost
     }
 }
 
@@ -149,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_needs_a_claim_and_a_broker_that_was_heard_within_the_limit() {
+    fn an_attempt_needs_a_claim_and_a_broker_that_was_seen_within_the_limit() {
         let mut ownership = claimed();
         assert_eq!(ownership.permit(at(10)), Permit::Granted(Some(TenureNumber(7))));
         assert_eq!(ownership.permit(at(11)), Permit::Denied, "eleven seconds of silence");
         assert_eq!(ownership.permit(at(1)), Permit::Denied, "and it stays so until a new claim");
-        assert!(!ownership.heard(at(30), at(12)), "an old answer proves nothing");
-        assert!(ownership.heard(at(31), at(30)), "a new one asks for a claim");
+        assert!(!ownership.broker_seen(at(30), at(12)), "an old answer proves nothing");
+        assert!(ownership.broker_seen(at(31), at(30)), "a new one asks for a claim");
         assert_eq!(ownership.permit(at(31)), Permit::Denied);
         assert!(ownership.claimed(Some(TenureNumber(9))));
         assert_eq!(ownership.permit(at(40)), Permit::Granted(Some(TenureNumber(9))));
@@ -164,7 +170,7 @@ mod tests {
     #[test]
     fn a_silence_counts_even_where_nothing_was_to_be_attempted() {
         let mut ownership = claimed();
-        assert!(ownership.heard(at(60), at(60)), "sixty seconds later the claim may be another's");
+        assert!(ownership.broker_seen(at(60), at(60)), "sixty seconds later the claim may be another's");
     }
 
     #[test]
@@ -202,7 +208,7 @@ mod tests {
         assert!(ownership.lose());
         assert!(!ownership.lose(), "told once");
         assert!(!ownership.claimed(Some(TenureNumber(9))));
-        assert!(!ownership.heard(at(60), at(60)));
+        assert!(!ownership.broker_seen(at(60), at(60)));
         assert!(!ownership.delivered());
         assert_eq!(ownership.permit(at(60)), Permit::Denied);
         ownership.begin(at(60));

@@ -4,24 +4,24 @@
 //! [`Partition::next_deadline`] when to wake it. I1 to I10 are the invariants of ARCHITECTURE.md.
 
 mod claim;
-mod former;
 mod limits;
+mod previous_layout;
+mod ready_queue;
 mod release;
 mod shut;
-mod turns;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use self::claim::Unclaimed;
-use self::former::Awaited;
 pub use self::limits::Limits;
-use self::shut::{Gate, Targets};
+use self::previous_layout::BlockedLanes;
+use self::shut::{ShutTargets, TargetGate};
 pub use self::view::{Oldest, Retried, View};
-use super::lane::{Held, Lane, LaneId, LaneStatus, Lanes, Token, Turn};
+use super::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Lanes, QueuePosition, Token};
 use super::memory::{Memory, RememberedState};
-use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, StepBackReason, Tenure, TenureNumber};
+use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, Tenure, TenureNumber, YieldReason};
 use super::outcome::Outcome;
 use super::ownership::{Ownership, Permit};
 use super::policy::{Policy, Progress, Resolution, Verdict};
@@ -38,24 +38,24 @@ pub struct Partition {
     ownership: Ownership,
     /// The newest claim of another process that memory has been told of. Claims of ours that were read too late to count
     /// may have told of it too, so it is kept here and not compared with them.
-    other_heeded: Option<TenureNumber>,
-    draining: bool,
+    last_rival_claim: Option<TenureNumber>,
+    stopping: bool,
     /// Deliveries that wait for the claim: what is known of their updates depends on who owned the partition before.
     unclaimed: VecDeque<Unclaimed>,
     lanes: Lanes,
     /// The key of the only lane in strict mode, where `in_flight_max` is 1.
     strict: Option<RecordKey>,
     /// Lanes whose head may be attempted, in the order of their turns (I9).
-    ready: BTreeMap<Turn, LaneId>,
+    ready: BTreeMap<QueuePosition, LaneId>,
     /// Updates that came so far, and times that a lane became ready again.
-    came: u64,
-    again: u64,
+    last_arrival: u64,
+    last_requeue: u64,
     /// Lanes whose head waits between attempts.
     deadlines: BTreeSet<(Tick, LaneId)>,
     /// Targets that are shut, with the lanes that wait for them.
-    targets: Targets,
+    targets: ShutTargets,
     /// Former partitions that are not drained, with the lanes that wait for them.
-    former: Awaited,
+    blocked: BlockedLanes,
     /// Malformed deliveries that are being written down; they have no lane.
     malformed: HashSet<DeliveryTag>,
     memory: Memory,
@@ -78,17 +78,17 @@ impl Partition {
             tenure: None,
             newest_tenure: Tenure::default(),
             ownership: Ownership::new(limits.silence_max),
-            other_heeded: None,
-            draining: false,
+            last_rival_claim: None,
+            stopping: false,
             unclaimed: VecDeque::new(),
             lanes: Lanes::default(),
-            strict: (limits.in_flight_max.get() == 1).then(RecordKey::of_the_whole_queue),
+            strict: (limits.in_flight_max.get() == 1).then(RecordKey::whole_queue),
             ready: BTreeMap::new(),
-            came: 0,
-            again: 0,
+            last_arrival: 0,
+            last_requeue: 0,
             deadlines: BTreeSet::new(),
-            targets: Targets::default(),
-            former: Awaited::default(),
+            targets: ShutTargets::default(),
+            blocked: BlockedLanes::default(),
             malformed: HashSet::new(),
             memory: Memory::new(limits.window.get()),
             attempts_begun: 0,
@@ -108,17 +108,17 @@ impl Partition {
     /// deliveries than the window).
     pub fn handle(&mut self, now: Tick, event: Event) {
         match event {
-            Event::TenureBegan { tenure, heard } => self.begin_tenure(tenure, heard),
-            Event::Heard { at } => self.heard(now, at),
-            Event::Claimed { tenure, number, other } => {
-                self.claimed(tenure, number, other);
+            Event::TenureBegan { tenure, last_seen } => self.begin_tenure(tenure, last_seen),
+            Event::BrokerSeen { at } => self.broker_seen(now, at),
+            Event::Claimed { tenure, number, rival_claim } => {
+                self.claimed(tenure, number, rival_claim);
                 // What earlier tenures knew may have waited for long enough.
                 self.make_due_ready(now);
             }
-            Event::Superseded(tenure) => self.superseded(tenure),
-            Event::Outranked(tenure) => self.outranked(tenure),
-            Event::Nudged(tenure) => self.nudged(tenure),
-            Event::HeldTooLong(tenure) => self.step_back(tenure, StepBackReason::HeldTooLong),
+            Event::ClaimSuperseded(tenure) => self.claim_superseded(tenure),
+            Event::Preempted(tenure) => self.preempted(tenure),
+            Event::OwnershipHint(tenure) => self.ownership_hint(tenure),
+            Event::HeldTooLong(tenure) => self.request_yield(tenure, YieldReason::HeldTooLong),
             Event::TenureEnded(tenure) => self.end_tenure(tenure),
             Event::Received { tenure, delivery, redelivered, update } => {
                 self.delivered(tenure, Unclaimed::Update { delivery, redelivered, update });
@@ -138,11 +138,11 @@ impl Partition {
             Event::NotRecorded { tenure, holder, record_key } => {
                 self.not_recorded((tenure, holder), &record_key);
             }
-            Event::FormerDrained { undrained } => self.former_drained(undrained),
+            Event::PreviousDrained { undrained } => self.previous_drained(undrained),
             Event::TargetShut { target, probe_from } => self.target_shut(now, target, probe_from),
             Event::TargetOpened(target) => self.target_opened(now, target),
             Event::ProbeGranted(target) => self.probe_granted(target),
-            Event::DrainBegan => self.draining = true,
+            Event::StopRequested => self.stopping = true,
         }
         self.go_on(now);
     }
@@ -154,7 +154,7 @@ impl Partition {
     }
 
     fn go_on(&mut self, now: Tick) {
-        if self.draining {
+        if self.stopping {
             self.return_probes();
         }
         self.start_attempts(now);
@@ -174,7 +174,7 @@ impl Partition {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
         let waiting = self.deadlines.first().map(|(until, _)| *until);
-        let probe = self.targets.next_deadline().filter(|_| !self.draining);
+        let probe = self.targets.next_deadline().filter(|_| !self.stopping);
         [waiting, probe].into_iter().flatten().min()
     }
 
@@ -189,13 +189,13 @@ impl Partition {
         self.in_flight == 0 && self.recording == 0 && self.effects.is_empty()
     }
 
-    fn begin_tenure(&mut self, tenure: Tenure, heard: Tick) {
+    fn begin_tenure(&mut self, tenure: Tenure, last_seen: Tick) {
         assert!(self.tenure.is_none(), "a tenure begins after the one before has ended");
         assert!(tenure > self.newest_tenure, "tenures grow");
         self.tenure = Some(tenure);
         self.newest_tenure = tenure;
-        self.ownership.begin(heard);
-        self.draining = false;
+        self.ownership.begin(last_seen);
+        self.stopping = false;
     }
 
     /// The lanes end; what their heads had come to is remembered, since their updates come back (I7: in order).
@@ -214,10 +214,10 @@ impl Partition {
         self.deadlines.clear();
         self.effects.retain(Effect::outlives_its_tenure);
         self.forget_held_back();
-        self.former.forget_lanes();
+        self.blocked.forget_lanes();
         let held = self.lanes.iter().flat_map(|lane| &lane.held).filter(|held| !held.is_released());
-        let newest_held = held.max_by_key(|held| held.came).map(|held| &*held.update);
-        self.memory.expect_returns(newest_held);
+        let newest_held = held.max_by_key(|held| held.arrival).map(|held| &*held.update);
+        self.memory.expect_redeliveries(newest_held);
         for lane in self.lanes.take_all() {
             self.remember(lane);
         }
@@ -226,7 +226,7 @@ impl Partition {
     fn remember(&mut self, lane: Lane) {
         let Lane { held, status, progress, .. } = lane;
         for held in held.iter().filter(|held| held.settled_before) {
-            self.memory.expect_return(held.update.record_key.clone(), held.identity.clone());
+            self.memory.expect_redelivery(held.update.record_key.clone(), held.identity.clone());
         }
         let Some(head) = held.front().filter(|head| !head.settled_before) else { return };
         let state = match status {
@@ -240,7 +240,7 @@ impl Partition {
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
             LaneStatus::Ready
             | LaneStatus::TargetShut
-            | LaneStatus::FormerUndrained
+            | LaneStatus::BlockedByPrevious
             | LaneStatus::Behind(_) => return,
         };
         let released = head.is_released();
@@ -267,7 +267,7 @@ impl Partition {
         true
     }
 
-    fn receive(&mut self, held: Held) {
+    fn receive(&mut self, held: HeldUpdate) {
         if let Some(id) = self.find_lane(&held.update.record_key) {
             let lane = &mut self.lanes[id];
             if let (Some(Holder::Broker(newest)), Holder::Broker(delivery)) =
@@ -289,7 +289,7 @@ impl Partition {
 
     /// An update became the head of its lane: go on from what an earlier tenure knew of it, or begin.
     fn enter_head(&mut self, id: LaneId) {
-        if self.waits_for_former(id) {
+        if self.block_by_previous(id) {
             return;
         }
         let lane = &mut self.lanes[id];
@@ -297,7 +297,7 @@ impl Partition {
         if lane.head().settled_before {
             return self.resolve(id, Resolution::Duplicate);
         }
-        let Held { update, identity, .. } = lane.head().clone();
+        let HeldUpdate { update, identity, .. } = lane.head().clone();
         let (record_key, released) = (&update.record_key, lane.head().is_released());
         match self.memory.take_head(record_key, &identity) {
             Some(RememberedState::InFlight { attempt, progress, .. }) => {
@@ -338,29 +338,32 @@ impl Partition {
         let unsure = !head.identified || self.memory.may_hold_repeated();
         if head.redelivered && unsure {
             let update = Arc::clone(&head.update);
-            self.memory.repeats_from_here(&update.record_key);
+            self.memory.resend_from(&update.record_key);
             for held in lane.held.iter_mut().filter(|held| held.update.record_key == update.record_key) {
                 held.settled_before = false;
             }
         }
-        let came = self.lanes[id].head().came;
-        self.take_turn(id, Turn { came, again: 0 });
+        let arrival = self.lanes[id].head().arrival;
+        self.enqueue(id, QueuePosition { arrival, requeue: 0 });
     }
 
     fn start_attempts(&mut self, now: Tick) {
-        if self.tenure.is_none() || self.draining || self.ready.is_empty() {
+        if self.tenure.is_none() || self.stopping || self.ready.is_empty() {
             return;
         }
         let Permit::Granted(tenure) = self.ownership.permit(now) else { return };
         while self.in_flight < self.limits.in_flight_max.get() {
-            let Some((turn, id)) = self.ready.pop_first() else { break };
+            let Some((position, id)) = self.ready.pop_first() else { break };
             let next = self.ready.first_key_value();
-            assert!(next.is_none_or(|(next, _)| turn < *next), "I9: the lane whose head came first is next");
+            assert!(
+                next.is_none_or(|(next, _)| position < *next),
+                "I9: the lane whose head came first is next"
+            );
             let target = self.lanes[id].head().update.target;
             match self.targets.gate(target, id) {
-                Gate::Open => self.start_attempt(now, id, tenure, false),
-                Gate::Probe => self.start_attempt(now, id, tenure, true),
-                Gate::Shut => self.hold_back(turn, id, target),
+                TargetGate::Open => self.start_attempt(now, id, tenure, false),
+                TargetGate::Probe => self.start_attempt(now, id, tenure, true),
+                TargetGate::Shut => self.hold_back(position, id, target),
             }
         }
     }
@@ -375,7 +378,7 @@ impl Partition {
         );
         let head = lane.head();
         assert!(
-            !self.former.holds(&head.update.record_key),
+            !self.blocked.holds(&head.update.record_key),
             "I2: no older update waits in the layout before"
         );
         self.memory.sent(&head.update.record_key, &head.identity);
@@ -471,7 +474,7 @@ impl Partition {
                 self.memory.settled(record_key, &head.identity);
                 self.settle(delivery);
             }
-            Holder::Ledger(_) => self.had_its_turn(id, record_key, parked),
+            Holder::Ledger(_) => self.released_resolved(id, record_key, parked),
         }
         if self.lanes[id].held.is_empty() {
             self.lanes.remove(id);

@@ -153,13 +153,15 @@ impl DeadLetterReason {
     /// Value of the header `lanekeeper-detail`: one sentence for the person who finds it.
     #[must_use]
     pub fn detail(&self) -> String {
-        let told = |failure: &Failure| match failure.detail.as_str() {
+        let describe = |failure: &Failure| match failure.detail.as_str() {
             "" => failure.cause.to_string(),
             detail => format!("{}: {detail}", failure.cause),
         };
         match self {
-            Self::Rejected(failure) | Self::Conflict(failure) => told(failure),
-            Self::Exhausted { failure, attempts } => format!("after {attempts} attempts, {}", told(failure)),
+            Self::Rejected(failure) | Self::Conflict(failure) => describe(failure),
+            Self::Exhausted { failure, attempts } => {
+                format!("after {attempts} attempts, {}", describe(failure))
+            }
             Self::IdReused => "another update was resolved under this id".to_owned(),
             Self::Malformed(malformed) => malformed.to_string(),
         }
@@ -314,18 +316,28 @@ impl Policy {
                 let wait = self.schedule.wait(progress.failures, id).max(asked);
                 if self.is_exhausted(progress, wait) {
                     let reason = DeadLetterReason::Exhausted { failure, attempts: progress.attempts };
-                    give_up(self.exhausted, reason, progress, now.after(longest.max(asked)))
+                    apply_failure_policy(self.exhausted, reason, progress, now.after(longest.max(asked)))
                 } else {
                     Verdict::RetryAt(now.after(wait))
                 }
             }
             Outcome::Rejected(failure) => {
                 progress.excuse();
-                give_up(self.rejected, DeadLetterReason::Rejected(failure), progress, now.after(longest))
+                apply_failure_policy(
+                    self.rejected,
+                    DeadLetterReason::Rejected(failure),
+                    progress,
+                    now.after(longest),
+                )
             }
             Outcome::Conflict(failure) => {
                 progress.excuse();
-                give_up(self.conflict, DeadLetterReason::Conflict(failure), progress, now.after(longest))
+                apply_failure_policy(
+                    self.conflict,
+                    DeadLetterReason::Conflict(failure),
+                    progress,
+                    now.after(longest),
+                )
             }
             Outcome::Known(known) => {
                 progress.take_back();
@@ -333,9 +345,12 @@ impl Policy {
                     Known::Resolved => Verdict::Resolve(Resolution::Duplicate),
                     Known::Superseded => Verdict::Resolve(Resolution::Superseded),
                     Known::RecordParked => Verdict::Resolve(Resolution::Parked(ParkReason::Behind)),
-                    Known::IdReused => {
-                        give_up(self.conflict, DeadLetterReason::IdReused, progress, now.after(longest))
-                    }
+                    Known::IdReused => apply_failure_policy(
+                        self.conflict,
+                        DeadLetterReason::IdReused,
+                        progress,
+                        now.after(longest),
+                    ),
                 }
             }
             Outcome::Withheld => {
@@ -368,7 +383,7 @@ impl Policy {
     }
 }
 
-fn give_up(
+fn apply_failure_policy(
     policy: FailurePolicy,
     reason: DeadLetterReason,
     progress: &Progress,

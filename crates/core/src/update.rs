@@ -43,7 +43,7 @@ impl RecordKey {
     }
 
     /// Names the one lane of strict mode. It is never compared with a key that was published.
-    pub(super) fn of_the_whole_queue() -> Self {
+    pub(super) fn whole_queue() -> Self {
         Self("*".into())
     }
 
@@ -107,14 +107,14 @@ impl UpdateId {
 pub(super) struct Identity {
     id: UpdateId,
     /// A hash of the body.
-    says: u64,
+    body_hash: u64,
 }
 
 impl Identity {
     pub(super) fn of(update: &Update) -> Self {
         let mut hasher = DefaultHasher::new();
         update.body.hash(&mut hasher);
-        Self { id: update.id.clone(), says: hasher.finish() }
+        Self { id: update.id.clone(), body_hash: hasher.finish() }
     }
 
     pub(super) fn id(&self) -> &UpdateId {

@@ -34,16 +34,16 @@ pub(super) async fn request(
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(format!("{head}\r\n{body}").as_bytes()).await?;
-        let mut told = String::new();
-        stream.read_to_string(&mut told).await?;
-        Ok::<_, io::Error>(told)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        Ok::<_, io::Error>(response)
     };
-    let told = timeout(TIMEOUT, exchange).await??;
-    parsed(&told).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    let response = timeout(TIMEOUT, exchange).await??;
+    parsed(&response).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-fn parsed(told: &str) -> Option<Reply> {
-    let (head, body) = told.split_once("\r\n\r\n")?;
+fn parsed(response: &str) -> Option<Reply> {
+    let (head, body) = response.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let named = |line: &str| {

@@ -3,8 +3,9 @@
 use uuid::Uuid;
 
 use super::{
-    Discarded, Entry, Finding, Grounds, Ledger, LedgerError, LedgerStats, ParkedRecord, ParkedSeq,
-    ParkedUpdate, PostgresLedger, Query, RecordLock, Recorded, ReleasedRecord, Selection, SqliteLedger,
+    Discarded, Entry, Ledger, LedgerError, LedgerStats, LookupResult, OperatorReason, ParkedRecord,
+    ParkedSeq, ParkedUpdate, PostgresLedger, Query, RecordLock, Recorded, ReleasedRecord, Selection,
+    SqliteLedger,
 };
 use crate::config::{LedgerConfig, LedgerPlace};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -44,8 +45,8 @@ macro_rules! either {
 }
 
 impl Ledger for AnyLedger {
-    async fn consult(&self, query: Query) -> Result<Finding, LedgerError> {
-        either!(self.consult(query))
+    async fn lookup(&self, query: Query) -> Result<LookupResult, LedgerError> {
+        either!(self.lookup(query))
     }
 
     async fn claim(
@@ -61,7 +62,7 @@ impl Ledger for AnyLedger {
         either!(self.record(entry))
     }
 
-    async fn lock(&self, query: Query) -> Result<(Finding, RecordLock), LedgerError> {
+    async fn lock(&self, query: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         either!(self.lock(query))
     }
 
@@ -98,9 +99,9 @@ impl Ledger for AnyLedger {
         &self,
         record_key: &RecordKey,
         head: Option<u32>,
-        grounds: &Grounds,
+        operator_reason: &OperatorReason,
     ) -> Result<Discarded, LedgerError> {
-        either!(self.discard(record_key, head, grounds))
+        either!(self.discard(record_key, head, operator_reason))
     }
 
     async fn prune(&self) -> Result<u64, LedgerError> {

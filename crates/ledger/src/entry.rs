@@ -43,9 +43,9 @@ pub struct Query {
 
 /// The ledger's answer to a [`Query`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct LookupResult {
     /// Whether the update had its turn before.
-    pub before: Before,
+    pub id_status: IdStatus,
     /// The record has parked updates: this one comes after them, also while they are being released.
     pub parked: bool,
     /// Highest `record-version` that was applied to the record.
@@ -56,7 +56,7 @@ pub struct Finding {
 
 /// What the ledger knows of an update id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Before {
+pub enum IdStatus {
     /// Nothing: never resolved, or longer ago than `ledger.retention`.
     Unknown,
     /// The same update was resolved: same id, same record, same body.
@@ -77,12 +77,12 @@ pub struct Entry {
     /// The record.
     pub record_key: RecordKey,
     /// What is to be written about it.
-    pub what: What,
+    pub kind: EntryKind,
 }
 
 /// What an [`Entry`] writes.
 #[derive(Clone, Debug, PartialEq)]
-pub enum What {
+pub enum EntryKind {
     /// The target has the update: its id is known from now on, and the record has this version and `ETag`.
     Applied {
         /// Of the update.
@@ -106,7 +106,7 @@ pub enum What {
         fingerprint: Fingerprint,
         /// How its turn ended.
         resolution: ResolvedAs,
-        /// As for [`What::Applied`].
+        /// As for [`EntryKind::Applied`].
         parked: Option<ParkedSeq>,
     },
     /// The update joins the end of the record's parked updates, and the record is parked. One that is there already, or
@@ -115,7 +115,7 @@ pub enum What {
         /// The update.
         update: StoredUpdate,
         /// Why.
-        reason: ParkReason,
+        reason: StoredParkReason,
         /// Only if the record is parked; else nothing is written, and the answer is [`Recorded::NotParked`].
         only_behind: bool,
     },
@@ -124,7 +124,7 @@ pub enum What {
         /// The head.
         seq: ParkedSeq,
         /// Why.
-        reason: ParkReason,
+        reason: StoredParkReason,
     },
 }
 
@@ -166,7 +166,7 @@ pub enum Recorded {
 
 /// Why an update is parked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParkReason {
+pub struct StoredParkReason {
     /// In one word.
     pub kind: ParkKind,
     /// The target's last answer.
@@ -177,7 +177,7 @@ pub struct ParkReason {
     pub attempts: u32,
 }
 
-impl ParkReason {
+impl StoredParkReason {
     /// Of an update that was never attempted, as its record was parked.
     #[must_use]
     pub fn behind() -> Self {
@@ -224,7 +224,7 @@ impl ParkKind {
     }
 }
 
-impl Before {
+impl IdStatus {
     /// From the row of the id, if there is one.
     pub(super) fn of(query: &Query, record_key: Option<&[u8]>, fingerprint: Option<&[u8]>) -> Self {
         match (record_key, fingerprint) {

@@ -4,10 +4,10 @@
 //! in `sqlite` and `postgres`; statements that are the same in both stand once, in `sql`.
 
 mod any;
+mod batcher;
 mod config;
 mod entry;
 mod error;
-mod gather;
 mod parked;
 mod postgres;
 mod prune;
@@ -18,11 +18,13 @@ mod stored;
 pub use any::AnyLedger;
 pub use config::{LedgerConfig, LedgerPlace};
 pub use entry::{
-    Before, Entry, Finding, Fingerprint, ParkKind, ParkReason, ParkedSeq, Query, Recorded, ResolvedAs, What,
+    Entry, EntryKind, Fingerprint, IdStatus, LookupResult, ParkKind, ParkedSeq, Query, Recorded, ResolvedAs,
+    StoredParkReason,
 };
 pub use error::LedgerError;
 pub use parked::{
-    Discarded, Grounds, LedgerStats, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord, Selection,
+    Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord,
+    Selection,
 };
 pub use postgres::{PostgresLedger, RecordLock};
 pub use prune::keep_pruned;
@@ -41,7 +43,7 @@ use lanekeeper_core::update::RecordKey;
 /// database does.
 pub trait Ledger: Send + Sync + 'static {
     /// What is known before an attempt. Calls that come together share a round trip.
-    fn consult(&self, query: Query) -> impl Future<Output = Result<Finding, LedgerError>> + Send;
+    fn lookup(&self, query: Query) -> impl Future<Output = Result<LookupResult, LedgerError>> + Send;
 
     /// Makes this the highest tenure of the partition. When it has returned `Done`, no write of an older tenure lands
     /// any more; `Fenced`: a newer one has written. To be called before the first consultation of a tenure.
@@ -56,9 +58,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// that come together share a commit; those of one record must come one after another.
     fn record(&self, entry: Entry) -> impl Future<Output = Result<Recorded, LedgerError>> + Send;
 
-    /// As `consult`, and holds the record's row until the lock has recorded or is dropped: no other process can hold
+    /// As `lookup`, and holds the record's row until the lock has recorded or is dropped: no other process can hold
     /// it meanwhile. PostgreSQL only.
-    fn lock(&self, query: Query) -> impl Future<Output = Result<(Finding, RecordLock), LedgerError>> + Send;
+    fn lock(
+        &self,
+        query: Query,
+    ) -> impl Future<Output = Result<(LookupResult, RecordLock), LedgerError>> + Send;
 
     /// Records whose parked updates are to go out, at most `limit`, those released first at the front. Cheap when there
     /// are none.
@@ -95,7 +100,7 @@ pub trait Ledger: Send + Sync + 'static {
         &self,
         record_key: &RecordKey,
         head: Option<u32>,
-        grounds: &Grounds,
+        operator_reason: &OperatorReason,
     ) -> impl Future<Output = Result<Discarded, LedgerError>> + Send;
 
     /// Forgets one chunk of the ids that are older than the retention, and says how many; 0: there are no more.

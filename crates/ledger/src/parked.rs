@@ -1,6 +1,6 @@
 //! Parked updates, as dispatchers and operators see them.
 
-use super::entry::{ParkReason, ParkedSeq};
+use super::entry::{ParkedSeq, StoredParkReason};
 use super::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::update::RecordKey;
@@ -28,7 +28,7 @@ pub struct ParkedRecord {
     /// When it was parked last, in milliseconds since 1970-01-01 UTC.
     pub since_ms: i64,
     /// Why its head is parked, or was when it was parked last.
-    pub reason: ParkReason,
+    pub reason: StoredParkReason,
     /// The layout of the partition that parked it last.
     pub layout: LayoutNumber,
     /// The partition that parked it last.
@@ -63,7 +63,7 @@ pub struct ParkedUpdate {
     /// The update.
     pub update: StoredUpdate,
     /// Why it was parked.
-    pub reason: ParkReason,
+    pub reason: StoredParkReason,
     /// When, in milliseconds since 1970-01-01 UTC.
     pub parked_ms: i64,
 }
@@ -97,7 +97,7 @@ pub enum Discarded {
 
 /// Who drops parked updates, and why: for the audit table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grounds {
+pub struct OperatorReason {
     /// Who.
     pub who: String,
     /// Why.

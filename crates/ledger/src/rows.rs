@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::entry::{Fingerprint, ParkKind, ParkReason};
+use super::entry::{Fingerprint, ParkKind, StoredParkReason};
 use super::error::LedgerError;
 use super::parked::ParkedState;
 use lanekeeper_core::update::RecordKey;
@@ -67,8 +67,8 @@ pub fn reason(
     status: Option<i64>,
     detail: String,
     attempts: i64,
-) -> Result<ParkReason, LedgerError> {
-    Ok(ParkReason {
+) -> Result<StoredParkReason, LedgerError> {
+    Ok(StoredParkReason {
         kind: ParkKind::named(kind).ok_or(LedgerError::Damaged { what: "a reason" })?,
         status: status.and_then(|status| u16::try_from(status).ok()),
         detail,

@@ -89,7 +89,7 @@ impl StoredUpdate {
         let headers = self.if_match.iter().map(|value| ("if-match".to_owned(), value.clone()));
         let headers = headers.chain(self.headers.iter().map(|(name, value)| as_published(name, value)));
         let headers: serde_json::Map<_, _> = headers.map(|(name, value)| (name, value.into())).collect();
-        let line = Line {
+        let line = ExportLine {
             key: self.record_key.as_str(),
             id: self.id.as_str(),
             update_type: self.update_type.as_deref(),
@@ -139,7 +139,7 @@ struct Envelope {
 }
 
 #[derive(Debug, Serialize)]
-struct Line<'a> {
+struct ExportLine<'a> {
     key: &'a str,
     id: &'a str,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]

@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use super::Stopped;
-use super::told::{not_parked, shown};
+use super::output::{not_parked, shown};
 use crate::cli::Exit;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, Discarded, Grounds, Ledger, ParkKind, Selection};
+use lanekeeper_ledger::{AnyLedger, Discarded, Ledger, OperatorReason, ParkKind, Selection};
 
 /// Lets records go out.
 pub(super) async fn release(
@@ -42,8 +42,8 @@ pub(super) async fn discard(
     why: &str,
     out: &mut impl Write,
 ) -> Result<Exit, Stopped> {
-    let grounds = Grounds { who: who.to_owned(), why: why.to_owned() };
-    match ledger.discard(record_key, head, &grounds).await? {
+    let operator_reason = OperatorReason { who: who.to_owned(), why: why.to_owned() };
+    match ledger.discard(record_key, head, &operator_reason).await? {
         Discarded::Done { updates, left: 0 } => {
             writeln!(out, "{updates} discarded; the record is no longer parked")?;
             Ok(Exit::Done)

@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 
 use super::report::Console;
 use lanekeeper_broker::publisher::json_line::{self, BadLine};
-use lanekeeper_broker::publisher::line_reader::{Line, LineReader};
-use lanekeeper_broker::publisher::{Outgoing, Submission, Ticket};
+use lanekeeper_broker::publisher::line_reader::{InputLine, LineReader};
+use lanekeeper_broker::publisher::{Outgoing, Submission, SubmissionId};
 
 /// Read from the system at once.
 const READ_BYTES: usize = 64 * 1024;
 
 /// Bad lines that are told of one by one.
-const BAD_LINES_TOLD_MAX: u64 = 20;
+const BAD_LINES_SHOWN_MAX: u64 = 20;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -97,14 +97,17 @@ impl Input {
             match parsed {
                 Ok(None) => progress.lines.store(number, Ordering::Relaxed),
                 Ok(Some(outgoing)) => {
-                    if lines.blocking_send(Submission { ticket: Ticket(number), outgoing }).is_err() {
+                    if lines
+                        .blocking_send(Submission { submission_id: SubmissionId(number), outgoing })
+                        .is_err()
+                    {
                         return;
                     }
                     progress.lines.store(number, Ordering::Relaxed);
                 }
                 Err(bad) => {
                     progress.lines.store(number, Ordering::Relaxed);
-                    tell(console, progress.bad.fetch_add(1, Ordering::Relaxed), number, &bad);
+                    show_bad_line(console, progress.bad.fetch_add(1, Ordering::Relaxed), number, &bad);
                     if self.strict {
                         return;
                     }
@@ -116,18 +119,18 @@ impl Input {
 
 /// `None`: a blank line.
 fn parse(
-    line: &Line<'_>,
+    line: &InputLine<'_>,
     number: u64,
     line_bytes_max: usize,
     body_bytes_max: usize,
 ) -> Result<Option<Outgoing>, BadLine> {
     let line = match line {
-        Line::TooLong { bytes } => {
+        InputLine::TooLong { bytes } => {
             return Err(BadLine::LineTooLong { bytes: *bytes, bytes_max: line_bytes_max });
         }
         // What some editors put at the start of a file.
-        Line::Whole(line) if number == 1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
-        Line::Whole(line) => line,
+        InputLine::Whole(line) if number == 1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
+        InputLine::Whole(line) => line,
     };
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
@@ -136,10 +139,10 @@ fn parse(
     json_line::parse(line, body_bytes_max, now).map(Some)
 }
 
-fn tell(console: &Console, told_before: u64, number: u64, bad: &BadLine) {
-    if told_before < BAD_LINES_TOLD_MAX {
+fn show_bad_line(console: &Console, shown_before: u64, number: u64, bad: &BadLine) {
+    if shown_before < BAD_LINES_SHOWN_MAX {
         console.say(&format!("line {number} is skipped: {bad}"));
-    } else if told_before == BAD_LINES_TOLD_MAX {
+    } else if shown_before == BAD_LINES_SHOWN_MAX {
         console.say("further bad lines are only counted");
     }
 }

@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::input::Reading;
 use lanekeeper_broker::publisher::{
-    Ended, Fate, Link, PublishError, PublisherEvent, Reason, Receipt, Refusal, Ticket,
+    ConnectionEvent, NotConfirmedReason, PublishError, PublishReceipt, PublishResult, PublisherEvent,
+    PublisherExit, Refusal, SubmissionId,
 };
 
 /// How often the progress line changes.
@@ -44,8 +45,8 @@ pub(super) struct Report {
     confirmed: u64,
     not_confirmed: u64,
     not_confirmed_lines: Vec<u64>,
-    reasons: BTreeMap<Reason, u64>,
-    link: Option<Link>,
+    reasons: BTreeMap<NotConfirmedReason, u64>,
+    connection_event: Option<ConnectionEvent>,
     refreshed: Instant,
 }
 
@@ -70,7 +71,7 @@ impl Report {
             not_confirmed: 0,
             not_confirmed_lines: Vec::new(),
             reasons: BTreeMap::new(),
-            link: None,
+            connection_event: None,
             refreshed: Instant::now(),
         }
     }
@@ -89,7 +90,7 @@ impl Report {
     pub(super) fn event(&mut self, event: &PublisherEvent) {
         match event {
             PublisherEvent::Published { again } => self.published += u64::from(!again),
-            PublisherEvent::Receipt(receipt) => self.receipt(*receipt),
+            PublisherEvent::PublishReceipt(receipt) => self.receipt(*receipt),
             PublisherEvent::Refused(refusal) => {
                 let refusal = match refusal {
                     Refusal::Nacked => {
@@ -103,18 +104,18 @@ impl Report {
                 };
                 self.console.say(&format!("{refusal}; publishing them again"));
             }
-            PublisherEvent::Link(link) => {
-                self.console.say(&match link {
-                    Link::Up => "connected again".to_owned(),
-                    Link::Blocked { reason } => {
+            PublisherEvent::Connection(connection_event) => {
+                self.console.say(&match connection_event {
+                    ConnectionEvent::Up => "connected again".to_owned(),
+                    ConnectionEvent::Blocked { reason } => {
                         format!(
                             "blocked by the broker: memory or disk alarm ({reason}); waiting until it is over"
                         )
                     }
-                    Link::Unblocked => "the broker's alarm is over, publishing goes on".to_owned(),
-                    Link::Down { cause } => format!("connection lost ({cause}); connecting again"),
+                    ConnectionEvent::Unblocked => "the broker's alarm is over, publishing goes on".to_owned(),
+                    ConnectionEvent::Down { cause } => format!("connection lost ({cause}); connecting again"),
                 });
-                self.link = Some(link.clone());
+                self.connection_event = Some(connection_event.clone());
                 self.refresh();
             }
         }
@@ -123,10 +124,10 @@ impl Report {
         }
     }
 
-    fn receipt(&mut self, Receipt { ticket: Ticket(line), fate }: Receipt) {
-        match fate {
-            Fate::Confirmed => self.confirmed += 1,
-            Fate::NotConfirmed(reason) => {
+    fn receipt(&mut self, PublishReceipt { submission_id: SubmissionId(line), result }: PublishReceipt) {
+        match result {
+            PublishResult::Confirmed => self.confirmed += 1,
+            PublishResult::NotConfirmed(reason) => {
                 self.not_confirmed += 1;
                 *self.reasons.entry(reason).or_default() += 1;
                 if self.not_confirmed_lines.len() < NOT_CONFIRMED_KEPT_MAX {
@@ -142,10 +143,12 @@ impl Report {
             return;
         }
         let mut message = self.counts();
-        match &self.link {
-            Some(Link::Blocked { .. }) => message.push_str(" · blocked by the broker: memory or disk alarm"),
-            Some(Link::Down { .. }) => message.push_str(" · connection lost, connecting again"),
-            Some(Link::Up | Link::Unblocked) | None => {}
+        match &self.connection_event {
+            Some(ConnectionEvent::Blocked { .. }) => {
+                message.push_str(" · blocked by the broker: memory or disk alarm")
+            }
+            Some(ConnectionEvent::Down { .. }) => message.push_str(" · connection lost, connecting again"),
+            Some(ConnectionEvent::Up | ConnectionEvent::Unblocked) | None => {}
         }
         if let Some(reading) = &self.reading {
             self.console.bar.set_position(reading.bytes.load(Ordering::Relaxed));
@@ -168,14 +171,14 @@ impl Report {
     }
 
     /// Prints how it ended; true if every line of the input is confirmed.
-    pub(super) fn finish(&mut self, result: &Result<Ended, PublishError>) -> bool {
+    pub(super) fn finish(&mut self, result: &Result<PublisherExit, PublishError>) -> bool {
         self.console.bar.finish_and_clear();
         let complete = self.reading.as_ref().is_some_and(|reading| reading.complete.load(Ordering::Acquire));
         let lines = self.reading.as_ref().map_or(0, |reading| reading.lines.load(Ordering::Relaxed));
         match result {
-            Ok(Ended::Finished) => {}
-            Ok(Ended::Stopped) => self.console.say("stopped"),
-            Ok(Ended::GaveUp) => {
+            Ok(PublisherExit::Finished) => {}
+            Ok(PublisherExit::Stopped) => self.console.say("stopped"),
+            Ok(PublisherExit::Abandoned) => {
                 self.console.say("gave up: the broker refuses the updates of too many records");
             }
             Err(error) => self.console.say(&error.to_string()),
@@ -206,15 +209,17 @@ impl Report {
     }
 }
 
-fn explain(reason: Reason) -> &'static str {
+fn explain(reason: NotConfirmedReason) -> &'static str {
     match reason {
-        Reason::Refused(Refusal::Nacked) => "not confirmed: the broker refused them until --give-up-after",
-        Reason::Refused(Refusal::Unroutable) => {
+        NotConfirmedReason::Refused(Refusal::Nacked) => {
+            "not confirmed: the broker refused them until --give-up-after"
+        }
+        NotConfirmedReason::Refused(Refusal::Unroutable) => {
             "not confirmed: no queue was bound for them until --give-up-after"
         }
-        Reason::Behind => "not published: an earlier update of the same record is not confirmed",
-        Reason::Stopped => "published, but not confirmed when we stopped: they may have arrived",
-        Reason::NotPublished => "read, but not published when we stopped",
+        NotConfirmedReason::Behind => "not published: an earlier update of the same record is not confirmed",
+        NotConfirmedReason::Stopped => "published, but not confirmed when we stopped: they may have arrived",
+        NotConfirmedReason::NotPublished => "read, but not published when we stopped",
     }
 }
 

@@ -5,13 +5,15 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use super::plan::{told_danger, wanted};
-use super::show::told_time;
+use super::plan::{format_danger, wanted};
+use super::show::format_time;
 use crate::cli::{Exit, log};
 use crate::config::{Config, LogConfig};
 use crate::doctor::change::{Weight, dangers_of_change};
-use lanekeeper_broker::{Address, Holding, LayoutDocument, Names, Operator, SourceError, Stuck, Tended};
-use lanekeeper_core::change::{Draining, Layouts, Step, Wish};
+use lanekeeper_broker::{
+    Address, LayoutDocument, Names, Operator, PartitionStatus, Reconciled, SourceError, Stuck,
+};
+use lanekeeper_core::change::{Desired, Draining, Layouts, Step};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -34,7 +36,7 @@ pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> R
         begun: Instant::now(),
         switched: None,
         pause: None,
-        told: String::new(),
+        last_shown: String::new(),
     };
     let exit = applied.run(no_wait, timeout).await;
     operator.close().await;
@@ -53,7 +55,7 @@ async fn wants_a_switch(operator: &Operator, config: &Config) -> Result<bool, So
 async fn is_free(config: &Config) -> Result<bool, SourceError> {
     let dangers = dangers_of_change(config, wanted(config)).await?;
     for danger in &dangers {
-        eprintln!("{}", told_danger(danger));
+        eprintln!("{}", format_danger(danger));
     }
     let is_free = dangers.iter().all(|danger| danger.weight != Weight::Forbids);
     if !is_free {
@@ -74,7 +76,7 @@ struct Applying<'a> {
     /// How long it was until the layout before was drained, and the new one started.
     pause: Option<Duration>,
     /// The last step that was told.
-    told: String,
+    last_shown: String,
 }
 
 impl Applying<'_> {
@@ -82,10 +84,10 @@ impl Applying<'_> {
         let wanted = wanted(self.config);
         let mut progress = Progress::default();
         loop {
-            let (layouts, stuck) = match self.tend().await {
-                Ok(tended) => tended,
+            let (layouts, stuck) = match self.reconcile().await {
+                Ok(reconciled) => reconciled,
                 Err(fault @ SourceError::Locked { .. }) => {
-                    self.tell_holder().await?;
+                    self.print_lock_holder().await?;
                     return Err(fault);
                 }
                 Err(fault) => return Err(fault),
@@ -105,7 +107,7 @@ impl Applying<'_> {
             let is_in_force = layouts.in_force.shape() == wanted;
             let Some(draining) = layouts.draining.first().filter(|_| !(no_wait && is_in_force)) else {
                 if is_in_force {
-                    self.tell_end(&layouts);
+                    self.print_end(&layouts);
                     return Ok(Exit::Done);
                 }
                 continue;
@@ -123,25 +125,25 @@ impl Applying<'_> {
     }
 
     /// Goes on as far as can be now.
-    async fn tend(&mut self) -> Result<(Layouts, Option<Stuck>), SourceError> {
+    async fn reconcile(&mut self) -> Result<(Layouts, Option<Stuck>), SourceError> {
         let document = self.operator.document().await?;
-        let wish = Wish { shape: Some(wanted(self.config)), remove: true, ..Wish::default() };
+        let desired = Desired { shape: Some(wanted(self.config)), remove: true, ..Desired::default() };
         if let Some(document) = document
-            && document.layouts.next_step(&wish).is_none()
+            && document.layouts.next_step(&desired).is_none()
         {
             return Ok((document.layouts, None));
         }
         let mut switching = false;
-        let mut hear = |step: &Step, document: &LayoutDocument| {
+        let mut on_step = |step: &Step, document: &LayoutDocument| {
             switching |= matches!(step, Step::Switch { .. });
-            let told = told_step(step, &document.layouts, &self.names);
+            let last_shown = format_step(step, &document.layouts, &self.names);
             // A removal is tried again until all dispatchers have let go.
-            if self.told != told {
-                say(&told);
-                self.told = told;
+            if self.last_shown != last_shown {
+                say(&last_shown);
+                self.last_shown = last_shown;
             }
         };
-        let Tended { document, stuck } = self.operator.tend(wish, &mut hear).await?;
+        let Reconciled { document, stuck } = self.operator.reconcile(desired, &mut on_step).await?;
         if switching {
             self.switched = Some(Instant::now());
         }
@@ -149,7 +151,7 @@ impl Applying<'_> {
     }
 
     /// Who changes layouts now, as far as the document tells.
-    async fn tell_holder(&self) -> Result<(), SourceError> {
+    async fn print_lock_holder(&self) -> Result<(), SourceError> {
         let Some(document) = self.operator.document().await? else { return Ok(()) };
         match document.layouts.changing {
             Some(changing) => eprintln!(
@@ -157,12 +159,12 @@ impl Applying<'_> {
                 changing.by,
                 changing.to.partitions,
                 changing.to.number.0,
-                told_time(changing.since)
+                format_time(changing.since)
             ),
             None => eprintln!(
                 "somebody else has the lock and has not begun a change; the last one to change something was {}, at {}",
                 document.changed_by,
-                told_time(document.changed_at)
+                format_time(document.changed_at)
             ),
         }
         Ok(())
@@ -185,7 +187,7 @@ impl Applying<'_> {
         }
         if unowned && !left.is_empty() {
             progress.unowned += 1;
-            if progress.unowned == UNOWNED_TOLD {
+            if progress.unowned == UNOWNED_SHOWN_AT {
                 say("  no dispatcher consumes them: it goes on when a `lanekeeper run` is started");
             }
         } else {
@@ -196,16 +198,16 @@ impl Applying<'_> {
 
     /// Says which records hold the drain up, where their owners tell.
     async fn name_blocking(&self, draining: &Draining, progress: &mut Progress) -> Result<(), SourceError> {
-        let holdings = self.operator.holdings(draining.layout, LISTENING).await?;
-        let told = blocking(&holdings);
-        if !told.is_empty() && progress.blocking != told {
-            say(&format!("{told}{BLOCKING_REMEDY}"));
+        let statuses = self.operator.statuses(draining.layout, LISTENING).await?;
+        let last_shown = blocking(&statuses);
+        if !last_shown.is_empty() && progress.blocking != last_shown {
+            say(&format!("{last_shown}{BLOCKING_ADVICE}"));
         }
-        progress.blocking = told;
+        progress.blocking = last_shown;
         Ok(())
     }
 
-    fn tell_end(&self, layouts: &Layouts) {
+    fn print_end(&self, layouts: &Layouts) {
         let layout = layouts.in_force;
         say(&format!(
             "layout {} with {} partitions and prefetch {} is in force{}",
@@ -229,22 +231,22 @@ fn say(line: &str) {
 }
 
 /// Records that keep a layout from being drained, one line each.
-pub fn blocking(holdings: &BTreeMap<PartitionNumber, Holding>) -> String {
-    let mut told = String::new();
-    for (partition, holding) in holdings {
-        for (record_key, updates, attempts) in &holding.retried {
+pub fn blocking(statuses: &BTreeMap<PartitionNumber, PartitionStatus>) -> String {
+    let mut last_shown = String::new();
+    for (partition, status) in statuses {
+        for (record_key, updates, attempts) in &status.retried {
             let _ = writeln!(
-                told,
+                last_shown,
                 "  {partition}: the record {record_key:?} holds {updates} updates; the first was attempted {attempts} \
                  times and is tried again"
             );
         }
     }
-    told
+    last_shown
 }
 
 /// What an operator can do about them.
-pub const BLOCKING_REMEDY: &str = "  their partitions are not drained before they are resolved, and records that were in \
+pub const BLOCKING_ADVICE: &str = "  their partitions are not drained before they are resolved, and records that were in \
      them wait; others go on: put their target right, or let them be parked or dead-lettered (failure.rejected, failure.exhausted, retry.elapsed_max of the dispatchers)";
 
 /// Nothing has changed for so long.
@@ -252,9 +254,9 @@ const STALL: Duration = Duration::from_secs(4);
 /// Owners tell what they hold every two seconds.
 const LISTENING: Duration = Duration::from_millis(2_500);
 /// Looks without a consumer before that is said.
-const UNOWNED_TOLD: u32 = 5;
+const UNOWNED_SHOWN_AT: u32 = 5;
 
-fn told_step(step: &Step, layouts: &Layouts, names: &Names) -> String {
+fn format_step(step: &Step, layouts: &Layouts, names: &Names) -> String {
     match step {
         Step::Begin(shape) => {
             format!("changing to {} partitions, prefetch {}", shape.partitions, shape.prefetch)
@@ -280,7 +282,7 @@ fn told_step(step: &Step, layouts: &Layouts, names: &Names) -> String {
 /// What was told of a drain.
 #[derive(Default)]
 struct Progress {
-    told: Option<(usize, u64)>,
+    last_shown: Option<(usize, u64)>,
     /// Since when nothing has changed.
     since: Option<Instant>,
     /// The records that were named.
@@ -301,10 +303,10 @@ impl Progress {
             if seconds > 0.0 { before.saturating_sub(ready) as f64 / seconds } else { 0.0 }
         });
         self.before = Some((now, ready));
-        if self.told != Some((left, ready)) {
+        if self.last_shown != Some((left, ready)) {
             self.since = Some(now);
         }
-        if self.told.replace((left, ready)) == Some((left, ready)) {
+        if self.last_shown.replace((left, ready)) == Some((left, ready)) {
             return None;
         }
         let estimate =

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::scene::{Scene, Seen};
-use super::show::told_time;
+use super::show::format_time;
+use super::snapshot::{LayoutSnapshot, TopologySnapshot};
 use crate::config::Config;
 use crate::doctor::change::{Danger, Weight};
 use lanekeeper_broker::Names;
@@ -37,8 +37,12 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn of(seen: &Seen) -> Self {
-        Self { ready: seen.ready(), held: seen.held(), unanswered: seen.unanswered().count() }
+    fn of(layout_snapshot: &LayoutSnapshot) -> Self {
+        Self {
+            ready: layout_snapshot.ready(),
+            held: layout_snapshot.held(),
+            unanswered: layout_snapshot.unanswered().count(),
+        }
     }
 }
 
@@ -53,7 +57,7 @@ impl fmt::Display for Waiting {
 }
 
 /// One danger, in a line.
-pub fn told_danger(danger: &Danger) -> String {
+pub fn format_danger(danger: &Danger) -> String {
     let weight = match danger.weight {
         Weight::Forbids => "in the way",
         Weight::Risks | Weight::Warns => "could go wrong",
@@ -69,27 +73,31 @@ pub fn wanted(config: &Config) -> Shape {
 
 impl Plan {
     /// From what there is to what the config says.
-    pub fn of(scene: &Scene, config: &Config, dangers: Vec<Danger>) -> Self {
+    pub fn of(snapshot: &TopologySnapshot, config: &Config, dangers: Vec<Danger>) -> Self {
         let wanted = wanted(config);
-        let layouts = scene.document.as_ref().map(|document| &document.layouts);
+        let layouts = snapshot.document.as_ref().map(|document| &document.layouts);
         let next = layouts.filter(|layouts| layouts.in_force.shape() != wanted).map(|layouts| {
             let highest = layouts.number_max.max(layouts.in_force.number.0);
             wanted.numbered(LayoutNumber(highest + 1))
         });
-        let missing = scene.layouts.iter().flat_map(|seen| {
-            seen.missing().map(|partition| scene.names.partition(seen.layout.number, partition))
+        let missing = snapshot.layouts.iter().flat_map(|layout_snapshot| {
+            layout_snapshot
+                .missing()
+                .map(|partition| snapshot.names.partition(layout_snapshot.layout.number, partition))
         });
-        let draining = scene.layouts.iter().filter(|seen| seen.draining.is_some());
-        let in_force = scene.layouts.iter().find(|seen| seen.draining.is_none());
+        let draining = snapshot.layouts.iter().filter(|layout_snapshot| layout_snapshot.draining.is_some());
+        let in_force = snapshot.layouts.iter().find(|layout_snapshot| layout_snapshot.draining.is_none());
         Self {
-            names: scene.names.clone(),
+            names: snapshot.names.clone(),
             wanted,
             in_force: layouts.map(|layouts| layouts.in_force),
             waiting: in_force.map(Waiting::of).unwrap_or_default(),
             by_partition: layouts.is_some_and(Layouts::are_keys_computed),
             next,
             changing: layouts.and_then(|layouts| layouts.changing.clone()),
-            draining: draining.map(|seen| (seen.layout, Waiting::of(seen))).collect(),
+            draining: draining
+                .map(|layout_snapshot| (layout_snapshot.layout, Waiting::of(layout_snapshot)))
+                .collect(),
             missing: missing.collect(),
             dangers,
         }
@@ -108,7 +116,7 @@ impl Plan {
                 "  ! {then:<8} the change to layout {} that {} began at {} and did not finish",
                 changing.to.number.0,
                 changing.by,
-                told_time(changing.since)
+                format_time(changing.since)
             )?;
         }
         for (layout, waiting) in &self.draining {
@@ -152,9 +160,10 @@ impl fmt::Display for Plan {
                 self.names.public()
             );
         };
-        let told = |shape: Shape| format!("{} partitions, prefetch {}", shape.partitions, shape.prefetch);
-        writeln!(f, "layout in force:   {} (layout {})", told(in_force.shape()), in_force.number.0)?;
-        writeln!(f, "the config wants:  {}", told(self.wanted))?;
+        let format_shape =
+            |shape: Shape| format!("{} partitions, prefetch {}", shape.partitions, shape.prefetch);
+        writeln!(f, "layout in force:   {} (layout {})", format_shape(in_force.shape()), in_force.number.0)?;
+        writeln!(f, "the config wants:  {}", format_shape(self.wanted))?;
         if self.is_empty() {
             writeln!(f, "\nNothing to do.")?;
         } else {
@@ -171,7 +180,7 @@ impl fmt::Display for Plan {
             )?;
         }
         for danger in &self.dangers {
-            writeln!(f, "\n{}", told_danger(danger))?;
+            writeln!(f, "\n{}", format_danger(danger))?;
         }
         if !self.dangers.is_empty() {
             writeln!(f, "\n`lanekeeper doctor` has the remedies.")?;

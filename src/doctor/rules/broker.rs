@@ -3,7 +3,7 @@
 use super::super::codes::Code;
 use super::super::facts::{Observed, Version};
 use super::super::finding::Finding;
-use super::super::remedy::{Remedy, quoted};
+use super::super::fix::{Fix, quoted};
 use super::{Case, listed};
 use lanekeeper_broker::{HASH_EXCHANGE_TYPE, ObjectState, Publishing};
 use lanekeeper_core::layout::Layout;
@@ -23,28 +23,29 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
 fn version(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !case.observed.broker.hash_exchange {
-        let enable = Remedy::Run("rabbitmq-plugins enable rabbitmq_sharding".to_owned());
+        let enable = Fix::Run("rabbitmq-plugins enable rabbitmq_sharding".to_owned());
         let what = format!("the broker does not know the exchange type {HASH_EXCHANGE_TYPE}");
-        let nodes = Remedy::Do("on every node; the plugin ships with RabbitMQ".to_owned());
+        let nodes = Fix::Do("on every node; the plugin ships with RabbitMQ".to_owned());
         findings.push(Finding::new(Code::HashExchangeMissing, what, vec![enable, nodes]));
     }
     let Some(version) = case.observed.version() else { return findings };
-    let told = case.observed.broker.version.as_deref().unwrap_or_default();
+    let version_text = case.observed.broker.version.as_deref().unwrap_or_default();
     if version < OLDEST {
-        let what = format!("the broker is RabbitMQ {told}; 3.10 is the oldest that Lanekeeper works with");
+        let what =
+            format!("the broker is RabbitMQ {version_text}; 3.10 is the oldest that Lanekeeper works with");
         findings.push(Finding::new(Code::BrokerTooOld, what, vec![upgrade("3.10")]));
     }
     if WEDGE.contains(&version) {
         let what = format!(
-            "the broker is RabbitMQ {told}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop for good"
+            "the broker is RabbitMQ {version_text}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop for good"
         );
         findings.push(Finding::new(Code::QueueCanWedge, what, vec![upgrade("4.3.6")]));
     }
     findings
 }
 
-fn upgrade(to: &str) -> Remedy {
-    Remedy::Do(format!("upgrade RabbitMQ to {to} or later"))
+fn upgrade(to: &str) -> Fix {
+    Fix::Do(format!("upgrade RabbitMQ to {to} or later"))
 }
 
 fn khepri(case: &Case<'_>) -> Vec<Finding> {
@@ -63,15 +64,15 @@ pub fn khepri_with(case: &Case<'_>, partitions: u16, there_are: &str) -> Option<
         case.observed.broker.version.as_deref().unwrap_or_default()
     );
     let exchange = case.names.public();
-    let mut remedy = vec![upgrade("4.3")];
-    remedy.push(match case.observed.layout() {
-        None | Some(Layout { partitions: 1, .. }) => Remedy::Config("updates.partitions = 1".to_owned()),
-        Some(_) => Remedy::Do(format!(
+    let mut fix = vec![upgrade("4.3")];
+    fix.push(match case.observed.layout() {
+        None | Some(Layout { partitions: 1, .. }) => Fix::Config("updates.partitions = 1".to_owned()),
+        Some(_) => Fix::Do(format!(
             "or, since Khepri cannot be turned off again: drain the queues of {exchange}, and begin anew with \
              updates.partitions = 1 and another updates.exchange"
         )),
     });
-    Some(Finding::new(Code::KhepriReordersKeys, what, remedy))
+    Some(Finding::new(Code::KhepriReordersKeys, what, fix))
 }
 
 /// Of the layout in force, or of the one that the first start would make.
@@ -89,10 +90,10 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
         .map(|alarm| {
             let (node, resource) = (&alarm.node, &alarm.resource);
             let run = |command: &str| {
-                Remedy::Run(command.replace("rabbitmqctl", &format!("rabbitmqctl --node {}", quoted(node))))
+                Fix::Run(command.replace("rabbitmqctl", &format!("rabbitmqctl --node {}", quoted(node))))
             };
-            let step = |text: &str| Remedy::Do(text.to_owned());
-            let remedy = if resource.starts_with("disk") {
+            let step = |text: &str| Fix::Do(text.to_owned());
+            let fix = if resource.starts_with("disk") {
                 vec![
                     step("free space where the node has its data; or, where the limit is too high:"),
                     run("rabbitmqctl set_disk_free_limit 2GB"),
@@ -104,7 +105,7 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
                 ]
             };
             let what = format!("node {node} raised the {resource} alarm: the broker takes no publishes");
-            Finding::new(Code::PublishingBlocked, what, remedy)
+            Finding::new(Code::PublishingBlocked, what, fix)
         })
         .collect();
     let what = match case.observed.broker.publishing {
@@ -113,7 +114,7 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
         Publishing::Taken | Publishing::NotPermitted(_) => return findings,
     };
     if findings.is_empty() {
-        let look = Remedy::Run("rabbitmq-diagnostics alarms".to_owned());
+        let look = Fix::Run("rabbitmq-diagnostics alarms".to_owned());
         findings.push(Finding::new(Code::PublishingBlocked, what, vec![look]));
     }
     findings
@@ -140,8 +141,8 @@ fn copies(case: &Case<'_>) -> Vec<Finding> {
     };
     let status = || {
         vec![
-            Remedy::Run("rabbitmqctl cluster_status".to_owned()),
-            Remedy::Do("start the nodes that do not run".to_owned()),
+            Fix::Run("rabbitmqctl cluster_status".to_owned()),
+            Fix::Do("start the nodes that do not run".to_owned()),
         ]
     };
     let mut findings = Vec::new();
@@ -186,7 +187,7 @@ fn permissions(case: &Case<'_>) -> Vec<Finding> {
         quoted(&write),
         quoted(&ours)
     );
-    vec![Finding::new(Code::NotPermitted, what, vec![Remedy::Run(grant)])]
+    vec![Finding::new(Code::NotPermitted, what, vec![Fix::Run(grant)])]
 }
 
 /// The name as a regular expression that matches it alone.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::super::codes::Code;
 use super::super::facts::{Consumer, Management, Queue};
 use super::super::finding::Finding;
-use super::super::remedy::{Remedy, disconnect};
+use super::super::fix::{Fix, disconnect};
 use super::policies::{clear, set_by};
 use super::{Case, listed};
-use crate::config::{ACK_TIMEOUT, held_at_most, told};
+use crate::config::{ACK_TIMEOUT, format_duration, held_at_most};
 use lanekeeper_broker::{Object, ObjectState};
 
 /// How consumer tags of Lanekeeper begin.
@@ -43,9 +43,9 @@ fn foreign(management: &Management, object: &Object, consumer: &Consumer) -> Opt
         "consumer {:?}{user}{connection} is not Lanekeeper's, and consumes {}",
         consumer.tag, object.name
     );
-    let mut remedy = vec![Remedy::Do("stop the program that it belongs to".to_owned())];
-    remedy.extend(disconnect(management, consumer));
-    Some(Finding::new(Code::ForeignConsumer, what, remedy))
+    let mut fix = vec![Fix::Do("stop the program that it belongs to".to_owned())];
+    fix.extend(disconnect(management, consumer));
+    Some(Finding::new(Code::ForeignConsumer, what, fix))
 }
 
 fn prefetch(case: &Case<'_>, object: &Object, consumer: &Consumer) -> Option<Finding> {
@@ -60,7 +60,7 @@ fn prefetch(case: &Case<'_>, object: &Object, consumer: &Consumer) -> Option<Fin
         "consumer {:?} of {} holds at most {}, below the layout's prefetch of {wanted}, and the queue has {messages} messages",
         consumer.tag, object.name, consumer.prefetch
     );
-    let stop = Remedy::Do("end that dispatcher; one of this version takes the layout's prefetch".to_owned());
+    let stop = Fix::Do("end that dispatcher; one of this version takes the layout's prefetch".to_owned());
     Some(Finding::new(Code::PrefetchTooLow, what, vec![stop]))
 }
 
@@ -73,7 +73,7 @@ fn nobody(case: &Case<'_>) -> Option<Finding> {
     };
     let queues: Vec<&str> =
         case.observed.partitions().filter(unconsumed).map(|object| object.name.as_str()).collect();
-    let run = Remedy::Run("lanekeeper run --config FILE".to_owned());
+    let run = Fix::Run("lanekeeper run --config FILE".to_owned());
     // A layout may have to wait until the one before it is drained.
     (!queues.is_empty() && !case.observed.broker.draining).then(|| {
         let what = format!("updates wait and nobody consumes {}", listed(&queues));
@@ -120,29 +120,26 @@ fn ack_timeout(case: &Case<'_>) -> Option<Finding> {
     let what = format!(
         "the acknowledgement timeout {of} is {}, below what an update may be held: dispatch.held_max {} + \
          drain_timeout {} + a minute = {}",
-        told(lasts),
-        told(dispatch.held_max),
-        told(dispatch.drain_timeout),
-        told(needed)
+        format_duration(lasts),
+        format_duration(dispatch.held_max),
+        format_duration(dispatch.drain_timeout),
+        format_duration(needed)
     );
     let by_policy = queue.and_then(|name| {
         let queue = case.observed.queue(name)?;
         (policy_timeout(queue).map(Duration::from_millis) == Some(lasts)).then_some((name, queue))
     });
     if let (Some(of_policy), Ok(management)) = (by_policy, &case.observed.management) {
-        let remedy = clear(case, TIMEOUT_POLICY, &set_by(management, TIMEOUT_POLICY, &[of_policy]));
-        return Some(Finding::new(Code::AckTimeoutTooShort, what, remedy));
+        let fix = clear(case, TIMEOUT_POLICY, &set_by(management, TIMEOUT_POLICY, &[of_policy]));
+        return Some(Finding::new(Code::AckTimeoutTooShort, what, fix));
     }
-    let mut remedy = Vec::new();
+    let mut fix = Vec::new();
     let most = lasts.saturating_sub(needed.saturating_sub(dispatch.held_max));
     if most >= Duration::from_secs(1) {
-        remedy.push(Remedy::Config(format!("dispatch.held_max = \"{}s\"", most.as_secs())));
-        remedy
-            .push(Remedy::Do("or, on every node, and in its rabbitmq.conf as consumer_timeout:".to_owned()));
+        fix.push(Fix::Config(format!("dispatch.held_max = \"{}s\"", most.as_secs())));
+        fix.push(Fix::Do("or, on every node, and in its rabbitmq.conf as consumer_timeout:".to_owned()));
     }
     let least = needed.as_millis();
-    remedy.push(Remedy::Run(format!(
-        "rabbitmqctl eval 'application:set_env(rabbit, consumer_timeout, {least}).'"
-    )));
-    Some(Finding::new(Code::AckTimeoutTooShort, what, remedy))
+    fix.push(Fix::Run(format!("rabbitmqctl eval 'application:set_env(rabbit, consumer_timeout, {least}).'")));
+    Some(Finding::new(Code::AckTimeoutTooShort, what, fix))
 }

@@ -2,7 +2,7 @@
 
 use super::super::codes::Code;
 use super::super::finding::Finding;
-use super::super::remedy::{Remedy, quoted};
+use super::super::fix::{Fix, quoted};
 use super::Case;
 use lanekeeper_broker::Role;
 
@@ -23,11 +23,9 @@ fn dead_letters(case: &Case<'_>) -> Option<Finding> {
         many => format!("{many} updates are in the dead-letter queue {}", queue.name),
     };
     let look = "look at them and publish them again: docs/operating.md, \"The dead-letter queue\". Or, to lose them all:";
-    let remedy = vec![
-        Remedy::Do(look.to_owned()),
-        Remedy::Run(format!("rabbitmqctl purge_queue --vhost {vhost} {name}")),
-    ];
-    Some(Finding::new(Code::DeadLetters, what, remedy))
+    let fix =
+        vec![Fix::Do(look.to_owned()), Fix::Run(format!("rabbitmqctl purge_queue --vhost {vhost} {name}"))];
+    Some(Finding::new(Code::DeadLetters, what, fix))
 }
 
 fn partitions(case: &Case<'_>) -> Option<Finding> {
@@ -35,7 +33,7 @@ fn partitions(case: &Case<'_>) -> Option<Finding> {
     let (number, partitions) = (layout.number.0, layout.partitions);
     (partitions != wanted).then(|| {
         let what = format!("updates.partitions = {wanted}, but layout {number} in force has {partitions}");
-        let set = Remedy::Config(format!("updates.partitions = {partitions}"));
+        let set = Fix::Config(format!("updates.partitions = {partitions}"));
         Finding::new(Code::PartitionsDiffer, what, vec![set, or_change()])
     })
 }
@@ -53,11 +51,11 @@ fn prefetch(case: &Case<'_>) -> Option<Finding> {
         let what = format!(
             "dispatch.prefetch = {wanted}, but layout {number} in force has {prefetch}, and {holding}"
         );
-        let set = Remedy::Config(format!("dispatch.prefetch = {prefetch}"));
+        let set = Fix::Config(format!("dispatch.prefetch = {prefetch}"));
         Finding::new(Code::PrefetchDiffers, what, vec![set, or_change()])
     })
 }
 
-fn or_change() -> Remedy {
-    Remedy::Do("or make the layout what the config says, under load: `lanekeeper topology apply`".to_owned())
+fn or_change() -> Fix {
+    Fix::Do("or make the layout what the config says, under load: `lanekeeper topology apply`".to_owned())
 }

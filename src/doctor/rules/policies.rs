@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::super::codes::Code;
 use super::super::facts::{Management, PolicyKind, PolicyName, Queue};
 use super::super::finding::Finding;
-use super::super::remedy::{Remedy, clear_policy, quoted};
+use super::super::fix::{Fix, clear_policy, quoted};
 use super::{Case, listed};
 use lanekeeper_broker::{DELIVERY_LIMIT, Role};
 
@@ -33,7 +33,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         .map(|((code, key, value), queues)| {
             let set_by = set_by(management, key, &queues);
             let names: Vec<&str> = queues.iter().map(|(name, _)| *name).collect();
-            let by: Vec<String> = set_by.iter().map(told).collect();
+            let by: Vec<String> = set_by.iter().map(policy_name).collect();
             let by = if by.is_empty() { "a policy".to_owned() } else { by.join(" and ") };
             let what = format!("{by} sets {key} = {value} on {}", listed(&names));
             Finding::new(code, what, clear(case, key, &set_by))
@@ -63,15 +63,15 @@ fn danger(role: Role, key: &str, value: &Json) -> Option<Code> {
 }
 
 /// Takes these policies away; where it is not known which there are, a person has to look.
-pub fn clear(case: &Case<'_>, key: &str, set_by: &[PolicyName]) -> Vec<Remedy> {
+pub fn clear(case: &Case<'_>, key: &str, set_by: &[PolicyName]) -> Vec<Fix> {
     let vhost = &case.observed.vhost;
     if !set_by.is_empty() {
         return set_by.iter().map(|policy| clear_policy(vhost, policy)).collect();
     }
     vec![
-        Remedy::Run(format!("rabbitmqctl list_policies --vhost {}", quoted(vhost))),
-        Remedy::Run(format!("rabbitmqctl list_operator_policies --vhost {}", quoted(vhost))),
-        Remedy::Do(format!("take {key} out of the one that sets it")),
+        Fix::Run(format!("rabbitmqctl list_policies --vhost {}", quoted(vhost))),
+        Fix::Run(format!("rabbitmqctl list_operator_policies --vhost {}", quoted(vhost))),
+        Fix::Do(format!("take {key} out of the one that sets it")),
     ]
 }
 
@@ -93,7 +93,7 @@ pub fn set_by(management: &Management, key: &str, queues: &[Named<'_>]) -> Vec<P
     found
 }
 
-fn told(policy: &PolicyName) -> String {
+fn policy_name(policy: &PolicyName) -> String {
     match policy.kind {
         PolicyKind::Policy => format!("policy {:?}", policy.name),
         PolicyKind::OperatorPolicy => format!("operator policy {:?}", policy.name),

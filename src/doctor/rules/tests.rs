@@ -387,8 +387,8 @@ fn check_change(change: impl FnOnce(&mut Observed), partitions: u16, expected: &
     let findings = judge(&observed, &config);
     let to = Shape { partitions, prefetch: LAYOUT.prefetch };
     let dangers = weigh_all(&observed, findings, &config, to);
-    let told: Vec<_> = dangers.iter().map(|danger| (danger.finding.code.code(), danger.weight)).collect();
-    assert_eq!(told, expected, "{dangers:#?}");
+    let actual: Vec<_> = dangers.iter().map(|danger| (danger.finding.code.code(), danger.weight)).collect();
+    assert_eq!(actual, expected, "{dangers:#?}");
 }
 
 #[test]
@@ -429,17 +429,17 @@ fn a_change_to_several_partitions_is_held_to_what_the_metadata_store_can() {
             observed.broker.layout = Ok(Some(Layout { partitions, ..LAYOUT }));
         }
     };
-    let told = |from: u16, to: u16, expected: &[(&str, Weight)]| {
+    let check_weights = |from: u16, to: u16, expected: &[(&str, Weight)]| {
         let mut observed = sound();
         on_khepri(from)(&mut observed);
         let (findings, config) = (judge(&observed, &config()), config());
         let shape = Shape { partitions: to, prefetch: LAYOUT.prefetch };
         let dangers = weigh_all(&observed, findings, &config, shape);
         let found = dangers.iter().filter(|danger| danger.finding.code.code() == "LK102");
-        let told: Vec<_> = found.map(|danger| (danger.finding.code.code(), danger.weight)).collect();
-        assert_eq!(told, expected, "{from} to {to}");
+        let actual: Vec<_> = found.map(|danger| (danger.finding.code.code(), danger.weight)).collect();
+        assert_eq!(actual, expected, "{from} to {to}");
     };
-    told(1, 4, &[("LK102", Weight::Forbids)]);
-    told(4, 8, &[("LK102", Weight::Risks)]);
-    told(4, 1, &[]);
+    check_weights(1, 4, &[("LK102", Weight::Forbids)]);
+    check_weights(4, 8, &[("LK102", Weight::Risks)]);
+    check_weights(4, 1, &[]);
 }

@@ -3,7 +3,7 @@
 use super::super::codes::Code;
 use super::super::facts::{Binding, DestinationKind, Management};
 use super::super::finding::Finding;
-use super::super::remedy::{Remedy, delete_exchange, delete_queue, unbind};
+use super::super::fix::{Fix, delete_exchange, delete_queue, unbind};
 use super::{Case, listed};
 use lanekeeper_broker::{Object, ObjectState, Role};
 use lanekeeper_core::layout::Layout;
@@ -27,7 +27,7 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
     match &case.observed.broker.layout {
         Err(fault) => {
             let what = fault.clone();
-            let show = Remedy::Do(
+            let show = Fix::Do(
                 "run the version of Lanekeeper that wrote it, or a newer one; grant read on the stream where that is \
                  refused"
                     .to_owned(),
@@ -36,7 +36,7 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
         }
         Ok(None) => {
             let what = format!("the exchange {} has no layout yet", case.names.public());
-            let run = Remedy::Run("lanekeeper run --config FILE".to_owned());
+            let run = Fix::Run("lanekeeper run --config FILE".to_owned());
             findings.push(Finding::new(Code::NoLayoutYet, what, vec![run]));
         }
         Ok(Some(_)) => {
@@ -44,21 +44,21 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
             let missing: Vec<&str> = missing.map(|object| object.name.as_str()).collect();
             if !missing.is_empty() {
                 let what = format!("missing in the broker: {}", listed(&missing));
-                let remedy = declare_again();
-                findings.push(Finding::new(Code::ObjectMissing, what, remedy));
+                let fix = declare_again();
+                findings.push(Finding::new(Code::ObjectMissing, what, fix));
             }
         }
     }
     findings
 }
 
-fn declare_again() -> Vec<Remedy> {
+fn declare_again() -> Vec<Fix> {
     vec![
-        Remedy::Do(
+        Fix::Do(
             "stop publishers and every dispatcher, so that nothing goes two ways meanwhile; then".to_owned(),
         ),
-        Remedy::Run("lanekeeper run --config FILE".to_owned()),
-        Remedy::Do("it declares and binds what is missing".to_owned()),
+        Fix::Run("lanekeeper run --config FILE".to_owned()),
+        Fix::Do("it declares and binds what is missing".to_owned()),
     ]
 }
 
@@ -81,21 +81,21 @@ fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
     };
     let vhost = &case.observed.vhost;
     let messages = case.observed.messages(object);
-    let mut remedy = Vec::new();
+    let mut fix = Vec::new();
     if object.role.is_queue() {
         if messages > 0 {
-            remedy.push(Remedy::Do(format!(
+            fix.push(Fix::Do(format!(
                 "it holds {messages} messages: take them out first, deleting loses them"
             )));
         }
-        remedy.push(delete_queue(vhost, name));
+        fix.push(delete_queue(vhost, name));
     } else if let Ok(management) = &case.observed.management {
-        remedy.push(delete_exchange(management, vhost, name));
+        fix.push(delete_exchange(management, vhost, name));
     } else {
-        remedy.push(Remedy::Do(format!("delete the exchange {name}, in the RabbitMQ UI under Exchanges")));
+        fix.push(Fix::Do(format!("delete the exchange {name}, in the RabbitMQ UI under Exchanges")));
     }
-    remedy.push(Remedy::Run("lanekeeper run --config FILE".to_owned()));
-    Some(Finding::new(code, what, remedy))
+    fix.push(Fix::Run("lanekeeper run --config FILE".to_owned()));
+    Some(Finding::new(code, what, fix))
 }
 
 /// Where a binding is from, and where it must lead.
@@ -182,34 +182,37 @@ fn judge_foreign(case: &Case<'_>, layout: Layout, binding: &Binding) -> Option<(
     let Binding { source, destination, to, .. } = binding;
     let is_partition = *to == DestinationKind::Queue
         && layout.partitions().any(|partition| names.partition(layout.number, partition) == *destination);
-    let told = match to {
+    let described = match to {
         DestinationKind::Queue => format!("queue {destination}"),
         DestinationKind::Exchange => format!("exchange {destination}"),
     };
-    let told = format!("exchange {source} is bound to {told}");
+    let described = format!("exchange {source} is bound to {described}");
     let role = |name: &str| {
         let objects = &case.observed.broker.objects;
         objects.iter().find(|object| object.name == name && !object.role.is_queue()).map(|object| object.role)
     };
     match role(source) {
         Some(Role::Ingress) => {
-            return Some((Code::IngressBoundTwice, format!("{told}, beside the layout's {hash}")));
+            return Some((Code::IngressBoundTwice, format!("{described}, beside the layout's {hash}")));
         }
         Some(Role::Layout) => {
             return Some((
                 Code::ForeignBindingOfHash,
-                format!("{told}, which is not among its partitions, or twice"),
+                format!("{described}, which is not among its partitions, or twice"),
             ));
         }
         Some(Role::Handoff) => {
-            return Some((Code::HandoffBound, format!("{told}, though the layout is not being changed")));
+            return Some((
+                Code::HandoffBound,
+                format!("{described}, though the layout is not being changed"),
+            ));
         }
         _ => {}
     }
     if is_partition {
-        return Some((Code::ForeignBindingOfPartition, told));
+        return Some((Code::ForeignBindingOfPartition, described));
     }
     let inner = *to == DestinationKind::Exchange
         && matches!(role(destination), Some(Role::Ingress | Role::Handoff | Role::Layout));
-    inner.then_some((Code::ForeignWayIn, told))
+    inner.then_some((Code::ForeignWayIn, described))
 }

@@ -3,26 +3,26 @@
 use super::super::codes::Code;
 use super::super::facts::{ManagementCause, Observed, Queue};
 use super::super::finding::{Finding, Unseen};
-use super::super::remedy::{Remedy, quoted};
+use super::super::fix::{Fix, quoted};
 use super::broker::{KHEPRI_REORDERS, partitions};
 use super::{Case, listed};
-use crate::config::{ACK_TIMEOUT, Config, told};
+use crate::config::{ACK_TIMEOUT, Config, format_duration};
 use lanekeeper_broker::Names;
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let user = &case.config.broker.management().user;
-    let tag = |tag: &str| Remedy::Run(format!("rabbitmqctl set_user_tags {} {tag}", quoted(user)));
+    let tag = |tag: &str| Fix::Run(format!("rabbitmqctl set_user_tags {} {tag}", quoted(user)));
     match &case.observed.management {
         Err(fault) => {
             let url = &fault.url;
             let elsewhere =
-                Remedy::Config("broker.management_url = \"http://USER:PASSWORD@HOST:15672\"".to_owned());
-            let (what, remedy) = match &fault.cause {
+                Fix::Config("broker.management_url = \"http://USER:PASSWORD@HOST:15672\"".to_owned());
+            let (what, fix) = match &fault.cause {
                 ManagementCause::Unreachable(why) => (
                     format!("the management API is not reachable at {url}: {why}"),
                     vec![
-                        Remedy::Run("rabbitmq-plugins enable rabbitmq_management".to_owned()),
-                        Remedy::Do("or, where it is elsewhere (also as --management URL):".to_owned()),
+                        Fix::Run("rabbitmq-plugins enable rabbitmq_management".to_owned()),
+                        Fix::Do("or, where it is elsewhere (also as --management URL):".to_owned()),
                         elsewhere,
                     ],
                 ),
@@ -30,7 +30,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
                     format!("the management API at {url} refuses user {user}: {words}"),
                     vec![
                         tag("monitoring"),
-                        Remedy::Do("or come as another user (also as --management URL):".to_owned()),
+                        Fix::Do("or come as another user (also as --management URL):".to_owned()),
                         elsewhere,
                     ],
                 ),
@@ -46,7 +46,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
                     vec![elsewhere],
                 ),
             };
-            vec![Finding::new(Code::ManagementNotSeen, what, remedy)]
+            vec![Finding::new(Code::ManagementNotSeen, what, fix)]
         }
         Ok(management) => {
             let khepri_matters = khepri_matters(case);
@@ -78,7 +78,7 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
     let case = Case { observed, config, names: Names::new(&config.updates.exchange) };
     let mut unseen = Vec::new();
     let mut push = |what: &str, means: String, look: &str| {
-        let look = (!look.is_empty()).then(|| Remedy::Run(look.to_owned()));
+        let look = (!look.is_empty()).then(|| Fix::Run(look.to_owned()));
         unseen.push(Unseen { what: what.to_owned(), means, look });
     };
     let vhost = quoted(&observed.vhost);
@@ -125,20 +125,20 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
                 let means = format!("whether the broker takes publishes was tried over AMQP ({words})");
                 push("alarms by node", means, "rabbitmq-diagnostics alarms");
             }
-            let untold = management.queues.iter().filter(|(_, queue)| queue.effective_policy.is_none());
-            let untold: Vec<&str> = untold.map(|(name, _)| name.as_str()).collect();
-            if !untold.is_empty() {
+            let unknown = management.queues.iter().filter(|(_, queue)| queue.effective_policy.is_none());
+            let unknown: Vec<&str> = unknown.map(|(name, _)| name.as_str()).collect();
+            if !unknown.is_empty() {
                 let means =
                     "the broker tells what applies some seconds after a queue was made: look again then";
-                push(&format!("policies of {}", listed(&untold)), means.to_owned(), "");
+                push(&format!("policies of {}", listed(&unknown)), means.to_owned(), "");
             }
         }
     }
-    let tells = |queue: &Queue| queue.consumers.iter().any(|consumer| consumer.timeout_ms.is_some());
-    if !observed.management.as_ref().is_ok_and(|management| management.queues.values().any(tells)) {
+    let has_timeout = |queue: &Queue| queue.consumers.iter().any(|consumer| consumer.timeout_ms.is_some());
+    if !observed.management.as_ref().is_ok_and(|management| management.queues.values().any(has_timeout)) {
         let means = format!(
             "before 4.0 no API shows it, from 4.0 on that of a partition's consumer; {}, its default, is assumed",
-            told(ACK_TIMEOUT)
+            format_duration(ACK_TIMEOUT)
         );
         push(
             "the broker's acknowledgement timeout (consumer_timeout)",

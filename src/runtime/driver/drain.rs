@@ -30,15 +30,15 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         session.deliveries.settle(delivery);
         let tenure = session.tenure;
         self.context.metrics.witness();
-        if self.context.books.is_some() && !self.context.source.drains() {
-            self.notify(Event::Nudged(tenure));
+        if self.context.ledger_client.is_some() && !self.context.source.drains() {
+            self.notify(Event::OwnershipHint(tenure));
         }
     }
 
     /// A partition of the layout before is drained.
-    pub(super) fn hear_former(&mut self) {
-        let undrained = self.former.borrow_and_update().clone();
-        self.notify(Event::FormerDrained { undrained });
+    pub(super) fn on_previous_drained(&mut self) {
+        let undrained = self.previous.borrow_and_update().clone();
+        self.notify(Event::PreviousDrained { undrained });
     }
 
     /// A marker is held and never settled, so that it comes back behind whatever is not settled.
@@ -58,7 +58,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             Some(Drained::Proven) => self.stop(DriverExit::Drained),
             Some(Drained::GiveBack) => {
                 self.leave(Then::Attach);
-                self.notify(Event::DrainBegan);
+                self.notify(Event::StopRequested);
             }
         }
         true

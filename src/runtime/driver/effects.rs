@@ -32,7 +32,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 let probe_of = probe.then_some(update.target);
                 let attempt = PendingAttempt {
                     target: Arc::clone(&self.context.target),
-                    books: self.context.books.clone(),
+                    ledger_client: self.context.ledger_client.clone(),
                     clock: self.context.clock,
                     fence: self.fence.subscribe(),
                     attempt,
@@ -56,15 +56,15 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                     self.pending.forget_claims();
                 }
             }
-            Effect::StepBack { tenure, reason } => {
+            Effect::Yield { tenure, reason } => {
                 let partition = self.context.partition;
                 info!(%partition, tenure = tenure.0, reason = reason.name(), "stepping back: attempts in flight are finished, the rest goes back in order");
-                self.context.metrics.step_back(reason.name());
+                self.context.metrics.yielded(reason.name());
                 if !self.phase.is_leaving() {
                     self.leave(Then::Attach);
                 }
             }
-            Effect::GiveUp { .. } => {
+            Effect::Abandon { .. } => {
                 self.loss = Some(Loss::of("another process has claimed the partition"));
             }
             Effect::Record { tenure, holder, update, resolution } => {

@@ -10,7 +10,7 @@ use crate::runtime::clock::age;
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::outcome::Outcome;
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::policy::{ParkReason, Resolution};
 use lanekeeper_core::update::Update;
 use lanekeeper_ledger::Ledger;
@@ -18,31 +18,33 @@ use lanekeeper_ledger::Ledger;
 impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// One line per change that an operator would want to know of.
     fn log_standing(&mut self) {
-        let (standing, told) = (self.core.standing(), self.last_logged);
-        if standing == told {
+        let (ownership_state, last_logged) = (self.core.ownership_state(), self.last_logged);
+        if ownership_state == last_logged {
             return;
         }
-        match standing {
+        match ownership_state {
             // It is claimed anew, for a higher number: what was told stands.
-            Standing::Claiming if matches!(told, Standing::Claimed(_)) => {
+            OwnershipState::Claiming if matches!(last_logged, OwnershipState::Claimed(_)) => {
                 return self.context.metrics.active(false);
             }
-            Standing::Claimed(Some(TenureNumber(number))) if matches!(told, Standing::Claimed(Some(_))) => {
+            OwnershipState::Claimed(Some(TenureNumber(number)))
+                if matches!(last_logged, OwnershipState::Claimed(Some(_))) =>
+            {
                 debug!(partition = %self.context.partition, tenure = number, "partition claimed anew");
             }
-            Standing::Claimed(Some(TenureNumber(number))) => {
+            OwnershipState::Claimed(Some(TenureNumber(number))) => {
                 info!(partition = %self.context.partition, tenure = number, "partition owned");
             }
-            Standing::Claimed(None) => {
+            OwnershipState::Claimed(None) => {
                 warn!(partition = %self.context.partition, "partition owned without a tenure number: the broker takes no publishes; requests carry no lanekeeper-tenure");
             }
-            Standing::Silent => {
+            OwnershipState::Silent => {
                 warn!(partition = %self.context.partition, "the broker was not heard from within a heartbeat: no attempts start until it answers and the partition is claimed anew");
             }
-            Standing::Unclaimed | Standing::Claiming | Standing::Lost => {}
+            OwnershipState::Unclaimed | OwnershipState::Claiming | OwnershipState::Lost => {}
         }
-        self.context.metrics.active(matches!(standing, Standing::Claimed(_)));
-        self.last_logged = standing;
+        self.context.metrics.active(matches!(ownership_state, OwnershipState::Claimed(_)));
+        self.last_logged = ownership_state;
     }
 
     /// A failed attempt; what the target refuses to all at most once a minute.

@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use super::Input;
 use super::record::{Loaded, Written};
 use crate::runtime::attempt::FinishedAttempt;
-use crate::runtime::books::Fenced;
+use crate::runtime::ledger_client::Fenced;
 use lanekeeper_core::message::Event;
 use lanekeeper_core::routes::TargetId;
 

@@ -149,7 +149,7 @@ impl<D: Deliveries> Phase<D> {
         match self {
             Self::Attaching(attaching) => Input::Attached(attaching.await),
             Self::Attached(session) => match session.deliveries.next().await {
-                Ok(news) => Input::Broker(news),
+                Ok(event) => Input::Broker(event),
                 Err(lost) => Input::ChannelLost(lost),
             },
             Self::Leaving { .. } | Self::Aborting { .. } | Self::Detached => std::future::pending().await,

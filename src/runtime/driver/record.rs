@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{Driver, Loss};
-use crate::http::{Receipt, Target};
+use crate::http::{AttemptReceipt, Target};
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
 use lanekeeper_core::policy::Resolution;
@@ -47,26 +47,26 @@ impl Written {
 pub(super) struct WrittenAs {
     number: Option<TenureNumber>,
     /// The newest claim of another process by then.
-    other: Option<TenureNumber>,
+    rival_claim: Option<TenureNumber>,
 }
 
 impl WrittenAs {
     fn is_outdated_by(&self, claimed: &Event) -> bool {
-        let Event::Claimed { number, other, .. } = claimed else { return false };
-        number.is_some() && (self.number.is_none() || *other > self.other)
+        let Event::Claimed { number, rival_claim, .. } = claimed else { return false };
+        number.is_some() && (self.number.is_none() || *rival_claim > self.rival_claim)
     }
 
-    pub(super) fn heed(&mut self, claimed: &Event) {
+    pub(super) fn observe(&mut self, claimed: &Event) {
         if self.is_outdated_by(claimed)
-            && let Event::Claimed { number, other, .. } = claimed
+            && let Event::Claimed { number, rival_claim, .. } = claimed
         {
-            (self.number, self.other) = (*number, *other);
+            (self.number, self.rival_claim) = (*number, *rival_claim);
         }
     }
 }
 
 /// What an attempt that has just ended leaves for its resolution: dropped if it has none yet.
-pub(super) type Leftover = Option<(RecordKey, Receipt, Option<RecordLock>)>;
+pub(super) type Leftover = Option<(RecordKey, AttemptReceipt, Option<RecordLock>)>;
 
 /// Parked updates of a record, out of the ledger.
 pub(super) type Loaded = (RecordKey, Vec<(ParkedSeq, Arc<Update>)>);
@@ -91,7 +91,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 written(Recorded::Done)
             }));
         };
-        let Some(books) = self.context.books.clone() else {
+        let Some(ledger_client) = self.context.ledger_client.clone() else {
             return match dead_letter {
                 None => self.notify(written(Recorded::Done).into_event()),
                 Some(dead_letter) => self.pending.recording(Box::pin(async move {
@@ -102,7 +102,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         };
         let left = self.leftover.take_if(|(of, ..)| *of == update.record_key);
         let (receipt, lock) = left.map(|(_, receipt, lock)| (receipt, lock)).unwrap_or_default();
-        let writing = books.write(self.written_as.number, update, holder, resolution, (receipt, lock));
+        let writing =
+            ledger_client.write(self.written_as.number, update, holder, resolution, (receipt, lock));
         self.pending.recording(Box::pin(async move {
             if let Some(dead_letter) = dead_letter {
                 dead_letter.await;
@@ -129,10 +130,11 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// The ledger is to know of a claim before the core does.
     pub(super) fn record_claim(&mut self, claimed: Event) {
         let Event::Claimed { number, .. } = claimed else { unreachable!("it is a claim") };
-        let books = self.context.books.clone().filter(|_| self.written_as.is_outdated_by(&claimed));
+        let ledger_client =
+            self.context.ledger_client.clone().filter(|_| self.written_as.is_outdated_by(&claimed));
         self.pending.claim(Box::pin(async move {
-            let result = match books.zip(number) {
-                Some((books, number)) => books.claim(number).await,
+            let result = match ledger_client.zip(number) {
+                Some((ledger_client, number)) => ledger_client.claim(number).await,
                 None => Ok(()),
             };
             (claimed, result)
@@ -141,8 +143,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
 
     /// Records of this partition wait in the ledger to go out.
     pub(super) fn released(&mut self, mut record_keys: Vec<RecordKey>) {
-        record_keys.retain(|key| !self.core.is_awaited(key));
-        if self.releases.need_claim(&record_keys, self.core.standing()) {
+        record_keys.retain(|key| !self.core.is_blocked_by_previous(key));
+        if self.releases.need_claim(&record_keys, self.core.ownership_state()) {
             self.context.source.ask_for_delivery();
         }
         if !self.pending.is_loading() {
@@ -154,8 +156,10 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
 
     /// Reads the oldest parked updates of a record, unless some of it are here.
     fn load(&mut self, record_key: RecordKey) {
-        if let Some(books) = self.context.books.clone().filter(|_| !self.core.has_released(&record_key)) {
-            self.pending.loading(Box::pin(books.released(record_key)));
+        if let Some(ledger_client) =
+            self.context.ledger_client.clone().filter(|_| !self.core.has_released(&record_key))
+        {
+            self.pending.loading(Box::pin(ledger_client.released(record_key)));
         }
     }
 

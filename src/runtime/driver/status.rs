@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Driver;
 use crate::http::Target;
 use crate::runtime::clock::age;
-use lanekeeper_broker::{Deliveries, Holding, Source};
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_broker::{Deliveries, PartitionStatus, Source};
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_ledger::Ledger;
 
@@ -58,19 +58,23 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         if !session.status.is_due(now, drains) {
             return;
         }
-        let (view, oldest, standing) = (self.core.view(), self.core.oldest(), self.core.standing());
-        let held_since = oldest.delivery.and_then(|delivery| session.deliveries.came_at(delivery));
+        let (view, oldest, ownership_state) =
+            (self.core.view(), self.core.oldest(), self.core.ownership_state());
+        let held_since = oldest.delivery.and_then(|delivery| session.deliveries.received_at(delivery));
         // Names of records are told where they keep a layout from being drained, and nowhere else.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
-        let tenure = match standing {
-            Standing::Claimed(number) => number,
-            Standing::Unclaimed | Standing::Claiming | Standing::Silent | Standing::Lost => None,
+        let tenure = match ownership_state {
+            OwnershipState::Claimed(number) => number,
+            OwnershipState::Unclaimed
+            | OwnershipState::Claiming
+            | OwnershipState::Silent
+            | OwnershipState::Lost => None,
         };
-        self.context.source.tell_holding(Holding {
+        self.context.source.publish_status(PartitionStatus {
             updates: view.held,
             retried: retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts)).collect(),
             answers: session.status.answered,
-            owns: standing != Standing::Lost && session.deliveries.has_begun(),
+            owns: ownership_state != OwnershipState::Lost && session.deliveries.has_begun(),
             tenure: tenure.map(|number| number.0),
             oldest_held_seconds: held_since.map(|came| came.elapsed().as_secs()),
             oldest_published_seconds: oldest.published_at.and_then(age).map(|age| age.as_secs()),
@@ -87,9 +91,9 @@ mod tests {
 
     /// What happens, one letter after another, a quarter of a second apart: `?` a question, `d` the layout drains, `.`
     /// nothing. In which places it is told.
-    fn check(happenings: &str, expected: &[usize]) {
-        let (mut status, mut told, mut drains) = (StatusReporter::default(), Vec::new(), false);
-        for (place, letter) in happenings.chars().enumerate() {
+    fn check(script: &str, expected: &[usize]) {
+        let (mut status, mut last_report, mut drains) = (StatusReporter::default(), Vec::new(), false);
+        for (place, letter) in script.chars().enumerate() {
             let now = Tick::from_micros(u64::try_from(place).unwrap() * 250_000);
             match letter {
                 '?' => status.requested(place as u64),
@@ -98,12 +102,12 @@ mod tests {
             }
             let awaited = status.next_deadline().is_some_and(|deadline| deadline <= now);
             if status.is_due(now, drains) {
-                told.push(place);
+                last_report.push(place);
             } else {
-                assert!(!awaited, "{happenings}: {place}");
+                assert!(!awaited, "{script}: {place}");
             }
         }
-        assert_eq!(told, expected, "{happenings}");
+        assert_eq!(last_report, expected, "{script}");
     }
 
     #[test]
@@ -116,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_layout_drains_it_is_told_every_two_seconds() {
+    fn while_the_layout_drains_the_status_is_published_every_two_seconds() {
         check("d................", &[0, 8, 16]);
         check("d...?............", &[0, 4, 12]);
     }

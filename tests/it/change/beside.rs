@@ -95,7 +95,7 @@ async fn records_of_drained_partitions_go_on_in_the_next_layout_while_one_partit
 
 /// What is released while the former partition drains goes out there, and what is published since waits for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_released_while_its_former_partition_drains_goes_out_in_order() {
+async fn a_record_that_is_released_while_its_previous_partition_drains_goes_out_in_order() {
     let first = of_the_first();
     let (slow, parked) = (first[0], first[1]);
     let world = Arc::new(World::with("beside-parked", fails(&[(slow, "503:30s"), (parked, "422:5s")])).await);

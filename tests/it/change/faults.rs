@@ -59,9 +59,9 @@ async fn an_update_that_comes_after_the_end_of_its_layout_is_left_and_apply_says
     publishing.await.unwrap();
     let applied = applying.await.unwrap();
     assert_eq!(applied.code, Some(1), "{}{}", applied.stdout, applied.stderr);
-    let told =
+    let expected =
         format!("the queue {queue} of a layout that is drained holds 1 messages that came after its end");
-    assert!(applied.stderr.contains(&told), "{}", applied.stderr);
+    assert!(applied.stderr.contains(&expected), "{}", applied.stderr);
     assert_eq!(shown(&world, &config).await["in_force"], 2);
     assert_in_order(&world.applied(10).await, 10);
     // Once it is dealt with, a dispatcher removes the rest.
@@ -70,7 +70,7 @@ async fn an_update_that_comes_after_the_end_of_its_layout_is_left_and_apply_says
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_somebody_else_holds_is_told_with_what_is_known_of_them() {
+async fn a_lock_that_somebody_else_holds_is_reported_with_what_is_known_of_its_holder() {
     let world = World::new("locked").await;
     let _dispatcher = world.dispatcher("updates.partitions = 2").await;
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
@@ -156,11 +156,11 @@ async fn auto_apply_changes_nothing_while_something_else_is_bound_to_the_ingress
     );
     let after = world.dispatcher(&extra).await;
     let in_the_way = "the layout is not changed while this is in the way";
-    let told = after.logged(in_the_way).await;
+    let expected = after.logged(in_the_way).await;
     for part in ["ERROR", "LK206", foreign, "remedy=\"$ curl"] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(expected.contains(part), "{part}: {expected}");
     }
-    assert!(!told.contains("guest:"), "{told}");
+    assert!(!expected.contains("guest:"), "{expected}");
     let config = wants(&world, 3);
     assert_eq!(shown(&world, &config).await["in_force"], 1);
     // It does not keep the lock.

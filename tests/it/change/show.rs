@@ -30,7 +30,7 @@ async fn rows(config: &Path) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn owners_tell_what_they_hold_and_for_how_long() {
+async fn owners_report_what_they_hold_and_for_how_long() {
     let world = World::with("shown", failing("record-0=500")).await;
     let dispatcher = world.dispatcher("updates.partitions = 2\nretry.delay_max = \"1s\"").await;
     let config = wants(&world, 2);

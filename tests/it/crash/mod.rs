@@ -39,8 +39,8 @@ async fn nothing_is_lost_and_nothing_reordered_whatever_dies() {
     let minutes = number("LANEKEEPER_CHAOS_MINUTES").unwrap_or(1);
     let seed = number("LANEKEEPER_CHAOS_SEED").unwrap_or(1);
     let ended = Chaos::begin(seed).await.run(Duration::from_secs(60 * minutes)).await;
-    println!("{}", ended.told);
-    assert!(ended.kept, "{}\nlogs: {}", ended.told, ended.logs.display());
+    println!("{}", ended.summary);
+    assert!(ended.kept, "{}\nlogs: {}", ended.summary, ended.logs.display());
 }
 
 struct Chaos {
@@ -52,8 +52,8 @@ struct Chaos {
     logs: PathBuf,
 }
 
-struct Ended {
-    told: String,
+struct ChaosResult {
+    summary: String,
     kept: bool,
     logs: PathBuf,
 }
@@ -88,7 +88,7 @@ impl Chaos {
         Self { seed, world, broker: Mutex::new(broker), proxy, replicas, logs }
     }
 
-    async fn run(self, lasts: Duration) -> Ended {
+    async fn run(self, lasts: Duration) -> ChaosResult {
         let begun = Instant::now();
         let stop = Arc::new(AtomicBool::new(false));
         let publishing = tokio::spawn(publish(self.publisher(), self.seed, Arc::clone(&stop)));
@@ -113,7 +113,7 @@ impl Chaos {
         let report = self.rest(published).await;
         watching.abort();
         if report.counts.updates < published {
-            self.tell_what_is_stuck().await;
+            self.print_what_is_stuck().await;
         }
         for replica in &self.replicas {
             replica.lock().await.keep_log("the end");
@@ -174,7 +174,7 @@ impl Chaos {
     }
 
     /// What the broker and each replica say of updates that do not arrive.
-    async fn tell_what_is_stuck(&self) {
+    async fn print_what_is_stuck(&self) {
         let broker = Arc::clone(&*self.broker.lock().await);
         on(&broker, |broker| {
             let queues = ["name", "messages_ready", "messages_unacknowledged", "consumers"];
@@ -194,11 +194,11 @@ impl Chaos {
         published: u64,
         report: &Report,
         longest_ms: u64,
-    ) -> Ended {
+    ) -> ChaosResult {
         let counts = &report.counts;
         let lost = published.saturating_sub(counts.updates);
         let kinds: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        let told = format!(
+        let summary = format!(
             "seed {}, {} s: {} faults ({})\n{published} updates: lost {lost}, reordered {}, overlapped {}, outdated {}, \
              duplicates {}, of older tenures {}; longest time without an update applied {longest_ms} ms",
             self.seed,
@@ -212,7 +212,7 @@ impl Chaos {
             counts.older_tenures,
         );
         let kept = (lost, counts.reorders, counts.overlaps, counts.outdated) == (0, 0, 0, 0);
-        Ended { told, kept, logs: self.logs.clone() }
+        ChaosResult { summary, kept, logs: self.logs.clone() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::harness::{Dispatcher, pace};
 
 /// Lines of its log that are told where updates do not arrive.
-const LOG_LINES_TOLD: usize = 12;
+const LOG_LINES_SHOWN: usize = 12;
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Replica {
@@ -47,16 +47,16 @@ impl Replica {
 
     /// The end of its log, and what of its metrics is not zero and tells of partitions and targets.
     pub async fn state(&self) -> String {
-        let told = ["active", "held", "lanes", "in_flight", "keys", "circuit_state", "outcome", "oldest"];
+        let shown = ["active", "held", "lanes", "in_flight", "keys", "circuit_state", "outcome", "oldest"];
         let log = self.running.log();
-        let last = log[log.len().saturating_sub(LOG_LINES_TOLD)..].join("\n");
+        let last = log[log.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n");
         let metrics = match tokio::time::timeout(METRICS_TIMEOUT, self.running.metrics()).await {
             Ok(metrics) => metrics,
             Err(_) => "it does not answer".to_owned(),
         };
         let zero = |line: &str| line.ends_with(" 0") || line.ends_with(" 0.0");
         let metrics = metrics.lines().filter(|line| !line.starts_with('#') && !zero(line));
-        let metrics: Vec<_> = metrics.filter(|line| told.iter().any(|name| line.contains(name))).collect();
+        let metrics: Vec<_> = metrics.filter(|line| shown.iter().any(|name| line.contains(name))).collect();
         format!("{last}\n{}", metrics.join("\n"))
     }
 

@@ -7,7 +7,7 @@ use super::{Doctor, PARTITIONS, what};
 use crate::harness::World;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bindings_that_are_too_many_go_with_the_command_that_is_told_and_missing_ones_are_made_by_run() {
+async fn bindings_that_are_too_many_go_with_the_command_that_is_printed_and_missing_ones_are_made_by_run() {
     let world = World::new("bound").await;
     let mut dispatcher = world.dispatcher(PARTITIONS).await;
     let doctor = Doctor::of(&world);
@@ -40,10 +40,10 @@ async fn bindings_that_are_too_many_go_with_the_command_that_is_told_and_missing
     let none = FieldTable::default();
     channel.queue_unbind("bound.dead".into(), "bound.dead".into(), "".into(), none).await.unwrap();
 
-    let told = doctor.sees(&["LK205", "LK206", "LK207", "LK208", "LK209", "LK210", "LK210"]).await;
-    assert_eq!(what(&told, "LK205"), "missing bindings: bound.dead to bound.dead");
-    assert_eq!(what(&told, "LK209"), "exchange amq.topic is bound to queue bound.l1.p001");
-    doctor.remove(&told, &["LK206", "LK207", "LK208", "LK209", "LK210"]);
+    let report = doctor.sees(&["LK205", "LK206", "LK207", "LK208", "LK209", "LK210", "LK210"]).await;
+    assert_eq!(what(&report, "LK205"), "missing bindings: bound.dead to bound.dead");
+    assert_eq!(what(&report, "LK209"), "exchange amq.topic is bound to queue bound.l1.p001");
+    doctor.remove(&report, &["LK206", "LK207", "LK208", "LK209", "LK210"]);
     doctor.sees(&["LK205"]).await;
 
     dispatcher.terminate();

@@ -14,33 +14,33 @@ async fn alarms_and_a_missing_plugin_are_seen_with_and_without_the_management_ap
     let world = World::on(Arc::clone(&broker), "updates", ReceiverSettings::default()).await;
     let _dispatcher = world.dispatcher(PARTITIONS).await;
     let mut doctor = Doctor::of(&world);
-    let told = doctor.sees(&[]).await;
-    assert_eq!(told["findings"].as_array().unwrap().len(), 0);
+    let report = doctor.sees(&[]).await;
+    assert_eq!(report["findings"].as_array().unwrap().len(), 0);
 
     broker.ctl(&["set_vm_memory_high_watermark", "0.0000001"]);
     let alarmed = doctor.sees(&["LK105"]).await;
     assert!(what(&alarmed, "LK105").contains("raised the memory alarm"), "{alarmed:#}");
     let management = std::mem::replace(&mut doctor.management, NOWHERE.to_owned());
-    let told = doctor.examine();
-    assert_eq!(codes_of(&told), ["LK105", "LK901"]);
-    assert_eq!(what(&told, "LK105"), "the broker takes no publishes: memory or disk alarm");
+    let report = doctor.examine();
+    assert_eq!(codes_of(&report), ["LK105", "LK901"]);
+    assert_eq!(what(&report, "LK105"), "the broker takes no publishes: memory or disk alarm");
     doctor.management = management;
     doctor.remove(&alarmed, &["LK105"]);
     doctor.sees(&[]).await;
 
     broker.ctl(&["set_disk_free_limit", "900000GB"]);
-    let told = doctor.sees(&["LK105"]).await;
-    assert!(what(&told, "LK105").contains("raised the disk space alarm"), "{told:#}");
+    let report = doctor.sees(&["LK105"]).await;
+    assert!(what(&report, "LK105").contains("raised the disk space alarm"), "{report:#}");
     broker.ctl(&["set_disk_free_limit", "50MB"]);
     doctor.sees(&[]).await;
 
     broker.ctl(&["eval", "rabbit_registry:unregister(exchange, <<\"x-modulus-hash\">>)."]);
     doctor.management = Broker::shared().management_url().to_owned();
-    let told = doctor.examine();
-    assert!(what(&told, "LK901").contains("that of another cluster"), "{told:#}");
+    let report = doctor.examine();
+    assert!(what(&report, "LK901").contains("that of another cluster"), "{report:#}");
     doctor.management = broker.management_url().to_owned();
-    let told = doctor.sees(&["LK101"]).await;
-    assert!(told.to_string().contains("rabbitmq-plugins enable rabbitmq_sharding"), "{told:#}");
+    let report = doctor.sees(&["LK101"]).await;
+    assert!(report.to_string().contains("rabbitmq-plugins enable rabbitmq_sharding"), "{report:#}");
 }
 
 /// Nothing listens there.
@@ -53,9 +53,9 @@ async fn without_the_management_api_the_rest_is_judged_and_what_is_missing_is_sa
     doctor.sees(&[]).await;
     doctor.management = NOWHERE.to_owned();
     doctor.config = world.config("updates.partitions = 3");
-    let told = doctor.examine();
-    assert_eq!(codes_of(&told), ["LK502", "LK901"]);
-    let unseen: Vec<&str> = told["not_looked_at"]
+    let report = doctor.examine();
+    assert_eq!(codes_of(&report), ["LK502", "LK901"]);
+    let unseen: Vec<&str> = report["not_looked_at"]
         .as_array()
         .unwrap()
         .iter()
@@ -64,7 +64,7 @@ async fn without_the_management_api_the_rest_is_judged_and_what_is_missing_is_sa
     for part in ["policies", "bindings", "consumers of the partitions"] {
         assert!(unseen.contains(&part), "{unseen:?}");
     }
-    assert_eq!(told["errors"], 0);
+    assert_eq!(report["errors"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,23 +75,23 @@ async fn permissions_that_are_missing_come_with_the_command_that_grants_them() {
     ctl(&["set_permissions", "permitted", "^$", "^$", "^permitted"]);
     let mut doctor = Doctor::of(&world);
     doctor.config = doctor.config.replace("guest:guest@", "permitted:hunter2@");
-    let told = doctor.sees(&["LK108"]).await;
-    assert!(what(&told, "LK108").contains("refused for user 'permitted'"), "{told:#}");
-    doctor.remove(&told, &["LK108"]);
+    let report = doctor.sees(&["LK108"]).await;
+    assert!(what(&report, "LK108").contains("refused for user 'permitted'"), "{report:#}");
+    doctor.remove(&report, &["LK108"]);
     doctor.sees(&[]).await;
 
     // As this user alone: no tag, then one that shows all but the cluster.
     let address = doctor.management.rsplit('@').next().unwrap().to_owned();
     doctor.management = format!("http://{address}");
-    let told = doctor.examine();
-    assert!(what(&told, "LK901").contains("refuses user permitted"), "{told:#}");
+    let report = doctor.examine();
+    assert!(what(&report, "LK901").contains("refuses user permitted"), "{report:#}");
     ctl(&["set_user_tags", "permitted", "management"]);
-    let told = until("a user that sees a part", || async {
-        let told = doctor.examine();
-        if codes_of(&told).contains(&"LK902") { Ok(told) } else { Err(format!("{told:#}")) }
+    let report = until("a user that sees a part", || async {
+        let report = doctor.examine();
+        if codes_of(&report).contains(&"LK902") { Ok(report) } else { Err(format!("{report:#}")) }
     })
     .await;
-    doctor.remove(&told, &["LK902"]);
+    doctor.remove(&report, &["LK902"]);
     doctor.sees(&[]).await;
     ctl(&["delete_user", "permitted"]);
 }

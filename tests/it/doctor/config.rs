@@ -7,14 +7,14 @@ use super::{Doctor, made, what};
 use crate::harness::World;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_config_that_disagrees_with_the_layout_in_force_is_told_with_the_line_that_agrees() {
+async fn a_config_that_disagrees_with_the_layout_in_force_is_reported_with_the_line_that_agrees() {
     let world = made("disagrees").await;
     let mut doctor = Doctor::of(&world);
     doctor.sees(&[]).await;
     doctor.config =
         world.config("updates.partitions = 3\ndispatch.prefetch = 500\ndispatch.held_max = \"29m\"");
-    let told = doctor.sees(&["LK402", "LK502", "LK503"]).await;
-    let findings = told["findings"].as_array().unwrap();
+    let report = doctor.sees(&["LK402", "LK502", "LK503"]).await;
+    let findings = report["findings"].as_array().unwrap();
     let lines: Vec<&str> = findings
         .iter()
         .flat_map(|finding| finding["remedy"].as_array().unwrap())
@@ -37,10 +37,10 @@ async fn letters_in_the_dead_letter_queue_are_counted() {
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
         channel.basic_publish("lettered.dead".into(), "17".into(), options, b"", properties).await.unwrap();
     }
-    let told = doctor.sees(&["LK501"]).await;
-    assert_eq!(what(&told, "LK501"), "3 updates are in the dead-letter queue lettered.dead");
-    assert_eq!(told["errors"], 0);
-    doctor.remove(&told, &["LK501"]);
+    let report = doctor.sees(&["LK501"]).await;
+    assert_eq!(what(&report, "LK501"), "3 updates are in the dead-letter queue lettered.dead");
+    assert_eq!(report["errors"], 0);
+    doctor.remove(&report, &["LK501"]);
     doctor.sees(&[]).await;
 }
 

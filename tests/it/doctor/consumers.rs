@@ -9,13 +9,13 @@ use super::{Doctor, made, what};
 use crate::harness::updates;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_is_not_ours_is_seen_and_goes_with_the_command_that_is_told() {
+async fn a_consumer_that_is_not_ours_is_seen_and_goes_with_the_command_that_is_printed() {
     let world = made("consumed").await;
     let doctor = Doctor::of(&world);
     doctor.sees(&[]).await;
     world.publish(updates(20, 1)).await;
-    let told = doctor.sees(&["LK404"]).await;
-    assert_eq!(what(&told, "LK404"), "updates wait and nobody consumes consumed.l1.p000, consumed.l1.p001");
+    let report = doctor.sees(&["LK404"]).await;
+    assert_eq!(what(&report, "LK404"), "updates wait and nobody consumes consumed.l1.p000, consumed.l1.p001");
 
     let consume = async |queue: &str, tag: &str| {
         let channel = world.channel().await;
@@ -27,12 +27,15 @@ async fn a_consumer_that_is_not_ours_is_seen_and_goes_with_the_command_that_is_t
     };
     let _foreign = consume("consumed.l1.p000", "shovel").await;
     let _old = consume("consumed.l1.p001", "lanekeeper old p001").await;
-    let told = doctor.sees(&["LK401", "LK403"]).await;
-    assert!(what(&told, "LK401").ends_with("is not Lanekeeper's, and consumes consumed.l1.p000"), "{told:#}");
+    let report = doctor.sees(&["LK401", "LK403"]).await;
     assert!(
-        what(&told, "LK403").contains("holds at most 5, below the layout's prefetch of 1000"),
-        "{told:#}"
+        what(&report, "LK401").ends_with("is not Lanekeeper's, and consumes consumed.l1.p000"),
+        "{report:#}"
     );
-    doctor.remove(&told, &["LK401"]);
+    assert!(
+        what(&report, "LK403").contains("holds at most 5, below the layout's prefetch of 1000"),
+        "{report:#}"
+    );
+    doctor.remove(&report, &["LK401"]);
     doctor.sees(&["LK403", "LK404"]).await;
 }

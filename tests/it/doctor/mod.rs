@@ -39,28 +39,28 @@ impl<'a> Doctor<'a> {
     /// What it says as JSON. Its exit code agrees with it.
     fn examine(&self) -> Json {
         let Output { code, stdout, stderr } = self.call(&["--json"]);
-        let told: Json = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}"));
-        let expected = i32::from(told["errors"] != 0);
-        assert_eq!(code, Some(expected), "{told:#}");
+        let report: Json = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}"));
+        let expected = i32::from(report["errors"] != 0);
+        assert_eq!(code, Some(expected), "{report:#}");
         assert!(!stdout.contains("guest:guest"), "the password is shown: {stdout}");
-        told
+        report
     }
 
     /// Waits until it sees exactly these codes, in order, each as often as it is there; what it says then. The management API is some seconds behind.
     async fn sees(&self, codes: &[&str]) -> Json {
         until(&format!("doctor to see {codes:?}"), || async {
-            let told = self.examine();
-            let unseen = told["not_looked_at"].as_array().expect("a list");
+            let report = self.examine();
+            let unseen = report["not_looked_at"].as_array().expect("a list");
             let mut unseen = unseen.iter().filter_map(|unseen| unseen["what"].as_str());
             let behind = unseen.any(|what| what.starts_with("policies of "));
-            if codes_of(&told) == codes && !behind { Ok(told) } else { Err(format!("{told:#}")) }
+            if codes_of(&report) == codes && !behind { Ok(report) } else { Err(format!("{report:#}")) }
         })
         .await
     }
 
-    /// Runs the commands that `told` names against these codes.
-    fn remove(&self, told: &Json, codes: &[&str]) {
-        let findings = told["findings"].as_array().expect("a list");
+    /// Runs the commands that `report` names against these codes.
+    fn remove(&self, report: &Json, codes: &[&str]) {
+        let findings = report["findings"].as_array().expect("a list");
         for finding in findings.iter().filter(|finding| codes.iter().any(|code| finding["code"] == *code)) {
             let steps = finding["remedy"].as_array().expect("a list");
             let commands = steps.iter().filter_map(|step| step["run"].as_str());
@@ -87,8 +87,8 @@ impl<'a> Doctor<'a> {
 const PARTITIONS: &str = "updates.partitions = 2";
 
 /// The codes of what it found, in order.
-fn codes_of(told: &Json) -> Vec<&str> {
-    let findings = told["findings"].as_array().expect("a list");
+fn codes_of(report: &Json) -> Vec<&str> {
+    let findings = report["findings"].as_array().expect("a list");
     let mut codes: Vec<&str> =
         findings.iter().map(|finding| finding["code"].as_str().expect("a code")).collect();
     codes.sort_unstable();
@@ -96,10 +96,10 @@ fn codes_of(told: &Json) -> Vec<&str> {
 }
 
 /// What it says about the first danger of this code.
-fn what<'a>(told: &'a Json, code: &str) -> &'a str {
-    let findings = told["findings"].as_array().expect("a list");
+fn what<'a>(report: &'a Json, code: &str) -> &'a str {
+    let findings = report["findings"].as_array().expect("a list");
     let finding = findings.iter().find(|finding| finding["code"] == code);
-    finding.and_then(|finding| finding["what"].as_str()).unwrap_or_else(|| panic!("no {code}: {told:#}"))
+    finding.and_then(|finding| finding["what"].as_str()).unwrap_or_else(|| panic!("no {code}: {report:#}"))
 }
 
 /// As a POSIX shell takes a line apart, as far as the remedies go.

@@ -14,8 +14,8 @@ use crate::harness::World;
 async fn a_topology_that_does_not_exist_yet_is_no_error_and_one_that_was_made_has_no_danger() {
     let world = World::new("begun").await;
     let doctor = Doctor::of(&world);
-    let told = doctor.sees(&["LK201"]).await;
-    assert_eq!(told["errors"], 0);
+    let report = doctor.sees(&["LK201"]).await;
+    assert_eq!(report["errors"], 0);
     let _dispatcher = world.dispatcher(PARTITIONS).await;
     doctor.sees(&[]).await;
     let output = doctor.call(&[]);
@@ -44,19 +44,19 @@ async fn objects_that_are_missing_or_differ_are_named_and_run_makes_them_anew_on
     let kind = ExchangeKind::Topic;
     channel.exchange_declare("altered".into(), kind, options, FieldTable::default()).await.unwrap();
 
-    let told = doctor.sees(&["LK202", "LK203", "LK203", "LK204", "LK205"]).await;
-    assert_eq!(what(&told, "LK202"), "missing in the broker: altered.l1.p001");
-    assert_eq!(what(&told, "LK204"), "queue altered.dead is of type classic, but it must be quorum");
-    let findings = told["findings"].as_array().unwrap();
+    let report = doctor.sees(&["LK202", "LK203", "LK203", "LK204", "LK205"]).await;
+    assert_eq!(what(&report, "LK202"), "missing in the broker: altered.l1.p001");
+    assert_eq!(what(&report, "LK204"), "queue altered.dead is of type classic, but it must be quorum");
+    let findings = report["findings"].as_array().unwrap();
     let said = |what: &str| findings.iter().any(|finding| finding["what"].as_str() == Some(what));
-    assert!(said("exchange altered has type = topic, but it must be fanout"), "{told:#}");
+    assert!(said("exchange altered has type = topic, but it must be fanout"), "{report:#}");
     assert!(
         findings
             .iter()
             .any(|finding| finding["what"].as_str().unwrap().starts_with("queue altered.l1.p000 has ")),
-        "{told:#}"
+        "{report:#}"
     );
-    doctor.remove(&told, &["LK203", "LK204"]);
+    doctor.remove(&report, &["LK203", "LK204"]);
     let _dispatcher = world.dispatcher(PARTITIONS).await;
     doctor.sees(&[]).await;
 }
@@ -73,6 +73,6 @@ async fn a_layout_document_that_cannot_be_read_is_an_error() {
         .basic_publish("".into(), stream, options, b"{\"version\": 7}", BasicProperties::default())
         .await
         .unwrap();
-    let told = doctor.sees(&["LK211"]).await;
-    assert!(what(&told, "LK211").contains("its version is 7"), "{told:#}");
+    let report = doctor.sees(&["LK211"]).await;
+    assert!(what(&report, "LK211").contains("its version is 7"), "{report:#}");
 }

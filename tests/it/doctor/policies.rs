@@ -4,7 +4,7 @@ use super::{Doctor, PARTITIONS, what};
 use crate::harness::World;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn policies_that_lose_updates_are_seen_and_go_with_the_command_that_is_told() {
+async fn policies_that_lose_updates_are_seen_and_go_with_the_command_that_is_printed() {
     let world = World::new("policed").await;
     let _dispatcher = world.dispatcher(PARTITIONS).await;
     let doctor = Doctor::of(&world);
@@ -20,12 +20,12 @@ async fn policies_that_lose_updates_are_seen_and_go_with_the_command_that_is_tol
     set("set_operator_policy", "policed-dead", r"^policed\.dead$", r#"{"delivery-limit": 5}"#);
 
     let codes = ["LK301", "LK301", "LK302", "LK303", "LK303", "LK304", "LK305", "LK308"];
-    let told = doctor.sees(&codes).await;
+    let report = doctor.sees(&codes).await;
     assert_eq!(
-        what(&told, "LK302"),
+        what(&report, "LK302"),
         "policy \"policed partitions\" sets message-ttl = 60000 on policed.l1.p000, policed.l1.p001"
     );
-    let findings = told["findings"].as_array().unwrap();
+    let findings = report["findings"].as_array().unwrap();
     let limits: Vec<&str> = findings
         .iter()
         .filter(|finding| finding["code"] == "LK301")
@@ -37,7 +37,7 @@ async fn policies_that_lose_updates_are_seen_and_go_with_the_command_that_is_tol
     );
 
     doctor.run("rabbitmqctl clear_policy --vhost / 'policed partitions'");
-    let told = doctor.sees(&["LK301", "LK308"]).await;
-    doctor.remove(&told, &["LK301", "LK308"]);
+    let report = doctor.sees(&["LK301", "LK308"]).await;
+    doctor.remove(&report, &["LK301", "LK308"]);
     doctor.sees(&[]).await;
 }

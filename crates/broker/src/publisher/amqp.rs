@@ -15,10 +15,10 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind, Event, ExchangeKind,
 };
 
-use super::confirms::Landed;
-use super::driver::Settings;
+use super::confirms::RawAnswer;
+use super::driver::PublisherSettings;
 use super::error::PublishError;
-use super::outbox::Flight;
+use super::outbox::InFlight;
 use super::outgoing::{HeaderValue, Outgoing, ShortText};
 
 /// A broker that does not answer within this time counts as unreachable: a firewall that drops packets, a node
@@ -30,7 +30,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a connection tells on its own.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum SessionEvent {
     /// An alarm: publishes hang until it is over.
     Blocked(String),
     /// It is over.
@@ -40,16 +40,16 @@ pub(super) enum News {
 }
 
 /// A connection and its channel.
-pub(super) struct Session {
+pub(super) struct PublisherSession {
     connection: Connection,
     pub(super) channel: Channel,
-    news: BoxStream<'static, Event>,
+    events: BoxStream<'static, Event>,
     pub(super) exchange: ShortString,
 }
 
-impl Session {
+impl PublisherSession {
     /// Connects, and makes sure that the exchange exists.
-    pub(super) async fn open(settings: &Settings) -> Result<Self, PublishError> {
+    pub(super) async fn open(settings: &PublisherSettings) -> Result<Self, PublishError> {
         let mut uri: AMQPUri = settings.connection.url.reveal().parse().map_err(|_| PublishError::Url)?;
         let broker = format!("{}:{}", uri.authority.host, uri.authority.port);
         let (user, virtual_host) = (uri.authority.userinfo.username.clone(), uri.vhost.clone());
@@ -75,9 +75,9 @@ impl Session {
                 });
             }
         };
-        let news = connection.events_listener().boxed();
+        let events = connection.events_listener().boxed();
         match Self::prepare(&connection, &settings.exchange).await {
-            Ok((channel, exchange)) => Ok(Self { connection, channel, news, exchange }),
+            Ok((channel, exchange)) => Ok(Self { connection, channel, events, exchange }),
             Err(error) => Err(fatal(&error, &settings.exchange).unwrap_or_else(|| unreachable(text(&error)))),
         }
     }
@@ -98,11 +98,11 @@ impl Session {
     /// numbers publishes in the order of these polls.
     pub(super) fn publish(
         &self,
-        flight: Flight,
-    ) -> impl Future<Output = Landed<lapin::Error>> + Send + 'static {
+        in_flight: InFlight,
+    ) -> impl Future<Output = RawAnswer<lapin::Error>> + Send + 'static {
         let (channel, exchange) = (self.channel.clone(), self.exchange.clone());
         async move {
-            let Flight { id, outgoing, .. } = flight;
+            let InFlight { id, outgoing, .. } = in_flight;
             let confirmation = send(&channel, exchange, &outgoing).await;
             let (confirm, returned) = match confirmation {
                 Ok(Confirmation::Ack(returned)) => (Ok(true), returned),
@@ -111,17 +111,17 @@ impl Session {
                 Err(error) => (Err(error), None),
             };
             let returned = returned.map(|returned| returned.delivery.routing_key.to_string());
-            Landed { record_key: outgoing.record_key.clone(), flight: id, confirm, returned }
+            RawAnswer { record_key: outgoing.record_key.clone(), in_flight: id, confirm, returned }
         }
     }
 
     /// What the connection has to tell next. Dropping the future loses nothing.
-    pub(super) async fn news(&mut self) -> News {
+    pub(super) async fn next_event(&mut self) -> SessionEvent {
         loop {
-            match self.news.next().await {
-                Some(Event::ConnectionBlocked(reason)) => return News::Blocked(reason),
-                Some(Event::ConnectionUnblocked) => return News::Unblocked,
-                Some(Event::Error(error)) => return News::Lost(error),
+            match self.events.next().await {
+                Some(Event::ConnectionBlocked(reason)) => return SessionEvent::Blocked(reason),
+                Some(Event::ConnectionUnblocked) => return SessionEvent::Unblocked,
+                Some(Event::Error(error)) => return SessionEvent::Lost(error),
                 Some(_) => {}
                 None => std::future::pending().await,
             }
@@ -130,7 +130,7 @@ impl Session {
 
     /// Closes in order. Everything is answered already, so nothing is lost if that takes too long.
     pub(super) async fn close(self) {
-        let close = self.connection.close(200, ShortString::from("done"));
+        let close = self.connection.close(200, ShortString::from("normal shutdown"));
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
     }
 }

@@ -13,14 +13,14 @@ use std::pin::Pin;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::outbox::{FlightId, Refusal};
+use super::outbox::{PublishId, Refusal};
 use lanekeeper_core::update::RecordKey;
 
 /// What one publish came back with, as the client library tells it.
 #[derive(Debug)]
-pub(super) struct Landed<E> {
+pub(super) struct RawAnswer<E> {
     pub(super) record_key: RecordKey,
-    pub(super) flight: FlightId,
+    pub(super) in_flight: PublishId,
     /// Positive, negative, or the connection or channel is gone.
     pub(super) confirm: Result<bool, E>,
     /// Record key of the returned message that came with it: of this publish or of another one.
@@ -29,7 +29,7 @@ pub(super) struct Landed<E> {
 
 /// What became of one publish.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer<E> {
+pub(super) enum BrokerAnswer<E> {
     Confirmed,
     Refused(Refusal),
     Lost(E),
@@ -37,28 +37,28 @@ pub(super) enum Answer<E> {
 
 /// The answer to one publish.
 #[derive(Debug)]
-pub(super) struct Answered<E> {
+pub(super) struct AnsweredPublish<E> {
     pub(super) record_key: RecordKey,
-    pub(super) flight: FlightId,
-    pub(super) answer: Answer<E>,
+    pub(super) in_flight: PublishId,
+    pub(super) answer: BrokerAnswer<E>,
 }
 
-enum Step<E> {
-    Landed(Landed<E>),
+enum ConfirmStep<E> {
+    RawAnswer(RawAnswer<E>),
     Barrier,
 }
 
 /// The publishes of one channel that have not been answered.
 pub(super) struct Confirms<E> {
-    steps: FuturesUnordered<Pin<Box<dyn Future<Output = Step<E>> + Send>>>,
+    steps: FuturesUnordered<Pin<Box<dyn Future<Output = ConfirmStep<E>> + Send>>>,
     /// In the air: neither in `before`, `after` nor `unclear`.
     flying: usize,
     /// Seen before the barrier was set; decided when it is passed. A barrier stands exactly while this holds some.
-    before: Vec<Landed<E>>,
+    before: Vec<RawAnswer<E>>,
     /// Seen since.
-    after: Vec<Landed<E>>,
+    after: Vec<RawAnswer<E>>,
     /// Positive, but they brought another record's return: their own may still be to come.
-    unclear: Vec<Landed<E>>,
+    unclear: Vec<RawAnswer<E>>,
     /// Record keys returned, not yet matched.
     returned: HashSet<String>,
 }
@@ -76,9 +76,9 @@ impl<E: Send + 'static> Confirms<E> {
     }
 
     /// Adds a publish. Polled for the first time by [`Confirms::answered`], in the order added.
-    pub(super) fn push(&mut self, flight: impl Future<Output = Landed<E>> + Send + 'static) {
+    pub(super) fn push(&mut self, in_flight: impl Future<Output = RawAnswer<E>> + Send + 'static) {
         self.flying += 1;
-        self.steps.push(Box::pin(async move { Step::Landed(flight.await) }));
+        self.steps.push(Box::pin(async move { ConfirmStep::RawAnswer(in_flight.await) }));
     }
 
     /// Every publish added is answered.
@@ -92,21 +92,21 @@ impl<E: Send + 'static> Confirms<E> {
     }
 
     /// The next answers; never returns while there are none. Dropping the future loses nothing.
-    pub(super) async fn answered(&mut self) -> Vec<Answered<E>> {
+    pub(super) async fn answered(&mut self) -> Vec<AnsweredPublish<E>> {
         loop {
             match self.steps.next().await {
                 None => std::future::pending().await,
-                Some(Step::Landed(landed)) => {
+                Some(ConfirmStep::RawAnswer(raw)) => {
                     self.flying -= 1;
-                    self.returned.extend(landed.returned.clone());
+                    self.returned.extend(raw.returned.clone());
                     if self.before.is_empty() {
-                        self.before.push(landed);
+                        self.before.push(raw);
                         self.set_barrier();
                     } else {
-                        self.after.push(landed);
+                        self.after.push(raw);
                     }
                 }
-                Some(Step::Barrier) => {
+                Some(ConfirmStep::Barrier) => {
                     let due = std::mem::replace(&mut self.before, std::mem::take(&mut self.after));
                     if !self.before.is_empty() {
                         self.set_barrier();
@@ -124,26 +124,26 @@ impl<E: Send + 'static> Confirms<E> {
     /// wakes its future before the next one is given out: so when the barrier comes up, every confirm that was
     /// given out before the ones seen so far has been seen too.
     fn set_barrier(&mut self) {
-        self.steps.push(Box::pin(async { Step::Barrier }));
+        self.steps.push(Box::pin(async { ConfirmStep::Barrier }));
     }
 
-    fn decide(&mut self, due: Vec<Landed<E>>) -> Vec<Answered<E>> {
+    fn decide(&mut self, due: Vec<RawAnswer<E>>) -> Vec<AnsweredPublish<E>> {
         let mut answers = Vec::with_capacity(due.len());
         let earlier = std::mem::take(&mut self.unclear);
-        for landed in earlier.into_iter().chain(due) {
-            let own = self.returned.remove(landed.record_key.as_str());
-            let answer = match landed.confirm {
-                Err(fault) => Answer::Lost(fault),
-                Ok(false) => Answer::Refused(Refusal::Nacked),
-                Ok(true) if own => Answer::Refused(Refusal::Unroutable),
+        for raw in earlier.into_iter().chain(due) {
+            let own = self.returned.remove(raw.record_key.as_str());
+            let answer = match raw.confirm {
+                Err(fault) => BrokerAnswer::Lost(fault),
+                Ok(false) => BrokerAnswer::Refused(Refusal::Nacked),
+                Ok(true) if own => BrokerAnswer::Refused(Refusal::Unroutable),
                 // As many confirms as returns remain, so with none in the air no return is left either.
-                Ok(true) if landed.returned.is_some() && self.outstanding() => {
-                    self.unclear.push(landed);
+                Ok(true) if raw.returned.is_some() && self.outstanding() => {
+                    self.unclear.push(raw);
                     continue;
                 }
-                Ok(true) => Answer::Confirmed,
+                Ok(true) => BrokerAnswer::Confirmed,
             };
-            answers.push(Answered { record_key: landed.record_key, flight: landed.flight, answer });
+            answers.push(AnsweredPublish { record_key: raw.record_key, in_flight: raw.in_flight, answer });
         }
         answers
     }
@@ -174,16 +174,16 @@ mod tests {
             confirms.push(async move {
                 let (confirm, returned) = receiver.await.unwrap();
                 let record_key = RecordKey::new(format!("key-{index}")).unwrap();
-                Landed { record_key, flight: FlightId(index as u64), confirm: Ok(confirm), returned }
+                RawAnswer { record_key, in_flight: PublishId(index as u64), confirm: Ok(confirm), returned }
             });
         }
         let mut arrived = vec![None; count];
         let mut look = |confirms: &mut Confirms<()>| {
             while let Some(answers) = confirms.answered().now_or_never() {
                 for answered in answers {
-                    let index = usize::try_from(answered.flight.0).unwrap();
+                    let index = usize::try_from(answered.in_flight.0).unwrap();
                     assert!(arrived[index].is_none(), "answered once");
-                    arrived[index] = Some(answered.answer == Answer::Confirmed);
+                    arrived[index] = Some(answered.answer == BrokerAnswer::Confirmed);
                 }
             }
         };

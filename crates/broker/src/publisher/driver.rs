@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::amqp::{self, News, Session};
-use super::confirms::{Answer, Answered, Confirms};
+use super::amqp::{self, PublisherSession, SessionEvent};
+use super::confirms::{AnsweredPublish, BrokerAnswer, Confirms};
 use super::error::PublishError;
-use super::outbox::{Limits, Outbox, Receipt, Refusal, Ticket};
+use super::outbox::{Outbox, OutboxLimits, PublishReceipt, Refusal, SubmissionId};
 use super::outgoing::{Outgoing, ShortText};
 use crate::settings::ConnectionSettings;
 use lanekeeper_core::schedule::Schedule;
@@ -33,7 +33,7 @@ const WAIT_JITTER: f64 = 0.2;
 
 /// Where to publish, and how many at once.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct PublisherSettings {
     /// How the broker is reached.
     pub connection: ConnectionSettings,
     /// `instance.name`: part of the connection's name in the RabbitMQ UI.
@@ -41,21 +41,21 @@ pub struct Settings {
     /// `updates.exchange`.
     pub exchange: ShortText,
     /// Bounds of the outbox.
-    pub limits: Limits,
+    pub limits: OutboxLimits,
 }
 
 /// An update for [`Publisher::run`].
 #[derive(Clone, Debug)]
 pub struct Submission {
     /// Comes back in the receipt.
-    pub ticket: Ticket,
+    pub submission_id: SubmissionId,
     /// The update.
     pub outgoing: Outgoing,
 }
 
 /// The connection, as far as the caller wants to show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum ConnectionEvent {
     /// Connected again.
     Up,
     /// The broker has an alarm (memory, disk): it takes nothing, and publishing waits.
@@ -81,61 +81,61 @@ pub enum PublisherEvent {
         again: bool,
     },
     /// An update's way has ended.
-    Receipt(Receipt),
+    PublishReceipt(PublishReceipt),
     /// The connection changed.
-    Link(Link),
+    Connection(ConnectionEvent),
     /// Updates are being refused, in a way in which none was since the last confirm; they are published again.
     Refused(Refusal),
 }
 
 /// How publishing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum PublisherExit {
     /// Every submission has its receipt, and no more came.
     Finished,
     /// It was told to stop.
     Stopped,
-    /// Over [`Limits::abandoned_max`] records were given up.
-    GaveUp,
+    /// Over [`OutboxLimits::abandoned_max`] records were given up.
+    Abandoned,
 }
 
 /// A connection to publish on, made anew by itself.
 pub struct Publisher {
-    settings: Settings,
-    session: Session,
+    settings: PublisherSettings,
+    session: PublisherSession,
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<Session, PublishError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<PublisherSession, PublishError>> + Send>>;
 
 #[expect(clippy::large_enum_variant, reason = "there is one, and it is moved once per event")]
-enum State {
-    Up { session: Session, confirms: Confirms<lapin::Error> },
+enum ConnectionState {
+    Up { session: PublisherSession, confirms: Confirms<lapin::Error> },
     Down { connecting: Connecting },
 }
 
 /// What the connection brings.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and the large variant is rare")]
-enum Happened {
-    Answered(Vec<Answered<lapin::Error>>),
-    News(News),
-    Connected(Session),
+enum StateChange {
+    Answered(Vec<AnsweredPublish<lapin::Error>>),
+    Connection(SessionEvent),
+    Connected(PublisherSession),
 }
 
-impl State {
+impl ConnectionState {
     /// The next thing that happens. Dropping the future loses nothing.
-    async fn next(&mut self) -> Result<Happened, PublishError> {
+    async fn next(&mut self) -> Result<StateChange, PublishError> {
         match self {
             Self::Up { session, confirms } => Ok(tokio::select! {
-                answers = confirms.answered() => Happened::Answered(answers),
-                news = session.news() => Happened::News(news),
+                answers = confirms.answered() => StateChange::Answered(answers),
+                event = session.next_event() => StateChange::Connection(event),
             }),
-            Self::Down { connecting } => connecting.await.map(Happened::Connected),
+            Self::Down { connecting } => connecting.await.map(StateChange::Connected),
         }
     }
 }
 
 /// Why the session in hand is of no more use.
-enum Fault {
+enum SessionFault {
     Lost { cause: String },
     Fatal(PublishError),
 }
@@ -145,8 +145,8 @@ impl Publisher {
     ///
     /// # Errors
     /// Every variant of [`PublishError`].
-    pub async fn connect(settings: Settings) -> Result<Self, PublishError> {
-        let session = Session::open(&settings).await?;
+    pub async fn connect(settings: PublisherSettings) -> Result<Self, PublishError> {
+        let session = PublisherSession::open(&settings).await?;
         Ok(Self { settings, session })
     }
 
@@ -164,9 +164,9 @@ impl Publisher {
         mut submissions: mpsc::Receiver<Submission>,
         on_event: impl FnMut(PublisherEvent),
         stop: impl Future<Output = ()>,
-    ) -> Result<Ended, PublishError> {
+    ) -> Result<PublisherExit, PublishError> {
         let schedule = schedule();
-        let mut run = Run {
+        let mut run = PublisherRun {
             outbox: Outbox::new(self.settings.limits.clone(), schedule),
             settings: self.settings,
             on_event,
@@ -176,10 +176,10 @@ impl Publisher {
         let result = run.run(self.session, &mut submissions, stop).await;
         run.outbox.end();
         submissions.close();
-        while let Some(Submission { ticket, outgoing }) = submissions.recv().await {
-            run.outbox.push(ticket, Arc::new(outgoing));
+        while let Some(Submission { submission_id, outgoing }) = submissions.recv().await {
+            run.outbox.push(submission_id, Arc::new(outgoing));
         }
-        run.tell_receipts();
+        run.report_receipts();
         result
     }
 }
@@ -188,8 +188,8 @@ fn schedule() -> Schedule {
     Schedule::new(WAITS_MS.map(Duration::from_millis).to_vec(), WAIT_JITTER)
 }
 
-struct Run<F> {
-    settings: Settings,
+struct PublisherRun<F> {
+    settings: PublisherSettings,
     outbox: Outbox,
     on_event: F,
     /// The refusal last told of, until something is confirmed.
@@ -197,40 +197,40 @@ struct Run<F> {
     started: Instant,
 }
 
-impl<F: FnMut(PublisherEvent)> Run<F> {
+impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
     async fn run(
         &mut self,
-        session: Session,
+        session: PublisherSession,
         submissions: &mut mpsc::Receiver<Submission>,
         stop: impl Future<Output = ()>,
-    ) -> Result<Ended, PublishError> {
+    ) -> Result<PublisherExit, PublishError> {
         let mut stop = pin!(stop);
         let mut stop_by: Option<Instant> = None;
         let mut all_read = false;
         let mut taken = Vec::with_capacity(SUBMISSIONS_AT_ONCE_MAX);
-        let mut state = State::Up { session, confirms: Confirms::new() };
+        let mut state = ConnectionState::Up { session, confirms: Confirms::new() };
         loop {
             self.publish_ready(&mut state);
-            self.tell_receipts();
+            self.report_receipts();
             let stopped = self.outbox.is_stopped();
             if self.outbox.is_empty() && (all_read || stopped) {
-                if let State::Up { session, .. } = state {
+                if let ConnectionState::Up { session, .. } = state {
                     session.close().await;
                 }
                 return Ok(match (stop_by.is_some(), stopped) {
-                    (true, _) => Ended::Stopped,
-                    (false, true) => Ended::GaveUp,
-                    (false, false) => Ended::Finished,
+                    (true, _) => PublisherExit::Stopped,
+                    (false, true) => PublisherExit::Abandoned,
+                    (false, false) => PublisherExit::Finished,
                 });
             }
             let room = self.outbox.room().min(SUBMISSIONS_AT_ONCE_MAX);
             let deadline = self.outbox.next_deadline();
             tokio::select! {
-                happened = state.next() => state = self.handle(state, happened?).await?,
+                change = state.next() => state = self.handle(state, change?).await?,
                 count = submissions.recv_many(&mut taken, room), if room > 0 && !all_read && !stopped => {
                     all_read = count == 0;
-                    for Submission { ticket, outgoing } in taken.drain(..) {
-                        self.outbox.push(ticket, Arc::new(outgoing));
+                    for Submission { submission_id, outgoing } in taken.drain(..) {
+                        self.outbox.push(submission_id, Arc::new(outgoing));
                     }
                 }
                 () = sleep_until(self.started, deadline), if deadline.is_some() => {}
@@ -239,41 +239,45 @@ impl<F: FnMut(PublisherEvent)> Run<F> {
                     self.outbox.stop();
                 }
                 () = tokio::time::sleep_until(stop_by.unwrap_or(self.started)), if stop_by.is_some() => {
-                    return Ok(Ended::Stopped);
+                    return Ok(PublisherExit::Stopped);
                 }
             }
             self.outbox.wake(self.now());
         }
     }
 
-    async fn handle(&mut self, state: State, happened: Happened) -> Result<State, PublishError> {
-        let link = match happened {
-            Happened::Answered(answers) => {
+    async fn handle(
+        &mut self,
+        state: ConnectionState,
+        change: StateChange,
+    ) -> Result<ConnectionState, PublishError> {
+        let connection_event = match change {
+            StateChange::Answered(answers) => {
                 return match self.apply(answers) {
                     Some(fault) => self.fail(state, fault).await,
                     None => Ok(state),
                 };
             }
-            Happened::News(News::Lost(error)) => {
+            StateChange::Connection(SessionEvent::Lost(error)) => {
                 let fault = self.fault(&error);
                 return self.fail(state, fault).await;
             }
-            Happened::News(News::Blocked(reason)) => {
+            StateChange::Connection(SessionEvent::Blocked(reason)) => {
                 warn!(reason, "the broker has an alarm, publishing waits");
-                Link::Blocked { reason }
+                ConnectionEvent::Blocked { reason }
             }
-            Happened::News(News::Unblocked) => {
+            StateChange::Connection(SessionEvent::Unblocked) => {
                 info!("the broker's alarm is over");
                 self.outbox.forgive();
-                Link::Unblocked
+                ConnectionEvent::Unblocked
             }
-            Happened::Connected(session) => {
+            StateChange::Connected(session) => {
                 info!("connected again");
-                (self.on_event)(PublisherEvent::Link(Link::Up));
-                return Ok(State::Up { session, confirms: Confirms::new() });
+                (self.on_event)(PublisherEvent::Connection(ConnectionEvent::Up));
+                return Ok(ConnectionState::Up { session, confirms: Confirms::new() });
             }
         };
-        (self.on_event)(PublisherEvent::Link(link));
+        (self.on_event)(PublisherEvent::Connection(connection_event));
         Ok(state)
     }
 
@@ -281,42 +285,42 @@ impl<F: FnMut(PublisherEvent)> Run<F> {
         Tick::ZERO.after(self.started.elapsed())
     }
 
-    fn publish_ready(&mut self, state: &mut State) {
-        if let State::Up { session, confirms } = state {
+    fn publish_ready(&mut self, state: &mut ConnectionState) {
+        if let ConnectionState::Up { session, confirms } = state {
             while !confirms.must_settle() {
-                let Some(flight) = self.outbox.publish_next() else { break };
-                (self.on_event)(PublisherEvent::Published { again: flight.again });
-                confirms.push(session.publish(flight));
+                let Some(in_flight) = self.outbox.publish_next() else { break };
+                (self.on_event)(PublisherEvent::Published { again: in_flight.again });
+                confirms.push(session.publish(in_flight));
             }
         }
     }
 
-    fn tell_receipts(&mut self) {
+    fn report_receipts(&mut self) {
         while let Some(receipt) = self.outbox.next_receipt() {
-            (self.on_event)(PublisherEvent::Receipt(receipt));
+            (self.on_event)(PublisherEvent::PublishReceipt(receipt));
         }
     }
 
     /// Tells the outbox; returns the first fault that says why, or any.
-    fn apply(&mut self, answers: Vec<Answered<lapin::Error>>) -> Option<Fault> {
+    fn apply(&mut self, answers: Vec<AnsweredPublish<lapin::Error>>) -> Option<SessionFault> {
         let now = self.now();
         let mut fault = None;
-        for Answered { record_key, flight, answer } in answers {
+        for AnsweredPublish { record_key, in_flight, answer } in answers {
             match answer {
-                Answer::Confirmed => {
+                BrokerAnswer::Confirmed => {
                     self.refused = None;
-                    self.outbox.confirmed(&record_key, flight);
+                    self.outbox.confirmed(&record_key, in_flight);
                 }
-                Answer::Refused(refusal) => {
-                    self.outbox.refused(&record_key, flight, refusal, now);
+                BrokerAnswer::Refused(refusal) => {
+                    self.outbox.refused(&record_key, in_flight, refusal, now);
                     if self.refused != Some(refusal) {
                         self.refused = Some(refusal);
                         warn!(?refusal, "the broker refuses updates, publishing them again");
                         (self.on_event)(PublisherEvent::Refused(refusal));
                     }
                 }
-                Answer::Lost(error) => {
-                    if !matches!(fault, Some(Fault::Fatal(_))) {
+                BrokerAnswer::Lost(error) => {
+                    if !matches!(fault, Some(SessionFault::Fatal(_))) {
                         fault = Some(self.fault(&error));
                     }
                 }
@@ -325,21 +329,25 @@ impl<F: FnMut(PublisherEvent)> Run<F> {
         fault
     }
 
-    fn fault(&self, error: &lapin::Error) -> Fault {
+    fn fault(&self, error: &lapin::Error) -> SessionFault {
         match amqp::fatal(error, &self.settings.exchange) {
-            Some(error) => Fault::Fatal(error),
-            None => Fault::Lost { cause: amqp::text(error) },
+            Some(error) => SessionFault::Fatal(error),
+            None => SessionFault::Lost { cause: amqp::text(error) },
         }
     }
 
     /// Takes what the lost session has still confirmed, and begins to connect again.
-    async fn fail(&mut self, state: State, fault: Fault) -> Result<State, PublishError> {
+    async fn fail(
+        &mut self,
+        state: ConnectionState,
+        fault: SessionFault,
+    ) -> Result<ConnectionState, PublishError> {
         let mut fault = fault;
-        if let State::Up { mut confirms, .. } = state {
+        if let ConnectionState::Up { mut confirms, .. } = state {
             let last = async {
                 while !confirms.is_empty() {
                     let answers = confirms.answered().await;
-                    if let Some(found @ Fault::Fatal(_)) = self.apply(answers) {
+                    if let Some(found @ SessionFault::Fatal(_)) = self.apply(answers) {
                         fault = found;
                     }
                 }
@@ -347,24 +355,24 @@ impl<F: FnMut(PublisherEvent)> Run<F> {
             let _ = tokio::time::timeout(LAST_CONFIRMS_TIMEOUT, last).await;
         }
         match fault {
-            Fault::Fatal(error) => Err(error),
-            Fault::Lost { cause } => {
+            SessionFault::Fatal(error) => Err(error),
+            SessionFault::Lost { cause } => {
                 self.outbox.disconnected();
                 warn!(cause, "connection lost, connecting again");
-                (self.on_event)(PublisherEvent::Link(Link::Down { cause }));
-                Ok(State::Down { connecting: Box::pin(reconnect(self.settings.clone())) })
+                (self.on_event)(PublisherEvent::Connection(ConnectionEvent::Down { cause }));
+                Ok(ConnectionState::Down { connecting: Box::pin(reconnect(self.settings.clone())) })
             }
         }
     }
 }
 
 /// Tries until the broker lets us in, unless that would not help.
-async fn reconnect(settings: Settings) -> Result<Session, PublishError> {
+async fn reconnect(settings: PublisherSettings) -> Result<PublisherSession, PublishError> {
     let schedule = schedule();
     let mut waits = schedule.waits().iter();
     loop {
         tokio::time::sleep(*waits.next().unwrap_or(&schedule.longest())).await;
-        match Session::open(&settings).await {
+        match PublisherSession::open(&settings).await {
             // A broker that starts refuses logins and virtual hosts for a while.
             Err(
                 error @ (PublishError::Unreachable { .. }

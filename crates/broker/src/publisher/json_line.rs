@@ -18,14 +18,14 @@ const VERSION_HEADER: &str = "record-version";
 /// A line as written. `docs/wire.md` and `lanekeeper publish --help` say the same.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written<'a> {
+struct LineFields<'a> {
     key: String,
     id: Option<String>,
     #[serde(rename = "type")]
     update_type: Option<String>,
     version: Option<i64>,
     #[serde(default)]
-    headers: BTreeMap<String, WrittenHeader>,
+    headers: BTreeMap<String, LineHeader>,
     content_type: Option<String>,
     #[serde(borrow, default, deserialize_with = "even_null")]
     body: Option<&'a RawValue>,
@@ -34,7 +34,7 @@ struct Written<'a> {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a header is a string, an integer or a boolean")]
-enum WrittenHeader {
+enum LineHeader {
     Flag(bool),
     Integer(i64),
     Text(String),
@@ -112,9 +112,9 @@ pub fn line_bytes_max(body_bytes_max: usize) -> usize {
 /// # Errors
 /// The line is no update.
 pub fn parse(line: &[u8], body_bytes_max: usize, now: u64) -> Result<Outgoing, BadLine> {
-    let written: Written<'_> =
+    let fields: LineFields<'_> =
         serde_json::from_slice(line).map_err(|error| BadLine::Json(without_line_number(&error)))?;
-    let (body, content_type_default) = match (written.body, written.body_base64) {
+    let (body, content_type_default) = match (fields.body, fields.body_base64) {
         (Some(json), None) => (Bytes::copy_from_slice(json.get().as_bytes()), "application/json"),
         (None, Some(text)) => {
             (Bytes::from(STANDARD.decode(text).map_err(|_| BadLine::Base64)?), "application/octet-stream")
@@ -125,18 +125,18 @@ pub fn parse(line: &[u8], body_bytes_max: usize, now: u64) -> Result<Outgoing, B
         return Err(BadLine::BodyTooLarge { bytes: body.len(), bytes_max: body_bytes_max });
     }
     let outgoing = Outgoing {
-        record_key: RecordKey::new(written.key)?,
-        id: match written.id {
+        record_key: RecordKey::new(fields.key)?,
+        id: match fields.id {
             Some(id) => text("id", id)?,
             None => text("id", Uuid::new_v4().to_string())?,
         },
-        update_type: written.update_type.map(|name| text("type", name)).transpose()?,
-        content_type: Some(match written.content_type {
+        update_type: fields.update_type.map(|name| text("type", name)).transpose()?,
+        content_type: Some(match fields.content_type {
             Some(content_type) => text("content_type", content_type)?,
             None => text("content_type", content_type_default.to_owned())?,
         }),
         published_at: now,
-        headers: headers(written.headers, written.version)?,
+        headers: headers(fields.headers, fields.version)?,
         body,
     };
     match outgoing.header_bytes() {
@@ -146,24 +146,24 @@ pub fn parse(line: &[u8], body_bytes_max: usize, now: u64) -> Result<Outgoing, B
 }
 
 fn headers(
-    written: BTreeMap<String, WrittenHeader>,
+    fields: BTreeMap<String, LineHeader>,
     version: Option<i64>,
 ) -> Result<Vec<(ShortText, HeaderValue)>, BadLine> {
-    let mut headers = Vec::with_capacity(written.len() + 1);
+    let mut headers = Vec::with_capacity(fields.len() + 1);
     if let Some(version) = version {
-        if written.contains_key(VERSION_HEADER) {
+        if fields.contains_key(VERSION_HEADER) {
             return Err(BadLine::VersionTwice);
         }
         headers.push((text("version", VERSION_HEADER.to_owned())?, HeaderValue::Integer(version)));
     }
-    for (name, value) in written {
+    for (name, value) in fields {
         if name == "CC" || name == "BCC" {
             return Err(BadLine::RoutingHeader(name));
         }
         let value = match value {
-            WrittenHeader::Flag(flag) => HeaderValue::Flag(flag),
-            WrittenHeader::Integer(integer) => HeaderValue::Integer(integer),
-            WrittenHeader::Text(text) => HeaderValue::Text(text),
+            LineHeader::Flag(flag) => HeaderValue::Flag(flag),
+            LineHeader::Integer(integer) => HeaderValue::Integer(integer),
+            LineHeader::Text(text) => HeaderValue::Text(text),
         };
         headers.push((text("headers", name)?, value));
     }

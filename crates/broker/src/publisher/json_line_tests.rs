@@ -16,9 +16,9 @@ fn check_body(line: &str, body: &str, content_type: &str) {
 
 /// What a bad line is told, in part.
 fn check_bad(line: &str, expected: &str) {
-    let told = parse(line.as_bytes(), 100, NOW).expect_err(line).to_string();
-    assert!(told.contains(expected), "{line}\n told: {told}\n expected: {expected}");
-    assert!(!told.contains("line 1"), "the command names the line: {told}");
+    let message = parse(line.as_bytes(), 100, NOW).expect_err(line).to_string();
+    assert!(message.contains(expected), "{line}\n told: {message}\n expected: {expected}");
+    assert!(!message.contains("line 1"), "the command names the line: {message}");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_line_without_an_id_gets_one_of_its_own() {
 }
 
 #[test]
-fn a_bad_line_is_told_what_to_do() {
+fn a_bad_line_says_what_to_do() {
     let long = "x".repeat(256);
     check_bad("", "EOF");
     check_bad("{", "EOF");

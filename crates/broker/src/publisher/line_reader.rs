@@ -13,7 +13,7 @@ pub struct LineReader<R> {
 
 /// A line, without its line feed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Line<'a> {
+pub enum InputLine<'a> {
     /// All of it.
     Whole(&'a [u8]),
     /// It was longer than allowed and is skipped.
@@ -38,7 +38,7 @@ impl<R: BufRead> LineReader<R> {
     ///
     /// # Errors
     /// The source cannot be read.
-    pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
+    pub fn next_line(&mut self) -> io::Result<Option<InputLine<'_>>> {
         self.buffer.clear();
         let mut bytes = 0_u64;
         let mut too_long = false;
@@ -62,8 +62,8 @@ impl<R: BufRead> LineReader<R> {
             if line_feed.is_some() || at_end {
                 return Ok(match (bytes, line_feed) {
                     (0, None) => None,
-                    _ if too_long => Some(Line::TooLong { bytes }),
-                    _ => Some(Line::Whole(&self.buffer)),
+                    _ if too_long => Some(InputLine::TooLong { bytes }),
+                    _ => Some(InputLine::Whole(&self.buffer)),
                 });
             }
         }
@@ -82,8 +82,8 @@ mod tests {
             let mut lines = Vec::new();
             while let Some(line) = reader.next_line().unwrap() {
                 lines.push(match line {
-                    Line::Whole(line) => String::from_utf8(line.to_vec()).unwrap(),
-                    Line::TooLong { bytes } => format!("too long: {bytes}"),
+                    InputLine::Whole(line) => String::from_utf8(line.to_vec()).unwrap(),
+                    InputLine::TooLong { bytes } => format!("too long: {bytes}"),
                 });
             }
             assert_eq!(lines, expected, "{input:?} with a buffer of {capacity}");

@@ -5,7 +5,7 @@
 //! are the input of `lanekeeper publish`. Why it is done so: docs/decisions/005-publisher-one-unconfirmed-per-record.md.
 
 mod amqp;
-mod burst;
+mod bulk;
 mod confirms;
 mod driver;
 mod error;
@@ -16,8 +16,8 @@ mod outgoing;
 #[cfg(test)]
 mod simulation;
 
-pub use burst::Burst;
-pub use driver::{Ended, Link, Publisher, PublisherEvent, Settings, Submission};
+pub use bulk::BulkPublisher;
+pub use driver::{ConnectionEvent, Publisher, PublisherEvent, PublisherExit, PublisherSettings, Submission};
 pub use error::PublishError;
-pub use outbox::{Fate, Limits, Reason, Receipt, Refusal, Ticket};
+pub use outbox::{NotConfirmedReason, OutboxLimits, PublishReceipt, PublishResult, Refusal, SubmissionId};
 pub use outgoing::{HEADER_BYTES_MAX, HeaderValue, Outgoing, ShortText, ShortTextTooLong};

@@ -14,17 +14,17 @@ use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::RecordKey;
 
-/// The caller's name for an update, growing in the order of submission; comes back in its [`Receipt`].
+/// The caller's name for an update, growing in the order of submission; comes back in its [`PublishReceipt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
+pub struct SubmissionId(pub u64);
 
 /// One publish of one update; never used twice, so that a late answer is told from an expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FlightId(pub u64);
+pub struct PublishId(pub u64);
 
 /// How many at once, and when to give up.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct OutboxLimits {
     /// Updates published and not yet confirmed, each of another record; at least 1.
     pub in_flight_max: usize,
     /// Updates held here, in flight ones included; at least `in_flight_max`.
@@ -49,7 +49,7 @@ pub enum Refusal {
 
 /// Why an update counts as not confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
+pub enum NotConfirmedReason {
     /// Refused for longer than `give_up_after`.
     Refused(Refusal),
     /// Not published, because an earlier update of its record was given up.
@@ -62,27 +62,27 @@ pub enum Reason {
 
 /// What became of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fate {
+pub enum PublishResult {
     /// The broker has it in every queue that it is for.
     Confirmed,
     /// Nobody knows that it is there, and no later update of its record is.
-    NotConfirmed(Reason),
+    NotConfirmed(NotConfirmedReason),
 }
 
 /// The end of one update's way; every update pushed gets exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub struct PublishReceipt {
     /// Which update.
-    pub ticket: Ticket,
+    pub submission_id: SubmissionId,
     /// What became of it.
-    pub fate: Fate,
+    pub result: PublishResult,
 }
 
 /// An update to publish now.
 #[derive(Clone, Debug)]
-pub struct Flight {
+pub struct InFlight {
     /// Names it in the answer.
-    pub id: FlightId,
+    pub id: PublishId,
     /// The update.
     pub outgoing: Arc<Outgoing>,
     /// It was published before: refused, or its connection was lost.
@@ -90,28 +90,28 @@ pub struct Flight {
 }
 
 #[derive(Debug)]
-struct Held {
-    ticket: Ticket,
+struct HeldOutgoing {
+    submission_id: SubmissionId,
     outgoing: Arc<Outgoing>,
 }
 
 /// What the oldest update of a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LaneStatus {
+enum OutboxLaneStatus {
     /// Waits for room in the window. Leaves to `InFlight`.
     Ready,
     /// Published, not confirmed. Leaves to `Waiting`, to `Ready` (the next one, or the connection was lost), or
     /// the lane ends.
-    InFlight(FlightId),
+    InFlight(PublishId),
     /// Refused; published again no earlier. Leaves to `Ready`.
     Waiting { until: Tick },
 }
 
 /// The updates of one record, oldest first. Never empty while it exists.
 #[derive(Debug)]
-struct Lane {
-    held: VecDeque<Held>,
-    status: LaneStatus,
+struct OutboxLane {
+    held: VecDeque<HeldOutgoing>,
+    status: OutboxLaneStatus,
     /// Of the oldest update: how often it was published, how often refused, since when.
     published: u32,
     refusals: u32,
@@ -121,26 +121,26 @@ struct Lane {
 /// See the module.
 #[derive(Debug)]
 pub struct Outbox {
-    limits: Limits,
+    limits: OutboxLimits,
     schedule: Schedule,
-    lanes: HashMap<RecordKey, Lane>,
+    lanes: HashMap<RecordKey, OutboxLane>,
     /// First in, first out; holds each `Ready` lane once.
     ready: VecDeque<RecordKey>,
     /// Holds each `Waiting` lane once; the ticket keeps the order defined where deadlines are equal.
-    waiting: BTreeSet<(Tick, Ticket, RecordKey)>,
+    waiting: BTreeSet<(Tick, SubmissionId, RecordKey)>,
     abandoned: HashSet<RecordKey>,
-    receipts: VecDeque<Receipt>,
+    receipts: VecDeque<PublishReceipt>,
     in_flight: usize,
     held: usize,
     held_bytes: usize,
-    flight_next: u64,
+    publish_id_next: u64,
     stopped: bool,
 }
 
 impl Outbox {
     /// Empty. The schedule says how long a refused update waits before it is published again.
     #[must_use]
-    pub fn new(limits: Limits, schedule: Schedule) -> Self {
+    pub fn new(limits: OutboxLimits, schedule: Schedule) -> Self {
         assert!(limits.in_flight_max > 0 && limits.held_max >= limits.in_flight_max);
         Self {
             limits,
@@ -153,7 +153,7 @@ impl Outbox {
             in_flight: 0,
             held: 0,
             held_bytes: 0,
-            flight_next: 0,
+            publish_id_next: 0,
             stopped: false,
         }
     }
@@ -181,23 +181,24 @@ impl Outbox {
     }
 
     /// Takes an update, behind all earlier ones of its record.
-    pub fn push(&mut self, ticket: Ticket, outgoing: Arc<Outgoing>) {
+    pub fn push(&mut self, submission_id: SubmissionId, outgoing: Arc<Outgoing>) {
         if self.stopped {
-            return self.receipt(ticket, Fate::NotConfirmed(Reason::NotPublished));
+            return self
+                .receipt(submission_id, PublishResult::NotConfirmed(NotConfirmedReason::NotPublished));
         }
         if self.abandoned.contains(&outgoing.record_key) {
-            return self.receipt(ticket, Fate::NotConfirmed(Reason::Behind));
+            return self.receipt(submission_id, PublishResult::NotConfirmed(NotConfirmedReason::Behind));
         }
         self.held += 1;
         self.held_bytes += outgoing.bytes();
         let record_key = outgoing.record_key.clone();
-        let held = Held { ticket, outgoing };
+        let held = HeldOutgoing { submission_id, outgoing };
         match self.lanes.entry(record_key.clone()) {
             Entry::Occupied(mut lane) => lane.get_mut().held.push_back(held),
             Entry::Vacant(place) => {
-                place.insert(Lane {
+                place.insert(OutboxLane {
                     held: VecDeque::from([held]),
-                    status: LaneStatus::Ready,
+                    status: OutboxLaneStatus::Ready,
                     published: 0,
                     refusals: 0,
                     refused_since: None,
@@ -208,31 +209,31 @@ impl Outbox {
     }
 
     /// The next update to publish, if the window has room for one.
-    pub fn publish_next(&mut self) -> Option<Flight> {
+    pub fn publish_next(&mut self) -> Option<InFlight> {
         if self.stopped || self.in_flight >= self.limits.in_flight_max {
             return None;
         }
         let record_key = self.ready.pop_front()?;
         let lane = self.lanes.get_mut(&record_key).expect("a ready lane exists");
-        assert_eq!(lane.status, LaneStatus::Ready, "one unconfirmed update per record");
-        let id = FlightId(self.flight_next);
-        self.flight_next += 1;
+        assert_eq!(lane.status, OutboxLaneStatus::Ready, "one unconfirmed update per record");
+        let id = PublishId(self.publish_id_next);
+        self.publish_id_next += 1;
         self.in_flight += 1;
-        lane.status = LaneStatus::InFlight(id);
+        lane.status = OutboxLaneStatus::InFlight(id);
         lane.published += 1;
-        Some(Flight { id, outgoing: Arc::clone(&lane.held[0].outgoing), again: lane.published > 1 })
+        Some(InFlight { id, outgoing: Arc::clone(&lane.held[0].outgoing), again: lane.published > 1 })
     }
 
     /// The broker has it.
-    pub fn confirmed(&mut self, record_key: &RecordKey, flight: FlightId) {
-        if self.land(record_key, flight) {
-            self.resolve_head(record_key, Fate::Confirmed);
+    pub fn confirmed(&mut self, record_key: &RecordKey, in_flight: PublishId) {
+        if self.land(record_key, in_flight) {
+            self.resolve_head(record_key, PublishResult::Confirmed);
         }
     }
 
     /// The broker did not take it: it is published again later, and its record waits.
-    pub fn refused(&mut self, record_key: &RecordKey, flight: FlightId, refusal: Refusal, now: Tick) {
-        if !self.land(record_key, flight) {
+    pub fn refused(&mut self, record_key: &RecordKey, in_flight: PublishId, refusal: Refusal, now: Tick) {
+        if !self.land(record_key, in_flight) {
             return;
         }
         let lane = self.lanes.get_mut(record_key).expect("it has just landed");
@@ -240,33 +241,33 @@ impl Outbox {
         lane.refusals += 1;
         let give_up = self.limits.give_up_after.map(|wait| since.after(wait));
         if self.stopped || give_up.is_some_and(|at| at <= now) {
-            return self.abandon(record_key, Reason::Refused(refusal));
+            return self.abandon(record_key, NotConfirmedReason::Refused(refusal));
         }
         let head = &lane.held[0];
         let wait = self.schedule.wait(lane.refusals, &head.outgoing.update_id());
         let until = give_up.map_or(now.after(wait), |at| at.min(now.after(wait)));
-        lane.status = LaneStatus::Waiting { until };
-        self.waiting.insert((until, head.ticket, record_key.clone()));
+        lane.status = OutboxLaneStatus::Waiting { until };
+        self.waiting.insert((until, head.submission_id, record_key.clone()));
     }
 
     /// The connection is lost: what was unconfirmed is published again, oldest publish first. It may have arrived.
     pub fn disconnected(&mut self) {
         self.forgive();
-        let mut flights: Vec<(FlightId, RecordKey)> = self
+        let mut in_flights: Vec<(PublishId, RecordKey)> = self
             .lanes
             .iter()
             .filter_map(|(record_key, lane)| match lane.status {
-                LaneStatus::InFlight(id) => Some((id, record_key.clone())),
-                LaneStatus::Ready | LaneStatus::Waiting { .. } => None,
+                OutboxLaneStatus::InFlight(id) => Some((id, record_key.clone())),
+                OutboxLaneStatus::Ready | OutboxLaneStatus::Waiting { .. } => None,
             })
             .collect();
-        flights.sort_unstable_by_key(|(id, _)| *id);
-        for (id, record_key) in flights.into_iter().rev() {
+        in_flights.sort_unstable_by_key(|(id, _)| *id);
+        for (id, record_key) in in_flights.into_iter().rev() {
             assert!(self.land(&record_key, id));
             if self.stopped {
-                self.resolve_head(&record_key, Fate::NotConfirmed(Reason::Stopped));
+                self.resolve_head(&record_key, PublishResult::NotConfirmed(NotConfirmedReason::Stopped));
             } else {
-                self.lanes.get_mut(&record_key).expect("it has just landed").status = LaneStatus::Ready;
+                self.lanes.get_mut(&record_key).expect("it has just landed").status = OutboxLaneStatus::Ready;
                 self.ready.push_front(record_key);
             }
         }
@@ -283,7 +284,7 @@ impl Outbox {
     pub fn wake(&mut self, now: Tick) {
         while self.waiting.first().is_some_and(|(until, ..)| *until <= now) {
             let (_, _, record_key) = self.waiting.pop_first().expect("there is a first");
-            self.lanes.get_mut(&record_key).expect("a waiting lane exists").status = LaneStatus::Ready;
+            self.lanes.get_mut(&record_key).expect("a waiting lane exists").status = OutboxLaneStatus::Ready;
             self.ready.push_back(record_key);
         }
     }
@@ -302,10 +303,14 @@ impl Outbox {
         let record_keys: Vec<RecordKey> = self.lanes.keys().cloned().collect();
         for record_key in record_keys {
             let lane = &self.lanes[&record_key];
-            let keep = usize::from(matches!(lane.status, LaneStatus::InFlight(_)));
+            let keep = usize::from(matches!(lane.status, OutboxLaneStatus::InFlight(_)));
             // A refused update was published and certainly did not arrive; one whose connection was lost may have.
-            let head = if lane.published > lane.refusals { Reason::Stopped } else { Reason::NotPublished };
-            self.cut(&record_key, keep, head, Reason::NotPublished);
+            let head = if lane.published > lane.refusals {
+                NotConfirmedReason::Stopped
+            } else {
+                NotConfirmedReason::NotPublished
+            };
+            self.truncate_lane(&record_key, keep, head, NotConfirmedReason::NotPublished);
         }
     }
 
@@ -317,7 +322,7 @@ impl Outbox {
     }
 
     /// The next receipt, oldest first.
-    pub fn next_receipt(&mut self) -> Option<Receipt> {
+    pub fn next_receipt(&mut self) -> Option<PublishReceipt> {
         self.receipts.pop_front()
     }
 
@@ -328,30 +333,32 @@ impl Outbox {
     }
 
     /// Takes a flight out of the window; false where the answer is stale.
-    fn land(&mut self, record_key: &RecordKey, flight: FlightId) -> bool {
-        let expected =
-            self.lanes.get(record_key).is_some_and(|lane| lane.status == LaneStatus::InFlight(flight));
+    fn land(&mut self, record_key: &RecordKey, in_flight: PublishId) -> bool {
+        let expected = self
+            .lanes
+            .get(record_key)
+            .is_some_and(|lane| lane.status == OutboxLaneStatus::InFlight(in_flight));
         self.in_flight -= usize::from(expected);
         expected
     }
 
     /// The oldest update of a lane that is in no list is done; the next one is ready.
-    fn resolve_head(&mut self, record_key: &RecordKey, fate: Fate) {
+    fn resolve_head(&mut self, record_key: &RecordKey, result: PublishResult) {
         let lane = self.lanes.get_mut(record_key).expect("a lane with an oldest update");
         let head = lane.held.pop_front().expect("a lane is never empty");
         (lane.published, lane.refusals, lane.refused_since) = (0, 0, None);
-        lane.status = LaneStatus::Ready;
+        lane.status = OutboxLaneStatus::Ready;
         if lane.held.is_empty() {
             self.lanes.remove(record_key);
         } else {
             self.ready.push_back(record_key.clone());
         }
-        self.release(&head, fate);
+        self.release(&head, result);
     }
 
     /// Gives a record up: publishing its later updates would break its order.
-    fn abandon(&mut self, record_key: &RecordKey, head: Reason) {
-        self.cut(record_key, 0, head, Reason::Behind);
+    fn abandon(&mut self, record_key: &RecordKey, head: NotConfirmedReason) {
+        self.truncate_lane(record_key, 0, head, NotConfirmedReason::Behind);
         self.abandoned.insert(record_key.clone());
         if self.abandoned.len() > self.limits.abandoned_max && !self.stopped {
             self.stop();
@@ -359,26 +366,32 @@ impl Outbox {
     }
 
     /// Releases the updates of a lane that is in no list, all but the oldest `keep` (0 or 1).
-    fn cut(&mut self, record_key: &RecordKey, keep: usize, head: Reason, rest: Reason) {
+    fn truncate_lane(
+        &mut self,
+        record_key: &RecordKey,
+        keep: usize,
+        head: NotConfirmedReason,
+        rest: NotConfirmedReason,
+    ) {
         let lane = self.lanes.get_mut(record_key).expect("a lane to cut");
-        let cut: Vec<Held> = lane.held.drain(keep..).collect();
+        let dropped: Vec<HeldOutgoing> = lane.held.drain(keep..).collect();
         if keep == 0 {
             self.lanes.remove(record_key);
         }
-        for (index, held) in cut.iter().enumerate() {
+        for (index, held) in dropped.iter().enumerate() {
             let reason = if keep == 0 && index == 0 { head } else { rest };
-            self.release(held, Fate::NotConfirmed(reason));
+            self.release(held, PublishResult::NotConfirmed(reason));
         }
     }
 
-    fn release(&mut self, held: &Held, fate: Fate) {
+    fn release(&mut self, held: &HeldOutgoing, result: PublishResult) {
         self.held -= 1;
         self.held_bytes -= held.outgoing.bytes();
-        self.receipt(held.ticket, fate);
+        self.receipt(held.submission_id, result);
     }
 
-    fn receipt(&mut self, ticket: Ticket, fate: Fate) {
-        self.receipts.push_back(Receipt { ticket, fate });
+    fn receipt(&mut self, submission_id: SubmissionId, result: PublishResult) {
+        self.receipts.push_back(PublishReceipt { submission_id, result });
     }
 }
 

@@ -5,12 +5,18 @@ use crate::publisher::outgoing::ShortText;
 
 const WAIT: Duration = Duration::from_secs(1);
 
-fn outbox(limits: Limits) -> Outbox {
+fn outbox(limits: OutboxLimits) -> Outbox {
     Outbox::new(limits, Schedule::new(vec![WAIT], 0.0))
 }
 
-fn limits() -> Limits {
-    Limits { in_flight_max: 2, held_max: 10, held_bytes_max: 1000, give_up_after: None, abandoned_max: 1 }
+fn limits() -> OutboxLimits {
+    OutboxLimits {
+        in_flight_max: 2,
+        held_max: 10,
+        held_bytes_max: 1000,
+        give_up_after: None,
+        abandoned_max: 1,
+    }
 }
 
 fn tick(seconds: u64) -> Tick {
@@ -21,20 +27,20 @@ fn tick(seconds: u64) -> Tick {
 ///
 /// Words: `a1` push update 1 of record a · `+a` its unconfirmed update is confirmed · `-a` nacked · `?a` returned
 /// · `!` the connection is lost · `@3` it is second 3 · `.` stop · `end` end · `forgive`.
-/// Output: `>a1` published, `=a1` confirmed, `xa1:Reason` not confirmed.
-fn check_with(limits: Limits, script: &str, expected: &str) {
+/// Output: `>a1` published, `=a1` confirmed, `xa1:NotConfirmedReason` not confirmed.
+fn check_with(limits: OutboxLimits, script: &str, expected: &str) {
     let mut outbox = outbox(limits);
     let mut now = tick(0);
     let mut names: Vec<String> = Vec::new();
-    let mut flying: HashMap<String, FlightId> = HashMap::new();
+    let mut flying: HashMap<String, PublishId> = HashMap::new();
     let mut seen: Vec<String> = Vec::new();
     for word in script.split_whitespace() {
         let key = |word: &str| RecordKey::new(word[1..2].to_owned()).unwrap();
-        let flight = |flying: &HashMap<String, FlightId>| flying[&word[1..2]];
+        let in_flight = |flying: &HashMap<String, PublishId>| flying[&word[1..2]];
         match word.as_bytes()[0] {
-            b'+' => outbox.confirmed(&key(word), flight(&flying)),
-            b'-' => outbox.refused(&key(word), flight(&flying), Refusal::Nacked, now),
-            b'?' => outbox.refused(&key(word), flight(&flying), Refusal::Unroutable, now),
+            b'+' => outbox.confirmed(&key(word), in_flight(&flying)),
+            b'-' => outbox.refused(&key(word), in_flight(&flying), Refusal::Nacked, now),
+            b'?' => outbox.refused(&key(word), in_flight(&flying), Refusal::Unroutable, now),
             b'!' => outbox.disconnected(),
             b'.' => outbox.stop(),
             b'@' => now = tick(word[1..].parse().unwrap()),
@@ -50,21 +56,23 @@ fn check_with(limits: Limits, script: &str, expected: &str) {
                     headers: Vec::new(),
                     body: Bytes::from_static(b"123456789"),
                 };
-                outbox.push(Ticket(names.len() as u64), Arc::new(outgoing));
+                outbox.push(SubmissionId(names.len() as u64), Arc::new(outgoing));
                 names.push(word.to_owned());
             }
         }
         outbox.wake(now);
-        while let Some(flight) = outbox.publish_next() {
-            flying.insert(flight.outgoing.record_key.as_str().to_owned(), flight.id);
-            seen.push(format!(">{}", flight.outgoing.id.as_str()));
+        while let Some(in_flight) = outbox.publish_next() {
+            flying.insert(in_flight.outgoing.record_key.as_str().to_owned(), in_flight.id);
+            seen.push(format!(">{}", in_flight.outgoing.id.as_str()));
         }
         while let Some(receipt) = outbox.next_receipt() {
-            let name = &names[usize::try_from(receipt.ticket.0).unwrap()];
-            seen.push(match receipt.fate {
-                Fate::Confirmed => format!("={name}"),
-                Fate::NotConfirmed(Reason::Refused(refusal)) => format!("x{name}:{refusal:?}"),
-                Fate::NotConfirmed(reason) => format!("x{name}:{reason:?}"),
+            let name = &names[usize::try_from(receipt.submission_id.0).unwrap()];
+            seen.push(match receipt.result {
+                PublishResult::Confirmed => format!("={name}"),
+                PublishResult::NotConfirmed(NotConfirmedReason::Refused(refusal)) => {
+                    format!("x{name}:{refusal:?}")
+                }
+                PublishResult::NotConfirmed(reason) => format!("x{name}:{reason:?}"),
             });
         }
     }
@@ -114,8 +122,8 @@ fn a_stale_answer_changes_nothing() {
         })
     };
     let record_key = RecordKey::new("a").unwrap();
-    outbox.push(Ticket(0), outgoing("a1"));
-    outbox.push(Ticket(1), outgoing("a2"));
+    outbox.push(SubmissionId(0), outgoing("a1"));
+    outbox.push(SubmissionId(1), outgoing("a2"));
     let old = outbox.publish_next().unwrap().id;
     outbox.disconnected();
     let new = outbox.publish_next().unwrap();
@@ -125,14 +133,14 @@ fn a_stale_answer_changes_nothing() {
     assert!(outbox.next_receipt().is_none());
     outbox.confirmed(&record_key, new.id);
     outbox.confirmed(&record_key, new.id);
-    assert_eq!(outbox.next_receipt().unwrap().ticket, Ticket(0));
+    assert_eq!(outbox.next_receipt().unwrap().submission_id, SubmissionId(0));
     assert!(outbox.next_receipt().is_none());
     assert_eq!(outbox.load(), (0, 1));
 }
 
 #[test]
 fn a_record_given_up_takes_its_later_updates_with_it() {
-    let limits = Limits { give_up_after: Some(Duration::from_millis(2500)), ..limits() };
+    let limits = OutboxLimits { give_up_after: Some(Duration::from_millis(2500)), ..limits() };
     check_with(limits.clone(), "a1 a2 -a @1 -a @2 -a", ">a1 >a1 >a1");
     // The last wait is cut short, so that giving up takes no longer than asked for.
     check_with(
@@ -150,7 +158,7 @@ fn a_record_given_up_takes_its_later_updates_with_it() {
 
 #[test]
 fn too_many_records_given_up_end_it_all() {
-    let limits = Limits { give_up_after: Some(Duration::ZERO), ..limits() };
+    let limits = OutboxLimits { give_up_after: Some(Duration::ZERO), ..limits() };
     check_with(
         limits,
         "a1 b1 b2 c1 d1 d2 -a -b d3 +c",
@@ -183,15 +191,15 @@ fn what_is_held_is_bounded_in_updates_and_in_bytes() {
     };
     let mut outbox = outbox(limits());
     assert_eq!(outbox.room(), 10);
-    outbox.push(Ticket(0), outgoing(998));
+    outbox.push(SubmissionId(0), outgoing(998));
     assert_eq!(outbox.room(), 9, "999 bytes with the key: one more is let in");
-    outbox.push(Ticket(1), outgoing(0));
+    outbox.push(SubmissionId(1), outgoing(0));
     assert_eq!(outbox.room(), 0);
-    let flight = outbox.publish_next().unwrap().id;
-    outbox.confirmed(&RecordKey::new("a").unwrap(), flight);
+    let in_flight = outbox.publish_next().unwrap().id;
+    outbox.confirmed(&RecordKey::new("a").unwrap(), in_flight);
     assert_eq!(outbox.room(), 9);
-    for ticket in 2..11 {
-        outbox.push(Ticket(ticket), outgoing(0));
+    for submission_id in 2..11 {
+        outbox.push(SubmissionId(submission_id), outgoing(0));
     }
     assert_eq!(outbox.room(), 0);
 }

@@ -7,16 +7,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::outbox::{Fate, Flight, FlightId, Limits, Outbox, Reason, Receipt, Refusal, Ticket};
+use super::outbox::{
+    InFlight, NotConfirmedReason, Outbox, OutboxLimits, PublishId, PublishReceipt, PublishResult, Refusal,
+    SubmissionId,
+};
 use super::outgoing::{Outgoing, ShortText};
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::RecordKey;
 
 /// `SplitMix64`: small, and the same everywhere.
-struct Chance(u64);
+struct SimRng(u64);
 
-impl Chance {
+impl SimRng {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -41,24 +44,24 @@ struct Hostility {
 }
 
 struct World {
-    chance: Chance,
+    chance: SimRng,
     hostility: Hostility,
-    limits: Limits,
+    limits: OutboxLimits,
     outbox: Outbox,
     now: Tick,
-    flying: Vec<Flight>,
-    stale: Vec<(RecordKey, FlightId)>,
+    flying: Vec<InFlight>,
+    stale: Vec<(RecordKey, PublishId)>,
     /// What the queue got: record key and sequence.
     queue: Vec<(String, u64)>,
-    receipts: BTreeMap<Ticket, Fate>,
+    receipts: BTreeMap<SubmissionId, PublishResult>,
     published: HashMap<(String, u64), u32>,
 }
 
 impl World {
-    fn new(seed: u64, hostility: Hostility, limits: &Limits) -> Self {
+    fn new(seed: u64, hostility: Hostility, limits: &OutboxLimits) -> Self {
         let schedule = Schedule::new(vec![Duration::from_millis(10), Duration::from_millis(50)], 0.5);
         Self {
-            chance: Chance(seed),
+            chance: SimRng(seed),
             hostility,
             limits: limits.clone(),
             outbox: Outbox::new(limits.clone(), schedule),
@@ -83,33 +86,33 @@ impl World {
         }
     }
 
-    fn name(flight: &Flight) -> (String, u64) {
-        (flight.outgoing.record_key.as_str().to_owned(), flight.outgoing.id.as_str().parse().unwrap())
+    fn name(in_flight: &InFlight) -> (String, u64) {
+        (in_flight.outgoing.record_key.as_str().to_owned(), in_flight.outgoing.id.as_str().parse().unwrap())
     }
 
     /// Publishes all that the outbox asks for, and checks what it may ask for.
-    fn publish(&mut self, tickets: &HashMap<(String, u64), Ticket>) {
-        while let Some(Receipt { ticket, fate }) = self.outbox.next_receipt() {
-            assert!(self.receipts.insert(ticket, fate).is_none(), "two receipts for one update");
+    fn publish(&mut self, submission_ids: &HashMap<(String, u64), SubmissionId>) {
+        while let Some(PublishReceipt { submission_id, result }) = self.outbox.next_receipt() {
+            assert!(self.receipts.insert(submission_id, result).is_none(), "two receipts for one update");
         }
-        while let Some(flight) = self.outbox.publish_next() {
-            let (record, sequence) = Self::name(&flight);
+        while let Some(in_flight) = self.outbox.publish_next() {
+            let (record, sequence) = Self::name(&in_flight);
             assert!(
-                self.flying.iter().all(|other| other.outgoing.record_key != flight.outgoing.record_key),
+                self.flying.iter().all(|other| other.outgoing.record_key != in_flight.outgoing.record_key),
                 "two unconfirmed updates of {record}"
             );
             for earlier in 0..sequence {
-                let fate = self.receipts.get(&tickets[&(record.clone(), earlier)]);
+                let result = self.receipts.get(&submission_ids[&(record.clone(), earlier)]);
                 assert_eq!(
-                    fate,
-                    Some(&Fate::Confirmed),
+                    result,
+                    Some(&PublishResult::Confirmed),
                     "{record}: {sequence} is published before {earlier} is there"
                 );
             }
             let times = self.published.entry((record, sequence)).or_default();
-            assert_eq!(flight.again, *times > 0);
+            assert_eq!(in_flight.again, *times > 0);
             *times += 1;
-            self.flying.push(flight);
+            self.flying.push(in_flight);
             assert!(self.flying.len() <= self.limits.in_flight_max, "the window is exceeded");
         }
     }
@@ -117,61 +120,64 @@ impl World {
     /// The broker does one thing.
     fn act(&mut self) {
         if self.chance.percent(self.hostility.disconnect) {
-            for flight in std::mem::take(&mut self.flying) {
+            for in_flight in std::mem::take(&mut self.flying) {
                 if self.chance.percent(self.hostility.arrived_unconfirmed) {
-                    self.queue.push(Self::name(&flight));
+                    self.queue.push(Self::name(&in_flight));
                 }
-                self.stale.push((flight.outgoing.record_key.clone(), flight.id));
+                self.stale.push((in_flight.outgoing.record_key.clone(), in_flight.id));
             }
             self.outbox.disconnected();
         } else if !self.flying.is_empty() {
             let index = usize::try_from(self.chance.below(self.flying.len() as u64)).unwrap();
-            let flight = self.flying.swap_remove(index);
-            let record_key = &flight.outgoing.record_key;
+            let in_flight = self.flying.swap_remove(index);
+            let record_key = &in_flight.outgoing.record_key;
             if self.chance.percent(self.hostility.nack) {
                 // A nacked message may be in some of the queues.
                 if self.chance.percent(self.hostility.arrived_unconfirmed) {
-                    self.queue.push(Self::name(&flight));
+                    self.queue.push(Self::name(&in_flight));
                 }
-                self.outbox.refused(record_key, flight.id, Refusal::Nacked, self.now);
+                self.outbox.refused(record_key, in_flight.id, Refusal::Nacked, self.now);
             } else if self.chance.percent(self.hostility.unroutable) {
-                self.outbox.refused(record_key, flight.id, Refusal::Unroutable, self.now);
+                self.outbox.refused(record_key, in_flight.id, Refusal::Unroutable, self.now);
             } else {
-                self.queue.push(Self::name(&flight));
-                self.outbox.confirmed(record_key, flight.id);
+                self.queue.push(Self::name(&in_flight));
+                self.outbox.confirmed(record_key, in_flight.id);
             }
-            self.stale.push((flight.outgoing.record_key.clone(), flight.id));
+            self.stale.push((in_flight.outgoing.record_key.clone(), in_flight.id));
         }
         if !self.stale.is_empty() && self.chance.percent(5) {
             let index = usize::try_from(self.chance.below(self.stale.len() as u64)).unwrap();
-            let (record_key, flight) = &self.stale[index];
-            self.outbox.confirmed(record_key, *flight);
+            let (record_key, in_flight) = &self.stale[index];
+            self.outbox.confirmed(record_key, *in_flight);
         }
     }
 
     fn run(&mut self, updates: u64, records: u64, stop_after: Option<u64>) {
-        let mut tickets: HashMap<(String, u64), Ticket> = HashMap::new();
+        let mut submission_ids: HashMap<(String, u64), SubmissionId> = HashMap::new();
         let mut sequences: HashMap<u64, u64> = HashMap::new();
         let mut steps = 0_u64;
         loop {
             steps += 1;
             assert!(steps < 1_000_000, "it does not end");
-            while (tickets.len() as u64) < updates && self.outbox.room() > 0 && !self.outbox.is_stopped() {
+            while (submission_ids.len() as u64) < updates
+                && self.outbox.room() > 0
+                && !self.outbox.is_stopped()
+            {
                 let record = self.chance.below(records);
                 let sequence = sequences.entry(record).or_default();
                 let outgoing = Self::update(record, *sequence);
-                let ticket = Ticket(tickets.len() as u64);
-                tickets.insert((outgoing.record_key.as_str().to_owned(), *sequence), ticket);
+                let submission_id = SubmissionId(submission_ids.len() as u64);
+                submission_ids.insert((outgoing.record_key.as_str().to_owned(), *sequence), submission_id);
                 *sequence += 1;
-                self.outbox.push(ticket, Arc::new(outgoing));
+                self.outbox.push(submission_id, Arc::new(outgoing));
                 assert!(self.outbox.load().1 <= self.limits.held_max, "too many are held");
                 if self.chance.percent(30) {
                     break;
                 }
             }
-            self.publish(&tickets);
+            self.publish(&submission_ids);
             assert_eq!(self.outbox.load().0, self.flying.len());
-            let all_read = tickets.len() as u64 == updates || self.outbox.is_stopped();
+            let all_read = submission_ids.len() as u64 == updates || self.outbox.is_stopped();
             if all_read && self.outbox.is_empty() {
                 break;
             }
@@ -190,11 +196,11 @@ impl World {
             }
             self.outbox.wake(self.now);
         }
-        self.judge(&tickets);
+        self.judge(&submission_ids);
     }
 
     /// By what the queue got.
-    fn judge(&self, tickets: &HashMap<(String, u64), Ticket>) {
+    fn judge(&self, submission_ids: &HashMap<(String, u64), SubmissionId>) {
         let mut first_seen: HashMap<&str, u64> = HashMap::new();
         let mut last_seen: HashMap<&str, u64> = HashMap::new();
         let mut seen: HashSet<(&str, u64)> = HashSet::new();
@@ -208,16 +214,16 @@ impl World {
             assert!(sequence >= last, "{record}: {sequence} came again after {last}");
             *last = *sequence;
         }
-        assert_eq!(self.receipts.len(), tickets.len(), "every update has its receipt");
-        for ((record, sequence), ticket) in tickets {
+        assert_eq!(self.receipts.len(), submission_ids.len(), "every update has its receipt");
+        for ((record, sequence), submission_id) in submission_ids {
             let there = seen.contains(&(record, *sequence));
-            match self.receipts[ticket] {
-                Fate::Confirmed => assert!(there, "{record} {sequence} is confirmed, but not there"),
-                Fate::NotConfirmed(Reason::Behind) => {
+            match self.receipts[submission_id] {
+                PublishResult::Confirmed => assert!(there, "{record} {sequence} is confirmed, but not there"),
+                PublishResult::NotConfirmed(NotConfirmedReason::Behind) => {
                     let published = self.published.contains_key(&(record.clone(), *sequence));
                     assert!(!there && !published, "{record} {sequence} overtook a record that was given up");
                 }
-                Fate::NotConfirmed(_) => {}
+                PublishResult::NotConfirmed(_) => {}
             }
         }
     }
@@ -234,9 +240,9 @@ fn hostility() -> impl Strategy<Value = Hostility> {
     )
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
+fn limits() -> impl Strategy<Value = OutboxLimits> {
     (1_usize..8, 1_usize..5, 20_usize..400, prop::option::of(0_u64..200), 0_usize..5).prop_map(
-        |(window, ahead, held_bytes_max, give_up_after, abandoned_max)| Limits {
+        |(window, ahead, held_bytes_max, give_up_after, abandoned_max)| OutboxLimits {
             in_flight_max: window,
             held_max: window * ahead,
             held_bytes_max,
@@ -264,7 +270,7 @@ proptest! {
 /// The longest run, with everything going wrong often and no giving up: all must arrive.
 #[test]
 fn everything_arrives_where_nothing_is_given_up() {
-    let limits = Limits {
+    let limits = OutboxLimits {
         in_flight_max: 10,
         held_max: 100,
         held_bytes_max: 10_000,
@@ -275,6 +281,6 @@ fn everything_arrives_where_nothing_is_given_up() {
     for seed in 0..20 {
         let mut world = World::new(seed, hostility, &limits);
         world.run(2_000, 30, None);
-        assert!(world.receipts.values().all(|fate| *fate == Fate::Confirmed));
+        assert!(world.receipts.values().all(|result| *result == PublishResult::Confirmed));
     }
 }

@@ -18,26 +18,26 @@ fn all(draining: Layout) -> Vec<(LayoutNumber, PartitionNumber)> {
 }
 
 /// Goes on with this wish until there is nothing to do, and answers with the steps.
-fn steps(layouts: &mut Layouts, mut wish: Wish) -> Vec<Step> {
+fn steps(layouts: &mut Layouts, mut desired: Desired) -> Vec<Step> {
     let mut done = Vec::new();
-    while let Some(step) = layouts.next_step(&wish) {
+    while let Some(step) = layouts.next_step(&desired) {
         *layouts = match &step {
             Step::Undo(_) => layouts.undone(),
             Step::Prepare(_) => layouts.prepared(witness(0)),
             Step::Switch { .. } => layouts.switched(7),
-            Step::Record => layouts.with_drained(&wish.drained).expect("it is news"),
+            Step::Record => layouts.with_drained(&desired.drained).expect("it is news"),
             Step::Remove(draining) => layouts.removed(draining.layout.number),
             Step::Begin(shape) => layouts.begun(*shape, "a", 5),
         };
-        wish.begun = wish.begun.or(layouts.changing.as_ref().map(|changing| changing.to.number));
+        desired.begun = desired.begun.or(layouts.changing.as_ref().map(|changing| changing.to.number));
         done.push(step);
         assert!(done.len() < 20, "it comes to an end: {done:?}");
     }
     done
 }
 
-fn wants(partitions: u16) -> Wish {
-    Wish { shape: Some(shape(partitions)), ..Wish::default() }
+fn wants(partitions: u16) -> Desired {
+    Desired { shape: Some(shape(partitions)), ..Desired::default() }
 }
 
 #[test]
@@ -50,40 +50,40 @@ fn a_change_begins_is_prepared_switches_and_its_old_layout_drains_and_goes() {
     assert!(layouts.drains());
     assert_eq!(steps(&mut layouts, wants(4)), [], "one change at a time");
 
-    let one = Wish { drained: all(old)[..1].to_vec(), ..Wish::default() };
+    let one = Desired { drained: all(old)[..1].to_vec(), ..Desired::default() };
     assert_eq!(steps(&mut layouts, one.clone()), [Step::Record]);
     assert_eq!(steps(&mut layouts, one), [], "it is no news");
-    assert_eq!(layouts.at_work()[0].partitions, BTreeSet::from([PartitionNumber(1)]));
-    assert_eq!(steps(&mut layouts, Wish { remove: true, ..Wish::default() }), [], "it is not drained");
+    assert_eq!(layouts.active_layouts()[0].partitions, BTreeSet::from([PartitionNumber(1)]));
+    assert_eq!(steps(&mut layouts, Desired { remove: true, ..Desired::default() }), [], "it is not drained");
 
-    let wish = Wish { drained: all(old), remove: true, ..Wish::default() };
-    let taken = steps(&mut layouts, wish);
+    let desired = Desired { drained: all(old), remove: true, ..Desired::default() };
+    let taken = steps(&mut layouts, desired);
     assert!(
         matches!(taken.as_slice(), [Step::Record, Step::Remove(gone)] if gone.layout == old),
         "{taken:?}"
     );
-    assert_eq!(at_work(&layouts), "2");
+    assert_eq!(active_layouts(&layouts), "2");
     assert!(!layouts.drains());
     assert_eq!(layouts.draining, []);
 }
 
 /// As in `1- 2<01`: layout 1, which drains, and layout 2, whose records wait for two partitions of the one before.
-fn at_work(layouts: &Layouts) -> String {
-    let told = |at_work: AtWork| {
-        let former = at_work.former.undrained.iter().map(|partition| partition.0.to_string());
-        let former: String = former.collect();
-        let waits = if former.is_empty() { String::new() } else { format!("<{former}") };
-        format!("{}{}{waits}", at_work.layout.number.0, if at_work.draining { "-" } else { "" })
+fn active_layouts(layouts: &Layouts) -> String {
+    let describe = |active_layout: ActiveLayout| {
+        let previous = active_layout.previous.undrained.iter().map(|partition| partition.0.to_string());
+        let previous: String = previous.collect();
+        let waits = if previous.is_empty() { String::new() } else { format!("<{previous}") };
+        format!("{}{}{waits}", active_layout.layout.number.0, if active_layout.draining { "-" } else { "" })
     };
-    let all: Vec<String> = layouts.at_work().into_iter().map(told).collect();
+    let all: Vec<String> = layouts.active_layouts().into_iter().map(describe).collect();
     all.join(" ")
 }
 
 #[test]
-fn the_layout_in_force_is_at_work_beside_the_one_that_drains_where_former_partitions_can_be_computed() {
+fn the_current_layout_is_active_beside_the_one_that_drains_if_previous_partitions_can_be_computed() {
     let first = |witnesses| {
         let mut layouts = Layouts::first(shape(4).numbered(LayoutNumber(1)), witnesses);
-        assert_eq!(at_work(&layouts), "1");
+        assert_eq!(active_layouts(&layouts), "1");
         steps(&mut layouts, wants(3));
         layouts
     };
@@ -92,34 +92,38 @@ fn the_layout_in_force_is_at_work_beside_the_one_that_drains_where_former_partit
         layouts.with_drained(&drained.collect::<Vec<_>>()).expect("it is news")
     };
     let layouts = first(witnesses(4));
-    assert_eq!(at_work(&layouts), "1- 2<0123");
-    assert_eq!(layouts.at_work()[1].former.partitions, 4);
+    assert_eq!(active_layouts(&layouts), "1- 2<0123");
+    assert_eq!(layouts.active_layouts()[1].previous.partitions, 4);
     let layouts = drained(&layouts, &[1, 3]);
-    assert_eq!(at_work(&layouts), "1- 2<02");
-    assert_eq!(at_work(&drained(&layouts, &[0, 2])), "2", "also before it is removed");
+    assert_eq!(active_layouts(&layouts), "1- 2<02");
+    assert_eq!(active_layouts(&drained(&layouts, &[0, 2])), "2", "also before it is removed");
     // One of many lies elsewhere, or there are none: the whole layout first.
     let mut moved = witnesses(4);
     moved[5].partition.0 = (moved[5].partition.0 + 1) % 4;
     for witnesses in [moved, Vec::new()] {
         let layouts = first(witnesses);
-        assert_eq!(at_work(&layouts), "1-");
-        assert_eq!(at_work(&drained(&layouts, &[0, 1, 3])), "1-");
-        assert_eq!(at_work(&drained(&layouts, &[0, 1, 2, 3])), "2");
+        assert_eq!(active_layouts(&layouts), "1-");
+        assert_eq!(active_layouts(&drained(&layouts, &[0, 1, 3])), "1-");
+        assert_eq!(active_layouts(&drained(&layouts, &[0, 1, 2, 3])), "2");
     }
     // Two that drain, as nobody makes them: one after the other.
     let two = layouts.begun(shape(5), "a", 5).prepared(witnesses(5)).switched(9);
-    assert_eq!(at_work(&two), "1-");
-    assert_eq!(at_work(&drained(&two, &[0, 2])), "2-", "the witnesses of this test's layout 2 are none");
+    assert_eq!(active_layouts(&two), "1-");
+    assert_eq!(
+        active_layouts(&drained(&two, &[0, 2])),
+        "2-",
+        "the witnesses of this test's layout 2 are none"
+    );
 }
 
 #[test]
 fn what_was_begun_is_undone_before_its_keys_are_known_and_finished_afterwards() {
     let begun = layouts().begun(shape(3), "a", 5);
     let mut undone = begun.clone();
-    assert_eq!(steps(&mut undone, Wish::default()), [Step::Undo(shape(3).numbered(LayoutNumber(2)))]);
+    assert_eq!(steps(&mut undone, Desired::default()), [Step::Undo(shape(3).numbered(LayoutNumber(2)))]);
     assert_eq!(undone, Layouts { number_max: 2, ..layouts() });
     let mut finished = begun.prepared(witness(2));
-    let taken = steps(&mut finished, Wish::default());
+    let taken = steps(&mut finished, Desired::default());
     assert!(matches!(taken.as_slice(), [Step::Switch { .. }]), "{taken:?}");
 }
 
@@ -136,8 +140,8 @@ fn a_number_is_never_used_again() {
 fn the_same_shape_is_no_change_and_another_prefetch_is_one() {
     assert_eq!(steps(&mut layouts(), wants(2)), []);
     let shape = Shape { prefetch: 99, ..shape(2) };
-    let wish = Wish { shape: Some(shape), ..Wish::default() };
-    assert_eq!(layouts().next_step(&wish), Some(Step::Begin(shape)));
+    let desired = Desired { shape: Some(shape), ..Desired::default() };
+    assert_eq!(layouts().next_step(&desired), Some(Step::Begin(shape)));
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn there_is_exactly_one_way_at_every_point() {
 #[test]
 fn layouts_are_read_as_they_were_written() {
     let mut all_parts = layouts().begun(shape(3), "a", 5);
-    steps(&mut all_parts, Wish::default());
+    steps(&mut all_parts, Desired::default());
     let mut switched = layouts();
     steps(&mut switched, wants(3));
     let drained = switched.with_drained(&[(LayoutNumber(1), PartitionNumber(0))]).unwrap();

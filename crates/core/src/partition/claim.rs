@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::Partition;
-use crate::lane::Held;
-use crate::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure, TenureNumber};
-use crate::ownership::Standing;
+use crate::lane::HeldUpdate;
+use crate::message::{DeliveryTag, Effect, Holder, Tenure, TenureNumber, YieldReason};
+use crate::ownership::OwnershipState;
 use crate::policy::{DeadLetterReason, Malformed, Resolution};
-use crate::recognition::Recognised;
+use crate::redelivery::RedeliveryMatch;
 use crate::tick::Tick;
 use crate::update::{IdOrigin, Identity, Update};
 
@@ -21,8 +21,8 @@ pub(super) enum Unclaimed {
 impl Partition {
     /// Where the claim on the partition stands.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.ownership.standing()
+    pub fn ownership_state(&self) -> OwnershipState {
+        self.ownership.state()
     }
 
     /// Until when requests may leave, and under which number; `None`: none may.
@@ -35,19 +35,19 @@ impl Partition {
         if !self.admit(tenure) {
             return;
         }
-        if matches!(self.ownership.standing(), Standing::Claimed(_)) {
+        if matches!(self.ownership.state(), OwnershipState::Claimed(_)) {
             return self.take_in(tenure, delivery);
         }
         self.unclaimed.push_back(delivery);
-        if !self.draining && self.ownership.delivered() {
+        if !self.stopping && self.ownership.delivered() {
             self.effects.push_back(Effect::Claim { tenure });
         }
     }
 
-    pub(super) fn nudged(&mut self, tenure: Tenure) {
+    pub(super) fn ownership_hint(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
-        } else if !self.draining && self.ownership.delivered() {
+        } else if !self.stopping && self.ownership.delivered() {
             self.effects.push_back(Effect::Claim { tenure });
         }
     }
@@ -56,22 +56,22 @@ impl Partition {
         match delivery {
             Unclaimed::Update { delivery, redelivered, mut update } => {
                 if !redelivered {
-                    self.memory.returns_are_over();
+                    self.memory.redeliveries_done();
                 }
-                let recognised = self.memory.recognise(&update, redelivered);
-                let identified = recognised.is_some() || update.id.origin() == IdOrigin::Publisher;
+                let matched = self.memory.match_redelivery(&update, redelivered);
+                let identified = matched.is_some() || update.id.origin() == IdOrigin::Publisher;
                 let mut settled_before = false;
-                if let Some(Recognised { id, settled }) = recognised {
+                if let Some(RedeliveryMatch { id, settled }) = matched {
                     Arc::make_mut(&mut update).id = id;
                     settled_before = settled;
                 }
                 let identity = Identity::of(&update);
                 settled_before |= redelivered && self.memory.claim(&update.record_key, &identity);
                 let holder = Holder::Broker(delivery);
-                let came = self.count_in();
-                self.receive(Held {
+                let arrival = self.count_in();
+                self.receive(HeldUpdate {
                     holder,
-                    came,
+                    arrival,
                     redelivered,
                     update,
                     identity,
@@ -89,10 +89,10 @@ impl Partition {
         }
     }
 
-    pub(super) fn heard(&mut self, now: Tick, at: Tick) {
+    pub(super) fn broker_seen(&mut self, now: Tick, at: Tick) {
         if let Some(tenure) = self.tenure
-            && self.ownership.heard(now, at)
-            && !self.draining
+            && self.ownership.broker_seen(now, at)
+            && !self.stopping
         {
             self.effects.push_back(Effect::Claim { tenure });
         }
@@ -102,7 +102,7 @@ impl Partition {
         &mut self,
         tenure: Tenure,
         number: Option<TenureNumber>,
-        other: Option<TenureNumber>,
+        rival_claim: Option<TenureNumber>,
     ) {
         let first = self.held == self.unclaimed.len() && self.released == 0;
         if self.tenure != Some(tenure) || !self.ownership.claimed(number) {
@@ -110,19 +110,19 @@ impl Partition {
             return;
         }
         // A lower one is of a stream that was made anew, and news as well.
-        if other.is_some() && other != self.other_heeded {
+        if rival_claim.is_some() && rival_claim != self.last_rival_claim {
             if !first {
                 return self.lose_claim(tenure);
             }
-            self.memory.interrupted();
-            self.other_heeded = other;
+            self.memory.ownership_lapsed();
+            self.last_rival_claim = rival_claim;
         }
         while let Some(delivery) = self.unclaimed.pop_front() {
             self.take_in(tenure, delivery);
         }
     }
 
-    pub(super) fn superseded(&mut self, tenure: Tenure) {
+    pub(super) fn claim_superseded(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
         } else if self.holds_nothing() {
@@ -139,24 +139,24 @@ impl Partition {
     /// What is held was handed over to another as well.
     fn lose_claim(&mut self, tenure: Tenure) {
         if self.ownership.lose() {
-            self.effects.push_back(Effect::GiveUp { tenure });
+            self.effects.push_back(Effect::Abandon { tenure });
         }
     }
 
-    pub(super) fn outranked(&mut self, tenure: Tenure) {
+    pub(super) fn preempted(&mut self, tenure: Tenure) {
         if self.tenure == Some(tenure) && self.holds_nothing() {
             self.ownership.let_go();
         } else {
-            self.step_back(tenure, StepBackReason::Outranked);
+            self.request_yield(tenure, YieldReason::Preempted);
         }
     }
 
-    pub(super) fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
+    pub(super) fn request_yield(&mut self, tenure: Tenure, reason: YieldReason) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
-        } else if !self.draining && self.ownership.standing() != Standing::Lost {
-            self.draining = true;
-            self.effects.push_back(Effect::StepBack { tenure, reason });
+        } else if !self.stopping && self.ownership.state() != OwnershipState::Lost {
+            self.stopping = true;
+            self.effects.push_back(Effect::Yield { tenure, reason });
         }
     }
 

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use super::Partition;
-use crate::lane::{Held, Lane, LaneId, LaneStatus, Token};
+use crate::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Token};
 use crate::message::{Holder, ParkedSeq, Tenure};
 use crate::outcome::{Known, Outcome};
-use crate::ownership::Standing;
+use crate::ownership::OwnershipState;
 use crate::policy::Progress;
 use crate::update::{Identity, RecordKey, Update};
 
@@ -17,7 +17,7 @@ impl Partition {
     /// Whether released updates of this record are here.
     #[must_use]
     pub fn has_released(&self, record_key: &RecordKey) -> bool {
-        let of_record = |held: &Held| held.is_released() && held.update.record_key == *record_key;
+        let of_record = |held: &HeldUpdate| held.is_released() && held.update.record_key == *record_key;
         self.find_lane(record_key).is_some_and(|id| self.lanes[id].held.iter().any(of_record))
     }
 
@@ -27,19 +27,21 @@ impl Partition {
         record_key: &RecordKey,
         updates: Vec<(ParkedSeq, Arc<Update>)>,
     ) {
-        let ours = self.tenure == Some(tenure) && matches!(self.ownership.standing(), Standing::Claimed(_));
+        let ours =
+            self.tenure == Some(tenure) && matches!(self.ownership.state(), OwnershipState::Claimed(_));
         let room = self.limits.window.get().saturating_sub(self.released); // I6
         let lane = self.find_lane(record_key);
-        if !ours || self.draining || self.has_released(record_key) || self.is_awaited(record_key) {
+        if !ours || self.stopping || self.has_released(record_key) || self.is_blocked_by_previous(record_key)
+        {
             self.stale += 1;
             return;
         }
-        let held: Vec<Held> = updates
+        let held: Vec<HeldUpdate> = updates
             .into_iter()
             .take(room)
-            .map(|(seq, update)| Held {
+            .map(|(seq, update)| HeldUpdate {
                 holder: Holder::Ledger(seq),
-                came: self.count_in(),
+                arrival: self.count_in(),
                 redelivered: false,
                 identity: Identity::of(&update),
                 update,
@@ -79,7 +81,7 @@ impl Partition {
 
     /// The resolution of a released update is written down. Where it failed again, its record waits for a person once
     /// more, and the others go back.
-    pub(super) fn had_its_turn(&mut self, id: LaneId, record_key: &RecordKey, parked: bool) {
+    pub(super) fn released_resolved(&mut self, id: LaneId, record_key: &RecordKey, parked: bool) {
         self.released -= 1;
         if parked {
             let lane = &mut self.lanes[id];

@@ -5,30 +5,30 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Partition;
-use crate::lane::{LaneId, LaneStatus, Turn};
+use crate::lane::{LaneId, LaneStatus, QueuePosition};
 use crate::message::Effect;
 use crate::routes::TargetId;
 use crate::tick::Tick;
 
 /// Every target that has been shut (I6: as many as the config has).
 #[derive(Debug, Default)]
-pub(super) struct Targets(BTreeMap<TargetId, Target>);
+pub(super) struct ShutTargets(BTreeMap<TargetId, TargetState>);
 
 #[derive(Debug)]
-struct Target {
+struct TargetState {
     /// How long it was shut in all before the latest time.
     shut_before: Duration,
     /// When it was shut the latest time.
     since: Tick,
-    status: Status,
+    status: TargetStatus,
 }
 
 #[derive(Debug)]
-enum Status {
+enum TargetStatus {
     /// Leaves to `Shut`.
     Open { shut_until: Tick },
     /// `lanes` were next for an attempt. Leaves to `Open`.
-    Shut { lanes: BTreeMap<Turn, LaneId>, probe: Probe },
+    Shut { lanes: BTreeMap<QueuePosition, LaneId>, probe: Probe },
 }
 
 /// The one attempt that may be made at a target that is shut.
@@ -44,30 +44,30 @@ enum Probe {
 
 /// Whether a lane that is next may be attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(super) enum TargetGate {
     Open,
     Probe,
     Shut,
 }
 
-impl Target {
+impl TargetState {
     fn shut_for(&self, at: Tick) -> Duration {
         let until = match self.status {
-            Status::Open { shut_until } => shut_until.min(at),
-            Status::Shut { .. } => at,
+            TargetStatus::Open { shut_until } => shut_until.min(at),
+            TargetStatus::Shut { .. } => at,
         };
         self.shut_before + until.since(self.since)
     }
 }
 
-impl Targets {
+impl ShutTargets {
     /// How long the target was shut in all, up to `at`, which may lie within the latest time.
     pub(super) fn shut_for(&self, target: TargetId, at: Tick) -> Duration {
         self.0.get(&target).map_or(Duration::ZERO, |target| target.shut_for(at))
     }
 
     pub(super) fn is_shut(&self, target: TargetId) -> bool {
-        self.0.get(&target).is_some_and(|target| matches!(target.status, Status::Shut { .. }))
+        self.0.get(&target).is_some_and(|target| matches!(target.status, TargetStatus::Shut { .. }))
     }
 
     /// Lanes that wait for a target.
@@ -84,29 +84,29 @@ impl Targets {
         deadlines.min()
     }
 
-    fn shut(&self) -> impl Iterator<Item = (TargetId, &BTreeMap<Turn, LaneId>, &Probe)> {
+    fn shut(&self) -> impl Iterator<Item = (TargetId, &BTreeMap<QueuePosition, LaneId>, &Probe)> {
         self.0.iter().filter_map(|(id, target)| match &target.status {
-            Status::Open { .. } => None,
-            Status::Shut { lanes, probe } => Some((*id, lanes, probe)),
+            TargetStatus::Open { .. } => None,
+            TargetStatus::Shut { lanes, probe } => Some((*id, lanes, probe)),
         })
     }
 
-    fn shut_mut(&mut self, target: TargetId) -> Option<(&mut BTreeMap<Turn, LaneId>, &mut Probe)> {
+    fn shut_mut(&mut self, target: TargetId) -> Option<(&mut BTreeMap<QueuePosition, LaneId>, &mut Probe)> {
         match &mut self.0.get_mut(&target)?.status {
-            Status::Open { .. } => None,
-            Status::Shut { lanes, probe } => Some((lanes, probe)),
+            TargetStatus::Open { .. } => None,
+            TargetStatus::Shut { lanes, probe } => Some((lanes, probe)),
         }
     }
 
     /// Asks at the gate for a lane that is next and whose head goes to `target`.
-    pub(super) fn gate(&mut self, target: TargetId, lane: LaneId) -> Gate {
+    pub(super) fn gate(&mut self, target: TargetId, lane: LaneId) -> TargetGate {
         match self.shut_mut(target) {
-            None => Gate::Open,
+            None => TargetGate::Open,
             Some((_, probe)) if *probe == Probe::Granted(lane) => {
                 *probe = Probe::UnderWay;
-                Gate::Probe
+                TargetGate::Probe
             }
-            Some(_) => Gate::Shut,
+            Some(_) => TargetGate::Shut,
         }
     }
 
@@ -126,17 +126,17 @@ impl Targets {
 impl Partition {
     /// `probe_from`: when a probe may be asked for; `None`: one is under way.
     pub(super) fn target_shut(&mut self, now: Tick, target: TargetId, probe_from: Option<Tick>) {
-        let told = probe_from.map_or(Probe::UnderWay, Probe::NotBefore);
+        let reported = probe_from.map_or(Probe::UnderWay, Probe::NotBefore);
         if let Some((_, probe)) = self.targets.shut_mut(target) {
             // What is told of a probe that is ours is that it is under way.
             if !matches!(probe, Probe::Granted(_)) {
-                *probe = told;
+                *probe = reported;
             }
             return;
         }
         let shut_before = self.targets.shut_for(target, now);
-        let status = Status::Shut { lanes: BTreeMap::new(), probe: told };
-        self.targets.0.insert(target, Target { shut_before, since: now, status });
+        let status = TargetStatus::Shut { lanes: BTreeMap::new(), probe: reported };
+        self.targets.0.insert(target, TargetState { shut_before, since: now, status });
     }
 
     /// Its lanes are ready again, each with its turn. Each was moved apart once before, so that this costs no more than that
@@ -145,32 +145,32 @@ impl Partition {
         let Some((lanes, _)) = self.targets.shut_mut(target) else { return };
         let lanes = std::mem::take(lanes);
         if let Some(target) = self.targets.0.get_mut(&target) {
-            target.status = Status::Open { shut_until: now };
+            target.status = TargetStatus::Open { shut_until: now };
         }
-        for (turn, id) in lanes {
-            self.take_turn(id, turn);
+        for (position, id) in lanes {
+            self.enqueue(id, position);
         }
     }
 
     /// The first lane that waits for the target is ready; with none, the probe goes back.
     pub(super) fn probe_granted(&mut self, target: TargetId) {
-        let draining = self.draining;
-        let lane = self.targets.shut_mut(target).filter(|_| !draining).and_then(|(lanes, probe)| {
+        let stopping = self.stopping;
+        let lane = self.targets.shut_mut(target).filter(|_| !stopping).and_then(|(lanes, probe)| {
             let next = lanes.pop_first()?;
             *probe = Probe::Granted(next.1);
             Some(next)
         });
         match lane {
-            Some((turn, id)) => self.take_turn(id, turn),
+            Some((position, id)) => self.enqueue(id, position),
             None => self.effects.push_back(Effect::ReturnProbe(target)),
         }
     }
 
     /// Its turn had come, and its target is shut.
-    pub(super) fn hold_back(&mut self, turn: Turn, id: LaneId, target: TargetId) {
+    pub(super) fn hold_back(&mut self, position: QueuePosition, id: LaneId, target: TargetId) {
         let (lanes, _) =
             self.targets.shut_mut(target).expect("lanes are held back while their target is shut");
-        lanes.insert(turn, id);
+        lanes.insert(position, id);
         self.lanes[id].status = LaneStatus::TargetShut;
     }
 
@@ -183,11 +183,11 @@ impl Partition {
 
     /// Asks for every probe whose time has come and that there is a lane for.
     pub(super) fn ask_for_probes(&mut self, now: Tick) {
-        if self.draining {
+        if self.stopping {
             return;
         }
-        for (target, Target { status, .. }) in &mut self.targets.0 {
-            if let Status::Shut { lanes, probe } = status
+        for (target, TargetState { status, .. }) in &mut self.targets.0 {
+            if let TargetStatus::Shut { lanes, probe } = status
                 && !lanes.is_empty()
                 && matches!(probe, Probe::NotBefore(from) if *from <= now)
             {
@@ -199,8 +199,8 @@ impl Partition {
 
     /// The lanes end with their tenure.
     pub(super) fn forget_held_back(&mut self) {
-        for Target { status, .. } in self.targets.0.values_mut() {
-            if let Status::Shut { lanes, .. } = status {
+        for TargetState { status, .. } in self.targets.0.values_mut() {
+            if let TargetStatus::Shut { lanes, .. } = status {
                 lanes.clear();
             }
         }

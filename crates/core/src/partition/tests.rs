@@ -49,24 +49,24 @@ fn update(key: &str, id: &str) -> Arc<Update> {
 /// are applied. Attempts last no time. Answers the attempts: record and number.
 fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
     let (mut partition, tenure, mut now) = (partition(in_flight_max), Tenure(1), Tick::ZERO);
-    partition.handle(now, Event::TenureBegan { tenure, heard: now });
+    partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
     for (delivery, key) in (1..).map(DeliveryTag).zip(keys.split("")) {
         if !key.is_empty() {
             let update = update(key, &format!("{delivery:?}"));
             partition.handle(now, Event::Received { tenure, delivery, redelivered: false, update });
         }
     }
-    let (mut outcomes, mut told) = (outcomes.chars(), Vec::new());
+    let (mut outcomes, mut attempted) = (outcomes.chars(), Vec::new());
     loop {
         match partition.poll_effect() {
             Some(Effect::Claim { tenure }) => {
                 let number = Some(TenureNumber(1));
-                partition.handle(now, Event::Claimed { tenure, number, other: None });
+                partition.handle(now, Event::Claimed { tenure, number, rival_claim: None });
             }
             Some(Effect::Attempt { attempt, number, update, tenure, .. }) => {
                 assert_eq!(tenure, Some(TenureNumber(1)));
                 let record_key = update.record_key.clone();
-                told.push(format!("{}{number}", record_key.as_str()));
+                attempted.push(format!("{}{number}", record_key.as_str()));
                 let failure = Failure { cause: Cause::Timeout, detail: String::new() };
                 let outcome = match outcomes.next() {
                     Some('R') => Outcome::Retryable { failure, retry_after: None },
@@ -83,14 +83,14 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
             None => match partition.next_deadline() {
                 Some(deadline) => {
                     now = deadline;
-                    partition.handle(now, Event::Heard { at: now });
+                    partition.handle(now, Event::BrokerSeen { at: now });
                     partition.wake(now);
                 }
                 None => break,
             },
         }
     }
-    assert_eq!(told.join(" "), expected, "{keys} {outcomes:?}");
+    assert_eq!(attempted.join(" "), expected, "{keys} {outcomes:?}");
     assert_eq!(partition.view(), View::default());
 }
 
@@ -105,8 +105,8 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
     let next_of = |script: &str| {
         let (mut partition, tenure) = (partition(2), Tenure(1));
         let mut now = Tick::ZERO;
-        partition.handle(now, Event::TenureBegan { tenure, heard: now });
-        let (mut delivered, mut out, mut told) = (0, Vec::new(), String::new());
+        partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
+        let (mut delivered, mut out, mut attempted) = (0, Vec::new(), String::new());
         for letter in script.chars() {
             match letter {
                 'a'..='z' => {
@@ -133,10 +133,10 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
             while let Some(effect) = partition.poll_effect() {
                 match effect {
                     Effect::Claim { tenure } => {
-                        partition.handle(now, Event::Claimed { tenure, number: None, other: None });
+                        partition.handle(now, Event::Claimed { tenure, number: None, rival_claim: None });
                     }
                     Effect::Attempt { attempt, update, .. } => {
-                        told.push_str(update.record_key.as_str());
+                        attempted.push_str(update.record_key.as_str());
                         out.push((attempt, update.record_key.clone()));
                     }
                     Effect::Record { tenure, holder, update, .. } => {
@@ -147,7 +147,7 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
                 }
             }
         }
-        told
+        attempted
     };
     // a's second update is next when b ends: it came before d, though its lane became ready last.
     assert_eq!(next_of("abacde+++"), "abcad");
@@ -170,7 +170,7 @@ fn applied(script: &str) -> Vec<String> {
     let mut world = OneRecord {
         core: partition(8),
         tenure: Tenure(1),
-        other: None,
+        rival_claim: None,
         out: None,
         now: 0,
         applied: Vec::new(),
@@ -182,7 +182,7 @@ fn applied(script: &str) -> Vec<String> {
             "A" => world.end(true),
             "R" => world.end(false),
             lost if lost.starts_with('!') => {
-                world.other = lost[1..].parse().ok().map(TenureNumber).or(world.other);
+                world.rival_claim = lost[1..].parse().ok().map(TenureNumber).or(world.rival_claim);
                 world.handle(Event::TenureEnded(world.tenure));
                 world.tenure.0 += 1;
                 delivery = DeliveryTag(0);
@@ -203,7 +203,7 @@ fn applied(script: &str) -> Vec<String> {
     }
     while world.out.is_some() || world.core.next_deadline().is_some() {
         world.now += 2_000_000;
-        world.handle(Event::Heard { at: Tick::from_micros(world.now) });
+        world.handle(Event::BrokerSeen { at: Tick::from_micros(world.now) });
         world.core.wake(Tick::from_micros(world.now));
         world.perform();
         if world.out.is_some() {
@@ -218,7 +218,7 @@ struct OneRecord {
     core: Partition,
     tenure: Tenure,
     /// The newest claim of another process.
-    other: Option<TenureNumber>,
+    rival_claim: Option<TenureNumber>,
     out: Option<(AttemptId, Arc<Update>)>,
     now: u64,
     applied: Vec<String>,
@@ -242,7 +242,7 @@ impl OneRecord {
                 Effect::Settle { .. } => {}
                 Effect::Claim { tenure } => {
                     let number = Some(TenureNumber(tenure.0));
-                    let claimed = Event::Claimed { tenure, number, other: self.other };
+                    let claimed = Event::Claimed { tenure, number, rival_claim: self.rival_claim };
                     self.core.handle(Tick::from_micros(self.now), claimed);
                 }
                 effect => panic!("{effect:?}"),
@@ -251,8 +251,8 @@ impl OneRecord {
     }
 
     fn attach(&mut self) {
-        let heard = Tick::from_micros(self.now);
-        self.handle(Event::TenureBegan { tenure: self.tenure, heard });
+        let last_seen = Tick::from_micros(self.now);
+        self.handle(Event::TenureBegan { tenure: self.tenure, last_seen });
     }
 
     fn end(&mut self, applied: bool) {
@@ -330,9 +330,9 @@ fn a_lost_connection_alone_makes_no_second_request() {
 }
 
 #[test]
-fn the_oldest_delivery_and_the_earliest_publish_are_told_also_where_they_are_not_one() {
+fn the_oldest_delivery_and_the_earliest_publish_are_reported_also_if_they_differ() {
     let (mut partition, tenure, now) = (partition(2), Tenure(1), Tick::ZERO);
-    partition.handle(now, Event::TenureBegan { tenure, heard: now });
+    partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
     assert_eq!(partition.oldest(), Oldest::default());
     for (delivery, published_at) in [(1, None), (2, Some(70)), (3, Some(60))] {
         let mut update = update("a", &format!("{delivery}"));
@@ -342,7 +342,7 @@ fn the_oldest_delivery_and_the_earliest_publish_are_told_also_where_they_are_not
     }
     let oldest = Oldest { delivery: Some(DeliveryTag(1)), published_at: Some(60) };
     assert_eq!(partition.oldest(), oldest, "while they wait for the claim");
-    partition.handle(now, Event::Claimed { tenure, number: Some(TenureNumber(1)), other: None });
+    partition.handle(now, Event::Claimed { tenure, number: Some(TenureNumber(1)), rival_claim: None });
     assert_eq!(partition.oldest(), oldest, "and in their lane");
     partition.handle(now, Event::TenureEnded(tenure));
     assert_eq!(partition.oldest(), Oldest::default());

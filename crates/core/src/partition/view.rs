@@ -24,7 +24,7 @@ pub struct View {
     /// Records whose head waits for a target that is shut.
     pub target_shut: usize,
     /// Records whose head waits for its former partition, which is not drained.
-    pub former_undrained: usize,
+    pub blocked_by_previous: usize,
     /// Resolutions that are being written down.
     pub recording: usize,
     /// Events that came too late to change anything, since the start.
@@ -106,7 +106,7 @@ impl Partition {
             in_flight: self.in_flight,
             waiting: self.deadlines.len(),
             target_shut: self.targets.lanes(),
-            former_undrained: self.former.lanes(),
+            blocked_by_previous: self.blocked.lanes(),
             recording: self.recording,
             stale: self.stale,
         }

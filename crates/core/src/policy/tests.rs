@@ -22,7 +22,8 @@ fn policy() -> Policy {
 fn check(policy: &Policy, outcomes: &str, expected: &str) {
     let failure = || Failure { cause: Cause::Status(0), detail: String::new() };
     let id = UpdateId::published("u1");
-    let (mut progress, mut now, mut told) = (Progress::default(), Tick::from_micros(7 * SECOND), Vec::new());
+    let (mut progress, mut now, mut verdicts) =
+        (Progress::default(), Tick::from_micros(7 * SECOND), Vec::new());
     for letter in outcomes.chars() {
         let outcome = match letter {
             'A' => Outcome::Applied,
@@ -38,14 +39,14 @@ fn check(policy: &Policy, outcomes: &str, expected: &str) {
         progress.begin_attempt(now);
         match policy.judge(&id, outcome, &mut progress, now) {
             Verdict::RetryAt(at) => {
-                told.push(at.since(now).as_secs().to_string());
+                verdicts.push(at.since(now).as_secs().to_string());
                 now = at;
             }
-            Verdict::Resolve(Resolution::DeadLettered(reason)) => told.push(reason.name().to_owned()),
-            Verdict::Resolve(resolution) => told.push(resolution.name().to_owned()),
+            Verdict::Resolve(Resolution::DeadLettered(reason)) => verdicts.push(reason.name().to_owned()),
+            Verdict::Resolve(resolution) => verdicts.push(resolution.name().to_owned()),
         }
     }
-    assert_eq!(told.join(" "), expected, "{outcomes}");
+    assert_eq!(verdicts.join(" "), expected, "{outcomes}");
 }
 
 #[test]

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_core::breaker::{Breaker, BreakerLimits, Circuit, Sign};
+use lanekeeper_core::breaker::{Breaker, BreakerLimits, Circuit, HealthSignal};
 use lanekeeper_core::message::Event;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 
 use crate::rng::Rng;
-use crate::trace::Line;
-use crate::world::{Happening, World};
+use crate::trace::TraceLine;
+use crate::world::{SimEvent, World};
 
 /// What chance decides of targets and breakers before a world begins. It has a chance of its own, so that worlds without
 /// outages stay as they are.
@@ -86,7 +86,7 @@ impl Circuits {
 
 impl World {
     /// An attempt of ours ended: first the breaker is told, then the core what came of it.
-    pub fn report(&mut self, update: usize, sign: Sign, probe: bool) {
+    pub fn report(&mut self, update: usize, signal: HealthSignal, probe: bool) {
         let publication = &self.setup.publications[update];
         let (target, record) = (publication.target, publication.record.expect("it was sent"));
         let record_key = self.setup.record_keys[record].clone();
@@ -94,42 +94,42 @@ impl World {
         let (Some((breaker, _)), Some(limits)) = (self.dispatcher.breakers.get_mut(target), limits) else {
             return;
         };
-        self.judge.circuits.reported(now, target, record, sign);
+        self.judge.circuits.reported(now, target, record, signal);
         if probe {
-            breaker.probe_ended(now, sign);
-        } else if breaker.ended(now, &record_key, sign).is_some() {
+            breaker.probe_ended(now, signal);
+        } else if breaker.ended(now, &record_key, signal).is_some() {
             self.judge.circuits.tripped(now, target, &limits);
         }
-        self.hear_breakers();
+        self.on_breaker_change();
     }
 
     /// What the core has not been told yet.
-    pub fn hear_breakers(&mut self) {
+    pub fn on_breaker_change(&mut self) {
         for target in 0..self.dispatcher.breakers.len() {
-            let (breaker, told) = &mut self.dispatcher.breakers[target];
+            let (breaker, known) = &mut self.dispatcher.breakers[target];
             let circuit = breaker.circuit();
-            if std::mem::replace(told, circuit) == circuit {
+            if std::mem::replace(known, circuit) == circuit {
                 continue;
             }
             let id = TargetId(target);
             let event = match circuit {
                 Circuit::Closed => {
-                    self.trace(Line::TargetOpened { target });
+                    self.trace(TraceLine::TargetOpened { target });
                     self.judge.target_opened(self.now, target);
                     Event::TargetOpened(id)
                 }
                 Circuit::Shut { probe_from } => {
-                    self.trace(Line::TargetShut { target, probing: false });
+                    self.trace(TraceLine::TargetShut { target, probing: false });
                     self.judge.target_shut(self.now, target);
                     Event::TargetShut { target: id, probe_from: Some(probe_from) }
                 }
                 Circuit::Probing => {
-                    self.trace(Line::TargetShut { target, probing: true });
+                    self.trace(TraceLine::TargetShut { target, probing: true });
                     self.judge.target_shut(self.now, target);
                     Event::TargetShut { target: id, probe_from: None }
                 }
             };
-            self.tell(event);
+            self.feed_core(event);
         }
     }
 
@@ -139,28 +139,28 @@ impl World {
             && self.dispatcher.breakers[target.0].0.grant_probe(now)
         {
             self.judge.circuits.elsewhere(target.0);
-            self.soon(60, Happening::ProbeElsewhere { process, target: target.0 });
+            self.soon(60, SimEvent::ProbeElsewhere { process, target: target.0 });
         }
-        let (breaker, told) = &mut self.dispatcher.breakers[target.0];
+        let (breaker, known) = &mut self.dispatcher.breakers[target.0];
         let granted = breaker.grant_probe(now);
         // The core takes it that a probe is under way, whoever has it.
-        *told = Circuit::Probing;
-        self.trace(Line::ProbeAsked { target: target.0, granted });
+        *known = Circuit::Probing;
+        self.trace(TraceLine::ProbeAsked { target: target.0, granted });
         if granted {
             self.judge.probe_granted(target.0);
             self.dispatcher.partition.handle(now, Event::ProbeGranted(target));
-            self.tell_silence();
+            self.trace_silence();
         }
         // In another partition it may be over by now.
-        self.soon(1, Happening::BreakersChanged { process });
+        self.soon(1, SimEvent::BreakersChanged { process });
     }
 
     pub fn return_probe(&mut self, target: TargetId) {
-        self.trace(Line::ProbeReturned { target: target.0 });
+        self.trace(TraceLine::ProbeReturned { target: target.0 });
         self.judge.circuits.returned(target.0);
         self.dispatcher.breakers[target.0].0.probe_returned(self.now);
         let process = self.dispatcher.process;
-        self.soon(1, Happening::BreakersChanged { process });
+        self.soon(1, SimEvent::BreakersChanged { process });
     }
 
     /// The probe of another partition ended, or it had nothing to send.
@@ -171,8 +171,8 @@ impl World {
         if self.rng.chance(300) {
             breaker.probe_returned(self.now);
         } else {
-            breaker.probe_ended(self.now, if works { Sign::Works } else { Sign::Fails });
+            breaker.probe_ended(self.now, if works { HealthSignal::Success } else { HealthSignal::Failure });
         }
-        self.hear_breakers();
+        self.on_breaker_change();
     }
 }

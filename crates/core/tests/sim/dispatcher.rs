@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lanekeeper_core::acks::{AckLimits, Acks};
-use lanekeeper_core::breaker::{Breaker, Circuit, Sign};
+use lanekeeper_core::breaker::{Breaker, Circuit, HealthSignal};
 use lanekeeper_core::message::{AttemptId, DeliveryTag, Event, Holder, Tenure, TenureNumber};
 use lanekeeper_core::outcome::Outcome;
-use lanekeeper_core::ownership::Standing;
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::partition::Partition;
 use lanekeeper_core::policy::Malformed;
 use lanekeeper_core::routes::TargetId;
@@ -18,10 +18,10 @@ use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
 use crate::broker::Delivery;
 use crate::kills::Step;
-use crate::ledger::{Answer, Entry};
+use crate::ledger::{LedgerWrite, WriteResult};
 use crate::setup::{Publication, Setup};
-use crate::trace::Line;
-use crate::world::{Happening, Request, World};
+use crate::trace::TraceLine;
+use crate::world::{Request, SimEvent, World};
 
 #[derive(Debug)]
 pub struct Dispatcher {
@@ -33,11 +33,11 @@ pub struct Dispatcher {
     pub wake_at: Option<Tick>,
     pub acks_at: Option<Tick>,
     ids_made: u32,
-    pub drain: Option<Drain>,
+    pub stopping: Option<Stopping>,
     /// A pulse is set.
-    pub pulse: bool,
-    pub pulsed: Option<Tick>,
-    told_silent: bool,
+    pub liveness_probe_set: bool,
+    pub liveness_probed_at: Option<Tick>,
+    silence_traced: bool,
     /// Of each target, and what the partition was told of it last.
     pub breakers: Vec<(Breaker, Circuit)>,
 }
@@ -52,7 +52,7 @@ pub struct Channel {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drain {
+pub enum Stopping {
     /// Then the process ends, or attaches again.
     Began { stop: bool },
     /// Everything is settled; the channel will be closed.
@@ -71,8 +71,8 @@ pub struct Writing {
     pub turn: u32,
     pub dead_letter: bool,
     /// What the ledger is to write; `None`: nothing.
-    pub entry: Option<Entry>,
-    pub answer: Answer,
+    pub entry: Option<LedgerWrite>,
+    pub answer: WriteResult,
     pub done: bool,
 }
 
@@ -86,10 +86,10 @@ impl Dispatcher {
             wake_at: None,
             acks_at: None,
             ids_made: 0,
-            drain: None,
-            pulse: false,
-            pulsed: None,
-            told_silent: false,
+            stopping: None,
+            liveness_probe_set: false,
+            liveness_probed_at: None,
+            silence_traced: false,
             breakers: setup.circuits.breakers(),
         }
     }
@@ -100,22 +100,22 @@ impl Dispatcher {
             UpdateId::made(format!("made-{}-{}", self.process, self.ids_made))
         };
         let Publication { repeats, equals, .. } = setup.publications[update];
-        let says = setup
+        let bodies = setup
             .ledger
             .as_ref()
-            .map_or(repeats.or(equals).unwrap_or(update), |manners| manners.contents.says[update]);
+            .map_or(repeats.or(equals).unwrap_or(update), |behaviour| behaviour.contents.bodies[update]);
         Arc::new(Update {
             record_key: setup.record_keys[record].clone(),
             id: setup.publications[update].id.clone().unwrap_or_else(made),
             target: TargetId(setup.publications[update].target),
             update_type: None,
-            version: setup.ledger.as_ref().and_then(|manners| manners.contents.versions[update]),
+            version: setup.ledger.as_ref().and_then(|behaviour| behaviour.contents.versions[update]),
             content_type: None,
             content_encoding: None,
             if_match: None,
             published_at: Some(equals.unwrap_or(update) as u64),
             headers: Vec::new(),
-            body: Bytes::copy_from_slice(&(says as u64).to_le_bytes()),
+            body: Bytes::copy_from_slice(&(bodies as u64).to_le_bytes()),
         })
     }
 }
@@ -138,10 +138,10 @@ impl World {
         };
         self.dispatcher.channel = Some(channel);
         self.dispatcher.names.clear();
-        self.dispatcher.drain = None;
-        self.trace(Line::TenureBegan { tenure: tenure.0 });
+        self.dispatcher.stopping = None;
+        self.trace(TraceLine::TenureBegan { tenure: tenure.0 });
         self.judge.tenure_began(tenure.0, self.now);
-        self.tell(Event::TenureBegan { tenure, heard: self.now });
+        self.feed_core(Event::TenureBegan { tenure, last_seen: self.now });
         if tenure.0 > 1 && self.rng.chance(self.setup.faults.stale) {
             self.deliver_stale(Tenure(tenure.0 - 1));
         }
@@ -156,19 +156,19 @@ impl World {
             self.channel_gone(channel);
         }
         let number = self.next_claim();
-        let other = self.rival_claim;
-        if self.books.is_some() {
-            self.write_claim(tenure, number, other);
+        let rival_claim = self.rival_claim;
+        if self.ledger_client.is_some() {
+            self.write_claim(tenure, number, rival_claim);
         } else {
-            self.claim_known(tenure, number, other);
+            self.claim_known(tenure, number, rival_claim);
         }
     }
 
-    pub fn claim_known(&mut self, tenure: u64, number: u64, other: Option<u64>) {
-        self.trace(Line::Claimed { tenure, number, other });
-        self.judge.claimed(tenure, number, other);
+    pub fn claim_known(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
+        self.trace(TraceLine::Claimed { tenure, number, rival_claim });
+        self.judge.claimed(tenure, number, rival_claim);
         let (tenure, number) = (Tenure(tenure), Some(TenureNumber(number)));
-        self.tell(Event::Claimed { tenure, number, other: other.map(TenureNumber) });
+        self.feed_core(Event::Claimed { tenure, number, rival_claim: rival_claim.map(TenureNumber) });
     }
 
     /// The dispatcher learns that its channel is gone, or has closed it.
@@ -177,9 +177,9 @@ impl World {
             return false;
         }
         let tenure = self.dispatcher.channel.take().expect("checked above").tenure;
-        self.trace(Line::TenureEnded { tenure: tenure.0 });
+        self.trace(TraceLine::TenureEnded { tenure: tenure.0 });
         self.judge.tenure_ended();
-        self.tell(Event::TenureEnded(tenure));
+        self.feed_core(Event::TenureEnded(tenure));
         self.perform_effects();
         if self.rng.chance(self.setup.faults.stale) {
             self.deliver_stale(tenure);
@@ -193,9 +193,9 @@ impl World {
         let Some(record) = self.setup.publications[number].record else { return };
         let update = self.dispatcher.update(&self.setup, number, record);
         let delivery = DeliveryTag(self.rng.between(1, 100));
-        self.trace(Line::Stale { tenure: tenure.0, update: number });
-        self.tell(Event::Received { tenure, delivery, redelivered: false, update });
-        self.tell(Event::TenureEnded(tenure));
+        self.trace(TraceLine::Stale { tenure: tenure.0, update: number });
+        self.feed_core(Event::Received { tenure, delivery, redelivered: false, update });
+        self.feed_core(Event::TenureEnded(tenure));
     }
 
     pub fn receive(&mut self, number: u64, Delivery { tag, update, redelivered }: Delivery) {
@@ -206,7 +206,7 @@ impl World {
         let (tenure, delivery) = (channel.tenure, DeliveryTag(tag));
         channel.acks.delivered(delivery, self.now);
         self.dispatcher.names.insert(delivery, update);
-        self.trace(Line::Delivered { tag, update, redelivered });
+        self.trace(TraceLine::Delivered { tag, update, redelivered });
         self.judge.received(update, redelivered);
         if self.dies_after(Step::Received) {
             return;
@@ -218,7 +218,7 @@ impl World {
                 Event::Received { tenure, delivery, redelivered, update }
             }
         };
-        self.tell(event);
+        self.feed_core(event);
     }
 
     pub fn answer(&mut self, request: usize) {
@@ -228,14 +228,14 @@ impl World {
         }
         let (sent, outcome, lie) = (sent.clone(), outcome.clone(), *lie);
         self.apply(request);
-        self.trace(Line::AttemptEnded {
+        self.trace(TraceLine::AttemptEnded {
             attempt: sent.attempt,
             update: sent.update,
             outcome: outcome.kind(),
             retry_after_ms: retry_after_ms(&outcome),
             lie,
         });
-        self.report(sent.update, Sign::of(&outcome), sent.probe);
+        self.report(sent.update, HealthSignal::of(&outcome), sent.probe);
         if self.requests[request].process != self.dispatcher.process {
             return; // killed in the midst of it
         }
@@ -247,9 +247,9 @@ impl World {
         let record_key = self.setup.record_keys[record].clone();
         let attempt = AttemptId(sent.attempt);
         if self.rng.chance(self.setup.faults.stale) {
-            self.soon(50, Happening::Echo { request });
+            self.soon(50, SimEvent::Echo { request });
         }
-        self.tell(Event::AttemptEnded { attempt, record_key, outcome });
+        self.feed_core(Event::AttemptEnded { attempt, record_key, outcome });
     }
 
     /// Changes nothing: the attempt has ended.
@@ -260,8 +260,8 @@ impl World {
                 self.setup.publications[sent.update].record.expect("malformed updates are never sent");
             let record_key = self.setup.record_keys[record].clone();
             let (attempt, outcome) = (AttemptId(sent.attempt), Outcome::Applied);
-            self.trace(Line::Echo { attempt: attempt.0 });
-            self.tell(Event::AttemptEnded { attempt, record_key, outcome });
+            self.trace(TraceLine::Echo { attempt: attempt.0 });
+            self.feed_core(Event::AttemptEnded { attempt, record_key, outcome });
         }
     }
 
@@ -271,32 +271,32 @@ impl World {
         if process != self.dispatcher.process {
             return;
         }
-        if self.books.is_some() && !self.heard_of(writing) {
+        if self.ledger_client.is_some() && !self.handle_answer(writing) {
             return;
         }
         if dead_letter && self.writings[writing].entry.is_none() {
-            self.trace(Line::DeadLettered { update });
+            self.trace(TraceLine::DeadLettered { update });
             self.judge.dead_lettered(update);
         }
-        self.trace(Line::Recorded { update });
+        self.trace(TraceLine::Recorded { update });
         self.judge.recorded(update, turn);
         let record_key = self.writings[writing].record_key.clone();
-        self.tell(Event::Recorded { tenure, holder, record_key: record_key.clone() });
+        self.feed_core(Event::Recorded { tenure, holder, record_key: record_key.clone() });
         if self.rng.chance(self.setup.faults.stale) {
-            self.trace(Line::Stale { tenure: tenure.0, update });
-            self.tell(Event::Recorded { tenure, holder, record_key });
+            self.trace(TraceLine::Stale { tenure: tenure.0, update });
+            self.feed_core(Event::Recorded { tenure, holder, record_key });
         }
-        if self.books.is_some() {
+        if self.ledger_client.is_some() {
             self.load_further(holder, update);
         }
     }
 
     pub fn wake(&mut self) {
         self.dispatcher.wake_at = self.dispatcher.wake_at.filter(|at| *at > self.now);
-        self.trace(Line::Woke);
+        self.trace(TraceLine::Woke);
         self.judge.woke(self.now);
         self.dispatcher.partition.wake(self.now);
-        self.tell_silence();
+        self.trace_silence();
         self.follow_up();
     }
 
@@ -305,18 +305,18 @@ impl World {
         self.follow_up();
     }
 
-    pub fn begin_drain(&mut self, stop: bool) {
-        if self.dispatcher.channel.is_some() && self.dispatcher.drain.is_none() {
-            self.dispatcher.drain = Some(Drain::Began { stop });
-            self.trace(Line::DrainBegan);
-            self.judge.drain_began();
-            self.tell(Event::DrainBegan);
+    pub fn request_stop(&mut self, stop: bool) {
+        if self.dispatcher.channel.is_some() && self.dispatcher.stopping.is_none() {
+            self.dispatcher.stopping = Some(Stopping::Began { stop });
+            self.trace(TraceLine::StopRequested);
+            self.judge.stop_requested();
+            self.feed_core(Event::StopRequested);
         }
     }
 
     /// The grace after a drain is over. Whether the process ends.
     pub fn close(&mut self, number: u64) -> Option<bool> {
-        let Some(Drain::Closing { stop }) = self.dispatcher.drain else { return None };
+        let Some(Stopping::Closing { stop }) = self.dispatcher.stopping else { return None };
         let channel = self.dispatcher.channel.as_ref().filter(|channel| channel.number == number)?;
         let settled = channel.settled.clone();
         if self.broker.is_open(number) {
@@ -324,24 +324,24 @@ impl World {
             self.lose_at_broker(all);
             self.judge.drained(&settled);
         }
-        self.trace(Line::ChannelClosed);
-        self.rival_may_own();
+        self.trace(TraceLine::ChannelClosed);
+        self.other_process_may_own();
         self.detach(number);
         Some(stop)
     }
 
-    pub fn tell(&mut self, event: Event) {
+    pub fn feed_core(&mut self, event: Event) {
         self.dispatcher.partition.handle(self.now, event);
-        self.tell_silence();
+        self.trace_silence();
         self.follow_up();
     }
 
-    pub fn tell_silence(&mut self) {
-        let silent = self.dispatcher.partition.standing() == Standing::Silent;
-        if silent && !self.dispatcher.told_silent {
-            self.trace(Line::Silent);
+    pub fn trace_silence(&mut self) {
+        let silent = self.dispatcher.partition.ownership_state() == OwnershipState::Silent;
+        if silent && !self.dispatcher.silence_traced {
+            self.trace(TraceLine::Silent);
             self.judge.let_go();
         }
-        self.dispatcher.told_silent = silent;
+        self.dispatcher.silence_traced = silent;
     }
 }

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_core::message::{DeliveryTag, Effect, Holder, StepBackReason, Tenure};
+use lanekeeper_core::message::{DeliveryTag, Effect, Holder, Tenure, YieldReason};
 use lanekeeper_core::policy::Resolution;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
-use crate::dispatcher::{Drain, Writing};
+use crate::dispatcher::{Stopping, Writing};
 use crate::judge::fault;
 use crate::kills::Step;
-use crate::ledger::Answer;
-use crate::trace::Line;
-use crate::world::{Happening, World};
+use crate::ledger::WriteResult;
+use crate::trace::TraceLine;
+use crate::world::{SimEvent, World};
 
 /// How long a drained channel stays open for its acks to arrive.
 const ACK_GRACE: Duration = Duration::from_millis(100);
@@ -23,18 +23,18 @@ impl World {
     /// What the driver does after each event.
     pub fn follow_up(&mut self) {
         if self.setup.lazy && self.rng.chance(200) && self.dispatcher.channel.is_some() {
-            let happening = Happening::Effects { process: self.dispatcher.process };
-            self.soon(5, happening);
+            let event = SimEvent::Effects { process: self.dispatcher.process };
+            self.soon(5, event);
         } else {
             self.perform_effects();
             if !self.setup.lazy {
                 self.judge.at_rest(self.now);
             }
-            self.go_on_draining();
+            self.go_on_stopping();
         }
         self.send_acks();
         self.set_timer();
-        self.set_pulse();
+        self.schedule_liveness_probe();
     }
 
     pub fn perform_effects(&mut self) {
@@ -48,11 +48,11 @@ impl World {
                 Effect::Claim { tenure } => {
                     self.judge.claim_asked(tenure.0);
                     let process = self.dispatcher.process;
-                    let happening = Happening::Claimed { process, tenure: tenure.0 };
-                    self.soon(self.setup.delays.claim, happening);
+                    let event = SimEvent::Claimed { process, tenure: tenure.0 };
+                    self.soon(self.setup.delays.claim, event);
                 }
-                Effect::StepBack { tenure, reason } => self.step_back(tenure, reason),
-                Effect::GiveUp { tenure } => self.give_up(tenure),
+                Effect::Yield { tenure, reason } => self.yield_partition(tenure, reason),
+                Effect::Abandon { tenure } => self.abandon(tenure),
                 Effect::Record { tenure, holder, update, resolution } => {
                     self.write(tenure, holder, update, &resolution);
                 }
@@ -61,20 +61,20 @@ impl World {
         }
     }
 
-    fn step_back(&mut self, tenure: Tenure, reason: StepBackReason) {
+    fn yield_partition(&mut self, tenure: Tenure, reason: YieldReason) {
         let reason = match reason {
-            StepBackReason::Outranked => "outranked",
-            StepBackReason::HeldTooLong => "held too long",
+            YieldReason::Preempted => "outranked",
+            YieldReason::HeldTooLong => "held too long",
         };
-        self.trace(Line::SteppedBack { reason });
+        self.trace(TraceLine::Yielded { reason });
         if self.dispatcher.channel.as_ref().is_some_and(|channel| channel.tenure == tenure) {
-            self.dispatcher.drain = self.dispatcher.drain.or(Some(Drain::Began { stop: false }));
-            self.judge.drain_began();
+            self.dispatcher.stopping = self.dispatcher.stopping.or(Some(Stopping::Began { stop: false }));
+            self.judge.stop_requested();
         }
     }
 
-    fn give_up(&mut self, tenure: Tenure) {
-        self.trace(Line::GaveUp);
+    fn abandon(&mut self, tenure: Tenure) {
+        self.trace(TraceLine::Abandoned);
         self.judge.let_go();
         let Some(channel) = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure)
         else {
@@ -85,7 +85,7 @@ impl World {
             let done = self.acks_that_arrive();
             self.lose_at_broker(done);
         }
-        self.soon(0, Happening::ChannelGone { process, channel });
+        self.soon(0, SimEvent::ChannelGone { process, channel });
     }
 
     fn write(
@@ -104,7 +104,7 @@ impl World {
         let Some(number) = named.or_else(malformed) else {
             return;
         };
-        self.trace(Line::Record { update: number, resolution: resolution.name() });
+        self.trace(TraceLine::Record { update: number, resolution: resolution.name() });
         let turn = self.judge.record_begun(number, resolution);
         self.judge_known(number, holder, resolution);
         self.writings.push(Writing {
@@ -116,15 +116,15 @@ impl World {
             turn,
             dead_letter: matches!(resolution, Resolution::DeadLettered(_)),
             entry: None,
-            answer: Answer::Done,
+            answer: WriteResult::Done,
             done: false,
         });
         let writing = self.writings.len() - 1;
-        if let Some(update) = update.filter(|_| self.books.is_some()) {
+        if let Some(update) = update.filter(|_| self.ledger_client.is_some()) {
             self.submit(writing, update, resolution);
             self.dies_after(Step::Recorded);
         } else {
-            self.soon(self.setup.delays.record, Happening::Written { writing });
+            self.soon(self.setup.delays.record, SimEvent::Written { writing });
         }
     }
 
@@ -139,14 +139,14 @@ impl World {
         };
         channel.acks.finished(tag, now);
         channel.settled.push(update);
-        self.trace(Line::Settle { update, tag: tag.0 });
+        self.trace(TraceLine::Settle { update, tag: tag.0 });
         self.judge.settled(update, tenure.0);
         self.judge_safe(update);
     }
 
     fn send_acks(&mut self) {
         let now = self.now;
-        let closing = matches!(self.dispatcher.drain, Some(Drain::Closing { .. }));
+        let closing = matches!(self.dispatcher.stopping, Some(Stopping::Closing { .. }));
         let mut due = Vec::new();
         let Some(channel) = &mut self.dispatcher.channel else { return };
         while let Some(ack) = if closing { channel.acks.flush() } else { channel.acks.poll(now) } {
@@ -155,7 +155,7 @@ impl World {
         let (number, next) = (channel.number, channel.acks.next_deadline());
         for ack in due {
             let lost = !self.broker.send_ack(number, ack);
-            self.trace(Line::AckSent { tag: ack.tag.0, multiple: ack.multiple, lost });
+            self.trace(TraceLine::AckSent { tag: ack.tag.0, multiple: ack.multiple, lost });
             if !lost {
                 self.ack_travels(number);
             }
@@ -170,7 +170,7 @@ impl World {
             if self.dispatcher.acks_at.is_none_or(|at| next < at) {
                 self.dispatcher.acks_at = Some(next);
                 let late = self.late();
-                self.at(next.after(late), Happening::AcksDue { process: self.dispatcher.process });
+                self.at(next.after(late), SimEvent::AcksDue { process: self.dispatcher.process });
             }
         }
     }
@@ -182,27 +182,27 @@ impl World {
             return;
         }
         self.dispatcher.wake_at = Some(deadline);
-        let happening = Happening::Wake { process: self.dispatcher.process };
+        let event = SimEvent::Wake { process: self.dispatcher.process };
         let late = self.late();
-        self.at(deadline.max(self.now).after(late), happening);
+        self.at(deadline.max(self.now).after(late), event);
         if self.rng.chance(100) {
             let early = self.rng.between(self.now.micros(), deadline.max(self.now).micros());
-            self.at(Tick::from_micros(early), happening);
+            self.at(Tick::from_micros(early), event);
         }
     }
 
-    fn go_on_draining(&mut self) {
-        let Some(Drain::Began { stop }) = self.dispatcher.drain else { return };
+    fn go_on_stopping(&mut self) {
+        let Some(Stopping::Began { stop }) = self.dispatcher.stopping else { return };
         if !self.dispatcher.partition.is_quiet() {
             return;
         }
-        self.dispatcher.drain = Some(Drain::Closing { stop });
-        self.trace(Line::Drained);
+        self.dispatcher.stopping = Some(Stopping::Closing { stop });
+        self.trace(TraceLine::Drained);
         if let Some(channel) = &self.dispatcher.channel {
             let number = channel.number;
             self.at(
                 self.now.after(ACK_GRACE),
-                Happening::Close { process: self.dispatcher.process, channel: number },
+                SimEvent::Close { process: self.dispatcher.process, channel: number },
             );
         }
     }

@@ -19,13 +19,13 @@ pub struct Fairness {
 
 #[derive(Debug, Default)]
 struct Lane {
-    held: VecDeque<Held>,
+    held: VecDeque<FairnessEntry>,
     head: Head,
 }
 
 /// Received and not yet settled.
 #[derive(Debug)]
-struct Held {
+struct FairnessEntry {
     update: usize,
     /// Whether it was certainly never here before.
     new: bool,
@@ -34,16 +34,16 @@ struct Held {
 }
 
 /// Step, and deadline where it had one.
-type Turn = (u64, Tick);
+type FairPosition = (u64, Tick);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Head {
     /// Not known, or not ready.
     #[default]
     Other,
-    Ready(Turn),
+    Ready(FairPosition),
     /// It was ready so, and was next while its target was shut.
-    HeldBack(Turn),
+    HeldBack(FairPosition),
     Waits(Tick),
 }
 
@@ -64,7 +64,7 @@ impl Fairness {
     /// `free`: no attempt of an earlier tenure bars the record.
     pub fn received(&mut self, record: usize, update: usize, new: bool, free: bool, step: u64) {
         let lane = &mut self.lanes[record];
-        lane.held.push_back(Held { update, new: new && self.exact, came: step });
+        lane.held.push_back(FairnessEntry { update, new: new && self.exact, came: step });
         if lane.held.len() == 1 {
             lane.enter_head(free);
         }
@@ -112,20 +112,20 @@ impl Fairness {
         if head != Some(update) {
             fault!("order, I2", "#{update} was sent, and {head:?} is the head of its lane");
         }
-        let turn = match self.lanes[record].head {
-            Head::Ready(turn) | Head::HeldBack(turn) if probe => {
-                self.is_first_held_back(update, turn, |other| of(other).0);
-                Some(turn)
+        let position = match self.lanes[record].head {
+            Head::Ready(position) | Head::HeldBack(position) if probe => {
+                self.is_first_held_back(update, position, |other| of(other).0);
+                Some(position)
             }
-            Head::Ready(turn) => Some(turn),
+            Head::Ready(position) => Some(position),
             Head::HeldBack(_) | Head::Other | Head::Waits(_) => None,
         };
         for lane in &mut self.lanes {
             let (Head::Ready(before), Some(other)) = (lane.head, lane.head_update()) else { continue };
-            match (turn, of(other)) {
-                (Some(turn), (_, true)) if before < turn => lane.head = Head::HeldBack(before),
+            match (position, of(other)) {
+                (Some(position), (_, true)) if before < position => lane.head = Head::HeldBack(before),
                 (None, (_, true)) => lane.head = Head::Other,
-                (Some(turn), (_, false)) if before < turn => {
+                (Some(position), (_, false)) if before < position => {
                     fault!("fair, I9", "#{update} was sent before #{other}, which came earlier");
                 }
                 (Some(_) | None, _) => {}
@@ -135,10 +135,10 @@ impl Fairness {
     }
 
     /// A probe is of the lane that waits for its target and whose turn is first.
-    fn is_first_held_back(&self, update: usize, turn: Turn, same_target: impl Fn(usize) -> bool) {
+    fn is_first_held_back(&self, update: usize, position: FairPosition, same_target: impl Fn(usize) -> bool) {
         for lane in &self.lanes {
             if let (Head::HeldBack(before), Some(other)) = (lane.head, lane.head_update())
-                && before < turn
+                && before < position
                 && same_target(other)
             {
                 fault!("fair, I9", "#{update} was sent as a probe before #{other}, which came earlier");
@@ -149,10 +149,10 @@ impl Fairness {
     /// A permit is free: lanes that are ready and whose target is shut have been found to be so.
     pub fn hold_back(&mut self, is_shut: impl Fn(usize) -> bool) {
         for lane in &mut self.lanes {
-            if let (Head::Ready(turn), Some(update)) = (lane.head, lane.head_update())
+            if let (Head::Ready(position), Some(update)) = (lane.head, lane.head_update())
                 && is_shut(update)
             {
-                lane.head = Head::HeldBack(turn);
+                lane.head = Head::HeldBack(position);
             }
         }
     }
@@ -160,10 +160,10 @@ impl Fairness {
     /// Lanes that were held back are ready again, each with its turn.
     pub fn opened(&mut self, is_of_target: impl Fn(usize) -> bool) {
         for lane in &mut self.lanes {
-            if let (Head::HeldBack(turn), Some(update)) = (lane.head, lane.head_update())
+            if let (Head::HeldBack(position), Some(update)) = (lane.head, lane.head_update())
                 && is_of_target(update)
             {
-                lane.head = Head::Ready(turn);
+                lane.head = Head::Ready(position);
             }
         }
     }
@@ -182,7 +182,7 @@ impl Lane {
 
     fn enter_head(&mut self, free: bool) {
         self.head = match self.held.front() {
-            Some(Held { new: true, came, .. }) if free => Head::Ready((*came, Tick::ZERO)),
+            Some(FairnessEntry { new: true, came, .. }) if free => Head::Ready((*came, Tick::ZERO)),
             _ => Head::Other,
         };
     }

@@ -23,8 +23,8 @@ macro_rules! fault {
 }
 pub(crate) use fault;
 
-mod again;
 mod endings;
+mod redelivery;
 
 #[derive(Debug)]
 pub struct Judge {
@@ -41,7 +41,7 @@ pub struct Judge {
     /// A claim was asked for in this tenure, and nothing has made it void since.
     claiming: bool,
     /// The newest claim of another process that the dispatcher has read together with one of its own.
-    other_known: Option<u64>,
+    rival_known: Option<u64>,
     /// The number of the claim that was read back in this tenure.
     claimed: Option<u64>,
     /// Deliveries since then that wait for a claim: record, update, and whether it comes again.
@@ -49,8 +49,8 @@ pub struct Judge {
     /// The newest update that was held when a tenure ended, until it has come back: what comes before it was here.
     newest_held: Option<usize>,
     /// When the broker was last heard from.
-    heard: Tick,
-    draining: bool,
+    last_seen: Tick,
+    stopping: bool,
     /// A ledger knows what was resolved; `ledger` judges what is sent.
     kept: bool,
     /// The judge sees each effect as soon as it is decided.
@@ -71,12 +71,12 @@ impl Judge {
             in_flight: 0,
             tenure: None,
             claiming: false,
-            other_known: None,
+            rival_known: None,
             claimed: None,
             unclaimed: Vec::new(),
             newest_held: None,
-            heard: Tick::ZERO,
-            draining: false,
+            last_seen: Tick::ZERO,
+            stopping: false,
             kept: setup.ledger.is_some(),
             exact: !setup.lazy,
         }
@@ -89,15 +89,15 @@ impl Judge {
 
     pub fn tenure_began(&mut self, tenure: u64, now: Tick) {
         self.tenure = Some(tenure);
-        self.heard = now;
+        self.last_seen = now;
     }
 
     /// After too long a silence the partition must be claimed anew.
-    pub fn heard(&mut self, now: Tick, at: Tick) {
-        if now.since(self.heard) > self.limits.silence_max {
+    pub fn broker_seen(&mut self, now: Tick, at: Tick) {
+        if now.since(self.last_seen) > self.limits.silence_max {
             self.claimed = None;
         }
-        self.heard = self.heard.max(at);
+        self.last_seen = self.last_seen.max(at);
     }
 
     /// Nothing is held, and another may own the partition: a claim comes before the next attempt.
@@ -110,13 +110,13 @@ impl Judge {
     }
 
     /// Where another process has owned the partition, what was known here of its updates is old: they may be sent again.
-    pub fn claimed(&mut self, tenure: u64, number: u64, other: Option<u64>) {
+    pub fn claimed(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
         if self.tenure != Some(tenure) || !std::mem::take(&mut self.claiming) {
             return;
         }
         self.claimed = Some(number);
-        if other > self.other_known {
-            self.other_known = other;
+        if rival_claim > self.rival_known {
+            self.rival_known = rival_claim;
             self.newest_held = None;
             for facts in &mut self.updates {
                 facts.here = Here { turn: facts.here.turn + 1, ..Here::default() };
@@ -127,7 +127,7 @@ impl Judge {
     }
 
     /// Another has claimed the partition after us.
-    pub fn superseded(&mut self, tenure: u64) {
+    pub fn claim_superseded(&mut self, tenure: u64) {
         if self.tenure == Some(tenure) {
             self.let_go();
         }
@@ -142,22 +142,22 @@ impl Judge {
             let claimed = self.claimed;
             fault!("tenure, I5", "#{update} was sent under number {number:?}, and {claimed:?} is in force");
         }
-        let silence = now.since(self.heard);
+        let silence = now.since(self.last_seen);
         if silence > self.limits.silence_max {
             fault!("fence", "#{update} was sent {silence:?} after the broker was last heard from");
         }
     }
 
-    pub fn drain_began(&mut self) {
-        self.draining = true;
+    pub fn stop_requested(&mut self) {
+        self.stopping = true;
     }
 
     pub fn tenure_ended(&mut self) {
         self.tenure = None;
         self.let_go();
         self.unclaimed.clear();
-        self.draining = false;
-        self.expect_returns();
+        self.stopping = false;
+        self.expect_redeliveries();
         self.fairness.forget();
     }
 
@@ -231,7 +231,7 @@ impl Judge {
         if now < facts.here.earliest && facts.twin.is_none() && !released && !forgotten {
             fault!("deadline, I4", "#{update} was sent {:?} too early", facts.here.earliest.since(now));
         }
-        if self.draining && self.exact {
+        if self.stopping && self.exact {
             fault!("drain", "#{update} was sent after the drain began");
         }
         if !released {
@@ -321,7 +321,7 @@ impl Judge {
     }
 
     /// Another process has applied it, in its turn.
-    pub fn applied_by_rival(&mut self, update: usize) {
+    pub fn applied_by_other_process(&mut self, update: usize) {
         self.applied(update, false);
         self.updates[update].resolved = true;
     }
@@ -406,14 +406,14 @@ impl Judge {
 
     /// After each event: a permit that is free and a lane that is ready do not lie side by side.
     pub fn at_rest(&mut self, now: Tick) {
-        if self.draining || self.tenure.is_none() {
+        if self.stopping || self.tenure.is_none() {
             self.circuits.at_rest();
         }
-        if now.since(self.heard) > self.limits.silence_max {
+        if now.since(self.last_seen) > self.limits.silence_max {
             return;
         }
         let free = self.in_flight < self.limits.in_flight_max.get();
-        let starts = self.claimed.is_some() && !self.draining && free;
+        let starts = self.claimed.is_some() && !self.stopping && free;
         if starts {
             self.circuits.at_rest();
             self.fairness.hold_back(|update| self.circuits.is_shut(self.updates[update].target));

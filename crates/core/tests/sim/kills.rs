@@ -1,6 +1,6 @@
 //! Processes killed at each step of an update's way, between what the world does to them and what they make of it.
 
-use crate::trace::Line;
+use crate::trace::TraceLine;
 use crate::world::World;
 
 /// A step of an update's way.
@@ -25,11 +25,11 @@ impl World {
     /// Chooses at which step the process dies, from time to time.
     pub fn aim(&mut self) {
         if self.aimed_at.is_none()
-            && let Some(manners) = self.setup.ledger.as_mut().filter(|manners| manners.kills > 0)
+            && let Some(behaviour) = self.setup.ledger.as_mut().filter(|behaviour| behaviour.kills > 0)
             && self.now < self.setup.calm_at
             && self.rng.chance(20)
         {
-            manners.kills -= 1;
+            behaviour.kills -= 1;
             self.aimed_at = Some(self.rng.pick(&Step::ALL));
         }
     }
@@ -39,7 +39,7 @@ impl World {
         let dies = self.aimed_at == Some(step) && self.now < self.setup.calm_at;
         if dies {
             self.aimed_at = None;
-            self.trace(Line::Killed { after: step });
+            self.trace(TraceLine::Killed { after: step });
             self.crash();
         }
         dies

@@ -9,21 +9,21 @@ use lanekeeper_core::outcome::Known;
 use lanekeeper_core::update::{IdOrigin, Update, UpdateId};
 
 use crate::judge::fault;
-use crate::shelves::Contents;
+use crate::ledger_setup::Contents;
 
 /// One thing to write.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct LedgerWrite {
     /// Of the claim; what is older than the highest is fenced.
     pub number: u64,
     pub record: usize,
     pub update: usize,
     pub id: UpdateId,
-    pub what: What,
+    pub what: WriteKind,
 }
 
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum WriteKind {
     Applied { parked: Option<ParkedSeq> },
     Resolved { parked: Option<ParkedSeq> },
     Park { update: Arc<Update>, reused: bool, only_behind: bool },
@@ -31,7 +31,7 @@ pub enum What {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
+pub enum WriteResult {
     Done,
     NotParked,
     Fenced,
@@ -75,23 +75,23 @@ impl Ledger {
             versions: vec![None; records],
             parked: (0..records).map(|_| None).collect(),
             seqs: 0,
-            done: vec![false; contents.says.len()],
+            done: vec![false; contents.bodies.len()],
             contents,
         }
     }
 
-    pub fn claim(&mut self, number: u64) -> Answer {
+    pub fn claim(&mut self, number: u64) -> WriteResult {
         if number < self.highest {
-            return Answer::Fenced;
+            return WriteResult::Fenced;
         }
         self.highest = number;
-        Answer::Done
+        WriteResult::Done
     }
 
     /// What is known of an update that is about to be sent.
-    pub fn consult(&self, record: usize, name: usize, id: &UpdateId, holder: Holder) -> Option<Known> {
+    pub fn lookup(&self, record: usize, name: usize, id: &UpdateId, holder: Holder) -> Option<Known> {
         match self.resolved.get(id) {
-            Some(resolved) if *resolved == (record, self.contents.says[name]) => {
+            Some(resolved) if *resolved == (record, self.contents.bodies[name]) => {
                 return Some(Known::Resolved);
             }
             Some(_) => return Some(Known::IdReused),
@@ -104,25 +104,25 @@ impl Ledger {
         (version.is_some() && self.versions[record] >= version).then_some(Known::Superseded)
     }
 
-    pub fn write(&mut self, entry: &Entry) -> Answer {
-        if self.claim(entry.number) == Answer::Fenced {
-            return Answer::Fenced;
+    pub fn write(&mut self, entry: &LedgerWrite) -> WriteResult {
+        if self.claim(entry.number) == WriteResult::Fenced {
+            return WriteResult::Fenced;
         }
-        let Entry { record, update: name, id, what, .. } = entry;
+        let LedgerWrite { record, update: name, id, what, .. } = entry;
         match what {
-            What::Applied { parked } => {
+            WriteKind::Applied { parked } => {
                 self.versions[*record] = self.versions[*record].max(self.contents.versions[*name]);
                 self.resolve(*record, *name, id);
                 self.leave(*record, *parked);
             }
-            What::Resolved { parked } => {
+            WriteKind::Resolved { parked } => {
                 self.resolve(*record, *name, id);
                 self.leave(*record, *parked);
             }
-            What::Park { update, reused, only_behind } => {
+            WriteKind::Park { update, reused, only_behind } => {
                 return self.park(*record, *name, (update, *reused), *only_behind);
             }
-            What::Repark { seq, reused } => {
+            WriteKind::Repark { seq, reused } => {
                 if let Some(parked) = &mut self.parked[*record]
                     && let Some(head) = parked.updates.iter_mut().find(|parked| parked.seq == *seq)
                 {
@@ -131,13 +131,13 @@ impl Ledger {
                 }
             }
         }
-        Answer::Done
+        WriteResult::Done
     }
 
     fn resolve(&mut self, record: usize, name: usize, id: &UpdateId) {
         self.done[name] = true;
         if id.origin() == IdOrigin::Publisher {
-            self.resolved.entry(id.clone()).or_insert((record, self.contents.says[name]));
+            self.resolved.entry(id.clone()).or_insert((record, self.contents.bodies[name]));
         }
     }
 
@@ -155,16 +155,17 @@ impl Ledger {
         name: usize,
         (update, reused): (&Arc<Update>, bool),
         only_behind: bool,
-    ) -> Answer {
+    ) -> WriteResult {
         if only_behind && self.parked[record].is_none() {
-            return Answer::NotParked;
+            return WriteResult::NotParked;
         }
-        let says = self.contents.says[name];
-        let same =
-            |parked: &ParkedUpdate| parked.update.id == update.id && self.contents.says[parked.name] == says;
+        let bodies = self.contents.bodies[name];
+        let same = |parked: &ParkedUpdate| {
+            parked.update.id == update.id && self.contents.bodies[parked.name] == bodies
+        };
         let there = self.parked[record].iter().flat_map(|parked| &parked.updates).any(same);
-        if there || self.resolved.get(&update.id) == Some(&(record, says)) {
-            return Answer::Done;
+        if there || self.resolved.get(&update.id) == Some(&(record, bodies)) {
+            return WriteResult::Done;
         }
         self.seqs += 1;
         let parked = ParkedUpdate { seq: ParkedSeq(self.seqs), name, update: Arc::clone(update), reused };
@@ -172,7 +173,7 @@ impl Ledger {
             .get_or_insert_with(|| ParkedRecord { releasing: false, updates: VecDeque::new() })
             .updates
             .push_back(parked);
-        Answer::Done
+        WriteResult::Done
     }
 
     /// An operator lets the parked updates of a record go out. Whether there are any that wait for it.
@@ -224,8 +225,8 @@ impl Ledger {
 
     /// All publishings of an update.
     fn same(&self, name: usize) -> impl Iterator<Item = usize> {
-        let says = &self.contents.says;
-        (0..says.len()).filter(move |other| says[*other] == says[name])
+        let bodies = &self.contents.bodies;
+        (0..bodies.len()).filter(move |other| bodies[*other] == bodies[name])
     }
 
     /// Nothing waits.

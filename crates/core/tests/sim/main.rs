@@ -1,37 +1,37 @@
 //! Seeded simulation of the pure core under a hostile world.
 //!
-//! Roles: `setup` what a seed stands for, `world` what can happen and when, `strikes` and `kills` what goes wrong, `rival`
+//! Roles: `setup` what a seed stands for, `world` what can happen and when, `faults` and `kills` what goes wrong, `other_process`
 //! another process that owns the partition meanwhile, `broker` and `target` the outside, `dispatcher` with `effects` the
 //! driver, `circuits` the breakers, `judge` with `facts`, `fairness`, `shut` and `verdicts` the rules.
 //!
-//! Half of the worlds have a ledger as well: `shelves` what a seed stands for there, `ledger` what is on disk, `books` how
-//! the driver uses it, `operator` who else does, `keeping` the rules. A seed from `world::WITH_LEDGER` on is such a world.
+//! Half of the worlds have a ledger as well: `ledger_setup` what a seed stands for there, `ledger` what is on disk, `ledger_client` how
+//! the driver uses it, `operator` who else does, `ledger_rules` the rules. A seed from `world::WITH_LEDGER` on is such a world.
 //!
 //! `scripts/planted` shows that deliberate faults of the core are found.
 //!
 //! `LANEKEEPER_SIM_SEEDS=100000 cargo test --test sim` runs more seeds;
 //! `LANEKEEPER_SIM_SEED=7 cargo test --test sim -- --nocapture one_seed` runs one and shows its trace.
 
-mod books;
 mod broker;
 mod circuits;
 mod dispatcher;
 mod effects;
 mod facts;
 mod fairness;
+mod faults;
 mod judge;
-mod keeping;
 mod kills;
 mod layouts;
 mod ledger;
+mod ledger_client;
+mod ledger_rules;
+mod ledger_setup;
 mod operator;
-mod rival;
+mod other_process;
 mod rng;
 mod runner;
 mod setup;
-mod shelves;
 mod shut;
-mod strikes;
 mod target;
 mod trace;
 mod verdicts;
@@ -40,7 +40,7 @@ mod world;
 use kills::Step;
 use lanekeeper_core::outcome::OutcomeKind;
 use runner::{Failure, number_from_env, run, run_all};
-use trace::Line;
+use trace::TraceLine;
 use world::WITH_LEDGER;
 
 const SEEDS: u64 = 10_000;
@@ -102,57 +102,61 @@ fn the_world_is_hostile() {
     }
 }
 
-type IsMet = fn(&Line) -> bool;
+type IsMet = fn(&TraceLine) -> bool;
 
 const HARDSHIPS: &[(&str, IsMet)] = &[
-    ("a channel lost", |line| matches!(line, Line::ChannelLost { .. })),
-    ("acks lost with it", |line| matches!(line, Line::ChannelLost { acks_lost: 1.. })),
-    ("a fourth tenure", |line| matches!(line, Line::TenureBegan { tenure: 4.. })),
-    ("a crash", |line| matches!(line, Line::Crashed { .. })),
-    ("a request of a dead process", |line| matches!(line, Line::Applied { stray: true, .. })),
-    ("a drain carried out", |line| matches!(line, Line::ChannelClosed)),
-    ("an answer that lies", |line| matches!(line, Line::AttemptEnded { lie: true, .. })),
-    ("a third attempt", |line| matches!(line, Line::Attempt { number: 3.., .. })),
-    ("a wait asked for", |line| matches!(line, Line::AttemptEnded { retry_after_ms: Some(1..), .. })),
-    ("an update known from before", |line| matches!(line, Line::Record { resolution: "duplicate", .. })),
-    ("an update dead-lettered", |line| matches!(line, Line::Record { resolution: "dead_lettered", .. })),
-    ("a malformed update", |line| matches!(line, Line::Published { record: None, .. })),
-    ("an ack of one delivery", |line| matches!(line, Line::AckSent { multiple: false, .. })),
-    ("an attempt's end told twice", |line| matches!(line, Line::Echo { .. })),
-    ("another owner in between", |line| matches!(line, Line::RivalClaimed { .. })),
+    ("a channel lost", |line| matches!(line, TraceLine::ChannelLost { .. })),
+    ("acks lost with it", |line| matches!(line, TraceLine::ChannelLost { acks_lost: 1.. })),
+    ("a fourth tenure", |line| matches!(line, TraceLine::TenureBegan { tenure: 4.. })),
+    ("a crash", |line| matches!(line, TraceLine::Crashed { .. })),
+    ("a request of a dead process", |line| matches!(line, TraceLine::Applied { stray: true, .. })),
+    ("a drain carried out", |line| matches!(line, TraceLine::ChannelClosed)),
+    ("an answer that lies", |line| matches!(line, TraceLine::AttemptEnded { lie: true, .. })),
+    ("a third attempt", |line| matches!(line, TraceLine::Attempt { number: 3.., .. })),
+    ("a wait asked for", |line| matches!(line, TraceLine::AttemptEnded { retry_after_ms: Some(1..), .. })),
+    ("an update known from before", |line| matches!(line, TraceLine::Record { resolution: "duplicate", .. })),
+    ("an update dead-lettered", |line| matches!(line, TraceLine::Record { resolution: "dead_lettered", .. })),
+    ("a malformed update", |line| matches!(line, TraceLine::Published { record: None, .. })),
+    ("an ack of one delivery", |line| matches!(line, TraceLine::AckSent { multiple: false, .. })),
+    ("an attempt's end told twice", |line| matches!(line, TraceLine::Echo { .. })),
+    ("another owner in between", |line| matches!(line, TraceLine::OtherProcessClaimed { .. })),
     (
         "another owner that died before all was acked",
-        |line| matches!(line, Line::RivalClaimed { applied, acked, .. } if acked < applied),
+        |line| matches!(line, TraceLine::OtherProcessClaimed { applied, acked, .. } if acked < applied),
     ),
-    ("a claim that tells of another owner", |line| matches!(line, Line::Claimed { other: Some(_), .. })),
-    ("a stall", |line| matches!(line, Line::Stalled { .. })),
-    ("a silent broker", |line| matches!(line, Line::Silent)),
-    ("a partition given up for another's claim", |line| matches!(line, Line::GaveUp)),
-    ("a step back", |line| matches!(line, Line::SteppedBack { .. })),
-    ("a target that is shut", |line| matches!(line, Line::TargetShut { .. })),
-    ("a probe", |line| matches!(line, Line::Attempt { probe: true, .. })),
-    ("a probe of another partition", |line| matches!(line, Line::ProbeAsked { granted: false, .. })),
-    ("a target that is open again", |line| matches!(line, Line::TargetOpened { .. })),
-    ("a record parked", |line| matches!(line, Line::Parked { behind: false, .. })),
-    ("an update parked behind others", |line| matches!(line, Line::Parked { behind: true, .. })),
-    ("parked updates released", |line| matches!(line, Line::Released { updates: 1.., .. })),
-    ("a released head parked again", |line| matches!(line, Line::Reparked { .. })),
-    ("parked updates discarded", |line| matches!(line, Line::Discarded { .. })),
-    ("a record no longer parked when it mattered", |line| matches!(line, Line::NotRecorded { .. })),
-    ("a write fenced", |line| matches!(line, Line::Fenced { .. })),
-    ("a claim fenced", |line| matches!(line, Line::ClaimFenced { .. })),
-    ("a commit lost by a crash", |line| matches!(line, Line::CommitCut { landed: false, .. })),
-    ("a commit that nobody heard of", |line| matches!(line, Line::CommitCut { landed: true, .. })),
-    ("a commit shared", |line| matches!(line, Line::Committed { entries: 2.., .. })),
-    ("a commit that failed", |line| matches!(line, Line::Committed { failed: true, landed: false, .. })),
-    ("a commit done that was told to have failed", |line| {
-        matches!(line, Line::Committed { failed: true, landed: true, .. })
+    ("a claim that tells of another owner", |line| {
+        matches!(line, TraceLine::Claimed { rival_claim: Some(_), .. })
     }),
-    ("an id used again", |line| matches!(line, Line::Consulted { found: "id_reused", .. })),
-    ("an outdated version", |line| matches!(line, Line::Consulted { found: "superseded", .. })),
-    ("an update that the ledger knew", |line| matches!(line, Line::Consulted { found: "resolved", .. })),
-    ("an attempt withheld", |line| matches!(line, Line::AttemptEnded { outcome: OutcomeKind::Withheld, .. })),
-    ("an event of an old tenure", |line| matches!(line, Line::Stale { .. })),
+    ("a stall", |line| matches!(line, TraceLine::Stalled { .. })),
+    ("a silent broker", |line| matches!(line, TraceLine::Silent)),
+    ("a partition given up for another's claim", |line| matches!(line, TraceLine::Abandoned)),
+    ("a step back", |line| matches!(line, TraceLine::Yielded { .. })),
+    ("a target that is shut", |line| matches!(line, TraceLine::TargetShut { .. })),
+    ("a probe", |line| matches!(line, TraceLine::Attempt { probe: true, .. })),
+    ("a probe of another partition", |line| matches!(line, TraceLine::ProbeAsked { granted: false, .. })),
+    ("a target that is open again", |line| matches!(line, TraceLine::TargetOpened { .. })),
+    ("a record parked", |line| matches!(line, TraceLine::Parked { behind: false, .. })),
+    ("an update parked behind others", |line| matches!(line, TraceLine::Parked { behind: true, .. })),
+    ("parked updates released", |line| matches!(line, TraceLine::Released { updates: 1.., .. })),
+    ("a released head parked again", |line| matches!(line, TraceLine::Reparked { .. })),
+    ("parked updates discarded", |line| matches!(line, TraceLine::Discarded { .. })),
+    ("a record no longer parked when it mattered", |line| matches!(line, TraceLine::NotRecorded { .. })),
+    ("a write fenced", |line| matches!(line, TraceLine::Fenced { .. })),
+    ("a claim fenced", |line| matches!(line, TraceLine::ClaimFenced { .. })),
+    ("a commit lost by a crash", |line| matches!(line, TraceLine::CommitAborted { landed: false, .. })),
+    ("a commit that nobody heard of", |line| matches!(line, TraceLine::CommitAborted { landed: true, .. })),
+    ("a commit shared", |line| matches!(line, TraceLine::Committed { entries: 2.., .. })),
+    ("a commit that failed", |line| matches!(line, TraceLine::Committed { failed: true, landed: false, .. })),
+    ("a commit done that was told to have failed", |line| {
+        matches!(line, TraceLine::Committed { failed: true, landed: true, .. })
+    }),
+    ("an id used again", |line| matches!(line, TraceLine::LookedUp { found: "id_reused", .. })),
+    ("an outdated version", |line| matches!(line, TraceLine::LookedUp { found: "superseded", .. })),
+    ("an update that the ledger knew", |line| matches!(line, TraceLine::LookedUp { found: "resolved", .. })),
+    ("an attempt withheld", |line| {
+        matches!(line, TraceLine::AttemptEnded { outcome: OutcomeKind::Withheld, .. })
+    }),
+    ("an event of an old tenure", |line| matches!(line, TraceLine::Stale { .. })),
 ];
 
 /// At every step of an update's way a process was killed, many times, and nothing was lost.
@@ -166,7 +170,7 @@ fn kills_at_every_step_are_survived() {
         match run(seed) {
             Ok(world) => {
                 for line in world.trace_so_far().lines() {
-                    let Line::Killed { after } = line else { continue };
+                    let TraceLine::Killed { after } = line else { continue };
                     killed.iter_mut().filter(|(step, _)| step == after).for_each(|(_, times)| *times += 1);
                 }
             }

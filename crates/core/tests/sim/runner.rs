@@ -51,7 +51,7 @@ fn catch_panics() {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if RUNNING.get() {
-                FOUND_BY.set(told_by(info));
+                FOUND_BY.set(panic_text(info));
             } else {
                 usual(info);
             }
@@ -59,7 +59,7 @@ fn catch_panics() {
     });
 }
 
-fn told_by(info: &PanicHookInfo<'_>) -> String {
+fn panic_text(info: &PanicHookInfo<'_>) -> String {
     let payload = info.payload();
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let message = text.or_else(|| payload.downcast_ref().copied()).unwrap_or("a panic without words");

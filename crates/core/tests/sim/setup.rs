@@ -11,8 +11,8 @@ use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{RecordKey, UpdateId};
 
 use crate::circuits::Circuits;
+use crate::ledger_setup::LedgerBehaviour;
 use crate::rng::Rng;
-use crate::shelves::LedgerManners;
 
 /// Everything about a world that chance decides before it begins.
 #[derive(Debug)]
@@ -21,12 +21,12 @@ pub struct Setup {
     pub policy: Arc<Policy>,
     pub record_keys: Vec<RecordKey>,
     pub publications: Vec<Publication>,
-    pub manners: Manners,
+    pub behaviour: TargetBehaviour,
     pub circuits: Circuits,
     pub delays: Delays,
     pub faults: Faults,
     /// How the ledger behaves; `None`: there is none.
-    pub ledger: Option<LedgerManners>,
+    pub ledger: Option<LedgerBehaviour>,
     /// The driver does not always take every effect before the next event.
     pub lazy: bool,
     /// From here on no fault happens and every attempt is applied, so that the world can come to rest.
@@ -51,7 +51,7 @@ pub struct Publication {
 
 /// How the target answers, each in a thousand. What is left is applied and says so.
 #[derive(Debug)]
-pub struct Manners {
+pub struct TargetBehaviour {
     pub retryable: u64,
     pub refused: u64,
     pub rejected: u64,
@@ -72,7 +72,7 @@ pub struct Delays {
     pub attempt: u64,
     pub record: u64,
     /// From a channel's loss to the driver's knowing.
-    pub news: u64,
+    pub notice: u64,
     pub attach: u64,
     /// From a claim to its being read back.
     pub claim: u64,
@@ -84,13 +84,13 @@ pub struct Delays {
 pub struct Faults {
     pub channel_lost: u64,
     pub crash: u64,
-    pub drain: u64,
+    pub stopping: u64,
     /// The process stands still.
     pub stall: u64,
     /// Another consumer is preferred, or a delivery is held for too long.
-    pub step_back: u64,
+    pub yield_partition: u64,
     /// Of the times that our channel is gone: another process goes on.
-    pub rival: u64,
+    pub other_process: u64,
     /// Per event that could come twice, or for a tenure that has ended.
     pub stale: u64,
     pub left: u32,
@@ -114,7 +114,7 @@ impl Setup {
             policy: Arc::new(policy(rng)),
             record_keys: (0..records).map(|n| RecordKey::new(format!("r{n}")).unwrap()).collect(),
             publications,
-            manners: Manners {
+            behaviour: TargetBehaviour {
                 retryable: hostile(rng, 400),
                 refused: hostile(rng, 60),
                 rejected: hostile(rng, 100),
@@ -128,7 +128,7 @@ impl Setup {
                 ack: rng.pick(&[0, 1, 10, 90]),
                 attempt: rng.pick(&[0, 5, 30, 200]),
                 record: rng.pick(&[0, 0, 5, 100]),
-                news: rng.pick(&[0, 0, 10, 150]),
+                notice: rng.pick(&[0, 0, 10, 150]),
                 attach: rng.pick(&[0, 5, 50]),
                 claim: rng.pick(&[0, 1, 5, 100]),
                 timer_late: rng.pick(&[0, 1, 20]),
@@ -136,10 +136,10 @@ impl Setup {
             faults: Faults {
                 channel_lost: hostile(rng, 30),
                 crash: hostile(rng, 6),
-                drain: hostile(rng, 6),
+                stopping: hostile(rng, 6),
                 stall: hostile(rng, 6),
-                step_back: hostile(rng, 6),
-                rival: rng.pick(&[0, 0, 300, 900]),
+                yield_partition: hostile(rng, 6),
+                other_process: rng.pick(&[0, 0, 300, 900]),
                 stale: hostile(rng, 50),
                 left: u32::try_from(rng.between(0, 12)).unwrap(),
             },

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lanekeeper_core::breaker::{BreakerLimits, Sign};
+use lanekeeper_core::breaker::{BreakerLimits, HealthSignal};
 use lanekeeper_core::tick::Tick;
 
 use crate::judge::fault;
@@ -59,9 +59,9 @@ impl ShutJudge {
         target.was_shut.extend(target.shut.take().map(|since| (since, now)));
     }
 
-    pub fn reported(&mut self, now: Tick, target: usize, record: usize, sign: Sign) {
-        if sign != Sign::Neither && !self.is_shut(target) {
-            self.0[target].ended.push((now, record, sign == Sign::Fails));
+    pub fn reported(&mut self, now: Tick, target: usize, record: usize, signal: HealthSignal) {
+        if signal != HealthSignal::Neutral && !self.is_shut(target) {
+            self.0[target].ended.push((now, record, signal == HealthSignal::Failure));
         }
     }
 

@@ -16,7 +16,7 @@ pub struct Target {
 
 /// What will come of one request.
 #[derive(Debug)]
-pub struct Fate {
+pub struct TargetResponse {
     pub applies: bool,
     pub outcome: Outcome,
     /// From sending to being applied.
@@ -30,28 +30,35 @@ impl Target {
         Self { stuck_until: vec![Tick::ZERO; records] }
     }
 
-    pub fn decide(&mut self, rng: &mut Rng, setup: &Setup, record: usize, target: usize, now: Tick) -> Fate {
+    pub fn decide(
+        &mut self,
+        rng: &mut Rng,
+        setup: &Setup,
+        record: usize,
+        target: usize,
+        now: Tick,
+    ) -> TargetResponse {
         let slow = rng.between(0, setup.delays.attempt);
         let arrives = rng.between(0, slow);
-        let mut fate = Fate {
+        let mut response = TargetResponse {
             applies: true,
             outcome: Outcome::Applied,
             arrives_after: Duration::from_millis(arrives),
             ends_after: Duration::from_millis(slow),
         };
         if now >= setup.calm_at {
-            return fate;
+            return response;
         }
-        if rng.chance(setup.manners.stuck) {
+        if rng.chance(setup.behaviour.stuck) {
             self.stuck_until[record] = now.after(Duration::from_millis(rng.between(10, 500)));
         }
         let outage = setup.circuits.outage(target, now).map(|outage| outage.refuses);
-        fate.outcome = match outage {
+        response.outcome = match outage {
             Some(refuses) => outage_outcome(rng, refuses),
             None => outcome(rng, setup, self.stuck_until[record] > now),
         };
-        fate.applies = fate.outcome == Outcome::Applied || rng.chance(setup.manners.lies);
-        fate
+        response.applies = response.outcome == Outcome::Applied || rng.chance(setup.behaviour.lies);
+        response
     }
 }
 
@@ -65,7 +72,7 @@ fn outage_outcome(rng: &mut Rng, refuses: bool) -> Outcome {
 }
 
 fn outcome(rng: &mut Rng, setup: &Setup, stuck: bool) -> Outcome {
-    let manners = &setup.manners;
+    let behaviour = &setup.behaviour;
     let failure = |cause| Failure { cause, detail: String::new() };
     let mut draw = rng.below(1000);
     let mut drawn = |share: u64| {
@@ -73,16 +80,16 @@ fn outcome(rng: &mut Rng, setup: &Setup, stuck: bool) -> Outcome {
         draw = if hit { u64::MAX } else { draw - share };
         hit
     };
-    if drawn(if stuck { 900 } else { manners.retryable }) {
+    if drawn(if stuck { 900 } else { behaviour.retryable }) {
         let cause = rng.pick(&[Cause::Status(500), Cause::Status(429), Cause::Timeout, Cause::Connection]);
-        let told = matches!(cause, Cause::Status(_)) && rng.chance(manners.retry_after);
-        let retry_after = told.then(|| Duration::from_millis(rng.between(0, 500)));
+        let asks_to_wait = matches!(cause, Cause::Status(_)) && rng.chance(behaviour.retry_after);
+        let retry_after = asks_to_wait.then(|| Duration::from_millis(rng.between(0, 500)));
         Outcome::Retryable { failure: failure(cause), retry_after }
-    } else if drawn(if stuck { 0 } else { manners.refused }) {
+    } else if drawn(if stuck { 0 } else { behaviour.refused }) {
         Outcome::Refused(failure(Cause::Status(403)))
-    } else if drawn(if stuck { 0 } else { manners.rejected }) {
+    } else if drawn(if stuck { 0 } else { behaviour.rejected }) {
         Outcome::Rejected(failure(Cause::Status(422)))
-    } else if drawn(if stuck { 0 } else { manners.conflict }) {
+    } else if drawn(if stuck { 0 } else { behaviour.conflict }) {
         Outcome::Conflict(failure(Cause::Status(409)))
     } else {
         Outcome::Applied

@@ -9,7 +9,7 @@ use crate::kills::Step;
 
 /// One line. Updates are named by their place in the queue's history: `#7` is the eighth publishing.
 #[derive(Clone, Copy, Debug, Hash)]
-pub enum Line {
+pub enum TraceLine {
     Published {
         update: usize,
         record: Option<usize>,
@@ -72,7 +72,7 @@ pub enum Line {
         update: usize,
     },
     Woke,
-    DrainBegan,
+    StopRequested,
     Drained,
     ChannelLost {
         acks_lost: usize,
@@ -84,9 +84,9 @@ pub enum Line {
     Claimed {
         tenure: u64,
         number: u64,
-        other: Option<u64>,
+        rival_claim: Option<u64>,
     },
-    RivalClaimed {
+    OtherProcessClaimed {
         number: u64,
         applied: usize,
         acked: usize,
@@ -96,14 +96,14 @@ pub enum Line {
     },
     /// The dispatcher starts nothing, since it has not heard the broker.
     Silent,
-    Superseded {
+    ClaimSuperseded {
         tenure: u64,
     },
-    GaveUp,
-    Outranked {
+    Abandoned,
+    Preempted {
         held_too_long: bool,
     },
-    SteppedBack {
+    Yielded {
         reason: &'static str,
     },
     TenureEnded {
@@ -131,7 +131,7 @@ pub enum Line {
         after: Step,
     },
     /// What the ledger knows makes a request needless or wrong.
-    Consulted {
+    LookedUp {
         update: usize,
         found: &'static str,
     },
@@ -146,7 +146,7 @@ pub enum Line {
         landed: bool,
     },
     /// The process died during a commit.
-    CommitCut {
+    CommitAborted {
         entries: usize,
         landed: bool,
     },
@@ -172,7 +172,7 @@ pub enum Line {
         record: usize,
         updates: usize,
     },
-    Nudged,
+    OwnershipHint,
     ReleaseAsked {
         record: usize,
     },
@@ -184,11 +184,11 @@ pub enum Line {
 
 #[derive(Debug, Default)]
 pub struct Trace {
-    lines: Vec<(Tick, Line)>,
+    lines: Vec<(Tick, TraceLine)>,
 }
 
 impl Trace {
-    pub fn add(&mut self, now: Tick, line: Line) {
+    pub fn add(&mut self, now: Tick, line: TraceLine) {
         self.lines.push((now, line));
     }
 
@@ -199,14 +199,14 @@ impl Trace {
         hasher.finish()
     }
 
-    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+    pub fn lines(&self) -> impl Iterator<Item = &TraceLine> {
         self.lines.iter().map(|(_, line)| line)
     }
 
     /// The last `count` lines, for a person.
     pub fn tail(&self, count: usize) -> String {
         let from = self.lines.len().saturating_sub(count);
-        let line = |(now, line): &(Tick, Line)| {
+        let line = |(now, line): &(Tick, TraceLine)| {
             format!("{:>7}.{:03} ms  {line:?}\n", now.micros() / 1000, now.micros() % 1000)
         };
         self.lines[from..].iter().map(line).collect()

@@ -9,18 +9,18 @@ use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
-use crate::books::{Books, Page};
 use crate::broker::Broker;
 use crate::dispatcher::{Dispatcher, Writing};
 use crate::facts::Sent;
 use crate::judge::{Judge, fault};
 use crate::kills::Step;
 use crate::ledger::Ledger;
+use crate::ledger_client::{LedgerEvent, SimLedgerClient};
+use crate::ledger_setup::LedgerBehaviour;
 use crate::rng::Rng;
 use crate::setup::Setup;
-use crate::shelves::LedgerManners;
 use crate::target::Target;
-use crate::trace::{Line, Trace};
+use crate::trace::{Trace, TraceLine};
 
 /// More happenings than any world needs that comes to rest.
 const STEPS_MAX: u32 = 100_000;
@@ -30,7 +30,7 @@ const CHANCE_OF_EQUALS: u64 = 0x6571_7561_6c73;
 
 /// What can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Happening {
+pub enum SimEvent {
     Publish {
         update: usize,
     },
@@ -47,7 +47,7 @@ pub enum Happening {
         request: usize,
     },
     /// Its answer, or the fault of its connection, reaches the dispatcher.
-    Answer {
+    WriteResult {
         request: usize,
     },
     /// The dispatcher hears once more of an attempt that has ended, and hears another ending.
@@ -81,17 +81,17 @@ pub enum Happening {
         tenure: u64,
     },
     /// Another process's claim is read.
-    Superseded {
+    ClaimSuperseded {
         process: u32,
         tenure: u64,
     },
     /// A sign of life is asked for.
-    Pulse {
+    LivenessProbe {
         process: u32,
         channel: u64,
     },
     /// And answered.
-    Heard {
+    BrokerSeen {
         process: u32,
         channel: u64,
         at: Tick,
@@ -114,7 +114,7 @@ pub enum Happening {
         target: usize,
     },
     /// Something with the ledger.
-    Page(Page),
+    Ledger(LedgerEvent),
 }
 
 /// Seeds from here on stand for worlds with a ledger: the world of the seed without it, and what the ledger changes.
@@ -141,7 +141,7 @@ pub struct World {
     pub rng: Rng,
     pub now: Tick,
     /// By time, then by lot: what happens at one moment happens in any order.
-    agenda: BinaryHeap<Reverse<(Tick, u64, Happening)>>,
+    agenda: BinaryHeap<Reverse<(Tick, u64, SimEvent)>>,
     pub broker: Broker,
     delivery_at: Tick,
     ack_at: Tick,
@@ -149,7 +149,7 @@ pub struct World {
     pub requests: Vec<Request>,
     pub writings: Vec<Writing>,
     pub dispatcher: Dispatcher,
-    pub books: Option<Books>,
+    pub ledger_client: Option<SimLedgerClient>,
     /// The process dies at the next such step.
     pub aimed_at: Option<Step>,
     tenures: u64,
@@ -167,14 +167,13 @@ impl World {
         let mut rng = Rng::new(seed_of_plain);
         let mut setup = Setup::new(&mut rng, &mut Rng::new(seed_of_plain ^ CHANCE_OF_CIRCUITS));
         if seed >= WITH_LEDGER {
-            setup.ledger = Some(LedgerManners::new(&mut rng, &mut setup));
+            setup.ledger = Some(LedgerBehaviour::new(&mut rng, &mut setup));
         } else {
             setup.add_equals(&mut Rng::new(seed_of_plain ^ CHANCE_OF_EQUALS));
         }
-        let books = setup
-            .ledger
-            .as_ref()
-            .map(|manners| Books::new(Ledger::new(setup.record_keys.len(), manners.contents.clone())));
+        let ledger_client = setup.ledger.as_ref().map(|behaviour| {
+            SimLedgerClient::new(Ledger::new(setup.record_keys.len(), behaviour.contents.clone()))
+        });
         Self {
             rng,
             now: Tick::ZERO,
@@ -186,7 +185,7 @@ impl World {
             requests: Vec::new(),
             writings: Vec::new(),
             dispatcher: Dispatcher::new(1, &setup),
-            books,
+            ledger_client,
             aimed_at: None,
             tenures: 0,
             claims: 0,
@@ -203,23 +202,23 @@ impl World {
     /// # Panics
     /// Where a rule is broken.
     pub fn run(&mut self) {
-        self.at(self.setup.publications[0].at, Happening::Publish { update: 0 });
-        self.soon(self.setup.delays.attach, Happening::Attach { process: 1 });
-        self.open_books();
+        self.at(self.setup.publications[0].at, SimEvent::Publish { update: 0 });
+        self.soon(self.setup.delays.attach, SimEvent::Attach { process: 1 });
+        self.start_ledger();
         let mut steps = 0;
-        while let Some(Reverse((at, _, happening))) = self.agenda.pop() {
+        while let Some(Reverse((at, _, event))) = self.agenda.pop() {
             steps += 1;
             if steps > STEPS_MAX {
                 fault!("liveness", "no rest after {STEPS_MAX} steps");
             }
             self.now = at.max(self.now);
-            if self.is_stalled(happening) {
-                self.at(self.stalled_until, happening);
+            if self.is_stalled(event) {
+                self.at(self.stalled_until, event);
                 continue;
             }
-            self.strike();
+            self.inject_fault();
             self.aim();
-            self.happen(happening);
+            self.handle_event(event);
         }
         self.judge.end();
         self.judge_rest();
@@ -229,68 +228,72 @@ impl World {
         &self.trace
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn handle_event(&mut self, event: SimEvent) {
         let process = self.dispatcher.process;
-        match happening {
-            Happening::Publish { update } => {
-                self.trace(Line::Published { update, record: self.setup.publications[update].record });
+        match event {
+            SimEvent::Publish { update } => {
+                self.trace(TraceLine::Published { update, record: self.setup.publications[update].record });
                 self.broker.publish(update);
                 self.hand_over();
                 if let Some(next) = self.setup.publications.get(update + 1) {
-                    self.at(next.at, Happening::Publish { update: update + 1 });
+                    self.at(next.at, SimEvent::Publish { update: update + 1 });
                 }
             }
-            Happening::Delivery { channel } => {
+            SimEvent::Delivery { channel } => {
                 if let Some(delivery) = self.broker.arrive(channel) {
                     self.receive(channel, delivery);
                 }
             }
-            Happening::Ack { channel } => {
+            SimEvent::Ack { channel } => {
                 let acked = self.broker.take_ack(channel);
                 self.acked(acked);
                 self.hand_over();
             }
-            Happening::Request { request } => self.apply(request),
-            Happening::Answer { request } => self.answer(request),
-            Happening::Echo { request } => self.echo(request),
-            Happening::Written { writing } => self.written(writing),
-            Happening::Page(page) => self.turn_page(page),
-            Happening::Wake { process: of } if of == process => self.wake(),
-            Happening::AcksDue { process: of } if of == process => self.acks_are_due(),
-            Happening::Effects { process: of } if of == process => self.follow_up(),
-            Happening::ChannelGone { process: of, channel } if of == process => self.channel_gone(channel),
-            Happening::Attach { process: of } if of == process => {
+            SimEvent::Request { request } => self.apply(request),
+            SimEvent::WriteResult { request } => self.answer(request),
+            SimEvent::Echo { request } => self.echo(request),
+            SimEvent::Written { writing } => self.written(writing),
+            SimEvent::Ledger(event) => self.handle_ledger_event(event),
+            SimEvent::Wake { process: of } if of == process => self.wake(),
+            SimEvent::AcksDue { process: of } if of == process => self.acks_are_due(),
+            SimEvent::Effects { process: of } if of == process => self.follow_up(),
+            SimEvent::ChannelGone { process: of, channel } if of == process => self.channel_gone(channel),
+            SimEvent::Attach { process: of } if of == process => {
                 self.attach();
                 self.hand_over();
             }
-            Happening::Claimed { process: of, tenure } if of == process => self.claimed(tenure),
-            Happening::Superseded { process: of, tenure } if of == process => self.superseded(tenure),
-            Happening::Pulse { process: of, channel } if of == process => self.pulse(channel),
-            Happening::Heard { process: of, channel, at } if of == process => self.heard(channel, at),
-            Happening::DroppedBySilence { process: of } if of == process => self.dropped_by_silence(),
-            Happening::Close { process: of, channel } if of == process => match self.close(channel) {
+            SimEvent::Claimed { process: of, tenure } if of == process => self.claimed(tenure),
+            SimEvent::ClaimSuperseded { process: of, tenure } if of == process => {
+                self.claim_superseded(tenure)
+            }
+            SimEvent::LivenessProbe { process: of, channel } if of == process => self.probe_liveness(channel),
+            SimEvent::BrokerSeen { process: of, channel, at } if of == process => {
+                self.broker_seen(channel, at)
+            }
+            SimEvent::DroppedBySilence { process: of } if of == process => self.dropped_by_silence(),
+            SimEvent::Close { process: of, channel } if of == process => match self.close(channel) {
                 Some(true) => self.end_process(),
-                Some(false) => self.soon(self.setup.delays.attach, Happening::Attach { process }),
+                Some(false) => self.soon(self.setup.delays.attach, SimEvent::Attach { process }),
                 None => {}
             },
-            Happening::BreakersChanged { process: of } if of == process => self.hear_breakers(),
-            Happening::ProbeElsewhere { process: of, target } if of == process => {
+            SimEvent::BreakersChanged { process: of } if of == process => self.on_breaker_change(),
+            SimEvent::ProbeElsewhere { process: of, target } if of == process => {
                 self.probe_elsewhere_ended(target);
             }
             // What a dead process was waiting for.
-            Happening::Wake { .. }
-            | Happening::AcksDue { .. }
-            | Happening::Effects { .. }
-            | Happening::ChannelGone { .. }
-            | Happening::Attach { .. }
-            | Happening::Claimed { .. }
-            | Happening::Superseded { .. }
-            | Happening::Pulse { .. }
-            | Happening::Heard { .. }
-            | Happening::DroppedBySilence { .. }
-            | Happening::Close { .. }
-            | Happening::BreakersChanged { .. }
-            | Happening::ProbeElsewhere { .. } => {}
+            SimEvent::Wake { .. }
+            | SimEvent::AcksDue { .. }
+            | SimEvent::Effects { .. }
+            | SimEvent::ChannelGone { .. }
+            | SimEvent::Attach { .. }
+            | SimEvent::Claimed { .. }
+            | SimEvent::ClaimSuperseded { .. }
+            | SimEvent::LivenessProbe { .. }
+            | SimEvent::BrokerSeen { .. }
+            | SimEvent::DroppedBySilence { .. }
+            | SimEvent::Close { .. }
+            | SimEvent::BreakersChanged { .. }
+            | SimEvent::ProbeElsewhere { .. } => {}
         }
     }
 
@@ -298,21 +301,21 @@ impl World {
     pub fn channel_gone(&mut self, channel: u64) {
         let process = self.dispatcher.process;
         if self.detach(channel) {
-            self.soon(self.setup.delays.attach, Happening::Attach { process });
+            self.soon(self.setup.delays.attach, SimEvent::Attach { process });
         }
     }
 
     /// The broker loses the channel. Answers its number, if there was one.
     pub fn lose_at_broker(&mut self, acks_done: usize) -> Option<u64> {
         let (lost, number) = self.broker.lose(acks_done)?;
-        self.trace(Line::ChannelLost { acks_lost: lost.acks_lost });
+        self.trace(TraceLine::ChannelLost { acks_lost: lost.acks_lost });
         self.acked(lost.acked);
         Some(number)
     }
 
     pub fn acked(&mut self, updates: Vec<usize>) {
         for update in updates {
-            self.trace(Line::Acked { update });
+            self.trace(TraceLine::Acked { update });
             self.judge.acked(update);
             self.judge_safe(update);
         }
@@ -323,14 +326,14 @@ impl World {
         for _ in 0..count {
             let delay = Duration::from_millis(self.rng.between(0, self.setup.delays.delivery));
             self.delivery_at = self.delivery_at.max(self.now.after(delay));
-            self.at(self.delivery_at, Happening::Delivery { channel });
+            self.at(self.delivery_at, SimEvent::Delivery { channel });
         }
     }
 
     pub fn ack_travels(&mut self, channel: u64) {
         let delay = Duration::from_millis(self.rng.between(0, self.setup.delays.ack));
         self.ack_at = self.ack_at.max(self.now.after(delay));
-        self.at(self.ack_at, Happening::Ack { channel });
+        self.at(self.ack_at, SimEvent::Ack { channel });
     }
 
     /// An attempt begins: with a ledger this is asked first, else the request leaves at once.
@@ -343,9 +346,9 @@ impl World {
     ) {
         let (process, name) = (self.dispatcher.process, self.name_of(holder, update));
         let record = self.setup.publications[name].record.expect("malformed updates are never sent");
-        self.trace(Line::Attempt { process, attempt, number, update: name, record, probe });
+        self.trace(TraceLine::Attempt { process, attempt, number, update: name, record, probe });
         let under = tenure.map(|TenureNumber(number)| number);
-        if self.books.is_none() {
+        if self.ledger_client.is_none() {
             self.judge.sent_under(self.now, name, under);
         }
         let sent = Sent {
@@ -358,21 +361,21 @@ impl World {
         self.requests.push(Request { process, sent, holder, found, outcome, applies, lie, over });
         match &self.setup.ledger {
             None => self.leave(request, record),
-            Some(manners) => self.soon(manners.consult, Happening::Page(Page::Consult { request })),
+            Some(behaviour) => self.soon(behaviour.lookup, SimEvent::Ledger(LedgerEvent::Lookup { request })),
         }
     }
 
     /// A request leaves for the target.
     pub fn leave(&mut self, request: usize, record: usize) {
         let target = self.setup.publications[self.requests[request].sent.update].target;
-        let fate = self.target.decide(&mut self.rng, &self.setup, record, target, self.now);
+        let response = self.target.decide(&mut self.rng, &self.setup, record, target, self.now);
         let of = &mut self.requests[request];
-        of.lie = fate.applies && fate.outcome != Outcome::Applied;
-        (of.outcome, of.applies, of.over) = (fate.outcome, fate.applies, false);
-        if fate.applies {
-            self.at(self.now.after(fate.arrives_after), Happening::Request { request });
+        of.lie = response.applies && response.outcome != Outcome::Applied;
+        (of.outcome, of.applies, of.over) = (response.outcome, response.applies, false);
+        if response.applies {
+            self.at(self.now.after(response.arrives_after), SimEvent::Request { request });
         }
-        self.at(self.now.after(fate.ends_after), Happening::Answer { request });
+        self.at(self.now.after(response.ends_after), SimEvent::WriteResult { request });
     }
 
     /// It arrives and is applied, once; by the time of its answer it has.
@@ -384,7 +387,7 @@ impl World {
         // Of a process that has died, or of an owner that another had followed.
         let stray = *process != self.dispatcher.process || Some(sent.under) < self.rival_claim;
         let (process, attempt, update) = (*process, sent.attempt, sent.update);
-        self.trace(Line::Applied { process, attempt, update, stray });
+        self.trace(TraceLine::Applied { process, attempt, update, stray });
         self.judge_order_of_applying(update);
         self.judge.applied(update, stray);
     }
@@ -415,17 +418,17 @@ impl World {
         Duration::from_millis(late)
     }
 
-    pub fn soon(&mut self, within_ms: u64, happening: Happening) {
+    pub fn soon(&mut self, within_ms: u64, event: SimEvent) {
         let delay = Duration::from_millis(self.rng.between(0, within_ms));
-        self.at(self.now.after(delay), happening);
+        self.at(self.now.after(delay), event);
     }
 
-    pub fn at(&mut self, at: Tick, happening: Happening) {
+    pub fn at(&mut self, at: Tick, event: SimEvent) {
         let lot = self.rng.next();
-        self.agenda.push(Reverse((at, lot, happening)));
+        self.agenda.push(Reverse((at, lot, event)));
     }
 
-    pub fn trace(&mut self, line: Line) {
+    pub fn trace(&mut self, line: TraceLine) {
         self.trace.add(self.now, line);
     }
 }

@@ -26,8 +26,8 @@ pub(super) enum Failure {
         "there is no {path} here: run this in Lanekeeper's sources, which start a private server, or name a broker with --broker"
     )]
     NoScript { path: &'static str },
-    #[error("{script} failed: {told}")]
-    Script { script: &'static str, told: String },
+    #[error("{script} failed: {output}")]
+    Script { script: &'static str, output: String },
     #[error("{path} is not there: build it with `cargo build --release --example bare`")]
     NoBareLoop { path: String },
     #[error("{who} ended before its work was done; its log ends with:\n{tail}")]

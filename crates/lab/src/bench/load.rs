@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::failure::Failure;
 use super::scenario::{Keys, Scenario};
-use lanekeeper_broker::publisher::{Burst, Outgoing, ShortText};
+use lanekeeper_broker::publisher::{BulkPublisher, Outgoing, ShortText};
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::phash2::partition_of;
 use lanekeeper_core::update::RecordKey;
@@ -28,7 +28,7 @@ pub(super) struct Load {
 
 /// One update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Planned {
+struct LoadUpdate {
     number: usize,
     record: u32,
     /// From 1, per record.
@@ -37,7 +37,7 @@ struct Planned {
 
 impl Load {
     pub(super) fn new(scenario: &Scenario, seed: u64) -> Self {
-        let mut chance = Chance(seed);
+        let mut chance = LoadRng(seed);
         let all = 0..scenario.records;
         // Where updates come while they are forwarded, one of each record goes first.
         let mut records: Vec<u32> = match (scenario.pace, scenario.stuck_for) {
@@ -72,34 +72,34 @@ impl Load {
     }
 
     /// Publishes everything, as fast as the broker takes it. When it has returned, all is confirmed.
-    pub(super) async fn publish(&self, burst: &mut Burst) -> Result<(), Failure> {
+    pub(super) async fn publish(&self, bulk: &mut BulkPublisher) -> Result<(), Failure> {
         for planned in self.planned() {
-            burst.publish(&self.outgoing(planned, false)).await?;
+            bulk.publish(&self.outgoing(planned, false)).await?;
         }
-        Ok(burst.confirmed().await?)
+        Ok(bulk.confirmed().await?)
     }
 
     /// Publishes what comes before the measurement.
-    pub(super) async fn publish_warm_up(&self, burst: &mut Burst) -> Result<usize, Failure> {
+    pub(super) async fn publish_warm_up(&self, bulk: &mut BulkPublisher) -> Result<usize, Failure> {
         for planned in self.planned().take(self.warm_up) {
-            burst.publish(&self.outgoing(planned, false)).await?;
+            bulk.publish(&self.outgoing(planned, false)).await?;
         }
-        burst.confirmed().await?;
+        bulk.confirmed().await?;
         Ok(self.warm_up)
     }
 
     /// Publishes the rest, each update when it is due.
     pub(super) async fn publish_paced(
         &self,
-        burst: &mut Burst,
+        bulk: &mut BulkPublisher,
         begun: Instant,
         pace: f64,
     ) -> Result<(), Failure> {
         for (index, planned) in self.planned().skip(self.warm_up).enumerate() {
             sleep_until(begun + Duration::from_secs_f64(index as f64 / pace)).await;
-            burst.publish(&self.outgoing(planned, true)).await?;
+            bulk.publish(&self.outgoing(planned, true)).await?;
         }
-        Ok(burst.confirmed().await?)
+        Ok(bulk.confirmed().await?)
     }
 
     /// How many updates that are published by then, after the warm-up, are of the stuck record's neighbours: other records
@@ -121,18 +121,18 @@ impl Load {
         partition_of(key.as_bytes(), self.partitions)
     }
 
-    fn planned(&self) -> impl Iterator<Item = Planned> {
+    fn planned(&self) -> impl Iterator<Item = LoadUpdate> {
         let highest = self.records.iter().max().map_or(0, |highest| *highest as usize + 1);
         let mut sequences = vec![0; highest];
         self.records.iter().enumerate().map(move |(number, record)| {
             let sequence = &mut sequences[*record as usize];
             *sequence += 1;
-            Planned { number, record: *record, sequence: *sequence }
+            LoadUpdate { number, record: *record, sequence: *sequence }
         })
     }
 
     /// `timed`: the body says when it was published.
-    fn outgoing(&self, Planned { number, record, sequence }: Planned, timed: bool) -> Outgoing {
+    fn outgoing(&self, LoadUpdate { number, record, sequence }: LoadUpdate, timed: bool) -> Outgoing {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut body = format!("{{\"sequence\":{sequence},");
         if timed {
@@ -162,9 +162,9 @@ pub(super) fn record_key(record: u32) -> String {
 
 /// Numbers that look like chance, and are the same for the same seed (splitmix64).
 #[derive(Debug)]
-struct Chance(u64);
+struct LoadRng(u64);
 
-impl Chance {
+impl LoadRng {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -207,18 +207,18 @@ impl Ranks {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenario::Name;
+    use super::super::scenario::ScenarioName;
     use super::*;
 
     #[test]
     fn equal_seeds_make_equal_loads_whose_sequences_have_no_gap() {
-        let scenario = Scenario::new(Name::Drain5, 0.1);
+        let scenario = Scenario::new(ScenarioName::Drain5, 0.1);
         let load = Load::new(&scenario, 7);
         assert_eq!(load.len(), 10_000);
         assert_eq!(load.records, Load::new(&scenario, 7).records);
         assert_ne!(load.records, Load::new(&scenario, 8).records);
         let mut last = vec![0; 1_000];
-        for Planned { record, sequence, .. } in load.planned() {
+        for LoadUpdate { record, sequence, .. } in load.planned() {
             assert_eq!(sequence, last[record as usize] + 1);
             last[record as usize] = sequence;
         }
@@ -227,17 +227,17 @@ mod tests {
 
     #[test]
     fn the_hottest_record_of_zipf_has_its_share_and_distinct_ones_have_one_each() {
-        let zipf = Load::new(&Scenario::new(Name::Zipf, 0.2), 3);
+        let zipf = Load::new(&Scenario::new(ScenarioName::Zipf, 0.2), 3);
         let hottest = zipf.records.iter().filter(|record| **record == 0).count();
         assert!((2_500..2_850).contains(&hottest), "{hottest} of 20,000, meant are 20,000/7.485");
         assert!(zipf.records() > 900, "the rare ones come too");
-        let keys = Load::new(&Scenario::new(Name::Keys, 0.01), 3);
+        let keys = Load::new(&Scenario::new(ScenarioName::Keys, 0.01), 3);
         assert_eq!((keys.len(), keys.records()), (10_000, 10_000));
     }
 
     #[test]
     fn a_body_has_the_size_that_was_asked_for_and_a_sequence() {
-        let load = Load::new(&Scenario::new(Name::Trickle, 1.0), 1);
+        let load = Load::new(&Scenario::new(ScenarioName::Trickle, 1.0), 1);
         assert_eq!(load.warm_up, 1_000);
         for timed in [false, true] {
             let outgoing = load.outgoing(load.planned().nth(1_500).unwrap(), timed);
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_stuck_record_comes_first_and_its_neighbours_are_counted_by_their_time() {
-        let scenario = Scenario::new(Name::Stuck, 1.0);
+        let scenario = Scenario::new(ScenarioName::Stuck, 1.0);
         let load = Load::new(&scenario, 1);
         assert_eq!(load.records[load.warm_up], STUCK);
         assert!(!load.records[..load.warm_up].contains(&STUCK));

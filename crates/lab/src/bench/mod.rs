@@ -3,11 +3,11 @@
 mod contender;
 mod failure;
 mod load;
+mod output;
 mod process;
 mod run;
 mod scenario;
 mod stage;
-mod told;
 mod verdict;
 
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::Exit;
 use contender::{Compared, Contender};
 use failure::Failure;
 use run::Measured;
-use scenario::{Name, Scenario};
+use scenario::{Scenario, ScenarioName};
 use stage::Stage;
 
 /// Strict mode takes about as many times longer: it gets a share of the updates.
@@ -49,7 +49,7 @@ Exit codes: 0 measured, 1 a run failed, 2 the command line, 3 broker.";
 pub struct Arguments {
     /// What to measure; all without it.
     #[arg(value_name = "SCENARIO", value_enum)]
-    scenarios: Vec<Name>,
+    scenarios: Vec<ScenarioName>,
     /// Runs of each scenario.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeats: u16,
@@ -87,8 +87,12 @@ fn parse_scale(text: &str) -> Result<f64, String> {
 }
 
 impl Arguments {
-    fn names(&self) -> Vec<Name> {
-        if self.scenarios.is_empty() { Name::value_variants().to_vec() } else { self.scenarios.clone() }
+    fn names(&self) -> Vec<ScenarioName> {
+        if self.scenarios.is_empty() {
+            ScenarioName::value_variants().to_vec()
+        } else {
+            self.scenarios.clone()
+        }
     }
 
     fn contenders(&self) -> Vec<Contender> {
@@ -156,8 +160,8 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
             let seed = arguments.seed.wrapping_add(round.into());
             let wrong = match run::run(stage, scenario, contender, seed).await {
                 Ok(Ok(one)) => {
-                    let told = told::line(scenario.name, &name, std::slice::from_ref(&one));
-                    eprintln!("# round {round}, load {load} before: {told}");
+                    let line = output::line(scenario.name, &name, std::slice::from_ref(&one));
+                    eprintln!("# round {round}, load {load} before: {line}");
                     measured.push(one);
                     continue;
                 }
@@ -166,15 +170,15 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
                 Err(ended @ Failure::Ended { .. }) => ended.to_string(),
                 Err(failure) => return Err(failure),
             };
-            println!("{}", told::failed(scenario.name, &name, &wrong));
+            println!("{}", output::failed(scenario.name, &name, &wrong));
             *runs = None;
         }
     }
-    Ok(tell(arguments, &entries))
+    Ok(print_results(arguments, &entries))
 }
 
 /// Prints the figures, then the ratios; whether all is well.
-fn tell(arguments: &Arguments, entries: &[Entry]) -> bool {
+fn print_results(arguments: &Arguments, entries: &[Entry]) -> bool {
     let mut well = true;
     for Entry { scenario, contender, runs } in entries {
         let (scenario, name) = (scenario.name, contender.name());
@@ -182,12 +186,12 @@ fn tell(arguments: &Arguments, entries: &[Entry]) -> bool {
             well = false;
             continue;
         };
-        println!("{}", told::line(scenario, &name, runs));
+        println!("{}", output::line(scenario, &name, runs));
         let over =
-            arguments.cpu_max.filter(|max| *contender == Contender::Lanekeeper && told::cpu(runs) > *max);
+            arguments.cpu_max.filter(|max| *contender == Contender::Lanekeeper && output::cpu(runs) > *max);
         if let Some(max) = over {
-            let wrong = format!("CPU {:.2} s/10k is over {max:.2}", told::cpu(runs));
-            println!("{}", told::failed(scenario, &name, &wrong));
+            let wrong = format!("CPU {:.2} s/10k is over {max:.2}", output::cpu(runs));
+            println!("{}", output::failed(scenario, &name, &wrong));
             well = false;
         }
     }
@@ -198,7 +202,7 @@ fn tell(arguments: &Arguments, entries: &[Entry]) -> bool {
         if let (Some(ours), Some(runs), true) =
             (&first.runs, &theirs.runs, same || theirs.contender == Contender::Lanekeeper)
         {
-            println!("{}", told::ratio(first.scenario.name, &against, ours, runs));
+            println!("{}", output::ratio(first.scenario.name, &against, ours, runs));
         }
     }
     well

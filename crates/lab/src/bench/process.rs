@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_told_from_a_connection() {
+    fn a_listener_is_distinguished_from_a_connection() {
         let line = "   0: 0100007F:1628 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0";
         assert_eq!(listening_inode(line, 5672), Some(4711));
         assert_eq!(listening_inode(line, 5673), None);

@@ -12,7 +12,7 @@ use super::contender::{Contender, clean};
 use super::failure::Failure;
 use super::load::{Load, STUCK, record_key};
 use super::process::{Process, Usage};
-use super::scenario::{Scenario, Tells};
+use super::scenario::{Figure, Scenario};
 use super::stage::{Stage, Topology};
 use super::verdict::{Expected, Wrong, judge};
 use crate::plain_http::request;
@@ -39,12 +39,12 @@ pub(super) struct Measured {
     pub(super) peak_mb: f64,
     /// Updates that were applied again.
     pub(super) duplicates: u64,
-    pub(super) special: Special,
+    pub(super) special: ScenarioFigure,
 }
 
 /// What only some scenarios measure.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Special {
+pub(super) enum ScenarioFigure {
     None,
     /// Share of the natural rate that the stuck record's neighbours kept, in each half of the time.
     Kept([f64; 2]),
@@ -91,46 +91,47 @@ impl Run<'_> {
         let Self { stage, scenario, topology } = self;
         let load = Load::new(scenario, seed);
         let expected = Expected { updates: load.len() as u64, records: load.records() as u64 };
-        let mut burst = stage.publisher(topology).await?;
+        let mut bulk = stage.publisher(topology).await?;
         if scenario.pace.is_none() {
-            load.publish(&mut burst).await?;
+            load.publish(&mut bulk).await?;
         }
         let mut receiver = Receiver::start(stage, scenario, seed).await?;
         stage.quiet().await;
         let broker_before = stage.broker_seconds();
         let mut forwarder = contender.start(stage, topology, &receiver.target()).await?;
-        let mut special = Special::None;
+        let mut special = ScenarioFigure::None;
         if let Some(pace) = scenario.pace {
-            let warm = load.publish_warm_up(&mut burst).await? as u64;
+            let warm = load.publish_warm_up(&mut bulk).await? as u64;
             self.all_arrived(&mut receiver, &mut forwarder.process, warm).await?;
             let begun = Instant::now();
-            let publishing = load.publish_paced(&mut burst, begun, pace);
+            let publishing = load.publish_paced(&mut bulk, begun, pace);
             let (all_published, halves) =
                 tokio::join!(publishing, self.watch_halves(&receiver, &load, begun, pace));
             all_published?;
             if let Some(kept) = halves? {
-                special = Special::Kept(kept);
+                special = ScenarioFigure::Kept(kept);
             }
         }
         let watched = self.all_arrived(&mut receiver, &mut forwarder.process, expected.updates).await?;
         let usage = forwarder.process.usage();
-        let memory = watched.memory().filter(|_| scenario.tells == Tells::Memory);
+        let memory = watched.memory().filter(|_| scenario.figure == Figure::Memory);
         let broker_after = stage.broker_seconds();
         if let Some(memory) = memory {
             sleep(CALM).await;
-            special = Special::Memory(Memory { after: forwarder.process.usage().now_mb, ..memory });
+            special = ScenarioFigure::Memory(Memory { after: forwarder.process.usage().now_mb, ..memory });
         }
         forwarder.process.stop().await?;
-        burst.close().await;
+        bulk.close().await;
         // Only now, so that nothing can come any more that the judgement does not see.
         let report = receiver.report(0).await?;
         receiver.process.stop().await?;
-        if let (Tells::Delays, Some(delays)) = (scenario.tells, &report.delays) {
-            special =
-                Special::Delays([delays.p50_us, delays.p99_us, delays.p999_us].map(|us| us as f64 / 1000.0));
+        if let (Figure::Delays, Some(delays)) = (scenario.figure, &report.delays) {
+            special = ScenarioFigure::Delays(
+                [delays.p50_us, delays.p99_us, delays.p999_us].map(|us| us as f64 / 1000.0),
+            );
         }
-        if scenario.tells == Tells::Hottest {
-            special = Special::Hottest(report.busiest_us as f64 / report.span_us.max(1) as f64);
+        if scenario.figure == Figure::Hottest {
+            special = ScenarioFigure::Hottest(report.busiest_us as f64 / report.span_us.max(1) as f64);
         }
         let per_10k = |seconds: f64| seconds * 10_000.0 / load.len() as f64;
         let Usage { cpu_seconds, peak_mb, .. } = usage;
@@ -150,9 +151,9 @@ impl Run<'_> {
         receiver: &mut Receiver,
         forwarder: &mut Process,
         updates: u64,
-    ) -> Result<Watched, Failure> {
+    ) -> Result<MemorySamples, Failure> {
         let (mut seen, mut changed) = (0, Instant::now());
-        let mut watched = Watched::default();
+        let mut watched = MemorySamples::default();
         loop {
             forwarder.check()?;
             receiver.process.check()?;
@@ -162,7 +163,7 @@ impl Run<'_> {
             if report.counts.updates >= updates && report.in_progress == 0 {
                 return Ok(watched);
             }
-            if self.scenario.tells == Tells::Memory && report.counts.updates >= updates / 20 {
+            if self.scenario.figure == Figure::Memory && report.counts.updates >= updates / 20 {
                 watched.samples_mb.push(forwarder.usage().now_mb);
             }
             if report.counts.requests != seen {
@@ -196,11 +197,11 @@ impl Run<'_> {
 
 /// What was seen while updates arrived.
 #[derive(Debug, Default)]
-struct Watched {
+struct MemorySamples {
     samples_mb: Vec<f64>,
 }
 
-impl Watched {
+impl MemorySamples {
     fn memory(&self) -> Option<Memory> {
         let early = self.samples_mb.first().copied()?;
         let most = self.samples_mb.iter().copied().fold(early, f64::max);

@@ -10,7 +10,7 @@ const KEYS_BODY_BYTES: usize = 128;
 
 /// A load, as it is named on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Name {
+pub(super) enum ScenarioName {
     /// 100,000 updates of 1 KiB wait in 8 partitions, of 1,000 records; the receiver takes 5 ms ± 20 %.
     Drain5,
     /// The same, and the receiver answers at once.
@@ -42,7 +42,7 @@ pub(super) enum Keys {
 
 /// What is told of a run before all else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tells {
+pub(super) enum Figure {
     Rate,
     /// The rate, and how near it is to what the hottest record allows.
     Hottest,
@@ -53,14 +53,14 @@ pub(super) enum Tells {
     Delays,
 }
 
-/// See [`Name`].
+/// See [`ScenarioName`].
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
     pub(super) name: &'static str,
     pub(super) partitions: u16,
     pub(super) records: u32,
     pub(super) keys: Keys,
-    pub(super) tells: Tells,
+    pub(super) figure: Figure,
     pub(super) updates: usize,
     pub(super) body_bytes: usize,
     /// Of the receiver.
@@ -75,23 +75,23 @@ pub(super) struct Scenario {
 impl Scenario {
     /// What takes turns under this name: the scenario, and where it has one, that which it is compared with. `scale`: share
     /// of the updates. A record is stuck for as long as its scenario says.
-    pub(super) fn of(name: Name, scale: f64) -> Vec<Self> {
+    pub(super) fn of(name: ScenarioName, scale: f64) -> Vec<Self> {
         let scenario = Self::new(name, scale);
         let mut all = vec![scenario.clone()];
-        if name == Name::Keys {
+        if name == ScenarioName::Keys {
             all.push(Self { name: "keys1000", records: 1_000, keys: Keys::Uniform, ..scenario });
         }
         all
     }
 
     /// The scenario alone.
-    pub(super) fn new(name: Name, scale: f64) -> Self {
+    pub(super) fn new(name: ScenarioName, scale: f64) -> Self {
         let drain = Self {
             name: "drain5",
             partitions: 8,
             records: 1_000,
             keys: Keys::Uniform,
-            tells: Tells::Rate,
+            figure: Figure::Rate,
             updates: 100_000,
             body_bytes: KIB,
             latency: Duration::from_millis(5),
@@ -100,47 +100,49 @@ impl Scenario {
             stuck_for: None,
         };
         let scenario = match name {
-            Name::Drain5 => drain,
-            Name::Drain0 => Self { name: "drain0", latency: Duration::ZERO, latency_jitter: 0.0, ..drain },
-            Name::Wide => Self {
+            ScenarioName::Drain5 => drain,
+            ScenarioName::Drain0 => {
+                Self { name: "drain0", latency: Duration::ZERO, latency_jitter: 0.0, ..drain }
+            }
+            ScenarioName::Wide => Self {
                 name: "wide",
                 partitions: 64,
                 updates: 50_000,
                 latency: Duration::from_millis(50),
                 ..drain
             },
-            Name::Zipf => Self { name: "zipf", keys: Keys::Zipf, tells: Tells::Hottest, ..drain },
-            Name::Stuck => Self {
+            ScenarioName::Zipf => Self { name: "zipf", keys: Keys::Zipf, figure: Figure::Hottest, ..drain },
+            ScenarioName::Stuck => Self {
                 name: "stuck",
-                tells: Tells::Kept,
+                figure: Figure::Kept,
                 updates: 13_600, // 17 s
                 pace: Some(800.0),
                 stuck_for: Some(Duration::from_secs(15)),
                 ..drain
             },
-            Name::Trickle => Self {
+            ScenarioName::Trickle => Self {
                 name: "trickle",
-                tells: Tells::Delays,
+                figure: Figure::Delays,
                 updates: 2_000,
                 pace: Some(100.0),
                 latency: Duration::ZERO,
                 latency_jitter: 0.0,
                 ..drain
             },
-            Name::Keys => Self {
+            ScenarioName::Keys => Self {
                 name: "keys",
                 records: 1_000_000,
                 keys: Keys::Distinct,
-                tells: Tells::Memory,
+                figure: Figure::Memory,
                 updates: 1_000_000,
                 body_bytes: KEYS_BODY_BYTES,
                 latency: Duration::ZERO,
                 latency_jitter: 0.0,
                 ..drain
             },
-            Name::Backlog => Self {
+            ScenarioName::Backlog => Self {
                 name: "backlog",
-                tells: Tells::Memory,
+                figure: Figure::Memory,
                 updates: 1_000_000,
                 latency: Duration::ZERO,
                 latency_jitter: 0.0,

@@ -13,7 +13,7 @@ use super::process::{Usage, listener_on};
 use super::scenario::Scenario;
 use lanekeeper::config::{self, Environment, Purpose};
 use lanekeeper_broker::ConnectionSettings;
-use lanekeeper_broker::publisher::{Burst, Limits, Settings, ShortText};
+use lanekeeper_broker::publisher::{BulkPublisher, OutboxLimits, PublisherSettings, ShortText};
 use lanekeeper_broker::{Address, Names, ensure_topology, remove_topology};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 
@@ -71,23 +71,23 @@ impl Stage {
         let layout = Layout { number: LayoutNumber(1), partitions: scenario.partitions, prefetch: PREFETCH };
         let connection = Address::new(&self.broker)?.connect("lanekeeper bench").await?;
         ensure_topology(&connection, &Names::new(&exchange), layout, INSTANCE).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(Topology { exchange, layout })
     }
 
     pub(super) async fn remove(&self, topology: &Topology) -> Result<(), Failure> {
         let connection = Address::new(&self.broker)?.connect("lanekeeper bench").await?;
         remove_topology(&connection, &Names::new(&topology.exchange), topology.layout).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
 
-    pub(super) async fn publisher(&self, topology: &Topology) -> Result<Burst, Failure> {
-        let settings = Settings {
+    pub(super) async fn publisher(&self, topology: &Topology) -> Result<BulkPublisher, Failure> {
+        let settings = PublisherSettings {
             connection: self.broker.clone(),
             instance: INSTANCE.to_owned(),
             exchange: ShortText::new(topology.exchange.as_str()).expect("it is short"),
-            limits: Limits {
+            limits: OutboxLimits {
                 in_flight_max: 1,
                 held_max: 1,
                 held_bytes_max: 1,
@@ -95,7 +95,7 @@ impl Stage {
                 abandoned_max: 0,
             },
         };
-        Ok(Burst::connect(&settings).await?)
+        Ok(BulkPublisher::connect(&settings).await?)
     }
 
     /// Processor time that the broker has used; `None` where its process is not known.
@@ -184,12 +184,12 @@ async fn start_server(
     command.arg("start").args(options).args(["--owner", &owner, "--purge", "--dir"]).arg(dir);
     let output = command.output().await.map_err(Failure::system("run a script"))?;
     let failed =
-        |told: &[u8]| Failure::Script { script, told: String::from_utf8_lossy(told).trim().to_owned() };
+        |output: &[u8]| Failure::Script { script, output: String::from_utf8_lossy(output).trim().to_owned() };
     if !output.status.success() {
         return Err(failed(&output.stderr));
     }
-    let told = String::from_utf8_lossy(&output.stdout);
-    let url = told.lines().find_map(|line| {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let url = text.lines().find_map(|line| {
         let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
         (name == variable).then(|| value.trim_matches('\'').to_owned())
     });

@@ -55,11 +55,11 @@ mod tests {
 
     fn check(counts: Counts, records: u64, expected: &str) {
         let report = Report { counts, records, ..Report::default() };
-        let told = match judge(&report, Expected { updates: 10, records: 3 }) {
+        let verdict = match judge(&report, Expected { updates: 10, records: 3 }) {
             Ok(()) => "OK".to_owned(),
             Err(wrong) => wrong.to_string(),
         };
-        assert_eq!(told, expected);
+        assert_eq!(verdict, expected);
     }
 
     #[test]

@@ -14,11 +14,11 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use super::api::{Api, Findings, Wrong};
 use super::console::{Console, count, number};
-use super::failure::{Failure, Patience};
-use super::workload::{Planned, Workload, customer_told};
+use super::failure::{Failure, StallTimeout};
+use super::workload::{Planned, Workload, format_customer};
 use lanekeeper::config::Config;
 use lanekeeper::http::client::HttpTargets;
-use lanekeeper::http::{Attempt, Clearance, Target as _};
+use lanekeeper::http::{Attempt, SendGuard, Target as _};
 use lanekeeper_core::policy::{Policy, Progress, Verdict};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
@@ -41,7 +41,7 @@ pub(super) async fn act(
     let requests = send_all(config, workload, api, console).await?;
     let findings = api.judge(workload, begun.elapsed());
     console.end_progress();
-    tell(&findings, &requests, workload, begun.elapsed(), console);
+    print_findings(&findings, &requests, workload, begun.elapsed(), console);
     Ok(findings)
 }
 
@@ -60,7 +60,7 @@ async fn send_all(
         .map(|planned| send(planned.clone(), Arc::clone(&targets), Arc::clone(&policy), begun))
         .collect();
     let mut requests = Requests::new();
-    let mut patience = Patience::new("every update to be accepted");
+    let mut stall_timeout = StallTimeout::new("every update to be accepted");
     let mut look = interval(LOOK_EVERY);
     loop {
         tokio::select! {
@@ -71,7 +71,7 @@ async fn send_all(
             _ = look.tick() => {
                 let accepted = requests.len() as u64;
                 console.progress(accepted);
-                patience.see(accepted, || {
+                stall_timeout.see(accepted, || {
                     format!("{} of {} accepted; the API saw {}", accepted, workload.total(), api.report().counts)
                 })?;
             }
@@ -111,7 +111,7 @@ async fn send(
                 number,
                 tenure: None,
                 etag: None,
-                clearance: Clearance::always(),
+                send_guard: SendGuard::always(),
             })
             .await;
         match policy.judge(&update.id, outcome, &mut progress, now()) {
@@ -123,7 +123,13 @@ async fn send(
     }
 }
 
-fn tell(findings: &Findings, requests: &Requests, workload: &Workload, took: Duration, console: &Console) {
+fn print_findings(
+    findings: &Findings,
+    requests: &Requests,
+    workload: &Workload,
+    took: Duration,
+    console: &Console,
+) {
     let accepted =
         format!("{} sent; every one was answered 200 in the end.", count(workload.total(), "update"));
     console.step(took, &accepted);
@@ -147,8 +153,8 @@ fn tell(findings: &Findings, requests: &Requests, workload: &Workload, took: Dur
         format!("Update {older} took longer than update {newest}, and overwrote it.")
     };
     for line in [
-        format!("{key}: expected  {}  (update {newest})", customer_told(&shown.expected.body)),
-        format!("{gap}got       {}  (update {older})", customer_told(shown.value.as_bytes())),
+        format!("{key}: expected  {}  (update {newest})", format_customer(&shown.expected.body)),
+        format!("{gap}got       {}  (update {older})", format_customer(shown.value.as_bytes())),
         why,
     ] {
         console.detail(&line);

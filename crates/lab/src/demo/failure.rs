@@ -12,7 +12,7 @@ use lanekeeper_broker::SourceError;
 use lanekeeper_broker::publisher::PublishError;
 
 /// How long nothing may move. Longer than any wait that the demo brings about on purpose.
-const PATIENCE: Duration = Duration::from_secs(20);
+const STALL_MAX: Duration = Duration::from_secs(20);
 
 /// Why a demo did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -64,13 +64,13 @@ impl Failure {
 
 /// Waits for as long as something moves.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct StallTimeout {
     what: &'static str,
     progress: Option<u64>,
     changed: Instant,
 }
 
-impl Patience {
+impl StallTimeout {
     /// `what` is waited for, as a person says it.
     pub(super) fn new(what: &'static str) -> Self {
         Self { what, progress: None, changed: Instant::now() }
@@ -85,9 +85,9 @@ impl Patience {
             self.progress = Some(progress);
             self.changed = Instant::now();
         }
-        if self.changed.elapsed() < PATIENCE {
+        if self.changed.elapsed() < STALL_MAX {
             return Ok(());
         }
-        Err(Failure::Stuck { what: self.what, seconds: PATIENCE.as_secs(), seen: seen() })
+        Err(Failure::Stuck { what: self.what, seconds: STALL_MAX.as_secs(), seen: seen() })
     }
 }

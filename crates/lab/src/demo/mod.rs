@@ -8,8 +8,8 @@ mod failure;
 mod proof;
 mod publish;
 mod race;
-mod remedy;
-mod remedy_proof;
+mod safeguard;
+mod safeguard_proof;
 mod stage;
 mod table;
 mod through;
@@ -26,7 +26,7 @@ use failure::Failure;
 use lanekeeper::config::Purpose;
 use lanekeeper_broker::ConnectionSettings;
 use proof::Proof;
-use remedy::AtTheApi;
+use safeguard::ApiSafeguard;
 use stage::Stage;
 use workload::Workload;
 
@@ -54,7 +54,7 @@ pub struct Arguments {
     updates: u64,
     /// Show one remedy against races: what goes wrong without it at the API, and that nothing does with it.
     #[arg(long, value_name = "REMEDY", value_enum)]
-    remedy: Option<Remedy>,
+    remedy: Option<Safeguard>,
     /// With --remedy: where the API keeps its records, as for `lanekeeper receiver`. What is there is deleted. By default
     /// memory; for row-locks the PostgreSQL of `LANEKEEPER_POSTGRES_URL`, as scripts/postgres sets it, else SQLite.
     #[arg(long, value_name = "STORE", requires = "remedy")]
@@ -69,7 +69,7 @@ pub struct Arguments {
 
 /// A remedy against races.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Remedy {
+enum Safeguard {
     /// The API knows a repeat by its key, and does not apply it again.
     Idempotency,
     /// The API refuses a change of what has changed meanwhile, or is newer.
@@ -104,13 +104,13 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
             return failure.exit();
         }
     };
-    let told = tokio::select! {
+    let shown = tokio::select! {
         biased;
         signal = stop.requested() => Err(Failure::Interrupted(signal)),
-        told = tell(arguments, &mut stage, &console) => told,
+        shown = show(arguments, &mut stage, &console) => shown,
     };
     console.end_progress();
-    let (exit, keep_log) = match &told {
+    let (exit, keep_log) = match &shown {
         Ok(exit) => (*exit, *exit != Exit::Done),
         Err(failure) => {
             crate::report(failure);
@@ -141,18 +141,18 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
 }
 
 /// The story that was asked for.
-async fn tell(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
-    let remedy = match arguments.remedy {
+async fn show(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
+    let safeguard = match arguments.remedy {
         None => {
             let workload = Workload::new(arguments.records, arguments.updates, arguments.seed);
             return story(&workload, stage, console).await;
         }
-        Some(Remedy::Sequence) => return story(&Workload::short(arguments.seed), stage, console).await,
-        Some(Remedy::Idempotency) => AtTheApi::Idempotency,
-        Some(Remedy::Versions) => AtTheApi::Versions,
-        Some(Remedy::RowLocks) => AtTheApi::RowLocks,
+        Some(Safeguard::Sequence) => return story(&Workload::short(arguments.seed), stage, console).await,
+        Some(Safeguard::Idempotency) => ApiSafeguard::Idempotency,
+        Some(Safeguard::Versions) => ApiSafeguard::Versions,
+        Some(Safeguard::RowLocks) => ApiSafeguard::RowLocks,
     };
-    remedy::story(remedy, arguments.store.as_ref(), arguments.seed, stage, console).await
+    safeguard::story(safeguard, arguments.store.as_ref(), arguments.seed, stage, console).await
 }
 
 /// Both acts and the proof.

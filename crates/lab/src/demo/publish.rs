@@ -10,8 +10,8 @@ use super::failure::Failure;
 use super::stage::Stage;
 use super::workload::Planned;
 use lanekeeper_broker::publisher::{
-    Fate, HeaderValue, Limits, Outgoing, Publisher, PublisherEvent, Receipt, Settings, ShortText, Submission,
-    Ticket,
+    HeaderValue, OutboxLimits, Outgoing, PublishReceipt, PublishResult, Publisher, PublisherEvent,
+    PublisherSettings, ShortText, Submission, SubmissionId,
 };
 
 /// Updates that wait between the one who has them and the publisher.
@@ -19,11 +19,11 @@ const SUBMISSIONS_MAX: usize = 64;
 
 /// A publisher that takes so many updates.
 pub(super) async fn connect(stage: &Stage, updates: usize) -> Result<Publisher, Failure> {
-    let settings = Settings {
+    let settings = PublisherSettings {
         connection: stage.broker.clone(),
         instance: "demo".to_owned(),
         exchange: ShortText::new(stage.exchange.as_str()).expect("it is short"),
-        limits: Limits {
+        limits: OutboxLimits {
             in_flight_max: updates,
             held_max: updates,
             held_bytes_max: usize::MAX,
@@ -43,16 +43,17 @@ pub(super) async fn all(
 ) -> Result<(), Failure> {
     let (sender, receiver) = mpsc::channel(SUBMISSIONS_MAX);
     let producing = async move {
-        for (ticket, planned) in (0..).map(Ticket).zip(updates) {
+        for (submission_id, planned) in (0..).map(SubmissionId).zip(updates) {
             sleep_until(begun + planned.due).await;
-            let submission = Submission { ticket, outgoing: outgoing(planned) };
+            let submission = Submission { submission_id, outgoing: outgoing(planned) };
             if sender.send(submission).await.is_err() {
                 break; // the publisher has ended, and says why
             }
         }
     };
     let on_event = |event| {
-        if let PublisherEvent::Receipt(Receipt { fate: Fate::Confirmed, .. }) = event {
+        if let PublisherEvent::PublishReceipt(PublishReceipt { result: PublishResult::Confirmed, .. }) = event
+        {
             confirmed.set(confirmed.get() + 1);
         }
     };

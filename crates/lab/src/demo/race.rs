@@ -10,11 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::api::Api;
 use super::console::{Console, count};
-use super::failure::{Failure, Patience};
+use super::failure::{Failure, StallTimeout};
 use super::publish;
 use super::stage::Stage;
 use super::workload::Planned;
-use super::writer::{self, Turn};
+use super::writer::{self, ScheduledWrite};
 use crate::plain_http;
 use crate::receiver::{ReceiverSettings, Report, StoreAddress};
 use lanekeeper_core::update::RecordKey;
@@ -31,7 +31,7 @@ pub(super) struct Race {
     /// Through Lanekeeper.
     pub(super) updates: Vec<Planned>,
     /// Past it.
-    pub(super) turns: Vec<Turn>,
+    pub(super) writes: Vec<ScheduledWrite>,
     /// What each record has to have in the end, in this member of its value.
     pub(super) expected: BTreeMap<String, (&'static str, i64)>,
 }
@@ -82,43 +82,43 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     let config = stage.config_without_ledger(&api.url)?;
     stage.declare(&config).await?;
     let publisher = publish::connect(stage, race.updates.len()).await?;
-    let (updates, turns) = (race.updates.len() as u64, race.turns.len() as u64);
+    let (updates, writes) = (race.updates.len() as u64, race.writes.len() as u64);
     let id = stage.dispatcher.start()?;
     until_ready(stage).await?;
     let begun = Instant::now();
     let through = format!("`lanekeeper run` is ready (process {id}); {} come", count(updates, "update"));
-    let past = if turns == 0 { String::new() } else { format!(", and {} past it", count(turns, "change")) };
+    let past = if writes == 0 { String::new() } else { format!(", and {} past it", count(writes, "change")) };
     console.step(begun.elapsed(), &(through + &past));
-    console.begin_progress(updates + turns, "changes answered");
+    console.begin_progress(updates + writes, "changes answered");
 
     let confirmed = Cell::new(0);
     let publishing = publish::all(publisher, &race.updates, begun, &confirmed);
-    let writing = writer::write_all(api.address, race.turns, begun);
-    let watching = until_settled(stage, &api, updates + turns, &confirmed, console);
-    let ((), told, ()) = tokio::try_join!(publishing, writing, watching)?;
+    let writing = writer::write_all(api.address, race.writes, begun);
+    let watching = until_settled(stage, &api, updates + writes, &confirmed, console);
+    let ((), result, ()) = tokio::try_join!(publishing, writing, watching)?;
     console.end_progress();
     let time = begun.elapsed();
     stage.dispatcher.stop().await?;
-    console.step(time, &format!("all {} are answered and settled", count(updates + turns, "change")));
+    console.step(time, &format!("all {} are answered and settled", count(updates + writes, "change")));
 
     let wrong = race.expected.into_iter().filter_map(|(record_key, (member, expected))| {
         let found = api.value(&record_key)[member].as_i64().unwrap_or_default();
         (found != expected).then_some(Wrong { record_key, member, expected, found })
     });
-    let outcome = Outcome { wrong: wrong.collect(), seen: api.report(), read_again: told.again, time };
+    let outcome = Outcome { wrong: wrong.collect(), seen: api.report(), read_again: result.again, time };
     api.forget().await?;
     Ok(outcome)
 }
 
 /// Until the dispatcher consumes every partition: a race needs both sides at work.
 async fn until_ready(stage: &mut Stage) -> Result<(), Failure> {
-    let mut patience = Patience::new("the dispatcher to be ready");
+    let mut stall_timeout = StallTimeout::new("the dispatcher to be ready");
     loop {
         stage.dispatcher.check()?;
         let ready = plain_http::request(stage.dispatcher.admin, "GET", "/readyz", &[], "").await;
         match ready {
             Ok(reply) if reply.status == 200 => return Ok(()),
-            told => patience.see(0, || format!("/readyz: {told:?}"))?,
+            result => stall_timeout.see(0, || format!("/readyz: {result:?}"))?,
         }
         sleep(LOOK_EVERY).await;
     }
@@ -132,7 +132,7 @@ async fn until_settled(
     confirmed: &Cell<u64>,
     console: &Console,
 ) -> Result<(), Failure> {
-    let mut patience = Patience::new("all changes to be applied and settled");
+    let mut stall_timeout = StallTimeout::new("all changes to be applied and settled");
     loop {
         stage.dispatcher.check()?;
         let seen = api.report();
@@ -142,7 +142,7 @@ async fn until_settled(
         if held == Some(0) && seen.in_progress == 0 {
             return Ok(());
         }
-        patience.see(confirmed.get() + done + seen.counts.requests, || {
+        stall_timeout.see(confirmed.get() + done + seen.counts.requests, || {
             format!(
                 "{} confirmed; the API saw {}; the dispatcher holds {held:?}",
                 confirmed.get(),

@@ -42,7 +42,7 @@ impl Stage {
     /// Makes the directory, and makes sure that the broker is there.
     pub(super) async fn new(broker: ConnectionSettings) -> Result<Self, Failure> {
         let connection = Address::new(&broker)?.connect("lanekeeper demo").await?;
-        let _ = connection.close(200, "done".into()).await; // it has answered: that is all we wanted
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has answered: that is all we wanted
         let exchange = format!("lanekeeper-demo-{:08x}", Uuid::new_v4().as_fields().0);
         let dir = std::env::temp_dir().join(&exchange);
         let made = DirBuilder::new().mode(0o700).create(&dir);
@@ -117,7 +117,7 @@ timeout = "2s"
         self.declared = Some(layout); // also where it is then only done by half
         let connection = Address::new(&self.broker)?.connect("lanekeeper demo").await?;
         ensure_topology(&connection, &Names::new(&self.exchange), layout, INSTANCE).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
 
@@ -139,7 +139,7 @@ timeout = "2s"
     async fn delete(&self, layout: Layout) -> Result<(), SourceError> {
         let connection = Address::new(&self.broker)?.connect("lanekeeper demo").await?;
         remove_topology(&connection, &Names::new(&self.exchange), layout).await?;
-        let _ = connection.close(200, "done".into()).await; // it has done its work
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
 

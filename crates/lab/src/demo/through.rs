@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{Api, Findings};
 use super::console::{Console, count};
-use super::failure::{Failure, Patience};
+use super::failure::{Failure, StallTimeout};
 use super::publish;
 use super::stage::Stage;
 use super::workload::{FAILING_RECORD, Workload};
@@ -33,8 +33,15 @@ pub(super) async fn act(
     console.step(begun.elapsed(), &format!("`lanekeeper run` is started (process {id}), the updates begin"));
     console.begin_progress(workload.total(), "updates applied");
     let confirmed = Cell::new(0);
-    let mut watch =
-        Watch { stage, workload, api, console, begun, confirmed: &confirmed, told: Told::default() };
+    let mut watch = Watch {
+        stage,
+        workload,
+        api,
+        console,
+        begun,
+        confirmed: &confirmed,
+        announced: Announced::default(),
+    };
     let publishing = publish::all(publisher, &workload.updates, begun, &confirmed);
     let ((), took) = tokio::try_join!(publishing, watch.whole_story())?;
     console.end_progress();
@@ -50,12 +57,12 @@ struct Watch<'a> {
     begun: Instant,
     /// Updates that RabbitMQ has confirmed.
     confirmed: &'a Cell<u64>,
-    told: Told,
+    announced: Announced,
 }
 
 /// What happens by the way, and was told.
 #[derive(Debug, Default)]
-struct Told {
+struct Announced {
     all_confirmed: bool,
     failing_record_works: bool,
 }
@@ -68,7 +75,7 @@ impl Watch<'_> {
             .until("a third of the updates to be applied", |seen| seen.counts.updates >= total / 3)
             .await?;
         self.stage.dispatcher.kill().await?;
-        self.tell(&format!(
+        self.announce(&format!(
             "{} applied, {} under way: the dispatcher is killed (SIGKILL)",
             count(seen.counts.updates, "update"),
             seen.in_progress,
@@ -77,13 +84,13 @@ impl Watch<'_> {
         let seen = self.until("a moment without a dispatcher", |_| Instant::now() >= up_again).await?;
         let waiting = self.confirmed.get().saturating_sub(seen.counts.updates);
         self.stage.dispatcher.start()?;
-        self.tell(&format!(
+        self.announce(&format!(
             "{} wait safely in RabbitMQ; `lanekeeper run` is started again",
             count(waiting, "update")
         ));
         self.until("all updates to be applied", |seen| seen.counts.updates >= total).await?;
         self.until_settled().await?;
-        self.tell(&format!("all {} are applied and settled", count(total, "update")));
+        self.announce(&format!("all {} are applied and settled", count(total, "update")));
         let took = self.begun.elapsed();
         self.stage.dispatcher.stop().await?;
         Ok(took)
@@ -95,14 +102,14 @@ impl Watch<'_> {
         what: &'static str,
         enough: impl Fn(&Report) -> bool,
     ) -> Result<Report, Failure> {
-        let mut patience = Patience::new(what);
+        let mut stall_timeout = StallTimeout::new(what);
         loop {
             let seen = self.look()?;
             if enough(&seen) {
                 return Ok(seen);
             }
             let confirmed = self.confirmed.get();
-            patience.see(confirmed + seen.counts.updates, || {
+            stall_timeout.see(confirmed + seen.counts.updates, || {
                 format!("{confirmed} of {} confirmed; the API saw {}", self.workload.total(), seen.counts)
             })?;
             sleep(LOOK_EVERY).await;
@@ -112,14 +119,14 @@ impl Watch<'_> {
     /// Until the dispatcher has nothing left: an update that was applied and then answered 500 is sent once more, and
     /// that belongs to the story.
     async fn until_settled(&mut self) -> Result<(), Failure> {
-        let mut patience = Patience::new("the last updates to be settled");
+        let mut stall_timeout = StallTimeout::new("the last updates to be settled");
         loop {
             let seen = self.look()?;
             let held = self.stage.dispatcher.held().await;
             if held == Some(0) && seen.in_progress == 0 {
                 return Ok(());
             }
-            patience.see(held.unwrap_or(u64::MAX), || match held {
+            stall_timeout.see(held.unwrap_or(u64::MAX), || match held {
                 Some(held) => format!("the dispatcher holds {held} updates"),
                 None => format!("no metrics of the dispatcher at {}", self.stage.dispatcher.admin),
             })?;
@@ -132,14 +139,14 @@ impl Watch<'_> {
         let seen = self.api.report();
         self.console.progress(seen.counts.updates);
         let total = self.workload.total();
-        if !self.told.all_confirmed && self.confirmed.get() == total {
-            self.told.all_confirmed = true;
-            self.tell(&format!("all {} are published and confirmed by RabbitMQ", count(total, "update")));
+        if !self.announced.all_confirmed && self.confirmed.get() == total {
+            self.announced.all_confirmed = true;
+            self.announce(&format!("all {} are published and confirmed by RabbitMQ", count(total, "update")));
         }
-        if !self.told.failing_record_works && self.api.applied(FAILING_RECORD) > 0 {
-            self.told.failing_record_works = true;
+        if !self.announced.failing_record_works && self.api.applied(FAILING_RECORD) > 0 {
+            self.announced.failing_record_works = true;
             let others = seen.counts.updates - self.api.applied(FAILING_RECORD).min(seen.counts.updates);
-            self.tell(&format!(
+            self.announce(&format!(
                 "{FAILING_RECORD} works again; meanwhile the others got {}",
                 count(others, "update")
             ));
@@ -147,7 +154,7 @@ impl Watch<'_> {
         Ok(seen)
     }
 
-    fn tell(&self, text: &str) {
+    fn announce(&self, text: &str) {
         self.console.step(self.begun.elapsed(), text);
     }
 }

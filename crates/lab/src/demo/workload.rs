@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::receiver::{FailingRecord, ReceiverSettings, Remedies};
+use crate::receiver::{FailingRecord, ReceiverSettings, Safeguards};
 use lanekeeper_core::update::RecordKey;
 
 /// Between two updates of one customer; longer where there are so many customers that both acts would be about load.
@@ -108,7 +108,7 @@ impl Workload {
             fail_with: FAIL_WITH.map(|fault| fault.parse().expect("it is a fault")).to_vec(),
             retry_after: Some(RETRY_AFTER),
             fail_records: vec![failing.parse::<FailingRecord>().expect("it is a failing record")],
-            remedies: Remedies::ALL,
+            safeguards: Safeguards::ALL,
             seed: self.seed,
             ..ReceiverSettings::default()
         }
@@ -153,7 +153,7 @@ fn planned(due: Duration, record: u64, sequence: u64, seed: u64) -> Planned {
 }
 
 /// A customer as a person reads it.
-pub(super) fn customer_told(body: &[u8]) -> String {
+pub(super) fn format_customer(body: &[u8]) -> String {
     let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     format!("balance {}, {}", value["balance"], value["address"].as_str().unwrap_or_default())
 }
@@ -170,7 +170,7 @@ mod tests {
         for (earlier, later) in workload.updates.iter().zip(&workload.updates[10..]) {
             assert_eq!(earlier.record_key, later.record_key);
             assert_eq!(earlier.sequence + 1, later.sequence);
-            assert_ne!(customer_told(&earlier.body), customer_told(&later.body));
+            assert_ne!(format_customer(&earlier.body), format_customer(&later.body));
         }
         let last: Vec<_> = workload.last_updates().iter().map(|update| update.sequence).collect();
         assert_eq!(last, [30; 10]);

@@ -25,15 +25,15 @@ pub(super) enum Habit {
 
 /// One change that it is going to make.
 #[derive(Clone, Debug)]
-pub(super) struct Turn {
+pub(super) struct ScheduledWrite {
     pub(super) due: Duration,
     pub(super) record_key: String,
-    pub(super) what: What,
+    pub(super) what: WriterAction,
 }
 
 /// What a change is.
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(super) enum WriterAction {
     /// One more, by habit.
     OneMore(Habit),
     /// This version, with this body, whatever is there.
@@ -42,7 +42,7 @@ pub(super) enum What {
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct WriteCounts {
     /// Changes that the API has accepted.
     pub(super) accepted: u64,
     /// Times that it had to read again, since somebody else had written.
@@ -50,43 +50,51 @@ pub(super) struct Told {
 }
 
 /// Makes all changes, each when it is due, and those of one record one after another.
-pub(super) async fn write_all(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
-    let mut by_record: Vec<(String, Vec<Turn>)> = Vec::new();
-    for turn in turns {
-        match by_record.iter_mut().find(|(record_key, _)| *record_key == turn.record_key) {
-            Some((_, turns)) => turns.push(turn),
-            None => by_record.push((turn.record_key.clone(), vec![turn])),
+pub(super) async fn write_all(
+    api: SocketAddr,
+    writes: Vec<ScheduledWrite>,
+    begun: Instant,
+) -> Result<WriteCounts, Failure> {
+    let mut by_record: Vec<(String, Vec<ScheduledWrite>)> = Vec::new();
+    for write in writes {
+        match by_record.iter_mut().find(|(record_key, _)| *record_key == write.record_key) {
+            Some((_, writes)) => writes.push(write),
+            None => by_record.push((write.record_key.clone(), vec![write])),
         }
     }
-    let mut writing: JoinSet<Result<Told, Failure>> =
-        by_record.into_iter().map(|(_, turns)| write_record(api, turns, begun)).collect();
-    let mut told = Told::default();
+    let mut writing: JoinSet<Result<WriteCounts, Failure>> =
+        by_record.into_iter().map(|(_, writes)| write_record(api, writes, begun)).collect();
+    let mut counts = WriteCounts::default();
     while let Some(written) = writing.join_next().await {
         let written = written.expect("writing does not panic")?;
-        told.accepted += written.accepted;
-        told.again += written.again;
+        counts.accepted += written.accepted;
+        counts.again += written.again;
     }
-    Ok(told)
+    Ok(counts)
 }
 
-async fn write_record(api: SocketAddr, turns: Vec<Turn>, begun: Instant) -> Result<Told, Failure> {
-    let mut told = Told::default();
-    for turn in turns {
-        sleep_until(begun + turn.due).await;
-        let path = format!("/customers/{}", turn.record_key);
-        match turn.what {
-            What::Version(version, body) => {
+async fn write_record(
+    api: SocketAddr,
+    writes: Vec<ScheduledWrite>,
+    begun: Instant,
+) -> Result<WriteCounts, Failure> {
+    let mut counts = WriteCounts::default();
+    for write in writes {
+        sleep_until(begun + write.due).await;
+        let path = format!("/customers/{}", write.record_key);
+        match write.what {
+            WriterAction::Version(version, body) => {
                 let version = version.to_string();
                 accepted(&send(api, "PUT", &path, &[("record-version", &version)], &body).await?)?;
             }
-            What::OneMore(Habit::Adds) => {
+            WriterAction::OneMore(Habit::Adds) => {
                 accepted(&send(api, "PUT", &path, &[], r#"{"add":1}"#).await?)?;
             }
-            What::OneMore(habit) => told.again += one_more(api, &path, habit).await?,
+            WriterAction::OneMore(habit) => counts.again += one_more(api, &path, habit).await?,
         }
-        told.accepted += 1;
+        counts.accepted += 1;
     }
-    Ok(told)
+    Ok(counts)
 }
 
 /// Reads, looks, writes; how often it had to begin again.

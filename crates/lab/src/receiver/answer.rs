@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
-use super::rules::{Written, etag_of};
+use super::rules::{WriteOutcome, etag_of};
 use super::store::StoreFault;
 
 /// When to come back to what somebody else is at work on.
@@ -25,37 +25,37 @@ mod problem_type {
 }
 
 /// The answer to what became of a write.
-pub(super) fn answer(written: Written, superseded_status: u16) -> Response {
+pub(super) fn answer(written: WriteOutcome, superseded_status: u16) -> Response {
     use problem_type::{ANY, KEY_IN_PROGRESS, KEY_REUSED, OLDER_TENURE, SUPERSEDED};
     match written {
-        Written::Applied { version } | Written::Replayed { version } => {
+        WriteOutcome::Applied { version } | WriteOutcome::Replayed { version } => {
             [(ETAG, etag(version))].into_response()
         }
-        Written::Superseded { version } => match status_of(superseded_status) {
+        WriteOutcome::Superseded { version } => match status_of(superseded_status) {
             status if status.is_success() => (status, [(ETAG, etag(version))]).into_response(),
             status => {
                 let detail = "the record has this record-version, or a later one";
                 ([(ETAG, etag(version))], typed(status, SUPERSEDED, detail)).into_response()
             }
         },
-        Written::PreconditionFailed { version } => {
+        WriteOutcome::PreconditionFailed { version } => {
             let detail = "If-Match or If-None-Match means another version than the record has";
             ([(ETAG, etag(version))], typed(StatusCode::PRECONDITION_FAILED, ANY, detail)).into_response()
         }
-        Written::PreconditionRequired { version } => {
+        WriteOutcome::PreconditionRequired { version } => {
             let detail = "say which version you mean with If-Match, or If-None-Match: * for a new record";
             ([(ETAG, etag(version))], typed(StatusCode::PRECONDITION_REQUIRED, ANY, detail)).into_response()
         }
-        Written::KeyReused => {
+        WriteOutcome::KeyReused => {
             let detail = "the idempotency key was used before with another body";
             typed(StatusCode::UNPROCESSABLE_ENTITY, KEY_REUSED, detail)
         }
-        Written::KeyInProgress => {
+        WriteOutcome::KeyInProgress => {
             let detail = "the first request with this idempotency key is still in progress";
             retry_after(typed(StatusCode::CONFLICT, KEY_IN_PROGRESS, detail), COME_BACK_AFTER)
         }
         // Not a conflict: it says nothing about the update, which the newer owner sends too.
-        Written::OlderTenure => {
+        WriteOutcome::OlderTenure => {
             let detail = "a newer owner has written to this record; lanekeeper-tenure is lower than its";
             typed(StatusCode::FORBIDDEN, OLDER_TENURE, detail)
         }
@@ -73,7 +73,7 @@ pub(super) fn store_failed(fault: &StoreFault) -> Response {
 }
 
 /// The start of a success, and then the connection is cut: the sender cannot know.
-pub(super) fn cut_off() -> Response {
+pub(super) fn abort_connection() -> Response {
     let cut = Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionAborted));
     let body = Body::from_stream(stream::once(std::future::ready(cut)));
     ([(CONTENT_LENGTH, HeaderValue::from_static("100"))], body).into_response()

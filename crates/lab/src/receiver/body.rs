@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// Members of the outermost object; a body that is no JSON object, is not valid or has one of them twice has none. The
 /// rest of the body is passed over without keeping any of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Members {
+pub(super) struct BodyMembers {
     /// The integer member `sequence`, at least 1.
     pub(super) sequence: Option<u64>,
     /// The integer member `add`: the record's total is to grow by it, whatever it is.
@@ -16,19 +16,19 @@ pub(super) struct Members {
 }
 
 #[derive(Deserialize)]
-struct Written {
+struct BodyFields {
     sequence: Option<Value>,
     add: Option<Value>,
     sent_us: Option<Value>,
 }
 
-impl Members {
+impl BodyMembers {
     pub(super) fn of(body: &[u8]) -> Self {
         // serde would also fill the struct from an array.
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Self::default();
         }
-        let Ok(written) = serde_json::from_slice::<Written>(body) else { return Self::default() };
+        let Ok(written) = serde_json::from_slice::<BodyFields>(body) else { return Self::default() };
         let sequence = written.sequence.and_then(|sequence| sequence.as_u64());
         Self {
             sequence: sequence.filter(|sequence| *sequence > 0),
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn the_sequence_is_an_integer_member_of_the_outermost_object() {
         let check = |body: &str, expected: Option<u64>| {
-            assert_eq!(Members::of(body.as_bytes()).sequence, expected, "{body}");
+            assert_eq!(BodyMembers::of(body.as_bytes()).sequence, expected, "{body}");
         };
         check(r#"{"sequence":7}"#, Some(7));
         check(" \n{ \"name\" : \"}{\\\"sequence\\\":1\", \"sequence\" : 12 , \"x\": [{}] } ", Some(12));
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn what_is_added_goes_to_the_total_of_the_value_before() {
         let check = |before: &str, body: &str, expected: Option<&str>| {
-            let sum = Members::of(body.as_bytes()).sum(before.as_bytes());
+            let sum = BodyMembers::of(body.as_bytes()).sum(before.as_bytes());
             assert_eq!(sum.as_deref(), expected.map(str::as_bytes), "{before} {body}");
         };
         check("", r#"{"add":5}"#, Some(r#"{"total":5}"#));

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Exit;
 use crate::receiver::{
-    FailingRecord, Fault, Receiver, ReceiverSettings, Remedies, Remedy, StoreAddress, StoreError,
+    FailingRecord, Fault, Receiver, ReceiverSettings, Safeguard, Safeguards, StoreAddress, StoreError,
 };
 
 const AFTER_HELP: &str = "\
@@ -78,7 +78,7 @@ pub struct Arguments {
     think: Duration,
     /// Do without these remedies, to see the race: idempotency, versions, row-locks, fencing; several with commas.
     #[arg(long, value_name = "REMEDIES", value_delimiter = ',')]
-    without: Vec<Remedy>,
+    without: Vec<Safeguard>,
     /// Answer 428 to a write without If-Match and If-None-Match.
     #[arg(long)]
     require_if_match: bool,
@@ -105,7 +105,10 @@ impl Arguments {
             hang_for: self.hang_for,
             fail_records: self.fail_record.clone(),
             think: self.think,
-            remedies: self.without.iter().fold(Remedies::ALL, |remedies, remedy| remedies.without(*remedy)),
+            safeguards: self
+                .without
+                .iter()
+                .fold(Safeguards::ALL, |safeguards, remedy| safeguards.without(*remedy)),
             require_if_match: self.require_if_match,
             superseded_status: self.superseded,
             seed: self.seed,

@@ -71,10 +71,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_told_within_three_percent() {
+    fn a_number_is_reported_within_three_percent() {
         for us in (0..200_000).chain([1_000_000, 60_000_000, u64::MAX]) {
-            let told = lowest(bucket(us));
-            assert!(told <= us && us - told <= us / PER_DOUBLING as u64, "{us} was told as {told}");
+            let reported = lowest(bucket(us));
+            assert!(
+                reported <= us && us - reported <= us / PER_DOUBLING as u64,
+                "{us} was told as {reported}"
+            );
         }
     }
 
@@ -85,8 +88,8 @@ mod tests {
         (1..=1000).for_each(|ms| delays.add(Duration::from_millis(ms)));
         let DelayReport { count, p50_us, p99_us, p999_us } = delays.report().unwrap();
         assert_eq!(count, 1000);
-        for (told, meant) in [(p50_us, 500_000), (p99_us, 990_000), (p999_us, 999_000)] {
-            assert!(told <= meant && meant - told <= meant / 30, "{told} for {meant}");
+        for (reported, meant) in [(p50_us, 500_000), (p99_us, 990_000), (p999_us, 999_000)] {
+            assert!(reported <= meant && meant - reported <= meant / 30, "{reported} for {meant}");
         }
     }
 }

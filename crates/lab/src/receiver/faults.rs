@@ -20,12 +20,12 @@ pub enum FaultAnswer {
     /// Nothing for `hang_for`, then status 503.
     Hang,
     /// The start of an answer, and then the connection is cut.
-    Cut,
+    Aborted,
 }
 
 /// Why a string is not a fault or a failing record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FaultFault {
+pub enum InjectedFaultError {
     /// Not `500`, `hang` or `cut`, alone or as in `applied-then-500`.
     #[error("{0:?} is neither a status from 300 to 599 nor hang nor cut, alone or after applied-then-")]
     Fault(String),
@@ -38,7 +38,7 @@ pub enum FaultFault {
 }
 
 impl FromStr for Fault {
-    type Err = FaultFault;
+    type Err = InjectedFaultError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (applied, answer) = match text.strip_prefix("applied-then-") {
@@ -48,8 +48,8 @@ impl FromStr for Fault {
         let answer = match answer.parse() {
             Ok(status @ 300..=599) => FaultAnswer::Status(status),
             Err(_) if answer == "hang" => FaultAnswer::Hang,
-            Err(_) if answer == "cut" => FaultAnswer::Cut,
-            _ => return Err(FaultFault::Fault(text.to_owned())),
+            Err(_) if answer == "cut" => FaultAnswer::Aborted,
+            _ => return Err(InjectedFaultError::Fault(text.to_owned())),
         };
         Ok(Self { applied, answer })
     }
@@ -67,18 +67,18 @@ pub struct FailingRecord {
 }
 
 impl FromStr for FailingRecord {
-    type Err = FaultFault;
+    type Err = InjectedFaultError;
 
     /// `KEY=FAULT[:DURATION]`. The key ends at the last `=`, so it may have some itself.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (record_key, rest) = text.rsplit_once('=').ok_or(FaultFault::Record)?;
+        let (record_key, rest) = text.rsplit_once('=').ok_or(InjectedFaultError::Record)?;
         if record_key.is_empty() {
-            return Err(FaultFault::Record);
+            return Err(InjectedFaultError::Record);
         }
         let (fault, lasts) = match rest.split_once(':') {
             Some((fault, lasts)) => {
                 let parsed = humantime::parse_duration(lasts);
-                (fault, Some(parsed.map_err(|_| FaultFault::Duration(lasts.to_owned()))?))
+                (fault, Some(parsed.map_err(|_| InjectedFaultError::Duration(lasts.to_owned()))?))
             }
             None => (rest, None),
         };
@@ -89,9 +89,9 @@ impl FromStr for FailingRecord {
 /// Numbers that look random and depend on the seed and the attempt alone: in whatever order requests come, the same
 /// ones go wrong.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chance(u64);
+pub(super) struct FaultRng(u64);
 
-impl Chance {
+impl FaultRng {
     pub(super) fn of_attempt(seed: u64, record_key: &str, update_id: &str, attempt: u64) -> Self {
         // FNV-1a; `unit` spreads it.
         let bytes = record_key.bytes().chain([0]).chain(update_id.bytes()).chain(attempt.to_le_bytes());
@@ -135,7 +135,7 @@ mod tests {
             |text: &str, applied, answer| assert_eq!(text.parse(), Ok(Fault { applied, answer }), "{text}");
         check("500", false, FaultAnswer::Status(500));
         check("hang", false, FaultAnswer::Hang);
-        check("applied-then-cut", true, FaultAnswer::Cut);
+        check("applied-then-cut", true, FaultAnswer::Aborted);
         check("applied-then-500", true, FaultAnswer::Status(500));
         check("applied-then-hang", true, FaultAnswer::Hang);
         for text in ["", "200", "600", "99999", "5OO", "applied-then-", "applied", "Hang", "-1"] {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn chance_is_even_and_depends_on_every_part() {
-        let unit = |seed, key: &str, id: &str, attempt| Chance::of_attempt(seed, key, id, attempt).unit(0);
+        let unit = |seed, key: &str, id: &str, attempt| FaultRng::of_attempt(seed, key, id, attempt).unit(0);
         let units: Vec<f64> = (0..10_000).map(|n| unit(1, "k", &format!("u-{n}"), 1)).collect();
         let share = units.iter().filter(|unit| **unit < 0.3).count();
         assert!((2_800..3_200).contains(&share), "{share}");
@@ -173,11 +173,11 @@ mod tests {
         let picked: Vec<usize> = (0..4)
             .map(|kind| {
                 let picks = (0..1000)
-                    .filter(|n| Chance::of_attempt(0, "k", "u", *n).pick(7, &[0, 1, 2, 3]) == Some(kind));
+                    .filter(|n| FaultRng::of_attempt(0, "k", "u", *n).pick(7, &[0, 1, 2, 3]) == Some(kind));
                 picks.count()
             })
             .collect();
         assert!(picked.iter().all(|count| (180..320).contains(count)), "{picked:?}");
-        assert_eq!(Chance::of_attempt(0, "k", "u", 1).pick::<u8>(0, &[]), None);
+        assert_eq!(FaultRng::of_attempt(0, "k", "u", 1).pick::<u8>(0, &[]), None);
     }
 }

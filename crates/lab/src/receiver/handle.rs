@@ -13,9 +13,9 @@ use percent_encoding::percent_decode_str;
 
 use super::answer::{etag, problem, store_failed};
 use super::write::write;
-use super::{Receiver, Shared};
+use super::{Receiver, ReceiverState};
 
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(shared: Arc<ReceiverState>) -> Router {
     Router::new()
         .route("/report", get(report).delete(reset))
         .route("/reset", post(reset))
@@ -24,7 +24,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// `?records=N` lists N records, `?records=all` all of them.
-async fn report(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+async fn report(State(shared): State<Arc<ReceiverState>>, uri: Uri) -> Response {
     let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let records = query.last().map(|(name, value)| match (&*name, &*value) {
         ("records", "all") => Some(usize::MAX),
@@ -38,14 +38,14 @@ async fn report(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
 }
 
 /// Forgets all records, and what was seen of them; requests in progress go on.
-async fn reset(State(shared): State<Arc<Shared>>) -> Response {
+async fn reset(State(shared): State<Arc<ReceiverState>>) -> Response {
     match (Receiver { shared }).forget().await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(fault) => store_failed(&fault),
     }
 }
 
-async fn record(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn record(State(shared): State<Arc<ReceiverState>>, request: Request) -> Response {
     let segment = request.uri().path().rsplit('/').next().unwrap_or_default();
     let record_key = percent_decode_str(segment).decode_utf8_lossy().into_owned();
     if record_key.is_empty() {
@@ -59,7 +59,7 @@ async fn record(State(shared): State<Arc<Shared>>, request: Request) -> Response
     write(shared, record_key, request).await
 }
 
-async fn value(shared: &Shared, record_key: &str) -> Response {
+async fn value(shared: &ReceiverState, record_key: &str) -> Response {
     let row = match shared.store.read(record_key).await {
         Ok(Some(row)) => row,
         Ok(None) => return StatusCode::NOT_FOUND.into_response(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::latest::Latest;
 use super::report::{Counts, RecordReport};
-use super::rules::{Change, Row, Written};
+use super::rules::{Change, Row, WriteOutcome};
 use super::sequences::Sequences;
 
 /// Bytes of a record's value shown in the report.
@@ -16,7 +16,7 @@ const VALUE_BYTES_SHOWN: usize = 1024;
 
 /// A request of a record has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Begun {
+pub(super) struct BegunRequest {
     /// Which request of the record it is, from 1.
     pub(super) number: u64,
     /// Time since the first request of the record.
@@ -27,7 +27,7 @@ pub(super) struct Begun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// As what became of its write says.
-    Written(Written),
+    Written(WriteOutcome),
     /// Answered with a fault that was asked for.
     Failed,
     /// Answered 4xx before anything was looked at.
@@ -40,7 +40,7 @@ pub(super) enum End {
 
 /// What was seen of a record.
 #[derive(Debug, Default)]
-struct Seen {
+struct RecordHistory {
     /// `gaps` and `outdated` are made when they are asked for.
     counts: Counts,
     in_progress: u64,
@@ -62,7 +62,7 @@ struct Seen {
 /// What was seen of records, by key. One per shard of the receiver.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
-    by_key: HashMap<String, Seen>,
+    by_key: HashMap<String, RecordHistory>,
     span: Option<Span>,
 }
 
@@ -91,11 +91,11 @@ impl Judge {
         named_as: Option<&str>,
         tenure: Option<u64>,
         now: Duration,
-    ) -> Begun {
+    ) -> BegunRequest {
         self.span.get_or_insert(Span { first: now, last: now });
         // Not the entry of a key made anew: most requests are of a record that is there.
         if !self.by_key.contains_key(record_key) {
-            let first = Seen { first_request: now, ..Seen::default() };
+            let first = RecordHistory { first_request: now, ..RecordHistory::default() };
             self.by_key.insert(record_key.to_owned(), first);
         }
         let seen = self.by_key.get_mut(record_key).expect("it is there now");
@@ -117,7 +117,7 @@ impl Judge {
             seen.began = now;
         }
         seen.in_progress += 1;
-        Begun { number: seen.counts.requests, age: now.saturating_sub(seen.first_request) }
+        BegunRequest { number: seen.counts.requests, age: now.saturating_sub(seen.first_request) }
     }
 
     /// An update was applied; `row` is the record after it. `sequence_before`: that of the value before, or zero; it is
@@ -152,12 +152,12 @@ impl Judge {
     }
 
     /// What became of a write, whatever its sender is told.
-    pub(super) fn written(&mut self, record_key: &str, written: Written) {
+    pub(super) fn written(&mut self, record_key: &str, written: WriteOutcome) {
         let Some(seen) = self.by_key.get_mut(record_key) else { return };
         match written {
-            Written::Replayed { .. } => seen.counts.replayed += 1,
-            Written::Superseded { .. } => seen.counts.superseded += 1,
-            Written::OlderTenure => seen.counts.fenced += 1,
+            WriteOutcome::Replayed { .. } => seen.counts.replayed += 1,
+            WriteOutcome::Superseded { .. } => seen.counts.superseded += 1,
+            WriteOutcome::OlderTenure => seen.counts.fenced += 1,
             // Applied was counted when it was; the others are, by their answers.
             _ => {}
         }
@@ -177,16 +177,16 @@ impl Judge {
         let counts = &mut seen.counts;
         match end {
             End::Written(
-                Written::Applied { .. }
-                | Written::Replayed { .. }
-                | Written::Superseded { .. }
-                | Written::OlderTenure,
+                WriteOutcome::Applied { .. }
+                | WriteOutcome::Replayed { .. }
+                | WriteOutcome::Superseded { .. }
+                | WriteOutcome::OlderTenure,
             ) => {}
             End::Written(
-                Written::PreconditionFailed { .. }
-                | Written::PreconditionRequired { .. }
-                | Written::KeyReused
-                | Written::KeyInProgress,
+                WriteOutcome::PreconditionFailed { .. }
+                | WriteOutcome::PreconditionRequired { .. }
+                | WriteOutcome::KeyReused
+                | WriteOutcome::KeyInProgress,
             )
             | End::Rejected => counts.rejected += 1,
             End::Failed => counts.failed += 1,
@@ -200,7 +200,11 @@ impl Judge {
         self.span = None;
         self.by_key.retain(|_, seen| seen.in_progress > 0);
         for seen in self.by_key.values_mut() {
-            *seen = Seen { in_progress: seen.in_progress, began: seen.began, ..Seen::default() };
+            *seen = RecordHistory {
+                in_progress: seen.in_progress,
+                began: seen.began,
+                ..RecordHistory::default()
+            };
         }
     }
 
@@ -232,7 +236,7 @@ impl Judge {
     }
 }
 
-impl Seen {
+impl RecordHistory {
     fn violated(&mut self, text: impl FnOnce(u64) -> String) {
         if self.first_violation.is_none() {
             self.first_violation = Some(text(self.counts.requests));

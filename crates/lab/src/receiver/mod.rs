@@ -41,10 +41,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use delays::Delays;
-pub use faults::{FailingRecord, Fault, FaultAnswer, FaultFault};
+pub use faults::{FailingRecord, Fault, FaultAnswer, InjectedFaultError};
 use judge::Judge;
 pub use report::{Counts, DelayReport, RecordReport, Report};
-pub use rules::{Remedies, Remedy, RemedyFault};
+pub use rules::{Safeguard, SafeguardFault, Safeguards};
 pub use settings::ReceiverSettings;
 use shards::Shards;
 use store::Store;
@@ -56,11 +56,11 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 /// A reference target. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    shared: Arc<Shared>,
+    shared: Arc<ReceiverState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ReceiverState {
     settings: ReceiverSettings,
     judges: Judges,
     store: Store,
@@ -93,7 +93,7 @@ impl Receiver {
     fn with(settings: ReceiverSettings, store: Store) -> Self {
         let (judges, stopping) = (Judges::default(), watch::Sender::new(false));
         let (started, delays) = (Instant::now(), Mutex::default());
-        Self { shared: Arc::new(Shared { settings, judges, store, started, delays, stopping }) }
+        Self { shared: Arc::new(ReceiverState { settings, judges, store, started, delays, stopping }) }
     }
 
     /// Serves requests until `shutdown` ends, then lets those in progress finish for a moment.

@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-use super::body::Members;
+use super::body::BodyMembers;
 
 /// Bytes kept of a record's value.
 pub(super) const VALUE_BYTES_MAX: usize = 64 * 1024;
 
 /// Which of the remedies against races the receiver applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remedies {
+pub struct Safeguards {
     /// An `Idempotency-Key` that was applied before is answered as then, without applying it again; 422 where the body
     /// differs, 409 while the first request is still in progress.
     pub idempotency: bool,
@@ -25,18 +25,18 @@ pub struct Remedies {
     pub fencing: bool,
 }
 
-impl Remedies {
+impl Safeguards {
     /// All of them.
     pub const ALL: Self = Self { idempotency: true, versions: true, row_locks: true, fencing: true };
 
     /// All but this one.
     #[must_use]
-    pub fn without(mut self, remedy: Remedy) -> Self {
-        *match remedy {
-            Remedy::Idempotency => &mut self.idempotency,
-            Remedy::Versions => &mut self.versions,
-            Remedy::RowLocks => &mut self.row_locks,
-            Remedy::Fencing => &mut self.fencing,
+    pub fn without(mut self, safeguard: Safeguard) -> Self {
+        *match safeguard {
+            Safeguard::Idempotency => &mut self.idempotency,
+            Safeguard::Versions => &mut self.versions,
+            Safeguard::RowLocks => &mut self.row_locks,
+            Safeguard::Fencing => &mut self.fencing,
         } = false;
         self
     }
@@ -44,7 +44,7 @@ impl Remedies {
 
 /// One remedy, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
+pub enum Safeguard {
     /// `idempotency`
     Idempotency,
     /// `versions`
@@ -58,10 +58,10 @@ pub enum Remedy {
 /// A text names no remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not one of idempotency, versions, row-locks, fencing")]
-pub struct RemedyFault(String);
+pub struct SafeguardFault(String);
 
-impl FromStr for Remedy {
-    type Err = RemedyFault;
+impl FromStr for Safeguard {
+    type Err = SafeguardFault;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
@@ -69,7 +69,7 @@ impl FromStr for Remedy {
             "versions" => Ok(Self::Versions),
             "row-locks" => Ok(Self::RowLocks),
             "fencing" => Ok(Self::Fencing),
-            other => Err(RemedyFault(other.to_owned())),
+            other => Err(SafeguardFault(other.to_owned())),
         }
     }
 }
@@ -87,7 +87,7 @@ pub(super) struct Change {
     pub(super) record_version: Option<i64>,
     pub(super) tenure: Option<u64>,
     pub(super) content_type: Option<String>,
-    pub(super) members: Members,
+    pub(super) members: BodyMembers,
     pub(super) body: Bytes,
 }
 
@@ -117,7 +117,7 @@ pub(super) enum KeySeen {
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum WriteOutcome {
     /// It is the record's value now.
     Applied { version: u64 },
     /// It had been applied before; the answer of then.
@@ -141,32 +141,32 @@ pub(super) fn check(
     row: &Row,
     key: KeySeen,
     change: &Change,
-    remedies: Remedies,
+    safeguards: Safeguards,
     require_if_match: bool,
-) -> Option<Written> {
+) -> Option<WriteOutcome> {
     let version = row.version;
-    if remedies.fencing && change.tenure.is_some_and(|tenure| tenure < row.tenure) {
-        return Some(Written::OlderTenure);
+    if safeguards.fencing && change.tenure.is_some_and(|tenure| tenure < row.tenure) {
+        return Some(WriteOutcome::OlderTenure);
     }
     match key {
         KeySeen::Never => {}
-        KeySeen::Applied { version } => return Some(Written::Replayed { version }),
-        KeySeen::WithOtherBody => return Some(Written::KeyReused),
+        KeySeen::Applied { version } => return Some(WriteOutcome::Replayed { version }),
+        KeySeen::WithOtherBody => return Some(WriteOutcome::KeyReused),
     }
-    if !remedies.versions {
+    if !safeguards.versions {
         return None;
     }
     if let (Some(asked), Some(applied)) = (change.record_version, row.record_version)
         && asked <= applied
     {
-        return Some(Written::Superseded { version });
+        return Some(WriteOutcome::Superseded { version });
     }
     if require_if_match && change.if_match.is_none() && change.if_none_match.is_none() {
-        return Some(Written::PreconditionRequired { version });
+        return Some(WriteOutcome::PreconditionRequired { version });
     }
     let holds = change.if_match.as_deref().is_none_or(|etags| names_version(etags, version))
         && !change.if_none_match.as_deref().is_some_and(|etags| names_version(etags, version));
-    (!holds).then_some(Written::PreconditionFailed { version })
+    (!holds).then_some(WriteOutcome::PreconditionFailed { version })
 }
 
 impl Row {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::faults::{FailingRecord, Fault};
-use super::rules::Remedies;
+use super::rules::Safeguards;
 
 /// How a receiver behaves. The default answers at once and never fails.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,7 @@ pub struct ReceiverSettings {
     pub fail_records: Vec<FailingRecord>,
     /// Which remedies against races are applied. The default leaves out idempotency and fencing, so that repeats and
     /// older tenures show in the report instead of being kept from it.
-    pub remedies: Remedies,
+    pub safeguards: Safeguards,
     /// Answer 428 to a write without `If-Match` and `If-None-Match`.
     pub require_if_match: bool,
     /// The answer to a `record-version` at or below the record's: 200 to 599.
@@ -50,7 +50,7 @@ impl Default for ReceiverSettings {
             retry_after: None,
             hang_for: Duration::from_secs(30),
             fail_records: Vec::new(),
-            remedies: Remedies { idempotency: false, fencing: false, ..Remedies::ALL },
+            safeguards: Safeguards { idempotency: false, fencing: false, ..Safeguards::ALL },
             require_if_match: false,
             superseded_status: 200,
             seed: 1,

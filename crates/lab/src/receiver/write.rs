@@ -10,20 +10,20 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 
-use super::answer::{answer, cut_off, problem, retry_after, status_of, store_failed};
-use super::body::Members;
-use super::faults::{Chance, Fault, FaultAnswer};
+use super::answer::{abort_connection, answer, problem, retry_after, status_of, store_failed};
+use super::body::BodyMembers;
+use super::faults::{Fault, FaultAnswer, FaultRng};
 use super::judge::End;
-use super::rules::{Change, Written};
+use super::rules::{Change, WriteOutcome};
 use super::store::{Store, StoreFault};
-use super::{Shared, settings::ReceiverSettings};
+use super::{ReceiverState, settings::ReceiverSettings};
 
 /// Largest body taken.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest content type kept.
 const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
-/// What [`Chance`] is asked about; any numbers that differ.
+/// What [`FaultRng`] is asked about; any numbers that differ.
 mod purpose {
     pub(super) const LATENCY: u64 = 1;
     pub(super) const FAILS: u64 = 2;
@@ -31,27 +31,27 @@ mod purpose {
 }
 
 /// A request of a record, in progress until this is dropped: with the answer made, or with the connection.
-struct InProgress {
-    shared: Arc<Shared>,
+struct RequestInProgress {
+    shared: Arc<ReceiverState>,
     record_key: String,
     end: End,
 }
 
-impl InProgress {
+impl RequestInProgress {
     fn answer(mut self, end: End, response: impl IntoResponse) -> Response {
         self.end = end;
         response.into_response()
     }
 }
 
-impl Drop for InProgress {
+impl Drop for RequestInProgress {
     fn drop(&mut self) {
         let now = self.shared.started.elapsed();
         self.shared.judges.of(&self.record_key).end(&self.record_key, self.end, now);
     }
 }
 
-pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Request) -> Response {
+pub(super) async fn write(shared: Arc<ReceiverState>, record_key: String, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let headers = &head.headers;
     let named_as =
@@ -59,7 +59,7 @@ pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Requ
     let now = shared.started.elapsed();
     let tenure = number(headers, "lanekeeper-tenure");
     let begun = shared.judges.of(&record_key).begin(&record_key, named_as.as_deref(), tenure, now);
-    let in_progress = InProgress { shared: Arc::clone(&shared), record_key, end: End::Disconnected };
+    let in_progress = RequestInProgress { shared: Arc::clone(&shared), record_key, end: End::Disconnected };
 
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return in_progress.answer(End::Rejected, StatusCode::PAYLOAD_TOO_LARGE);
@@ -71,7 +71,7 @@ pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Requ
 
     let settings = &shared.settings;
     let attempt = number(headers, "lanekeeper-attempt");
-    let members = Members::of(&body);
+    let members = BodyMembers::of(&body);
     if let Some(sent) = members.sent_us {
         shared.delays.lock().unwrap_or_else(PoisonError::into_inner).add(since(sent));
     }
@@ -82,7 +82,7 @@ pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Requ
         body,
         ..conditions(headers, settings)
     };
-    let luck = Chance::of_attempt(
+    let luck = FaultRng::of_attempt(
         settings.seed,
         &change.record_key,
         change.update_id.as_deref().unwrap_or_default(),
@@ -111,7 +111,7 @@ pub(super) async fn write(shared: Arc<Shared>, record_key: String, request: Requ
     }
     let status = match fault.map(|fault| fault.answer) {
         Some(FaultAnswer::Status(status)) => status,
-        Some(FaultAnswer::Cut) => return in_progress.answer(End::Failed, cut_off()),
+        Some(FaultAnswer::Aborted) => return in_progress.answer(End::Failed, abort_connection()),
         Some(FaultAnswer::Hang) | None => {
             shared.hang().await;
             503
@@ -126,7 +126,7 @@ fn conditions(headers: &HeaderMap, settings: &ReceiverSettings) -> Change {
     let idempotency_key = text(headers, "idempotency-key").map(|key| key.trim_matches('"').to_owned());
     Change {
         update_id: idempotency_key.clone().or_else(|| owned("lanekeeper-update-id")),
-        idempotency_key: idempotency_key.filter(|_| settings.remedies.idempotency),
+        idempotency_key: idempotency_key.filter(|_| settings.safeguards.idempotency),
         if_match: owned(IF_MATCH.as_str()),
         if_none_match: owned(IF_NONE_MATCH.as_str()),
         record_version: number(headers, "record-version").or_else(|| number(headers, "ce-recordversion")),
@@ -135,9 +135,9 @@ fn conditions(headers: &HeaderMap, settings: &ReceiverSettings) -> Change {
     }
 }
 
-impl Shared {
+impl ReceiverState {
     /// Applies the change. Once begun, a transaction goes on, also when its sender goes away.
-    async fn apply(self: &Arc<Self>, change: Change) -> Result<Written, StoreFault> {
+    async fn apply(self: &Arc<Self>, change: Change) -> Result<WriteOutcome, StoreFault> {
         if matches!(self.store, Store::Memory(_)) {
             return self.store.write(&change, &self.settings, &self.judges).await;
         }
@@ -148,7 +148,13 @@ impl Shared {
     }
 
     /// What goes wrong with this attempt, if anything.
-    fn fault(&self, record_key: &str, age: Duration, attempt: Option<u64>, chance: Chance) -> Option<Fault> {
+    fn fault(
+        &self,
+        record_key: &str,
+        age: Duration,
+        attempt: Option<u64>,
+        chance: FaultRng,
+    ) -> Option<Fault> {
         let settings = &self.settings;
         let failing = settings.fail_records.iter().find(|failing| {
             failing.record_key == record_key && failing.lasts.is_none_or(|lasts| age < lasts)

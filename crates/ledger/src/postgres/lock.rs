@@ -7,11 +7,11 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Postgres, Row as _, Transaction, query};
 use tokio::time::timeout;
 
-use super::line::ANSWER_MAX;
+use super::connection_slot::ANSWER_MAX;
 use super::write::{Write, write};
-use super::{Options, consult};
+use super::{Options, lookup};
 use crate::config::LedgerConfig;
-use crate::entry::{Entry, Finding, Query, Recorded};
+use crate::entry::{Entry, LookupResult, Query, Recorded};
 use crate::error::LedgerError;
 use crate::rows;
 
@@ -34,7 +34,7 @@ impl Locks {
         Self { pool, parked_max: config.parked_max }
     }
 
-    pub async fn lock(&self, asked: Query) -> Result<(Finding, RecordLock), LedgerError> {
+    pub async fn lock(&self, asked: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         let began = Instant::now();
         let mut transaction = self.pool.begin().await.map_err(|error| match error {
             // The pool says the same of a server that is away: it tries again until the time is over.
@@ -44,17 +44,20 @@ impl Locks {
             error => error.into(),
         })?;
         let work = async {
-            hold(&mut transaction, &asked).await?;
-            let finding = consult(&mut transaction, std::slice::from_ref(&asked)).await?.pop();
-            finding.ok_or(LedgerError::Damaged { what: "the answer to one question" })
+            lock_record(&mut transaction, &asked).await?;
+            let lookup_result = lookup(&mut transaction, std::slice::from_ref(&asked)).await?.pop();
+            lookup_result.ok_or(LedgerError::Damaged { what: "the answer to one question" })
         };
-        let finding = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))?;
-        Ok((finding, RecordLock { transaction, parked_max: self.parked_max, waited: began.elapsed() }))
+        let lookup_result = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))?;
+        Ok((lookup_result, RecordLock { transaction, parked_max: self.parked_max, waited: began.elapsed() }))
     }
 }
 
 /// Takes the row, and makes it where it is missing. Who makes it first holds it.
-async fn hold(transaction: &mut Transaction<'static, Postgres>, asked: &Query) -> Result<(), sqlx::Error> {
+async fn lock_record(
+    transaction: &mut Transaction<'static, Postgres>,
+    asked: &Query,
+) -> Result<(), sqlx::Error> {
     let key = rows::key(&asked.record_key);
     let select = "SELECT at_ms FROM ledger_record WHERE record_key = $1 FOR UPDATE";
     if query(select).bind(key).fetch_optional(&mut **transaction).await?.is_some() {

@@ -1,7 +1,7 @@
 //! The ledger in PostgreSQL, for dispatchers on several hosts.
 
-#[path = "../sql/line.rs"]
-mod line;
+#[path = "../sql/connection_slot.rs"]
+mod connection_slot;
 mod lock;
 #[path = "../sql/parked.rs"]
 mod parked;
@@ -18,9 +18,9 @@ use lock::Locks;
 pub use lock::RecordLock;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection as _, PgConnection, Row as _, Transaction, query};
-pub use store::Store as PostgresLedger;
+pub use store::SqlStore as PostgresLedger;
 
-use super::entry::{Before, Finding, Query};
+use super::entry::{IdStatus, LookupResult, Query};
 use super::error::LedgerError;
 use super::rows::{self, RecordRow, ResolvedRow};
 use crate::config::{LedgerConfig, LedgerPlace};
@@ -33,7 +33,7 @@ type Row = PgRow;
 /// In order; one that was released is never changed.
 const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
-const PARKED_RECORD_HELD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1 FOR UPDATE";
+const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1 FOR UPDATE";
 
 /// Settings of every session. A wait for a row ends with an error that is tried again; a session whose host has gone
 /// is noticed by the server within half a minute, and with it go its locks (default: two hours). Whatever is asked on
@@ -74,9 +74,9 @@ async fn one_at_a_time(connection: &mut Connection) -> Result<(), sqlx::Error> {
 /// The highest tenure of these partitions; nobody raises it until the transaction ends.
 async fn tenures(
     connection: &mut Connection,
-    seats: &[(i64, i64)],
+    partition_keys: &[(i64, i64)],
 ) -> Result<BTreeMap<(i64, i64), i64>, sqlx::Error> {
-    let (layouts, partitions): (Vec<i64>, Vec<i64>) = seats.iter().copied().unzip();
+    let (layouts, partitions): (Vec<i64>, Vec<i64>) = partition_keys.iter().copied().unzip();
     let found = query(
         "SELECT layout, partition, number FROM ledger_tenure
          WHERE (layout, partition) IN (SELECT * FROM UNNEST($1::bigint[], $2::bigint[]))
@@ -149,7 +149,7 @@ async fn keep_records(
 }
 
 /// Answers all of them in one statement, as of one moment.
-async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Finding>, LedgerError> {
+async fn lookup(connection: &mut Connection, queries: &[Query]) -> Result<Vec<LookupResult>, LedgerError> {
     let keys: Vec<&[u8]> = queries.iter().map(|asked| rows::key(&asked.record_key)).collect();
     let ids: Vec<Option<&str>> = queries
         .iter()
@@ -167,15 +167,15 @@ async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<F
     .bind(ids)
     .fetch_all(connection)
     .await?;
-    let finding = |(row, asked): (&PgRow, &Query)| {
-        Ok(Finding {
-            before: Before::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
+    let lookup_result = |(row, asked): (&PgRow, &Query)| {
+        Ok(LookupResult {
+            id_status: IdStatus::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
             parked: row.try_get("parked")?,
             version: row.try_get("version")?,
             etag: row.try_get("etag")?,
         })
     };
-    found.iter().zip(queries).map(finding).collect()
+    found.iter().zip(queries).map(lookup_result).collect()
 }
 
 /// Tables with their indexes.

@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use sqlx::{Row as _, query};
 
-use super::write::{hold, unpark_if_empty};
+use super::write::{lock_parked_record, unpark_if_empty};
 use super::{Connection, Row, begin};
 use crate::entry::{ParkedSeq, ResolvedAs};
 use crate::error::LedgerError;
-use crate::parked::{Discarded, Grounds, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord, Selection};
+use crate::parked::{
+    Discarded, OperatorReason, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord, Selection,
+};
 use crate::rows;
 use crate::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -25,11 +27,11 @@ pub async fn released(connection: &mut Connection, limit: u32) -> Result<Vec<Rel
 }
 
 fn released_record(row: &Row) -> Result<ReleasedRecord, LedgerError> {
-    let (layout, partition) = seat(row)?;
+    let (layout, partition) = partition_key(row)?;
     Ok(ReleasedRecord { record_key: rows::record_key(row.try_get("record_key")?)?, layout, partition })
 }
 
-fn seat(row: &Row) -> Result<(LayoutNumber, PartitionNumber), LedgerError> {
+fn partition_key(row: &Row) -> Result<(LayoutNumber, PartitionNumber), LedgerError> {
     let (layout, partition): (i64, i64) = (row.try_get("layout")?, row.try_get("partition")?);
     match (u32::try_from(layout), u16::try_from(partition)) {
         (Ok(layout), Ok(partition)) => Ok((LayoutNumber(layout), PartitionNumber(partition))),
@@ -109,7 +111,7 @@ pub async fn record(
 }
 
 fn parked_record(row: &Row) -> Result<ParkedRecord, LedgerError> {
-    let (layout, partition) = seat(row)?;
+    let (layout, partition) = partition_key(row)?;
     Ok(ParkedRecord {
         record_key: rows::record_key(row.try_get("record_key")?)?,
         state: rows::state(row.try_get("state")?)?,
@@ -165,10 +167,10 @@ pub async fn discard(
     connection: &mut Connection,
     record_key: &RecordKey,
     head: Option<u32>,
-    grounds: &Grounds,
+    operator_reason: &OperatorReason,
 ) -> Result<Discarded, LedgerError> {
     let mut transaction = begin(connection).await?;
-    match hold(&mut transaction, record_key).await? {
+    match lock_parked_record(&mut transaction, record_key).await? {
         None => return Ok(Discarded::NotParked),
         Some(state) if rows::state(&state)? == ParkedState::Releasing => return Ok(Discarded::Releasing),
         Some(_) => {}
@@ -192,8 +194,8 @@ pub async fn discard(
     .bind(rows::key(record_key))
     .bind(last)
     .bind(now)
-    .bind(rows::text(&grounds.who))
-    .bind(rows::text(&grounds.why))
+    .bind(rows::text(&operator_reason.who))
+    .bind(rows::text(&operator_reason.why))
     .execute(&mut *transaction)
     .await?;
     // They are known from now on: delivered again, they are not sent.

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::line::{ANSWER_MAX, Line};
+use super::connection_slot::{ANSWER_MAX, ConnectionSlot};
 use super::write::{Write, commit};
-use super::{Locks, Options, bytes, consult, options, parked, upkeep};
+use super::{Locks, Options, bytes, lookup, options, parked, upkeep};
+use crate::batcher::Batcher;
 use crate::config::LedgerConfig;
-use crate::gather::Gather;
 use crate::{
-    Discarded, Entry, Finding, Grounds, Ledger, LedgerError, LedgerStats, ParkedRecord, ParkedSeq,
-    ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord, Selection,
+    Discarded, Entry, Ledger, LedgerError, LedgerStats, LookupResult, OperatorReason, ParkedRecord,
+    ParkedSeq, ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord, Selection,
 };
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
@@ -21,10 +21,10 @@ use lanekeeper_core::update::RecordKey;
 
 /// The ledger on one database.
 #[derive(Debug)]
-pub struct Store {
-    consultations: Gather<Query, Finding>,
-    entries: Gather<Write, Recorded>,
-    lines: Arc<Lines>,
+pub struct SqlStore {
+    lookups: Batcher<Query, LookupResult>,
+    entries: Batcher<Write, Recorded>,
+    connections: Arc<Connections>,
     locks: Locks,
     config: LedgerConfig,
     identity: Uuid,
@@ -32,78 +32,78 @@ pub struct Store {
 
 /// The connections.
 #[derive(Debug)]
-struct Lines {
-    /// For `consult`.
-    consultations: Line,
+struct Connections {
+    /// For `lookup`.
+    lookups: ConnectionSlot,
     /// For everything that writes: SQLite has one writer, and here all wait in line.
-    writes: Line,
+    writes: ConnectionSlot,
     /// For everything else that reads.
-    reads: Line,
+    reads: ConnectionSlot,
     commits: AtomicU64,
     entries: AtomicU64,
 }
 
-impl Store {
+impl SqlStore {
     /// Opens the ledger, makes it where it is missing, and brings its schema up to date.
     ///
     /// # Errors
     /// It cannot be opened, or was changed by a later version of the program.
     pub async fn open(config: LedgerConfig) -> Result<Self, LedgerError> {
         let options: Options = options(&config)?;
-        let line = || Line::new(options.clone());
-        let lines = Lines {
-            consultations: line(),
-            writes: line(),
-            reads: line(),
+        let slot = || ConnectionSlot::new(options.clone());
+        let connections = Connections {
+            lookups: slot(),
+            writes: slot(),
+            reads: slot(),
             commits: AtomicU64::new(0),
             entries: AtomicU64::new(0),
         };
-        let mut held = lines.writes.hold().await?;
-        let result = timeout(ANSWER_MAX, upkeep::migrate(&mut held.connection)).await;
-        let identity = held.give_back(result)?;
+        let mut lease = connections.writes.acquire().await?;
+        let result = timeout(ANSWER_MAX, upkeep::migrate(&mut lease.connection)).await;
+        let identity = lease.release(result)?;
 
-        let lines = Arc::new(lines);
-        let consultations = {
-            let lines = Arc::clone(&lines);
+        let connections = Arc::new(connections);
+        let lookups = {
+            let connections = Arc::clone(&connections);
             let work = move |queries: Arc<[Query]>| {
-                let lines = Arc::clone(&lines);
-                async move { lines.consult(&queries).await }
+                let connections = Arc::clone(&connections);
+                async move { connections.lookup(&queries).await }
             };
-            Gather::start(|_| 0, work)
+            Batcher::start(|_| 0, work)
         };
         let entries = {
-            let (lines, parked_max) = (Arc::clone(&lines), config.parked_max);
+            let (connections, parked_max) = (Arc::clone(&connections), config.parked_max);
             let work = move |writes: Arc<[Write]>| {
-                let lines = Arc::clone(&lines);
-                async move { lines.commit(&writes, parked_max).await }
+                let connections = Arc::clone(&connections);
+                async move { connections.commit(&writes, parked_max).await }
             };
-            Gather::start(Write::bytes, work)
+            Batcher::start(Write::bytes, work)
         };
         let locks = Locks::new(options, &config);
-        Ok(Self { consultations, entries, lines, locks, config, identity })
+        Ok(Self { lookups, entries, connections, locks, config, identity })
     }
 }
 
-impl Lines {
-    async fn consult(&self, queries: &[Query]) -> Result<Vec<Finding>, LedgerError> {
-        let mut held = self.consultations.hold().await?;
-        let result = timeout(ANSWER_MAX, consult(&mut held.connection, queries)).await;
-        held.give_back(result)
+impl Connections {
+    async fn lookup(&self, queries: &[Query]) -> Result<Vec<LookupResult>, LedgerError> {
+        let mut lease = self.lookups.acquire().await?;
+        let result = timeout(ANSWER_MAX, lookup(&mut lease.connection, queries)).await;
+        lease.release(result)
     }
 
     async fn commit(&self, writes: &[Write], parked_max: u64) -> Result<Vec<Recorded>, LedgerError> {
-        let mut held = self.writes.hold().await?;
-        let result = timeout(ANSWER_MAX, commit(&mut held.connection, writes, parked_max)).await;
-        let answers = held.give_back(result)?;
+        let mut lease = self.writes.acquire().await?;
+        let result = timeout(ANSWER_MAX, commit(&mut lease.connection, writes, parked_max)).await;
+        let answers = lease.release(result)?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.entries.fetch_add(writes.len() as u64, Ordering::Relaxed);
         Ok(answers)
     }
 }
 
-impl Ledger for Store {
-    async fn consult(&self, query: Query) -> Result<Finding, LedgerError> {
-        self.consultations.call(query).await
+impl Ledger for SqlStore {
+    async fn lookup(&self, query: Query) -> Result<LookupResult, LedgerError> {
+        self.lookups.call(query).await
     }
 
     async fn claim(
@@ -119,14 +119,14 @@ impl Ledger for Store {
         self.entries.call(Write::Entry(Box::new(entry))).await
     }
 
-    async fn lock(&self, query: Query) -> Result<(Finding, RecordLock), LedgerError> {
+    async fn lock(&self, query: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         self.locks.lock(query).await
     }
 
     async fn released(&self, limit: u32) -> Result<Vec<ReleasedRecord>, LedgerError> {
-        let mut held = self.lines.reads.hold().await?;
-        let result = timeout(ANSWER_MAX, parked::released(&mut held.connection, limit)).await;
-        held.give_back(result)
+        let mut lease = self.connections.reads.acquire().await?;
+        let result = timeout(ANSWER_MAX, parked::released(&mut lease.connection, limit)).await;
+        lease.release(result)
     }
 
     async fn parked_updates(
@@ -135,10 +135,10 @@ impl Ledger for Store {
         after: Option<ParkedSeq>,
         limit: u32,
     ) -> Result<Vec<ParkedUpdate>, LedgerError> {
-        let mut held = self.lines.reads.hold().await?;
-        let work = parked::updates(&mut held.connection, record_key, after, limit);
+        let mut lease = self.connections.reads.acquire().await?;
+        let work = parked::updates(&mut lease.connection, record_key, after, limit);
         let result = timeout(ANSWER_MAX, work).await;
-        held.give_back(result)
+        lease.release(result)
     }
 
     async fn parked_records(
@@ -146,52 +146,52 @@ impl Ledger for Store {
         after: Option<&RecordKey>,
         limit: u32,
     ) -> Result<Vec<ParkedRecord>, LedgerError> {
-        let mut held = self.lines.reads.hold().await?;
-        let result = timeout(ANSWER_MAX, parked::records(&mut held.connection, after, limit)).await;
-        held.give_back(result)
+        let mut lease = self.connections.reads.acquire().await?;
+        let result = timeout(ANSWER_MAX, parked::records(&mut lease.connection, after, limit)).await;
+        lease.release(result)
     }
 
     async fn parked_record(&self, record_key: &RecordKey) -> Result<Option<ParkedRecord>, LedgerError> {
-        let mut held = self.lines.reads.hold().await?;
-        let result = timeout(ANSWER_MAX, parked::record(&mut held.connection, record_key)).await;
-        held.give_back(result)
+        let mut lease = self.connections.reads.acquire().await?;
+        let result = timeout(ANSWER_MAX, parked::record(&mut lease.connection, record_key)).await;
+        lease.release(result)
     }
 
     async fn release(&self, selection: &Selection) -> Result<u64, LedgerError> {
-        let mut held = self.lines.writes.hold().await?;
-        let result = timeout(ANSWER_MAX, parked::release(&mut held.connection, selection)).await;
-        held.give_back(result)
+        let mut lease = self.connections.writes.acquire().await?;
+        let result = timeout(ANSWER_MAX, parked::release(&mut lease.connection, selection)).await;
+        lease.release(result)
     }
 
     async fn discard(
         &self,
         record_key: &RecordKey,
         head: Option<u32>,
-        grounds: &Grounds,
+        operator_reason: &OperatorReason,
     ) -> Result<Discarded, LedgerError> {
-        let mut line = self.lines.writes.hold().await?;
-        let work = parked::discard(&mut line.connection, record_key, head, grounds);
+        let mut lease = self.connections.writes.acquire().await?;
+        let work = parked::discard(&mut lease.connection, record_key, head, operator_reason);
         let result = timeout(ANSWER_MAX, work).await;
-        line.give_back(result)
+        lease.release(result)
     }
 
     async fn prune(&self) -> Result<u64, LedgerError> {
-        let mut held = self.lines.writes.hold().await?;
-        let work = upkeep::prune(&mut held.connection, self.config.retention);
+        let mut lease = self.connections.writes.acquire().await?;
+        let work = upkeep::prune(&mut lease.connection, self.config.retention);
         let result = timeout(ANSWER_MAX, work).await;
-        held.give_back(result)
+        lease.release(result)
     }
 
     async fn stats(&self) -> Result<LedgerStats, LedgerError> {
-        let mut held = self.lines.reads.hold().await?;
+        let mut lease = self.connections.reads.acquire().await?;
         let work = async {
-            let counted = upkeep::stats(&mut held.connection).await?;
-            Ok::<_, LedgerError>((counted, bytes(&mut held.connection, &self.config).await?))
+            let counted = upkeep::stats(&mut lease.connection).await?;
+            Ok::<_, LedgerError>((counted, bytes(&mut lease.connection, &self.config).await?))
         };
         let result = timeout(ANSWER_MAX, work).await;
-        let (counted, bytes) = held.give_back(result)?;
-        let commits = self.lines.commits.load(Ordering::Relaxed);
-        let entries = self.lines.entries.load(Ordering::Relaxed);
+        let (counted, bytes) = lease.release(result)?;
+        let commits = self.connections.commits.load(Ordering::Relaxed);
+        let entries = self.connections.entries.load(Ordering::Relaxed);
         Ok(LedgerStats { bytes, commits, entries, ..counted })
     }
 

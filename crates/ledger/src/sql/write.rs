@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use sqlx::{Row as _, query};
 
-use super::{Connection, PARKED_RECORD_HELD, begin, keep_records, keep_resolved, tenures};
-use crate::entry::{Entry, Fingerprint, ParkReason, ParkedSeq, Recorded, What};
+use super::{Connection, LOCK_PARKED_RECORD, begin, keep_records, keep_resolved, tenures};
+use crate::entry::{Entry, EntryKind, Fingerprint, ParkedSeq, Recorded, StoredParkReason};
 use crate::rows::{self, RecordRow, ResolvedRow, number};
 use crate::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -22,7 +22,7 @@ pub enum Write {
 }
 
 impl Write {
-    fn seat(&self) -> (i64, i64) {
+    fn partition_key(&self) -> (i64, i64) {
         let (layout, partition) = match self {
             Self::Entry(entry) => (entry.layout, entry.partition),
             Self::Claim(layout, partition, _) => (*layout, *partition),
@@ -33,9 +33,9 @@ impl Write {
     /// Of the body that it brings.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Entry(entry) => match &entry.what {
-                What::Park { update, .. } => update.body.len(),
-                What::Applied { .. } | What::Resolved { .. } | What::Repark { .. } => 0,
+            Self::Entry(entry) => match &entry.kind {
+                EntryKind::Park { update, .. } => update.body.len(),
+                EntryKind::Applied { .. } | EntryKind::Resolved { .. } | EntryKind::Repark { .. } => 0,
             },
             Self::Claim(..) => 0,
         }
@@ -70,9 +70,9 @@ pub async fn write(
 ) -> Result<Vec<Recorded>, sqlx::Error> {
     let highest = fence(connection, writes).await?;
     let fenced = |write: &Write| {
-        write
-            .tenure()
-            .is_some_and(|tenure| highest.get(&write.seat()).is_some_and(|highest| *highest > tenure))
+        write.tenure().is_some_and(|tenure| {
+            highest.get(&write.partition_key()).is_some_and(|highest| *highest > tenure)
+        })
     };
     let mut answers: Vec<Recorded> =
         writes.iter().map(|write| if fenced(write) { Recorded::Fenced } else { Recorded::Done }).collect();
@@ -110,17 +110,19 @@ async fn fence(
     let mut ours: BTreeMap<(i64, i64), i64> = BTreeMap::new();
     for write in writes {
         if let Some(tenure) = write.tenure() {
-            let highest = ours.entry(write.seat()).or_insert(tenure);
+            let highest = ours.entry(write.partition_key()).or_insert(tenure);
             *highest = tenure.max(*highest);
         }
     }
     if ours.is_empty() {
         return Ok(ours);
     }
-    let seats: Vec<(i64, i64)> = ours.keys().copied().collect();
-    let known = tenures(connection, &seats).await?;
-    let newer: Vec<_> =
-        ours.iter().filter(|(seat, tenure)| known.get(seat).is_none_or(|known| known < tenure)).collect();
+    let partition_keys: Vec<(i64, i64)> = ours.keys().copied().collect();
+    let known = tenures(connection, &partition_keys).await?;
+    let newer: Vec<_> = ours
+        .iter()
+        .filter(|(partition_key, tenure)| known.get(partition_key).is_none_or(|known| known < tenure))
+        .collect();
     if newer.is_empty() {
         return Ok(known);
     }
@@ -137,7 +139,7 @@ async fn fence(
         .await?;
     }
     // Another process may have been faster.
-    tenures(connection, &seats).await
+    tenures(connection, &partition_keys).await
 }
 
 /// Entries of one transaction.
@@ -153,8 +155,8 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     async fn entry(&mut self, entry: &'a Entry, parked_max: u64) -> Result<Recorded, sqlx::Error> {
         let record_key = &entry.record_key;
-        match &entry.what {
-            What::Applied { id, fingerprint, version, status, etag, parked } => {
+        match &entry.kind {
+            EntryKind::Applied { id, fingerprint, version, status, etag, parked } => {
                 self.resolve(record_key, id, *fingerprint, "applied", Some(*status));
                 let row = self.records.entry(record_key).or_insert(RecordRow {
                     version: None,
@@ -167,15 +169,15 @@ impl<'a> Batch<'a> {
                 self.leave(record_key, *parked).await?;
                 Ok(Recorded::Done)
             }
-            What::Resolved { id, fingerprint, resolution, parked } => {
+            EntryKind::Resolved { id, fingerprint, resolution, parked } => {
                 self.resolve(record_key, id, *fingerprint, resolution.name(), None);
                 self.leave(record_key, *parked).await?;
                 Ok(Recorded::Done)
             }
-            What::Park { update, reason, only_behind } => {
+            EntryKind::Park { update, reason, only_behind } => {
                 self.park(entry, update, reason, *only_behind, parked_max).await
             }
-            What::Repark { seq, reason } => {
+            EntryKind::Repark { seq, reason } => {
                 self.repark(record_key, *seq, reason).await?;
                 Ok(Recorded::Done)
             }
@@ -199,7 +201,7 @@ impl<'a> Batch<'a> {
 
     async fn leave(&mut self, record_key: &RecordKey, parked: Option<ParkedSeq>) -> Result<(), sqlx::Error> {
         let Some(ParkedSeq(seq)) = parked else { return Ok(()) };
-        self.hold(record_key).await?;
+        self.lock_parked_record(record_key).await?;
         query("DELETE FROM ledger_parked_update WHERE seq = $1 AND record_key = $2")
             .bind(seq)
             .bind(rows::key(record_key))
@@ -212,12 +214,12 @@ impl<'a> Batch<'a> {
         &mut self,
         entry: &Entry,
         update: &StoredUpdate,
-        reason: &ParkReason,
+        reason: &StoredParkReason,
         only_behind: bool,
         parked_max: u64,
     ) -> Result<Recorded, sqlx::Error> {
         let key = rows::key(&entry.record_key);
-        let is_parked = self.hold(&entry.record_key).await?;
+        let is_parked = self.lock_parked_record(&entry.record_key).await?;
         if only_behind && !is_parked {
             return Ok(Recorded::NotParked);
         }
@@ -274,7 +276,7 @@ impl<'a> Batch<'a> {
     }
 
     /// A record that is parked already, or on its way out, stays so: this update only joins the end.
-    async fn park_record(&mut self, entry: &Entry, reason: &ParkReason) -> Result<(), sqlx::Error> {
+    async fn park_record(&mut self, entry: &Entry, reason: &StoredParkReason) -> Result<(), sqlx::Error> {
         query(
             "INSERT INTO ledger_parked_record
                  (record_key, state, since_ms, layout, partition, reason, status, detail, attempts)
@@ -298,7 +300,7 @@ impl<'a> Batch<'a> {
         &mut self,
         record_key: &RecordKey,
         seq: ParkedSeq,
-        reason: &ParkReason,
+        reason: &StoredParkReason,
     ) -> Result<(), sqlx::Error> {
         query(
             "UPDATE ledger_parked_record
@@ -319,17 +321,17 @@ impl<'a> Batch<'a> {
     }
 
     /// Whether the record is parked. It stays as it is until the transaction ends.
-    async fn hold(&mut self, record_key: &RecordKey) -> Result<bool, sqlx::Error> {
-        hold(self.connection, record_key).await.map(|state| state.is_some())
+    async fn lock_parked_record(&mut self, record_key: &RecordKey) -> Result<bool, sqlx::Error> {
+        lock_parked_record(self.connection, record_key).await.map(|state| state.is_some())
     }
 }
 
 /// The state of a parked record. It stays as it is until the transaction ends.
-pub async fn hold(
+pub async fn lock_parked_record(
     connection: &mut Connection,
     record_key: &RecordKey,
 ) -> Result<Option<String>, sqlx::Error> {
-    let row = query(PARKED_RECORD_HELD).bind(rows::key(record_key)).fetch_optional(connection).await?;
+    let row = query(LOCK_PARKED_RECORD).bind(rows::key(record_key)).fetch_optional(connection).await?;
     row.map(|row| row.try_get("state")).transpose()
 }
 

@@ -8,8 +8,8 @@
     reason = "what is in sql/ is compiled once for each database, with the types that stand beside it"
 )]
 
-#[path = "../sql/line.rs"]
-mod line;
+#[path = "../sql/connection_slot.rs"]
+mod connection_slot;
 #[path = "../sql/parked.rs"]
 mod parked;
 #[path = "../sql/store.rs"]
@@ -24,10 +24,10 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, SqliteConnection, Transaction, query};
-pub use store::Store as SqliteLedger;
+pub use store::SqlStore as SqliteLedger;
 
 use super::RecordLock;
-use super::entry::{Before, Finding, Query};
+use super::entry::{IdStatus, LookupResult, Query};
 use super::error::LedgerError;
 use super::rows::{self, RecordRow, ResolvedRow};
 use crate::config::{LedgerConfig, LedgerPlace};
@@ -41,7 +41,7 @@ type Row = SqliteRow;
 const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
 /// The writer holds the whole file.
-const PARKED_RECORD_HELD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
+const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
 
 /// How long a writer of another process may hold the file.
 const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -125,7 +125,7 @@ async fn keep_records(
 }
 
 /// Answers all of them in one statement, as of one moment.
-async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Finding>, LedgerError> {
+async fn lookup(connection: &mut Connection, queries: &[Query]) -> Result<Vec<LookupResult>, LedgerError> {
     let asked = rows_as_json(queries, |asked| {
         let id = (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str());
         (hex(rows::key(&asked.record_key)), id)
@@ -141,15 +141,15 @@ async fn consult(connection: &mut Connection, queries: &[Query]) -> Result<Vec<F
     .bind(asked)
     .fetch_all(connection)
     .await?;
-    let finding = |(row, asked): (&Row, &Query)| {
-        Ok(Finding {
-            before: Before::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
+    let lookup_result = |(row, asked): (&Row, &Query)| {
+        Ok(LookupResult {
+            id_status: IdStatus::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
             parked: row.try_get("parked")?,
             version: row.try_get("version")?,
             etag: row.try_get("etag")?,
         })
     };
-    found.iter().zip(queries).map(finding).collect()
+    found.iter().zip(queries).map(lookup_result).collect()
 }
 
 /// Many rows in one argument: a statement for each would be a message to SQLite's thread and back for each.
@@ -184,7 +184,7 @@ impl Locks {
     }
 
     #[expect(clippy::unused_async, reason = "PostgreSQL waits here")]
-    async fn lock(&self, _: Query) -> Result<(Finding, RecordLock), LedgerError> {
+    async fn lock(&self, _: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         Err(LedgerError::NoRowLocks)
     }
 }

@@ -6,12 +6,12 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::UpdateId;
 use lanekeeper_ledger::{
-    Before, Entry, Fingerprint, Ledger, LedgerError, ParkKind, ParkReason, ParkedState, Query, Recorded,
-    ResolvedAs, Selection, What,
+    Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, ParkKind, ParkedState, Query, Recorded,
+    ResolvedAs, Selection, StoredParkReason,
 };
 
 use crate::world::{
-    World, applied, applied_with, by, consult, entry, head, key, on_both, park, park_behind, parked, query,
+    World, applied, applied_with, by, entry, head, key, lookup, on_both, park, park_behind, parked, query,
     rejected, resolved, stored, write,
 };
 
@@ -37,22 +37,22 @@ on_both!(
 async fn an_update_is_known_by_id_record_and_body(world: World) {
     let ledger = world.open().await;
     let check = async |record, id, body, before| {
-        let finding = consult(&ledger, record, id, body).await;
-        assert_eq!((finding.before, finding.parked), (before, false), "{record} {id} {body}");
+        let lookup_result = lookup(&ledger, record, id, body).await;
+        assert_eq!((lookup_result.id_status, lookup_result.parked), (before, false), "{record} {id} {body}");
     };
-    check("a", "u1", "one", Before::Unknown).await;
+    check("a", "u1", "one", IdStatus::Unknown).await;
     write(&ledger, applied("a", "u1", "one")).await;
     write(&ledger, applied("a", "u1", "one")).await; // nobody knows whether a commit took place whose connection was lost
-    check("a", "u1", "one", Before::Resolved).await;
-    check("a", "u1", "two", Before::Reused).await;
-    check("b", "u1", "one", Before::Reused).await;
-    check("a", "u2", "one", Before::Unknown).await;
+    check("a", "u1", "one", IdStatus::Resolved).await;
+    check("a", "u1", "two", IdStatus::Reused).await;
+    check("b", "u1", "one", IdStatus::Reused).await;
+    check("a", "u2", "one", IdStatus::Unknown).await;
 }
 
 async fn an_id_that_was_made_for_a_delivery_is_never_known(world: World) {
     let ledger = world.open().await;
     let (id, fingerprint) = (UpdateId::made("m1"), Fingerprint::of(b"one"));
-    let what = What::Applied {
+    let what = EntryKind::Applied {
         id: id.clone(),
         fingerprint,
         version: Some(4),
@@ -61,8 +61,8 @@ async fn an_id_that_was_made_for_a_delivery_is_never_known(world: World) {
         parked: None,
     };
     write(&ledger, entry("a", what)).await;
-    let finding = ledger.consult(Query { record_key: key("a"), id, fingerprint }).await.unwrap();
-    assert_eq!((finding.before, finding.version), (Before::Unknown, Some(4)));
+    let lookup_result = ledger.lookup(Query { record_key: key("a"), id, fingerprint }).await.unwrap();
+    assert_eq!((lookup_result.id_status, lookup_result.version), (IdStatus::Unknown, Some(4)));
     assert_eq!(ledger.stats().await.unwrap().resolved_updates, 0);
 }
 
@@ -72,8 +72,8 @@ async fn a_record_keeps_its_highest_version_and_its_last_etag(world: World) {
     let mut check = async |version, etag, expected: (Option<i64>, Option<&str>)| {
         number += 1;
         write(&ledger, applied_with("a", &format!("u{number}"), "", version, etag, None)).await;
-        let finding = consult(&ledger, "a", "other", "").await;
-        assert_eq!((finding.version, finding.etag.as_deref()), expected, "{version:?} {etag:?}");
+        let lookup_result = lookup(&ledger, "a", "other", "").await;
+        assert_eq!((lookup_result.version, lookup_result.etag.as_deref()), expected, "{version:?} {etag:?}");
     };
     check(None, None, (None, None)).await;
     check(Some(3), Some("\"x\""), (Some(3), Some("\"x\""))).await;
@@ -81,7 +81,7 @@ async fn a_record_keeps_its_highest_version_and_its_last_etag(world: World) {
     check(None, Some("\"z\""), (Some(3), Some("\"z\""))).await;
     check(Some(9), None, (Some(9), None)).await;
     check(Some(-1), None, (Some(9), None)).await;
-    let other = consult(&ledger, "b", "other", "").await;
+    let other = lookup(&ledger, "b", "other", "").await;
     assert_eq!((other.version, other.etag), (None, None));
 }
 
@@ -89,9 +89,9 @@ async fn a_resolution_without_a_request_leaves_the_record_as_it_is(world: World)
     let ledger = world.open().await;
     write(&ledger, applied_with("a", "u1", "one", Some(5), Some("\"e\""), None)).await;
     write(&ledger, resolved("a", "u2", "two", ResolvedAs::Superseded, None)).await;
-    let finding = consult(&ledger, "a", "u2", "two").await;
-    assert_eq!(finding.before, Before::Resolved);
-    assert_eq!((finding.version, finding.etag.as_deref()), (Some(5), Some("\"e\"")));
+    let lookup_result = lookup(&ledger, "a", "u2", "two").await;
+    assert_eq!(lookup_result.id_status, IdStatus::Resolved);
+    assert_eq!((lookup_result.version, lookup_result.etag.as_deref()), (Some(5), Some("\"e\"")));
 }
 
 async fn parked_updates_stay_in_order_and_are_written_once(world: World) {
@@ -108,11 +108,11 @@ async fn parked_updates_stay_in_order_and_are_written_once(world: World) {
     write(&ledger, park_behind("a", "u2", "another body")).await;
     assert_eq!(parked(&ledger, "a").await, "u1 u2 u3 u2");
 
-    assert!(consult(&ledger, "a", "u9", "").await.parked);
-    assert!(!consult(&ledger, "b", "u9", "").await.parked);
+    assert!(lookup(&ledger, "a", "u9", "").await.parked);
+    assert!(!lookup(&ledger, "b", "u9", "").await.parked);
     let second = ledger.parked_updates(&key("a"), head(&ledger, "a").await, 1).await.unwrap();
     assert_eq!(second[0].update, stored("a", "u2", "two"));
-    assert_eq!(second[0].reason, ParkReason::behind());
+    assert_eq!(second[0].reason, StoredParkReason::behind());
 
     // What was resolved meanwhile is not parked by an entry that is written a second time.
     write(&ledger, applied_with("a", "u1", "one", None, None, head(&ledger, "a").await)).await;
@@ -136,10 +136,10 @@ async fn with_the_last_parked_update_the_record_is_no_longer_parked(world: World
     let seq = head(&ledger, "a").await;
     write(&ledger, resolved("a", "u2", "", ResolvedAs::DeadLettered, seq)).await;
     write(&ledger, applied_with("a", "u3", "", None, None, head(&ledger, "a").await)).await;
-    assert!(consult(&ledger, "a", "u9", "").await.parked);
+    assert!(lookup(&ledger, "a", "u9", "").await.parked);
     write(&ledger, applied_with("a", "u4", "", None, None, head(&ledger, "a").await)).await;
 
-    assert!(!consult(&ledger, "a", "u9", "").await.parked);
+    assert!(!lookup(&ledger, "a", "u9", "").await.parked);
     assert_eq!(ledger.released(10).await.unwrap(), []);
     assert_eq!(ledger.parked_record(&key("a")).await.unwrap(), None);
     assert_eq!(ledger.record(park_behind("a", "u5", "")).await.unwrap(), Recorded::NotParked);
@@ -150,10 +150,14 @@ async fn a_released_head_that_fails_parks_its_record_again(world: World) {
     write(&ledger, park("a", "u1", "")).await;
     write(&ledger, park_behind("a", "u2", "")).await;
     ledger.release(&Selection::Keys(vec![key("a")])).await.unwrap();
-    let reason =
-        ParkReason { kind: ParkKind::Conflict, status: Some(409), detail: "in use".into(), attempts: 7 };
+    let reason = StoredParkReason {
+        kind: ParkKind::Conflict,
+        status: Some(409),
+        detail: "in use".into(),
+        attempts: 7,
+    };
     let seq = head(&ledger, "a").await.unwrap();
-    write(&ledger, entry("a", What::Repark { seq, reason: reason.clone() })).await;
+    write(&ledger, entry("a", EntryKind::Repark { seq, reason: reason.clone() })).await;
 
     let record = ledger.parked_record(&key("a")).await.unwrap().unwrap();
     assert_eq!((record.state, record.updates, record.reason), (ParkedState::Parked, 2, reason));
@@ -168,7 +172,7 @@ async fn parked_updates_are_bounded_over_all_records(world: World) {
     write(&ledger, park_behind("a", "u3", "")).await;
     assert_eq!(ledger.record(park_behind("a", "u4", "")).await.unwrap(), Recorded::Full);
     assert_eq!(ledger.record(park("c", "u5", "")).await.unwrap(), Recorded::Full);
-    assert!(!consult(&ledger, "c", "u5", "").await.parked, "nothing of it is written");
+    assert!(!lookup(&ledger, "c", "u5", "").await.parked, "nothing of it is written");
     write(&ledger, park("a", "u1", "")).await; // is there already
     write(&ledger, applied_with("b", "u2", "", None, None, head(&ledger, "b").await)).await;
     write(&ledger, park_behind("a", "u4", "")).await;
@@ -194,9 +198,9 @@ async fn a_higher_tenure_fences_the_older_ones_of_its_partition(world: World) {
     for written in [elsewhere, other_layout, without] {
         assert_eq!(written.unwrap(), Recorded::Done);
     }
-    assert_eq!(consult(&new, "a", "u2", "").await.before, Before::Unknown);
+    assert_eq!(lookup(&new, "a", "u2", "").await.id_status, IdStatus::Unknown);
     assert_eq!(old.record(by(5, park("a", "u6", ""))).await.unwrap(), Recorded::Fenced);
-    assert!(!consult(&new, "a", "u6", "").await.parked);
+    assert!(!lookup(&new, "a", "u6", "").await.parked);
     write(&new, by(8, applied("a", "u2", ""))).await;
     write(&new, by(9, applied("a", "u7", ""))).await;
     assert_eq!(new.record(by(8, applied("a", "u8", ""))).await.unwrap(), Recorded::Fenced);
@@ -231,14 +235,14 @@ async fn questions_that_come_together_are_answered_each_with_its_own(world: Worl
         .map(|number| {
             let ledger = Arc::clone(&ledger);
             let question = query(&format!("r{number}"), &format!("u{number}"), "");
-            tokio::spawn(async move { (number, ledger.consult(question).await.unwrap()) })
+            tokio::spawn(async move { (number, ledger.lookup(question).await.unwrap()) })
         })
         .collect();
     for task in asking {
-        let (number, finding) = task.await.unwrap();
+        let (number, lookup_result) = task.await.unwrap();
         let known = number < 20;
-        assert_eq!(finding.version, known.then_some(number));
-        assert_eq!(finding.before, if known { Before::Resolved } else { Before::Unknown });
+        assert_eq!(lookup_result.version, known.then_some(number));
+        assert_eq!(lookup_result.id_status, if known { IdStatus::Resolved } else { IdStatus::Unknown });
     }
 }
 
@@ -259,8 +263,8 @@ async fn old_ids_are_forgotten_in_chunks(world: World) {
     assert_eq!(ledger.prune().await.unwrap(), 1000);
     assert_eq!(ledger.prune().await.unwrap(), 500);
     assert_eq!(ledger.prune().await.unwrap(), 0);
-    assert_eq!(consult(&ledger, "a", "u7", "").await.before, Before::Unknown);
-    assert_eq!(consult(&ledger, "a", "young", "").await.before, Before::Resolved);
+    assert_eq!(lookup(&ledger, "a", "u7", "").await.id_status, IdStatus::Unknown);
+    assert_eq!(lookup(&ledger, "a", "young", "").await.id_status, IdStatus::Resolved);
 }
 
 async fn everything_is_there_after_opening_again(world: World) {
@@ -271,8 +275,8 @@ async fn everything_is_there_after_opening_again(world: World) {
     drop(first);
     let second = world.open().await;
     assert_eq!(second.identity(), identity);
-    let finding = consult(&second, "a", "u1", "").await;
-    assert_eq!((finding.before, finding.etag.as_deref()), (Before::Resolved, Some("\"e\"")));
+    let lookup_result = lookup(&second, "a", "u1", "").await;
+    assert_eq!((lookup_result.id_status, lookup_result.etag.as_deref()), (IdStatus::Resolved, Some("\"e\"")));
     assert_eq!(parked(&second, "b").await, "u2");
     assert_eq!(second.record(by(2, applied("a", "u3", ""))).await.unwrap(), Recorded::Fenced);
 }
@@ -290,13 +294,14 @@ async fn any_text_can_be_kept(world: World) {
     {
         let mut update = stored(record, "u1", "\0\u{1}");
         update.update_type = Some("a\0b".into());
-        let what = What::Park { update: update.clone(), reason: rejected("not \0 good"), only_behind: false };
+        let what =
+            EntryKind::Park { update: update.clone(), reason: rejected("not \0 good"), only_behind: false };
         write(&ledger, entry(record, what)).await;
         let found = ledger.parked_updates(&key(record), None, 10).await.unwrap();
         assert_eq!(found[0].update, update);
         assert_eq!(found[0].reason.detail, "not \u{fffd} good");
         write(&ledger, applied_with(record, "u1", "", Some(1), None, Some(found[0].seq))).await;
-        assert_eq!(consult(&ledger, record, "u2", "").await.version, Some(1));
+        assert_eq!(lookup(&ledger, record, "u2", "").await.version, Some(1));
     }
 }
 
@@ -310,14 +315,17 @@ async fn a_parked_update_comes_back_as_it_was(world: World) {
     update.headers = vec![("traceparent".into(), "00-1".into()), ("ce-source".into(), "/%C3%A4".into())];
     write(
         &ledger,
-        entry("a", What::Park { update: update.clone(), reason: rejected(""), only_behind: false }),
+        entry("a", EntryKind::Park { update: update.clone(), reason: rejected(""), only_behind: false }),
     )
     .await;
     let mut made = stored("b", "m1", "\u{1}");
     made.id = UpdateId::made("m1");
     made.published_at = None;
-    write(&ledger, entry("b", What::Park { update: made.clone(), reason: rejected(""), only_behind: false }))
-        .await;
+    write(
+        &ledger,
+        entry("b", EntryKind::Park { update: made.clone(), reason: rejected(""), only_behind: false }),
+    )
+    .await;
 
     let found = ledger.parked_updates(&key("a"), None, 10).await.unwrap();
     assert_eq!(found[0].update, update);

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use lanekeeper_ledger::LedgerPlace;
-use lanekeeper_ledger::{Before, Ledger, LedgerError};
+use lanekeeper_ledger::{IdStatus, Ledger, LedgerError};
 
 use crate::worker::Worker;
-use crate::world::{World, applied, consult, query, write};
+use crate::world::{World, applied, lookup, query, write};
 
 fn path(world: &World) -> &Path {
     match &world.place {
@@ -30,8 +30,8 @@ async fn processes_share_a_file() {
     assert_eq!((ones, threes), (300, 300));
     for name in ["here", "one", "three"] {
         for number in [0, 150, 299] {
-            let finding = consult(&ledger, name, &format!("{name}-{number}"), "body").await;
-            assert_eq!(finding.before, Before::Resolved, "{name} {number}");
+            let lookup_result = lookup(&ledger, name, &format!("{name}-{number}"), "body").await;
+            assert_eq!(lookup_result.id_status, IdStatus::Resolved, "{name} {number}");
         }
     }
     assert_eq!(ledger.stats().await.unwrap().resolved_updates, 900);
@@ -40,23 +40,23 @@ async fn processes_share_a_file() {
 #[tokio::test]
 async fn what_was_answered_before_a_kill_is_in_the_file() {
     let world = World::file();
-    let mut told = Vec::new();
+    let mut committed = Vec::new();
     for round in 0..5 {
         let mut worker = Worker::start(path(&world), &"x".repeat(round + 1), 100_000);
-        told.extend(worker.committed().take(20 * (round + 1)));
+        committed.extend(worker.committed().take(20 * (round + 1)));
         worker.kill();
-        told.extend(worker.committed());
+        committed.extend(worker.committed());
     }
     let ledger = world.open().await;
-    assert!(told.len() >= 300, "{} were told", told.len());
-    for id in &told {
+    assert!(committed.len() >= 300, "{} were told", committed.len());
+    for id in &committed {
         let (record, _) = id.split_once('-').unwrap();
-        assert_eq!(consult(&ledger, record, id, "body").await.before, Before::Resolved, "{id}");
+        assert_eq!(lookup(&ledger, record, id, "body").await.id_status, IdStatus::Resolved, "{id}");
     }
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_opened_is_told_from_others() {
+async fn a_file_that_cannot_be_opened_is_distinguished_from_others() {
     let world = World::file();
     let no_directory = path(&world).join("missing/ledger.db");
     let opened = world.open_with(|settings| settings.place = LedgerPlace::Sqlite(no_directory)).await;
@@ -76,7 +76,7 @@ async fn a_file_that_another_holds_is_an_error_and_then_works_again() {
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let error = ledger.record(applied("a", "u1", "")).await.expect_err("the file is held");
     assert!(matches!(error, LedgerError::Locked(_)) && error.is_passing(), "{error:?}");
-    assert_eq!(consult(&ledger, "a", "u1", "").await.before, Before::Unknown, "readers do not wait");
+    assert_eq!(lookup(&ledger, "a", "u1", "").await.id_status, IdStatus::Unknown, "readers do not wait");
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     write(&ledger, applied("a", "u1", "")).await;
 }

@@ -25,7 +25,7 @@ async fn many_lanes_and_one(world: World) {
                     for number in 0..entries_each {
                         let record = format!("record-{caller}");
                         let id = format!("0193a3e6-0000-7000-{callers:04}-{caller:06}{number:06}");
-                        ledger.consult(query(&record, &id, "body")).await.unwrap();
+                        ledger.lookup(query(&record, &id, "body")).await.unwrap();
                         let version = i64::try_from(number).unwrap();
                         let entry =
                             applied_with(&record, &id, "body", Some(version), Some("\"abcdef\""), None);

@@ -1,11 +1,12 @@
 //! What every ledger does for operators.
 
 use lanekeeper_ledger::{
-    Before, Discarded, Grounds, Ledger, ParkKind, ParkReason, ParkedState, Selection, What,
+    Discarded, EntryKind, IdStatus, Ledger, OperatorReason, ParkKind, ParkedState, Selection,
+    StoredParkReason,
 };
 
 use crate::world::{
-    World, applied_with, consult, entry, head, key, on_both, park, park_behind, parked, rejected, stored,
+    World, applied_with, entry, head, key, lookup, on_both, park, park_behind, parked, rejected, stored,
     write,
 };
 
@@ -16,8 +17,8 @@ on_both!(
     a_record_that_is_going_out_is_not_discarded,
 );
 
-fn grounds() -> Grounds {
-    Grounds { who: "ada".into(), why: "sent by mistake".into() }
+fn operator_reason() -> OperatorReason {
+    OperatorReason { who: "ada".into(), why: "sent by mistake".into() }
 }
 
 async fn records_are_listed_with_how_many_why_and_since_when(world: World) {
@@ -43,11 +44,11 @@ async fn records_are_listed_with_how_many_why_and_since_when(world: World) {
 async fn records_are_released_by_key_by_reason_or_all(world: World) {
     let ledger = world.open().await;
     let exhausted =
-        ParkReason { kind: ParkKind::Exhausted, status: None, detail: "timed out".into(), attempts: 9 };
+        StoredParkReason { kind: ParkKind::Exhausted, status: None, detail: "timed out".into(), attempts: 9 };
     for record in ["a", "b", "c", "d"] {
         write(&ledger, park(record, record, "")).await;
     }
-    let what = What::Park { update: stored("e", "e", ""), reason: exhausted, only_behind: false };
+    let what = EntryKind::Park { update: stored("e", "e", ""), reason: exhausted, only_behind: false };
     write(&ledger, entry("e", what)).await;
 
     let release = async |selection| ledger.release(&selection).await.unwrap();
@@ -67,15 +68,19 @@ async fn a_discard_drops_the_head_and_is_kept_with_who_and_why(world: World) {
     for number in 1..=4 {
         write(&ledger, park("a", &format!("u{number}"), "")).await;
     }
-    let discard = async |head| ledger.discard(&key("a"), head, &grounds()).await.unwrap();
+    let discard = async |head| ledger.discard(&key("a"), head, &operator_reason()).await.unwrap();
     assert_eq!(discard(Some(1)).await, Discarded::Done { updates: 1, left: 3 });
     assert_eq!(parked(&ledger, "a").await, "u2 u3 u4");
-    let finding = consult(&ledger, "a", "u1", "").await;
-    assert_eq!((finding.before, finding.parked), (Before::Resolved, true), "delivered again, it is not sent");
+    let lookup_result = lookup(&ledger, "a", "u1", "").await;
+    assert_eq!(
+        (lookup_result.id_status, lookup_result.parked),
+        (IdStatus::Resolved, true),
+        "delivered again, it is not sent"
+    );
     assert_eq!(discard(Some(2)).await, Discarded::Done { updates: 2, left: 1 });
     assert_eq!(discard(None).await, Discarded::Done { updates: 1, left: 0 });
     assert_eq!(discard(None).await, Discarded::NotParked);
-    assert!(!consult(&ledger, "a", "u9", "").await.parked);
+    assert!(!lookup(&ledger, "a", "u9", "").await.parked);
     let kept =
         world.count("SELECT count(*) FROM ledger_discarded WHERE who = 'ada' AND why = 'sent by mistake'");
     assert_eq!(kept.await, 4);
@@ -86,13 +91,13 @@ async fn a_record_that_is_going_out_is_not_discarded(world: World) {
     write(&ledger, park("a", "u1", "")).await;
     write(&ledger, park_behind("a", "u2", "")).await;
     ledger.release(&Selection::All).await.unwrap();
-    assert_eq!(ledger.discard(&key("a"), Some(1), &grounds()).await.unwrap(), Discarded::Releasing);
+    assert_eq!(ledger.discard(&key("a"), Some(1), &operator_reason()).await.unwrap(), Discarded::Releasing);
     assert_eq!(parked(&ledger, "a").await, "u1 u2");
     write(&ledger, applied_with("a", "u1", "", None, None, head(&ledger, "a").await)).await;
     let seq = head(&ledger, "a").await.unwrap();
-    write(&ledger, entry("a", What::Repark { seq, reason: rejected("") })).await;
+    write(&ledger, entry("a", EntryKind::Repark { seq, reason: rejected("") })).await;
     assert_eq!(
-        ledger.discard(&key("a"), None, &grounds()).await.unwrap(),
+        ledger.discard(&key("a"), None, &operator_reason()).await.unwrap(),
         Discarded::Done { updates: 1, left: 0 }
     );
 }

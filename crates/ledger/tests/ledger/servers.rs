@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use lanekeeper_core::secret::Secret;
-use lanekeeper_ledger::{AnyLedger, Before, Ledger, LedgerError, LedgerPlace, Recorded};
+use lanekeeper_ledger::{AnyLedger, IdStatus, Ledger, LedgerError, LedgerPlace, Recorded};
 
 use crate::wait::until;
-use crate::world::{Server, World, applied, by, consult, park, query, write};
+use crate::world::{Server, World, applied, by, lookup, park, query, write};
 
 #[tokio::test]
 async fn a_server_that_is_stopped_is_an_error_and_then_it_works_again() {
     let server = Server::start();
     let ledger = AnyLedger::open(server.settings()).await.unwrap();
     write(&ledger, applied("a", "u1", "")).await;
-    assert_eq!(consult(&ledger, "a", "u1", "").await.before, Before::Resolved);
+    assert_eq!(lookup(&ledger, "a", "u1", "").await.id_status, IdStatus::Resolved);
     for crash in [false, true] {
         if crash {
             server.kill();
@@ -24,11 +24,11 @@ async fn a_server_that_is_stopped_is_an_error_and_then_it_works_again() {
         }
         let error = ledger.record(applied("a", "u2", "")).await.expect_err("it is stopped");
         assert!(matches!(error, LedgerError::Lost(_)) && error.is_passing(), "{error:?}");
-        assert!(ledger.consult(query("a", "u1", "")).await.is_err());
+        assert!(ledger.lookup(query("a", "u1", "")).await.is_err());
         assert!(ledger.released(1).await.is_err());
         server.restart();
         write(&ledger, applied("a", "u2", "")).await;
-        assert_eq!(consult(&ledger, "a", "u2", "").await.before, Before::Resolved);
+        assert_eq!(lookup(&ledger, "a", "u2", "").await.id_status, IdStatus::Resolved);
         assert_eq!(ledger.released(1).await.unwrap(), []);
     }
 }
@@ -66,14 +66,14 @@ async fn what_was_answered_before_a_crash_of_the_server_is_there() {
         let committed = task.await.unwrap();
         assert!(committed > 0);
         for number in 0..committed {
-            let finding = consult(&ledger, &format!("r{lane}"), &format!("{lane}-{number}"), "").await;
-            assert_eq!(finding.before, Before::Resolved, "{lane}-{number} of {committed}");
+            let lookup_result = lookup(&ledger, &format!("r{lane}"), &format!("{lane}-{number}"), "").await;
+            assert_eq!(lookup_result.id_status, IdStatus::Resolved, "{lane}-{number} of {committed}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_us_is_told_from_one_that_is_away() {
+async fn a_server_that_refuses_us_is_distinguished_from_one_that_is_away() {
     let world = World::database().await;
     let LedgerPlace::Postgres(url) = &world.place else { panic!("a server") };
     let wrong = url.reveal().replacen("lanekeeper:", "lanekeeper:not-", 1);
@@ -110,23 +110,23 @@ async fn many_processes_can_open_a_new_database_at_once() {
 async fn a_row_is_held_until_its_outcome_is_committed() {
     let world = World::database().await;
     let (one, two) = (world.open().await, Arc::new(world.open().await));
-    let (finding, lock) = one.lock(query("a", "u1", "")).await.unwrap();
-    assert_eq!((finding.before, finding.parked), (Before::Unknown, false));
+    let (lookup_result, lock) = one.lock(query("a", "u1", "")).await.unwrap();
+    assert_eq!((lookup_result.id_status, lookup_result.parked), (IdStatus::Unknown, false));
     let other = tokio::spawn({
         let two = Arc::clone(&two);
         async move { two.lock(query("a", "u1", "")).await }
     });
     // Another record is free, and so is what does not touch the record.
     drop(two.lock(query("b", "u9", "")).await.unwrap());
-    assert_eq!(consult(&two, "a", "u1", "").await.before, Before::Unknown);
+    assert_eq!(lookup(&two, "a", "u1", "").await.id_status, IdStatus::Unknown);
     waits(&world).await;
     assert!(!other.is_finished(), "the row is held");
     assert_eq!(lock.record(by(1, applied("a", "u1", ""))).await.unwrap(), Recorded::Done);
-    let (finding, lock) = other.await.unwrap().unwrap();
-    assert_eq!(finding.before, Before::Resolved, "it sees what the first one wrote");
+    let (lookup_result, lock) = other.await.unwrap().unwrap();
+    assert_eq!(lookup_result.id_status, IdStatus::Resolved, "it sees what the first one wrote");
     assert!(lock.waited() > Duration::ZERO);
     assert_eq!(lock.record(by(0, applied("a", "u2", ""))).await.unwrap(), Recorded::Fenced);
-    assert_eq!(consult(&one, "a", "u2", "").await.before, Before::Unknown);
+    assert_eq!(lookup(&one, "a", "u2", "").await.id_status, IdStatus::Unknown);
 }
 
 /// Until a session waits for a row.
@@ -148,10 +148,10 @@ async fn a_lock_that_is_dropped_writes_nothing_and_is_free_again() {
     let ledger = world.open().await;
     let (_, lock) = ledger.lock(query("a", "u1", "")).await.unwrap();
     drop(lock);
-    let (finding, lock) = ledger.lock(query("a", "u1", "")).await.unwrap();
-    assert_eq!(finding.before, Before::Unknown);
+    let (lookup_result, lock) = ledger.lock(query("a", "u1", "")).await.unwrap();
+    assert_eq!(lookup_result.id_status, IdStatus::Unknown);
     assert_eq!(lock.record(park("a", "u1", "")).await.unwrap(), Recorded::Done);
-    assert!(consult(&ledger, "a", "u1", "").await.parked);
+    assert!(lookup(&ledger, "a", "u1", "").await.parked);
     assert_eq!(ledger.stats().await.unwrap().records, 1);
 }
 
@@ -178,8 +178,8 @@ async fn a_ledger_that_was_empty_is_looked_into_by_its_indexes() {
     let ledger = world.open().await;
     for round in 0..20 {
         let ids: Vec<_> = (0..50).map(|number| format!("{round}-{number}")).collect();
-        let findings = join_all(ids.iter().map(|id| consult(&ledger, "a", id, ""))).await;
-        assert!(findings.iter().all(|finding| finding.before == Before::Unknown));
+        let findings = join_all(ids.iter().map(|id| lookup(&ledger, "a", id, ""))).await;
+        assert!(findings.iter().all(|lookup_result| lookup_result.id_status == IdStatus::Unknown));
         join_all(ids.iter().map(|id| write(&ledger, applied("a", id, "")))).await;
     }
     // The server tells its figures when a session has had nothing to do for a second.

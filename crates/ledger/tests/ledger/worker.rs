@@ -107,9 +107,9 @@ pub fn run_on_a_small_disk(disk: &Path) {
         .env(DISK, disk)
         .output()
         .expect("unshare (util-linux) can be run");
-    let told = [output.stdout, output.stderr].concat();
-    let told = String::from_utf8_lossy(&told);
-    assert!(output.status.success() && told.contains(SURVIVED), "{told}");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success() && text.contains(SURVIVED), "{text}");
 }
 
 const SURVIVED: &str = "survived a full disk";

@@ -11,8 +11,8 @@ use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::secret::Secret;
 use lanekeeper_core::update::{RecordKey, UpdateId};
 use lanekeeper_ledger::{
-    AnyLedger, Entry, Finding, Fingerprint, Ledger, LedgerConfig, LedgerError, LedgerPlace, ParkKind,
-    ParkReason, ParkedSeq, Query, Recorded, ResolvedAs, StoredUpdate, What,
+    AnyLedger, Entry, EntryKind, Fingerprint, Ledger, LedgerConfig, LedgerError, LedgerPlace, LookupResult,
+    ParkKind, ParkedSeq, Query, Recorded, ResolvedAs, StoredParkReason, StoredUpdate,
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
@@ -174,8 +174,8 @@ fn script(arguments: &[&str]) -> String {
         here.ancestors().map(|directory| directory.join("scripts/postgres")).find(|path| path.is_file());
     let script = script.expect("we are in the project's sources");
     let output = Command::new(script).args(arguments).output().expect("scripts/postgres can be run");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/postgres {arguments:?}: {told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "scripts/postgres {arguments:?}: {stderr}");
     String::from_utf8(output.stdout).expect("it prints text")
 }
 
@@ -194,13 +194,13 @@ pub fn query(record: &str, id: &str, body: &str) -> Query {
 }
 
 /// An entry of partition 0 of layout 1, by an owner without a number.
-pub fn entry(record: &str, what: What) -> Entry {
+pub fn entry(record: &str, kind: EntryKind) -> Entry {
     Entry {
         layout: LayoutNumber(1),
         partition: PartitionNumber(0),
         tenure: None,
         record_key: key(record),
-        what,
+        kind,
     }
 }
 
@@ -222,7 +222,7 @@ pub fn applied_with(
 ) -> Entry {
     let fingerprint = Fingerprint::of(body.as_bytes());
     let (id, etag) = (UpdateId::published(id), etag.map(str::to_owned));
-    entry(record, What::Applied { id, fingerprint, version, status: 200, etag, parked })
+    entry(record, EntryKind::Applied { id, fingerprint, version, status: 200, etag, parked })
 }
 
 pub fn resolved(
@@ -233,7 +233,7 @@ pub fn resolved(
     parked: Option<ParkedSeq>,
 ) -> Entry {
     let fingerprint = Fingerprint::of(body.as_bytes());
-    entry(record, What::Resolved { id: UpdateId::published(id), fingerprint, resolution, parked })
+    entry(record, EntryKind::Resolved { id: UpdateId::published(id), fingerprint, resolution, parked })
 }
 
 pub fn stored(record: &str, id: &str, body: &str) -> StoredUpdate {
@@ -251,18 +251,18 @@ pub fn stored(record: &str, id: &str, body: &str) -> StoredUpdate {
     }
 }
 
-pub fn rejected(detail: &str) -> ParkReason {
-    ParkReason { kind: ParkKind::Rejected, status: Some(422), detail: detail.into(), attempts: 1 }
+pub fn rejected(detail: &str) -> StoredParkReason {
+    StoredParkReason { kind: ParkKind::Rejected, status: Some(422), detail: detail.into(), attempts: 1 }
 }
 
 pub fn park(record: &str, id: &str, body: &str) -> Entry {
     let update = stored(record, id, body);
-    entry(record, What::Park { update, reason: rejected("no such country"), only_behind: false })
+    entry(record, EntryKind::Park { update, reason: rejected("no such country"), only_behind: false })
 }
 
 pub fn park_behind(record: &str, id: &str, body: &str) -> Entry {
     let update = stored(record, id, body);
-    entry(record, What::Park { update, reason: ParkReason::behind(), only_behind: true })
+    entry(record, EntryKind::Park { update, reason: StoredParkReason::behind(), only_behind: true })
 }
 
 /// Records it and expects it to be written.
@@ -275,8 +275,8 @@ pub fn write(ledger: &AnyLedger, entry: Entry) -> impl Future<Output = ()> {
     }
 }
 
-pub async fn consult(ledger: &AnyLedger, record: &str, id: &str, body: &str) -> Finding {
-    ledger.consult(query(record, id, body)).await.unwrap()
+pub async fn lookup(ledger: &AnyLedger, record: &str, id: &str, body: &str) -> LookupResult {
+    ledger.lookup(query(record, id, body)).await.unwrap()
 }
 
 /// The ids of a record's parked updates, oldest first, with spaces.

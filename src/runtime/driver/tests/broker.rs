@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::facts::Facts;
-use lanekeeper_broker::{Deliveries, Gone, Holding, Lost, News, Received, Source};
+use lanekeeper_broker::{Deliveries, Gone, Lost, PartitionStatus, Received, Source, SourceEvent};
 use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};
 use lanekeeper_core::policy::{DeadLetterReason, Malformed};
 use lanekeeper_core::update::Update;
@@ -55,7 +55,7 @@ struct State {
     malformed_settled: usize,
     dead_letters: Vec<(Option<String>, &'static str)>,
     asked_for_delivery: usize,
-    holding: Option<Holding>,
+    status: Option<PartitionStatus>,
     /// How this broker behaves now.
     unreachable: bool,
     silent: bool,
@@ -71,7 +71,7 @@ struct Channel {
     newest_tag: u64,
     held: BTreeMap<u64, Message>,
     settled: BTreeSet<u64>,
-    news: VecDeque<News>,
+    event: VecDeque<SourceEvent>,
     lost: Option<String>,
 }
 
@@ -105,10 +105,10 @@ impl MemoryBroker {
     }
 
     /// The consumer is told something, if there is one.
-    pub(super) fn tell(&self, news: News) {
+    pub(super) fn tell(&self, event: SourceEvent) {
         self.change(|state| {
             if let Some(channel) = &mut state.channel {
-                channel.news.push_back(news);
+                channel.event.push_back(event);
             }
         });
     }
@@ -181,8 +181,8 @@ impl MemoryBroker {
     }
 
     /// What the driver said last of what it holds.
-    pub(super) fn holding(&self) -> Option<Holding> {
-        self.state().holding.clone()
+    pub(super) fn status(&self) -> Option<PartitionStatus> {
+        self.state().status.clone()
     }
 }
 
@@ -231,7 +231,7 @@ impl Source for MemoryBroker {
                     broker: self.clone(),
                     channel: number,
                     since: Instant::now(),
-                    heard: Instant::now(),
+                    last_seen: Instant::now(),
                     came: BTreeMap::new(),
                     ack_at: None,
                 });
@@ -243,8 +243,8 @@ impl Source for MemoryBroker {
         self.state().drains
     }
 
-    fn tell_holding(&self, holding: Holding) {
-        self.state().holding = Some(holding);
+    fn publish_status(&self, status: PartitionStatus) {
+        self.state().status = Some(status);
     }
 
     fn ask_for_delivery(&self) {
@@ -258,14 +258,14 @@ pub(super) struct MemoryDeliveries {
     broker: MemoryBroker,
     channel: u64,
     since: Instant,
-    heard: Instant,
+    last_seen: Instant,
     /// Deliveries that are not settled.
     came: BTreeMap<u64, Instant>,
     ack_at: Option<Instant>,
 }
 
 impl MemoryDeliveries {
-    fn poll_news(&mut self) -> Result<Option<News>, Lost> {
+    fn poll_news(&mut self) -> Result<Option<SourceEvent>, Lost> {
         let prefetch = self.broker.prefetch;
         let mut state = self.broker.state();
         let State { queue, channel, .. } = &mut *state;
@@ -274,8 +274,8 @@ impl MemoryDeliveries {
         if let Some(why) = &channel.lost {
             return Err(Lost(why.clone()));
         }
-        if let Some(news) = channel.news.pop_front() {
-            return Ok(Some(news));
+        if let Some(event) = channel.event.pop_front() {
+            return Ok(Some(event));
         }
         if channel.held.len() >= prefetch {
             return Ok(None);
@@ -287,12 +287,14 @@ impl MemoryDeliveries {
         self.came.insert(tag, Instant::now());
         let delivery = DeliveryTag(tag);
         Ok(Some(match message.content {
-            Content::Update(update) => News::Received(Received { delivery, redelivered, update: Ok(update) }),
-            Content::Malformed => {
-                News::Received(Received { delivery, redelivered, update: Err(Malformed::NoRecordKey) })
+            Content::Update(update) => {
+                SourceEvent::Received(Received { delivery, redelivered, update: Ok(update) })
             }
-            Content::Witness => News::Witness(delivery),
-            Content::Marker => News::Marker,
+            Content::Malformed => {
+                SourceEvent::Received(Received { delivery, redelivered, update: Err(Malformed::NoRecordKey) })
+            }
+            Content::Witness => SourceEvent::Witness(delivery),
+            Content::Marker => SourceEvent::Marker,
         }))
     }
 
@@ -305,19 +307,19 @@ impl MemoryDeliveries {
 }
 
 impl Deliveries for MemoryDeliveries {
-    async fn next(&mut self) -> Result<News, Lost> {
+    async fn next(&mut self) -> Result<SourceEvent, Lost> {
         loop {
-            if let Some(news) = self.poll_news()? {
-                return Ok(news);
+            if let Some(event) = self.poll_news()? {
+                return Ok(event);
             }
-            let heard_at = self.heard + HEARD_EVERY;
+            let heard_at = self.last_seen + HEARD_EVERY;
             tokio::select! {
                 biased;
                 () = self.broker.changed.notified() => {}
                 () = sleep_until(heard_at) => {
-                    self.heard = Instant::now();
+                    self.last_seen = Instant::now();
                     if !self.broker.state().silent {
-                        return Ok(News::Heard(self.heard));
+                        return Ok(SourceEvent::BrokerSeen(self.last_seen));
                     }
                 }
             }
@@ -332,10 +334,11 @@ impl Deliveries for MemoryDeliveries {
         let channel = self.channel;
         self.broker.change(|state| {
             state.claims += 1;
-            let claimed = News::Claimed { number: Some(TenureNumber(state.claims)), other: state.rival };
+            let claimed =
+                SourceEvent::Claimed { number: Some(TenureNumber(state.claims)), other: state.rival };
             if let Some(channel) = state.channel(channel) {
-                channel.news.retain(|news| !matches!(news, News::Claimed { .. }));
-                channel.news.push_back(claimed);
+                channel.event.retain(|event| !matches!(event, SourceEvent::Claimed { .. }));
+                channel.event.push_back(claimed);
             }
         });
     }
@@ -374,7 +377,7 @@ impl Deliveries for MemoryDeliveries {
         self.came.first_key_value().map(|(_, came)| *came)
     }
 
-    fn came_at(&self, delivery: DeliveryTag) -> Option<Instant> {
+    fn received_at(&self, delivery: DeliveryTag) -> Option<Instant> {
         self.came.get(&delivery.0).copied()
     }
 

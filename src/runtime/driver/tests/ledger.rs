@@ -113,7 +113,7 @@ impl MemoryLedger {
 }
 
 impl Ledger for MemoryLedger {
-    async fn consult(&self, query: Query) -> Result<Finding, LedgerError> {
+    async fn lookup(&self, query: Query) -> Result<Finding, LedgerError> {
         self.answer(|state| Finding {
             before: match state.resolved.get(query.id.as_str()) {
                 None => Before::Unknown,

@@ -12,7 +12,7 @@ use super::broker::Content;
 use super::rng::Rng;
 use super::world::{Setup, World};
 use crate::runtime::driver::DriverExit;
-use lanekeeper_broker::News;
+use lanekeeper_broker::SourceEvent;
 
 const SEEDS: u64 = 300;
 const STEPS: u32 = 60;
@@ -62,14 +62,14 @@ async fn live(mut rng: Rng) {
         sleep(Duration::from_millis(rng.below(300))).await;
         match rng.below(40) {
             0..3 => world.broker.lose_channel(),
-            3 => world.broker.tell(News::Outranked),
+            3 => world.broker.tell(SourceEvent::Preempted),
             4 if rivals => {
                 let number = world.broker.rival_claims();
                 if ledger && rng.below(2) == 0 {
                     world.ledger.rival_claims(number);
                 }
                 if rng.below(2) == 0 {
-                    world.broker.tell(News::Superseded);
+                    world.broker.tell(SourceEvent::ClaimSuperseded);
                 } else {
                     world.broker.lose_channel();
                 }

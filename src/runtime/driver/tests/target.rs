@@ -8,19 +8,19 @@ use tokio::time::{Instant, sleep};
 
 use super::facts::{Facts, Request};
 use super::rng::Rng;
-use crate::http::{Attempt, Receipt, Target};
+use crate::http::{Attempt, AttemptReceipt, Target};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 
 /// What the target does with one request.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct StatusAnswer {
     after: Duration,
     outcome: Outcome,
     /// Whether it has the update then, whatever it answers.
     applies: bool,
 }
 
-impl Answer {
+impl StatusAnswer {
     pub(super) fn applied() -> Self {
         Self { after: Duration::from_millis(5), outcome: Outcome::Applied, applies: true }
     }
@@ -59,13 +59,13 @@ impl Answer {
 /// Applies everything, unless it is told otherwise.
 pub(super) struct MemoryTarget {
     facts: Facts,
-    answers: Mutex<Answers>,
+    answers: Mutex<StatusAnswers>,
 }
 
 #[derive(Default)]
-struct Answers {
+struct StatusAnswers {
     /// By update id, the next one first.
-    told: BTreeMap<String, VecDeque<Answer>>,
+    told: BTreeMap<String, VecDeque<StatusAnswer>>,
     /// Where nothing was told.
     drawn: Option<Rng>,
 }
@@ -76,7 +76,7 @@ impl MemoryTarget {
     }
 
     /// The next request for this update is answered so.
-    pub(super) fn answer(&self, id: &str, answer: Answer) {
+    pub(super) fn answer(&self, id: &str, answer: StatusAnswer) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.told.entry(id.to_owned()).or_default().push_back(answer);
     }
@@ -86,10 +86,10 @@ impl MemoryTarget {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).drawn = rng;
     }
 
-    fn next_answer(&self, id: &str) -> Answer {
+    fn next_answer(&self, id: &str) -> StatusAnswer {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let told = answers.told.get_mut(id).and_then(VecDeque::pop_front);
-        told.or_else(|| answers.drawn.as_mut().map(Answer::drawn)).unwrap_or_else(Answer::applied)
+        told.or_else(|| answers.drawn.as_mut().map(StatusAnswer::drawn)).unwrap_or_else(StatusAnswer::applied)
     }
 }
 
@@ -106,16 +106,16 @@ impl Drop for InFlight<'_> {
 }
 
 impl Target for MemoryTarget {
-    async fn send(&self, attempt: Attempt) -> (Outcome, Receipt) {
+    async fn send(&self, attempt: Attempt) -> (Outcome, AttemptReceipt) {
         let id = attempt.update.id.as_str().to_owned();
         let Attempt { number, tenure, .. } = attempt;
         self.facts.request_began(Request { id: id.clone(), attempt: number, tenure, at: Instant::now() });
         let in_flight = InFlight { facts: &self.facts, id };
-        let Answer { after, outcome, applies } = self.next_answer(&in_flight.id);
+        let StatusAnswer { after, outcome, applies } = self.next_answer(&in_flight.id);
         sleep(after).await;
         if applies {
             self.facts.applied(&in_flight.id);
         }
-        (outcome, Receipt::default())
+        (outcome, AttemptReceipt::default())
     }
 }

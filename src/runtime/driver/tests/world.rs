@@ -18,10 +18,10 @@ use super::target::MemoryTarget;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::config::BreakerConfig;
-use crate::runtime::books::Books;
 use crate::runtime::breakers::Breakers;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::{Driver, DriverExit, PartitionContext};
+use crate::runtime::ledger_client::LedgerClient;
 use crate::runtime::releases::Releases;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::partition::{Limits, Partition};
@@ -89,9 +89,9 @@ impl World {
         let layout = Layout { number: LayoutNumber(1), partitions: 1, prefetch: PREFETCH };
         let partition = PartitionNumber(0);
         let routes = Arc::new(Routes::new([(TypePattern::Any, TargetId(0))]));
-        let books = setup.ledger.then(|| {
+        let ledger_client = setup.ledger.then(|| {
             let of = (layout.number, partition);
-            Books::new((Arc::clone(&ledger), false), routes, metrics.ledger(), of)
+            LedgerClient::new((Arc::clone(&ledger), false), routes, metrics.ledger(), of)
         });
         let releases = if setup.ledger { Releases::begin(Arc::clone(&ledger)) } else { Releases::none() };
         let context = PartitionContext {
@@ -99,7 +99,7 @@ impl World {
             partition,
             source: Arc::new(broker.clone()),
             target: Arc::clone(&target),
-            books,
+            ledger_client,
             drain_timeout: DRAIN_TIMEOUT,
             held_max: HELD_MAX,
             clock: Clock::start(),
@@ -110,8 +110,8 @@ impl World {
             health,
         };
         let core = Partition::new(limits(setup.in_flight_max), Arc::new(policy(setup.rejected)));
-        let (_, former) = watch::channel(Default::default());
-        let driver = Driver::new(context, core, former, (releases, breakers.watch()));
+        let (_, previous) = watch::channel(Default::default());
+        let driver = Driver::new(context, core, previous, (releases, breakers.watch()));
         let stop = CancellationToken::new();
         let driver = tokio::spawn(driver.run(stop.clone()));
         Self { facts, broker, target, ledger, breakers, stop, driver }

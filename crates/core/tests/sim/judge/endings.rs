@@ -4,8 +4,8 @@ use lanekeeper_core::outcome::{Known, Outcome};
 use lanekeeper_core::policy::{DeadLetterReason, FailurePolicy, ParkReason, Policy, Resolution};
 
 use super::Judge;
-use crate::books::ends_so;
 use crate::facts::Facts;
+use crate::ledger_client::ends_so;
 
 impl Judge {
     /// With a ledger: this process was told that the target has it, and nobody has owned the partition since.
@@ -58,7 +58,7 @@ impl Judge {
             FailurePolicy::Superseded if *reason == DeadLetterReason::IdReused => FailurePolicy::Park,
             policy => *policy,
         };
-        let as_told = if parks { FailurePolicy::Park } else { FailurePolicy::DeadLetter };
-        policy == as_told && (ended_so || facts.twin.is_some())
+        let expected = if parks { FailurePolicy::Park } else { FailurePolicy::DeadLetter };
+        policy == expected && (ended_so || facts.twin.is_some())
     }
 }

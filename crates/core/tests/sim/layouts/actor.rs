@@ -3,29 +3,29 @@
 
 use std::collections::VecDeque;
 
-use lanekeeper_core::change::{Layouts, ROUTE, RouteStep, Step, Wish};
+use lanekeeper_core::change::{Desired, Layouts, ROUTE, RouteStep, Step};
 use lanekeeper_core::layout::Layout;
 use lanekeeper_core::witness::witnesses;
 
-use super::broker::Seat;
+use super::broker::PartitionKey;
 
 /// What cannot be taken apart.
 #[derive(Clone, Debug)]
-pub enum Small {
+pub enum ActorStep {
     Write(Layouts),
     Declare(Layout),
     Route(RouteStep, Layout, Layout),
     Delete(Layout),
     /// Of a drained layout: swept, and deleted if nobody consumes it.
-    Remove(Seat),
+    Remove(PartitionKey),
     RemoveExchange(Layout),
 }
 
 #[derive(Debug, Default)]
 pub struct Actor {
-    pub wish: Wish,
+    pub desired: Desired,
     /// It holds the lock, and this is what it does next.
-    pub under_way: Option<VecDeque<Small>>,
+    pub under_way: Option<VecDeque<ActorStep>>,
     /// An event for it is set.
     pub is_set: bool,
     /// Counts its lives.
@@ -40,28 +40,31 @@ impl Actor {
 }
 
 /// The small steps of a step, and what the document says after them.
-pub fn taken_apart(layouts: &Layouts, step: &Step, wish: &Wish) -> VecDeque<Small> {
+pub fn taken_apart(layouts: &Layouts, step: &Step, desired: &Desired) -> VecDeque<ActorStep> {
     let all = match step {
-        Step::Begin(shape) => vec![Small::Write(layouts.begun(*shape, "somebody", 0))],
+        Step::Begin(shape) => vec![ActorStep::Write(layouts.begun(*shape, "somebody", 0))],
         Step::Prepare(layout) => {
-            vec![Small::Declare(*layout), Small::Write(layouts.prepared(witnesses(layout.partitions)))]
+            vec![
+                ActorStep::Declare(*layout),
+                ActorStep::Write(layouts.prepared(witnesses(layout.partitions))),
+            ]
         }
         Step::Switch { from, to } => {
-            let route = ROUTE.iter().map(|step| Small::Route(*step, *from, *to));
-            [Small::Declare(*to)]
+            let route = ROUTE.iter().map(|step| ActorStep::Route(*step, *from, *to));
+            [ActorStep::Declare(*to)]
                 .into_iter()
                 .chain(route)
-                .chain([Small::Write(layouts.switched(0))])
+                .chain([ActorStep::Write(layouts.switched(0))])
                 .collect()
         }
-        Step::Undo(layout) => vec![Small::Delete(*layout), Small::Write(layouts.undone())],
+        Step::Undo(layout) => vec![ActorStep::Delete(*layout), ActorStep::Write(layouts.undone())],
         Step::Record => {
-            vec![Small::Write(layouts.with_drained(&wish.drained).expect("it is the next step"))]
+            vec![ActorStep::Write(layouts.with_drained(&desired.drained).expect("it is the next step"))]
         }
         Step::Remove(draining) => {
             let layout = draining.layout;
-            let queues = layout.partitions().map(|partition| Small::Remove((layout.number, partition)));
-            let after = [Small::RemoveExchange(layout), Small::Write(layouts.removed(layout.number))];
+            let queues = layout.partitions().map(|partition| ActorStep::Remove((layout.number, partition)));
+            let after = [ActorStep::RemoveExchange(layout), ActorStep::Write(layouts.removed(layout.number))];
             queues.chain(after).collect()
         }
     };

@@ -11,7 +11,7 @@ use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::phash2::partition_of;
 use lanekeeper_core::tick::Tick;
 
-pub type Seat = (LayoutNumber, PartitionNumber);
+pub type PartitionKey = (LayoutNumber, PartitionNumber);
 
 /// What is in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Broker {
     partitions: BTreeMap<LayoutNumber, u16>,
     /// A layout whose keys are not where they are computed, by how many partitions.
     pub shifted: BTreeMap<LayoutNumber, u16>,
-    pub queues: BTreeMap<Seat, Queue>,
+    pub queues: BTreeMap<PartitionKey, Queue>,
     channels: u64,
 }
 
@@ -90,10 +90,10 @@ impl Broker {
     }
 
     /// Where a publish goes: the queues.
-    pub fn route(&self, key: &[u8]) -> Vec<Seat> {
+    pub fn route(&self, key: &[u8]) -> Vec<PartitionKey> {
         let layouts = if self.ingress.is_empty() { &self.handoff } else { &self.ingress };
-        let seat = |layout: &LayoutNumber| Some((*layout, self.place(key, *layout)?));
-        layouts.iter().filter_map(seat).collect()
+        let partition_key = |layout: &LayoutNumber| Some((*layout, self.place(key, *layout)?));
+        layouts.iter().filter_map(partition_key).collect()
     }
 
     /// Where a key goes in a layout.
@@ -104,21 +104,21 @@ impl Broker {
     }
 
     /// When something arrives that was routed now and takes so long: never before what was routed earlier.
-    pub fn arrival(&mut self, seat: Seat, now: Tick, delay: Duration) -> Tick {
-        let queue = self.queues.get_mut(&seat).expect("it is routed to what is there");
+    pub fn arrival(&mut self, partition_key: PartitionKey, now: Tick, delay: Duration) -> Tick {
+        let queue = self.queues.get_mut(&partition_key).expect("it is routed to what is there");
         let next = queue.last_arrival.after(Duration::from_micros(1));
         queue.last_arrival = next.max(now.after(delay));
         queue.last_arrival
     }
 
     /// Whether the queue was there to take it.
-    pub fn arrive(&mut self, seat: Seat, item: Item) -> bool {
-        let queue = self.queues.get_mut(&seat);
+    pub fn arrive(&mut self, partition_key: PartitionKey, item: Item) -> bool {
+        let queue = self.queues.get_mut(&partition_key);
         queue.map(|queue| queue.items.push_back((item, false))).is_some()
     }
 
-    pub fn attach(&mut self, seat: Seat, prefetch: u16) -> Option<u64> {
-        let queue = self.queues.get_mut(&seat)?;
+    pub fn attach(&mut self, partition_key: PartitionKey, prefetch: u16) -> Option<u64> {
+        let queue = self.queues.get_mut(&partition_key)?;
         self.channels += 1;
         queue.consumers.push_back(Channel {
             number: self.channels,
@@ -131,8 +131,8 @@ impl Broker {
     }
 
     /// What goes on its way to the active consumer now.
-    pub fn hand_over(&mut self, seat: Seat) -> Vec<Delivery> {
-        let Some(queue) = self.queues.get_mut(&seat) else { return Vec::new() };
+    pub fn hand_over(&mut self, partition_key: PartitionKey) -> Vec<Delivery> {
+        let Some(queue) = self.queues.get_mut(&partition_key) else { return Vec::new() };
         let Some(active) = queue.consumers.front_mut() else { return Vec::new() };
         let mut deliveries = Vec::new();
         while active.unacked.len() < active.prefetch
@@ -145,20 +145,20 @@ impl Broker {
         deliveries
     }
 
-    pub fn send_ack(&mut self, seat: Seat, number: u64, ack: Ack) -> bool {
-        let channel = self.channel(seat, number);
+    pub fn send_ack(&mut self, partition_key: PartitionKey, number: u64, ack: Ack) -> bool {
+        let channel = self.channel(partition_key, number);
         channel.map(|channel| channel.acks.push_back(ack)).is_some()
     }
 
-    pub fn take_ack(&mut self, seat: Seat, number: u64) {
-        if let Some(channel) = self.channel(seat, number) {
+    pub fn take_ack(&mut self, partition_key: PartitionKey, number: u64) {
+        if let Some(channel) = self.channel(partition_key, number) {
             channel.take_ack();
         }
     }
 
     /// The channel is gone; all but the newest of its acks arrived, of which `lost` did not. Who it was of.
-    pub fn lose(&mut self, seat: Seat, number: u64, lost: usize) -> bool {
-        let Some(queue) = self.queues.get_mut(&seat) else { return false };
+    pub fn lose(&mut self, partition_key: PartitionKey, number: u64, lost: usize) -> bool {
+        let Some(queue) = self.queues.get_mut(&partition_key) else { return false };
         let Some(place) = queue.consumers.iter().position(|channel| channel.number == number) else {
             return false;
         };
@@ -172,14 +172,14 @@ impl Broker {
         true
     }
 
-    pub fn acks_on_their_way(&self, seat: Seat, number: u64) -> usize {
-        let queue = self.queues.get(&seat);
+    pub fn acks_on_their_way(&self, partition_key: PartitionKey, number: u64) -> usize {
+        let queue = self.queues.get(&partition_key);
         let channel = queue.and_then(|queue| queue.consumers.iter().find(|channel| channel.number == number));
         channel.map_or(0, |channel| channel.acks.len())
     }
 
-    fn channel(&mut self, seat: Seat, number: u64) -> Option<&mut Channel> {
-        self.queues.get_mut(&seat)?.consumers.iter_mut().find(|channel| channel.number == number)
+    fn channel(&mut self, partition_key: PartitionKey, number: u64) -> Option<&mut Channel> {
+        self.queues.get_mut(&partition_key)?.consumers.iter_mut().find(|channel| channel.number == number)
     }
 
     pub fn has_ways(&self) -> (usize, usize) {

@@ -14,9 +14,9 @@ use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
-use super::broker::{Delivery, Item, Seat};
+use super::broker::{Delivery, Item, PartitionKey};
 use super::judge::fault;
-use super::{Happening, World};
+use super::{LayoutEvent, World};
 
 /// How long a channel that is given up stays open for its acks to arrive.
 const SETTLE_GRACE: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ pub struct Driver {
     pub layout: Layout,
     pub partition: Partition,
     pub watch: DrainWatch,
-    pub tenure: Option<Open>,
+    pub tenure: Option<OpenTenure>,
     pub leaving: Option<Leaving>,
     /// Updates, and whether a request is decided that was out when its channel was lost: it has arrived by then, or never
     /// does. What a cut-off owner may still do is bounded elsewhere (heartbeat, tenure numbers), not here.
@@ -45,12 +45,12 @@ pub struct ReadBack {
     claim: u64,
     number: TenureNumber,
     /// The newest claim of another process before it.
-    other: Option<TenureNumber>,
+    rival_claim: Option<TenureNumber>,
 }
 
 /// Its channel.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenTenure {
     pub channel: u64,
     pub tenure: Tenure,
     acks: Acks,
@@ -103,36 +103,39 @@ fn number_of(update: &Update) -> usize {
 }
 
 impl World {
-    pub fn attach(&mut self, process: u32, seat: Seat) {
-        let Some(prefetch) = self.driver(process, seat).map(|driver| driver.layout.prefetch) else { return };
-        let Some(channel) = self.broker.attach(seat, prefetch) else {
+    pub fn attach(&mut self, process: u32, partition_key: PartitionKey) {
+        let Some(prefetch) = self.driver(process, partition_key).map(|driver| driver.layout.prefetch) else {
+            return;
+        };
+        let Some(channel) = self.broker.attach(partition_key, prefetch) else {
             // The queue is gone: it was drained and removed while this process did not look.
-            self.processes.get_mut(&process).expect("it lives").drivers.remove(&seat);
+            self.processes.get_mut(&process).expect("it lives").drivers.remove(&partition_key);
             return;
         };
         self.tenures += 1;
         let tenure = Tenure(self.tenures);
         let now = self.now;
-        let driver = self.driver(process, seat).expect("looked at above");
+        let driver = self.driver(process, partition_key).expect("looked at above");
         let limits = AckLimits::for_prefetch(usize::from(prefetch));
-        driver.tenure = Some(Open { channel, tenure, acks: Acks::new(limits), updates: HashMap::new() });
-        driver.partition.handle(now, Event::TenureBegan { tenure, heard: now });
-        self.note(format_args!("P{process} {seat:?} attached, channel {channel}"));
-        self.follow_up(process, seat);
-        self.hand_over(seat);
+        driver.tenure =
+            Some(OpenTenure { channel, tenure, acks: Acks::new(limits), updates: HashMap::new() });
+        driver.partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
+        self.note(format_args!("P{process} {partition_key:?} attached, channel {channel}"));
+        self.follow_up(process, partition_key);
+        self.hand_over(partition_key);
     }
 
-    pub fn hand_over(&mut self, seat: Seat) {
-        for delivery in self.broker.hand_over(seat) {
+    pub fn hand_over(&mut self, partition_key: PartitionKey) {
+        for delivery in self.broker.hand_over(partition_key) {
             let delay = Duration::from_millis(self.rng.between(0, 5));
             // In order, per channel.
             self.delivery_at = self.delivery_at.after(MOMENT).max(self.now.after(delay));
-            self.at(self.delivery_at, Happening::Delivery { seat, delivery });
+            self.at(self.delivery_at, LayoutEvent::Delivery { partition_key, delivery });
         }
     }
 
-    pub fn deliver(&mut self, seat: Seat, delivery: Delivery) {
-        let Some(process) = self.process_of(seat, delivery.channel) else { return };
+    pub fn deliver(&mut self, partition_key: PartitionKey, delivery: Delivery) {
+        let Some(process) = self.process_of(partition_key, delivery.channel) else { return };
         let now = self.now;
         let record = match delivery.item {
             Item::Marker => None,
@@ -140,12 +143,17 @@ impl World {
         };
         if let Some((_, record)) = record {
             let key = self.keys[record].clone();
-            let awaited = self.driver(process, seat).is_some_and(|driver| driver.partition.is_awaited(&key));
+            let awaited = self
+                .driver(process, partition_key)
+                .is_some_and(|driver| driver.partition.is_blocked_by_previous(&key));
             self.met.awaited += u32::from(awaited);
         }
         let made = record.map(|(update, record)| update_of(update, record, &self.keys[record]));
-        self.note(format_args!("P{process} {seat:?} got {:?} {}", delivery.item, delivery.redelivered));
-        let driver = self.driver(process, seat).expect("it has the channel");
+        self.note(format_args!(
+            "P{process} {partition_key:?} got {:?} {}",
+            delivery.item, delivery.redelivered
+        ));
+        let driver = self.driver(process, partition_key).expect("it has the channel");
         if driver.leaving.is_some() {
             return; // it reads no more
         }
@@ -161,49 +169,62 @@ impl World {
                 driver.partition.handle(now, Event::Received { tenure, delivery: tag, redelivered, update });
             }
         }
-        self.follow_up(process, seat);
+        self.follow_up(process, partition_key);
     }
 
     /// A claim is in the stream, in which its place is its number.
-    pub fn claim_arrived(&mut self, process: u32, seat: Seat, tenure: Tenure, claim: u64) {
+    pub fn claim_arrived(&mut self, process: u32, partition_key: PartitionKey, tenure: Tenure, claim: u64) {
         self.claims += 1;
         let number = TenureNumber(self.claims);
-        let of_seat = self.claimed_by.entry(seat).or_default();
-        of_seat.insert(process, number);
-        let other = of_seat.iter().filter(|(of, _)| **of != process).map(|(_, number)| *number).max();
-        let read_back = ReadBack { claim, number, other };
-        self.soon(self.claim_delay, Happening::Claimed { process, seat, tenure, read_back });
+        let of_partition = self.claimed_by.entry(partition_key).or_default();
+        of_partition.insert(process, number);
+        let rival_claim =
+            of_partition.iter().filter(|(of, _)| **of != process).map(|(_, number)| *number).max();
+        let read_back = ReadBack { claim, number, rival_claim };
+        self.soon(self.claim_delay, LayoutEvent::Claimed { process, partition_key, tenure, read_back });
     }
 
     /// It is read back.
-    pub fn claimed(&mut self, process: u32, seat: Seat, tenure: Tenure, read_back: ReadBack) {
+    pub fn claimed(
+        &mut self,
+        process: u32,
+        partition_key: PartitionKey,
+        tenure: Tenure,
+        read_back: ReadBack,
+    ) {
         let now = self.now;
-        let ReadBack { claim, number, other } = read_back;
-        if let Some(driver) = self.driver(process, seat).filter(|driver| driver.claims == claim) {
-            driver.partition.handle(now, Event::Claimed { tenure, number: Some(number), other });
-            self.follow_up(process, seat);
+        let ReadBack { claim, number, rival_claim } = read_back;
+        if let Some(driver) = self.driver(process, partition_key).filter(|driver| driver.claims == claim) {
+            driver.partition.handle(now, Event::Claimed { tenure, number: Some(number), rival_claim });
+            self.follow_up(process, partition_key);
         }
     }
 
     /// The driver hears which partitions of the layout before are not drained.
-    pub fn hear_former(&mut self, process: u32, seat: Seat) {
-        let (layout, now) = (seat.0, self.now);
-        let crew = self.processes.get(&process).and_then(|process| process.crews.get(&layout));
-        let Some(undrained) = crew.map(|crew| crew.former.undrained.clone()) else { return };
-        if let Some(driver) = self.driver(process, seat) {
-            driver.partition.handle(now, Event::FormerDrained { undrained });
-            self.follow_up(process, seat);
+    pub fn on_previous_drained(&mut self, process: u32, partition_key: PartitionKey) {
+        let (layout, now) = (partition_key.0, self.now);
+        let layout_state =
+            self.processes.get(&process).and_then(|process| process.layout_states.get(&layout));
+        let Some(undrained) = layout_state.map(|layout_state| layout_state.previous.undrained.clone()) else {
+            return;
+        };
+        if let Some(driver) = self.driver(process, partition_key) {
+            driver.partition.handle(now, Event::PreviousDrained { undrained });
+            self.follow_up(process, partition_key);
         }
     }
 
-    pub fn answered(&mut self, process: u32, seat: Seat, attempt: AttemptId, fails: bool) {
-        let Some(driver) = self.driver(process, seat) else { return };
+    pub fn answered(&mut self, process: u32, partition_key: PartitionKey, attempt: AttemptId, fails: bool) {
+        let Some(driver) = self.driver(process, partition_key) else { return };
         let Some((update, decided)) = driver.in_flight.remove(&attempt.0) else { return };
         let fails = decided.map_or(fails, |applied| !applied);
         if decided.is_none() {
             self.judge.ended(update, !fails);
         }
-        self.note(format_args!("P{process} {seat:?} #{update} {}", if fails { "failed" } else { "applied" }));
+        self.note(format_args!(
+            "P{process} {partition_key:?} #{update} {}",
+            if fails { "failed" } else { "applied" }
+        ));
         let record_key = self.keys[self.publications[update].record].clone();
         let outcome = if fails {
             Outcome::Retryable {
@@ -214,55 +235,62 @@ impl World {
             Outcome::Applied
         };
         let now = self.now;
-        let driver = self.driver(process, seat).expect("looked at above");
+        let driver = self.driver(process, partition_key).expect("looked at above");
         driver.partition.handle(now, Event::AttemptEnded { attempt, record_key, outcome });
-        self.follow_up(process, seat);
+        self.follow_up(process, partition_key);
     }
 
-    pub fn recorded(&mut self, process: u32, seat: Seat, tenure: Tenure, holder: Holder, update: usize) {
+    pub fn recorded(
+        &mut self,
+        process: u32,
+        partition_key: PartitionKey,
+        tenure: Tenure,
+        holder: Holder,
+        update: usize,
+    ) {
         let record_key = Some(self.keys[self.publications[update].record].clone());
         let now = self.now;
-        if let Some(driver) = self.driver(process, seat) {
+        if let Some(driver) = self.driver(process, partition_key) {
             driver.partition.handle(now, Event::Recorded { tenure, holder, record_key });
-            self.follow_up(process, seat);
+            self.follow_up(process, partition_key);
         }
     }
 
-    pub fn wake(&mut self, process: u32, seat: Seat) {
+    pub fn wake(&mut self, process: u32, partition_key: PartitionKey) {
         let now = self.now;
-        if let Some(driver) = self.driver(process, seat) {
+        if let Some(driver) = self.driver(process, partition_key) {
             driver.wake_at = None;
             driver.partition.wake(now);
-            self.follow_up(process, seat);
+            self.follow_up(process, partition_key);
         }
     }
 
     /// What the driver does after each event.
-    pub fn follow_up(&mut self, process: u32, seat: Seat) {
+    pub fn follow_up(&mut self, process: u32, partition_key: PartitionKey) {
         let now = self.now;
         loop {
-            let Some(driver) = self.driver(process, seat) else { return };
+            let Some(driver) = self.driver(process, partition_key) else { return };
             let Some(effect) = driver.partition.poll_effect() else { break };
             match effect {
                 Effect::Claim { tenure } => {
                     driver.claims += 1;
                     let claim = driver.claims;
-                    self.soon(20, Happening::ClaimArrived { process, seat, tenure, claim });
+                    self.soon(20, LayoutEvent::ClaimArrived { process, partition_key, tenure, claim });
                 }
                 Effect::Attempt { attempt, update, tenure, .. } => {
                     let number = number_of(&update);
                     driver.in_flight.insert(attempt.0, (number, None));
-                    self.note(format_args!("P{process} {seat:?} attempts #{number}"));
-                    self.judge.attempted(number, seat, tenure);
-                    let early = self.last().drains() && seat.0 == self.last().in_force.number;
+                    self.note(format_args!("P{process} {partition_key:?} attempts #{number}"));
+                    self.judge.attempted(number, partition_key, tenure);
+                    let early = self.last().drains() && partition_key.0 == self.last().in_force.number;
                     self.met.early += u32::from(early);
                     let fails = self.now < self.calm_at && self.rng.chance(self.failures);
                     let within = self.latency;
-                    self.soon(within, Happening::Answered { process, seat, attempt, fails });
+                    self.soon(within, LayoutEvent::Answered { process, partition_key, attempt, fails });
                 }
                 Effect::Record { tenure, holder, update, .. } => {
                     let update = number_of(&update.expect("nothing is malformed here"));
-                    self.soon(10, Happening::Recorded { process, seat, tenure, holder, update });
+                    self.soon(10, LayoutEvent::Recorded { process, partition_key, tenure, holder, update });
                 }
                 Effect::Settle { tenure, delivery } => {
                     if let Some(open) = driver.tenure.as_mut().filter(|open| open.tenure == tenure) {
@@ -271,40 +299,42 @@ impl World {
                         self.judge.settled(update);
                     }
                 }
-                Effect::GiveUp { .. } => return self.lose_channel(process, seat),
+                Effect::Abandon { .. } => return self.lose_channel(process, partition_key),
                 other => fault!("driver", "an effect that nothing here asks for: {other:?}"),
             }
         }
-        self.send_acks(process, seat);
-        self.look_at_drain(process, seat);
-        self.go_on_leaving(process, seat);
-        self.set_timer(process, seat);
+        self.send_acks(process, partition_key);
+        self.look_at_drain(process, partition_key);
+        self.go_on_leaving(process, partition_key);
+        self.set_timer(process, partition_key);
     }
 
-    fn send_acks(&mut self, process: u32, seat: Seat) {
+    fn send_acks(&mut self, process: u32, partition_key: PartitionKey) {
         let now = self.now;
-        let Some(open) = self.driver(process, seat).and_then(|driver| driver.tenure.as_mut()) else { return };
+        let Some(open) = self.driver(process, partition_key).and_then(|driver| driver.tenure.as_mut()) else {
+            return;
+        };
         let channel = open.channel;
         let mut acks = Vec::new();
         while let Some(ack) = open.acks.poll(now) {
             acks.push(ack);
         }
         for ack in acks {
-            self.send_ack(seat, channel, ack);
+            self.send_ack(partition_key, channel, ack);
         }
     }
 
-    fn send_ack(&mut self, seat: Seat, channel: u64, ack: lanekeeper_core::acks::Ack) {
-        if self.broker.send_ack(seat, channel, ack) {
+    fn send_ack(&mut self, partition_key: PartitionKey, channel: u64, ack: lanekeeper_core::acks::Ack) {
+        if self.broker.send_ack(partition_key, channel, ack) {
             let delay = Duration::from_millis(self.rng.between(0, self.ack_delay));
             self.ack_at = self.ack_at.after(MOMENT).max(self.now.after(delay));
-            self.at(self.ack_at, Happening::Ack { seat, channel });
+            self.at(self.ack_at, LayoutEvent::Ack { partition_key, channel });
         }
     }
 
-    fn look_at_drain(&mut self, process: u32, seat: Seat) {
+    fn look_at_drain(&mut self, process: u32, partition_key: PartitionKey) {
         let now = self.now;
-        let Some(driver) = self.driver(process, seat) else { return };
+        let Some(driver) = self.driver(process, partition_key) else { return };
         if driver.leaving.is_some() || driver.tenure.is_none() {
             return;
         }
@@ -315,90 +345,102 @@ impl World {
             Some(Drained::GiveBack) => Leaving::Back,
             Some(Drained::Proven) => Leaving::Drained,
         };
-        self.note(format_args!("P{process} {seat:?} leaves: {leaving:?}"));
-        self.leave(process, seat, leaving);
+        self.note(format_args!("P{process} {partition_key:?} leaves: {leaving:?}"));
+        self.leave(process, partition_key, leaving);
     }
 
-    pub fn leave(&mut self, process: u32, seat: Seat, leaving: Leaving) {
+    pub fn leave(&mut self, process: u32, partition_key: PartitionKey, leaving: Leaving) {
         let now = self.now;
-        let Some(driver) = self.driver(process, seat) else { return };
+        let Some(driver) = self.driver(process, partition_key) else { return };
         if driver.leaving.is_none_or(|before| before == Leaving::Back) {
             driver.leaving = Some(leaving);
-            driver.partition.handle(now, Event::DrainBegan);
-            self.follow_up(process, seat);
+            driver.partition.handle(now, Event::StopRequested);
+            self.follow_up(process, partition_key);
         }
     }
 
     /// Nothing is under way any more: settle, wait for the acks, close.
-    fn go_on_leaving(&mut self, process: u32, seat: Seat) {
-        let Some(driver) = self.driver(process, seat) else { return };
+    fn go_on_leaving(&mut self, process: u32, partition_key: PartitionKey) {
+        let Some(driver) = self.driver(process, partition_key) else { return };
         if driver.leaving.is_none() || !driver.partition.is_quiet() {
             return;
         }
         let mut acks = Vec::new();
         let Some(open) = driver.tenure.as_mut() else {
-            return self.left(process, seat);
+            return self.left(process, partition_key);
         };
         let channel = open.channel;
         while let Some(ack) = open.acks.flush() {
             acks.push(ack);
         }
         for ack in acks {
-            self.send_ack(seat, channel, ack);
+            self.send_ack(partition_key, channel, ack);
         }
         let at = self.now.after(SETTLE_GRACE);
-        self.at(at, Happening::Close { process, seat, channel });
+        self.at(at, LayoutEvent::Close { process, partition_key, channel });
     }
 
     /// The grace is over. The acks have arrived, as a rule.
-    pub fn close(&mut self, process: u32, seat: Seat, channel: u64) {
-        let Some(driver) = self.driver(process, seat) else { return };
+    pub fn close(&mut self, process: u32, partition_key: PartitionKey, channel: u64) {
+        let Some(driver) = self.driver(process, partition_key) else { return };
         if driver.leaving.is_none() || driver.tenure.as_ref().is_none_or(|open| open.channel != channel) {
             return;
         }
-        let on_their_way = self.broker.acks_on_their_way(seat, channel);
+        let on_their_way = self.broker.acks_on_their_way(partition_key, channel);
         let lost = self.rng.index(on_their_way + 1);
-        self.end_tenure(process, seat, lost);
-        self.left(process, seat);
+        self.end_tenure(process, partition_key, lost);
+        self.left(process, partition_key);
     }
 
-    fn left(&mut self, process: u32, seat: Seat) {
-        let Some(driver) = self.driver(process, seat) else { return };
+    fn left(&mut self, process: u32, partition_key: PartitionKey) {
+        let Some(driver) = self.driver(process, partition_key) else { return };
         match driver.leaving.take() {
             None => {}
-            Some(Leaving::Back) => self.soon(20, Happening::Attach { process, seat }),
+            Some(Leaving::Back) => self.soon(20, LayoutEvent::Attach { process, partition_key }),
             Some(leaving) => {
-                self.processes.get_mut(&process).expect("it lives").drivers.remove(&seat);
+                self.processes.get_mut(&process).expect("it lives").drivers.remove(&partition_key);
                 if leaving == Leaving::Drained {
-                    self.processes.get_mut(&process).expect("it lives").steward.wish.drained.push(seat);
+                    self.processes
+                        .get_mut(&process)
+                        .expect("it lives")
+                        .reconciler
+                        .desired
+                        .drained
+                        .push(partition_key);
                 }
-                self.soon(20, Happening::Heed { process });
+                self.soon(20, LayoutEvent::Observe { process });
                 self.set_actor(process, 50);
             }
         }
     }
 
     /// The channel ends, with these of the newest acks.
-    pub fn end_tenure(&mut self, process: u32, seat: Seat, acks_lost: usize) {
+    pub fn end_tenure(&mut self, process: u32, partition_key: PartitionKey, acks_lost: usize) {
         let now = self.now;
-        let Some(driver) = self.driver(process, seat) else { return };
+        let Some(driver) = self.driver(process, partition_key) else { return };
         let Some(open) = driver.tenure.take() else { return };
         driver.watch.tenure_ended();
         driver.partition.handle(now, Event::TenureEnded(open.tenure));
-        self.broker.lose(seat, open.channel, acks_lost);
-        self.note(format_args!("P{process} {seat:?} channel {} ends, {acks_lost} acks lost", open.channel));
-        self.hand_over(seat);
+        self.broker.lose(partition_key, open.channel, acks_lost);
+        self.note(format_args!(
+            "P{process} {partition_key:?} channel {} ends, {acks_lost} acks lost",
+            open.channel
+        ));
+        self.hand_over(partition_key);
     }
 
     /// Without being asked.
-    pub fn lose_channel(&mut self, process: u32, seat: Seat) {
-        let Some(channel) =
-            self.driver(process, seat).and_then(|driver| driver.tenure.as_ref()).map(|open| open.channel)
+    pub fn lose_channel(&mut self, process: u32, partition_key: PartitionKey) {
+        let Some(channel) = self
+            .driver(process, partition_key)
+            .and_then(|driver| driver.tenure.as_ref())
+            .map(|open| open.channel)
         else {
             return;
         };
-        let lost = self.rng.index(self.broker.acks_on_their_way(seat, channel) + 1);
-        let driver = self.processes.get_mut(&process).and_then(|process| process.drivers.get_mut(&seat));
+        let lost = self.rng.index(self.broker.acks_on_their_way(partition_key, channel) + 1);
+        let driver =
+            self.processes.get_mut(&process).and_then(|process| process.drivers.get_mut(&partition_key));
         for (update, decided) in driver.expect("it has a channel").in_flight.values_mut() {
             if decided.is_none() {
                 let applied = self.rng.chance(500);
@@ -406,24 +448,24 @@ impl World {
                 self.judge.ended(*update, applied);
             }
         }
-        self.end_tenure(process, seat, lost);
-        let leaving = self.driver(process, seat).and_then(|driver| driver.leaving);
+        self.end_tenure(process, partition_key, lost);
+        let leaving = self.driver(process, partition_key).and_then(|driver| driver.leaving);
         if matches!(leaving, None | Some(Leaving::Back)) {
-            self.driver(process, seat).expect("looked at above").leaving = None;
-            self.soon(50, Happening::Attach { process, seat });
+            self.driver(process, partition_key).expect("looked at above").leaving = None;
+            self.soon(50, LayoutEvent::Attach { process, partition_key });
         }
-        self.follow_up(process, seat);
+        self.follow_up(process, partition_key);
     }
 
-    fn set_timer(&mut self, process: u32, seat: Seat) {
-        let Some(driver) = self.driver(process, seat) else { return };
+    fn set_timer(&mut self, process: u32, partition_key: PartitionKey) {
+        let Some(driver) = self.driver(process, partition_key) else { return };
         let quiet = driver.watch.next_deadline().filter(|_| driver.leaving.is_none());
         let acks = driver.tenure.as_mut().and_then(|open| open.acks.next_deadline());
         let next = [driver.partition.next_deadline(), quiet, acks];
         let Some(next) = next.into_iter().flatten().min() else { return };
         if driver.wake_at.is_none_or(|at| next < at) {
             driver.wake_at = Some(next);
-            self.at(next, Happening::Wake { process, seat });
+            self.at(next, LayoutEvent::Wake { process, partition_key });
         }
     }
 }

@@ -5,21 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use lanekeeper_core::layout::LayoutNumber;
 use lanekeeper_core::message::TenureNumber;
 
-use super::broker::Seat;
+use super::broker::PartitionKey;
 
 /// What is known of each update.
 #[derive(Clone, Debug, Default)]
-struct Known {
+struct UpdateFacts {
     record: usize,
     applied: bool,
     /// In which queues it is or was.
-    seats: BTreeSet<Seat>,
+    partition_keys: BTreeSet<PartitionKey>,
     in_flight: u32,
 }
 
 #[derive(Debug, Default)]
 pub struct Judge {
-    updates: Vec<Known>,
+    updates: Vec<UpdateFacts>,
     numbers: BTreeSet<LayoutNumber>,
     /// The newest number that a request of each record carried.
     tenures: BTreeMap<usize, TenureNumber>,
@@ -34,13 +34,13 @@ macro_rules! fault {
 pub(super) use fault;
 
 impl Judge {
-    pub fn published(&mut self, update: usize, record: usize, seats: &[Seat]) {
+    pub fn published(&mut self, update: usize, record: usize, partition_keys: &[PartitionKey]) {
         assert_eq!(update, self.updates.len(), "updates are published in the order of their names");
-        if seats.len() != 1 {
-            fault!("one way", "#{update} goes to {seats:?}");
+        if partition_keys.len() != 1 {
+            fault!("one way", "#{update} goes to {partition_keys:?}");
         }
-        let seats = seats.iter().copied().collect();
-        self.updates.push(Known { record, seats, ..Known::default() });
+        let partition_keys = partition_keys.iter().copied().collect();
+        self.updates.push(UpdateFacts { record, partition_keys, ..UpdateFacts::default() });
     }
 
     pub fn number_given(&mut self, number: LayoutNumber) {
@@ -49,15 +49,15 @@ impl Judge {
         }
     }
 
-    fn of_record(&self, record: usize) -> impl Iterator<Item = (usize, &Known)> {
+    fn of_record(&self, record: usize) -> impl Iterator<Item = (usize, &UpdateFacts)> {
         self.updates.iter().enumerate().filter(move |(_, known)| known.record == record)
     }
 
     /// An attempt leaves.
-    pub fn attempted(&mut self, update: usize, seat: Seat, tenure: Option<TenureNumber>) {
-        let Known { record, seats, .. } = &self.updates[update];
-        if !seats.contains(&seat) {
-            fault!("place", "#{update} is attempted from {seat:?}, it was in {seats:?}");
+    pub fn attempted(&mut self, update: usize, partition_key: PartitionKey, tenure: Option<TenureNumber>) {
+        let UpdateFacts { record, partition_keys, .. } = &self.updates[update];
+        if !partition_keys.contains(&partition_key) {
+            fault!("place", "#{update} is attempted from {partition_key:?}, it was in {partition_keys:?}");
         }
         let record = *record;
         if let Some((older, _)) =
@@ -69,7 +69,9 @@ impl Judge {
             fault!("one at a time", "#{update} is attempted while #{other} is in flight");
         }
         let newer = self.of_record(record).find(|(other, known)| {
-            *other > update && known.applied && known.seats.iter().all(|(layout, _)| *layout != seat.0)
+            *other > update
+                && known.applied
+                && known.partition_keys.iter().all(|(layout, _)| *layout != partition_key.0)
         });
         if let Some((newer, _)) = newer {
             fault!("drained", "#{update} comes again after #{newer} of a later layout was applied");
@@ -88,7 +90,7 @@ impl Judge {
     }
 
     /// Its process died: the request never arrives.
-    pub fn cut(&mut self, update: usize) {
+    pub fn aborted(&mut self, update: usize) {
         self.updates[update].in_flight -= 1;
     }
 

@@ -17,20 +17,20 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_core::change::{Layouts, Wish};
-use lanekeeper_core::drain::STRAGGLERS_MAX;
-use lanekeeper_core::former::Former;
+use lanekeeper_core::change::{Desired, Layouts};
+use lanekeeper_core::drain::LATE_PUBLISH_MAX;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 use lanekeeper_core::message::{AttemptId, Holder, Tenure, TenureNumber};
 use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_core::witness::witnesses;
 
-use self::actor::{Actor, Small, taken_apart};
-use self::broker::{Broker, Delivery, Item, Seat};
+use self::actor::{Actor, ActorStep, taken_apart};
+use self::broker::{Broker, Delivery, Item, PartitionKey};
 use self::driver::{Driver, Leaving, ReadBack};
 use self::judge::{Judge, fault};
 use crate::rng::Rng;
@@ -42,69 +42,69 @@ const MILLI: u64 = 1_000;
 /// The operator among the actors; processes are counted from 1.
 const OPERATOR: u32 = 0;
 const PROCESSES: u32 = 2;
-/// As `source::steward`.
+/// As `source::reconciler`.
 const PATIENCE_MS: u64 = 2_000;
 const LOCK_RETRY_MS: u64 = 250;
 
 /// What can happen.
 #[derive(Clone, Copy, Debug)]
-enum Happening {
+enum LayoutEvent {
     Publish {
         update: usize,
     },
     Arrive {
-        seat: Seat,
+        partition_key: PartitionKey,
         item: Item,
     },
     Delivery {
-        seat: Seat,
+        partition_key: PartitionKey,
         delivery: Delivery,
     },
     Ack {
-        seat: Seat,
+        partition_key: PartitionKey,
         channel: u64,
     },
     Attach {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
     },
     ClaimArrived {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         tenure: Tenure,
         claim: u64,
     },
     Claimed {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         tenure: Tenure,
         read_back: ReadBack,
     },
     /// A driver hears what is not drained of the layout before.
-    Former {
+    PreviousDrained {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
     },
     Answered {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         attempt: AttemptId,
         fails: bool,
     },
     Recorded {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         tenure: Tenure,
         holder: Holder,
         update: usize,
     },
     Wake {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
     },
     Close {
         process: u32,
-        seat: Seat,
+        partition_key: PartitionKey,
         channel: u64,
     },
     /// A process reads the next document.
@@ -112,7 +112,7 @@ enum Happening {
         process: u32,
     },
     /// A driver of it has ended.
-    Heed {
+    Observe {
         process: u32,
     },
     /// It puts markers into the queues of the layout that drains.
@@ -132,14 +132,14 @@ enum Happening {
     Start {
         process: u32,
     },
-    Strike,
+    InjectFault,
 }
 
 struct World {
     rng: Rng,
     now: Tick,
     agenda: BinaryHeap<Reverse<(Tick, u64, usize)>>,
-    happenings: Vec<Option<Happening>>,
+    events: Vec<Option<LayoutEvent>>,
     broker: Broker,
     stream: Vec<Layouts>,
     lock: Option<u32>,
@@ -155,29 +155,29 @@ struct World {
     ack_at: Tick,
     tenures: u64,
     claims: u64,
-    claimed_by: BTreeMap<Seat, BTreeMap<u32, TenureNumber>>,
+    claimed_by: BTreeMap<PartitionKey, BTreeMap<u32, TenureNumber>>,
     calm_at: Tick,
-    strikes: u32,
-    met: Met,
+    fault_count: u32,
+    met: HardshipCounts,
     // Manners of this world.
     failures: u64,
     in_flight_max: usize,
     latency: u64,
     ack_delay: u64,
     claim_delay: u64,
-    straggle: u64,
+    late_publish: u64,
     prefetch: u16,
     crashes_of_actors: u64,
 }
 
 /// What has happened, so that a quiet world can be told from a hostile one.
 #[derive(Clone, Copy, Debug, Default)]
-struct Met {
+struct HardshipCounts {
     changes: u32,
     crashes: u32,
     actor_crashes: u32,
     undone: u32,
-    stragglers: u32,
+    late_publishes: u32,
     channels_lost: u32,
     finished_by_others: u32,
     /// Attempts from the layout in force while the one before drains.
@@ -192,16 +192,16 @@ struct Met {
 struct Process {
     /// How far it has read the stream.
     known: usize,
-    crews: BTreeMap<LayoutNumber, Crew>,
-    drivers: BTreeMap<Seat, Driver>,
-    steward: Actor,
+    layout_states: BTreeMap<LayoutNumber, LayoutState>,
+    drivers: BTreeMap<PartitionKey, Driver>,
+    reconciler: Actor,
 }
 
 #[derive(Debug)]
-struct Crew {
+struct LayoutState {
     marks: bool,
     /// What is not drained of the layout before.
-    former: Former,
+    previous: PreviousLayout,
 }
 
 #[derive(Debug)]
@@ -228,7 +228,7 @@ impl World {
             stream: vec![Layouts::first(first, Vec::new())],
             now: Tick::ZERO,
             agenda: BinaryHeap::new(),
-            happenings: Vec::new(),
+            events: Vec::new(),
             lock: None,
             processes: BTreeMap::new(),
             processes_made: 0,
@@ -243,14 +243,14 @@ impl World {
             claims: 0,
             claimed_by: BTreeMap::new(),
             calm_at: Tick::from_micros(last + rng.between(0, 5_000) * MILLI),
-            strikes: u32::try_from(rng.between(0, 12)).expect("few"),
-            met: Met::default(),
+            fault_count: u32::try_from(rng.between(0, 12)).expect("few"),
+            met: HardshipCounts::default(),
             failures: rng.pick(&[0, 100, 400]),
             in_flight_max: rng.pick(&[1, 4, 4, 4]),
             latency: rng.pick(&[5, 50, 400]),
             ack_delay: rng.pick(&[0, 20, 400, 1_500]),
             claim_delay: rng.pick(&[20, 20, 8_000]),
-            straggle: rng.pick(&[0, 125, 1_900]),
+            late_publish: rng.pick(&[0, 125, 1_900]),
             prefetch: rng.pick(&[1, 4, 16]),
             crashes_of_actors: rng.pick(&[0, 20, 100]),
             rng,
@@ -271,18 +271,18 @@ impl World {
         world.broker.bind_first(first);
         world.judge.number_given(first.number);
         for (update, at) in moments.into_iter().enumerate() {
-            world.at(Tick::from_micros(at), Happening::Publish { update });
+            world.at(Tick::from_micros(at), LayoutEvent::Publish { update });
         }
         let changes = world.rng.between(1, 4);
         for _ in 0..changes {
             let at = world.rng.between(0, last);
             let partitions = world.rng.pick(&[1, 2, 3, 6]);
             let shape = Shape { partitions, prefetch: world.prefetch };
-            world.at(Tick::from_micros(at), Happening::Apply { shape });
+            world.at(Tick::from_micros(at), LayoutEvent::Apply { shape });
         }
-        for _ in 0..world.strikes {
+        for _ in 0..world.fault_count {
             let at = world.rng.between(0, world.calm_at.micros());
-            world.at(Tick::from_micros(at), Happening::Strike);
+            world.at(Tick::from_micros(at), LayoutEvent::InjectFault);
         }
         for _ in 0..PROCESSES {
             world.start_soon();
@@ -290,15 +290,15 @@ impl World {
         world
     }
 
-    fn at(&mut self, at: Tick, happening: Happening) {
+    fn at(&mut self, at: Tick, event: LayoutEvent) {
         let lot = self.rng.next();
-        self.agenda.push(Reverse((at.max(self.now), lot, self.happenings.len())));
-        self.happenings.push(Some(happening));
+        self.agenda.push(Reverse((at.max(self.now), lot, self.events.len())));
+        self.events.push(Some(event));
     }
 
-    fn soon(&mut self, within_ms: u64, happening: Happening) {
+    fn soon(&mut self, within_ms: u64, event: LayoutEvent) {
         let delay = Duration::from_micros(self.rng.between(0, within_ms * MILLI));
-        self.at(self.now.after(delay), happening);
+        self.at(self.now.after(delay), event);
     }
 
     fn note(&mut self, words: fmt::Arguments<'_>) {
@@ -306,14 +306,15 @@ impl World {
         self.trace.push(line);
     }
 
-    fn driver(&mut self, process: u32, seat: Seat) -> Option<&mut Driver> {
-        self.processes.get_mut(&process)?.drivers.get_mut(&seat)
+    fn driver(&mut self, process: u32, partition_key: PartitionKey) -> Option<&mut Driver> {
+        self.processes.get_mut(&process)?.drivers.get_mut(&partition_key)
     }
 
-    fn process_of(&self, seat: Seat, channel: u64) -> Option<u32> {
+    fn process_of(&self, partition_key: PartitionKey, channel: u64) -> Option<u32> {
         let open = |driver: &Driver| driver.tenure.as_ref().is_some_and(|open| open.channel == channel);
         let mut with = self.processes.iter();
-        with.find(|(_, process)| process.drivers.get(&seat).is_some_and(open)).map(|(number, _)| *number)
+        with.find(|(_, process)| process.drivers.get(&partition_key).is_some_and(open))
+            .map(|(number, _)| *number)
     }
 
     fn last(&self) -> &Layouts {
@@ -328,8 +329,8 @@ impl World {
                 fault!("liveness", "no rest after {STEPS_MAX} steps");
             }
             self.now = at;
-            let happening = self.happenings[place].take().expect("it happens once");
-            self.happen(happening);
+            let event = self.events[place].take().expect("it happens once");
+            self.handle_event(event);
         }
         self.judge.at_rest();
         let last = self.last();
@@ -347,81 +348,88 @@ impl World {
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Publish { update } => self.publish(update),
-            Happening::Arrive { seat, item } => {
-                if !self.broker.arrive(seat, item)
+    fn handle_event(&mut self, event: LayoutEvent) {
+        match event {
+            LayoutEvent::Publish { update } => self.publish(update),
+            LayoutEvent::Arrive { partition_key, item } => {
+                if !self.broker.arrive(partition_key, item)
                     && let Item::Update(update) = item
                 {
                     self.judge.lost(update);
                 }
-                self.hand_over(seat);
+                self.hand_over(partition_key);
             }
-            Happening::Delivery { seat, delivery } => self.deliver(seat, delivery),
-            Happening::Ack { seat, channel } => {
-                self.broker.take_ack(seat, channel);
-                self.hand_over(seat);
+            LayoutEvent::Delivery { partition_key, delivery } => self.deliver(partition_key, delivery),
+            LayoutEvent::Ack { partition_key, channel } => {
+                self.broker.take_ack(partition_key, channel);
+                self.hand_over(partition_key);
             }
-            Happening::Attach { process, seat } => {
-                if self.driver(process, seat).is_some_and(|driver| driver.tenure.is_none()) {
-                    self.attach(process, seat);
+            LayoutEvent::Attach { process, partition_key } => {
+                if self.driver(process, partition_key).is_some_and(|driver| driver.tenure.is_none()) {
+                    self.attach(process, partition_key);
                 }
             }
-            Happening::ClaimArrived { process, seat, tenure, claim } => {
-                self.claim_arrived(process, seat, tenure, claim);
+            LayoutEvent::ClaimArrived { process, partition_key, tenure, claim } => {
+                self.claim_arrived(process, partition_key, tenure, claim);
             }
-            Happening::Claimed { process, seat, tenure, read_back } => {
-                self.claimed(process, seat, tenure, read_back);
+            LayoutEvent::Claimed { process, partition_key, tenure, read_back } => {
+                self.claimed(process, partition_key, tenure, read_back);
             }
-            Happening::Former { process, seat } => self.hear_former(process, seat),
-            Happening::Heed { process } => self.heed(process),
-            Happening::Answered { process, seat, attempt, fails } => {
-                self.answered(process, seat, attempt, fails);
+            LayoutEvent::PreviousDrained { process, partition_key } => {
+                self.on_previous_drained(process, partition_key)
             }
-            Happening::Recorded { process, seat, tenure, holder, update } => {
-                self.recorded(process, seat, tenure, holder, update);
+            LayoutEvent::Observe { process } => self.observe(process),
+            LayoutEvent::Answered { process, partition_key, attempt, fails } => {
+                self.answered(process, partition_key, attempt, fails);
             }
-            Happening::Wake { process, seat } => self.wake(process, seat),
-            Happening::Close { process, seat, channel } => self.close(process, seat, channel),
-            Happening::Document { process } => self.read(process),
-            Happening::Markers { process, layout } => self.mark(process, layout),
-            Happening::Act { actor, life } => self.act(actor, life),
-            Happening::Apply { shape } => {
-                self.operator.wish = Wish { shape: Some(shape), remove: true, ..Wish::default() };
+            LayoutEvent::Recorded { process, partition_key, tenure, holder, update } => {
+                self.recorded(process, partition_key, tenure, holder, update);
+            }
+            LayoutEvent::Wake { process, partition_key } => self.wake(process, partition_key),
+            LayoutEvent::Close { process, partition_key, channel } => {
+                self.close(process, partition_key, channel)
+            }
+            LayoutEvent::Document { process } => self.read(process),
+            LayoutEvent::Markers { process, layout } => self.mark(process, layout),
+            LayoutEvent::Act { actor, life } => self.act(actor, life),
+            LayoutEvent::Apply { shape } => {
+                self.operator.desired = Desired { shape: Some(shape), remove: true, ..Desired::default() };
                 self.set_actor(OPERATOR, 100);
             }
-            Happening::Start { process } => self.start(process),
-            Happening::Strike => self.strike(),
+            LayoutEvent::Start { process } => self.start(process),
+            LayoutEvent::InjectFault => self.inject_fault(),
         }
     }
 
     fn publish(&mut self, update: usize) {
         let record = self.publications[update].record;
-        let seats = self.broker.route(self.keys[record].as_str().as_bytes());
-        self.note(format_args!("#{update} of record {record} goes to {seats:?}"));
-        self.judge.published(update, record, &seats);
-        let straggles = self.rng.chance(300);
-        let delay = if straggles { self.rng.between(0, self.straggle) } else { 0 };
-        self.met.stragglers += u32::from(delay > 500);
-        let arrival = self.broker.arrival(seats[0], self.now, Duration::from_millis(delay));
-        self.at(arrival, Happening::Arrive { seat: seats[0], item: Item::Update(update) });
+        let partition_keys = self.broker.route(self.keys[record].as_str().as_bytes());
+        self.note(format_args!("#{update} of record {record} goes to {partition_keys:?}"));
+        self.judge.published(update, record, &partition_keys);
+        let is_late = self.rng.chance(300);
+        let delay = if is_late { self.rng.between(0, self.late_publish) } else { 0 };
+        self.met.late_publishes += u32::from(delay > 500);
+        let arrival = self.broker.arrival(partition_keys[0], self.now, Duration::from_millis(delay));
+        self.at(
+            arrival,
+            LayoutEvent::Arrive { partition_key: partition_keys[0], item: Item::Update(update) },
+        );
     }
 
-    // What a process does with documents: as `runtime::supervisor`, `runtime::crews` and `runtime::crew`.
+    // What a process does with documents: as `runtime::supervisor`, `runtime::layout_states` and `runtime::layout_state`.
 
     fn start_soon(&mut self) {
         self.processes_made += 1;
         let process = self.processes_made;
-        self.soon(1_000, Happening::Start { process });
+        self.soon(1_000, LayoutEvent::Start { process });
     }
 
     fn start(&mut self, process: u32) {
         let known = self.stream.len() - 1;
-        let (crews, drivers, steward) = Default::default();
-        let started = Process { known, crews, drivers, steward };
+        let (layout_states, drivers, reconciler) = Default::default();
+        let started = Process { known, layout_states, drivers, reconciler };
         self.processes.insert(process, started);
-        self.heed(process);
+        self.observe(process);
         self.set_actor(process, PATIENCE_MS);
     }
 
@@ -432,58 +440,74 @@ impl World {
         };
         reader.known += 1;
         if reader.known < newest {
-            self.soon(200, Happening::Document { process });
+            self.soon(200, LayoutEvent::Document { process });
         }
-        self.heed(process);
+        self.observe(process);
         self.set_actor(process, PATIENCE_MS);
     }
 
-    pub fn heed(&mut self, process: u32) {
+    pub fn observe(&mut self, process: u32) {
         let Some(reader) = self.processes.get(&process) else { return };
-        let at_work = self.stream[reader.known].at_work();
-        let of = |number: &LayoutNumber| at_work.iter().find(|of| of.layout.number == *number);
-        let is_over = |seat: &Seat| of(&seat.0).is_none_or(|of| !of.partitions.contains(&seat.1));
-        let over: Vec<Seat> = reader.drivers.keys().filter(|seat| is_over(seat)).copied().collect();
-        for seat in over {
-            self.leave(process, seat, Leaving::Stop);
+        let active_layouts = self.stream[reader.known].active_layouts();
+        let of = |number: &LayoutNumber| active_layouts.iter().find(|of| of.layout.number == *number);
+        let is_over = |partition_key: &PartitionKey| {
+            of(&partition_key.0).is_none_or(|of| !of.partitions.contains(&partition_key.1))
+        };
+        let over: Vec<PartitionKey> =
+            reader.drivers.keys().filter(|partition_key| is_over(partition_key)).copied().collect();
+        for partition_key in over {
+            self.leave(process, partition_key, Leaving::Stop);
         }
         let Some(reader) = self.processes.get_mut(&process) else { return };
         let drivers = &reader.drivers;
-        reader.crews.retain(|number, _| of(number).is_some() || drivers.keys().any(|seat| seat.0 == *number));
-        let is_clear = reader.crews.keys().all(|number| of(number).is_some());
-        for at_work in &at_work {
-            let layout = at_work.layout;
+        reader.layout_states.retain(|number, _| {
+            of(number).is_some() || drivers.keys().any(|partition_key| partition_key.0 == *number)
+        });
+        let is_clear = reader.layout_states.keys().all(|number| of(number).is_some());
+        for active_layout in &active_layouts {
+            let layout = active_layout.layout;
             let reader = self.processes.get_mut(&process).expect("it lives");
-            let here: BTreeSet<PartitionNumber> =
-                reader.drivers.keys().filter(|seat| seat.0 < layout.number).map(|seat| seat.1).collect();
-            if is_clear && !reader.crews.contains_key(&layout.number) {
-                let former = at_work.former.clone().with(here.iter().copied());
-                for partition in &at_work.partitions {
+            let here: BTreeSet<PartitionNumber> = reader
+                .drivers
+                .keys()
+                .filter(|partition_key| partition_key.0 < layout.number)
+                .map(|partition_key| partition_key.1)
+                .collect();
+            if is_clear && !reader.layout_states.contains_key(&layout.number) {
+                let previous = active_layout.previous.clone().with(here.iter().copied());
+                for partition in &active_layout.partitions {
                     let limits = Limits {
                         in_flight_max: self.in_flight_max.try_into().expect("not zero"),
                         window: usize::from(layout.prefetch).try_into().expect("not zero"),
                         silence_max: Duration::from_secs(3_600),
                     };
-                    let partition_of_core = Partition::new(limits, policy()).behind(former.clone());
-                    let seat = (layout.number, *partition);
-                    reader.drivers.insert(seat, Driver::new(layout, partition_of_core));
+                    let partition_of_core = Partition::new(limits, policy()).behind(previous.clone());
+                    let partition_key = (layout.number, *partition);
+                    reader.drivers.insert(partition_key, Driver::new(layout, partition_of_core));
                 }
-                reader.crews.insert(layout.number, Crew { marks: false, former });
-                for partition in &at_work.partitions {
-                    self.soon(50, Happening::Attach { process, seat: (layout.number, *partition) });
+                reader.layout_states.insert(layout.number, LayoutState { marks: false, previous });
+                for partition in &active_layout.partitions {
+                    self.soon(
+                        50,
+                        LayoutEvent::Attach { process, partition_key: (layout.number, *partition) },
+                    );
                 }
             }
             let reader = self.processes.get_mut(&process).expect("it lives");
-            let Some(crew) = reader.crews.get_mut(&layout.number) else { continue };
-            let marks = at_work.draining && !std::mem::replace(&mut crew.marks, true);
-            let drained = crew.former.narrow(&at_work.former, |partition| here.contains(&partition));
+            let Some(layout_state) = reader.layout_states.get_mut(&layout.number) else { continue };
+            let marks = active_layout.draining && !std::mem::replace(&mut layout_state.marks, true);
+            let drained =
+                layout_state.previous.narrow(&active_layout.previous, |partition| here.contains(&partition));
             if marks {
-                self.at(self.now.after(STRAGGLERS_MAX), Happening::Markers { process, layout });
+                self.at(self.now.after(LATE_PUBLISH_MAX), LayoutEvent::Markers { process, layout });
             }
             if !drained.is_empty() {
                 self.note(format_args!("P{process} {:?} hears that {drained:?} are drained", layout.number));
                 for partition in layout.partitions() {
-                    self.soon(10, Happening::Former { process, seat: (layout.number, partition) });
+                    self.soon(
+                        10,
+                        LayoutEvent::PreviousDrained { process, partition_key: (layout.number, partition) },
+                    );
                 }
             }
         }
@@ -494,27 +518,27 @@ impl World {
             return;
         }
         for partition in layout.partitions() {
-            let seat = (layout.number, partition);
-            if self.broker.queues.contains_key(&seat) {
-                self.soon(20, Happening::Arrive { seat, item: Item::Marker });
+            let partition_key = (layout.number, partition);
+            if self.broker.queues.contains_key(&partition_key) {
+                self.soon(20, LayoutEvent::Arrive { partition_key, item: Item::Marker });
             }
         }
     }
 
-    // Whoever changes layouts: as `source::steward` and `cli::topology::apply`.
+    // Whoever changes layouts: as `source::reconciler` and `cli::topology::apply`.
 
     fn actor(&mut self, actor: u32) -> Option<&mut Actor> {
         if actor == OPERATOR {
             return Some(&mut self.operator);
         }
-        self.processes.get_mut(&actor).map(|process| &mut process.steward)
+        self.processes.get_mut(&actor).map(|process| &mut process.reconciler)
     }
 
     pub fn set_actor(&mut self, actor: u32, within_ms: u64) {
         let Some(of) = self.actor(actor) else { return };
         if !std::mem::replace(&mut of.is_set, true) {
             let life = of.life;
-            self.soon(within_ms, Happening::Act { actor, life });
+            self.soon(within_ms, LayoutEvent::Act { actor, life });
         }
     }
 
@@ -529,15 +553,15 @@ impl World {
             self.take(actor, small);
             return self.set_actor(actor, 200);
         }
-        let (wish, holds) = (of.wish.clone(), of.under_way.is_some());
+        let (desired, holds) = (of.desired.clone(), of.under_way.is_some());
         let known = self.processes.get(&actor).map_or(self.stream.len() - 1, |reader| reader.known);
-        let of_steward = Wish { remove: true, ..wish.clone() };
-        let wish = if actor == OPERATOR { wish } else { of_steward };
+        let of_reconciler = Desired { remove: true, ..desired.clone() };
+        let desired = if actor == OPERATOR { desired } else { of_reconciler };
         if !holds {
-            if self.stream[known].next_step(&wish).is_none() {
+            if self.stream[known].next_step(&desired).is_none() {
                 // The operator waits for what drains; a steward for the next document.
                 let waits = actor == OPERATOR
-                    && wish.shape.is_some_and(|shape| self.last().in_force.shape() != shape);
+                    && desired.shape.is_some_and(|shape| self.last().in_force.shape() != shape);
                 if waits {
                     self.set_actor(actor, 1_000);
                 }
@@ -550,25 +574,25 @@ impl World {
         }
         // Under the lock: the last document counts.
         let layouts = self.last().clone();
-        match layouts.next_step(&wish) {
+        match layouts.next_step(&desired) {
             None => {
                 self.note(format_args!("actor {actor} gives up the lock"));
                 self.lock = None;
                 let of = self.actor(actor).expect("it lives");
                 of.under_way = None;
-                of.wish.begun = None;
-                of.wish.drained.retain(|report| layouts.with_drained(&[*report]).is_some());
+                of.desired.begun = None;
+                of.desired.drained.retain(|report| layouts.with_drained(&[*report]).is_some());
                 self.set_actor(actor, 1_000);
             }
             Some(step) => {
                 self.note(format_args!("actor {actor} takes {step:?}"));
-                let small = taken_apart(&layouts, &step, &wish);
+                let small = taken_apart(&layouts, &step, &desired);
                 let begun = matches!(step, lanekeeper_core::change::Step::Begin(_));
                 let of = self.actor(actor).expect("it lives");
                 of.under_way = Some(small);
                 if begun {
-                    of.wish.begun = Some(LayoutNumber(layouts.number_max + 1));
-                } else if layouts.changing.is_some() && wish.begun.is_none() {
+                    of.desired.begun = Some(LayoutNumber(layouts.number_max + 1));
+                } else if layouts.changing.is_some() && desired.begun.is_none() {
                     self.met.finished_by_others += 1;
                 }
                 self.set_actor(actor, 200);
@@ -576,9 +600,9 @@ impl World {
         }
     }
 
-    fn take(&mut self, actor: u32, small: Small) {
+    fn take(&mut self, actor: u32, small: ActorStep) {
         match small {
-            Small::Write(layouts) => {
+            ActorStep::Write(layouts) => {
                 if let Some(changing) = &layouts.changing
                     && self.last().changing.is_none()
                 {
@@ -588,27 +612,31 @@ impl World {
                 self.stream.push(layouts);
                 let readers: Vec<u32> = self.processes.keys().copied().collect();
                 for process in readers {
-                    self.soon(200, Happening::Document { process });
+                    self.soon(200, LayoutEvent::Document { process });
                 }
             }
-            Small::Declare(layout) => self.broker.declare(layout),
-            Small::Route(step, from, to) => self.broker.route_step(step, from, to),
-            Small::Delete(layout) => {
+            ActorStep::Declare(layout) => self.broker.declare(layout),
+            ActorStep::Route(step, from, to) => self.broker.route_step(step, from, to),
+            ActorStep::Delete(layout) => {
                 self.met.undone += 1;
                 self.broker.delete(layout);
             }
-            Small::Remove(seat) => {
-                let Some(queue) = self.broker.queues.get(&seat) else { return };
+            ActorStep::Remove(partition_key) => {
+                let Some(queue) = self.broker.queues.get(&partition_key) else { return };
                 if queue.is_used() {
                     self.lock = None;
                     self.actor(actor).expect("it lives").under_way = None;
                 } else if queue.updates() > 0 {
-                    fault!("drained", "{seat:?} is to be removed and holds {} updates", queue.updates());
+                    fault!(
+                        "drained",
+                        "{partition_key:?} is to be removed and holds {} updates",
+                        queue.updates()
+                    );
                 } else {
-                    self.broker.queues.remove(&seat);
+                    self.broker.queues.remove(&partition_key);
                 }
             }
-            Small::RemoveExchange(layout) => self.broker.delete(layout),
+            ActorStep::RemoveExchange(layout) => self.broker.delete(layout),
         }
     }
 
@@ -621,11 +649,11 @@ impl World {
             if self.lock == Some(OPERATOR) {
                 self.lock = None;
             }
-            let wish = Wish { begun: None, ..self.operator.wish.clone() };
+            let desired = Desired { begun: None, ..self.operator.desired.clone() };
             self.operator.dies();
             // Sometimes nobody calls it again.
             if self.rng.chance(700) {
-                self.operator.wish = wish;
+                self.operator.desired = desired;
                 self.set_actor(OPERATOR, 5_000);
             }
             self.all_look();
@@ -638,16 +666,16 @@ impl World {
         self.met.crashes += 1;
         self.note(format_args!("process {process} dies"));
         let Some(dead) = self.processes.remove(&process) else { return };
-        for (seat, driver) in dead.drivers {
+        for (partition_key, driver) in dead.drivers {
             for (update, decided) in driver.in_flight.values() {
                 if decided.is_none() {
-                    self.judge.cut(*update);
+                    self.judge.aborted(*update);
                 }
             }
             if let Some(open) = driver.tenure {
-                let lost = self.rng.index(self.broker.acks_on_their_way(seat, open.channel) + 1);
-                self.broker.lose(seat, open.channel, lost);
-                self.hand_over(seat);
+                let lost = self.rng.index(self.broker.acks_on_their_way(partition_key, open.channel) + 1);
+                self.broker.lose(partition_key, open.channel, lost);
+                self.hand_over(partition_key);
             }
         }
         if self.lock == Some(process) {
@@ -665,7 +693,7 @@ impl World {
         }
     }
 
-    fn strike(&mut self) {
+    fn inject_fault(&mut self) {
         let all: Vec<u32> = self.processes.keys().copied().collect();
         if all.is_empty() {
             return;
@@ -674,11 +702,11 @@ impl World {
         if self.rng.chance(300) {
             return self.crash(process);
         }
-        let seats: Vec<Seat> = self.processes[&process].drivers.keys().copied().collect();
-        if !seats.is_empty() {
+        let partition_keys: Vec<PartitionKey> = self.processes[&process].drivers.keys().copied().collect();
+        if !partition_keys.is_empty() {
             self.met.channels_lost += 1;
-            let seat = self.rng.pick(&seats);
-            self.lose_channel(process, seat);
+            let partition_key = self.rng.pick(&partition_keys);
+            self.lose_channel(process, partition_key);
         }
     }
 }
@@ -701,7 +729,7 @@ thread_local! {
 }
 
 /// Runs one world. What it met, or what was found, with its trace.
-fn run(seed: u64) -> Result<(Met, Vec<String>), (String, Vec<String>)> {
+fn run(seed: u64) -> Result<(HardshipCounts, Vec<String>), (String, Vec<String>)> {
     let mut world = World::new(seed);
     RUNNING.set(true);
     let ended = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -732,15 +760,15 @@ fn catch_panics() {
 fn layouts_change_in_every_world_and_the_promise_is_kept() {
     catch_panics();
     if let Some(seed) = number_from_env("LANEKEEPER_SIM_LAYOUT") {
-        let (told, trace) = match run(seed) {
+        let (summary, trace) = match run(seed) {
             Ok((met, trace)) => (format!("{met:?}"), trace),
             Err((found, trace)) => (format!("found by {found}"), trace),
         };
-        println!("{}\n{told}", trace.join("\n"));
+        println!("{}\n{summary}", trace.join("\n"));
         return;
     }
     let seeds = number_from_env("LANEKEEPER_SIM_LAYOUTS").unwrap_or(SEEDS);
-    let mut all = Met::default();
+    let mut all = HardshipCounts::default();
     for seed in 0..seeds {
         match run(seed) {
             Ok((met, _)) => all.add(met),
@@ -757,15 +785,15 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
         }
     }
     println!("of {seeds} worlds: {all:?}");
-    let Met { changes, crashes, actor_crashes, undone, stragglers, channels_lost, .. } = all;
-    let Met { finished_by_others, early, awaited, shifted, .. } = all;
+    let HardshipCounts { changes, crashes, actor_crashes, undone, late_publishes, channels_lost, .. } = all;
+    let HardshipCounts { finished_by_others, early, awaited, shifted, .. } = all;
     // A quiet world proves nothing.
     for (what, times) in [
         ("changes", changes),
         ("crashes of processes", crashes),
         ("crashes in the middle of a change", actor_crashes),
         ("changes undone", undone),
-        ("stragglers", stragglers),
+        ("stragglers", late_publishes),
         ("channels lost", channels_lost),
         ("changes brought to an end by others", finished_by_others),
         ("attempts beside a layout that drains", early),
@@ -776,13 +804,13 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
     }
 }
 
-impl Met {
+impl HardshipCounts {
     fn add(&mut self, other: Self) {
         self.changes += other.changes;
         self.crashes += other.crashes;
         self.actor_crashes += other.actor_crashes;
         self.undone += other.undone;
-        self.stragglers += other.stragglers;
+        self.late_publishes += other.late_publishes;
         self.channels_lost += other.channels_lost;
         self.finished_by_others += other.finished_by_others;
         self.early += other.early;

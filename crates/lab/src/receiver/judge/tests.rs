@@ -1,15 +1,15 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::receiver::body::Members;
+use crate::receiver::body::BodyMembers;
 use crate::receiver::latest::LATEST_MAX;
 
 const KEY: &str = "k";
-const ANSWERED: End = End::Written(Written::Applied { version: 1 });
+const ANSWERED: End = End::Written(WriteOutcome::Applied { version: 1 });
 
 /// Applies an update with this id, and this sequence if it is a number.
 fn apply(judge: &mut Judge, text: &str) {
-    let members = Members { sequence: text.parse().ok(), add: None, sent_us: None };
+    let members = BodyMembers { sequence: text.parse().ok(), add: None, sent_us: None };
     let change = Change {
         record_key: KEY.to_owned(),
         update_id: Some(text.to_owned()),
@@ -61,9 +61,9 @@ fn check(script: &str, expected: &str) {
         ("failed", counts.failed),
         ("disconnected", counts.disconnected),
     ];
-    let told: Vec<_> =
+    let counts: Vec<_> =
         named.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
-    assert_eq!(told.join(", "), expected, "{script}");
+    assert_eq!(counts.join(", "), expected, "{script}");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn requests_of_a_record_that_are_in_progress_together_overlap() {
 }
 
 #[test]
-fn the_first_violation_is_told() {
+fn the_first_violation_is_reported() {
     let mut judge = Judge::default();
     for text in ["1", "3", "2", "2"] {
         judge.begin(KEY, None, None, Duration::ZERO);
@@ -137,7 +137,7 @@ fn what_an_earlier_receiver_left_counts_as_having_come_in_order() {
     let check = |sequence, expected: (u64, u64, u64)| {
         let mut judge = Judge::default();
         judge.begin(KEY, None, None, Duration::ZERO);
-        let members = Members { sequence: Some(sequence), add: None, sent_us: None };
+        let members = BodyMembers { sequence: Some(sequence), add: None, sent_us: None };
         let change = Change { record_key: KEY.to_owned(), members, ..Change::default() };
         judge.applied(&change, &Row { version: 8, ..Row::default() }, || 7);
         let counts = judge.report(KEY).unwrap().counts;

@@ -4,19 +4,19 @@ fn row() -> Row {
     Row { version: 3, record_version: Some(10), tenure: 5, ..Row::default() }
 }
 
-fn ends(change: &Change, key: KeySeen) -> Option<Written> {
-    check(&row(), key, change, Remedies::ALL, false)
+fn ends(change: &Change, key: KeySeen) -> Option<WriteOutcome> {
+    check(&row(), key, change, Safeguards::ALL, false)
 }
 
 #[test]
 fn an_older_tenure_is_refused_before_anything_else_is_looked_at() {
     let of_tenure = |tenure| Change { tenure, ..Change::default() };
-    assert_eq!(ends(&of_tenure(Some(4)), KeySeen::Applied { version: 2 }), Some(Written::OlderTenure));
+    assert_eq!(ends(&of_tenure(Some(4)), KeySeen::Applied { version: 2 }), Some(WriteOutcome::OlderTenure));
     assert_eq!(ends(&of_tenure(Some(5)), KeySeen::Never), None);
     assert_eq!(ends(&of_tenure(Some(6)), KeySeen::Never), None);
     assert_eq!(ends(&of_tenure(None), KeySeen::Never), None, "an owner without a number is not older");
-    let remedies = Remedies::ALL.without(Remedy::Fencing);
-    assert_eq!(check(&row(), KeySeen::Never, &of_tenure(Some(4)), remedies, false), None);
+    let safeguards = Safeguards::ALL.without(Safeguard::Fencing);
+    assert_eq!(check(&row(), KeySeen::Never, &of_tenure(Some(4)), safeguards, false), None);
 }
 
 #[test]
@@ -24,10 +24,10 @@ fn what_was_applied_is_answered_as_then_whatever_its_conditions_say_now() {
     let stale = Change { if_match: Some("\"1\"".into()), record_version: Some(9), ..Change::default() };
     assert_eq!(
         ends(&stale, KeySeen::Applied { version: 2 }),
-        Some(Written::Replayed { version: 2 }),
+        Some(WriteOutcome::Replayed { version: 2 }),
         "its condition held when it was applied"
     );
-    assert_eq!(ends(&stale, KeySeen::WithOtherBody), Some(Written::KeyReused));
+    assert_eq!(ends(&stale, KeySeen::WithOtherBody), Some(WriteOutcome::KeyReused));
 }
 
 #[test]
@@ -37,12 +37,12 @@ fn a_record_version_at_or_below_the_last_is_superseded() {
         if_match: Some("\"1\"".into()), // it does not matter any more whether that holds
         ..Change::default()
     };
-    let superseded = Some(Written::Superseded { version: 3 });
+    let superseded = Some(WriteOutcome::Superseded { version: 3 });
     assert_eq!(ends(&of(Some(9)), KeySeen::Never), superseded);
     assert_eq!(ends(&of(Some(10)), KeySeen::Never), superseded);
-    assert_eq!(ends(&of(Some(11)), KeySeen::Never), Some(Written::PreconditionFailed { version: 3 }));
+    assert_eq!(ends(&of(Some(11)), KeySeen::Never), Some(WriteOutcome::PreconditionFailed { version: 3 }));
     let plain = Change { record_version: Some(i64::MIN), ..Change::default() };
-    assert_eq!(check(&Row::default(), KeySeen::Never, &plain, Remedies::ALL, false), None);
+    assert_eq!(check(&Row::default(), KeySeen::Never, &plain, Safeguards::ALL, false), None);
 }
 
 #[test]
@@ -54,10 +54,10 @@ fn conditions_guard_the_version() {
             ..Change::default()
         };
         let row = Row { version, ..Row::default() };
-        check(&row, KeySeen::Never, &change, Remedies::ALL, true)
+        check(&row, KeySeen::Never, &change, Safeguards::ALL, true)
     };
-    let failed = |version| Some(Written::PreconditionFailed { version });
-    assert_eq!(check_at(0, None, None), Some(Written::PreconditionRequired { version: 0 }));
+    let failed = |version| Some(WriteOutcome::PreconditionFailed { version });
+    assert_eq!(check_at(0, None, None), Some(WriteOutcome::PreconditionRequired { version: 0 }));
     assert_eq!(check_at(0, Some("*"), None), failed(0));
     assert_eq!(check_at(0, Some("\"0\""), None), failed(0));
     assert_eq!(check_at(0, None, Some("*")), None);
@@ -74,8 +74,8 @@ fn conditions_guard_the_version() {
 #[test]
 fn without_versions_conditions_are_not_looked_at() {
     let change = Change { if_match: Some("\"1\"".into()), record_version: Some(1), ..Change::default() };
-    let remedies = Remedies::ALL.without(Remedy::Versions);
-    assert_eq!(check(&row(), KeySeen::Never, &change, remedies, true), None);
+    let safeguards = Safeguards::ALL.without(Safeguard::Versions);
+    assert_eq!(check(&row(), KeySeen::Never, &change, safeguards, true), None);
 }
 
 #[test]
@@ -99,15 +99,15 @@ fn a_change_raises_what_only_grows() {
 }
 
 #[test]
-fn remedies_are_named_as_on_the_command_line() {
-    for (name, remedy) in [
-        ("idempotency", Remedy::Idempotency),
-        ("versions", Remedy::Versions),
-        ("row-locks", Remedy::RowLocks),
-        ("fencing", Remedy::Fencing),
+fn safeguards_are_named_as_on_the_command_line() {
+    for (name, safeguard) in [
+        ("idempotency", Safeguard::Idempotency),
+        ("versions", Safeguard::Versions),
+        ("row-locks", Safeguard::RowLocks),
+        ("fencing", Safeguard::Fencing),
     ] {
-        assert_eq!(name.parse(), Ok(remedy));
-        assert_ne!(Remedies::ALL.without(remedy), Remedies::ALL);
+        assert_eq!(name.parse(), Ok(safeguard));
+        assert_ne!(Safeguards::ALL.without(safeguard), Safeguards::ALL);
     }
-    assert!("locks".parse::<Remedy>().is_err());
+    assert!("locks".parse::<Safeguard>().is_err());
 }

@@ -8,20 +8,20 @@ use tokio::time::sleep;
 
 use crate::receiver::Judges;
 use crate::receiver::latest::{Latest, hash};
-use crate::receiver::rules::{self, Change, KeySeen, Row, Written};
+use crate::receiver::rules::{self, Change, KeySeen, Row, WriteOutcome};
 use crate::receiver::settings::ReceiverSettings;
 use crate::receiver::shards::Shards;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(in crate::receiver) struct Memory {
-    records: Shards<HashMap<String, Kept>>,
+pub(in crate::receiver) struct MemoryStore {
+    records: Shards<HashMap<String, StoredRecord>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct StoredRecord {
     row: Row,
-    keys: Latest<Answered>,
+    keys: Latest<AnsweredKey>,
     /// Idempotency keys of changes that wait or think.
     in_progress: Vec<String>,
     /// The row lock of those that think. (A change that does not think is applied under the shard's lock.)
@@ -29,23 +29,23 @@ struct Kept {
 }
 
 /// How a write begins.
-enum Begun {
+enum Admission {
     /// It is done.
-    Done(Written),
+    Done(WriteOutcome),
     /// It goes on, under this lock where there are row locks.
     Thinks(Arc<Mutex<()>>),
 }
 
 /// What an idempotency key was answered with, and to what.
 #[derive(Clone, Copy, Debug)]
-struct Answered {
+struct AnsweredKey {
     body_hash: u64,
     version: u64,
 }
 
-impl Memory {
+impl MemoryStore {
     pub(super) fn read(&self, record_key: &str) -> Option<Row> {
-        self.with(record_key, |kept| kept.row.clone())
+        self.with(record_key, |stored| stored.row.clone())
     }
 
     pub(super) async fn write(
@@ -53,18 +53,18 @@ impl Memory {
         change: &Change,
         settings: &ReceiverSettings,
         judges: &Judges,
-    ) -> Written {
+    ) -> WriteOutcome {
         let lock = match self.begin(change, settings, judges) {
-            Begun::Done(written) => return written,
-            Begun::Thinks(lock) => lock,
+            Admission::Done(written) => return written,
+            Admission::Thinks(lock) => lock,
         };
-        let _in_progress = InProgress { memory: self, change };
-        let _locked = if settings.remedies.row_locks { Some(lock.lock_owned().await) } else { None };
+        let _in_progress = ReservedKey { memory: self, change };
+        let _locked = if settings.safeguards.row_locks { Some(lock.lock_owned().await) } else { None };
 
         let key = change.record_key.as_str();
-        let read = self.with(key, |kept| match kept.check(change, settings) {
+        let read = self.with(key, |stored| match stored.check(change, settings) {
             Some(written) => Err(written),
-            None => Ok(kept.row.clone()),
+            None => Ok(stored.row.clone()),
         });
         let mut row = match read.unwrap_or_else(|| Ok(Row::default())) {
             Ok(row) => row,
@@ -73,44 +73,44 @@ impl Memory {
         row.apply(change);
         sleep(settings.think).await;
         let mut records = self.records.of(key);
-        let kept = records.entry(key.to_owned()).or_default();
-        kept.row = row;
-        kept.written(change, judges)
+        let stored = records.entry(key.to_owned()).or_default();
+        stored.row = row;
+        stored.written(change, judges)
     }
 
     /// All of it, where there is nothing to think about.
-    fn begin(&self, change: &Change, settings: &ReceiverSettings, judges: &Judges) -> Begun {
+    fn begin(&self, change: &Change, settings: &ReceiverSettings, judges: &Judges) -> Admission {
         let key = change.record_key.as_str();
         let mut records = self.records.of(key);
         // Not the entry of a key made anew: most changes are of a record that is there.
         if !records.contains_key(key) {
-            records.insert(key.to_owned(), Kept::default());
+            records.insert(key.to_owned(), StoredRecord::default());
         }
-        let kept = records.get_mut(key).expect("it is there now");
+        let stored = records.get_mut(key).expect("it is there now");
         if settings.think.is_zero() {
-            return Begun::Done(kept.check(change, settings).unwrap_or_else(|| {
-                kept.row.apply(change);
-                kept.written(change, judges)
+            return Admission::Done(stored.check(change, settings).unwrap_or_else(|| {
+                stored.row.apply(change);
+                stored.written(change, judges)
             }));
         }
-        if change.idempotency_key.as_ref().is_some_and(|key| kept.in_progress.contains(key)) {
-            return Begun::Done(Written::KeyInProgress);
+        if change.idempotency_key.as_ref().is_some_and(|key| stored.in_progress.contains(key)) {
+            return Admission::Done(WriteOutcome::KeyInProgress);
         }
-        kept.in_progress.extend(change.idempotency_key.clone());
-        Begun::Thinks(Arc::clone(&kept.lock))
+        stored.in_progress.extend(change.idempotency_key.clone());
+        Admission::Thinks(Arc::clone(&stored.lock))
     }
 
     pub(super) fn clear(&self) {
         self.records.each().for_each(|mut records| records.clear());
     }
 
-    fn with<T>(&self, record_key: &str, then: impl FnOnce(&mut Kept) -> T) -> Option<T> {
+    fn with<T>(&self, record_key: &str, then: impl FnOnce(&mut StoredRecord) -> T) -> Option<T> {
         self.records.of(record_key).get_mut(record_key).map(then)
     }
 }
 
-impl Kept {
-    fn check(&mut self, change: &Change, settings: &ReceiverSettings) -> Option<Written> {
+impl StoredRecord {
+    fn check(&mut self, change: &Change, settings: &ReceiverSettings) -> Option<WriteOutcome> {
         let answered = change.idempotency_key.as_ref().and_then(|key| self.keys.find(key));
         let seen = match answered {
             None => KeySeen::Never,
@@ -119,35 +119,35 @@ impl Kept {
             }
             Some(_) => KeySeen::WithOtherBody,
         };
-        let written = rules::check(&self.row, seen, change, settings.remedies, settings.require_if_match)?;
-        if let Some(tenure) = super::tenure_to_raise(&self.row, change, written, settings.remedies) {
+        let written = rules::check(&self.row, seen, change, settings.safeguards, settings.require_if_match)?;
+        if let Some(tenure) = super::tenure_to_raise(&self.row, change, written, settings.safeguards) {
             self.row.tenure = tenure;
         }
         Some(written)
     }
 
     /// The row is that of the change now.
-    fn written(&mut self, change: &Change, judges: &Judges) -> Written {
+    fn written(&mut self, change: &Change, judges: &Judges) -> WriteOutcome {
         let version = self.row.version;
         if let Some(key) = &change.idempotency_key {
-            self.keys.remember(key, Answered { body_hash: hash(&change.body), version });
+            self.keys.remember(key, AnsweredKey { body_hash: hash(&change.body), version });
         }
         judges.of(&change.record_key).applied(change, &self.row, || 0);
-        Written::Applied { version }
+        WriteOutcome::Applied { version }
     }
 }
 
 /// Takes the change's key out of those in progress, also when its sender has gone away.
-struct InProgress<'a> {
-    memory: &'a Memory,
+struct ReservedKey<'a> {
+    memory: &'a MemoryStore,
     change: &'a Change,
 }
 
-impl Drop for InProgress<'_> {
+impl Drop for ReservedKey<'_> {
     fn drop(&mut self) {
         let Some(key) = &self.change.idempotency_key else { return };
-        self.memory.with(&self.change.record_key, |kept| {
-            kept.in_progress.retain(|in_progress| in_progress != key);
+        self.memory.with(&self.change.record_key, |stored| {
+            stored.in_progress.retain(|in_progress| in_progress != key);
         });
     }
 }

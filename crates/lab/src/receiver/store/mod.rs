@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 
-use self::memory::Memory;
-use self::postgres::Postgres;
-use self::sqlite::Sqlite;
+use self::memory::MemoryStore;
+use self::postgres::PostgresStore;
+use self::sqlite::SqliteStore;
 use super::Judges;
-use super::rules::{Change, KeySeen, Remedies, Row, Written};
+use super::rules::{Change, KeySeen, Row, Safeguards, WriteOutcome};
 use super::settings::ReceiverSettings;
 
 /// How long a transaction waits for a lock or a connection; then the request is answered 503.
@@ -141,9 +141,9 @@ impl From<sqlx::Error> for StoreFault {
 /// A store that is open.
 #[derive(Debug)]
 pub(super) enum Store {
-    Memory(Box<Memory>),
-    Sqlite(Sqlite),
-    Postgres(Postgres),
+    Memory(Box<MemoryStore>),
+    Sqlite(SqliteStore),
+    Postgres(PostgresStore),
 }
 
 impl Store {
@@ -155,8 +155,12 @@ impl Store {
     pub(super) async fn open(address: &StoreAddress) -> Result<Self, StoreError> {
         let opened = match address {
             StoreAddress::Memory => return Ok(Self::memory()),
-            StoreAddress::Sqlite(file) => Sqlite::open(file).await.map(|opened| opened.map(Self::Sqlite)),
-            StoreAddress::Postgres(url) => Postgres::open(url).await.map(|opened| opened.map(Self::Postgres)),
+            StoreAddress::Sqlite(file) => {
+                SqliteStore::open(file).await.map(|opened| opened.map(Self::Sqlite))
+            }
+            StoreAddress::Postgres(url) => {
+                PostgresStore::open(url).await.map(|opened| opened.map(Self::Postgres))
+            }
         };
         match opened {
             Ok(Ok(store)) => Ok(store),
@@ -185,7 +189,7 @@ impl Store {
         change: &Change,
         settings: &ReceiverSettings,
         judges: &Judges,
-    ) -> Result<Written, StoreFault> {
+    ) -> Result<WriteOutcome, StoreFault> {
         match self {
             Self::Memory(memory) => Ok(memory.write(change, settings, judges).await),
             Self::Sqlite(sqlite) => sqlite.write(change, settings, judges).await,
@@ -227,8 +231,8 @@ fn key_seen(found: Option<(Vec<u8>, i64)>, change: &Change) -> KeySeen {
 
 /// The tenure that the record has to learn from a request that is answered without a write, so that an older owner is
 /// refused from now on.
-fn tenure_to_raise(row: &Row, change: &Change, written: Written, remedies: Remedies) -> Option<u64> {
-    let raises = remedies.fencing && written != Written::OlderTenure;
+fn tenure_to_raise(row: &Row, change: &Change, written: WriteOutcome, safeguards: Safeguards) -> Option<u64> {
+    let raises = safeguards.fencing && written != WriteOutcome::OlderTenure;
     change.tenure.filter(|tenure| raises && *tenure > row.tenure)
 }
 
@@ -239,9 +243,9 @@ fn forget_up_to(version: u64) -> u64 {
 }
 
 /// A key that came in between, from a request that did not lock the record: that request has only just ended.
-fn refused_key(error: sqlx::Error) -> Result<Written, StoreFault> {
+fn refused_key(error: sqlx::Error) -> Result<WriteOutcome, StoreFault> {
     match error.as_database_error() {
-        Some(database) if database.is_unique_violation() => Ok(Written::KeyInProgress),
+        Some(database) if database.is_unique_violation() => Ok(WriteOutcome::KeyInProgress),
         _ => Err(error.into()),
     }
 }

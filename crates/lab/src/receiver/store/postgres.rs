@@ -12,8 +12,8 @@ use super::{
     row_of, signed, tenure_to_raise,
 };
 use crate::receiver::Judges;
-use crate::receiver::body::Members;
-use crate::receiver::rules::{self, Change, KeySeen, Row, Written};
+use crate::receiver::body::BodyMembers;
+use crate::receiver::rules::{self, Change, KeySeen, Row, WriteOutcome};
 use crate::receiver::settings::ReceiverSettings;
 
 const SCHEMA: &str = include_str!("../sql/postgres/schema.sql");
@@ -28,11 +28,11 @@ const SCHEMA_LOCK: i64 = 0x6c61_6e65_7265_6376;
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::receiver) struct Postgres {
+pub(in crate::receiver) struct PostgresStore {
     pool: PgPool,
 }
 
-impl Postgres {
+impl PostgresStore {
     pub(super) async fn open(url: &str) -> sqlx::Result<Result<Self, Newer>> {
         let lock_timeout = WAIT_MAX.as_millis().to_string();
         let options = PgConnectOptions::from_str(url)?.options([("lock_timeout", lock_timeout)]);
@@ -74,17 +74,17 @@ impl Postgres {
         change: &Change,
         settings: &ReceiverSettings,
         judges: &Judges,
-    ) -> Result<Written, StoreFault> {
+    ) -> Result<WriteOutcome, StoreFault> {
         let mut transaction = self.pool.begin().await?;
         let record_key = change.record_key.as_str();
         if let Some(key) = &change.idempotency_key {
             let lock = query_scalar(LOCK_KEY).bind(record_key).bind(key);
             let is_ours: bool = lock.fetch_one(&mut *transaction).await?;
             if !is_ours {
-                return Ok(Written::KeyInProgress);
+                return Ok(WriteOutcome::KeyInProgress);
             }
         }
-        let mut row = if settings.remedies.row_locks {
+        let mut row = if settings.safeguards.row_locks {
             locked(&mut transaction, record_key).await?
         } else {
             let read = query_as::<_, RowRead>(READ_ROW).bind(record_key);
@@ -97,9 +97,9 @@ impl Postgres {
             }
             None => KeySeen::Never,
         };
-        let checked = rules::check(&row, key, change, settings.remedies, settings.require_if_match);
+        let checked = rules::check(&row, key, change, settings.safeguards, settings.require_if_match);
         if let Some(written) = checked {
-            if let Some(tenure) = tenure_to_raise(&row, change, written, settings.remedies) {
+            if let Some(tenure) = tenure_to_raise(&row, change, written, settings.safeguards) {
                 let raise = query(RAISE_TENURE).bind(record_key).bind(signed(tenure));
                 raise.execute(&mut *transaction).await?;
                 transaction.commit().await?;
@@ -114,10 +114,10 @@ impl Postgres {
             return refused_key(error);
         }
         // Nobody else can write to the record before the commit: what the judge is told is in the order of the commits.
-        let sequence_before = || Members::of(&before).sequence.unwrap_or_default();
+        let sequence_before = || BodyMembers::of(&before).sequence.unwrap_or_default();
         judges.of(record_key).applied(change, &row, sequence_before);
         transaction.commit().await?;
-        Ok(Written::Applied { version: row.version })
+        Ok(WriteOutcome::Applied { version: row.version })
     }
 }
 

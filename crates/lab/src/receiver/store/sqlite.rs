@@ -14,8 +14,8 @@ use super::{
     row_of, signed, tenure_to_raise,
 };
 use crate::receiver::Judges;
-use crate::receiver::body::Members;
-use crate::receiver::rules::{self, Change, KeySeen, Row, Written};
+use crate::receiver::body::BodyMembers;
+use crate::receiver::rules::{self, Change, KeySeen, Row, WriteOutcome};
 use crate::receiver::settings::ReceiverSettings;
 
 const SCHEMA: &str = include_str!("../sql/sqlite/schema.sql");
@@ -29,13 +29,13 @@ const READERS_MAX: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::receiver) struct Sqlite {
+pub(in crate::receiver) struct SqliteStore {
     /// One connection: waiting for it is fair, and waiting for SQLite's own lock is not.
     writer: SqlitePool,
     readers: SqlitePool,
 }
 
-impl Sqlite {
+impl SqliteStore {
     pub(super) async fn open(file: &Path) -> sqlx::Result<Result<Self, Newer>> {
         let options = SqliteConnectOptions::new()
             .filename(file)
@@ -78,8 +78,8 @@ impl Sqlite {
         change: &Change,
         settings: &ReceiverSettings,
         judges: &Judges,
-    ) -> Result<Written, StoreFault> {
-        let mut locked = if settings.remedies.row_locks {
+    ) -> Result<WriteOutcome, StoreFault> {
+        let mut locked = if settings.safeguards.row_locks {
             Some(self.writer.begin_with(BEGIN).await?)
         } else {
             None // what is read can be out of date when it is written
@@ -88,9 +88,9 @@ impl Sqlite {
             Some(transaction) => read_both(&mut *transaction, change).await?,
             None => read_both(&mut *self.readers.acquire().await?, change).await?,
         };
-        let checked = rules::check(&row, key, change, settings.remedies, settings.require_if_match);
+        let checked = rules::check(&row, key, change, settings.safeguards, settings.require_if_match);
         if let Some(written) = checked {
-            let raised = tenure_to_raise(&row, change, written, settings.remedies);
+            let raised = tenure_to_raise(&row, change, written, settings.safeguards);
             if let (Some(tenure), Some(mut transaction)) = (raised, locked) {
                 let raise = query(RAISE_TENURE).bind(&change.record_key).bind(signed(tenure));
                 raise.execute(&mut *transaction).await?;
@@ -110,10 +110,10 @@ impl Sqlite {
             return refused_key(error);
         }
         // Nobody else can write before the commit: what the judge is told is in the order of the commits.
-        let sequence_before = || Members::of(&before).sequence.unwrap_or_default();
+        let sequence_before = || BodyMembers::of(&before).sequence.unwrap_or_default();
         judges.of(&change.record_key).applied(change, &row, sequence_before);
         transaction.commit().await?;
-        Ok(Written::Applied { version: row.version })
+        Ok(WriteOutcome::Applied { version: row.version })
     }
 }
 

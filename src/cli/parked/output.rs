@@ -1,0 +1,246 @@
+//! What is parked, for people and for programs.
+
+use std::io::{self, Write};
+use std::num::NonZeroU32;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Value as Json, json};
+
+use super::{BODIES, Stopped, each_record};
+use crate::cli::Exit;
+use lanekeeper_core::update::RecordKey;
+use lanekeeper_ledger::{AnyLedger, Ledger, ParkedRecord, ParkedUpdate, StoredParkReason};
+
+/// Of a body, so many characters are shown to a person.
+const BODY_SHOWN_MAX: usize = 2000;
+
+/// Which records are parked.
+pub(super) async fn list(
+    ledger: &AnyLedger,
+    record: Option<&RecordKey>,
+    as_json: bool,
+    out: &mut impl Write,
+) -> Result<Exit, Stopped> {
+    let line = |record: &ParkedRecord, out: &mut dyn Write| {
+        if as_json { writeln!(out, "{}", record_json(record)) } else { row(record, out) }
+    };
+    if let Some(record_key) = record {
+        let Some(record) = ledger.parked_record(record_key).await? else { return not_parked(record_key) };
+        headings(as_json, out)?;
+        line(&record, out)?;
+        return Ok(Exit::Done);
+    }
+    let mut headed = false;
+    each_record(ledger, |record| {
+        if !std::mem::replace(&mut headed, true) {
+            headings(as_json, out)?;
+        }
+        line(record, out)
+    })
+    .await?;
+    if !headed && !as_json {
+        writeln!(out, "Nothing is parked.")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn headings(as_json: bool, out: &mut impl Write) -> io::Result<()> {
+    if as_json {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{:<24} {:>7} {:<9} {:<20} {:<9} {:>6} DETAIL",
+        "RECORD", "UPDATES", "STATE", "SINCE", "REASON", "STATUS"
+    )
+}
+
+fn row(record: &ParkedRecord, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
+    let StoredParkReason { kind, status, detail, .. } = &record.reason;
+    writeln!(
+        out,
+        "{:<24} {:>7} {:<9} {:<20} {:<9} {:>6} {}",
+        shown(record.record_key.as_str()),
+        record.updates,
+        record.state.name(),
+        time(record.since_ms),
+        kind.name(),
+        status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
+        shown(detail),
+    )
+}
+
+fn record_json(record: &ParkedRecord) -> Json {
+    json!({
+        "record_key": record.record_key.as_str(),
+        "updates": record.updates,
+        "state": record.state.name(),
+        "since": time(record.since_ms),
+        "reason": record.reason.kind.name(),
+        "status": record.reason.status,
+        "detail": record.reason.detail,
+        "attempts": record.reason.attempts,
+        "partition": record.partition.0,
+        "layout": record.layout.0,
+    })
+}
+
+/// The parked updates of a record.
+pub(super) async fn show(
+    ledger: &AnyLedger,
+    record_key: &RecordKey,
+    limit: NonZeroU32,
+    as_json: bool,
+    out: &mut impl Write,
+) -> Result<Exit, Stopped> {
+    let Some(record) = ledger.parked_record(record_key).await? else { return not_parked(record_key) };
+    if !as_json {
+        headings(as_json, out)?;
+        row(&record, out)?;
+    }
+    let (mut left, mut after) = (limit.get(), None);
+    while left > 0 {
+        let updates = ledger.parked_updates(record_key, after, left.min(BODIES)).await?;
+        let Some(last) = updates.last() else { return Ok(Exit::Done) };
+        after = Some(last.seq);
+        for update in &updates {
+            if as_json { writeln!(out, "{}", update_json(update))? } else { update_text(update, out)? }
+        }
+        left = left.saturating_sub(u32::try_from(updates.len()).unwrap_or(u32::MAX));
+    }
+    if !as_json && record.updates > u64::from(limit.get()) {
+        writeln!(out, "\n… and {} more (--limit)", record.updates - u64::from(limit.get()))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn update_text(parked: &ParkedUpdate, out: &mut impl Write) -> io::Result<()> {
+    let ParkedUpdate { seq, update, reason, parked_ms } = parked;
+    writeln!(out, "\nupdate {} ({} in the order of parking)", shown(update.id.as_str()), seq.0)?;
+    let status = reason.status.map(|status| format!(", status {status}")).unwrap_or_default();
+    writeln!(
+        out,
+        "  parked    {}: {}{status}, attempts {}",
+        time(*parked_ms),
+        reason.kind.name(),
+        reason.attempts
+    )?;
+    let mut line = |name: &str, value: Option<String>| match value {
+        Some(value) if !value.is_empty() => writeln!(out, "  {name:<9} {}", shown(&value)),
+        _ => Ok(()),
+    };
+    line("detail", Some(reason.detail.clone()))?;
+    line("type", update.update_type.clone())?;
+    line("version", update.version.map(|version| version.to_string()))?;
+    line("if-match", update.if_match.clone())?;
+    line("published", update.published_at.map(of_seconds))?;
+    line("content", update.content_type.clone())?;
+    for (name, value) in &update.headers {
+        line("header", Some(format!("{name}: {value}")))?;
+    }
+    let size = update.body.len();
+    match std::str::from_utf8(&update.body) {
+        Ok(text) => {
+            let begin: String = text.chars().take(BODY_SHOWN_MAX).collect();
+            let cut = if begin.len() < size {
+                format!(" … ({size} bytes, all with --json)")
+            } else {
+                String::new()
+            };
+            writeln!(out, "  body      {}{cut}", shown(&begin))
+        }
+        Err(_) => writeln!(out, "  body      {size} bytes that are no text (--json shows them in base64)"),
+    }
+}
+
+/// The update as `export` prints it, and why it is parked.
+fn update_json(parked: &ParkedUpdate) -> Json {
+    let update: Json = serde_json::from_str(&parked.update.json_line()).expect("it is a JSON line");
+    json!({
+        "seq": parked.seq.0,
+        "since": time(parked.parked_ms),
+        "reason": parked.reason.kind.name(),
+        "status": parked.reason.status,
+        "detail": parked.reason.detail,
+        "attempts": parked.reason.attempts,
+        "update": update,
+    })
+}
+
+/// Parked updates as JSON lines for `publish`, record by record, each in order.
+pub(super) async fn export(
+    ledger: &AnyLedger,
+    records: &[RecordKey],
+    out: &mut impl Write,
+) -> Result<Exit, Stopped> {
+    let mut keys = records.to_vec();
+    if keys.is_empty() {
+        each_record(ledger, |record| {
+            keys.push(record.record_key.clone());
+            Ok(())
+        })
+        .await?;
+    }
+    let mut exit = Exit::Done;
+    for record_key in &keys {
+        let (mut after, mut encoded) = (None, false);
+        loop {
+            let updates = ledger.parked_updates(record_key, after, BODIES).await?;
+            let Some(last) = updates.last() else { break };
+            after = Some(last.seq);
+            for parked in &updates {
+                encoded |= parked.update.content_encoding.is_some();
+                writeln!(out, "{}", parked.update.json_line())?;
+            }
+        }
+        if after.is_none() && !records.is_empty() {
+            exit = not_parked(record_key)?;
+        }
+        if encoded {
+            eprintln!(
+                "warning: updates of {} have a content encoding, which a line cannot carry",
+                shown(record_key.as_str())
+            );
+        }
+    }
+    Ok(exit)
+}
+
+/// Says so.
+#[expect(clippy::unnecessary_wraps, reason = "it ends commands")]
+pub(super) fn not_parked(record_key: &RecordKey) -> Result<Exit, Stopped> {
+    eprintln!("error: {} has no parked updates", shown(record_key.as_str()));
+    Ok(Exit::Other)
+}
+
+/// A text from outside must not steer the terminal.
+pub(super) fn shown(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
+}
+
+fn time(ms: i64) -> String {
+    of_seconds(u64::try_from(ms).unwrap_or_default() / 1000)
+}
+
+/// RFC 3339; what is beyond its years, as a number.
+fn of_seconds(seconds: u64) -> String {
+    const YEAR_10_000: u64 = 253_402_300_800;
+    if seconds >= YEAR_10_000 {
+        return seconds.to_string();
+    }
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_outside_cannot_steer_the_terminal() {
+        assert_eq!(shown("schön \u{1b}[2J\n客户"), "schön \\u{1b}[2J\\n客户");
+        assert_eq!(time(1_700_000_000_999), "2023-11-14T22:13:20Z");
+        assert_eq!(of_seconds(u64::MAX), u64::MAX.to_string());
+    }
+}

@@ -1,0 +1,70 @@
+//! The crews of the layouts that are dispatched from: one, or two side by side while a layout drains.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::task::JoinSet;
+use tracing::info;
+
+use super::layout_drivers::{DispatchContext, DriverEnded, LayoutDrivers};
+use lanekeeper_core::change::ActiveLayout;
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+
+/// The crews that have not ended, by their layouts.
+#[derive(Default)]
+pub struct ActiveLayouts(BTreeMap<LayoutNumber, LayoutDrivers>);
+
+impl ActiveLayouts {
+    /// Does what the document says now: begins crews, lets them know, asks those of other layouts to stop. To be called
+    /// also when a driver has ended.
+    pub fn follow(
+        &mut self,
+        context: &DispatchContext,
+        active_layouts: &[ActiveLayout],
+        drivers: &mut JoinSet<DriverEnded>,
+    ) {
+        let is_active =
+            |number: &LayoutNumber| active_layouts.iter().any(|active| active.layout.number == *number);
+        for (_, layout_drivers) in self.0.iter().filter(|(number, _)| !is_active(number)) {
+            layout_drivers.stop();
+        }
+        self.0.retain(|number, layout_drivers| is_active(number) || !layout_drivers.has_ended());
+        // Until the drivers of a layout that is not at work have ended, something of it may be in flight here.
+        let is_clear = self.0.keys().all(is_active);
+        for of in active_layouts {
+            let number = of.layout.number;
+            let before: BTreeSet<PartitionNumber> =
+                self.0.range(..number).flat_map(|(_, layout_drivers)| layout_drivers.left()).collect();
+            if is_clear && !self.0.contains_key(&number) {
+                let previous = of.previous.clone().with(before.iter().copied());
+                self.0.insert(number, LayoutDrivers::begin(context, of, previous, drivers));
+            }
+            let Some(layout_drivers) = self.0.get_mut(&number) else { continue };
+            layout_drivers.observe(context, of, active_layouts.len() > 1);
+            for partition in layout_drivers.previous_drained(&of.previous, &before) {
+                info!(
+                    layout = number.0,
+                    previous = %partition,
+                    "a partition of the layout before is drained: its records are dispatched from this one"
+                );
+            }
+        }
+    }
+
+    /// A driver has ended.
+    pub fn ended(&mut self, context: &DispatchContext, ended: &DriverEnded) {
+        let layout_drivers = self.0.get_mut(&ended.layout).expect("a crew outlasts its drivers");
+        layout_drivers.ended(context, ended);
+    }
+
+    /// Asks all drivers to stop.
+    pub fn stop(&self) {
+        self.0.values().for_each(LayoutDrivers::stop);
+    }
+
+    /// Tells the others that keys have moved.
+    pub async fn notify_moved(&self) {
+        for layout_drivers in self.0.values() {
+            layout_drivers.membership.notify_moved().await;
+        }
+    }
+}

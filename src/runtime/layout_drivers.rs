@@ -1,0 +1,252 @@
+//! The drivers of one layout, and what they share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::breakers::Breakers;
+use super::clock::Clock;
+use super::driver::{Driver, DriverExit, PartitionContext};
+use super::ledger_client::LedgerClient;
+use super::refusals::Refusals;
+use super::releases::Releases;
+use crate::admin::health::Health;
+use crate::admin::metrics::{Metrics, TargetMetrics};
+use crate::config::Config;
+use crate::http::client::HttpTargets;
+use lanekeeper_broker::{
+    AmqpSource, DeadLetters, Decoder, Halt, Link, LivenessProbe, Markers, Membership, Names, SourceContext,
+    Witnesses,
+};
+use lanekeeper_core::acks::AckLimits;
+use lanekeeper_core::change::ActiveLayout;
+use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
+use lanekeeper_core::partition::{Limits, Partition};
+use lanekeeper_core::previous_layout::PreviousLayout;
+use lanekeeper_ledger::AnyLedger;
+
+/// What the crews of all layouts share.
+pub struct DispatchContext {
+    pub config: Config,
+    pub consuming: Link,
+    pub publishing: Link,
+    pub names: Names,
+    pub ledger: Option<Arc<AnyLedger>>,
+    pub halt: Halt,
+    pub targets: Arc<HttpTargets>,
+    pub target_metrics: Arc<[TargetMetrics]>,
+    pub metrics: Metrics,
+    pub health: Health,
+    pub breakers: Breakers,
+    pub releases: Releases,
+    pub refusals: Arc<Refusals>,
+    pub liveness: LivenessProbe,
+    pub clock: Clock,
+    /// Made anew at each start: tells replicas of one name apart.
+    pub process: Uuid,
+}
+
+/// A driver that has ended.
+pub struct DriverEnded {
+    pub layout: LayoutNumber,
+    pub partition: PartitionNumber,
+    pub exit: DriverExit,
+}
+
+/// One layout's drivers.
+pub struct LayoutDrivers {
+    pub layout: Layout,
+    pub membership: Membership,
+    witnesses: Witnesses,
+    draining: watch::Sender<bool>,
+    markers: Option<Markers>,
+    /// What is not drained of the layout before.
+    previous: PreviousLayout,
+    /// The same, for the drivers.
+    previous_undrained: watch::Sender<BTreeSet<PartitionNumber>>,
+    /// Of the drivers that have not ended.
+    stops: BTreeMap<PartitionNumber, CancellationToken>,
+}
+
+impl LayoutDrivers {
+    /// Starts a driver for each partition of the layout that may hold updates. Records wait for what is not drained of
+    /// `previous`.
+    pub fn begin(
+        context: &DispatchContext,
+        active_layout: &ActiveLayout,
+        previous: PreviousLayout,
+        drivers: &mut JoinSet<DriverEnded>,
+    ) -> Self {
+        let links = (context.consuming.clone(), context.publishing.clone());
+        let (names, halt, layout) = (&context.names, context.halt.clone(), active_layout.layout);
+        let (consuming, publishing) = links.clone();
+        let witnesses = Witnesses::begin(consuming, publishing, names, active_layout, halt.clone());
+        let membership =
+            Membership::join(links, names, layout, (&context.config.instance, context.process), halt);
+        context.health.begin(layout.number, active_layout.partitions.iter().copied());
+        let mut layout_drivers = Self {
+            layout,
+            membership,
+            witnesses,
+            draining: watch::Sender::new(false),
+            markers: None,
+            previous_undrained: watch::Sender::new(previous.undrained.clone()),
+            previous,
+            stops: BTreeMap::new(),
+        };
+        let make = layout_drivers.maker(context);
+        for partition in active_layout.partitions.iter().copied() {
+            let stop = CancellationToken::new();
+            layout_drivers.stops.insert(partition, stop.clone());
+            let (driver, layout) = (make(partition), layout.number);
+            drivers.spawn(async move { DriverEnded { layout, partition, exit: driver.run(stop).await } });
+        }
+        info!(
+            layout = layout.number.0,
+            partitions = layout.partitions,
+            draining = active_layout.draining,
+            previous_undrained = layout_drivers.previous.undrained.len(),
+            "dispatching"
+        );
+        layout_drivers
+    }
+
+    /// What the document says of this layout now: it drains, or a partition of it is drained. `beside`: the next layout is
+    /// at work beside it.
+    pub fn observe(&mut self, context: &DispatchContext, active_layout: &ActiveLayout, beside: bool) {
+        if active_layout.draining && self.markers.is_none() {
+            self.draining.send_replace(true);
+            self.witnesses.retire();
+            let partitions: Vec<_> = active_layout.partitions.iter().copied().collect();
+            self.markers =
+                Some(Markers::begin(context.publishing.clone(), &context.names, self.layout, &partitions));
+            let layout = self.layout.number.0;
+            if beside {
+                info!(
+                    layout,
+                    "the layout drains: publishes go to the next one, where a record waits until its partition here is drained"
+                );
+            } else {
+                warn!(
+                    layout,
+                    "the layout drains: publishes go to the next one, which starts when all of this one is drained, since its witnesses do not show which record is in which partition"
+                );
+            }
+        }
+        for (partition, stop) in &self.stops {
+            if !active_layout.partitions.contains(partition) {
+                stop.cancel();
+            }
+        }
+    }
+
+    /// What the document says of the layout before, and which drivers of that have not ended here. Answers with what is
+    /// drained of it and was not.
+    pub fn previous_drained(
+        &mut self,
+        newest: &PreviousLayout,
+        here: &BTreeSet<PartitionNumber>,
+    ) -> Vec<PartitionNumber> {
+        let drained = self.previous.narrow(newest, |partition| here.contains(&partition));
+        if !drained.is_empty() {
+            self.previous_undrained.send_replace(self.previous.undrained.clone());
+        }
+        drained
+    }
+
+    /// Partitions whose drivers have not ended.
+    pub fn left(&self) -> impl Iterator<Item = PartitionNumber> {
+        self.stops.keys().copied()
+    }
+
+    /// Asks all drivers to stop.
+    pub fn stop(&self) {
+        for stop in self.stops.values() {
+            stop.cancel();
+        }
+    }
+
+    /// The partition's driver has ended.
+    pub fn ended(&mut self, context: &DispatchContext, ended: &DriverEnded) {
+        self.stops.remove(&ended.partition).expect("it has begun and ends once");
+        context.health.end(self.layout.number, ended.partition);
+    }
+
+    /// Whether no driver is left.
+    pub fn has_ended(&self) -> bool {
+        self.stops.is_empty()
+    }
+
+    /// Makes drivers.
+    fn maker<'a>(
+        &self,
+        context: &'a DispatchContext,
+    ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets, AnyLedger> + use<'a> {
+        let (config, layout) = (&context.config, self.layout);
+        let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
+        let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
+        let silence_max = config.broker.connection.heartbeat;
+        let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
+        let policy = Arc::new(config.policy.clone());
+        let limits_of_acks =
+            if context.ledger.is_some() { AckLimits::with_ledger } else { AckLimits::for_prefetch };
+        let shared = SourceContext {
+            link: context.consuming.clone(),
+            membership: self.membership.clone(),
+            liveness: context.liveness.clone(),
+            witnesses: self.witnesses.clone(),
+            halt: context.halt.clone(),
+            draining: self.draining.subscribe(),
+            dead_letters: DeadLetters::new(context.publishing.clone(), &context.names),
+            decoder: Arc::new(Decoder {
+                routes: config.routes(),
+                require_id: config.updates.require_id,
+                body_bytes_max: config.updates.body_bytes_max,
+            }),
+            ack_limits: limits_of_acks(window.get()),
+        };
+        let routes = Arc::new(config.routes());
+        let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
+        let ledger_client = move |partition| {
+            let ledger = (context.ledger.clone()?, row_lock);
+            Some(LedgerClient::new(
+                ledger,
+                Arc::clone(&routes),
+                context.metrics.ledger(),
+                (layout.number, partition),
+            ))
+        };
+        move |partition| {
+            let partition_context = PartitionContext {
+                layout,
+                partition,
+                source: Arc::new(AmqpSource::new(
+                    shared.clone(),
+                    &context.names,
+                    layout,
+                    partition,
+                    &config.instance,
+                )),
+                target: Arc::clone(&context.targets),
+                ledger_client: ledger_client(partition),
+                drain_timeout: config.dispatch.drain_timeout,
+                held_max: config.dispatch.held_max,
+                clock: context.clock,
+                metrics: context.metrics.partition(layout.number, partition),
+                ledger_metrics: context.metrics.ledger(),
+                target_metrics: Arc::clone(&context.target_metrics),
+                refusals: Arc::clone(&context.refusals),
+                health: context.health.clone(),
+            };
+            let core = Partition::new(limits, Arc::clone(&policy)).behind(previous.clone());
+            let shared_by_all = (context.releases.clone(), context.breakers.watch());
+            Driver::new(partition_context, core, previous_undrained.clone(), shared_by_all)
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! What the dispatcher asks of the ledger and writes into it, between the core's words and the ledger's.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing::{error, info};
+
+use crate::admin::metrics::LedgerMetrics;
+use crate::http::AttemptReceipt;
+use lanekeeper_broker::LogOnChange;
+use lanekeeper_core::error::error_chain;
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::message::{Holder, ParkedSeq, TenureNumber};
+use lanekeeper_core::outcome::{Cause, Failure, Known};
+use lanekeeper_core::policy::{DeadLetterReason, ParkReason, Resolution};
+use lanekeeper_core::routes::Routes;
+use lanekeeper_core::update::{RecordKey, Update};
+use lanekeeper_ledger::{
+    Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, LookupResult, ParkKind, ParkedState,
+    ParkedUpdate, Query, RecordLock, Recorded, ResolvedAs, StoredUpdate,
+};
+
+/// How long an attempt may wait for the ledger before it is withheld: its permit is of use to others.
+const LOOKUP_MAX: Duration = Duration::from_secs(5);
+/// Between two tries to write.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Parked updates of one record that are taken out of the ledger together.
+const RELEASED_MAX: u32 = 32;
+
+/// The ledger, as one partition uses it. Cheap to clone.
+#[derive(Debug)]
+pub struct LedgerClient<L>(Arc<Shared<L>>);
+
+#[derive(Debug)]
+struct Shared<L> {
+    ledger: Arc<L>,
+    /// `ledger.row_lock`.
+    row_lock: bool,
+    routes: Arc<Routes>,
+    metrics: LedgerMetrics,
+    layout: LayoutNumber,
+    partition: PartitionNumber,
+    /// Why the ledger could not be read, and not be written.
+    logs: [Mutex<LogOnChange<&'static str>>; 2],
+}
+
+impl<L> Clone for LedgerClient<L> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// What was found before an attempt.
+#[derive(Debug)]
+pub(super) enum Preflight {
+    /// Send it; with the record's last `ETag` and, with row locks, holding its row.
+    Send { etag: Option<String>, lock: Option<RecordLock> },
+    /// No request is needed, or it would be wrong.
+    Known(Known),
+    /// The ledger did not answer in time.
+    Silent,
+}
+
+/// What the ledger was used for. It can often be read where it cannot be written: on a full disk.
+#[derive(Clone, Copy)]
+enum Use {
+    Reading,
+    Writing,
+}
+
+/// Why nothing more of a tenure is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fenced;
+
+impl<L: Ledger> LedgerClient<L> {
+    /// Of this partition.
+    #[must_use]
+    pub fn new(
+        (ledger, row_lock): (Arc<L>, bool),
+        routes: Arc<Routes>,
+        metrics: LedgerMetrics,
+        (layout, partition): (LayoutNumber, PartitionNumber),
+    ) -> Self {
+        let logs = Default::default();
+        Self(Arc::new(Shared { ledger, row_lock, routes, metrics, layout, partition, logs }))
+    }
+
+    /// Makes this tenure the newest of the partition: from then on no older one writes. Tries until it is told.
+    pub(super) async fn claim(self, tenure: TenureNumber) -> Result<(), Fenced> {
+        loop {
+            match self.0.ledger.claim(self.0.layout, self.0.partition, tenure).await {
+                Ok(Recorded::Fenced) => return Err(Fenced),
+                Ok(_) => return Ok(()),
+                Err(fault) => self.log_fault(Use::Writing, &fault),
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    }
+
+    /// What is known of an update that is about to be sent.
+    pub(super) async fn lookup(&self, update: &Update, holder: Holder) -> Preflight {
+        let query = Query {
+            record_key: update.record_key.clone(),
+            id: update.id.clone(),
+            fingerprint: Fingerprint::of(&update.body),
+        };
+        let asking = async {
+            if self.0.row_lock {
+                // Rows are locked in a transaction that is many times the size of the rest.
+                let (lookup_result, lock) = Box::pin(self.0.ledger.lock(query)).await?;
+                self.0.metrics.row_lock(lock.waited());
+                Ok((lookup_result, Some(lock)))
+            } else {
+                Ok((self.0.ledger.lookup(query).await?, None))
+            }
+        };
+        let (lookup_result, lock) = match tokio::time::timeout(LOOKUP_MAX, asking).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(fault)) => {
+                self.log_fault(Use::Reading, &fault);
+                return Preflight::Silent;
+            }
+            Err(_) => {
+                self.log_fault(Use::Reading, &LedgerError::TimedOut { seconds: LOOKUP_MAX.as_secs() });
+                return Preflight::Silent;
+            }
+        };
+        self.log_recovery(Use::Reading);
+        match known(&lookup_result, update, holder) {
+            Some(known) => Preflight::Known(known),
+            None => Preflight::Send { etag: lookup_result.etag, lock },
+        }
+    }
+
+    /// Writes a resolution down; tries until it is on disk, since the delivery stays unsettled meanwhile. `Done` too
+    /// where there is nothing to write.
+    pub(super) async fn write(
+        self,
+        tenure: Option<TenureNumber>,
+        update: Arc<Update>,
+        holder: Holder,
+        resolution: Resolution,
+        (receipt, mut lock): (AttemptReceipt, Option<RecordLock>),
+    ) -> Recorded {
+        let Some(kind) = entry_of(&update, holder, &resolution, receipt) else { return Recorded::Done };
+        let (layout, partition) = (self.0.layout, self.0.partition);
+        let entry = Entry { layout, partition, tenure, record_key: update.record_key.clone(), kind };
+        loop {
+            let writing = match lock.take() {
+                Some(lock) => Box::pin(lock.record(entry.clone())).await,
+                None => self.0.ledger.record(entry.clone()).await,
+            };
+            match writing {
+                Ok(Recorded::Full) => self.log_full(),
+                Ok(recorded) => {
+                    self.log_recovery(Use::Writing);
+                    return recorded;
+                }
+                Err(fault) => self.log_fault(Use::Writing, &fault),
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    }
+
+    /// The oldest parked updates of a released record, ready to be sent. One that no target takes any more goes back to
+    /// waiting for a person.
+    pub(super) async fn released(self, record_key: RecordKey) -> (RecordKey, Vec<(ParkedSeq, Arc<Update>)>) {
+        let parked = match self.parked_and_released(&record_key).await {
+            Ok(parked) => parked,
+            Err(fault) => {
+                self.log_fault(Use::Reading, &fault);
+                return (record_key, Vec::new());
+            }
+        };
+        let mut updates = Vec::with_capacity(parked.len());
+        for parked in parked {
+            match self.restored(parked.update) {
+                Ok(update) => updates.push((parked.seq, Arc::new(update))),
+                Err(update_type) => {
+                    if updates.is_empty() {
+                        self.no_target(&record_key, parked.seq, &update_type).await;
+                    }
+                    break;
+                }
+            }
+        }
+        (record_key, updates)
+    }
+
+    /// Nothing where nobody has released the record, or its head has failed again since.
+    async fn parked_and_released(&self, record_key: &RecordKey) -> Result<Vec<ParkedUpdate>, LedgerError> {
+        match self.0.ledger.parked_record(record_key).await? {
+            Some(record) if record.state == ParkedState::Releasing => {
+                self.0.ledger.parked_updates(record_key, None, RELEASED_MAX).await
+            }
+            Some(_) | None => Ok(Vec::new()),
+        }
+    }
+
+    fn restored(&self, stored: StoredUpdate) -> Result<Update, String> {
+        let Some(target) = self.0.routes.find(stored.update_type.as_deref()) else {
+            return Err(stored.update_type.unwrap_or_default());
+        };
+        Ok(Update {
+            record_key: stored.record_key,
+            id: stored.id,
+            target,
+            update_type: stored.update_type,
+            version: stored.version,
+            content_type: stored.content_type,
+            content_encoding: stored.content_encoding,
+            if_match: stored.if_match,
+            published_at: stored.published_at,
+            headers: stored.headers,
+            body: stored.body,
+        })
+    }
+
+    async fn no_target(&self, record_key: &RecordKey, seq: ParkedSeq, update_type: &str) {
+        let detail =
+            format!("no target takes updates of type {update_type:?} any more; see [[target]] types");
+        let reason = lanekeeper_ledger::StoredParkReason {
+            kind: ParkKind::Rejected,
+            status: None,
+            detail,
+            attempts: 0,
+        };
+        let entry = Entry {
+            layout: self.0.layout,
+            partition: self.0.partition,
+            tenure: None,
+            record_key: record_key.clone(),
+            kind: EntryKind::Repark { seq, reason },
+        };
+        if let Err(fault) = self.0.ledger.record(entry).await {
+            self.log_fault(Use::Writing, &fault);
+        }
+    }
+
+    fn log_fault(&self, used_for: Use, fault: &LedgerError) {
+        self.0.metrics.failed(fault.name());
+        if self.log(used_for).is_new(fault.name()) {
+            let error = error_chain(fault);
+            error!(partition = %self.0.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
+        }
+    }
+
+    fn log_full(&self) {
+        const FULL: &str = "full";
+        self.0.metrics.failed(FULL);
+        if self.log(Use::Writing).is_new(FULL) {
+            error!(partition = %self.0.partition, "ledger.parked_max is reached: records that fail are held until parked updates are released or discarded (lanekeeper parked list), or ledger.parked_max is raised");
+        }
+    }
+
+    fn log_recovery(&self, used_for: Use) {
+        if self.log(used_for).cleared() {
+            info!(partition = %self.0.partition, "the ledger can be used again");
+        }
+    }
+
+    fn log(&self, used_for: Use) -> MutexGuard<'_, LogOnChange<&'static str>> {
+        self.0.logs[used_for as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether what is known makes a request needless or wrong. A released update knows that its record is parked.
+fn known(lookup_result: &LookupResult, update: &Update, holder: Holder) -> Option<Known> {
+    match lookup_result.id_status {
+        IdStatus::Resolved => return Some(Known::Resolved),
+        IdStatus::Reused => return Some(Known::IdReused),
+        IdStatus::Unknown => {}
+    }
+    if lookup_result.parked && matches!(holder, Holder::Broker(_)) {
+        return Some(Known::RecordParked);
+    }
+    let superseded = update.version.is_some() && lookup_result.version >= update.version;
+    superseded.then_some(Known::Superseded)
+}
+
+/// What a resolution writes; `None`: the ledger knows it already, or need not.
+fn entry_of(
+    update: &Update,
+    holder: Holder,
+    resolution: &Resolution,
+    receipt: AttemptReceipt,
+) -> Option<EntryKind> {
+    let (id, fingerprint) = (update.id.clone(), Fingerprint::of(&update.body));
+    let parked = match holder {
+        Holder::Broker(_) => None,
+        Holder::Ledger(seq) => Some(seq),
+    };
+    let resolved = |resolution| EntryKind::Resolved { id: id.clone(), fingerprint, resolution, parked };
+    Some(match (resolution, parked) {
+        (Resolution::Applied, _) => EntryKind::Applied {
+            id: id.clone(),
+            fingerprint,
+            version: update.version,
+            status: receipt.status,
+            etag: receipt.etag,
+            parked,
+        },
+        (Resolution::Duplicate, None) => return None,
+        (Resolution::Duplicate | Resolution::Superseded, _) => resolved(ResolvedAs::Superseded),
+        (Resolution::DeadLettered(_), _) => resolved(ResolvedAs::DeadLettered),
+        (Resolution::Parked(reason), Some(seq)) => EntryKind::Repark { seq, reason: reason_of(reason) },
+        (Resolution::Parked(reason), None) => EntryKind::Park {
+            update: stored(update),
+            reason: reason_of(reason),
+            only_behind: *reason == ParkReason::Behind,
+        },
+    })
+}
+
+fn reason_of(reason: &ParkReason) -> lanekeeper_ledger::StoredParkReason {
+    let (reason, attempts) = match reason {
+        ParkReason::Behind => return lanekeeper_ledger::StoredParkReason::behind(),
+        ParkReason::Failed { reason, attempts } => (reason, *attempts),
+    };
+    let (kind, failure) = match reason {
+        DeadLetterReason::Rejected(failure) => (ParkKind::Rejected, Some(failure)),
+        DeadLetterReason::Exhausted { failure, .. } => (ParkKind::Exhausted, Some(failure)),
+        DeadLetterReason::Conflict(failure) => (ParkKind::Conflict, Some(failure)),
+        DeadLetterReason::IdReused | DeadLetterReason::Malformed(_) => (ParkKind::IdReused, None),
+    };
+    let status = match failure {
+        Some(Failure { cause: Cause::Status(status), .. }) => Some(*status),
+        _ => None,
+    };
+    lanekeeper_ledger::StoredParkReason { kind, status, detail: reason.detail(), attempts }
+}
+
+fn stored(update: &Update) -> StoredUpdate {
+    StoredUpdate {
+        record_key: update.record_key.clone(),
+        id: update.id.clone(),
+        update_type: update.update_type.clone(),
+        content_type: update.content_type.clone(),
+        content_encoding: update.content_encoding.clone(),
+        if_match: update.if_match.clone(),
+        version: update.version,
+        published_at: update.published_at,
+        headers: update.headers.clone(),
+        body: update.body.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lanekeeper_core::message::DeliveryTag;
+    use lanekeeper_core::routes::TargetId;
+    use lanekeeper_core::update::UpdateId;
+    use lanekeeper_ledger::AnyLedger;
+
+    fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Both are allocated, moved and freed for every update.
+    #[test]
+    fn what_is_asked_and_written_for_an_update_is_small() {
+        type Written = (LedgerClient<AnyLedger>, Option<TenureNumber>, Arc<Update>, Holder, Resolution);
+        let asked = size_of_output(
+            |(ledger_client, update, holder): (&'static LedgerClient<AnyLedger>, &'static Update, Holder)| {
+                ledger_client.lookup(update, holder)
+            },
+        );
+        let written = size_of_output(|(ledger_client, tenure, update, holder, resolution): Written| {
+            ledger_client.write(tenure, update, holder, resolution, Default::default())
+        });
+        assert!(asked.max(written) <= 2048, "{asked} and {written} bytes");
+    }
+
+    fn check(
+        id_status: IdStatus,
+        parked: bool,
+        versions: (Option<i64>, Option<i64>),
+        holder: Holder,
+        expected: Option<Known>,
+    ) {
+        let (last, own) = versions;
+        let lookup_result = LookupResult { id_status, parked, version: last, etag: None };
+        let update = Update {
+            record_key: RecordKey::new("k").unwrap(),
+            id: UpdateId::published("u"),
+            target: TargetId(0),
+            update_type: None,
+            version: own,
+            content_type: None,
+            content_encoding: None,
+            if_match: None,
+            published_at: None,
+            headers: Vec::new(),
+            body: bytes::Bytes::new(),
+        };
+        assert_eq!(known(&lookup_result, &update, holder), expected, "{lookup_result:?} {own:?} {holder:?}");
+    }
+
+    #[test]
+    fn what_the_ledger_knows_decides_whether_an_update_is_sent() {
+        let (broker, ledger) = (Holder::Broker(DeliveryTag(1)), Holder::Ledger(ParkedSeq(1)));
+        let none = (None, None);
+        check(IdStatus::Unknown, false, none, broker, None);
+        check(IdStatus::Resolved, true, none, broker, Some(Known::Resolved));
+        check(IdStatus::Reused, false, none, broker, Some(Known::IdReused));
+        check(IdStatus::Unknown, true, none, broker, Some(Known::RecordParked));
+        check(IdStatus::Unknown, true, none, ledger, None);
+        check(IdStatus::Unknown, false, (Some(7), Some(7)), broker, Some(Known::Superseded));
+        check(IdStatus::Unknown, false, (Some(7), Some(8)), broker, None);
+        check(IdStatus::Unknown, false, (Some(7), None), broker, None);
+        check(IdStatus::Unknown, false, (None, Some(1)), broker, None);
+        check(IdStatus::Unknown, true, (Some(7), Some(7)), ledger, Some(Known::Superseded));
+    }
+}
