@@ -10,48 +10,10 @@ die() {
     exit 1
 }
 
-as_root() {
-    if [[ "$(id -u)" == 0 ]]; then "$@"; else sudo -n "$@"; fi
-}
-
-# True where packages can be installed without asking anybody: apt-get, and root or sudo without a password.
-can_install() {
-    command -v apt-get >/dev/null || return 1
-    [[ "$(id -u)" == 0 ]] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }
-}
-
-apt_install() { # PACKAGE…
-    say "installing $* with apt-get (this can take a minute)"
-    {
-        as_root apt-get update -qq &&
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-    } >&2 || die "apt-get could not install $*; its messages are above"
-}
-
-# A Debian package starts a service of the system's own, on the standard port and at every boot. Nobody asked
-# for that one: it is kept from starting by a policy for the time of the installation (the way that Debian
-# provides), unless the machine has a policy already, which then decides.
-install_server() { # PACKAGE SERVICE
-    local policy=/usr/sbin/policy-rc.d guarded='' service='was not started'
-    if [[ ! -e "$policy" ]]; then
-        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
-        as_root chmod 755 "$policy"
-        guarded=yes
-        # shellcheck disable=SC2064 # the path as it is now
-        trap "as_root rm -f '$policy'" EXIT
-    fi
-    apt_install "$1"
-    if [[ -n "$guarded" ]]; then
-        as_root rm -f "$policy"
-        trap - EXIT
-    else
-        service="was started or not as the machine's own $policy says"
-    fi
-    if [[ -d /run/systemd/system ]]; then
-        as_root systemctl disable --quiet "$2" >&2 || true
-        service="$service, and is off at boot"
-    fi
-    say "installed $1; its system service $service"
+# Prints the comment at the top of a script, which is its help, and ends.
+help_of() { # SCRIPT
+    awk 'NR == 1 || NR == 2 && /^#$/ { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' "$1"
+    exit
 }
 
 # ---------------------------------------------------------------------------------------------------
@@ -80,6 +42,23 @@ wait_gone() { # PID MARK SECONDS
 
 kill_ours() { # SIGNAL PID MARK
     if is_ours "$2" "$3"; then kill -s "$1" "$2" 2>/dev/null || true; fi
+}
+
+# Runs a command for at most so long, as `timeout` does, which macOS lacks. Exit code 124: it was ended.
+time_limit() { # SECONDS COMMAND…
+    local process deadline=$((SECONDS + $1))
+    shift
+    "$@" <&0 &
+    process=$!
+    while kill -0 "$process" 2>/dev/null; do
+        if ((SECONDS >= deadline)); then
+            kill "$process" 2>/dev/null || true
+            wait "$process" || true
+            return 124
+        fi
+        sleep 0.1
+    done
+    wait "$process"
 }
 
 # Runs a command in the background in a process group of its own, so that Ctrl-C at the terminal does not

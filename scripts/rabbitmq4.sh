@@ -58,6 +58,12 @@ root_proxy() { # URL
     esac
 }
 
+root_want() {
+    want_program debootstrap debootstrap debootstrap
+    want_program gpgv gpgv gpgv
+    if [[ ! -r "$ROOT_KEYRING" ]]; then want "Debian's keys" debian-archive-keyring; fi
+}
+
 # Makes the folder, once for all who want it. Killed in between, it leaves a folder of another name, which the next one
 # removes.
 root_make() {
@@ -68,9 +74,8 @@ root_make() {
     exec 8>"$root.lock" # debootstrap holds it too, should it outlive us
     flock 8
     if ! root_made; then
-        if ! command -v debootstrap >/dev/null || ! command -v gpgv >/dev/null || [[ ! -r "$ROOT_KEYRING" ]]; then
-            apt_install debootstrap gpgv debian-archive-keyring
-        fi
+        root_want
+        install_missing
         mirror="$(root_mirror)"
         say "setting up RabbitMQ 4.0 of Debian $ROOT_SUITE in $root (this can take a minute or two)"
         rm -rf --one-file-system "$new" "$root"
@@ -111,6 +116,13 @@ choose_4() {
   - a running Docker engine with docker compose
   - Debian or a relative of it, and root (debootstrap and chroot)"
     fi
+}
+
+# Prints the packages that choose_4 would install.
+packages_4() {
+    if server_is_4 || { root_made && root_enterable; } || docker_answers || ! root_makeable; then return; fi
+    root_want
+    echo ${needed[@]+"${needed[@]}"}
 }
 
 server_is_4() {

@@ -114,15 +114,21 @@ fn every_mounted_file_exists() {
 }
 
 #[test]
-fn the_dockerfile_compiles_with_a_rust_that_is_new_enough() {
-    let needed = toml("Cargo.toml").pointer("/package/rust-version").and_then(Value::as_str).map(version);
+fn the_dockerfile_compiles_with_the_rust_that_the_tests_use() {
+    let version_at = |file: &str, key: &str| {
+        let value = toml(file).pointer(key).and_then(Value::as_str).map(version);
+        value.unwrap_or_else(|| panic!("{file} has no {key}"))
+    };
+    let needed = version_at("Cargo.toml", "/workspace/package/rust-version");
     let dockerfile = read("Dockerfile");
     let image = dockerfile
         .lines()
         .find_map(|line| line.strip_prefix("FROM rust:"))
         .expect("the Dockerfile builds in a rust image");
     let used = version(image.split('-').next().unwrap_or_default());
-    assert!(Some(used) >= needed, "Dockerfile: rust:{image}, but Cargo.toml needs {needed:?}");
+    assert!(used >= needed, "Dockerfile: rust:{image}, but Cargo.toml needs {needed:?}");
+    let toolchain = version_at("rust-toolchain.toml", "/toolchain/channel");
+    assert_eq!(used, toolchain, "Dockerfile and rust-toolchain.toml name different versions of Rust");
     assert!(dockerfile.contains("--locked"), "the image must be built from the committed Cargo.lock");
 }
 

@@ -216,7 +216,9 @@ fn tracked() -> BTreeMap<String, String> {
 }
 
 fn files_below(directory: &Path) -> Vec<String> {
-    const NOT_OURS: [&str; 5] = ["target", "vendor", "node_modules", ".git", ".lanekeeper"];
+    const NOT_OURS: [&str; 4] = ["vendor", "node_modules", ".git", ".lanekeeper"];
+    // Cargo's target folder, whatever it is called, and a virtual environment of Python.
+    const MARKS: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
     let mut files = Vec::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -230,8 +232,11 @@ fn files_below(directory: &Path) -> Vec<String> {
                 .expect("our files have plain names")
                 .to_owned();
             let top = path.parent() == Some(project());
-            if path.is_dir() && !(top && NOT_OURS.contains(&name.as_str())) {
-                directories.push(path);
+            if path.is_dir() {
+                let marked = MARKS.iter().any(|mark| path.join(mark).exists());
+                if !(marked || top && NOT_OURS.contains(&name.as_str())) {
+                    directories.push(path);
+                }
             } else if path.is_file() && name != ".git" {
                 let below = path.strip_prefix(project()).expect("below the project's root");
                 files.push(below.to_str().expect("plain names").to_owned());

@@ -21,8 +21,6 @@ pub(super) struct HeldUpdate {
     pub(super) identity: Identity,
     /// An earlier tenure of this process settled it, and its ack was lost.
     pub(super) settled_before: bool,
-    /// It has an id of its publisher, or was recognised as one that came before.
-    pub(super) identified: bool,
 }
 
 impl HeldUpdate {
@@ -43,6 +41,15 @@ pub(super) struct QueuePosition {
 /// Names a resolution that is being written down.
 pub(super) type Token = (Tenure, Holder);
 
+/// What an earlier tenure began for a record and what has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stray {
+    /// A request to the target.
+    Attempt(AttemptId),
+    /// A resolution that is being written down.
+    Recording(Token),
+}
+
 /// What the head of a lane is doing. Only `Partition` changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LaneStatus {
@@ -54,8 +61,9 @@ pub(super) enum LaneStatus {
     /// The partition that its record was in before may hold older updates of it. Leaves, when that one is drained, to
     /// wherever a head begins.
     BlockedByPrevious,
-    /// An attempt of an earlier tenure, of an update that is not the head, has not ended. Leaves to `Ready`.
-    Behind(AttemptId),
+    /// What an earlier tenure began for an update that is not the head, or is not known to be, has not ended. Leaves to
+    /// `Ready`.
+    Behind(Stray),
     /// Its attempt is out. Leaves to `Waiting` or `Recording`.
     InFlight(AttemptId),
     /// Its attempt failed; the next one starts no earlier. Leaves to `Ready`.

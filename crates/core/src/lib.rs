@@ -15,7 +15,6 @@ pub mod partition;
 pub mod phash2;
 pub mod policy;
 pub mod previous_layout;
-mod redelivery;
 pub mod routes;
 pub mod schedule;
 pub mod secret;

@@ -2,17 +2,22 @@
 //!
 //! When a channel is lost, its unsettled deliveries come back, and so do those whose acks were still on their way.
 //! Attempts that were out keep running. Without this memory a lost connection would repeat requests.
+//!
+//! A redelivery is known by the record key and the id that its publisher gave it. An update without such an id is not
+//! known again: it is sent once more, after what an earlier tenure began with it has ended.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod recently_settled;
 
-use super::lane::Token;
+use std::collections::{HashMap, HashSet};
+
+use self::recently_settled::RecentlySettled;
+use super::lane::{Stray, Token};
 use super::message::AttemptId;
 use super::outcome::{Known, Outcome};
 use super::policy::{Progress, Resolution};
-use super::redelivery::{RedeliveryMatch, RedeliveryMatcher};
 use super::routes::TargetId;
 use super::tick::Tick;
-use super::update::{IdOrigin, Identity, RecordKey, Update};
+use super::update::{IdOrigin, Identity, RecordKey};
 
 #[derive(Debug)]
 struct Remembered {
@@ -68,116 +73,71 @@ impl RememberedState {
 #[derive(Debug)]
 pub(super) struct Memory {
     window: usize,
-    /// Settled of late, oldest first. As many as the broker can hand over again: what it has not seen acked is a window
-    /// at most, and an ack that waits for older deliveries lets up to a window of those pass it.
-    recently_settled: VecDeque<(RecordKey, Identity)>,
-    /// How often each of them is there.
-    known: HashMap<(RecordKey, Identity), usize>,
-    /// An update that was settled of late was sent once more, since its publisher published it again. For so many
+    /// As many as the broker can hand over again: what it has not seen acked is a window at most, and an ack that waits
+    /// for older deliveries lets up to a window of those pass it.
+    recently_settled: RecentlySettled,
+    /// An update that was settled recently was sent once more, since its publisher published it again. For so many
     /// further settlements, copies of it may be among what comes back.
     repeated: usize,
-    /// How many of them, the oldest, were settled before the present tenure.
-    settled_before: usize,
     /// A tenure ended, and nothing new has come since: what it had settled or held may come back.
     redeliveries_expected: bool,
-    /// Of `settled`, what may come back: filled when a tenure ends, emptied when everything returned has come.
+    /// Settled updates that may come back: filled when a tenure ends, emptied when all redeliveries have come.
     expected_redeliveries: HashSet<(RecordKey, Identity)>,
-    /// Heads of earlier tenures. A record has more than one only where updates without an id of their publisher were
-    /// sent again before others that wait.
+    /// Heads of earlier tenures. A record has more than one where an update was sent again before others that wait, and
+    /// where updates were released before what the broker holds.
     heads: HashMap<RecordKey, Vec<Remembered>>,
-    /// Attempts that are still out and began before another process owned the partition. How they end tells nothing about
-    /// what their record holds; until then they bar it (I1).
-    blocked_by_stray_attempt: HashMap<RecordKey, AttemptId>,
-    redelivery: RedeliveryMatcher,
+    /// What has not ended, and says nothing about an update that may come back: that has no id of its publisher, or
+    /// another process has owned the partition since. It blocks its record until it ends (I1). Their updates are not
+    /// settled, so that there are a window of them at most.
+    strays: HashMap<RecordKey, Stray>,
 }
 
 impl Memory {
     pub(super) fn new(window: usize) -> Self {
         Self {
             window,
-            recently_settled: VecDeque::new(),
-            known: HashMap::new(),
+            recently_settled: RecentlySettled::new(2 * window),
             repeated: 0,
-            settled_before: 0,
             redeliveries_expected: false,
             expected_redeliveries: HashSet::new(),
             heads: HashMap::new(),
-            blocked_by_stray_attempt: HashMap::new(),
-            redelivery: RedeliveryMatcher::new(window),
+            strays: HashMap::new(),
         }
     }
 
     /// A delivery was settled; its ack may yet be lost.
     pub(super) fn settled(&mut self, record_key: &RecordKey, id: &Identity) {
-        if id.origin() == IdOrigin::Delivery {
-            return self.redelivery.settled(record_key, id.id());
+        if id.origin() == IdOrigin::Publisher {
+            self.repeated = self.repeated.saturating_sub(1);
+            self.recently_settled.add((record_key.clone(), id.clone()));
         }
-        self.repeated = self.repeated.saturating_sub(1);
-        if self.recently_settled.len() == 2 * self.window
-            && let Some(oldest) = self.recently_settled.pop_front()
-        {
-            self.settled_before = self.settled_before.saturating_sub(1);
-            self.forget_one(&oldest);
-        }
-        let entry = (record_key.clone(), id.clone());
-        *self.known.entry(entry.clone()).or_default() += 1;
-        self.recently_settled.push_back(entry);
     }
 
-    /// An update is being sent. Where it was settled of late, its publisher has published it again, from it on: what was
+    /// An update is being sent. If it was settled recently, its publisher has published it again, from it on: what was
     /// settled since then no longer tells what the record holds. A later delivery with such an id may not be a settled
     /// one that comes back, and skipping it would leave the record with an earlier value.
     pub(super) fn sent(&mut self, record_key: &RecordKey, id: &Identity) {
-        let entry = (record_key.clone(), id.clone());
-        if !self.known.contains_key(&entry) {
-            return;
+        let update = (record_key.clone(), id.clone());
+        if self.recently_settled.contains(&update) {
+            self.repeated = 2 * self.window;
+            self.recently_settled.forget_from(&update);
         }
-        self.repeated = 2 * self.window;
-        self.redelivery.forget_settled(record_key);
-        let mut since = false;
-        self.forget_settled(|settled, _| {
-            since |= *settled == entry;
-            since && settled.0 == entry.0
-        });
     }
 
-    /// Whether what comes back may be a later copy of an update whose earlier one is settled.
+    /// Returns true if what comes back may be a later copy of an update whose earlier one is settled.
     pub(super) fn may_hold_repeated(&self) -> bool {
         self.repeated > 0
     }
 
-    /// Forgets the settled ones for which this holds, given whether an earlier tenure settled them.
-    fn forget_settled(&mut self, mut forget: impl FnMut(&(RecordKey, Identity), bool) -> bool) {
-        let before = std::mem::take(&mut self.settled_before);
-        for (place, entry) in std::mem::take(&mut self.recently_settled).into_iter().enumerate() {
-            if forget(&entry, place < before) {
-                self.forget_one(&entry);
-            } else {
-                self.settled_before += usize::from(place < before);
-                self.recently_settled.push_back(entry);
-            }
-        }
-    }
-
-    fn forget_one(&mut self, entry: &(RecordKey, Identity)) {
-        if let Some(count) = self.known.get_mut(entry) {
-            *count -= 1;
-            if *count == 0 {
-                self.known.remove(entry);
-            }
-        }
-    }
-
-    /// A tenure ended: what it settled may come back, before the newest that it held.
-    pub(super) fn expect_redeliveries(&mut self, newest_held: Option<&Update>) {
+    /// A tenure ended: what it settled may come back.
+    pub(super) fn expect_redeliveries(&mut self) {
         self.redeliveries_expected = true;
-        self.redelivery.expect_redeliveries(newest_held);
         self.heads.values_mut().flatten().for_each(|head| head.claimed = false);
         if self.heads.values().map(Vec::len).sum::<usize>() > 2 * self.window {
             self.forget_heads(|_| false);
         }
         self.expected_redeliveries.extend(self.recently_settled.iter().cloned());
-        self.settled_before = self.recently_settled.len();
+        self.recently_settled.tenure_ended();
     }
 
     /// A delivery of something settled before came back, but was not settled again before its tenure ended.
@@ -185,7 +145,8 @@ impl Memory {
         self.expected_redeliveries.insert((record_key, id));
     }
 
-    /// How far the head of a lane had come when its tenure ended.
+    /// How far the head of a lane had come when its tenure ended. An update without an id of its publisher comes back
+    /// under another id, unless the ledger holds it.
     pub(super) fn remember(
         &mut self,
         record_key: RecordKey,
@@ -193,17 +154,22 @@ impl Memory {
         state: RememberedState,
         released: bool,
     ) {
+        if !released && id.origin() == IdOrigin::Delivery {
+            let stray = match state {
+                RememberedState::InFlight { attempt, .. } => Stray::Attempt(attempt),
+                RememberedState::Recording { token, .. } => Stray::Recording(token),
+                _ => return,
+            };
+            let before = self.strays.insert(record_key, stray);
+            assert_eq!(before, None, "I1: nothing of a record begins before a stray has ended");
+            return;
+        }
         let heads = self.heads.entry(record_key).or_default();
         heads.retain(|head| head.id != id);
         heads.push(Remembered { id, state, claimed: false, released });
     }
 
-    /// A delivery came. What it is known as, where its publisher gave it no id and it came before.
-    pub(super) fn match_redelivery(&mut self, update: &Update, redelivered: bool) -> Option<RedeliveryMatch> {
-        self.redelivery.received(update, redelivered)
-    }
-
-    /// An update was handed over again. Whether it was settled before, and only its ack lost.
+    /// An update was handed over again. Returns true if it was settled before, and only its ack was lost.
     pub(super) fn claim(&mut self, record_key: &RecordKey, id: &Identity) -> bool {
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         if let Some(head) = heads.find(|head| head.id == *id) {
@@ -213,26 +179,24 @@ impl Memory {
             && self.expected_redeliveries.contains(&(record_key.clone(), id.clone()))
     }
 
-    /// Another process owned the partition meanwhile: what it applied is not known here, so that nothing that we had
-    /// settled tells what a record holds now. Attempts that are still out bar their record all the same.
+    /// Another process has owned the partition since: what it applied is not known here, so that nothing that we had
+    /// settled tells what a record holds now. Attempts that are still out block their record all the same; what is still
+    /// being written down may be refused under the number of a newer tenure, or be written twice.
     pub(super) fn ownership_lapsed(&mut self) {
-        self.redelivery.forget_all();
         self.recently_settled.clear();
-        self.known.clear();
-        self.settled_before = 0;
         self.expected_redeliveries = HashSet::new();
+        self.strays.retain(|_, stray| matches!(stray, Stray::Attempt(_)));
         for (record_key, heads) in self.heads.drain() {
             if let Some(attempt) = heads.iter().find_map(|head| head.state.attempt_out()) {
-                self.blocked_by_stray_attempt.insert(record_key, attempt);
+                self.strays.insert(record_key, Stray::Attempt(attempt));
             }
         }
     }
 
-    /// The broker handed over something new: everything returned has come, here or elsewhere.
+    /// The broker handed over something new: all redeliveries have come, here or elsewhere.
     pub(super) fn redeliveries_done(&mut self) {
         if std::mem::take(&mut self.redeliveries_expected) {
             self.expected_redeliveries = HashSet::new();
-            self.redelivery.redeliveries_done();
             self.forget_heads(|head| head.claimed || head.released);
         }
     }
@@ -241,12 +205,11 @@ impl Memory {
     /// follow it, also those that are applied: otherwise the record would keep the earlier value.
     pub(super) fn resend_from(&mut self, record_key: &RecordKey) {
         self.expected_redeliveries.retain(|(of, _)| of != record_key);
-        self.redelivery.forget_settled(record_key);
-        self.forget_settled(|(of, _), before| before && of == record_key);
+        self.recently_settled.forget_of_earlier_tenures(record_key);
         self.retain_heads(record_key, |head| !head.state.is_applied());
     }
 
-    /// All but those to keep, and attempts that are still out: they bar their record.
+    /// All but those to keep, and attempts that are still out: they block their record.
     fn forget_heads(&mut self, keep: impl Fn(&Remembered) -> bool) {
         self.heads.retain(|_, heads| {
             heads.retain(|head| keep(head) || head.state.attempt_out().is_some());
@@ -273,14 +236,23 @@ impl Memory {
         Some(state)
     }
 
-    /// The attempt of this record that is still out and is not the one of its present head.
-    pub(super) fn attempt_out(&self, record_key: &RecordKey) -> Option<AttemptId> {
+    /// What an earlier tenure began for this record, not for its present head, and has not ended.
+    pub(super) fn stray(&self, record_key: &RecordKey) -> Option<Stray> {
         let mut heads = self.heads.get(record_key).into_iter().flatten();
         let out = heads.find_map(|head| head.state.attempt_out());
-        out.or_else(|| self.blocked_by_stray_attempt.get(record_key).copied())
+        out.map(Stray::Attempt).or_else(|| self.strays.get(record_key).copied())
     }
 
-    /// An attempt of an earlier tenure ended. Whether it was known.
+    /// Returns true if this was the stray of the record.
+    fn stray_ended(&mut self, record_key: &RecordKey, ended: Stray) -> bool {
+        let is_it = self.strays.get(record_key) == Some(&ended);
+        if is_it {
+            self.strays.remove(record_key);
+        }
+        is_it
+    }
+
+    /// An attempt of an earlier tenure ended. Returns true if it was known.
     pub(super) fn attempt_ended(
         &mut self,
         at: Tick,
@@ -289,8 +261,7 @@ impl Memory {
         outcome: Outcome,
         is_shut: impl FnOnce(TargetId) -> bool,
     ) -> bool {
-        if self.blocked_by_stray_attempt.get(record_key) == Some(&ended) {
-            self.blocked_by_stray_attempt.remove(record_key);
+        if self.stray_ended(record_key, Stray::Attempt(ended)) {
             return true;
         }
         let is_out = |head: &Remembered| head.state.attempt_out() == Some(ended);
@@ -308,8 +279,11 @@ impl Memory {
     }
 
     /// A resolution of an earlier tenure could not be written down: it is when the update comes back, or the update has
-    /// its turn then. Whether it was known.
+    /// its turn then. Returns true if it was known.
     pub(super) fn not_recorded(&mut self, record_key: &RecordKey, unwritten: Token) -> bool {
+        if self.stray_ended(record_key, Stray::Recording(unwritten)) {
+            return true;
+        }
         let mut heads = self.heads.get_mut(record_key).into_iter().flatten();
         let is_it = |head: &&mut Remembered| matches!(&head.state, RememberedState::Recording { token, .. } if *token == unwritten);
         let Some(head) = heads.find(is_it) else { return false };
@@ -323,8 +297,11 @@ impl Memory {
         true
     }
 
-    /// A resolution of an earlier tenure is written down. Whether it was known.
+    /// A resolution of an earlier tenure is written down. Returns true if it was known.
     pub(super) fn recorded(&mut self, record_key: &RecordKey, recorded: Token) -> bool {
+        if self.stray_ended(record_key, Stray::Recording(recorded)) {
+            return true;
+        }
         for head in self.heads.get_mut(record_key).into_iter().flatten() {
             if let RememberedState::Recording { token, resolution } = &head.state
                 && *token == recorded

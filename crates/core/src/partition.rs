@@ -19,14 +19,14 @@ pub use self::limits::Limits;
 use self::previous_layout::BlockedLanes;
 use self::shut::{ShutTargets, TargetGate};
 pub use self::view::{Oldest, Retried, View};
-use super::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Lanes, QueuePosition, Token};
+use super::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Lanes, QueuePosition, Stray, Token};
 use super::memory::{Memory, RememberedState};
 use super::message::{AttemptId, DeliveryTag, Effect, Event, Holder, Tenure, TenureNumber, YieldReason};
 use super::outcome::Outcome;
 use super::ownership::{Ownership, Permit};
 use super::policy::{Policy, Progress, Resolution, Verdict};
 use super::tick::Tick;
-use super::update::RecordKey;
+use super::update::{IdOrigin, RecordKey};
 
 /// One partition. See the module's documentation.
 #[derive(Debug)]
@@ -215,9 +215,7 @@ impl Partition {
         self.effects.retain(Effect::outlives_its_tenure);
         self.forget_held_back();
         self.blocked.forget_lanes();
-        let held = self.lanes.iter().flat_map(|lane| &lane.held).filter(|held| !held.is_released());
-        let newest_held = held.max_by_key(|held| held.arrival).map(|held| &*held.update);
-        self.memory.expect_redeliveries(newest_held);
+        self.memory.expect_redeliveries();
         for lane in self.lanes.take_all() {
             self.remember(lane);
         }
@@ -323,19 +321,19 @@ impl Partition {
             }
             Some(RememberedState::Recorded { .. }) => self.resolve(id, Resolution::Duplicate),
             Some(RememberedState::Unwritten { resolution }) => self.resolve(id, resolution),
-            None => match self.memory.attempt_out(record_key) {
-                Some(attempt) => lane.status = LaneStatus::Behind(attempt),
+            None => match self.memory.stray(record_key) {
+                Some(stray) => lane.status = LaneStatus::Behind(stray),
                 None => self.make_new_ready(id),
             },
         }
     }
 
-    /// The head is sent as if for the first time. Without an id of its publisher, or where updates were published
-    /// again, it may be a repetition.
+    /// The head is sent as if for the first time. If it has no id of its publisher, or if updates were published again, it
+    /// may be a repetition.
     fn make_new_ready(&mut self, id: LaneId) {
         let lane = &mut self.lanes[id];
         let head = lane.head();
-        let unsure = !head.identified || self.memory.may_hold_repeated();
+        let unsure = head.identity.origin() == IdOrigin::Delivery || self.memory.may_hold_repeated();
         if head.redelivered && unsure {
             let update = Arc::clone(&head.update);
             self.memory.resend_from(&update.record_key);
@@ -372,9 +370,9 @@ impl Partition {
         let lane = &mut self.lanes[id];
         assert_eq!(lane.status, LaneStatus::Ready, "I1: only a ready lane is attempted");
         assert_eq!(
-            self.memory.attempt_out(&lane.head().update.record_key),
+            self.memory.stray(&lane.head().update.record_key),
             None,
-            "I1: no attempt of an earlier tenure is out"
+            "I1: nothing that an earlier tenure began for the record is under way"
         );
         let head = lane.head();
         assert!(
@@ -406,13 +404,18 @@ impl Partition {
                 .attempt_ended(now, record_key, attempt, outcome, |target| self.targets.is_shut(target)) =>
             {
                 self.in_flight -= 1;
-                if let (Some(id), Some(LaneStatus::Behind(out))) = (lane, status)
-                    && *out == attempt
-                {
-                    self.make_new_ready(id);
-                }
+                self.stray_ended(record_key, Stray::Attempt(attempt));
             }
             _ => self.stale += 1,
+        }
+    }
+
+    /// The lane that waits for it goes on.
+    fn stray_ended(&mut self, record_key: &RecordKey, stray: Stray) {
+        if let Some(id) = self.find_lane(record_key)
+            && self.lanes[id].status == LaneStatus::Behind(stray)
+        {
+            self.make_new_ready(id);
         }
     }
 
@@ -460,7 +463,9 @@ impl Partition {
     /// The only way to a settlement: a resolution that is written down (I3).
     fn recorded(&mut self, token: Token, record_key: &RecordKey) {
         let Some(id) = self.find_recording(token, record_key) else {
-            if !self.memory.recorded(record_key, token) {
+            if self.memory.recorded(record_key, token) {
+                self.stray_ended(record_key, Stray::Recording(token));
+            } else {
                 self.stale += 1;
             }
             return;

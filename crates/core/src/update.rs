@@ -72,7 +72,7 @@ pub struct UpdateId {
 pub enum IdOrigin {
     /// The publisher: `message_id` or `cloudEvents_id`. Survives redelivery and publishing again.
     Publisher,
-    /// Lanekeeper, for one delivery: protects its own retries, not redeliveries.
+    /// Lanekeeper, for one delivery: the same for all its attempts. A redelivery gets another one.
     Delivery,
 }
 
@@ -106,7 +106,6 @@ impl UpdateId {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     id: UpdateId,
-    /// A hash of the body.
     body_hash: u64,
 }
 
@@ -115,10 +114,6 @@ impl Identity {
         let mut hasher = DefaultHasher::new();
         update.body.hash(&mut hasher);
         Self { id: update.id.clone(), body_hash: hasher.finish() }
-    }
-
-    pub(super) fn id(&self) -> &UpdateId {
-        &self.id
     }
 
     pub(super) fn origin(&self) -> IdOrigin {

@@ -7,9 +7,8 @@ use crate::lane::HeldUpdate;
 use crate::message::{DeliveryTag, Effect, Holder, Tenure, TenureNumber, YieldReason};
 use crate::ownership::OwnershipState;
 use crate::policy::{DeadLetterReason, Malformed, Resolution};
-use crate::redelivery::RedeliveryMatch;
 use crate::tick::Tick;
-use crate::update::{IdOrigin, Identity, Update};
+use crate::update::{Identity, Update};
 
 /// A delivery that nobody has looked at.
 #[derive(Debug)]
@@ -54,30 +53,15 @@ impl Partition {
 
     fn take_in(&mut self, tenure: Tenure, delivery: Unclaimed) {
         match delivery {
-            Unclaimed::Update { delivery, redelivered, mut update } => {
+            Unclaimed::Update { delivery, redelivered, update } => {
                 if !redelivered {
                     self.memory.redeliveries_done();
                 }
-                let matched = self.memory.match_redelivery(&update, redelivered);
-                let identified = matched.is_some() || update.id.origin() == IdOrigin::Publisher;
-                let mut settled_before = false;
-                if let Some(RedeliveryMatch { id, settled }) = matched {
-                    Arc::make_mut(&mut update).id = id;
-                    settled_before = settled;
-                }
                 let identity = Identity::of(&update);
-                settled_before |= redelivered && self.memory.claim(&update.record_key, &identity);
+                let settled_before = redelivered && self.memory.claim(&update.record_key, &identity);
                 let holder = Holder::Broker(delivery);
                 let arrival = self.count_in();
-                self.receive(HeldUpdate {
-                    holder,
-                    arrival,
-                    redelivered,
-                    update,
-                    identity,
-                    settled_before,
-                    identified,
-                });
+                self.receive(HeldUpdate { holder, arrival, redelivered, update, identity, settled_before });
             }
             Unclaimed::Malformed { delivery, fault } => {
                 self.malformed.insert(delivery);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Partition;
-use crate::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Token};
+use crate::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Stray, Token};
 use crate::message::{Holder, ParkedSeq, Tenure};
 use crate::outcome::{Known, Outcome};
 use crate::ownership::OwnershipState;
@@ -46,7 +46,6 @@ impl Partition {
                 identity: Identity::of(&update),
                 update,
                 settled_before: false,
-                identified: true,
             })
             .collect();
         self.released += held.len();
@@ -105,7 +104,9 @@ impl Partition {
                     _ => self.make_ready_again(id),
                 }
             }
-            None if self.memory.not_recorded(record_key, token) => {}
+            None if self.memory.not_recorded(record_key, token) => {
+                self.stray_ended(record_key, Stray::Recording(token));
+            }
             None => self.stale += 1,
         }
     }

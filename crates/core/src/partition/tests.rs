@@ -163,42 +163,44 @@ fn in_strict_mode_nothing_passes() {
     check(1, "aab", "ARA", "a1 a1 a2 b1");
 }
 
-/// One record. `u1`: an update with this id comes, `x`: one without an id that says this, `<u1` comes again, `A` and
-/// `R`: the attempt that is out is applied or retryable, `!`: the channel is lost and attached again, `!5` after another
-/// process has claimed the partition under this number. In the end all is applied. Answers what the target applied.
+/// One record. `u1`: an update with this id comes, `x`: one without an id and with this body, `<u1` comes again; `A`, `R`
+/// and `P`: the attempt that is out is applied, is retryable, or is applied and its resolution is not written down before
+/// `W`; `!`: the channel is lost and attached again, `!5` after another process has claimed the partition under this number.
+/// In the end all is applied. Returns what the target applied, with the number of the attempt where that is not 1.
 fn applied(script: &str) -> Vec<String> {
     let mut world = OneRecord {
         core: partition(8),
         tenure: Tenure(1),
+        deliveries: 0,
+        ids_made: 0,
         rival_claim: None,
         out: None,
+        writes: true,
+        unwritten: None,
         now: 0,
         applied: Vec::new(),
     };
     world.attach();
-    let mut delivery = DeliveryTag(0);
-    for (place, step) in script.split(' ').enumerate() {
+    for step in script.split(' ') {
         match step {
             "A" => world.end(true),
             "R" => world.end(false),
+            "P" => {
+                world.writes = false;
+                world.end(true);
+                world.writes = true;
+            }
+            "W" => {
+                let recorded = world.unwritten.take().expect("something is being written down");
+                world.handle(recorded);
+            }
             lost if lost.starts_with('!') => {
                 world.rival_claim = lost[1..].parse().ok().map(TenureNumber).or(world.rival_claim);
                 world.handle(Event::TenureEnded(world.tenure));
                 world.tenure.0 += 1;
-                delivery = DeliveryTag(0);
                 world.attach();
             }
-            id => {
-                delivery.0 += 1;
-                let mut update = update("r", id.trim_start_matches('<'));
-                if !update.id.as_str().starts_with('u') {
-                    let says = update.id.as_str().to_owned();
-                    let of = Arc::make_mut(&mut update);
-                    (of.id, of.body) = (UpdateId::made(place.to_string()), says.into());
-                }
-                let (tenure, redelivered) = (world.tenure, id.starts_with('<'));
-                world.handle(Event::Received { tenure, delivery, redelivered, update });
-            }
+            id => world.receive(id.trim_start_matches('<'), id.starts_with('<')),
         }
     }
     while world.out.is_some() || world.core.next_deadline().is_some() {
@@ -217,9 +219,15 @@ fn applied(script: &str) -> Vec<String> {
 struct OneRecord {
     core: Partition,
     tenure: Tenure,
+    deliveries: u64,
+    ids_made: u32,
     /// The newest claim of another process.
     rival_claim: Option<TenureNumber>,
-    out: Option<(AttemptId, Arc<Update>)>,
+    /// The attempt that is out, and its number.
+    out: Option<(AttemptId, u32, Arc<Update>)>,
+    /// A resolution is written down at once.
+    writes: bool,
+    unwritten: Option<Event>,
     now: u64,
     applied: Vec<String>,
 }
@@ -233,11 +241,15 @@ impl OneRecord {
     fn perform(&mut self) {
         while let Some(effect) = self.core.poll_effect() {
             match effect {
-                Effect::Attempt { attempt, update, .. } => self.out = Some((attempt, update)),
+                Effect::Attempt { attempt, number, update, .. } => self.out = Some((attempt, number, update)),
                 Effect::Record { tenure, holder, update, .. } => {
                     let record_key = update.map(|update| update.record_key.clone());
-                    self.core
-                        .handle(Tick::from_micros(self.now), Event::Recorded { tenure, holder, record_key });
+                    let recorded = Event::Recorded { tenure, holder, record_key };
+                    if self.writes {
+                        self.core.handle(Tick::from_micros(self.now), recorded);
+                    } else {
+                        self.unwritten = Some(recorded);
+                    }
                 }
                 Effect::Settle { .. } => {}
                 Effect::Claim { tenure } => {
@@ -252,15 +264,30 @@ impl OneRecord {
 
     fn attach(&mut self) {
         let last_seen = Tick::from_micros(self.now);
+        self.deliveries = 0;
         self.handle(Event::TenureBegan { tenure: self.tenure, last_seen });
     }
 
+    /// An id of its publisher begins with `u`.
+    fn receive(&mut self, text: &str, redelivered: bool) {
+        self.deliveries += 1;
+        let mut update = update("r", text);
+        if !text.starts_with('u') {
+            self.ids_made += 1;
+            let of = Arc::make_mut(&mut update);
+            (of.id, of.body) = (UpdateId::made(self.ids_made.to_string()), text.to_owned().into());
+        }
+        let (tenure, delivery) = (self.tenure, DeliveryTag(self.deliveries));
+        self.handle(Event::Received { tenure, delivery, redelivered, update });
+    }
+
     fn end(&mut self, applied: bool) {
-        let (attempt, update) = self.out.take().expect("an attempt is out");
+        let (attempt, number, update) = self.out.take().expect("an attempt is out");
         let failure = Failure { cause: Cause::Timeout, detail: String::new() };
         let outcome = if applied {
-            let says = if update.body.is_empty() { update.id.as_str().as_bytes() } else { &update.body };
-            self.applied.push(String::from_utf8(says.to_vec()).unwrap());
+            let body = if update.body.is_empty() { update.id.as_str().as_bytes() } else { &update.body };
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            self.applied.push(if number == 1 { body } else { format!("{body}:{number}") });
             Outcome::Applied
         } else {
             Outcome::Retryable { failure, retry_after: None }
@@ -276,7 +303,7 @@ fn what_was_published_twice_leaves_the_record_with_its_last_update() {
         assert_eq!(applied.last().map(String::as_str), Some(last), "{script}: {applied:?}");
     };
     // u1 u2 and again u1 u2; the channel is lost while the last one waits for a retry, with or without acks.
-    check("u1 A u2 A u1 A u2 R ! <u2", "u2");
+    check("u1 A u2 A u1 A u2 R ! <u2", "u2:2");
     check("u1 A u2 A u1 A u2 R ! <u2 <u1 <u2", "u2");
     check("u1 A u2 A u1 A u2 A ! <u1 <u2", "u2");
     check("u1 A u2 A u1 A ! <u2 <u1", "u1");
@@ -291,24 +318,44 @@ fn what_was_published_twice_leaves_the_record_with_its_last_update() {
 }
 
 #[test]
-fn an_update_without_id_that_is_sent_again_is_followed_by_all_later_ones() {
+fn an_update_without_id_that_comes_again_is_sent_again_and_followed_by_all_later_ones() {
     let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
-    // The first x is taken for the second, and this one is sent again: u1, known to be settled, follows.
-    check("x A x A u1 A u2 R ! <x <x <u1 <u2", &["x", "x", "u1", "x", "u1", "u2"]);
-    // The same with u1 held already when that is known.
-    check("x A x A u1 A x ! <x <x <u1 <x A", &["x", "x", "u1", "x", "x", "u1", "x"]);
-    // Nothing is in doubt: nothing is sent again.
-    check("x A y A u1 A u2 R ! <x <y <u1 <u2", &["x", "y", "u1", "u2"]);
+    check("x A ! <x", &["x", "x"]);
+    check("x A y A ! <x <y", &["x", "y", "x", "y"]);
+    // u1, known to be settled, follows.
+    check("x A u1 A u2 R ! <x <u1 <u2", &["x", "u1", "x", "u1", "u2:2"]);
+    // It may be one that the broker had handed over and nobody had read.
+    check("x A u1 A ! <x", &["x", "u1", "x"]);
+    // What came before it is not sent again.
+    check("u1 A x R ! <u1 <x", &["u1", "x"]);
+    check("u1 A x A u2 R ! <u1 <x <u2", &["u1", "x", "x", "u2:2"]);
 }
 
 #[test]
-fn an_update_without_id_that_nobody_took_in_has_its_turn_whatever_it_says() {
+fn an_update_without_id_that_comes_again_waits_for_the_attempt_that_is_out() {
     let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
-    // The broker had handed it over once more when the channel was lost, and nobody had read it.
-    check("x A ! <x", &["x", "x"]);
-    check("x A u1 A ! <x", &["x", "u1", "x"]);
-    check("x A y A ! <x", &["x", "y", "x"]);
-    check("x A u1 R ! <u1 <x", &["x", "u1", "x"]);
+    check("x ! <x A", &["x", "x"]);
+    check("x ! ! <x A", &["x", "x"]);
+    check("x ! A <x", &["x", "x"]);
+    check("x ! R <x", &["x"]);
+    check("x A u1 ! <x <u1 A", &["x", "u1", "x", "u1"]);
+    check("x A u1 A y ! <x <u1 <y A", &["x", "u1", "y", "x", "u1", "y"]);
+}
+
+#[test]
+fn an_update_without_id_that_comes_again_waits_until_its_resolution_is_written_down() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    check("x P ! <x W A", &["x", "x"]);
+    check("x P ! W <x A", &["x", "x"]);
+    // Another process has owned the partition: the ledger refuses what is written under the earlier number.
+    check("x P !900 <x A", &["x", "x"]);
+}
+
+#[test]
+fn attempts_go_on_counting_after_a_lost_channel_if_the_update_has_an_id() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    check("u1 R ! <u1", &["u1:2"]);
+    check("x R ! <x A", &["x"]);
 }
 
 #[test]
@@ -326,7 +373,7 @@ fn another_owner_ends_what_is_remembered_also_where_numbers_began_again() {
 fn a_lost_connection_alone_makes_no_second_request() {
     assert_eq!(applied("u1 A u2 ! <u1 <u2 A"), ["u1", "u2"]);
     assert_eq!(applied("u1 A u2 ! A <u1 <u2"), ["u1", "u2"]);
-    assert_eq!(applied("u1 A u2 R ! <u2 <u3"), ["u1", "u2", "u3"]);
+    assert_eq!(applied("u1 A u2 R ! <u2 <u3"), ["u1", "u2:2", "u3"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub struct Facts {
     pub record: Option<usize>,
     pub target: usize,
     pub id: Option<UpdateId>,
-    /// Another publishing of the same update, or one without an id that cannot be told from it.
+    /// Another publishing of the same update.
     pub twin: Option<usize>,
     /// It was first applied, by whomever.
     pub applied: bool,
@@ -25,13 +25,11 @@ pub struct Facts {
     pub settled_in: u64,
     /// Some process was told that it is applied, or wrote it down as dead-lettered.
     pub resolved: bool,
-    /// It came, and nothing told that it was here before, unless its id did. Until it is sent or settled.
-    pub perhaps_new: bool,
     pub here: Here,
 }
 
 /// What this process did with an update in its present turn. A new turn begins when it is sent once more, known to be
-/// resolved; without an id of the publisher, with each delivery.
+/// resolved; without an id of the publisher, when it is handed over once more.
 #[derive(Debug, Default)]
 pub struct Here {
     pub turn: u32,
@@ -52,7 +50,16 @@ pub struct RecordFacts {
     pub updates: Vec<usize>,
     /// The attempt that is in flight, and of which update.
     pub out: Option<(u64, usize)>,
+    /// The update without an id whose resolution is being written down.
+    pub recording: Option<usize>,
     pub last_applied: Option<usize>,
+}
+
+impl RecordFacts {
+    /// Nothing of it is under way.
+    pub fn is_free(&self) -> bool {
+        self.out.is_none() && self.recording.is_none()
+    }
 }
 
 /// A request as it was sent.
@@ -76,14 +83,13 @@ pub fn facts_of(setup: &Setup) -> (Vec<Facts>, Vec<RecordFacts>) {
         record: publication.record,
         target: publication.target,
         id: publication.id.clone(),
-        twin: publication.repeats.or(publication.equals),
+        twin: publication.repeats,
         applied: false,
         applied_in_life: false,
         dead_lettered: false,
         gone: false,
         settled_in: 0,
         resolved: false,
-        perhaps_new: false,
         here: Here::default(),
     });
     let mut updates: Vec<Facts> = facts.collect();
@@ -92,7 +98,7 @@ pub fn facts_of(setup: &Setup) -> (Vec<Facts>, Vec<RecordFacts>) {
         if let Some(record) = publication.record {
             records[record].updates.push(update);
         }
-        if let Some(first) = publication.repeats.or(publication.equals) {
+        if let Some(first) = publication.repeats {
             updates[first].twin = Some(update);
         }
     }

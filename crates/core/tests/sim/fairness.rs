@@ -27,7 +27,7 @@ struct Lane {
 #[derive(Debug)]
 struct FairnessEntry {
     update: usize,
-    /// Whether it was certainly never here before.
+    /// Nothing can be known of it from before.
     new: bool,
     /// The step in which it came.
     came: u64,
@@ -42,8 +42,8 @@ enum Head {
     #[default]
     Other,
     Ready(FairPosition),
-    /// It was ready so, and was next while its target was shut.
-    HeldBack(FairPosition),
+    /// It was ready so, and was next while its target was shut: since this step.
+    HeldBack(FairPosition, u64),
     Waits(Tick),
 }
 
@@ -56,12 +56,7 @@ impl Fairness {
         self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
     }
 
-    /// Updates that were received and are not settled.
-    pub fn held(&self) -> impl Iterator<Item = usize> {
-        self.lanes.iter().flat_map(|lane| &lane.held).map(|held| held.update)
-    }
-
-    /// `free`: no attempt of an earlier tenure bars the record.
+    /// `new`: nothing is known of it from before. `free`: nothing of an earlier tenure blocks the record.
     pub fn received(&mut self, record: usize, update: usize, new: bool, free: bool, step: u64) {
         let lane = &mut self.lanes[record];
         lane.held.push_back(FairnessEntry { update, new: new && self.exact, came: step });
@@ -105,25 +100,32 @@ impl Fairness {
         }
     }
 
-    /// `probe`: its target is shut, and this asks whether it works again. `of`: whether another update has the same
-    /// target, and whether its target is shut.
-    pub fn sent(&mut self, record: usize, update: usize, probe: bool, of: impl Fn(usize) -> (bool, bool)) {
+    /// `probe`: its target is shut, and this asks whether it works again, as was granted in this step. `of`: whether another
+    /// update has the same target, and whether its target is shut.
+    pub fn sent(
+        &mut self,
+        record: usize,
+        update: usize,
+        step: u64,
+        probe: Option<u64>,
+        of: impl Fn(usize) -> (bool, bool),
+    ) {
         let head = self.lanes[record].head_update();
         if head != Some(update) {
             fault!("order, I2", "#{update} was sent, and {head:?} is the head of its lane");
         }
         let position = match self.lanes[record].head {
-            Head::Ready(position) | Head::HeldBack(position) if probe => {
-                self.is_first_held_back(update, position, |other| of(other).0);
+            Head::Ready(position) | Head::HeldBack(position, _) if let Some(granted) = probe => {
+                self.is_first_held_back(update, position, granted, |other| of(other).0);
                 Some(position)
             }
             Head::Ready(position) => Some(position),
-            Head::HeldBack(_) | Head::Other | Head::Waits(_) => None,
+            Head::HeldBack(..) | Head::Other | Head::Waits(_) => None,
         };
         for lane in &mut self.lanes {
             let (Head::Ready(before), Some(other)) = (lane.head, lane.head_update()) else { continue };
             match (position, of(other)) {
-                (Some(position), (_, true)) if before < position => lane.head = Head::HeldBack(before),
+                (Some(position), (_, true)) if before < position => lane.head = Head::HeldBack(before, step),
                 (None, (_, true)) => lane.head = Head::Other,
                 (Some(position), (_, false)) if before < position => {
                     fault!("fair, I9", "#{update} was sent before #{other}, which came earlier");
@@ -134,11 +136,18 @@ impl Fairness {
         self.lanes[record].head = Head::Other;
     }
 
-    /// A probe is of the lane that waits for its target and whose turn is first.
-    fn is_first_held_back(&self, update: usize, position: FairPosition, same_target: impl Fn(usize) -> bool) {
+    /// A probe is of the lane that waited for its target when it was granted, and whose turn is first.
+    fn is_first_held_back(
+        &self,
+        update: usize,
+        position: FairPosition,
+        granted: u64,
+        same_target: impl Fn(usize) -> bool,
+    ) {
         for lane in &self.lanes {
-            if let (Head::HeldBack(before), Some(other)) = (lane.head, lane.head_update())
+            if let (Head::HeldBack(before, since), Some(other)) = (lane.head, lane.head_update())
                 && before < position
+                && since < granted
                 && same_target(other)
             {
                 fault!("fair, I9", "#{update} was sent as a probe before #{other}, which came earlier");
@@ -147,12 +156,12 @@ impl Fairness {
     }
 
     /// A permit is free: lanes that are ready and whose target is shut have been found to be so.
-    pub fn hold_back(&mut self, is_shut: impl Fn(usize) -> bool) {
+    pub fn hold_back(&mut self, step: u64, is_shut: impl Fn(usize) -> bool) {
         for lane in &mut self.lanes {
             if let (Head::Ready(position), Some(update)) = (lane.head, lane.head_update())
                 && is_shut(update)
             {
-                lane.head = Head::HeldBack(position);
+                lane.head = Head::HeldBack(position, step);
             }
         }
     }
@@ -160,7 +169,7 @@ impl Fairness {
     /// Lanes that were held back are ready again, each with its turn.
     pub fn opened(&mut self, is_of_target: impl Fn(usize) -> bool) {
         for lane in &mut self.lanes {
-            if let (Head::HeldBack(position), Some(update)) = (lane.head, lane.head_update())
+            if let (Head::HeldBack(position, _), Some(update)) = (lane.head, lane.head_update())
                 && is_of_target(update)
             {
                 lane.head = Head::Ready(position);

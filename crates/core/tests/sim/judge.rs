@@ -46,8 +46,6 @@ pub struct Judge {
     claimed: Option<u64>,
     /// Deliveries since then that wait for a claim: record, update, and whether it comes again.
     unclaimed: Vec<(usize, usize, bool)>,
-    /// The newest update that was held when a tenure ended, until it has come back: what comes before it was here.
-    newest_held: Option<usize>,
     /// When the broker was last heard from.
     last_seen: Tick,
     stopping: bool,
@@ -74,7 +72,6 @@ impl Judge {
             rival_known: None,
             claimed: None,
             unclaimed: Vec::new(),
-            newest_held: None,
             last_seen: Tick::ZERO,
             stopping: false,
             kept: setup.ledger.is_some(),
@@ -117,10 +114,10 @@ impl Judge {
         self.claimed = Some(number);
         if rival_claim > self.rival_known {
             self.rival_known = rival_claim;
-            self.newest_held = None;
             for facts in &mut self.updates {
                 facts.here = Here { turn: facts.here.turn + 1, ..Here::default() };
             }
+            self.records.iter_mut().for_each(|record| record.recording = None);
         }
         self.step += 1;
         self.take_in();
@@ -157,7 +154,6 @@ impl Judge {
         self.let_go();
         self.unclaimed.clear();
         self.stopping = false;
-        self.expect_redeliveries();
         self.fairness.forget();
     }
 
@@ -165,9 +161,8 @@ impl Judge {
         self.circuits.crashed(now);
         self.tenure_ended();
         self.in_flight = 0;
-        self.newest_held = None;
         self.updates.iter_mut().for_each(|facts| facts.here = Here::default());
-        self.records.iter_mut().for_each(|record| record.out = None);
+        self.records.iter_mut().for_each(|record| (record.out, record.recording) = (None, None));
     }
 
     pub fn received(&mut self, update: usize, redelivered: bool) {
@@ -181,9 +176,12 @@ impl Judge {
     fn take_in(&mut self) {
         if self.claimed.is_some() {
             for (record, update, redelivered) in std::mem::take(&mut self.unclaimed) {
-                self.came(update, redelivered);
-                let new = !redelivered && self.updates[update].twin.is_none();
-                let free = self.records[record].out.is_none();
+                let without_id = self.updates[update].id.is_none();
+                if redelivered && without_id {
+                    self.begin_turn(update);
+                }
+                let new = without_id || !redelivered && self.updates[update].twin.is_none();
+                let free = self.records[record].is_free();
                 self.fairness.received(record, update, new, free, self.step);
             }
         }
@@ -203,7 +201,7 @@ impl Judge {
 
     pub fn probe_granted(&mut self, target: usize) {
         self.step += 1;
-        self.circuits.granted(target);
+        self.circuits.granted(target, self.step);
     }
 
     pub fn sent(
@@ -226,9 +224,14 @@ impl Judge {
                 "attempt {attempt} of #{update} while attempt {out} of its record is in flight"
             );
         }
+        if let Some(recording) = self.records[record].recording {
+            fault!(
+                "one at a time",
+                "#{update} was sent while the resolution of #{recording} of its record is being written down"
+            );
+        }
         // The end of an attempt counts for whichever publishing of the update is the head by then.
-        let forgotten = number == 1 && self.is_place_in_doubt(record, update);
-        if now < facts.here.earliest && facts.twin.is_none() && !released && !forgotten {
+        if now < facts.here.earliest && facts.twin.is_none() && !released {
             fault!("deadline, I4", "#{update} was sent {:?} too early", facts.here.earliest.since(now));
         }
         if self.stopping && self.exact {
@@ -238,16 +241,14 @@ impl Judge {
             self.judge_turn(record, update);
         }
         if !self.kept {
-            if !forgotten {
-                self.judge_number(update, number);
-            }
+            self.judge_number(update, number);
             self.judge_need(record, update);
         }
         let target = self.updates[update].target;
-        self.circuits.sent(target, attempt, probe, self.exact);
+        let granted = self.circuits.sent(target, attempt, probe, self.exact);
         if self.tenure.is_some() && !self.strict() && !released {
             let (circuits, updates) = (&self.circuits, &self.updates);
-            self.fairness.sent(record, update, probe, |other| {
+            self.fairness.sent(record, update, self.step, granted, |other| {
                 let of = updates[other].target;
                 (of == target, circuits.is_shut(of))
             });
@@ -262,11 +263,10 @@ impl Judge {
                 self.limits.in_flight_max
             );
         }
-        let Facts { here, perhaps_new, .. } = &mut self.updates[update];
-        *perhaps_new = false;
-        if here.resolved_at.is_some() || forgotten {
-            *here = Here { turn: here.turn + 1, ..Here::default() };
+        if self.updates[update].here.resolved_at.is_some() {
+            self.begin_turn(update);
         }
+        let Facts { here, .. } = &mut self.updates[update];
         here.attempts = number;
         here.first_sent_at.get_or_insert(now);
         here.sent_at = self.step;
@@ -361,6 +361,7 @@ impl Judge {
     /// The dispatcher was told that a resolution is written down.
     pub fn recorded(&mut self, update: usize, turn: u32) {
         self.step += 1;
+        self.recording_ended(update);
         let facts = &mut self.updates[update];
         facts.resolved |= facts.dead_lettered;
         if facts.here.resolved_at.is_none() && facts.here.turn == turn {
@@ -378,9 +379,9 @@ impl Judge {
             fault!("tenure, I5", "#{update} was settled for tenure {tenure}");
         }
         let facts = &mut self.updates[update];
-        (facts.settled_in, facts.perhaps_new) = (tenure, false);
+        facts.settled_in = tenure;
         if let Some(record) = facts.record {
-            self.fairness.settled(record, update, self.records[record].out.is_none());
+            self.fairness.settled(record, update, self.records[record].is_free());
         }
     }
 
@@ -416,7 +417,7 @@ impl Judge {
         let starts = self.claimed.is_some() && !self.stopping && free;
         if starts {
             self.circuits.at_rest();
-            self.fairness.hold_back(|update| self.circuits.is_shut(self.updates[update].target));
+            self.fairness.hold_back(self.step, |update| self.circuits.is_shut(self.updates[update].target));
         }
         if starts
             && !self.strict()

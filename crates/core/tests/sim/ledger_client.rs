@@ -302,6 +302,7 @@ impl World {
                 }
             }
         }
+        self.judge.recording_ended(update);
         if let Some(record_key) = record_key {
             self.feed_core(Event::NotRecorded { tenure, holder, record_key });
         }

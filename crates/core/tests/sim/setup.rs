@@ -45,7 +45,7 @@ pub struct Publication {
     pub id: Option<UpdateId>,
     /// The publication that it repeats, with the same id: the publisher was not sure of the first.
     pub repeats: Option<usize>,
-    /// The publication of its record that it cannot be told from: neither has an id, and both say the same.
+    /// The publication of its record that has the same body: neither has an id, and they are two updates all the same.
     pub equals: Option<usize>,
 }
 
@@ -163,22 +163,19 @@ impl Setup {
         }
     }
 
-    /// Lets updates without an id say what an earlier one of their record says. No three of them say the same.
+    /// Gives updates without an id the body of an earlier one of their record.
     pub fn add_equals(&mut self, rng: &mut Rng) {
         let equal = rng.pick(&[0, 300, 900]);
         for number in 0..self.publications.len() {
             let (before, rest) = self.publications.split_at(number);
             let Publication { record: Some(record), id: None, .. } = rest[0] else { continue };
             let is_free = |earlier: &usize| {
-                let Publication { record: of, id, equals, .. } = &before[*earlier];
-                let alone = equals.is_none() && before.iter().all(|other| other.equals != Some(*earlier));
-                *of == Some(record) && id.is_none() && alone
+                let Publication { record: of, id, .. } = &before[*earlier];
+                *of == Some(record) && id.is_none()
             };
             let free: Vec<usize> = (0..number).filter(is_free).collect();
             if !free.is_empty() && rng.chance(equal) {
-                let equals = rng.pick(&free);
-                self.publications[number].equals = Some(equals);
-                self.publications[number].target = self.publications[equals].target;
+                self.publications[number].equals = Some(rng.pick(&free));
             }
         }
     }

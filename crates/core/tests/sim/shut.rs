@@ -26,8 +26,8 @@ struct Target {
 enum Probe {
     #[default]
     None,
-    /// To our partition.
-    Granted,
+    /// To our partition, in this step.
+    Granted(u64),
     Out(u64),
     Elsewhere,
 }
@@ -86,8 +86,8 @@ impl ShutJudge {
         }
     }
 
-    pub fn granted(&mut self, target: usize) {
-        self.begin_probe(target, Probe::Granted);
+    pub fn granted(&mut self, target: usize, step: u64) {
+        self.begin_probe(target, Probe::Granted(step));
     }
 
     pub fn elsewhere(&mut self, target: usize) {
@@ -106,22 +106,25 @@ impl ShutJudge {
     }
 
     pub fn returned(&mut self, target: usize) {
-        if self.0[target].probe != Probe::Granted {
+        if !matches!(self.0[target].probe, Probe::Granted(_)) {
             fault!("probe", "a probe at target {target} was returned that was not ours to make");
         }
         self.0[target].probe = Probe::None;
     }
 
-    pub fn sent(&mut self, target: usize, attempt: u64, probe: bool, exact: bool) {
+    /// Returns the step in which it was granted as a probe.
+    pub fn sent(&mut self, target: usize, attempt: u64, probe: bool, exact: bool) -> Option<u64> {
         let of = &mut self.0[target];
         if probe {
-            if of.probe != Probe::Granted {
+            let Probe::Granted(step) = of.probe else {
                 fault!("probe", "attempt {attempt} is a probe at target {target}, and was not granted");
-            }
+            };
             of.probe = Probe::Out(attempt);
+            return Some(step);
         } else if of.shut.is_some() && exact {
             fault!("shut", "attempt {attempt} was made at target {target}, which is shut");
         }
+        None
     }
 
     pub fn attempt_ended(&mut self, attempt: u64) {
@@ -134,7 +137,7 @@ impl ShutJudge {
 
     /// No probe lies about that could start, or that never will.
     pub fn at_rest(&self) {
-        if let Some(target) = self.0.iter().position(|target| target.probe == Probe::Granted) {
+        if let Some(target) = self.0.iter().position(|target| matches!(target.probe, Probe::Granted(_))) {
             fault!("probe", "a probe at target {target} was granted, and is neither made nor returned");
         }
     }

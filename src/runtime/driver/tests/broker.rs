@@ -335,7 +335,7 @@ impl Deliveries for MemoryDeliveries {
         self.broker.change(|state| {
             state.claims += 1;
             let claimed =
-                SourceEvent::Claimed { number: Some(TenureNumber(state.claims)), other: state.rival };
+                SourceEvent::Claimed { number: Some(TenureNumber(state.claims)), rival_claim: state.rival };
             if let Some(channel) = state.channel(channel) {
                 channel.event.retain(|event| !matches!(event, SourceEvent::Claimed { .. }));
                 channel.event.push_back(claimed);

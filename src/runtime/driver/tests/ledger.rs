@@ -12,9 +12,9 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::{RecordKey, UpdateId};
 use lanekeeper_ledger::{
-    Before, Discarded, Entry, Finding, Fingerprint, Grounds, Ledger, LedgerError, LedgerStats, ParkReason,
-    ParkedRecord, ParkedSeq, ParkedState, ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord,
-    Selection, StoredUpdate, What,
+    Discarded, Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, LedgerStats, LookupResult,
+    OperatorReason, ParkedRecord, ParkedSeq, ParkedState, ParkedUpdate, Query, RecordLock, Recorded,
+    ReleasedRecord, Selection, StoredParkReason, StoredUpdate,
 };
 
 const LAYOUT: LayoutNumber = LayoutNumber(1);
@@ -38,7 +38,7 @@ struct State {
 }
 
 struct Parked {
-    updates: BTreeMap<i64, (StoredUpdate, ParkReason)>,
+    updates: BTreeMap<i64, (StoredUpdate, StoredParkReason)>,
     state: ParkedState,
 }
 
@@ -59,7 +59,7 @@ impl State {
         }
     }
 
-    fn park(&mut self, record_key: RecordKey, update: StoredUpdate, reason: ParkReason) {
+    fn park(&mut self, record_key: RecordKey, update: StoredUpdate, reason: StoredParkReason) {
         self.seqs += 1;
         let parked = self.parked.entry(record_key);
         let parked = parked.or_insert(Parked { updates: BTreeMap::new(), state: ParkedState::Parked });
@@ -113,12 +113,12 @@ impl MemoryLedger {
 }
 
 impl Ledger for MemoryLedger {
-    async fn lookup(&self, query: Query) -> Result<Finding, LedgerError> {
-        self.answer(|state| Finding {
-            before: match state.resolved.get(query.id.as_str()) {
-                None => Before::Unknown,
-                Some(known) if *known == (query.record_key.clone(), query.fingerprint) => Before::Resolved,
-                Some(_) => Before::Reused,
+    async fn lookup(&self, query: Query) -> Result<LookupResult, LedgerError> {
+        self.answer(|state| LookupResult {
+            id_status: match state.resolved.get(query.id.as_str()) {
+                None => IdStatus::Unknown,
+                Some(known) if *known == (query.record_key.clone(), query.fingerprint) => IdStatus::Resolved,
+                Some(_) => IdStatus::Reused,
             },
             parked: state.parked.contains_key(&query.record_key),
             version: None,
@@ -141,26 +141,26 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn record(&self, Entry { tenure, record_key, what, .. }: Entry) -> Result<Recorded, LedgerError> {
+    async fn record(&self, Entry { tenure, record_key, kind, .. }: Entry) -> Result<Recorded, LedgerError> {
         self.answer(|state| {
             if tenure.is_some() && tenure < state.newest {
                 return Recorded::Fenced;
             }
-            match what {
-                What::Applied { id, fingerprint, parked, .. }
-                | What::Resolved { id, fingerprint, parked, .. } => {
+            match kind {
+                EntryKind::Applied { id, fingerprint, parked, .. }
+                | EntryKind::Resolved { id, fingerprint, parked, .. } => {
                     self.facts.written(id.as_str());
                     state.unpark(&record_key, parked);
                     state.resolve(record_key, &id, fingerprint);
                 }
-                What::Park { only_behind: true, .. } if !state.parked.contains_key(&record_key) => {
+                EntryKind::Park { only_behind: true, .. } if !state.parked.contains_key(&record_key) => {
                     return Recorded::NotParked;
                 }
-                What::Park { update, reason, .. } => {
+                EntryKind::Park { update, reason, .. } => {
                     self.facts.written(update.id.as_str());
                     state.park(record_key, update, reason);
                 }
-                What::Repark { .. } => {
+                EntryKind::Repark { .. } => {
                     if let Some(parked) = state.parked.get_mut(&record_key) {
                         parked.state = ParkedState::Parked;
                     }
@@ -171,7 +171,7 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn lock(&self, _: Query) -> Result<(Finding, RecordLock), LedgerError> {
+    async fn lock(&self, _: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         Err(LedgerError::NoRowLocks)
     }
 
@@ -234,7 +234,12 @@ impl Ledger for MemoryLedger {
         unreachable!("operators release")
     }
 
-    async fn discard(&self, _: &RecordKey, _: Option<u32>, _: &Grounds) -> Result<Discarded, LedgerError> {
+    async fn discard(
+        &self,
+        _: &RecordKey,
+        _: Option<u32>,
+        _: &OperatorReason,
+    ) -> Result<Discarded, LedgerError> {
         unreachable!("operators discard")
     }
 

@@ -372,7 +372,7 @@ async fn a_question_is_answered_with_what_is_held() {
     world.publish("a-1 a-2");
     world.until_in_flight(1).await;
     sleep(3 * SECOND).await;
-    world.broker.tell(SourceEvent::Asked(7));
+    world.broker.tell(SourceEvent::StatusRequested(7));
     world.until("the answer", |world| world.broker.status().is_some()).await;
     let status = world.broker.status().expect("it was told");
     assert_eq!((status.answers, status.updates, status.owns), (Some(7), 2, true));

@@ -35,8 +35,18 @@ impl Judge {
         }
         if let Some(record) = facts.record {
             self.fairness.resolves(record, update);
+            if facts.id.is_none() {
+                self.records[record].recording = Some(update);
+            }
         }
         self.updates[update].here.turn
+    }
+
+    /// A resolution is written down, or will not be.
+    pub fn recording_ended(&mut self, update: usize) {
+        if let Some(record) = self.updates[update].record {
+            self.records[record].recording.take_if(|recording| *recording == update);
+        }
     }
 
     fn fits(&self, facts: &Facts, reason: &DeadLetterReason, parks: bool) -> bool {
