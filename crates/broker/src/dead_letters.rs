@@ -10,6 +10,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Mutex;
 use tracing::{error, info};
 
+use super::connection::Originals;
 use super::link::Link;
 use super::names::Names;
 use lanekeeper_core::error::error_chain;
@@ -31,10 +32,11 @@ pub(super) const FRAME_BYTES_MAX: usize = 131_072;
 /// A delivery as it came.
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetter {
-    /// As the client has it: one that is not UTF-8 goes out with the bytes it came with.
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
+    /// What the client cannot express of it.
+    pub(super) originals: Originals,
 }
 
 impl DeadLetter {
@@ -69,7 +71,12 @@ impl DeadLetter {
             BasicProperties::with_content_encoding,
         );
         let properties = with(properties, update.published_at.as_ref(), BasicProperties::with_timestamp);
-        Self { routing_key: update.record_key.as_str().into(), properties, body: update.body.clone() }
+        Self {
+            routing_key: update.record_key.as_str().into(),
+            properties,
+            body: update.body.clone(),
+            originals: Originals::default(),
+        }
     }
 }
 
@@ -146,7 +153,7 @@ impl DeadLetters {
             Some(channel) => channel,
             None => self.open().await?,
         };
-        let properties = with_reason(&dead_letter.properties, partition, reason, FRAME_BYTES_MAX);
+        let properties = with_reason(dead_letter, partition, reason, FRAME_BYTES_MAX);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let exchange = self.exchange.as_str().into();
         let publishing = channel.basic_publish(
@@ -182,13 +189,21 @@ impl DeadLetters {
 /// Properties must fit one frame, and a letter has more of them than the update had: headers that leave no room are
 /// left out, the last in the order of their names. Otherwise the broker would end the connection, at every try.
 pub(super) fn with_reason(
-    properties: &BasicProperties,
+    dead_letter: &DeadLetter,
     partition: PartitionNumber,
     reason: &DeadLetterReason,
     frame_max: usize,
 ) -> BasicProperties {
+    let DeadLetter { properties, originals, .. } = dead_letter;
     let mut headers = FieldTable::default();
     let mut room = frame_max.saturating_sub(ROOM_BYTES);
+    let originals = [("routing-key", &originals.routing_key), ("properties", &originals.properties)];
+    for (name, original) in originals {
+        let Some(original) = original else { continue };
+        room = room.saturating_sub(original.len());
+        let name = format!("lanekeeper-original-{name}");
+        headers.insert(name.into(), AMQPValue::ByteArray(original.as_slice().into()));
+    }
     let mut left_out = 0_u32;
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
         let bytes = name.as_str().len() + "lanekeeper-original-".len() + encoded_bytes(value);
@@ -275,7 +290,13 @@ mod tests {
             }
             let properties = BasicProperties::default().with_headers(headers);
             let reason = DeadLetterReason::Malformed(Malformed::NoRecordKey);
-            let dead_letter = with_reason(&properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX);
+            let dead_letter = DeadLetter {
+                routing_key: "key".into(),
+                properties,
+                body: Bytes::new(),
+                originals: Originals::default(),
+            };
+            let dead_letter = with_reason(&dead_letter, PartitionNumber(0), &reason, FRAME_BYTES_MAX);
             let headers = AMQPValue::FieldTable(dead_letter.headers().clone().unwrap());
             assert!(encoded_bytes(&headers) < FRAME_BYTES_MAX - ROOM_BYTES / 2, "{values:?}");
             let AMQPValue::FieldTable(headers) = headers else { unreachable!() };

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::connection::{ChannelAlterations, Version, WindowExceeded};
 use super::dead_letters::{DeadLetter, DeadLetters};
 use super::decode::Decoder;
 use super::error::SourceError;
@@ -27,7 +28,6 @@ use super::member_message::PartitionClaims;
 use super::membership::Membership;
 use super::names::Names;
 use super::unsettled::UnsettledDeliveries;
-use super::version::Version;
 use super::witnesses::Witnesses;
 use super::{Deliveries, Gone, Lost, PartitionStatus, Received, Source, SourceEvent};
 use lanekeeper_core::acks::{Ack, AckLimits};
@@ -124,7 +124,7 @@ impl AmqpSource {
             ..
         } = self.shared.clone();
         let position = membership.position().await;
-        let (channel, connection) = link.channel_of().await?;
+        let (channel, connection, alterations) = link.consuming_channel(usize::from(self.prefetch)).await?;
         let since = Instant::now();
         let priority = AMQPValue::LongInt(membership.priority(self.partition));
         let consuming = async {
@@ -172,6 +172,7 @@ impl AmqpSource {
             last_seen: liveness.watch(),
             events: VecDeque::new(),
             channel,
+            alterations,
             consumer: ManuallyDrop::new(consumer),
             witnesses,
             halt,
@@ -263,6 +264,8 @@ pub struct AmqpDeliveries {
     /// Told one at a time.
     events: VecDeque<SourceEvent>,
     channel: Channel,
+    /// What the screen changes in them.
+    alterations: ChannelAlterations,
     /// lapin sends `basic.cancel` when a consumer is dropped, and the standby would then get the *next* updates at
     /// once: it is dropped only after its channel is closed (RabbitMQ 3.10.8 and 4.0.5, measured).
     consumer: ManuallyDrop<Consumer>,
@@ -393,9 +396,11 @@ impl AmqpDeliveries {
             None => return Err(Lost("the broker cancelled the consumer".to_owned())),
         };
         let tag = DeliveryTag(delivery.delivery_tag);
-        let now = self.now();
-        if !self.unsettled.received(tag, now) {
-            return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch)));
+        let too_many = || Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch));
+        let alteration = self.alterations.take(delivery.delivery_tag).map_err(|WindowExceeded| too_many())?;
+        let alteration = alteration.unwrap_or_default();
+        if !self.unsettled.received(tag, self.now()) {
+            return Err(too_many());
         }
         if self.witnesses.recognize(&delivery, self.partition) {
             return Ok(SourceEvent::Witness(tag));
@@ -403,12 +408,17 @@ impl AmqpDeliveries {
         if is_marker(&delivery) {
             return Ok(SourceEvent::Marker);
         }
+        if alteration.left_something_out() {
+            return Err(Lost("a delivery is too large".to_owned()));
+        }
+        let Delivery { routing_key, mut properties, redelivered, .. } = delivery;
         let body = Bytes::from(delivery.data);
-        let routing_key = delivery.routing_key;
-        let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
-        let dead_letter = DeadLetter { routing_key, properties: delivery.properties, body };
+        let altered = alteration.clone();
+        let originals = alteration.restore(&mut properties);
+        let update = self.decoder.decode(routing_key.as_str(), &properties, body.clone(), &altered);
+        let dead_letter = DeadLetter { routing_key, properties, body, originals };
         self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
-        Ok(SourceEvent::Received(Received { delivery: tag, redelivered: delivery.redelivered, update }))
+        Ok(SourceEvent::Received(Received { delivery: tag, redelivered, update }))
     }
 }
 

@@ -6,12 +6,12 @@ use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
+use lapin::{BasicProperties, Channel, ExchangeKind};
 use uuid::Uuid;
 
+use super::connection::{Address, Connection};
 use super::document;
 use super::error::{HASH_EXCHANGE_TYPE, SourceError};
-use super::link::{Address, broker_version, server_property};
 use super::names::Names;
 use super::topology::{
     declare_exchange, declare_queue, ingress_arguments, on_own_channel, open, partition_arguments,
@@ -187,8 +187,8 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         }
         Ok(Inspection {
             address: address.host_port().to_owned(),
-            version: broker_version(&connection),
-            cluster: server_property(&connection, "cluster_name"),
+            version: connection.server_property("version"),
+            cluster: connection.server_property("cluster_name"),
             hash_exchange,
             layout,
             changing_to,

@@ -2,6 +2,7 @@
 
 mod auto_apply;
 mod change;
+pub mod connection;
 mod dead_letters;
 mod decode;
 mod delete;
@@ -29,7 +30,6 @@ mod status_query;
 mod task;
 mod topology;
 mod unsettled;
-mod version;
 mod witnesses;
 
 use std::future::Future;
@@ -39,6 +39,7 @@ use tokio::time::Instant;
 
 pub use auto_apply::{AutoApply, Obstacle, Obstacles};
 pub use change::{Reconciled, Stuck};
+pub use connection::{Address, ConnectError, Connection};
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
 pub use delete::remove as remove_topology;
@@ -50,7 +51,7 @@ pub use follower::Follower;
 pub use halt::Halt;
 pub use inspection::{Depth, Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub use ledger_identity::{OwnLedger, ensure_ledger};
-pub use link::{Address, Link};
+pub use link::Link;
 pub use liveness::LivenessProbe;
 pub use marker::Markers;
 pub use member_message::PartitionStatus;

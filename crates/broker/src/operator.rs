@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lapin::Connection;
+use super::connection::Connection;
 use tokio::time::timeout;
 
 use super::change::{Reconciled, look, reconcile};
+use super::connection::Address;
 use super::document::{self, LayoutDocument, StreamOffset};
 use super::error::SourceError;
 use super::follower::read_document;
 use super::inspection::Depth;
-use super::link::Address;
 use super::member_message::{PartitionStatus, parse};
 use super::names::Names;
 use super::status_query::{StatusAnswers, ask};

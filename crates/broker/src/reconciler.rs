@@ -11,10 +11,10 @@ use tracing::{error, info, warn};
 
 use super::auto_apply::{AutoApply, AutoApplyGate};
 use super::change::{Reconciled, Stuck, reconcile};
+use super::connection::Address;
 use super::document::LayoutDocument;
 use super::error::SourceError;
 use super::follower::Follower;
-use super::link::Address;
 use super::names::Names;
 use super::task::Task;
 use lanekeeper_core::change::{Desired, Step};

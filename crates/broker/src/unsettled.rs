@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use lapin::BasicProperties;
 
+use super::connection::Originals;
 use super::dead_letters::DeadLetter;
 use lanekeeper_core::acks::{AckLimits, Acks};
 use lanekeeper_core::message::DeliveryTag;
@@ -39,7 +40,10 @@ impl UnsettledDeliveries {
 
     /// Keeps what the dead letter of a delivery would need; `update`: it is one.
     pub(super) fn keep(&mut self, delivery: DeliveryTag, update: Option<&Update>, dead_letter: DeadLetter) {
-        if update.is_none() || !is_plain(&dead_letter.properties) {
+        if update.is_none()
+            || !is_plain(&dead_letter.properties)
+            || dead_letter.originals != Originals::default()
+        {
             self.as_delivered.insert(delivery, Box::new(dead_letter));
         }
     }
@@ -100,6 +104,7 @@ mod tests {
     use lapin::types::{AMQPValue, FieldTable};
 
     use super::*;
+    use crate::connection::Alteration;
     use crate::dead_letters::{FRAME_BYTES_MAX, with_reason};
     use crate::decode::Decoder;
     use lanekeeper_core::layout::PartitionNumber;
@@ -119,8 +124,13 @@ mod tests {
 
     fn came(properties: BasicProperties) -> (Arc<Update>, DeadLetter) {
         let body = Bytes::from_static(b"{}");
-        let update = decoder().decode("record-1", &properties, body.clone()).expect("it is an update");
-        (update, DeadLetter { routing_key: "record-1".into(), properties, body })
+        let update = decoder()
+            .decode("record-1", &properties, body.clone(), &Alteration::default())
+            .expect("it is an update");
+        (
+            update,
+            DeadLetter { routing_key: "record-1".into(), properties, body, originals: Originals::default() },
+        )
     }
 
     fn full() -> Vec<BasicProperties> {
@@ -162,7 +172,7 @@ mod tests {
             assert_eq!((&again.routing_key, &again.body), (&dead_letter.routing_key, &dead_letter.body));
             let sent = |dead_letter: &DeadLetter| {
                 let reason = DeadLetterReason::IdReused;
-                with_reason(&dead_letter.properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX)
+                with_reason(dead_letter, PartitionNumber(0), &reason, FRAME_BYTES_MAX)
             };
             assert_eq!(sent(&again), sent(&dead_letter), "{:?}", dead_letter.properties);
         }

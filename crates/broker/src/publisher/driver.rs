@@ -15,6 +15,7 @@ use super::error::PublishError;
 use super::outbox::{Outbox, OutboxLimits, PublishReceipt, Refusal, SubmissionId};
 use super::outgoing::{Outgoing, ShortText};
 use crate::settings::ConnectionSettings;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
 
@@ -374,11 +375,9 @@ async fn reconnect(settings: PublisherSettings) -> Result<PublisherSession, Publ
         tokio::time::sleep(*waits.next().unwrap_or(&schedule.longest())).await;
         match PublisherSession::open(&settings).await {
             // A broker that starts refuses logins and virtual hosts for a while.
-            Err(
-                error @ (PublishError::Unreachable { .. }
-                | PublishError::LoginRefused { .. }
-                | PublishError::VirtualHostRefused { .. }),
-            ) => debug!(%error, "cannot connect yet"),
+            Err(PublishError::Connect(error)) if !error.is_of_the_url() => {
+                debug!(error = error_chain(&error), "cannot connect yet");
+            }
             done => return done,
         }
     }
