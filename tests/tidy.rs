@@ -234,7 +234,7 @@ fn files_below(directory: &Path) -> Vec<String> {
             let top = path.parent() == Some(project());
             if path.is_dir() {
                 let marked = MARKS.iter().any(|mark| path.join(mark).exists());
-                if !marked && !(top && NOT_OURS.contains(&name.as_str())) {
+                if !(marked || top && NOT_OURS.contains(&name.as_str())) {
                     directories.push(path);
                 }
             } else if path.is_file() && name != ".git" {

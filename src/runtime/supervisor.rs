@@ -207,7 +207,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         }
     };
     log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
-    let reading = address.reading_bodies(u64::MAX);
+    let reading = address.reading_bodies(config.updates.body_bytes_max as u64);
     let consuming = reading.connect_patiently(&name("consume")).await.map_err(SourceError::from)?;
     Ok(Started {
         consuming: Link::keep(reading, name("consume"), consuming),

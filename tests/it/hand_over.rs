@@ -225,5 +225,5 @@ async fn claims_are_read_back_from_a_stream_of_members_that_was_deleted_and_recr
         tokio::task::spawn_blocking(closing).await.expect("it does not panic");
     }
     assert_flawless(&world.applied(400).await, 400);
-    one.logged("the stream of members was made anew").await;
+    one.logged("somebody deleted the stream of members").await;
 }

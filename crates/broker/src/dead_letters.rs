@@ -40,6 +40,14 @@ pub(super) struct DeadLetter {
 }
 
 impl DeadLetter {
+    /// Whether all of it, and a reason, fits the frame of its properties.
+    pub(super) fn fits_a_frame(&self) -> bool {
+        let headers = self.properties.headers().iter().flat_map(FieldTable::inner);
+        let headers: usize = headers.map(|(name, value)| header_bytes(name, value)).sum();
+        let originals: usize = self.originals.named().map(|(_, original)| original.len()).sum();
+        headers + originals <= FRAME_BYTES_MAX - ROOM_BYTES
+    }
+
     /// Of an update that the broker holds no more, or whose delivery says no more than the update does: as its publisher
     /// would publish it again.
     pub(super) fn of(update: &Update) -> Self {
@@ -197,16 +205,18 @@ pub(super) fn with_reason(
     let DeadLetter { properties, originals, .. } = dead_letter;
     let mut headers = FieldTable::default();
     let mut room = frame_max.saturating_sub(ROOM_BYTES);
-    let originals = [("routing-key", &originals.routing_key), ("properties", &originals.properties)];
-    for (name, original) in originals {
-        let Some(original) = original else { continue };
-        room = room.saturating_sub(original.len());
-        let name = format!("lanekeeper-original-{name}");
-        headers.insert(name.into(), AMQPValue::ByteArray(original.as_slice().into()));
-    }
     let mut left_out = 0_u32;
+    let mut originals_that_fit = Vec::new();
+    for (name, original) in originals.named() {
+        if original.len() > room {
+            left_out += 1;
+            continue;
+        }
+        room -= original.len();
+        originals_that_fit.push((name, original));
+    }
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
-        let bytes = name.as_str().len() + "lanekeeper-original-".len() + encoded_bytes(value);
+        let bytes = header_bytes(name, value);
         if bytes > room {
             left_out += 1;
             continue;
@@ -216,6 +226,10 @@ pub(super) fn with_reason(
             "CC" | "BCC" => headers.insert(format!("lanekeeper-original-{name}").into(), value.clone()),
             _ => headers.insert(name.clone(), value.clone()),
         };
+    }
+    // After what publishers put there, which cannot stand in for it.
+    for (name, original) in originals_that_fit {
+        headers.insert(name.into(), AMQPValue::ByteArray(original.into()));
     }
     let mut put = |name: &str, value: String| {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -253,6 +267,11 @@ fn with<T: Clone>(
         Some(value) => set(properties, value.clone()),
         None => properties,
     }
+}
+
+/// What a header takes at most, under whichever name.
+fn header_bytes(name: &ShortString, value: &AMQPValue) -> usize {
+    name.as_str().len() + "lanekeeper-original-".len() + encoded_bytes(value)
 }
 
 /// What a header's value takes at most in a frame (AMQP 0-9-1, section 4.2.5.5).

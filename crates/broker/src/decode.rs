@@ -56,7 +56,7 @@ impl Decoder {
         }
         let bytes =
             alteration.body_bytes.map_or(body.len(), |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        if bytes > self.body_bytes_max {
+        if bytes > self.body_bytes_max || alteration.body_bytes.is_some() {
             return Err(Malformed::BodyTooLarge { bytes, bytes_max: self.body_bytes_max });
         }
         let update_type = match properties.kind() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
 use tokio::sync::watch;
@@ -23,13 +23,11 @@ use super::error::SourceError;
 use super::halt::Halt;
 use super::link::{ANSWER_TIMEOUT, ConnectionNumber, Link};
 use super::liveness::{LastSeen, LivenessProbe};
-use super::marker::is_marker;
-use super::member_message::PartitionClaims;
-use super::membership::Membership;
+use super::membership::{Membership, PartitionClaims, PartitionStatus};
 use super::names::Names;
+use super::topology::{Witnesses, is_marker};
 use super::unsettled::UnsettledDeliveries;
-use super::witnesses::Witnesses;
-use super::{Deliveries, Gone, Lost, PartitionStatus, Received, Source, SourceEvent};
+use super::{Deliveries, Gone, Lost, Received, Source, SourceEvent};
 use lanekeeper_core::acks::{Ack, AckLimits};
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
@@ -363,6 +361,21 @@ impl AmqpDeliveries {
         self.channel.basic_ack(ack.tag.0, options).await.map_err(|error| Lost(error_chain(&error)))
     }
 
+    /// Has the broker dead-letter what never reached us whole, or fits no letter of ours.
+    async fn send_rejections(&mut self) -> Result<(), Lost> {
+        while let Some(delivery) = self.unsettled.next_to_reject() {
+            let to_the_dead_letter_exchange = BasicRejectOptions { requeue: false };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "without requeue it changes no order; the broker then moves the message as it came"
+            )]
+            let rejecting = self.channel.basic_reject(delivery.0, to_the_dead_letter_exchange);
+            rejecting.await.map_err(|error| Lost(error_chain(&error)))?;
+            self.unsettled.rejected();
+        }
+        Ok(())
+    }
+
     /// How long the broker takes to answer on this channel, which has all acks sent so far before it by then; bounded.
     async fn round_trip(&self) -> Duration {
         let begun = Instant::now();
@@ -408,16 +421,18 @@ impl AmqpDeliveries {
         if is_marker(&delivery) {
             return Ok(SourceEvent::Marker);
         }
-        if alteration.left_something_out() {
-            return Err(Lost("a delivery is too large".to_owned()));
-        }
         let Delivery { routing_key, mut properties, redelivered, .. } = delivery;
         let body = Bytes::from(delivery.data);
-        let altered = alteration.clone();
-        let originals = alteration.restore(&mut properties);
-        let update = self.decoder.decode(routing_key.as_str(), &properties, body.clone(), &altered);
-        let dead_letter = DeadLetter { routing_key, properties, body, originals };
-        self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
+        alteration.restore(&mut properties);
+        let update = self.decoder.decode(routing_key.as_str(), &properties, body.clone(), &alteration);
+        let incomplete = alteration.left_something_out();
+        let dead_letter =
+            DeadLetter { routing_key, properties, body, originals: alteration.into_originals() };
+        if incomplete || (update.is_err() && !dead_letter.fits_a_frame()) {
+            self.unsettled.leave_to_the_broker(tag);
+        } else {
+            self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
+        }
         Ok(SourceEvent::Received(Received { delivery: tag, redelivered, update }))
     }
 }
@@ -457,6 +472,7 @@ impl Deliveries for AmqpDeliveries {
     }
 
     async fn send_acks(&mut self) -> Result<(), Lost> {
+        self.send_rejections().await?;
         let now = self.now();
         while let Some(ack) = self.unsettled.acks().poll(now) {
             self.send(ack).await?;
@@ -489,14 +505,20 @@ impl Deliveries for AmqpDeliveries {
     ) -> impl Future<Output = ()> + Send + 'static {
         let dead_letter = match (holder, update) {
             (Holder::Broker(delivery), update) => self.unsettled.dead_letter(delivery, update),
-            (Holder::Ledger(_), Some(update)) => DeadLetter::of(update),
+            (Holder::Ledger(_), Some(update)) => Some(DeadLetter::of(update)),
             (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
         };
-        self.dead_letters.clone().publish(dead_letter, self.partition, reason)
+        let (dead_letters, partition) = (self.dead_letters.clone(), self.partition);
+        async move {
+            // `None`: the settlement is what has the broker dead-letter it.
+            if let Some(dead_letter) = dead_letter {
+                dead_letters.publish(dead_letter, partition, reason).await;
+            }
+        }
     }
 
     async fn leave(mut self) {
-        let mut settled = true;
+        let mut settled = self.send_rejections().await.is_ok();
         while let Some(ack) = self.unsettled.acks().flush() {
             settled &= self.send(ack).await.is_ok();
         }

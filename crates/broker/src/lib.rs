@@ -1,68 +1,48 @@
 //! Where updates come from: RabbitMQ, over AMQP 0-9-1. The only room besides `publisher` that knows the client.
 
-mod auto_apply;
-mod change;
+mod backoff;
+mod channel;
 pub mod connection;
 mod dead_letters;
 mod decode;
-mod delete;
 mod deliveries;
-mod document;
 mod error;
-mod export;
-mod follower;
 mod halt;
 mod inspection;
-mod ledger_identity;
 mod link;
 mod liveness;
-mod marker;
-mod member_message;
+mod log_on_change;
 mod membership;
 mod names;
 mod operator;
-mod placement;
 pub mod publisher;
-mod purge_markers;
-mod reconciler;
 mod settings;
-mod status_query;
-mod task;
 mod topology;
 mod unsettled;
-mod witnesses;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub use auto_apply::{AutoApply, Obstacle, Obstacles};
-pub use change::{Reconciled, Stuck};
 pub use connection::{Address, ConnectError, Connection};
 pub use dead_letters::DeadLetters;
 pub use decode::Decoder;
-pub use delete::remove as remove_topology;
 pub use deliveries::{AmqpDeliveries, AmqpSource, SourceContext};
-pub use document::LayoutDocument;
-pub use error::{HASH_EXCHANGE_TYPE, SourceError};
-pub use export::definitions;
-pub use follower::Follower;
+pub use error::SourceError;
 pub use halt::Halt;
-pub use inspection::{Depth, Inspection, Object, ObjectState, Publishing, Role, inspect};
-pub use ledger_identity::{OwnLedger, ensure_ledger};
+pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub use link::Link;
 pub use liveness::LivenessProbe;
-pub use marker::Markers;
-pub use member_message::PartitionStatus;
-pub use membership::Membership;
-pub use names::Names;
+pub use membership::{Membership, PartitionStatus, STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
+pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
-pub use reconciler::LayoutReconciler;
 pub use settings::ConnectionSettings;
-pub use status_query::{STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
-pub use topology::{DELIVERY_LIMIT, ensure as ensure_topology};
-pub use witnesses::Witnesses;
+pub use topology::{
+    AutoApply, DELIVERY_LIMIT, Depth, Follower, LayoutDocument, LayoutReconciler, Markers, Obstacle,
+    Obstacles, OwnLedger, Reconciled, Stuck, Witnesses, definitions, ensure as ensure_topology,
+    ensure_ledger, remove as remove_topology,
+};
 
 use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};
 use lanekeeper_core::policy::{DeadLetterReason, Malformed};

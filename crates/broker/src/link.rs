@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use lapin::{Channel, Event};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::error::SourceError;
-use super::task::Task;
 use crate::connection::{
     Address, ChannelAlterations, Connection, RECONNECT_DELAY_MAX, Reconnecting, Version,
 };
@@ -28,7 +28,7 @@ type Numbered = (ConnectionNumber, Arc<Connection>);
 #[derive(Clone, Debug)]
 pub struct Link {
     connection: watch::Receiver<Option<Numbered>>,
-    keeper: Arc<Task>,
+    keeper: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Link {
@@ -37,7 +37,7 @@ impl Link {
     pub fn keep(address: Address, name: String, connection: Connection) -> Self {
         let connection = Arc::new(connection);
         let (sender, receiver) = watch::channel(Some((ConnectionNumber(1), Arc::clone(&connection))));
-        let keeper = Task::begin(keep(address, name, connection, sender));
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keep(address, name, connection, sender)));
         Self { connection: receiver, keeper: Arc::new(keeper) }
     }
 
@@ -151,7 +151,7 @@ impl Link {
 
     /// Closes the connection for good.
     pub async fn close(self) {
-        self.keeper.stop();
+        self.keeper.abort();
         let connection = self.connection.borrow().as_ref().map(|(_, connection)| Arc::clone(connection));
         if let Some(connection) = connection.filter(|connection| connection.status().connected()) {
             let closing = connection.close(200, "normal shutdown".into());

@@ -155,7 +155,7 @@ async fn auto_apply_changes_nothing_while_something_else_is_bound_to_the_ingress
         "updates.partitions = 3\nupdates.auto_apply = true\nbroker.management_url = \"{management}\""
     );
     let after = world.dispatcher(&extra).await;
-    let in_the_way = "the layout is not changed while this is in the way";
+    let in_the_way = "the layout is not changed because of this obstacle";
     let expected = after.logged(in_the_way).await;
     for part in ["ERROR", "LK206", foreign, "remedy=\"$ curl"] {
         assert!(expected.contains(part), "{part}: {expected}");
@@ -177,7 +177,7 @@ async fn auto_apply_changes_nothing_while_something_else_is_bound_to_the_ingress
         if shown["in_force"] == 2 { Ok(()) } else { Err(shown.to_string()) }
     })
     .await;
-    after.logged("updates.auto_apply: nothing is in the way any more").await;
+    after.logged("updates.auto_apply: no obstacle is left").await;
     assert_eq!(after.log().iter().filter(|line| line.contains(in_the_way)).count(), 1, "it is said once");
     world.publish(updates(20, 4).skip(40)).await;
     assert_in_order(&world.applied(80).await, 80);

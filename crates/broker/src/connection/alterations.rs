@@ -59,21 +59,36 @@ pub(crate) struct Originals {
     pub(crate) properties: Option<Vec<u8>>,
 }
 
+impl Originals {
+    /// As headers of a dead letter, by their names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let all = [
+            ("lanekeeper-original-routing-key", &self.routing_key),
+            ("lanekeeper-original-properties", &self.properties),
+        ];
+        all.into_iter().filter_map(|(name, original)| Some((name, original.as_deref()?)))
+    }
+}
+
 impl Alteration {
-    /// Gives a delivery back its properties, if they were kept apart, and tells what it still lacks.
-    pub(crate) fn restore(self, properties: &mut BasicProperties) -> Originals {
-        let original = match self.properties {
+    /// Gives a delivery back its properties, if they were kept apart.
+    pub(crate) fn restore(&self, properties: &mut BasicProperties) {
+        if let Some(AlteredProperties::Apart { parsable, .. }) = &self.properties {
+            let parsed = parse_properties(parsable.as_slice());
+            *properties = parsed.map(|(_, parsed)| parsed).expect("the screen lets through what parses");
+        }
+    }
+
+    /// What the delivery lacks, after [`Self::restore`].
+    pub(crate) fn into_originals(self) -> Originals {
+        let properties = match self.properties {
             Some(AlteredProperties::Replaced { original } | AlteredProperties::Unreadable { original }) => {
                 Some(original)
             }
-            Some(AlteredProperties::Apart { parsable, original }) => {
-                let parsed = parse_properties(parsable.as_slice());
-                *properties = parsed.map(|(_, parsed)| parsed).expect("the screen lets through what parses");
-                original
-            }
+            Some(AlteredProperties::Apart { original, .. }) => original,
             Some(AlteredProperties::LeftOut { .. }) | None => None,
         };
-        Originals { routing_key: self.routing_key, properties: original }
+        Originals { routing_key: self.routing_key, properties }
     }
 
     /// Whether something of the delivery never reached us. Nobody but the broker can dead-letter such a delivery.

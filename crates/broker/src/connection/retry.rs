@@ -8,8 +8,10 @@ use tracing::warn;
 use super::address::Address;
 use super::connect::{Connection, connect};
 use super::error::ConnectError;
+use crate::backoff::Backoff;
+use crate::log_on_change::LogOnChange;
 
-const DELAY_MIN: Duration = Duration::from_millis(250);
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait between two tries; a connection that lasts longer was a good one.
 pub(crate) const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
 
@@ -30,10 +32,18 @@ impl Address {
 }
 
 /// Waits between tries; one line in the log per change of the reason.
-#[derive(Default)]
 pub(crate) struct Reconnecting {
-    delay: Option<Duration>,
-    last_logged: String,
+    backoff: Backoff,
+    log: LogOnChange,
+}
+
+impl Default for Reconnecting {
+    /// The first try is made at once, the next ones later and later: a connection that breaks as soon as it is made must
+    /// not keep the broker busy.
+    fn default() -> Self {
+        let backoff = Backoff::first_at_once(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX);
+        Self { backoff, log: LogOnChange::default() }
+    }
 }
 
 impl Reconnecting {
@@ -46,24 +56,13 @@ impl Reconnecting {
         }
     }
 
-    /// Waits, but not the first time: a connection that breaks as soon as it is made must not keep the broker busy.
     async fn try_once(&mut self, address: &Address, name: &str) -> Result<Connection, ConnectError> {
-        let delay =
-            self.delay.map_or(Duration::ZERO, |delay| (delay * 2).clamp(DELAY_MIN, RECONNECT_DELAY_MAX));
-        self.delay = Some(delay);
-        tokio::time::sleep(delay).await;
-        let connected = connect(address, name).await;
-        if let Err(error) = &connected {
-            self.log(name, error);
-        }
-        connected
-    }
-
-    fn log(&mut self, name: &str, error: &ConnectError) {
-        let text = error_chain(error);
-        if text != self.last_logged {
-            warn!(connection = name, error = text, "broker not reached, trying again");
-            self.last_logged = text;
-        }
+        self.backoff.wait().await;
+        connect(address, name).await.inspect_err(|error| {
+            let error = error_chain(error);
+            if self.log.is_new(error.clone()) {
+                warn!(connection = name, error, "broker not reached, trying again");
+            }
+        })
     }
 }

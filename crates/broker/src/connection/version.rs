@@ -13,7 +13,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// `3.10.8`, `4.0.0-rc.1`, `3.12+1.g2f`.
+    /// From `3.10.8`, `4.0.0-rc.1`, `3.12+1.g2f`; `None` where it says nothing that can be understood.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit());
         let mut number = || numbers.next()?.parse().ok();

@@ -1,4 +1,4 @@
-//! `updates.auto_apply`: a dispatcher changes the layout by itself, unless something is in the way.
+//! `updates.auto_apply`: a dispatcher changes the layout by itself, unless an obstacle forbids it.
 
 use std::fmt;
 use std::pin::Pin;
@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::error::SourceError;
+use crate::backoff::Backoff;
+use crate::error::SourceError;
+use crate::log_on_change::LogOnChange;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::Shape;
 
-/// Between two looks, while something is in the way: at first, and then longer and longer.
+/// The wait between two checks while there is an obstacle: at first, and at most.
 const LOOK_DELAY_MIN: Duration = Duration::from_secs(5);
 const LOOK_DELAY_MAX: Duration = Duration::from_secs(60);
 
@@ -18,7 +20,7 @@ const LOOK_DELAY_MAX: Duration = Duration::from_secs(60);
 pub struct AutoApply {
     /// Partitions and prefetch, as its config says.
     pub shape: Shape,
-    /// Looks for what a change could meet. Nobody holds the lock meanwhile.
+    /// Checks what a change could meet. The lock is not held while it runs.
     pub look: Look,
 }
 
@@ -28,70 +30,75 @@ impl fmt::Debug for AutoApply {
     }
 }
 
-/// A look, as often as it is asked for.
+/// Starts one check.
 pub type Look = Box<dyn Fn() -> Looking + Send + Sync>;
-/// One look under way.
+/// One check that runs.
 pub type Looking = Pin<Box<dyn Future<Output = Result<Obstacles, SourceError>> + Send>>;
 
-/// What a look has found, in words.
+/// What a check has found, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obstacles {
     /// What keeps the layout from being changed.
     pub blockers: Vec<Obstacle>,
-    /// What does not, and somebody should know of.
+    /// What does not keep it, and a person should know.
     pub warnings: Vec<Obstacle>,
 }
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
-    /// What it is and what it can cost.
+    /// What it is, and what it can cost.
     pub what: String,
     /// What removes it.
     pub fix: String,
 }
 
-/// What was told of it, and how long to wait before the next look.
+/// Decides if the layout may be changed now: what was logged last, and how long to wait before the next check.
 #[derive(Debug)]
 pub(super) struct AutoApplyGate {
-    pub(super) auto: AutoApply,
-    /// As it was told.
-    known: Option<Result<Obstacles, String>>,
-    delay: Duration,
+    auto: AutoApply,
+    log: LogOnChange<Result<Obstacles, String>>,
+    backoff: Backoff,
 }
 
 impl AutoApplyGate {
     pub(super) fn new(auto: AutoApply) -> Self {
-        Self { auto, known: None, delay: LOOK_DELAY_MIN }
+        let backoff = Backoff::new(LOOK_DELAY_MIN, LOOK_DELAY_MAX);
+        Self { auto, log: LogOnChange::default(), backoff }
     }
 
-    /// Looks. `None`: the layout may be changed now. Otherwise not before so long.
+    /// What the layout is to be changed to.
+    pub(super) fn shape(&self) -> Shape {
+        self.auto.shape
+    }
+
+    /// Checks. `None`: the layout may be changed now. Otherwise the wait before the next check.
     pub(super) async fn look(&mut self) -> Option<Duration> {
         let looked = (self.auto.look)().await.map_err(|fault| error_chain(&fault));
-        self.observe(looked)
+        self.judge(looked)
     }
 
-    fn observe(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
+    fn judge(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
         let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.blockers.is_empty());
-        if self.known.as_ref() == Some(&looked) {
-            self.delay = (self.delay * 2).min(LOOK_DELAY_MAX);
-        } else {
-            self.log(&looked);
-            self.delay = LOOK_DELAY_MIN;
+        let was_blocked = self.log.last().is_some_and(|known| match known {
+            Ok(obstacles) => !obstacles.blockers.is_empty(),
+            Err(_) => true,
+        });
+        if self.log.is_new(looked.clone()) {
+            self.log_looked(&looked, was_blocked);
+            self.backoff.reset();
         }
-        self.known = Some(looked);
-        (!is_free).then_some(self.delay)
+        (!is_free).then(|| self.backoff.next_delay())
     }
 
-    /// Once, until it is otherwise.
-    fn log(&self, looked: &Result<Obstacles, String>) {
+    fn log_looked(&self, looked: &Result<Obstacles, String>, was_blocked: bool) {
         let Shape { partitions, prefetch } = self.auto.shape;
         let Obstacles { blockers, warnings } = match looked {
             Ok(obstacles) => obstacles,
             Err(error) => {
                 warn!(
                     error,
-                    "updates.auto_apply: the layout is not changed before it was seen that nothing is in the way, trying again"
+                    "updates.auto_apply: the check for obstacles failed, so the layout is not changed; trying again"
                 );
                 return;
             }
@@ -102,22 +109,18 @@ impl AutoApplyGate {
                 prefetch,
                 what,
                 remedy = fix,
-                "updates.auto_apply: the layout is not changed while this is in the way; it is looked for again, and changed when it is gone. `lanekeeper topology plan` shows all"
+                "updates.auto_apply: the layout is not changed because of this obstacle; checking again, and changing it once no obstacle is left. `lanekeeper topology plan` shows all of them"
             );
         }
         for Obstacle { what, fix } in warnings {
             warn!(
                 what,
                 remedy = fix,
-                "updates.auto_apply: this could go wrong with the change of the layout"
+                "updates.auto_apply: changing the layout, though this can go wrong with it"
             );
         }
-        let was_blocked = self.known.as_ref().is_some_and(|known| match known {
-            Ok(obstacles) => !obstacles.blockers.is_empty(),
-            Err(_) => true,
-        });
         if blockers.is_empty() && was_blocked {
-            info!(partitions, prefetch, "updates.auto_apply: nothing is in the way any more");
+            info!(partitions, prefetch, "updates.auto_apply: no obstacle is left, changing the layout");
         }
     }
 }
@@ -126,14 +129,14 @@ impl AutoApplyGate {
 mod tests {
     use super::*;
 
-    /// Looks, one letter each: `a`, `b` something in the way, `!` a fault, `.` nothing. How long is waited after each.
+    /// Checks, one letter each: `a`, `b` an obstacle, `!` a fault, `.` nothing; and the wait after each.
     fn check(looks: &str, expected: &[Option<u64>]) {
         let shape = Shape { partitions: 3, prefetch: 10 };
         let mut gate =
-            AutoApplyGate::new(AutoApply { shape, look: Box::new(|| unreachable!("heed is called")) });
+            AutoApplyGate::new(AutoApply { shape, look: Box::new(|| unreachable!("judge is called")) });
         let looked = looks.chars().map(|letter| {
             let found = |letter: char| Obstacle { what: letter.to_string(), fix: String::new() };
-            gate.observe(match letter {
+            gate.judge(match letter {
                 '!' => Err("gone".to_owned()),
                 '.' => Ok(Obstacles::default()),
                 letter => Ok(Obstacles { blockers: vec![found(letter)], warnings: Vec::new() }),
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_in_the_way_is_looked_for_less_and_less_often() {
+    fn an_obstacle_that_stays_is_checked_less_and_less_often() {
         check(".", &[None]);
         check("aaaaaa.", &[Some(5), Some(10), Some(20), Some(40), Some(60), Some(60), None]);
         check("aab!!.", &[Some(5), Some(10), Some(5), Some(5), Some(10), None]);

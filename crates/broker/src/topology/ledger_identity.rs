@@ -4,17 +4,18 @@ use lapin::Connection;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::document::{self, LayoutDocument};
-use super::error::SourceError;
-use super::names::Names;
-use super::topology::{close, lock, open, unlock, write};
+use super::document::LayoutDocument;
+use super::document_stream;
+use super::session::TopologySession;
+use crate::error::SourceError;
+use crate::names::Names;
 
-/// What a dispatcher brings along.
+/// The ledger of this dispatcher.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnLedger {
     /// Its ledger's identity; `None`: it has no ledger.
     pub identity: Option<Uuid>,
-    /// Whether it stands from now on, whatever was used before: `run --adopt-ledger`.
+    /// If true, it counts from now on, whatever was used before: `run --adopt-ledger`.
     pub adopt: bool,
 }
 
@@ -32,25 +33,24 @@ pub async fn ensure_ledger(
     if known.ledger == own.identity {
         return Ok(());
     }
-    let channel = open(connection).await?;
-    lock(&channel, names).await?;
+    let mut session = TopologySession::new(connection, names, instance);
+    session.lock().await?;
     // Another process may have been faster: the lock was its too.
-    let known = document::read_surely(connection, names).await?.unwrap_or_else(|| known.clone());
+    let known = document_stream::read_surely(&mut session).await?.unwrap_or_else(|| known.clone());
     let result = match (known.ledger, own) {
         (recorded, OwnLedger { identity, .. }) if recorded == identity => Ok(()),
         (Some(recorded), OwnLedger { adopt: false, .. }) => Err(SourceError::OtherLedger { recorded }),
         (recorded, OwnLedger { identity, .. }) => {
-            let document = LayoutDocument { ledger: identity, ..known };
-            write(&channel, names, document, instance).await?;
+            document_stream::write(&mut session, LayoutDocument { ledger: identity, ..known }).await?;
             if let Some(before) = recorded {
-                warn!(%before, "another ledger was adopted: what was parked or applied in the one before is not known here");
+                warn!(%before, "adopted another ledger: what was parked or applied in the one before is not known here");
             } else {
-                info!("ledger recorded with the layout");
+                info!("recorded the ledger in the layout document");
             }
             Ok(())
         }
     };
-    unlock(&channel, names).await?;
-    close(channel).await;
+    session.unlock().await?;
+    session.close().await;
     result
 }

@@ -3,9 +3,8 @@
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Map, Value as Json, json};
 
-use super::error::HASH_EXCHANGE_TYPE;
-use super::names::Names;
-use super::topology::{ingress_arguments, partition_arguments, quorum_arguments, stream_arguments};
+use super::arguments::{ingress_arguments, partition_arguments, quorum_arguments, stream_arguments};
+use crate::names::{HASH_EXCHANGE_TYPE, Names};
 use lanekeeper_core::layout::{LayoutNumber, Shape};
 
 /// Definitions for `POST /api/definitions` or `rabbitmqctl import_definitions`. The layout document is not among them: it

@@ -1,43 +1,44 @@
-//! What a dispatcher does for the layouts besides dispatching: it tells what it has drained, removes what is drained, and
-//! brings to an end what an operator began and did not finish. All of it under the lock, on a connection of its own, so
-//! that an alarm, which freezes connections that publish, cannot keep the lock with a process that works.
+//! Brings the layouts to their desired state: records which partitions this process has drained, removes layouts that are
+//! drained, and finishes what an operator began and did not finish. It does so under the lock, on a connection of its own:
+//! an alarm of the broker freezes connections that publish, and the lock would stay with one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::auto_apply::{AutoApply, AutoApplyGate};
 use super::change::{Reconciled, Stuck, reconcile};
-use super::connection::Address;
 use super::document::LayoutDocument;
-use super::error::SourceError;
 use super::follower::Follower;
-use super::names::Names;
-use super::task::Task;
+use crate::connection::Address;
+use crate::error::SourceError;
+use crate::log_on_change::LogOnChange;
+use crate::names::Names;
 use lanekeeper_core::change::{Desired, Step};
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber, Shape};
 
-/// Before a look whether whoever began a change still lives, and between two such looks; after a drain, before the
-/// removal, so that all processes have heard and let go.
+/// How long others have for what they began, before this process does it; after a drain, how long all processes have to
+/// stop consuming before the layout is removed.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(2);
-/// Between two tries for a lock that another process has for a moment.
+/// Between two tries for a lock that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(250);
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// Between two looks at a drained layout that only a person can help.
+/// Between two tries to remove a drained layout that needs a person.
 const STUCK_DELAY: Duration = Duration::from_secs(30);
-/// Reports that come together are written together.
+/// Reports that come within this time are written together.
 const BATCH_DELAY: Duration = Duration::from_millis(50);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Does all that for as long as it lives.
+/// Stops when it is dropped.
 #[derive(Debug)]
 pub struct LayoutReconciler {
     shared: Arc<ReconcilerState>,
-    _task: Task,
+    _task: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -50,8 +51,8 @@ struct ReconcilerState {
 }
 
 impl LayoutReconciler {
-    /// `auto`: the layout is to be changed to this once, as soon as nothing drains and nothing is in the way; `None`: it
-    /// stays as it is.
+    /// `auto`: changes the layout to this once, as soon as nothing drains and no obstacle is found; `None`: leaves it as it
+    /// is.
     #[must_use]
     pub fn begin(
         address: Address,
@@ -67,11 +68,12 @@ impl LayoutReconciler {
             drained: Mutex::default(),
             reported: Notify::new(),
         });
-        let task = Task::begin(serve(Arc::clone(&shared), follower.watch(), auto.map(AutoApplyGate::new)));
-        Self { shared, _task: task }
+        let serving = serve(Arc::clone(&shared), follower.watch(), auto.map(AutoApplyGate::new));
+        Self { shared, _task: AbortOnDropHandle::new(tokio::spawn(serving)) }
     }
 
-    /// The partition holds nothing more. The others learn of it from the document, whatever it takes.
+    /// The partition holds nothing more. The other processes read it in the layout document; this is tried until it is
+    /// written.
     pub fn drained(&self, layout: LayoutNumber, partition: PartitionNumber) {
         self.shared.reports().push((layout, partition));
         self.shared.reported.notify_one();
@@ -83,7 +85,7 @@ impl ReconcilerState {
         self.drained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this process is to see to now; `None`: nothing.
+    /// What this process is to bring about now; `None`: nothing.
     fn desired(&self, document: &LayoutDocument, wanted: Option<Shape>) -> Option<Desired> {
         let layouts = &document.layouts;
         self.reports().retain(|report| layouts.with_drained(std::slice::from_ref(report)).is_some());
@@ -97,31 +99,31 @@ async fn serve(
     mut documents: watch::Receiver<LayoutDocument>,
     mut gate: Option<AutoApplyGate>,
 ) {
-    let (mut last_logged, mut stuck_logged) = (String::new(), None);
+    let (mut log, mut stuck_log) = (LogOnChange::default(), LogOnChange::default());
     loop {
         let document = documents.borrow_and_update().clone();
-        gate = gate.filter(|gate| document.layouts.in_force.shape() != gate.auto.shape);
+        gate = gate.filter(|gate| document.layouts.in_force.shape() != gate.shape());
         let mut wanted = None;
         let mut desired = shared.desired(&document, None);
         let wants_change =
-            |gate: &&mut AutoApplyGate| shared.desired(&document, Some(gate.auto.shape)).is_some();
-        // A change begins with nothing else to do, so that what could be in the way is looked for shortly before.
+            |gate: &&mut AutoApplyGate| shared.desired(&document, Some(gate.shape())).is_some();
+        // A change begins only if nothing else is to be done, so that the check for obstacles comes shortly before it.
         if let (None, Some(gate)) = (&desired, gate.as_mut().filter(wants_change)) {
             if timeout(WAIT_FOR_OTHERS, documents.changed()).await.is_ok() {
                 continue;
             }
             if let Some(delay) = gate.look().await {
-                // Nothing is held meanwhile, and everything else goes on.
+                // No lock is held, and everything else goes on.
                 match timeout(delay, next_change(&mut documents, &shared.reported)).await {
                     Ok(Err(_)) => return,
                     Ok(Ok(())) | Err(_) => continue,
                 }
             }
-            wanted = Some(gate.auto.shape);
+            wanted = Some(gate.shape());
             desired = shared.desired(&document, wanted);
         }
         let Some(desired) = desired else {
-            stuck_logged = None;
+            stuck_log.cleared();
             if next_change(&mut documents, &shared.reported).await.is_err() {
                 return;
             }
@@ -130,7 +132,7 @@ async fn serve(
         if !desired.drained.is_empty() {
             sleep(BATCH_DELAY).await;
         } else if wanted.is_none() {
-            // Somebody else may be at it.
+            // Another process may be doing it.
             if timeout(WAIT_FOR_OTHERS, documents.changed()).await.is_ok() {
                 continue;
             }
@@ -138,9 +140,9 @@ async fn serve(
         let desired = shared.desired(&document, wanted).unwrap_or(desired);
         let delay = match shared.reconcile(desired).await {
             Ok(Reconciled { document, stuck }) => {
-                last_logged.clear();
+                log.cleared();
                 match &stuck {
-                    // The follower may have it later, and nothing is to be done twice meanwhile.
+                    // The follower reads the document later; until then the same would be done a second time.
                     None => {
                         let serial = document.serial;
                         let _ =
@@ -151,15 +153,14 @@ async fn serve(
                         let _ = timeout(STUCK_DELAY, documents.changed()).await;
                     }
                 }
-                log_stuck(&mut stuck_logged, stuck);
+                log_stuck(&mut stuck_log, stuck);
                 continue;
             }
             Err(SourceError::Locked { .. }) => LOCK_RETRY,
             Err(fault) => {
-                let fault = error_chain(&fault);
-                if fault != last_logged {
-                    warn!(error = fault, "the layouts cannot be tended, trying again");
-                    last_logged = fault;
+                let error = error_chain(&fault);
+                if log.is_new(error.clone()) {
+                    warn!(error, "cannot bring the layouts to their desired state, trying again");
                 }
                 RETRY_DELAY
             }
@@ -168,7 +169,7 @@ async fn serve(
     }
 }
 
-/// A document came, or a report. An error: the process ends.
+/// Waits for a document or a report. An error: the process ends.
 async fn next_change(
     documents: &mut watch::Receiver<LayoutDocument>,
     reports: &Notify,
@@ -179,16 +180,19 @@ async fn next_change(
     }
 }
 
-fn log_stuck(last_logged: &mut Option<Stuck>, stuck: Option<Stuck>) {
-    match &stuck {
-        // It lets go as soon as it has heard.
-        None | Some(Stuck::InUse { .. }) => {}
-        Some(_) if *last_logged == stuck => {}
-        Some(reason) => {
-            error!(error = reason.to_string(), "a drained layout stays until a person has looked");
+fn log_stuck(log: &mut LogOnChange<Stuck>, stuck: Option<Stuck>) {
+    match stuck {
+        // The consumer stops as soon as it has read the document.
+        None | Some(Stuck::InUse { .. }) => {
+            log.cleared();
+        }
+        Some(stuck) => {
+            let error = stuck.to_string();
+            if log.is_new(stuck) {
+                error!(error, "cannot remove a drained layout: a person must act, trying again every 30 s");
+            }
         }
     }
-    *last_logged = stuck;
 }
 
 impl ReconcilerState {
@@ -203,7 +207,7 @@ impl ReconcilerState {
             Step::Prepare(_) | Step::Record | Step::Remove(_) => {}
         };
         let reconciled = reconcile(&connection, &self.names, &self.instance, desired, &mut on_step).await;
-        // It has the lock, if something went wrong.
+        // If something went wrong, this connection still has the lock.
         let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
         reconciled
     }

@@ -1,4 +1,4 @@
-//! Sees whether keys still go to the queues that they went to when the layout was made.
+//! Checks that keys still go to the queues that they went to when the layout was made.
 //!
 //! After every connect the layout's witnesses are published straight to its hash exchange, and whichever consumer gets
 //! one compares. docs/decisions/009 has the reasons.
@@ -8,119 +8,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::error::SourceError;
-use super::halt::Halt;
-use super::link::{ANSWER_TIMEOUT, Link};
-use super::names::Names;
-use super::task::Task;
-use super::topology::close;
+use super::witness_round::{PUBLISHING, Round, check_answers, round_of};
+use crate::channel::confirmed_publisher::ConfirmedPublisher;
+use crate::error::SourceError;
+use crate::halt::Halt;
+use crate::link::Link;
+use crate::log_on_change::LogOnChange;
+use crate::names::Names;
 use lanekeeper_core::change::ActiveLayout;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::witness::Witness;
 
-/// AMQP `type` of a witness.
-const WITNESS: &str = "lanekeeper.witness";
 /// Rounds that a process publishes at most within [`ROUNDS_PERIOD`] if it has not seen them come: they may wait behind a
 /// long backlog, and connections that break again and again must not fill the queues with witnesses.
 const ROUNDS_UNSEEN_MAX: usize = 10;
 const ROUNDS_PERIOD: Duration = Duration::from_secs(600);
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// How often we look whether an alarm has ended: what is published meanwhile would only pile up.
+/// How often we look if an alarm has ended: what is published before that would only pile up.
 const BLOCKED_POLL: Duration = Duration::from_secs(1);
 
-/// One set of witnesses, published one after another: who published it, and which of that process's it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Round {
-    process: String,
-    number: u64,
-}
-
-impl Round {
-    /// One of its own, for a process that publishes once.
-    pub(super) fn single() -> Self {
-        Self { process: Uuid::new_v4().to_string(), number: 0 }
-    }
-
-    fn text(&self) -> String {
-        format!("{} {}", self.process, self.number)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let (process, number) = text.split_once(' ')?;
-        Some(Self { process: process.to_owned(), number: number.parse().ok()? })
-    }
-}
-
-/// The round of a witness; `None` where the delivery is none. What publishers send comes by way of another exchange, so
-/// that no update can look like a witness.
-pub(super) fn round_of(delivery: &Delivery, layout_exchange: &str) -> Option<Round> {
-    let kind = delivery.properties.kind().as_ref().map(ShortString::as_str);
-    let is_witness = kind == Some(WITNESS) && delivery.exchange.as_str() == layout_exchange;
-    is_witness
-        .then(|| delivery.properties.message_id().as_ref().and_then(|id| Round::parse(id.as_str())))
-        .flatten()
-}
-
-/// Publishes a round; every witness is in some queue once this has returned.
-///
-/// # Errors
-/// The broker did not confirm it, or no queue is bound to the exchange.
-pub(super) async fn publish(
-    channel: &Channel,
-    exchange: &str,
-    keys: impl IntoIterator<Item = &str>,
-    round: &Round,
-) -> Result<(), SourceError> {
-    let publishing = async {
-        let amqp = SourceError::amqp(PUBLISHING);
-        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(amqp)?;
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default()
-            .with_type(WITNESS.into())
-            .with_message_id(round.text().into())
-            .with_delivery_mode(2);
-        let mut confirms = Vec::new();
-        for key in keys {
-            let (exchange, properties) = (exchange.into(), properties.clone());
-            let sent = channel.basic_publish(exchange, key.into(), options, b"", properties).await;
-            confirms.push(sent.map_err(amqp)?);
-        }
-        for confirm in confirms {
-            match confirm.await.map_err(amqp)? {
-                Confirmation::Ack(None) => {}
-                Confirmation::Ack(Some(_)) => {
-                    let text = format!("no queue is bound to the exchange {exchange}");
-                    return Err(SourceError::Missing { text });
-                }
-                Confirmation::Nack(_) | Confirmation::NotRequested => {
-                    return Err(SourceError::NotTaken { exchange: exchange.to_owned() });
-                }
-            }
-        }
-        Ok(())
-    };
-    match timeout(ANSWER_TIMEOUT, publishing).await {
-        Ok(published) => published,
-        Err(_) => Err(SourceError::Silent { step: PUBLISHING, seconds: ANSWER_TIMEOUT.as_secs() }),
-    }
-}
-
-const PUBLISHING: &str = "publishing the witnesses of the layout";
-
-/// Publishes witnesses and judges where they come, for as long as it lives.
+/// Publishes witnesses, and compares where they arrive. Stops publishing when it is dropped.
 #[derive(Clone, Debug)]
 pub struct Witnesses {
     shared: Arc<WitnessState>,
-    task: Arc<Task>,
+    task: Arc<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -132,7 +50,7 @@ struct WitnessState {
     exchange: String,
     recorded: HashMap<String, PartitionNumber>,
     rounds: Mutex<Rounds>,
-    /// Somebody doubts that the last round still tells where keys go, or needs a delivery in a queue.
+    /// Asks for a round: a witness of another process was out of place, or the owner of a partition needs a delivery.
     doubt: Notify,
     halt: Halt,
 }
@@ -173,8 +91,8 @@ impl Rounds {
 }
 
 impl Witnesses {
-    /// Begins with a round at once, unless the layout drains: then nothing is published to it any more, and those that
-    /// come are still compared. `halt` is set when a key has moved.
+    /// Publishes a round at once, unless the layout drains: then nothing more is published to it, and witnesses that arrive
+    /// are still compared. A key that has moved sets `halt`.
     #[must_use]
     pub fn begin(
         consuming: Link,
@@ -195,32 +113,34 @@ impl Witnesses {
             doubt: Notify::new(),
             halt,
         });
-        let task = Arc::new(Task::begin(publish_for_ever(Arc::clone(&shared), consuming, publishing)));
+        let publishing = publish_for_ever(Arc::clone(&shared), consuming, publishing);
+        let task = Arc::new(AbortOnDropHandle::new(tokio::spawn(publishing)));
         if *draining {
-            task.stop();
+            task.abort();
         }
         Self { shared, task }
     }
 
     /// The layout drains from now on: nothing more is published to it.
     pub fn retire(&self) {
-        self.task.stop();
+        self.task.abort();
     }
 
     /// Asks for a further round.
-    pub(super) fn ask(&self) {
+    pub(crate) fn ask(&self) {
         self.shared.doubt.notify_one();
     }
 
-    /// Whether the delivery is a witness; if so, it is judged. `partition` is the one whose queue it came from.
+    /// Returns true if the delivery is a witness, and compares it then. `partition`: the one whose queue it came from.
     ///
     /// One of this process shows where keys have gone since it started. One of another process, or of an earlier life
-    /// of this one, may be from before somebody put the bindings right: this process then asks anew.
-    pub(super) fn recognize(&self, delivery: &Delivery, partition: PartitionNumber) -> bool {
+    /// of this one, may be from before somebody put the bindings right: this process then publishes another
+    /// round.
+    pub(crate) fn recognize(&self, delivery: &Delivery, partition: PartitionNumber) -> bool {
         let shared = &self.shared;
         let Some(round) = round_of(delivery, &shared.exchange) else { return false };
         let key = delivery.routing_key.as_str();
-        let is_ours = round.process == shared.process;
+        let is_ours = round.process() == shared.process;
         match shared.recorded.get(key) {
             Some(recorded) if *recorded != partition && is_ours => shared.halt.set(SourceError::Moved {
                 exchange: shared.exchange.clone(),
@@ -229,10 +149,10 @@ impl Witnesses {
                 found: shared.names.partition(shared.layout, partition),
             }),
             Some(recorded) if *recorded != partition => {
-                info!(%partition, "a witness of another process is out of place, asking anew");
+                info!(%partition, "a witness of another process is out of place, publishing another round");
                 shared.doubt.notify_one();
             }
-            Some(_) if is_ours => shared.rounds().saw(round.number, key, shared.recorded.len()),
+            Some(_) if is_ours => shared.rounds().saw(round.number(), key, shared.recorded.len()),
             // In its place; or of a program that chooses others.
             Some(_) | None => {}
         }
@@ -246,9 +166,10 @@ impl WitnessState {
     }
 }
 
-/// A round for every connection that is made, and wherever there is doubt.
+/// Publishes a round for every connection that is made, and for every request.
 async fn publish_for_ever(shared: Arc<WitnessState>, consuming: Link, publishing: Link) {
-    let (mut asked, mut last_logged) = (None, String::new());
+    let mut publisher = ConfirmedPublisher::new(publishing.clone(), PUBLISHING);
+    let (mut asked, mut log) = (None, LogOnChange::default());
     loop {
         let (consumes, publishes) = (consuming.up().await, publishing.up().await);
         if asked != Some((consumes, publishes)) {
@@ -257,18 +178,17 @@ async fn publish_for_ever(shared: Arc<WitnessState>, consuming: Link, publishing
             while publishing.is_blocked() {
                 tokio::time::sleep(BLOCKED_POLL).await;
             }
-            match publish_round(&shared, &publishing).await {
+            match publish_round(&shared, &mut publisher).await {
                 Ok(()) => {
                     asked = Some((consumes, publishes));
-                    if !std::mem::take(&mut last_logged).is_empty() {
-                        info!("the witnesses of the layout are published again");
+                    if log.cleared() {
+                        info!("publishes the witnesses of the layout again");
                     }
                 }
                 Err(fault) => {
-                    let fault = error_chain(&fault);
-                    if fault != last_logged {
-                        warn!(error = fault, "the witnesses of the layout are not published, trying again");
-                        last_logged = fault;
+                    let error = error_chain(&fault);
+                    if log.is_new(error.clone()) {
+                        warn!(error, "cannot publish the witnesses of the layout, trying again");
                     }
                     tokio::time::sleep(RETRY_DELAY).await;
                     continue;
@@ -283,15 +203,14 @@ async fn publish_for_ever(shared: Arc<WitnessState>, consuming: Link, publishing
     }
 }
 
-async fn publish_round(shared: &WitnessState, publishing: &Link) -> Result<(), SourceError> {
-    let channel = publishing.channel().await?;
+async fn publish_round(shared: &WitnessState, publisher: &mut ConfirmedPublisher) -> Result<(), SourceError> {
     let number = shared.rounds().begin(Instant::now());
-    let round = Round { process: shared.process.clone(), number };
+    let round = Round::new(&shared.process, number);
     // In the order of their partitions: nearer to each other, and the same in every round.
     let keys: BTreeMap<_, _> =
         shared.recorded.iter().map(|(key, partition)| ((*partition, key.as_str()), key.as_str())).collect();
-    let published = publish(&channel, &shared.exchange, keys.into_values(), &round).await;
-    close(channel).await;
+    let answers = publisher.publish_all(round.messages(&shared.exchange, keys.into_values())).await;
+    let published = answers.and_then(|answers| check_answers(&answers, &shared.exchange));
     // Without an answer it may still arrive.
     if published.as_ref().is_err_and(|fault| !matches!(fault, SourceError::Silent { .. })) {
         shared.rounds().unseen.pop_back();
@@ -326,14 +245,5 @@ mod tests {
         assert_eq!(rounds.delay(at(1_600)), Duration::ZERO);
         rounds.begin(at(1_600));
         assert_eq!(rounds.delay(at(1_600)), Duration::from_secs(1));
-    }
-
-    #[test]
-    fn a_round_is_read_as_it_was_written() {
-        let round = Round { process: Uuid::new_v4().to_string(), number: 7 };
-        assert_eq!(Round::parse(&round.text()), Some(round));
-        for other in ["", "a", "a b", "7"] {
-            assert_eq!(Round::parse(other), None, "{other}");
-        }
     }
 }

@@ -1,54 +1,51 @@
-//! Asks the owners of partitions what they hold, over the stream of members: a question, and what is told after it.
+//! Asks the owners of partitions what they hold, over the stream of members: a request, and what is published after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lapin::BasicProperties;
-use lapin::Connection;
-use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Connection};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::document::{self, StreamOffset};
-use super::error::SourceError;
-use super::member_message::{MemberMessage, MessageKind, PartitionStatus, ReplicaId, parse};
-use super::membership::offset_of;
-use super::names::Names;
-use super::topology::{close, open};
+use super::message::{MemberMessage, MessageKind, PartitionStatus, READING, ReplicaId, parse};
+use crate::channel::confirm_channel::Message;
+use crate::channel::stream_reader::{StreamOffset, offset_of};
+use crate::error::SourceError;
+use crate::names::Names;
+use crate::topology::session::TopologySession;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
-/// How long whoever asks waits for answers. Owners answer within milliseconds, and at most once a second.
+/// How long an operator waits for answers. Owners answer within milliseconds, and at most once a second.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
-const READING: &str = "reading the stream of members";
 const ASKING: &str = "asking the owners of partitions";
 
 /// A partition of a layout.
-pub(super) type PartitionOfLayout = (LayoutNumber, PartitionNumber);
+pub(crate) type PartitionOfLayout = (LayoutNumber, PartitionNumber);
 
 /// What is known of a partition from those who consume it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusAnswer {
-    /// `instance.name` of the owner, or of a standby where the owner has told nothing.
+    /// `instance.name` of the owner, or of a standby if nothing came from the owner.
     pub instance: String,
     /// What it holds.
     pub status: PartitionStatus,
-    /// Whether it was told after the question. Otherwise it was told unasked, at most two seconds before it was read, as
-    /// programs do that do not know questions.
+    /// True if it was published in answer to this request. Otherwise nobody had asked, or it is from a program that does not
+    /// know requests; it was then published at most two seconds before it was read.
     pub asked: bool,
     priority: i32,
 }
 
 impl StatusAnswer {
-    /// The owner's answer counts, not that of a standby. Where two say that they own it, one of them has not heard yet
-    /// that it was replaced: the newer claim counts, then the one that the broker is to prefer.
+    /// The owner's answer counts, not that of a standby. If two processes say that they own the partition, one of them does
+    /// not know yet that it was replaced: the newer claim counts, then the one that the broker is to prefer.
     fn rank(&self) -> (bool, bool, Option<u64>, i32) {
         (self.is_of_the_owner(), self.asked, self.status.tenure, self.priority)
     }
 
-    /// Whether whoever has told it owns the partition. Programs that know no questions do not say so; a standby holds
-    /// nothing.
+    /// Returns true if it comes from the owner of the partition. Programs that do not know requests do not say so; a standby
+    /// holds nothing.
     #[must_use]
     pub fn is_of_the_owner(&self) -> bool {
         self.status.owns || (self.status.answers.is_none() && self.status.updates > 0)
@@ -64,7 +61,7 @@ pub struct StatusAnswers {
     pub fault: Option<String>,
 }
 
-/// A question on its way, and what has come of it. Pure.
+/// A request, and the answers so far. Pure.
 struct StatusQuery {
     process: String,
     /// Partitions with an owner that has not answered.
@@ -92,7 +89,7 @@ impl StatusQuery {
             MessageKind::StatusReport => {
                 let Some(status) = message.status else { return };
                 let place = (layout, PartitionNumber(message.partition));
-                // Whoever answers a later question has read this one.
+                // An answer to a later request is one to this request, too.
                 let asked = self.asked.get(&layout).is_some_and(|asked| status.answers >= Some(*asked));
                 let answer =
                     StatusAnswer { instance: message.instance, status, asked, priority: message.priority };
@@ -112,9 +109,9 @@ impl StatusQuery {
     }
 }
 
-/// Asks what is held of these partitions, which have an owner, and answers once all have answered or the time is up. What
-/// is told of other partitions meanwhile is answered as well.
-pub(super) async fn ask(
+/// Asks what is held of these partitions, which have an owner. Returns once all have answered or the time is up, also with
+/// what came of other partitions by then.
+pub(crate) async fn ask(
     connection: &Connection,
     names: &Names,
     instance: &str,
@@ -126,7 +123,7 @@ pub(super) async fn ask(
     }
     let until = Instant::now() + STATUS_TIMEOUT;
     let fault = match timeout_at(until, ask_for_ever(connection, names, instance, &mut query)).await {
-        // Nobody was ever there who could answer.
+        // No dispatcher has run that could answer.
         Ok(Err(SourceError::Missing { .. })) => {
             Some(format!("the stream {} is not there", names.members()))
         }
@@ -141,40 +138,33 @@ pub(super) async fn ask(
     StatusAnswers { of: query.of, fault }
 }
 
-/// Done once all have answered.
+/// Returns once all have answered.
 async fn ask_for_ever(
     connection: &Connection,
     names: &Names,
     instance: &str,
     query: &mut StatusQuery,
 ) -> Result<(), SourceError> {
+    let mut session = TopologySession::new(connection, names, instance);
     let stream = names.members();
-    let about = |fault| match fault {
-        SourceError::Amqp { source, .. } => {
-            SourceError::from_amqp(READING, &format!("stream {stream}"), names.public(), *source)
-        }
-        fault => fault,
-    };
-    let channel = open(connection).await?;
-    let mut consumer = document::consume(&channel, &stream, StreamOffset::Next).await.map_err(about)?;
-    for layout in query.layouts() {
+    let mut reader = session.read_stream(&stream, StreamOffset::Next, READING).await?;
+    let messages = query.layouts().into_iter().map(|layout| {
         let replica = ReplicaId { instance: instance.to_owned(), process: query.process.clone(), layout };
-        let message = replica.message(MessageKind::StatusRequest, PartitionNumber(0), 0, 0);
-        let body = serde_json::to_vec(&message).expect("a note is plain data");
-        let properties = BasicProperties::default().with_content_type("application/json".into());
-        let properties = properties.with_delivery_mode(2);
-        let options = BasicPublishOptions::default();
-        // Reading it back is the proof that it was taken.
-        let publishing = channel.basic_publish("".into(), stream.as_str().into(), options, &body, properties);
-        publishing.await.map_err(SourceError::amqp(ASKING)).map_err(about)?;
-    }
+        replica.message(MessageKind::StatusRequest, PartitionNumber(0), 0, 0).body()
+    });
+    let messages: Vec<Vec<u8>> = messages.collect();
+    let properties = || BasicProperties::default().with_content_type("application/json".into());
+    let messages = messages.iter().map(|message| Message::to_queue(&stream, properties(), message)).collect();
+    // Reading it back is the proof that it was taken.
+    session.publish_all(ASKING, &format!("stream {stream}"), messages).await?;
     while !query.awaited.is_empty() {
-        let delivery = document::next(&mut consumer).await.map_err(about)?;
+        let delivery = reader.next().await?;
         if let (Some(offset), Some(message)) = (offset_of(&delivery), parse(&delivery.data)) {
             query.read(offset, message);
         }
     }
-    close(channel).await;
+    reader.close().await;
+    session.close().await;
     Ok(())
 }
 
@@ -231,15 +221,15 @@ mod tests {
     }
 
     #[test]
-    fn a_report_from_before_the_request_is_no_answer_to_it() {
+    fn a_status_from_before_the_request_is_no_answer_to_it() {
         check(&[("a", answer(Some(9), true, 3, Some(7)))], Some(("a", false)), true);
         check(&[("a", answer(Some(11), true, 3, Some(7)))], Some(("a", true)), false);
-        // As a program of before questions tells it while its layout drains.
+        // As a program that does not know requests publishes it while its layout drains.
         check(&[("a", answer(None, false, 3, None))], Some(("a", false)), true);
     }
 
     #[test]
-    fn questions_of_others_and_other_layouts_answer_nothing() {
+    fn requests_of_others_and_other_layouts_answer_nothing() {
         let place = (LayoutNumber(1), PartitionNumber(0));
         let mut query = StatusQuery::new("o".to_owned(), BTreeSet::from([place]));
         query.read(9, message("other", MessageKind::StatusRequest, 0, None));
@@ -249,6 +239,6 @@ mod tests {
             MemberMessage { layout: 2, ..message("a", MessageKind::StatusReport, 0, reports) };
         query.read(11, of_another_layout);
         assert_eq!(query.awaited, BTreeSet::from([place]));
-        assert_eq!(query.of.len(), 2, "told, and not as an answer");
+        assert_eq!(query.of.len(), 2, "known, but not as an answer");
     }
 }
