@@ -16,6 +16,7 @@ use input::Input;
 use lanekeeper_broker::publisher::{
     OutboxLimits, PublishError, Publisher, PublisherExit, PublisherSettings, ShortText,
 };
+use lanekeeper_core::error::error_chain;
 use report::Report;
 
 /// Updates read ahead of the window, as a multiple of it: so much may wait behind unconfirmed ones of its record.
@@ -110,7 +111,7 @@ async fn publish(settings: PublisherSettings, input: Input) -> Exit {
     let publisher = match Publisher::connect(settings).await {
         Ok(publisher) => publisher,
         Err(error) => {
-            eprintln!("lanekeeper publish: {error}");
+            eprintln!("lanekeeper publish: {}", error_chain(&error));
             return exit_of(&error);
         }
     };
@@ -128,7 +129,7 @@ async fn publish(settings: PublisherSettings, input: Input) -> Exit {
 
 fn exit_of(error: &PublishError) -> Exit {
     match error {
-        PublishError::Url => Exit::Config,
+        PublishError::Connect(error) if error.is_of_the_url() => Exit::Config,
         _ => Exit::Broker,
     }
 }
