@@ -102,7 +102,7 @@ pub trait Deliveries: Send + 'static {
     fn next_ack_at(&mut self) -> Option<Instant>;
 
     /// When the delivery came that is unsettled for longest, if there is one.
-    fn oldest_came_at(&self) -> Option<Instant>;
+    fn oldest_received_at(&self) -> Option<Instant>;
 
     /// When a delivery came that is not settled; `None` for any other.
     fn received_at(&self, delivery: DeliveryTag) -> Option<Instant>;

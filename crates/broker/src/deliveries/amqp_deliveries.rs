@@ -230,12 +230,12 @@ impl Deliveries for AmqpDeliveries {
         Some(self.instant(next))
     }
 
-    fn oldest_came_at(&self) -> Option<Instant> {
-        self.unsettled.oldest_received_at().map(|came| self.instant(came))
+    fn oldest_received_at(&self) -> Option<Instant> {
+        self.unsettled.oldest_received_at().map(|at| self.instant(at))
     }
 
     fn received_at(&self, delivery: DeliveryTag) -> Option<Instant> {
-        self.unsettled.received_at(delivery).map(|came| self.instant(came))
+        self.unsettled.received_at(delivery).map(|at| self.instant(at))
     }
 
     fn has_begun(&self) -> bool {
