@@ -24,6 +24,7 @@ pub use halt::Halt;
 pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub use link::{Address, Link};
 pub use liveness::LivenessProbe;
+pub use log_on_change::LogOnChange;
 pub use membership::{Membership, PartitionStatus, STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
 pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
