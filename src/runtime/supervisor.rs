@@ -180,14 +180,14 @@ struct Started {
 async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result<Started, RunError> {
     let ledger = open_ledger(config.ledger.as_ref(), metrics).await?;
     let own = OwnLedger { identity: ledger.as_deref().map(AnyLedger::identity), adopt: adopt_ledger };
-    let address = Address::new(&config.broker.connection)?;
+    let address = Address::new(&config.broker.connection).map_err(SourceError::from)?;
     let instance = &config.instance;
     let names = Names::new(&config.updates.exchange);
     let wanted = wanted(config).numbered(LayoutNumber(1));
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
     let mut log = LogOnChange::default();
     let (publishing, document) = loop {
-        let connection = address.connect_patiently(&name("publish")).await?;
+        let connection = address.connect_patiently(&name("publish")).await.map_err(SourceError::from)?;
         let completed = async {
             let document = ensure_topology(&connection, &names, wanted, instance).await?;
             ensure_ledger(&connection, &names, &document, own, instance).await?;
@@ -206,9 +206,10 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         }
     };
     log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
-    let consuming = address.connect_patiently(&name("consume")).await?;
+    let reading = address.reading_bodies(config.updates.body_bytes_max as u64);
+    let consuming = reading.connect_patiently(&name("consume")).await.map_err(SourceError::from)?;
     Ok(Started {
-        consuming: Link::keep(address.clone(), name("consume"), consuming),
+        consuming: Link::keep(reading, name("consume"), consuming),
         publishing: Link::keep(address.clone(), name("publish"), publishing),
         address,
         document,
