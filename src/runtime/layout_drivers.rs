@@ -64,7 +64,7 @@ pub struct LayoutDrivers {
     pub layout: Layout,
     pub membership: Membership,
     witnesses: Witnesses,
-    draining: watch::Sender<bool>,
+    draining: CancellationToken,
     markers: Option<Markers>,
     /// What is not drained of the previous layout.
     previous: PreviousLayout,
@@ -94,7 +94,7 @@ impl LayoutDrivers {
             layout,
             membership,
             witnesses,
-            draining: watch::Sender::new(false),
+            draining: CancellationToken::new(),
             markers: None,
             previous_undrained: watch::Sender::new(previous.undrained.clone()),
             previous,
@@ -121,7 +121,7 @@ impl LayoutDrivers {
     /// layout is active too.
     pub fn observe(&mut self, context: &DispatchContext, active_layout: &ActiveLayout, beside: bool) {
         if active_layout.draining && self.markers.is_none() {
-            self.draining.send_replace(true);
+            self.draining.cancel();
             self.witnesses.retire();
             let partitions: Vec<_> = active_layout.partitions.iter().copied().collect();
             self.markers =
@@ -202,7 +202,7 @@ impl LayoutDrivers {
             liveness: context.liveness.clone(),
             witnesses: self.witnesses.clone(),
             halt: context.halt.clone(),
-            draining: self.draining.subscribe(),
+            draining: self.draining.clone(),
             dead_letters: DeadLetters::new(context.publishing.clone(), &context.names),
             decoder: Arc::new(Decoder {
                 routes: config.routes(),
