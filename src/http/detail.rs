@@ -1,7 +1,10 @@
 //! The reason of a failure, in the target's own words: short, one line, safe to print.
 
 use std::error::Error;
+use std::io;
 
+use lanekeeper_core::certificate::CertificateFault;
+use rustls::CertificateError as Refused;
 use serde_json::{Map, Value};
 
 /// Longest detail, in characters.
@@ -46,6 +49,9 @@ pub(super) fn of_error(error: reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
+        if let Some(fault) = tls_fault(error).and_then(certificate_fault) {
+            return one_line(&fault.to_string());
+        }
         let cause_text = error.to_string();
         if !text.ends_with(&cause_text) {
             text.push_str(": ");
@@ -54,6 +60,25 @@ pub(super) fn of_error(error: reqwest::Error) -> String {
         cause = error.source();
     }
     one_line(&text)
+}
+
+/// An IO error of TLS holds it, and does not name it as its cause.
+fn tls_fault<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
+}
+
+fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {
+    let rustls::Error::InvalidCertificate(error) = error else { return None };
+    Some(match error {
+        Refused::UnknownIssuer => CertificateFault::UntrustedIssuer,
+        Refused::NotValidForName => CertificateFault::OtherHost { names: Vec::new() },
+        Refused::NotValidForNameContext { presented, .. } => {
+            CertificateFault::OtherHost { names: presented.clone() }
+        }
+        Refused::Expired | Refused::ExpiredContext { .. } => CertificateFault::Expired,
+        Refused::NotValidYet | Refused::NotValidYetContext { .. } => CertificateFault::NotYetValid,
+        _ => return None,
+    })
 }
 
 /// Runs of white space and of characters that steer a terminal become one space; cut at [`DETAIL_CHARS_MAX`].

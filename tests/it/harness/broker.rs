@@ -24,12 +24,29 @@ impl Broker {
 
     /// A node for a test that hurts it.
     pub fn start() -> Self {
+        Self::start_with("", &[])
+    }
+
+    /// A node with settings of its own (as in rabbitmq.conf), which name files by the paths that they have here; the node's
+    /// working directory is where these paths begin. That takes an installed RabbitMQ: one in Docker does not see them.
+    pub fn start_with(settings: &str, files: &[(&str, &str)]) -> Self {
         let keep = tempfile::tempdir().expect("a directory can be made");
         let dir = keep.path().join("node");
+        let settings = ("conf.d/30-test.conf", settings);
+        for (name, content) in files.iter().chain([&settings]).filter(|(_, content)| !content.is_empty()) {
+            let path = dir.join(name);
+            std::fs::create_dir_all(path.parent().expect("it is in the directory")).expect("it can be made");
+            std::fs::write(path, content).expect("it can be written");
+        }
         let owner = std::process::id().to_string();
         let output = script(&["start", "--private", "--dir", text(&dir), "--owner", &owner, "--purge"]);
         let environment = output.lines().filter_map(exported).collect();
         Self { environment, dir, _keep: keep }
+    }
+
+    /// The directory of [`Self::start_with`]'s files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn url(&self) -> &str {

@@ -6,6 +6,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod raw;
+mod tls;
 mod wait;
 
 use std::sync::{Arc, OnceLock};
@@ -24,6 +25,7 @@ pub use postgres::Postgres;
 pub use process::{Dispatcher, Output, lanekeeper, lanekeeper_command};
 pub use proxy::{Proxy, Way};
 pub use raw::publish_raw;
+pub use tls::{Authority, HttpsTarget};
 pub use wait::{pace, until};
 
 /// A broker, an exchange of its own, and a receiver.

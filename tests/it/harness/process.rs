@@ -52,6 +52,12 @@ impl Dispatcher {
         Self::begin(Command::new(BINARY).args(["run", "--config"]).arg(config))
     }
 
+    /// With an authority whose certificates it trusts, and no other.
+    pub fn start_trusting(config: &Path, authority: &Path) -> Self {
+        let mut command = Command::new(BINARY);
+        Self::begin(command.env("SSL_CERT_FILE", authority).args(["run", "--config"]).arg(config))
+    }
+
     /// With options of `run` besides.
     pub fn start_with(config: &Path, options: &[&str]) -> Self {
         Self::begin(Command::new(BINARY).args(["run", "--config"]).arg(config).args(options))
