@@ -74,7 +74,7 @@ async fn bodies_of_two_gigabytes_are_dead_lettered_by_a_process_with_a_quarter_o
     const LARGE: usize = 20;
     let world = World::on(generous_broker(), "large", ReceiverSettings::default()).await;
     let dispatcher = world.dispatcher("updates.partitions = 1").await;
-    let (before, _) = dispatcher.memory_kib();
+    let before = dispatcher.memory().now_mb;
     let large = |n: usize| (format!("large-{n}").into_bytes(), Vec::new(), vec![u8::try_from(n).unwrap(); 100 * MIB]);
     for n in 0..LARGE {
         let sequence = u64::try_from(n).unwrap() + 1;
@@ -84,8 +84,8 @@ async fn bodies_of_two_gigabytes_are_dead_lettered_by_a_process_with_a_quarter_o
     assert_flawless(&world.applied(21).await, 21);
     let channel = world.channel().await;
     dead_letters(&world, &channel, 20).await;
-    let (_, peak) = dispatcher.memory_kib();
-    assert!(peak < 256 * 1024, "{before} KiB before, {peak} KiB at most");
+    let peak = dispatcher.memory().peak_mb;
+    assert!(peak < 256.0, "{before} MiB before, {peak} MiB at most");
     let line = dispatcher.logged("body_too_large").await;
     assert!(line.contains("WARN") && line.contains("104857600"), "{line}");
     let letter = take(&world, &channel).await;

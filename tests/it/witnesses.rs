@@ -96,15 +96,15 @@ async fn witnesses_are_recorded_and_come_without_being_updates() {
 async fn a_foreign_queue_on_the_hash_exchange_stops_all_dispatch_until_it_is_gone() {
     let world = World::new("foreign").await;
     let address = world.broker.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
-    let proxy = Proxy::before(address.clone()).await;
-    let config = world.config("updates.partitions = 3").replace(&address, &proxy.address);
+    let proxy = Proxy::start(address.clone()).await.expect("a port is free");
+    let config = world.config("updates.partitions = 3").replace(&address, &proxy.address.to_string());
     let mut dispatcher = world.start(&config);
     dispatcher.ready().await;
     world.publish(updates(30, 5)).await;
     assert_flawless(&world.applied(150).await, 150);
     let channel = world.channel().await;
     bind_foreign_queue(&channel, "foreign.l1.audit", "foreign.l1").await;
-    proxy.cut();
+    proxy.close_connections();
     assert_eq!(dispatcher.ended().await, Some(3));
     dispatcher.logged("keys have moved: the exchange foreign.l1 routes lanekeeper-witness-").await;
     dispatcher.logged("rabbitmqctl list_bindings").await;

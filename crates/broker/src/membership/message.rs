@@ -26,7 +26,7 @@ pub(crate) struct MemberMessage {
     /// Counts the claims of the process; 0 if it is no claim.
     pub(crate) claim: u64,
     /// With [`MessageKind::StatusReport`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "holding", default, skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<PartitionStatus>,
 }
 

@@ -1,26 +1,14 @@
-//! The dead-letter queue: publishes with confirms, on a connection of its own, until the broker has it.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Dead letters: a delivery as it came, and the reason why nobody dispatches it. docs/wire.md has the table.
 
 use bytes::Bytes;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::sync::Mutex;
-use tracing::{error, info};
 
-use super::connection::Originals;
-use super::link::Link;
-use super::names::Names;
-use lanekeeper_core::error::error_chain;
+use crate::connection::Originals;
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::policy::DeadLetterReason;
 use lanekeeper_core::update::{IdOrigin, Update};
 
-/// How long a confirm may take: an alarm makes publishes hang without an error.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// A dead letter's `lanekeeper-detail` in bytes, well under the frame size that headers must fit.
 const DETAIL_BYTES_MAX: usize = 1024;
 /// Room in the frame of a letter's properties for all that is not a header of its publisher: the short strings (255 bytes
@@ -85,109 +73,6 @@ impl DeadLetter {
             body: update.body.clone(),
             originals: Originals::default(),
         }
-    }
-}
-
-/// The way to the dead-letter queue, shared by all partitions.
-#[derive(Clone, Debug)]
-pub struct DeadLetters {
-    link: Link,
-    exchange: String,
-    state: Arc<Mutex<PublishState>>,
-}
-
-#[derive(Debug, Default)]
-struct PublishState {
-    /// Opened when it is first needed; `None` again after a failure.
-    channel: Option<Channel>,
-    /// Why the latest letter was not published, as it was logged: one line per change, however many letters wait.
-    last_logged: Option<String>,
-}
-
-impl DeadLetters {
-    /// Over this link, which no consumer shares: an alarm blocks it.
-    #[must_use]
-    pub fn new(link: Link, names: &Names) -> Self {
-        Self { link, exchange: names.dead(), state: Arc::default() }
-    }
-
-    /// Publishes a letter; done once the broker has confirmed it. Until then its delivery stays unsettled.
-    pub(super) async fn publish(
-        self,
-        dead_letter: DeadLetter,
-        partition: PartitionNumber,
-        reason: DeadLetterReason,
-    ) {
-        while !self.try_publish(&dead_letter, partition, &reason).await {
-            tokio::time::sleep(RETRY_DELAY).await;
-        }
-    }
-
-    /// One letter at a time: the client hands a returned message to whichever confirm comes next (lapin 4.12.3), so
-    /// with two on their way a lost one could look confirmed. The time that a letter waits for the others does not count.
-    async fn try_publish(
-        &self,
-        dead_letter: &DeadLetter,
-        partition: PartitionNumber,
-        reason: &DeadLetterReason,
-    ) -> bool {
-        let mut state = self.state.lock().await;
-        let publishing = self.publish_once(&mut state.channel, dead_letter, partition, reason);
-        let fault = match tokio::time::timeout(CONFIRM_TIMEOUT, publishing).await {
-            Ok(Ok(())) => None,
-            Ok(Err(fault)) => Some(fault),
-            Err(_) => Some(format!("not confirmed within {} s", CONFIRM_TIMEOUT.as_secs())),
-        };
-        match &fault {
-            Some(fault) if state.last_logged.as_ref() != Some(fault) => {
-                error!(%partition, exchange = self.exchange, fault, "cannot dead-letter updates, they stay unsettled");
-            }
-            None if state.last_logged.is_some() => info!(exchange = self.exchange, "dead-lettering again"),
-            _ => {}
-        }
-        state.last_logged = fault;
-        state.last_logged.is_none()
-    }
-
-    async fn publish_once(
-        &self,
-        kept: &mut Option<Channel>,
-        dead_letter: &DeadLetter,
-        partition: PartitionNumber,
-        reason: &DeadLetterReason,
-    ) -> Result<(), String> {
-        // Gone unless all goes well, also when this future is dropped at its time limit.
-        let channel = match kept.take().filter(|channel| channel.status().connected()) {
-            Some(channel) => channel,
-            None => self.open().await?,
-        };
-        let properties = with_reason(dead_letter, partition, reason, FRAME_BYTES_MAX);
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let exchange = self.exchange.as_str().into();
-        let publishing = channel.basic_publish(
-            exchange,
-            dead_letter.routing_key.clone(),
-            options,
-            &dead_letter.body,
-            properties,
-        );
-        let confirm = publishing.await.map_err(|error| error_chain(&error))?;
-        match confirm.await.map_err(|error| error_chain(&error))? {
-            Confirmation::Ack(None) => {
-                *kept = Some(channel);
-                Ok(())
-            }
-            Confirmation::Ack(Some(_)) => Err(format!("no queue is bound to the exchange {}", self.exchange)),
-            Confirmation::Nack(_) => Err("the broker refused it".to_owned()),
-            Confirmation::NotRequested => Err("the channel does not confirm".to_owned()),
-        }
-    }
-
-    async fn open(&self) -> Result<Channel, String> {
-        let channel = self.link.channel().await.map_err(|error| error_chain(&error))?;
-        let selecting = channel.confirm_select(ConfirmSelectOptions::default());
-        selecting.await.map_err(|error| error_chain(&error))?;
-        Ok(channel)
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use lapin::BasicProperties;
 
-use super::connection::Originals;
-use super::dead_letters::DeadLetter;
+use super::dead_letter::DeadLetter;
+use crate::connection::Originals;
 use lanekeeper_core::acks::{AckLimits, Acks};
 use lanekeeper_core::message::DeliveryTag;
 use lanekeeper_core::tick::Tick;
@@ -136,10 +136,10 @@ mod tests {
     use bytes::Bytes;
     use lapin::types::{AMQPValue, FieldTable};
 
-    use super::*;
+    use super::super::dead_letter::{FRAME_BYTES_MAX, with_reason};
+    use super::super::decode::Decoder;
     use crate::connection::Alteration;
-    use crate::dead_letters::{FRAME_BYTES_MAX, with_reason};
-    use crate::decode::Decoder;
+    use super::*;
     use lanekeeper_core::layout::PartitionNumber;
     use lanekeeper_core::policy::DeadLetterReason;
     use lanekeeper_core::routes::{Routes, TargetId};

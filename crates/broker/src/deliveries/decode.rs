@@ -8,7 +8,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
-use super::connection::{Alteration, AlteredProperties};
+use crate::connection::{Alteration, AlteredProperties};
 use lanekeeper_core::policy::{Malformed, PRIORITY_MAX};
 use lanekeeper_core::routes::Routes;
 use lanekeeper_core::update::{RecordKey, RecordKeyFault, Update, UpdateId};

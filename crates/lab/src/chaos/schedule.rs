@@ -1,19 +1,20 @@
-//! What goes wrong, in which order: drawn from a seed.
+//! Which faults are injected, and when: drawn from a seed.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::rng::Rng;
-use crate::harness::Way;
+use fastrand::Rng;
 
-/// What can go wrong. It is over when its time has passed.
+use crate::testbed::ProxyMode;
+
+/// One fault. It is over when its time has passed.
 #[derive(Clone, Copy, Debug)]
-pub enum Fault {
+pub(super) enum Fault {
     /// SIGKILL, and started again after this time.
     Kill { replica: usize, down: Duration },
     /// SIGTERM, and started again after this time.
     Terminate { replica: usize, down: Duration },
-    /// SIGSTOP, SIGCONT after this time.
+    /// SIGSTOP, and SIGCONT after this time.
     Freeze { replica: usize, lasts: Duration },
     /// The broker is killed and started again.
     KillBroker,
@@ -22,14 +23,14 @@ pub enum Fault {
     /// All connections to the broker are closed by its operator.
     DropConnections,
     /// The target refuses connections, or takes requests and does not answer.
-    Outage { way: Way, lasts: Duration },
-    /// All connections to the target are cut, once.
+    Outage { mode: ProxyMode, lasts: Duration },
+    /// All connections to the target are closed, once.
     CutTarget,
 }
 
 impl Fault {
-    /// For counting.
-    pub const fn kind(&self) -> &'static str {
+    /// What it is counted as.
+    pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Kill { .. } => "SIGKILL",
             Self::Terminate { .. } => "SIGTERM",
@@ -37,7 +38,7 @@ impl Fault {
             Self::KillBroker => "broker killed",
             Self::RestartBroker => "broker restarted",
             Self::DropConnections => "connections dropped",
-            Self::Outage { way: Way::Silent, .. } => "target silent",
+            Self::Outage { mode: ProxyMode::Silent, .. } => "target silent",
             Self::Outage { .. } => "target refusing",
             Self::CutTarget => "target cut",
         }
@@ -62,32 +63,32 @@ impl fmt::Display for Fault {
 }
 
 /// Equal seeds give equal schedules.
-pub struct Schedule {
+pub(super) struct Schedule {
     rng: Rng,
     replicas: usize,
     heartbeat: Duration,
 }
 
 impl Schedule {
-    pub fn new(seed: u64, replicas: usize, heartbeat: Duration) -> Self {
-        Self { rng: Rng::new(seed), replicas, heartbeat }
+    pub(super) fn new(seed: u64, replicas: usize, heartbeat: Duration) -> Self {
+        Self { rng: Rng::with_seed(seed), replicas, heartbeat }
     }
 
-    /// How long all goes well, and what goes wrong then: one thing, or two at a time.
-    pub fn next(&mut self) -> (Duration, Fault, Option<Fault>) {
-        let calm = self.millis(200, 2_500);
+    /// How long nothing is injected, and what is then: one fault, or two at the same time.
+    pub(super) fn next(&mut self) -> (Duration, Fault, Option<Fault>) {
+        let pause = self.millis(200, 2_500);
         let first = self.fault();
-        let second = self.rng.chance(250).then(|| self.fault());
-        (calm, first, second)
+        let second = (self.rng.u8(..4) == 0).then(|| self.fault());
+        (pause, first, second)
     }
 
     fn fault(&mut self) -> Fault {
-        let replica = self.rng.index(self.replicas);
-        match self.rng.below(100) {
+        let replica = self.rng.usize(..self.replicas);
+        match self.rng.u8(..100) {
             0..20 => Fault::Kill { replica, down: self.millis(0, 1_500) },
             20..38 => Fault::Terminate { replica, down: self.millis(0, 1_500) },
             38..50 => Fault::Freeze { replica, lasts: self.millis(100, 2_000) },
-            // Past the point where a standby takes over.
+            // Longer than it takes until a standby takes over.
             50..57 => {
                 let lasts = self.heartbeat * 7 / 2 + self.millis(0, 2_000);
                 Fault::Freeze { replica, lasts }
@@ -96,14 +97,37 @@ impl Schedule {
             64..68 => Fault::RestartBroker,
             68..80 => Fault::DropConnections,
             80..93 => {
-                let way = self.rng.pick(&[Way::Refused, Way::Silent]);
-                Fault::Outage { way, lasts: self.millis(200, 4_000) }
+                let mode = if self.rng.bool() { ProxyMode::Refuse } else { ProxyMode::Silent };
+                Fault::Outage { mode, lasts: self.millis(200, 4_000) }
             }
             _ => Fault::CutTarget,
         }
     }
 
     fn millis(&mut self, low: u64, high: u64) -> Duration {
-        Duration::from_millis(self.rng.between(low, high))
+        Duration::from_millis(self.rng.u64(low..=high))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn equal_seeds_give_equal_schedules_and_every_kind_of_fault_comes() {
+        let schedule = |seed| {
+            let mut schedule = Schedule::new(seed, 3, Duration::from_secs(2));
+            (0..500).map(|_| schedule.next()).collect::<Vec<_>>()
+        };
+        assert_eq!(format!("{:?}", schedule(7)), format!("{:?}", schedule(7)));
+        assert_ne!(format!("{:?}", schedule(7)), format!("{:?}", schedule(8)));
+        let kinds: BTreeSet<_> = schedule(1)
+            .iter()
+            .flat_map(|(_, first, second)| [Some(*first), *second])
+            .filter_map(|fault| fault.map(|fault| fault.kind()))
+            .collect();
+        assert_eq!(kinds.len(), 9, "{kinds:?}");
     }
 }
