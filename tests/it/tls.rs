@@ -81,12 +81,17 @@ async fn updates_flow_over_amqps_and_a_refused_certificate_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_speaks_no_tls_is_told_from_a_broker_that_is_not_there() {
     let world = World::new("no-tls").await;
-    let port = world.broker.url().split(':').nth(3).and_then(|rest| rest.split('/').next()).unwrap().to_owned();
+    let port =
+        world.broker.url().split(':').nth(3).and_then(|rest| rest.split('/').next()).unwrap().to_owned();
     let environment = [("LANEKEEPER_BROKER__URL", format!("amqps://guest:guest@localhost:{port}/%2f"))];
     let running = move || lanekeeper(&["topology", "show"], &environment, b"");
     let output = tokio::task::spawn_blocking(running).await.unwrap();
     assert_eq!(output.code, Some(3), "{}", output.stderr);
-    assert!(output.stderr.contains("TLS failed; amqps:// must name the port of a TLS listener"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("TLS failed; amqps:// must name the port of a TLS listener"),
+        "{}",
+        output.stderr
+    );
 }
 
 /// The reason in the next dead letter.

@@ -75,7 +75,8 @@ async fn bodies_of_two_gigabytes_are_dead_lettered_by_a_process_with_a_quarter_o
     let world = World::on(generous_broker(), "large", ReceiverSettings::default()).await;
     let dispatcher = world.dispatcher("updates.partitions = 1").await;
     let before = dispatcher.memory().now_mb;
-    let large = |n: usize| (format!("large-{n}").into_bytes(), Vec::new(), vec![u8::try_from(n).unwrap(); 100 * MIB]);
+    let large =
+        |n: usize| (format!("large-{n}").into_bytes(), Vec::new(), vec![u8::try_from(n).unwrap(); 100 * MIB]);
     for n in 0..LARGE {
         let sequence = u64::try_from(n).unwrap() + 1;
         publish(&world, vec![update("good", sequence), large(n)]).await;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use lapin::uri::AMQPUri;
 
-use super::connect::{Connection, connect};
 use super::error::ConnectError;
 use super::screen::FRAME_MAX_DEFAULT;
 use crate::settings::ConnectionSettings;
@@ -45,14 +44,6 @@ impl Address {
     #[must_use]
     pub fn reading_bodies(&self, bytes_max: u64) -> Self {
         Self { body_bytes_max: bytes_max, ..self.clone() }
-    }
-
-    /// Connects once. `name`: for the RabbitMQ UI.
-    ///
-    /// # Errors
-    /// As [`connect`].
-    pub async fn connect(&self, name: &str) -> Result<Connection, ConnectError> {
-        connect(self, name).await
     }
 
     /// Host and port, for people.

@@ -28,6 +28,16 @@ pub struct Connection {
     server_properties: FieldTable,
 }
 
+impl Address {
+    /// Connects once. `name`: for the RabbitMQ UI.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn connect(&self, name: &str) -> Result<Connection, ConnectError> {
+        connect(self, name).await
+    }
+}
+
 /// Connects once, within the time that the address allows. `name`: for the RabbitMQ UI.
 ///
 /// # Errors
@@ -55,7 +65,7 @@ pub async fn connect(address: &Address, name: &str) -> Result<Connection, Connec
 async fn handshake(address: &Address, name: &str) -> Result<Connection, ConnectError> {
     let tcp = TokioRuntime::tokio_current();
     let opening = address.uri().connect_with_config_async(TLSConfig::default(), &tcp);
-    let stream = opening.await.map_err(|error| ConnectError::of_stream(address, error))?;
+    let stream = opening.await.map_err(|error| ConnectError::of_stream(address.host_port(), error))?;
     let (watched, server_properties) = (WatchedChannels::default(), Arc::new(OnceLock::new()));
     let limits = Limits { body_bytes_max: address.body_bytes_max(), frame_max: address.frame_max() };
     let screen = Screen::new(limits, watched.clone(), Arc::clone(&server_properties));
@@ -66,7 +76,9 @@ async fn handshake(address: &Address, name: &str) -> Result<Connection, ConnectE
         once(stream),
         properties(name),
     );
-    let client = connecting.await.map_err(|error| ConnectError::of_handshake(address, error))?;
+    let client = connecting.await.map_err(|error| {
+        ConnectError::of_handshake(address.host_port(), address.vhost(), address.user(), error)
+    })?;
     let server_properties = server_properties.get().map(Vec::as_slice).unwrap_or_default();
     let server_properties = parse_field_table(server_properties).map(|(_, table)| table).unwrap_or_default();
     Ok(Connection { client, watched, server_properties })

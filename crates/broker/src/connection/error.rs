@@ -6,7 +6,6 @@ use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use rustls::CertificateError;
 
-use super::address::Address;
 use super::version::{VERSION_MIN, Version};
 use lanekeeper_core::certificate::CertificateFault;
 
@@ -118,8 +117,8 @@ impl ConnectError {
     }
 
     /// Of opening the stream: TCP, and TLS over it.
-    pub(super) fn of_stream(address: &Address, source: io::Error) -> Self {
-        let address = address.host_port().to_owned();
+    pub(super) fn of_stream(host_port: &str, source: io::Error) -> Self {
+        let address = host_port.to_owned();
         let fault = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match (fault, fault.and_then(certificate_fault)) {
             (None, _) => Self::Unreachable { address, source },
@@ -129,24 +128,24 @@ impl ConnectError {
     }
 
     /// Of what is done with a connection first, before it is of use.
-    pub(crate) fn lost(address: &Address, source: lapin::Error) -> Self {
-        Self::Handshake { address: address.host_port().to_owned(), source: Box::new(source) }
+    pub(crate) fn lost(host_port: &str, source: lapin::Error) -> Self {
+        Self::Handshake { address: host_port.to_owned(), source: Box::new(source) }
     }
 
     /// Of the AMQP handshake over the stream.
-    pub(super) fn of_handshake(address: &Address, source: lapin::Error) -> Self {
-        let (of, vhost) = (address.host_port().to_owned(), address.vhost().to_owned());
+    pub(super) fn of_handshake(host_port: &str, vhost: &str, user: &str, source: lapin::Error) -> Self {
+        let (address, vhost) = (host_port.to_owned(), vhost.to_owned());
         match source.kind() {
             ErrorKind::ProtocolError(error) => match error.kind() {
                 AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                    Self::LoginRefused { address: of, vhost, user: address.user().to_owned() }
+                    Self::LoginRefused { address, vhost, user: user.to_owned() }
                 }
                 AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => {
-                    Self::VhostRefused { address: of, vhost, source: Box::new(source) }
+                    Self::VhostRefused { address, vhost, source: Box::new(source) }
                 }
-                _ => Self::Handshake { address: of, source: Box::new(source) },
+                _ => Self::Handshake { address, source: Box::new(source) },
             },
-            _ => Self::Handshake { address: of, source: Box::new(source) },
+            _ => Self::Handshake { address, source: Box::new(source) },
         }
     }
 }
@@ -159,7 +158,9 @@ fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {
         CertificateError::NotValidForNameContext { presented, .. } => {
             Some(CertificateFault::OtherHost { names: presented.clone() })
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Some(CertificateFault::Expired),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            Some(CertificateFault::Expired)
+        }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             Some(CertificateFault::NotYetValid)
         }

@@ -67,8 +67,7 @@ impl AmqpDeliveries {
     pub(super) fn new(
         context: &SourceContext,
         (partition, prefetch): (PartitionNumber, u16),
-        channel: ConsumerChannel,
-        alterations: ChannelAlterations,
+        (channel, alterations): (ConsumerChannel, ChannelAlterations),
         connection: ConnectionNumber,
         since: Instant,
         claim_watch: ClaimWatch,
@@ -107,13 +106,13 @@ impl AmqpDeliveries {
         self.channel.channel().basic_ack(ack.tag.0, options).await.map_err(|error| Lost(error_chain(&error)))
     }
 
-    /// Has the broker dead-letter what never reached this process whole, or fits no dead letter.
+    /// Has the broker dead-letter what never reached us whole, or fits no dead letter of ours.
     async fn send_rejections(&mut self) -> Result<(), Lost> {
         while let Some(delivery) = self.unsettled.next_to_reject() {
             let to_the_dead_letter_exchange = BasicRejectOptions { requeue: false };
             #[expect(
                 clippy::disallowed_methods,
-                reason = "without requeue it changes no order: the broker moves the message to the dead-letter queue"
+                reason = "without requeue it changes no order; the broker then moves the message as it came"
             )]
             let rejecting = self.channel.channel().basic_reject(delivery.0, to_the_dead_letter_exchange);
             rejecting.await.map_err(|error| Lost(error_chain(&error)))?;
@@ -172,7 +171,8 @@ impl AmqpDeliveries {
         alteration.restore(&mut properties);
         let update = self.decoder.decode(routing_key.as_str(), &properties, body.clone(), &alteration);
         let incomplete = alteration.left_something_out();
-        let dead_letter = DeadLetter { routing_key, properties, body, originals: alteration.into_originals() };
+        let dead_letter =
+            DeadLetter { routing_key, properties, body, originals: alteration.into_originals() };
         if incomplete || (update.is_err() && !dead_letter.fits_a_frame()) {
             self.unsettled.leave_to_the_broker(tag);
         } else {
@@ -255,7 +255,7 @@ impl Deliveries for AmqpDeliveries {
         };
         let (dead_letters, partition) = (self.dead_letters.clone(), self.partition);
         async move {
-            // `None`: the rejection that is the settlement has the broker dead-letter it.
+            // `None`: the settlement is what has the broker dead-letter it.
             if let Some(dead_letter) = dead_letter {
                 dead_letters.publish(dead_letter, partition, reason).await;
             }

@@ -69,7 +69,8 @@ impl AmqpSource {
         let SourceContext { link, membership, .. } = &self.context;
         // A replica that announces itself from here on may be preferred to this one.
         let position = membership.position().await;
-        let (channel, connection, alterations) = link.consuming_channel(usize::from(self.prefetch)).await?;
+        let window = usize::from(self.prefetch);
+        let (channel, connection, alterations) = link.consuming_channel(window).await?;
         let since = Instant::now();
         let channel = self.consume(ConsumerChannel::new(channel)).await?;
         membership.announce(self.partition);
@@ -78,8 +79,7 @@ impl AmqpSource {
         Ok(AmqpDeliveries::new(
             &self.context,
             (self.partition, self.prefetch),
-            channel,
-            alterations,
+            (channel, alterations),
             connection,
             since,
             claim_watch,

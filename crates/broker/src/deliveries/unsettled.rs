@@ -136,10 +136,10 @@ mod tests {
     use bytes::Bytes;
     use lapin::types::{AMQPValue, FieldTable};
 
-    use super::super::dead_letter::{FRAME_BYTES_MAX, with_reason};
-    use super::super::decode::Decoder;
-    use crate::connection::Alteration;
     use super::*;
+    use crate::connection::Alteration;
+    use crate::deliveries::dead_letter::{FRAME_BYTES_MAX, with_reason};
+    use crate::deliveries::decode::Decoder;
     use lanekeeper_core::layout::PartitionNumber;
     use lanekeeper_core::policy::DeadLetterReason;
     use lanekeeper_core::routes::{Routes, TargetId};

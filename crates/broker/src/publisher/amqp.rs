@@ -49,7 +49,7 @@ impl PublisherSession {
         match Self::prepare(&connection, &settings.exchange).await {
             Ok((channel, exchange)) => Ok(Self { connection, channel, events, exchange }),
             Err(error) => Err(fatal(&error, &settings.exchange)
-                .unwrap_or_else(|| ConnectError::lost(&address, error).into())),
+                .unwrap_or_else(|| ConnectError::lost(address.host_port(), error).into())),
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) enum Failure {
     Server(#[from] ServerError),
     #[error(transparent)]
     Process(#[from] ProcessError),
-    #[error("{path} is not there: build it with `cargo build --release --example bare`")]
+    #[error("{path} is not there: build it with `cargo build --release --package lanekeeper-lab`")]
     NoBareLoop { path: String },
     #[error("the receiver did not say where it listens")]
     ReceiverSilent,
