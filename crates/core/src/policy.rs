@@ -188,6 +188,15 @@ pub enum Malformed {
         /// The routing key as it came.
         hex: String,
     },
+    /// Its headers are not as AMQP has them.
+    #[error("the properties are not as AMQP 0-9-1 has them and cannot be read")]
+    PropertiesUnreadable,
+    /// Its headers are longer than any broker takes from a publisher by default.
+    #[error("the properties have {bytes} bytes, more than are read")]
+    PropertiesTooLarge {
+        /// Size of the properties.
+        bytes: usize,
+    },
     /// A `CC` header makes the broker route by other keys too.
     #[error("published with a CC header, which routes it by other keys than its record key")]
     CarbonCopy,
@@ -233,6 +242,8 @@ impl Malformed {
             Self::NoRecordKey => "no_record_key",
             Self::RecordKeyTooLong => "record_key_too_long",
             Self::RecordKeyNotUtf8 { .. } => "record_key_not_utf8",
+            Self::PropertiesUnreadable => "properties_unreadable",
+            Self::PropertiesTooLarge { .. } => "properties_too_large",
             Self::CarbonCopy => "carbon_copy",
             Self::PriorityTooHigh { .. } => "priority_too_high",
             Self::NoUpdateId => "no_update_id",

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use broker::Broker;
-pub use lab::{lab_command, program_directory};
+pub use lab::{example, lab_command, program_directory};
 pub use lanekeeper_lab::testbed::http::client as http;
 pub use lanekeeper_lab::testbed::{Proxy, ProxyMode, Signal};
 pub use postgres::Postgres;
