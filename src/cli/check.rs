@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::{ConfigArguments, Exit};
-use crate::config::forecast::{End, Forecast, Planned};
+use lanekeeper_core::forecast::{End, Forecast, Planned};
+
 use crate::config::{Config, Loaded, Purpose, Shown, format_duration, warnings};
 
 /// Rows of the schedule that are printed before it is cut short.

@@ -6,7 +6,6 @@
 mod breaker;
 mod broker_url;
 mod fault;
-pub mod forecast;
 mod layers;
 mod ledger;
 mod management;

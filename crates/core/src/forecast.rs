@@ -1,10 +1,10 @@
-//! What the retry schedule comes to, for a person to read.
+//! The attempts that a retry policy makes, worked out in advance for a person to read.
 
 use std::time::Duration;
 
-use lanekeeper_core::policy::Policy;
+use super::policy::Policy;
 
-/// The attempts of an update whose target answers retryable for ever, if attempts take no time.
+/// The attempts of an update whose target always answers retryable, if attempts take no time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forecast {
     /// Attempt by attempt, until the longest wait is reached or the update is exhausted.
@@ -100,7 +100,7 @@ fn elapsed(waits: &[Duration], count: u64) -> Duration {
     sum.saturating_add(waits[waits.len() - 1].saturating_mul(more))
 }
 
-/// The failure after which the next wait would go beyond `max`, where waits are cut to a share of theirs.
+/// The failure after which the next wait would go beyond `max`, if each wait is cut to this share of it.
 fn exhausted(waits: &[Duration], share: f64, max: Duration) -> Option<u64> {
     let mut sum = Duration::ZERO;
     for (wait, failure) in waits.iter().zip(1..) {
@@ -122,11 +122,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use lanekeeper_core::outcome::{Cause, Failure, Outcome};
-    use lanekeeper_core::policy::{FailurePolicy, Progress, Verdict};
-    use lanekeeper_core::schedule::Schedule;
-    use lanekeeper_core::tick::Tick;
-    use lanekeeper_core::update::UpdateId;
+    use crate::outcome::{Cause, Failure, Outcome};
+    use crate::policy::{FailurePolicy, Progress, Verdict};
+    use crate::schedule::Schedule;
+    use crate::tick::Tick;
+    use crate::update::UpdateId;
 
     fn policy(waits: &[u64], jitter: f64, attempts_max: u32, elapsed_max: u64) -> Policy {
         Policy {
