@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 
-# The compiler may be newer than rust-version in Cargo.toml, never older.
+# The version of rust-toolchain.toml.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .

@@ -17,8 +17,8 @@ help_of() { # SCRIPT
 }
 
 # ---------------------------------------------------------------------------------------------------
-# Processes, always by id. An id out of a file may by now be somebody else's, so it counts as ours only
-# if its command line carries a mark that we put there. A zombie has no command line and counts as gone.
+# Processes, always by id. An id from a file may belong to another program by now, so it counts as ours only
+# if its command line has a mark that we put there. A zombie has no command line and counts as gone.
 
 command_line() {
     if [[ -d /proc/self ]]; then
@@ -69,7 +69,7 @@ launch() { # LOG COMMAND…
     set -m
     (
         trap '' HUP
-        # Whatever we inherited (a lock, a pipe somebody waits on) must not be held open by a broker.
+        # A broker must not hold open what we inherited (a lock, a pipe that another process waits on).
         for ((fd = 3; fd < 255; fd++)); do eval "exec $fd>&-"; done
         exec "$@"
     ) </dev/null >>"$log" 2>&1 &

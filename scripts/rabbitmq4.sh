@@ -13,7 +13,7 @@ root_folder() { echo "${LANEKEEPER_RABBITMQ_4_ROOT:-/var/cache/lanekeeper/rabbit
 # A folder gets its name only when it is complete.
 root_made() { [[ -x "$(root_folder)$ROOT_SERVER" ]]; }
 
-# True where a process may mount things for itself and change its root.
+# True if a process may mount things for itself and change its root.
 root_enterable() {
     [[ "$(id -u)" == 0 ]] && command -v chroot >/dev/null && command -v unshare >/dev/null &&
         unshare --mount --propagation private true 2>/dev/null
@@ -111,7 +111,7 @@ choose_4() {
     elif root_makeable; then
         root_make
     else
-        die "no RabbitMQ 4 to be had. One of these is needed:
+        die "no RabbitMQ 4 is available. One of these is needed:
   - a rabbitmq-server of version 4 installed
   - a running Docker engine with docker compose
   - Debian or a relative of it, and root (debootstrap and chroot)"

@@ -94,7 +94,7 @@ rust_works() { # SUBCOMMAND…
     done
 }
 
-# SUBCOMMANDs are what is needed besides `cargo build`: fmt, clippy.
+# SUBCOMMANDs are the parts of cargo that are needed in addition to `cargo build`: fmt, clippy.
 want_rust() { # SUBCOMMAND…
     rust_subcommands=("$@")
     find_cargo
@@ -183,7 +183,11 @@ package_command() {
         echo "apt-get update && apt-get install --no-install-recommends ${needed[*]}   (as root)"
         return
     fi
-    for package in "${needed[@]}"; do names="$names $(package_elsewhere "$package")"; done
+    # Some have no name there.
+    for package in "${needed[@]}"; do
+        package="$(package_elsewhere "$package")"
+        names="$names${package:+ $package}"
+    done
     if program dnf >/dev/null; then
         echo "dnf install$names   (as root)"
     elif program pacman >/dev/null; then
@@ -219,8 +223,8 @@ ask() {
     if ((${#needed[@]} > 0)); then
         if ! can_install; then
             say "install it with: $(package_command)"
-            [[ -z "$rust_from" || "$rust_from" == rustup ]] || say "and Rust from https://rustup.rs"
-            die "nothing was installed${other_ways:+. Instead of a server:
+            if [[ "$rust_from" == installer ]]; then say "and Rust as https://rustup.rs says"; fi
+            die "nothing was installed${other_ways:+. Instead of installing a server, one of these will do:
 $other_ways}"
         fi
         say "to be installed with apt-get, as root: ${needed[*]}"

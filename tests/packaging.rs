@@ -1,6 +1,8 @@
 //! The files that put Lanekeeper into containers agree with each other, with its config and with its scripts.
 //! No Docker is needed for this: what is compared is what is written.
 
+#![expect(clippy::disallowed_types, reason = "it reads TOML of the container files")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Whether this process does its work: it is attached to every partition, as owner or standing by.
+//! Whether this process is ready: it consumes every partition, as owner or standing by.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
-/// Written by the supervisor and the drivers, read by `/readyz`. Cheap to clone.
+/// The readiness of this process. The supervisor and the drivers write it, `/readyz` reads it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<HealthState>);
 
@@ -22,7 +22,7 @@ enum Stage {
     /// The broker was not reached yet, or the topology is not complete.
     #[default]
     Starting,
-    /// Which partitions are attached.
+    /// Which partitions are attached: their queue is consumed.
     Dispatching(BTreeMap<(LayoutNumber, PartitionNumber), bool>),
     /// Asked to stop.
     Stopping,
@@ -33,8 +33,7 @@ impl Health {
         self.0.stage.lock().expect("nothing panics while it holds the stage")
     }
 
-    /// The topology is complete, or another layout has its turn; none of these partitions is attached yet. Those of
-    /// other layouts stay until they end.
+    /// A layout starts: none of these partitions is attached yet. Partitions of other layouts stay until [`Self::end`].
     pub fn begin(&self, layout: LayoutNumber, partitions: impl IntoIterator<Item = PartitionNumber>) {
         let stage = &mut *self.stage();
         if matches!(stage, Stage::Starting) {
@@ -45,7 +44,7 @@ impl Health {
         }
     }
 
-    /// The partition is drained: there is nothing to attach to any more.
+    /// The partition is drained and does not count any more.
     pub fn end(&self, layout: LayoutNumber, partition: PartitionNumber) {
         if let Stage::Dispatching(all) = &mut *self.stage() {
             all.remove(&(layout, partition));
@@ -64,7 +63,7 @@ impl Health {
         *self.stage() = Stage::Stopping;
     }
 
-    /// The target was shut at this moment, since it fails for everyone; `None`: it is open again.
+    /// The target was shut at this time, because it fails for everyone; `None`: it is open again.
     pub fn set_shut(&self, target: &str, since: Option<SystemTime>) {
         let mut shut = self.shut_targets();
         match since {
@@ -73,7 +72,7 @@ impl Health {
         };
     }
 
-    /// Which targets are shut and since when, if any is. That does not make this process less ready.
+    /// Which targets are shut and since when; `None`: all are open. A shut target does not make this process unready.
     #[must_use]
     pub fn shut(&self) -> Option<String> {
         let shut = self.shut_targets();
@@ -88,7 +87,7 @@ impl Health {
         self.0.shut.lock().expect("nothing panics while it holds the names")
     }
 
-    /// Why it is not ready, if it is not.
+    /// Why this process is not ready; `None`: it is ready.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
         match &*self.stage() {

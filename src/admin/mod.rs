@@ -1,4 +1,4 @@
-//! What monitoring asks: `/livez`, `/readyz`, `/metrics`.
+//! Serves `/livez`, `/readyz` and `/metrics`. Begin with [`serve`].
 
 pub mod health;
 pub mod metrics;
@@ -17,7 +17,7 @@ use metrics::Metrics;
 /// Media type of the OpenMetrics text format 1.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves for ever: also while the process drains, which `/readyz` tells.
+/// Serves until the process ends, also while it stops; `/readyz` says so then.
 pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health) {
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
@@ -31,7 +31,7 @@ async fn readyz(State(health): State<Health>) -> impl IntoResponse {
         None => (StatusCode::OK, "ready".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
     };
-    // A target that fails does not make this process less ready, and whoever looks here wants to know of it.
+    // A shut target does not make this process unready, but whoever asks should know of it.
     let lines = std::iter::once(body).chain(health.shut());
     (status, lines.fold(String::new(), |body, line| body + &line + "\n"))
 }

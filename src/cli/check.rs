@@ -1,17 +1,17 @@
 //! `lanekeeper check`.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::time::Duration;
 
+use lanekeeper_core::forecast::{End, Forecast, Planned};
 use serde_json::{Value as Json, json};
 
-use super::{ConfigArguments, Exit};
-use lanekeeper_core::forecast::{End, Forecast, Planned};
-
+use super::arguments::ConfigArguments;
+use super::exit::Exit;
+use super::process::print;
 use crate::config::{Config, Loaded, Purpose, Shown, format_duration, warnings};
 
-/// Rows of the schedule that are printed before it is cut short.
+/// A longer schedule is printed with a gap.
 const ROWS_MAX: usize = 12;
 
 /// Options of `lanekeeper check`.
@@ -24,19 +24,14 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Prints the config in force, the retry schedule and warnings; or every fault.
+/// Prints the effective config, the retry schedule and warnings; or every fault of the config.
 pub fn main(arguments: &Arguments) -> Exit {
-    let loaded = match arguments.config.load_for(Purpose::Dispatch) {
+    let loaded = match arguments.config.load(Purpose::Dispatch) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let report = if arguments.json { format!("{:#}\n", as_json(&loaded)) } else { as_text(&loaded) };
-    match std::io::stdout().write_all(report.as_bytes()) {
-        Ok(()) => Exit::Done,
-        // Whoever reads it has read enough, as in `check | head`.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
-        Err(_) => Exit::Other,
-    }
+    let text = if arguments.json { format!("{:#}\n", as_json(&loaded)) } else { as_text(&loaded) };
+    print(&text, Exit::Done)
 }
 
 fn as_text(loaded: &Loaded) -> String {
@@ -97,7 +92,7 @@ fn toml(value: &Json) -> String {
 
 fn schedule(config: &Config) -> String {
     let forecast = Forecast::new(&config.policy);
-    let mut text = "Retry schedule (attempts themselves take their time on top)\n".to_owned();
+    let mut text = "Retry schedule (the time that attempts take is not included)\n".to_owned();
     let mut row = |attempt: &str, wait: &str, elapsed: &str| {
         let line = format!("{attempt:>9}  {wait:28}{elapsed}");
         text += line.trim_end();
@@ -128,17 +123,17 @@ fn schedule(config: &Config) -> String {
 /// The sentence below the schedule.
 fn end(config: &Config, forecast: &Forecast) -> String {
     let Some(End { attempts, attempts_with_jitter, elapsed, limit }) = forecast.end else {
-        return "Nothing ends it: it goes on for ever.\n".to_owned();
+        return "No limit: attempts go on until one succeeds.\n".to_owned();
     };
     let jitter = match attempts_with_jitter {
         Some(most) if most == attempts => String::new(),
-        Some(most) => format!(" (with jitter, up to attempt {most})"),
+        Some(most) => format!(" (with jitter, up to number {most})"),
         None => " (with jitter, any number)".to_owned(),
     };
     let (elapsed, limit, exhausted) = (format_duration(elapsed), limit.key(), config.policy.exhausted.name());
     format!(
-        "The last is attempt {attempts}, {elapsed} after the first{jitter}: {limit} ends it, \
-         then failure.exhausted = \"{exhausted}\".\n"
+        "The last attempt is number {attempts}, {elapsed} after the first{jitter}: {limit} is reached, and \
+         failure.exhausted = \"{exhausted}\" applies.\n"
     )
 }
 
@@ -154,24 +149,24 @@ fn between(least: Duration, most: Duration) -> String {
     }
 }
 
-/// What the settings multiply to.
+/// What the settings multiply to, per process.
 fn bounds(config: &Config) -> String {
     let partitions = usize::from(config.updates.partitions.get());
     let attempts = partitions.saturating_mul(config.dispatch.in_flight_max.get());
     let held = partitions.saturating_mul(config.dispatch.prefetch.get().into());
     let mebibytes = held.saturating_mul(config.updates.body_bytes_max).div_ceil(1 << 20);
     format!(
-        "\nAt most, if this process owns all {partitions} partitions: {attempts} attempts at once, {held} updates held, \
-         {mebibytes} MiB of bodies.\n"
+        "\nA process that owns all {partitions} partitions makes at most {attempts} attempts at once and holds at most \
+         {held} updates, with {mebibytes} MiB of bodies.\n"
     )
 }
 
-/// What several processes come to, which the broker's version decides.
+/// How several processes share the work, which depends on the broker's version.
 fn replicas(config: &Config) -> String {
     format!(
-        "Several processes: RabbitMQ 4.0 and later spreads partitions over them by instance.name (here {:?}), and moves \
-         them, drained, when one joins. Before 4.0 there is failover only: who attached first owns, the others stand \
-         by.\n",
+        "Several processes: with RabbitMQ 4.0 and later they share the partitions by instance.name (here {:?}), and hand \
+         some over when another process joins. Before 4.0 there is failover only: the process that consumed a queue \
+         first owns the partition, the others stand by.\n",
         config.instance
     )
 }
@@ -252,7 +247,7 @@ mod tests {
     #[test]
     fn the_schedule_is_shown_attempt_by_attempt() {
         insta::assert_snapshot!(schedule_and_warnings(""), @r#"
-        Retry schedule (attempts themselves take their time on top)
+        Retry schedule (the time that attempts take is not included)
           attempt  wait before it              since the first
                 1  none                        0s
                 2  400ms to 500ms              500ms
@@ -263,10 +258,10 @@ mod tests {
                 7  12s 800ms to 16s            31s 500ms
                 8  24s to 30s                  1m 1s 500ms
           further  24s to 30s
-        The last is attempt 35, 14m 31s 500ms after the first (with jitter, up to attempt 43): retry.elapsed_max ends it, then failure.exhausted = "park".
+        The last attempt is number 35, 14m 31s 500ms after the first (with jitter, up to number 43): retry.elapsed_max is reached, and failure.exhausted = "park" applies.
 
-        At most, if this process owns all 8 partitions: 256 attempts at once, 8000 updates held, 8000 MiB of bodies.
-        Several processes: RabbitMQ 4.0 and later spreads partitions over them by instance.name (here "web-1"), and moves them, drained, when one joins. Before 4.0 there is failover only: who attached first owns, the others stand by.
+        A process that owns all 8 partitions makes at most 256 attempts at once and holds at most 8000 updates, with 8000 MiB of bodies.
+        Several processes: with RabbitMQ 4.0 and later they share the partitions by instance.name (here "web-1"), and hand some over when another process joins. Before 4.0 there is failover only: the process that consumed a queue first owns the partition, the others stand by.
 
         No warnings.
         "#);
@@ -278,7 +273,7 @@ mod tests {
                     [dispatch]\nprefetch = 100\ndrain_timeout = \"5s\"\nheld_max = \"29m\"\n[broker]\nheartbeat = \"4s\"\n\
                     [[target]]\nname = \"all\"\ntypes = [\"*\"]\nurl = \"http://h/{record_key}\"\ntimeout = \"1s\"";
         insta::assert_snapshot!(schedule_and_warnings(text), @r#"
-        Retry schedule (attempts themselves take their time on top)
+        Retry schedule (the time that attempts take is not included)
           attempt  wait before it              since the first
                 1  none                        0s
                 2  500ms                       500ms
@@ -293,17 +288,17 @@ mod tests {
               ...
                45  30s                         5m 26s 200ms
           further  30s
-        Nothing ends it: it goes on for ever.
+        No limit: attempts go on until one succeeds.
 
-        At most, if this process owns all 8 partitions: 256 attempts at once, 800 updates held, 800 MiB of bodies.
-        Several processes: RabbitMQ 4.0 and later spreads partitions over them by instance.name (here "web-1"), and moves them, drained, when one joins. Before 4.0 there is failover only: who attached first owns, the others stand by.
+        A process that owns all 8 partitions makes at most 256 attempts at once and holds at most 800 updates, with 800 MiB of bodies.
+        Several processes: with RabbitMQ 4.0 and later they share the partitions by instance.name (here "web-1"), and hand some over when another process joins. Before 4.0 there is failover only: the process that consumed a queue first owns the partition, the others stand by.
 
         Warnings
-        - target "crm": timeout 10s is over two heartbeats (8s): a request of an owner that fell silent can still be at work when the next owner starts. Shorten the timeout or raise broker.heartbeat.
-        - target "crm": timeout 10s is over dispatch.drain_timeout (5s): a stop can cut a request off, which is then sent again. Raise drain_timeout.
-        - target "crm" gets no update: target "all", before it, takes its types. Put it first.
-        - dispatch.prefetch = 100 is below 4 x in_flight_max (128): few records that wait are enough to delay all others of their partition. Raise it.
-        - dispatch.held_max = 29m and drain_timeout = 5s come near RabbitMQ's acknowledgement timeout (30 minutes by default), which would close the channel under attempts in flight. Lower held_max, or raise consumer_timeout of the broker.
+        - target "crm": timeout 10s is longer than two heartbeats (8s): if the owner of a partition hangs, its request can still be in flight when the next owner starts. Shorten the timeout or raise broker.heartbeat.
+        - target "crm": timeout 10s is longer than dispatch.drain_timeout (5s): a stop can abort a request, which is then sent again. Raise drain_timeout.
+        - target "crm" gets no update: target "all" comes first and takes its types. Put "crm" first.
+        - dispatch.prefetch = 100 is below 4 x in_flight_max (128): a few waiting records are enough to delay all others of their partition. Raise it.
+        - dispatch.held_max = 29m and drain_timeout = 5s are too near to RabbitMQ's acknowledgement timeout (30 minutes by default), after which the broker closes the channel while attempts are in flight. Lower held_max, or raise the broker's consumer_timeout.
         "#);
     }
 }

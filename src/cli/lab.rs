@@ -1,13 +1,13 @@
-//! Commands that moved into the program `lanekeeper-lab`: for one version their old names start it.
+//! Commands that moved to the program `lanekeeper-lab`. For one version their old names start it.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::Exit;
+use super::exit::Exit;
 
-/// What was on the command line behind the command's name.
+/// Whatever follows the command's name.
 #[derive(Clone, Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Arguments {
@@ -18,7 +18,7 @@ pub struct Arguments {
 /// Becomes `lanekeeper-lab COMMAND ARGUMENTS…`. Returns only if that cannot be started.
 pub fn main(command: &str, Arguments { arguments }: &Arguments) -> Exit {
     eprintln!(
-        "warning: `lanekeeper {command}` is now `lanekeeper-lab {command}`; this name goes with the next version"
+        "warning: `lanekeeper {command}` is now `lanekeeper-lab {command}`; the old name will be removed in the next version"
     );
     let name = format!("lanekeeper-lab{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe().ok().map(|program| program.with_file_name(&name));

@@ -1,33 +1,31 @@
-//! Log lines: how they look and which there are, as `[log]` says. They go to standard error.
+//! Logs to standard error, with the format and the filter of `[log]`.
 
-use std::io::{IsTerminal as _, stderr};
+use std::io::stderr;
 
+use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// What the AMQP client reports comes back to us as errors, which we log once and with more of a context. An operator's
-/// filter can turn it on.
+/// Goes before the operator's filter, which can turn it on. The AMQP client returns as errors what it logs, and we log
+/// these errors once, with more context.
 const QUIET: &str = "lapin=off";
-/// The client logs returned messages whole, bodies included.
+/// Goes after the operator's filter: the AMQP client logs returned messages whole, bodies included.
 const NEVER: &str = "lapin::returned_messages=off";
 
-/// Logs from here on. A second call changes nothing.
+/// Starts logging. A second call changes nothing.
 ///
 /// # Panics
-/// If the filter is none: the config's check rules that out.
+/// If the filter is invalid: the config's check rules that out.
 pub fn start(config: &LogConfig) {
     let filter = format!("{QUIET},{},{NEVER}", config.filter);
     let filter = EnvFilter::builder().parse(filter).expect("the config's check parsed the filter");
+    // Standard error is a terminal, or CLICOLOR_FORCE is set, and NO_COLOR is not.
+    let colour = AutoStream::choice(&stderr()) != ColorChoice::Never;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
-    // An error means that something logs already.
+    // An error means that logging was started already.
     let _ = match config.format {
-        LogFormat::Pretty => lines.with_ansi(colour()).try_init(),
+        LogFormat::Pretty => lines.with_ansi(colour).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
-}
-
-/// As no-color.org has it: a terminal gets colour unless `NO_COLOR` is set to something.
-fn colour() -> bool {
-    stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -1,23 +1,20 @@
-//! `lanekeeper parked`: what waits for a person, and what the person decides. Works while dispatchers run, from any
-//! process that reaches the ledger.
+//! `lanekeeper parked`: shows parked updates, releases them, discards them. Works while dispatchers run, in any process
+//! that can open the ledger.
 
 mod change;
+mod error;
 mod output;
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 
-use super::{ConfigArguments, Exit};
+use self::error::CommandError;
+use super::arguments::ConfigArguments;
+use super::exit::Exit;
+use super::process::{report, tokio_runtime};
 use crate::config::Purpose;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::LedgerPlace;
-use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, ParkKind};
-
-/// Rows that are asked for at once.
-const PAGE: u32 = 500;
-
-/// Updates with bodies that are asked for at once: each can be as large as `updates.body_bytes_max`.
-const BODIES: u32 = 16;
+use lanekeeper_ledger::{AnyLedger, LedgerPlace, ParkKind};
 
 /// Options of `lanekeeper parked`.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,18 +25,18 @@ pub struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 no such record or it cannot be changed now, 2 config, 4 ledger.";
+Exit codes: 0 done, 1 the record is not parked or cannot be changed now, 2 config, 4 ledger.";
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Command {
-    /// Show which records are parked: how many updates each, since when, and why.
+    /// List the parked records: how many updates each has, since when it is parked, and why.
     List {
         #[command(flatten)]
         config: ConfigArguments,
-        /// Only this record.
+        /// List only this record.
         #[arg(long, value_name = "KEY", value_parser = record_key)]
         record: Option<RecordKey>,
-        /// Print one JSON object a line.
+        /// Print one JSON object per line.
         #[arg(long)]
         json: bool,
     },
@@ -47,49 +44,51 @@ enum Command {
     Show {
         #[command(flatten)]
         config: ConfigArguments,
-        /// The record.
+        /// The record key.
         #[arg(value_name = "KEY", value_parser = record_key)]
         record: RecordKey,
-        /// At most so many.
+        /// Show at most N updates.
         #[arg(long, value_name = "N", default_value = "10")]
         limit: NonZeroU32,
-        /// Print one JSON object a line.
+        /// Print one JSON object per line.
         #[arg(long)]
         json: bool,
     },
-    /// Let parked updates go out, in order, before anything newer of their records. A head that fails again parks its
-    /// record again.
+    /// Release records: their parked updates are sent, in order, before newer updates of the records.
+    ///
+    /// If the oldest of them fails again, its record is parked again.
     Release {
         #[command(flatten)]
         config: ConfigArguments,
-        /// These records.
+        /// The record keys.
         #[arg(value_name = "KEY", value_parser = record_key, required_unless_present_any = ["all", "reason"])]
         records: Vec<RecordKey>,
-        /// All records.
+        /// Release all parked records.
         #[arg(long, conflicts_with_all = ["records", "reason"])]
         all: bool,
-        /// Records parked for this reason: rejected, exhausted, conflict, `id_reused`.
+        /// Release the records that are parked for this reason: rejected, exhausted, conflict or `id_reused`.
         #[arg(long, value_name = "REASON", value_parser = reason, conflicts_with = "records")]
         reason: Option<ParkKind>,
     },
-    /// Drop the first parked updates of a record for good. Who and why is kept in the ledger; bodies are not: export
-    /// them first if they may be needed. The rest stays parked until it is released.
+    /// Drop the oldest parked updates of a record for good. The rest stays parked until it is released.
+    ///
+    /// The ledger keeps who discarded them and why, but not their bodies: export them first if you may need them.
     Discard {
         #[command(flatten)]
         config: ConfigArguments,
-        /// The record.
+        /// The record key.
         #[arg(value_name = "KEY", value_parser = record_key)]
         record: RecordKey,
-        /// So many.
+        /// Drop the N oldest updates.
         #[arg(long, value_name = "N", default_value = "1", conflicts_with = "all")]
         head: NonZeroU32,
-        /// All of them.
+        /// Drop all updates of the record.
         #[arg(long)]
         all: bool,
-        /// Why, for those who ask later.
+        /// The reason, kept in the ledger.
         #[arg(long, value_name = "TEXT")]
         why: String,
-        /// Who decided it.
+        /// The person who decided it, kept in the ledger.
         #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
         who: String,
     },
@@ -97,7 +96,7 @@ enum Command {
     Export {
         #[command(flatten)]
         config: ConfigArguments,
-        /// These records; all without.
+        /// The record keys; by default all parked records.
         #[arg(value_name = "KEY", value_parser = record_key)]
         records: Vec<RecordKey>,
     },
@@ -108,7 +107,7 @@ fn record_key(text: &str) -> Result<RecordKey, String> {
 }
 
 fn reason(text: &str) -> Result<ParkKind, String> {
-    // Nothing is parked only for being behind another: that is what the head of a record is parked for.
+    // No record is parked for the reason "behind": a record has the reason of its first parked update.
     let kinds = ParkKind::ALL.into_iter().filter(|kind| *kind != ParkKind::Behind);
     let named = ParkKind::named(text).filter(|kind| *kind != ParkKind::Behind);
     named.ok_or_else(|| {
@@ -117,53 +116,33 @@ fn reason(text: &str) -> Result<ParkKind, String> {
     })
 }
 
-/// Why a command ends without having done all.
-enum Stopped {
-    /// The ledger.
-    Ledger(LedgerError),
-    /// Standard output.
-    Output(io::Error),
-}
-
-impl From<LedgerError> for Stopped {
-    fn from(error: LedgerError) -> Self {
-        Self::Ledger(error)
-    }
-}
-
-impl From<io::Error> for Stopped {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
-/// Runs it.
+/// Opens the ledger and runs the command.
 pub fn main(arguments: &Arguments) -> Exit {
     let (Command::List { config, .. }
     | Command::Show { config, .. }
     | Command::Release { config, .. }
     | Command::Discard { config, .. }
     | Command::Export { config, .. }) = &arguments.command;
-    let loaded = match config.load_for(Purpose::Operate) {
+    let loaded = match config.load(Purpose::Operate) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     let Some(ledger) = loaded.config.ledger else {
-        eprintln!("error: ledger.url is \"none\": nothing is parked anywhere");
+        eprintln!("error: ledger.url is \"none\": without a ledger nothing is parked");
         return Exit::Config;
     };
-    // Opening would make it, and an empty ledger in the wrong directory says that nothing is parked.
+    // Opening would create it, and an empty ledger in the wrong directory would say that nothing is parked.
     if let LedgerPlace::Sqlite(path) = &ledger.place
         && !path.exists()
     {
         eprintln!(
-            "error: there is no ledger {}: start in the directory of the dispatcher, or write an absolute path into \
-             ledger.url",
+            "error: there is no ledger {}: run this command in the dispatcher's directory, or set ledger.url to an \
+             absolute path",
             path.display()
         );
         return Exit::Ledger;
     }
-    let runtime = super::tokio_runtime();
+    let runtime = tokio_runtime();
     let result = runtime.block_on(async {
         let ledger = AnyLedger::open(ledger).await?;
         let mut out = io::BufWriter::new(io::stdout().lock());
@@ -173,20 +152,19 @@ pub fn main(arguments: &Arguments) -> Exit {
     });
     match result {
         Ok(exit) => exit,
-        // Whoever reads it has read enough, as in `parked list | head`.
-        Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-        Err(Stopped::Output(error)) => {
-            super::report(&error);
-            Exit::Other
-        }
-        Err(Stopped::Ledger(error)) => {
-            super::report(&error);
-            Exit::Ledger
+        // The reader has read enough, as in `parked list | head`.
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            report(&error);
+            match error {
+                CommandError::Ledger(_) => Exit::Ledger,
+                CommandError::Output(_) => Exit::Other,
+            }
         }
     }
 }
 
-async fn run(ledger: &AnyLedger, command: &Command, out: &mut impl Write) -> Result<Exit, Stopped> {
+async fn run(ledger: &AnyLedger, command: &Command, out: &mut impl Write) -> Result<Exit, CommandError> {
     match command {
         Command::List { record, json, .. } => output::list(ledger, record.as_ref(), *json, out).await,
         Command::Show { record, limit, json, .. } => output::show(ledger, record, *limit, *json, out).await,
@@ -195,24 +173,6 @@ async fn run(ledger: &AnyLedger, command: &Command, out: &mut impl Write) -> Res
         Command::Discard { record, head, all, why, who, .. } => {
             let head = (!all).then_some(head.get());
             change::discard(ledger, record, head, who, why, out).await
-        }
-    }
-}
-
-/// All parked records, page by page.
-async fn each_record(
-    ledger: &AnyLedger,
-    mut visit: impl FnMut(&lanekeeper_ledger::ParkedRecord) -> io::Result<()>,
-) -> Result<(), Stopped> {
-    let mut after = None;
-    loop {
-        let page = ledger.parked_records(after.as_ref(), PAGE).await?;
-        for record in &page {
-            visit(record)?;
-        }
-        match page.into_iter().next_back() {
-            Some(last) => after = Some(last.record_key),
-            None => return Ok(()),
         }
     }
 }

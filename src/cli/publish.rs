@@ -1,5 +1,6 @@
 //! `lanekeeper publish`.
 
+mod console;
 mod input;
 mod report;
 
@@ -10,42 +11,45 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{ConfigArguments, Exit};
+use super::arguments::ConfigArguments;
+use super::exit::Exit;
 use crate::config::{Config, Purpose};
 use input::Input;
 use lanekeeper_broker::publisher::{
     OutboxLimits, PublishError, Publisher, PublisherExit, PublisherSettings, ShortText,
 };
+use lanekeeper_core::error::error_chain;
 use report::Report;
 
-/// Updates read ahead of the window, as a multiple of it: so much may wait behind unconfirmed ones of its record.
+/// Updates that are read ahead, as a multiple of the window: they wait behind unconfirmed updates of their records.
 const READ_AHEAD: usize = 10;
 
-/// Bytes read ahead.
+/// Bytes that are read ahead.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Records given up before the command gives up.
+/// After so many records whose updates the broker refuses, the command gives up.
 const ABANDONED_MAX: usize = 1_000;
 
-/// Lines between the reading thread and the publisher. Few: a line can be as large as the body limit.
+/// Lines queued between the reading thread and the publisher. Few: a line can be as large as the body limit.
 const LINES_IN_CHANNEL_MAX: usize = 64;
 
 /// Options of `lanekeeper publish`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = FORMAT)]
 pub struct Arguments {
-    /// File of JSON lines; standard input without it, or with "-".
+    /// File of JSON lines; without it, or with "-", standard input.
     file: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArguments,
-    /// Publish nothing after the first bad line. Without it a bad line is a gap: later lines, also of its record, go on.
+    /// Stop at the first bad line. Without this option bad lines are skipped, and later lines of the same record are
+    /// published.
     #[arg(long)]
     strict: bool,
-    /// Updates published and not yet confirmed, each of another record.
+    /// How many updates may be published and not yet confirmed, each of another record.
     #[arg(long, value_name = "N", default_value = "1000")]
     window: NonZeroUsize,
-    /// How long the broker may refuse an update (a full queue, no route) before it counts as not confirmed, with all
-    /// later ones of its record. Waiting for a lost connection or for an alarm to end does not count.
+    /// How long to retry an update that the broker refuses (a full queue, no route). Then it counts as not confirmed, with
+    /// all later updates of its record. Time without a connection, or under an alarm of the broker, does not count.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     give_up_after: Duration,
 }
@@ -53,23 +57,23 @@ pub struct Arguments {
 const FORMAT: &str = r#"One JSON object per line:
   {"key":"customer-17","id":"u-1","type":"customer.updated","version":3,"body":{"name":"Ada"}}
 
-  key           the record, 1 to 255 bytes; updates of one record keep the order of their lines
+  key           record key, 1 to 255 bytes; updates of one record keep the order of their lines
   body          any JSON; sent exactly as written, a string with its quotes
-  body_base64   instead of body: bytes of any kind
-  id            update id; without it each line gets a UUID, which stays the same when this command publishes the
-                line again, but is another one when you run the command again
+  body_base64   any bytes, instead of body
+  id            update id; by default a new UUID per line, which stays the same when this command publishes the line
+                again, and changes when you run the command again
   type          picks the target
-  version       integer that grows with every update of the record: header record-version
+  version       integer that grows with every update of the record; sent as header record-version
   headers       object of strings, integers and booleans
-  content_type  application/json without it; with body_base64 application/octet-stream
+  content_type  default: application/json; with body_base64: application/octet-stream
 
-Unknown members are faults. Blank lines are skipped.
+A line with an unknown member is bad. Blank lines are skipped.
 
-Exit codes: 0 every line is confirmed, 1 some line is bad or not confirmed, 2 config, 3 broker."#;
+Exit codes: 0 every line is confirmed, 1 a line is bad or not confirmed, 2 config, 3 broker."#;
 
-/// What publishing needs of the config, and the body limit.
+/// The publisher's settings, and the body limit.
 fn settings(arguments: &Arguments) -> Result<(PublisherSettings, usize), Exit> {
-    let Config { instance, broker, updates, .. } = arguments.config.load_for(Purpose::Publish)?.config;
+    let Config { instance, broker, updates, .. } = arguments.config.load(Purpose::Publish)?.config;
     let in_flight_max = arguments.window.get();
     let limits = OutboxLimits {
         in_flight_max,
@@ -83,7 +87,7 @@ fn settings(arguments: &Arguments) -> Result<(PublisherSettings, usize), Exit> {
     Ok((settings, updates.body_bytes_max))
 }
 
-/// Runs it.
+/// Publishes the lines, and prints how many were confirmed.
 pub fn main(arguments: &Arguments) -> Exit {
     let (settings, body_bytes_max) = match settings(arguments) {
         Ok(settings) => settings,
@@ -100,7 +104,7 @@ pub fn main(arguments: &Arguments) -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("the async runtime starts");
     let exit = runtime.block_on(publish(settings, input));
-    // Nothing is left to wait for, and a thread that reads the terminal would keep us.
+    // Without waiting for the thread that reads standard input: it may block for ever.
     runtime.shutdown_background();
     exit
 }
@@ -110,7 +114,7 @@ async fn publish(settings: PublisherSettings, input: Input) -> Exit {
     let publisher = match Publisher::connect(settings).await {
         Ok(publisher) => publisher,
         Err(error) => {
-            eprintln!("lanekeeper publish: {error}");
+            eprintln!("lanekeeper publish: {}", error_chain(&error));
             return exit_of(&error);
         }
     };
@@ -133,6 +137,7 @@ fn exit_of(error: &PublishError) -> Exit {
     }
 }
 
+/// Returns at SIGTERM or Ctrl-C.
 async fn interrupted() {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .expect("a handler for SIGTERM can be set");

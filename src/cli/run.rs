@@ -5,7 +5,11 @@ use std::process::exit;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use super::{ConfigArguments, Exit, log};
+use super::arguments::ConfigArguments;
+use super::exit::Exit;
+use super::log;
+use super::process::{report, tokio_runtime};
+use crate::config::Purpose;
 use crate::runtime::{self, RunError};
 use lanekeeper_broker::SourceError;
 
@@ -14,27 +18,27 @@ use lanekeeper_broker::SourceError;
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Let this process's ledger belong to the exchange from now on, whatever was used before. What was parked or known in
-    /// the ledger before is not known in this one.
+    /// Use this process's ledger for the exchange from now on, even if another one was used before. What the other one
+    /// knows, parked updates included, is not known in this one.
     #[arg(long)]
     adopt_ledger: bool,
 }
 
 /// Dispatches until SIGTERM or Ctrl-C.
 pub fn main(arguments: &Arguments) -> Exit {
-    let config = match arguments.config.load() {
-        Ok(config) => config,
+    let config = match arguments.config.load(Purpose::Dispatch) {
+        Ok(loaded) => loaded.config,
         Err(exit) => return exit,
     };
     log::start(&config.log);
-    let runtime = super::tokio_runtime();
+    let runtime = tokio_runtime();
     match runtime.block_on(async { runtime::run(config, arguments.adopt_ledger, until_signal()).await }) {
         Ok(()) => {
             info!("stopped");
             Exit::Done
         }
         Err(error) => {
-            super::report(&error);
+            report(&error);
             match error {
                 RunError::Ledger(_) | RunError::Source(SourceError::OtherLedger { .. }) => Exit::Ledger,
                 RunError::Source(_) => Exit::Broker,
@@ -44,7 +48,8 @@ pub fn main(arguments: &Arguments) -> Exit {
     }
 }
 
-/// Done at the first SIGTERM or Ctrl-C. A second one ends the process at once: what is in flight comes back later.
+/// Returns at the first SIGTERM or Ctrl-C. A second one ends the process at once; updates in flight are then delivered
+/// again later.
 async fn until_signal() {
     let mut terminate = signal(SignalKind::terminate()).expect("the runtime takes signals");
     let mut interrupt = signal(SignalKind::interrupt()).expect("the runtime takes signals");
@@ -54,12 +59,12 @@ async fn until_signal() {
             _ = interrupt.recv() => "Ctrl-C",
         }
     };
-    // Not within the macro: where the filter keeps the line out, it would not be waited for.
+    // Not within the macro: if the filter drops the line, the macro does not evaluate its fields.
     let signal = either().await;
     info!(signal, "asked to stop");
     tokio::spawn(async move {
         let signal = either().await;
-        warn!(signal, "asked to stop again: not waiting for attempts in flight");
+        warn!(signal, "asked to stop again, exiting without waiting for attempts in flight");
         exit(1);
     });
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::BreakerConfig;
 use super::fault::Problem;
+use super::model::BreakerConfig;
 use super::parse::{duration, flag, format_duration, integer, number};
 use super::reader::Reader;
 use super::schedule::waits;
@@ -12,10 +12,10 @@ use lanekeeper_core::breaker::{ATTEMPTS_KEPT_MAX, BreakerLimits};
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Each wait between probes is so many times the one before.
+/// Factor from one wait between probes to the next.
 const WAIT_MULTIPLIER: f64 = 2.0;
 
-/// The other keys are checked also where breakers are turned off.
+/// Reads the section. With `enabled = false` the other keys are still checked.
 pub fn read(reader: &mut Reader<'_>) -> Option<BreakerConfig> {
     let mut section = reader.section("breaker");
     let enabled = section.read("enabled", flag);
@@ -31,7 +31,10 @@ pub fn read(reader: &mut Reader<'_>) -> Option<BreakerConfig> {
         let (initial, max) = (format_duration(initial), format_duration(max));
         section.fault(
             "wait_initial",
-            Problem::new(format!("{initial:?} is over wait_max = {max:?}"), "lower it, or raise wait_max"),
+            Problem::new(
+                format!("{initial:?} is longer than wait_max = {max:?}"),
+                "shorten it, or raise wait_max",
+            ),
         );
     }
     section.finish();

@@ -1,6 +1,6 @@
-//! `broker.url`: what is refused, and how it is shown.
+//! Checks `broker.url`, and masks its password.
 //!
-//! No problem quotes it: a URL that cannot be taken apart cannot be masked either.
+//! No problem quotes the URL: one that cannot be parsed cannot be masked either.
 
 use amq_protocol_uri::AMQPUri;
 use serde_json::Value as Json;
@@ -8,15 +8,15 @@ use url::{Host, Url};
 
 use super::fault::Problem;
 use super::parse::text;
-use super::{MASK, Secret};
+use lanekeeper_core::secret::{MASK, Secret};
 
 const EXAMPLE: &str = "write amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS; percent-encode what is not a \
                        letter or digit in USER, PASSWORD and VHOST";
 
-/// What the AMQP client looks at. It passes over others in silence, so they are refused here.
+/// Query parameters that the AMQP client uses. It ignores others silently, so they are refused here.
 const PARAMETERS: [&str; 4] = ["frame_max", "channel_max", "connection_timeout", "auth_mechanism"];
 
-/// A URL that the AMQP client takes and understands as it is meant.
+/// A URL that the AMQP client accepts and reads as it is meant.
 pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
     let text = text(raw)?;
     let url = Url::parse(&text).map_err(|error| Problem::new(format!("is not a URL: {error}"), EXAMPLE))?;
@@ -25,10 +25,10 @@ pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
     }
     match url.host() {
         None | Some(Host::Domain("")) => return Err(Problem::new("has no host", EXAMPLE)),
-        // The client takes localhost instead, without a word.
+        // The client would silently connect to localhost instead.
         Some(Host::Ipv6(_)) => {
             return Err(Problem::new(
-                "names the host by an IPv6 address, which the AMQP client does not understand",
+                "has an IPv6 address as host, which the AMQP client does not support",
                 "write a host name, or an IPv4 address",
             ));
         }
@@ -36,7 +36,7 @@ pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
     }
     if url.path() == "/" {
         return Err(Problem::new(
-            "ends with \"/\", which means the virtual host without a name",
+            "ends with \"/\", which means the virtual host with the empty name",
             "write /%2f for the default virtual host, or leave the \"/\" out",
         ));
     }
@@ -52,14 +52,10 @@ pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
         }
         if !PARAMETERS.contains(&&*name) {
             let known = PARAMETERS.join(", ");
-            return Err(Problem::new(
-                "has a query parameter that is not known",
-                format!("known are {known}"),
-            ));
+            return Err(Problem::new("has an unknown query parameter", format!("known are {known}")));
         }
     }
-    text.parse::<AMQPUri>()
-        .map_err(|_| Problem::new("has a parameter or an encoding that is refused", EXAMPLE))?;
+    text.parse::<AMQPUri>().map_err(|_| Problem::new("has an invalid parameter or encoding", EXAMPLE))?;
     *raw = Json::from(masked(&url));
     Ok(Secret::new(text))
 }
@@ -105,12 +101,12 @@ mod tests {
         check("amqp://", Err("has no host"));
         check("amqp://u:s3cret@h:99999", Err("is not a URL"));
         check("amqp://u:s3cret@[::1]", Err("IPv6"));
-        check("amqp://u:s3cret@h/", Err("without a name"));
+        check("amqp://u:s3cret@h/", Err("the empty name"));
         check("amqp://u:s3cret@h//", Err("in its virtual host"));
         check("amqp://u:s3cret@h/a#b", Err("%23"));
         check("amqp://u:s3cret@h?heartbeat=10", Err("broker.heartbeat"));
-        check("amqp://u:s3cret@h?verify=s3cret", Err("not known"));
-        check("amqp://u:s3cret@h?frame_max=much", Err("is refused"));
-        check("amqp://u:s3cret@h/%ff", Err("is refused"));
+        check("amqp://u:s3cret@h?verify=s3cret", Err("unknown"));
+        check("amqp://u:s3cret@h?frame_max=much", Err("invalid"));
+        check("amqp://u:s3cret@h/%ff", Err("invalid"));
     }
 }

@@ -1,12 +1,12 @@
-//! What is wrong with a config, and where each value is from.
+//! Faults of a config, and origins of values.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value is from.
+/// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// `config/default.toml`, or the default of a target's key.
+    /// The built-in `config/default.toml`, or the default of a target's key.
     BuiltIn,
     /// The config file.
     File(PathBuf),
@@ -27,7 +27,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is wrong with one value, and what to do.
+/// What is wrong with a value, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     what: String,
@@ -47,12 +47,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// One fault of a config.
+/// A fault of a config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Key path, such as `broker.url` or `target[0].types[1]`; empty for the file as a whole.
+    /// Key path, such as `broker.url` or `target[0].types[1]`; empty: the file as a whole.
     pub key: String,
-    /// Where the value is from.
+    /// Where the value comes from.
     pub origin: Origin,
     /// What is wrong, and what to do.
     pub problem: Problem,
@@ -85,7 +85,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Every fault of a config, in the order of its keys; at least one.
+/// All faults of a config, in the order of its keys; at least one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Faults(pub Vec<Fault>);
 

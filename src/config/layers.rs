@@ -1,4 +1,6 @@
-//! The three layers of the config, one over the other: built-in defaults, the file, the environment.
+//! Merges the three layers of the config: the environment over the file over the built-in defaults.
+
+#![expect(clippy::disallowed_types, reason = "figment merges the layers")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,29 +12,29 @@ use figment::{Figment, Metadata, Profile, Provider, Source};
 
 use super::fault::{Fault, Faults, Origin, Problem};
 
-/// The reference of all keys, as built into the program.
+/// The defaults and the reference of all keys, built into the program.
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 
 const PREFIX: &str = "LANEKEEPER_";
 const SEPARATOR: &str = "__";
 
-/// The environment variables, taken once.
+/// A copy of the environment variables.
 #[derive(Clone, Debug, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
 
-/// Why a variable has no text.
+/// Why a variable cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VariableFault {
-    /// It is not there.
+    /// It is not set.
     #[error("is not set")]
     Missing,
-    /// It is there, and not text.
+    /// It is not UTF-8.
     #[error("is not UTF-8")]
     NotUtf8,
 }
 
 impl Environment {
-    /// Those of this process.
+    /// The environment of this process.
     #[must_use]
     pub fn of_process() -> Self {
         let named = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
@@ -42,12 +44,12 @@ impl Environment {
     /// The variable's value.
     ///
     /// # Errors
-    /// Not set, or not UTF-8.
+    /// It is not set, or not UTF-8.
     pub fn text(&self, name: &str) -> Result<&str, VariableFault> {
         self.0.get(name).ok_or(VariableFault::Missing)?.to_str().ok_or(VariableFault::NotUtf8)
     }
 
-    /// Variables that are config keys, with their sections and key.
+    /// The variables that are config keys, with their sections and key.
     fn keys(&self) -> impl Iterator<Item = (&str, Vec<String>)> {
         self.0.keys().filter_map(|name| {
             let path = name.strip_prefix(PREFIX)?;
@@ -63,7 +65,7 @@ impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
     }
 }
 
-/// Values that share an origin, as figment wants them.
+/// Values with one origin, as a provider of figment.
 struct Layer {
     origin: Origin,
     values: Dict,
@@ -84,10 +86,10 @@ impl Provider for Layer {
     }
 }
 
-/// Lays the environment over the file over the defaults. `file` is its path and content.
+/// Merges the layers. `file` is its path and content.
 ///
 /// # Errors
-/// The file is not TOML, or a variable is not UTF-8: what the other keys are is then unknown.
+/// The file is not TOML, or a variable is not UTF-8. Other faults are not looked for then.
 pub fn merge(file: Option<(&Path, &str)>, environment: &Environment) -> Result<Figment, Faults> {
     let built_in = parse(DEFAULT_TOML).expect("config/default.toml is TOML");
     let mut figment = Figment::from(Layer { origin: Origin::BuiltIn, values: built_in });
@@ -112,8 +114,8 @@ pub fn merge(file: Option<(&Path, &str)>, environment: &Environment) -> Result<F
     if faults.is_empty() { Ok(figment) } else { Err(Faults(faults)) }
 }
 
-/// Variables that look like a key whose separator lost an underscore, such as `LANEKEEPER_BROKER_URL`: nothing would
-/// read them, and nobody would know why.
+/// Finds variables with one underscore instead of two between section and key, such as `LANEKEEPER_BROKER_URL`. Without
+/// this fault they would be silently ignored.
 pub fn near_misses(environment: &Environment) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (section, keys) in &parse(DEFAULT_TOML).expect("config/default.toml is TOML") {
@@ -123,7 +125,7 @@ pub fn near_misses(environment: &Environment) -> Vec<Fault> {
             let name = variable("_");
             if environment.0.contains_key(&name) {
                 let problem = Problem::new(
-                    "it has one underscore between section and key, so that it is not read",
+                    "the variable has one underscore between section and key, and is not read",
                     format!("name it {}", variable(SEPARATOR)),
                 );
                 faults.push(Fault {
@@ -137,7 +139,7 @@ pub fn near_misses(environment: &Environment) -> Vec<Fault> {
     faults
 }
 
-/// Where a value with this tag is from.
+/// The origin of a value with this tag.
 pub fn origin(figment: &Figment, tag: Tag) -> Origin {
     match figment.get_metadata(tag).and_then(|metadata| metadata.source.clone()) {
         Some(Source::File(path)) => Origin::File(path),
@@ -146,7 +148,7 @@ pub fn origin(figment: &Figment, tag: Tag) -> Origin {
     }
 }
 
-/// Says where the fault is, but does not quote the line as the TOML parser's own text does: it may hold a secret.
+/// Parses TOML. A problem says where the fault is, without quoting the line as the TOML parser does: it may hold a secret.
 fn parse(text: &str) -> Result<Dict, Problem> {
     <Toml as Format>::from_str(text).map_err(|error| {
         let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
@@ -154,7 +156,7 @@ fn parse(text: &str) -> Result<Dict, Problem> {
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
         Problem::new(
             format!("line {line}, column {column}: {}", error.message().replace('\n', ", ")),
-            "correct the TOML there; the other keys are read after that",
+            "correct the TOML there; the other keys are checked after that",
         )
     })
 }

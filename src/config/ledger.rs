@@ -1,4 +1,4 @@
-//! `[ledger]`: where it is, and its bounds.
+//! The keys of `[ledger]`.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use url::Url;
 use super::fault::Problem;
 use super::parse::{duration, flag, integer, text};
 use super::reader::Reader;
-use super::{MASK, Secret};
+use lanekeeper_core::secret::{MASK, Secret};
 use lanekeeper_ledger::{LedgerConfig, LedgerPlace};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
 const PARKED_MAX: u64 = 1_000_000_000;
-/// What a server allows at most is its own `max_connections`.
+/// The server has a limit of its own, `max_connections`.
 const CONNECTIONS_MAX: u64 = 10_000;
 
 const EXAMPLE: &str = "write \"sqlite://PATH\", \"postgres://USER:PASSWORD@HOST:PORT/DATABASE\", or \"none\"";
 
-/// What the PostgreSQL client understands; it passes over others in silence, so they are refused here. Secrets are not
-/// among them: they would be shown.
+/// Query parameters that the PostgreSQL client uses. It ignores others silently, so they are refused here. Parameters with
+/// secrets are not among them, because they would be shown.
 const PARAMETERS: [&str; 5] = ["sslmode", "sslrootcert", "sslcert", "sslkey", "options"];
 
-/// Reads the section; `Some(None)`: there is no ledger.
-#[expect(clippy::option_option, reason = "the outer one is whether the section is sound")]
+/// Reads the section. `Some(None)`: there is no ledger; `None`: a fault was noted.
+#[expect(clippy::option_option, reason = "a section without faults can say that there is no ledger")]
 pub fn read(reader: &mut Reader<'_>) -> Option<Option<LedgerConfig>> {
     let mut section = reader.section("ledger");
     let place = section.read("url", place);
@@ -38,7 +38,7 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Option<LedgerConfig>> {
         section.fault(
             "row_lock",
             Problem::new(
-                "is true, and ledger.url names no PostgreSQL, which alone has row locks",
+                "is true, but only PostgreSQL has row locks, and ledger.url names none",
                 "set ledger.url to a postgres:// URL, or row_lock to false",
             ),
         );
@@ -50,7 +50,7 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Option<LedgerConfig>> {
     Some(place?.map(config))
 }
 
-/// A database, or none.
+/// `ledger.url`; `None`: no ledger.
 fn place(raw: &mut Json) -> Result<Option<LedgerPlace>, Problem> {
     let text = text(raw)?;
     if text == "none" {
@@ -60,17 +60,17 @@ fn place(raw: &mut Json) -> Result<Option<LedgerPlace>, Problem> {
         return match path {
             "" => Err(Problem::new("names no file", EXAMPLE)),
             ":memory:" => Err(Problem::new(
-                "would forget everything at the end of the process",
+                "would lose everything at the end of the process",
                 "name a file, or \"none\"",
             )),
             path if path.contains('?') => Err(Problem::new(
                 "has a \"?\"",
-                "leave parameters out: how the file is opened is not yours to choose",
+                "leave the parameters out: how the file is opened cannot be changed",
             )),
             path => Ok(Some(LedgerPlace::Sqlite(path.into()))),
         };
     }
-    // No problem quotes the URL: what cannot be taken apart cannot be masked either.
+    // No problem quotes the URL: one that cannot be parsed cannot be masked either.
     let url = Url::parse(&text).map_err(|error| Problem::new(format!("is not a URL: {error}"), EXAMPLE))?;
     if !matches!(url.scheme(), "postgres" | "postgresql") {
         return Err(Problem::new("begins with neither sqlite:// nor postgres://", EXAMPLE));
@@ -85,7 +85,7 @@ fn place(raw: &mut Json) -> Result<Option<LedgerPlace>, Problem> {
         // A name is no secret; a value may be.
         let known = PARAMETERS.join(", ");
         return Err(Problem::new(
-            format!("has the query parameter {name:?}, which is not known"),
+            format!("has the unknown query parameter {name:?}"),
             format!("known are {known}"),
         ));
     }
@@ -129,11 +129,11 @@ mod tests {
         );
         check("", Err("is not a URL"));
         check("sqlite://", Err("names no file"));
-        check("sqlite://:memory:", Err("would forget"));
+        check("sqlite://:memory:", Err("would lose"));
         check("sqlite://x.db?mode=ro", Err("has a"));
         check("mysql://u:s3cret@db/lanes", Err("neither"));
         check("postgres:///lanes", Err("no host"));
         check("postgres://u:s3cret@db", Err("names no database"));
-        check("postgres://db/lanes?password=s3cret", Err("not known"));
+        check("postgres://db/lanes?password=s3cret", Err("unknown"));
     }
 }

@@ -1,6 +1,6 @@
-//! `broker.management_url`: where RabbitMQ's management API is and as whom we come.
+//! Checks `broker.management_url`, and derives the address of RabbitMQ's management API.
 //!
-//! No problem quotes it: it may hold a password.
+//! No problem quotes the URL: it may hold a password.
 
 use amq_protocol_uri::{AMQPScheme, AMQPUri};
 use percent_encoding::percent_decode_str;
@@ -9,33 +9,34 @@ use url::Url;
 
 use super::broker_url::masked;
 use super::fault::Problem;
+use super::model::BrokerConfig;
 use super::parse::text;
-use super::{BrokerConfig, Secret};
+use lanekeeper_core::secret::Secret;
 
-const EXAMPLE: &str = "write http://HOST:15672 or https://HOST:15671, with USER:PASSWORD@ before HOST where they are \
-                       not those of broker.url; or \"\"";
+const EXAMPLE: &str = "write http://HOST:15672 or https://HOST:15671, with USER:PASSWORD@ before HOST if they differ \
+                       from those of broker.url; or \"\"";
 
-/// RabbitMQ's ports of the management plugin, without and with TLS.
+/// The default ports of the management plugin, without and with TLS.
 const PORT: u16 = 15_672;
 const TLS_PORT: u16 = 15_671;
 
-/// The management API of a broker. Does not print the password.
+/// The address of a broker's management API. `Debug` does not print the password.
 #[derive(Clone, Debug)]
 pub struct ManagementAddress {
-    /// Without user, password and the `/api` of every path; no `/` at its end.
+    /// Without user, password, `/api` and a `/` at its end.
     pub url: String,
-    /// As whom.
+    /// The user.
     pub user: String,
-    /// With which password.
+    /// The user's password.
     pub password: Secret,
     /// The virtual host of `broker.url`.
     pub vhost: String,
 }
 
-/// A URL that the management API can be behind.
+/// Checks the URL of a management API; `None`: it is empty.
 ///
 /// # Errors
-/// It is no such URL.
+/// It cannot be the URL of a management API.
 pub fn management_url(raw: &mut Json) -> Result<Option<Secret>, Problem> {
     let text = text(raw)?;
     if text.is_empty() {
@@ -49,7 +50,7 @@ pub fn management_url(raw: &mut Json) -> Result<Option<Secret>, Problem> {
         return Err(Problem::new("has a \"?\" or a \"#\"", EXAMPLE));
     }
     if url.path().trim_end_matches('/').ends_with("/api") {
-        return Err(Problem::new("ends with /api, which is added to it", "leave it out"));
+        return Err(Problem::new("ends with /api, which is appended to it", "leave /api out"));
     }
     *raw = Json::from(masked(&url));
     Ok(Some(Secret::new(text)))
@@ -59,18 +60,18 @@ impl BrokerConfig {
     /// The user of `url`.
     ///
     /// # Panics
-    /// If the URL is none: the config's check rules that out.
+    /// If `url` is invalid: the config's check rules that out.
     #[must_use]
     pub fn user(&self) -> String {
         let broker: AMQPUri = self.connection.url.reveal().parse().expect("the config's check parsed it");
         broker.authority.userinfo.username
     }
 
-    /// Where the management API is: `broker.management_url`, or the host of `broker.url` with the usual port. User and
-    /// password are those of `broker.url` where `management_url` has none.
+    /// The management API: `broker.management_url`, or the default port on the host of `broker.url`. If `management_url` has
+    /// no user and password, those of `broker.url` are used.
     ///
     /// # Panics
-    /// If the URLs are none: the config's check rules that out.
+    /// If a URL is invalid: the config's check rules that out.
     #[must_use]
     pub fn management(&self) -> ManagementAddress {
         let broker: AMQPUri = self.connection.url.reveal().parse().expect("the config's check parsed it");
@@ -89,7 +90,7 @@ impl BrokerConfig {
             ("", _) => (user, password),
             (user, password) => (plain(user), plain(password.unwrap_or_default())),
         };
-        // Errors are for URLs without a host, which http and https do not have.
+        // They fail only for URLs without a host, and http and https URLs have one.
         let _ = url.set_username("").and_then(|()| url.set_password(None));
         let url = url.as_str().trim_end_matches('/').to_owned();
         ManagementAddress { url, user, password: Secret::new(password), vhost }
@@ -137,7 +138,7 @@ mod tests {
         check("u:s3cret@mq", "neither http");
         check("http://", "is not a URL");
         check("http://u:s3cret@mq/?a", "\"?\"");
-        check("http://u:s3cret@mq/api/", "leave it out");
+        check("http://u:s3cret@mq/api/", "leave /api out");
         let mut raw = Json::from("http://u:s3cret@mq");
         management_url(&mut raw).unwrap();
         assert_eq!(raw, "http://u:***@mq/");

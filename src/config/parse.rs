@@ -1,7 +1,6 @@
-//! One function per kind of value: what is written becomes what is meant, or a problem that says what to do.
+//! Parses and checks values, with one function per kind. A problem says what to do.
 //!
-//! Each leaves in the value what may be shown. A number or flag may stand in a string, since an environment variable
-//! has nothing else.
+//! Each function leaves in `raw` what may be shown. Numbers and flags may be strings, because environment variables are.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -12,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::fault::Problem;
 
-/// What a request or a drain may take: under 15 minutes, half of RabbitMQ's acknowledgement timeout.
+/// The limit of timeouts: under 15 minutes, half of RabbitMQ's default acknowledgement timeout.
 const TIMEOUT_MAX: Duration = Duration::from_millis(15 * 60 * 1000 - 1);
 
 /// Any string.
@@ -122,7 +121,7 @@ pub fn whole_seconds(range: RangeInclusive<u64>) -> impl Fn(&mut Json) -> Result
     }
 }
 
-/// One of a few values, each with its name.
+/// One of several named values.
 pub fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&mut Json) -> Result<T, Problem> {
     move |raw| {
         let chosen = choices.iter().find(|(name, _)| *raw == *name);
@@ -131,41 +130,41 @@ pub fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&mut Json) -> R
             let (last, others) = names.split_last().expect("a choice has values");
             let names =
                 if others.is_empty() { last.clone() } else { format!("{} or {last}", others.join(", ")) };
-            Problem::new(format!("{} is not one of its values", written(raw)), format!("choose {names}"))
+            Problem::new(format!("{} is not a value of this key", written(raw)), format!("choose {names}"))
         })
     }
 }
 
-/// The exchange that queue names are derived from: 255 bytes (an AMQP short string) less room for what is appended.
+/// The exchange. Names of queues are derived from it, so it is shorter than an AMQP short string (255 bytes).
 pub fn exchange(raw: &mut Json) -> Result<String, Problem> {
     let name = text(raw)?;
     let what = match name.as_str() {
         "" => "is empty".to_owned(),
         name if name.len() > 200 => format!("has {} bytes", name.len()),
         name if name.starts_with("amq.") => {
-            format!("{name:?} begins with \"amq.\", which RabbitMQ keeps for itself")
+            format!("{name:?} begins with \"amq.\", which RabbitMQ reserves")
         }
         name if name.chars().any(char::is_control) || name.trim() != name => {
-            format!("{name:?} has control characters, or space at an end")
+            format!("{name:?} has control characters, or spaces at an end")
         }
         _ => return Ok(name),
     };
     Err(Problem::new(what, "write a name of 1 to 200 bytes, such as \"updates\""))
 }
 
-/// Name of this process; empty is the host name.
+/// Name of this process; empty: the host name.
 pub fn instance(raw: &mut Json) -> Result<String, Problem> {
     let name = text(raw)?;
     if name.len() > 100 || name.chars().any(char::is_control) {
         return Err(Problem::new(
-            format!("{name:?} has over 100 bytes or control characters"),
+            format!("{name:?} has more than 100 bytes or control characters"),
             "write a shorter printable name, or \"\" for the host name",
         ));
     }
     Ok(name)
 }
 
-/// An address to listen on; empty is none.
+/// An address to listen on; empty: none.
 pub fn listen(raw: &mut Json) -> Result<Option<SocketAddr>, Problem> {
     let text = text(raw)?;
     if text.is_empty() {
@@ -174,12 +173,12 @@ pub fn listen(raw: &mut Json) -> Result<Option<SocketAddr>, Problem> {
     text.parse().map(Some).map_err(|_| {
         Problem::new(
             format!("{text:?} is not an IP address with a port"),
-            "write one such as \"127.0.0.1:9419\" or \"[::]:9419\", or \"\" to turn it off",
+            "write one such as \"127.0.0.1:9419\" or \"[::]:9419\", or \"\" for none",
         )
     })
 }
 
-/// A filter of log lines.
+/// A `tracing` filter.
 pub fn log_filter(raw: &mut Json) -> Result<String, Problem> {
     let text = text(raw)?;
     match EnvFilter::builder().parse(&text) {
@@ -191,15 +190,15 @@ pub fn log_filter(raw: &mut Json) -> Result<String, Problem> {
     }
 }
 
-/// A duration for people.
+/// Formats a duration for people.
 pub fn format_duration(duration: Duration) -> String {
-    // Waits of whole seconds and some microseconds come from multiplying; nobody wants to read those.
+    // Multiplied waits can have some microseconds that nobody wants to read.
     let millis = if duration.as_secs() > 0 { 1_000_000 } else { 1_000 };
     let nanos = duration.subsec_nanos() / millis * millis;
     humantime::format_duration(Duration::new(duration.as_secs(), nanos)).to_string()
 }
 
-/// A value for a message.
+/// Formats a value for a problem.
 fn written(value: &Json) -> String {
     match value {
         Json::Array(_) => "a list".to_owned(),

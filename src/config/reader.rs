@@ -1,6 +1,8 @@
-//! Reads a config key by key, so that every fault is found in one go and every value keeps its origin.
+//! Reads a config key by key. It collects all faults, and remembers the origin of every value.
 //!
-//! Which keys there are is known by what was read: the rest is unknown.
+//! The keys that are read are the known ones; all others are faults.
+
+#![expect(clippy::disallowed_types, reason = "figment has merged the layers")]
 
 use std::collections::BTreeMap;
 
@@ -12,16 +14,16 @@ use super::fault::{Fault, Faults, Origin, Problem};
 use super::layers::{Environment, origin};
 use super::strings::Strings;
 
-/// A value in force, as it may be shown: secrets are masked.
+/// An effective value as it may be shown: secrets are masked.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Shown {
     /// `broker`, or `target[0]`.
     pub section: String,
     /// `url`.
     pub key: &'static str,
-    /// What it is; `***` where it is secret.
+    /// The value; `***` for a secret.
     pub value: Json,
-    /// Where it is from.
+    /// Where it comes from.
     #[serde(serialize_with = "as_text")]
     pub origin: Origin,
 }
@@ -30,7 +32,7 @@ fn as_text<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok
     serializer.collect_str(origin)
 }
 
-/// Everything read so far.
+/// Reads sections, and collects values and faults.
 pub struct Reader<'a> {
     figment: &'a Figment,
     strings: Strings<'a>,
@@ -41,7 +43,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Nothing is read yet.
+    /// A reader of the merged layers.
     pub fn new(figment: &'a Figment, environment: &'a Environment) -> Self {
         let root = figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
         Self {
@@ -54,14 +56,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `[name]`.
+    /// The section `[name]`.
     pub fn section(&mut self, name: &'static str) -> Section<'_, 'a> {
         self.known.push(name);
         let value = self.root.get(name).cloned();
         self.table(name.to_owned(), value)
     }
 
-    /// How many `[[name]]` there are; `None` where it is something else.
+    /// The number of `[[name]]`; `None`: a fault was noted.
     pub fn count(&mut self, name: &'static str) -> Option<usize> {
         self.known.push(name);
         match self.root.get(name) {
@@ -70,14 +72,14 @@ impl<'a> Reader<'a> {
             Some(other) => {
                 let origin = origin(self.figment, other.tag());
                 let problem =
-                    Problem::new("is not a list of tables", format!("write it in the file, as [[{name}]]"));
+                    Problem::new("is not a list of tables", format!("write it in the file as [[{name}]]"));
                 self.faults.push(Fault { key: name.to_owned(), origin, problem });
                 None
             }
         }
     }
 
-    /// The `[[name]]` at this position, from 0.
+    /// The `[[name]]` at this index.
     pub fn element(&mut self, name: &'static str, index: usize) -> Section<'_, 'a> {
         let value =
             self.root.get(name).and_then(Value::as_array).and_then(|tables| tables.get(index)).cloned();
@@ -90,7 +92,7 @@ impl<'a> Reader<'a> {
             Some(Value::Dict(_, dict)) => Some(dict),
             None => Some(Dict::new()),
             Some(_) => {
-                let problem = Problem::new("is not a table", format!("write [{path}] and its keys below it"));
+                let problem = Problem::new("is not a table", format!("write [{path}], and its keys below"));
                 self.faults.push(Fault { key: path.clone(), origin: origin.clone(), problem });
                 None
             }
@@ -98,12 +100,13 @@ impl<'a> Reader<'a> {
         Section { reader: self, path, dict, origin, known: Vec::new() }
     }
 
-    /// A fault that belongs to no key that was read.
+    /// Notes a fault that belongs to no key that was read.
     pub fn fault(&mut self, fault: Fault) {
         self.faults.push(fault);
     }
 
-    /// What was read, or every fault. `value` is the whole; it is there if nothing was wrong.
+    /// Returns `value` with all values to show, or all faults. Notes unknown sections. If `value` is `None`, there must be
+    /// a fault.
     pub fn finish<T>(mut self, value: Option<T>) -> Result<(T, Vec<Shown>), Faults> {
         let root = std::mem::take(&mut self.root);
         unknown(&mut self.faults, self.figment, "", &root, &self.known);
@@ -114,19 +117,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One table of a config.
+/// A section: one table of the config.
 pub struct Section<'r, 'a> {
     reader: &'r mut Reader<'a>,
     path: String,
-    /// `None`: it is no table, which is a fault already.
+    /// `None`: it is not a table, and the fault was noted.
     dict: Option<Dict>,
     origin: Origin,
     known: Vec<&'static str>,
 }
 
 impl Section<'_, '_> {
-    /// The value of a key. `parse` turns what is written, with its variables replaced, into what is meant, and leaves
-    /// there what may be shown. `None`: a fault is noted.
+    /// Reads the value of a key; `None`: a fault was noted. `parse` gets what is written, with variables replaced, and
+    /// leaves there what may be shown.
     pub fn read<T>(
         &mut self,
         key: &'static str,
@@ -134,7 +137,7 @@ impl Section<'_, '_> {
     ) -> Option<T> {
         self.known.push(key);
         let Some(value) = self.dict.as_ref()?.get(key).cloned() else {
-            let fix = format!("add `{key}`; config/default.toml says what it is");
+            let fix = format!("add `{key}`; config/default.toml explains it");
             self.fault(key, Problem::new("is missing", fix));
             return None;
         };
@@ -153,7 +156,7 @@ impl Section<'_, '_> {
         }
     }
 
-    /// As `read`; where the key is not there, it is as if `default` were written.
+    /// As `read`, with a default for a missing key.
     pub fn read_or<T>(
         &mut self,
         key: &'static str,
@@ -166,8 +169,8 @@ impl Section<'_, '_> {
         self.read(key, parse)
     }
 
-    /// Every element of a list, or every entry of a table, with its own faults. `parse` gets the entry's key (a list's:
-    /// empty) beside the value. A key that is not there is empty.
+    /// Reads every element of a list or every entry of a table, each with its own faults; `None`: a fault was noted. `parse`
+    /// gets the entry's name (in a list: empty) and its value. A missing key counts as empty.
     pub fn each<T>(
         &mut self,
         key: &'static str,
@@ -223,13 +226,13 @@ impl Section<'_, '_> {
         self.note(key, origin, problem);
     }
 
-    /// Shows a value that was read as something else, such as the host name for an empty name.
+    /// Replaces the value to show, such as an empty name by the host name.
     pub fn show_instead(&mut self, key: &'static str, value: &str, origin: Origin) {
         self.reader.shown.retain(|shown| !(shown.section == self.path && shown.key == key));
         self.show(key, Json::from(value), origin);
     }
 
-    /// Every key is read: the rest is unknown.
+    /// Notes unknown keys. Call it when all keys were read.
     pub fn finish(self) {
         let dict = self.dict.unwrap_or_default();
         unknown(&mut self.reader.faults, self.reader.figment, &self.path, &dict, &self.known);
@@ -244,7 +247,7 @@ impl Section<'_, '_> {
     }
 }
 
-/// What a key holds that has many values.
+/// The kind of a key with many values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// `[a, b]`.
@@ -314,7 +317,7 @@ fn unknown(faults: &mut Vec<Fault>, figment: &Figment, path: &str, dict: &Dict, 
     }
 }
 
-/// A table that two layers have parts of has the origin of one of them; its first value is more to the point.
+/// The first value of a table. If several layers have parts of a table, the origin of its first value says more.
 fn first_leaf(value: &Value) -> &Value {
     match value {
         Value::Dict(_, dict) => dict.values().next().map_or(value, first_leaf),

@@ -1,17 +1,19 @@
-//! The waits of the retry schedule. The only place that knows the `backoff` crate.
+//! Computes waits with the `backoff` crate, which is unmaintained and stays behind this file.
+
+#![expect(clippy::disallowed_types, reason = "the one place that makes schedules")]
 
 use std::time::Duration;
 
 use backoff::ExponentialBackoffBuilder;
 use backoff::backoff::Backoff as _;
 
-/// Bound of the list: a multiplier near 1 may need very many waits to reach the longest. The last one repeats anyway.
-pub const WAITS_MAX: usize = 1_000;
+/// Length of the longest list: with a multiplier near 1 very many waits may be needed to reach the maximum.
+const WAITS_MAX: usize = 1_000;
 
-/// Waits from `initial` on, each `multiplier` times the one before, up to `max`; the last one repeats.
-/// At least one, at most [`WAITS_MAX`], never falling; equal arguments give an equal list.
+/// Waits from `initial`, each `multiplier` times the previous one, up to `max`. After the last wait, it repeats.
 ///
-/// `initial` is over zero and not over `max`, `multiplier` is at least 1: the config's check sees to that.
+/// The list has at least one wait and at most [`WAITS_MAX`], and the waits never decrease. Equal arguments give an equal
+/// list. `initial` must be above zero and at most `max`, and `multiplier` at least 1: the config's check ensures that.
 #[must_use]
 pub fn waits(initial: Duration, multiplier: f64, max: Duration) -> Vec<Duration> {
     let mut backoff = ExponentialBackoffBuilder::new()
@@ -23,7 +25,7 @@ pub fn waits(initial: Duration, multiplier: f64, max: Duration) -> Vec<Duration>
         .build();
     let mut waits = Vec::new();
     while waits.len() < WAITS_MAX {
-        // Read, not taken from `next_backoff`: that adds up to a nanosecond of chance even without randomization.
+        // `next_backoff` would add up to a nanosecond of jitter even without randomization.
         let wait = backoff.current_interval.min(max);
         if waits.last().is_some_and(|last| wait <= *last) {
             break;

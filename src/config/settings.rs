@@ -1,4 +1,4 @@
-//! The keys of every section but `[[target]]`, and what must hold between them.
+//! The keys of all sections except `[[target]]`, and rules between them.
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::Path;
@@ -8,27 +8,25 @@ use super::broker_url::broker_url;
 use super::fault::{Faults, Origin, Problem};
 use super::layers::{self, Environment};
 use super::management::management_url;
+use super::model::{BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig};
 use super::parse::{
     choice, duration, exchange, flag, format_duration, instance, integer, listen, log_filter, number,
     timeout, whole_seconds,
 };
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
-use super::{
-    BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig, breaker, ledger,
-    target,
-};
+use super::{breaker, ledger, target};
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::layout::PARTITIONS_MAX;
 use lanekeeper_core::policy::{FailurePolicy, Policy};
 use lanekeeper_core::schedule::Schedule;
 
-/// A config, and every value of it with its origin.
+/// A config, and all its values with their origins.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// Ready to use.
+    /// The config.
     pub config: Config,
-    /// In the order of `config/default.toml`; secrets are masked.
+    /// Its values in the order of `config/default.toml`; secrets are masked.
     pub shown: Vec<Shown>,
 }
 
@@ -38,12 +36,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// 128 MiB: what RabbitMQ 3 takes by default (`max_message_size`; 4.0 and later: 16 MiB).
+/// 128 MiB: the default of RabbitMQ 3 (`max_message_size`; 4.0 and later: 16 MiB).
 const BODY_BYTES_MAX: u64 = 134_217_728;
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 
-/// For `rejected` and `exhausted`; all five for `conflict`.
+/// For `rejected` and `exhausted`; `conflict` has two more.
 const FAILURE_POLICIES: [(&str, FailurePolicy); 3] = [
     (FailurePolicy::Park.name(), FailurePolicy::Park),
     (FailurePolicy::DeadLetter.name(), FailurePolicy::DeadLetter),
@@ -61,7 +59,7 @@ const CONFLICT_POLICIES: [(&str, FailurePolicy); 5] = [
 /// Reads the layers. `file` is its path and content.
 ///
 /// # Errors
-/// Every fault.
+/// All faults.
 pub fn read(
     file: Option<(&Path, &str)>,
     environment: &Environment,
@@ -69,7 +67,7 @@ pub fn read(
 ) -> Result<Loaded, Faults> {
     let figment = layers::merge(file, environment)?;
     let mut reader = Reader::new(&figment, environment);
-    // Every section is read before any of them is missed: that is what reports all faults at once.
+    // All sections are read before the first `?`, so that all faults are reported at once.
     let instance = read_instance(&mut reader);
     let broker = read_broker(&mut reader);
     let updates = read_updates(&mut reader);
@@ -126,7 +124,7 @@ fn read_instance(reader: &mut Reader<'_>) -> Option<String> {
 fn read_broker(reader: &mut Reader<'_>) -> Option<BrokerConfig> {
     let mut section = reader.section("broker");
     let url = section.read("url", broker_url);
-    // AMQP 0-9-1 negotiates seconds in 16 bits; 0 would turn heartbeats off, and a dead connection could look alive for hours.
+    // AMQP 0-9-1 has 16 bits for the seconds. 0 would turn heartbeats off, and a dead connection could look alive for hours.
     let heartbeat = section.read("heartbeat", whole_seconds(1..=65_535));
     let management_url = section.read("management_url", management_url);
     section.finish();
@@ -167,7 +165,7 @@ fn read_dispatch(reader: &mut Reader<'_>) -> Option<DispatchConfig> {
             Problem::new(
                 format!("{prefetch} is below in_flight_max = {in_flight_max}"),
                 format!(
-                    "raise it to {in_flight_max} or more ({} is wise), or lower in_flight_max",
+                    "raise it to {in_flight_max} or more (better {}), or lower in_flight_max",
                     4 * u32::from(in_flight_max)
                 ),
             ),
@@ -182,15 +180,17 @@ fn read_dispatch(reader: &mut Reader<'_>) -> Option<DispatchConfig> {
     })
 }
 
-/// Parked updates are kept in the ledger.
+/// Notes a fault for each key that parks updates, which needs a ledger.
 fn parks_without_ledger(reader: &mut Reader<'_>, policy: &Policy) {
     let mut section = reader.section("failure");
     for (key, policy) in
         [("rejected", policy.rejected), ("exhausted", policy.exhausted), ("conflict", policy.conflict)]
     {
         if matches!(policy, FailurePolicy::Park | FailurePolicy::Refetch) {
-            let what =
-                format!("is {:?}, which parks in the ledger, and ledger.url is \"none\"", policy.name());
+            let what = format!(
+                "is {:?}, which parks updates in the ledger, but ledger.url is \"none\"",
+                policy.name()
+            );
             section.fault(key, Problem::new(what, "set ledger.url, or choose \"dead_letter\" or \"block\""));
         }
     }
@@ -211,7 +211,10 @@ fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
         let (initial, max) = (format_duration(initial), format_duration(max));
         section.fault(
             "delay_initial",
-            Problem::new(format!("{initial:?} is over delay_max = {max:?}"), "lower it, or raise delay_max"),
+            Problem::new(
+                format!("{initial:?} is longer than delay_max = {max:?}"),
+                "shorten it, or raise delay_max",
+            ),
         );
     }
     section.finish();

@@ -1,4 +1,4 @@
-//! `${NAME}` and `file:PATH` in the strings of a config.
+//! Replaces `${NAME}` and `file:PATH` in the strings of a config.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,25 +7,25 @@ use std::path::PathBuf;
 use super::fault::{Origin, Problem};
 use super::layers::{Environment, VariableFault};
 
-/// Largest file that a `file:` value may name: for tokens and passwords, with room to spare.
+/// Largest file that a `file:` value may name. It is meant for tokens and passwords.
 const FILE_BYTES_MAX: u64 = 65_536;
 
-/// Replaces what a string refers to.
+/// Replaces references to variables and files.
 #[derive(Debug)]
 pub struct Strings<'a> {
     environment: &'a Environment,
 }
 
 impl<'a> Strings<'a> {
-    /// Variables are taken from `environment`.
+    /// Takes variables from `environment`.
     pub fn new(environment: &'a Environment) -> Self {
         Self { environment }
     }
 
-    /// The string that `written` stands for. What comes out of a variable or a file is not looked into again.
+    /// The string that `written` stands for. References in the value of a variable or in a file are not replaced.
     ///
     /// # Errors
-    /// A variable or a file is missing or unfit; no fault quotes what they hold.
+    /// A variable or a file is missing or unfit. No problem quotes its content.
     pub fn resolve(&self, written: &str, origin: &Origin) -> Result<String, Problem> {
         match written.strip_prefix("file:") {
             Some(path) => read(&self.path(path, origin)?),
@@ -69,7 +69,7 @@ impl<'a> Strings<'a> {
             && name.starts_with(|c: char| !c.is_ascii_digit());
         if !fit {
             return Err(Problem::new(
-                format!("${{{name}}} is not a variable: a name has A to Z, 0 to 9 and \"_\""),
+                format!("${{{name}}} is not a variable: a name has letters, digits and \"_\""),
                 "write ${NAME}, or $${ for ${ itself",
             ));
         }
@@ -83,7 +83,7 @@ impl<'a> Strings<'a> {
     }
 }
 
-/// The content of a file, without the line end at its end.
+/// The content of a file, without one line end at its end.
 fn read(path: &PathBuf) -> Result<String, Problem> {
     let shown = path.display();
     let mut text = String::new();
@@ -95,7 +95,7 @@ fn read(path: &PathBuf) -> Result<String, Problem> {
         )),
         Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err(Problem::new(
             format!("the file {shown} is larger than {FILE_BYTES_MAX} bytes"),
-            "name a file that holds the value alone",
+            "name a file that contains only the value",
         )),
         Ok(_) => {
             let text = text.strip_suffix('\n').unwrap_or(&text);

@@ -7,14 +7,15 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
 use super::fault::{Fault, Origin, Problem};
+use super::model::{FirstContact, IdempotencyKeyStyle, IfMatch, Purpose, TargetConfig};
 use super::parse::{choice, text, timeout};
 use super::reader::{Reader, Section, Shape};
-use super::{FirstContact, IdempotencyKeyStyle, IfMatch, MASK, Purpose, Secret, TargetConfig};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::routes::TypePattern;
+use lanekeeper_core::secret::{MASK, Secret};
 use lanekeeper_core::template::UrlTemplate;
 
-/// A whole target, for a message to a person who has none.
+/// A complete target, for the fault that there is none.
 pub const TARGET_EXAMPLE: &str = r#"[[target]]
 name = "crm"
 types = ["*"]
@@ -31,7 +32,7 @@ const IF_MATCH: [(&str, IfMatch); 2] = [("header", IfMatch::Header), ("auto", If
 const FIRST_CONTACT: [(&str, FirstContact); 2] =
     [("get", FirstContact::Get), ("create", FirstContact::Create)];
 
-/// Headers that belong to the connection or to the HTTP client (RFC 9110, 7.6.1; RFC 9112, 6).
+/// Headers that only the HTTP client may set (RFC 9110, 7.6.1; RFC 9112, 6).
 const RESERVED: [&str; 10] = [
     "host",
     "content-length",
@@ -45,7 +46,7 @@ const RESERVED: [&str; 10] = [
     "upgrade",
 ];
 
-/// Every `[[target]]`. `file` is where they would stand.
+/// Reads all `[[target]]`. `file` is the config file, if there is one.
 pub fn read(reader: &mut Reader<'_>, file: Option<&Path>, purpose: Purpose) -> Option<Vec<TargetConfig>> {
     let count = reader.count("target")?;
     if count == 0 && purpose == Purpose::Dispatch {
@@ -54,7 +55,7 @@ pub fn read(reader: &mut Reader<'_>, file: Option<&Path>, purpose: Purpose) -> O
             if file.is_some() { "add one" } else { "write one to a file and name it with --config FILE" };
         let problem = Problem::new(
             "there is no [[target]]: updates have nowhere to go",
-            format!("{place}; the least is\n\n{TARGET_EXAMPLE}"),
+            format!("{place}; it needs at least\n\n{TARGET_EXAMPLE}"),
         );
         reader.fault(Fault { key: "target".to_owned(), origin, problem });
         return None;
@@ -81,8 +82,8 @@ fn read_one(mut section: Section<'_, '_>, names: &mut BTreeSet<String>) -> Optio
             .map_err(|fault| Problem::new(format!("{text:?} is not a type pattern"), fault.to_string()))
     });
     if types.as_ref().is_some_and(Vec::is_empty) {
-        let what = "there is no type: no update would come here";
-        section.fault("types", Problem::new(what, "write types = [\"*\"] for every update"));
+        let what = "is empty: no update would go to this target";
+        section.fault("types", Problem::new(what, "write types = [\"*\"] for all updates"));
     }
     let method = section.read_or("method", "PUT", method);
     let url = section.read("url", url);
@@ -123,7 +124,7 @@ fn name(raw: &mut Json) -> Result<String, Problem> {
     ))
 }
 
-/// A problem does not quote it: it may hold a password, which is one of the problems.
+/// Problems do not quote the URL: it may contain a password, which is one of the problems.
 fn url(raw: &mut Json) -> Result<UrlTemplate, Problem> {
     UrlTemplate::parse(&text(raw)?)
         .map_err(|fault| Problem::new("is not a URL for updates", fault.to_string()))
@@ -148,7 +149,7 @@ fn idempotency_header(raw: &mut Json) -> Result<String, Problem> {
 }
 
 fn header(name: &str, raw: &mut Json, taken: &mut BTreeSet<String>) -> Result<(String, Secret), Problem> {
-    // Before anything else: from here on nothing can show it.
+    // First of all the value is masked, so that nothing can show it.
     let value = std::mem::replace(raw, Json::from(MASK));
     let name = header_name(name)?;
     if !taken.insert(name.clone()) {
@@ -163,13 +164,13 @@ fn header(name: &str, raw: &mut Json, taken: &mut BTreeSet<String>) -> Result<(S
     match HeaderValue::from_str(&value) {
         Ok(_) if value.trim() == value => Ok((name, Secret::new(value))),
         _ => Err(Problem::new(
-            "the value cannot be sent: it has control characters such as a line end, or space at an end",
+            "the value cannot be sent: it has control characters such as a line end, or spaces at an end",
             "remove them",
         )),
     }
 }
 
-/// The name in lower case, unless the header is not the config's to set.
+/// Checks that the config may set this header. Returns the name in lower case.
 fn header_name(name: &str) -> Result<String, Problem> {
     let valid = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
         Problem::new(format!("{name:?} is not a header name"), "write one such as \"x-api-key\"")

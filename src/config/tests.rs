@@ -48,7 +48,7 @@ fn each_value_is_checked() {
         ("[broker]\nheartbeat = \"10\"", "with its unit"),
         ("[broker]\nheartbeat = 10", "with its unit"),
         ("[updates]\nexchange = \"\"", "1 to 200 bytes"),
-        ("[updates]\nexchange = \"amq.topic\"", "keeps for itself"),
+        ("[updates]\nexchange = \"amq.topic\"", "reserves"),
         ("[updates]\nexchange = \"a\\u0007\"", "control characters"),
         ("[updates]\nexchange = 7", "not a string"),
         ("[updates]\npartitions = 0", "from 1 to 1024"),
@@ -63,12 +63,12 @@ fn each_value_is_checked() {
         ("[dispatch]\nprefetch = 31", "below in_flight_max = 32"),
         ("[dispatch]\ndrain_timeout = \"15m\"", "1ms to 14m 59s 999ms"),
         ("[dispatch]\ndrain_timeout = \"0s\"", "1ms to"),
-        ("[retry]\ndelay_initial = \"31s\"", "over delay_max = \"30s\""),
+        ("[retry]\ndelay_initial = \"31s\"", "longer than delay_max = \"30s\""),
         ("[breaker]\nrecords_min = 1", "from 2 to 1000"),
         ("[breaker]\nattempts_min = 1001", "from 1 to 1000"),
         ("[breaker]\nfailure_share = 0.0", "from 0.01 to 1.0"),
         ("[breaker]\nwindow = \"0s\"", "1ms to 1h"),
-        ("[breaker]\nwait_initial = \"1m\"", "over wait_max = \"30s\""),
+        ("[breaker]\nwait_initial = \"1m\"", "longer than wait_max = \"30s\""),
         ("[retry]\ndelay_initial = \"0s\"", "1ms to 1h"),
         ("[retry]\ndelay_multiplier = 0.5", "from 1.0 to 100.0"),
         ("[retry]\ndelay_multiplier = nan", "from 1.0 to 100.0"),
@@ -129,7 +129,7 @@ fn each_value_of_a_target_is_checked() {
     check_whole(
         &format!("{TARGET_EXAMPLE}\n{}", TARGET_EXAMPLE.replace("[\"*\"]", "[]")),
         &[],
-        &[("target[1].name", "lk.toml", "earlier target"), ("target[1].types", "lk.toml", "no type")],
+        &[("target[1].name", "lk.toml", "earlier target"), ("target[1].types", "lk.toml", "is empty")],
     );
     check_whole(
         "[[target]]\ntypes = \"*\"\nname = \"a\"\nurl = \"http://h/{record_key}\"",
@@ -271,7 +271,7 @@ fn a_report_of_faults_says_where_and_what_to_do() {
     the config has 6 faults
 
     broker.url (lk.toml)
-      ends with "/", which means the virtual host without a name
+      ends with "/", which means the virtual host with the empty name
       write /%2f for the default virtual host, or leave the "/" out
 
     broker.hearbeat (lk.toml)
@@ -283,7 +283,7 @@ fn a_report_of_faults_says_where_and_what_to_do() {
       write a whole number from 1 to 1024
 
     failure.exhausted (lk.toml)
-      "drop" is not one of its values
+      "drop" is not a value of this key
       choose "park", "dead_letter" or "block"
 
     target[0].types[0] (lk.toml)

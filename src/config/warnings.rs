@@ -1,16 +1,17 @@
-//! What is allowed and yet likely not meant. `lanekeeper check` prints it.
+//! Finds what is allowed but likely a mistake. `lanekeeper check` prints the warnings.
 
 use std::time::Duration;
 
-use super::{Config, TargetConfig, format_duration};
+use super::model::{Config, TargetConfig};
+use super::parse::format_duration;
 use lanekeeper_core::routes::TypePattern;
 
-/// RabbitMQ's acknowledgement timeout, unless an operator has set another (`consumer_timeout`; 3.10 and 4.0).
+/// RabbitMQ's default acknowledgement timeout (`consumer_timeout`; 3.10 and 4.0).
 pub const ACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-/// It looks for overdue deliveries once a minute, and may do so a little early.
+/// RabbitMQ looks for overdue deliveries once a minute, and may do so a little early.
 const ACK_TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 
-/// One sentence or two for each: what will happen, and what to do.
+/// All warnings. Each says what can happen and what to do.
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -19,15 +20,15 @@ pub fn warnings(config: &Config) -> Vec<String> {
         let name = &target.name;
         if target.timeout > fence {
             warnings.push(format!(
-                "target {name:?}: timeout {} is over two heartbeats ({}): a request of an owner that fell silent can \
-                 still be at work when the next owner starts. Shorten the timeout or raise broker.heartbeat.",
+                "target {name:?}: timeout {} is longer than two heartbeats ({}): if the owner of a partition hangs, its \
+                 request can still be in flight when the next owner starts. Shorten the timeout or raise broker.heartbeat.",
                 format_duration(target.timeout),
                 format_duration(fence),
             ));
         }
         if target.timeout > config.dispatch.drain_timeout {
             warnings.push(format!(
-                "target {name:?}: timeout {} is over dispatch.drain_timeout ({}): a stop can cut a request off, which \
+                "target {name:?}: timeout {} is longer than dispatch.drain_timeout ({}): a stop can abort a request, which \
                  is then sent again. Raise drain_timeout.",
                 format_duration(target.timeout),
                 format_duration(config.dispatch.drain_timeout),
@@ -40,8 +41,8 @@ pub fn warnings(config: &Config) -> Vec<String> {
         (usize::from(config.dispatch.prefetch.get()), config.dispatch.in_flight_max.get());
     if prefetch < 4 * in_flight_max {
         warnings.push(format!(
-            "dispatch.prefetch = {prefetch} is below 4 x in_flight_max ({}): few records that wait are enough to delay \
-             all others of their partition. Raise it.",
+            "dispatch.prefetch = {prefetch} is below 4 x in_flight_max ({}): a few waiting records are enough to delay all \
+             others of their partition. Raise it.",
             4 * in_flight_max
         ));
     }
@@ -49,7 +50,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-/// Types of a target that earlier targets take all of.
+/// The warning for types of a target that earlier targets take.
 fn unreachable(target: &TargetConfig, earlier: &[TargetConfig]) -> Option<String> {
     let taken: Vec<(&TypePattern, &TargetConfig)> = target
         .types
@@ -63,12 +64,14 @@ fn unreachable(target: &TargetConfig, earlier: &[TargetConfig]) -> Option<String
     let (name, before) = (&target.name, &first.name);
     Some(if taken.len() == target.types.len() {
         format!(
-            "target {name:?} gets no update: target {before:?}, before it, takes its types. Put it first."
+            "target {name:?} gets no update: target {before:?} comes first and takes its types. Put {name:?} first."
         )
     } else {
         let listed: Vec<String> = taken.iter().map(|(pattern, _)| format!("\"{pattern}\"")).collect();
         let listed = listed.join(", ");
-        format!("target {name:?} gets no update of type {listed}: target {before:?}, before it, takes them.")
+        format!(
+            "target {name:?} gets no update of type {listed}: target {before:?} comes first and takes them."
+        )
     })
 }
 
@@ -83,8 +86,8 @@ fn covers(before: &TypePattern, pattern: &TypePattern) -> bool {
     }
 }
 
-/// What RabbitMQ's acknowledgement timeout must not be below: a partition steps back at `held_max`, may take the drain
-/// timeout to do so, and the broker may look a little early.
+/// The shortest acknowledgement timeout that RabbitMQ may have: a partition is given back after `held_max`, which can take
+/// the drain timeout, and the broker may look a little early.
 #[must_use]
 pub fn held_at_most(config: &Config) -> Duration {
     config.dispatch.held_max + config.dispatch.drain_timeout + ACK_TIMEOUT_MARGIN
@@ -94,9 +97,9 @@ fn held_long(config: &Config) -> Option<String> {
     let (held_max, drain_timeout) = (config.dispatch.held_max, config.dispatch.drain_timeout);
     (held_at_most(config) > ACK_TIMEOUT).then(|| {
         format!(
-            "dispatch.held_max = {} and drain_timeout = {} come near RabbitMQ's acknowledgement timeout (30 minutes by \
-             default), which would close the channel under attempts in flight. Lower held_max, or raise \
-             consumer_timeout of the broker.",
+            "dispatch.held_max = {} and drain_timeout = {} are too near to RabbitMQ's acknowledgement timeout (30 minutes by \
+             default), after which the broker closes the channel while attempts are in flight. Lower held_max, or raise \
+             the broker's consumer_timeout.",
             format_duration(held_max),
             format_duration(drain_timeout),
         )

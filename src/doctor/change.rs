@@ -1,5 +1,5 @@
-//! What could go wrong with a change of the layout: `topology plan` shows it, `topology apply` and `updates.auto_apply`
-//! heed it.
+//! Judges what could go wrong with a change of the layout. `topology plan` prints it; `topology apply` and
+//! `updates.auto_apply` obey it.
 
 use super::codes::{Code, Severity};
 use super::facts::Observed;
@@ -8,27 +8,27 @@ use crate::config::Config;
 use lanekeeper_broker::{ObjectState, SourceError};
 use lanekeeper_core::layout::Shape;
 
-/// How much a danger weighs for a change.
+/// What a danger means for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// Nobody changes the layout before it is put right.
+    /// The layout must not be changed before it is fixed.
     Forbids,
-    /// Updates can be lost, reordered or stuck: a person may go on, a program does not.
+    /// Updates can be lost, reordered or stuck: a person may change the layout, a program does not.
     Risks,
-    /// To be known.
+    /// A person should know of it.
     Warns,
 }
 
-/// Something that a change could meet.
+/// Something that could go wrong with a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Danger {
     /// What it is.
     pub finding: Finding,
-    /// What follows from it.
+    /// What it means for the change.
     pub weight: Weight,
 }
 
-/// Looks, as `doctor` does, for what a change to such a layout could meet. Heaviest first.
+/// Examines, as `doctor` does, what could go wrong with a change to such a layout. Most serious first.
 ///
 /// # Errors
 /// As [`examine`].
@@ -43,7 +43,7 @@ pub(super) fn weigh_all(
     config: &Config,
     to: Shape,
 ) -> Vec<Danger> {
-    // What a change is for, what has nothing to do with it, and what is judged for the layout to come.
+    // The change is meant to fix the first two; dead letters do not matter to it; Khepri is judged for the next layout.
     let left_out =
         [Code::PartitionsDiffer, Code::PrefetchDiffers, Code::DeadLetters, Code::KhepriReordersKeys];
     let counts = |finding: &Finding| finding.severity != Severity::Info && !left_out.contains(&finding.code);
@@ -68,11 +68,11 @@ fn weigh(observed: &Observed, finding: &Finding) -> Weight {
         | Code::ForeignWayIn
         | Code::ForeignBindingOfPartition
         | Code::DocumentUnreadable => Weight::Forbids,
-        // Otherwise the change makes nothing worse.
+        // A change from several partitions to several makes nothing worse.
         Code::KhepriReordersKeys if observed.layout().is_some_and(|layout| layout.partitions == 1) => {
             Weight::Forbids
         }
-        // Without its exchanges nothing can be switched; a new layout does without a queue of the old one.
+        // Without its exchanges the topology cannot be switched; a missing queue of the old layout does not matter.
         Code::ObjectMissing if lacks_an_exchange(observed) => Weight::Forbids,
         _ if finding.severity == Severity::Error => Weight::Risks,
         _ => Weight::Warns,

@@ -1,5 +1,5 @@
-//! The codes: what each danger is called, how bad it is, and what it can cost. Once given, a code never changes its
-//! meaning; docs/doctor.md explains each.
+//! The codes: how bad each danger is, and what it can cost. Once released, a code never changes its meaning;
+//! docs/doctor.md explains each.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use std::fmt;
 pub enum Severity {
     /// Updates can be lost, reordered or stuck. `doctor` ends with exit code 1.
     Error,
-    /// Something is likely not meant, or makes a danger near.
+    /// Something is likely a mistake, or can become an error.
     Warning,
     /// Good to know.
     Info,
@@ -36,7 +36,7 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// Every one, in order.
+            /// All codes, in order.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// `LK101`.
@@ -49,7 +49,7 @@ macro_rules! codes {
                 match self { $(Self::$name => $severity,)* }
             }
 
-            /// What it can cost, as a sentence without its full stop.
+            /// What it can cost, as a sentence without a full stop.
             pub const fn cost(self) -> &'static str {
                 match self { $(Self::$name => $cost,)* }
             }
@@ -60,69 +60,70 @@ macro_rules! codes {
 codes! {
     // 1xx: the broker.
     HashExchangeMissing = "LK101", Error,
-        "`lanekeeper run` cannot spread record keys over partitions, and ends at its start";
+        "`lanekeeper run` cannot spread record keys over partitions, and exits at the start";
     KhepriReordersKeys = "LK102", Error,
         "a restart of the broker sends almost every record key to another partition: two partitions then work on one \
          record, and its updates overtake each other";
     BrokerTooOld = "LK103", Error,
         "streams or quorum queues do not work as Lanekeeper needs them; order and at-least-once were never tested there";
     QueueCanWedge = "LK104", Warning,
-        "once every consumer of a partition has run into the acknowledgement timeout, its queue can stop delivering for \
-         good: the records of that partition stand still";
+        "once all consumers of a partition have hit the acknowledgement timeout, its queue can stop delivering for good: \
+         the partition stands still";
     PublishingBlocked = "LK105", Error,
-        "publishers hang without an error; dead letters and claims of partitions wait. Dispatching what is queued goes on";
+        "publishers hang without an error, and dead letters and claims of partitions wait; queued updates are still \
+         dispatched";
     NoMajority = "LK106", Error,
         "without a majority of its copies a queue neither takes nor delivers anything: the partition stands still";
     CopiesMissing = "LK107", Warning,
-        "the next node that is lost can take the majority of a queue with it, and then the partition stands still";
+        "if one more node fails, a queue can lose its majority, and then the partition stands still";
     NotPermitted = "LK108", Error,
-        "`lanekeeper run` ends at its start, or cannot dead-letter what it must";
+        "`lanekeeper run` exits at the start, or cannot dead-letter updates";
 
     // 2xx: the topology.
     NoLayoutYet = "LK201", Info,
-        "until the first `lanekeeper run` has made the layout, there is no exchange that updates could be published to";
+        "until the first `lanekeeper run` has created the layout, there is no exchange to publish to";
     ObjectMissing = "LK202", Error,
         "updates are refused, dropped, or sent to other partitions than the earlier updates of their records";
     ObjectDiffers = "LK203", Error,
-        "`lanekeeper run` refuses it at its start; until then updates can be lost or reordered there";
+        "`lanekeeper run` refuses it at the start; until then updates can be lost or reordered there";
     QueueTypeDiffers = "LK204", Error,
-        "other types than quorum lose updates in a crash, or reorder what is returned to them; `lanekeeper run` refuses it";
+        "other types than quorum lose updates in a crash, or reorder returned ones; `lanekeeper run` refuses it";
     BindingMissing = "LK205", Error,
-        "updates that would take this way are lost, or go to other partitions than the earlier updates of their records";
+        "updates that need this binding are lost, or go to other partitions than the earlier updates of their records";
     IngressBoundTwice = "LK206", Error,
         "every update goes there as well, and is applied twice if that is another layout; while the layout changes, updates \
          are confirmed and lost";
     HandoffBound = "LK207", Warning,
         "at the next change of the layout, updates go there as well and are lost or doubled";
     ForeignWayIn = "LK208", Error,
-        "what comes in there passes the public exchange by: updates can be doubled, or overtake those of their record";
+        "messages from there bypass the public exchange: updates can be doubled, or overtake earlier ones of their record";
     ForeignBindingOfPartition = "LK209", Error,
-        "messages come in past the hash: updates of one record can be in two partitions, where they overtake each other";
+        "messages from there bypass the hash: updates of one record can be in two partitions and overtake each other";
     ForeignBindingOfHash = "LK210", Error,
         "the hash counts it as a partition: record keys have moved to other queues, and its share of the updates is never \
          dispatched";
     DocumentUnreadable = "LK211", Error,
-        "no dispatcher can know which layout is in force: `lanekeeper run` ends at its start";
+        "no dispatcher can know the current layout: `lanekeeper run` exits at the start";
 
     // 3xx: policies.
     DeliveryLimitLowered = "LK301", Error,
-        "after so many deliveries (each lost connection and each restart of a dispatcher counts) an update is dropped or \
-         dead-lettered by the broker, and the later updates of its record go on without it";
+        "the broker drops or dead-letters an update after so many deliveries (each lost connection and each restart of a \
+         dispatcher counts), and later updates of its record go on without it";
     MessageTtl = "LK302", Error,
-        "what waits longer is dropped or dead-lettered by the broker, such as every update behind a target that is down";
+        "the broker drops or dead-letters updates that wait longer, for example while their target is down";
     LengthLimited = "LK303", Error,
         "a full queue refuses updates or drops the oldest, also while it is unsettled";
     QueueExpires = "LK304", Error,
-        "the queue is deleted with all that is in it once nobody has consumed it for so long";
+        "the broker deletes the queue with all its updates when it has had no consumer for so long";
     OverflowDiffers = "LK305", Warning,
         "with a length limit the queue would drop updates instead of refusing them to their publisher";
     DelayedRetry = "LK306", Error,
-        "later updates pass one that was returned to the queue";
+        "later updates overtake one that was returned to the queue";
     Federated = "LK307", Error,
-        "another broker puts updates into the queue or takes them out, past the hash and past the single active consumer";
+        "another broker puts updates into the queue or takes them out, bypassing the hash and the single active consumer";
     DocumentShortLived = "LK308", Warning,
-        "the layout document can go with the oldest part of its stream: the next start would make a layout anew, with \
-         other numbers";
+        "the broker can delete the layout document with the oldest part of its stream; the next start then creates a new \
+         layout, with other numbers";
 
     // 4xx: consumers and time.
     ForeignConsumer = "LK401", Error,
@@ -131,7 +132,7 @@ codes! {
         "the broker closes the channel under attempts in flight; from 4.3 on it cancels the consumer. Updates that were \
          in flight are then sent again";
     PrefetchTooLow = "LK403", Error,
-        "updates that were returned to the queue come back rotated, so that later ones of a record are first";
+        "updates that were returned to the queue come back in another order, later ones of a record first";
     NobodyConsumes = "LK404", Warning,
         "the updates wait until a `lanekeeper run` consumes the partition";
 
@@ -139,17 +140,16 @@ codes! {
     DeadLetters = "LK501", Warning,
         "each is an update that its target has not applied, and its record went on without it";
     PartitionsDiffer = "LK502", Warning,
-        "the config promises another number of partitions than is in force: the layout in the broker stands";
+        "the config asks for another number of partitions than there are; the layout in the broker applies";
     PrefetchDiffers = "LK503", Warning,
-        "the layout's prefetch stands. If it were lowered while a queue holds updates, returned ones would come back \
-         rotated";
+        "the layout's prefetch applies; lowered while a queue has updates, it would return them in another order";
 
     // 9xx: what could not be looked at.
     ManagementNotSeen = "LK901", Warning,
         "policies, bindings, foreign consumers and the metadata store were not looked at: most of what can lose or reorder \
          updates would be there";
     ManagementSeenInPart = "LK902", Info,
-        "what is listed below as not looked at";
+        "what is listed below was not looked at";
 }
 
 impl fmt::Display for Code {
@@ -173,5 +173,25 @@ mod tests {
         let codes: Vec<&str> = Code::ALL.iter().map(|code| code.code()).collect();
         assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
         assert!(codes.iter().all(|code| code.len() == 5 && code.starts_with("LK")), "{codes:?}");
+    }
+
+    #[test]
+    fn the_manual_explains_every_code_with_its_severity() {
+        let page = include_str!("../../docs/doctor.md");
+        // A section begins with "### LK101: title", its text with "*error.*".
+        let sections = page.split("\n### ").skip(1).filter(|section| section.starts_with("LK"));
+        let documented: Vec<(&str, &str)> = sections
+            .map(|section| {
+                let code = section.split(':').next().unwrap_or_default();
+                let severity = section.split("\n\n*").nth(1).and_then(|text| text.split('.').next());
+                (code, severity.unwrap_or_default())
+            })
+            .collect();
+        let codes = Code::ALL.iter().map(|code| (code.code(), code.severity().to_string()));
+        let codes: Vec<(&str, String)> = codes.collect();
+        assert!(
+            codes.iter().map(|(code, severity)| (*code, severity.as_str())).eq(documented.iter().copied()),
+            "docs/doctor.md has {documented:?}, src/doctor/codes.rs has {codes:?}"
+        );
     }
 }

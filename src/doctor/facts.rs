@@ -1,4 +1,4 @@
-//! What was seen, before anybody judges it.
+//! What was seen at the broker, before any rule judges it.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use serde_json::{Map, Value as Json};
 use lanekeeper_broker::{Inspection, Object, ObjectState, Role};
 use lanekeeper_core::layout::Layout;
 
-/// Everything that was seen.
+/// All facts.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// Over AMQP.
+    /// Seen over AMQP.
     pub broker: Inspection,
-    /// Over the management API, or why not.
+    /// Seen over the management API, or why nothing was seen there.
     pub management: Result<Management, ManagementFault>,
     /// The virtual host of `broker.url`.
     pub vhost: String,
 }
 
 impl Observed {
-    /// The layout in force, where there is one that can be read.
+    /// The current layout, if there is one that can be read.
     pub fn layout(&self) -> Option<Layout> {
         self.broker.layout.as_ref().ok().copied().flatten()
     }
 
-    /// What the management API shows of a queue.
+    /// What the management API shows about a queue.
     pub fn queue(&self, name: &str) -> Option<&Queue> {
         self.management.as_ref().ok()?.queues.get(name)
     }
@@ -34,7 +34,7 @@ impl Observed {
         self.broker.objects.iter().filter(|object| matches!(object.role, Role::Partition(_)))
     }
 
-    /// Messages in a queue: those that somebody holds are in the management API's number only, which is some seconds old.
+    /// Messages in a queue. Only the management API's number includes those that consumers hold; it is some seconds old.
     pub fn messages(&self, object: &Object) -> u64 {
         let ready = match &object.state {
             ObjectState::AsDeclared(depth) | ObjectState::Differs { depth, .. } => depth.ready,
@@ -69,41 +69,41 @@ impl Version {
 pub struct Management {
     /// Where it is, without `/api`.
     pub url: String,
-    /// As whom we came.
+    /// The user that asked.
     pub user: String,
-    /// By name: those of the topology.
+    /// Queues of the topology, by name.
     pub queues: BTreeMap<String, Queue>,
-    /// From or to any object of the topology.
+    /// Bindings from or to any object of the topology.
     pub bindings: Vec<Binding>,
     /// Definitions of the virtual host's policies.
     pub policies: BTreeMap<PolicyName, Map<String, Json>>,
     /// Alarms in effect, or why they are not known.
     pub alarms: Result<Vec<Alarm>, String>,
-    /// Nodes of the cluster that do not run; or why that is not known (the tag "monitoring" is needed).
+    /// Nodes of the cluster that do not run; or why they are not known (the user needs the tag "monitoring").
     pub nodes_down: Result<Vec<String>, String>,
-    /// Whether Khepri is the metadata store; or why that is not known (the tag "administrator" is needed).
+    /// Whether Khepri is the metadata store; or why that is not known (the user needs the tag "administrator").
     pub khepri: Result<bool, String>,
 }
 
 /// Why the management API showed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManagementFault {
-    /// Where it was looked for.
+    /// Where it was expected.
     pub url: String,
-    /// As whom.
+    /// The user that asked.
     pub user: String,
     /// What happened.
     pub cause: ManagementCause,
 }
 
-/// What happened to a look at the management API.
+/// Why the management API showed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManagementCause {
-    /// Nobody answered as an HTTP server does.
+    /// Nothing answers, or not as an HTTP server does.
     Unreachable(String),
-    /// The API does not let this user in; its words.
+    /// The API refuses this user, in these words.
     Refused(String),
-    /// It is that of another cluster, of this name.
+    /// The API belongs to another cluster, with this name.
     OtherCluster(String),
     /// An answer that is not the management API's.
     NotUnderstood(String),
@@ -112,23 +112,23 @@ pub enum ManagementCause {
 /// A queue of the topology.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Queue {
-    /// `quorum`, `classic`, `stream`; `None` where it is not told.
-    pub queue_type: Option<String>,
-    /// Messages, those that consumers hold included.
+    /// `quorum`, `classic` or `stream`; `None`: not known.
+    pub kind: Option<String>,
+    /// Messages, including those that consumers hold.
     pub messages: u64,
-    /// Who consumes it.
+    /// Its consumers.
     pub consumers: Vec<Consumer>,
     /// The policy that applies.
     pub policy: Option<String>,
     /// The operator policy that applies.
     pub operator_policy: Option<String>,
-    /// What both come to; `None`: the broker has not told yet, as in the first seconds of a queue.
+    /// Both policies merged; `None`: not known yet, as in the first seconds of a queue.
     pub effective_policy: Option<Map<String, Json>>,
     /// `x-consumer-timeout`, in milliseconds.
     pub consumer_timeout_ms: Option<u64>,
-    /// Nodes that keep a copy.
+    /// Nodes with a copy.
     pub members: Vec<String>,
-    /// Those of them that run.
+    /// Those of them that are online.
     pub online: Vec<String>,
 }
 
@@ -137,13 +137,13 @@ pub struct Queue {
 pub struct Consumer {
     /// Its consumer tag.
     pub tag: String,
-    /// How many deliveries it may hold; 0 is no limit.
+    /// How many deliveries it may hold; 0: no limit.
     pub prefetch: u64,
-    /// How long it may hold a delivery, in milliseconds; RabbitMQ 4.0 tells, 3.10 does not.
+    /// How long it may hold a delivery, in milliseconds. RabbitMQ 4.0 shows it, 3.10 does not.
     pub timeout_ms: Option<u64>,
-    /// Name of its connection in the management API, where that is known.
+    /// Name of its connection in the management API, if known.
     pub connection: Option<String>,
-    /// The user it came as, where that is known.
+    /// Its user, if known.
     pub user: Option<String>,
 }
 
@@ -154,7 +154,7 @@ pub struct Binding {
     pub source: String,
     /// A queue's or an exchange's name.
     pub destination: String,
-    /// Which of them.
+    /// Which of both.
     pub to: DestinationKind,
     /// Its name in the management API.
     pub properties_key: String,
@@ -172,18 +172,18 @@ pub enum DestinationKind {
 /// A policy of the virtual host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyName {
-    /// Which list it is in.
+    /// Policy or operator policy.
     pub kind: PolicyKind,
     /// Its name.
     pub name: String,
 }
 
-/// Which list a policy is in.
+/// The two kinds of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PolicyKind {
     /// Set by users.
     Policy,
-    /// Set by operators of the broker, over it.
+    /// Set by operators of the broker; takes precedence.
     OperatorPolicy,
 }
 
@@ -192,6 +192,6 @@ pub enum PolicyKind {
 pub struct Alarm {
     /// The node that raised it.
     pub node: String,
-    /// `memory`, `disk space` or what else there is (3.10.8).
+    /// Such as `memory` or `disk space` (3.10.8).
     pub resource: String,
 }

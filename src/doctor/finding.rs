@@ -1,39 +1,40 @@
-//! What a person reads: a danger, and what could not be looked at.
+//! The results of an examination: dangers, and what could not be checked.
 
 use serde::Serialize;
 
 use super::codes::{Code, Severity};
 use super::fix::Fix;
 
-/// A danger that is there.
+/// A danger that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which kind.
+    /// Its kind.
     pub code: Code,
-    /// How bad.
+    /// How bad it is.
     pub severity: Severity,
-    /// What was seen, with the names of what it was seen at.
+    /// What was seen, with the names of the objects concerned.
     pub what: String,
     /// What it can cost.
     pub cost: &'static str,
-    /// What removes it, in this order.
+    /// The steps that remove it, in order.
+    #[serde(rename = "remedy")]
     pub fix: Vec<Fix>,
 }
 
 impl Finding {
-    /// Severity and cost are the code's.
+    /// A finding with the severity and the cost of its code.
     pub(super) fn new(code: Code, what: impl Into<String>, fix: Vec<Fix>) -> Self {
         Self { code, severity: code.severity(), what: what.into(), cost: code.cost(), fix }
     }
 }
 
-/// Something that could not be looked at.
+/// Something that could not be checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unseen {
-    /// What.
+    /// What could not be checked.
     pub what: String,
     /// What follows from that, and what is assumed.
     pub means: String,
-    /// How a person can look.
+    /// How a person can check it.
     pub look: Option<Fix>,
 }

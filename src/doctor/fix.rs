@@ -1,4 +1,4 @@
-//! What removes a danger: commands as they are typed, or a config key.
+//! Steps that remove a danger: a command to run, a line of the config, or something else to do.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::facts::{Binding, Consumer, DestinationKind, Management, PolicyKind, PolicyName};
 
-/// One step.
+/// A step that removes a danger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fix {
@@ -14,7 +14,7 @@ pub enum Fix {
     Run(String),
     /// A line of the config.
     Config(String),
-    /// Something else that a person does.
+    /// Something else to do, in words.
     Do(String),
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for Fix {
     }
 }
 
-/// Takes a policy away.
+/// Removes a policy.
 pub(super) fn clear_policy(vhost: &str, policy: &PolicyName) -> Fix {
     let verb = match policy.kind {
         PolicyKind::Policy => "clear_policy",
@@ -37,7 +37,7 @@ pub(super) fn clear_policy(vhost: &str, policy: &PolicyName) -> Fix {
     Fix::Run(format!("rabbitmqctl {verb} --vhost {} {}", quoted(vhost), quoted(&policy.name)))
 }
 
-/// Takes a binding away. `rabbitmqctl` cannot; curl asks for the password.
+/// Removes a binding. `rabbitmqctl` cannot do it; curl asks for the password.
 pub(super) fn unbind(management: &Management, vhost: &str, binding: &Binding) -> Fix {
     let to = match binding.to {
         DestinationKind::Queue => 'q',
@@ -55,7 +55,7 @@ pub(super) fn unbind(management: &Management, vhost: &str, binding: &Binding) ->
     )
 }
 
-/// Closes a consumer's connection; `None` where its name is not known.
+/// Closes a consumer's connection; `None`: its name is not known.
 pub(super) fn disconnect(management: &Management, consumer: &Consumer) -> Option<Fix> {
     let connection = consumer.connection.as_deref()?;
     Some(delete(management, &format!("connections/{}", segment(connection))))
@@ -71,19 +71,19 @@ pub(super) fn delete_exchange(management: &Management, vhost: &str, exchange: &s
     delete(management, &format!("exchanges/{}/{}", segment(vhost), segment(exchange)))
 }
 
-/// Deletes a queue with what is in it.
+/// Deletes a queue with its messages.
 pub(super) fn delete_queue(vhost: &str, queue: &str) -> Fix {
     Fix::Run(format!("rabbitmqctl delete_queue --vhost {} {}", quoted(vhost), quoted(queue)))
 }
 
-/// One segment of a path.
+/// Percent-encodes a text as one segment of a path.
 pub(super) fn segment(text: &str) -> String {
     use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
     const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~');
     utf8_percent_encode(text, &ENCODED).to_string()
 }
 
-/// As a POSIX shell reads it.
+/// Quotes a text for a POSIX shell, if necessary.
 pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%=+,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

@@ -1,4 +1,6 @@
-//! Asks RabbitMQ's management API. Everything that is read has a bound.
+//! Collects facts from RabbitMQ's management API. All answers and waits are bounded.
+
+#![expect(clippy::disallowed_types, reason = "this is the HTTP client of the management API")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,16 +15,17 @@ use super::management_answers as answers;
 use crate::config::ManagementAddress;
 use lanekeeper_broker::{Inspection, Names, Role};
 
-/// One answer. The largest are lists of policies and of bindings.
+/// Bytes of one answer. The largest are lists of policies and of bindings.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// For one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Everything. A layout of 1,024 partitions takes some 2,000 questions.
+/// For all requests. A layout of 1,024 partitions takes about 2,000 of them.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
-/// Questions at once: the API is for people, and computes its answers.
-const QUESTIONS_MAX: usize = 8;
+/// Requests at once. Few: the API is made for people, and its answers cost the broker CPU time.
+const REQUESTS_MAX: usize = 8;
 
-/// Looks at everything that AMQP does not show.
+/// Collects everything that AMQP does not show.
 pub async fn look(
     address: &ManagementAddress,
     names: &Names,
@@ -34,14 +37,14 @@ pub async fn look(
     if let Ok(looked) = tokio::time::timeout(LOOK_TIMEOUT, api.look(names, broker)).await {
         return looked.map_err(fault);
     }
-    let text = format!("it did not answer everything within {} s", LOOK_TIMEOUT.as_secs());
+    let text = format!("it did not answer all requests within {} s", LOOK_TIMEOUT.as_secs());
     Err(fault(ManagementCause::Unreachable(text)))
 }
 
 fn client() -> reqwest::Result<Client> {
     Client::builder()
         .user_agent(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))
-        // The password goes where the config says, and nowhere else.
+        // The password is sent only to where the config says.
         .redirect(redirect::Policy::none())
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -54,12 +57,12 @@ struct Api<'a> {
     address: &'a ManagementAddress,
 }
 
-/// What the API answered.
+/// An answer of the API.
 enum ApiAnswer {
-    /// 200, or 503 of a health check that found something.
+    /// 200, or 503 of a health check that failed.
     Given(Json),
     /// 404.
-    NotThere,
+    NotFound,
     /// 401 or 403, with the API's words.
     Refused(String),
 }
@@ -69,7 +72,7 @@ impl Api<'_> {
         if let ApiAnswer::Refused(words) = self.ask("whoami").await? {
             return Err(ManagementCause::Refused(words));
         }
-        // A host can have several brokers, and a port can lead elsewhere.
+        // A host can run several brokers, and a port can be forwarded to another host.
         let overview = self.given("overview").await?;
         if let (Some(ours), Some(theirs)) = (&broker.cluster, overview["cluster_name"].as_str())
             && ours != theirs
@@ -81,7 +84,7 @@ impl Api<'_> {
             answers::policies(&self.given(&format!("policies/{vhost}")).await?, PolicyKind::Policy);
         let of_operators = |answer: &Json| answers::policies(answer, PolicyKind::OperatorPolicy);
         let of_operators = self.unless_refused(&format!("operator-policies/{vhost}"), of_operators).await?;
-        policies.extend(of_operators.unwrap_or_default()); // what they come to is told with each queue
+        policies.extend(of_operators.unwrap_or_default()); // if they are refused, each queue still shows the merged policy
         Ok(Management {
             url: self.address.url.clone(),
             user: self.address.user.clone(),
@@ -99,11 +102,11 @@ impl Api<'_> {
         vhost: &str,
         broker: &Inspection,
     ) -> Result<BTreeMap<String, Queue>, ManagementCause> {
-        // Of their own, so that this can be looked at by a task: the compiler wants it so.
+        // Owned, so that the future is Send.
         let names: Vec<String> = names_of_queues(broker);
         let questions = names.into_iter().map(|name| self.queue(vhost, name));
         let mut queues = BTreeMap::new();
-        let mut answers = futures_util::stream::iter(questions).buffered(QUESTIONS_MAX);
+        let mut answers = futures_util::stream::iter(questions).buffered(REQUESTS_MAX);
         while let Some(queue) = answers.try_next().await? {
             queues.extend(queue);
         }
@@ -113,7 +116,7 @@ impl Api<'_> {
     async fn queue(&self, vhost: &str, name: String) -> Result<Option<(String, Queue)>, ManagementCause> {
         Ok(match self.ask(&format!("queues/{vhost}/{}", segment(&name))).await? {
             ApiAnswer::Given(json) => Some((name, answers::queue(&json))),
-            ApiAnswer::NotThere | ApiAnswer::Refused(_) => None,
+            ApiAnswer::NotFound | ApiAnswer::Refused(_) => None,
         })
     }
 
@@ -140,14 +143,14 @@ impl Api<'_> {
         }
         let questions = paths.into_iter().map(async |path| match self.ask(&path).await? {
             ApiAnswer::Given(json) => Ok(answers::bindings(&json)),
-            ApiAnswer::NotThere | ApiAnswer::Refused(_) => Ok(Vec::new()),
+            ApiAnswer::NotFound | ApiAnswer::Refused(_) => Ok(Vec::new()),
         });
         let lists: Vec<Vec<Binding>> =
-            futures_util::stream::iter(questions).buffered(QUESTIONS_MAX).try_collect().await?;
+            futures_util::stream::iter(questions).buffered(REQUESTS_MAX).try_collect().await?;
         let mut bindings: Vec<Binding> = lists.into_iter().flatten().collect();
         bindings.sort();
         bindings.dedup();
-        // Publishers' business: what else the public exchange goes to, but for our own objects.
+        // What else is bound to the public exchange is the publishers' business, unless it is an object of ours.
         let ours = |binding: &Binding| {
             binding.source != names.public()
                 || broker.objects.iter().any(|object| object.name == binding.destination)
@@ -156,7 +159,7 @@ impl Api<'_> {
         Ok(bindings)
     }
 
-    /// What `read` makes of the answer; or the API's words where this user may not see it.
+    /// What `read` makes of the answer; or the API's words if this user may not see it.
     async fn unless_refused<T>(
         &self,
         path: &str,
@@ -164,7 +167,7 @@ impl Api<'_> {
     ) -> Result<Result<T, String>, ManagementCause> {
         Ok(match self.ask(path).await? {
             ApiAnswer::Given(json) => Ok(read(&json)),
-            ApiAnswer::NotThere => Err("the broker has no such page".to_owned()),
+            ApiAnswer::NotFound => Err("the broker does not have this API".to_owned()),
             ApiAnswer::Refused(words) => Err(words),
         })
     }
@@ -172,7 +175,7 @@ impl Api<'_> {
     async fn given(&self, path: &str) -> Result<Json, ManagementCause> {
         match self.ask(path).await? {
             ApiAnswer::Given(json) => Ok(json),
-            ApiAnswer::NotThere => Err(ManagementCause::NotUnderstood(format!("/api/{path} is not there"))),
+            ApiAnswer::NotFound => Err(ManagementCause::NotUnderstood(format!("/api/{path} does not exist"))),
             ApiAnswer::Refused(words) => Err(ManagementCause::Refused(format!("/api/{path}: {words}"))),
         }
     }
@@ -185,7 +188,7 @@ impl Api<'_> {
         let status = response.status();
         match status {
             StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {}
-            StatusCode::NOT_FOUND => return Ok(ApiAnswer::NotThere),
+            StatusCode::NOT_FOUND => return Ok(ApiAnswer::NotFound),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let words = body(response, path).await.map(|json| answers::reason(&json));
                 return Ok(ApiAnswer::Refused(words.unwrap_or_else(|_| status.to_string())));
@@ -201,7 +204,7 @@ fn names_of_queues(broker: &Inspection) -> Vec<String> {
     queues.map(|object| object.name.clone()).collect()
 }
 
-/// Without the URL in it: it is told beside this.
+/// Without the URL, which the finding names.
 fn unreachable(error: reqwest::Error) -> ManagementCause {
     ManagementCause::Unreachable(lanekeeper_core::error::error_chain(&error.without_url()))
 }
@@ -216,6 +219,6 @@ async fn body(mut response: Response, path: &str) -> Result<Json, ManagementCaus
         body.extend_from_slice(&chunk);
     }
     serde_json::from_slice(&body).map_err(|error| {
-        ManagementCause::NotUnderstood(format!("the answer to /api/{path} is no JSON: {error}"))
+        ManagementCause::NotUnderstood(format!("the answer to /api/{path} is not JSON: {error}"))
     })
 }

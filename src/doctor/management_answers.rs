@@ -1,4 +1,4 @@
-//! What the management API's answers say. Pure. What is not there is left out: versions differ in what they tell.
+//! Parses the management API's answers. Pure. A missing member is not an error: versions differ in what they show.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::facts::{Alarm, Binding, Consumer, DestinationKind, PolicyKind, Policy
 pub fn queue(answer: &Json) -> Queue {
     let timeout = answer["arguments"]["x-consumer-timeout"].as_u64();
     Queue {
-        queue_type: text(&answer["type"]),
+        kind: text(&answer["type"]),
         messages: answer["messages"].as_u64().unwrap_or_default(),
         consumers: list(&answer["consumer_details"]).map(consumer).collect(),
         policy: text(&answer["policy"]),
@@ -33,7 +33,7 @@ fn consumer(answer: &Json) -> Consumer {
     }
 }
 
-/// A list of bindings. Those of the default exchange are not told apart from queues, and left out.
+/// A list of bindings, without those of the default exchange: every queue has one.
 pub fn bindings(answer: &Json) -> Vec<Binding> {
     let bindings = list(answer).filter_map(|answer| {
         Some(Binding {
@@ -76,7 +76,7 @@ pub fn khepri(answer: &Json) -> bool {
     list(answer).any(|flag| flag["name"] == "khepri_db" && flag["state"] == "enabled")
 }
 
-/// Why something is refused.
+/// The words of a refusal.
 pub fn reason(answer: &Json) -> String {
     text(&answer["reason"]).or_else(|| text(&answer["error"])).unwrap_or_else(|| "refused".to_owned())
 }
@@ -89,7 +89,7 @@ fn text(answer: &Json) -> Option<String> {
     answer.as_str().map(str::to_owned)
 }
 
-/// An empty table is an empty list in Erlang, and in some answers.
+/// Erlang has one notation for an empty table and an empty list, so some answers show `[]`.
 fn definition(answer: &Json) -> Option<Map<String, Json>> {
     match answer {
         Json::Object(definition) => Some(definition.clone()),

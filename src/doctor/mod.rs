@@ -1,18 +1,20 @@
-//! Looks at broker and config, and says what could lose or reorder updates: each danger with a code, what it can cost,
-//! and the command that removes it. docs/doctor.md lists the codes.
+//! Examines broker and config, and reports what could lose or reorder updates: each danger with a code, what it can
+//! cost, and the command that fixes it. docs/doctor.md lists the codes.
 //!
-//! `source::inspect` and `management` look, `facts` is what they saw, `rules` judge it, without asking anybody.
+//! Begin with [`examine`]. `lanekeeper_broker::inspect` and `management` collect `facts`, `rules` judge them without any
+//! IO, `report` prints the findings.
 
 pub mod change;
-pub mod codes;
-pub mod facts;
+mod codes;
+mod facts;
 mod finding;
 mod fix;
 mod management;
 mod management_answers;
-pub mod report;
+mod report;
 mod rules;
 
+pub use codes::{Code, Severity};
 use facts::Observed;
 pub use finding::{Finding, Unseen};
 pub use fix::Fix;
@@ -21,18 +23,16 @@ use rules::{judge, unseen};
 use crate::config::Config;
 use lanekeeper_broker::{Address, Names, SourceError, inspect};
 
-/// Everything that was found, and what could not be looked at.
+/// The result of [`examine`].
 #[derive(Clone, Debug)]
 pub struct Examination {
-    /// What was seen.
-    pub observed: Observed,
+    observed: Observed,
     /// Worst first.
-    pub findings: Vec<Finding>,
-    /// What could not be seen, and what that means.
-    pub unseen: Vec<Unseen>,
+    findings: Vec<Finding>,
+    unseen: Vec<Unseen>,
 }
 
-/// Looks and judges. Changes nothing in the broker.
+/// Collects facts and judges them. Changes nothing in the broker.
 ///
 /// # Errors
 /// The broker cannot be reached over AMQP, refuses us, or does not answer.

@@ -1,4 +1,4 @@
-//! How an examination is told: as text for a person, or as one JSON object.
+//! Formats an examination: as text for a person, or as one JSON object.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::codes::Severity;
 use super::{Examination, Finding, Fix};
 
-/// Where lines of prose are broken; commands never are.
+/// Prose is wrapped at this column; commands are not wrapped.
 const COLUMNS: usize = 100;
 
 impl Examination {
@@ -39,7 +39,7 @@ impl Examination {
         text + "\n" + &self.verdict() + "\n"
     }
 
-    /// What was looked at.
+    /// The line that says what was examined.
     fn head(&self, exchange: &str) -> String {
         let broker = &self.observed.broker;
         let version = broker.version.as_deref().unwrap_or("of unknown version");
@@ -62,7 +62,7 @@ impl Examination {
             }
         });
         let [errors, warnings] = counted;
-        let codes = if self.findings.is_empty() { "" } else { " docs/doctor.md explains the codes." };
+        let codes = if self.findings.is_empty() { "" } else { " See docs/doctor.md for the codes." };
         let mut verdict = format!("{errors}, {warnings}.{codes}");
         if let Some(first) = verdict.get_mut(..1) {
             first.make_ascii_uppercase();
@@ -93,8 +93,8 @@ impl Examination {
 fn format_finding(finding: &Finding) -> String {
     let mut text = String::new();
     prose(&mut text, &format!("{} {}  ", finding.severity, finding.code), &finding.what);
-    prose(&mut text, "    cost:    ", finding.cost);
-    let mut before = "    remedy:  ";
+    prose(&mut text, "    cost:  ", finding.cost);
+    let mut before = "    fix:   ";
     for fix in &finding.fix {
         match fix {
             Fix::Do(what) => prose(&mut text, before, what),
@@ -102,12 +102,12 @@ fn format_finding(finding: &Finding) -> String {
                 let _ = writeln!(text, "{before}{fix}");
             }
         }
-        before = "             ";
+        before = "           ";
     }
     text
 }
 
-/// Words after a prefix, further lines indented as far as it goes.
+/// Wrapped prose after a prefix; further lines are indented by the width of the prefix.
 fn prose(text: &mut String, prefix: &str, words: &str) {
     let indent = prefix.chars().count();
     let mut column = indent;

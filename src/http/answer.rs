@@ -1,4 +1,4 @@
-//! Answers: read to a bound, then made into an outcome.
+//! Reads an answer up to a bound and makes an outcome of it.
 
 use std::time::SystemTime;
 
@@ -9,25 +9,25 @@ use super::send_guard::{Deadline, TimeUp};
 use super::{AttemptReceipt, detail, retry_after};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
 
-/// Bytes of a failure's body that are looked at.
+/// Bytes of a failure's body that are kept for its reason.
 const BODY_BYTES_KEPT_MAX: usize = 4 * 1024;
-/// Bytes of a body that are read at most, so that the connection can be used again. Beyond, it is closed.
+/// Bytes of a body that are read, so that the connection can be used again. After a longer body it is closed.
 const BODY_BYTES_READ_MAX: usize = 64 * 1024;
-/// A longer `ETag` is none for us: it would be sent and kept with every update.
+/// A longer `ETag` is ignored: it would be kept and sent with every update.
 const ETAG_BYTES_MAX: usize = 1024;
 
 /// How reading a body ended.
 enum BodyEnd {
-    /// All of it was read, or more than we want.
+    /// The body was read to its end, or to the bound.
     Done,
-    /// It broke off.
+    /// The connection failed.
     Broken(reqwest::Error),
-    /// The time was up.
+    /// The deadline passed.
     TimeUp,
 }
 
-/// Success is believed only with a whole answer (or one longer than we read): one that breaks off may come from a proxy
-/// that lost its target. A failure stands by its status alone; its body is only the reason.
+/// A success counts only if its body is complete (or longer than the bound): one that breaks off may come from a proxy
+/// that has lost its target. A failure counts by its status alone; its body is only the reason.
 pub(super) async fn outcome_of(
     mut response: Response,
     kind: OutcomeKind,
@@ -50,8 +50,8 @@ pub(super) async fn outcome_of(
             .and_then(|value| retry_after::parse(value, text(headers, DATE), SystemTime::now()))
     };
     match kind {
-        // The first request with this idempotency key is still at work (draft-ietf-httpapi-idempotency-key-header, 2.7): a
-        // target that says when to come again sees no conflict of states.
+        // With Retry-After, 409 means that the first request with this idempotency key is still being processed
+        // (draft-ietf-httpapi-idempotency-key-header, 2.7), not that states conflict.
         OutcomeKind::Conflict if response.status().as_u16() == 409 && headers.contains_key(RETRY_AFTER) => {
             Outcome::Retryable { failure: failure(), retry_after: retry_after() }
         }
@@ -64,7 +64,7 @@ pub(super) async fn outcome_of(
         OutcomeKind::Refused => Outcome::Refused(failure()),
         OutcomeKind::Rejected => Outcome::Rejected(failure()),
         OutcomeKind::Conflict => Outcome::Conflict(failure()),
-        OutcomeKind::Known | OutcomeKind::Withheld => unreachable!("no answer means this: classify"),
+        OutcomeKind::Known | OutcomeKind::Withheld => unreachable!("classify gives neither for an answer"),
     }
 }
 
@@ -74,19 +74,19 @@ pub(super) fn receipt_of(response: &Response) -> AttemptReceipt {
     AttemptReceipt { status: response.status().as_u16(), etag: etag.map(ToOwned::to_owned) }
 }
 
-/// No whole answer in time.
+/// No complete answer before the deadline.
 pub(super) fn time_up() -> Outcome {
     let failure = Failure { cause: Cause::Timeout, detail: String::new() };
     Outcome::Retryable { failure, retry_after: None }
 }
 
-/// No connection, or it broke.
+/// The connection could not be made, or failed.
 pub(super) fn broken(error: reqwest::Error) -> Outcome {
     let cause = if error.is_timeout() { Cause::Timeout } else { Cause::Connection };
     Outcome::Retryable { failure: Failure { cause, detail: detail::of_error(error) }, retry_after: None }
 }
 
-/// Reads to the end or a bound and keeps the first `kept_max` bytes. Where it stops early, dropping the response closes
+/// Reads to the end or to the bound, and keeps the first `kept_max` bytes. If it stops early, dropping the response closes
 /// the connection (HTTP/1) or the stream (HTTP/2).
 async fn read(
     response: &mut Response,

@@ -1,24 +1,23 @@
-//! What an answer's status means: one table for every target, with each target's own exceptions.
+//! What an answer's status means: one table for all targets, with each target's own exceptions.
 
 use std::collections::BTreeMap;
 
 use lanekeeper_core::outcome::OutcomeKind;
 
-/// The kind of outcome that a status stands for. `overrides` are a target's `outcomes`, which go before the table.
-#[must_use]
-pub fn classify(status: u16, overrides: &BTreeMap<u16, OutcomeKind>) -> OutcomeKind {
+/// The kind of outcome that a status stands for. `overrides` are the target's `outcomes`; they take precedence.
+pub(super) fn classify(status: u16, overrides: &BTreeMap<u16, OutcomeKind>) -> OutcomeKind {
     if let Some(kind) = overrides.get(&status) {
         return *kind;
     }
     match status {
         200..=299 => OutcomeKind::Applied,
-        // The target's fault or ours, whichever update it is. Redirects belong here: following one would send the
-        // update to a place that nobody configured.
+        // The target or our configuration is at fault, whatever the update. Redirects are never followed: that would
+        // send the update to a place that nobody configured.
         300..=399 | 401 | 403 | 407 => OutcomeKind::Refused,
         409 | 412 | 428 => OutcomeKind::Conflict,
         408 | 425 | 429 | 500..=599 => OutcomeKind::Retryable,
         400..=499 => OutcomeKind::Rejected,
-        // 101 and other interim answers in place of a final one, and numbers that HTTP does not know.
+        // Interim answers (101) instead of a final one, and numbers that are no HTTP status.
         _ => OutcomeKind::Retryable,
     }
 }

@@ -1,4 +1,6 @@
-//! Targets behind HTTP: one client for all of them, so that connections are shared and kept.
+//! Sends attempts over HTTP. All targets share one client, so that connections are pooled and kept.
+
+#![expect(clippy::disallowed_types, reason = "this is the HTTP client of the targets")]
 
 use std::time::Duration;
 
@@ -6,28 +8,29 @@ use reqwest::{Client, redirect, retry};
 use tokio::time::Instant;
 
 use super::conditional::{FETCHES_MAX, FirstStep, Precondition, asks_for_etag, first};
+pub use super::error::TargetsFault;
 use super::request::RequestTemplate;
 use super::send_guard::{Deadline, GuardedBody, SendState, TimeUp};
 use super::{Attempt, AttemptReceipt, Target, answer};
 use crate::config::TargetConfig;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 
-/// Idle connections kept per host. An open connection is an attempt in flight or an idle one, so this only matters when
-/// the load goes down: more than the attempts that a dispatcher usually has in flight (`in_flight_max` × partitions).
+/// Idle connections kept per host. It matters only when the load goes down, and is above the number of attempts that a
+/// dispatcher usually has in flight (`in_flight_max` × partitions).
 const IDLE_PER_HOST_MAX: usize = 1024;
-/// Idle connections are closed by us before usual servers do (nginx 75 s, AWS load balancers 60 s): an attempt on a
-/// connection that the server is just closing fails, and nobody knows whether it was applied.
+/// We close idle connections before usual servers do (nginx 75 s, AWS load balancers 60 s): an attempt on a connection
+/// that the server is just closing fails, and nobody knows whether the update was applied.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Stands in for a timeout that no clock can hold.
+/// Used instead of a timeout that the clock cannot represent.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// HTTP/2: unread bytes of one answer.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2: unread bytes of all answers of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// HTTP/2: headers of one answer. HTTP/1 is bounded by the client: 100 headers, about 400 KiB.
+/// HTTP/2: headers of one answer. For HTTP/1 the client has a bound of its own: 100 headers, about 400 KiB.
 const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 
-/// All `[[target]]`s.
+/// All `[[target]]` of the config.
 #[derive(Debug)]
 pub struct HttpTargets {
     client: Client,
@@ -36,53 +39,27 @@ pub struct HttpTargets {
     refetch: bool,
 }
 
-/// Why the targets cannot be used as configured.
-#[derive(Debug, thiserror::Error)]
-pub enum TargetsFault {
-    /// No HTTP method.
-    #[error("target {target:?}: {method:?} is not an HTTP method; write one such as PUT or POST")]
-    Method {
-        /// Name of the target.
-        target: String,
-        /// As configured.
-        method: String,
-    },
-    /// A header that cannot be sent, or that is not the operator's to set.
-    #[error(
-        "target {target:?}: the header {name:?} cannot be set: its name or value is not valid in HTTP, or it is one that \
-         the HTTP client or Lanekeeper (lanekeeper-…) sets itself"
-    )]
-    Header {
-        /// Name of the target.
-        target: String,
-        /// Name of the header; its value may be secret.
-        name: String,
-    },
-    /// The client could not be set up: mostly the system's certificates.
-    #[error("the HTTP client cannot be set up")]
-    Client(#[source] reqwest::Error),
-}
-
 impl HttpTargets {
-    /// Makes ready to send. Opens no connection. Needs the process's TLS provider to be installed. `refetch`: where the
-    /// target says that a record has changed (412), its `ETag` is fetched and the update sent again.
+    /// Prepares the client and the targets. Opens no connection. The process's TLS provider must be installed.
+    ///
+    /// `refetch`: if a target answers that the record has changed (412), fetch its `ETag` and send the update again.
     ///
     /// # Errors
-    /// A setting that HTTP does not allow, or no certificates to trust on this system.
+    /// A setting is not valid in HTTP, or the system has no CA certificates.
     pub fn new(targets: &[TargetConfig], refetch: bool) -> Result<Self, TargetsFault> {
         let targets = targets.iter().map(RequestTemplate::new).collect::<Result<Vec<_>, _>>()?;
         let timeout_max = targets.iter().map(|target| target.timeout).max().unwrap_or_default();
         let client = Client::builder()
             .user_agent(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
-            // One attempt is one request: counted, logged and retried by the schedule alone. (What stays is hyper's
-            // second try for a kept connection that was closed before anything was written to it.)
+            // One attempt is one request: only the retry schedule retries. (hyper still tries once more if a pooled
+            // connection turns out to be closed before anything was written to it.)
             .retry(retry::never())
-            // HTTP_PROXY and its like come from whoever started the process; where updates go is in the config alone.
+            // Only the config decides where updates go, not HTTP_PROXY of whoever started the process.
             .no_proxy()
             .referer(false)
             .tcp_nodelay(true)
-            // Ends connects whose attempt has timed out and that the pool would otherwise go on with.
+            // Ends the connects of attempts that have timed out; without it the pool would go on with them.
             .connect_timeout(timeout_max)
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -94,7 +71,7 @@ impl HttpTargets {
         Ok(Self { client, targets, refetch })
     }
 
-    /// One request with an update.
+    /// Sends one request with the update.
     async fn request(
         &self,
         target: &RequestTemplate,
@@ -113,24 +90,24 @@ impl HttpTargets {
                 );
             }
         };
-        let left = || send_progress.progress() == SendState::Left;
-        let outcome = match deadline.wait_for_answer(left, self.client.execute(request)).await {
+        let was_sent = || send_progress.state() == SendState::Sent;
+        let outcome = match deadline.wait_for_answer(was_sent, self.client.execute(request)).await {
             Ok(Ok(response)) => {
                 let receipt = answer::receipt_of(&response);
                 let kind = super::classify::classify(receipt.status, &target.outcomes);
                 return (answer::outcome_of(response, kind, deadline).await, receipt);
             }
-            Ok(Err(error)) => match send_progress.progress() {
+            Ok(Err(error)) => match send_progress.state() {
                 SendState::Withheld => Outcome::Withheld,
                 SendState::Late => answer::time_up(),
-                SendState::Waiting | SendState::Left => answer::broken(error),
+                SendState::Waiting | SendState::Sent => answer::broken(error),
             },
             Err(TimeUp) => answer::time_up(),
         };
         (outcome, AttemptReceipt::default())
     }
 
-    /// Asks the target for the record's `ETag`.
+    /// Gets the record's `ETag` from the target.
     async fn fetch(
         &self,
         target: &RequestTemplate,
@@ -160,7 +137,7 @@ impl HttpTargets {
 
 impl Target for HttpTargets {
     /// # Panics
-    /// If the update names a target that is not there: a fault of ours, since the same config made both.
+    /// If the update names an unknown target: a fault of ours, since routes and targets come from the same config.
     async fn send(&self, attempt: Attempt) -> (Outcome, AttemptReceipt) {
         let target = &self.targets[attempt.update.target.0];
         let now = Instant::now();

@@ -1,5 +1,5 @@
-//! Which precondition a request carries, and what follows where the target says that it does not hold (RFC 9110,
-//! section 13; RFC 6585, section 3).
+//! Decides which precondition a request carries, and whether to fetch the record's `ETag` if the precondition fails
+//! (RFC 9110, section 13; RFC 6585, section 3).
 
 use std::sync::Arc;
 
@@ -8,30 +8,30 @@ use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 
 use super::Attempt;
 
-/// How often one attempt asks the target for the record's `ETag`. A writer that is faster every time wins.
+/// How often one attempt fetches the record's `ETag`. If another writer is faster each time, the attempt ends as conflict.
 pub(super) const FETCHES_MAX: u32 = 3;
 
 /// What must hold at the target for the update to be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Precondition {
-    /// Nothing.
+    /// No condition.
     None,
     /// The record has this `ETag`: `If-Match`.
     Match(Arc<str>),
-    /// There is no such record: `If-None-Match: *`.
+    /// The record does not exist: `If-None-Match: *`.
     Absent,
 }
 
-/// What to do first.
+/// What an attempt does first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FirstStep {
-    /// Send the update so.
+    /// Send the update with this precondition.
     Send(Precondition),
-    /// Ask for the record's `ETag` before.
+    /// Fetch the record's `ETag`, then send the update.
     Fetch,
 }
 
-/// What the publisher asked for stands over what is known here.
+/// The first step of an attempt. The publisher's `if-match` takes precedence over the known `ETag`.
 pub(super) fn first(attempt: &Attempt, if_match: IfMatch, first_contact: FirstContact) -> FirstStep {
     if let Some(etag) = &attempt.update.if_match {
         return FirstStep::Send(Precondition::Match(etag.as_str().into()));
@@ -44,8 +44,8 @@ pub(super) fn first(attempt: &Attempt, if_match: IfMatch, first_contact: FirstCo
     }
 }
 
-/// Whether the record's `ETag` is to be fetched and the update sent again: 428 asks for a precondition, and with
-/// `failure.conflict = "refetch"` 412 for a newer one.
+/// Whether to fetch the record's `ETag` and send the update again: 428 asks for a precondition, and 412 for a newer one if
+/// `failure.conflict = "refetch"`.
 pub(super) fn asks_for_etag(outcome: &Outcome, refetch: bool) -> bool {
     match outcome {
         Outcome::Conflict(Failure { cause: Cause::Status(428), .. }) => true,

@@ -1,14 +1,14 @@
-//! The reason of a failure, in the target's own words: short, one line, safe to print.
-
-use std::error::Error;
+//! The reason of a failure in the target's own words: short, one line, safe to print.
 
 use serde_json::{Map, Value};
+
+use lanekeeper_core::error::error_chain;
 
 /// Longest detail, in characters.
 const DETAIL_CHARS_MAX: usize = 500;
 
-/// The reason that an answer's body gives: the members of a problem document (RFC 9457), else the start of the text.
-/// `body` may be cut off.
+/// The reason that an answer's body gives: the members of a problem document (RFC 9457), or the start of the text.
+/// `body` may be truncated.
 pub(super) fn of_body(content_type: &str, content_encoding: &str, body: &[u8]) -> String {
     if body.is_empty() {
         return String::new();
@@ -25,7 +25,7 @@ pub(super) fn of_body(content_type: &str, content_encoding: &str, body: &[u8]) -
     one_line(&String::from_utf8_lossy(body))
 }
 
-/// `title: detail (type)`, with what there is of it. Members of another type than the RFC gives them are ignored.
+/// `title: detail (type)`, without missing members. Members that do not have the type that the RFC says are ignored.
 fn of_problem(body: &[u8]) -> Option<String> {
     let problem: Map<String, Value> = serde_json::from_slice(body).ok()?;
     let member = |name: &str| problem.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -40,29 +40,18 @@ fn of_problem(body: &[u8]) -> Option<String> {
     (!text.is_empty()).then(|| one_line(&text))
 }
 
-/// A connection's fault with its causes, without the URL: that holds the record key.
+/// The error with its causes, without the URL: that holds the record key.
 pub(super) fn of_error(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let cause_text = error.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        cause = error.source();
-    }
-    one_line(&text)
+    one_line(&error_chain(&error.without_url()))
 }
 
-/// Runs of white space and of characters that steer a terminal become one space; cut at [`DETAIL_CHARS_MAX`].
+/// One line: runs of white space and control characters become one space, and text beyond [`DETAIL_CHARS_MAX`] is cut.
 fn one_line(text: &str) -> String {
     let mut line = String::new();
     let mut chars = 0;
     let mut gap = false;
     for c in text.chars() {
-        if c.is_whitespace() || c.is_control() || turns_text(c) {
+        if c.is_whitespace() || c.is_control() || is_directional(c) {
             gap = true;
             continue;
         }
@@ -81,8 +70,8 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// Directional controls of Unicode (UAX 9, section 2) and the byte order mark: they make a line look like another.
-fn turns_text(c: char) -> bool {
+/// Directional controls of Unicode (UAX 9, section 2) and the byte order mark: they can make a line look like another.
+fn is_directional(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 

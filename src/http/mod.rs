@@ -1,12 +1,16 @@
-//! Where updates go: one attempt in, one outcome out.
+//! HTTP targets: one attempt in, one outcome out.
+//!
+//! Begin with [`Target`]. `client` implements it; `request` builds a request, `send_guard` decides at the last moment
+//! whether it is sent, `answer` reads what comes back, and `classify` is the table of statuses: what a 503 means is there.
 
 mod answer;
-pub mod classify;
+mod classify;
 pub mod client;
 mod conditional;
 mod detail;
+mod error;
 mod request;
-pub mod retry_after;
+mod retry_after;
 mod send_guard;
 
 use std::sync::Arc;
@@ -18,38 +22,38 @@ use lanekeeper_core::update::Update;
 /// One attempt to make.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// What to send; its `target` says where.
+    /// What to send; its `target` says where to.
     pub update: Arc<Update>,
-    /// Which attempt of this update it is, from 1. Sent as `lanekeeper-attempt`.
+    /// The number of this attempt of the update, from 1. Sent as `lanekeeper-attempt`.
     pub number: u32,
     /// Fencing number of the owner, sent as `lanekeeper-tenure`; `None`: not sent.
     pub tenure: Option<u64>,
-    /// The last `ETag` that the target gave for the record, where that is known: for targets with `if_match = "auto"`.
+    /// The last `ETag` that the target gave for the record, if known. Used with `if_match = "auto"`.
     pub etag: Option<String>,
-    /// Asked when the request is written to its connection; without it nothing is sent ([`Outcome::Withheld`]).
+    /// Asked when the request is written to its connection. If it denies, nothing is sent ([`Outcome::Withheld`]).
     pub send_guard: SendGuard,
 }
 
-/// What an answer says besides its outcome.
+/// What an answer says in addition to its outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttemptReceipt {
-    /// The last answer's status; 0: there was none.
+    /// The status of the last answer; 0: there was no answer.
     pub status: u16,
-    /// The record's `ETag` by that answer.
+    /// The record's `ETag`, if that answer has one.
     pub etag: Option<String>,
 }
 
 /// Sends updates.
 ///
-/// The order of a record is the caller's: a target makes the attempts that it is asked for, at once and each on its own.
+/// The caller keeps the order of a record: a target makes every attempt at once, independently of others.
 pub trait Target: Send + Sync {
-    /// Makes one attempt. Whatever the far side does is an [`Outcome`], within the target's timeout.
+    /// Makes one attempt. Whatever the target does becomes an [`Outcome`], within the target's timeout.
     ///
-    /// When it has returned, no request is in flight any more as far as this side can tell: what was not answered is cut
-    /// off by closing its connection. The far side may still be working on it. Dropping the future does the same.
+    /// When it has returned, this side has no request in flight any more: the connection of an unanswered request was
+    /// closed. The target may still be working on it. Dropping the future has the same effect.
     fn send(&self, attempt: Attempt) -> impl Future<Output = (Outcome, AttemptReceipt)> + Send;
 
-    /// As `send`, for whoever wants no receipt.
+    /// As `send`, without the receipt.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = Outcome> + Send
     where
         Self: Sync,

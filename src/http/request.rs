@@ -1,4 +1,4 @@
-//! Requests of one target: what is the same for every attempt is made once.
+//! Builds the requests of a target. What is the same for every attempt is prepared once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use reqwest::header::{
 use reqwest::{Body, Method, Request};
 
 use super::Attempt;
-use super::client::TargetsFault;
 use super::conditional::Precondition;
+use super::error::TargetsFault;
 use super::send_guard::GuardedBody;
 use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
 use lanekeeper_core::outcome::OutcomeKind;
@@ -23,10 +23,10 @@ const UPDATE_ID: HeaderName = HeaderName::from_static("lanekeeper-update-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("lanekeeper-attempt");
 const TENURE: HeaderName = HeaderName::from_static("lanekeeper-tenure");
 
-/// Begins the names that are ours to set.
+/// Prefix of header names that only Lanekeeper sets.
 const OURS: &str = "lanekeeper-";
 
-/// Headers that frame the request or belong to one connection (RFC 9110, section 7.6.1): the HTTP client's alone.
+/// Headers that frame the request or belong to one connection (RFC 9110, section 7.6.1). Only the HTTP client sets them.
 const FRAMING: [&str; 10] = [
     "connection",
     "content-length",
@@ -40,12 +40,12 @@ const FRAMING: [&str; 10] = [
     "host",
 ];
 
-/// A target, ready to make requests.
+/// The fixed parts of a target's requests.
 #[derive(Debug)]
 pub(super) struct RequestTemplate {
     method: Method,
     url: UrlTemplate,
-    /// The operator's headers.
+    /// `headers` of the config.
     headers: HeaderMap,
     idempotency: Option<(HeaderName, IdempotencyKeyStyle)>,
     pub(super) timeout: Duration,
@@ -90,7 +90,7 @@ impl RequestTemplate {
         })
     }
 
-    /// The request for the record as it is now.
+    /// A GET request for the record.
     ///
     /// # Errors
     /// As for [`Self::request`].
@@ -105,7 +105,7 @@ impl RequestTemplate {
     /// The request of an attempt.
     ///
     /// # Errors
-    /// Why the update cannot be sent, for a person. The source refuses most such updates before.
+    /// Why the update cannot be sent, in words. Most such updates are refused as malformed earlier.
     pub(super) fn request(
         &self,
         attempt: &Attempt,
@@ -116,14 +116,14 @@ impl RequestTemplate {
         let record_key = encode_record_key(&update.record_key);
         let url = self.url.expand_encoded(&record_key).map_err(|fault| fault.to_string())?;
         let mut request = Request::new(self.method.clone(), url);
-        *request.headers_mut() = self.headers(attempt, precondition, &record_key).map_err(|name| {
-            format!("the value of its header {name} cannot be sent in HTTP; nothing was sent")
-        })?;
+        *request.headers_mut() = self
+            .headers(attempt, precondition, &record_key)
+            .map_err(|name| format!("the value of header {name} is not valid in HTTP; nothing was sent"))?;
         *request.body_mut() = Some(Body::wrap(body));
         Ok(request)
     }
 
-    /// The operator's headers stand, whatever the update says; ours stand over both.
+    /// The config's headers take precedence over the update's, and ours over both.
     fn headers(
         &self,
         attempt: &Attempt,
@@ -163,7 +163,7 @@ impl RequestTemplate {
     }
 }
 
-/// What the publisher may say in headers. A name that it may not choose is left out: the source lets none through.
+/// The publisher's headers. A name that a publisher may not set is left out; decoding a delivery has refused it already.
 fn update_headers(update: &Update) -> impl Iterator<Item = (HeaderName, &str)> {
     let typed = [
         (CONTENT_TYPE, update.content_type.as_deref()),
@@ -182,14 +182,14 @@ fn is_framing(name: &HeaderName) -> bool {
 }
 
 fn value_of(name: &HeaderName, value: &str) -> Result<HeaderValue, HeaderName> {
-    // Visible ASCII and blanks: what every server reads in the same way (RFC 9110, section 5.5).
+    // Only visible ASCII, space and tab: all servers read these in the same way (RFC 9110, section 5.5).
     if value.bytes().any(|byte| !matches!(byte, b'\t' | b' '..=b'~')) {
         return Err(name.clone());
     }
     HeaderValue::from_str(value).map_err(|_| name.clone())
 }
 
-/// A String of RFC 9651, section 3.3.3.
+/// A String as in RFC 9651, section 3.3.3.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');

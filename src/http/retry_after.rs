@@ -1,18 +1,17 @@
-//! `Retry-After` (RFC 9110, section 10.2.3) in both forms.
+//! Parses `Retry-After` (RFC 9110, section 10.2.3): seconds or a date.
 
 use std::time::{Duration, SystemTime};
 
-/// How long an answer asks us to wait; `None` where it does not say, or not in a form of the RFC.
+/// How long the answer asks us to wait; `None`: not a form that the RFC allows.
 ///
-/// A date is taken relative to the answer's own `Date`, so that a target's clock need not agree with ours; `now` (the
-/// system's clock) stands in where there is none. A date gone by or a negative number is no wait. Not bounded: that is
-/// the policy's `retry_after_max`.
-#[must_use]
-pub fn parse(retry_after: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
+/// A date is taken relative to the answer's own `Date`, so that the target's clock need not agree with ours; without one,
+/// relative to `now` (the system's clock). A past date or a negative number means no wait. Not bounded: the policy's
+/// `retry_after_max` does that.
+pub(super) fn parse(retry_after: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
     let retry_after = retry_after.trim();
     let digits = retry_after.strip_prefix('-').unwrap_or(retry_after);
     if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than a u64 holds: for ever.
+        // A number that does not fit into u64 is the longest wait.
         let seconds = if digits == retry_after { digits.parse().unwrap_or(u64::MAX) } else { 0 };
         return Some(Duration::from_secs(seconds));
     }

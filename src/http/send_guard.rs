@@ -1,9 +1,9 @@
-//! The moment at which a request leaves: looked at once more, and remembered.
+//! Decides at the last moment whether a request is sent, and remembers whether it was.
 //!
-//! Between the decision to send and the write to a connection there is time in which a process can be stopped, cut off or
-//! starved; by then a standby may own the partition. The client asks for the body in the very step in which it writes the
-//! request, so the body is where it is held. What has left and what has not are also different things once the time is
-//! up: only the former can have an answer.
+//! Between the decision to send and the write to the connection the process can be stopped, cut off or starved of CPU
+//! time; when it goes on, a standby may own the partition. The HTTP client polls the body in the same step in which it
+//! writes the request, so the body is the place to withhold it. At the deadline it matters whether the request was sent:
+//! only then can there be an answer worth waiting for.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,20 +17,20 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
-/// How long after its deadline an answer is waited for at most, where this process was late itself.
+/// How long an answer is waited for after the deadline, if this process itself was late.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
-/// Whether a request may still leave, asked when it is written to its connection.
+/// Decides whether a request may be sent. Asked when the request is written to its connection.
 #[derive(Clone)]
 pub struct SendGuard(Arc<dyn Fn() -> bool + Send + Sync>);
 
 impl SendGuard {
-    /// One that is asked of somebody.
+    /// A guard that calls `ask`, which returns true if the request may be sent.
     pub fn new(ask: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(ask))
     }
 
-    /// One that always holds.
+    /// A guard that allows every request.
     #[must_use]
     pub fn always() -> Self {
         Self::new(|| true)
@@ -39,39 +39,39 @@ impl SendGuard {
 
 impl fmt::Debug for SendGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clearance")
+        f.write_str("SendGuard")
     }
 }
 
-/// How far a request has come.
+/// Whether a request was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum SendState {
-    /// Not written yet, or it has no body and nobody can tell.
+    /// Not written yet; or it has no body, and nobody can tell.
     Waiting,
     /// Written to a connection.
-    Left,
-    /// Held back: its time was up.
+    Sent,
+    /// Withheld: the deadline had passed.
     Late,
-    /// Held back: it may not leave any more.
+    /// Withheld: the guard denied it.
     Withheld,
 }
 
-/// Remembers how far the request with a [`GuardedBody`] has come.
+/// The state of the request with a [`GuardedBody`], shared with the body.
 #[derive(Clone, Debug)]
 pub(super) struct SendProgress(Arc<AtomicU8>);
 
 impl SendProgress {
-    pub(super) fn progress(&self) -> SendState {
-        let all = [SendState::Waiting, SendState::Left, SendState::Late, SendState::Withheld];
+    pub(super) fn state(&self) -> SendState {
+        let all = [SendState::Waiting, SendState::Sent, SendState::Late, SendState::Withheld];
         all[usize::from(self.0.load(Ordering::Acquire))]
     }
 }
 
-/// A body that is given out only in time and with clearance.
+/// A body that is handed out only before the deadline and if the guard allows it.
 #[derive(Debug)]
 pub(super) struct GuardedBody {
-    /// `None`: it was asked for, or it is empty.
+    /// `None`: it was polled, or it is empty.
     bytes: Option<Bytes>,
     deadline: Instant,
     send_guard: SendGuard,
@@ -88,32 +88,28 @@ impl GuardedBody {
 
 /// The request was not written.
 #[derive(Debug, thiserror::Error)]
-#[error("the request was held back")]
+#[error("the request was withheld")]
 pub(super) struct SendWithheld;
 
 impl Body for GuardedBody {
     type Data = Bytes;
     type Error = SendWithheld;
 
-    /// An error here ends the connection with nothing of the request flushed to it (HTTP/1), or the stream (HTTP/2).
+    /// An error here closes the connection (HTTP/1) or the stream (HTTP/2) before any byte of the request is flushed.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, SendWithheld>>> {
         let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
-        let progress = if Instant::now() >= self.deadline {
+        let state = if Instant::now() >= self.deadline {
             SendState::Late
         } else if (self.send_guard.0)() {
-            SendState::Left
+            SendState::Sent
         } else {
             SendState::Withheld
         };
-        self.send_progress.0.store(progress as u8, Ordering::Release);
-        Poll::Ready(Some(if progress == SendState::Left {
-            Ok(Frame::data(bytes))
-        } else {
-            Err(SendWithheld)
-        }))
+        self.send_progress.0.store(state as u8, Ordering::Release);
+        Poll::Ready(Some(if state == SendState::Sent { Ok(Frame::data(bytes)) } else { Err(SendWithheld) }))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -129,12 +125,12 @@ impl Body for GuardedBody {
 #[derive(Debug)]
 pub(super) struct TimeUp;
 
-/// A deadline that knows when it is this process that was late: stopped, or starved by others on the machine. What was
-/// answered meanwhile lies in a socket, and taking it for a timeout would send the update a second time.
+/// A deadline that is extended if this process itself was late: stopped, or starved of CPU time. An answer that came in
+/// the meantime is still in the socket, and to treat it as a timeout would send the update a second time.
 #[derive(Debug)]
 pub(super) struct Deadline {
     deadline: Instant,
-    /// The deadline, as much later as this process was late when it looked.
+    /// The extended deadline: later by as much as this process was late.
     extended: Option<Instant>,
 }
 
@@ -147,21 +143,21 @@ impl Deadline {
         self.deadline
     }
 
-    /// Waits for what can be begun again without harm, or has not left yet.
+    /// Waits for something that does no harm if it is repeated, or that was not sent.
     pub(super) async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, TimeUp> {
         timeout_at(self.deadline, future).await.map_err(|_| TimeUp)
     }
 
-    /// Waits for an answer. It is waited for longer only where something has `left`.
+    /// Waits for an answer. Waits beyond the deadline only if the request `was_sent`.
     pub(super) async fn wait_for_answer<F: Future>(
         &mut self,
-        left: impl Fn() -> bool,
+        was_sent: impl Fn() -> bool,
         future: F,
     ) -> Result<F::Output, TimeUp> {
         let mut future = pin!(future);
-        // What has not left is not taken a step further once the time is up: the step could be the one that sends it.
+        // After the deadline a request that was not sent is not polled: the poll could be the one that sends it.
         let mut future = pin!(poll_fn(|context| {
-            let go_on = left() || Instant::now() < self.deadline;
+            let go_on = was_sent() || Instant::now() < self.deadline;
             if go_on { future.as_mut().poll(context).map(Ok) } else { Poll::Ready(Err(TimeUp)) }
         }));
         if self.extended.is_none()
@@ -169,7 +165,7 @@ impl Deadline {
         {
             return answer;
         }
-        if !left() {
+        if !was_sent() {
             return Err(TimeUp);
         }
         let now = Instant::now();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::ledger_client::{LedgerClient, Preflight};
@@ -13,7 +14,7 @@ use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
-use lanekeeper_ledger::RecordLock;
+use lanekeeper_ledger::{Ledger, RecordLock};
 
 /// Until when requests of a tenure may leave: the ledger may have answered late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,10 +27,10 @@ pub(super) struct Fence {
 
 /// An attempt to make.
 #[derive(Debug)]
-pub(super) struct PendingAttempt<T> {
+pub(super) struct PendingAttempt<T, L> {
     pub(super) target: Arc<T>,
     /// `None`: there is no ledger.
-    pub(super) ledger_client: Option<LedgerClient>,
+    pub(super) ledger_client: Option<LedgerClient<L>>,
     pub(super) clock: Clock,
     pub(super) fence: watch::Receiver<Fence>,
     pub(super) attempt: AttemptId,
@@ -58,9 +59,9 @@ pub(super) struct FinishedAttempt {
     pub(super) took: Duration,
 }
 
-impl<T: Target> PendingAttempt<T> {
-    /// Ends early where `aborted` changes: dropping the attempt closes its connection.
-    pub(super) async fn run(self, mut aborted: watch::Receiver<()>) -> FinishedAttempt {
+impl<T: Target, L: Ledger> PendingAttempt<T, L> {
+    /// Makes it. Ends early if `abort` is cancelled: dropping the request closes its connection.
+    pub(super) async fn run(self, abort: CancellationToken) -> FinishedAttempt {
         let (attempt, number, update, probe) =
             (self.attempt, self.number, Arc::clone(&self.update), self.probe);
         let begun = tokio::time::Instant::now();
@@ -70,8 +71,8 @@ impl<T: Target> PendingAttempt<T> {
                 let signal = HealthSignal::of(&outcome);
                 (outcome, signal, receipt, lock, took)
             }
-            Ok(()) = aborted.changed() => {
-                let detail = "cut off, since the partition was handed over".to_owned();
+            () = abort.cancelled() => {
+                let detail = "aborted, since the partition was handed over".to_owned();
                 let failure = Failure { cause: Cause::Connection, detail };
                 let outcome = Outcome::Retryable { failure, retry_after: None };
                 (outcome, HealthSignal::Neutral, AttemptReceipt::default(), None, begun.elapsed())
@@ -123,6 +124,7 @@ fn may_send(
 mod tests {
     use super::*;
     use crate::http::client::HttpTargets;
+    use lanekeeper_ledger::AnyLedger;
 
     fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
         size_of::<F>()
@@ -131,10 +133,11 @@ mod tests {
     /// It is allocated, moved and freed for every attempt: at 16 KiB it was the most expensive allocation of all.
     #[test]
     fn an_attempt_under_way_is_small() {
-        let size =
-            size_of_output(|(pending, aborted): (PendingAttempt<HttpTargets>, watch::Receiver<()>)| {
-                pending.run(aborted)
-            });
+        let size = size_of_output(
+            |(attempt, abort): (PendingAttempt<HttpTargets, AnyLedger>, CancellationToken)| {
+                attempt.run(abort)
+            },
+        );
         assert!(size <= ATTEMPT_BYTES_MAX, "{size} bytes");
     }
 

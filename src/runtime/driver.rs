@@ -1,27 +1,33 @@
 //! One partition's task: hands events to the core, does what the core asks for. Decides nothing itself.
+//!
+//! [`Driver::run`] is the loop: do what the core asks for, end a session that is over, wait for the next [`Input`], handle
+//! it. [`phase`] has the states that it goes through, [`pending`] what is under way meanwhile.
 
 mod attach;
 mod drain;
+mod effects;
 mod observability;
+mod pending;
+mod phase;
 mod record;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
 
-use self::attach::{attach, attached, next, send_acks, stopped};
 pub use self::drain::DriverExit;
-use self::record::{Leftover, Resolved, Writing, Written, WrittenAs, claim, loaded};
-use self::status::StatusReporter;
-use super::attempt::{Fence, FinishedAttempt, PendingAttempt};
+use self::pending::Pending;
+use self::phase::{Phase, Then};
+use self::record::{Leftover, Loaded, Written, WrittenAs};
+use super::attempt::{Fence, FinishedAttempt};
 use super::breakers::BreakerWatch;
 use super::clock::Clock;
 use super::ledger_client::{Fenced, LedgerClient};
@@ -30,40 +36,30 @@ use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
-use lanekeeper_broker::{Deliveries, Lost, Received, Source, SourceEvent};
-use lanekeeper_core::drain::{DrainWatch, Drained};
+use lanekeeper_broker::{Gone, Lost, Received, Source, SourceEvent};
+use lanekeeper_core::drain::DrainWatch;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
-use lanekeeper_core::message::{Effect, Event, Tenure};
+use lanekeeper_core::message::{Event, Tenure};
 use lanekeeper_core::ownership::OwnershipState;
-use lanekeeper_core::partition::{Partition, View};
+use lanekeeper_core::partition::Partition;
 use lanekeeper_core::tick::Tick;
-use lanekeeper_core::update::IdOrigin;
-use lanekeeper_ledger::Recorded;
+use lanekeeper_core::update::{IdOrigin, RecordKey};
+use lanekeeper_ledger::Ledger;
 
-/// Everything that one partition needs.
+/// What one partition is, and what its driver uses.
 #[derive(Debug)]
-pub struct Driver<S, T> {
+pub struct PartitionContext<S, T, L> {
     /// Of which layout.
     pub layout: Layout,
     /// Which partition.
     pub partition: PartitionNumber,
-    /// Its decisions.
-    pub core: Partition,
-    /// Partitions of the layout before that are not drained.
-    pub previous: watch::Receiver<BTreeSet<PartitionNumber>>,
-    /// Whether it holds nothing more, where its layout drains.
-    pub drain: DrainWatch,
     /// Where its updates come from.
     pub source: Arc<S>,
     /// Where they go.
     pub target: Arc<T>,
     /// What remembers them; `None`: there is no ledger.
-    pub ledger_client: Option<LedgerClient>,
-    /// Records whose parked updates are to go out.
-    pub releases: Releases,
-    /// Which targets are shut.
-    pub breakers: BreakerWatch,
-    /// How long attempts in flight may take after a stop, or where the partition is handed over.
+    pub ledger_client: Option<LedgerClient<L>>,
+    /// How long attempts in flight may take after a stop, or when the partition is handed over.
     pub drain_timeout: Duration,
     /// How long a delivery may be held before everything is given back: well below the broker's acknowledgement timeout.
     pub held_max: Duration,
@@ -75,403 +71,269 @@ pub struct Driver<S, T> {
     pub ledger_metrics: LedgerMetrics,
     /// Counts of the targets, in the order of the config.
     pub target_metrics: Arc<[TargetMetrics]>,
-    /// When a refusal of a target is told, shared by all drivers.
+    /// When a refusal of a target is logged, shared by all drivers.
     pub refusals: Arc<Refusals>,
-    /// Where we say whether we are attached.
+    /// Where it says if it is attached.
     pub health: Health,
 }
 
-/// What one channel gives and takes, from attaching to losing it.
-struct Session<D> {
-    tenure: Tenure,
-    deliveries: D,
-    /// The delivery that is oldest was reported as held for too long.
-    held_too_long: bool,
-    status_reporter: StatusReporter,
+/// Drives one partition from its first session to its end.
+pub struct Driver<S: Source, T, L> {
+    context: PartitionContext<S, T, L>,
+    /// The partition's decisions.
+    core: Partition,
+    /// Records whose parked updates are to go out.
+    releases: Releases,
+    /// Which targets are shut.
+    breakers: BreakerWatch,
+    /// Partitions of the layout before that are not drained.
+    previous: watch::Receiver<BTreeSet<PartitionNumber>>,
+    /// Whether the partition holds nothing more, if its layout drains.
+    drain: DrainWatch,
+    phase: Phase<S::Deliveries>,
+    /// Sessions so far.
+    sessions: u64,
+    /// The present session is to end at once, for this reason.
+    loss: Option<Loss>,
+    pending: Pending,
+    fence: watch::Sender<Fence>,
+    /// Aborts the attempts that are out. Each is given a clone when it begins.
+    abort: CancellationToken,
+    written_as: WrittenAs,
+    leftover: Leftover,
+    last_logged: OwnershipState,
+    timer: Pin<Box<Sleep>>,
 }
 
-/// On the way out of a tenure: what is in flight ends, what is finished is settled.
-#[derive(Clone, Copy)]
-struct Leaving {
-    until: Tick,
-    /// For good.
-    stop: bool,
+/// What can happen to a driver.
+enum Input<D> {
+    /// The process stops, or the layout.
+    StopRequested,
+    /// The timer has run out.
+    DeadlineCame,
+    AttemptEnded(FinishedAttempt),
+    /// A resolution was written down, or could not be.
+    Written(Written),
+    /// The ledger knows of a claim that was read back, or refuses it.
+    Claimed(Event, Result<(), Fenced>),
+    /// Parked updates of a released record were read from the ledger.
+    Loaded(Loaded),
+    /// Records of this partition wait in the ledger to go out.
+    Released(Vec<RecordKey>),
+    BreakersChanged,
+    /// A partition of the layout before was drained.
+    FormerChanged,
+    /// The way to the partition's queue is open, or there is no such queue any more.
+    Attached(Result<D, Gone>),
+    /// The broker has something to say.
+    Broker(SourceEvent),
+    ChannelLost(Lost),
 }
 
-impl<S: Source, T: Target + 'static> Driver<S, T> {
-    /// Works until `stop` turns true or the partition is drained for good, then finishes what is in flight, settles and
+/// Why a session ends at once.
+struct Loss {
+    why: String,
+    /// What was not written, for the core to know once the session has ended.
+    unwritten: Option<Written>,
+}
+
+impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
+    /// For a partition that is not attached.
+    #[must_use]
+    pub fn new(
+        context: PartitionContext<S, T, L>,
+        core: Partition,
+        previous: watch::Receiver<BTreeSet<PartitionNumber>>,
+        (releases, breakers): (Releases, BreakerWatch),
+    ) -> Self {
+        Self {
+            phase: Phase::attaching(&context.source),
+            context,
+            core,
+            releases,
+            breakers,
+            previous,
+            drain: DrainWatch::default(),
+            sessions: 0,
+            loss: None,
+            pending: Pending::default(),
+            fence: watch::Sender::default(),
+            abort: CancellationToken::new(),
+            written_as: WrittenAs::default(),
+            leftover: None,
+            last_logged: OwnershipState::Unclaimed,
+            timer: Box::pin(sleep(Duration::ZERO)),
+        }
+    }
+
+    /// Works until `stop` is cancelled or the partition is drained for good, then finishes what is in flight, settles and
     /// closes.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> DriverExit {
-        let mut attempts = FuturesUnordered::new();
-        // Targets that one of them is a probe of.
-        let mut probing = BTreeSet::new();
-        let aborted = watch::Sender::new(());
-        let fence = watch::Sender::new(Fence::default());
-        let mut writings: FuturesUnordered<Pin<Box<dyn Future<Output = Written> + Send>>> =
-            FuturesUnordered::new();
-        // Those of malformed deliveries, which the next tenure does not recognise and writes down anew: they end with theirs.
-        let mut writings_of_tenure = FuturesUnordered::new();
-        let mut claims = FuturesUnordered::new();
-        let mut loadings = FuturesUnordered::new();
-        let mut timer = pin!(sleep(Duration::ZERO));
-        let mut attaching = Some(attach(&self.source));
-        let mut session: Option<Session<S::Deliveries>> = None;
-        let mut tenures = 0;
-        let mut written_as = WrittenAs::default();
-        let mut leaving: Option<Leaving> = None;
-        let mut last_logged = OwnershipState::Unclaimed;
-        let mut leftover: Leftover = None;
-        // A newer owner has written to the ledger; what is resolved cannot be written down.
-        let (mut fenced, mut stuck) = (false, false);
-        // What was not written, for the core to know once the tenure has ended.
-        let mut unwritten: Option<Written> = None;
-        let mut exit = DriverExit::Stopped;
+    pub async fn run(mut self, stop: CancellationToken) -> DriverExit {
+        let mut stop = pin!(stop.cancelled());
         loop {
-            self.set_fence(&fence);
-            // What the core asks for, until it asks for nothing.
-            let mut lost = std::mem::take(&mut fenced)
-                .then(|| Lost("a newer owner of the partition has written to the ledger".to_owned()));
-            if std::mem::take(&mut stuck) {
-                lost = Some(Lost("what is resolved could not be written down in drain_timeout".to_owned()));
-            }
-            while let Some(effect) = self.core.poll_effect() {
-                match effect {
-                    Effect::Attempt { attempt, number, tenure, holder, update, probe } => {
-                        if tenure.is_none() {
-                            self.metrics.attempt_without_tenure();
-                        }
-                        let pending = PendingAttempt {
-                            target: Arc::clone(&self.target),
-                            ledger_client: self.ledger_client.clone(),
-                            clock: self.clock,
-                            fence: fence.subscribe(),
-                            attempt,
-                            number,
-                            tenure,
-                            holder,
-                            update,
-                            probe,
-                        };
-                        if probe {
-                            probing.insert(pending.update.target);
-                        }
-                        attempts.push(pending.run(aborted.subscribe()));
-                    }
-                    Effect::AskProbe(target) => {
-                        if self.breakers.grant_probe(self.clock.now(), target) {
-                            self.core.handle(self.clock.now(), Event::ProbeGranted(target));
-                        }
-                    }
-                    Effect::ReturnProbe(target) => self.breakers.return_probe(self.clock.now(), target),
-                    Effect::Claim { tenure } => {
-                        if let Some(session) = session.as_mut().filter(|session| session.tenure == tenure) {
-                            claims.clear(); // an earlier one counts no more
-                            session.deliveries.claim();
-                        }
-                    }
-                    Effect::Yield { tenure, reason } => {
-                        info!(partition = %self.partition, tenure = tenure.0, reason = reason.name(), "stepping back: attempts in flight are finished, the rest goes back in order");
-                        self.metrics.yielded(reason.name());
-                        leaving = leaving.or_else(|| Some(self.leaving(false)));
-                    }
-                    Effect::Abandon { .. } => {
-                        lost = Some(Lost("another process has claimed the partition".to_owned()));
-                    }
-                    Effect::Record { tenure, holder, update, resolution } => {
-                        self.resolved(update.as_deref(), &resolution);
-                        let session = session.as_ref().filter(|session| session.tenure == tenure);
-                        let resolved = Resolved { tenure, holder, update, resolution };
-                        match self.write_down(session, resolved, written_as.number, &mut leftover) {
-                            Writing::Done(written) => self.written(written),
-                            Writing::Begun(writing) => writings.push(writing),
-                            Writing::BegunOfTenure(writing) => writings_of_tenure.push(writing),
-                            Writing::Void => {}
-                        }
-                    }
-                    Effect::Settle { tenure, delivery } => {
-                        if let Some(session) = session.as_mut().filter(|session| session.tenure == tenure) {
-                            session.deliveries.settle(delivery);
-                        }
-                    }
-                }
-            }
-            leftover = None;
-            if lost.is_none() {
-                lost = send_acks(&mut session).await.err();
-            }
-            if let Some(lost) = lost {
-                writings_of_tenure.clear();
-                claims.clear();
-                loadings.clear();
-                leaving = leaving.filter(|leaving| leaving.stop);
-                attaching = self.lose(session.take(), &lost, leaving.is_some()).await;
-                if let Some(written) = unwritten.take() {
-                    self.written(written);
-                }
+            self.do_effects();
+            self.send_acks().await;
+            if let Some(loss) = self.loss.take() {
+                self.lose_session(loss).await;
                 continue;
             }
-            match leaving.filter(|_| self.core.is_quiet()) {
-                Some(Leaving { stop: true, .. }) => break,
-                Some(Leaving { stop: false, .. }) => {
-                    leaving = None;
-                    writings_of_tenure.clear();
-                    claims.clear();
-                    loadings.clear();
-                    self.leave(session.take()).await;
-                    attaching = Some(attach(&self.source));
-                    continue;
+            if self.phase.is_over(self.core.is_quiet()) {
+                match self.leave_session().await {
+                    Then::Attach => continue,
+                    Then::Exit(exit) => return exit,
                 }
-                None => {}
             }
-            let at_rest = loadings.is_empty() && writings.is_empty() && writings_of_tenure.is_empty();
-            if leaving.is_none()
-                && let Some(drained) = self.look_at_drain(session.as_ref(), at_rest)
-            {
-                let proven = drained == Drained::Proven;
-                exit = if proven { DriverExit::Drained } else { exit };
-                leaving = Some(self.leaving(proven));
-                self.core.handle(self.clock.now(), Event::StopRequested);
+            if self.check_drained() {
                 continue;
             }
-            self.log_ownership(&mut last_logged);
-            self.show(session.as_mut());
-            let alarm = self.set_timer(timer.as_mut(), &mut session, leaving);
-            tokio::select! {
-                biased;
-                () = stopped(&mut stop), if leaving.is_none_or(|leaving| !leaving.stop) => {
-                    attaching = None;
-                    leaving = Some(self.leaving(true));
-                    self.core.handle(self.clock.now(), Event::StopRequested);
-                }
-                () = timer.as_mut(), if alarm => {
-                    let now = self.clock.now();
-                    self.core.wake(now);
-                    self.look_at_the_oldest(session.as_mut(), now);
-                    if let Some(over) = leaving.filter(|leaving| leaving.until <= now) {
-                        let View { in_flight, recording, .. } = self.core.view();
-                        warn!(partition = %self.partition, in_flight, recording, "drain_timeout is over: attempts in flight are cut off, what is not written down goes back");
-                        if over.stop {
-                            break;
-                        }
-                        // They end as failed, and go on counting when the update comes back.
-                        aborted.send_replace(());
-                        stuck = in_flight == 0;
-                        leaving = Some(self.leaving(false));
-                    }
-                }
-                Some(ended) = attempts.next(), if !attempts.is_empty() => {
-                    if ended.probe {
-                        probing.remove(&ended.update.target);
-                    }
-                    leftover = self.attempt_ended(ended);
-                }
-                Some(written) = writings.next(), if !writings.is_empty() => {
-                    fenced = written.recorded == Recorded::Fenced
-                        && session.as_ref().is_some_and(|session| session.tenure == written.tenure);
-                    let further = self.further(&written);
-                    if fenced {
-                        unwritten = Some(written);
-                    } else {
-                        self.written(written);
-                    }
-                    if let Some((ledger_client, record_key)) = further.filter(|(_, key)| !self.core.has_released(key)) {
-                        loadings.push(ledger_client.released(record_key));
-                    }
-                }
-                Some(written) = writings_of_tenure.next(), if !writings_of_tenure.is_empty() => {
-                    self.written(written);
-                }
-                Some((event, result)) = claims.next(), if !claims.is_empty() => match (result, event) {
-                    (Ok(()), event) => {
-                        written_as.observe(&event);
-                        self.core.handle(self.clock.now(), event);
-                    }
-                    (Err(Fenced), _) => fenced = true,
-                },
-                (record_key, updates) = loaded(&mut loadings) => {
-                    if let Some(session) = &session {
-                        let event = Event::Released { tenure: session.tenure, record_key, updates };
-                        self.core.handle(self.clock.now(), event);
-                    }
-                }
-                mut released = self.releases.next(self.layout, self.partition), if leaving.is_none() => {
-                    released.retain(|key| !self.core.is_blocked_by_previous(key));
-                    if self.releases.need_claim(&released, self.core.ownership_state()) {
-                        self.source.ask_for_delivery();
-                    }
-                    if let Some(ledger_client) = self.ledger_client.as_ref().filter(|_| loadings.is_empty()) {
-                        for record_key in released.into_iter().filter(|key| !self.core.has_released(key)) {
-                            loadings.push(ledger_client.clone().released(record_key));
-                        }
-                    }
-                }
-                () = self.breakers.changed() => self.on_breaker_change(),
-                Ok(()) = self.previous.changed() => self.on_previous_drained(),
-                event = next(&mut session), if leaving.is_none() => match event {
-                    Ok(event) => {
-                        if let Some(event) = self.on_source_event(&mut session, event) {
-                            let ledger_client = self.ledger_client.clone().filter(|_| written_as.is_outdated_by(&event));
-                            claims.push(claim(ledger_client, event));
-                        }
-                    }
-                    Err(lost) => {
-                        writings_of_tenure.clear();
-                        claims.clear();
-                        loadings.clear();
-                        attaching = self.lose(session.take(), &lost, false).await;
-                    }
-                },
-                Some(deliveries) = attached(&mut attaching) => {
-                    attaching = None;
-                    let Ok(deliveries) = deliveries else {
-                        exit = DriverExit::Gone;
-                        leaving = Some(self.leaving(true));
-                        continue;
-                    };
-                    tenures += 1;
-                    let (tenure, last_seen) = (Tenure(tenures), self.clock.tick(deliveries.since()));
-                    self.core.handle(self.clock.now(), Event::TenureBegan { tenure, last_seen });
-                    self.health.set_attached(self.layout.number, self.partition, true);
-                    session = Some(Session {
-                        tenure,
-                        deliveries,
-                        held_too_long: false,
-                        status_reporter: StatusReporter::default(),
-                    });
-                }
-            }
-        }
-        // What is left is cut off before a standby can begin: dropping an attempt closes its connection.
-        drop(attempts);
-        for target in probing {
-            self.breakers.return_probe(self.clock.now(), target);
-        }
-        self.leave(session).await;
-        self.show(None); // its gauges stay, with nothing
-        exit
-    }
-
-    fn leaving(&self, stop: bool) -> Leaving {
-        Leaving { until: self.clock.now().after(self.drain_timeout), stop }
-    }
-
-    /// Answers with the claim that the ledger is to know of before the core does.
-    fn on_source_event(
-        &mut self,
-        session: &mut Option<Session<S::Deliveries>>,
-        event: SourceEvent,
-    ) -> Option<Event> {
-        let tenure = session.as_ref().map(|session| session.tenure)?;
-        let event = match event {
-            SourceEvent::Received(received) => {
-                self.received(session, received);
-                return None;
-            }
-            SourceEvent::Witness(delivery) => {
-                self.witnessed(session, delivery);
-                return None;
-            }
-            SourceEvent::Marker => {
-                self.marked();
-                return None;
-            }
-            SourceEvent::StatusRequested(request) => {
-                if let Some(session) = session {
-                    session.status_reporter.asked(request);
-                }
-                return None;
-            }
-            SourceEvent::BrokerSeen(at) => Event::BrokerSeen { at: self.clock.tick(at) },
-            SourceEvent::Claimed { number, rival_claim } => {
-                return Some(Event::Claimed { tenure, number, rival_claim });
-            }
-            SourceEvent::ClaimSuperseded => Event::ClaimSuperseded(tenure),
-            SourceEvent::Preempted => Event::Preempted(tenure),
-        };
-        self.core.handle(self.clock.now(), event);
-        None
-    }
-
-    /// Requests that wait for the ledger are held to what holds when they leave.
-    fn set_fence(&self, fence: &watch::Sender<Fence>) {
-        let may = self.core.may_send_until();
-        let now = Fence { tenure: may.and_then(|(tenure, _)| tenure), until: may.map(|(_, until)| until) };
-        fence.send_if_modified(|fence| std::mem::replace(fence, now) != now);
-    }
-
-    /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
-    fn look_at_the_oldest(&mut self, session: Option<&mut Session<S::Deliveries>>, now: Tick) {
-        let Some(session) = session else { return };
-        let oldest = session.deliveries.oldest_came_at();
-        let held_too_long = oldest.is_some_and(|came| came.elapsed() >= self.held_max);
-        if held_too_long && !std::mem::replace(&mut session.held_too_long, true) {
-            let tenure = session.tenure;
-            self.core.handle(now, Event::HeldTooLong(tenure));
+            self.observe();
+            let input = self.next_input(stop.as_mut()).await;
+            self.handle(input);
         }
     }
 
-    fn received(&mut self, session: &mut Option<Session<S::Deliveries>>, received: Received) {
-        let Some(session) = session else { return };
-        let Received { delivery, redelivered, update } = received;
-        let now = self.clock.now();
-        self.drain.update_came();
-        let tenure = session.tenure;
-        let event = match update {
-            Ok(update) => {
-                self.metrics.received(redelivered, update.id.origin() == IdOrigin::Delivery);
-                Event::Received { tenure, delivery, redelivered, update }
-            }
-            Err(fault) => {
-                self.metrics.received(redelivered, false);
-                Event::ReceivedMalformed { tenure, delivery, fault }
-            }
-        };
-        self.core.handle(now, event);
+    /// Earlier lines go first: what has ended makes room for what comes.
+    async fn next_input(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Input<S::Deliveries> {
+        let alarm = self.set_timer();
+        let (leaves, exits) = (self.phase.is_leaving(), self.phase.is_exiting());
+        let (layout, partition) = (self.context.layout, self.context.partition);
+        tokio::select! {
+            biased;
+            () = stop, if !exits => Input::StopRequested,
+            () = self.timer.as_mut(), if alarm => Input::DeadlineCame,
+            input = self.pending.next() => input,
+            released = self.releases.next(layout, partition), if !leaves => Input::Released(released),
+            () = self.breakers.changed() => Input::BreakersChanged,
+            Ok(()) = self.previous.changed() => Input::FormerChanged,
+            input = self.phase.next() => input,
+        }
     }
 
-    fn attempt_ended(&mut self, ended: FinishedAttempt) -> Leftover {
-        let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took } = ended;
-        self.target_metrics[update.target.0].attempt_ended(&outcome, took);
+    fn handle(&mut self, input: Input<S::Deliveries>) {
+        match input {
+            Input::StopRequested => self.stop(DriverExit::Stopped),
+            Input::DeadlineCame => self.deadline_came(),
+            Input::AttemptEnded(attempt) => self.attempt_ended(attempt),
+            Input::Written(written) => self.written(written),
+            Input::Claimed(event, Ok(())) => {
+                self.written_as.observe(&event);
+                self.notify(event);
+            }
+            Input::Claimed(_, Err(Fenced)) => self.loss = Some(Loss::fenced(None)),
+            Input::Loaded(loaded) => self.loaded(loaded),
+            Input::Released(record_keys) => self.released(record_keys),
+            Input::BreakersChanged => self.on_breaker_change(),
+            Input::FormerChanged => self.on_previous_drained(),
+            Input::Attached(Ok(deliveries)) => self.attached(deliveries),
+            Input::Attached(Err(Gone)) => self.leave(Then::Exit(DriverExit::Gone)),
+            Input::Broker(event) => self.broker_news(event),
+            Input::ChannelLost(Lost(why)) => self.loss = Some(Loss { why, unwritten: None }),
+        }
+    }
+
+    fn now(&self) -> Tick {
+        self.context.clock.now()
+    }
+
+    /// Something happened: the core's effects follow.
+    fn notify(&mut self, event: Event) {
+        self.core.handle(self.context.clock.now(), event);
+    }
+
+    /// Starts nothing more, and ends when nothing is under way.
+    fn stop(&mut self, exit: DriverExit) {
+        self.leave(Then::Exit(exit));
+        self.notify(Event::StopRequested);
+    }
+
+    fn deadline_came(&mut self) {
+        let now = self.now();
+        self.core.wake(now);
+        self.check_oldest(now);
+        self.check_drain_timeout(now);
+    }
+
+    fn attempt_ended(&mut self, attempt: FinishedAttempt) {
+        let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took } =
+            attempt;
+        self.context.target_metrics[update.target.0].attempt_ended(&outcome, took);
         self.log_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
-        let leftover = Some((record_key.clone(), receipt, lock));
+        self.leftover = Some((record_key.clone(), receipt, lock));
         if probe && !outcome.was_sent() {
-            self.breakers.return_probe(self.clock.now(), update.target); // it has not asked
+            self.breakers.return_probe(self.now(), update.target); // it has not asked
         } else {
-            self.breakers.ended(self.clock.now(), update.target, &record_key, signal, probe);
+            self.breakers.ended(self.now(), update.target, &record_key, signal, probe);
         }
         // Before the core judges the outcome, so that it knows whether the target fails for everyone.
         self.on_breaker_change();
-        self.core.handle(self.clock.now(), Event::AttemptEnded { attempt, record_key, outcome });
-        leftover
+        self.notify(Event::AttemptEnded { attempt, record_key, outcome });
     }
 
     fn on_breaker_change(&mut self) {
         for event in self.breakers.take_changes() {
-            self.core.handle(self.clock.now(), event);
+            self.notify(event);
         }
     }
 
-    /// Sets the timer to the next deadline. Whether there is one.
-    fn set_timer(
-        &self,
-        mut timer: Pin<&mut Sleep>,
-        session: &mut Option<Session<S::Deliveries>>,
-        leaving: Option<Leaving>,
-    ) -> bool {
-        let answer = session.as_ref().and_then(|session| session.status_reporter.next_deadline());
-        let until = leaving.map(|leaving| leaving.until);
+    fn broker_news(&mut self, event: SourceEvent) {
+        let Some(session) = self.phase.session() else { return };
+        let tenure = session.tenure;
+        match event {
+            SourceEvent::Received(received) => self.received(tenure, received),
+            SourceEvent::Witness(delivery) => self.witnessed(delivery),
+            SourceEvent::Marker => self.marked(),
+            SourceEvent::StatusRequested(request) => session.status.requested(request),
+            SourceEvent::BrokerSeen(at) => self.notify(Event::BrokerSeen { at: self.context.clock.tick(at) }),
+            SourceEvent::Claimed { number, rival_claim } => {
+                self.record_claim(Event::Claimed { tenure, number, rival_claim })
+            }
+            SourceEvent::ClaimSuperseded => self.notify(Event::ClaimSuperseded(tenure)),
+            SourceEvent::Preempted => self.notify(Event::Preempted(tenure)),
+        }
+    }
+
+    fn received(&mut self, tenure: Tenure, Received { delivery, redelivered, update }: Received) {
+        self.drain.update_came();
+        let event = match update {
+            Ok(update) => {
+                let without_id = update.id.origin() == IdOrigin::Delivery;
+                self.context.metrics.received(redelivered, without_id);
+                Event::Received { tenure, delivery, redelivered, update }
+            }
+            Err(fault) => {
+                self.context.metrics.received(redelivered, false);
+                Event::ReceivedMalformed { tenure, delivery, fault }
+            }
+        };
+        self.notify(event);
+    }
+
+    /// Sets the timer to the next deadline. Returns true if there is one.
+    fn set_timer(&mut self) -> bool {
+        let leaving = self.phase.leaving_until();
         let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
-        let next = [self.core.next_deadline(), until, quiet, answer].into_iter().flatten().min();
-        let acks = session.as_mut().and_then(|session| session.deliveries.next_ack_at());
-        let session = session.as_ref().filter(|session| !session.held_too_long);
-        let held = session.and_then(|session| session.deliveries.oldest_came_at());
-        let held = held.map(|came| came + self.held_max);
-        let next = next.map(|tick| self.clock.instant(tick));
-        let Some(next) = [next, acks, held].into_iter().flatten().min() else { return false };
-        if timer.deadline() != next || timer.is_elapsed() {
-            timer.as_mut().reset(next);
+        let mut ticks = [self.core.next_deadline(), leaving, quiet, None];
+        let mut instants = [None; 3];
+        if let Some(session) = self.phase.session() {
+            ticks[3] = session.status.next_deadline();
+            instants = [None, session.next_ack_at(), session.held_until(self.context.held_max)];
+        }
+        instants[0] = ticks.into_iter().flatten().min().map(|tick| self.context.clock.instant(tick));
+        let Some(next) = instants.into_iter().flatten().min() else { return false };
+        if self.timer.deadline() != next || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(next);
         }
         true
+    }
+}
+
+impl Loss {
+    fn of(why: &str) -> Self {
+        Self { why: why.to_owned(), unwritten: None }
+    }
+
+    fn fenced(unwritten: Option<Written>) -> Self {
+        Self { unwritten, ..Self::of("a newer owner of the partition has written to the ledger") }
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::breakers::Breakers;
 use super::clock::Clock;
-use super::driver::{Driver, DriverExit};
+use super::driver::{Driver, DriverExit, PartitionContext};
 use super::ledger_client::LedgerClient;
 use super::refusals::Refusals;
 use super::releases::Releases;
@@ -25,7 +26,6 @@ use lanekeeper_broker::{
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
-use lanekeeper_core::drain::DrainWatch;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::previous_layout::PreviousLayout;
@@ -71,7 +71,7 @@ pub struct LayoutDrivers {
     /// The same, for the drivers.
     previous_undrained: watch::Sender<BTreeSet<PartitionNumber>>,
     /// Of the drivers that have not ended.
-    stops: BTreeMap<PartitionNumber, watch::Sender<bool>>,
+    stops: BTreeMap<PartitionNumber, CancellationToken>,
 }
 
 impl LayoutDrivers {
@@ -102,10 +102,10 @@ impl LayoutDrivers {
         };
         let make = layout_drivers.maker(context);
         for partition in active_layout.partitions.iter().copied() {
-            let (stop, stopped) = watch::channel(false);
-            layout_drivers.stops.insert(partition, stop);
+            let stop = CancellationToken::new();
+            layout_drivers.stops.insert(partition, stop.clone());
             let (driver, layout) = (make(partition), layout.number);
-            drivers.spawn(async move { DriverEnded { layout, partition, exit: driver.run(stopped).await } });
+            drivers.spawn(async move { DriverEnded { layout, partition, exit: driver.run(stop).await } });
         }
         info!(
             layout = layout.number.0,
@@ -141,7 +141,7 @@ impl LayoutDrivers {
         }
         for (partition, stop) in &self.stops {
             if !active_layout.partitions.contains(partition) {
-                stop.send_replace(true);
+                stop.cancel();
             }
         }
     }
@@ -168,7 +168,7 @@ impl LayoutDrivers {
     /// Asks all drivers to stop.
     pub fn stop(&self) {
         for stop in self.stops.values() {
-            stop.send_replace(true);
+            stop.cancel();
         }
     }
 
@@ -187,7 +187,7 @@ impl LayoutDrivers {
     fn maker<'a>(
         &self,
         context: &'a DispatchContext,
-    ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets> + use<'a> {
+    ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets, AnyLedger> + use<'a> {
         let (config, layout) = (&context.config, self.layout);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
@@ -222,31 +222,31 @@ impl LayoutDrivers {
                 (layout.number, partition),
             ))
         };
-        move |partition| Driver {
-            layout,
-            ledger_client: ledger_client(partition),
-            releases: context.releases.clone(),
-            ledger_metrics: context.metrics.ledger(),
-            partition,
-            core: Partition::new(limits, Arc::clone(&policy)).behind(previous.clone()),
-            previous: previous_undrained.clone(),
-            drain: DrainWatch::default(),
-            source: Arc::new(AmqpSource::new(
-                shared.clone(),
-                &context.names,
+        move |partition| {
+            let partition_context = PartitionContext {
                 layout,
                 partition,
-                &config.instance,
-            )),
-            target: Arc::clone(&context.targets),
-            breakers: context.breakers.watch(),
-            drain_timeout: config.dispatch.drain_timeout,
-            held_max: config.dispatch.held_max,
-            clock: context.clock,
-            metrics: context.metrics.partition(layout.number, partition),
-            target_metrics: Arc::clone(&context.target_metrics),
-            refusals: Arc::clone(&context.refusals),
-            health: context.health.clone(),
+                source: Arc::new(AmqpSource::new(
+                    shared.clone(),
+                    &context.names,
+                    layout,
+                    partition,
+                    &config.instance,
+                )),
+                target: Arc::clone(&context.targets),
+                ledger_client: ledger_client(partition),
+                drain_timeout: config.dispatch.drain_timeout,
+                held_max: config.dispatch.held_max,
+                clock: context.clock,
+                metrics: context.metrics.partition(layout.number, partition),
+                ledger_metrics: context.metrics.ledger(),
+                target_metrics: Arc::clone(&context.target_metrics),
+                refusals: Arc::clone(&context.refusals),
+                health: context.health.clone(),
+            };
+            let core = Partition::new(limits, Arc::clone(&policy)).behind(previous.clone());
+            let shared_by_all = (context.releases.clone(), context.breakers.watch());
+            Driver::new(partition_context, core, previous_undrained.clone(), shared_by_all)
         }
     }
 }

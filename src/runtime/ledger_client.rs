@@ -1,13 +1,14 @@
 //! What the dispatcher asks of the ledger and writes into it, between the core's words and the ledger's.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use tracing::{error, info};
 
 use crate::admin::metrics::LedgerMetrics;
 use crate::http::AttemptReceipt;
+use lanekeeper_broker::LogOnChange;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::{Holder, ParkedSeq, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Known};
@@ -15,8 +16,8 @@ use lanekeeper_core::policy::{DeadLetterReason, ParkReason, Resolution};
 use lanekeeper_core::routes::Routes;
 use lanekeeper_core::update::{RecordKey, Update};
 use lanekeeper_ledger::{
-    AnyLedger, Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, LookupResult, ParkKind,
-    ParkedState, ParkedUpdate, Query, RecordLock, Recorded, ResolvedAs, StoredUpdate,
+    Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, LookupResult, ParkKind, ParkedState,
+    ParkedUpdate, Query, RecordLock, Recorded, ResolvedAs, StoredUpdate,
 };
 
 /// How long an attempt may wait for the ledger before it is withheld: its permit is of use to others.
@@ -26,18 +27,27 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Parked updates of one record that are taken out of the ledger together.
 const RELEASED_MAX: u32 = 32;
 
-/// The ledger, as one partition uses it.
-#[derive(Clone, Debug)]
-pub struct LedgerClient {
-    ledger: Arc<AnyLedger>,
+/// The ledger, as one partition uses it. Cheap to clone.
+#[derive(Debug)]
+pub struct LedgerClient<L>(Arc<Shared<L>>);
+
+#[derive(Debug)]
+struct Shared<L> {
+    ledger: Arc<L>,
     /// `ledger.row_lock`.
     row_lock: bool,
     routes: Arc<Routes>,
     metrics: LedgerMetrics,
     layout: LayoutNumber,
     partition: PartitionNumber,
-    /// Why the ledger could last not be read, and written: as it was logged, one line per change.
-    last_logged: [Arc<Mutex<Option<&'static str>>>; 2],
+    /// Why the ledger could not be read, and not be written.
+    logs: [Mutex<LogOnChange<&'static str>>; 2],
+}
+
+impl<L> Clone for LedgerClient<L> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 /// What was found before an attempt.
@@ -62,25 +72,26 @@ enum Use {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fenced;
 
-impl LedgerClient {
+impl<L: Ledger> LedgerClient<L> {
     /// Of this partition.
     #[must_use]
     pub fn new(
-        (ledger, row_lock): (Arc<AnyLedger>, bool),
+        (ledger, row_lock): (Arc<L>, bool),
         routes: Arc<Routes>,
         metrics: LedgerMetrics,
         (layout, partition): (LayoutNumber, PartitionNumber),
     ) -> Self {
-        Self { ledger, row_lock, routes, metrics, layout, partition, last_logged: Default::default() }
+        let logs = Default::default();
+        Self(Arc::new(Shared { ledger, row_lock, routes, metrics, layout, partition, logs }))
     }
 
     /// Makes this tenure the newest of the partition: from then on no older one writes. Tries until it is told.
     pub(super) async fn claim(self, tenure: TenureNumber) -> Result<(), Fenced> {
         loop {
-            match self.ledger.claim(self.layout, self.partition, tenure).await {
+            match self.0.ledger.claim(self.0.layout, self.0.partition, tenure).await {
                 Ok(Recorded::Fenced) => return Err(Fenced),
                 Ok(_) => return Ok(()),
-                Err(fault) => self.log_failure(Use::Writing, &fault).await,
+                Err(fault) => self.log_fault(Use::Writing, &fault),
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -94,28 +105,27 @@ impl LedgerClient {
             fingerprint: Fingerprint::of(&update.body),
         };
         let asking = async {
-            if self.row_lock {
+            if self.0.row_lock {
                 // Rows are locked in a transaction that is many times the size of the rest.
-                let (lookup_result, lock) = Box::pin(self.ledger.lock(query)).await?;
-                self.metrics.row_lock(lock.waited());
+                let (lookup_result, lock) = Box::pin(self.0.ledger.lock(query)).await?;
+                self.0.metrics.row_lock(lock.waited());
                 Ok((lookup_result, Some(lock)))
             } else {
-                Ok((self.ledger.lookup(query).await?, None))
+                Ok((self.0.ledger.lookup(query).await?, None))
             }
         };
         let (lookup_result, lock) = match tokio::time::timeout(LOOKUP_MAX, asking).await {
             Ok(Ok(found)) => found,
             Ok(Err(fault)) => {
-                self.log_failure(Use::Reading, &fault).await;
+                self.log_fault(Use::Reading, &fault);
                 return Preflight::Silent;
             }
             Err(_) => {
-                self.log_failure(Use::Reading, &LedgerError::TimedOut { seconds: LOOKUP_MAX.as_secs() })
-                    .await;
+                self.log_fault(Use::Reading, &LedgerError::TimedOut { seconds: LOOKUP_MAX.as_secs() });
                 return Preflight::Silent;
             }
         };
-        self.log_recovery(Use::Reading).await;
+        self.log_recovery(Use::Reading);
         match known(&lookup_result, update, holder) {
             Some(known) => Preflight::Known(known),
             None => Preflight::Send { etag: lookup_result.etag, lock },
@@ -133,20 +143,20 @@ impl LedgerClient {
         (receipt, mut lock): (AttemptReceipt, Option<RecordLock>),
     ) -> Recorded {
         let Some(kind) = entry_of(&update, holder, &resolution, receipt) else { return Recorded::Done };
-        let (layout, partition) = (self.layout, self.partition);
+        let (layout, partition) = (self.0.layout, self.0.partition);
         let entry = Entry { layout, partition, tenure, record_key: update.record_key.clone(), kind };
         loop {
             let writing = match lock.take() {
                 Some(lock) => Box::pin(lock.record(entry.clone())).await,
-                None => self.ledger.record(entry.clone()).await,
+                None => self.0.ledger.record(entry.clone()).await,
             };
             match writing {
-                Ok(Recorded::Full) => self.log_full().await,
+                Ok(Recorded::Full) => self.log_full(),
                 Ok(recorded) => {
-                    self.log_recovery(Use::Writing).await;
+                    self.log_recovery(Use::Writing);
                     return recorded;
                 }
-                Err(fault) => self.log_failure(Use::Writing, &fault).await,
+                Err(fault) => self.log_fault(Use::Writing, &fault),
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
@@ -158,7 +168,7 @@ impl LedgerClient {
         let parked = match self.parked_and_released(&record_key).await {
             Ok(parked) => parked,
             Err(fault) => {
-                self.log_failure(Use::Reading, &fault).await;
+                self.log_fault(Use::Reading, &fault);
                 return (record_key, Vec::new());
             }
         };
@@ -179,16 +189,16 @@ impl LedgerClient {
 
     /// Nothing where nobody has released the record, or its head has failed again since.
     async fn parked_and_released(&self, record_key: &RecordKey) -> Result<Vec<ParkedUpdate>, LedgerError> {
-        match self.ledger.parked_record(record_key).await? {
+        match self.0.ledger.parked_record(record_key).await? {
             Some(record) if record.state == ParkedState::Releasing => {
-                self.ledger.parked_updates(record_key, None, RELEASED_MAX).await
+                self.0.ledger.parked_updates(record_key, None, RELEASED_MAX).await
             }
             Some(_) | None => Ok(Vec::new()),
         }
     }
 
     fn restored(&self, stored: StoredUpdate) -> Result<Update, String> {
-        let Some(target) = self.routes.find(stored.update_type.as_deref()) else {
+        let Some(target) = self.0.routes.find(stored.update_type.as_deref()) else {
             return Err(stored.update_type.unwrap_or_default());
         };
         Ok(Update {
@@ -216,38 +226,41 @@ impl LedgerClient {
             attempts: 0,
         };
         let entry = Entry {
-            layout: self.layout,
-            partition: self.partition,
+            layout: self.0.layout,
+            partition: self.0.partition,
             tenure: None,
             record_key: record_key.clone(),
             kind: EntryKind::Repark { seq, reason },
         };
-        if let Err(fault) = self.ledger.record(entry).await {
-            self.log_failure(Use::Writing, &fault).await;
+        if let Err(fault) = self.0.ledger.record(entry).await {
+            self.log_fault(Use::Writing, &fault);
         }
     }
 
-    async fn log_failure(&self, used_for: Use, fault: &LedgerError) {
-        self.metrics.failed(fault.name());
-        let mut last_logged = self.last_logged[used_for as usize].lock().await;
-        if last_logged.replace(fault.name()) != Some(fault.name()) {
-            let error = lanekeeper_core::error::error_chain(fault);
-            error!(partition = %self.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
+    fn log_fault(&self, used_for: Use, fault: &LedgerError) {
+        self.0.metrics.failed(fault.name());
+        if self.log(used_for).is_new(fault.name()) {
+            let error = error_chain(fault);
+            error!(partition = %self.0.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
         }
     }
 
-    async fn log_full(&self) {
+    fn log_full(&self) {
         const FULL: &str = "full";
-        self.metrics.failed(FULL);
-        if self.last_logged[Use::Writing as usize].lock().await.replace(FULL) != Some(FULL) {
-            error!(partition = %self.partition, "ledger.parked_max is reached: records that fail are held until parked updates are released or discarded (lanekeeper parked list), or ledger.parked_max is raised");
+        self.0.metrics.failed(FULL);
+        if self.log(Use::Writing).is_new(FULL) {
+            error!(partition = %self.0.partition, "ledger.parked_max is reached: records that fail are held until parked updates are released or discarded (lanekeeper parked list), or ledger.parked_max is raised");
         }
     }
 
-    async fn log_recovery(&self, used_for: Use) {
-        if self.last_logged[used_for as usize].lock().await.take().is_some() {
-            info!(partition = %self.partition, "the ledger can be used again");
+    fn log_recovery(&self, used_for: Use) {
+        if self.log(used_for).cleared() {
+            info!(partition = %self.0.partition, "the ledger can be used again");
         }
+    }
+
+    fn log(&self, used_for: Use) -> MutexGuard<'_, LogOnChange<&'static str>> {
+        self.0.logs[used_for as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -338,6 +351,7 @@ mod tests {
     use lanekeeper_core::message::DeliveryTag;
     use lanekeeper_core::routes::TargetId;
     use lanekeeper_core::update::UpdateId;
+    use lanekeeper_ledger::AnyLedger;
 
     fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
         size_of::<F>()
@@ -346,9 +360,9 @@ mod tests {
     /// Both are allocated, moved and freed for every update.
     #[test]
     fn what_is_asked_and_written_for_an_update_is_small() {
-        type Written = (LedgerClient, Option<TenureNumber>, Arc<Update>, Holder, Resolution);
+        type Written = (LedgerClient<AnyLedger>, Option<TenureNumber>, Arc<Update>, Holder, Resolution);
         let asked = size_of_output(
-            |(ledger_client, update, holder): (&'static LedgerClient, &'static Update, Holder)| {
+            |(ledger_client, update, holder): (&'static LedgerClient<AnyLedger>, &'static Update, Holder)| {
                 ledger_client.lookup(update, holder)
             },
         );

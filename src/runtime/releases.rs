@@ -10,7 +10,7 @@ use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::phash2::partition_of;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, Ledger, ReleasedRecord};
+use lanekeeper_ledger::{Ledger, ReleasedRecord};
 
 /// A release is picked up within so long, and a little.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ impl Releases {
 
     /// Looks as long as somebody wants to know.
     #[must_use]
-    pub fn begin(ledger: Arc<AnyLedger>) -> Self {
+    pub fn begin<L: Ledger>(ledger: Arc<L>) -> Self {
         let (found, releases) = watch::channel(Arc::<[ReleasedRecord]>::from([]));
         tokio::spawn(async move {
             let mut look = interval(LOOK_EVERY);

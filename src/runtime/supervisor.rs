@@ -23,8 +23,8 @@ use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
-    Address, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe, Names, OwnLedger,
-    SourceError, ensure_ledger, ensure_topology,
+    Address, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe, LogOnChange, Names,
+    OwnLedger, SourceError, ensure_ledger, ensure_topology,
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
@@ -185,7 +185,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     let names = Names::new(&config.updates.exchange);
     let wanted = wanted(config).numbered(LayoutNumber(1));
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
-    let mut last_logged = String::new();
+    let mut log = LogOnChange::default();
     let (publishing, document) = loop {
         let connection = address.connect_patiently(&name("publish")).await?;
         let completed = async {
@@ -197,9 +197,8 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
             Ok(document) => break (connection, document),
             Err(error) if error.can_heal() => {
                 let text = error_chain(&error);
-                if text != last_logged {
+                if log.is_new(text.clone()) {
                     warn!(error = text, "topology not ready, trying again");
-                    last_logged = text;
                 }
                 tokio::time::sleep(TOPOLOGY_RETRY_DELAY).await;
             }

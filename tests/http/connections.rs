@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::server::{Server, answer};
-use crate::{PATIENCE, attempt, attempt_of, target, targets, update};
+use crate::{TEST_TIMEOUT, attempt, attempt_of, target, targets, update};
 
 const SHORT: Duration = Duration::from_millis(150);
 
@@ -17,7 +17,7 @@ fn assert_timed_out(outcome: &Outcome, since: Instant) {
         Outcome::Retryable { failure, .. } => assert_eq!(failure.cause, Cause::Timeout),
         other => panic!("{other:?}"),
     }
-    assert!(since.elapsed() >= SHORT && since.elapsed() < PATIENCE / 2, "{:?}", since.elapsed());
+    assert!(since.elapsed() >= SHORT && since.elapsed() < TEST_TIMEOUT / 2, "{:?}", since.elapsed());
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn a_silent_target_times_out_and_its_request_is_cut_off() {
     let since = Instant::now();
     let targets = targets(config).unwrap();
     assert_timed_out(&targets.attempt(attempt_of(update("k"))).await, since);
-    let seen = tokio::time::timeout(PATIENCE, abort_connection.recv()).await;
+    let seen = tokio::time::timeout(TEST_TIMEOUT, abort_connection.recv()).await;
     assert_eq!(seen, Ok(Some(())), "the target sees the connection close while the client lives on");
 }
 
@@ -63,7 +63,7 @@ async fn an_attempt_that_is_dropped_is_cut_off() {
             seen = seen_by_server.recv() => assert_eq!(seen, Some("request")),
         }
     }
-    let seen = tokio::time::timeout(PATIENCE, seen_by_server.recv()).await;
+    let seen = tokio::time::timeout(TEST_TIMEOUT, seen_by_server.recv()).await;
     assert_eq!(seen, Ok(Some("closed")));
 }
 
@@ -147,8 +147,8 @@ async fn an_endless_body_is_cut_off() {
         let targets = targets(target(server.address)).unwrap();
         let outcome = targets.attempt(attempt_of(update("k"))).await;
         assert_eq!(outcome.kind(), kind, "{head}");
-        assert!(since.elapsed() < PATIENCE, "it does not wait for the timeout");
-        let bytes = tokio::time::timeout(PATIENCE, sent.recv()).await.expect("cut off").unwrap();
+        assert!(since.elapsed() < TEST_TIMEOUT, "it does not wait for the timeout");
+        let bytes = tokio::time::timeout(TEST_TIMEOUT, sent.recv()).await.expect("cut off").unwrap();
         // What we read, and what the kernel's buffers took.
         assert!(bytes < 32 << 20, "{bytes}");
     }

@@ -25,7 +25,7 @@ use lanekeeper_core::template::UrlTemplate;
 use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
 /// Long enough for a slow machine, short enough to fail in good time.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn target(address: SocketAddr) -> TargetConfig {
     TargetConfig {
@@ -33,7 +33,7 @@ fn target(address: SocketAddr) -> TargetConfig {
         types: Vec::new(),
         method: "PUT".into(),
         url: UrlTemplate::parse(&format!("http://{address}/customers/{{record_key}}")).unwrap(),
-        timeout: PATIENCE,
+        timeout: TEST_TIMEOUT,
         idempotency_key: IdempotencyKeyStyle::Quoted,
         idempotency_header: "Idempotency-Key".into(),
         headers: vec![("authorization".into(), Secret::new("Bearer s3cret"))],
@@ -69,9 +69,9 @@ fn attempt_of(update: Update) -> Attempt {
     Attempt { update: Arc::new(update), number: 1, tenure: None, etag: None, send_guard: SendGuard::always() }
 }
 
-/// One attempt of a plain update at this target, which must end within [`PATIENCE`] and a little.
+/// One attempt of a plain update at this target, which must end within [`TEST_TIMEOUT`] and a little.
 async fn attempt(config: TargetConfig) -> Outcome {
     let targets = targets(config).unwrap();
-    let ended = tokio::time::timeout(PATIENCE * 2, targets.attempt(attempt_of(update("k")))).await;
+    let ended = tokio::time::timeout(TEST_TIMEOUT * 2, targets.attempt(attempt_of(update("k")))).await;
     ended.expect("an attempt ends within its timeout")
 }

@@ -1,10 +1,9 @@
 //! A private PostgreSQL, started and stopped by `scripts/postgres`.
 
-use std::path::Path;
-use std::process::{self, Command};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use lanekeeper_lab::testbed::PrivatePostgres;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
@@ -20,22 +19,13 @@ pub async fn database() -> String {
     format!("{address}/{name}")
 }
 
-fn server() -> &'static str {
-    static SERVER: OnceLock<(String, TempDir)> = OnceLock::new();
-    &SERVER.get_or_init(start).0
-}
-
 /// A static is never dropped: the server's watcher purges it once this process has ended.
-fn start() -> (String, TempDir) {
-    let keep = tempfile::tempdir().expect("a directory can be made");
-    let dir = keep.path().join("server");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/postgres");
-    let owner = process::id().to_string();
-    let mut start = Command::new(script);
-    start.arg("start").arg("--dir").arg(&dir).args(["--owner", &owner, "--purge"]);
-    let output = start.output().expect("scripts/postgres can be run");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let url = text.lines().find_map(|line| line.strip_prefix("export LANEKEEPER_POSTGRES_URL="));
-    (url.expect("it tells its URL").trim_matches('\'').to_owned(), keep)
+fn server() -> &'static str {
+    static SERVER: OnceLock<(PrivatePostgres, TempDir)> = OnceLock::new();
+    let start = || {
+        let keep = tempfile::tempdir().expect("a directory can be made");
+        let started = PrivatePostgres::start(&keep.path().join("server"));
+        (started.unwrap_or_else(|error| panic!("{}", lanekeeper_core::error::error_chain(&error))), keep)
+    };
+    SERVER.get_or_init(start).0.url()
 }

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::{PATIENCE, attempt_of, target, targets, update};
+use crate::{TEST_TIMEOUT, attempt_of, target, targets, update};
 
 /// A receiver on a port of its own.
 struct Running {
@@ -53,7 +53,7 @@ impl Running {
 
     /// Waits until the report is as wanted.
     async fn until(&self, wanted: impl Fn(&Report) -> bool) -> Report {
-        let seen = tokio::time::timeout(PATIENCE, async {
+        let seen = tokio::time::timeout(TEST_TIMEOUT, async {
             loop {
                 let report = self.receiver.report(usize::MAX);
                 if wanted(&report) {
@@ -67,7 +67,7 @@ impl Running {
 
     async fn stop(self) {
         self.stop.send(()).unwrap();
-        tokio::time::timeout(PATIENCE, self.served).await.expect("it stops").unwrap().unwrap();
+        tokio::time::timeout(TEST_TIMEOUT, self.served).await.expect("it stops").unwrap().unwrap();
     }
 }
 
@@ -291,7 +291,7 @@ async fn a_failing_record_leaves_the_others_alone() {
 async fn a_sender_that_goes_away_ends_its_request() {
     let settings = ReceiverSettings {
         fail_records: vec!["hung=hang".parse().unwrap(), "late=applied-then-hang".parse().unwrap()],
-        hang_for: PATIENCE * 10,
+        hang_for: TEST_TIMEOUT * 10,
         ..ReceiverSettings::default()
     };
     let running = Running::start(settings).await;
@@ -385,7 +385,7 @@ async fn the_etag_is_fetched_where_none_is_known_or_it_is_outdated() {
 async fn stopping_ends_what_hangs_and_it_may_run_again() {
     let settings = ReceiverSettings {
         fail_records: vec!["hung=hang".parse().unwrap()],
-        hang_for: PATIENCE * 10,
+        hang_for: TEST_TIMEOUT * 10,
         ..ReceiverSettings::default()
     };
     let running = Running::start(settings).await;

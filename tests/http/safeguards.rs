@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::{PATIENCE, postgres};
+use crate::{TEST_TIMEOUT, postgres};
 
 /// Long enough that requests which are sent together meet.
 const THINK: Duration = Duration::from_millis(20);
@@ -51,7 +51,7 @@ struct Running {
     receiver: Receiver,
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
-    /// Its store, where it is its alone.
+    /// Its store, if no other receiver uses it.
     _place: Option<Place>,
 }
 
@@ -132,7 +132,10 @@ async fn send(address: SocketAddr, method: &str, headers: &str, body: &str) -> A
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut response)).await.expect("it answers").unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, stream.read_to_string(&mut response))
+        .await
+        .expect("it answers")
+        .unwrap();
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let problem: Value = serde_json::from_str(body).unwrap_or_default();
     Answer {

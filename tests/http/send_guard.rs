@@ -1,4 +1,4 @@
-//! Whether a request leaves, and what becomes of its answer, when this process was stopped meanwhile.
+//! Whether a request is sent, and what becomes of its answer, if this process is stopped at that time.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use lanekeeper::http::{Attempt, SendGuard, Target};
 use lanekeeper_core::outcome::{Cause, Outcome};
 
-use crate::{PATIENCE, attempt_of, target, targets, update};
+use crate::{TEST_TIMEOUT, attempt_of, target, targets, update};
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// All threads of the client do nothing meanwhile, as in a stopped process.
+/// Keeps all threads of the client from doing anything until then, as in a stopped process.
 fn stop_until(end: Instant) {
     while Instant::now() < end {
         thread::yield_now();
@@ -74,13 +74,13 @@ async fn an_answer_that_came_while_this_process_was_stopped_counts() {
     let attempt = tokio::spawn(async move { targets.attempt(attempt_of(update("k"))).await });
     requests.recv().await.unwrap();
     go_on.send(()).unwrap();
-    answers.recv_timeout(PATIENCE).unwrap();
+    answers.recv_timeout(TEST_TIMEOUT).unwrap();
     stop_until(since + 2 * SHORT);
     assert_eq!(attempt.await.unwrap(), Outcome::Applied);
 }
 
 #[tokio::test]
-async fn a_request_that_had_not_left_before_its_time_was_up_does_not_leave() {
+async fn a_request_that_was_not_sent_before_its_deadline_is_not_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = target(listener.local_addr().unwrap());
     config.timeout = SHORT;

@@ -74,7 +74,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Reads one whole request; false where the client closed.
+    /// Reads one whole request; false: the client closed the connection.
     pub async fn request(&mut self) -> bool {
         let mut seen = Vec::new();
         loop {
@@ -93,7 +93,7 @@ impl Connection {
         }
     }
 
-    /// Sends; false where the client closed.
+    /// Sends; false: the client closed the connection.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }

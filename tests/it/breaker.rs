@@ -5,7 +5,7 @@ use std::time::Duration;
 use lanekeeper_lab::receiver::ReceiverSettings;
 use tokio::time::Instant;
 
-use crate::harness::{Dispatcher, Proxy, Way, World, assert_flawless, http, pace, until, updates};
+use crate::harness::{Dispatcher, Proxy, ProxyMode, World, assert_flawless, http, pace, until, updates};
 
 /// Quick to trip, quick to probe; an update that fails for a second is exhausted.
 const QUICK: &str = "updates.partitions = 2\nretry.delay_initial = \"100ms\"\nretry.delay_max = \"200ms\"\n\
@@ -35,10 +35,11 @@ async fn assert_metric(dispatcher: &Dispatcher, line: &str, expected: f64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_costs_single_requests_and_no_update() {
     let mut world = World::new("outage").await;
-    let proxy = Proxy::before(world.target.trim_start_matches("http://").to_owned()).await;
+    let proxy =
+        Proxy::start(world.target.trim_start_matches("http://").to_owned()).await.expect("a port is free");
     world.target = format!("http://{}", proxy.address);
     let dispatcher = world.dispatcher(&(world.ledger() + QUICK)).await;
-    proxy.set(Way::Refused);
+    proxy.set(ProxyMode::Refuse);
     world.publish(updates(100, 3)).await;
     dispatcher.logged("target shut").await;
     let found = asked(&dispatcher, "/readyz").await;
@@ -56,7 +57,7 @@ async fn an_outage_costs_single_requests_and_no_update() {
     let requests = metric(&dispatcher, "lanekeeper_attempts_total{").await - before;
     let most = began.elapsed().as_secs_f64() / 0.2 + 2.0;
     assert!((4.0..most).contains(&requests), "{requests} requests in 4 s of outage, at most {most}");
-    proxy.set(Way::Open);
+    proxy.set(ProxyMode::Forward);
     assert_flawless(&world.applied(300).await, 300);
     dispatcher.logged("target open again").await;
     assert_eq!(asked(&dispatcher, "/readyz").await, "ready\n");
@@ -71,18 +72,19 @@ async fn an_outage_costs_single_requests_and_no_update() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_target_is_shut_in_strict_mode_too() {
     let mut world = World::new("outage-strict").await;
-    let proxy = Proxy::before(world.target.trim_start_matches("http://").to_owned()).await;
+    let proxy =
+        Proxy::start(world.target.trim_start_matches("http://").to_owned()).await.expect("a port is free");
     world.target = format!("http://{}", proxy.address);
     // Two partitions with one attempt at a time each: two records fail at once. Their first attempts, of a second each,
     // count; the outage lasts longer than what is left.
     let quick = QUICK.replace("attempts_min = 10", "attempts_min = 2").replace("\"1s\"", "\"3s\"");
     let extra = format!("{quick}\ndispatch.in_flight_max = 1\nbreaker.records_min = 2");
     let dispatcher = world.dispatcher(&extra).await;
-    proxy.set(Way::Silent);
+    proxy.set(ProxyMode::Silent);
     world.publish(updates(20, 3)).await;
     dispatcher.logged("target shut").await;
     pace(Duration::from_secs(5)).await;
-    proxy.set(Way::Open);
+    proxy.set(ProxyMode::Forward);
     assert_flawless(&world.applied(60).await, 60);
     assert_metric(&dispatcher, "lanekeeper_updates_dead_lettered_total{", 0.0).await;
 }

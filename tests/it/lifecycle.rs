@@ -7,7 +7,7 @@ use lanekeeper_lab::receiver::ReceiverSettings;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::harness::{Broker, World, assert_flawless, assert_in_order, http, until, updates};
+use crate::harness::{Broker, Signal, World, assert_flawless, assert_in_order, http, until, updates};
 
 fn slow(latency: Duration) -> ReceiverSettings {
     ReceiverSettings { latency, latency_jitter: 0.5, ..ReceiverSettings::default() }
@@ -165,7 +165,7 @@ async fn a_process_that_was_stopped_reads_the_answers_that_came_meanwhile() {
             if in_progress >= 20 { Ok(()) } else { Err(in_progress.to_string()) }
         })
         .await;
-        dispatcher.signal("STOP");
+        dispatcher.signal(Signal::STOP);
         let stopped = Instant::now();
         until("no request in progress, and later than the target's timeout", || async {
             let (in_progress, elapsed) = (world.receiver.report(0).in_progress, stopped.elapsed());
@@ -173,7 +173,7 @@ async fn a_process_that_was_stopped_reads_the_answers_that_came_meanwhile() {
             if over { Ok(()) } else { Err(format!("{in_progress} in progress after {elapsed:?}")) }
         })
         .await;
-        dispatcher.signal("CONT");
+        dispatcher.signal(Signal::CONT);
     }
     assert_flawless(&world.applied(3_000).await, 3_000);
 }
@@ -193,11 +193,11 @@ async fn a_backlog_takes_no_more_memory_than_the_window() {
     world.publish(lines).await;
     let dispatcher = world.dispatcher(extra).await;
     world.applied(3_000).await;
-    let (early, _) = dispatcher.memory_kib();
+    let early = dispatcher.memory().now_mb;
     world.applied(15_000).await;
-    let (_, most) = dispatcher.memory_kib();
+    let most = dispatcher.memory().peak_mb;
     // 60 MB went through; 200 updates are held at a time.
-    assert!(most < early + early / 2 + 10_000, "from {early} KiB to {most} KiB");
+    assert!(most < early * 1.5 + 10.0, "from {early} MiB to {most} MiB");
 }
 
 #[tokio::test(flavor = "multi_thread")]

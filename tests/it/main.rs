@@ -15,6 +15,7 @@ mod harness;
 mod ledger;
 mod lifecycle;
 mod malformed;
+mod moved;
 mod parking;
 mod publish;
 mod queues;

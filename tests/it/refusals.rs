@@ -127,7 +127,7 @@ async fn a_queue_that_is_deleted_is_named_and_not_silently_declared_again() {
     dispatcher.logged("no queue 'deleted.l1.p001'").await;
     dispatcher.logged("it was deleted by hand").await;
     let again = world.dispatcher("updates.partitions = 3").await;
-    again.logged("a queue of the layout was deleted and is declared again").await;
+    again.logged("a queue of the layout was deleted, declaring it again").await;
     let more = updates(30, 10).filter(|update| update["body"]["sequence"].as_u64() > Some(5));
     world.publish(more.collect::<Vec<_>>()).await;
     assert_flawless(&world.applied(300).await, 300);
@@ -197,5 +197,5 @@ async fn a_virtual_host_that_is_deleted_is_waited_for_and_its_empty_successor_ar
     dispatcher.logged("it was deleted by hand").await;
     let dispatcher = world.start(&config);
     dispatcher.ready().await;
-    dispatcher.logged("layout made").await;
+    dispatcher.logged("made the layout").await;
 }

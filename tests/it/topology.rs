@@ -30,8 +30,10 @@ async fn dispatchers_that_start_together_agree_on_one_layout() {
     for dispatcher in &dispatchers {
         dispatcher.ready().await;
     }
-    let made =
-        dispatchers.iter().filter(|one| one.log().iter().any(|line| line.contains("layout made"))).count();
+    let made = dispatchers
+        .iter()
+        .filter(|one| one.log().iter().any(|line| line.contains("made the layout")))
+        .count();
     assert_eq!(made, 1);
     world.publish(updates(30, 10)).await;
     assert_flawless(&world.applied(300).await, 300);

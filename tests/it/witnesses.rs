@@ -96,15 +96,15 @@ async fn witnesses_are_recorded_and_come_without_being_updates() {
 async fn a_foreign_queue_on_the_hash_exchange_stops_all_dispatch_until_it_is_gone() {
     let world = World::new("foreign").await;
     let address = world.broker.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
-    let proxy = Proxy::before(address.clone()).await;
-    let config = world.config("updates.partitions = 3").replace(&address, &proxy.address);
+    let proxy = Proxy::start(address.clone()).await.expect("a port is free");
+    let config = world.config("updates.partitions = 3").replace(&address, &proxy.address.to_string());
     let mut dispatcher = world.start(&config);
     dispatcher.ready().await;
     world.publish(updates(30, 5)).await;
     assert_flawless(&world.applied(150).await, 150);
     let channel = world.channel().await;
     bind_foreign_queue(&channel, "foreign.l1.audit", "foreign.l1").await;
-    proxy.cut();
+    proxy.close_connections();
     assert_eq!(dispatcher.ended().await, Some(3));
     dispatcher.logged("keys have moved: the exchange foreign.l1 routes lanekeeper-witness-").await;
     dispatcher.logged("rabbitmqctl list_bindings").await;
@@ -136,7 +136,7 @@ async fn a_replica_that_finds_moved_keys_stops_the_others_too() {
     // The first one owns both partitions, and gets the witnesses of the second: it asks anew, and finds its own moved.
     let mut second = world.start(&world.config("updates.partitions = 2"));
     assert_eq!(first.ended().await, Some(3));
-    first.logged("a witness of another process is out of place, asking anew").await;
+    first.logged("a witness of another process is out of place, publishing another round").await;
     assert_eq!(second.ended().await, Some(3));
 }
 
@@ -158,7 +158,7 @@ async fn a_new_layout_records_what_the_broker_did_even_if_it_is_not_as_computed(
     })
     .await;
     let dispatcher = world.dispatcher("updates.partitions = 2").await;
-    dispatcher.logged("the broker spreads keys otherwise than computed, which is recorded").await;
+    dispatcher.logged("the broker routes keys otherwise than computed").await;
     let document = document(&world).await;
     assert_ne!(partitions_of(&document), computed(&document, 2));
     world.publish(updates(30, 5)).await;
@@ -203,7 +203,7 @@ async fn a_document_without_witnesses_is_read_and_gets_them() {
     // An update that waits already: the witnesses cannot be observed before it is settled.
     world.publish(updates(10, 1)).await;
     let dispatcher = world.dispatcher("updates.partitions = 2").await;
-    dispatcher.logged("witnesses added to the layout").await;
+    dispatcher.logged("added witnesses to the layout").await;
     assert_flawless(&world.applied(10).await, 10);
     let document = document(&world).await;
     assert_eq!(document["version"], 3);

@@ -146,5 +146,5 @@ fn a_ledger_that_is_none_missing_or_away_has_an_exit_code_of_its_own() {
     let world = World::file();
     let LedgerPlace::Sqlite(path) = &world.place else { panic!("a file") };
     std::fs::write(path, "not a database, but long enough to be looked at".repeat(50)).unwrap();
-    check(&format!("sqlite://{}", path.display()), 4, "cannot be opened");
+    check(&format!("sqlite://{}", path.display()), 4, "cannot open the ledger");
 }

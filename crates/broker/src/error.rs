@@ -3,10 +3,8 @@
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use super::names::HASH_EXCHANGE_TYPE;
 use super::version::{VERSION_MIN, Version};
-
-/// Exchange type that spreads record keys over partitions. Built into RabbitMQ from 4.3.
-pub const HASH_EXCHANGE_TYPE: &str = "x-modulus-hash";
 
 /// A fault of the broker or of the way to it.
 #[derive(Debug, thiserror::Error)]
@@ -214,22 +212,22 @@ impl SourceError {
 
     /// Whether a queue was deleted by hand. One whose node is merely down is told in other words ("home node … is down",
     /// RabbitMQ 3.10), and comes back.
-    pub(super) fn is_deleted_queue(&self) -> bool {
+    pub(crate) fn is_deleted_queue(&self) -> bool {
         matches!(self, Self::Missing { text } if text.contains("no queue '"))
     }
 
     /// Whether an exchange was not deleted since something is bound to it ("exchange 'x' in vhost '/' in use", 3.10.8).
-    pub(super) fn is_in_use(&self) -> bool {
+    pub(crate) fn is_in_use(&self) -> bool {
         matches!(self, Self::Amqp { source, .. } if source.to_string().contains("in use"))
     }
 
     /// The client's error, as it is, at this step.
-    pub(super) fn amqp(step: &'static str) -> impl Fn(lapin::Error) -> Self + Copy {
+    pub(crate) fn amqp(step: &'static str) -> impl Fn(lapin::Error) -> Self + Copy {
         move |source| Self::Amqp { step, source: Box::new(source) }
     }
 
     /// Sorts the client's error by what a person does about it. `object` names what `step` was about.
-    pub(super) fn from_amqp(step: &'static str, object: &str, exchange: &str, source: lapin::Error) -> Self {
+    pub(crate) fn from_amqp(step: &'static str, object: &str, exchange: &str, source: lapin::Error) -> Self {
         let ErrorKind::ProtocolError(error) = source.kind() else {
             return Self::amqp(step)(source);
         };

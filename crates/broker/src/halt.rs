@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::error::SourceError;
 
-/// Set by whoever finds the reason, waited for by the supervisor. Cheap to clone.
+/// Set by the part that finds the reason; the supervisor waits for it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Halt(Arc<HaltState>);
 
@@ -23,7 +23,7 @@ impl Halt {
         self.0.is_set.send_replace(true);
     }
 
-    /// Whether there is a reason: nothing more may be taken from a queue.
+    /// Returns true if there is a reason: nothing more may be taken from a queue.
     pub(super) fn is_set(&self) -> bool {
         *self.0.is_set.borrow()
     }

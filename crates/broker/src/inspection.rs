@@ -2,36 +2,33 @@
 
 use std::time::Duration;
 
-use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
-};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
+use lapin::{BasicProperties, Connection, ExchangeKind};
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::document;
-use super::error::{HASH_EXCHANGE_TYPE, SourceError};
+use super::channel::confirm_channel::{ConfirmChannel, Message};
+use super::error::SourceError;
 use super::link::{Address, broker_version, server_property};
-use super::names::Names;
-use super::topology::{
-    declare_exchange, declare_queue, ingress_arguments, on_own_channel, open, partition_arguments,
-    quorum_arguments, stream_arguments,
+use super::names::{HASH_EXCHANGE_TYPE, Names};
+use super::topology::arguments::{
+    ingress_arguments, partition_arguments, quorum_arguments, stream_arguments,
 };
+use super::topology::document_stream::read_if_there;
+use super::topology::session::{Depth, TopologySession};
 use lanekeeper_core::change::Layouts;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// How long the confirm of a publish may take. Without an alarm it takes milliseconds.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
-/// An empty answer about the layout document is no proof that there is none; how often it is asked for.
-const DOCUMENT_READS_MAX: usize = 3;
 /// Everything. A layout of 1,024 partitions takes some 2,000 questions.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(120);
 /// How the broker says that a queue's node is down (`rabbit_amqqueue` of RabbitMQ 3.10); it has the code of "not there".
 const INACCESSIBLE: &str = "down or inaccessible";
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the broker told over AMQP.
+/// What the broker has answered over AMQP.
 #[derive(Clone, Debug)]
 pub struct Inspection {
     /// Host and port.
@@ -40,17 +37,17 @@ pub struct Inspection {
     pub version: Option<String>,
     /// Name of its cluster.
     pub cluster: Option<String>,
-    /// Whether it knows the exchange type `x-modulus-hash`.
+    /// True if it knows the exchange type `x-modulus-hash`.
     pub hash_exchange: bool,
-    /// The layout in force; `None`: there is none yet.
+    /// The current layout; `None`: there is none yet.
     pub layout: Result<Option<Layout>, String>,
-    /// The layout that one is being changed to, from when the way into it may be open.
+    /// The layout that the current one is being changed to, once it may be bound to the ingress.
     pub changing_to: Option<Layout>,
     /// A layout before it still holds updates: its own partitions wait for that.
     pub draining: bool,
     /// Every object that `lanekeeper run` declares for it.
     pub objects: Vec<Object>,
-    /// Whether it takes publishes.
+    /// If it takes publishes, or why not.
     pub publishing: Publishing,
 }
 
@@ -87,7 +84,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether it is a queue (a stream is one).
+    /// Returns true if it is a queue (a stream is one).
     #[must_use]
     pub fn is_queue(self) -> bool {
         matches!(self, Self::DeadQueue | Self::Document | Self::Partition(_))
@@ -118,16 +115,7 @@ pub enum ObjectState {
     NotPermitted(String),
 }
 
-/// What is in a queue, as a passive declaration tells it. Zero for an exchange.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Messages that nobody holds.
-    pub ready: u32,
-    /// Consumers.
-    pub consumers: u32,
-}
-
-/// Whether the broker takes publishes.
+/// If the broker takes publishes, or why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Publishing {
     /// It confirms them.
@@ -146,7 +134,7 @@ pub enum Publishing {
 /// # Errors
 /// The broker cannot be reached, refuses us, or does not answer.
 pub async fn inspect(address: &Address, names: &Names, name: &str) -> Result<Inspection, SourceError> {
-    match tokio::time::timeout(INSPECTION_TIMEOUT, inspect_patiently(address, names, name)).await {
+    match timeout(INSPECTION_TIMEOUT, inspect_patiently(address, names, name)).await {
         Ok(inspection) => inspection,
         Err(_) => Err(SourceError::Silent {
             step: "looking at the topology",
@@ -159,7 +147,7 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
     // Each probe that the broker answers by ending the connection, or by reading it no more, has one of its own.
     let hash_exchange = {
         let connection = address.connect(name).await?;
-        let known = knows_hash_exchange(&connection).await;
+        let known = knows_hash_exchange(&mut TopologySession::new(&connection, names, name)).await;
         leave(connection).await;
         known?
     };
@@ -171,7 +159,8 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
     };
     let connection = address.connect(name).await?;
     let inspection = async {
-        let layouts = read_layouts(&connection, names).await?;
+        let mut session = TopologySession::new(&connection, names, name);
+        let layouts = read_layouts(&session).await?;
         let known = layouts.as_ref().ok().and_then(Option::as_ref);
         let changing = known.and_then(|layouts| layouts.changing.as_ref());
         let changing_to =
@@ -180,9 +169,9 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         let layout = layouts.map(|layouts| layouts.map(|layouts| layouts.in_force));
         let mut objects = Vec::new();
         for (role, name) in expected(names, layout.as_ref().ok().copied().flatten()) {
-            // With a type that it does not know, the broker would end the connection; that is told by itself.
+            // The broker would end the connection if it does not know the type, which has a finding of its own.
             let comparable = hash_exchange || role != Role::Layout;
-            let state = look_at(&connection, names, role, &name, comparable).await?;
+            let state = look_at(&mut session, role, &name, comparable).await?;
             objects.push(Object { name, role, state });
         }
         Ok(Inspection {
@@ -222,12 +211,9 @@ fn expected(names: &Names, layout: Option<Layout>) -> Vec<(Role, String)> {
 
 /// The broker looks at the type before it refuses to declare the default exchange, which nobody may (measured on
 /// 3.10.8): so nothing can come into being.
-async fn knows_hash_exchange(connection: &Connection) -> Result<bool, SourceError> {
-    let channel = open(connection).await?;
+async fn knows_hash_exchange(session: &mut TopologySession<'_>) -> Result<bool, SourceError> {
     let kind = ExchangeKind::Custom(HASH_EXCHANGE_TYPE.to_owned());
-    let declaring =
-        channel.exchange_declare("".into(), kind, ExchangeDeclareOptions::default(), FieldTable::default());
-    match declaring.await.map_err(|source| SourceError::from_amqp("looking", "", "", source)) {
+    match session.declare_exchange("", kind, false, FieldTable::default()).await {
         Err(SourceError::HashExchangeMissing) => Ok(false),
         Ok(()) | Err(SourceError::NotPermitted { .. }) => Ok(true),
         Err(other) => Err(other),
@@ -237,17 +223,16 @@ async fn knows_hash_exchange(connection: &Connection) -> Result<bool, SourceErro
 /// Under an alarm the broker confirms the first publish of a connection, and reads nothing after it (3.10.8, measured).
 /// The messages go to the default exchange with the name of no queue, so that they are confirmed and dropped.
 async fn try_publishing(connection: &Connection) -> Result<Publishing, SourceError> {
-    let channel = open(connection).await?;
     let nobody = format!("lanekeeper.doctor.{}", Uuid::new_v4());
     let publishing = async {
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let channel = ConfirmChannel::select(connection.create_channel().await?).await?;
         for _ in 0..2 {
-            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-            channel.basic_publish("".into(), nobody.as_str().into(), options, b"", properties).await?.await?;
+            let message = Message::to_queue(&nobody, BasicProperties::default(), b"");
+            channel.send(message).await?.answer().await?;
         }
         Ok(())
     };
-    match tokio::time::timeout(CONFIRM_PATIENCE, publishing).await {
+    match timeout(CONFIRM_PATIENCE, publishing).await {
         Ok(Ok(())) => Ok(Publishing::Taken),
         Ok(Err(source)) => match SourceError::from_amqp("trying to publish", "", "", source) {
             SourceError::NotPermitted { text, .. } => Ok(Publishing::NotPermitted(text)),
@@ -259,39 +244,27 @@ async fn try_publishing(connection: &Connection) -> Result<Publishing, SourceErr
 }
 
 /// The layouts, or why the document cannot be read.
-async fn read_layouts(
-    connection: &Connection,
-    names: &Names,
-) -> Result<Result<Option<Layouts>, String>, SourceError> {
-    for _ in 0..DOCUMENT_READS_MAX {
-        let read =
-            on_own_channel(connection, async |reader| document::read_last(reader, &names.topology()).await);
-        match read.await {
-            Ok(Some(document)) => return Ok(Ok(Some(document.layouts))),
-            Ok(None) => {}
-            Err(SourceError::Amqp { source, .. }) => {
-                match SourceError::from_amqp("reading the layout document", "", names.public(), *source) {
-                    SourceError::Missing { .. } => return Ok(Ok(None)),
-                    error @ SourceError::NotPermitted { .. } => return Ok(Err(error_chain(&error))),
-                    error => return Err(error),
-                }
-            }
-            Err(error @ SourceError::Document { .. }) => return Ok(Err(error_chain(&error))),
-            Err(error) => return Err(error),
+async fn read_layouts(session: &TopologySession<'_>) -> Result<Result<Option<Layouts>, String>, SourceError> {
+    match read_if_there(session).await {
+        Ok(document) => Ok(Ok(document.map(|document| document.layouts))),
+        Err(fault @ (SourceError::NotPermitted { .. } | SourceError::Document { .. })) => {
+            Ok(Err(error_chain(&fault)))
         }
+        Err(fault) => Err(fault),
     }
-    Ok(Ok(None))
 }
 
 /// Looks whether it is there before it compares: a declaration makes what is missing.
 async fn look_at(
-    connection: &Connection,
-    names: &Names,
+    session: &mut TopologySession<'_>,
     role: Role,
     name: &str,
     comparable: bool,
 ) -> Result<ObjectState, SourceError> {
-    let looked = on_own_channel(connection, async |channel| depth(channel, names, role, name).await).await;
+    let looked = match role.is_queue() {
+        true => session.queue_depth(name).await,
+        false => session.find_exchange(name).await.map(|()| Depth::default()),
+    };
     let depth = match looked {
         Ok(depth) => depth,
         Err(SourceError::Missing { text }) if text.contains(INACCESSIBLE) => {
@@ -304,9 +277,7 @@ async fn look_at(
     if !comparable {
         return Ok(ObjectState::AsDeclared(depth));
     }
-    let compared =
-        on_own_channel(connection, async |channel| compare(channel, names, role, name).await).await;
-    match compared {
+    match compare(session, role, name).await {
         Ok(()) => Ok(ObjectState::AsDeclared(depth)),
         Err(SourceError::Differs { argument, expected, found, .. }) => {
             Ok(ObjectState::Differs { argument, expected, found, depth })
@@ -316,45 +287,26 @@ async fn look_at(
     }
 }
 
-async fn depth(channel: &Channel, names: &Names, role: Role, name: &str) -> Result<Depth, SourceError> {
-    let step = "looking at the topology";
-    let fault = |source| SourceError::from_amqp(step, name, names.public(), source);
-    let none = FieldTable::default();
-    if role.is_queue() {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare(name.into(), options, none).await.map_err(fault)?;
-        return Ok(Depth { ready: queue.message_count(), consumers: queue.consumer_count() });
-    }
-    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    let kind = ExchangeKind::Fanout; // a passive declaration does not compare it
-    channel.exchange_declare(name.into(), kind, options, none).await.map_err(fault)?;
-    Ok(Depth::default())
-}
-
 /// Declares it as `lanekeeper run` does.
-async fn compare(channel: &Channel, names: &Names, role: Role, name: &str) -> Result<(), SourceError> {
-    let none = FieldTable::default;
-    let queue = |arguments| declare_queue(channel, name, names.public(), arguments);
+async fn compare(session: &mut TopologySession<'_>, role: Role, name: &str) -> Result<(), SourceError> {
+    let (names, none) = (session.names(), FieldTable::default);
+    let hash = || ExchangeKind::Custom(HASH_EXCHANGE_TYPE.to_owned());
     match role {
         Role::Public | Role::DeadExchange => {
-            declare_exchange(channel, name, names, ExchangeKind::Fanout, false, none()).await
+            session.declare_exchange(name, ExchangeKind::Fanout, false, none()).await
         }
-        Role::Handoff => declare_exchange(channel, name, names, ExchangeKind::Fanout, true, none()).await,
+        Role::Handoff => session.declare_exchange(name, ExchangeKind::Fanout, true, none()).await,
         Role::Ingress => {
-            let arguments = ingress_arguments(names);
-            declare_exchange(channel, name, names, ExchangeKind::Fanout, true, arguments).await
+            session.declare_exchange(name, ExchangeKind::Fanout, true, ingress_arguments(names)).await
         }
-        Role::Layout => {
-            let kind = ExchangeKind::Custom(HASH_EXCHANGE_TYPE.to_owned());
-            declare_exchange(channel, name, names, kind, false, none()).await
-        }
-        Role::DeadQueue => queue(quorum_arguments()).await.map(drop),
-        Role::Document => queue(stream_arguments()).await.map(drop),
-        Role::Partition(_) => queue(partition_arguments(names)).await.map(drop),
+        Role::Layout => session.declare_exchange(name, hash(), false, none()).await,
+        Role::DeadQueue => session.declare_queue(name, quorum_arguments()).await,
+        Role::Document => session.declare_queue(name, stream_arguments()).await,
+        Role::Partition(_) => session.declare_queue(name, partition_arguments(names)).await,
     }
 }
 
 /// A broker that does not read the connection does not answer, either.
 async fn leave(connection: Connection) {
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
+    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
 }

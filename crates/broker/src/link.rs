@@ -9,10 +9,10 @@ use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::error::SourceError;
-use super::task::Task;
 use super::version::{VERSION_MIN, Version};
 use crate::settings::ConnectionSettings;
 use lanekeeper_core::error::error_chain;
@@ -89,7 +89,7 @@ impl Address {
     }
 
     async fn new_enough(&self, connection: Connection) -> Result<Connection, SourceError> {
-        match Version::of(&connection).filter(|version| *version < VERSION_MIN) {
+        match version_of(&connection).filter(|version| *version < VERSION_MIN) {
             None => Ok(connection),
             Some(version) => {
                 let closing = connection.close(200, "too old".into());
@@ -127,7 +127,7 @@ type Numbered = (ConnectionNumber, Arc<Connection>);
 #[derive(Clone, Debug)]
 pub struct Link {
     connection: watch::Receiver<Option<Numbered>>,
-    keeper: Arc<Task>,
+    keeper: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Link {
@@ -136,7 +136,7 @@ impl Link {
     pub fn keep(address: Address, name: String, connection: Connection) -> Self {
         let connection = Arc::new(connection);
         let (sender, receiver) = watch::channel(Some((ConnectionNumber(1), Arc::clone(&connection))));
-        let keeper = Task::begin(keep(address, name, connection, sender));
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keep(address, name, connection, sender)));
         Self { connection: receiver, keeper: Arc::new(keeper) }
     }
 
@@ -218,12 +218,12 @@ impl Link {
 
     /// Which RabbitMQ it is, where there is a connection and it says so.
     pub(super) fn version(&self) -> Option<Version> {
-        self.connection.borrow().as_ref().and_then(|(_, connection)| Version::of(connection))
+        self.connection.borrow().as_ref().and_then(|(_, connection)| version_of(connection))
     }
 
     /// Closes the connection for good.
     pub async fn close(self) {
-        self.keeper.stop();
+        self.keeper.abort();
         let connection = self.connection.borrow().as_ref().map(|(_, connection)| Arc::clone(connection));
         if let Some(connection) = connection.filter(|connection| connection.status().connected()) {
             let closing = connection.close(200, "normal shutdown".into());
@@ -258,6 +258,10 @@ async fn keep(
 /// As the broker says it when it greets.
 pub(super) fn broker_version(connection: &Connection) -> Option<String> {
     server_property(connection, "version")
+}
+
+fn version_of(connection: &Connection) -> Option<Version> {
+    Version::parse(&broker_version(connection)?)
 }
 
 /// A text that the broker greets with.

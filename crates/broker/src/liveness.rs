@@ -9,10 +9,10 @@ use std::time::Duration;
 use lapin::options::BasicQosOptions;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::SourceError;
 use super::link::{ConnectionNumber, Link};
-use super::task::Task;
 
 /// The newest answer: on which connection, and when the request for it was sent.
 pub(super) type LastSeen = Option<(ConnectionNumber, Instant)>;
@@ -21,7 +21,7 @@ pub(super) type LastSeen = Option<(ConnectionNumber, Instant)>;
 #[derive(Clone, Debug)]
 pub struct LivenessProbe {
     last_seen: watch::Receiver<LastSeen>,
-    _task: Arc<Task>,
+    _task: Arc<AbortOnDropHandle<()>>,
 }
 
 impl LivenessProbe {
@@ -29,13 +29,13 @@ impl LivenessProbe {
     #[must_use]
     pub fn begin(link: Link, heartbeat: Duration) -> Self {
         let (sender, last_seen) = watch::channel(None);
-        let task = Task::begin(async move {
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 // Whatever ended it, the connection is made again elsewhere.
                 let _ = ask(&link, heartbeat, &sender).await;
                 tokio::time::sleep(heartbeat / 4).await;
             }
-        });
+        }));
         Self { last_seen, _task: Arc::new(task) }
     }
 

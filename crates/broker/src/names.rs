@@ -1,6 +1,9 @@
-//! Names of everything in the broker: one exchange name makes them all (DESIGN of the topology: docs/wire.md).
+//! The names of everything in the broker, all derived from one exchange name. docs/wire.md has the picture.
 
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+
+/// Exchange type that spreads record keys over partitions. Built into RabbitMQ from 4.3.
+pub const HASH_EXCHANGE_TYPE: &str = "x-modulus-hash";
 
 /// The names of one topology.
 #[derive(Clone, Debug)]
@@ -15,13 +18,13 @@ impl Names {
         Self { exchange: exchange.to_owned() }
     }
 
-    /// The public exchange: all that publishers know.
+    /// The public exchange: the only name that publishers know.
     #[must_use]
     pub fn public(&self) -> &str {
         &self.exchange
     }
 
-    /// The internal exchange with exactly one binding: to the layout in force.
+    /// The internal exchange with exactly one binding: to the current layout.
     #[must_use]
     pub fn ingress(&self) -> String {
         format!("{}.ingress", self.exchange)
@@ -39,7 +42,7 @@ impl Names {
         format!("{}.dead", self.exchange)
     }
 
-    /// The stream whose last document is the layout in force.
+    /// The stream with the layout documents, of which the last one counts.
     #[must_use]
     pub fn topology(&self) -> String {
         format!("{}.topology", self.exchange)

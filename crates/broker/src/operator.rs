@@ -6,20 +6,18 @@ use std::time::Duration;
 use lapin::Connection;
 use tokio::time::timeout;
 
-use super::change::{Reconciled, look, reconcile};
-use super::document::{self, LayoutDocument, StreamOffset};
+use super::channel::stream_reader::StreamOffset;
 use super::error::SourceError;
-use super::follower::read_document;
-use super::inspection::Depth;
 use super::link::Address;
-use super::member_message::{PartitionStatus, parse};
+use super::membership::{PartitionStatus, READING, StatusAnswers, ask, parse};
 use super::names::Names;
-use super::status_query::{StatusAnswers, ask};
-use super::topology::{close, open};
+use super::topology::document_stream::read_if_there;
+use super::topology::session::{Depth, TopologySession};
+use super::topology::{LayoutDocument, Reconciled, reconcile};
 use lanekeeper_core::change::{Desired, Step};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 
-/// A lock that is held for longer than this is not that of a dispatcher that only tells what it has drained.
+/// A dispatcher that records what it has drained holds the lock for less than this.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,32 +45,37 @@ impl Operator {
     /// # Errors
     /// It cannot be read.
     pub async fn document(&self) -> Result<Option<LayoutDocument>, SourceError> {
-        read_document(&self.connection, &self.names).await
+        read_if_there(&self.session()).await
+    }
+
+    fn session(&self) -> TopologySession<'_> {
+        TopologySession::new(&self.connection, &self.names, &self.instance)
     }
 
     /// What is in the queues of a layout; `None`: the queue is not there.
     ///
     /// # Errors
-    /// The broker does not tell.
+    /// The broker refuses to say.
     pub async fn depths(
         &self,
         layout: Layout,
     ) -> Result<BTreeMap<PartitionNumber, Option<Depth>>, SourceError> {
-        let mut depths = BTreeMap::new();
+        let (mut session, mut depths) = (self.session(), BTreeMap::new());
         for partition in layout.partitions() {
             let queue = self.names.partition(layout.number, partition);
-            let depth = match look(&self.connection, &self.names, &queue).await {
-                Ok((ready, consumers)) => Some(Depth { ready, consumers }),
+            let depth = match session.queue_depth(&queue).await {
+                Ok(depth) => Some(depth),
                 Err(SourceError::Missing { .. }) => None,
                 Err(fault) => return Err(fault),
             };
             depths.insert(partition, depth);
         }
+        session.close().await;
         Ok(depths)
     }
 
-    /// What owners say that they hold of a layout that drains, as they tell it in so much time: the newest of each
-    /// partition. They tell it every two seconds; a standby holds nothing.
+    /// What owners publish within this time of what they hold of a layout that drains: the newest of each partition. They
+    /// publish it every two seconds; a standby holds nothing.
     ///
     /// # Errors
     /// The stream cannot be read.
@@ -81,11 +84,11 @@ impl Operator {
         layout: Layout,
         within: Duration,
     ) -> Result<BTreeMap<PartitionNumber, PartitionStatus>, SourceError> {
-        let channel = open(&self.connection).await?;
-        let mut consumer = document::consume(&channel, &self.names.members(), StreamOffset::Next).await?;
+        let session = self.session();
+        let mut reader = session.read_stream(&self.names.members(), StreamOffset::Next, READING).await?;
         let mut statuses: BTreeMap<PartitionNumber, PartitionStatus> = BTreeMap::new();
         let until = tokio::time::Instant::now() + within;
-        while let Ok(delivery) = tokio::time::timeout_at(until, document::next(&mut consumer)).await {
+        while let Ok(delivery) = tokio::time::timeout_at(until, reader.next()).await {
             let Some(message) = parse(&delivery?.data).filter(|message| message.layout == layout.number.0)
             else {
                 continue;
@@ -94,19 +97,19 @@ impl Operator {
                 statuses.insert(PartitionNumber(message.partition), status);
             }
         }
-        close(channel).await;
+        reader.close().await;
         Ok(statuses)
     }
 
-    /// Asks what is held of these partitions, which have an owner. Done once all have answered, after
+    /// Asks what is held of these partitions, which have an owner. Returns once all have answered, after
     /// [`STATUS_TIMEOUT`](super::STATUS_TIMEOUT) in any case. Under an alarm of the broker this operator is of no more
     /// use.
     pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> StatusAnswers {
         ask(&self.connection, &self.names, &self.instance, awaited).await
     }
 
-    /// Follows a wish as far as can be now. `on_step` is told of each step before it is taken. Waits for a lock that is held
-    /// for a moment.
+    /// Brings the layouts as near to what is desired as can be now. Calls `on_step` before each step. Waits up to ten seconds
+    /// for the lock.
     ///
     /// # Errors
     /// [`SourceError::Locked`], [`SourceError::NoLayout`], and what else can go wrong: the change is then finished or

@@ -2,10 +2,6 @@
 
 use std::fmt;
 
-use lapin::Connection;
-
-use super::link::broker_version;
-
 /// The first version whose quorum queues and streams are as this program needs them.
 pub(super) const VERSION_MIN: Version = Version { major: 3, minor: 10 };
 
@@ -17,13 +13,8 @@ pub struct Version {
 }
 
 impl Version {
-    /// `None` where it says nothing that can be understood.
-    pub(super) fn of(connection: &Connection) -> Option<Self> {
-        Self::parse(&broker_version(connection)?)
-    }
-
-    /// `3.10.8`, `4.0.0-rc.1`, `3.12+1.g2f`.
-    fn parse(text: &str) -> Option<Self> {
+    /// From `3.10.8`, `4.0.0-rc.1`, `3.12+1.g2f`; `None` where it says nothing that can be understood.
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit());
         let mut number = || numbers.next()?.parse().ok();
         Some(Self { major: number()?, minor: number()? })

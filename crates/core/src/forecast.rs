@@ -1,45 +1,45 @@
-//! The attempts that a retry policy makes, worked out in advance for a person to read.
+//! Computes the retry schedule that `lanekeeper check` prints.
 
 use std::time::Duration;
 
 use super::policy::Policy;
 
-/// The attempts of an update whose target always answers retryable, if attempts take no time.
+/// The attempts of an update whose target never stops failing, if attempts take no time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forecast {
-    /// Attempt by attempt, until the longest wait is reached or the update is exhausted.
+    /// All attempts until the longest wait is reached or the update is exhausted.
     pub attempts: Vec<Planned>,
-    /// When it is exhausted; `None`: never.
+    /// When the update is exhausted; `None`: never.
     pub end: Option<End>,
 }
 
-/// One attempt.
+/// One attempt of a forecast.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Planned {
     /// Its number, from 1.
     pub attempt: u64,
-    /// The wait before it, without jitter: the longest it can be.
+    /// The longest wait before it: without jitter.
     pub wait: Duration,
-    /// The same with all of the jitter: the shortest it can be.
+    /// The shortest wait before it: with full jitter.
     pub wait_min: Duration,
-    /// Waits since the first attempt, without jitter.
+    /// The sum of the waits since the first attempt, without jitter.
     pub elapsed: Duration,
 }
 
-/// How an update's attempts end.
+/// The end of an update's attempts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct End {
-    /// The last attempt, without jitter.
+    /// The number of the last attempt, without jitter.
     pub attempts: u64,
-    /// The last attempt with all of the jitter; `None`: no bound, since a wait may be zero.
+    /// The number of the last attempt with full jitter; `None`: no bound, because a wait may be zero.
     pub attempts_with_jitter: Option<u64>,
-    /// Waits from the first to the last attempt, without jitter.
+    /// The sum of the waits from the first to the last attempt, without jitter.
     pub elapsed: Duration,
-    /// The key that ends it.
+    /// The limit that is reached.
     pub limit: Limit,
 }
 
-/// What ends an update's attempts.
+/// A limit of an update's attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// `retry.attempts_max`.
@@ -49,7 +49,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// Its key path.
+    /// The key path of the limit.
     #[must_use]
     pub const fn key(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl Limit {
 }
 
 impl Forecast {
-    /// For an update under this policy.
+    /// Computes the forecast for this policy.
     #[must_use]
     pub fn new(policy: &Policy) -> Self {
         let schedule = &policy.schedule;
@@ -100,7 +100,7 @@ fn elapsed(waits: &[Duration], count: u64) -> Duration {
     sum.saturating_add(waits[waits.len() - 1].saturating_mul(more))
 }
 
-/// The failure after which the next wait would go beyond `max`, if each wait is cut to this share of it.
+/// The number of the failure after which the next wait would exceed `max`, if every wait is shortened to this share.
 fn exhausted(waits: &[Duration], share: f64, max: Duration) -> Option<u64> {
     let mut sum = Duration::ZERO;
     for (wait, failure) in waits.iter().zip(1..) {
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Waits in seconds; answers the last attempt, the same with jitter, and the seconds between first and last.
+    /// Waits are in seconds; `expected` is the last attempt, the last with jitter, and the seconds from first to last.
     fn check(
         waits: &[u64],
         jitter: f64,

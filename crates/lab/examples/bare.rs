@@ -3,6 +3,8 @@
 //! No ledger, no retries, no policy, no ownership, no metrics, no logs. What `lanekeeper bench --compare bare` takes for
 //! the ceiling. Told what to do as benches/peers/README.md says.
 
+#![expect(clippy::disallowed_types, reason = "it uses the client libraries directly")]
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::env;

@@ -15,17 +15,17 @@ use lanekeeper_core::update::RecordKey;
 /// The ledger that the config names.
 #[derive(Debug)]
 pub enum AnyLedger {
-    /// A file.
+    /// An SQLite file.
     Sqlite(SqliteLedger),
-    /// A server.
+    /// A PostgreSQL server.
     Postgres(PostgresLedger),
 }
 
 impl AnyLedger {
-    /// Opens the ledger, makes it where it is missing, and brings its schema up to date.
+    /// Opens the ledger, creates it if it does not exist, and migrates its schema.
     ///
     /// # Errors
-    /// It cannot be opened, or was changed by a later version of the program.
+    /// It cannot be opened, or a later version of the program has migrated it.
     pub async fn open(config: LedgerConfig) -> Result<Self, LedgerError> {
         match config.place {
             LedgerPlace::Sqlite(_) => SqliteLedger::open(config).await.map(Self::Sqlite),
@@ -34,7 +34,7 @@ impl AnyLedger {
     }
 }
 
-/// Hands a call on to the database that it is.
+/// Calls the ledger of either database.
 macro_rules! either {
     ($self:ident.$call:ident($($argument:ident),*)) => {
         match $self {

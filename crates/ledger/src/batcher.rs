@@ -1,4 +1,4 @@
-//! Calls that come together are done together: what waits while one batch is at work is the next batch.
+//! Concurrent calls share a batch: the calls that arrive while one batch is processed are the next batch.
 
 use std::sync::Arc;
 
@@ -6,20 +6,21 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::LedgerError;
 
-/// Most calls in one batch: a commit that takes longer only delays the callers in it.
-pub const BATCH_MAX: usize = 512;
+/// Calls in one batch. A larger batch would only make its callers wait longer.
+const BATCH_MAX: usize = 512;
 
-/// Most bytes of bodies in one batch, but for a single larger one: what a slow disk writes within the time that a commit
-/// may take.
+/// Bytes of bodies in one batch, except for a single larger body: as much as a slow disk writes within the time limit of
+/// a commit.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Most calls that wait for their batch; further callers wait in front of the queue.
+/// Calls in the queue; further callers wait until there is room.
 const WAITING_MAX: usize = 4096;
 
-/// A call and who waits for its answer.
+/// A call, and where its answer goes.
 type Call<Asked, Answer> = (Asked, oneshot::Sender<Result<Answer, LedgerError>>);
 
-/// The queue before one task that answers in batches. No call waits while the task is idle. The task ends with the queue.
+/// The queue of a task that answers calls in batches. The task starts a batch as soon as it is idle and there is a call. It
+/// ends when the queue is dropped.
 #[derive(Debug)]
 pub struct Batcher<Asked, Answer> {
     calls: mpsc::Sender<Call<Asked, Answer>>,
@@ -30,8 +31,8 @@ where
     Asked: Send + Sync + 'static,
     Answer: Send + 'static,
 {
-    /// Starts the task. `work` answers every call of a batch, in its order, or fails for all of them. `bytes` is how much
-    /// a call brings.
+    /// Starts the task. `work` returns an answer for every call of a batch, in order, or one error for all of them.
+    /// `bytes` returns the size of a call's body.
     pub fn start<Work, Batch>(bytes: fn(&Asked) -> usize, mut work: Work) -> Self
     where
         Work: FnMut(Arc<[Asked]>) -> Batch + Send + 'static,
@@ -40,7 +41,7 @@ where
         let (calls, mut waiting) = mpsc::channel::<Call<Asked, Answer>>(WAITING_MAX);
         tokio::spawn(async move {
             let mut received = Vec::with_capacity(BATCH_MAX);
-            // What was too much for the last batch comes before what has arrived since.
+            // Calls that did not fit into the last batch come first.
             while !received.is_empty() || waiting.recv_many(&mut received, BATCH_MAX).await > 0 {
                 let mut room = BATCH_BYTES_MAX;
                 let fitting = received.iter().take_while(|(asked, _)| match room.checked_sub(bytes(asked)) {
@@ -53,7 +54,7 @@ where
                 let calls = fitting.count().max(1);
                 let (asked, callers): (Vec<_>, Vec<_>) = received.drain(..calls).unzip();
                 let callers = callers.into_iter();
-                // A caller that has gone away wants no answer.
+                // Sending fails if the caller has been dropped.
                 match work(asked.into()).await {
                     Ok(answers) => {
                         assert_eq!(answers.len(), callers.len(), "every call has an answer");
@@ -66,7 +67,7 @@ where
         Self { calls }
     }
 
-    /// Joins the next batch and waits for its answer.
+    /// Adds the call to the next batch and waits for its answer.
     pub async fn call(&self, asked: Asked) -> Result<Answer, LedgerError> {
         let (caller, answer) = oneshot::channel();
         self.calls.send((asked, caller)).await.map_err(|_| LedgerError::Closed)?;
@@ -117,11 +118,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_is_bounded_in_bytes_and_keeps_the_order_of_its_calls() {
-        let (batches, mut seen) = mpsc::unbounded_channel();
+        let (sender, mut seen) = mpsc::unbounded_channel();
         let batcher = Batcher::start(
             |asked: &usize| *asked,
             move |asked: Arc<[usize]>| {
-                batches.send(asked.to_vec()).unwrap();
+                sender.send(asked.to_vec()).unwrap();
                 async move { Ok(asked.to_vec()) }
             },
         );

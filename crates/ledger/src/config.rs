@@ -1,4 +1,4 @@
-//! Where the ledger is, and its bounds.
+//! `[ledger]` of the config.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use lanekeeper_core::secret::Secret;
 pub struct LedgerConfig {
     /// The database.
     pub place: LedgerPlace,
-    /// How long resolved ids are known; a minute to ten years.
+    /// How long ids of resolved updates are kept; a minute to ten years.
     pub retention: Duration,
-    /// Hold a record's row during its attempts. Only with PostgreSQL.
+    /// Whether to lock a record's row during its attempts. Only with PostgreSQL.
     pub row_lock: bool,
-    /// Most parked updates over all records; at least 1.
+    /// Parked updates of all records together, at most; at least 1.
     pub parked_max: u64,
-    /// Most connections for row locks; at least 1.
+    /// Connections for row locks, at most; at least 1.
     pub connections_max: u32,
 }
 
 /// The database of a ledger.
 #[derive(Clone, Debug)]
 pub enum LedgerPlace {
-    /// A file, made where it is missing. Processes of one host may share it.
+    /// A file, created if it does not exist. Processes of one host may share it.
     Sqlite(PathBuf),
     /// `postgres://…`.
     Postgres(Secret),

@@ -1,63 +1,40 @@
-//! What is asked of the ledger, and what is written into it.
+//! Questions to the ledger with their answers, and entries with theirs.
 
-use std::fmt;
-
-use ring::digest::{SHA256, digest};
-
+use super::fingerprint::Fingerprint;
 use super::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 pub use lanekeeper_core::message::ParkedSeq;
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::{RecordKey, UpdateId};
 
-/// Tells bodies apart: the first 128 bits of the body's SHA-256. Kept in the ledger, so it never changes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint(pub(super) [u8; 16]);
-
-impl Fingerprint {
-    /// Of a body.
-    #[must_use]
-    pub fn of(body: &[u8]) -> Self {
-        let whole = digest(&SHA256, body);
-        let (first, _) = whole.as_ref().split_first_chunk().expect("SHA-256 has 32 bytes");
-        Self(*first)
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fingerprint({:032x})", u128::from_be_bytes(self.0))
-    }
-}
-
-/// What is to be known before an update is attempted.
+/// The question before an update is attempted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// The record that it changes.
+    /// The record that the update changes.
     pub record_key: RecordKey,
-    /// Its id. One that was made for a delivery is never known: nobody can send it twice.
+    /// Its id. An id that was made for a delivery is never known, because no publisher can repeat it.
     pub id: UpdateId,
-    /// Of its body.
+    /// The fingerprint of its body.
     pub fingerprint: Fingerprint,
 }
 
 /// The ledger's answer to a [`Query`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupResult {
-    /// Whether the update had its turn before.
+    /// Whether the update was resolved before.
     pub id_status: IdStatus,
-    /// The record has parked updates: this one comes after them, also while they are being released.
+    /// The record has parked updates, which come before this one, also while they are being released.
     pub parked: bool,
-    /// Highest `record-version` that was applied to the record.
+    /// The highest `record-version` that was applied to the record.
     pub version: Option<i64>,
-    /// Last `ETag` that the target gave for the record.
+    /// The last `ETag` that the target gave for the record.
     pub etag: Option<String>,
 }
 
 /// What the ledger knows of an update id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdStatus {
-    /// Nothing: never resolved, or longer ago than `ledger.retention`.
+    /// It was never resolved, or longer ago than `ledger.retention`.
     Unknown,
     /// The same update was resolved: same id, same record, same body.
     Resolved,
@@ -65,77 +42,77 @@ pub enum IdStatus {
     Reused,
 }
 
-/// One thing to write, by the owner of a partition.
+/// Something to write, by the owner of a partition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// The layout of the partition.
     pub layout: LayoutNumber,
     /// The partition.
     pub partition: PartitionNumber,
-    /// The owner's fencing number; `None`: it has none, and is not fenced.
+    /// The owner's tenure number; `None`: it has none, and is not fenced.
     pub tenure: Option<TenureNumber>,
     /// The record.
     pub record_key: RecordKey,
-    /// What is to be written about it.
+    /// What to write about the record.
     pub kind: EntryKind,
 }
 
 /// What an [`Entry`] writes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EntryKind {
-    /// The target has the update: its id is known from now on, and the record has this version and `ETag`.
+    /// The target has applied the update. Its id counts as resolved, and the record has this version and `ETag`.
     Applied {
-        /// Of the update.
+        /// The update's id.
         id: UpdateId,
-        /// Of its body.
+        /// The fingerprint of its body.
         fingerprint: Fingerprint,
-        /// Its `record-version`; the record keeps the highest.
+        /// The update's `record-version`; the record keeps the highest one.
         version: Option<i64>,
-        /// The target's answer.
+        /// The status of the target's answer.
         status: u16,
-        /// The target's `ETag`; `None`: the record has none from now on.
+        /// The `ETag` of the target's answer; `None`: the stored one is deleted.
         etag: Option<String>,
-        /// The update was a parked one: it goes. With the record's last one the record is no longer parked.
+        /// The update's place if it was parked: it is deleted there. Without a parked update the record is no longer parked.
         parked: Option<ParkedSeq>,
     },
-    /// The update's turn ended otherwise: its id is known from now on.
+    /// The update was resolved in another way. Its id counts as resolved.
     Resolved {
-        /// Of the update.
+        /// The update's id.
         id: UpdateId,
-        /// Of its body.
+        /// The fingerprint of its body.
         fingerprint: Fingerprint,
-        /// How its turn ended.
+        /// How it was resolved.
         resolution: ResolvedAs,
         /// As for [`EntryKind::Applied`].
         parked: Option<ParkedSeq>,
     },
-    /// The update joins the end of the record's parked updates, and the record is parked. One that is there already, or
-    /// was resolved, is not written again: writing an entry twice is the same as once.
+    /// The update is appended to the record's parked updates, and the record is parked. If the update is parked or resolved
+    /// already, nothing is written: writing an entry twice has the same effect as once.
     Park {
         /// The update.
         update: StoredUpdate,
         /// Why.
         reason: StoredParkReason,
-        /// Only if the record is parked; else nothing is written, and the answer is [`Recorded::NotParked`].
+        /// Write only if the record is parked; otherwise the answer is [`Recorded::NotParked`].
         only_behind: bool,
     },
-    /// A released head failed again: the record waits for a person once more. Its updates stay as they are.
+    /// A released head failed again: the record is parked again, its updates stay as they are.
     Repark {
-        /// The head.
+        /// The head's place.
         seq: ParkedSeq,
         /// Why.
         reason: StoredParkReason,
     },
 }
 
-/// How an update's turn ended, other than applied.
+/// How an update was resolved, other than applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResolvedAs {
-    /// The target holds this or a later version.
+    /// The target has this version of the record or a later one.
     Superseded,
     /// It is in the dead-letter queue.
     DeadLettered,
-    /// A person dropped it.
+    /// A person discarded it.
     Discarded,
 }
 
@@ -151,34 +128,34 @@ impl ResolvedAs {
     }
 }
 
-/// What became of an [`Entry`]. Everything but `Done` means that nothing of it was written.
+/// What became of an [`Entry`]. Unless it is `Done`, nothing of it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// It is on disk.
+    /// It is committed to disk.
     Done,
     /// `only_behind`, and the record is not parked.
     NotParked,
-    /// A higher tenure number of this partition has written: this owner is one no more.
+    /// A higher tenure of this partition has written: this process does not own the partition any more.
     Fenced,
-    /// `ledger.parked_max` would be passed.
+    /// `ledger.parked_max` would be exceeded.
     Full,
 }
 
 /// Why an update is parked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredParkReason {
-    /// In one word.
+    /// The reason in one word.
     pub kind: ParkKind,
-    /// The target's last answer.
+    /// The status of the target's last answer.
     pub status: Option<u16>,
-    /// For a person: the target's problem text, or what went wrong.
+    /// Details for a person: the target's words, or what went wrong.
     pub detail: String,
-    /// Attempts made.
+    /// How many attempts were made.
     pub attempts: u32,
 }
 
 impl StoredParkReason {
-    /// Of an update that was never attempted, as its record was parked.
+    /// The reason of an update that was never attempted, because its record was parked.
     #[must_use]
     pub fn behind() -> Self {
         Self { kind: ParkKind::Behind, status: None, detail: String::new(), attempts: 0 }
@@ -188,15 +165,15 @@ impl StoredParkReason {
 /// Why an update is parked, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParkKind {
-    /// The target will never accept it.
+    /// The target rejected it for good.
     Rejected,
-    /// No attempt or no time was left.
+    /// It had no attempt or no time left.
     Exhausted,
-    /// It disagrees with the record's state.
+    /// It disagrees with the record's state at the target.
     Conflict,
-    /// Its id was used before, for another body or record.
+    /// Its id was used before, with another body or record.
     IdReused,
-    /// It came after a parked one of its record.
+    /// It came after a parked update of its record.
     Behind,
 }
 
@@ -225,7 +202,7 @@ impl ParkKind {
 }
 
 impl IdStatus {
-    /// From the row of the id, if there is one.
+    /// The status by the row of the id, if there is one.
     pub(super) fn of(query: &Query, record_key: Option<&[u8]>, fingerprint: Option<&[u8]>) -> Self {
         match (record_key, fingerprint) {
             (Some(record_key), Some(fingerprint)) => {

@@ -1,78 +1,65 @@
-//! Why the ledger could not do what it was asked for.
+//! Errors of the ledger.
 
 use std::sync::Arc;
 
 use sqlx::error::DatabaseError as _;
 
-/// One per thing that a person does about it. All of one commit get the same.
+/// Why a call failed. There is a variant for each thing that a person can do about it. All entries of a failed commit get
+/// the same error.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The file cannot be opened or made, or the server refuses us: name, rights, password.
-    #[error("the ledger cannot be opened: check ledger.url and who may use it")]
+    /// The file cannot be opened or created, or the server refuses us: wrong name, password or permissions.
+    #[error("cannot open the ledger: check ledger.url, user, password and permissions")]
     CannotOpen(#[source] Arc<sqlx::Error>),
-    /// A later version of the program has changed the ledger.
+    /// A later version of the program has migrated the ledger.
     #[error(
-        "the ledger has schema {found}, this program knows up to {known}: run the version that made it, or a later one"
+        "the ledger has schema version {found}, but this program knows only versions up to {known}: run a newer program"
     )]
     SchemaNewer {
-        /// The ledger's.
+        /// The ledger's version.
         found: i64,
-        /// The newest of this program.
+        /// The newest version that this program knows.
         known: i64,
     },
-    /// Somebody else holds what we need for longer than we wait.
-    #[error("the ledger is locked by another process: look for one that holds it")]
+    /// Another process holds a lock for longer than we wait.
+    #[error("the ledger is locked by another process: find the one that holds it")]
     Locked(#[source] Arc<sqlx::Error>),
-    /// No room: disk, quota or the file system's limit.
+    /// The disk, a quota or the file system is full.
     #[error("the ledger cannot grow: its disk is full")]
     DiskFull(#[source] Arc<sqlx::Error>),
-    /// Reading or writing the disk fails.
-    #[error("the ledger's disk fails: look at the system's log")]
+    /// The disk cannot be read or written.
+    #[error("the ledger's disk fails: see the system's log")]
     DiskFailed(#[source] Arc<sqlx::Error>),
-    /// The database does not answer. It is tried again by itself.
+    /// The database does not answer. Callers retry by themselves.
     #[error("the ledger's database does not answer: is it running?")]
     Lost(#[source] Arc<sqlx::Error>),
-    /// No answer within the bound.
+    /// There was no answer within the time limit.
     #[error("the ledger did not answer within {seconds} s")]
     TimedOut {
-        /// The bound.
+        /// The time limit.
         seconds: u64,
     },
-    /// All connections for row locks are taken.
-    #[error("no connection was free for a row lock: raise ledger.connections_max")]
+    /// All connections for row locks are in use.
+    #[error("no connection is free for a row lock: raise ledger.connections_max")]
     NoConnection,
-    /// Row locks were asked of a ledger that has none.
+    /// The ledger has no row locks.
     #[error("row locks need a PostgreSQL ledger")]
     NoRowLocks,
-    /// What the ledger holds is not what this program wrote.
-    #[error("the ledger holds what this program cannot read: {what}")]
+    /// The ledger contains something that this program did not write.
+    #[error("cannot read {what} in the ledger: another program has changed it, or it is damaged")]
     Damaged {
-        /// Which part of it.
+        /// What cannot be read.
         what: &'static str,
     },
     /// The ledger was closed in this process.
     #[error("the ledger is closed")]
     Closed,
-    /// Anything else that the database refuses.
-    #[error("the ledger refused a statement")]
+    /// The database refused a statement for another reason.
+    #[error("the ledger's database refused a statement")]
     Refused(#[source] Arc<sqlx::Error>),
 }
 
 impl LedgerError {
-    /// Whether the same call may work later without a person.
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Locked(_)
-                | Self::DiskFull(_)
-                | Self::DiskFailed(_)
-                | Self::Lost(_)
-                | Self::TimedOut { .. }
-                | Self::NoConnection
-        )
-    }
-
     /// As written in metric labels.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -135,7 +122,7 @@ fn of_postgres(code: &str) -> Make {
         "55P03" | "40P01" | "40001" | "57014" => LedgerError::Locked,
         "3D000" | "42501" => LedgerError::CannotOpen, // no such database, no right
         _ if code.starts_with("28") => LedgerError::CannotOpen, // authorization
-        // read only: a standby, until it takes over; too many connections
+        // read only (a standby, until it takes over), too many connections
         "25006" | "53300" => LedgerError::Lost,
         // shutting down, crashed, starting up, broken connections
         _ if code.starts_with("57P") || code.starts_with("08") => LedgerError::Lost,

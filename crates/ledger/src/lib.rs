@@ -1,13 +1,16 @@
-//! The durable record of what was applied and what is parked.
+//! The ledger: the durable record of which updates were resolved and which are parked.
 //!
-//! One trait, two databases: an embedded SQLite file for one host, PostgreSQL for several. What differs between them is
-//! in `sqlite` and `postgres`; statements that are the same in both stand once, in `sql`.
+//! Begin with the trait [`Ledger`]: its doc comments say what is true when each call has returned. [`AnyLedger`] opens the
+//! database that the config names: an SQLite file for one host, or PostgreSQL for several. What differs between the two
+//! is in the folders `sqlite` and `postgres`; what is the same is in `sql`, which is compiled for each of them. `entry`,
+//! `parked` and `stored` have the values, `batcher` makes calls share a commit or a query.
 
 mod any;
 mod batcher;
 mod config;
 mod entry;
 mod error;
+mod fingerprint;
 mod parked;
 mod postgres;
 mod prune;
@@ -18,10 +21,11 @@ mod stored;
 pub use any::AnyLedger;
 pub use config::{LedgerConfig, LedgerPlace};
 pub use entry::{
-    Entry, EntryKind, Fingerprint, IdStatus, LookupResult, ParkKind, ParkedSeq, Query, Recorded, ResolvedAs,
+    Entry, EntryKind, IdStatus, LookupResult, ParkKind, ParkedSeq, Query, Recorded, ResolvedAs,
     StoredParkReason,
 };
 pub use error::LedgerError;
+pub use fingerprint::Fingerprint;
 pub use parked::{
     Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedState, ParkedUpdate, ReleasedRecord,
     Selection,
@@ -36,17 +40,16 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::RecordKey;
 
-/// Remembers across crashes, restarts and processes. All calls may be made by many at once.
+/// Remembers updates and records across crashes, restarts and processes. Any number of tasks may call it at once.
 ///
-/// Every wait is bounded. A call that failed has written nothing or, where the connection was lost during the commit,
-/// perhaps all: writing the same entry again is always right. Later calls work again by themselves as soon as the
-/// database does.
+/// Every wait is bounded. A call that failed has written nothing, or, if the connection was lost during the commit,
+/// perhaps everything; writing the same entry again is always safe. Later calls work again as soon as the database does.
 pub trait Ledger: Send + Sync + 'static {
-    /// What is known before an attempt. Calls that come together share a round trip.
+    /// Returns what is known about an update before its attempt. Concurrent calls share a query.
     fn lookup(&self, query: Query) -> impl Future<Output = Result<LookupResult, LedgerError>> + Send;
 
-    /// Makes this the highest tenure of the partition. When it has returned `Done`, no write of an older tenure lands
-    /// any more; `Fenced`: a newer one has written. To be called before the first consultation of a tenure.
+    /// Makes this the highest tenure of the partition. When it has returned `Done`, no write of an older tenure is
+    /// accepted any more; `Fenced`: a newer one has written. Call it before the first lookup of a tenure.
     fn claim(
         &self,
         layout: LayoutNumber,
@@ -54,22 +57,22 @@ pub trait Ledger: Send + Sync + 'static {
         tenure: TenureNumber,
     ) -> impl Future<Output = Result<Recorded, LedgerError>> + Send;
 
-    /// Writes an entry. When it has returned, the entry is committed to disk, or refused as the answer says. Entries
-    /// that come together share a commit; those of one record must come one after another.
+    /// Writes an entry. When it has returned, the entry is committed to disk, or refused as [`Recorded`] says.
+    /// Concurrent calls share a commit; entries of one record must be written one after another.
     fn record(&self, entry: Entry) -> impl Future<Output = Result<Recorded, LedgerError>> + Send;
 
-    /// As `lookup`, and holds the record's row until the lock has recorded or is dropped: no other process can hold
-    /// it meanwhile. PostgreSQL only.
+    /// As `lookup`, and locks the record's row until the lock has recorded an entry or is dropped. No other process can
+    /// lock the row in that time. PostgreSQL only.
     fn lock(
         &self,
         query: Query,
     ) -> impl Future<Output = Result<(LookupResult, RecordLock), LedgerError>> + Send;
 
-    /// Records whose parked updates are to go out, at most `limit`, those released first at the front. Cheap when there
+    /// Returns at most `limit` released records, whose parked updates are to be sent, oldest release first. Cheap if there
     /// are none.
     fn released(&self, limit: u32) -> impl Future<Output = Result<Vec<ReleasedRecord>, LedgerError>> + Send;
 
-    /// Parked updates of a record after a place, oldest first, at most `limit`.
+    /// Returns at most `limit` parked updates of a record, oldest first, from the one behind `after`.
     fn parked_updates(
         &self,
         record_key: &RecordKey,
@@ -77,25 +80,24 @@ pub trait Ledger: Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<ParkedUpdate>, LedgerError>> + Send;
 
-    /// Parked records in the order of their keys, after a key, at most `limit`.
+    /// Returns at most `limit` parked records in the order of their keys, from the one behind `after`.
     fn parked_records(
         &self,
         after: Option<&RecordKey>,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<ParkedRecord>, LedgerError>> + Send;
 
-    /// One parked record; `None`: it is not parked.
+    /// Returns a parked record; `None`: it is not parked.
     fn parked_record(
         &self,
         record_key: &RecordKey,
     ) -> impl Future<Output = Result<Option<ParkedRecord>, LedgerError>> + Send;
 
-    /// Marks parked records for going out, and says how many it has marked. Those that are on their way already do
-    /// not count.
+    /// Releases parked records, and returns how many. Records that were released before do not count.
     fn release(&self, selection: &Selection) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
-    /// Drops the first `head` parked updates of a record, or all of them. What was dropped, by whom and why stays in
-    /// the audit table; the ids are known from now on.
+    /// Drops the oldest `head` parked updates of a record; `None`: all of them. The table `ledger_discarded` keeps what was
+    /// dropped, by whom and why; the ids count as resolved from then on.
     fn discard(
         &self,
         record_key: &RecordKey,
@@ -103,12 +105,12 @@ pub trait Ledger: Send + Sync + 'static {
         operator_reason: &OperatorReason,
     ) -> impl Future<Output = Result<Discarded, LedgerError>> + Send;
 
-    /// Forgets one chunk of the ids that are older than the retention, and says how many; 0: there are no more.
+    /// Deletes one chunk of the ids that are older than the retention, and returns how many; 0: there are no more.
     fn prune(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
-    /// How large it is. Counts rows: to be asked now and then, not often.
+    /// Returns the size of the ledger. It counts rows, so call it rarely.
     fn stats(&self) -> impl Future<Output = Result<LedgerStats, LedgerError>> + Send;
 
-    /// Made with the ledger, the same in every process that has it open.
+    /// Returns the id that the ledger was created with. It is the same in every process.
     fn identity(&self) -> Uuid;
 }

@@ -1,11 +1,11 @@
-//! Parked updates, as dispatchers and operators see them.
+//! Parked records and updates, as dispatchers and operators see them.
 
 use super::entry::{ParkedSeq, StoredParkReason};
 use super::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::update::RecordKey;
 
-/// A record whose parked updates are to go out.
+/// A released record: its parked updates are to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReleasedRecord {
     /// The record.
@@ -21,13 +21,13 @@ pub struct ReleasedRecord {
 pub struct ParkedRecord {
     /// The record.
     pub record_key: RecordKey,
-    /// Whether it waits for a person or is going out.
+    /// Whether it waits for a person or was released.
     pub state: ParkedState,
-    /// How many updates it has parked; at least 1.
+    /// How many parked updates it has; at least 1.
     pub updates: u64,
-    /// When it was parked last, in milliseconds since 1970-01-01 UTC.
+    /// When it was last parked, in milliseconds since 1970-01-01 UTC.
     pub since_ms: i64,
-    /// Why its head is parked, or was when it was parked last.
+    /// Why it was last parked.
     pub reason: StoredParkReason,
     /// The layout of the partition that parked it last.
     pub layout: LayoutNumber,
@@ -35,12 +35,12 @@ pub struct ParkedRecord {
     pub partition: PartitionNumber,
 }
 
-/// Whether a parked record waits for a person.
+/// Whether a parked record waits for a person or was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParkedState {
-    /// Until somebody releases or discards it.
+    /// It waits until a person releases or discards it.
     Parked,
-    /// Released: its updates go out, in order.
+    /// It was released: its updates are sent, in order.
     Releasing,
 }
 
@@ -55,70 +55,70 @@ impl ParkedState {
     }
 }
 
-/// A parked update, with why it is.
+/// A parked update and the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParkedUpdate {
-    /// Its place.
+    /// Its place in the order of parking.
     pub seq: ParkedSeq,
     /// The update.
     pub update: StoredUpdate,
     /// Why it was parked.
     pub reason: StoredParkReason,
-    /// When, in milliseconds since 1970-01-01 UTC.
+    /// When it was parked, in milliseconds since 1970-01-01 UTC.
     pub parked_ms: i64,
 }
 
-/// Which parked records are to be released.
+/// Which parked records to release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// These.
+    /// The records with these keys.
     Keys(Vec<RecordKey>),
-    /// All.
+    /// All records.
     All,
-    /// Those that are parked for this reason.
+    /// The records that were last parked for this reason.
     Reason(super::entry::ParkKind),
 }
 
 /// What a discard did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discarded {
-    /// So many updates are dropped; `left` stay parked.
+    /// Updates were discarded.
     Done {
-        /// Dropped.
+        /// How many were discarded.
         updates: u64,
-        /// Still parked.
+        /// How many of the record are still parked.
         left: u64,
     },
     /// The record has no parked updates.
     NotParked,
-    /// The record was released: its head may be on its way.
+    /// The record was released: its head may be in flight.
     Releasing,
 }
 
-/// Who drops parked updates, and why: for the audit table.
+/// Who discards parked updates, and why. Kept in the table `ledger_discarded`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorReason {
-    /// Who.
+    /// The person.
     pub who: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// How large the ledger is.
+/// The size of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerStats {
-    /// Update ids that are known; perhaps a few less.
+    /// Known update ids; an estimate that can be a little too high.
     pub resolved_updates: u64,
-    /// Records that the ledger has a version, an `ETag` or a last update of.
+    /// Records with a stored version, `ETag` or last update.
     pub records: u64,
     /// Records with parked updates.
     pub parked_records: u64,
     /// Parked updates.
     pub parked_updates: u64,
-    /// Size of the file, its write-ahead log included, or of the database's tables.
+    /// Bytes of the file with its write-ahead log, or of the database's tables.
     pub bytes: u64,
     /// Transactions that this process committed for [`super::Ledger::record`].
     pub commits: u64,
-    /// Entries in them.
+    /// Entries in these transactions.
     pub entries: u64,
 }

@@ -1,4 +1,4 @@
-//! Forgetting old ids in the background.
+//! Deletes old ids in the background.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use tracing::{debug, warn};
 
 use super::Ledger;
 
-/// How often is looked for old ids.
+/// How often to look for old ids.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// Between two chunks: others write meanwhile.
+/// The pause between two chunks, in which others can write.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Forgets ids that are older than `ledger.retention`, chunk by chunk, for as long as it is polled. Several processes
-/// may do it at once.
+/// Deletes ids that are older than `ledger.retention`, chunk by chunk, until the future is dropped. Several processes may
+/// do it at once.
 pub async fn keep_pruned(ledger: &impl Ledger) {
     loop {
         let wait = match ledger.prune().await {
             Ok(0) => LOOK_EVERY,
             Ok(updates) => {
-                debug!(updates, "forgot old update ids");
+                debug!(updates, "deleted old update ids");
                 PAUSE
             }
             Err(error) => {
-                warn!(%error, "cannot forget old update ids, will try again");
+                warn!(%error, "cannot delete old update ids, retrying in a minute");
                 LOOK_EVERY
             }
         };

@@ -1,9 +1,10 @@
-//! Values as both databases keep them: integers of 64 bits, bytes and text.
+//! Converts values to and from columns. Both databases store 64-bit integers, bytes and text.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::entry::{Fingerprint, ParkKind, StoredParkReason};
+use super::entry::{ParkKind, StoredParkReason};
 use super::error::LedgerError;
+use super::fingerprint::Fingerprint;
 use super::parked::ParkedState;
 use lanekeeper_core::update::RecordKey;
 
@@ -17,7 +18,7 @@ pub struct ResolvedRow<'a> {
     pub status: Option<u16>,
 }
 
-/// What is new of a row of `ledger_record`.
+/// The new values of a row of `ledger_record`.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordRow<'a> {
     pub version: Option<i64>,
@@ -25,7 +26,7 @@ pub struct RecordRow<'a> {
     pub update_id: &'a str,
 }
 
-/// Milliseconds since 1970-01-01 UTC.
+/// The current time in milliseconds since 1970-01-01 UTC.
 pub fn now_ms() -> i64 {
     ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
@@ -35,7 +36,7 @@ pub fn ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A number that the program keeps without sign. None comes near the end of the range.
+/// An unsigned number as a column. No number comes near the end of the range.
 pub fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -45,23 +46,23 @@ pub fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or_default()
 }
 
-/// A record key as bytes: it may hold the character NUL, which text of PostgreSQL cannot.
+/// A record key as bytes: it may contain NUL, which PostgreSQL does not allow in text.
 pub fn key(record_key: &RecordKey) -> &[u8] {
     record_key.as_str().as_bytes()
 }
 
-/// A text from outside, which PostgreSQL would refuse with the character NUL.
+/// A text from outside without NUL, which PostgreSQL does not allow.
 pub fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// A record key again.
+/// A record key from its column.
 pub fn record_key(bytes: Vec<u8>) -> Result<RecordKey, LedgerError> {
     let key = String::from_utf8(bytes).ok().and_then(|key| RecordKey::new(key).ok());
     key.ok_or(LedgerError::Damaged { what: "a record key" })
 }
 
-/// A reason again.
+/// A reason from its columns.
 pub fn reason(
     kind: &str,
     status: Option<i64>,
@@ -76,7 +77,7 @@ pub fn reason(
     })
 }
 
-/// A state again.
+/// A state from its column.
 pub fn state(name: &str) -> Result<ParkedState, LedgerError> {
     [ParkedState::Parked, ParkedState::Releasing]
         .into_iter()

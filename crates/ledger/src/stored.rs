@@ -1,4 +1,4 @@
-//! An update as the ledger keeps it: everything that is needed to send it again, or to publish it again.
+//! A parked update: everything that is needed to send it, or to publish it again.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::entry::Fingerprint;
+use super::fingerprint::Fingerprint;
 use lanekeeper_core::update::{RecordKey, UpdateId};
 
-/// An update that is parked.
+/// A parked update.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredUpdate {
     /// The record that it changes.
     pub record_key: RecordKey,
-    /// Its id, and who chose it.
+    /// Its id, and whether the publisher chose it.
     pub id: UpdateId,
-    /// AMQP `type`: picks the target when it is sent again.
+    /// AMQP `type`: picks the target.
     pub update_type: Option<String>,
     /// AMQP `content_type`.
     pub content_type: Option<String>,
@@ -31,20 +31,20 @@ pub struct StoredUpdate {
     pub version: Option<i64>,
     /// AMQP `timestamp`: seconds since 1970-01-01 UTC.
     pub published_at: Option<u64>,
-    /// Further headers to send: `traceparent`, `tracestate`, `ce-*`.
+    /// Other headers to send: `traceparent`, `tracestate`, `ce-*`.
     pub headers: Vec<(String, String)>,
-    /// Opaque.
+    /// The body, unchanged.
     pub body: Bytes,
 }
 
 impl StoredUpdate {
-    /// Of its body.
+    /// The fingerprint of its body.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.body)
     }
 
-    /// Everything but what has a column of its own: record key, id and body.
+    /// Everything without a column of its own (record key, id and body have one), as JSON.
     pub(super) fn envelope(&self) -> String {
         let envelope = Envelope {
             update_type: self.update_type.clone(),
@@ -58,7 +58,7 @@ impl StoredUpdate {
         serde_json::to_string(&envelope).expect("strings and numbers are JSON")
     }
 
-    /// The update again; `None`: the envelope is none.
+    /// The update from its columns; `None`: the envelope is not valid.
     pub(super) fn restored(record_key: RecordKey, id: UpdateId, envelope: &str, body: Bytes) -> Option<Self> {
         let envelope: Envelope = serde_json::from_str(envelope).ok()?;
         Some(Self {
@@ -75,10 +75,11 @@ impl StoredUpdate {
         })
     }
 
-    /// As a line that `lanekeeper publish` reads. The id goes with it, so that publishing it again is no second update.
+    /// The update as a line that `lanekeeper publish` reads. It includes the id, so that the published update is a repeat
+    /// and not a new one.
     ///
-    /// A body that is JSON on one line stands there as it is, every other one in base64. `published_at` and
-    /// `content_encoding` have no member in such a line; the former is made anew, the latter is lost.
+    /// A body that is JSON on one line is written as it is, any other body in base64. A line has no `published_at` and no
+    /// `content_encoding`: the former is set when the line is published, the latter is lost.
     #[must_use]
     pub fn json_line(&self) -> String {
         let raw = std::str::from_utf8(&self.body)
@@ -103,8 +104,8 @@ impl StoredUpdate {
     }
 }
 
-/// The header by which a publisher sets what goes out under this name: `ce-*` is percent-encoded on its way out
-/// (CloudEvents 1.0.2, AMQP binding, 3.1.3, and HTTP binding, 3.1.3.2).
+/// The AMQP header that a publisher sets for this HTTP header. `ce-*` headers have another name, and are percent-encoded in
+/// HTTP only (CloudEvents 1.0.2, AMQP binding, 3.1.3, and HTTP binding, 3.1.3.2).
 fn as_published(name: &str, value: &str) -> (String, String) {
     match name.strip_prefix("ce-") {
         Some(attribute) => {
@@ -125,7 +126,7 @@ impl fmt::Debug for StoredUpdate {
     }
 }
 
-/// Kept as JSON in one column: nothing is searched by it, and a member more is no migration.
+/// Stored as JSON in one column: no query looks into it, and a new member needs no migration.
 #[derive(Debug, Deserialize, Serialize)]
 struct Envelope {
     #[serde(rename = "type")]

@@ -1,20 +1,20 @@
-//! What a person decides about parked records.
+//! `parked release` and `parked discard`.
 
 use std::io::Write;
 
-use super::Stopped;
+use super::error::CommandError;
 use super::output::{not_parked, shown};
-use crate::cli::Exit;
+use crate::cli::exit::Exit;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{AnyLedger, Discarded, Ledger, OperatorReason, ParkKind, Selection};
 
-/// Lets records go out.
+/// Releases records.
 pub(super) async fn release(
     ledger: &AnyLedger,
     records: &[RecordKey],
     reason: Option<ParkKind>,
     out: &mut impl Write,
-) -> Result<Exit, Stopped> {
+) -> Result<Exit, CommandError> {
     let mut exit = Exit::Done;
     let selection = match reason {
         Some(kind) => Selection::Reason(kind),
@@ -33,7 +33,7 @@ pub(super) async fn release(
     Ok(exit)
 }
 
-/// Drops the first updates of a record.
+/// Discards the oldest `head` updates of a record; `None`: all of them.
 pub(super) async fn discard(
     ledger: &AnyLedger,
     record_key: &RecordKey,
@@ -41,7 +41,7 @@ pub(super) async fn discard(
     who: &str,
     why: &str,
     out: &mut impl Write,
-) -> Result<Exit, Stopped> {
+) -> Result<Exit, CommandError> {
     let operator_reason = OperatorReason { who: who.to_owned(), why: why.to_owned() };
     match ledger.discard(record_key, head, &operator_reason).await? {
         Discarded::Done { updates, left: 0 } => {
@@ -55,8 +55,8 @@ pub(super) async fn discard(
         Discarded::NotParked => not_parked(record_key),
         Discarded::Releasing => {
             eprintln!(
-                "error: {} was released, its updates are on their way: nothing is discarded. Look again when its head \
-                 has failed or all have gone out.",
+                "error: nothing is discarded: {} was released and its updates are on their way; try again if its oldest \
+                 update fails and parks it again",
                 shown(record_key.as_str())
             );
             Ok(Exit::Other)

@@ -1,4 +1,4 @@
-//! What is parked, for people and for programs.
+//! `parked list`, `parked show` and `parked export`.
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
@@ -6,21 +6,27 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 
-use super::{BODIES, Stopped, each_record};
-use crate::cli::Exit;
+use super::error::CommandError;
+use crate::cli::exit::Exit;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{AnyLedger, Ledger, ParkedRecord, ParkedUpdate, StoredParkReason};
 
-/// Of a body, so many characters are shown to a person.
+/// Records per query.
+const RECORDS_PER_QUERY: u32 = 500;
+
+/// Updates per query; each can be as large as `updates.body_bytes_max`.
+const UPDATES_PER_QUERY: u32 = 16;
+
+/// Characters of a body that are printed as text.
 const BODY_SHOWN_MAX: usize = 2000;
 
-/// Which records are parked.
+/// Lists the parked records, or one of them.
 pub(super) async fn list(
     ledger: &AnyLedger,
     record: Option<&RecordKey>,
     as_json: bool,
     out: &mut impl Write,
-) -> Result<Exit, Stopped> {
+) -> Result<Exit, CommandError> {
     let line = |record: &ParkedRecord, out: &mut dyn Write| {
         if as_json { writeln!(out, "{}", record_json(record)) } else { row(record, out) }
     };
@@ -85,14 +91,14 @@ fn record_json(record: &ParkedRecord) -> Json {
     })
 }
 
-/// The parked updates of a record.
+/// Shows the oldest `limit` parked updates of a record.
 pub(super) async fn show(
     ledger: &AnyLedger,
     record_key: &RecordKey,
     limit: NonZeroU32,
     as_json: bool,
     out: &mut impl Write,
-) -> Result<Exit, Stopped> {
+) -> Result<Exit, CommandError> {
     let Some(record) = ledger.parked_record(record_key).await? else { return not_parked(record_key) };
     if !as_json {
         headings(as_json, out)?;
@@ -100,7 +106,7 @@ pub(super) async fn show(
     }
     let (mut left, mut after) = (limit.get(), None);
     while left > 0 {
-        let updates = ledger.parked_updates(record_key, after, left.min(BODIES)).await?;
+        let updates = ledger.parked_updates(record_key, after, left.min(UPDATES_PER_QUERY)).await?;
         let Some(last) = updates.last() else { return Ok(Exit::Done) };
         after = Some(last.seq);
         for update in &updates {
@@ -109,14 +115,14 @@ pub(super) async fn show(
         left = left.saturating_sub(u32::try_from(updates.len()).unwrap_or(u32::MAX));
     }
     if !as_json && record.updates > u64::from(limit.get()) {
-        writeln!(out, "\n… and {} more (--limit)", record.updates - u64::from(limit.get()))?;
+        writeln!(out, "\n… and {} more (see --limit)", record.updates - u64::from(limit.get()))?;
     }
     Ok(Exit::Done)
 }
 
 fn update_text(parked: &ParkedUpdate, out: &mut impl Write) -> io::Result<()> {
     let ParkedUpdate { seq, update, reason, parked_ms } = parked;
-    writeln!(out, "\nupdate {} ({} in the order of parking)", shown(update.id.as_str()), seq.0)?;
+    writeln!(out, "\nupdate {} (number {} in the order of parking)", shown(update.id.as_str()), seq.0)?;
     let status = reason.status.map(|status| format!(", status {status}")).unwrap_or_default();
     writeln!(
         out,
@@ -143,17 +149,17 @@ fn update_text(parked: &ParkedUpdate, out: &mut impl Write) -> io::Result<()> {
         Ok(text) => {
             let begin: String = text.chars().take(BODY_SHOWN_MAX).collect();
             let cut = if begin.len() < size {
-                format!(" … ({size} bytes, all with --json)")
+                format!(" … ({size} bytes; --json prints all)")
             } else {
                 String::new()
             };
             writeln!(out, "  body      {}{cut}", shown(&begin))
         }
-        Err(_) => writeln!(out, "  body      {size} bytes that are no text (--json shows them in base64)"),
+        Err(_) => writeln!(out, "  body      {size} bytes, not text (--json prints them in base64)"),
     }
 }
 
-/// The update as `export` prints it, and why it is parked.
+/// The update as `export` prints it, with the reason for which it is parked.
 fn update_json(parked: &ParkedUpdate) -> Json {
     let update: Json = serde_json::from_str(&parked.update.json_line()).expect("it is a JSON line");
     json!({
@@ -167,12 +173,12 @@ fn update_json(parked: &ParkedUpdate) -> Json {
     })
 }
 
-/// Parked updates as JSON lines for `publish`, record by record, each in order.
+/// Prints parked updates as JSON lines for `publish`, record by record, each in order.
 pub(super) async fn export(
     ledger: &AnyLedger,
     records: &[RecordKey],
     out: &mut impl Write,
-) -> Result<Exit, Stopped> {
+) -> Result<Exit, CommandError> {
     let mut keys = records.to_vec();
     if keys.is_empty() {
         each_record(ledger, |record| {
@@ -185,7 +191,7 @@ pub(super) async fn export(
     for record_key in &keys {
         let (mut after, mut encoded) = (None, false);
         loop {
-            let updates = ledger.parked_updates(record_key, after, BODIES).await?;
+            let updates = ledger.parked_updates(record_key, after, UPDATES_PER_QUERY).await?;
             let Some(last) = updates.last() else { break };
             after = Some(last.seq);
             for parked in &updates {
@@ -198,7 +204,7 @@ pub(super) async fn export(
         }
         if encoded {
             eprintln!(
-                "warning: updates of {} have a content encoding, which a line cannot carry",
+                "warning: updates of {} have a content_encoding, which JSON lines cannot carry",
                 shown(record_key.as_str())
             );
         }
@@ -206,14 +212,32 @@ pub(super) async fn export(
     Ok(exit)
 }
 
-/// Says so.
-#[expect(clippy::unnecessary_wraps, reason = "it ends commands")]
-pub(super) fn not_parked(record_key: &RecordKey) -> Result<Exit, Stopped> {
+/// Calls `visit` with every parked record, in the order of their keys.
+async fn each_record(
+    ledger: &AnyLedger,
+    mut visit: impl FnMut(&ParkedRecord) -> io::Result<()>,
+) -> Result<(), CommandError> {
+    let mut after = None;
+    loop {
+        let page = ledger.parked_records(after.as_ref(), RECORDS_PER_QUERY).await?;
+        for record in &page {
+            visit(record)?;
+        }
+        match page.into_iter().next_back() {
+            Some(last) => after = Some(last.record_key),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Prints that the record is not parked.
+#[expect(clippy::unnecessary_wraps, reason = "it is the result of a command")]
+pub(super) fn not_parked(record_key: &RecordKey) -> Result<Exit, CommandError> {
     eprintln!("error: {} has no parked updates", shown(record_key.as_str()));
     Ok(Exit::Other)
 }
 
-/// A text from outside must not steer the terminal.
+/// Escapes control characters: text from outside must not steer the terminal.
 pub(super) fn shown(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
@@ -224,7 +248,7 @@ fn time(ms: i64) -> String {
     of_seconds(u64::try_from(ms).unwrap_or_default() / 1000)
 }
 
-/// RFC 3339; what is beyond its years, as a number.
+/// RFC 3339; beyond the year 9999, the number of seconds.
 fn of_seconds(seconds: u64) -> String {
     const YEAR_10_000: u64 = 253_402_300_800;
     if seconds >= YEAR_10_000 {

@@ -1,5 +1,5 @@
-//! The lines, read and parsed on a thread of their own: standard input blocks, and parsing takes as long as
-//! publishing.
+//! Reads and parses the lines on a thread of their own: reading standard input blocks, and parsing takes as much CPU
+//! time as publishing.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -10,15 +10,15 @@ use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
-use super::report::Console;
+use super::console::Console;
 use lanekeeper_broker::publisher::json_line::{self, BadLine};
 use lanekeeper_broker::publisher::line_reader::{InputLine, LineReader};
 use lanekeeper_broker::publisher::{Outgoing, Submission, SubmissionId};
 
-/// Read from the system at once.
+/// Bytes that one read asks for.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Bad lines that are told of one by one.
+/// Bad lines that are printed; further ones are only counted.
 const BAD_LINES_SHOWN_MAX: u64 = 20;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -31,12 +31,12 @@ pub(super) struct Input {
     strict: bool,
 }
 
-/// How far reading is.
+/// How far the input was read. Shared by the reading thread and the report.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     /// Bytes read.
     pub(super) bytes: AtomicU64,
-    /// Lines read and, unless bad or blank, handed on.
+    /// Lines read, including bad and blank ones.
     pub(super) lines: AtomicU64,
     /// Of these: bad ones.
     pub(super) bad: AtomicU64,
@@ -63,13 +63,13 @@ impl Input {
         Ok(Self { source, bytes, body_bytes_max, strict })
     }
 
-    /// How long it is, where that is known.
+    /// Its length, if known.
     pub(super) fn bytes(&self) -> Option<u64> {
         self.bytes
     }
 
-    /// Reads on a new thread until the end, until nobody takes the lines any more, or until the first bad line
-    /// with `--strict`.
+    /// Reads on a new thread until the end of the input, until the receiver is dropped, or with `--strict` until the
+    /// first bad line.
     pub(super) fn read(self, lines: mpsc::Sender<Submission>, console: Console) -> Arc<Reading> {
         let reading = Arc::new(Reading::default());
         let progress = Arc::clone(&reading);
@@ -90,7 +90,7 @@ impl Input {
                 Ok(Some(line)) => parse(&line, number, line_bytes_max, self.body_bytes_max),
                 Ok(None) => return progress.complete.store(true, Ordering::Release),
                 Err(error) => {
-                    return console.say(&format!("cannot read on after line {}: {error}", number - 1));
+                    return console.say(&format!("cannot read the input after line {}: {error}", number - 1));
                 }
             };
             progress.bytes.store(reader.bytes_read(), Ordering::Relaxed);
@@ -128,7 +128,7 @@ fn parse(
         InputLine::TooLong { bytes } => {
             return Err(BadLine::LineTooLong { bytes: *bytes, bytes_max: line_bytes_max });
         }
-        // What some editors put at the start of a file.
+        // Some editors put it at the start of a file.
         InputLine::Whole(line) if number == 1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
         InputLine::Whole(line) => line,
     };
@@ -141,8 +141,8 @@ fn parse(
 
 fn show_bad_line(console: &Console, shown_before: u64, number: u64, bad: &BadLine) {
     if shown_before < BAD_LINES_SHOWN_MAX {
-        console.say(&format!("line {number} is skipped: {bad}"));
+        console.say(&format!("line {number} skipped: {bad}"));
     } else if shown_before == BAD_LINES_SHOWN_MAX {
-        console.say("further bad lines are only counted");
+        console.say("further bad lines are counted, not printed");
     }
 }

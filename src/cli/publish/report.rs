@@ -1,42 +1,26 @@
-//! What the person or the script sees: progress and notices on standard error, the counts on standard output.
+//! What the command prints: progress and notices on standard error, the counts on standard output.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
+use super::console::{Console, REFRESH};
 use super::input::Reading;
 use lanekeeper_broker::publisher::{
     ConnectionEvent, NotConfirmedReason, PublishError, PublishReceipt, PublishResult, PublisherEvent,
     PublisherExit, Refusal, SubmissionId,
 };
+use lanekeeper_core::error::error_chain;
 
-/// How often the progress line changes.
-const REFRESH: Duration = Duration::from_millis(100);
-
-/// Lines not confirmed that are kept to be listed.
+/// Numbers of not confirmed lines that are kept for the list at the end.
 const NOT_CONFIRMED_KEPT_MAX: usize = 10_000;
 
-/// Ranges of lines listed at the end.
+/// Ranges of lines in that list.
 const RANGES_LISTED_MAX: usize = 20;
 
-/// Standard error, also while a progress line stands on it.
-#[derive(Clone, Debug)]
-pub(super) struct Console {
-    bar: ProgressBar,
-}
-
-impl Console {
-    /// Prints a line.
-    pub(super) fn say(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("lanekeeper publish: {text}"));
-    }
-}
-
-/// Counts what happens, and shows it.
+/// Counts what happens, and prints it.
 pub(super) struct Report {
     exchange: String,
     console: Console,
@@ -51,20 +35,11 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Begins to show progress, if standard error is a terminal. `bytes` is the length of the input, if known.
+    /// Shows progress from here on, if standard error is a terminal. `bytes` is the length of the input, if known.
     pub(super) fn new(exchange: String, bytes: Option<u64>) -> Self {
-        let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
-        let template = match bytes {
-            Some(_) => "{spinner} {bar:30} {percent:>3} % {elapsed} {msg}",
-            None => "{spinner} {elapsed} {msg}",
-        };
-        bar.set_style(ProgressStyle::with_template(template).expect("the template is right"));
-        if !bar.is_hidden() {
-            bar.enable_steady_tick(REFRESH);
-        }
         Self {
             exchange,
-            console: Console { bar },
+            console: Console::new(bytes),
             reading: None,
             published: 0,
             confirmed: 0,
@@ -76,17 +51,17 @@ impl Report {
         }
     }
 
-    /// Where others print.
+    /// The console, for notices of others.
     pub(super) fn console(&self) -> Console {
         self.console.clone()
     }
 
-    /// Where the input's progress is read from.
+    /// Reads the progress of the input from `reading`.
     pub(super) fn follow(&mut self, reading: Arc<Reading>) {
         self.reading = Some(reading);
     }
 
-    /// Takes in what happened.
+    /// Counts an event, and prints what a person should know.
     pub(super) fn event(&mut self, event: &PublisherEvent) {
         match event {
             PublisherEvent::Published { again } => self.published += u64::from(!again),
@@ -94,26 +69,26 @@ impl Report {
             PublisherEvent::Refused(refusal) => {
                 let refusal = match refusal {
                     Refusal::Nacked => {
-                        "the broker takes no updates just now (negative confirm: a queue is full or not available)"
+                        "the broker refuses updates (negative confirm: a queue is full or not available)"
                             .to_owned()
                     }
                     Refusal::Unroutable => format!(
-                        "exchange {} routes updates to no queue: start `lanekeeper run` once, which declares the queues",
+                        "exchange {} routes updates to no queue: run `lanekeeper run` once, which declares the queues",
                         self.exchange
                     ),
                 };
-                self.console.say(&format!("{refusal}; publishing them again"));
+                self.console.say(&format!("{refusal}; publishing again"));
             }
             PublisherEvent::Connection(connection_event) => {
                 self.console.say(&match connection_event {
                     ConnectionEvent::Up => "connected again".to_owned(),
                     ConnectionEvent::Blocked { reason } => {
                         format!(
-                            "blocked by the broker: memory or disk alarm ({reason}); waiting until it is over"
+                            "the broker blocks publishing: memory or disk alarm ({reason}); waiting until it ends"
                         )
                     }
-                    ConnectionEvent::Unblocked => "the broker's alarm is over, publishing goes on".to_owned(),
-                    ConnectionEvent::Down { cause } => format!("connection lost ({cause}); connecting again"),
+                    ConnectionEvent::Unblocked => "the broker's alarm has ended, publishing goes on".to_owned(),
+                    ConnectionEvent::Down { cause } => format!("connection lost ({cause}); reconnecting"),
                 });
                 self.connection_event = Some(connection_event.clone());
                 self.refresh();
@@ -139,21 +114,19 @@ impl Report {
 
     fn refresh(&mut self) {
         self.refreshed = Instant::now();
-        if self.console.bar.is_hidden() {
+        if !self.console.shows_progress() {
             return;
         }
         let mut message = self.counts();
         match &self.connection_event {
             Some(ConnectionEvent::Blocked { .. }) => {
-                message.push_str(" · blocked by the broker: memory or disk alarm")
+                message.push_str(" · the broker blocks publishing: memory or disk alarm");
             }
-            Some(ConnectionEvent::Down { .. }) => message.push_str(" · connection lost, connecting again"),
+            Some(ConnectionEvent::Down { .. }) => message.push_str(" · connection lost, reconnecting"),
             Some(ConnectionEvent::Up | ConnectionEvent::Unblocked) | None => {}
         }
-        if let Some(reading) = &self.reading {
-            self.console.bar.set_position(reading.bytes.load(Ordering::Relaxed));
-        }
-        self.console.bar.set_message(message);
+        let position = self.reading.as_ref().map(|reading| reading.bytes.load(Ordering::Relaxed));
+        self.console.progress(position, message);
     }
 
     fn counts(&self) -> String {
@@ -170,18 +143,18 @@ impl Report {
         self.reading.as_ref().map_or(0, |reading| reading.bad.load(Ordering::Relaxed))
     }
 
-    /// Prints how it ended; true if every line of the input is confirmed.
+    /// Prints how publishing ended. Returns true if every line of the input is confirmed.
     pub(super) fn finish(&mut self, result: &Result<PublisherExit, PublishError>) -> bool {
-        self.console.bar.finish_and_clear();
+        self.console.end_progress();
         let complete = self.reading.as_ref().is_some_and(|reading| reading.complete.load(Ordering::Acquire));
         let lines = self.reading.as_ref().map_or(0, |reading| reading.lines.load(Ordering::Relaxed));
         match result {
             Ok(PublisherExit::Finished) => {}
             Ok(PublisherExit::Stopped) => self.console.say("stopped"),
             Ok(PublisherExit::Abandoned) => {
-                self.console.say("gave up: the broker refuses the updates of too many records");
+                self.console.say("gave up: the broker refused the updates of too many records");
             }
-            Err(error) => self.console.say(&error.to_string()),
+            Err(error) => self.console.say(&error_chain(error)),
         }
         for (reason, count) in &self.reasons {
             self.console.say(&format!("{count} {}", explain(*reason)));
@@ -192,7 +165,7 @@ impl Report {
         }
         if !complete {
             self.console
-                .say(&format!("the input was not read to its end: nothing after line {lines} is published"));
+                .say(&format!("the input was not read to its end: nothing after line {lines} was published"));
         }
         println!("{}", self.counts());
         complete && self.bad_lines() == 0 && self.not_confirmed == 0
@@ -212,14 +185,14 @@ impl Report {
 fn explain(reason: NotConfirmedReason) -> &'static str {
     match reason {
         NotConfirmedReason::Refused(Refusal::Nacked) => {
-            "not confirmed: the broker refused them until --give-up-after"
+            "not confirmed: the broker refused them for --give-up-after"
         }
         NotConfirmedReason::Refused(Refusal::Unroutable) => {
-            "not confirmed: no queue was bound for them until --give-up-after"
+            "not confirmed: no queue was bound for them for --give-up-after"
         }
         NotConfirmedReason::Behind => "not published: an earlier update of the same record is not confirmed",
-        NotConfirmedReason::Stopped => "published, but not confirmed when we stopped: they may have arrived",
-        NotConfirmedReason::NotPublished => "read, but not published when we stopped",
+        NotConfirmedReason::Stopped => "published, but not confirmed at the stop: they may have arrived",
+        NotConfirmedReason::NotPublished => "read, but not published before the stop",
     }
 }
 

@@ -1,31 +1,35 @@
-//! `topology apply`: the change itself, and how it goes on.
+//! `topology apply`: changes the layout and shows the progress.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use super::plan::{format_danger, wanted};
-use super::show::format_time;
-use crate::cli::{Exit, log};
+use super::blocking::format_blocking;
+use super::format::{format_danger, format_time};
+use crate::cli::exit::Exit;
+use crate::cli::log;
 use crate::config::{Config, LogConfig};
 use crate::doctor::change::{Weight, dangers_of_change};
-use lanekeeper_broker::{
-    Address, LayoutDocument, Names, Operator, PartitionStatus, Reconciled, SourceError, Stuck,
-};
+use lanekeeper_broker::{Address, LayoutDocument, Names, Operator, Reconciled, SourceError, Stuck};
 use lanekeeper_core::change::{Desired, Draining, Layouts, Step};
-use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::layout::LayoutNumber;
 
+/// How often the progress of a drain is read.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// After so long without progress the records that block the drain are named.
+const STALL: Duration = Duration::from_secs(4);
+/// How long owners are listened to; each publishes its status every two seconds.
+const LISTENING: Duration = Duration::from_millis(2_500);
+/// How many looks find no consumer before that is said.
+const UNOWNED_SHOWN_AT: u32 = 5;
 
-/// Changes the layout to what the config says, and waits until the old one is gone.
+/// Changes the layout to what the config says, and waits until the old one is deleted.
 pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> Result<Exit, SourceError> {
-    // What is logged on the way and is no step: a queue of the new layout that was deleted meanwhile.
+    // Errors that are no step, such as a queue of the new layout that somebody deletes during the change, are logged.
     log::start(&LogConfig { filter: "lanekeeper=error".to_owned(), ..config.log.clone() });
     let names = Names::new(&config.updates.exchange);
     let address = Address::new(&config.broker.connection)?;
     let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
-    if wants_a_switch(&operator, config).await? && !is_free(config).await? {
+    if needs_switch(&operator, config).await? && !may_switch(config).await? {
         operator.close().await;
         return Ok(Exit::Other);
     }
@@ -43,27 +47,27 @@ pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> R
     exit
 }
 
-/// Whether publishes are to go elsewhere; only that can meet anything.
-async fn wants_a_switch(operator: &Operator, config: &Config) -> Result<bool, SourceError> {
+/// Whether publishes are to go to another layout. Only such a change can be blocked.
+async fn needs_switch(operator: &Operator, config: &Config) -> Result<bool, SourceError> {
     let Some(LayoutDocument { layouts, .. }) = operator.document().await? else {
         return Err(SourceError::NoLayout { exchange: config.updates.exchange.clone() });
     };
-    Ok(layouts.changing.is_some() || layouts.in_force.shape() != wanted(config))
+    Ok(layouts.changing.is_some() || layouts.in_force.shape() != config.layout_shape())
 }
 
-/// Whether nothing is in the way. All that could go wrong is told.
-async fn is_free(config: &Config) -> Result<bool, SourceError> {
-    let dangers = dangers_of_change(config, wanted(config)).await?;
+/// Whether nothing blocks the change. Prints everything that could go wrong.
+async fn may_switch(config: &Config) -> Result<bool, SourceError> {
+    let dangers = dangers_of_change(config, config.layout_shape()).await?;
     for danger in &dangers {
         eprintln!("{}", format_danger(danger));
     }
-    let is_free = dangers.iter().all(|danger| danger.weight != Weight::Forbids);
-    if !is_free {
-        eprintln!("error: nothing is changed; `lanekeeper doctor` has the remedies");
+    let is_allowed = dangers.iter().all(|danger| danger.weight != Weight::Forbids);
+    if !is_allowed {
+        eprintln!("error: nothing is changed; see `lanekeeper doctor` for what to do");
     } else if !dangers.is_empty() {
-        eprintln!("`lanekeeper doctor` has the remedies; the change goes on");
+        eprintln!("the change goes on; see `lanekeeper doctor` for what to do");
     }
-    Ok(is_free)
+    Ok(is_allowed)
 }
 
 struct Applying<'a> {
@@ -73,15 +77,15 @@ struct Applying<'a> {
     begun: Instant,
     /// When publishes began to go to the new layout.
     switched: Option<Instant>,
-    /// How long it was until the layout before was drained, and the new one started.
+    /// From the switch until the old layout was drained.
     pause: Option<Duration>,
-    /// The last step that was told.
+    /// The last step that was printed.
     last_shown: String,
 }
 
 impl Applying<'_> {
     async fn run(mut self, no_wait: bool, timeout: Option<Duration>) -> Result<Exit, SourceError> {
-        let wanted = wanted(self.config);
+        let wanted = self.config.layout_shape();
         let mut progress = Progress::default();
         loop {
             let (layouts, stuck) = match self.reconcile().await {
@@ -99,14 +103,14 @@ impl Applying<'_> {
             }
             if let Some(stuck) = stuck.filter(Stuck::needs_a_person) {
                 eprintln!(
-                    "error: {stuck}. Publishes go to layout {}, which is dispatched from; the one before stays until then",
+                    "error: {stuck}; publishes go to layout {}, which is dispatched; the old layout stays until this is resolved",
                     layouts.in_force.number.0
                 );
                 return Ok(Exit::Other);
             }
-            let is_in_force = layouts.in_force.shape() == wanted;
-            let Some(draining) = layouts.draining.first().filter(|_| !(no_wait && is_in_force)) else {
-                if is_in_force {
+            let is_current = layouts.in_force.shape() == wanted;
+            let Some(draining) = layouts.draining.first().filter(|_| !(no_wait && is_current)) else {
+                if is_current {
                     self.print_end(&layouts);
                     return Ok(Exit::Done);
                 }
@@ -114,7 +118,7 @@ impl Applying<'_> {
             };
             if timeout.is_some_and(|timeout| self.begun.elapsed() >= timeout) {
                 eprintln!(
-                    "error: layout {} has not drained in time; it goes on by itself",
+                    "error: layout {} has not drained within --timeout; dispatchers go on draining it",
                     draining.layout.number.0
                 );
                 return Ok(Exit::Other);
@@ -124,10 +128,10 @@ impl Applying<'_> {
         }
     }
 
-    /// Goes on as far as can be now.
+    /// Takes all steps that can be taken now.
     async fn reconcile(&mut self) -> Result<(Layouts, Option<Stuck>), SourceError> {
         let document = self.operator.document().await?;
-        let desired = Desired { shape: Some(wanted(self.config)), remove: true, ..Desired::default() };
+        let desired = Desired { shape: Some(self.config.layout_shape()), remove: true, ..Desired::default() };
         if let Some(document) = document
             && document.layouts.next_step(&desired).is_none()
         {
@@ -136,11 +140,11 @@ impl Applying<'_> {
         let mut switching = false;
         let mut on_step = |step: &Step, document: &LayoutDocument| {
             switching |= matches!(step, Step::Switch { .. });
-            let last_shown = format_step(step, &document.layouts, &self.names);
-            // A removal is tried again until all dispatchers have let go.
-            if self.last_shown != last_shown {
-                say(&last_shown);
-                self.last_shown = last_shown;
+            let line = format_step(step, &document.layouts, &self.names);
+            // A removal is tried again until all dispatchers have closed their consumers.
+            if self.last_shown != line {
+                say(&line);
+                self.last_shown = line;
             }
         };
         let Reconciled { document, stuck } = self.operator.reconcile(desired, &mut on_step).await?;
@@ -150,19 +154,19 @@ impl Applying<'_> {
         Ok((document.layouts, stuck))
     }
 
-    /// Who changes layouts now, as far as the document tells.
+    /// Prints who is changing the layout, as far as the document says.
     async fn print_lock_holder(&self) -> Result<(), SourceError> {
         let Some(document) = self.operator.document().await? else { return Ok(()) };
         match document.layouts.changing {
             Some(changing) => eprintln!(
-                "somebody else is changing the layout: {} began a change to {} partitions (layout {}) at {}",
+                "another process is changing the layout: {} began a change to {} partitions (layout {}) at {}",
                 changing.by,
                 changing.to.partitions,
                 changing.to.number.0,
                 format_time(changing.since)
             ),
             None => eprintln!(
-                "somebody else has the lock and has not begun a change; the last one to change something was {}, at {}",
+                "another process holds the lock and has not begun a change; the last one to change something was {}, at {}",
                 document.changed_by,
                 format_time(document.changed_at)
             ),
@@ -170,7 +174,7 @@ impl Applying<'_> {
         Ok(())
     }
 
-    /// Shows how far the drain is.
+    /// Prints how far the drain is.
     async fn look(&self, draining: &Draining, progress: &mut Progress) -> Result<(), SourceError> {
         let layout = draining.layout;
         let depths = self.operator.depths(layout).await?;
@@ -183,12 +187,12 @@ impl Applying<'_> {
             say(&line);
         }
         if progress.stalled_for(Instant::now()) >= STALL && !unowned {
-            self.name_blocking(draining, progress).await?;
+            self.print_blocking(draining, progress).await?;
         }
         if unowned && !left.is_empty() {
             progress.unowned += 1;
             if progress.unowned == UNOWNED_SHOWN_AT {
-                say("  no dispatcher consumes them: it goes on when a `lanekeeper run` is started");
+                say("  no dispatcher consumes them: start a `lanekeeper run` to drain them");
             }
         } else {
             progress.unowned = 0;
@@ -196,65 +200,38 @@ impl Applying<'_> {
         Ok(())
     }
 
-    /// Says which records hold the drain up, where their owners tell.
-    async fn name_blocking(&self, draining: &Draining, progress: &mut Progress) -> Result<(), SourceError> {
-        let statuses = self.operator.statuses(draining.layout, LISTENING).await?;
-        let last_shown = blocking(&statuses);
-        if !last_shown.is_empty() && progress.blocking != last_shown {
-            say(&format!("{last_shown}{BLOCKING_ADVICE}"));
+    /// Prints which records block the drain, by what the owners publish.
+    async fn print_blocking(&self, draining: &Draining, progress: &mut Progress) -> Result<(), SourceError> {
+        let blocking = format_blocking(&self.operator.statuses(draining.layout, LISTENING).await?);
+        if !blocking.is_empty() && progress.blocking != blocking {
+            say(&blocking);
         }
-        progress.blocking = last_shown;
+        progress.blocking = blocking;
         Ok(())
     }
 
     fn print_end(&self, layouts: &Layouts) {
         let layout = layouts.in_force;
         say(&format!(
-            "layout {} with {} partitions and prefetch {} is in force{}",
+            "layout {} with {} partitions and prefetch {} is current{}",
             layout.number.0,
             layout.partitions,
             layout.prefetch,
-            if layouts.draining.is_empty() { "" } else { "; dispatchers drain and remove the one before" }
+            if layouts.draining.is_empty() { "" } else { "; dispatchers drain and delete the old one" }
         ));
         if let Some(pause) = self.pause {
             say(&format!(
-                "no record waited longer than {:.1} s for older updates of the layout before",
+                "no record waited longer than {:.1} s for its older updates in the old layout",
                 pause.as_secs_f64()
             ));
         }
     }
 }
 
-/// Goes on where nobody reads it, as in `topology apply | head`: the change is to have its end.
+/// Prints a line. If nobody reads it, as in `topology apply | head`, the change still goes on to its end.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
-
-/// Records that keep a layout from being drained, one line each.
-pub fn blocking(statuses: &BTreeMap<PartitionNumber, PartitionStatus>) -> String {
-    let mut last_shown = String::new();
-    for (partition, status) in statuses {
-        for (record_key, updates, attempts) in &status.retried {
-            let _ = writeln!(
-                last_shown,
-                "  {partition}: the record {record_key:?} holds {updates} updates; the first was attempted {attempts} \
-                 times and is tried again"
-            );
-        }
-    }
-    last_shown
-}
-
-/// What an operator can do about them.
-pub const BLOCKING_ADVICE: &str = "  their partitions are not drained before they are resolved, and records that were in \
-     them wait; others go on: put their target right, or let them be parked or dead-lettered (failure.rejected, failure.exhausted, retry.elapsed_max of the dispatchers)";
-
-/// Nothing has changed for so long.
-const STALL: Duration = Duration::from_secs(4);
-/// Owners tell what they hold every two seconds.
-const LISTENING: Duration = Duration::from_millis(2_500);
-/// Looks without a consumer before that is said.
-const UNOWNED_SHOWN_AT: u32 = 5;
 
 fn format_step(step: &Step, layouts: &Layouts, names: &Names) -> String {
     match step {
@@ -269,25 +246,28 @@ fn format_step(step: &Step, layouts: &Layouts, names: &Names) -> String {
             names.layout(to.number)
         ),
         Step::Undo(layout) => {
-            let by = layouts.changing.as_ref().map_or("somebody", |changing| changing.by.as_str());
+            let by = layouts.changing.as_ref().map_or("another process", |changing| changing.by.as_str());
             format!("! undoing the change to layout {} that {by} began and did not finish", layout.number.0)
         }
-        Step::Record => "partitions are drained".to_owned(),
+        Step::Record => "recording which partitions are drained".to_owned(),
         Step::Remove(draining) => {
-            format!("- deleting {} and its queues, which are drained", names.layout(draining.layout.number))
+            format!("- deleting {} and its drained queues", names.layout(draining.layout.number))
         }
     }
 }
 
-/// What was told of a drain.
+/// What was printed of a drain.
 #[derive(Default)]
 struct Progress {
+    /// Partitions that are not drained, and messages in their queues.
     last_shown: Option<(usize, u64)>,
-    /// Since when nothing has changed.
+    /// Since when these have not changed.
     since: Option<Instant>,
-    /// The records that were named.
+    /// The blocking records that were printed.
     blocking: String,
+    /// When the queues were looked at last, and how many messages they had.
     before: Option<(Instant, u64)>,
+    /// How many looks in a row found no consumer.
     unowned: u32,
 }
 
@@ -296,7 +276,7 @@ impl Progress {
         self.since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 
-    /// One line where something has changed.
+    /// One line; `None` if nothing has changed.
     fn line(&mut self, layout: LayoutNumber, left: usize, ready: u64, now: Instant) -> Option<String> {
         let rate = self.before.map_or(0.0, |(at, before)| {
             let seconds = now.duration_since(at).as_secs_f64();
@@ -310,9 +290,9 @@ impl Progress {
             return None;
         }
         let estimate =
-            if rate > 0.0 { format!(", about {:.0} s to go", ready as f64 / rate) } else { String::new() };
+            if rate > 0.0 { format!(", about {:.0} s left", ready as f64 / rate) } else { String::new() };
         Some(format!(
-            ". draining layout {}: {left} partitions left, {ready} messages wait in their queues, {rate:.0}/s{estimate}",
+            ". draining layout {}: {left} partitions left, {ready} messages in their queues, {rate:.0}/s{estimate}",
             layout.0
         ))
     }

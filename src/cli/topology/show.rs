@@ -1,11 +1,11 @@
 //! `topology show`.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 
-use super::apply::{BLOCKING_ADVICE, blocking};
+use super::blocking::format_blocking;
+use super::format::{format_age, format_time};
 use super::snapshot::{LayoutSnapshot, TopologySnapshot};
 use lanekeeper_broker::{PartitionStatus, STATUS_TIMEOUT};
 use lanekeeper_core::layout::PartitionNumber;
@@ -14,28 +14,28 @@ use lanekeeper_core::layout::PartitionNumber;
 pub fn text(snapshot: &TopologySnapshot) -> String {
     let exchange = snapshot.names.public();
     let Some(document) = &snapshot.document else {
-        return format!("no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it\n");
+        return format!("exchange {exchange} has no layout yet; the first `lanekeeper run` creates it\n");
     };
     let mut text = format!(
-        "exchange {exchange}: layouts as of {}, by {}\n",
+        "exchange {exchange}, last changed at {} by {}\n",
         format_time(document.changed_at),
         document.changed_by
     );
     if let Some(changing) = &document.layouts.changing {
         let _ = writeln!(
             text,
-            "a change to {} partitions (layout {}, prefetch {}) was begun by {} at {}; where nobody is at it any more, \
-             dispatchers or the next `lanekeeper topology apply` bring it to an end",
+            "{} began a change to {} partitions (layout {}, prefetch {}) at {}; if that process has ended, a dispatcher or \
+             the next `lanekeeper topology apply` finishes or undoes the change",
+            changing.by,
             changing.to.partitions,
             changing.to.number.0,
             changing.to.prefetch,
-            changing.by,
             format_time(changing.since)
         );
     }
     for layout_snapshot in &snapshot.layouts {
         text += "\n";
-        text += &layout(layout_snapshot);
+        text += &layout_text(layout_snapshot);
     }
     for line in notes(snapshot) {
         let _ = writeln!(text, "\n{line}");
@@ -43,10 +43,10 @@ pub fn text(snapshot: &TopologySnapshot) -> String {
     text
 }
 
-fn layout(layout_snapshot: &LayoutSnapshot) -> String {
+fn layout_text(layout_snapshot: &LayoutSnapshot) -> String {
     let layout = layout_snapshot.layout;
     let state = match &layout_snapshot.draining {
-        None => "in force".to_owned(),
+        None => "current".to_owned(),
         Some(draining) => format!(
             "draining since {}, {} of {} partitions drained",
             format_time(draining.since),
@@ -63,9 +63,9 @@ fn layout(layout_snapshot: &LayoutSnapshot) -> String {
     for partition in layout.partitions() {
         let _ = writeln!(text, "{}", line(Row::of(layout_snapshot, partition).columns(partition)));
     }
-    let blocking = blocking(&layout_snapshot.statuses());
+    let blocking = format_blocking(&layout_snapshot.statuses());
     if !blocking.is_empty() {
-        let _ = writeln!(text, "{blocking}{BLOCKING_ADVICE}");
+        let _ = writeln!(text, "{blocking}");
     }
     text
 }
@@ -77,7 +77,7 @@ fn line([partition, ready, unsettled, held, published, waiting, drained, owner]:
     line.trim_end().to_owned()
 }
 
-/// What the table leaves open.
+/// Explains the question marks of the tables.
 fn notes(snapshot: &TopologySnapshot) -> Vec<String> {
     let mut notes = Vec::new();
     let unanswered: usize =
@@ -86,12 +86,12 @@ fn notes(snapshot: &TopologySnapshot) -> Vec<String> {
         let partitions = if unanswered == 1 { "1 partition" } else { &format!("{unanswered} partitions") };
         let why = snapshot.unasked.clone().unwrap_or_else(|| {
             format!(
-                "its dispatcher did not answer within {} s: it is stopped or starved, is of a version that does not \
-                 answer, or is no dispatcher (`lanekeeper doctor` tells)",
+                "the consumer did not answer within {} s: it is stopped or short of CPU time, is of a version that does \
+                 not answer, or is not a dispatcher (see `lanekeeper doctor`)",
                 STATUS_TIMEOUT.as_secs()
             )
         });
-        notes.push(format!("?: {partitions} that somebody consumes; {why}"));
+        notes.push(format!("?: no answer for {partitions} with a consumer; {why}"));
     }
     let rows = snapshot.layouts.iter().flat_map(|layout_snapshot| {
         layout_snapshot.owned().map(|partition| Row::of(layout_snapshot, partition))
@@ -99,8 +99,8 @@ fn notes(snapshot: &TopologySnapshot) -> Vec<String> {
     if rows.into_iter().any(|row| matches!(row.owner, Owner::Perhaps(_))) {
         notes.push(
             format!(
-                "NAME?: the owner did not answer within {} s; NAME consumes the partition too, and nothing has come to it \
-                 that would tell it whether it is the owner",
+                "NAME?: the owner did not answer within {} s; NAME consumes the partition too, and has received nothing \
+                 from which it could tell whether it is the owner",
                 STATUS_TIMEOUT.as_secs()
             ),
         );
@@ -169,23 +169,26 @@ fn json_of(layout_snapshot: &LayoutSnapshot, snapshot: &TopologySnapshot) -> Jso
     })
 }
 
-/// Who owns a partition.
+/// Which replica owns a partition.
 enum Owner {
     /// Nobody consumes it.
     Nobody,
-    /// Somebody consumes it and has told nothing.
+    /// Somebody consumes it and has not answered.
     Unknown,
-    /// It consumes it and does not know.
+    /// This replica consumes it and does not know whether it is the owner.
     Perhaps(String),
+    /// This replica.
     Known(String),
 }
 
+/// A line of the table.
 struct Row {
+    /// `None`: the queue does not exist.
     ready: Option<u64>,
     owner: Owner,
-    /// What the owner holds.
+    /// What the owner answered.
     status: Option<PartitionStatus>,
-    /// `None`: its layout does not drain.
+    /// `None`: its layout is not draining.
     drained: Option<bool>,
     is_missing: bool,
 }
@@ -214,15 +217,14 @@ impl Row {
 
     fn columns(&self, partition: PartitionNumber) -> [String; 8] {
         let unknown = if matches!(self.owner, Owner::Nobody) { "-" } else { "?" };
-        let of = |status: Option<String>| status.unwrap_or_else(|| unknown.to_owned());
-        let age = |seconds: Option<u64>| {
-            let status = self.status.as_ref();
-            of(status.map(|_| seconds.map_or_else(|| "-".to_owned(), format_age)))
-        };
         let status = self.status.as_ref();
+        let or_unknown = |value: Option<String>| value.unwrap_or_else(|| unknown.to_owned());
+        let age = |seconds: Option<u64>| {
+            or_unknown(status.map(|_| seconds.map_or_else(|| "-".to_owned(), format_age)))
+        };
         let owner = match &self.owner {
             _ if self.is_missing => {
-                "THE QUEUE IS NOT THERE: it was deleted, and what it held is lost".to_owned()
+                "THE QUEUE DOES NOT EXIST: it was deleted, and what it held is lost".to_owned()
             }
             Owner::Nobody => "-".to_owned(),
             Owner::Unknown => "?".to_owned(),
@@ -235,24 +237,12 @@ impl Row {
         [
             partition.to_string(),
             self.ready.map_or_else(|| "-".to_owned(), |ready| ready.to_string()),
-            of(status.map(|status| status.updates.to_string())),
+            or_unknown(status.map(|status| status.updates.to_string())),
             age(status.and_then(|status| status.oldest_held_seconds)),
             age(status.and_then(|status| status.oldest_published_seconds)),
-            of(status.map(|status| (status.waiting + status.target_shut).to_string())),
+            or_unknown(status.map(|status| (status.waiting + status.target_shut).to_string())),
             self.drained.map_or("", |drained| if drained { "yes" } else { "no" }).to_owned(),
             owner,
         ]
     }
-}
-
-/// `1h 2m`: two units, however long it is.
-fn format_age(seconds: u64) -> String {
-    let status = humantime::format_duration(Duration::from_secs(seconds)).to_string();
-    status.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
-/// `2026-11-25T01:02:03Z`.
-pub fn format_time(seconds: u64) -> String {
-    let at: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds);
-    humantime::format_rfc3339_seconds(at).to_string()
 }

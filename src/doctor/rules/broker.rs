@@ -4,15 +4,15 @@ use super::super::codes::Code;
 use super::super::facts::{Observed, Version};
 use super::super::finding::Finding;
 use super::super::fix::{Fix, quoted};
-use super::{Case, listed};
+use super::case::{Case, listed};
 use lanekeeper_broker::{HASH_EXCHANGE_TYPE, ObjectState, Publishing};
 use lanekeeper_core::layout::Layout;
 
-/// The first version with everything that the topology needs, and the oldest one that is tested.
+/// The first version with everything that the topology needs; also the oldest one that is tested.
 const OLDEST: Version = Version(3, 10, 0);
-/// Versions in which a queue with a single active consumer can stop for good (rabbitmq-server issue 17317).
+/// In these versions a queue with a single active consumer can stop delivering for good (rabbitmq-server issue 17317).
 const WEDGE: std::ops::RangeInclusive<Version> = Version(4, 3, 0)..=Version(4, 3, 5);
-/// Versions in which Khepri can be the metadata store and does not keep the order of a hash exchange's bindings.
+/// In these versions Khepri can be the metadata store, and does not keep the order of a hash exchange's bindings.
 pub const KHEPRI_REORDERS: std::ops::Range<Version> = Version(3, 13, 0)..Version(4, 3, 0);
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
@@ -31,13 +31,12 @@ fn version(case: &Case<'_>) -> Vec<Finding> {
     let Some(version) = case.observed.version() else { return findings };
     let version_text = case.observed.broker.version.as_deref().unwrap_or_default();
     if version < OLDEST {
-        let what =
-            format!("the broker is RabbitMQ {version_text}; 3.10 is the oldest that Lanekeeper works with");
+        let what = format!("the broker is RabbitMQ {version_text}; Lanekeeper needs 3.10 or later");
         findings.push(Finding::new(Code::BrokerTooOld, what, vec![upgrade("3.10")]));
     }
     if WEDGE.contains(&version) {
         let what = format!(
-            "the broker is RabbitMQ {version_text}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop for good"
+            "the broker is RabbitMQ {version_text}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop delivering for good"
         );
         findings.push(Finding::new(Code::QueueCanWedge, what, vec![upgrade("4.3.6")]));
     }
@@ -52,7 +51,7 @@ fn khepri(case: &Case<'_>) -> Vec<Finding> {
     khepri_with(case, partitions(case), "there are").into_iter().collect()
 }
 
-/// With so many partitions, which there are or are to be.
+/// Judges so many partitions. `there_are` says whether they exist or are to be made.
 pub fn khepri_with(case: &Case<'_>, partitions: u16, there_are: &str) -> Option<Finding> {
     let Ok(management) = &case.observed.management else { return None };
     let reorders = case.observed.version().is_some_and(|version| KHEPRI_REORDERS.contains(&version));
@@ -68,14 +67,14 @@ pub fn khepri_with(case: &Case<'_>, partitions: u16, there_are: &str) -> Option<
     fix.push(match case.observed.layout() {
         None | Some(Layout { partitions: 1, .. }) => Fix::Config("updates.partitions = 1".to_owned()),
         Some(_) => Fix::Do(format!(
-            "or, since Khepri cannot be turned off again: drain the queues of {exchange}, and begin anew with \
+            "or, since Khepri cannot be turned off again: drain the queues of {exchange}, and start again with \
              updates.partitions = 1 and another updates.exchange"
         )),
     });
     Some(Finding::new(Code::KhepriReordersKeys, what, fix))
 }
 
-/// Of the layout in force, or of the one that the first start would make.
+/// Partitions of the current layout, or of the one that the first start would create.
 pub fn partitions(case: &Case<'_>) -> u16 {
     case.observed.layout().map_or(case.config.updates.partitions.get(), |layout| layout.partitions)
 }
@@ -95,12 +94,14 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
             let step = |text: &str| Fix::Do(text.to_owned());
             let fix = if resource.starts_with("disk") {
                 vec![
-                    step("free space where the node has its data; or, where the limit is too high:"),
+                    step("free disk space in the node's data directory; or, if the limit is too high:"),
                     run("rabbitmqctl set_disk_free_limit 2GB"),
                 ]
             } else {
                 vec![
-                    step("let dispatchers go on, what is queued fills it; or, where the limit is too low:"),
+                    step(
+                        "let dispatchers go on: queued updates fill the memory; or, if the limit is too low:",
+                    ),
                     run("rabbitmqctl set_vm_memory_high_watermark 0.4"),
                 ]
             };
@@ -120,7 +121,7 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
-/// Copies of queues, and the nodes that keep them.
+/// Copies of queues, and the nodes that have them.
 fn copies(case: &Case<'_>) -> Vec<Finding> {
     let (mut without_majority, mut missing) = (Vec::new(), Vec::new());
     for object in &case.observed.broker.objects {
@@ -147,7 +148,7 @@ fn copies(case: &Case<'_>) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     if !without_majority.is_empty() {
-        let what = format!("most copies are not online of {}{down}", listed(&without_majority));
+        let what = format!("no majority of copies is online of {}{down}", listed(&without_majority));
         findings.push(Finding::new(Code::NoMajority, what, status()));
     }
     if !missing.is_empty() {
@@ -157,7 +158,7 @@ fn copies(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
-/// What `lanekeeper run` may not do. The broker's words name user and object.
+/// Permissions that `lanekeeper run` lacks. The broker's words name user and object.
 fn permissions(case: &Case<'_>) -> Vec<Finding> {
     let Observed { broker, vhost, .. } = case.observed;
     let refused = broker.objects.iter().filter_map(|object| match &object.state {
@@ -190,7 +191,7 @@ fn permissions(case: &Case<'_>) -> Vec<Finding> {
     vec![Finding::new(Code::NotPermitted, what, vec![Fix::Run(grant)])]
 }
 
-/// The name as a regular expression that matches it alone.
+/// A regular expression that matches only this name.
 fn expression(name: &str) -> String {
     name.chars().fold(String::new(), |mut text, c| {
         if r"\.+*?()|[]{}^$".contains(c) {

@@ -1,4 +1,4 @@
-//! Who consumes the partitions, and how long they may hold what they got.
+//! Who consumes the partitions, and how long a consumer may hold a delivery.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use super::super::codes::Code;
 use super::super::facts::{Consumer, Management, Queue};
 use super::super::finding::Finding;
 use super::super::fix::{Fix, disconnect};
+use super::case::{Case, listed};
 use super::policies::{clear, set_by};
-use super::{Case, listed};
 use crate::config::{ACK_TIMEOUT, format_duration, held_at_most};
 use lanekeeper_broker::{Object, ObjectState};
 
-/// How consumer tags of Lanekeeper begin.
+/// Prefix of Lanekeeper's consumer tags.
 const OUR_TAG: &str = "lanekeeper ";
-/// The policy that lowers the acknowledgement timeout of a queue, in milliseconds.
+/// Key of a policy that sets a queue's acknowledgement timeout, in milliseconds.
 const TIMEOUT_POLICY: &str = "consumer-timeout";
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
@@ -27,7 +27,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
             }
         }
     }
-    findings.extend(nobody(case));
+    findings.extend(without_consumer(case));
     findings.extend(ack_timeout(case));
     findings
 }
@@ -40,10 +40,10 @@ fn foreign(management: &Management, object: &Object, consumer: &Consumer) -> Opt
     let connection =
         consumer.connection.as_deref().map(|name| format!(", connection {name}")).unwrap_or_default();
     let what = format!(
-        "consumer {:?}{user}{connection} is not Lanekeeper's, and consumes {}",
+        "consumer {:?}{user}{connection} is not Lanekeeper's and consumes {}",
         consumer.tag, object.name
     );
-    let mut fix = vec![Fix::Do("stop the program that it belongs to".to_owned())];
+    let mut fix = vec![Fix::Do("stop the program that owns it".to_owned())];
     fix.extend(disconnect(management, consumer));
     Some(Finding::new(Code::ForeignConsumer, what, fix))
 }
@@ -60,11 +60,11 @@ fn prefetch(case: &Case<'_>, object: &Object, consumer: &Consumer) -> Option<Fin
         "consumer {:?} of {} holds at most {}, below the layout's prefetch of {wanted}, and the queue has {messages} messages",
         consumer.tag, object.name, consumer.prefetch
     );
-    let stop = Fix::Do("end that dispatcher; one of this version takes the layout's prefetch".to_owned());
+    let stop = Fix::Do("stop that dispatcher; one of this version takes the layout's prefetch".to_owned());
     Some(Finding::new(Code::PrefetchTooLow, what, vec![stop]))
 }
 
-fn nobody(case: &Case<'_>) -> Option<Finding> {
+fn without_consumer(case: &Case<'_>) -> Option<Finding> {
     let unconsumed = |object: &&Object| match &object.state {
         ObjectState::AsDeclared(depth) | ObjectState::Differs { depth, .. } => {
             depth.consumers == 0 && depth.ready > 0
@@ -74,22 +74,24 @@ fn nobody(case: &Case<'_>) -> Option<Finding> {
     let queues: Vec<&str> =
         case.observed.partitions().filter(unconsumed).map(|object| object.name.as_str()).collect();
     let run = Fix::Run("lanekeeper run --config FILE".to_owned());
-    // A layout may have to wait until the one before it is drained.
+    // While a layout drains, the next one may have to wait for it.
     (!queues.is_empty() && !case.observed.broker.draining).then(|| {
-        let what = format!("updates wait and nobody consumes {}", listed(&queues));
+        let what = format!("updates wait, and no consumer is on {}", listed(&queues));
         Finding::new(Code::NobodyConsumes, what, vec![run])
     })
 }
 
-/// The shortest acknowledgement timeout of a partition, and who sets it.
+/// The shortest acknowledgement timeout of a partition.
 struct AckTimeout<'a> {
     lasts: Duration,
+    /// Of what, in words.
     of: String,
+    /// `None`: the broker's default is assumed.
     queue: Option<&'a str>,
 }
 
-/// From RabbitMQ 4.0 on, each consumer's is told; before, the broker's own setting is in no API: what can be seen is
-/// what queues say, and what the default is.
+/// From RabbitMQ 4.0 on the API shows the timeout of each consumer. Before, no API shows the broker's own setting, only
+/// what policies and arguments of queues set.
 fn shortest<'a>(case: &Case<'a>) -> AckTimeout<'a> {
     let of_queues = case.observed.partitions().filter_map(|object| {
         let queue = case.observed.queue(&object.name)?;
@@ -101,7 +103,7 @@ fn shortest<'a>(case: &Case<'a>) -> AckTimeout<'a> {
         Some((lasts, queue)) => AckTimeout { lasts, of: format!("of {queue}"), queue: Some(queue) },
         None => AckTimeout {
             lasts: ACK_TIMEOUT,
-            of: "that RabbitMQ has by default (what this broker has is in no API)".to_owned(),
+            of: "that RabbitMQ has by default (no API shows this broker's)".to_owned(),
             queue: None,
         },
     }
@@ -118,8 +120,8 @@ fn ack_timeout(case: &Case<'_>) -> Option<Finding> {
     }
     let dispatch = &case.config.dispatch;
     let what = format!(
-        "the acknowledgement timeout {of} is {}, below what an update may be held: dispatch.held_max {} + \
-         drain_timeout {} + a minute = {}",
+        "the acknowledgement timeout {of} is {}, but an update may be held for dispatch.held_max {} + drain_timeout {} \
+         + a minute = {}",
         format_duration(lasts),
         format_duration(dispatch.held_max),
         format_duration(dispatch.drain_timeout),

@@ -1,9 +1,9 @@
-//! The config against the layout in force, and what waits for a person.
+//! Compares the config with the current layout, and counts what waits for a person.
 
 use super::super::codes::Code;
 use super::super::finding::Finding;
 use super::super::fix::{Fix, quoted};
-use super::Case;
+use super::case::Case;
 use lanekeeper_broker::Role;
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
@@ -22,7 +22,7 @@ fn dead_letters(case: &Case<'_>) -> Option<Finding> {
         1 => format!("1 update is in the dead-letter queue {}", queue.name),
         many => format!("{many} updates are in the dead-letter queue {}", queue.name),
     };
-    let look = "look at them and publish them again: docs/operating.md, \"The dead-letter queue\". Or, to lose them all:";
+    let look = "examine them and publish them again (docs/operating.md, \"The dead-letter queue\"); or, to lose them all:";
     let fix =
         vec![Fix::Do(look.to_owned()), Fix::Run(format!("rabbitmqctl purge_queue --vhost {vhost} {name}"))];
     Some(Finding::new(Code::DeadLetters, what, fix))
@@ -32,7 +32,7 @@ fn partitions(case: &Case<'_>) -> Option<Finding> {
     let (layout, wanted) = (case.observed.layout()?, case.config.updates.partitions.get());
     let (number, partitions) = (layout.number.0, layout.partitions);
     (partitions != wanted).then(|| {
-        let what = format!("updates.partitions = {wanted}, but layout {number} in force has {partitions}");
+        let what = format!("updates.partitions = {wanted}, but the current layout {number} has {partitions}");
         let set = Fix::Config(format!("updates.partitions = {partitions}"));
         Finding::new(Code::PartitionsDiffer, what, vec![set, or_change()])
     })
@@ -44,12 +44,12 @@ fn prefetch(case: &Case<'_>) -> Option<Finding> {
     (prefetch != wanted).then(|| {
         let holding = case.observed.partitions().filter(|object| case.observed.messages(object) > 0).count();
         let holding = match holding {
-            0 => "no queue of it holds updates now".to_owned(),
-            1 => "1 queue of it holds updates now".to_owned(),
-            many => format!("{many} queues of it hold updates now"),
+            0 => "no queue of it has updates now".to_owned(),
+            1 => "1 queue of it has updates now".to_owned(),
+            many => format!("{many} queues of it have updates now"),
         };
         let what = format!(
-            "dispatch.prefetch = {wanted}, but layout {number} in force has {prefetch}, and {holding}"
+            "dispatch.prefetch = {wanted}, but the current layout {number} has {prefetch}, and {holding}"
         );
         let set = Fix::Config(format!("dispatch.prefetch = {prefetch}"));
         Finding::new(Code::PrefetchDiffers, what, vec![set, or_change()])
@@ -57,5 +57,8 @@ fn prefetch(case: &Case<'_>) -> Option<Finding> {
 }
 
 fn or_change() -> Fix {
-    Fix::Do("or make the layout what the config says, under load: `lanekeeper topology apply`".to_owned())
+    Fix::Do(
+        "or change the layout to what the config says, while updates flow: `lanekeeper topology apply`"
+            .to_owned(),
+    )
 }

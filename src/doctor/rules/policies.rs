@@ -1,4 +1,4 @@
-//! Policies that apply to queues of the topology, by what they come to with operator policies.
+//! Policies that apply to queues of the topology, merged with operator policies.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::super::codes::Code;
 use super::super::facts::{Management, PolicyKind, PolicyName, Queue};
 use super::super::finding::Finding;
 use super::super::fix::{Fix, clear_policy, quoted};
-use super::{Case, listed};
+use super::case::{Case, listed};
 use lanekeeper_broker::{DELIVERY_LIMIT, Role};
 
 /// A queue with its name.
@@ -41,13 +41,13 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// What a setting does to a queue of this role. `None`: nothing that Lanekeeper minds.
+/// The danger of a setting for a queue of this role; `None`: it does no harm.
 fn danger(role: Role, key: &str, value: &Json) -> Option<Code> {
     if role == Role::Document {
         return matches!(key, "max-age" | "max-length-bytes").then_some(Code::DocumentShortLived);
     }
     match key {
-        // The lower of policy and argument is in force.
+        // The lower one of policy and argument applies.
         "delivery-limit" => value
             .as_i64()
             .is_none_or(|limit| limit < DELIVERY_LIMIT.into())
@@ -62,7 +62,7 @@ fn danger(role: Role, key: &str, value: &Json) -> Option<Code> {
     }
 }
 
-/// Takes these policies away; where it is not known which there are, a person has to look.
+/// Removes these policies. If it is not known which policies set the key, a person has to look.
 pub fn clear(case: &Case<'_>, key: &str, set_by: &[PolicyName]) -> Vec<Fix> {
     let vhost = &case.observed.vhost;
     if !set_by.is_empty() {
@@ -71,11 +71,11 @@ pub fn clear(case: &Case<'_>, key: &str, set_by: &[PolicyName]) -> Vec<Fix> {
     vec![
         Fix::Run(format!("rabbitmqctl list_policies --vhost {}", quoted(vhost))),
         Fix::Run(format!("rabbitmqctl list_operator_policies --vhost {}", quoted(vhost))),
-        Fix::Do(format!("take {key} out of the one that sets it")),
+        Fix::Do(format!("remove {key} from the policy that sets it")),
     ]
 }
 
-/// Policies of these queues that have the key.
+/// The policies of these queues that set the key.
 pub fn set_by(management: &Management, key: &str, queues: &[Named<'_>]) -> Vec<PolicyName> {
     let mut found = Vec::new();
     for (_, queue) in queues {

@@ -196,7 +196,7 @@ fn an_argument_of_a_queue_can_shorten_the_acknowledgement_timeout() {
         },
         &["LK402"],
     );
-    // RabbitMQ 4.0 tells what is in force of each consumer.
+    // RabbitMQ 4.0 shows the effective timeout of each consumer.
     let consumer = |observed: &mut Observed, timeout| {
         let tag = "lanekeeper a p000".to_owned();
         let consumer = Consumer { tag, prefetch: 1000, timeout_ms: Some(timeout), ..Consumer::default() };
@@ -296,34 +296,35 @@ fn dangers_read_as_what_why_and_the_command() {
     RabbitMQ 4.0.5 at mq:5672, virtual host /, exchange updates, layout 1 with 2 partitions
 
     error LK102  the metadata store is Khepri on RabbitMQ 4.0.5, and there are 2 partitions
-        cost:    a restart of the broker sends almost every record key to another partition: two
-                 partitions then work on one record, and its updates overtake each other
-        remedy:  upgrade RabbitMQ to 4.3 or later
-                 or, since Khepri cannot be turned off again: drain the queues of updates, and begin
-                 anew with updates.partitions = 1 and another updates.exchange
+        cost:  a restart of the broker sends almost every record key to another partition: two
+               partitions then work on one record, and its updates overtake each other
+        fix:   upgrade RabbitMQ to 4.3 or later
+               or, since Khepri cannot be turned off again: drain the queues of updates, and start again
+               with updates.partitions = 1 and another updates.exchange
 
-    error LK206  exchange updates.ingress is bound to queue audit, beside the layout's updates.l1
-        cost:    every update goes there as well, and is applied twice if that is another layout; while
-                 the layout changes, updates are confirmed and lost
-        remedy:  $ curl --user ops --request DELETE 'http://mq:15672/api/bindings/%2F/e/updates.ingress/q/audit/~'
+    error LK206  exchange updates.ingress is bound to queue audit, in addition to the layout's
+                 updates.l1
+        cost:  every update goes there as well, and is applied twice if that is another layout; while
+               the layout changes, updates are confirmed and lost
+        fix:   $ curl --user ops --request DELETE 'http://mq:15672/api/bindings/%2F/e/updates.ingress/q/audit/~'
 
     error LK302  policy "house rules" sets message-ttl = 60000 on updates.l1.p000, updates.l1.p001
-        cost:    what waits longer is dropped or dead-lettered by the broker, such as every update
-                 behind a target that is down
-        remedy:  $ rabbitmqctl clear_policy --vhost / 'house rules'
+        cost:  the broker drops or dead-letters updates that wait longer, for example while their target
+               is down
+        fix:   $ rabbitmqctl clear_policy --vhost / 'house rules'
 
     warning LK501  3 updates are in the dead-letter queue updates.dead
-        cost:    each is an update that its target has not applied, and its record went on without it
-        remedy:  look at them and publish them again: docs/operating.md, "The dead-letter queue". Or, to
-                 lose them all:
-                 $ rabbitmqctl purge_queue --vhost / updates.dead
+        cost:  each is an update that its target has not applied, and its record went on without it
+        fix:   examine them and publish them again (docs/operating.md, "The dead-letter queue"); or, to
+               lose them all:
+               $ rabbitmqctl purge_queue --vhost / updates.dead
 
     Not looked at
-    - the broker's acknowledgement timeout (consumer_timeout): before 4.0 no API shows it, from 4.0 on
-      that of a partition's consumer; 30m, its default, is assumed.
+    - the broker's acknowledgement timeout (consumer_timeout): before RabbitMQ 4.0 no API shows it, from
+      4.0 on only with a consumer on a partition; its default of 30m is assumed.
       $ rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'
 
-    3 errors, 1 warning. docs/doctor.md explains the codes.
+    3 errors, 1 warning. See docs/doctor.md for the codes.
     "#);
 }
 
@@ -339,11 +340,11 @@ fn what_was_not_looked_at_is_said() {
     RabbitMQ 4.3.6 at mq:5672, virtual host /, exchange updates, layout 1 with 2 partitions
 
     warning LK901  the management API is not reachable at http://mq:15672: connection refused
-        cost:    policies, bindings, foreign consumers and the metadata store were not looked at: most
-                 of what can lose or reorder updates would be there
-        remedy:  $ rabbitmq-plugins enable rabbitmq_management
-                 or, where it is elsewhere (also as --management URL):
-                 config: broker.management_url = "http://USER:PASSWORD@HOST:15672"
+        cost:  policies, bindings, foreign consumers and the metadata store were not looked at: most of
+               what can lose or reorder updates would be there
+        fix:   $ rabbitmq-plugins enable rabbitmq_management
+               or, if it is elsewhere (also as --management URL):
+               config: broker.management_url = "http://USER:PASSWORD@HOST:15672"
 
     Not looked at
     - policies: a policy with a TTL, a length limit or a low delivery limit would lose updates.
@@ -354,11 +355,11 @@ fn what_was_not_looked_at_is_said() {
       $ rabbitmqctl list_consumers --vhost /
     - copies of the queues: a queue could be one lost node away from standing still.
       $ rabbitmqctl cluster_status
-    - the broker's acknowledgement timeout (consumer_timeout): before 4.0 no API shows it, from 4.0 on
-      that of a partition's consumer; 30m, its default, is assumed.
+    - the broker's acknowledgement timeout (consumer_timeout): before RabbitMQ 4.0 no API shows it, from
+      4.0 on only with a consumer on a partition; its default of 30m is assumed.
       $ rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'
 
-    No errors, 1 warning. docs/doctor.md explains the codes.
+    No errors, 1 warning. See docs/doctor.md for the codes.
     "#);
 }
 
@@ -379,7 +380,7 @@ fn what_a_change_of_the_layout_does_meanwhile_is_no_danger() {
     changing("updates.l2", None, &["LK205", "LK207"]);
 }
 
-/// What a change to so many partitions meets: code and weight.
+/// The dangers of a change to so many partitions: code and weight.
 #[track_caller]
 fn check_change(change: impl FnOnce(&mut Observed), partitions: u16, expected: &[(&str, Weight)]) {
     let (mut observed, config) = (sound(), config());

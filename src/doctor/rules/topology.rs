@@ -1,14 +1,14 @@
-//! Exchanges, queues and bindings: as `lanekeeper run` declares them, and nothing else bound between them.
+//! Exchanges, queues and bindings must be as `lanekeeper run` declares them, with no other binding between them.
 
 use super::super::codes::Code;
 use super::super::facts::{Binding, DestinationKind, Management};
 use super::super::finding::Finding;
 use super::super::fix::{Fix, delete_exchange, delete_queue, unbind};
-use super::{Case, listed};
+use super::case::{Case, listed};
 use lanekeeper_broker::{Object, ObjectState, Role};
 use lanekeeper_core::layout::Layout;
 
-/// How the management API names a binding without routing key and arguments, as all of ours are.
+/// The management API's name for a binding without routing key and arguments. All of ours are such.
 const WITHOUT_KEY: &str = "~";
 const QUEUE_TYPE: &str = "x-queue-type";
 
@@ -28,8 +28,8 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
         Err(fault) => {
             let what = fault.clone();
             let show = Fix::Do(
-                "run the version of Lanekeeper that wrote it, or a newer one; grant read on the stream where that is \
-                 refused"
+                "run the version of Lanekeeper that wrote it, or a newer one; if reading is refused, grant read on the \
+                 stream"
                     .to_owned(),
             );
             findings.push(Finding::new(Code::DocumentUnreadable, what, vec![show]));
@@ -54,11 +54,9 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
 
 fn declare_again() -> Vec<Fix> {
     vec![
-        Fix::Do(
-            "stop publishers and every dispatcher, so that nothing goes two ways meanwhile; then".to_owned(),
-        ),
+        Fix::Do("stop all publishers and dispatchers, so that no update takes a wrong way; then".to_owned()),
         Fix::Run("lanekeeper run --config FILE".to_owned()),
-        Fix::Do("it declares and binds what is missing".to_owned()),
+        Fix::Do("which declares and binds what is missing".to_owned()),
     ]
 }
 
@@ -68,7 +66,7 @@ fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
     let kind = if object.role.is_queue() { "queue" } else { "exchange" };
     // The broker names the first argument that differs, which is seldom the type.
     let wanted_type = if object.role == Role::Document { "stream" } else { "quorum" };
-    let other_type = case.observed.queue(name).and_then(|queue| queue.queue_type.as_deref());
+    let other_type = case.observed.queue(name).and_then(|queue| queue.kind.as_deref());
     let other_type = other_type.filter(|found| object.role.is_queue() && *found != wanted_type);
     let (code, what) = match other_type {
         Some(found) => {
@@ -85,7 +83,7 @@ fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
     if object.role.is_queue() {
         if messages > 0 {
             fix.push(Fix::Do(format!(
-                "it holds {messages} messages: take them out first, deleting loses them"
+                "it holds {messages} messages, which are lost with it: take them out first"
             )));
         }
         fix.push(delete_queue(vhost, name));
@@ -98,7 +96,7 @@ fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
     Some(Finding::new(code, what, fix))
 }
 
-/// Where a binding is from, and where it must lead.
+/// A binding that must exist.
 struct Expected {
     source: String,
     destination: String,
@@ -122,7 +120,7 @@ fn expected(case: &Case<'_>, layout: Layout) -> Vec<Expected> {
     expected
 }
 
-/// Between objects that are there: what is missing is told as missing.
+/// Only between objects that exist: missing objects are a finding of their own.
 fn missing_bindings(case: &Case<'_>, management: &Management, layout: Layout) -> Vec<Finding> {
     let there = |name: &str, queue: bool| {
         let objects = &case.observed.broker.objects;
@@ -136,7 +134,7 @@ fn missing_bindings(case: &Case<'_>, management: &Management, layout: Layout) ->
             there(&wanted.source, false) && there(&wanted.destination, wanted.to == DestinationKind::Queue)
         })
         .filter(|wanted| !management.bindings.iter().any(|binding| wanted.is(binding)))
-        // While the layout changes, the ingress leads to the next one, or nowhere and the handoff does.
+        // While the layout changes, the ingress is bound to the next one, or it is unbound and the handoff is bound.
         .filter(|wanted| case.observed.broker.changing_to.is_none() || wanted.source != case.names.ingress())
         .map(|wanted| format!("{} to {}", wanted.source, wanted.destination))
         .collect();
@@ -167,7 +165,7 @@ fn foreign_bindings(case: &Case<'_>, management: &Management, layout: Layout) ->
     foreign.filter_map(finding).collect()
 }
 
-/// One that `topology apply` makes while it changes the layout.
+/// A binding that `topology apply` makes while it changes the layout.
 fn is_of_a_change(case: &Case<'_>, binding: &Binding) -> bool {
     let names = &case.names;
     case.observed.broker.changing_to.is_some_and(|to| {
@@ -193,18 +191,21 @@ fn judge_foreign(case: &Case<'_>, layout: Layout, binding: &Binding) -> Option<(
     };
     match role(source) {
         Some(Role::Ingress) => {
-            return Some((Code::IngressBoundTwice, format!("{described}, beside the layout's {hash}")));
+            return Some((
+                Code::IngressBoundTwice,
+                format!("{described}, in addition to the layout's {hash}"),
+            ));
         }
         Some(Role::Layout) => {
             return Some((
                 Code::ForeignBindingOfHash,
-                format!("{described}, which is not among its partitions, or twice"),
+                format!("{described}, which is not a partition or is bound twice"),
             ));
         }
         Some(Role::Handoff) => {
             return Some((
                 Code::HandoffBound,
-                format!("{described}, though the layout is not being changed"),
+                format!("{described}, although the layout is not being changed"),
             ));
         }
         _ => {}

@@ -1,13 +1,12 @@
-//! What could not be looked at, and what that means.
+//! What could not be checked, and what follows from that.
 
 use super::super::codes::Code;
 use super::super::facts::{ManagementCause, Observed, Queue};
 use super::super::finding::{Finding, Unseen};
 use super::super::fix::{Fix, quoted};
 use super::broker::{KHEPRI_REORDERS, partitions};
-use super::{Case, listed};
+use super::case::{Case, listed};
 use crate::config::{ACK_TIMEOUT, Config, format_duration};
-use lanekeeper_broker::Names;
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let user = &case.config.broker.management().user;
@@ -22,7 +21,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
                     format!("the management API is not reachable at {url}: {why}"),
                     vec![
                         Fix::Run("rabbitmq-plugins enable rabbitmq_management".to_owned()),
-                        Fix::Do("or, where it is elsewhere (also as --management URL):".to_owned()),
+                        Fix::Do("or, if it is elsewhere (also as --management URL):".to_owned()),
                         elsewhere,
                     ],
                 ),
@@ -30,13 +29,13 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
                     format!("the management API at {url} refuses user {user}: {words}"),
                     vec![
                         tag("monitoring"),
-                        Fix::Do("or come as another user (also as --management URL):".to_owned()),
+                        Fix::Do("or use another user (also as --management URL):".to_owned()),
                         elsewhere,
                     ],
                 ),
                 ManagementCause::OtherCluster(theirs) => (
                     format!(
-                        "the management API at {url} is that of another cluster, {theirs:?}; the broker's is {:?}",
+                        "the management API at {url} belongs to another cluster, {theirs:?}; the broker's is {:?}",
                         case.observed.broker.cluster.as_deref().unwrap_or_default()
                     ),
                     vec![elsewhere],
@@ -67,15 +66,15 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     }
 }
 
-/// Whether Khepri, if it is the metadata store, would move record keys.
+/// Whether Khepri, as the metadata store, would move record keys.
 fn khepri_matters(case: &Case<'_>) -> bool {
     let can_be = case.observed.version().is_none_or(|version| KHEPRI_REORDERS.contains(&version));
     can_be && partitions(case) > 1
 }
 
-/// What a person would have to look at by hand.
+/// What a person has to check by hand.
 pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
-    let case = Case { observed, config, names: Names::new(&config.updates.exchange) };
+    let case = Case::new(observed, config);
     let mut unseen = Vec::new();
     let mut push = |what: &str, means: String, look: &str| {
         let look = (!look.is_empty()).then(|| Fix::Run(look.to_owned()));
@@ -128,8 +127,7 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
             let unknown = management.queues.iter().filter(|(_, queue)| queue.effective_policy.is_none());
             let unknown: Vec<&str> = unknown.map(|(name, _)| name.as_str()).collect();
             if !unknown.is_empty() {
-                let means =
-                    "the broker tells what applies some seconds after a queue was made: look again then";
+                let means = "the broker shows what applies some seconds after a queue was created: run `doctor` again then";
                 push(&format!("policies of {}", listed(&unknown)), means.to_owned(), "");
             }
         }
@@ -137,7 +135,7 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
     let has_timeout = |queue: &Queue| queue.consumers.iter().any(|consumer| consumer.timeout_ms.is_some());
     if !observed.management.as_ref().is_ok_and(|management| management.queues.values().any(has_timeout)) {
         let means = format!(
-            "before 4.0 no API shows it, from 4.0 on that of a partition's consumer; {}, its default, is assumed",
+            "before RabbitMQ 4.0 no API shows it, from 4.0 on only with a consumer on a partition; its default of {} is assumed",
             format_duration(ACK_TIMEOUT)
         );
         push(

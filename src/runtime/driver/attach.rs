@@ -1,81 +1,121 @@
-//! The way to a partition's deliveries, from them, and the way out.
+//! The way to a partition's deliveries, and the ways from them.
 
-use std::pin::Pin;
-use std::sync::Arc;
-
-use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Driver, Session};
+use super::phase::{Phase, Session, Then};
+use super::{Driver, Loss};
 use crate::http::Target;
-use lanekeeper_broker::{Deliveries, Gone, Lost, Source, SourceEvent};
-use lanekeeper_core::message::Event;
+use lanekeeper_broker::{Deliveries, Lost, Source};
+use lanekeeper_core::message::{Event, Tenure};
+use lanekeeper_core::partition::View;
+use lanekeeper_core::tick::Tick;
+use lanekeeper_ledger::Ledger;
 
-/// The way back to a partition.
-pub(super) type Attaching<D> = Pin<Box<dyn Future<Output = Result<D, Gone>> + Send>>;
-
-pub(super) fn attach<S: Source>(source: &Arc<S>) -> Attaching<S::Deliveries> {
-    let source = Arc::clone(source);
-    Box::pin(async move { source.attach().await })
-}
-
-/// Pends for ever where nothing is being attached.
-pub(super) async fn attached<F: Future + Unpin>(attaching: &mut Option<F>) -> Option<F::Output> {
-    match attaching {
-        Some(attaching) => Some(attaching.await),
-        None => std::future::pending().await,
+impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
+    /// A channel is open: the session begins.
+    pub(super) fn attached(&mut self, deliveries: S::Deliveries) {
+        self.sessions += 1;
+        let (tenure, last_seen) = (Tenure(self.sessions), self.context.clock.tick(deliveries.since()));
+        self.notify(Event::TenureBegan { tenure, last_seen });
+        self.set_attached(true);
+        self.phase = Phase::Attached(Session::new(tenure, deliveries));
     }
-}
 
-/// Pends for ever without a tenancy.
-pub(super) async fn next<D: Deliveries>(session: &mut Option<Session<D>>) -> Result<SourceEvent, Lost> {
-    match session {
-        Some(session) => session.deliveries.next().await,
-        None => std::future::pending().await,
+    /// Sends the acks that are due.
+    pub(super) async fn send_acks(&mut self) {
+        if self.loss.is_none()
+            && let Some(session) = self.phase.session()
+            && let Err(Lost(why)) = session.deliveries.send_acks().await
+        {
+            self.loss = Some(Loss { why, unwritten: None });
+        }
     }
-}
 
-pub(super) async fn send_acks<D: Deliveries>(session: &mut Option<Session<D>>) -> Result<(), Lost> {
-    match session {
-        Some(session) => session.deliveries.send_acks().await,
-        None => Ok(()),
+    /// Takes nothing more. What is in flight has `drain_timeout` to end.
+    pub(super) fn leave(&mut self, then: Then) {
+        self.phase.leave(self.now().after(self.context.drain_timeout), then);
     }
-}
 
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A dropped sender is a stop as well: nobody is left who could ask for one.
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-impl<S: Source, T: Target + 'static> Driver<S, T> {
-    /// Losing the channel ends the tenure; attempts in flight run on, and the way back begins.
-    pub(super) async fn lose(
-        &mut self,
-        session: Option<Session<S::Deliveries>>,
-        lost: &Lost,
-        stopping: bool,
-    ) -> Option<Attaching<S::Deliveries>> {
-        if let Some(session) = session {
-            let Lost(why) = lost;
-            warn!(partition = %self.partition, tenure = session.tenure.0, why, "partition lost");
-            self.core.handle(self.clock.now(), Event::TenureEnded(session.tenure));
-            self.drain.tenure_ended();
-            self.metrics.active(false);
-            self.health.set_attached(self.layout.number, self.partition, false);
+    /// The session ends with its channel: attempts in flight run on, and what was not settled comes back.
+    pub(super) async fn lose_session(&mut self, Loss { why, unwritten }: Loss) {
+        self.pending.end_session();
+        if let Some(session) = self.phase.lose() {
+            warn!(partition = %self.context.partition, tenure = session.tenure.0, why, "partition lost");
+            self.session_ended(session.tenure);
             session.deliveries.close().await;
         }
-        (!stopping).then(|| attach(&self.source))
+        if let Some(written) = unwritten {
+            self.notify(written.into_event());
+        }
+        if let Phase::Detached = self.phase {
+            self.phase = Phase::attaching(&self.context.source);
+        }
     }
 
-    /// Settles what is finished, then gives the partition up: what was not started goes back in order.
-    pub(super) async fn leave(&mut self, session: Option<Session<S::Deliveries>>) {
+    /// Settles what is finished, then gives the partition back: what was not started goes to the next owner, in order. If
+    /// the driver ends, attempts that are out are dropped before another process can own the partition.
+    pub(super) async fn leave_session(&mut self) -> Then {
+        let (session, then) = self.phase.end();
+        if let Then::Exit(_) = then {
+            for target in self.pending.drop_attempts() {
+                self.breakers.return_probe(self.now(), target);
+            }
+        }
+        self.pending.end_session();
         if let Some(session) = session {
             session.deliveries.leave().await;
-            self.core.handle(self.clock.now(), Event::TenureEnded(session.tenure));
-            self.drain.tenure_ended();
-            self.metrics.active(false);
-            self.health.set_attached(self.layout.number, self.partition, false);
-            info!(partition = %self.partition, tenure = session.tenure.0, "partition given up");
+            self.session_ended(session.tenure);
+            info!(partition = %self.context.partition, tenure = session.tenure.0, "partition given up");
+        }
+        match then {
+            Then::Attach => self.phase = Phase::attaching(&self.context.source),
+            Then::Exit(_) => self.observe_view(), // the gauges stay, with nothing
+        }
+        then
+    }
+
+    /// What is held comes again, to this process or another.
+    fn session_ended(&mut self, tenure: Tenure) {
+        self.notify(Event::TenureEnded(tenure));
+        self.drain.tenure_ended();
+        self.context.metrics.active(false);
+        self.set_attached(false);
+    }
+
+    fn set_attached(&self, attached: bool) {
+        let (layout, partition) = (self.context.layout.number, self.context.partition);
+        self.context.health.set_attached(layout, partition, attached);
+    }
+
+    /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
+    pub(super) fn check_oldest(&mut self, now: Tick) {
+        let Some(session) = self.phase.session() else { return };
+        let oldest = session.deliveries.oldest_received_at();
+        let held_too_long = oldest.is_some_and(|came| came.elapsed() >= self.context.held_max);
+        if held_too_long && !std::mem::replace(&mut session.held_too_long, true) {
+            let tenure = session.tenure;
+            self.core.handle(now, Event::HeldTooLong(tenure));
+        }
+    }
+
+    /// Ends what takes longer than `drain_timeout`.
+    pub(super) fn check_drain_timeout(&mut self, now: Tick) {
+        let Phase::Leaving { session, until, then } = &mut self.phase else { return };
+        if *until > now {
+            return;
+        }
+        let View { in_flight, recording, .. } = self.core.view();
+        warn!(partition = %self.context.partition, in_flight, recording, "drain_timeout is over: attempts in flight are aborted, what is not written down goes back");
+        match *then {
+            Then::Exit(exit) => self.phase = Phase::Aborting { session: session.take(), exit },
+            Then::Attach => {
+                *until = now.after(self.context.drain_timeout);
+                // They end as failed, and count when the update comes back.
+                std::mem::take(&mut self.abort).cancel();
+                if in_flight == 0 {
+                    self.loss = Some(Loss::of("what is resolved could not be written down in drain_timeout"));
+                }
+            }
         }
     }
 }

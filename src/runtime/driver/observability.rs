@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::{Driver, Session};
+use super::Driver;
 use crate::http::Target;
 use crate::runtime::clock::age;
 use lanekeeper_broker::{Deliveries, Source};
@@ -13,37 +13,38 @@ use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::policy::{ParkReason, Resolution};
 use lanekeeper_core::update::Update;
+use lanekeeper_ledger::Ledger;
 
-impl<S: Source, T: Target + 'static> Driver<S, T> {
+impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// One line per change that an operator would want to know of.
-    pub(super) fn log_ownership(&self, last_logged: &mut OwnershipState) {
-        let ownership_state = self.core.ownership_state();
-        if ownership_state == *last_logged {
+    fn log_standing(&mut self) {
+        let (ownership_state, last_logged) = (self.core.ownership_state(), self.last_logged);
+        if ownership_state == last_logged {
             return;
         }
         match ownership_state {
             // It is claimed anew, for a higher number: what was told stands.
             OwnershipState::Claiming if matches!(last_logged, OwnershipState::Claimed(_)) => {
-                return self.metrics.active(false);
+                return self.context.metrics.active(false);
             }
             OwnershipState::Claimed(Some(TenureNumber(number)))
                 if matches!(last_logged, OwnershipState::Claimed(Some(_))) =>
             {
-                debug!(partition = %self.partition, tenure = number, "partition claimed anew");
+                debug!(partition = %self.context.partition, tenure = number, "partition claimed anew");
             }
             OwnershipState::Claimed(Some(TenureNumber(number))) => {
-                info!(partition = %self.partition, tenure = number, "partition owned");
+                info!(partition = %self.context.partition, tenure = number, "partition owned");
             }
             OwnershipState::Claimed(None) => {
-                warn!(partition = %self.partition, "partition owned without a tenure number: the broker takes no publishes; requests carry no lanekeeper-tenure");
+                warn!(partition = %self.context.partition, "partition owned without a tenure number: the broker takes no publishes; requests carry no lanekeeper-tenure");
             }
             OwnershipState::Silent => {
-                warn!(partition = %self.partition, "the broker was not heard from within a heartbeat: no attempts start until it answers and the partition is claimed anew");
+                warn!(partition = %self.context.partition, "the broker was not heard from within a heartbeat: no attempts start until it answers and the partition is claimed anew");
             }
             OwnershipState::Unclaimed | OwnershipState::Claiming | OwnershipState::Lost => {}
         }
-        self.metrics.active(matches!(ownership_state, OwnershipState::Claimed(_)));
-        *last_logged = ownership_state;
+        self.context.metrics.active(matches!(ownership_state, OwnershipState::Claimed(_)));
+        self.last_logged = ownership_state;
     }
 
     /// A failed attempt; what the target refuses to all at most once a minute.
@@ -51,52 +52,58 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
         match outcome {
             Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
             Outcome::Refused(failure) => {
-                let (target, now) = (update.target.0, self.clock.now());
-                if let Some(attempts) = self.refusals.refused(target, failure.cause.to_string(), now) {
-                    let target = self.target_metrics[target].name();
+                let (target, now) = (update.target.0, self.context.clock.now());
+                if let Some(attempts) = self.context.refusals.refused(target, failure.cause.to_string(), now)
+                {
+                    let target = self.context.target_metrics[target].name();
                     warn!(target, cause = %failure.cause, attempts, "the target refuses us, will retry");
                 }
             }
             Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {
                 let (update_id, outcome) = (update.id.as_str(), outcome.kind().name());
-                debug!(partition = %self.partition, update_id, outcome, cause = %failure.cause, attempt = number, "attempt failed");
+                debug!(partition = %self.context.partition, update_id, outcome, cause = %failure.cause, attempt = number, "attempt failed");
             }
         }
     }
 
     /// One line and one count per resolution.
-    pub(super) fn resolved(&self, update: Option<&Update>, resolution: &Resolution) {
+    pub(super) fn log_resolution(&self, update: Option<&Update>, resolution: &Resolution) {
         let update_id = update.map_or("", |update| update.id.as_str());
         match resolution {
             Resolution::Applied => {
                 if let Some(update) = update {
-                    self.target_metrics[update.target.0].delivered(update.published_at.and_then(age));
+                    self.context.target_metrics[update.target.0].delivered(update.published_at.and_then(age));
                 }
             }
-            Resolution::Duplicate => self.metrics.duplicate(),
-            Resolution::Superseded => self.ledger_metrics.superseded(),
+            Resolution::Duplicate => self.context.metrics.duplicate(),
+            Resolution::Superseded => self.context.ledger_metrics.superseded(),
             Resolution::Parked(reason) => {
-                self.ledger_metrics.parked(reason);
+                self.context.ledger_metrics.parked(reason);
                 if let ParkReason::Failed { reason, attempts } = reason {
-                    warn!(partition = %self.partition, update_id, reason = reason.name(), attempts, "record parked: its updates wait in the ledger until they are released or discarded");
+                    warn!(partition = %self.context.partition, update_id, reason = reason.name(), attempts, "record parked: its updates wait in the ledger until they are released or discarded");
                 }
             }
             Resolution::DeadLettered(reason) => {
-                self.metrics.dead_lettered(reason);
-                warn!(partition = %self.partition, update_id, reason = reason.name(), "update dead-lettered");
+                self.context.metrics.dead_lettered(reason);
+                warn!(partition = %self.context.partition, update_id, reason = reason.name(), "update dead-lettered");
             }
         }
-        debug!(partition = %self.partition, update_id, resolution = resolution.name(), "update resolved");
+        debug!(partition = %self.context.partition, update_id, resolution = resolution.name(), "update resolved");
     }
 
     /// What is held, for monitoring and for operators.
-    pub(super) fn show(&mut self, session: Option<&mut Session<S::Deliveries>>) {
-        let holds = |_: &&Session<_>| self.core.view().held > 0; // or nothing but markers, which have no age
-        let oldest = session.as_deref().filter(holds).and_then(|session| session.deliveries.oldest_came_at());
+    pub(super) fn observe(&mut self) {
+        self.log_standing();
+        self.observe_view();
+        self.report_status();
+    }
+
+    pub(super) fn observe_view(&mut self) {
+        let view = self.core.view();
+        // Nothing but markers may be held, which have no age.
+        let session = self.phase.session().filter(|_| view.held > 0);
+        let oldest = session.and_then(|session| session.deliveries.oldest_received_at());
         let age = oldest.map_or(Duration::ZERO, |came| came.elapsed());
-        self.metrics.view(&self.core.view(), age);
-        if let Some(session) = session {
-            self.report_status(session);
-        }
+        self.context.metrics.view(&view, age);
     }
 }

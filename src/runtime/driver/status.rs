@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Driver, Session};
+use super::Driver;
 use crate::http::Target;
 use crate::runtime::clock::age;
 use lanekeeper_broker::{Deliveries, PartitionStatus, Source};
 use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::tick::Tick;
+use lanekeeper_ledger::Ledger;
 
 /// However often somebody asks, it is answered no more often. Questions that come sooner are answered together.
 const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
@@ -21,40 +22,40 @@ const RETRIED_MAX: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct StatusReporter {
     last_report: Option<Tick>,
-    /// The newest question.
-    asked: Option<u64>,
-    /// The newest question that was answered.
+    /// The newest request.
+    requested: Option<u64>,
+    /// The newest request that was answered.
     answered: Option<u64>,
 }
 
 impl StatusReporter {
-    pub(super) fn asked(&mut self, request: u64) {
-        self.asked = Some(request);
+    pub(super) fn requested(&mut self, request: u64) {
+        self.requested = Some(request);
     }
 
     /// When it is to be answered, if it was asked.
     pub(super) fn next_deadline(&self) -> Option<Tick> {
-        let earliest = self.last_report.map_or(Tick::ZERO, |last_report| last_report.after(ANSWER_INTERVAL));
-        (self.asked != self.answered).then_some(earliest)
+        let earliest = self.last_report.map_or(Tick::ZERO, |last| last.after(ANSWER_INTERVAL));
+        (self.requested != self.answered).then_some(earliest)
     }
 
     /// Whether it is to be told now; then it counts as told.
     fn is_due(&mut self, now: Tick, drains: bool) -> bool {
-        let unasked =
-            drains && self.last_report.is_none_or(|last_report| now.since(last_report) >= REPORT_INTERVAL);
+        let unasked = drains && self.last_report.is_none_or(|last| now.since(last) >= REPORT_INTERVAL);
         let is_due = unasked || self.next_deadline().is_some_and(|deadline| deadline <= now);
         if is_due {
-            (self.last_report, self.answered) = (Some(now), self.asked);
+            (self.last_report, self.answered) = (Some(now), self.requested);
         }
         is_due
     }
 }
 
-impl<S: Source, T: Target + 'static> Driver<S, T> {
+impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// Tells what is held, where that is due.
-    pub(super) fn report_status(&self, session: &mut Session<S::Deliveries>) {
-        let (now, drains) = (self.clock.now(), self.source.drains());
-        if !session.status_reporter.is_due(now, drains) {
+    pub(super) fn report_status(&mut self) {
+        let Some(session) = self.phase.session() else { return };
+        let (now, drains) = (self.context.clock.now(), self.context.source.drains());
+        if !session.status.is_due(now, drains) {
             return;
         }
         let (view, oldest, ownership_state) =
@@ -69,10 +70,10 @@ impl<S: Source, T: Target + 'static> Driver<S, T> {
             | OwnershipState::Silent
             | OwnershipState::Lost => None,
         };
-        self.source.publish_status(PartitionStatus {
+        self.context.source.publish_status(PartitionStatus {
             updates: view.held,
             retried: retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts)).collect(),
-            answers: session.status_reporter.answered,
+            answers: session.status.answered,
             owns: ownership_state != OwnershipState::Lost && session.deliveries.has_begun(),
             tenure: tenure.map(|number| number.0),
             oldest_held_seconds: held_since.map(|came| came.elapsed().as_secs()),
@@ -91,17 +92,16 @@ mod tests {
     /// What happens, one letter after another, a quarter of a second apart: `?` a question, `d` the layout drains, `.`
     /// nothing. In which places it is told.
     fn check(script: &str, expected: &[usize]) {
-        let (mut status_reporter, mut last_report, mut drains) =
-            (StatusReporter::default(), Vec::new(), false);
+        let (mut status, mut last_report, mut drains) = (StatusReporter::default(), Vec::new(), false);
         for (place, letter) in script.chars().enumerate() {
             let now = Tick::from_micros(u64::try_from(place).unwrap() * 250_000);
             match letter {
-                '?' => status_reporter.asked(place as u64),
+                '?' => status.requested(place as u64),
                 'd' => drains = true,
                 _ => {}
             }
-            let awaited = status_reporter.next_deadline().is_some_and(|deadline| deadline <= now);
-            if status_reporter.is_due(now, drains) {
+            let awaited = status.next_deadline().is_some_and(|deadline| deadline <= now);
+            if status.is_due(now, drains) {
                 last_report.push(place);
             } else {
                 assert!(!awaited, "{script}: {place}");

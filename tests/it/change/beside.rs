@@ -14,13 +14,13 @@ const RECORDS: usize = 24;
 const BEFORE: u16 = 4;
 const AFTER: u16 = 6;
 
-fn former(record: usize) -> u16 {
+fn previous(record: usize) -> u16 {
     partition_of(format!("record-{record}").as_bytes(), BEFORE).0
 }
 
 /// Records whose former partition is the first one; they are some of all.
 fn of_the_first() -> Vec<usize> {
-    let all: Vec<usize> = (0..RECORDS).filter(|record| former(*record) == 0).collect();
+    let all: Vec<usize> = (0..RECORDS).filter(|record| previous(*record) == 0).collect();
     assert!((3..RECORDS).contains(&all.len()), "{all:?}");
     all
 }

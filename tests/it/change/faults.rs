@@ -21,7 +21,7 @@ async fn a_record_that_holds_a_change_up_is_named_and_the_change_ends_when_it_is
     let applied = topology(&world, &wants(&world, 3), &["apply"]).await;
     assert_eq!(applied.code, Some(0), "{}", applied.stderr);
     assert!(applied.stdout.contains("the record \"record-0\" holds 3 updates"), "{}", applied.stdout);
-    assert!(applied.stdout.contains("put their target right"), "{}", applied.stdout);
+    assert!(applied.stdout.contains("Put their target right"), "{}", applied.stdout);
     world.publish(updates(10, 4).skip(30)).await;
     let report = world.applied(40).await;
     assert_in_order(&report, 40);
@@ -155,7 +155,7 @@ async fn auto_apply_changes_nothing_while_something_else_is_bound_to_the_ingress
         "updates.partitions = 3\nupdates.auto_apply = true\nbroker.management_url = \"{management}\""
     );
     let after = world.dispatcher(&extra).await;
-    let in_the_way = "the layout is not changed while this is in the way";
+    let in_the_way = "the layout is not changed because of this obstacle";
     let expected = after.logged(in_the_way).await;
     for part in ["ERROR", "LK206", foreign, "remedy=\"$ curl"] {
         assert!(expected.contains(part), "{part}: {expected}");
@@ -177,7 +177,7 @@ async fn auto_apply_changes_nothing_while_something_else_is_bound_to_the_ingress
         if shown["in_force"] == 2 { Ok(()) } else { Err(shown.to_string()) }
     })
     .await;
-    after.logged("updates.auto_apply: nothing is in the way any more").await;
+    after.logged("updates.auto_apply: no obstacle is left").await;
     assert_eq!(after.log().iter().filter(|line| line.contains(in_the_way)).count(), 1, "it is said once");
     world.publish(updates(20, 4).skip(40)).await;
     assert_in_order(&world.applied(80).await, 80);
@@ -198,11 +198,11 @@ async fn apply_is_refused_while_something_is_in_the_way_and_not_where_there_is_n
     channel.queue_bind("refused-audit".into(), from.into(), "".into(), options, none()).await.unwrap();
     let applied = topology(&world, &config, &["apply"]).await;
     assert_eq!(applied.code, Some(1), "{}", applied.stdout);
-    assert!(applied.stderr.contains("in the way (LK206)"), "{}", applied.stderr);
+    assert!(applied.stderr.contains("blocks the change (LK206)"), "{}", applied.stderr);
     assert!(applied.stderr.contains("nothing is changed"), "{}", applied.stderr);
     let plan = topology(&world, &config, &["plan"]).await;
     assert_eq!(plan.code, Some(10));
-    assert!(plan.stdout.contains("refuses to while something is in the way"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("refuses to while something blocks the change"), "{}", plan.stdout);
     assert_eq!(topology(&world, &wants(&world, 2), &["apply"]).await.code, Some(0), "nothing is to be done");
 }
 
@@ -216,10 +216,10 @@ async fn a_queue_that_was_deleted_is_named() {
     channel.queue_delete("deleted.l1.p001".into(), QueueDeleteOptions::default()).await.unwrap();
     let config = wants(&world, 3);
     let shown = topology(&world, &config, &["show"]).await;
-    assert!(shown.stdout.contains("THE QUEUE IS NOT THERE"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("THE QUEUE DOES NOT EXIST"), "{}", shown.stdout);
     let plan = topology(&world, &config, &["plan"]).await;
     assert_eq!(plan.code, Some(10));
-    assert!(plan.stdout.contains("deleted.l1.p001 is not there"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("deleted.l1.p001 does not exist"), "{}", plan.stdout);
 }
 
 /// What is parked goes with the change: later updates follow it from the new layout, and a release sends all in order.

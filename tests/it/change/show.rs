@@ -6,7 +6,7 @@ use lapin::options::QueueDeleteOptions;
 use serde_json::Value;
 
 use super::{failing, wants};
-use crate::harness::{Output, World, lanekeeper, until, updates};
+use crate::harness::{Output, Signal, World, lanekeeper, until, updates};
 
 /// Without the management API.
 async fn show(config: &Path, options: &[&str]) -> Output {
@@ -65,9 +65,9 @@ async fn owners_report_what_they_hold_and_for_how_long() {
     // A key can be personal data: it is told where it holds a change up, and nowhere else.
     assert!(!text.contains("record-0"), "{text}");
 
-    dispatcher.signal("STOP");
+    dispatcher.signal(Signal::STOP);
     let text = show(&config, &[]).await.stdout;
-    dispatcher.signal("CONT");
+    dispatcher.signal(Signal::CONT);
     assert!(text.contains("did not answer within 2 s"), "{text}");
 }
 

@@ -37,7 +37,7 @@ async fn alarms_and_a_missing_plugin_are_seen_with_and_without_the_management_ap
     broker.ctl(&["eval", "rabbit_registry:unregister(exchange, <<\"x-modulus-hash\">>)."]);
     doctor.management = Broker::shared().management_url().to_owned();
     let report = doctor.examine();
-    assert!(what(&report, "LK901").contains("that of another cluster"), "{report:#}");
+    assert!(what(&report, "LK901").contains("belongs to another cluster"), "{report:#}");
     doctor.management = broker.management_url().to_owned();
     let report = doctor.sees(&["LK101"]).await;
     assert!(report.to_string().contains("rabbitmq-plugins enable rabbitmq_sharding"), "{report:#}");

@@ -15,7 +15,10 @@ async fn a_consumer_that_is_not_ours_is_seen_and_goes_with_the_command_that_is_p
     doctor.sees(&[]).await;
     world.publish(updates(20, 1)).await;
     let report = doctor.sees(&["LK404"]).await;
-    assert_eq!(what(&report, "LK404"), "updates wait and nobody consumes consumed.l1.p000, consumed.l1.p001");
+    assert_eq!(
+        what(&report, "LK404"),
+        "updates wait, and no consumer is on consumed.l1.p000, consumed.l1.p001"
+    );
 
     let consume = async |queue: &str, tag: &str| {
         let channel = world.channel().await;
@@ -29,7 +32,7 @@ async fn a_consumer_that_is_not_ours_is_seen_and_goes_with_the_command_that_is_p
     let _old = consume("consumed.l1.p001", "lanekeeper old p001").await;
     let report = doctor.sees(&["LK401", "LK403"]).await;
     assert!(
-        what(&report, "LK401").ends_with("is not Lanekeeper's, and consumes consumed.l1.p000"),
+        what(&report, "LK401").ends_with("is not Lanekeeper's and consumes consumed.l1.p000"),
         "{report:#}"
     );
     assert!(

@@ -1,5 +1,5 @@
-//! `lanekeeper doctor`: each danger is made first, then seen by its code, then removed by the very command that was
-//! told, and not seen any more. Dangers that this RabbitMQ cannot be brought into are in the tables of
+//! `lanekeeper doctor`: a test makes each danger, sees it by its code, removes it with the printed command, and sees it
+//! no longer. Dangers that cannot be made on this RabbitMQ are in the tables of
 //! `src/doctor/rules/tests`.
 
 mod bindings;

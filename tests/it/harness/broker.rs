@@ -1,16 +1,13 @@
 //! Private RabbitMQ nodes, started and stopped by `scripts/broker`.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
+use lanekeeper_lab::testbed::{PrivateBroker, ServerError};
 use tempfile::TempDir;
 
 /// A private node. It ends with this value, and with this process.
 pub struct Broker {
-    environment: HashMap<String, String>,
-    dir: PathBuf,
+    node: PrivateBroker,
     /// The node's own directory; the shared one lives in a static, which is never dropped, and is purged by its watcher.
     _keep: TempDir,
 }
@@ -25,67 +22,43 @@ impl Broker {
     /// A node for a test that hurts it.
     pub fn start() -> Self {
         let keep = tempfile::tempdir().expect("a directory can be made");
-        let dir = keep.path().join("node");
-        let owner = std::process::id().to_string();
-        let output = script(&["start", "--private", "--dir", text(&dir), "--owner", &owner, "--purge"]);
-        let environment = output.lines().filter_map(exported).collect();
-        Self { environment, dir, _keep: keep }
+        Self { node: done(PrivateBroker::start(&keep.path().join("node"), None)), _keep: keep }
     }
 
-    pub fn url(&self) -> &str {
-        &self.environment["LANEKEEPER_BROKER__URL"]
-    }
-
-    /// Whether it gives a partition to the consumer of the highest priority: RabbitMQ 4.0 and later.
+    /// True if it gives a partition to the consumer of the highest priority: RabbitMQ 4.0 and later.
     pub fn moves_partitions(&self) -> bool {
-        let status = script(&["status", "--dir", text(&self.dir)]);
+        let status = done(self.node.status());
         let major = status.split("RabbitMQ ").nth(1).and_then(|version| version.split('.').next());
         major.and_then(|major| major.parse::<u32>().ok()).expect("the script tells the version") >= 4
     }
 
-    /// Of the management API, with user and password.
-    pub fn management_url(&self) -> &str {
-        &self.environment["LANEKEEPER_MANAGEMENT_URL"]
-    }
-
     /// SIGKILL; the data stays.
     pub fn kill(&self) {
-        script(&["kill", "--dir", text(&self.dir)]);
+        done(self.node.kill());
     }
 
     /// Starts it again, on the same ports and data.
     pub fn restart(&self) {
-        script(&["restart", "--dir", text(&self.dir)]);
+        done(self.node.restart());
     }
 
     /// `rabbitmqctl` on this node.
     pub fn ctl(&self, arguments: &[&str]) -> String {
-        let all: Vec<&str> =
-            ["ctl", "--dir", text(&self.dir), "--"].iter().chain(arguments).copied().collect();
-        script(&all)
+        done(self.node.ctl(arguments))
+    }
+
+    /// Of AMQP, with user and password.
+    pub fn url(&self) -> &str {
+        self.node.url()
+    }
+
+    /// Of the management API, with user and password.
+    pub fn management_url(&self) -> &str {
+        self.node.management_url()
     }
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
-        script(&["stop", "--dir", text(&self.dir), "--purge"]);
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("temporary directories have plain names")
-}
-
-fn script(arguments: &[&str]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/broker");
-    let output = Command::new(&path).args(arguments).output().expect("scripts/broker can be run");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/broker {arguments:?}: {stderr}");
-    String::from_utf8(output.stdout).expect("it prints text")
-}
-
-/// `export NAME='value'`.
-fn exported(line: &str) -> Option<(String, String)> {
-    let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
-    Some((name.to_owned(), value.trim_matches('\'').to_owned()))
+#[track_caller]
+pub fn done<T>(called: Result<T, ServerError>) -> T {
+    called.unwrap_or_else(|error| panic!("{}", lanekeeper_core::error::error_chain(&error)))
 }

@@ -4,11 +4,10 @@ mod broker;
 mod lab;
 mod postgres;
 mod process;
-mod proxy;
 mod raw;
 mod wait;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use lanekeeper_lab::receiver::{Receiver, ReceiverSettings, Report};
 use lapin::options::QueueDeclareOptions;
@@ -16,13 +15,13 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 
 pub use broker::Broker;
 pub use lab::{lab_command, program_directory};
+pub use lanekeeper_lab::testbed::http::client as http;
+pub use lanekeeper_lab::testbed::{Proxy, ProxyMode, Signal};
 pub use postgres::Postgres;
 pub use process::{Dispatcher, Output, lanekeeper, lanekeeper_command};
-pub use proxy::{Proxy, Way};
 pub use raw::publish_raw;
 pub use wait::{pace, until};
 
@@ -47,10 +46,7 @@ impl World {
 
     pub async fn on(broker: Arc<Broker>, exchange: &str, settings: ReceiverSettings) -> Self {
         let receiver = Receiver::new(settings);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let target = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let serving = receiver.clone();
-        tokio::spawn(async move { serving.run(listener, std::future::pending()).await });
+        let target = format!("http://{}", receiver.spawn().await.expect("a port is free"));
         let dir = tempfile::tempdir().expect("a directory can be made");
         Self { broker, exchange: exchange.to_owned(), receiver, target, dir }
     }
@@ -135,16 +131,6 @@ impl World {
         })
         .await
     }
-}
-
-/// The suite's HTTP client.
-pub fn http() -> &'static reqwest::Client {
-    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
-    CLIENT.get_or_init(|| {
-        // Somebody else in this process may have been first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        reqwest::Client::builder().no_proxy().build().expect("the client has nothing to refuse")
-    })
 }
 
 /// Updates of `records` records in turn, each with its sequence within the record and an id.

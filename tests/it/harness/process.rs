@@ -1,11 +1,14 @@
 //! The built binary as a process.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
 
-use super::{http, until};
+use lanekeeper_lab::testbed::{self as lab, Signal, Usage, metric_values, program};
+use tempfile::TempDir;
+
+use super::until;
+use super::wait::PATIENCE;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_lanekeeper");
 
@@ -43,18 +46,21 @@ pub fn lanekeeper(arguments: &[&str], environment: &[(&str, String)], input: &[u
 
 /// A `lanekeeper run` with its log. Killed when the test ends.
 pub struct Dispatcher {
-    child: Child,
-    log: Arc<Mutex<Vec<String>>>,
+    lab: lab::Dispatcher,
+    /// Holds the log.
+    _dir: TempDir,
 }
 
 impl Dispatcher {
     pub fn start(config: &Path) -> Self {
-        Self::begin(Command::new(BINARY).args(["run", "--config"]).arg(config))
+        Self::start_with(config, &[])
     }
 
     /// With options of `run` besides.
     pub fn start_with(config: &Path, options: &[&str]) -> Self {
-        Self::begin(Command::new(BINARY).args(["run", "--config"]).arg(config).args(options))
+        let mut command = program::run_command(Path::new(BINARY), config);
+        command.args(options);
+        Self::begin(command)
     }
 
     /// With `disk` as a disk of its own of 32 MiB, most of it taken, until somebody writes to the named pipe
@@ -62,64 +68,42 @@ impl Dispatcher {
     pub fn start_on_a_small_disk(config: &Path, disk: &Path, relieved: &Path) -> Self {
         const SCRIPT: &str = "mount -t tmpfs -o size=32m none \"$0\" && head -c 30000000 /dev/zero >\"$0/ballast\" && \
             { read -r _ <\"$1\"; rm \"$0/ballast\"; } & shift; exec \"$@\"";
-        Self::begin(
-            Command::new("unshare")
-                .args(["--map-root-user", "--mount", "sh", "-c", SCRIPT])
-                .args([disk, relieved])
-                .args([BINARY, "run", "--config"])
-                .arg(config),
-        )
+        let mut command = program::command(Path::new("unshare"));
+        command
+            .args(["--map-root-user", "--mount", "sh", "-c", SCRIPT])
+            .args([disk, relieved])
+            .args([BINARY, "run", "--config"])
+            .arg(config);
+        Self::begin(command)
     }
 
-    fn begin(command: &mut Command) -> Self {
-        let mut child = command
-            .env_remove("LANEKEEPER_BROKER__URL")
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
-        let kept = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                kept.lock().expect("no panic holds it").push(line);
-            }
-        });
-        Self { child, log }
+    fn begin(command: Command) -> Self {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let lab = lab::Dispatcher::start(command, &dir.path().join("log")).expect("the binary starts");
+        Self { lab, _dir: dir }
     }
 
     /// Where it tells health and metrics.
     pub async fn admin(&self) -> String {
-        let line = self.logged("health and metrics").await;
-        line.split("address=").nth(1).expect("the line names it").trim().to_owned()
+        until("the address of health and metrics", || async {
+            self.lab.admin().ok_or_else(|| self.lab.process.log())
+        })
+        .await
     }
 
     /// Attached to every partition.
     pub async fn ready(&self) {
-        let address = self.admin().await;
-        until("a ready dispatcher", || async {
-            match http().get(format!("http://{address}/readyz")).send().await {
-                Ok(answer) if answer.status().is_success() => Ok(()),
-                Ok(answer) => Err(answer.text().await.unwrap_or_default()),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-        .await;
+        until("a ready dispatcher", || self.lab.ready()).await;
     }
 
     /// All metrics, as text.
     pub async fn metrics(&self) -> String {
-        let url = format!("http://{}/metrics", self.admin().await);
-        http().get(url).send().await.expect("it answers").text().await.expect("with text")
+        until("metrics", || self.lab.metrics()).await
     }
 
     /// The value of a metric, summed over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.metrics().await;
-        let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        metric_values(&self.metrics().await, name).sum()
     }
 
     /// The first line of the log with this text.
@@ -132,51 +116,35 @@ impl Dispatcher {
     }
 
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().expect("no panic holds it").clone()
+        self.lab.process.log().lines().map(str::to_owned).collect()
     }
 
     pub fn terminate(&self) {
-        self.signal("TERM");
+        self.signal(Signal::TERM);
     }
 
-    pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([format!("-{signal}"), pid]).status();
-        assert!(status.expect("kill can be run").success());
+    pub fn signal(&self, signal: Signal) {
+        self.lab.process.signal(signal).expect("it can be signalled");
     }
 
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
-        self.child.kill().expect("it can be killed");
-        self.child.wait().expect("it ends");
+        self.lab.process.kill().expect("it can be killed");
     }
 
     /// Waits until it ends by itself; its exit code.
     pub async fn ended(&mut self) -> Option<i32> {
-        let child = Mutex::new(&mut self.child);
-        until("the end of the dispatcher", || async {
-            let ended = child.lock().expect("no panic holds it").try_wait().expect("it can be asked");
-            ended.ok_or_else(|| "it runs".to_owned())
-        })
-        .await
-        .code()
+        self.lab.process.wait(PATIENCE).await.expect("it ends").code()
     }
 
-    /// Resident memory in KiB: now and at most (`VmRSS`, `VmHWM` of proc(5)).
-    pub fn memory_kib(&self) -> (u64, u64) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let value = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).expect("Linux tells it");
-            line.split_whitespace().nth(1).and_then(|value| value.parse().ok()).expect("in KiB")
-        };
-        (value("VmRSS:"), value("VmHWM:"))
+    /// Resident memory in MiB: now and at most.
+    pub fn memory(&self) -> Usage {
+        Usage::of(self.lab.process.id())
     }
 }
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
             let log = self.log();
             let tail = &log[log.len().saturating_sub(40)..];

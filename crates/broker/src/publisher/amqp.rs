@@ -1,25 +1,23 @@
 //! The broker: one connection with one channel, in confirm mode.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::options::ExchangeDeclareOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::uri::AMQPUri;
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind, Event, ExchangeKind,
-};
+use lapin::{BasicProperties, Connection, ConnectionProperties, ErrorKind, Event, ExchangeKind};
 
 use super::confirms::RawAnswer;
-use super::driver::PublisherSettings;
 use super::error::PublishError;
 use super::outbox::InFlight;
 use super::outgoing::{HeaderValue, Outgoing, ShortText};
+use super::settings::PublisherSettings;
+use crate::channel::confirm_channel::{ConfirmChannel, Message, Unconfirmed};
 
 /// A broker that does not answer within this time counts as unreachable: a firewall that drops packets, a node
 /// that hangs.
@@ -42,9 +40,9 @@ pub(super) enum SessionEvent {
 /// A connection and its channel.
 pub(super) struct PublisherSession {
     connection: Connection,
-    pub(super) channel: Channel,
+    channel: ConfirmChannel,
     events: BoxStream<'static, Event>,
-    pub(super) exchange: ShortString,
+    exchange: ShortString,
 }
 
 impl PublisherSession {
@@ -82,7 +80,10 @@ impl PublisherSession {
         }
     }
 
-    async fn prepare(connection: &Connection, exchange: &ShortText) -> lapin::Result<(Channel, ShortString)> {
+    async fn prepare(
+        connection: &Connection,
+        exchange: &ShortText,
+    ) -> lapin::Result<(ConfirmChannel, ShortString)> {
         let channel = connection.create_channel().await?;
         let exchange = short(exchange);
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
@@ -90,8 +91,7 @@ impl PublisherSession {
         channel
             .exchange_declare(exchange.clone(), ExchangeKind::Fanout, passive, FieldTable::default())
             .await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok((channel, exchange))
+        Ok((ConfirmChannel::select(channel).await?, exchange))
     }
 
     /// Publishes when first polled, ends with the broker's answer. To be polled by one task only, since lapin
@@ -103,16 +103,21 @@ impl PublisherSession {
         let (channel, exchange) = (self.channel.clone(), self.exchange.clone());
         async move {
             let InFlight { id, outgoing, .. } = in_flight;
-            let confirmation = send(&channel, exchange, &outgoing).await;
-            let (confirm, returned) = match confirmation {
-                Ok(Confirmation::Ack(returned)) => (Ok(true), returned),
-                Ok(Confirmation::Nack(returned)) => (Ok(false), returned),
-                Ok(Confirmation::NotRequested) => unreachable!("the channel is in confirm mode"),
+            let answer = match channel.send(message(exchange, &outgoing)).await {
+                Ok(unconfirmed) => unconfirmed.answer().await,
+                Err(error) => Err(error),
+            };
+            let (confirm, returned) = match answer {
+                Ok(answer) => (Ok(answer.is_ack), answer.returned.map(|key| key.to_string())),
                 Err(error) => (Err(error), None),
             };
-            let returned = returned.map(|returned| returned.delivery.routing_key.to_string());
             RawAnswer { record_key: outgoing.record_key.clone(), in_flight: id, confirm, returned }
         }
+    }
+
+    /// Sends an update, whose answer is to be waited for.
+    pub(super) async fn send(&self, outgoing: &Outgoing) -> lapin::Result<Unconfirmed> {
+        self.channel.send(message(self.exchange.clone(), outgoing)).await
     }
 
     /// What the connection has to tell next. Dropping the future loses nothing.
@@ -135,17 +140,16 @@ impl PublisherSession {
     }
 }
 
-async fn send(
-    channel: &Channel,
-    exchange: ShortString,
-    outgoing: &Arc<Outgoing>,
-) -> lapin::Result<Confirmation> {
-    let routing_key = ShortString::from(outgoing.record_key.as_str());
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    channel.basic_publish(exchange, routing_key, options, &outgoing.body, properties(outgoing)).await?.await
+fn message(exchange: ShortString, outgoing: &Outgoing) -> Message<'_> {
+    Message {
+        exchange,
+        routing_key: outgoing.record_key.as_str().into(),
+        properties: properties(outgoing),
+        body: &outgoing.body,
+    }
 }
 
-pub(super) fn properties(outgoing: &Outgoing) -> BasicProperties {
+fn properties(outgoing: &Outgoing) -> BasicProperties {
     let mut properties = BasicProperties::default()
         .with_delivery_mode(2)
         .with_message_id(short(&outgoing.id))

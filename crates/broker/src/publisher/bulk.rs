@@ -3,14 +3,11 @@
 
 use std::collections::VecDeque;
 
-use lapin::options::BasicPublishOptions;
-use lapin::types::ShortString;
-use lapin::{Confirmation, PublisherConfirm};
-
-use super::amqp::{PublisherSession, fatal, properties, text};
-use super::driver::PublisherSettings;
+use super::amqp::{PublisherSession, fatal, text};
 use super::error::PublishError;
 use super::outgoing::{Outgoing, ShortText};
+use super::settings::PublisherSettings;
+use crate::channel::confirm_channel::{PublishOutcome, Unconfirmed};
 
 /// Publishes that are not confirmed yet.
 const UNCONFIRMED_MAX: usize = 1_000;
@@ -19,7 +16,7 @@ const UNCONFIRMED_MAX: usize = 1_000;
 pub struct BulkPublisher {
     session: PublisherSession,
     exchange: ShortText,
-    unconfirmed: VecDeque<PublisherConfirm>,
+    unconfirmed: VecDeque<Unconfirmed>,
 }
 
 impl BulkPublisher {
@@ -40,18 +37,8 @@ impl BulkPublisher {
         if self.unconfirmed.len() == UNCONFIRMED_MAX {
             self.confirm_oldest().await?;
         }
-        let routing_key = ShortString::from(outgoing.record_key.as_str());
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let exchange = self.session.exchange.clone();
-        let publishing = self.session.channel.basic_publish(
-            exchange,
-            routing_key,
-            options,
-            &outgoing.body,
-            properties(outgoing),
-        );
-        let confirm = publishing.await.map_err(|error| self.fault(&error))?;
-        self.unconfirmed.push_back(confirm);
+        let unconfirmed = self.session.send(outgoing).await.map_err(|error| self.fault(&error))?;
+        self.unconfirmed.push_back(unconfirmed);
         Ok(())
     }
 
@@ -72,12 +59,12 @@ impl BulkPublisher {
     }
 
     async fn confirm_oldest(&mut self) -> Result<(), PublishError> {
-        let Some(confirm) = self.unconfirmed.pop_front() else { return Ok(()) };
-        match confirm.await {
-            Ok(Confirmation::Ack(None)) => Ok(()),
-            Ok(Confirmation::Ack(Some(_))) => Err(refused("an update found no queue")),
-            Ok(_) => Err(refused("an update was not taken")),
-            Err(error) => Err(self.fault(&error)),
+        let Some(unconfirmed) = self.unconfirmed.pop_front() else { return Ok(()) };
+        let answer = unconfirmed.answer().await.map_err(|error| self.fault(&error))?;
+        match answer.outcome() {
+            PublishOutcome::Taken => Ok(()),
+            PublishOutcome::Unroutable => Err(refused("an update found no queue")),
+            PublishOutcome::Refused => Err(refused("an update was not taken")),
         }
     }
 

@@ -12,9 +12,10 @@ use tracing::{debug, info, warn};
 use super::amqp::{self, PublisherSession, SessionEvent};
 use super::confirms::{AnsweredPublish, BrokerAnswer, Confirms};
 use super::error::PublishError;
-use super::outbox::{Outbox, OutboxLimits, PublishReceipt, Refusal, SubmissionId};
-use super::outgoing::{Outgoing, ShortText};
-use crate::settings::ConnectionSettings;
+use super::outbox::{Outbox, PublishReceipt, Refusal, SubmissionId};
+use super::outgoing::Outgoing;
+use super::settings::PublisherSettings;
+use crate::backoff::Backoff;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
 
@@ -27,22 +28,13 @@ const LAST_CONFIRMS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Submissions taken from the channel at once.
 const SUBMISSIONS_AT_ONCE_MAX: usize = 64;
 
-/// Waits between connects, and between publishes of a refused update; the last repeats.
+/// Waits between connects.
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(100);
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// Waits between publishes of a refused update; the last repeats.
 const WAITS_MS: [u64; 7] = [100, 200, 400, 800, 1_600, 3_200, 5_000];
 const WAIT_JITTER: f64 = 0.2;
-
-/// Where to publish, and how many at once.
-#[derive(Clone, Debug)]
-pub struct PublisherSettings {
-    /// How the broker is reached.
-    pub connection: ConnectionSettings,
-    /// `instance.name`: part of the connection's name in the RabbitMQ UI.
-    pub instance: String,
-    /// `updates.exchange`.
-    pub exchange: ShortText,
-    /// Bounds of the outbox.
-    pub limits: OutboxLimits,
-}
 
 /// An update for [`Publisher::run`].
 #[derive(Clone, Debug)]
@@ -368,10 +360,9 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
 
 /// Tries until the broker lets us in, unless that would not help.
 async fn reconnect(settings: PublisherSettings) -> Result<PublisherSession, PublishError> {
-    let schedule = schedule();
-    let mut waits = schedule.waits().iter();
+    let mut backoff = Backoff::new(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX);
     loop {
-        tokio::time::sleep(*waits.next().unwrap_or(&schedule.longest())).await;
+        backoff.wait().await;
         match PublisherSession::open(&settings).await {
             // A broker that starts refuses logins and virtual hosts for a while.
             Err(

@@ -13,11 +13,13 @@ pub mod json_line;
 pub mod line_reader;
 pub mod outbox;
 mod outgoing;
+mod settings;
 #[cfg(test)]
 mod simulation;
 
 pub use bulk::BulkPublisher;
-pub use driver::{ConnectionEvent, Publisher, PublisherEvent, PublisherExit, PublisherSettings, Submission};
+pub use driver::{ConnectionEvent, Publisher, PublisherEvent, PublisherExit, Submission};
 pub use error::PublishError;
 pub use outbox::{NotConfirmedReason, OutboxLimits, PublishReceipt, PublishResult, Refusal, SubmissionId};
 pub use outgoing::{HEADER_BYTES_MAX, HeaderValue, Outgoing, ShortText, ShortTextTooLong};
+pub use settings::PublisherSettings;

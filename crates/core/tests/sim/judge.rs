@@ -387,7 +387,7 @@ impl Judge {
 
     /// The broker has let go of it.
     pub fn acked(&mut self, update: usize) {
-        if !self.kept && !self.had_its_turn(update) {
+        if !self.kept && !self.was_resolved(update) {
             fault!("settle, I3", "#{update} left the queue, neither applied nor dead-lettered");
         }
         self.updates[update].gone = true;
@@ -464,7 +464,7 @@ impl Judge {
     }
 
     /// Of updates that say the same, each must have its own turn, unless an id says that they are one.
-    fn had_its_turn(&self, update: usize) -> bool {
+    fn was_resolved(&self, update: usize) -> bool {
         let facts = &self.updates[update];
         let own = facts.applied || facts.dead_lettered;
         own || facts.id.is_some() && (self.is_applied(update) || self.is_dead_lettered(update))

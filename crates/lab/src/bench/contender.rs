@@ -1,18 +1,13 @@
 //! What is measured: Lanekeeper as it is set up here or there, or another program that forwards from the same queues.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-
-use tokio::process::Command;
+use std::process::{Command, Stdio};
 
 use super::failure::Failure;
-use super::process::Process;
 use super::scenario::Scenario;
-use super::stage::{INSTANCE, PREFETCH, Postgres, Stage, Topology};
-use crate::product;
+use super::stage::{INSTANCE, PREFETCH, Stage, Topology};
+use crate::testbed::{PrivatePostgres, Process, program};
 
-/// How our own variables begin. Set for the benchmark, they are not for what it measures.
-const OWN_VARIABLES: &str = "LANEKEEPER_";
 /// Attempts at once per partition: the product's own default.
 const IN_FLIGHT_MAX: u16 = 32;
 const STRICT_IN_FLIGHT_MAX: u16 = 1;
@@ -51,7 +46,7 @@ pub(super) enum Contender {
 #[derive(Debug)]
 pub(super) struct Forwarder {
     pub(super) process: Process,
-    _postgres: Option<Postgres>,
+    _postgres: Option<PrivatePostgres>,
 }
 
 impl Contender {
@@ -95,7 +90,7 @@ impl Contender {
         topology: &Topology,
         target: &str,
     ) -> Result<Forwarder, Failure> {
-        let own = product::executable().map_err(Failure::system("find this program"))?;
+        let own = program::executable().map_err(Failure::system("find the program lanekeeper"))?;
         let mut postgres = None;
         let command = match self {
             Self::Lanekeeper | Self::Compared(Compared::None) => {
@@ -106,35 +101,35 @@ impl Contender {
                 lanekeeper(&own, stage, topology, target, STRICT_IN_FLIGHT_MAX, "none")?
             }
             Self::Compared(Compared::Sqlite) => {
-                let ledger = format!("sqlite://{}", stage.dir.join(&topology.exchange).display());
+                let ledger = format!("sqlite://{}", stage.file(&topology.exchange).display());
                 lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, &ledger)?
             }
             Self::Compared(Compared::Postgres) => {
                 let server = postgres.insert(stage.postgres().await?);
-                lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, &server.url)?
+                lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, server.url())?
             }
             Self::Compared(Compared::Bare) => {
                 let path = own.with_file_name("examples").join("bare");
                 if !path.is_file() {
                     return Err(Failure::NoBareLoop { path: path.display().to_string() });
                 }
-                for_peers(Command::new(path), stage, topology, target)
+                for_peers(program::command(&path), stage, topology, target)
             }
             Self::Peer { command, .. } => {
-                let mut shell = Command::new("/bin/sh");
+                let mut shell = program::command(Path::new("/bin/sh"));
                 shell.args(["-c", command]);
                 for_peers(shell, stage, topology, target)
             }
         };
         let who = format!("the forwarder ({})", self.name());
-        let process = Process::start(&who, command, stage.dir.join("forwarder.log"))?;
+        let process = Process::start_group(&who, command, &stage.file("forwarder.log"))?;
         Ok(Forwarder { process, _postgres: postgres })
     }
 }
 
 /// Everything that is not said here is as built in; the URLs are in the environment, since they have passwords.
 fn lanekeeper(
-    program: &Path,
+    lanekeeper: &Path,
     stage: &Stage,
     topology: &Topology,
     target: &str,
@@ -163,33 +158,23 @@ types = ["*"]
 url = "{target}{{record_key}}"
 "#
     );
-    let path = stage.dir.join("lanekeeper.toml");
+    let path = stage.file("lanekeeper.toml");
     std::fs::write(&path, text).map_err(Failure::system("write a config"))?;
-    let mut command = clean(Command::new(program));
-    command.args(["run", "--config"]).arg(path);
+    let mut command = program::run_command(lanekeeper, &path);
+    command.stdout(Stdio::null());
     command.env("LANEKEEPER_BROKER__URL", stage.broker.url.reveal());
     command.env("LANEKEEPER_LEDGER__URL", ledger);
     Ok(command)
 }
 
 /// What benches/peers/README.md promises.
-fn for_peers(command: Command, stage: &Stage, topology: &Topology, target: &str) -> Command {
-    let mut command = clean(command);
+fn for_peers(mut command: Command, stage: &Stage, topology: &Topology, target: &str) -> Command {
+    command.stdout(Stdio::null());
     command.env("BENCH_BROKER_URL", stage.broker.url.reveal());
     command.env("BENCH_QUEUES", topology.queues().join(" "));
     command.env("BENCH_TARGET", target);
     command.env("BENCH_PREFETCH", PREFETCH.to_string());
     command.env("BENCH_IN_FLIGHT_MAX", IN_FLIGHT_MAX.to_string());
-    command
-}
-
-pub(super) fn clean(mut command: Command) -> Command {
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with(OWN_VARIABLES) {
-            command.env_remove(name);
-        }
-    }
-    command.stdout(Stdio::null());
     command
 }
 

@@ -1,8 +1,10 @@
 //! Why a measurement did not come about. (That order was broken is no failure of this kind, but its result.)
 
+use std::error::Error;
 use std::io;
 
-use crate::Exit;
+use crate::command::Exit;
+use crate::testbed::{ProcessError, ServerError};
 use lanekeeper::config::Faults;
 use lanekeeper_broker::SourceError;
 use lanekeeper_broker::publisher::PublishError;
@@ -10,8 +12,8 @@ use lanekeeper_broker::publisher::PublishError;
 /// Why a measurement did not come about.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("stopped by a signal")]
-    Interrupted,
+    #[error("stopped by {0}")]
+    Interrupted(&'static str),
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
@@ -22,20 +24,18 @@ pub(super) enum Failure {
         #[source]
         source: io::Error,
     },
-    #[error(
-        "there is no {path} here: run this in Lanekeeper's sources, which start a private server, or name a broker with --broker"
-    )]
-    NoScript { path: &'static str },
-    #[error("{script} failed: {output}")]
-    Script { script: &'static str, output: String },
+    #[error("{0}; or name a broker with --broker")]
+    NoBroker(ServerError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     #[error("{path} is not there: build it with `cargo build --release --example bare`")]
     NoBareLoop { path: String },
-    #[error("{who} ended before its work was done; its log ends with:\n{tail}")]
-    Ended { who: String, tail: String },
     #[error("the receiver did not say where it listens")]
     ReceiverSilent,
-    #[error("the receiver's report cannot be read: {0}")]
-    Report(String),
+    #[error("cannot get the receiver's report")]
+    Report(#[source] Box<dyn Error + Send + Sync>),
     #[error("the config made for this is not right, which is a fault of ours: {0}")]
     Config(Faults),
 }
@@ -43,6 +43,13 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn system(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { step, source }
+    }
+
+    pub(super) fn no_broker(error: ServerError) -> Self {
+        match error {
+            ServerError::NoScript { .. } => Self::NoBroker(error),
+            other => Self::Server(other),
+        }
     }
 
     pub(super) fn exit(&self) -> Exit {

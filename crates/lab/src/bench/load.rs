@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use fastrand::Rng;
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::Failure;
@@ -37,7 +38,7 @@ struct LoadUpdate {
 
 impl Load {
     pub(super) fn new(scenario: &Scenario, seed: u64) -> Self {
-        let mut chance = LoadRng(seed);
+        let mut rng = Rng::with_seed(seed);
         let all = 0..scenario.records;
         // Where updates come while they are forwarded, one of each record goes first.
         let mut records: Vec<u32> = match (scenario.pace, scenario.stuck_for) {
@@ -50,8 +51,8 @@ impl Load {
         let ranks = Ranks::new(if scenario.keys == Keys::Zipf { scenario.records } else { 0 });
         for number in (0..).take(warm_up + scenario.updates - records.len()) {
             records.push(match scenario.keys {
-                Keys::Uniform => chance.below(scenario.records),
-                Keys::Zipf => ranks.at(chance.share()),
+                Keys::Uniform => rng.u32(..scenario.records),
+                Keys::Zipf => ranks.at(rng.f64()),
                 Keys::Distinct => number,
             });
         }
@@ -158,29 +159,6 @@ impl Load {
 /// As the receiver knows it.
 pub(super) fn record_key(record: u32) -> String {
     format!("record-{record:07}")
-}
-
-/// Numbers that look like chance, and are the same for the same seed (splitmix64).
-#[derive(Debug)]
-struct LoadRng(u64);
-
-impl LoadRng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// 0 to under 1.
-    fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn below(&mut self, bound: u32) -> u32 {
-        let scaled = (u128::from(self.next()) * u128::from(bound)) >> 64;
-        u32::try_from(scaled).expect("it is below the bound")
-    }
 }
 
 /// Records by Zipf's law: their chances, summed up from the hottest.

@@ -4,7 +4,6 @@ mod contender;
 mod failure;
 mod load;
 mod output;
-mod process;
 mod run;
 mod scenario;
 mod stage;
@@ -14,9 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::Exit;
+use crate::command::{self, Exit, StopSignals};
+use crate::testbed::{ProcessError, load_average};
 use contender::{Compared, Contender};
 use failure::Failure;
 use run::Measured;
@@ -104,17 +103,21 @@ impl Arguments {
 
 /// Runs it.
 pub fn main(arguments: &Arguments) -> Exit {
-    crate::tokio_runtime().block_on(async {
-        let measured = tokio::select! {
-            biased;
-            () = interrupted() => Err(Failure::Interrupted),
-            measured = bench(arguments) => measured,
-        };
-        measured.unwrap_or_else(|failure| {
-            crate::report(&failure);
+    command::runtime().block_on(async {
+        bench_until_stopped(arguments).await.unwrap_or_else(|failure| {
+            command::print_error(&failure);
             failure.exit()
         })
     })
+}
+
+async fn bench_until_stopped(arguments: &Arguments) -> Result<Exit, Failure> {
+    let mut signals = StopSignals::new().map_err(Failure::system("handle signals"))?;
+    tokio::select! {
+        biased;
+        signal = signals.next() => Err(Failure::Interrupted(signal)),
+        measured = bench(arguments) => measured,
+    }
 }
 
 async fn bench(arguments: &Arguments) -> Result<Exit, Failure> {
@@ -156,7 +159,7 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
     for round in 1..=arguments.repeats {
         for Entry { scenario, contender, runs } in &mut entries {
             let Some(measured) = runs else { continue };
-            let (name, load) = (contender.name(), process::load_average());
+            let (name, load) = (contender.name(), load_average());
             let seed = arguments.seed.wrapping_add(round.into());
             let wrong = match run::run(stage, scenario, contender, seed).await {
                 Ok(Ok(one)) => {
@@ -167,7 +170,7 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
                 }
                 Ok(Err(wrong)) => wrong.to_string(),
                 // The others' figures stand.
-                Err(ended @ Failure::Ended { .. }) => ended.to_string(),
+                Err(Failure::Process(ended @ ProcessError::EndedEarly { .. })) => ended.to_string(),
                 Err(failure) => return Err(failure),
             };
             println!("{}", output::failed(scenario.name, &name, &wrong));
@@ -206,13 +209,4 @@ fn print_results(arguments: &Arguments, entries: &[Entry]) -> bool {
         }
     }
     well
-}
-
-async fn interrupted() {
-    let of = |kind| signal(kind).expect("the runtime takes signals");
-    let (mut interrupt, mut terminate) = (of(SignalKind::interrupt()), of(SignalKind::terminate()));
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }

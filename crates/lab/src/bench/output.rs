@@ -1,5 +1,7 @@
 //! Figures as lines.
 
+use indicatif::HumanFloatCount;
+
 use super::run::{Measured, Memory, ScenarioFigure};
 
 /// The line of a scenario and a contender over all its runs; at least one.
@@ -136,15 +138,7 @@ fn share(value: f64) -> String {
 
 /// With commas between thousands.
 fn whole(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    format!("{:.0}", HumanFloatCount(value))
 }
 
 #[cfg(test)]

@@ -5,18 +5,18 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
+use tokio::process::ChildStdout;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::contender::{Contender, clean};
+use super::contender::Contender;
 use super::failure::Failure;
 use super::load::{Load, STUCK, record_key};
-use super::process::{Process, Usage};
 use super::scenario::{Figure, Scenario};
 use super::stage::{Stage, Topology};
 use super::verdict::{Expected, Wrong, judge};
-use crate::plain_http::request;
 use crate::receiver::Report;
+use crate::testbed::http::client;
+use crate::testbed::{Process, Usage, program};
 
 /// How often the receiver is asked, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -25,6 +25,8 @@ const LOOK_SHARE: u32 = 20;
 /// After the last update, before memory is looked at again.
 const CALM: Duration = Duration::from_secs(2);
 const RECEIVER_START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a process may take to end in order.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What one run came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,18 +115,19 @@ impl Run<'_> {
             }
         }
         let watched = self.all_arrived(&mut receiver, &mut forwarder.process, expected.updates).await?;
-        let usage = forwarder.process.usage();
+        let usage = Usage::of(forwarder.process.id());
         let memory = watched.memory().filter(|_| scenario.figure == Figure::Memory);
         let broker_after = stage.broker_seconds();
         if let Some(memory) = memory {
             sleep(CALM).await;
-            special = ScenarioFigure::Memory(Memory { after: forwarder.process.usage().now_mb, ..memory });
+            special =
+                ScenarioFigure::Memory(Memory { after: Usage::of(forwarder.process.id()).now_mb, ..memory });
         }
-        forwarder.process.stop().await?;
+        forwarder.process.stop(STOP_TIMEOUT).await?;
         bulk.close().await;
         // Only now, so that nothing can come any more that the judgement does not see.
         let report = receiver.report(0).await?;
-        receiver.process.stop().await?;
+        receiver.process.stop(STOP_TIMEOUT).await?;
         if let (Figure::Delays, Some(delays)) = (scenario.figure, &report.delays) {
             special = ScenarioFigure::Delays(
                 [delays.p50_us, delays.p99_us, delays.p999_us].map(|us| us as f64 / 1000.0),
@@ -164,7 +167,7 @@ impl Run<'_> {
                 return Ok(watched);
             }
             if self.scenario.figure == Figure::Memory && report.counts.updates >= updates / 20 {
-                watched.samples_mb.push(forwarder.usage().now_mb);
+                watched.samples_mb.push(Usage::of(forwarder.id()).now_mb);
             }
             if report.counts.requests != seen {
                 (seen, changed) = (report.counts.requests, Instant::now());
@@ -219,7 +222,7 @@ struct Receiver {
 impl Receiver {
     async fn start(stage: &Stage, scenario: &Scenario, seed: u64) -> Result<Self, Failure> {
         let own = std::env::current_exe().map_err(Failure::system("find this program"))?;
-        let mut command = clean(Command::new(own));
+        let mut command = program::command(&own);
         command.args(["receiver", "--listen", "127.0.0.1:0", "--without", "idempotency,fencing"]);
         command.args(["--latency", &format!("{}us", scenario.latency.as_micros())]);
         command.args(["--latency-jitter", &scenario.latency_jitter.to_string()]);
@@ -229,8 +232,10 @@ impl Receiver {
             command.args(["--fail-record", &failing]);
         }
         command.stdout(Stdio::piped());
-        let mut process = Process::start("the receiver", command, stage.dir.join("receiver.log"))?;
-        let output = process.child().stdout.take().ok_or(Failure::ReceiverSilent)?;
+        let mut process = Process::start_group("the receiver", command, &stage.file("receiver.log"))?;
+        let output = process.take_stdout().ok_or(Failure::ReceiverSilent)?;
+        let output =
+            ChildStdout::from_std(output).map_err(Failure::system("read what the receiver prints"))?;
         let mut lines = BufReader::new(output).lines();
         let line = timeout(RECEIVER_START_TIMEOUT, lines.next_line()).await;
         let line = line.ok().and_then(Result::ok).flatten().ok_or(Failure::ReceiverSilent)?;
@@ -244,10 +249,12 @@ impl Receiver {
     }
 
     async fn report(&self, records: usize) -> Result<Report, Failure> {
-        let path = format!("/report?records={records}");
-        let reply = request(self.address, "GET", &path, &[], "").await;
-        let reply = reply.map_err(Failure::system("ask the receiver"))?;
-        serde_json::from_str(&reply.body).map_err(|error| Failure::Report(error.to_string()))
+        let asking = async {
+            let url = format!("http://{}/report?records={records}", self.address);
+            let body = client().get(url).send().await?.bytes().await?;
+            Ok(serde_json::from_slice(&body)?)
+        };
+        asking.await.map_err(Failure::Report)
     }
 
     /// Updates of the stuck record's neighbours that have arrived.

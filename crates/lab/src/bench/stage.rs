@@ -1,16 +1,15 @@
 //! What all runs share: a directory and a broker, which is a private one unless somebody names another.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::process::Command;
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::failure::Failure;
-use super::process::{Usage, listener_on};
 use super::scenario::Scenario;
+use crate::testbed::{PrivateBroker, PrivatePostgres, Usage, listener_on};
 use lanekeeper::config::{self, Environment, Purpose};
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_broker::publisher::{BulkPublisher, OutboxLimits, PublisherSettings, ShortText};
@@ -22,8 +21,6 @@ pub(super) const INSTANCE: &str = "bench";
 /// As the product's own default.
 pub(super) const PREFETCH: u16 = 1000;
 
-const BROKER_SCRIPT: &str = "scripts/broker";
-const POSTGRES_SCRIPT: &str = "scripts/postgres";
 const AMQP_PORT: u16 = 5672;
 
 /// The broker counts as quiet when it uses less of a processor than this, and is given so long to become so.
@@ -35,34 +32,32 @@ const QUIET_LOOKS_MAX: usize = 40;
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) broker: ConnectionSettings,
-    pub(super) dir: PathBuf,
-    /// The broker's process, where it is on this machine.
+    /// The broker's process, if it is on this machine.
     process: Option<u32>,
-    /// A private node was started.
-    private: bool,
+    /// The node that was started, if none was named.
+    _private: Option<PrivateBroker>,
+    dir: TempDir,
     /// How long nothing may arrive before the rest counts as lost.
     pub(super) patience: Duration,
 }
 
 impl Stage {
     pub(super) async fn new(url: Option<&str>, patience: Duration) -> Result<Self, Failure> {
-        let dir = std::env::temp_dir().join(format!("lanekeeper-bench-{:08x}", Uuid::new_v4().as_fields().0));
-        let made = DirBuilder::new().mode(0o700).create(&dir);
-        made.map_err(Failure::system("make a temporary directory"))?;
-        let private = url.is_none();
-        let started = match url {
-            Some(url) => Ok(url.to_owned()),
+        let dir = tempfile::Builder::new().prefix("lanekeeper-bench-").tempdir();
+        let dir = dir.map_err(Failure::system("make a temporary directory"))?;
+        let private = match url {
+            Some(_) => None,
             None => {
-                start_server(BROKER_SCRIPT, &["--private"], &dir.join("broker"), "LANEKEEPER_BROKER__URL")
-                    .await
+                let broker_dir = dir.path().join("broker");
+                let started = spawn_blocking(move || PrivateBroker::start(&broker_dir, None)).await;
+                Some(started.expect("a script's call does not panic").map_err(Failure::no_broker)?)
             }
         };
-        let broker = started
-            .and_then(|url| broker_config(&url))
-            .inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
+        let url = url.or(private.as_ref().map(PrivateBroker::url)).expect("a broker was named or started");
+        let broker = broker_config(url)?;
         let port = url::Url::parse(broker.url.reveal()).ok().and_then(|url| url.port());
         let process = listener_on(port.unwrap_or(AMQP_PORT));
-        Ok(Self { broker, dir, process, private, patience })
+        Ok(Self { broker, process, _private: private, dir, patience })
     }
 
     /// Makes an exchange with its queues that nobody else knows.
@@ -117,20 +112,15 @@ impl Stage {
     }
 
     /// A private PostgreSQL with an empty database.
-    pub(super) async fn postgres(&self) -> Result<Postgres, Failure> {
-        let dir = self.dir.join("postgres");
-        let url = start_server(POSTGRES_SCRIPT, &[], &dir, "LANEKEEPER_POSTGRES_URL").await?;
-        Ok(Postgres { url, dir })
+    pub(super) async fn postgres(&self) -> Result<PrivatePostgres, Failure> {
+        let dir = self.file("postgres");
+        let started = spawn_blocking(move || PrivatePostgres::start(&dir)).await;
+        Ok(started.expect("a script's call does not panic")?)
     }
-}
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if self.private {
-            stop_server(BROKER_SCRIPT, &self.dir.join("broker"));
-        }
-        // What is left of it is in a directory for what may go.
-        let _ = std::fs::remove_dir_all(&self.dir);
+    /// A file of this name that ends with the stage.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 }
 
@@ -149,56 +139,9 @@ impl Topology {
     }
 }
 
-/// A server that ends with this value, or with this process.
-#[derive(Debug)]
-pub(super) struct Postgres {
-    pub(super) url: String,
-    dir: PathBuf,
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        stop_server(POSTGRES_SCRIPT, &self.dir);
-    }
-}
-
 /// Everything of `[broker]` but the URL as built in.
 fn broker_config(url: &str) -> Result<ConnectionSettings, Failure> {
     let environment = Environment::from_iter([("LANEKEEPER_BROKER__URL", url)]);
     let loaded = config::load(None, &environment, Purpose::Publish).map_err(Failure::Config)?;
     Ok(loaded.config.broker.connection)
-}
-
-/// Starts a private server that ends with this process, however that ends; the URL that the script tells.
-async fn start_server(
-    script: &'static str,
-    options: &[&str],
-    dir: &Path,
-    variable: &str,
-) -> Result<String, Failure> {
-    if !Path::new(script).is_file() {
-        return Err(Failure::NoScript { path: script });
-    }
-    let owner = std::process::id().to_string();
-    let mut command = Command::new(script);
-    command.arg("start").args(options).args(["--owner", &owner, "--purge", "--dir"]).arg(dir);
-    let output = command.output().await.map_err(Failure::system("run a script"))?;
-    let failed =
-        |output: &[u8]| Failure::Script { script, output: String::from_utf8_lossy(output).trim().to_owned() };
-    if !output.status.success() {
-        return Err(failed(&output.stderr));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let url = text.lines().find_map(|line| {
-        let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
-        (name == variable).then(|| value.trim_matches('\'').to_owned())
-    });
-    url.ok_or_else(|| failed(&output.stdout))
-}
-
-fn stop_server(script: &str, dir: &Path) {
-    let mut command = std::process::Command::new(script);
-    command.args(["stop", "--purge", "--dir"]).arg(dir);
-    // If this fails, its watcher ends it with this process.
-    let _ = command.output();
 }

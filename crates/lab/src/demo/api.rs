@@ -1,9 +1,6 @@
 //! The API that all acts write to: the reference receiver, in this process, which sees everything.
 
-use std::net::SocketAddr;
 use std::time::Duration;
-
-use tokio::net::TcpListener;
 
 use super::failure::Failure;
 use super::workload::{Planned, Workload};
@@ -13,7 +10,6 @@ use crate::receiver::{Receiver, ReceiverSettings, Report, StoreAddress};
 #[derive(Debug)]
 pub(super) struct Api {
     receiver: Receiver,
-    pub(super) address: SocketAddr,
     /// `http://127.0.0.1:PORT`.
     pub(super) url: String,
 }
@@ -54,12 +50,8 @@ impl Api {
     pub(super) async fn start(settings: ReceiverSettings, store: &StoreAddress) -> Result<Self, Failure> {
         let receiver = Receiver::open(settings, store).await?;
         receiver.forget().await?;
-        let step = "listen on 127.0.0.1 for the API";
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Failure::system(step))?;
-        let address = listener.local_addr().map_err(Failure::system(step))?;
-        let serving = receiver.clone();
-        tokio::spawn(async move { serving.run(listener, std::future::pending()).await });
-        Ok(Self { receiver, address, url: format!("http://{address}") })
+        let address = receiver.spawn().await.map_err(Failure::system("listen on 127.0.0.1 for the API"))?;
+        Ok(Self { receiver, url: format!("http://{address}") })
     }
 
     /// Leaves nothing in its store.

@@ -1,9 +1,10 @@
 //! What the person sees: the story on standard output, a progress bar on standard error while waiting.
 
-use std::io::{IsTerminal as _, Write as _, stdout};
+use std::io::{Write as _, stdout};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Style;
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often the progress bar moves by itself.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -12,7 +13,6 @@ const REFRESH: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Console {
     bar: ProgressBar,
-    colour: bool,
 }
 
 /// How a text stands out on a terminal.
@@ -30,9 +30,7 @@ impl Console {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         let template = "  {bar:30} {pos}/{len} {msg}";
         bar.set_style(ProgressStyle::with_template(template).expect("the template is right"));
-        // As no-color.org has it.
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { bar, colour: stdout().is_terminal() && !no_colour }
+        Self { bar }
     }
 
     /// Prints a line. A reader that went away (`lanekeeper demo | head`) does not keep us from cleaning up.
@@ -61,16 +59,14 @@ impl Console {
 
     /// The text as it is to be printed. Pad before: colour has a length too.
     pub(super) fn paint(&self, paint: Paint, text: &str) -> String {
-        // ECMA-48, "select graphic rendition".
-        let code = match paint {
-            _ if !self.colour => return text.to_owned(),
-            Paint::Plain => return text.to_owned(),
-            Paint::Heading => "1",
-            Paint::Good => "32",
-            Paint::Bad => "31",
-            Paint::Faint => "2",
+        let style = match paint {
+            Paint::Plain => Style::new(),
+            Paint::Heading => Style::new().bold(),
+            Paint::Good => Style::new().green(),
+            Paint::Bad => Style::new().red(),
+            Paint::Faint => Style::new().dim(),
         };
-        format!("\x1b[{code}m{text}\x1b[0m")
+        style.apply_to(text).to_string()
     }
 
     /// Shows the bar until [`Self::end_progress`].
@@ -95,15 +91,7 @@ impl Console {
 
 /// `12345` → `12,345`.
 pub(super) fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
+    HumanCount(number).to_string()
 }
 
 /// `1 update`, `2,000 updates`.

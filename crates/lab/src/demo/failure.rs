@@ -4,8 +4,11 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use crate::Exit;
+use reqwest::StatusCode;
+
+use crate::command::Exit;
 use crate::receiver::{StoreError, StoreFault};
+use crate::testbed::ProcessError;
 use lanekeeper::config::Faults;
 use lanekeeper::http::client::TargetsFault;
 use lanekeeper_broker::SourceError;
@@ -27,10 +30,10 @@ pub(super) enum Failure {
     NotConfirmed(u64),
     #[error("waited for {what}, but nothing has changed for {seconds} s; last seen: {seen}")]
     Stuck { what: &'static str, seconds: u64, seen: String },
-    #[error("the dispatcher ended as it should not ({0})")]
-    DispatcherEnded(ExitStatus),
-    #[error("the dispatcher did not end within {seconds} s after SIGTERM")]
-    DispatcherStays { seconds: u64 },
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error("the dispatcher ended with {0} after SIGTERM: it has to end with success")]
+    Drain(ExitStatus),
     #[error("cannot {step}")]
     System {
         step: &'static str,
@@ -46,7 +49,9 @@ pub(super) enum Failure {
     #[error("the API's store cannot be emptied")]
     NotEmptied(#[from] StoreFault),
     #[error("the API answered {status} to a request of the second writer")]
-    Refused { status: u16 },
+    Refused { status: StatusCode },
+    #[error("the second writer cannot reach the API")]
+    Unreachable(#[from] reqwest::Error),
 }
 
 impl Failure {

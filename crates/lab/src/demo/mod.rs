@@ -16,10 +16,8 @@ mod through;
 mod workload;
 mod writer;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
+use crate::command::{self, ConfigArguments, Exit, StopSignals};
 use crate::receiver::StoreAddress;
-use crate::{ConfigArguments, Exit};
 use api::Api;
 use console::{Console, Paint, count};
 use failure::Failure;
@@ -82,38 +80,44 @@ enum Safeguard {
 
 /// Runs it.
 pub fn main(arguments: &Arguments) -> Exit {
-    let broker = match arguments.config.load_for(Purpose::Publish) {
+    let broker = match arguments.config.load(Purpose::Publish) {
         Ok(loaded) => loaded.config.broker.connection,
         Err(exit) => return exit,
     };
-    crate::tokio_runtime().block_on(demo(arguments, broker))
+    command::runtime().block_on(demo(arguments, broker))
 }
 
 async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
-    let mut stop = Stop::new();
+    let mut stop = match StopSignals::with_hang_up() {
+        Ok(stop) => stop,
+        Err(error) => {
+            command::print_error(&error);
+            return Exit::Other;
+        }
+    };
     let console = Console::new();
     let set = tokio::select! {
         biased;
-        signal = stop.requested() => Err(Failure::Interrupted(signal)),
+        signal = stop.next() => Err(Failure::Interrupted(signal)),
         stage = Stage::new(broker) => stage,
     };
     let mut stage = match set {
         Ok(stage) => stage,
         Err(failure) => {
-            crate::report(&failure);
+            command::print_error(&failure);
             return failure.exit();
         }
     };
     let shown = tokio::select! {
         biased;
-        signal = stop.requested() => Err(Failure::Interrupted(signal)),
+        signal = stop.next() => Err(Failure::Interrupted(signal)),
         shown = show(arguments, &mut stage, &console) => shown,
     };
     console.end_progress();
     let (exit, keep_log) = match &shown {
         Ok(exit) => (*exit, *exit != Exit::Done),
         Err(failure) => {
-            crate::report(failure);
+            command::print_error(failure);
             (failure.exit(), !matches!(failure, Failure::Interrupted(_)))
         }
     };
@@ -124,14 +128,14 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
     }
     let cleared = tokio::select! {
         biased;
-        signal = stop.requested() => Err(Failure::Interrupted(signal)),
+        signal = stop.next() => Err(Failure::Interrupted(signal)),
         cleared = stage.clear_away(arguments.keep, keep_log) => cleared,
     };
     if arguments.keep && stage.is_declared() {
         console.say(&format!("Kept in the broker: exchanges and queues named {}…", stage.exchange));
     }
     if let Err(failure) = cleared {
-        crate::report(&failure);
+        command::print_error(&failure);
         if stage.is_declared() && !arguments.keep {
             eprintln!("Exchanges and queues named {}… may be left in the broker.", stage.exchange);
         }
@@ -214,31 +218,4 @@ fn management_url() -> Option<String> {
     };
     url.set_password(None).and_then(|()| url.set_username("")).ok()?;
     Some(format!("{url}{login}"))
-}
-
-/// What ends a demo early.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Stop {
-    fn new() -> Self {
-        let of = |kind| signal(kind).expect("the runtime takes signals");
-        Self {
-            interrupt: of(SignalKind::interrupt()),
-            terminate: of(SignalKind::terminate()),
-            hang_up: of(SignalKind::hangup()),
-        }
-    }
-
-    /// Done at the next signal; its name.
-    async fn requested(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "Ctrl-C",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
-        }
-    }
 }

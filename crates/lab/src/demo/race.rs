@@ -15,7 +15,6 @@ use super::publish;
 use super::stage::Stage;
 use super::workload::Planned;
 use super::writer::{self, ScheduledWrite};
-use crate::plain_http;
 use crate::receiver::{ReceiverSettings, Report, StoreAddress};
 use lanekeeper_core::update::RecordKey;
 
@@ -93,7 +92,7 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
 
     let confirmed = Cell::new(0);
     let publishing = publish::all(publisher, &race.updates, begun, &confirmed);
-    let writing = writer::write_all(api.address, race.writes, begun);
+    let writing = writer::write_all(&api.url, race.writes, begun);
     let watching = until_settled(stage, &api, updates + writes, &confirmed, console);
     let ((), result, ()) = tokio::try_join!(publishing, writing, watching)?;
     console.end_progress();
@@ -115,10 +114,9 @@ async fn until_ready(stage: &mut Stage) -> Result<(), Failure> {
     let mut stall_timeout = StallTimeout::new("the dispatcher to be ready");
     loop {
         stage.dispatcher.check()?;
-        let ready = plain_http::request(stage.dispatcher.admin, "GET", "/readyz", &[], "").await;
-        match ready {
-            Ok(reply) if reply.status == 200 => return Ok(()),
-            result => stall_timeout.see(0, || format!("/readyz: {result:?}"))?,
+        match stage.dispatcher.ready().await {
+            Ok(()) => return Ok(()),
+            Err(reason) => stall_timeout.see(0, || reason)?,
         }
         sleep(LOOK_EVERY).await;
     }
@@ -138,13 +136,13 @@ async fn until_settled(
         let seen = api.report();
         let done = seen.counts.updates + seen.counts.superseded;
         console.progress(done.min(changes));
-        let held = if done >= changes { stage.dispatcher.held().await } else { None };
-        if held == Some(0) && seen.in_progress == 0 {
+        let unsettled = if done >= changes { stage.dispatcher.unsettled().await } else { None };
+        if unsettled == Some(0) && seen.in_progress == 0 {
             return Ok(());
         }
         stall_timeout.see(confirmed.get() + done + seen.counts.requests, || {
             format!(
-                "{} confirmed; the API saw {}; the dispatcher holds {held:?}",
+                "{} confirmed; the API saw {}; unsettled at the dispatcher: {unsettled:?}",
                 confirmed.get(),
                 seen.counts
             )

@@ -9,7 +9,7 @@ use super::race::{self, Outcome, Race, TOTAL, adding, price, price_body};
 use super::safeguard_proof::SafeguardProof;
 use super::stage::Stage;
 use super::writer::{Habit, ScheduledWrite, WriterAction};
-use crate::Exit;
+use crate::command::Exit;
 use crate::receiver::{ReceiverSettings, Safeguard, Safeguards, StoreAddress};
 
 /// A remedy that the API applies.

@@ -1,13 +1,10 @@
 //! What a demo needs and leaves behind: a directory, an exchange of its own, a dispatcher.
 
-use std::fs::DirBuilder;
-use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use super::dispatcher::{BROKER_VARIABLE, Dispatcher};
 use super::failure::Failure;
@@ -30,10 +27,10 @@ failure = { rejected = "dead_letter", exhausted = "dead_letter", conflict = "dea
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) broker: ConnectionSettings,
-    /// `lanekeeper-demo-…`, with a part made by chance: nothing of the user's has this name.
+    /// `lanekeeper-demo-…`, as the directory: nothing of the user's has this name.
     pub(super) exchange: String,
     pub(super) dispatcher: Dispatcher,
-    dir: PathBuf,
+    dir: TempDir,
     /// What was declared in the broker.
     declared: Option<Layout>,
 }
@@ -43,43 +40,41 @@ impl Stage {
     pub(super) async fn new(broker: ConnectionSettings) -> Result<Self, Failure> {
         let connection = Address::new(&broker)?.connect("lanekeeper demo").await?;
         let _ = connection.close(200, "normal shutdown".into()).await; // it has answered: that is all we wanted
-        let exchange = format!("lanekeeper-demo-{:08x}", Uuid::new_v4().as_fields().0);
-        let dir = std::env::temp_dir().join(&exchange);
-        let made = DirBuilder::new().mode(0o700).create(&dir);
-        made.map_err(Failure::system("make a temporary directory"))?;
-        let (config, log) = (dir.join("lanekeeper.toml"), dir.join("dispatcher.log"));
-        let dispatcher = Dispatcher::new(config, log, broker.url.clone())?;
+        let dir = tempfile::Builder::new().prefix("lanekeeper-demo-").rand_bytes(8).tempdir();
+        let dir = dir.map_err(Failure::system("make a temporary directory"))?;
+        let exchange = dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (config, log) = (dir.path().join("lanekeeper.toml"), dir.path().join("dispatcher.log"));
+        let dispatcher = Dispatcher::new(config, log, broker.url.clone());
         Ok(Self { broker, exchange, dispatcher, dir, declared: None })
     }
 
     /// A file of this name that goes with the stage.
     pub(super) fn file(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+        self.dir.path().join(name)
     }
 
     /// Act 1's config: that of the dispatcher, without the idempotency key.
     pub(super) fn direct_config(&self, api_url: &str) -> Result<Config, Failure> {
         let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url) + "idempotency_key = \"off\"\n";
-        self.write_and_load(&self.dir.join("direct.toml"), &text)
+        self.write_and_load(&self.file("direct.toml"), &text)
     }
 
     /// The dispatcher's config, written to where it looks for it.
     pub(super) fn dispatcher_config(&self, api_url: &str) -> Result<Config, Failure> {
-        let ledger = format!("ledger.url = \"sqlite://{}\"\n", self.dir.join("ledger.db").display());
+        let ledger = format!("ledger.url = \"sqlite://{}\"\n", self.file("ledger.db").display());
         let text = ledger + &self.config_text(api_url);
-        self.write_and_load(&self.dir.join("lanekeeper.toml"), &text)
+        self.write_and_load(&self.file("lanekeeper.toml"), &text)
     }
 
     /// The same without a ledger: where the target's own remedies are shown, nothing else is to help.
     pub(super) fn config_without_ledger(&self, api_url: &str) -> Result<Config, Failure> {
         let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url);
-        self.write_and_load(&self.dir.join("lanekeeper.toml"), &text)
+        self.write_and_load(&self.file("lanekeeper.toml"), &text)
     }
 
     /// Short waits, so that nobody has to wait for the demo; everything else is as built in.
     fn config_text(&self, api_url: &str) -> String {
-        let Self { exchange, broker, dispatcher, .. } = self;
-        let (heartbeat, admin): (_, SocketAddr) = (broker.heartbeat.as_secs(), dispatcher.admin);
+        let (exchange, heartbeat) = (&self.exchange, self.broker.heartbeat.as_secs());
         format!(
             r#"instance.name = "{INSTANCE}"
 broker.url = "${{{BROKER_VARIABLE}}}"
@@ -88,7 +83,7 @@ updates.exchange = "{exchange}"
 updates.partitions = {PARTITIONS}
 retry.delay_initial = "100ms"
 retry.delay_max = "1s"
-admin.listen = "{admin}"
+admin.listen = "127.0.0.1:0"
 
 [[target]]
 name = "customers"
@@ -123,15 +118,14 @@ timeout = "2s"
 
     /// Ends the dispatcher; deletes what is in the broker unless `keep`, and the directory unless `keep_log`.
     pub(super) async fn clear_away(&mut self, keep: bool, keep_log: bool) -> Result<(), Failure> {
-        self.dispatcher.kill().await?;
+        // A log that is kept stays with its directory, whatever happens now.
+        self.dir.disable_cleanup(keep_log);
+        self.dispatcher.kill()?;
         if let Some(layout) = self.declared.filter(|_| !keep) {
             let step = "deleting the demo's queues and exchanges";
             let silent = SourceError::Silent { step, seconds: CLEARING_TIMEOUT.as_secs() };
             timeout(CLEARING_TIMEOUT, self.delete(layout)).await.map_err(|_| silent)??;
             self.declared = None;
-        }
-        if !keep_log {
-            std::fs::remove_dir_all(&self.dir).map_err(Failure::system("remove the temporary directory"))?;
         }
         Ok(())
     }

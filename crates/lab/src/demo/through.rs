@@ -74,7 +74,7 @@ impl Watch<'_> {
         let seen = self
             .until("a third of the updates to be applied", |seen| seen.counts.updates >= total / 3)
             .await?;
-        self.stage.dispatcher.kill().await?;
+        self.stage.dispatcher.kill()?;
         self.announce(&format!(
             "{} applied, {} under way: the dispatcher is killed (SIGKILL)",
             count(seen.counts.updates, "update"),
@@ -122,13 +122,13 @@ impl Watch<'_> {
         let mut stall_timeout = StallTimeout::new("the last updates to be settled");
         loop {
             let seen = self.look()?;
-            let held = self.stage.dispatcher.held().await;
-            if held == Some(0) && seen.in_progress == 0 {
+            let unsettled = self.stage.dispatcher.unsettled().await;
+            if unsettled == Some(0) && seen.in_progress == 0 {
                 return Ok(());
             }
-            stall_timeout.see(held.unwrap_or(u64::MAX), || match held {
-                Some(held) => format!("the dispatcher holds {held} updates"),
-                None => format!("no metrics of the dispatcher at {}", self.stage.dispatcher.admin),
+            stall_timeout.see(unsettled.unwrap_or(u64::MAX), || match unsettled {
+                Some(unsettled) => format!("the dispatcher has {unsettled} unsettled updates"),
+                None => "the dispatcher does not serve its metrics".to_owned(),
             })?;
             sleep(LOOK_EVERY).await;
         }

@@ -1,13 +1,15 @@
 //! A second writer: somebody who changes the API's records past Lanekeeper.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use reqwest::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::failure::Failure;
-use crate::plain_http::{Reply, request};
+use crate::testbed::http::client;
 
 /// How long somebody looks at what he has read before he writes it back.
 const LOOKS_AT_IT_FOR: Duration = Duration::from_millis(25);
@@ -49,21 +51,20 @@ pub(super) struct WriteCounts {
     pub(super) again: u64,
 }
 
-/// Makes all changes, each when it is due, and those of one record one after another.
+/// Makes all changes, each when it is due, and those of one record one after another. `api`: the API's URL.
 pub(super) async fn write_all(
-    api: SocketAddr,
+    api: &str,
     writes: Vec<ScheduledWrite>,
     begun: Instant,
 ) -> Result<WriteCounts, Failure> {
-    let mut by_record: Vec<(String, Vec<ScheduledWrite>)> = Vec::new();
+    let mut by_record: BTreeMap<String, Vec<ScheduledWrite>> = BTreeMap::new();
     for write in writes {
-        match by_record.iter_mut().find(|(record_key, _)| *record_key == write.record_key) {
-            Some((_, writes)) => writes.push(write),
-            None => by_record.push((write.record_key.clone(), vec![write])),
-        }
+        by_record.entry(write.record_key.clone()).or_default().push(write);
     }
-    let mut writing: JoinSet<Result<WriteCounts, Failure>> =
-        by_record.into_iter().map(|(_, writes)| write_record(api, writes, begun)).collect();
+    let mut writing: JoinSet<Result<WriteCounts, Failure>> = by_record
+        .into_iter()
+        .map(|(record_key, writes)| write_record(format!("{api}/customers/{record_key}"), writes, begun))
+        .collect();
     let mut counts = WriteCounts::default();
     while let Some(written) = writing.join_next().await {
         let written = written.expect("writing does not panic")?;
@@ -74,23 +75,21 @@ pub(super) async fn write_all(
 }
 
 async fn write_record(
-    api: SocketAddr,
+    url: String,
     writes: Vec<ScheduledWrite>,
     begun: Instant,
 ) -> Result<WriteCounts, Failure> {
     let mut counts = WriteCounts::default();
     for write in writes {
         sleep_until(begun + write.due).await;
-        let path = format!("/customers/{}", write.record_key);
         match write.what {
             WriterAction::Version(version, body) => {
-                let version = version.to_string();
-                accepted(&send(api, "PUT", &path, &[("record-version", &version)], &body).await?)?;
+                accepted(client().put(&url).header("record-version", version).body(body)).await?;
             }
             WriterAction::OneMore(Habit::Adds) => {
-                accepted(&send(api, "PUT", &path, &[], r#"{"add":1}"#).await?)?;
+                accepted(client().put(&url).body(r#"{"add":1}"#)).await?;
             }
-            WriterAction::OneMore(habit) => counts.again += one_more(api, &path, habit).await?,
+            WriterAction::OneMore(habit) => counts.again += one_more(&url, habit).await?,
         }
         counts.accepted += 1;
     }
@@ -98,41 +97,32 @@ async fn write_record(
 }
 
 /// Reads, looks, writes; how often it had to begin again.
-async fn one_more(api: SocketAddr, path: &str, habit: Habit) -> Result<u64, Failure> {
+async fn one_more(url: &str, habit: Habit) -> Result<u64, Failure> {
     let mut again = 0;
     loop {
-        let read = send(api, "GET", path, &[], "").await?;
-        let value: serde_json::Value = serde_json::from_str(&read.body).unwrap_or_default();
+        let read = client().get(url).send().await?;
+        let etag = read.headers().get(ETAG).cloned();
+        let value: serde_json::Value = serde_json::from_slice(&read.bytes().await?).unwrap_or_default();
         let total = value["total"].as_i64().unwrap_or_default();
         sleep(LOOKS_AT_IT_FOR).await;
-        let condition = match (&read.etag, habit) {
-            (Some(etag), Habit::ReadsAndWritesIfUnchanged) => vec![("if-match", etag.as_str())],
-            (None, Habit::ReadsAndWritesIfUnchanged) => vec![("if-none-match", "*")],
-            _ => Vec::new(),
-        };
-        let body = serde_json::json!({ "total": total + 1 }).to_string();
-        let written = send(api, "PUT", path, &condition, &body).await?;
-        if written.status != 412 {
-            accepted(&written)?;
-            return Ok(again);
+        let mut write = client().put(url).body(serde_json::json!({ "total": total + 1 }).to_string());
+        if habit == Habit::ReadsAndWritesIfUnchanged {
+            write = match etag {
+                Some(etag) => write.header(IF_MATCH, etag),
+                None => write.header(IF_NONE_MATCH, "*"),
+            };
         }
-        again += 1;
+        match accepted(write).await {
+            Ok(_) => return Ok(again),
+            Err(Failure::Refused { status: StatusCode::PRECONDITION_FAILED }) => again += 1,
+            Err(failure) => return Err(failure),
+        }
     }
 }
 
-async fn send(
-    api: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Result<Reply, Failure> {
-    request(api, method, path, headers, body).await.map_err(Failure::system("reach the API as second writer"))
-}
-
-fn accepted(reply: &Reply) -> Result<(), Failure> {
-    match reply.status {
-        200..=299 => Ok(()),
-        status => Err(Failure::Refused { status }),
-    }
+/// Sends a request, and returns the answer if that is a success.
+async fn accepted(request: RequestBuilder) -> Result<Response, Failure> {
+    let response = request.send().await?;
+    let status = response.status();
+    if status.is_success() { Ok(response) } else { Err(Failure::Refused { status }) }
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::Exit;
+use crate::command::{self, Exit, StopSignals};
 use crate::receiver::{
     FailingRecord, Fault, Receiver, ReceiverSettings, Safeguard, Safeguards, StoreAddress, StoreError,
 };
@@ -108,7 +107,7 @@ impl Arguments {
             safeguards: self
                 .without
                 .iter()
-                .fold(Safeguards::ALL, |safeguards, remedy| safeguards.without(*remedy)),
+                .fold(Safeguards::ALL, |safeguards, safeguard| safeguards.without(*safeguard)),
             require_if_match: self.require_if_match,
             superseded_status: self.superseded,
             seed: self.seed,
@@ -137,7 +136,7 @@ pub fn main(arguments: &Arguments) -> Exit {
     match served {
         Ok(()) => Exit::Done,
         Err(fault) => {
-            crate::report(&fault);
+            command::print_error(&fault);
             Exit::Other
         }
     }
@@ -159,11 +158,16 @@ enum ServeFault {
 async fn serve(arguments: &Arguments) -> Result<(), ServeFault> {
     let listener_fault = |source| ServeFault::Listener { listen: arguments.listen, source };
     let receiver = Receiver::open(arguments.settings(), &arguments.store).await?;
-    let stopped = stop_signal().map_err(listener_fault)?;
+    let mut signals = StopSignals::new().map_err(listener_fault)?;
     let listener = TcpListener::bind(arguments.listen).await.map_err(listener_fault)?;
     let address = listener.local_addr().map_err(listener_fault)?;
     say(format_args!("listening on http://{address}"));
-    receiver.run(listener, stopped).await.map_err(listener_fault)?;
+    receiver
+        .run(listener, async move {
+            signals.next().await;
+        })
+        .await
+        .map_err(listener_fault)?;
     let report = receiver.report(0);
     say(format_args!("{} records: {}", report.records, report.counts));
     Ok(())
@@ -172,16 +176,4 @@ async fn serve(arguments: &Arguments) -> Result<(), ServeFault> {
 /// A line on standard output. That nobody reads it any more (`| head -1`) is no reason to stop.
 fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
-}
-
-/// Ends with Ctrl-C or SIGTERM, which are caught from now on.
-fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }

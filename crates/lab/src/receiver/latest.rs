@@ -1,41 +1,31 @@
 //! The latest names that came, with what is known of each: a bounded memory.
 
-use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+use hashlink::LruCache;
 
 /// Names remembered.
 pub(super) const LATEST_MAX: usize = 512;
 
-/// The latest [`LATEST_MAX`] names, as hashes, each with a value.
+/// The latest [`LATEST_MAX`] names, as hashes, each with a value. Takes no memory while it is empty: there are two per
+/// record.
 #[derive(Debug)]
-pub(super) struct Latest<V> {
-    by_hash: HashMap<u64, V>,
-    oldest_first: VecDeque<u64>,
-}
+pub(super) struct Latest<V>(LruCache<u64, V>);
 
 impl<V> Default for Latest<V> {
     fn default() -> Self {
-        Self { by_hash: HashMap::new(), oldest_first: VecDeque::new() }
+        Self(LruCache::new(LATEST_MAX))
     }
 }
 
 impl<V> Latest<V> {
     pub(super) fn find(&self, name: &str) -> Option<&V> {
-        self.by_hash.get(&hash(name.as_bytes()))
+        self.0.peek(&hash(name.as_bytes()))
     }
 
-    /// Adds a name, and forgets the oldest where there are too many; of one that is there, the value is replaced.
+    /// Makes this name the latest, and forgets the oldest if there are too many.
     pub(super) fn remember(&mut self, name: &str, value: V) {
-        let hashed = hash(name.as_bytes());
-        if self.by_hash.insert(hashed, value).is_some() {
-            return;
-        }
-        if self.oldest_first.len() == LATEST_MAX
-            && let Some(oldest) = self.oldest_first.pop_front()
-        {
-            self.by_hash.remove(&oldest);
-        }
-        self.oldest_first.push_back(hashed);
+        self.0.insert(hash(name.as_bytes()), value);
     }
 }
 
@@ -58,7 +48,8 @@ mod tests {
         }
         assert_eq!((latest.find("0"), latest.find("1")), (None, Some(&1)));
         latest.remember("1", 7);
-        assert_eq!((latest.find("1"), latest.find("2")), (Some(&7), Some(&2)));
-        assert_eq!((latest.by_hash.len(), latest.oldest_first.len()), (LATEST_MAX, LATEST_MAX));
+        latest.remember("new", 0);
+        assert_eq!((latest.find("1"), latest.find("2")), (Some(&7), None));
+        assert_eq!(latest.0.len(), LATEST_MAX);
     }
 }

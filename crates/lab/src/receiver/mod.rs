@@ -33,6 +33,7 @@ mod store;
 mod write;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -129,6 +130,18 @@ impl Receiver {
             served = serve => served,
             () = grace => Ok(()),
         }
+    }
+
+    /// Serves requests on a free port of 127.0.0.1, until the runtime ends; the address.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub async fn spawn(&self) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let serving = self.clone();
+        tokio::spawn(async move { serving.run(listener, std::future::pending()).await });
+        Ok(address)
     }
 
     /// What it saw, with at most `records_max` records one by one: those with something wrong first, then by key.

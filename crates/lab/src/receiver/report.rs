@@ -126,7 +126,7 @@ pub struct Report {
     pub by_record: BTreeMap<String, RecordReport>,
 }
 
-/// From publishing to the whole request here, in microseconds, within 3 %.
+/// From publishing to the whole request here, in microseconds, within 1 %.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DelayReport {
     /// Updates.

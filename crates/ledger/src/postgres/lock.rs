@@ -1,4 +1,4 @@
-//! A record's row, held from before the attempt until its outcome is committed.
+//! Locks a record's row from before the attempt until its outcome is committed.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -7,18 +7,18 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Postgres, Row as _, Transaction, query};
 use tokio::time::timeout;
 
-use super::connection_slot::ANSWER_MAX;
-use super::write::{Write, write};
-use super::{Options, lookup};
+use super::database::{Options, lookup};
+use super::sql::connection_slot::ANSWER_MAX;
+use super::sql::write::{Write, write};
 use crate::config::LedgerConfig;
 use crate::entry::{Entry, LookupResult, Query, Recorded};
 use crate::error::LedgerError;
 use crate::rows;
 
-/// Longest wait for one of the connections.
+/// How long to wait for a free connection.
 const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The connections for row locks: one for each lock that is held.
+/// Connections for row locks; each lock uses one.
 #[derive(Debug)]
 pub struct Locks {
     pool: PgPool,
@@ -37,7 +37,7 @@ impl Locks {
     pub async fn lock(&self, asked: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         let began = Instant::now();
         let mut transaction = self.pool.begin().await.map_err(|error| match error {
-            // The pool says the same of a server that is away: it tries again until the time is over.
+            // The pool gives the same error if the server is away. Only a full pool means that no connection is free.
             sqlx::Error::PoolTimedOut if self.pool.size() >= self.pool.options().get_max_connections() => {
                 LedgerError::NoConnection
             }
@@ -46,14 +46,14 @@ impl Locks {
         let work = async {
             lock_record(&mut transaction, &asked).await?;
             let lookup_result = lookup(&mut transaction, std::slice::from_ref(&asked)).await?.pop();
-            lookup_result.ok_or(LedgerError::Damaged { what: "the answer to one question" })
+            lookup_result.ok_or(LedgerError::Damaged { what: "the answer to a query" })
         };
         let lookup_result = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))?;
         Ok((lookup_result, RecordLock { transaction, parked_max: self.parked_max, waited: began.elapsed() }))
     }
 }
 
-/// Takes the row, and makes it where it is missing. Who makes it first holds it.
+/// Locks the row, and inserts it if it does not exist. The one who inserts it has locked it.
 async fn lock_record(
     transaction: &mut Transaction<'static, Postgres>,
     asked: &Query,
@@ -74,7 +74,7 @@ async fn lock_record(
     query(select).bind(key).fetch_one(&mut **transaction).await?.try_get::<i64, _>("at_ms").map(drop)
 }
 
-/// A record's row, held. Dropped, it is let go and nothing is written.
+/// A locked row of a record. Dropping it unlocks the row and writes nothing.
 pub struct RecordLock {
     transaction: Transaction<'static, Postgres>,
     parked_max: u64,
@@ -82,22 +82,22 @@ pub struct RecordLock {
 }
 
 impl RecordLock {
-    /// How long it took to get it: for a free connection and for the row.
+    /// How long it took to get the lock: a free connection and the row.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// Writes an entry about this record and lets the row go. When it has returned `Done`, the entry is committed.
+    /// Writes an entry about this record and unlocks the row. When it has returned `Done`, the entry is committed.
     ///
     /// # Errors
-    /// As of [`crate::Ledger::record`]; the row is let go, and the entry can be written with `record`.
+    /// As [`crate::Ledger::record`]. The row is unlocked; the entry can be written with `record`.
     pub async fn record(mut self, entry: Entry) -> Result<Recorded, LedgerError> {
         let work = async {
             let answers =
                 write(&mut self.transaction, &[Write::Entry(Box::new(entry))], self.parked_max).await?;
             let recorded = answers.first().copied().unwrap_or(Recorded::Done);
-            // Also where nothing of the entry was written: the tenure's number may be new.
+            // Also if nothing of the entry was written: the tenure's number may be new.
             self.transaction.commit().await?;
             Ok(recorded)
         };

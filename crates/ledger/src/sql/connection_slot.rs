@@ -1,4 +1,4 @@
-//! A connection that is made again whenever it was lost.
+//! One database connection, reopened when it was lost.
 
 use std::time::Duration;
 
@@ -6,20 +6,21 @@ use sqlx::ConnectOptions as _;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{error::Elapsed, timeout};
 
-use super::{Connection, Options};
+use super::super::database::{Connection, Options};
 use crate::error::LedgerError;
 
-/// Longest wait for an answer of the database; longer than it waits for a lock of another process.
+/// How long to wait for an answer of the database. Longer than the database waits for a lock of another process.
 pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// One connection, for one at a time, in the order in which they ask.
+/// One connection. Callers use it one at a time, in the order in which they ask.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     options: Options,
     idle: Mutex<Option<Connection>>,
 }
 
-/// The connection of a line. If it is dropped without [`Lease::release`], it is closed and made again.
+/// The connection of a slot, in use. If it is dropped without [`Lease::release`], the connection is closed, and the next
+/// caller opens a new one.
 #[derive(Debug)]
 pub struct Lease<'a> {
     slot: MutexGuard<'a, Option<Connection>>,
@@ -28,12 +29,12 @@ pub struct Lease<'a> {
 }
 
 impl ConnectionSlot {
-    /// Without a connection yet.
+    /// A slot that is not connected yet.
     pub fn new(options: Options) -> Self {
         Self { options, idle: Mutex::new(None) }
     }
 
-    /// Waits for its turn, and connects if need be.
+    /// Waits until the connection is free, and opens it if necessary.
     pub async fn acquire(&self) -> Result<Lease<'_>, LedgerError> {
         let mut slot = self.idle.lock().await;
         let connection = match slot.take() {
@@ -45,7 +46,7 @@ impl ConnectionSlot {
 }
 
 impl Lease<'_> {
-    /// Keeps the connection for the next one, unless something went wrong with it.
+    /// Returns the result. Keeps the connection for the next caller if the result is a success.
     pub fn release<T, E: Into<LedgerError>>(
         mut self,
         result: Result<Result<T, E>, Elapsed>,

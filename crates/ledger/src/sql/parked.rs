@@ -1,10 +1,10 @@
-//! Parked updates, for dispatchers and for operators.
+//! Statements about parked records and updates.
 
 use bytes::Bytes;
 use sqlx::{Row as _, query};
 
+use super::super::database::{Connection, Row, begin};
 use super::write::{lock_parked_record, unpark_if_empty};
-use super::{Connection, Row, begin};
 use crate::entry::{ParkedSeq, ResolvedAs};
 use crate::error::LedgerError;
 use crate::parked::{
@@ -144,7 +144,7 @@ pub async fn release(connection: &mut Connection, selection: &Selection) -> Resu
         .rows_affected(),
         Selection::Keys(keys) => {
             let mut keys: Vec<&RecordKey> = keys.iter().collect();
-            keys.sort(); // as everybody else who takes several
+            keys.sort(); // all who lock several rows do it in this order
             let mut released = 0;
             for record_key in keys {
                 released += query(
@@ -198,7 +198,7 @@ pub async fn discard(
     .bind(rows::text(&operator_reason.why))
     .execute(&mut *transaction)
     .await?;
-    // They are known from now on: delivered again, they are not sent.
+    // Their ids count as resolved: if they are delivered again, they are not sent.
     query(
         "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, at_ms)
          SELECT update_id, record_key, fingerprint, $3, $4

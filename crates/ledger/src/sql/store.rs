@@ -1,4 +1,4 @@
-//! The ledger on one database: three connections, two of which are shared in batches.
+//! The ledger on one database: three connections, two of them with a batcher.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::super::database::{Options, bytes, lookup, options};
+use super::super::lock::Locks;
 use super::connection_slot::{ANSWER_MAX, ConnectionSlot};
 use super::write::{Write, commit};
-use super::{Locks, Options, bytes, lookup, options, parked, upkeep};
+use super::{parked, upkeep};
 use crate::batcher::Batcher;
 use crate::config::LedgerConfig;
 use crate::{
@@ -35,19 +37,19 @@ pub struct SqlStore {
 struct Connections {
     /// For `lookup`.
     lookups: ConnectionSlot,
-    /// For everything that writes: SQLite has one writer, and here all wait in line.
+    /// For everything that writes: SQLite allows one writer, so all writes of this process use one connection.
     writes: ConnectionSlot,
-    /// For everything else that reads.
+    /// For all other reads.
     reads: ConnectionSlot,
     commits: AtomicU64,
     entries: AtomicU64,
 }
 
 impl SqlStore {
-    /// Opens the ledger, makes it where it is missing, and brings its schema up to date.
+    /// Opens the ledger, creates it if it does not exist, and migrates its schema.
     ///
     /// # Errors
-    /// It cannot be opened, or was changed by a later version of the program.
+    /// It cannot be opened, or a later version of the program has migrated it.
     pub async fn open(config: LedgerConfig) -> Result<Self, LedgerError> {
         let options: Options = options(&config)?;
         let slot = || ConnectionSlot::new(options.clone());

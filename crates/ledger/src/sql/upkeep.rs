@@ -5,18 +5,18 @@ use std::time::Duration;
 use sqlx::{Row as _, query, raw_sql};
 use uuid::Uuid;
 
-use super::{Connection, MIGRATIONS, begin, one_at_a_time};
+use super::super::database::{Connection, MIGRATIONS, begin, one_at_a_time};
 use crate::error::LedgerError;
 use crate::parked::LedgerStats;
 use crate::rows;
 
-/// Most rows that one call of `prune` removes: some milliseconds of work, for which others wait.
+/// Rows that one call of `prune` deletes: it takes some milliseconds, in which others wait.
 const PRUNED_MAX: i64 = 1000;
 
-/// Brings the schema up to date, and says which ledger this is. Several processes may do it at once.
+/// Migrates the schema, and returns the ledger's identity. Several processes may do it at once.
 ///
 /// # Errors
-/// The schema is newer than this program knows; or the database's own.
+/// The schema is newer than this program knows; or an error of the database.
 pub async fn migrate(connection: &mut Connection) -> Result<Uuid, LedgerError> {
     let mut transaction = begin(connection).await?;
     one_at_a_time(&mut transaction).await?;
@@ -32,7 +32,7 @@ pub async fn migrate(connection: &mut Connection) -> Result<Uuid, LedgerError> {
     if version > known {
         return Err(LedgerError::SchemaNewer { found: version, known });
     }
-    let done = usize::try_from(version).map_err(|_| LedgerError::Damaged { what: "the schema's number" })?;
+    let done = usize::try_from(version).map_err(|_| LedgerError::Damaged { what: "the schema version" })?;
     if done < MIGRATIONS.len() {
         for migration in &MIGRATIONS[done..] {
             raw_sql(*migration).execute(&mut *transaction).await?;
@@ -45,10 +45,10 @@ pub async fn migrate(connection: &mut Connection) -> Result<Uuid, LedgerError> {
             .await?;
     }
     transaction.commit().await?;
-    Uuid::parse_str(&identity).map_err(|_| LedgerError::Damaged { what: "its identity" })
+    Uuid::parse_str(&identity).map_err(|_| LedgerError::Damaged { what: "the identity" })
 }
 
-/// Forgets a chunk of old ids, oldest first: `seq` grows with time, so that no index by time is needed.
+/// Deletes a chunk of old ids, oldest first. `seq` grows with time, so no index by time is needed.
 pub async fn prune(connection: &mut Connection, retention: Duration) -> Result<u64, LedgerError> {
     let pruned = query(
         "DELETE FROM ledger_resolved_update
@@ -61,7 +61,8 @@ pub async fn prune(connection: &mut Connection, retention: Duration) -> Result<u
     Ok(pruned.rows_affected())
 }
 
-/// Counts rows, but for ids, which can be too many: their places have few gaps. What only this process knows stays 0.
+/// Counts rows. There can be too many ids to count, so they are estimated by their numbers, which have few gaps. Sizes
+/// that are not in the tables stay 0.
 pub async fn stats(connection: &mut Connection) -> Result<LedgerStats, LedgerError> {
     let row = query(
         "SELECT (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_update) AS resolved_updates,

@@ -1,18 +1,19 @@
-//! One commit for many entries.
+//! Writes many entries in one transaction.
 
 use std::collections::BTreeMap;
 
 use sqlx::{Row as _, query};
 
-use super::{Connection, LOCK_PARKED_RECORD, begin, keep_records, keep_resolved, tenures};
-use crate::entry::{Entry, EntryKind, Fingerprint, ParkedSeq, Recorded, StoredParkReason};
+use super::super::database::{Connection, LOCK_PARKED_RECORD, begin, keep_records, keep_resolved, tenures};
+use crate::entry::{Entry, EntryKind, ParkedSeq, Recorded, StoredParkReason};
+use crate::fingerprint::Fingerprint;
 use crate::rows::{self, RecordRow, ResolvedRow, number};
 use crate::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::{IdOrigin, RecordKey, UpdateId};
 
-/// What the task that commits is asked for.
+/// A call of the batcher that commits.
 #[derive(Clone, Debug)]
 pub enum Write {
     /// An entry.
@@ -30,7 +31,7 @@ impl Write {
         (layout.0.into(), partition.0.into())
     }
 
-    /// Of the body that it brings.
+    /// The size of its body.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Entry(entry) => match &entry.kind {
@@ -49,8 +50,8 @@ impl Write {
     }
 }
 
-/// Writes all of them in one transaction. When it has returned, they are committed, but for those that are answered
-/// otherwise; if it fails, none is (or, with the connection lost during the commit, nobody knows).
+/// Writes all of them in one transaction. When it has returned, those answered with `Done` are committed. If it fails, none
+/// is; if the connection was lost during the commit, all or none.
 pub async fn commit(
     connection: &mut Connection,
     writes: &[Write],
@@ -82,7 +83,7 @@ pub async fn write(
             entries.push((index, entry));
         }
     }
-    // Every process takes rows in the same order, so that two cannot wait for each other. The sort is stable.
+    // All processes lock rows in the same order, so that no two wait for each other. The sort is stable.
     entries.sort_by(|(_, a), (_, b)| a.record_key.cmp(&b.record_key));
 
     let mut batch =
@@ -101,8 +102,8 @@ pub async fn write(
     Ok(answers)
 }
 
-/// The highest tenure of each partition in question, those of `writes` included. PostgreSQL keeps them as they are
-/// until the transaction ends.
+/// The highest tenure of each partition that is written to, including the tenures of `writes`. PostgreSQL lets nobody change
+/// them until the transaction ends.
 async fn fence(
     connection: &mut Connection,
     writes: &[Write],
@@ -138,15 +139,15 @@ async fn fence(
         .execute(&mut *connection)
         .await?;
     }
-    // Another process may have been faster.
+    // Another process may have written a higher one.
     tenures(connection, &partition_keys).await
 }
 
-/// Entries of one transaction.
+/// The state of one transaction.
 struct Batch<'a> {
     connection: &'a mut Connection,
     now: i64,
-    /// How many more updates may be parked; counted when the first one asks.
+    /// How many more updates may be parked; `None`: not counted yet.
     room: Option<u64>,
     resolved: Vec<ResolvedRow<'a>>,
     records: BTreeMap<&'a RecordKey, RecordRow<'a>>,
@@ -192,7 +193,7 @@ impl<'a> Batch<'a> {
         resolution: &'static str,
         status: Option<u16>,
     ) {
-        // Nobody can send an id twice that was made for a delivery.
+        // An id that was made for a delivery cannot come again.
         if id.origin() == IdOrigin::Publisher {
             let update_id = id.as_str();
             self.resolved.push(ResolvedRow { update_id, record_key, fingerprint, resolution, status });
@@ -247,7 +248,7 @@ impl<'a> Batch<'a> {
         if room == 0 {
             return Ok(Recorded::Full);
         }
-        // The record first: PostgreSQL then has its row, which whoever removes updates holds.
+        // The record first: this locks its row in PostgreSQL, as does whoever deletes updates of the record.
         if !only_behind {
             self.park_record(entry, reason).await?;
         }
@@ -275,7 +276,7 @@ impl<'a> Batch<'a> {
         Ok(Recorded::Done)
     }
 
-    /// A record that is parked already, or on its way out, stays so: this update only joins the end.
+    /// Parks the record. If it is parked or released already, it stays as it is, and the update is only appended.
     async fn park_record(&mut self, entry: &Entry, reason: &StoredParkReason) -> Result<(), sqlx::Error> {
         query(
             "INSERT INTO ledger_parked_record
@@ -320,13 +321,13 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Whether the record is parked. It stays as it is until the transaction ends.
+    /// Whether the record is parked. Nobody changes that until the transaction ends.
     async fn lock_parked_record(&mut self, record_key: &RecordKey) -> Result<bool, sqlx::Error> {
         lock_parked_record(self.connection, record_key).await.map(|state| state.is_some())
     }
 }
 
-/// The state of a parked record. It stays as it is until the transaction ends.
+/// The state of a parked record; `None`: it is not parked. Nobody changes that until the transaction ends.
 pub async fn lock_parked_record(
     connection: &mut Connection,
     record_key: &RecordKey,
@@ -335,7 +336,7 @@ pub async fn lock_parked_record(
     row.map(|row| row.try_get("state")).transpose()
 }
 
-/// With its last update the record is no longer parked.
+/// Without parked updates, the record is no longer parked.
 pub async fn unpark_if_empty(connection: &mut Connection, record_key: &RecordKey) -> Result<(), sqlx::Error> {
     query(
         "DELETE FROM ledger_parked_record WHERE record_key = $1
@@ -347,7 +348,7 @@ pub async fn unpark_if_empty(connection: &mut Connection, record_key: &RecordKey
     Ok(())
 }
 
-/// How many updates are parked, over all records.
+/// How many updates of all records are parked.
 pub async fn parked_updates(connection: &mut Connection) -> Result<u64, sqlx::Error> {
     let row = query("SELECT count(*) AS number FROM ledger_parked_update").fetch_one(connection).await?;
     row.try_get::<i64, _>("number").map(rows::count)

@@ -114,7 +114,7 @@ async fn parked_updates_stay_in_order_and_are_written_once(world: World) {
     assert_eq!(second[0].update, stored("a", "u2", "two"));
     assert_eq!(second[0].reason, StoredParkReason::behind());
 
-    // What was resolved meanwhile is not parked by an entry that is written a second time.
+    // An update that was resolved in between is not parked by an entry that is written a second time.
     write(&ledger, applied_with("a", "u1", "one", None, None, head(&ledger, "a").await)).await;
     write(&ledger, park("a", "u1", "one")).await;
     assert_eq!(parked(&ledger, "a").await, "u2 u3 u2");

@@ -1,0 +1,249 @@
+//! One partition's channel: deliveries, acks, close. Never a cancel with unsettled deliveries, never a requeue.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lapin::message::Delivery;
+use lapin::options::BasicAckOptions;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::claim_watch::ClaimWatch;
+use super::context::SourceContext;
+use super::dead_letter::DeadLetter;
+use super::dead_letters::DeadLetters;
+use super::decode::Decoder;
+use super::unsettled::UnsettledDeliveries;
+use crate::channel::consumer_channel::ConsumerChannel;
+use crate::halt::Halt;
+use crate::link::ConnectionNumber;
+use crate::liveness::LastSeen;
+use crate::source::{Deliveries, Lost, Received, SourceEvent};
+use crate::topology::{Witnesses, is_marker};
+use lanekeeper_core::acks::Ack;
+use lanekeeper_core::error::error_chain;
+use lanekeeper_core::layout::PartitionNumber;
+use lanekeeper_core::message::{DeliveryTag, Holder};
+use lanekeeper_core::policy::DeadLetterReason;
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::Update;
+
+/// How long the broker may take to say that a channel is closed. What we said is on its way by then.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between the last ack and the close of the channel. Acks sent are not acks done: of 500 up to 467 came back when the
+/// channel was closed at once, none after this (RabbitMQ 3.10.8 and 4.0.5, measured).
+const SETTLE_GRACE: Duration = Duration::from_millis(100);
+/// A broker that is slow to answer is slow to settle, too: it is given so many times the time of an answer.
+const ROUND_TRIPS: u32 = 20;
+const SETTLE_GRACE_MAX: Duration = Duration::from_secs(3);
+
+/// The deliveries of one channel.
+pub struct AmqpDeliveries {
+    since: Instant,
+    connection: ConnectionNumber,
+    claim_watch: ClaimWatch,
+    last_seen: watch::Receiver<LastSeen>,
+    /// Returned one at a time.
+    events: VecDeque<SourceEvent>,
+    channel: ConsumerChannel,
+    witnesses: Witnesses,
+    halt: Halt,
+    decoder: Arc<Decoder>,
+    dead_letters: DeadLetters,
+    partition: PartitionNumber,
+    unsettled: UnsettledDeliveries,
+    prefetch: u16,
+}
+
+impl AmqpDeliveries {
+    /// Of a channel that consumes since the request that was sent then.
+    pub(super) fn new(
+        context: &SourceContext,
+        (partition, prefetch): (PartitionNumber, u16),
+        channel: ConsumerChannel,
+        connection: ConnectionNumber,
+        since: Instant,
+        claim_watch: ClaimWatch,
+    ) -> Self {
+        let SourceContext { liveness, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
+            context.clone();
+        Self {
+            since,
+            connection,
+            claim_watch,
+            last_seen: liveness.watch(),
+            events: VecDeque::new(),
+            channel,
+            witnesses,
+            halt,
+            decoder,
+            dead_letters,
+            partition,
+            unsettled: UnsettledDeliveries::new(usize::from(prefetch), ack_limits),
+            prefetch,
+        }
+    }
+
+    /// Ticks of a channel count from its start.
+    fn now(&self) -> Tick {
+        Tick::ZERO.after(self.since.elapsed())
+    }
+
+    fn instant(&self, tick: Tick) -> Instant {
+        self.since + Duration::from_micros(tick.micros())
+    }
+
+    async fn send(&self, ack: Ack) -> Result<(), Lost> {
+        let options = BasicAckOptions { multiple: ack.multiple };
+        self.channel.channel().basic_ack(ack.tag.0, options).await.map_err(|error| Lost(error_chain(&error)))
+    }
+
+    /// How long the broker takes to answer on this channel, which has all acks sent so far before it by then; bounded.
+    async fn round_trip(&self) -> Duration {
+        let begun = Instant::now();
+        // Of no consequence: the consumer keeps the prefetch that it began with.
+        let asking = self.channel.set_prefetch(self.prefetch);
+        let _ = timeout(CLOSE_TIMEOUT, asking).await;
+        begun.elapsed()
+    }
+
+    /// Whether there are news of the ownership or a sign of life.
+    fn look(&mut self) -> Result<(), Lost> {
+        if self.last_seen.has_changed().unwrap_or(false)
+            && let Some((connection, at)) = *self.last_seen.borrow_and_update()
+        {
+            match connection.cmp(&self.connection) {
+                Ordering::Less => {}
+                Ordering::Equal => self.events.push_back(SourceEvent::BrokerSeen(at)),
+                // A consumer that was made as its connection ended may never learn of it.
+                Ordering::Greater => return Err(Lost("its connection is gone".to_owned())),
+            }
+        }
+        self.claim_watch.look(&mut self.events);
+        Ok(())
+    }
+
+    fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<SourceEvent, Lost> {
+        let delivery = match delivery {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(error)) => return Err(Lost(error_chain(&error))),
+            // Among the reasons: the queue was deleted, or its leader moved (RabbitMQ "consumer cancel notification").
+            None => return Err(Lost("the broker cancelled the consumer".to_owned())),
+        };
+        let tag = DeliveryTag(delivery.delivery_tag);
+        let now = self.now();
+        if !self.unsettled.received(tag, now) {
+            return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch)));
+        }
+        if self.witnesses.recognize(&delivery, self.partition) {
+            return Ok(SourceEvent::Witness(tag));
+        }
+        if is_marker(&delivery) {
+            return Ok(SourceEvent::Marker);
+        }
+        let body = Bytes::from(delivery.data);
+        let routing_key = delivery.routing_key;
+        let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
+        let dead_letter = DeadLetter { routing_key, properties: delivery.properties, body };
+        self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
+        Ok(SourceEvent::Received(Received { delivery: tag, redelivered: delivery.redelivered, update }))
+    }
+}
+
+impl Deliveries for AmqpDeliveries {
+    async fn next(&mut self) -> Result<SourceEvent, Lost> {
+        loop {
+            self.look()?;
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            if self.halt.is_set() {
+                // What comes behind this must not be looked at: the supervisor is about to stop the process.
+                return std::future::pending().await;
+            }
+            tokio::select! {
+                biased;
+                delivery = self.channel.next_of(0) => return self.received(delivery),
+                Ok(()) = self.last_seen.changed() => self.last_seen.mark_changed(),
+                () = self.claim_watch.changed() => {}
+            }
+        }
+    }
+
+    fn since(&self) -> Instant {
+        self.since
+    }
+
+    fn claim(&mut self) {
+        self.events.retain(|event| !matches!(event, SourceEvent::Claimed { .. }));
+        self.claim_watch.claim();
+    }
+
+    fn settle(&mut self, delivery: DeliveryTag) {
+        let now = self.now();
+        self.unsettled.settle(delivery, now);
+    }
+
+    async fn send_acks(&mut self) -> Result<(), Lost> {
+        let now = self.now();
+        while let Some(ack) = self.unsettled.acks().poll(now) {
+            self.send(ack).await?;
+        }
+        Ok(())
+    }
+
+    fn next_ack_at(&mut self) -> Option<Instant> {
+        let next = self.unsettled.acks().next_deadline()?;
+        Some(self.instant(next))
+    }
+
+    fn oldest_received_at(&self) -> Option<Instant> {
+        self.unsettled.oldest_received_at().map(|at| self.instant(at))
+    }
+
+    fn received_at(&self, delivery: DeliveryTag) -> Option<Instant> {
+        self.unsettled.received_at(delivery).map(|at| self.instant(at))
+    }
+
+    fn has_begun(&self) -> bool {
+        self.unsettled.has_begun()
+    }
+
+    fn dead_letter(
+        &self,
+        holder: Holder,
+        update: Option<&Update>,
+        reason: DeadLetterReason,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let dead_letter = match (holder, update) {
+            (Holder::Broker(delivery), update) => self.unsettled.dead_letter(delivery, update),
+            (Holder::Ledger(_), Some(update)) => DeadLetter::of(update),
+            (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
+        };
+        self.dead_letters.clone().publish(dead_letter, self.partition, reason)
+    }
+
+    async fn leave(mut self) {
+        let mut settled = true;
+        while let Some(ack) = self.unsettled.acks().flush() {
+            settled &= self.send(ack).await.is_ok();
+        }
+        if settled {
+            let round_trips = self.round_trip().await * ROUND_TRIPS;
+            tokio::time::sleep(round_trips.clamp(SETTLE_GRACE, SETTLE_GRACE_MAX)).await;
+        }
+        self.close().await;
+    }
+
+    async fn close(self) {
+        self.claim_watch.withdraw();
+        if let Err(error) = self.channel.close(CLOSE_TIMEOUT).await {
+            let (partition, error) = (self.partition, error_chain(&error));
+            warn!(%partition, error, "cannot close the channel of a partition, leaving it to end with its connection");
+        }
+    }
+}

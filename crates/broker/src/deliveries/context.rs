@@ -1,0 +1,37 @@
+//! What the partitions of a layout have in common.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::dead_letters::DeadLetters;
+use super::decode::Decoder;
+use crate::halt::Halt;
+use crate::link::Link;
+use crate::liveness::LivenessProbe;
+use crate::membership::Membership;
+use crate::topology::Witnesses;
+use lanekeeper_core::acks::AckLimits;
+
+/// What the sources of all partitions share.
+#[derive(Clone, Debug)]
+pub struct SourceContext {
+    /// The connection that consumes.
+    pub link: Link,
+    /// The other replicas.
+    pub membership: Membership,
+    /// Checks that the broker answers.
+    pub liveness: LivenessProbe,
+    /// Checks that keys are where they were.
+    pub witnesses: Witnesses,
+    /// What stops them all.
+    pub halt: Halt,
+    /// True once their layout drains.
+    pub draining: watch::Receiver<bool>,
+    /// Where malformed, rejected and exhausted updates go.
+    pub dead_letters: DeadLetters,
+    /// From deliveries to updates.
+    pub decoder: Arc<Decoder>,
+    /// When acks go out.
+    pub ack_limits: AckLimits,
+}

@@ -1,0 +1,207 @@
+//! The deliveries of one channel that are not acked: when they came, which of them are settled, and what their dead letters
+//! would need.
+//!
+//! The latter is nothing where the update says it all, otherwise the delivery as it came. Windows are full of the former,
+//! and properties take more room than most updates.
+
+use std::collections::HashMap;
+
+use lapin::BasicProperties;
+
+use super::dead_letter::DeadLetter;
+use lanekeeper_core::acks::{AckLimits, Acks};
+use lanekeeper_core::message::DeliveryTag;
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::Update;
+
+/// The one account of what the broker has handed over on a channel.
+#[derive(Debug)]
+pub(super) struct UnsettledDeliveries {
+    window: usize,
+    acks: Acks,
+    as_delivered: HashMap<DeliveryTag, Box<DeadLetter>>,
+}
+
+impl UnsettledDeliveries {
+    pub(super) fn new(window: usize, limits: AckLimits) -> Self {
+        Self { window, acks: Acks::new(limits), as_delivered: HashMap::new() }
+    }
+
+    /// A delivery came. Returns false if there is no room for it: the broker must not hand over more than the window (I6).
+    #[must_use]
+    pub(super) fn received(&mut self, delivery: DeliveryTag, now: Tick) -> bool {
+        let has_room = self.acks.unsettled() < self.window;
+        if has_room {
+            self.acks.delivered(delivery, now);
+        }
+        has_room
+    }
+
+    /// Keeps what the dead letter of a delivery would need; `update`: it is one.
+    pub(super) fn keep(&mut self, delivery: DeliveryTag, update: Option<&Update>, dead_letter: DeadLetter) {
+        if update.is_none() || !is_plain(&dead_letter.properties) {
+            self.as_delivered.insert(delivery, Box::new(dead_letter));
+        }
+    }
+
+    /// The delivery is settled: it may be acked, and nobody asks for its dead letter any more.
+    ///
+    /// # Panics
+    /// If it is not held: settled twice, or never delivered (I7).
+    pub(super) fn settle(&mut self, delivery: DeliveryTag, now: Tick) {
+        self.acks.finished(delivery, now);
+        self.as_delivered.remove(&delivery);
+    }
+
+    /// Which acks go out, and when.
+    pub(super) fn acks(&mut self) -> &mut Acks {
+        &mut self.acks
+    }
+
+    pub(super) fn oldest_received_at(&self) -> Option<Tick> {
+        self.acks.oldest_open()
+    }
+
+    pub(super) fn received_at(&self, delivery: DeliveryTag) -> Option<Tick> {
+        self.acks.received_at(delivery)
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.acks.has_begun()
+    }
+
+    /// The dead letter of a delivery that is not settled.
+    pub(super) fn dead_letter(&self, delivery: DeliveryTag, update: Option<&Update>) -> DeadLetter {
+        match (self.as_delivered.get(&delivery), update) {
+            (Some(dead_letter), _) => DeadLetter::clone(dead_letter),
+            (None, Some(update)) => DeadLetter::of(update),
+            (None, None) => unreachable!("what is no update is kept until it is settled"),
+        }
+    }
+}
+
+/// Whether an update says all that a letter would have of these properties. Headers have more than one way to say the
+/// same, so whatever has some is kept.
+fn is_plain(properties: &BasicProperties) -> bool {
+    properties.headers().as_ref().is_none_or(|headers| headers.inner().is_empty())
+        && properties.priority().is_none()
+        && properties.correlation_id().is_none()
+        && properties.reply_to().is_none()
+        && properties.expiration().is_none()
+        && properties.user_id().is_none()
+        && properties.app_id().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use lapin::types::{AMQPValue, FieldTable};
+
+    use super::super::dead_letter::{FRAME_BYTES_MAX, with_reason};
+    use super::super::decode::Decoder;
+    use super::*;
+    use lanekeeper_core::layout::PartitionNumber;
+    use lanekeeper_core::policy::DeadLetterReason;
+    use lanekeeper_core::routes::{Routes, TargetId};
+
+    const DELIVERY: DeliveryTag = DeliveryTag(1);
+
+    fn unsettled() -> UnsettledDeliveries {
+        UnsettledDeliveries::new(1, AckLimits::for_prefetch(1))
+    }
+
+    fn decoder() -> Decoder {
+        let routes = Routes::new([("*".parse().expect("it is a pattern"), TargetId(0))]);
+        Decoder { routes, require_id: false, body_bytes_max: 1024 }
+    }
+
+    fn came(properties: BasicProperties) -> (Arc<Update>, DeadLetter) {
+        let body = Bytes::from_static(b"{}");
+        let update = decoder().decode("record-1", &properties, body.clone()).expect("it is an update");
+        (update, DeadLetter { routing_key: "record-1".into(), properties, body })
+    }
+
+    fn full() -> Vec<BasicProperties> {
+        let plain = BasicProperties::default;
+        let mut headers = FieldTable::default();
+        headers.insert("x-own".into(), AMQPValue::Boolean(true));
+        let usual = plain()
+            .with_message_id("id-1".into())
+            .with_type("record.updated".into())
+            .with_content_type("application/json".into())
+            .with_content_encoding("gzip".into())
+            .with_timestamp(1_700_000_000)
+            .with_delivery_mode(2);
+        vec![
+            plain(),
+            usual.clone(),
+            usual.clone().with_delivery_mode(1),
+            usual.clone().with_headers(FieldTable::default()),
+            usual.clone().with_headers(headers),
+            usual.clone().with_priority(3),
+            usual.clone().with_correlation_id("c".into()),
+            usual.clone().with_reply_to("r".into()),
+            usual.clone().with_expiration("60000".into()),
+            usual.clone().with_user_id("guest".into()),
+            usual.clone().with_app_id("app".into()),
+            usual.with_cluster_id("old".into()),
+        ]
+    }
+
+    #[test]
+    fn a_letter_is_the_same_whether_the_delivery_was_kept_or_not() {
+        let mut kept_as_delivered = 0;
+        for properties in full() {
+            let (update, dead_letter) = came(properties);
+            let mut unsettled = unsettled();
+            unsettled.keep(DELIVERY, Some(&update), dead_letter.clone());
+            kept_as_delivered += unsettled.as_delivered.len();
+            let again = unsettled.dead_letter(DELIVERY, Some(&update));
+            assert_eq!((&again.routing_key, &again.body), (&dead_letter.routing_key, &dead_letter.body));
+            let sent = |dead_letter: &DeadLetter| {
+                let reason = DeadLetterReason::IdReused;
+                with_reason(&dead_letter.properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX)
+            };
+            assert_eq!(sent(&again), sent(&dead_letter), "{:?}", dead_letter.properties);
+        }
+        assert_eq!(kept_as_delivered, 7, "all that is not plain, and nothing else");
+    }
+
+    #[test]
+    fn what_is_no_update_is_kept_as_it_came() {
+        let (_, dead_letter) = came(BasicProperties::default());
+        let mut unsettled = unsettled();
+        unsettled.keep(DELIVERY, None, dead_letter.clone());
+        assert_eq!(unsettled.dead_letter(DELIVERY, None).body, dead_letter.body);
+    }
+
+    #[test]
+    fn there_is_no_room_for_more_than_the_window() {
+        let mut unsettled = unsettled();
+        assert!(unsettled.received(DELIVERY, Tick::ZERO));
+        assert!(!unsettled.received(DeliveryTag(2), Tick::ZERO));
+        unsettled.settle(DELIVERY, Tick::ZERO);
+        assert!(unsettled.received(DeliveryTag(2), Tick::ZERO));
+    }
+
+    #[test]
+    fn what_a_dead_letter_would_need_goes_with_the_settlement() {
+        let (_, dead_letter) = came(BasicProperties::default());
+        let mut unsettled = unsettled();
+        assert!(unsettled.received(DELIVERY, Tick::ZERO));
+        unsettled.keep(DELIVERY, None, dead_letter);
+        unsettled.settle(DELIVERY, Tick::ZERO);
+        assert!(unsettled.as_delivered.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "I7")]
+    fn a_delivery_is_settled_once() {
+        let mut unsettled = unsettled();
+        assert!(unsettled.received(DELIVERY, Tick::ZERO));
+        unsettled.settle(DELIVERY, Tick::ZERO);
+        unsettled.settle(DELIVERY, Tick::ZERO);
+    }
+}

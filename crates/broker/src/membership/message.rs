@@ -1,0 +1,149 @@
+//! The messages of the stream of members, by which replicas know of each other. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+
+/// What is being done, for the errors.
+pub(crate) const READING: &str = "reading the stream of members";
+/// Form of the messages that this program writes and reads; others are passed over.
+pub(crate) const MESSAGE_VERSION: u32 = 1;
+
+/// One message of the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MemberMessage {
+    /// [`MESSAGE_VERSION`].
+    pub(crate) version: u32,
+    pub(crate) kind: MessageKind,
+    /// `instance.name` of the replica.
+    pub(crate) instance: String,
+    /// Another one at each start: distinguishes replicas of one name.
+    pub(crate) process: String,
+    pub(crate) layout: u32,
+    pub(crate) partition: u16,
+    /// The priority that it consumes with.
+    pub(crate) priority: i32,
+    /// Counts the claims of the process; 0 if it is no claim.
+    pub(crate) claim: u64,
+    /// With [`MessageKind::StatusReport`].
+    #[serde(rename = "holding", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<PartitionStatus>,
+}
+
+/// What a replica that consumes a partition holds of it, for operators. All fields but the first two came later: where
+/// they are missing, an older program has published it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionStatus {
+    /// Updates: deliveries that are not settled.
+    pub updates: usize,
+    /// If the layout drains, some of the records that are retried: their keys, updates, and attempts of the first one.
+    pub retried: Vec<(String, usize, u32)>,
+    /// Offset of the newest request that was read by then; `None`: nobody had asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<u64>,
+    /// The broker has delivered something since the process consumes: it is the owner, not a standby. Before that, only the
+    /// broker knows.
+    #[serde(default)]
+    pub owns: bool,
+    /// Number of its tenure, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenure: Option<u64>,
+    /// For how many seconds it has held the update that it has held longest: since the broker handed it over. What was
+    /// given back and comes again counts from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_held_seconds: Option<u64>,
+    /// Seconds since the earliest publish among the held updates, by their publishers' timestamps; `None` where none has
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_published_seconds: Option<u64>,
+    /// Records that it holds updates of.
+    #[serde(default)]
+    pub records: usize,
+    /// Those of them whose first update has failed and waits for its next attempt.
+    #[serde(default)]
+    pub waiting: usize,
+    /// Those of them that wait for a target whose breaker is open.
+    #[serde(default)]
+    pub target_shut: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MessageKind {
+    /// The process consumes the partition, as owner or on standby: it does not know which.
+    Attached,
+    /// The process got a delivery: the offset of this message is the number of its tenure.
+    Claimed,
+    /// The process got a witness from this partition that belongs to another one: all processes stop.
+    Moved,
+    /// What the process holds of the partition, for operators: every two seconds if the layout drains, otherwise on request.
+    #[serde(rename = "holds")]
+    StatusReport,
+    /// An operator asks what is held of all partitions of the layout. Its offset is the number of the request.
+    #[serde(rename = "asks")]
+    StatusRequest,
+}
+
+/// Who this process is, to distinguish its messages from others'.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplicaId {
+    pub(crate) instance: String,
+    pub(crate) process: String,
+    pub(crate) layout: LayoutNumber,
+}
+
+impl ReplicaId {
+    pub(crate) fn message(
+        &self,
+        kind: MessageKind,
+        partition: PartitionNumber,
+        priority: i32,
+        claim: u64,
+    ) -> MemberMessage {
+        MemberMessage {
+            version: MESSAGE_VERSION,
+            kind,
+            instance: self.instance.clone(),
+            process: self.process.clone(),
+            layout: self.layout.0,
+            partition: partition.0,
+            priority,
+            claim,
+            status: None,
+        }
+    }
+}
+
+impl MemberMessage {
+    /// As it is published.
+    pub(crate) fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a note is plain data")
+    }
+}
+
+/// The message; `None` if this program does not understand it.
+pub(crate) fn parse(body: &[u8]) -> Option<MemberMessage> {
+    serde_json::from_slice(body).ok().filter(|message: &MemberMessage| message.version == MESSAGE_VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_that_an_older_program_publishes_is_read() {
+        let message = r#"{"version":1,"kind":"holds","instance":"a","process":"p","layout":1,"partition":0,"priority":5,
+            "claim":0,"holding":{"updates":3,"retried":[["key",3,7]]}}"#;
+        let status =
+            PartitionStatus { updates: 3, retried: vec![("key".into(), 3, 7)], ..PartitionStatus::default() };
+        assert_eq!(parse(message.as_bytes()).and_then(|message| message.status), Some(status));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_passed_over() {
+        let later = r#"{"version":1,"kind":"sings","instance":"a","process":"p","layout":1,"partition":0,"priority":5,"claim":0}"#;
+        for body in ["", "{}", "[1]", r#"{"version":2,"kind":"claimed"}"#, later] {
+            assert_eq!(parse(body.as_bytes()), None, "{body}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The command line of `lanekeeper-lab`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{bench, chaos, demo, receiver};
+
+/// Shows and measures Lanekeeper: reference target, demonstration, benchmark, crash test.
+#[derive(Debug, Parser)]
+#[command(name = "lanekeeper-lab", version, after_help = "Exit codes: 0 done, 1 other, 2 config, 3 broker.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the reference target: it keeps records, honours the remedies against races, and reports what it saw.
+    Receiver(receiver::command::Arguments),
+    /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
+    Demo(demo::Arguments),
+    /// Measure how fast updates are forwarded, with the order judged in every run.
+    Bench(bench::Arguments),
+    /// Crash replicas, broker, connections and target while updates are published, and judge what arrives.
+    Chaos(chaos::Arguments),
+}
+
+/// Reads the command line, runs the command, prints its error once.
+#[must_use]
+pub fn main() -> ExitCode {
+    // One TLS provider for all clients; a second installation would be a fault of ours.
+    rustls::crypto::ring::default_provider().install_default().expect("the TLS provider is installed once");
+    let exit = match Cli::parse().command {
+        Command::Receiver(arguments) => receiver::command::main(&arguments),
+        Command::Demo(arguments) => demo::main(&arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
+        Command::Chaos(arguments) => chaos::main(&arguments),
+    };
+    exit.into()
+}

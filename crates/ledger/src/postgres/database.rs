@@ -1,0 +1,182 @@
+//! What is particular to PostgreSQL: types, session settings, and the statements that differ.
+
+use std::collections::BTreeMap;
+
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{Connection as _, PgConnection, Row as _, Transaction, query};
+
+use crate::config::{LedgerConfig, LedgerPlace};
+use crate::entry::{IdStatus, LookupResult, Query};
+use crate::error::LedgerError;
+use crate::rows::{self, RecordRow, ResolvedRow};
+use lanekeeper_core::update::{IdOrigin, RecordKey};
+
+pub type Connection = PgConnection;
+pub type Options = PgConnectOptions;
+pub type Row = PgRow;
+
+/// In order. A migration that was released is never changed.
+pub const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+
+pub const LOCK_PARKED_RECORD: &str =
+    "SELECT state FROM ledger_parked_record WHERE record_key = $1 FOR UPDATE";
+
+/// Settings of every session.
+///
+/// - Every query for an update uses an index. Without the first three settings, a plan that was made while the tables were
+///   empty would read whole tables until the server updates its statistics.
+/// - A wait for a row lock ends with an error, which is retried.
+/// - The server notices within half a minute that a client's host is gone, and drops its locks (default: two hours).
+const SESSION: [(&str, &str); 8] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("lock_timeout", "5s"),
+    ("statement_timeout", "9s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+];
+
+/// Key of the advisory lock that makes concurrent migrations wait for each other: "lane" in ASCII.
+const MIGRATION_LOCK: i64 = 0x6c61_6e65;
+
+pub fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
+    let LedgerPlace::Postgres(url) = &config.place else {
+        return Err(LedgerError::Damaged { what: "the URL" });
+    };
+    let options: PgConnectOptions = url.reveal().parse()?;
+    Ok(options.application_name("lanekeeper").options(SESSION))
+}
+
+pub async fn begin(connection: &mut Connection) -> Result<Transaction<'_, sqlx::Postgres>, sqlx::Error> {
+    connection.begin().await
+}
+
+/// Waits until no other process migrates, and keeps others from it until the transaction ends.
+pub async fn one_at_a_time(connection: &mut Connection) -> Result<(), sqlx::Error> {
+    query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(connection).await?;
+    Ok(())
+}
+
+/// The highest tenures of these partitions. Nobody raises them until the transaction ends.
+pub async fn tenures(
+    connection: &mut Connection,
+    partition_keys: &[(i64, i64)],
+) -> Result<BTreeMap<(i64, i64), i64>, sqlx::Error> {
+    let (layouts, partitions): (Vec<i64>, Vec<i64>) = partition_keys.iter().copied().unzip();
+    let found = query(
+        "SELECT layout, partition, number FROM ledger_tenure
+         WHERE (layout, partition) IN (SELECT * FROM UNNEST($1::bigint[], $2::bigint[]))
+         ORDER BY layout, partition FOR SHARE",
+    )
+    .bind(layouts)
+    .bind(partitions)
+    .fetch_all(connection)
+    .await?;
+    found
+        .iter()
+        .map(|row| Ok(((row.try_get("layout")?, row.try_get("partition")?), row.try_get("number")?)))
+        .collect()
+}
+
+pub async fn keep_resolved(
+    connection: &mut Connection,
+    resolved: &[ResolvedRow<'_>],
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<&str> = resolved.iter().map(|row| row.update_id).collect();
+    let keys: Vec<&[u8]> = resolved.iter().map(|row| rows::key(row.record_key)).collect();
+    let fingerprints: Vec<&[u8]> = resolved.iter().map(|row| &row.fingerprint.0[..]).collect();
+    let resolutions: Vec<&str> = resolved.iter().map(|row| row.resolution).collect();
+    let statuses: Vec<Option<i64>> = resolved.iter().map(|row| row.status.map(i64::from)).collect();
+    query(
+        "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, status, at_ms)
+         SELECT id, key, fingerprint, resolution, status, $6
+         FROM UNNEST($1::text[], $2::bytea[], $3::bytea[], $4::text[], $5::bigint[])
+             AS new (id, key, fingerprint, resolution, status)
+         ON CONFLICT (update_id) DO NOTHING",
+    )
+    .bind(ids)
+    .bind(keys)
+    .bind(fingerprints)
+    .bind(resolutions)
+    .bind(statuses)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub async fn keep_records(
+    connection: &mut Connection,
+    records: &[(&RecordKey, RecordRow<'_>)],
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    let keys: Vec<&[u8]> = records.iter().map(|(record_key, _)| rows::key(record_key)).collect();
+    let versions: Vec<Option<i64>> = records.iter().map(|(_, row)| row.version).collect();
+    let etags: Vec<Option<&str>> = records.iter().map(|(_, row)| row.etag).collect();
+    let ids: Vec<&str> = records.iter().map(|(_, row)| row.update_id).collect();
+    query(
+        "INSERT INTO ledger_record (record_key, version, etag, update_id, at_ms)
+         SELECT key, version, etag, id, $5
+         FROM UNNEST($1::bytea[], $2::bigint[], $3::text[], $4::text[]) AS new (key, version, etag, id)
+         ON CONFLICT (record_key) DO UPDATE SET
+             version = CASE WHEN ledger_record.version IS NULL OR excluded.version > ledger_record.version
+                 THEN excluded.version ELSE ledger_record.version END,
+             etag = excluded.etag, update_id = excluded.update_id, at_ms = excluded.at_ms",
+    )
+    .bind(keys)
+    .bind(versions)
+    .bind(etags)
+    .bind(ids)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Answers all queries in one statement.
+pub async fn lookup(
+    connection: &mut Connection,
+    queries: &[Query],
+) -> Result<Vec<LookupResult>, LedgerError> {
+    let keys: Vec<&[u8]> = queries.iter().map(|asked| rows::key(&asked.record_key)).collect();
+    let ids: Vec<Option<&str>> = queries
+        .iter()
+        .map(|asked| (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str()))
+        .collect();
+    let found = query(
+        "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked
+         FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (key, id, place)
+         LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
+         LEFT JOIN ledger_record r ON r.record_key = asked.key
+         LEFT JOIN ledger_parked_record p ON p.record_key = asked.key
+         ORDER BY asked.place",
+    )
+    .bind(keys)
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    let lookup_result = |(row, asked): (&PgRow, &Query)| {
+        Ok(LookupResult {
+            id_status: IdStatus::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
+            parked: row.try_get("parked")?,
+            version: row.try_get("version")?,
+            etag: row.try_get("etag")?,
+        })
+    };
+    found.iter().zip(queries).map(lookup_result).collect()
+}
+
+/// The size of the tables with their indexes.
+pub async fn bytes(connection: &mut Connection, _: &LedgerConfig) -> Result<u64, LedgerError> {
+    let row = query(
+        "SELECT sum(pg_total_relation_size(relation))::bigint AS bytes FROM UNNEST(ARRAY['ledger_record',
+             'ledger_resolved_update', 'ledger_parked_record', 'ledger_parked_update', 'ledger_discarded',
+             'ledger_tenure']::regclass[]) AS relation",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(rows::count(row.try_get("bytes")?))
+}

@@ -1,0 +1,160 @@
+//! What is particular to SQLite: types, settings, and the statements that differ.
+//!
+//! Journal mode WAL: readers do not wait for the writer. `synchronous = FULL`: a commit is on disk when it returns
+//! (<https://sqlite.org/pragma.html#pragma_synchronous>; with NORMAL a power failure can lose the last ones).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{Connection as _, Row as _, SqliteConnection, Transaction, query};
+
+use crate::config::{LedgerConfig, LedgerPlace};
+use crate::entry::{IdStatus, LookupResult, Query};
+use crate::error::LedgerError;
+use crate::rows::{self, RecordRow, ResolvedRow};
+use lanekeeper_core::update::{IdOrigin, RecordKey};
+
+pub type Connection = SqliteConnection;
+pub type Options = SqliteConnectOptions;
+pub type Row = SqliteRow;
+
+/// In order. A migration that was released is never changed.
+pub const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+
+/// Without `FOR UPDATE`: a writer has locked the whole file.
+pub const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
+
+/// How long a writer of another process may hold the file.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
+pub fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
+    let LedgerPlace::Sqlite(path) = &config.place else {
+        return Err(LedgerError::Damaged { what: "the URL" });
+    };
+    Ok(SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_MAX))
+}
+
+/// Begins a transaction as a writer: one that begins as a reader could not wait for another writer later.
+pub async fn begin(connection: &mut Connection) -> Result<Transaction<'_, sqlx::Sqlite>, sqlx::Error> {
+    connection.begin_with("BEGIN IMMEDIATE").await
+}
+
+/// A writer is alone anyway.
+pub async fn one_at_a_time(_: &mut Connection) -> Result<(), sqlx::Error> {
+    Ok(())
+}
+
+/// The highest tenures of all partitions.
+pub async fn tenures(
+    connection: &mut Connection,
+    _: &[(i64, i64)],
+) -> Result<BTreeMap<(i64, i64), i64>, sqlx::Error> {
+    let found = query("SELECT layout, partition, number FROM ledger_tenure").fetch_all(connection).await?;
+    found
+        .iter()
+        .map(|row| Ok(((row.try_get("layout")?, row.try_get("partition")?), row.try_get("number")?)))
+        .collect()
+}
+
+pub async fn keep_resolved(
+    connection: &mut Connection,
+    resolved: &[ResolvedRow<'_>],
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    let new = rows_as_json(resolved, |row| {
+        (row.update_id, hex(rows::key(row.record_key)), hex(&row.fingerprint.0), row.resolution, row.status)
+    });
+    query(
+        "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, status, at_ms)
+         SELECT value ->> 0, unhex(value ->> 1), unhex(value ->> 2), value ->> 3, value ->> 4, $2
+         FROM json_each($1) WHERE true ORDER BY key
+         ON CONFLICT (update_id) DO NOTHING",
+    )
+    .bind(new)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub async fn keep_records(
+    connection: &mut Connection,
+    records: &[(&RecordKey, RecordRow<'_>)],
+    now: i64,
+) -> Result<(), sqlx::Error> {
+    let new = rows_as_json(records, |(record_key, row)| {
+        (hex(rows::key(record_key)), row.version, row.etag, row.update_id)
+    });
+    query(
+        "INSERT INTO ledger_record (record_key, version, etag, update_id, at_ms)
+         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, $2 FROM json_each($1) WHERE true
+         ON CONFLICT (record_key) DO UPDATE SET
+             version = CASE WHEN ledger_record.version IS NULL OR excluded.version > ledger_record.version
+                 THEN excluded.version ELSE ledger_record.version END,
+             etag = excluded.etag, update_id = excluded.update_id, at_ms = excluded.at_ms",
+    )
+    .bind(new)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Answers all queries in one statement.
+pub async fn lookup(
+    connection: &mut Connection,
+    queries: &[Query],
+) -> Result<Vec<LookupResult>, LedgerError> {
+    let asked = rows_as_json(queries, |asked| {
+        let id = (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str());
+        (hex(rows::key(&asked.record_key)), id)
+    });
+    let found = query(
+        "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked
+         FROM (SELECT key AS place, unhex(value ->> 0) AS record_key, value ->> 1 AS id FROM json_each($1)) asked
+         LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
+         LEFT JOIN ledger_record r ON r.record_key = asked.record_key
+         LEFT JOIN ledger_parked_record p ON p.record_key = asked.record_key
+         ORDER BY asked.place",
+    )
+    .bind(asked)
+    .fetch_all(connection)
+    .await?;
+    let lookup_result = |(row, asked): (&Row, &Query)| {
+        Ok(LookupResult {
+            id_status: IdStatus::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
+            parked: row.try_get("parked")?,
+            version: row.try_get("version")?,
+            etag: row.try_get("etag")?,
+        })
+    };
+    found.iter().zip(queries).map(lookup_result).collect()
+}
+
+/// Many rows in one argument. A statement per row would cost a message to SQLite's thread and back for each.
+fn rows_as_json<'a, T, R: serde::Serialize>(items: &'a [T], row: impl Fn(&'a T) -> R) -> String {
+    let rows: Vec<R> = items.iter().map(row).collect();
+    serde_json::to_string(&rows).expect("strings and numbers are JSON")
+}
+
+/// JSON has no bytes.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The size of the file and its write-ahead log.
+pub async fn bytes(_: &mut Connection, config: &LedgerConfig) -> Result<u64, LedgerError> {
+    let LedgerPlace::Sqlite(path) = &config.place else { return Ok(0) };
+    let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    Ok(size(path) + size(log.as_ref()))
+}

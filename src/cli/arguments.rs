@@ -1,0 +1,56 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use super::exit::Exit;
+use crate::config::{self, Config, Environment, Loaded, Purpose, management_url};
+
+/// Options of every command that reads the config.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigArguments {
+    /// Config file (TOML). Keys that it leaves out have the defaults of config/default.toml.
+    #[arg(short, long, value_name = "FILE", env = "LANEKEEPER_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArguments {
+    /// Loads the config, with the origin of each value.
+    ///
+    /// # Errors
+    /// [`Exit::Config`]; every fault was printed to standard error.
+    pub fn load(&self, purpose: Purpose) -> Result<Loaded, Exit> {
+        config::load(self.config.as_deref(), &Environment::of_process(), purpose).map_err(|faults| {
+            eprintln!("{faults}");
+            Exit::Config
+        })
+    }
+}
+
+/// Options of commands that also use RabbitMQ's management API.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct BrokerArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// URL of RabbitMQ's management API, instead of `broker.management_url`.
+    #[arg(long, value_name = "URL", env = "LANEKEEPER_MANAGEMENT_URL", hide_env_values = true)]
+    management: Option<String>,
+}
+
+impl BrokerArguments {
+    /// Loads the config. It needs no targets: who administers the broker need not know them.
+    ///
+    /// # Errors
+    /// [`Exit::Config`]; every fault was printed to standard error.
+    pub(super) fn load(&self) -> Result<Config, Exit> {
+        let mut config = self.config.load(Purpose::Publish)?.config;
+        if let Some(url) = self.management.as_deref().filter(|url| !url.is_empty()) {
+            config.broker.management_url = management_url(&mut Json::from(url)).map_err(|problem| {
+                eprintln!("error: --management: {problem}");
+                Exit::Config
+            })?;
+        }
+        Ok(config)
+    }
+}

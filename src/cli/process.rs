@@ -1,0 +1,26 @@
+//! What every command needs of its process: a runtime, standard output, standard error.
+
+use std::io::{ErrorKind, Write as _};
+
+use super::exit::Exit;
+use lanekeeper_core::error::error_chain;
+
+/// A runtime with as many workers as there are cores.
+pub(super) fn tokio_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime starts")
+}
+
+/// Prints the error with its causes to standard error.
+pub(super) fn report(error: &dyn std::error::Error) {
+    eprintln!("error: {}", error_chain(error));
+}
+
+/// Prints to standard output, then ends with `exit`.
+pub(super) fn print(text: &str, exit: Exit) -> Exit {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => exit,
+        // The reader has read enough, as in `check | head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => exit,
+        Err(_) => Exit::Other,
+    }
+}

@@ -1,0 +1,193 @@
+//! The config as the program uses it: every value is within its range, units are in the types.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::time::Duration;
+
+use lanekeeper_broker::ConnectionSettings;
+use lanekeeper_core::breaker::BreakerLimits;
+use lanekeeper_core::layout::Shape;
+use lanekeeper_core::outcome::OutcomeKind;
+use lanekeeper_core::policy::Policy;
+use lanekeeper_core::routes::{Routes, TargetId, TypePattern};
+use lanekeeper_core::secret::Secret;
+use lanekeeper_core::template::UrlTemplate;
+use lanekeeper_ledger::LedgerConfig;
+
+/// Everything that operators decide.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this process in the RabbitMQ UI; by default the host name.
+    pub instance: String,
+    /// `[broker]`.
+    pub broker: BrokerConfig,
+    /// `[updates]`.
+    pub updates: UpdatesConfig,
+    /// `[dispatch]`.
+    pub dispatch: DispatchConfig,
+    /// `[ledger]`; `None`: no ledger is used.
+    pub ledger: Option<LedgerConfig>,
+    /// `[retry]` and `[failure]`.
+    pub policy: Policy,
+    /// `[breaker]`.
+    pub breaker: BreakerConfig,
+    /// `[admin] listen`; `None`: turned off.
+    pub admin: Option<SocketAddr>,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// `[[target]]`, in order of precedence; at least one for [`Purpose::Dispatch`].
+    pub targets: Vec<TargetConfig>,
+}
+
+impl Config {
+    /// Which target gets which types of updates.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        let patterns = self.targets.iter().enumerate().flat_map(|(index, target)| {
+            target.types.iter().map(move |pattern| (pattern.clone(), TargetId(index)))
+        });
+        Routes::new(patterns)
+    }
+
+    /// The layout that the config asks for: `updates.partitions` and `dispatch.prefetch`.
+    #[must_use]
+    pub fn layout_shape(&self) -> Shape {
+        Shape { partitions: self.updates.partitions.get(), prefetch: self.dispatch.prefetch.get() }
+    }
+}
+
+/// What a config is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To forward updates: a config without a target is a fault.
+    Dispatch,
+    /// To publish updates, or to administer the broker: targets are not needed.
+    Publish,
+    /// To show and change parked updates: targets are not needed.
+    Operate,
+}
+
+/// `[broker]`.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// `broker.url` and `broker.heartbeat`.
+    pub connection: ConnectionSettings,
+    /// `broker.management_url`; `None`: the default port on the host of `broker.url`.
+    pub management_url: Option<Secret>,
+}
+
+/// `[updates]`.
+#[derive(Clone, Debug)]
+pub struct UpdatesConfig {
+    /// The exchange that publishers use. All other objects of the topology are named after it.
+    pub exchange: String,
+    /// Partitions of the first layout, and of the one that `topology apply` makes; 1 to 1,024.
+    pub partitions: NonZeroU16,
+    /// Whether `run` changes the layout to what the config says.
+    pub auto_apply: bool,
+    /// Whether updates without an id are dead-lettered. Otherwise an id is made for the delivery.
+    pub require_id: bool,
+    /// Largest body in bytes; an update with a larger one is dead-lettered.
+    pub body_bytes_max: usize,
+}
+
+/// `[dispatch]`.
+#[derive(Clone, Debug)]
+pub struct DispatchConfig {
+    /// Attempts in flight per partition, each of another record.
+    pub in_flight_max: NonZeroUsize,
+    /// Unsettled deliveries per partition; at least `in_flight_max`.
+    pub prefetch: NonZeroU16,
+    /// How long to wait for attempts in flight after SIGTERM, or before a partition is handed over.
+    pub drain_timeout: Duration,
+    /// How long a delivery may be held before its partition is given back; 1 second to a day.
+    pub held_max: Duration,
+}
+
+/// `[breaker]`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BreakerConfig {
+    /// No target is ever shut.
+    Off,
+    /// A target is shut when it reaches these limits.
+    On(BreakerLimits),
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// The format of a line.
+    pub format: LogFormat,
+    /// A `tracing` filter, such as `info` or `lanekeeper=debug,warn`.
+    pub filter: String,
+}
+
+/// The format of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[[target]]`.
+#[derive(Clone, Debug)]
+pub struct TargetConfig {
+    /// Name in logs and metrics; unique.
+    pub name: String,
+    /// The types of updates that it gets.
+    pub types: Vec<TypePattern>,
+    /// HTTP method, upper case.
+    pub method: String,
+    /// URL of requests.
+    pub url: UrlTemplate,
+    /// Time limit of an attempt, from its start to the end of the answer.
+    pub timeout: Duration,
+    /// How the update id is sent.
+    pub idempotency_key: IdempotencyKeyStyle,
+    /// The header with the update id; a valid header name.
+    pub idempotency_header: String,
+    /// Sent with every request; valid names and values.
+    pub headers: Vec<(String, Secret)>,
+    /// Statuses that mean something else for this target than in the table of docs/wire.md.
+    pub outcomes: BTreeMap<u16, OutcomeKind>,
+    /// Which `If-Match` requests carry.
+    pub if_match: IfMatch,
+    /// With [`IfMatch::Auto`], what to do if no `ETag` of the record is known.
+    pub first_contact: FirstContact,
+}
+
+/// Which `If-Match` requests carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IfMatch {
+    /// The publisher's header `if-match`, if there is one.
+    Header,
+    /// As `Header`; without it, the last `ETag` that the target gave for the record, from the ledger.
+    Auto,
+}
+
+/// What to do if no `ETag` of a record is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstContact {
+    /// Fetch it with GET; if the target has no such record, as `Create`.
+    Get,
+    /// Send `If-None-Match: *`: the record must not exist.
+    Create,
+}
+
+/// How the update id is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdempotencyKeyStyle {
+    /// As a Structured Field string, quoted (draft-ietf-httpapi-idempotency-key-header).
+    Quoted,
+    /// As it is.
+    Bare,
+    /// It is not sent.
+    Off,
+}
