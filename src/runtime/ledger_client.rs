@@ -241,7 +241,7 @@ impl<L: Ledger> LedgerClient<L> {
         self.0.metrics.failed(fault.name());
         if self.log(used_for).is_new(fault.name()) {
             let error = error_chain(fault);
-            error!(partition = %self.0.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
+            error!(partition = %self.0.partition, error, "the ledger cannot be used, trying again: until it works, nothing is settled and no attempt starts");
         }
     }
 

@@ -46,8 +46,8 @@ pub enum SourceError {
     },
     /// A queue or exchange of the topology is gone.
     #[error(
-        "{text}; it was deleted by hand: updates may have been lost with it, and without it keys go to other partitions. \
-         Look at what it held (the publishers know), then start `lanekeeper run` again, which declares it anew"
+        "{text}; it was deleted by hand: updates in it are lost, and without it keys go to other partitions. Find out from the \
+         publishers which updates were in it, then start `lanekeeper run` again, which declares it again"
     )]
     Missing {
         /// The broker's words.
@@ -56,9 +56,9 @@ pub enum SourceError {
     /// A witness is in another queue than when the layout was made.
     #[error(
         "keys have moved: the exchange {exchange} routes {key} to {found}, and routed it to {recorded} when the layout \
-         was made; all dispatch stops, since an update can now overtake an older one of its record. See with \
-         `rabbitmqctl list_bindings` what is bound to {exchange}: exactly the queues of the layout must be, once each. \
-         Put that right, then start again"
+         was made; all dispatch stops, since an update can now overtake an older one of its record. Exactly the queues of \
+         the layout must be bound to {exchange}, once each: check with `rabbitmqctl list_bindings`, correct the bindings, \
+         then start again"
     )]
     Moved {
         /// The hash exchange of the layout.
@@ -72,7 +72,8 @@ pub enum SourceError {
     },
     /// Another process has found [`Self::Moved`].
     #[error(
-        "{instance} has found that keys have moved to other queues; all dispatch stops. Its log says which, and what to do"
+        "{instance} has found that keys have moved to other queues; all dispatch stops. The log of {instance} says which keys, \
+         and what to do"
     )]
     MovedElsewhere {
         /// Who has found it.
@@ -80,8 +81,8 @@ pub enum SourceError {
     },
     /// A witness of a new layout is in none of its queues.
     #[error(
-        "the exchange {exchange} routes {key} to none of the layout's queues, or somebody else consumes them; see with \
-         `rabbitmqctl list_bindings` and remove what is bound to {exchange} besides them"
+        "the exchange {exchange} routes {key} to none of the layout's queues, or another program consumes them; find other \
+         bindings of {exchange} with `rabbitmqctl list_bindings`, and remove them"
     )]
     Astray {
         /// The hash exchange of the layout.
@@ -90,7 +91,7 @@ pub enum SourceError {
         key: String,
     },
     /// The broker confirmed a publish with a refusal.
-    #[error("the broker did not take what was published to {exchange}")]
+    #[error("the broker did not accept a message that was published to {exchange}; see the broker's log")]
     NotTaken {
         /// Where to.
         exchange: String,
@@ -105,8 +106,8 @@ pub enum SourceError {
     },
     /// Another ledger belongs to the exchange.
     #[error(
-        "another ledger ({recorded}) belongs to this exchange: two would not know of each other's parked records. Use \
-         that one (PostgreSQL where several hosts share it), or `lanekeeper run --adopt-ledger` if it is gone for good"
+        "another ledger ({recorded}) belongs to this exchange, and this one does not know which records are parked there. Set \
+         ledger.url to that ledger (for several hosts: PostgreSQL); if it is lost, start `lanekeeper run --adopt-ledger` once"
     )]
     OtherLedger {
         /// Its identity.
@@ -137,7 +138,7 @@ pub enum SourceError {
         source: Box<lapin::Error>,
     },
     /// What was under way ended with its connection.
-    #[error("broker: the connection is gone")]
+    #[error("broker: the connection was lost")]
     ConnectionLost,
     /// The broker did not answer in time.
     #[error("broker: {step}: no answer within {seconds} s")]

@@ -192,7 +192,7 @@ async fn until_lost(connection: &Connection) -> String {
                 Some(Event::ConnectionBlocked(reason)) => {
                     warn!(reason, "the broker blocks publishing: memory or disk alarm");
                 }
-                Some(Event::ConnectionUnblocked) => info!("the broker takes publishes again"),
+                Some(Event::ConnectionUnblocked) => info!("the broker accepts publishes again"),
                 Some(Event::Error(error)) if !connection.status().connected() => return error.to_string(),
                 Some(_) => {}
                 None => return "closed".to_owned(),

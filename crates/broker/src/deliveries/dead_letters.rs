@@ -93,7 +93,7 @@ impl DeadLetters {
             }
             None => {
                 if publisher.log.cleared() {
-                    info!(exchange, "publishes dead letters again");
+                    info!(exchange, "publishing dead letters works again");
                 }
             }
         }

@@ -116,7 +116,7 @@ impl AutoApplyGate {
             warn!(
                 what,
                 remedy = fix,
-                "updates.auto_apply: changing the layout, though this can go wrong with it"
+                "updates.auto_apply: changing the layout, though this could go wrong"
             );
         }
         if blockers.is_empty() && was_blocked {
