@@ -127,7 +127,7 @@ impl Source for AmqpSource {
                 }
                 Err(fault) => fault,
             };
-            if fault.is_deleted_queue() && *self.context.draining.borrow() {
+            if fault.is_deleted_queue() && self.context.draining.is_cancelled() {
                 return Err(Gone);
             }
             if fault.is_deleted_queue() {
@@ -147,7 +147,7 @@ impl Source for AmqpSource {
     }
 
     fn drains(&self) -> bool {
-        *self.context.draining.borrow()
+        self.context.draining.is_cancelled()
     }
 
     fn publish_status(&self, status: PartitionStatus) {
