@@ -3,48 +3,15 @@
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use super::connection::ConnectError;
 use super::names::HASH_EXCHANGE_TYPE;
-use super::version::{VERSION_MIN, Version};
 
 /// A fault of the broker or of the way to it.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// No connection; may heal by itself.
-    #[error("broker {address}: cannot connect")]
-    Unreachable {
-        /// Host and port.
-        address: String,
-        /// Why.
-        #[source]
-        source: Box<lapin::Error>,
-    },
-    /// User or password are wrong, or the user may not use the virtual host.
-    #[error(
-        "broker {address}: access refused; check user, password and virtual host {vhost:?} in broker.url"
-    )]
-    AccessRefused {
-        /// Host and port.
-        address: String,
-        /// The virtual host asked for.
-        vhost: String,
-        /// The broker's words.
-        #[source]
-        source: Box<lapin::Error>,
-    },
-    /// Its queues are not as this program needs them.
-    #[error("broker {address}: it is RabbitMQ {version}; at least {VERSION_MIN} is needed")]
-    TooOld {
-        /// Host and port.
-        address: String,
-        /// What it says that it is.
-        version: Version,
-    },
-    /// `broker.url` cannot be understood.
-    #[error("broker.url: {fault}")]
-    Url {
-        /// What is wrong with it.
-        fault: String,
-    },
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The broker has no hash exchange.
     #[error(
         "the broker does not know the exchange type {HASH_EXCHANGE_TYPE}; it is in the plugin rabbitmq_sharding, \
@@ -188,16 +155,10 @@ impl SourceError {
     #[must_use]
     pub fn can_heal(&self) -> bool {
         match self {
-            Self::Unreachable { .. }
-            | Self::ConnectionLost
-            | Self::Silent { .. }
-            | Self::Locked { .. }
-            | Self::NotTaken { .. } => true,
+            Self::Connect(error) => error.can_heal(),
+            Self::ConnectionLost | Self::Silent { .. } | Self::Locked { .. } | Self::NotTaken { .. } => true,
             Self::Amqp { source, .. } => !is_final(source),
-            Self::AccessRefused { .. }
-            | Self::TooOld { .. }
-            | Self::Url { .. }
-            | Self::HashExchangeMissing
+            Self::HashExchangeMissing
             | Self::Differs { .. }
             | Self::NotPermitted { .. }
             | Self::Missing { .. }

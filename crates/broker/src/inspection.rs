@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection, ExchangeKind};
+use lapin::{BasicProperties, ExchangeKind};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::channel::confirm_channel::{ConfirmChannel, Message};
+use super::connection::{Address, Connection};
 use super::error::SourceError;
-use super::link::{Address, broker_version, server_property};
 use super::names::{HASH_EXCHANGE_TYPE, Names};
 use super::topology::arguments::{
     ingress_arguments, partition_arguments, quorum_arguments, stream_arguments,
@@ -176,8 +176,8 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         }
         Ok(Inspection {
             address: address.host_port().to_owned(),
-            version: broker_version(&connection),
-            cluster: server_property(&connection, "cluster_name"),
+            version: connection.server_property("version"),
+            cluster: connection.server_property("cluster_name"),
             hash_exchange,
             layout,
             changing_to,

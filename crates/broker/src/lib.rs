@@ -2,6 +2,7 @@
 
 mod backoff;
 mod channel;
+pub mod connection;
 mod deliveries;
 mod error;
 mod halt;
@@ -16,13 +17,13 @@ pub mod publisher;
 mod settings;
 mod source;
 mod topology;
-mod version;
 
+pub use connection::{Address, ConnectError, Connection};
 pub use deliveries::{AmqpDeliveries, AmqpSource, DeadLetters, Decoder, SourceContext};
 pub use error::SourceError;
 pub use halt::Halt;
 pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};
-pub use link::{Address, Link};
+pub use link::Link;
 pub use liveness::LivenessProbe;
 pub use log_on_change::LogOnChange;
 pub use membership::{Membership, PartitionStatus, STATUS_TIMEOUT, StatusAnswer, StatusAnswers};

@@ -4,118 +4,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::types::AMQPValue;
-use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use lapin::{Channel, Event};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::error::SourceError;
-use super::version::{VERSION_MIN, Version};
-use crate::settings::ConnectionSettings;
-use lanekeeper_core::error::error_chain;
+use crate::connection::{
+    Address, ChannelAlterations, Connection, RECONNECT_DELAY_MAX, Reconnecting, Version,
+};
 
-/// How long connecting and each answer of the broker may take before we try anew.
+/// How long each answer of the broker may take before we try anew.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
-
-/// Where the broker is and as whom we come. Does not print the password.
-#[derive(Clone, Debug)]
-pub struct Address {
-    uri: AMQPUri,
-    host_port: String,
-}
-
-impl Address {
-    /// From `broker.url` and `broker.heartbeat`.
-    ///
-    /// # Errors
-    /// The URL cannot be understood.
-    pub fn new(broker: &ConnectionSettings) -> Result<Self, SourceError> {
-        let mut uri: AMQPUri = broker.url.reveal().parse().map_err(|fault| SourceError::Url { fault })?;
-        // Lowered by the broker if it wants less; 0 would turn heartbeats off, which the config's check refuses.
-        uri.query.heartbeat = u16::try_from(broker.heartbeat.as_secs()).ok();
-        let host_port = format!("{}:{}", uri.authority.host, uri.authority.port);
-        Ok(Self { uri, host_port })
-    }
-
-    /// Host and port, for people.
-    #[must_use]
-    pub fn host_port(&self) -> &str {
-        &self.host_port
-    }
-
-    /// The virtual host.
-    #[must_use]
-    pub fn vhost(&self) -> &str {
-        &self.uri.vhost
-    }
-
-    /// Connects once.
-    ///
-    /// # Errors
-    /// [`SourceError::Unreachable`], [`SourceError::AccessRefused`] or [`SourceError::TooOld`].
-    pub async fn connect(&self, name: &str) -> Result<Connection, SourceError> {
-        let properties = ConnectionProperties::default()
-            .with_connection_name(name.into())
-            .with_client_property("product".into(), "lanekeeper".into())
-            .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let connecting = Connection::connect_uri(self.uri.clone(), properties);
-        match tokio::time::timeout(ANSWER_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => self.new_enough(connection).await,
-            Ok(Err(source)) => Err(self.connect_error(source)),
-            Err(_) => Err(SourceError::Silent { step: "connecting", seconds: ANSWER_TIMEOUT.as_secs() }),
-        }
-    }
-
-    /// Connects, waiting for a broker that is not there yet: services that start together need no order.
-    ///
-    /// # Errors
-    /// What waiting cannot heal.
-    pub async fn connect_patiently(&self, name: &str) -> Result<Connection, SourceError> {
-        let mut retry = Retry::default();
-        loop {
-            retry.pause().await;
-            match self.connect(name).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) if !error.can_heal() => return Err(error),
-                Err(error) => retry.log(name, &error),
-            }
-        }
-    }
-
-    async fn new_enough(&self, connection: Connection) -> Result<Connection, SourceError> {
-        match version_of(&connection).filter(|version| *version < VERSION_MIN) {
-            None => Ok(connection),
-            Some(version) => {
-                let closing = connection.close(200, "too old".into());
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
-                Err(SourceError::TooOld { address: self.host_port.clone(), version })
-            }
-        }
-    }
-
-    fn connect_error(&self, source: lapin::Error) -> SourceError {
-        let address = self.host_port.clone();
-        let refused = match source.kind() {
-            ErrorKind::ProtocolError(error) => matches!(
-                error.kind(),
-                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
-                    | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH)
-            ),
-            _ => false,
-        };
-        if refused {
-            SourceError::AccessRefused { address, vhost: self.uri.vhost.clone(), source: Box::new(source) }
-        } else {
-            SourceError::Unreachable { address, source: Box::new(source) }
-        }
-    }
-}
 
 /// Counts the connections of one link, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,14 +49,41 @@ impl Link {
         self.channel_of().await.map(|(channel, _)| channel)
     }
 
+    /// A new channel that is to consume with this window, on which connection it is, and what the screen changes in what
+    /// it delivers.
+    pub(super) async fn consuming_channel(
+        &self,
+        window: usize,
+    ) -> Result<(Channel, ConnectionNumber, ChannelAlterations), SourceError> {
+        let (number, connection) = self.connected().await;
+        let (channel, number) = self.open(number, &connection).await?;
+        let alterations = connection.watch(&channel, window);
+        Ok((channel, number, alterations))
+    }
+
     /// A new channel, and on which connection it is.
     pub(super) async fn channel_of(&self) -> Result<(Channel, ConnectionNumber), SourceError> {
+        let (number, connection) = self.connected().await;
+        self.open(number, &connection).await
+    }
+
+    async fn connected(&self) -> Numbered {
         let mut watched = self.connection.clone();
         let connection = match watched.wait_for(Option::is_some).await {
             Ok(connection) => connection.clone(),
             Err(_) => None, // the keeper was aborted: the process ends
         };
-        let Some((number, connection)) = connection else { return std::future::pending().await };
+        match connection {
+            Some(connection) => connection,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn open(
+        &self,
+        number: ConnectionNumber,
+        connection: &Connection,
+    ) -> Result<(Channel, ConnectionNumber), SourceError> {
         let opening = async {
             match tokio::time::timeout(ANSWER_TIMEOUT, connection.create_channel()).await {
                 Ok(Ok(channel)) => Ok((channel, number)),
@@ -218,7 +146,7 @@ impl Link {
 
     /// Which RabbitMQ it is, where there is a connection and it says so.
     pub(super) fn version(&self) -> Option<Version> {
-        self.connection.borrow().as_ref().and_then(|(_, connection)| version_of(connection))
+        self.connection.borrow().as_ref().and_then(|(_, connection)| connection.version())
     }
 
     /// Closes the connection for good.
@@ -239,36 +167,19 @@ async fn keep(
     mut connection: Arc<Connection>,
     up: watch::Sender<Option<Numbered>>,
 ) {
-    let (mut retry, mut number) = (Retry::default(), 1);
+    let (mut reconnecting, mut number) = (Reconnecting::default(), 1);
     loop {
         let since = Instant::now();
         let why = until_lost(&connection).await;
         up.send_replace(None);
         warn!(connection = name, error = why, "broker connection lost, connecting again");
         if since.elapsed() > RECONNECT_DELAY_MAX {
-            retry = Retry::default();
+            reconnecting = Reconnecting::default();
         }
-        connection = Arc::new(connect_again(&address, &name, &mut retry).await);
+        connection = Arc::new(reconnecting.connect(&address, &name).await);
         info!(connection = name, "broker connected");
         number += 1;
         up.send_replace(Some((ConnectionNumber(number), Arc::clone(&connection))));
-    }
-}
-
-/// As the broker says it when it greets.
-pub(super) fn broker_version(connection: &Connection) -> Option<String> {
-    server_property(connection, "version")
-}
-
-fn version_of(connection: &Connection) -> Option<Version> {
-    Version::parse(&broker_version(connection)?)
-}
-
-/// A text that the broker greets with.
-pub(super) fn server_property(connection: &Connection, name: &str) -> Option<String> {
-    match connection.configuration().server_properties().inner().get(name)? {
-        AMQPValue::LongString(text) => Some(text.to_string()),
-        _ => None,
     }
 }
 
@@ -289,44 +200,6 @@ async fn until_lost(connection: &Connection) -> String {
             _ = look.tick() => if !connection.status().connected() {
                 return "closed".to_owned();
             },
-        }
-    }
-}
-
-/// For ever, since a broker that comes back should not need us restarted.
-async fn connect_again(address: &Address, name: &str, retry: &mut Retry) -> Connection {
-    loop {
-        retry.pause().await;
-        match address.connect(name).await {
-            Ok(connection) => return connection,
-            Err(error) => retry.log(name, &error),
-        }
-    }
-}
-
-/// Waits between tries; one line per change of the reason.
-#[derive(Default)]
-struct Retry {
-    delay: Option<Duration>,
-    last_logged: String,
-}
-
-impl Retry {
-    /// Not at all the first time, then longer and longer: a connection that breaks as soon as it is made must not keep
-    /// the broker busy.
-    async fn pause(&mut self) {
-        let delay = self
-            .delay
-            .map_or(Duration::ZERO, |delay| (delay * 2).clamp(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX));
-        self.delay = Some(delay);
-        tokio::time::sleep(delay).await;
-    }
-
-    fn log(&mut self, name: &str, error: &SourceError) {
-        let text = error_chain(error);
-        if text != self.last_logged {
-            warn!(connection = name, error = text, "broker not reached, trying again");
-            self.last_logged = text;
         }
     }
 }

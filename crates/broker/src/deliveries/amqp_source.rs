@@ -12,13 +12,13 @@ use super::claim_watch::ClaimWatch;
 use super::context::SourceContext;
 use crate::backoff::Backoff;
 use crate::channel::consumer_channel::ConsumerChannel;
+use crate::connection::Version;
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
 use crate::log_on_change::LogOnChange;
 use crate::membership::PartitionStatus;
 use crate::names::Names;
 use crate::source::{Gone, Source};
-use crate::version::Version;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 
@@ -69,7 +69,8 @@ impl AmqpSource {
         let SourceContext { link, membership, .. } = &self.context;
         // A replica that announces itself from here on may be preferred to this one.
         let position = membership.position().await;
-        let (channel, connection) = link.channel_of().await?;
+        let window = usize::from(self.prefetch);
+        let (channel, connection, alterations) = link.consuming_channel(window).await?;
         let since = Instant::now();
         let channel = self.consume(ConsumerChannel::new(channel)).await?;
         membership.announce(self.partition);
@@ -78,7 +79,7 @@ impl AmqpSource {
         Ok(AmqpDeliveries::new(
             &self.context,
             (self.partition, self.prefetch),
-            channel,
+            (channel, alterations),
             connection,
             since,
             claim_watch,
@@ -126,7 +127,7 @@ impl Source for AmqpSource {
                 }
                 Err(fault) => fault,
             };
-            if fault.is_deleted_queue() && *self.context.draining.borrow() {
+            if fault.is_deleted_queue() && self.context.draining.is_cancelled() {
                 return Err(Gone);
             }
             if fault.is_deleted_queue() {
@@ -146,7 +147,7 @@ impl Source for AmqpSource {
     }
 
     fn drains(&self) -> bool {
-        *self.context.draining.borrow()
+        self.context.draining.is_cancelled()
     }
 
     fn publish_status(&self, status: PartitionStatus) {

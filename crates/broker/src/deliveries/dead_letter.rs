@@ -4,6 +4,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use crate::connection::Originals;
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::policy::DeadLetterReason;
 use lanekeeper_core::update::{IdOrigin, Update};
@@ -19,13 +20,22 @@ pub(super) const FRAME_BYTES_MAX: usize = 131_072;
 /// A delivery as it came.
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetter {
-    /// As the client has it: one that is not UTF-8 goes out with the bytes it came with.
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
+    /// What the client cannot express of it.
+    pub(super) originals: Originals,
 }
 
 impl DeadLetter {
+    /// Whether all of it, and a reason, fits the frame of its properties.
+    pub(super) fn fits_a_frame(&self) -> bool {
+        let headers = self.properties.headers().iter().flat_map(FieldTable::inner);
+        let headers: usize = headers.map(|(name, value)| header_bytes(name, value)).sum();
+        let originals: usize = self.originals.named().map(|(_, original)| original.len()).sum();
+        headers + originals <= FRAME_BYTES_MAX - ROOM_BYTES
+    }
+
     /// Of an update that the broker holds no more, or whose delivery says no more than the update does: as its publisher
     /// would publish it again.
     pub(super) fn of(update: &Update) -> Self {
@@ -57,7 +67,12 @@ impl DeadLetter {
             BasicProperties::with_content_encoding,
         );
         let properties = with(properties, update.published_at.as_ref(), BasicProperties::with_timestamp);
-        Self { routing_key: update.record_key.as_str().into(), properties, body: update.body.clone() }
+        Self {
+            routing_key: update.record_key.as_str().into(),
+            properties,
+            body: update.body.clone(),
+            originals: Originals::default(),
+        }
     }
 }
 
@@ -67,16 +82,26 @@ impl DeadLetter {
 /// Properties must fit one frame, and a letter has more of them than the update had: headers that leave no room are
 /// left out, the last in the order of their names. Otherwise the broker would end the connection, at every try.
 pub(super) fn with_reason(
-    properties: &BasicProperties,
+    dead_letter: &DeadLetter,
     partition: PartitionNumber,
     reason: &DeadLetterReason,
     frame_max: usize,
 ) -> BasicProperties {
+    let DeadLetter { properties, originals, .. } = dead_letter;
     let mut headers = FieldTable::default();
     let mut room = frame_max.saturating_sub(ROOM_BYTES);
     let mut left_out = 0_u32;
+    let mut originals_that_fit = Vec::new();
+    for (name, original) in originals.named() {
+        if original.len() > room {
+            left_out += 1;
+            continue;
+        }
+        room -= original.len();
+        originals_that_fit.push((name, original));
+    }
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
-        let bytes = name.as_str().len() + "lanekeeper-original-".len() + encoded_bytes(value);
+        let bytes = header_bytes(name, value);
         if bytes > room {
             left_out += 1;
             continue;
@@ -86,6 +111,10 @@ pub(super) fn with_reason(
             "CC" | "BCC" => headers.insert(format!("lanekeeper-original-{name}").into(), value.clone()),
             _ => headers.insert(name.clone(), value.clone()),
         };
+    }
+    // After what publishers put there, which cannot stand in for it.
+    for (name, original) in originals_that_fit {
+        headers.insert(name.into(), AMQPValue::ByteArray(original.into()));
     }
     let mut put = |name: &str, value: String| {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -125,6 +154,11 @@ fn with<T: Clone>(
     }
 }
 
+/// What a header takes at most, under whichever name.
+fn header_bytes(name: &ShortString, value: &AMQPValue) -> usize {
+    name.as_str().len() + "lanekeeper-original-".len() + encoded_bytes(value)
+}
+
 /// What a header's value takes at most in a frame (AMQP 0-9-1, section 4.2.5.5).
 fn encoded_bytes(value: &AMQPValue) -> usize {
     16 + match value {
@@ -160,7 +194,13 @@ mod tests {
             }
             let properties = BasicProperties::default().with_headers(headers);
             let reason = DeadLetterReason::Malformed(Malformed::NoRecordKey);
-            let dead_letter = with_reason(&properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX);
+            let dead_letter = DeadLetter {
+                routing_key: "key".into(),
+                properties,
+                body: Bytes::new(),
+                originals: Originals::default(),
+            };
+            let dead_letter = with_reason(&dead_letter, PartitionNumber(0), &reason, FRAME_BYTES_MAX);
             let headers = AMQPValue::FieldTable(dead_letter.headers().clone().unwrap());
             assert!(encoded_bytes(&headers) < FRAME_BYTES_MAX - ROOM_BYTES / 2, "{values:?}");
             let AMQPValue::FieldTable(headers) = headers else { unreachable!() };

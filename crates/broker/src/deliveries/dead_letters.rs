@@ -64,7 +64,7 @@ impl DeadLetters {
         let message = Message {
             exchange: self.exchange.as_str().into(),
             routing_key: dead_letter.routing_key.clone(),
-            properties: with_reason(&dead_letter.properties, partition, reason, FRAME_BYTES_MAX),
+            properties: with_reason(dead_letter, partition, reason, FRAME_BYTES_MAX),
             body: &dead_letter.body,
         };
         // The time limit of the publisher does not count the wait for this.

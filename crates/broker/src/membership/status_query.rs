@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lapin::{BasicProperties, Connection};
+use lapin::BasicProperties;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::message::{MemberMessage, MessageKind, PartitionStatus, READING, ReplicaId, parse};
 use crate::channel::confirm_channel::Message;
 use crate::channel::stream_reader::{StreamOffset, offset_of};
+use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
 use crate::topology::session::TopologySession;

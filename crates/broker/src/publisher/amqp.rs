@@ -7,10 +7,8 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use lapin::options::ExchangeDeclareOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Connection, ConnectionProperties, ErrorKind, Event, ExchangeKind};
+use lapin::{BasicProperties, ErrorKind, Event, ExchangeKind};
 
 use super::confirms::RawAnswer;
 use super::error::PublishError;
@@ -18,10 +16,7 @@ use super::outbox::InFlight;
 use super::outgoing::{HeaderValue, Outgoing, ShortText};
 use super::settings::PublisherSettings;
 use crate::channel::confirm_channel::{ConfirmChannel, Message, Unconfirmed};
-
-/// A broker that does not answer within this time counts as unreachable: a firewall that drops packets, a node
-/// that hangs.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::connection::{Address, ConnectError, Connection, connect};
 
 /// An orderly close takes milliseconds; under an alarm it never comes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,40 +43,18 @@ pub(super) struct PublisherSession {
 impl PublisherSession {
     /// Connects, and makes sure that the exchange exists.
     pub(super) async fn open(settings: &PublisherSettings) -> Result<Self, PublishError> {
-        let mut uri: AMQPUri = settings.connection.url.reveal().parse().map_err(|_| PublishError::Url)?;
-        let broker = format!("{}:{}", uri.authority.host, uri.authority.port);
-        let (user, virtual_host) = (uri.authority.userinfo.username.clone(), uri.vhost.clone());
-        uri.query.heartbeat =
-            Some(u16::try_from(settings.connection.heartbeat.as_secs().max(1)).unwrap_or(u16::MAX));
-        let name = format!("lanekeeper publish {}", settings.instance);
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connect = tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties));
-        let unreachable = |cause: String| PublishError::Unreachable { broker: broker.clone(), cause };
-        let connection = match connect.await {
-            Err(_) => return Err(unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                return Err(match protocol_error(&error) {
-                    Some((AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), _)) => {
-                        PublishError::LoginRefused { broker, user }
-                    }
-                    Some((AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), text)) => {
-                        PublishError::VirtualHostRefused { broker, virtual_host, text }
-                    }
-                    Some((_, text)) => unreachable(text),
-                    None => unreachable(text(&error)),
-                });
-            }
-        };
+        let address = Address::new(&settings.connection)?;
+        let connection = connect(&address, &format!("lanekeeper publish {}", settings.instance)).await?;
         let events = connection.events_listener().boxed();
         match Self::prepare(&connection, &settings.exchange).await {
             Ok((channel, exchange)) => Ok(Self { connection, channel, events, exchange }),
-            Err(error) => Err(fatal(&error, &settings.exchange).unwrap_or_else(|| unreachable(text(&error)))),
+            Err(error) => Err(fatal(&error, &settings.exchange)
+                .unwrap_or_else(|| ConnectError::lost(address.host_port(), error).into())),
         }
     }
 
     async fn prepare(
-        connection: &Connection,
+        connection: &lapin::Connection,
         exchange: &ShortText,
     ) -> lapin::Result<(ConfirmChannel, ShortString)> {
         let channel = connection.create_channel().await?;

@@ -16,6 +16,7 @@ use super::outbox::{Outbox, PublishReceipt, Refusal, SubmissionId};
 use super::outgoing::Outgoing;
 use super::settings::PublisherSettings;
 use crate::backoff::Backoff;
+use lanekeeper_core::error::error_chain;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
 
@@ -365,11 +366,9 @@ async fn reconnect(settings: PublisherSettings) -> Result<PublisherSession, Publ
         backoff.wait().await;
         match PublisherSession::open(&settings).await {
             // A broker that starts refuses logins and virtual hosts for a while.
-            Err(
-                error @ (PublishError::Unreachable { .. }
-                | PublishError::LoginRefused { .. }
-                | PublishError::VirtualHostRefused { .. }),
-            ) => debug!(%error, "cannot connect yet"),
+            Err(PublishError::Connect(error)) if !error.is_of_the_url() => {
+                debug!(error = error_chain(&error), "cannot connect yet");
+            }
             done => return done,
         }
     }

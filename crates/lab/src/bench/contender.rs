@@ -109,7 +109,7 @@ impl Contender {
                 lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, server.url())?
             }
             Self::Compared(Compared::Bare) => {
-                let path = own.with_file_name("examples").join("bare");
+                let path = own.with_file_name("lanekeeper-bare-loop");
                 if !path.is_file() {
                     return Err(BenchError::NoBareLoop { path: path.display().to_string() });
                 }

@@ -6,14 +6,16 @@ use std::io;
 use crate::command::Exit;
 use crate::testbed::{ProcessError, ServerError};
 use lanekeeper::config::Faults;
-use lanekeeper_broker::SourceError;
 use lanekeeper_broker::publisher::PublishError;
+use lanekeeper_broker::{ConnectError, SourceError};
 
 /// Why a measurement did not come about.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BenchError {
     #[error("stopped by {0}")]
     Interrupted(&'static str),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
@@ -30,7 +32,7 @@ pub(super) enum BenchError {
     Server(#[from] ServerError),
     #[error(transparent)]
     Process(#[from] ProcessError),
-    #[error("{path} is not there: build it with `cargo build --release --example bare`")]
+    #[error("{path} is not there: build it with `cargo build --release --package lanekeeper-lab`")]
     NoBareLoop { path: String },
     #[error("the receiver did not say where it listens")]
     ReceiverSilent,
@@ -54,7 +56,7 @@ impl BenchError {
 
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Source(_) | Self::Publish(_) => Exit::Broker,
+            Self::Connect(_) | Self::Source(_) | Self::Publish(_) => Exit::Broker,
             _ => Exit::Other,
         }
     }

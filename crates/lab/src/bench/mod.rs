@@ -37,7 +37,7 @@ FAIL is printed and no figure.
 In the project's sources a private RabbitMQ is started (scripts/broker); elsewhere name one with --broker. Exchanges and
 queues are named lanekeeper-bench-… and are deleted. Needs Linux (/proc).
 
-  --compare bare needs `cargo build --release --example bare`
+  --compare bare needs lanekeeper-bare-loop, which is built with lanekeeper-lab
   --peer: benches/peers/README.md tells what such a program is given, and has three
 
 Exit codes: 0 measured, 1 a run failed, 2 the command line, 3 broker.";

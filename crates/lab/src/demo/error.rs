@@ -11,8 +11,8 @@ use crate::receiver::{OpenStoreError, StoreError};
 use crate::testbed::ProcessError;
 use lanekeeper::config::Faults;
 use lanekeeper::http::client::TargetsFault;
-use lanekeeper_broker::SourceError;
 use lanekeeper_broker::publisher::PublishError;
+use lanekeeper_broker::{ConnectError, SourceError};
 
 /// How long nothing may move. Longer than any wait that the demo brings about on purpose.
 const STALL_MAX: Duration = Duration::from_secs(20);
@@ -22,6 +22,8 @@ const STALL_MAX: Duration = Duration::from_secs(20);
 pub(super) enum DemoError {
     #[error("stopped by {0}")]
     Interrupted(&'static str),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
@@ -61,7 +63,7 @@ impl DemoError {
 
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Source(_) | Self::Publish(_) => Exit::Broker,
+            Self::Connect(_) | Self::Source(_) | Self::Publish(_) => Exit::Broker,
             _ => Exit::Other,
         }
     }
