@@ -64,7 +64,8 @@ fn newest_source() -> SystemTime {
         while let Some(path) = paths.pop() {
             if path.is_dir() {
                 let tests = path.file_name().is_some_and(|name| name == "tests" || name == "benches");
-                let entries = fs::read_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                let entries =
+                    fs::read_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
                 paths.extend(entries.filter(|_| !tests).map(|entry| entry.expect("it can be read").path()));
             } else if let Ok(changed) = fs::metadata(&path).and_then(|file| file.modified()) {
                 newest = newest.max(changed);
