@@ -222,7 +222,7 @@ fn tracked() -> BTreeMap<String, String> {
 }
 
 fn files_below(directory: &Path) -> Vec<String> {
-    const NOT_OURS: [&str; 4] = ["vendor", "node_modules", ".git", ".lanekeeper"];
+    const NOT_OURS: [&str; 3] = ["node_modules", ".git", ".lanekeeper"];
     // Cargo's target folder, whatever it is called, and a virtual environment of Python.
     const MARKS: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
     let mut files = Vec::new();
