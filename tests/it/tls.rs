@@ -149,7 +149,10 @@ async fn updates_flow_to_https_targets_and_a_refused_certificate_says_what_to_do
         until("the request", || async {
             match server.seen().as_slice() {
                 [] => Err("no request".to_owned()),
-                seen => Ok(assert_eq!(seen, [(version, "/records/good".to_owned())])),
+                seen => {
+                    let _: () = assert_eq!(seen, [(version, "/records/good".to_owned())]);
+                    Ok(())
+                }
             }
         })
         .await;
