@@ -1,6 +1,6 @@
-//! What the kernel knows about processes: processor time, memory, who listens on a port. Only Linux tells it (`/proc`).
+//! What the kernel knows about processes: processor time, memory, who listens on a port. Linux only (`/proc`).
 
-/// What processes have used. All zero if the kernel does not tell.
+/// What processes have used. All zero where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Processor time in seconds, user and system.
@@ -24,7 +24,7 @@ pub fn listener_on(port: u16) -> Option<u32> {
     kernel::listener_on(port)
 }
 
-/// The load average of the last minute; `?` if the kernel does not tell.
+/// The load average of the last minute; `?` where it is not known.
 pub fn load_average() -> String {
     kernel::load_average().map_or_else(|| "?".to_owned(), |load| format!("{load:.2}"))
 }

@@ -21,9 +21,9 @@ const LOCK_KEY: &str = include_str!("../sql/postgres/lock_key.sql");
 const LOCK_ROW: &str = include_str!("../sql/postgres/lock_row.sql");
 const MAKE_ROW: &str = include_str!("../sql/postgres/make_row.sql");
 
-/// Transactions at once.
+/// Transactions at the same time.
 const CONNECTIONS_MAX: u32 = 16;
-/// The advisory lock under which the tables are made; any number.
+/// The advisory lock under which the tables are created; any number.
 const SCHEMA_LOCK: i64 = 0x6c61_6e65_7265_6376;
 
 /// See the module.
@@ -68,7 +68,7 @@ impl PostgresStore {
         Ok(transaction.commit().await?)
     }
 
-    /// The transaction. Dropped before the commit, it is rolled back.
+    /// One transaction. If this future is dropped before the commit, it is rolled back.
     pub(super) async fn write(
         &self,
         change: &Change,
@@ -113,7 +113,7 @@ impl PostgresStore {
         if let Err(error) = write_both(&mut transaction, change, &row).await {
             return refused_key(error);
         }
-        // Nobody else can write to the record before the commit: what the judge is told is in the order of the commits.
+        // Nobody else can write to the record before the commit, so the judge sees changes in the order of their commits.
         let sequence_before = || BodyMembers::of(&before).sequence.unwrap_or_default();
         judges.of(record_key).applied(change, &row, sequence_before);
         transaction.commit().await?;
@@ -121,8 +121,8 @@ impl PostgresStore {
     }
 }
 
-/// The record, locked until the transaction ends. One that is not there is made first, since there is no locking what
-/// is not there; two that make it at once wait for each other.
+/// The record, locked until the transaction ends. A record that does not exist cannot be locked, so it is created first;
+/// two transactions that create it at the same time wait for each other.
 async fn locked(connection: &mut PgConnection, record_key: &str) -> sqlx::Result<Row> {
     let lock = || query_as::<_, RowRead>(LOCK_ROW).bind(record_key);
     if let Some(read) = lock().fetch_optional(&mut *connection).await? {
@@ -132,7 +132,7 @@ async fn locked(connection: &mut PgConnection, record_key: &str) -> sqlx::Result
     lock().fetch_one(&mut *connection).await.map(row_of)
 }
 
-/// The record, and the idempotency key with its answer.
+/// Writes the record, and the idempotency key with its answer.
 async fn write_both(connection: &mut PgConnection, change: &Change, row: &Row) -> sqlx::Result<()> {
     let write = query(WRITE_ROW)
         .bind(&change.record_key)

@@ -1,4 +1,4 @@
-//! Records in SQLite. It locks the whole file instead of a row: `BEGIN IMMEDIATE` is its row lock.
+//! Records in SQLite, which locks the whole file instead of a row: `BEGIN IMMEDIATE` is its row lock.
 
 use std::path::Path;
 
@@ -20,17 +20,17 @@ use crate::receiver::settings::ReceiverSettings;
 
 const SCHEMA: &str = include_str!("../sql/sqlite/schema.sql");
 const SET_SCHEMA_VERSION: &str = "PRAGMA user_version = 1";
-/// Takes the lock at once. A plain BEGIN takes it with the first write, and fails then if another has written since the
+/// Takes the lock at once. A plain BEGIN takes it with the first write, and then fails if somebody has written since the
 /// read.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// Reads at once.
+/// Reads at the same time.
 const READERS_MAX: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
 pub(in crate::receiver) struct SqliteStore {
-    /// One connection: waiting for it is fair, and waiting for SQLite's own lock is not.
+    /// One connection: waiting for it is fair, and waiting for SQLite's lock is not.
     writer: SqlitePool,
     readers: SqlitePool,
 }
@@ -82,7 +82,7 @@ impl SqliteStore {
         let mut locked = if settings.safeguards.row_locks {
             Some(self.writer.begin_with(BEGIN).await?)
         } else {
-            None // what is read can be out of date when it is written
+            None // the row can have changed when it is written
         };
         let (mut row, key) = match &mut locked {
             Some(transaction) => read_both(&mut *transaction, change).await?,
@@ -109,7 +109,7 @@ impl SqliteStore {
         if let Err(error) = write_both(&mut transaction, change, &row).await {
             return refused_key(error);
         }
-        // Nobody else can write before the commit: what the judge is told is in the order of the commits.
+        // Nobody else can write before the commit, so the judge sees changes in the order of their commits.
         let sequence_before = || BodyMembers::of(&before).sequence.unwrap_or_default();
         judges.of(&change.record_key).applied(change, &row, sequence_before);
         transaction.commit().await?;
@@ -117,7 +117,7 @@ impl SqliteStore {
     }
 }
 
-/// The record, and what is known of the idempotency key.
+/// Reads the record, and what is known of the idempotency key.
 async fn read_both(connection: &mut SqliteConnection, change: &Change) -> sqlx::Result<(Row, KeySeen)> {
     let read = query_as::<_, RowRead>(READ_ROW).bind(&change.record_key);
     let row = read.fetch_optional(&mut *connection).await?.map(row_of).unwrap_or_default();
@@ -126,7 +126,7 @@ async fn read_both(connection: &mut SqliteConnection, change: &Change) -> sqlx::
     Ok((row, key_seen(find.fetch_optional(&mut *connection).await?, change)))
 }
 
-/// The record, and the idempotency key with its answer.
+/// Writes the record, and the idempotency key with its answer.
 async fn write_both(connection: &mut SqliteConnection, change: &Change, row: &Row) -> sqlx::Result<()> {
     let write = query(WRITE_ROW)
         .bind(&change.record_key)

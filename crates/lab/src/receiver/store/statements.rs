@@ -1,4 +1,4 @@
-//! The statements, as docs/receiving.md shows them. Those that both databases take are the same text.
+//! The statements that both databases share, as docs/receiving.md shows them.
 
 pub(super) const READ_ROW: &str = include_str!("../sql/read_row.sql");
 pub(super) const FIND_KEY: &str = include_str!("../sql/find_key.sql");
