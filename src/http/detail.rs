@@ -64,7 +64,8 @@ pub(super) fn of_error(error: reqwest::Error) -> String {
 fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {
     let rustls::Error::InvalidCertificate(error) = error else { return None };
     Some(match error {
-        Refused::UnknownIssuer => CertificateFault::UntrustedIssuer,
+        // Of the second, another authority has the same name.
+        Refused::UnknownIssuer | Refused::BadSignature => CertificateFault::UntrustedIssuer,
         Refused::NotValidForName => CertificateFault::OtherHost { names: Vec::new() },
         Refused::NotValidForNameContext { presented, .. } => {
             CertificateFault::OtherHost { names: presented.clone() }

@@ -22,7 +22,8 @@ fn free_port() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_flow_over_amqps_and_a_refused_certificate_says_what_to_do() {
-    let (authority, other, port) = (Authority::new(), Authority::new(), free_port());
+    let [authority, other, namesake] = ["ours", "other", "ours"].map(Authority::new);
+    let port = free_port();
     let issued = authority.issue("localhost");
     let settings = format!(
         "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = tls/ca.pem\n\
@@ -65,6 +66,7 @@ async fn updates_flow_over_amqps_and_a_refused_certificate_says_what_to_do() {
         }
     };
     refused("localhost", &other, UNTRUSTED).await;
+    refused("localhost", &namesake, UNTRUSTED).await;
     refused("127.0.0.1", &authority, OTHER_HOST).await;
 
     let expired = authority.issue_expired("localhost");
@@ -111,9 +113,10 @@ async fn detail(world: &World, channel: &Channel) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_flow_to_https_targets_and_a_refused_certificate_says_what_to_do() {
-    let (authority, other) = (Authority::new(), Authority::new());
+    let [authority, other, namesake] = ["ours", "other", "ours"].map(Authority::new);
     let bad = [
         (other.issue("localhost"), UNTRUSTED),
+        (namesake.issue("localhost"), UNTRUSTED),
         (authority.issue("elsewhere.example"), OTHER_HOST),
         (authority.issue_expired("localhost"), EXPIRED),
     ];

@@ -1,4 +1,4 @@
-//! The receiver's remedies, one suite for all stores: plain requests, judged by answers, values and the report.
+//! The receiver's safeguards, one suite for all stores: plain requests, judged by answers, values and the report.
 
 use std::net::SocketAddr;
 use std::path::Path;
