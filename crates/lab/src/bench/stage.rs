@@ -44,13 +44,12 @@ impl Stage {
     pub(super) async fn new(url: Option<&str>, patience: Duration) -> Result<Self, BenchError> {
         let dir = tempfile::Builder::new().prefix("lanekeeper-bench-").tempdir();
         let dir = dir.map_err(BenchError::system("make a temporary directory"))?;
-        let private = match url {
-            Some(_) => None,
-            None => {
-                let broker_dir = dir.path().join("broker");
-                let started = spawn_blocking(move || PrivateBroker::start(&broker_dir, None)).await;
-                Some(started.expect("a script's call does not panic").map_err(BenchError::no_broker)?)
-            }
+        let private = if url.is_none() {
+            let broker_dir = dir.path().join("broker");
+            let started = spawn_blocking(move || PrivateBroker::start(&broker_dir, None)).await;
+            Some(started.expect("a script's call does not panic").map_err(BenchError::no_broker)?)
+        } else {
+            None
         };
         let url = url.or(private.as_ref().map(PrivateBroker::url)).expect("a broker was named or started");
         let broker = broker_config(url)?;

@@ -20,7 +20,7 @@ mod writer;
 use crate::command::{self, ConfigArguments, Exit, StopSignals};
 use crate::receiver::StoreAddress;
 use api::{Api, ApiSafeguard};
-use console::{Console, Paint, count};
+use console::{Console, Paint, count, paint};
 use error::DemoError;
 use lanekeeper::config::Purpose;
 use lanekeeper_broker::ConnectionSettings;
@@ -201,7 +201,7 @@ async fn story(workload: &Workload, stage: &mut Stage, console: &Console) -> Res
         }
         return Ok(Exit::Other);
     }
-    let holds = console.paint(Paint::Good, "The proof holds.");
+    let holds = paint(Paint::Good, "The proof holds.");
     let repeats = count(with.replayed, "repeat");
     console.say(&format!("{holds} After errors and the crash Lanekeeper sent {repeats}, each with"));
     console.say("the Idempotency-Key of the first request: the API recognized them and applied none twice.");

@@ -93,7 +93,7 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     } else {
         format!(", and {} made without it", count(writes, "change"))
     };
-    console.step(begun.elapsed(), &(through + &without));
+    console.step(begun.elapsed(), &(through + &direct));
     console.begin_progress(updates + writes, "changes answered");
 
     let confirmed = Cell::new(0);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::api::ApiSafeguard;
-use super::console::{Console, Paint, count, number};
+use super::console::{Console, Paint, count, number, paint};
 use super::error::DemoError;
 use super::race::{self, Outcome, Race, TOTAL, adding, price, price_body};
 use super::safeguard_proof::SafeguardProof;
@@ -64,7 +64,7 @@ pub(super) async fn story(
     console.say("");
     let faults = proof.faults();
     if faults.is_empty() {
-        console.say(&format!("{} {}", console.paint(Paint::Good, "The proof holds."), moral(safeguard)));
+        console.say(&format!("{} {}", paint(Paint::Good, "The proof holds."), moral(safeguard)));
         console.say("Next: docs/receiving.md has the SQL of it, and what to check in which order.");
         return Ok(Exit::Done);
     }

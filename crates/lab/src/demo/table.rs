@@ -1,6 +1,6 @@
 //! The table of a proof: the figures without and with Lanekeeper, or without and with a safeguard.
 
-use super::console::{Console, Paint, number};
+use super::console::{Console, Paint, number, paint};
 
 /// Width of the columns.
 const LABEL_WIDTH: usize = 42;
@@ -29,12 +29,12 @@ impl Table<'_> {
         console.say(&line("", self.without, self.with));
         for Row { label, without, with, is_fault } in self.rows {
             let figure = |value: u64, width: usize| {
-                let paint = match (is_fault, value) {
+                let colour = match (is_fault, value) {
                     (false, _) => Paint::Plain,
                     (true, 0) => Paint::Good,
                     (true, _) => Paint::Bad,
                 };
-                console.paint(paint, &format!("{:>width$}", number(value)))
+                paint(colour, &format!("{:>width$}", number(value)))
             };
             let (without, with) = (figure(*without, FIGURE_WIDTH), figure(*with, LAST_WIDTH));
             console.say(&format!("  {label:LABEL_WIDTH$}{without}{with}"));

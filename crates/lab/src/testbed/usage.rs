@@ -52,9 +52,9 @@ mod kernel {
         for stat in stats.iter().filter(|stat| family.contains(&stat.pid)) {
             let ticks = stat.utime + stat.stime + stat.cutime.unsigned_abs() + stat.cstime.unsigned_abs();
             usage.cpu_seconds += ticks as f64 / ticks_per_second() as f64;
-            let Ok(status) = Process::new(stat.pid).and_then(|process| process.status()) else { continue };
-            usage.peak_mb += status.vmhwm.unwrap_or_default() as f64 / KIB_PER_MIB;
-            usage.now_mb += status.vmrss.unwrap_or_default() as f64 / KIB_PER_MIB;
+            let Ok(memory) = Process::new(stat.pid).and_then(|process| process.status()) else { continue };
+            usage.peak_mb += memory.vmhwm.unwrap_or_default() as f64 / KIB_PER_MIB;
+            usage.now_mb += memory.vmrss.unwrap_or_default() as f64 / KIB_PER_MIB;
         }
         Some(usage)
     }

@@ -22,8 +22,14 @@ fn lanekeeper_lab(arguments: &[&str]) -> Command {
 #[test]
 fn it_says_where_it_listens_and_stops_with_a_summary() {
     for signal in ["TERM", "INT"] {
-        let mut command =
-            lanekeeper_lab(&["--listen", "127.0.0.1:0", "--fail-record", "bad=503:1m", "--retry-after", "1s"]);
+        let mut command = lanekeeper_lab(&[
+            "--listen",
+            "127.0.0.1:0",
+            "--fail-record",
+            "bad=503:1m",
+            "--retry-after",
+            "1s",
+        ]);
         let mut child = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
         let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();

@@ -9,10 +9,8 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar, raw_sql};
 use tokio::time::sleep;
 
 use super::error::{SCHEMA_VERSION, StoreError, WAIT_MAX};
-use super::row::{
-    Newer, RowRead, forget_up_to, key_seen, refused_key, request_hash, row_of, signed, tenure_to_raise,
-};
-use super::statements::{CLEAR, FIND_KEY, FORGET_KEYS, KEEP_KEY, RAISE_TENURE, READ_ROW, WRITE_ROW};
+use super::row::{Newer, RowRead, key_seen, refused_key, row_of, signed, tenure_to_raise};
+use super::statements::{CLEAR, FIND_KEY, RAISE_TENURE, READ_ROW, write_both};
 use crate::receiver::body::BodyMembers;
 use crate::receiver::judge::Judges;
 use crate::receiver::rules::{self, Change, KeySeen, Row, WriteOutcome};
@@ -106,7 +104,7 @@ impl SqliteStore {
             Some(transaction) => transaction,
             None => self.writer.begin_with(BEGIN).await?,
         };
-        if let Err(error) = write_both(&mut transaction, change, &row).await {
+        if let Err(error) = write_both!(&mut *transaction, change, row) {
             return refused_key(error);
         }
         // Nobody else can write before the commit, so the judge sees changes in the order of their commits.
@@ -124,29 +122,4 @@ async fn read_both(connection: &mut SqliteConnection, change: &Change) -> sqlx::
     let Some(key) = &change.idempotency_key else { return Ok((row, KeySeen::Never)) };
     let find = query_as(FIND_KEY).bind(&change.record_key).bind(key);
     Ok((row, key_seen(find.fetch_optional(&mut *connection).await?, change)))
-}
-
-/// Writes the record, and the idempotency key with its answer.
-async fn write_both(connection: &mut SqliteConnection, change: &Change, row: &Row) -> sqlx::Result<()> {
-    let write = query(WRITE_ROW)
-        .bind(&change.record_key)
-        .bind(signed(row.version))
-        .bind(row.record_version)
-        .bind(signed(row.tenure))
-        .bind(&row.content_type)
-        .bind(&row.body);
-    write.execute(&mut *connection).await?;
-    let Some(key) = &change.idempotency_key else { return Ok(()) };
-    let keep = query(KEEP_KEY)
-        .bind(&change.record_key)
-        .bind(key)
-        .bind(request_hash(change))
-        .bind(signed(row.version));
-    keep.execute(&mut *connection).await?;
-    let up_to = forget_up_to(row.version);
-    if up_to > 0 {
-        let forget = query(FORGET_KEYS).bind(&change.record_key).bind(signed(up_to));
-        forget.execute(&mut *connection).await?;
-    }
-    Ok(())
 }
