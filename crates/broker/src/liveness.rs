@@ -1,4 +1,4 @@
-//! Whether the broker is heard: a small request every quarter of a heartbeat, on a channel of its own.
+//! Checks that the broker answers: a small request every quarter of a heartbeat, on a channel of its own.
 //!
 //! A process that was stopped, or cut off, learns from the missing answer that a standby may own its partitions by now
 //! (single active consumer: after about 2.65 heartbeats of silence; RabbitMQ 3.10.8 and 4.0.5, measured).
@@ -16,7 +16,7 @@ use super::link::{ConnectionNumber, Link};
 /// The newest answer: on which connection, and when the request for it was sent.
 pub(super) type LastSeen = Option<(ConnectionNumber, Instant)>;
 
-/// Asks for as long as it lives.
+/// Sends requests until it is dropped.
 #[derive(Clone, Debug)]
 pub struct LivenessProbe {
     last_seen: watch::Receiver<LastSeen>,
@@ -24,13 +24,13 @@ pub struct LivenessProbe {
 }
 
 impl LivenessProbe {
-    /// Begins to ask on this connection.
+    /// Begins to send requests on this connection.
     #[must_use]
     pub fn begin(link: Link) -> Self {
         let (sender, last_seen) = watch::channel(None);
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
-                // Whatever ended it, the connection is made again elsewhere.
+                // Whatever the error is, the link reconnects.
                 let _ = ask(&link, &sender).await;
                 tokio::time::sleep(link.heartbeat() / 4).await;
             }
@@ -44,11 +44,11 @@ impl LivenessProbe {
 }
 
 async fn ask(link: &Link, last_seen: &watch::Sender<LastSeen>) -> Result<(), SourceError> {
-    const STEP: &str = "asking for a sign of life";
+    const STEP: &str = "checking that the broker answers";
     let (channel, connection) = link.channel_of().await?;
     // With shorter heartbeats than before, a silence counts sooner.
     let lowered_by = link.heartbeat_lowered_by();
-    let heartbeat = link.heartbeat() - lowered_by;
+    let heartbeat = link.heartbeat().saturating_sub(lowered_by);
     loop {
         let at = Instant::now();
         let asking = channel.basic_qos(1, BasicQosOptions::default());

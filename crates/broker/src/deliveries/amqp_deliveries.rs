@@ -65,7 +65,7 @@ pub struct AmqpDeliveries {
 }
 
 impl AmqpDeliveries {
-    /// Of a channel that consumes since the request that was sent then.
+    /// `since`: when the request to consume was sent on this channel.
     pub(super) fn new(
         context: &SourceContext,
         (partition, prefetch): (PartitionNumber, u16),
@@ -109,7 +109,7 @@ impl AmqpDeliveries {
         self.channel.channel().basic_ack(ack.tag.0, options).await.map_err(|error| Lost(error_chain(&error)))
     }
 
-    /// Has the broker dead-letter what never reached us whole, or fits no dead letter of ours.
+    /// Has the broker dead-letter what never reached this process whole, or fits no dead letter of ours.
     async fn send_rejections(&mut self) -> Result<(), Lost> {
         while let Some(delivery) = self.unsettled.next_to_reject() {
             let to_the_dead_letter_exchange = BasicRejectOptions { requeue: false };
@@ -133,7 +133,7 @@ impl AmqpDeliveries {
         begun.elapsed()
     }
 
-    /// Whether there are news of the ownership or a sign of life.
+    /// Appends to the events what has changed in the ownership, and answers of the broker.
     fn look(&mut self) -> Result<(), Lost> {
         if self.last_seen.has_changed().unwrap_or(false)
             && let Some((connection, at)) = *self.last_seen.borrow_and_update()
