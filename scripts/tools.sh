@@ -127,7 +127,8 @@ install_rust() {
     fi
     if rust_works ${rust_subcommands[@]+"${rust_subcommands[@]}"}; then return; fi
     say "fetching Rust $(rust_channel) with rustup (this can take a minute)"
-    if ! rustup toolchain install "$(rust_channel)" --profile minimal --component rustfmt --component clippy >&2; then
+    if ! rustup toolchain install "$(rust_channel)" --no-self-update --profile minimal --component rustfmt \
+        --component clippy >&2; then
         # Without a network the machine's own Rust may do.
         fallback="$(rustup default 2>/dev/null | sed 's/ .*//')"
         export RUSTUP_TOOLCHAIN="$fallback"

@@ -1,11 +1,11 @@
-//! The product: `lanekeeper`, which forwards updates from RabbitMQ to HTTP APIs, in order per record, one at a time per
-//! record.
+//! The product: `lanekeeper` forwards updates from RabbitMQ to HTTP APIs, in order per record, one at a time per record.
 //!
-//! ARCHITECTURE.md is the page to begin with; the decisions are in [`lanekeeper_core`].
+//! Begin with ARCHITECTURE.md; the decisions are in [`lanekeeper_core`]. Public is what the program, its tests and
+//! `lanekeeper-lab` use.
 
-pub mod admin;
+mod admin;
 pub mod cli;
 pub mod config;
-pub mod doctor;
+mod doctor;
 pub mod http;
-pub mod runtime;
+mod runtime;

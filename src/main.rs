@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// An update is about a hundred small allocations in the clients: docs/performance.md has what it makes of them.
+/// Forwarding an update takes about a hundred small allocations in the client libraries; docs/performance.md has what this
+/// allocator saves.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

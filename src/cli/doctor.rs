@@ -26,7 +26,8 @@ pub fn main(arguments: &Arguments) -> Exit {
         Ok(examination) => examination,
         Err(error) => {
             report(&error);
-            return if matches!(error, SourceError::Url { .. }) { Exit::Config } else { Exit::Broker };
+            let of_the_url = matches!(&error, SourceError::Connect(error) if error.is_of_the_url());
+            return if of_the_url { Exit::Config } else { Exit::Broker };
         }
     };
     let exchange = &config.updates.exchange;

@@ -132,7 +132,7 @@ async fn publish(settings: PublisherSettings, input: Input) -> Exit {
 
 fn exit_of(error: &PublishError) -> Exit {
     match error {
-        PublishError::Url => Exit::Config,
+        PublishError::Connect(error) if error.is_of_the_url() => Exit::Config,
         _ => Exit::Broker,
     }
 }

@@ -117,7 +117,7 @@ pub fn main(arguments: &Arguments) -> Exit {
     done.unwrap_or_else(|error: SourceError| {
         report(&error);
         match error {
-            SourceError::Url { .. } => Exit::Config,
+            SourceError::Connect(error) if error.is_of_the_url() => Exit::Config,
             _ => Exit::Broker,
         }
     })

@@ -24,19 +24,22 @@ mod warnings;
 use std::path::Path;
 
 pub use fault::{Fault, Faults, Origin, Problem};
-pub use lanekeeper_core::secret::{MASK, Secret};
-pub use layers::{DEFAULT_TOML, Environment, VariableFault};
-pub use management::{ManagementAddress, management_url};
+pub use lanekeeper_core::secret::Secret;
+#[cfg(test)]
+use layers::DEFAULT_TOML;
+pub use layers::Environment;
+pub(crate) use management::{ManagementAddress, management_url};
 pub use model::{
     BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, IdempotencyKeyStyle, IfMatch,
     LogConfig, LogFormat, Purpose, TargetConfig, UpdatesConfig,
 };
-pub use parse::format_duration;
+pub(crate) use parse::format_duration;
 pub use reader::Shown;
 pub use settings::Loaded;
 use settings::read;
-pub use target::TARGET_EXAMPLE;
-pub use warnings::{ACK_TIMEOUT, held_at_most, warnings};
+#[cfg(test)]
+pub(crate) use target::TARGET_EXAMPLE;
+pub(crate) use warnings::{ACK_TIMEOUT, held_at_most, warnings};
 
 /// Loads the config: the built-in defaults, over them `file`, over them the environment.
 ///

@@ -37,6 +37,7 @@ macro_rules! codes {
 
         impl Code {
             /// All codes, in order.
+            #[cfg(test)]
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// `LK101`.

@@ -14,7 +14,6 @@ mod management_answers;
 mod report;
 mod rules;
 
-pub use codes::{Code, Severity};
 use facts::Observed;
 pub use finding::{Finding, Unseen};
 pub use fix::Fix;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use lapin::ExchangeKind;
 use lapin::types::AMQPValue;
 
-use crate::harness::Broker;
+use crate::harness::{Broker, example};
 use crate::queues::{Exchange, assert_complete};
 
 fn project() -> &'static Path {
@@ -40,25 +40,7 @@ fn the_node_example_publishes_in_order() {
 
 #[test]
 fn the_rust_example_publishes_in_order() {
-    check(Command::new(rust_example()), "rust");
-}
-
-/// `cargo test --test it` alone does not build it; cargo says where it puts it.
-fn rust_example() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .current_dir(project())
-        .args(["build", "--quiet", "--package", "lanekeeper", "--example", "publisher"])
-        .arg("--message-format=json-render-diagnostics")
-        .output()
-        .expect("cargo starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let messages = String::from_utf8_lossy(&output.stdout);
-    let executable = messages.lines().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    executable.expect("cargo says what it has built")
+    check(Command::new(example("publisher")), "rust");
 }
 
 fn check(mut command: Command, language: &str) {

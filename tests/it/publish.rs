@@ -322,13 +322,7 @@ fn faults_at_the_start_have_their_exit_codes() {
         "refuses the login of user guest",
     );
     check(&format!("{}/nope", url.rsplit_once('/').unwrap().0), &exchange.name, &[], 3, "virtual host nope");
-    check(
-        "amqp://guest:hunter2@127.0.0.1:1",
-        &exchange.name,
-        &[],
-        3,
-        "cannot connect to the broker at 127.0.0.1:1",
-    );
+    check("amqp://guest:hunter2@127.0.0.1:1", &exchange.name, &[], 3, "broker 127.0.0.1:1: cannot connect");
     check(&format!("http://guest:hunter2@{host}"), &exchange.name, &[], 2, "");
     check(url, &exchange.name, &["no-such-file"], 1, "cannot read no-such-file");
     check(url, &exchange.name, &["--window", "0"], 2, "--window");

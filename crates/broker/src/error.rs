@@ -1,50 +1,17 @@
-//! What can go wrong with the broker, and what a person does about each.
+//! What can go wrong with the broker. There is a variant for each thing that a person does about it.
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use super::connection::ConnectError;
 use super::names::HASH_EXCHANGE_TYPE;
-use super::version::{VERSION_MIN, Version};
 
-/// A fault of the broker or of the way to it.
+/// A fault of the broker, of its topology, or of the connection to it.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// No connection; may heal by itself.
-    #[error("broker {address}: cannot connect")]
-    Unreachable {
-        /// Host and port.
-        address: String,
-        /// Why.
-        #[source]
-        source: Box<lapin::Error>,
-    },
-    /// User or password are wrong, or the user may not use the virtual host.
-    #[error(
-        "broker {address}: access refused; check user, password and virtual host {vhost:?} in broker.url"
-    )]
-    AccessRefused {
-        /// Host and port.
-        address: String,
-        /// The virtual host asked for.
-        vhost: String,
-        /// The broker's words.
-        #[source]
-        source: Box<lapin::Error>,
-    },
-    /// Its queues are not as this program needs them.
-    #[error("broker {address}: it is RabbitMQ {version}; at least {VERSION_MIN} is needed")]
-    TooOld {
-        /// Host and port.
-        address: String,
-        /// What it says that it is.
-        version: Version,
-    },
-    /// `broker.url` cannot be understood.
-    #[error("broker.url: {fault}")]
-    Url {
-        /// What is wrong with it.
-        fault: String,
-    },
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The broker has no hash exchange.
     #[error(
         "the broker does not know the exchange type {HASH_EXCHANGE_TYPE}; it is in the plugin rabbitmq_sharding, \
@@ -77,10 +44,10 @@ pub enum SourceError {
         /// `updates.exchange`.
         exchange: String,
     },
-    /// A queue or exchange of the topology is gone.
+    /// A queue or exchange of the topology was deleted.
     #[error(
         "{text}; it was deleted by hand: updates may have been lost with it, and without it keys go to other partitions. \
-         Look at what it held (the publishers know), then start `lanekeeper run` again, which declares it anew"
+         Find out what it held (the publishers know), then start `lanekeeper run` again, which declares it again"
     )]
     Missing {
         /// The broker's words.
@@ -89,9 +56,9 @@ pub enum SourceError {
     /// A witness is in another queue than when the layout was made.
     #[error(
         "keys have moved: the exchange {exchange} routes {key} to {found}, and routed it to {recorded} when the layout \
-         was made; all dispatch stops, since an update can now overtake an older one of its record. See with \
-         `rabbitmqctl list_bindings` what is bound to {exchange}: exactly the queues of the layout must be, once each. \
-         Put that right, then start again"
+         was made; all dispatch stops, since an update can now overtake an older one of its record. `rabbitmqctl \
+         list_bindings` shows what is bound to {exchange}: bind exactly the queues of the layout, once each, then start \
+         again"
     )]
     Moved {
         /// The hash exchange of the layout.
@@ -105,7 +72,8 @@ pub enum SourceError {
     },
     /// Another process has found [`Self::Moved`].
     #[error(
-        "{instance} has found that keys have moved to other queues; all dispatch stops. Its log says which, and what to do"
+        "{instance} has found that keys have moved to other queues; all dispatch stops. Its log names the key and says \
+         what to do"
     )]
     MovedElsewhere {
         /// Who has found it.
@@ -113,8 +81,8 @@ pub enum SourceError {
     },
     /// A witness of a new layout is in none of its queues.
     #[error(
-        "the exchange {exchange} routes {key} to none of the layout's queues, or somebody else consumes them; see with \
-         `rabbitmqctl list_bindings` and remove what is bound to {exchange} besides them"
+        "the exchange {exchange} routes {key} to none of the layout's queues, or somebody else consumes them; \
+         `rabbitmqctl list_bindings` shows what is bound to {exchange}: remove the bindings of other queues"
     )]
     Astray {
         /// The hash exchange of the layout.
@@ -122,8 +90,8 @@ pub enum SourceError {
         /// The routing key of the witness.
         key: String,
     },
-    /// The broker confirmed a publish with a refusal.
-    #[error("the broker did not take what was published to {exchange}")]
+    /// The broker confirmed a publish negatively.
+    #[error("the broker refused what was published to {exchange}")]
     NotTaken {
         /// Where to.
         exchange: String,
@@ -139,7 +107,7 @@ pub enum SourceError {
     /// Another ledger belongs to the exchange.
     #[error(
         "another ledger ({recorded}) belongs to this exchange: two would not know of each other's parked records. Use \
-         that one (PostgreSQL where several hosts share it), or `lanekeeper run --adopt-ledger` if it is gone for good"
+         that one (PostgreSQL if several hosts share it), or `lanekeeper run --adopt-ledger` if it is lost"
     )]
     OtherLedger {
         /// Its identity.
@@ -147,7 +115,7 @@ pub enum SourceError {
     },
     /// There is no layout to change.
     #[error(
-        "there is no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it, from updates.partitions \
+        "there is no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it, with updates.partitions \
          and dispatch.prefetch of its config"
     )]
     NoLayout {
@@ -155,7 +123,7 @@ pub enum SourceError {
         exchange: String,
     },
     /// Another process holds the lock for changing the layout.
-    #[error("the lock {lock} is held by another connection; see its owner in the RabbitMQ UI, under Queues")]
+    #[error("the lock {lock} is held by another connection; the RabbitMQ UI shows its owner, under Queues")]
     Locked {
         /// The lock's queue.
         lock: String,
@@ -169,8 +137,8 @@ pub enum SourceError {
         #[source]
         source: Box<lapin::Error>,
     },
-    /// What was under way ended with its connection.
-    #[error("broker: the connection is gone")]
+    /// The connection was lost before the broker answered.
+    #[error("broker: the connection was lost")]
     ConnectionLost,
     /// The broker did not answer in time.
     #[error("broker: {step}: no answer within {seconds} s")]
@@ -183,21 +151,15 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether waiting can heal it. At the start, what cannot ends the process with exit code 3; later it is tried
-    /// again and again, since the partition would otherwise have no owner.
+    /// Returns true if waiting can heal it. At the start, any other fault ends the process with exit code 3; later, all are
+    /// retried, since the partition would otherwise have no owner.
     #[must_use]
     pub fn can_heal(&self) -> bool {
         match self {
-            Self::Unreachable { .. }
-            | Self::ConnectionLost
-            | Self::Silent { .. }
-            | Self::Locked { .. }
-            | Self::NotTaken { .. } => true,
+            Self::Connect(error) => error.can_heal(),
+            Self::ConnectionLost | Self::Silent { .. } | Self::Locked { .. } | Self::NotTaken { .. } => true,
             Self::Amqp { source, .. } => !is_final(source),
-            Self::AccessRefused { .. }
-            | Self::TooOld { .. }
-            | Self::Url { .. }
-            | Self::HashExchangeMissing
+            Self::HashExchangeMissing
             | Self::Differs { .. }
             | Self::NotPermitted { .. }
             | Self::Missing { .. }
@@ -210,13 +172,13 @@ impl SourceError {
         }
     }
 
-    /// Whether a queue was deleted by hand. One whose node is merely down is told in other words ("home node … is down",
-    /// RabbitMQ 3.10), and comes back.
+    /// Returns true if a queue was deleted by hand. If its node is merely down, the broker says so in other words ("home node
+    /// … is down", RabbitMQ 3.10), and the queue comes back.
     pub(crate) fn is_deleted_queue(&self) -> bool {
         matches!(self, Self::Missing { text } if text.contains("no queue '"))
     }
 
-    /// Whether an exchange was not deleted since something is bound to it ("exchange 'x' in vhost '/' in use", 3.10.8).
+    /// Returns true if an exchange was not deleted because something is bound to it ("exchange 'x' in vhost '/' in use", 3.10.8).
     pub(crate) fn is_in_use(&self) -> bool {
         matches!(self, Self::Amqp { source, .. } if source.to_string().contains("in use"))
     }
@@ -261,7 +223,7 @@ impl SourceError {
 const STREAM_NOT_STARTED: [&str; 2] =
     ["does not have a running replica", "does not have a replica on the local node"];
 
-/// Whether the broker has answered, and would answer the same again. All other errors are of the way to it.
+/// Returns true if the broker has answered, and would answer the same again. All other errors are of the connection.
 fn is_final(source: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(error) = source.kind() else { return false };
     match error.kind() {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::error::SourceError;
 
@@ -12,28 +12,27 @@ pub struct Halt(Arc<HaltState>);
 
 #[derive(Debug, Default)]
 struct HaltState {
-    is_set: watch::Sender<bool>,
+    is_set: CancellationToken,
     reason: Mutex<Option<SourceError>>,
 }
 
 impl Halt {
-    /// The first reason stands.
+    /// Halts the process. The first reason counts.
     pub(super) fn set(&self, reason: SourceError) {
         self.0.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
-        self.0.is_set.send_replace(true);
+        self.0.is_set.cancel();
     }
 
     /// Returns true if there is a reason: nothing more may be taken from a queue.
     pub(super) fn is_set(&self) -> bool {
-        *self.0.is_set.borrow()
+        self.0.is_set.is_cancelled()
     }
 
-    /// The reason, as soon as there is one. It is given once.
+    /// Waits for the reason. It is returned once; after that this waits until the process ends.
     pub async fn reason(&self) -> SourceError {
-        let mut is_set = self.0.is_set.subscribe();
-        let set = is_set.wait_for(|set| *set).await.is_ok();
+        self.0.is_set.cancelled().await;
         let reason = self.0.reason.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match reason.filter(|_| set) {
+        match reason {
             Some(reason) => reason,
             None => std::future::pending().await,
         }

@@ -1,121 +1,22 @@
-//! One connection to the broker, made again whenever it is lost.
+//! One connection to the broker, which is made again whenever it is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::types::AMQPValue;
-use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use lapin::{Channel, Event};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::error::SourceError;
-use super::version::{VERSION_MIN, Version};
-use crate::settings::ConnectionSettings;
-use lanekeeper_core::error::error_chain;
+use crate::connection::{
+    Address, ChannelAlterations, Connection, RECONNECT_DELAY_MAX, Reconnecting, Version,
+};
 
-/// How long connecting and each answer of the broker may take before we try anew.
+/// How long each answer of the broker may take before the request is retried.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
-
-/// Where the broker is and as whom we come. Does not print the password.
-#[derive(Clone, Debug)]
-pub struct Address {
-    uri: AMQPUri,
-    host_port: String,
-}
-
-impl Address {
-    /// From `broker.url` and `broker.heartbeat`.
-    ///
-    /// # Errors
-    /// The URL cannot be understood.
-    pub fn new(broker: &ConnectionSettings) -> Result<Self, SourceError> {
-        let mut uri: AMQPUri = broker.url.reveal().parse().map_err(|fault| SourceError::Url { fault })?;
-        // Lowered by the broker if it wants less; 0 would turn heartbeats off, which the config's check refuses.
-        uri.query.heartbeat = u16::try_from(broker.heartbeat.as_secs()).ok();
-        let host_port = format!("{}:{}", uri.authority.host, uri.authority.port);
-        Ok(Self { uri, host_port })
-    }
-
-    /// Host and port, for people.
-    #[must_use]
-    pub fn host_port(&self) -> &str {
-        &self.host_port
-    }
-
-    /// The virtual host.
-    #[must_use]
-    pub fn vhost(&self) -> &str {
-        &self.uri.vhost
-    }
-
-    /// Connects once.
-    ///
-    /// # Errors
-    /// [`SourceError::Unreachable`], [`SourceError::AccessRefused`] or [`SourceError::TooOld`].
-    pub async fn connect(&self, name: &str) -> Result<Connection, SourceError> {
-        let properties = ConnectionProperties::default()
-            .with_connection_name(name.into())
-            .with_client_property("product".into(), "lanekeeper".into())
-            .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let connecting = Connection::connect_uri(self.uri.clone(), properties);
-        match tokio::time::timeout(ANSWER_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => self.new_enough(connection).await,
-            Ok(Err(source)) => Err(self.connect_error(source)),
-            Err(_) => Err(SourceError::Silent { step: "connecting", seconds: ANSWER_TIMEOUT.as_secs() }),
-        }
-    }
-
-    /// Connects, waiting for a broker that is not there yet: services that start together need no order.
-    ///
-    /// # Errors
-    /// What waiting cannot heal.
-    pub async fn connect_patiently(&self, name: &str) -> Result<Connection, SourceError> {
-        let mut retry = Retry::default();
-        loop {
-            retry.pause().await;
-            match self.connect(name).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) if !error.can_heal() => return Err(error),
-                Err(error) => retry.log(name, &error),
-            }
-        }
-    }
-
-    async fn new_enough(&self, connection: Connection) -> Result<Connection, SourceError> {
-        match version_of(&connection).filter(|version| *version < VERSION_MIN) {
-            None => Ok(connection),
-            Some(version) => {
-                let closing = connection.close(200, "too old".into());
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
-                Err(SourceError::TooOld { address: self.host_port.clone(), version })
-            }
-        }
-    }
-
-    fn connect_error(&self, source: lapin::Error) -> SourceError {
-        let address = self.host_port.clone();
-        let refused = match source.kind() {
-            ErrorKind::ProtocolError(error) => matches!(
-                error.kind(),
-                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
-                    | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH)
-            ),
-            _ => false,
-        };
-        if refused {
-            SourceError::AccessRefused { address, vhost: self.uri.vhost.clone(), source: Box::new(source) }
-        } else {
-            SourceError::Unreachable { address, source: Box::new(source) }
-        }
-    }
-}
 
 /// Counts the connections of one link, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,39 +24,98 @@ pub(super) struct ConnectionNumber(u64);
 
 type Numbered = (ConnectionNumber, Arc<Connection>);
 
-/// A connection that is kept up for as long as this lives.
+/// A connection that is kept up until this is dropped.
 #[derive(Clone, Debug)]
 pub struct Link {
     connection: watch::Receiver<Option<Numbered>>,
+    heartbeat: Duration,
     keeper: Arc<AbortOnDropHandle<()>>,
+}
+
+/// A channel that is to consume.
+pub(super) struct ConsumingChannel {
+    pub(super) channel: Channel,
+    /// On which connection it is.
+    pub(super) connection: ConnectionNumber,
+    /// What the screen changes in what it delivers.
+    pub(super) alterations: ChannelAlterations,
+    /// How much shorter the heartbeat of this connection is than [`Link::heartbeat`].
+    pub(super) heartbeat_lowered_by: Duration,
 }
 
 impl Link {
     /// Keeps up the connection, beginning with one that exists.
     #[must_use]
     pub fn keep(address: Address, name: String, connection: Connection) -> Self {
+        let heartbeat = connection.heartbeat();
         let connection = Arc::new(connection);
         let (sender, receiver) = watch::channel(Some((ConnectionNumber(1), Arc::clone(&connection))));
         let keeper = AbortOnDropHandle::new(tokio::spawn(keep(address, name, connection, sender)));
-        Self { connection: receiver, keeper: Arc::new(keeper) }
+        Self { connection: receiver, heartbeat, keeper: Arc::new(keeper) }
     }
 
     /// A new channel, as soon as there is a connection.
     ///
     /// # Errors
     /// The connection did not give one.
-    pub async fn channel(&self) -> Result<Channel, SourceError> {
+    pub(crate) async fn channel(&self) -> Result<Channel, SourceError> {
         self.channel_of().await.map(|(channel, _)| channel)
+    }
+
+    /// A new channel that is to consume with this window.
+    pub(super) async fn consuming_channel(&self, window: usize) -> Result<ConsumingChannel, SourceError> {
+        let (number, connection) = self.connected().await;
+        let (channel, number) = self.open(number, &connection).await?;
+        let alterations = connection.watch(&channel, window);
+        let heartbeat_lowered_by = self.lowered_by(&connection);
+        Ok(ConsumingChannel { channel, connection: number, alterations, heartbeat_lowered_by })
+    }
+
+    /// How long either side may be silent, as both sides agreed on the first connection. The broker may want less on a
+    /// later one.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// How much shorter the heartbeat of the present connection is than [`Self::heartbeat`].
+    pub(super) fn heartbeat_lowered_by(&self) -> Duration {
+        let connection = self.connection.borrow();
+        connection.as_ref().map_or(Duration::ZERO, |(_, connection)| self.lowered_by(connection))
+    }
+
+    fn lowered_by(&self, connection: &Connection) -> Duration {
+        self.heartbeat.saturating_sub(connection.heartbeat())
+    }
+
+    /// The longest frame that may be sent on the present connection; `None`: there is none.
+    pub(super) fn frame_max(&self) -> Option<usize> {
+        self.connection.borrow().as_ref().map(|(_, connection)| connection.frame_max())
     }
 
     /// A new channel, and on which connection it is.
     pub(super) async fn channel_of(&self) -> Result<(Channel, ConnectionNumber), SourceError> {
+        let (number, connection) = self.connected().await;
+        self.open(number, &connection).await
+    }
+
+    async fn connected(&self) -> Numbered {
         let mut watched = self.connection.clone();
         let connection = match watched.wait_for(Option::is_some).await {
             Ok(connection) => connection.clone(),
             Err(_) => None, // the keeper was aborted: the process ends
         };
-        let Some((number, connection)) = connection else { return std::future::pending().await };
+        match connection {
+            Some(connection) => connection,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn open(
+        &self,
+        number: ConnectionNumber,
+        connection: &Connection,
+    ) -> Result<(Channel, ConnectionNumber), SourceError> {
         let opening = async {
             match tokio::time::timeout(ANSWER_TIMEOUT, connection.create_channel()).await {
                 Ok(Ok(channel)) => Ok((channel, number)),
@@ -173,14 +133,14 @@ impl Link {
         self.watch_until(|connection| connection.as_ref().map(|(number, _)| *number)).await
     }
 
-    /// Done once this connection is lost.
+    /// Waits until this connection is lost.
     pub(super) async fn lost(&self, number: ConnectionNumber) {
         let is_other = |(other, _): &Numbered| *other != number;
         self.watch_until(|connection| connection.as_ref().is_none_or(is_other).then_some(())).await;
     }
 
-    /// Work on this connection ends with it, at the latest: what was asked of it as it ended may never be answered, and a
-    /// consumer that was made then may never learn of it (lapin 4.12.3).
+    /// Does work on this connection, until the connection is lost: a request that was sent as it ended may never be answered,
+    /// and a consumer that was made then may never see the end (lapin 4.12.3).
     pub(super) async fn while_up<T>(
         &self,
         number: ConnectionNumber,
@@ -205,20 +165,14 @@ impl Link {
         }
     }
 
-    /// Whether there is a connection.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.connection.borrow().is_some()
-    }
-
-    /// Whether an alarm of the broker keeps it from taking publishes.
+    /// Returns true if the broker takes no publishes because of an alarm.
     pub(super) fn is_blocked(&self) -> bool {
         self.connection.borrow().as_ref().is_some_and(|(_, connection)| connection.status().blocked())
     }
 
-    /// Which RabbitMQ it is, where there is a connection and it says so.
+    /// The version of RabbitMQ, if there is a connection and the broker says it.
     pub(super) fn version(&self) -> Option<Version> {
-        self.connection.borrow().as_ref().and_then(|(_, connection)| version_of(connection))
+        self.connection.borrow().as_ref().and_then(|(_, connection)| connection.version())
     }
 
     /// Closes the connection for good.
@@ -239,36 +193,19 @@ async fn keep(
     mut connection: Arc<Connection>,
     up: watch::Sender<Option<Numbered>>,
 ) {
-    let (mut retry, mut number) = (Retry::default(), 1);
+    let (mut reconnecting, mut number) = (Reconnecting::default(), 1);
     loop {
         let since = Instant::now();
         let why = until_lost(&connection).await;
         up.send_replace(None);
-        warn!(connection = name, error = why, "broker connection lost, connecting again");
+        warn!(connection = name, error = why, "broker connection lost, reconnecting");
         if since.elapsed() > RECONNECT_DELAY_MAX {
-            retry = Retry::default();
+            reconnecting = Reconnecting::default();
         }
-        connection = Arc::new(connect_again(&address, &name, &mut retry).await);
-        info!(connection = name, "broker connected");
+        connection = Arc::new(reconnecting.connect(&address, &name).await);
+        info!(connection = name, "broker connected again");
         number += 1;
         up.send_replace(Some((ConnectionNumber(number), Arc::clone(&connection))));
-    }
-}
-
-/// As the broker says it when it greets.
-pub(super) fn broker_version(connection: &Connection) -> Option<String> {
-    server_property(connection, "version")
-}
-
-fn version_of(connection: &Connection) -> Option<Version> {
-    Version::parse(&broker_version(connection)?)
-}
-
-/// A text that the broker greets with.
-pub(super) fn server_property(connection: &Connection, name: &str) -> Option<String> {
-    match connection.configuration().server_properties().inner().get(name)? {
-        AMQPValue::LongString(text) => Some(text.to_string()),
-        _ => None,
     }
 }
 
@@ -279,7 +216,7 @@ async fn until_lost(connection: &Connection) -> String {
         tokio::select! {
             event = events.next() => match event {
                 Some(Event::ConnectionBlocked(reason)) => {
-                    warn!(reason, "the broker blocks publishing: memory or disk alarm");
+                    warn!(reason, "the broker blocks publishing because of a memory or disk alarm, waiting until it ends");
                 }
                 Some(Event::ConnectionUnblocked) => info!("the broker takes publishes again"),
                 Some(Event::Error(error)) if !connection.status().connected() => return error.to_string(),
@@ -289,44 +226,6 @@ async fn until_lost(connection: &Connection) -> String {
             _ = look.tick() => if !connection.status().connected() {
                 return "closed".to_owned();
             },
-        }
-    }
-}
-
-/// For ever, since a broker that comes back should not need us restarted.
-async fn connect_again(address: &Address, name: &str, retry: &mut Retry) -> Connection {
-    loop {
-        retry.pause().await;
-        match address.connect(name).await {
-            Ok(connection) => return connection,
-            Err(error) => retry.log(name, &error),
-        }
-    }
-}
-
-/// Waits between tries; one line per change of the reason.
-#[derive(Default)]
-struct Retry {
-    delay: Option<Duration>,
-    last_logged: String,
-}
-
-impl Retry {
-    /// Not at all the first time, then longer and longer: a connection that breaks as soon as it is made must not keep
-    /// the broker busy.
-    async fn pause(&mut self) {
-        let delay = self
-            .delay
-            .map_or(Duration::ZERO, |delay| (delay * 2).clamp(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX));
-        self.delay = Some(delay);
-        tokio::time::sleep(delay).await;
-    }
-
-    fn log(&mut self, name: &str, error: &SourceError) {
-        let text = error_chain(error);
-        if text != self.last_logged {
-            warn!(connection = name, error = text, "broker not reached, trying again");
-            self.last_logged = text;
         }
     }
 }

@@ -1,14 +1,13 @@
-//! The layouts, as the command line looks at them and changes them: one connection, one question after another.
+//! The layouts, as the command line reads and changes them: one connection, one request after another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lapin::Connection;
 use tokio::time::timeout;
 
 use super::channel::stream_reader::StreamOffset;
+use super::connection::{Address, Connection};
 use super::error::SourceError;
-use super::link::Address;
 use super::membership::{PartitionStatus, READING, StatusAnswers, ask, parse};
 use super::names::Names;
 use super::topology::document_stream::read_if_there;

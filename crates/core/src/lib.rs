@@ -15,6 +15,7 @@
 
 pub mod acks;
 pub mod breaker;
+pub mod certificate;
 pub mod change;
 pub mod drain;
 pub mod error;

@@ -2,11 +2,14 @@
 
 use uuid::Uuid;
 
-use super::{
-    Discarded, Entry, Ledger, LedgerError, LedgerStats, LookupResult, OperatorReason, ParkedRecord,
-    ParkedSeq, ParkedUpdate, PostgresLedger, Query, RecordLock, Recorded, ReleasedRecord, Selection,
-    SqliteLedger,
+use super::entry::{Entry, LookupResult, ParkedSeq, Query, Recorded};
+use super::error::LedgerError;
+use super::ledger::Ledger;
+use super::parked::{
+    Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedUpdate, ReleasedRecord, Selection,
 };
+use super::postgres::{PostgresLedger, RecordLock};
+use super::sqlite::SqliteLedger;
 use crate::config::{LedgerConfig, LedgerPlace};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;

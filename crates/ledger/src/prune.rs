@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::Ledger;
+use super::ledger::Ledger;
 
 /// How often to look for old ids.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

@@ -125,7 +125,7 @@ async fn a_dispatcher_with_auto_apply_changes_the_layout_at_its_start() {
     let after = world.dispatcher(extra).await;
     after.logged("it is changed as soon as nothing drains").await;
     // What cannot be seen is said, and is no reason not to.
-    after.logged("this could go wrong with the change of the layout what=\"LK901").await;
+    after.logged("though this can go wrong with it what=\"LK901").await;
     world.publish(updates(20, 4).skip(40)).await;
     assert_flawless(&world.applied(80).await, 80);
     let config = wants(&world, 3);

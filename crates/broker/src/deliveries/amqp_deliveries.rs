@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::message::Delivery;
-use lapin::options::BasicAckOptions;
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
@@ -19,6 +19,7 @@ use super::dead_letters::DeadLetters;
 use super::decode::Decoder;
 use super::unsettled::UnsettledDeliveries;
 use crate::channel::consumer_channel::ConsumerChannel;
+use crate::connection::{ChannelAlterations, WindowExceeded};
 use crate::halt::Halt;
 use crate::link::ConnectionNumber;
 use crate::liveness::LastSeen;
@@ -44,12 +45,16 @@ const SETTLE_GRACE_MAX: Duration = Duration::from_secs(3);
 /// The deliveries of one channel.
 pub struct AmqpDeliveries {
     since: Instant,
+    /// The broker has been silent for longer than it seems to be if heartbeats are shorter than they were.
+    heartbeat_lowered_by: Duration,
     connection: ConnectionNumber,
     claim_watch: ClaimWatch,
     last_seen: watch::Receiver<LastSeen>,
     /// Returned one at a time.
     events: VecDeque<SourceEvent>,
     channel: ConsumerChannel,
+    /// What the screen changes in them.
+    alterations: ChannelAlterations,
     witnesses: Witnesses,
     halt: Halt,
     decoder: Arc<Decoder>,
@@ -60,24 +65,26 @@ pub struct AmqpDeliveries {
 }
 
 impl AmqpDeliveries {
-    /// Of a channel that consumes since the request that was sent then.
+    /// `since`: when the request to consume was sent on this channel.
     pub(super) fn new(
         context: &SourceContext,
         (partition, prefetch): (PartitionNumber, u16),
-        channel: ConsumerChannel,
+        (channel, alterations): (ConsumerChannel, ChannelAlterations),
         connection: ConnectionNumber,
-        since: Instant,
+        (since, heartbeat_lowered_by): (Instant, Duration),
         claim_watch: ClaimWatch,
     ) -> Self {
         let SourceContext { liveness, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
             context.clone();
         Self {
             since,
+            heartbeat_lowered_by,
             connection,
             claim_watch,
             last_seen: liveness.watch(),
             events: VecDeque::new(),
             channel,
+            alterations,
             witnesses,
             halt,
             decoder,
@@ -102,6 +109,21 @@ impl AmqpDeliveries {
         self.channel.channel().basic_ack(ack.tag.0, options).await.map_err(|error| Lost(error_chain(&error)))
     }
 
+    /// Has the broker dead-letter what never reached this process whole, or fits no dead letter of ours.
+    async fn send_rejections(&mut self) -> Result<(), Lost> {
+        while let Some(delivery) = self.unsettled.next_to_reject() {
+            let to_the_dead_letter_exchange = BasicRejectOptions { requeue: false };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "without requeue it changes no order; the broker then moves the message as it came"
+            )]
+            let rejecting = self.channel.channel().basic_reject(delivery.0, to_the_dead_letter_exchange);
+            rejecting.await.map_err(|error| Lost(error_chain(&error)))?;
+            self.unsettled.rejected();
+        }
+        Ok(())
+    }
+
     /// How long the broker takes to answer on this channel, which has all acks sent so far before it by then; bounded.
     async fn round_trip(&self) -> Duration {
         let begun = Instant::now();
@@ -111,7 +133,7 @@ impl AmqpDeliveries {
         begun.elapsed()
     }
 
-    /// Whether there are news of the ownership or a sign of life.
+    /// Appends to the events what has changed in the ownership, and answers of the broker.
     fn look(&mut self) -> Result<(), Lost> {
         if self.last_seen.has_changed().unwrap_or(false)
             && let Some((connection, at)) = *self.last_seen.borrow_and_update()
@@ -135,9 +157,11 @@ impl AmqpDeliveries {
             None => return Err(Lost("the broker cancelled the consumer".to_owned())),
         };
         let tag = DeliveryTag(delivery.delivery_tag);
-        let now = self.now();
-        if !self.unsettled.received(tag, now) {
-            return Err(Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch)));
+        let too_many = || Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch));
+        let alteration = self.alterations.take(delivery.delivery_tag).map_err(|WindowExceeded| too_many())?;
+        let alteration = alteration.unwrap_or_default();
+        if !self.unsettled.received(tag, self.now()) {
+            return Err(too_many());
         }
         if self.witnesses.recognize(&delivery, self.partition) {
             return Ok(SourceEvent::Witness(tag));
@@ -145,12 +169,19 @@ impl AmqpDeliveries {
         if is_marker(&delivery) {
             return Ok(SourceEvent::Marker);
         }
+        let Delivery { routing_key, mut properties, redelivered, .. } = delivery;
         let body = Bytes::from(delivery.data);
-        let routing_key = delivery.routing_key;
-        let update = self.decoder.decode(routing_key.as_str(), &delivery.properties, body.clone());
-        let dead_letter = DeadLetter { routing_key, properties: delivery.properties, body };
-        self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
-        Ok(SourceEvent::Received(Received { delivery: tag, redelivered: delivery.redelivered, update }))
+        alteration.restore(&mut properties);
+        let update = self.decoder.decode(routing_key.as_str(), &properties, body.clone(), &alteration);
+        let incomplete = alteration.left_something_out();
+        let dead_letter =
+            DeadLetter { routing_key, properties, body, originals: alteration.into_originals() };
+        if incomplete || (update.is_err() && !dead_letter.fits_a_frame(self.dead_letters.frame_max())) {
+            self.unsettled.leave_to_the_broker(tag);
+        } else {
+            self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
+        }
+        Ok(SourceEvent::Received(Received { delivery: tag, redelivered, update }))
     }
 }
 
@@ -175,7 +206,7 @@ impl Deliveries for AmqpDeliveries {
     }
 
     fn since(&self) -> Instant {
-        self.since
+        self.since.checked_sub(self.heartbeat_lowered_by).unwrap_or(self.since)
     }
 
     fn claim(&mut self) {
@@ -189,6 +220,7 @@ impl Deliveries for AmqpDeliveries {
     }
 
     async fn send_acks(&mut self) -> Result<(), Lost> {
+        self.send_rejections().await?;
         let now = self.now();
         while let Some(ack) = self.unsettled.acks().poll(now) {
             self.send(ack).await?;
@@ -221,14 +253,20 @@ impl Deliveries for AmqpDeliveries {
     ) -> impl Future<Output = ()> + Send + 'static {
         let dead_letter = match (holder, update) {
             (Holder::Broker(delivery), update) => self.unsettled.dead_letter(delivery, update),
-            (Holder::Ledger(_), Some(update)) => DeadLetter::of(update),
+            (Holder::Ledger(_), Some(update)) => Some(DeadLetter::of(update)),
             (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
         };
-        self.dead_letters.clone().publish(dead_letter, self.partition, reason)
+        let (dead_letters, partition) = (self.dead_letters.clone(), self.partition);
+        async move {
+            // `None`: the settlement is what has the broker dead-letter it.
+            if let Some(dead_letter) = dead_letter {
+                dead_letters.publish(dead_letter, partition, reason).await;
+            }
+        }
     }
 
     async fn leave(mut self) {
-        let mut settled = true;
+        let mut settled = self.send_rejections().await.is_ok();
         while let Some(ack) = self.unsettled.acks().flush() {
             settled &= self.send(ack).await.is_ok();
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::dead_letters::DeadLetters;
 use super::decode::Decoder;
@@ -26,8 +26,8 @@ pub struct SourceContext {
     pub witnesses: Witnesses,
     /// What stops them all.
     pub halt: Halt,
-    /// True once their layout drains.
-    pub draining: watch::Receiver<bool>,
+    /// Cancelled once their layout drains.
+    pub draining: CancellationToken,
     /// Where malformed, rejected and exhausted updates go.
     pub dead_letters: DeadLetters,
     /// From deliveries to updates.

@@ -1,33 +1,44 @@
-//! Dead letters: a delivery as it came, and the reason why nobody dispatches it. docs/wire.md has the table.
+//! Dead letters: a delivery as it came, with the reason why it is not dispatched. docs/wire.md has the table.
 
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use crate::connection::Originals;
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::policy::DeadLetterReason;
 use lanekeeper_core::update::{IdOrigin, Update};
 
 /// A dead letter's `lanekeeper-detail` in bytes, well under the frame size that headers must fit.
 const DETAIL_BYTES_MAX: usize = 1024;
-/// Room in the frame of a letter's properties for all that is not a header of its publisher: the short strings (255 bytes
+/// Room in the frame of a dead letter's properties for all that is not a header of its publisher: the short strings (255 bytes
 /// each, some twice), the reason headers and the frame itself.
 const ROOM_BYTES: usize = 8 * 1024;
-/// RabbitMQ's default of `frame_max`, to which a letter is made whatever was agreed on: others read it with theirs.
+/// RabbitMQ's default of `frame_max`. A dead letter fits it whatever this connection has negotiated: its readers have
+/// negotiated for themselves.
 pub(super) const FRAME_BYTES_MAX: usize = 131_072;
 
 /// A delivery as it came.
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetter {
-    /// As the client has it: one that is not UTF-8 goes out with the bytes it came with.
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Bytes,
+    /// What the client cannot express of it.
+    pub(super) originals: Originals,
 }
 
 impl DeadLetter {
-    /// Of an update that the broker holds no more, or whose delivery says no more than the update does: as its publisher
-    /// would publish it again.
+    /// Returns true if all of it, with a reason, fits the frame of its properties.
+    pub(super) fn fits_a_frame(&self, frame_max: usize) -> bool {
+        let headers = self.properties.headers().iter().flat_map(FieldTable::inner);
+        let headers: usize = headers.map(|(name, value)| header_bytes(name, value)).sum();
+        let originals: usize = self.originals.named().map(|(_, original)| original.len()).sum();
+        headers + originals <= frame_max.saturating_sub(ROOM_BYTES)
+    }
+
+    /// The dead letter of an update that the broker does not hold, or whose delivery says no more than the update does: as its
+    /// publisher would publish it again.
     pub(super) fn of(update: &Update) -> Self {
         let mut headers = FieldTable::default();
         for (name, value) in &update.headers {
@@ -57,26 +68,42 @@ impl DeadLetter {
             BasicProperties::with_content_encoding,
         );
         let properties = with(properties, update.published_at.as_ref(), BasicProperties::with_timestamp);
-        Self { routing_key: update.record_key.as_str().into(), properties, body: update.body.clone() }
+        Self {
+            routing_key: update.record_key.as_str().into(),
+            properties,
+            body: update.body.clone(),
+            originals: Originals::default(),
+        }
     }
 }
 
-/// The properties as they came, with the reason headers, made persistent. Left out or renamed is what would make the
-/// broker drop the letter (`expiration`), refuse it (`user_id`, unless it is ours) or route it elsewhere too (`CC`).
+/// The properties as they came, made persistent, with the reason headers. Properties that would make the broker drop the
+/// dead letter (`expiration`), refuse it (`user_id`, unless it is ours) or route it to other queues too (`CC`) are left out or
+/// renamed.
 ///
-/// Properties must fit one frame, and a letter has more of them than the update had: headers that leave no room are
-/// left out, the last in the order of their names. Otherwise the broker would end the connection, at every try.
+/// Properties must fit one frame, or the broker ends the connection. A dead letter has more of them than the update had, so
+/// headers for which there is no room are left out, the last in the order of their names.
 pub(super) fn with_reason(
-    properties: &BasicProperties,
+    dead_letter: &DeadLetter,
     partition: PartitionNumber,
     reason: &DeadLetterReason,
     frame_max: usize,
 ) -> BasicProperties {
+    let DeadLetter { properties, originals, .. } = dead_letter;
     let mut headers = FieldTable::default();
     let mut room = frame_max.saturating_sub(ROOM_BYTES);
     let mut left_out = 0_u32;
+    let mut originals_that_fit = Vec::new();
+    for (name, original) in originals.named() {
+        if original.len() > room {
+            left_out += 1;
+            continue;
+        }
+        room -= original.len();
+        originals_that_fit.push((name, original));
+    }
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
-        let bytes = name.as_str().len() + "lanekeeper-original-".len() + encoded_bytes(value);
+        let bytes = header_bytes(name, value);
         if bytes > room {
             left_out += 1;
             continue;
@@ -86,6 +113,10 @@ pub(super) fn with_reason(
             "CC" | "BCC" => headers.insert(format!("lanekeeper-original-{name}").into(), value.clone()),
             _ => headers.insert(name.clone(), value.clone()),
         };
+    }
+    // After what publishers put there, which cannot stand in for it.
+    for (name, original) in originals_that_fit {
+        headers.insert(name.into(), AMQPValue::ByteArray(original.into()));
     }
     let mut put = |name: &str, value: String| {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -125,6 +156,11 @@ fn with<T: Clone>(
     }
 }
 
+/// What a header takes at most, under whichever name.
+fn header_bytes(name: &ShortString, value: &AMQPValue) -> usize {
+    name.as_str().len() + "lanekeeper-original-".len() + encoded_bytes(value)
+}
+
 /// What a header's value takes at most in a frame (AMQP 0-9-1, section 4.2.5.5).
 fn encoded_bytes(value: &AMQPValue) -> usize {
     16 + match value {
@@ -160,7 +196,13 @@ mod tests {
             }
             let properties = BasicProperties::default().with_headers(headers);
             let reason = DeadLetterReason::Malformed(Malformed::NoRecordKey);
-            let dead_letter = with_reason(&properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX);
+            let dead_letter = DeadLetter {
+                routing_key: "key".into(),
+                properties,
+                body: Bytes::new(),
+                originals: Originals::default(),
+            };
+            let dead_letter = with_reason(&dead_letter, PartitionNumber(0), &reason, FRAME_BYTES_MAX);
             let headers = AMQPValue::FieldTable(dead_letter.headers().clone().unwrap());
             assert!(encoded_bytes(&headers) < FRAME_BYTES_MAX - ROOM_BYTES / 2, "{values:?}");
             let AMQPValue::FieldTable(headers) = headers else { unreachable!() };

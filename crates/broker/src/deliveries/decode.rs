@@ -8,6 +8,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
+use crate::connection::{Alteration, AlteredProperties};
 use lanekeeper_core::policy::{Malformed, PRIORITY_MAX};
 use lanekeeper_core::routes::Routes;
 use lanekeeper_core::update::{RecordKey, RecordKeyFault, Update, UpdateId};
@@ -27,26 +28,36 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes the parts of a delivery apart.
+    /// Takes the parts of a delivery apart. `alteration`: what the screen changed in them.
     ///
     /// # Errors
     /// What is wrong with it, for the dead-letter queue.
-    pub fn decode(
+    pub(crate) fn decode(
         &self,
         routing_key: &str,
         properties: &BasicProperties,
         body: Bytes,
+        alteration: &Alteration,
     ) -> Result<Arc<Update>, Malformed> {
+        match alteration.properties {
+            Some(AlteredProperties::Unreadable { .. }) => return Err(Malformed::PropertiesUnreadable),
+            Some(AlteredProperties::LeftOut { bytes }) => {
+                return Err(Malformed::PropertiesTooLarge { bytes });
+            }
+            Some(AlteredProperties::Replaced { .. } | AlteredProperties::Apart { .. }) | None => {}
+        }
         let headers = Headers(properties.headers().as_ref());
         if headers.find("CC").is_some() {
             return Err(Malformed::CarbonCopy);
         }
-        let record_key = record_key(routing_key)?;
+        let record_key = record_key(routing_key, alteration.routing_key.as_deref())?;
         if let Some(priority) = properties.priority().filter(|priority| *priority > PRIORITY_MAX) {
             return Err(Malformed::PriorityTooHigh { priority });
         }
-        if body.len() > self.body_bytes_max {
-            return Err(Malformed::BodyTooLarge { bytes: body.len(), bytes_max: self.body_bytes_max });
+        let bytes =
+            alteration.body_bytes.map_or(body.len(), |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        if bytes > self.body_bytes_max || alteration.body_bytes.is_some() {
+            return Err(Malformed::BodyTooLarge { bytes, bytes_max: self.body_bytes_max });
         }
         let update_type = match properties.kind() {
             Some(kind) => Some(kind.as_str().to_owned()),
@@ -95,20 +106,13 @@ impl Decoder {
     }
 }
 
-/// A routing key that is not UTF-8 reaches us with each stray byte as a character of U+10FF00 to U+10FFFF (the change
-/// in vendor/amq-protocol-types), longer than it was sent.
-fn record_key(routing_key: &str) -> Result<RecordKey, Malformed> {
-    if routing_key.chars().any(|c| c >= '\u{10FF00}') {
-        let mut hex = String::new();
-        for c in routing_key.chars() {
-            match u32::from(c).checked_sub(0x10_FF00) {
-                Some(byte) => write!(hex, "{byte:02x}").expect("a string takes all"),
-                None => c
-                    .to_string()
-                    .bytes()
-                    .for_each(|byte| write!(hex, "{byte:02x}").expect("a string takes all")),
-            }
-        }
+/// `original`: the bytes of a routing key that is not UTF-8.
+fn record_key(routing_key: &str, original: Option<&[u8]>) -> Result<RecordKey, Malformed> {
+    if let Some(original) = original {
+        let hex = original.iter().fold(String::with_capacity(2 * original.len()), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("a string takes all");
+            hex
+        });
         return Err(Malformed::RecordKeyNotUtf8 { hex });
     }
     RecordKey::new(routing_key).map_err(|fault| match fault {

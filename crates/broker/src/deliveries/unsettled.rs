@@ -1,30 +1,42 @@
 //! The deliveries of one channel that are not acked: when they came, which of them are settled, and what their dead letters
 //! would need.
 //!
-//! The latter is nothing where the update says it all, otherwise the delivery as it came. Windows are full of the former,
-//! and properties take more room than most updates.
+//! For the dead letter, nothing is kept if the update says all that the delivery said; otherwise the delivery is kept as it
+//! came. Most need nothing, and properties take more memory than most updates.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use lapin::BasicProperties;
 
 use super::dead_letter::DeadLetter;
+use crate::connection::Originals;
 use lanekeeper_core::acks::{AckLimits, Acks};
 use lanekeeper_core::message::DeliveryTag;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
-/// The one account of what the broker has handed over on a channel.
+/// The one record of what the broker has delivered on a channel.
 #[derive(Debug)]
 pub(super) struct UnsettledDeliveries {
     window: usize,
     acks: Acks,
     as_delivered: HashMap<DeliveryTag, Box<DeadLetter>>,
+    /// Deliveries that only the broker can dead-letter: a part of them never reached this process, or they do not fit a dead
+    /// letter of ours.
+    incomplete: HashSet<DeliveryTag>,
+    /// Those of them that are settled and not rejected yet.
+    to_reject: VecDeque<DeliveryTag>,
 }
 
 impl UnsettledDeliveries {
     pub(super) fn new(window: usize, limits: AckLimits) -> Self {
-        Self { window, acks: Acks::new(limits), as_delivered: HashMap::new() }
+        Self {
+            window,
+            acks: Acks::new(limits),
+            as_delivered: HashMap::new(),
+            incomplete: HashSet::new(),
+            to_reject: VecDeque::new(),
+        }
     }
 
     /// A delivery came. Returns false if there is no room for it: the broker must not hand over more than the window (I6).
@@ -37,20 +49,43 @@ impl UnsettledDeliveries {
         has_room
     }
 
+    /// The delivery is to be dead-lettered by the broker: when it is settled, it is rejected.
+    pub(super) fn leave_to_the_broker(&mut self, delivery: DeliveryTag) {
+        self.incomplete.insert(delivery);
+    }
+
     /// Keeps what the dead letter of a delivery would need; `update`: it is one.
     pub(super) fn keep(&mut self, delivery: DeliveryTag, update: Option<&Update>, dead_letter: DeadLetter) {
-        if update.is_none() || !is_plain(&dead_letter.properties) {
+        if update.is_none()
+            || !is_plain(&dead_letter.properties)
+            || dead_letter.originals != Originals::default()
+        {
             self.as_delivered.insert(delivery, Box::new(dead_letter));
         }
     }
 
-    /// The delivery is settled: it may be acked, and nobody asks for its dead letter any more.
+    /// The delivery is settled: it may be acked, or is to be rejected, and nobody asks for its dead letter any more.
     ///
     /// # Panics
     /// If it is not held: settled twice, or never delivered (I7).
     pub(super) fn settle(&mut self, delivery: DeliveryTag, now: Tick) {
-        self.acks.finished(delivery, now);
-        self.as_delivered.remove(&delivery);
+        if self.incomplete.remove(&delivery) {
+            self.to_reject.push_back(delivery);
+        } else {
+            self.acks.finished(delivery, now);
+            self.as_delivered.remove(&delivery);
+        }
+    }
+
+    /// The next delivery to reject. No ack that covers it is given out before [`Self::rejected`].
+    pub(super) fn next_to_reject(&self) -> Option<DeliveryTag> {
+        self.to_reject.front().copied()
+    }
+
+    /// What [`Self::next_to_reject`] gave is rejected.
+    pub(super) fn rejected(&mut self) {
+        let delivery = self.to_reject.pop_front().expect("one was to be rejected");
+        self.acks.rejected(delivery);
     }
 
     /// Which acks go out, and when.
@@ -70,11 +105,14 @@ impl UnsettledDeliveries {
         self.acks.has_begun()
     }
 
-    /// The dead letter of a delivery that is not settled.
-    pub(super) fn dead_letter(&self, delivery: DeliveryTag, update: Option<&Update>) -> DeadLetter {
+    /// The dead letter of a delivery that is not settled; `None`: the broker is to dead-letter it.
+    pub(super) fn dead_letter(&self, delivery: DeliveryTag, update: Option<&Update>) -> Option<DeadLetter> {
+        if self.incomplete.contains(&delivery) {
+            return None;
+        }
         match (self.as_delivered.get(&delivery), update) {
-            (Some(dead_letter), _) => DeadLetter::clone(dead_letter),
-            (None, Some(update)) => DeadLetter::of(update),
+            (Some(dead_letter), _) => Some(DeadLetter::clone(dead_letter)),
+            (None, Some(update)) => Some(DeadLetter::of(update)),
             (None, None) => unreachable!("what is no update is kept until it is settled"),
         }
     }
@@ -99,9 +137,10 @@ mod tests {
     use bytes::Bytes;
     use lapin::types::{AMQPValue, FieldTable};
 
-    use super::super::dead_letter::{FRAME_BYTES_MAX, with_reason};
-    use super::super::decode::Decoder;
     use super::*;
+    use crate::connection::Alteration;
+    use crate::deliveries::dead_letter::{FRAME_BYTES_MAX, with_reason};
+    use crate::deliveries::decode::Decoder;
     use lanekeeper_core::layout::PartitionNumber;
     use lanekeeper_core::policy::DeadLetterReason;
     use lanekeeper_core::routes::{Routes, TargetId};
@@ -119,8 +158,13 @@ mod tests {
 
     fn came(properties: BasicProperties) -> (Arc<Update>, DeadLetter) {
         let body = Bytes::from_static(b"{}");
-        let update = decoder().decode("record-1", &properties, body.clone()).expect("it is an update");
-        (update, DeadLetter { routing_key: "record-1".into(), properties, body })
+        let update = decoder()
+            .decode("record-1", &properties, body.clone(), &Alteration::default())
+            .expect("it is an update");
+        (
+            update,
+            DeadLetter { routing_key: "record-1".into(), properties, body, originals: Originals::default() },
+        )
     }
 
     fn full() -> Vec<BasicProperties> {
@@ -158,11 +202,11 @@ mod tests {
             let mut unsettled = unsettled();
             unsettled.keep(DELIVERY, Some(&update), dead_letter.clone());
             kept_as_delivered += unsettled.as_delivered.len();
-            let again = unsettled.dead_letter(DELIVERY, Some(&update));
+            let again = unsettled.dead_letter(DELIVERY, Some(&update)).expect("it is ours to publish");
             assert_eq!((&again.routing_key, &again.body), (&dead_letter.routing_key, &dead_letter.body));
             let sent = |dead_letter: &DeadLetter| {
                 let reason = DeadLetterReason::IdReused;
-                with_reason(&dead_letter.properties, PartitionNumber(0), &reason, FRAME_BYTES_MAX)
+                with_reason(dead_letter, PartitionNumber(0), &reason, FRAME_BYTES_MAX)
             };
             assert_eq!(sent(&again), sent(&dead_letter), "{:?}", dead_letter.properties);
         }
@@ -174,7 +218,7 @@ mod tests {
         let (_, dead_letter) = came(BasicProperties::default());
         let mut unsettled = unsettled();
         unsettled.keep(DELIVERY, None, dead_letter.clone());
-        assert_eq!(unsettled.dead_letter(DELIVERY, None).body, dead_letter.body);
+        assert_eq!(unsettled.dead_letter(DELIVERY, None).map(|again| again.body), Some(dead_letter.body));
     }
 
     #[test]
@@ -194,6 +238,23 @@ mod tests {
         unsettled.keep(DELIVERY, None, dead_letter);
         unsettled.settle(DELIVERY, Tick::ZERO);
         assert!(unsettled.as_delivered.is_empty());
+    }
+
+    #[test]
+    fn what_the_broker_is_to_dead_letter_is_rejected_when_it_is_settled_and_covered_by_no_ack_before() {
+        let mut unsettled = UnsettledDeliveries::new(2, AckLimits::for_prefetch(2));
+        let (first, second) = (DELIVERY, DeliveryTag(2));
+        assert!(unsettled.received(first, Tick::ZERO) && unsettled.received(second, Tick::ZERO));
+        unsettled.leave_to_the_broker(first);
+        assert!(unsettled.dead_letter(first, None).is_none(), "no letter of ours");
+        assert_eq!(unsettled.next_to_reject(), None);
+        unsettled.settle(second, Tick::ZERO);
+        unsettled.settle(first, Tick::ZERO);
+        assert_eq!(unsettled.next_to_reject(), Some(first));
+        assert!(unsettled.acks().flush().is_some_and(|ack| ack.tag == second && !ack.multiple));
+        unsettled.rejected();
+        assert_eq!((unsettled.next_to_reject(), unsettled.acks().flush()), (None, None));
+        assert!(unsettled.received(DeliveryTag(3), Tick::ZERO), "there is room again");
     }
 
     #[test]

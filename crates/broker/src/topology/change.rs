@@ -1,7 +1,6 @@
 //! Changes layouts, step by step, under the lock. [`lanekeeper_core::change`] says which step is next; each of them may be
 //! done again, so that whoever comes after a crash goes on where it was.
 
-use lapin::Connection;
 use tracing::{info, warn};
 
 use super::declare::{declare_queues, log_deleted_queues};
@@ -10,6 +9,7 @@ use super::document_stream;
 use super::placement;
 use super::purge_markers::purge_markers;
 use super::session::{Depth, TopologySession};
+use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
 use lanekeeper_core::change::{Desired, Draining, ROUTE, RouteStep, Step};

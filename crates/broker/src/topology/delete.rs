@@ -1,8 +1,7 @@
 //! Takes a topology out of the broker again: for those that are made to be thrown away.
 
-use lapin::Connection;
-
 use super::session::TopologySession;
+use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
 use lanekeeper_core::layout::Layout;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use lapin::Connection;
 use tracing::{info, warn};
 
 use super::change::change_locked;
@@ -11,6 +10,7 @@ use super::document::LayoutDocument;
 use super::document_stream;
 use super::placement;
 use super::session::TopologySession;
+use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
 use lanekeeper_core::change::{Desired, Layouts};

@@ -1,12 +1,12 @@
 //! One exchange, one ledger: two would not know of each other's parked records and applied updates.
 
-use lapin::Connection;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::document::LayoutDocument;
 use super::document_stream;
 use super::session::TopologySession;
+use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
 

@@ -7,12 +7,13 @@ use lapin::options::{
     QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 use tokio::time::timeout;
 
 use crate::channel::confirm_channel::{ConfirmChannel, Message, PublishAnswer};
 use crate::channel::consumer_channel::ConsumerChannel;
 use crate::channel::stream_reader::{StreamOffset, StreamReader};
+use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
 use crate::names::Names;

@@ -6,17 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::super::database::{Options, bytes, lookup, options};
+use super::super::database::{Options, bytes, options};
 use super::super::lock::Locks;
 use super::connection_slot::{ANSWER_MAX, ConnectionSlot};
+use super::lookup::lookup;
 use super::write::{Write, commit};
 use super::{parked, upkeep};
 use crate::batcher::Batcher;
 use crate::config::LedgerConfig;
-use crate::{
-    Discarded, Entry, Ledger, LedgerError, LedgerStats, LookupResult, OperatorReason, ParkedRecord,
-    ParkedSeq, ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord, Selection,
+use crate::entry::{Entry, LookupResult, ParkedSeq, Query, Recorded};
+use crate::error::LedgerError;
+use crate::ledger::Ledger;
+use crate::parked::{
+    Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedUpdate, ReleasedRecord, Selection,
 };
+use crate::postgres::RecordLock;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::RecordKey;

@@ -1,0 +1,88 @@
+//! The trait of a ledger.
+
+use uuid::Uuid;
+
+use super::entry::{Entry, LookupResult, ParkedSeq, Query, Recorded};
+use super::error::LedgerError;
+use super::parked::{
+    Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedUpdate, ReleasedRecord, Selection,
+};
+use super::postgres::RecordLock;
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::update::RecordKey;
+
+/// Remembers updates and records across crashes, restarts and processes. Any number of tasks may call it at once.
+///
+/// Every wait is bounded. A call that failed has written nothing, or, if the connection was lost during the commit,
+/// perhaps everything; writing the same entry again is always safe. Later calls work again as soon as the database does.
+pub trait Ledger: Send + Sync + 'static {
+    /// Returns what is known about an update before its attempt. Concurrent calls share a query.
+    fn lookup(&self, query: Query) -> impl Future<Output = Result<LookupResult, LedgerError>> + Send;
+
+    /// Makes this the highest tenure of the partition. When it has returned `Done`, no write of an older tenure is
+    /// accepted any more; `Fenced`: a newer one has written. Call it before the first lookup of a tenure.
+    fn claim(
+        &self,
+        layout: LayoutNumber,
+        partition: PartitionNumber,
+        tenure: TenureNumber,
+    ) -> impl Future<Output = Result<Recorded, LedgerError>> + Send;
+
+    /// Writes an entry. When it has returned, the entry is committed to disk, or refused as [`Recorded`] says.
+    /// Concurrent calls share a commit; entries of one record must be written one after another.
+    fn record(&self, entry: Entry) -> impl Future<Output = Result<Recorded, LedgerError>> + Send;
+
+    /// As `lookup`, and locks the record's row until the lock has recorded an entry or is dropped. No other process can
+    /// lock the row in that time. PostgreSQL only.
+    fn lock(
+        &self,
+        query: Query,
+    ) -> impl Future<Output = Result<(LookupResult, RecordLock), LedgerError>> + Send;
+
+    /// Returns at most `limit` released records, whose parked updates are to be sent, oldest release first. Cheap if there
+    /// are none.
+    fn released(&self, limit: u32) -> impl Future<Output = Result<Vec<ReleasedRecord>, LedgerError>> + Send;
+
+    /// Returns at most `limit` parked updates of a record, oldest first, from the one behind `after`.
+    fn parked_updates(
+        &self,
+        record_key: &RecordKey,
+        after: Option<ParkedSeq>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<ParkedUpdate>, LedgerError>> + Send;
+
+    /// Returns at most `limit` parked records in the order of their keys, from the one behind `after`.
+    fn parked_records(
+        &self,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<ParkedRecord>, LedgerError>> + Send;
+
+    /// Returns a parked record; `None`: it is not parked.
+    fn parked_record(
+        &self,
+        record_key: &RecordKey,
+    ) -> impl Future<Output = Result<Option<ParkedRecord>, LedgerError>> + Send;
+
+    /// Releases parked records, and returns how many. Records that were released before do not count.
+    fn release(&self, selection: &Selection) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// Drops the oldest `head` parked updates of a record; `None`: all of them. The table `ledger_discarded` keeps what was
+    /// dropped, by whom and why; the ids count as resolved from then on.
+    fn discard(
+        &self,
+        record_key: &RecordKey,
+        head: Option<u32>,
+        operator_reason: &OperatorReason,
+    ) -> impl Future<Output = Result<Discarded, LedgerError>> + Send;
+
+    /// Deletes one chunk of the ids that are older than the retention, and returns how many; 0: there are no more.
+    fn prune(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// Returns the size of the ledger. It counts rows, so call it rarely.
+    fn stats(&self) -> impl Future<Output = Result<LedgerStats, LedgerError>> + Send;
+
+    /// Returns the id that the ledger was created with. It is the same in every process.
+    fn identity(&self) -> Uuid;
+}
