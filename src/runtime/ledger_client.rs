@@ -29,10 +29,10 @@ const RELEASED_MAX: u32 = 32;
 
 /// The ledger, as one partition uses it. Cheap to clone.
 #[derive(Debug)]
-pub struct LedgerClient<L>(Arc<Shared<L>>);
+pub struct LedgerClient<L>(Arc<ClientState<L>>);
 
 #[derive(Debug)]
-struct Shared<L> {
+struct ClientState<L> {
     ledger: Arc<L>,
     /// `ledger.row_lock`.
     row_lock: bool,
@@ -82,10 +82,10 @@ impl<L: Ledger> LedgerClient<L> {
         (layout, partition): (LayoutNumber, PartitionNumber),
     ) -> Self {
         let logs = Default::default();
-        Self(Arc::new(Shared { ledger, row_lock, routes, metrics, layout, partition, logs }))
+        Self(Arc::new(ClientState { ledger, row_lock, routes, metrics, layout, partition, logs }))
     }
 
-    /// Makes this tenure the newest of the partition: from then on no older one writes. Tries until it is told.
+    /// Makes this tenure the newest of the partition: from then on no older one writes. Retries until the ledger answers.
     pub(super) async fn claim(self, tenure: TenureNumber) -> Result<(), Fenced> {
         loop {
             match self.0.ledger.claim(self.0.layout, self.0.partition, tenure).await {
