@@ -5,8 +5,8 @@ use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::basic::AMQPMethod as Basic;
 use amq_protocol::protocol::channel::AMQPMethod as Channel;
 use amq_protocol::protocol::connection::AMQPMethod as Connection;
-use lapin::types::ShortString;
 use lapin::protocol::basic::parse_properties;
+use lapin::types::ShortString;
 use lapin::types::parsing::parse_field_table;
 
 use super::super::alterations::{Alteration, AlteredProperties};
