@@ -191,7 +191,7 @@ impl LayoutDrivers {
         let (config, layout) = (&context.config, self.layout);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
-        let silence_max = config.broker.connection.heartbeat;
+        let silence_max = context.consuming.heartbeat();
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
         let policy = Arc::new(config.policy.clone());
         let limits_of_acks =

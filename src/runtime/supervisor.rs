@@ -81,10 +81,9 @@ pub async fn run(
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
     let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto);
-    let silence_max = config.broker.connection.heartbeat;
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let context = DispatchContext {
-        liveness: LivenessProbe::begin(consuming.clone(), silence_max),
+        liveness: LivenessProbe::begin(consuming.clone()),
         releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
         breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Counts the tries of one thing and gives the wait before the next one. Without chance: whoever retries here is alone
 /// with the broker, or waits for a lock.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     min: Duration,
     max: Duration,
@@ -15,31 +15,29 @@ pub struct Backoff {
 
 impl Backoff {
     /// For waits after a failure: `min`, then twice as long each time, at most `max`.
-    #[must_use]
-    pub const fn new(min: Duration, max: Duration) -> Self {
+    pub(crate) const fn new(min: Duration, max: Duration) -> Self {
         Self { first: min, min, max, last: None }
     }
 
     /// For waits before a try: none before the first one, then as with [`Backoff::new`].
-    #[must_use]
-    pub const fn first_at_once(min: Duration, max: Duration) -> Self {
+    pub(crate) const fn first_at_once(min: Duration, max: Duration) -> Self {
         Self { first: Duration::ZERO, min, max, last: None }
     }
 
     /// The next wait.
-    pub fn next_delay(&mut self) -> Duration {
+    pub(crate) fn next_delay(&mut self) -> Duration {
         let delay = self.last.map_or(self.first, |last| (last * 2).clamp(self.min, self.max));
         self.last = Some(delay);
         delay
     }
 
     /// Waits as long as [`Backoff::next_delay`] says.
-    pub async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         tokio::time::sleep(self.next_delay()).await;
     }
 
     /// The waits begin again with the shortest: it has worked, or fails for another reason.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.last = None;
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with the broker, and what a person does about each.
+//! What can go wrong with the broker. There is a variant for each thing that a person does about it.
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
@@ -6,7 +6,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use super::connection::ConnectError;
 use super::names::HASH_EXCHANGE_TYPE;
 
-/// A fault of the broker or of the way to it.
+/// A fault of the broker, of its topology, or of the connection to it.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// There is no connection.
@@ -44,10 +44,10 @@ pub enum SourceError {
         /// `updates.exchange`.
         exchange: String,
     },
-    /// A queue or exchange of the topology is gone.
+    /// A queue or exchange of the topology was deleted.
     #[error(
-        "{text}; it was deleted by hand: updates in it are lost, and without it keys go to other partitions. Find out from the \
-         publishers which updates were in it, then start `lanekeeper run` again, which declares it again"
+        "{text}; it was deleted by hand: updates may have been lost with it, and without it keys go to other partitions. \
+         Find out what it held (the publishers know), then start `lanekeeper run` again, which declares it again"
     )]
     Missing {
         /// The broker's words.
@@ -56,9 +56,9 @@ pub enum SourceError {
     /// A witness is in another queue than when the layout was made.
     #[error(
         "keys have moved: the exchange {exchange} routes {key} to {found}, and routed it to {recorded} when the layout \
-         was made; all dispatch stops, since an update can now overtake an older one of its record. Exactly the queues of \
-         the layout must be bound to {exchange}, once each: check with `rabbitmqctl list_bindings`, correct the bindings, \
-         then start again"
+         was made; all dispatch stops, since an update can now overtake an older one of its record. `rabbitmqctl \
+         list_bindings` shows what is bound to {exchange}: bind exactly the queues of the layout, once each, then start \
+         again"
     )]
     Moved {
         /// The hash exchange of the layout.
@@ -72,8 +72,8 @@ pub enum SourceError {
     },
     /// Another process has found [`Self::Moved`].
     #[error(
-        "{instance} has found that keys have moved to other queues; all dispatch stops. The log of {instance} says which keys, \
-         and what to do"
+        "{instance} has found that keys have moved to other queues; all dispatch stops. Its log names the key and says \
+         what to do"
     )]
     MovedElsewhere {
         /// Who has found it.
@@ -81,8 +81,8 @@ pub enum SourceError {
     },
     /// A witness of a new layout is in none of its queues.
     #[error(
-        "the exchange {exchange} routes {key} to none of the layout's queues, or another program consumes them; find other \
-         bindings of {exchange} with `rabbitmqctl list_bindings`, and remove them"
+        "the exchange {exchange} routes {key} to none of the layout's queues, or somebody else consumes them; \
+         `rabbitmqctl list_bindings` shows what is bound to {exchange}: remove the bindings of other queues"
     )]
     Astray {
         /// The hash exchange of the layout.
@@ -90,8 +90,8 @@ pub enum SourceError {
         /// The routing key of the witness.
         key: String,
     },
-    /// The broker confirmed a publish with a refusal.
-    #[error("the broker did not accept a message that was published to {exchange}; see the broker's log")]
+    /// The broker confirmed a publish negatively.
+    #[error("the broker refused what was published to {exchange}")]
     NotTaken {
         /// Where to.
         exchange: String,
@@ -115,7 +115,7 @@ pub enum SourceError {
     },
     /// There is no layout to change.
     #[error(
-        "there is no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it, from updates.partitions \
+        "there is no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it, with updates.partitions \
          and dispatch.prefetch of its config"
     )]
     NoLayout {
@@ -123,7 +123,7 @@ pub enum SourceError {
         exchange: String,
     },
     /// Another process holds the lock for changing the layout.
-    #[error("the lock {lock} is held by another connection; see its owner in the RabbitMQ UI, under Queues")]
+    #[error("the lock {lock} is held by another connection; the RabbitMQ UI shows its owner, under Queues")]
     Locked {
         /// The lock's queue.
         lock: String,
@@ -137,7 +137,7 @@ pub enum SourceError {
         #[source]
         source: Box<lapin::Error>,
     },
-    /// What was under way ended with its connection.
+    /// The connection was lost before the broker answered.
     #[error("broker: the connection was lost")]
     ConnectionLost,
     /// The broker did not answer in time.
@@ -151,8 +151,8 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether waiting can heal it. At the start, what cannot ends the process with exit code 3; later it is tried
-    /// again and again, since the partition would otherwise have no owner.
+    /// Returns true if waiting can heal it. At the start, any other fault ends the process with exit code 3; later, all are
+    /// retried, since the partition would otherwise have no owner.
     #[must_use]
     pub fn can_heal(&self) -> bool {
         match self {
@@ -172,13 +172,13 @@ impl SourceError {
         }
     }
 
-    /// Whether a queue was deleted by hand. One whose node is merely down is told in other words ("home node … is down",
-    /// RabbitMQ 3.10), and comes back.
+    /// Returns true if a queue was deleted by hand. If its node is merely down, the broker says so in other words ("home node
+    /// … is down", RabbitMQ 3.10), and the queue comes back.
     pub(crate) fn is_deleted_queue(&self) -> bool {
         matches!(self, Self::Missing { text } if text.contains("no queue '"))
     }
 
-    /// Whether an exchange was not deleted since something is bound to it ("exchange 'x' in vhost '/' in use", 3.10.8).
+    /// Returns true if an exchange was not deleted because something is bound to it ("exchange 'x' in vhost '/' in use", 3.10.8).
     pub(crate) fn is_in_use(&self) -> bool {
         matches!(self, Self::Amqp { source, .. } if source.to_string().contains("in use"))
     }
@@ -223,7 +223,7 @@ impl SourceError {
 const STREAM_NOT_STARTED: [&str; 2] =
     ["does not have a running replica", "does not have a replica on the local node"];
 
-/// Whether the broker has answered, and would answer the same again. All other errors are of the way to it.
+/// Returns true if the broker has answered, and would answer the same again. All other errors are of the connection.
 fn is_final(source: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(error) = source.kind() else { return false };
     match error.kind() {

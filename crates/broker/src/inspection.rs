@@ -1,4 +1,4 @@
-//! Looks at a topology over AMQP alone, without changing it: what is there, as it must be or not, and what is refused.
+//! Reads a topology over AMQP alone, without changing it: what is there, if it is as it must be, and what the broker refuses.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use lanekeeper_core::layout::{Layout, PartitionNumber};
 
 /// How long the confirm of a publish may take. Without an alarm it takes milliseconds.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
-/// Everything. A layout of 1,024 partitions takes some 2,000 questions.
+/// How long all of it may take. A layout of 1,024 partitions takes some 2,000 requests.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(120);
 /// How the broker says that a queue's node is down (`rabbit_amqqueue` of RabbitMQ 3.10); it has the code of "not there".
 const INACCESSIBLE: &str = "down or inaccessible";
@@ -100,7 +100,7 @@ pub enum ObjectState {
     AsDeclared(Depth),
     /// It is there, and no node that could answer for it is: the broker's words.
     Unavailable(String),
-    /// It is there, in another way.
+    /// It is there, with other properties.
     Differs {
         /// The property.
         argument: String,
@@ -261,9 +261,10 @@ async fn look_at(
     name: &str,
     comparable: bool,
 ) -> Result<ObjectState, SourceError> {
-    let looked = match role.is_queue() {
-        true => session.queue_depth(name).await,
-        false => session.find_exchange(name).await.map(|()| Depth::default()),
+    let looked = if role.is_queue() {
+        session.queue_depth(name).await
+    } else {
+        session.find_exchange(name).await.map(|()| Depth::default())
     };
     let depth = match looked {
         Ok(depth) => depth,

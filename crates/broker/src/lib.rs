@@ -1,8 +1,22 @@
-//! Where updates come from: RabbitMQ, over AMQP 0-9-1. The only room besides `publisher` that knows the client.
+//! Everything that Lanekeeper does with RabbitMQ, over AMQP 0-9-1. The only crate of the product that uses lapin.
+//!
+//! Begin with [`source`](Source): the two traits by which a driver of the product sees a partition's queue. Then:
+//!
+//! - `connection` makes a connection, behind a screen that keeps one hostile message from ending it; `link` keeps it up.
+//! - `channel` is what everything does on a channel: publish with confirms, consume, read a stream. A consumer is never
+//!   cancelled and its deliveries are never requeued, since both break order: a channel is closed instead.
+//! - `topology` has the exchanges, queues and streams of one `updates.exchange`, and changes the layout. Begin with
+//!   `topology/session.rs`, through which each step goes, and `topology/ensure.rs`.
+//! - `membership` is how replicas know of each other: a stream in which they claim partitions.
+//! - `deliveries` consumes the queue of a partition, decodes what comes, acks what is settled, publishes dead letters.
+//! - [`publisher`] publishes updates, for the command `lanekeeper publish`.
+//! - [`Operator`] and [`inspect`] read and change a topology for a person.
+//!
+//! Modules use those before them in this list, never those after them, and no two files use each other.
 
 mod backoff;
 mod channel;
-pub mod connection;
+mod connection;
 mod deliveries;
 mod error;
 mod halt;
@@ -19,7 +33,7 @@ mod source;
 mod topology;
 
 pub use connection::{Address, ConnectError, Connection};
-pub use deliveries::{AmqpDeliveries, AmqpSource, DeadLetters, Decoder, SourceContext};
+pub use deliveries::{AmqpSource, DeadLetters, Decoder, SourceContext};
 pub use error::SourceError;
 pub use halt::Halt;
 pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};

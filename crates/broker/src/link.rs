@@ -1,4 +1,4 @@
-//! One connection to the broker, made again whenever it is lost.
+//! One connection to the broker, which is made again whenever it is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::connection::{
     Address, ChannelAlterations, Connection, RECONNECT_DELAY_MAX, Reconnecting, Version,
 };
 
-/// How long each answer of the broker may take before we try anew.
+/// How long each answer of the broker may take before the request is retried.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -24,41 +24,73 @@ pub(super) struct ConnectionNumber(u64);
 
 type Numbered = (ConnectionNumber, Arc<Connection>);
 
-/// A connection that is kept up for as long as this lives.
+/// A connection that is kept up until this is dropped.
 #[derive(Clone, Debug)]
 pub struct Link {
     connection: watch::Receiver<Option<Numbered>>,
+    heartbeat: Duration,
     keeper: Arc<AbortOnDropHandle<()>>,
+}
+
+/// A channel that is to consume.
+pub(super) struct ConsumingChannel {
+    pub(super) channel: Channel,
+    /// On which connection it is.
+    pub(super) connection: ConnectionNumber,
+    /// What the screen changes in what it delivers.
+    pub(super) alterations: ChannelAlterations,
+    /// How much shorter the heartbeat of this connection is than [`Link::heartbeat`].
+    pub(super) heartbeat_lowered_by: Duration,
 }
 
 impl Link {
     /// Keeps up the connection, beginning with one that exists.
     #[must_use]
     pub fn keep(address: Address, name: String, connection: Connection) -> Self {
+        let heartbeat = connection.heartbeat();
         let connection = Arc::new(connection);
         let (sender, receiver) = watch::channel(Some((ConnectionNumber(1), Arc::clone(&connection))));
         let keeper = AbortOnDropHandle::new(tokio::spawn(keep(address, name, connection, sender)));
-        Self { connection: receiver, keeper: Arc::new(keeper) }
+        Self { connection: receiver, heartbeat, keeper: Arc::new(keeper) }
     }
 
     /// A new channel, as soon as there is a connection.
     ///
     /// # Errors
     /// The connection did not give one.
-    pub async fn channel(&self) -> Result<Channel, SourceError> {
+    pub(crate) async fn channel(&self) -> Result<Channel, SourceError> {
         self.channel_of().await.map(|(channel, _)| channel)
     }
 
-    /// A new channel that is to consume with this window, on which connection it is, and what the screen changes in what
-    /// it delivers.
-    pub(super) async fn consuming_channel(
-        &self,
-        window: usize,
-    ) -> Result<(Channel, ConnectionNumber, ChannelAlterations), SourceError> {
+    /// A new channel that is to consume with this window.
+    pub(super) async fn consuming_channel(&self, window: usize) -> Result<ConsumingChannel, SourceError> {
         let (number, connection) = self.connected().await;
         let (channel, number) = self.open(number, &connection).await?;
         let alterations = connection.watch(&channel, window);
-        Ok((channel, number, alterations))
+        let heartbeat_lowered_by = self.lowered_by(&connection);
+        Ok(ConsumingChannel { channel, connection: number, alterations, heartbeat_lowered_by })
+    }
+
+    /// How long either side may be silent, as both sides agreed on the first connection. The broker may want less on a
+    /// later one.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// How much shorter the heartbeat of the present connection is than [`Self::heartbeat`].
+    pub(super) fn heartbeat_lowered_by(&self) -> Duration {
+        let connection = self.connection.borrow();
+        connection.as_ref().map_or(Duration::ZERO, |(_, connection)| self.lowered_by(connection))
+    }
+
+    fn lowered_by(&self, connection: &Connection) -> Duration {
+        self.heartbeat.saturating_sub(connection.heartbeat())
+    }
+
+    /// The longest frame that may be sent on the present connection; `None`: there is none.
+    pub(super) fn frame_max(&self) -> Option<usize> {
+        self.connection.borrow().as_ref().map(|(_, connection)| connection.frame_max())
     }
 
     /// A new channel, and on which connection it is.
@@ -101,14 +133,14 @@ impl Link {
         self.watch_until(|connection| connection.as_ref().map(|(number, _)| *number)).await
     }
 
-    /// Done once this connection is lost.
+    /// Waits until this connection is lost.
     pub(super) async fn lost(&self, number: ConnectionNumber) {
         let is_other = |(other, _): &Numbered| *other != number;
         self.watch_until(|connection| connection.as_ref().is_none_or(is_other).then_some(())).await;
     }
 
-    /// Work on this connection ends with it, at the latest: what was asked of it as it ended may never be answered, and a
-    /// consumer that was made then may never learn of it (lapin 4.12.3).
+    /// Does work on this connection, until the connection is lost: a request that was sent as it ended may never be answered,
+    /// and a consumer that was made then may never see the end (lapin 4.12.3).
     pub(super) async fn while_up<T>(
         &self,
         number: ConnectionNumber,
@@ -133,18 +165,12 @@ impl Link {
         }
     }
 
-    /// Whether there is a connection.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.connection.borrow().is_some()
-    }
-
-    /// Whether an alarm of the broker keeps it from taking publishes.
+    /// Returns true if the broker takes no publishes because of an alarm.
     pub(super) fn is_blocked(&self) -> bool {
         self.connection.borrow().as_ref().is_some_and(|(_, connection)| connection.status().blocked())
     }
 
-    /// Which RabbitMQ it is, where there is a connection and it says so.
+    /// The version of RabbitMQ, if there is a connection and the broker says it.
     pub(super) fn version(&self) -> Option<Version> {
         self.connection.borrow().as_ref().and_then(|(_, connection)| connection.version())
     }
@@ -172,12 +198,12 @@ async fn keep(
         let since = Instant::now();
         let why = until_lost(&connection).await;
         up.send_replace(None);
-        warn!(connection = name, error = why, "broker connection lost, connecting again");
+        warn!(connection = name, error = why, "broker connection lost, reconnecting");
         if since.elapsed() > RECONNECT_DELAY_MAX {
             reconnecting = Reconnecting::default();
         }
         connection = Arc::new(reconnecting.connect(&address, &name).await);
-        info!(connection = name, "broker connected");
+        info!(connection = name, "broker connected again");
         number += 1;
         up.send_replace(Some((ConnectionNumber(number), Arc::clone(&connection))));
     }
@@ -190,7 +216,7 @@ async fn until_lost(connection: &Connection) -> String {
         tokio::select! {
             event = events.next() => match event {
                 Some(Event::ConnectionBlocked(reason)) => {
-                    warn!(reason, "the broker blocks publishing: memory or disk alarm");
+                    warn!(reason, "the broker blocks publishing because of a memory or disk alarm, waiting until it ends");
                 }
                 Some(Event::ConnectionUnblocked) => info!("the broker accepts publishes again"),
                 Some(Event::Error(error)) if !connection.status().connected() => return error.to_string(),

@@ -49,8 +49,7 @@ impl Names {
     }
 
     /// The exclusive queue that is the lock for changing the layout.
-    #[must_use]
-    pub fn topology_lock(&self) -> String {
+    pub(crate) fn topology_lock(&self) -> String {
         format!("{}.topology.lock", self.exchange)
     }
 

@@ -1,4 +1,4 @@
-//! The layouts, as the command line looks at them and changes them: one connection, one question after another.
+//! The layouts, as the command line reads and changes them: one connection, one request after another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -11,107 +11,116 @@ use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};
 use lanekeeper_core::policy::{DeadLetterReason, Malformed};
 use lanekeeper_core::update::Update;
 
-/// Gives the deliveries of one partition.
+/// A partition's queue, as a driver sees it.
 pub trait Source: Send + Sync + 'static {
     /// One tenure's deliveries.
     type Deliveries: Deliveries;
 
-    /// Consumes the partition's queue, as soon as the broker lets us; tries for ever. [`Gone`]: the layout drains, and the
-    /// queue is not there any more.
+    /// Consumes the partition's queue, and retries until the broker allows it.
+    ///
+    /// # Errors
+    /// [`Gone`]: the layout drains, and the queue was deleted.
     fn attach(&self) -> impl Future<Output = Result<Self::Deliveries, Gone>> + Send;
 
-    /// Whether the partition's layout drains.
+    /// Returns true if the partition's layout drains.
     fn drains(&self) -> bool;
 
-    /// Tells operators what is held of the partition.
+    /// Publishes for operators what is held of the partition. Does not wait for it.
     fn publish_status(&self, status: PartitionStatus);
 
-    /// Has something that carries no update put into the queues, so that whoever owns the partition learns it. Does not
-    /// wait for it.
+    /// Has witnesses published to all queues of the layout: the owner of a partition knows that it is one by the next
+    /// delivery, and there may be no update. Does not wait for it.
     fn ask_for_delivery(&self);
 }
 
-/// What the broker tells the consumer of a partition.
+/// What the consumer of a partition gets from the broker and from other replicas.
 #[derive(Debug)]
 pub enum SourceEvent {
-    /// It handed something over.
+    /// The broker delivered an update, or something malformed.
     Received(Received),
-    /// It handed over a witness of the layout, which carries no update: there is nothing to do but settle it.
+    /// The broker delivered a witness of the layout, which carries no update: it is only to be settled.
     Witness(DeliveryTag),
-    /// It handed over a marker: the layout drains, and this is where it ends. It is never settled.
+    /// The broker delivered a marker: the layout drains, and this is the end of its queue. It is never settled.
     Marker,
-    /// It answered a request that was sent then, on the connection of these deliveries.
+    /// The broker answered a request that was sent at this time, on the connection of these deliveries.
     BrokerSeen(Instant),
-    /// Our claim was read back.
+    /// The claim of this tenure was read back.
     Claimed {
-        /// Its number; `None`: the broker takes no publishes, and we go on without. It follows when it takes them again.
+        /// Its number; `None`: the broker takes no publishes, and the tenure goes on without a number. The number follows
+        /// once the broker takes publishes again.
         number: Option<TenureNumber>,
         /// The newest claim of another process before it.
         rival_claim: Option<TenureNumber>,
     },
-    /// Another process has claimed the partition after us.
+    /// Another process has claimed the partition after this one.
     ClaimSuperseded,
     /// A consumer with a higher priority has attached, and the broker is to give it the partition.
     Preempted,
-    /// Somebody wants to know what is held, in a question of this number.
+    /// An operator asks what is held, in the request of this number.
     StatusRequested(u64),
 }
 
-/// An update or something else that was in the queue.
+/// An update, or something malformed in its place.
 #[derive(Debug)]
 pub struct Received {
     /// Number within the tenure, from 1 without gaps.
     pub delivery: DeliveryTag,
-    /// Perhaps seen before; not set: certainly never delivered.
+    /// True: perhaps delivered before. False: certainly not.
     pub redelivered: bool,
     /// The update, or what is wrong with it.
     pub update: Result<Arc<Update>, Malformed>,
 }
 
-/// The tenure is over: the channel is gone, for this reason. What was not settled will be delivered again.
+/// The tenure is over: the channel was lost, for this reason. What was not settled will be delivered again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("channel lost: {0}")]
 pub struct Lost(pub String);
 
-/// A partition's queue is not there any more.
+/// A partition's queue was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
 /// The deliveries of one tenure. Owned by one driver, which is the one place that settles.
 pub trait Deliveries: Send + 'static {
-    /// What comes next. Nothing is lost when the future is dropped.
+    /// The next event. Nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// The channel was lost.
     fn next(&mut self) -> impl Future<Output = Result<SourceEvent, Lost>> + Send;
 
-    /// When the request was sent that these deliveries are the answer to.
+    /// When the request to consume was sent.
     fn since(&self) -> Instant;
 
-    /// Asks for the partition; [`SourceEvent::Claimed`] follows, and is told of no earlier claim any more.
+    /// Claims the partition. [`SourceEvent::Claimed`] follows, and none of an earlier claim.
     fn claim(&mut self);
 
-    /// The delivery is done with, whatever it was: its ack goes out with the next [`Self::send_acks`] for which it is due.
+    /// Settles a delivery, whatever it was: its ack goes out with the next [`Self::send_acks`] for which it is due.
     ///
     /// # Panics
     /// If the delivery is not one of these, or was settled before.
     fn settle(&mut self, delivery: DeliveryTag);
 
-    /// Sends the acks that are due. Done once they are on their way; they can still be lost with the channel. To be waited
-    /// for to its end.
+    /// Sends the acks that are due. Returns once they are sent; they can still be lost with the channel. The future must not
+    /// be dropped before it is done.
+    ///
+    /// # Errors
+    /// The channel was lost.
     fn send_acks(&mut self) -> impl Future<Output = Result<(), Lost>> + Send;
 
-    /// When [`Self::send_acks`] has something to send though nothing more is settled.
+    /// When [`Self::send_acks`] has something to send even if nothing more is settled.
     fn next_ack_at(&mut self) -> Option<Instant>;
 
-    /// When the delivery came that is unsettled for longest, if there is one.
+    /// When the oldest unsettled delivery came, if there is one.
     fn oldest_received_at(&self) -> Option<Instant>;
 
-    /// When a delivery came that is not settled; `None` for any other.
+    /// When an unsettled delivery came; `None` for any other.
     fn received_at(&self, delivery: DeliveryTag) -> Option<Instant>;
 
-    /// Returns true if the broker has handed over anything.
+    /// Returns true if the broker has delivered anything.
     fn has_begun(&self) -> bool;
 
-    /// Publishes what the broker or the ledger holds to the dead-letter queue; `None`: it is no update. Done once the
-    /// broker has confirmed it; tries for ever.
+    /// Publishes what the broker or the ledger holds to the dead-letter queue; `None`: it is no update. Returns once the
+    /// broker has confirmed it, and retries until then.
     fn dead_letter(
         &self,
         holder: Holder,
@@ -119,10 +128,10 @@ pub trait Deliveries: Send + 'static {
         reason: DeadLetterReason,
     ) -> impl Future<Output = ()> + Send + 'static;
 
-    /// Gives up the tenure: sends all acks, gives the broker the time that it needs for them, and closes. What is unsettled
-    /// goes back, in order.
+    /// Ends the tenure: sends all acks, gives the broker the time that it needs for them, and closes the channel. What is
+    /// unsettled goes back to the queue, in order.
     fn leave(self) -> impl Future<Output = ()> + Send;
 
-    /// Closes at once, acked or not: what the broker does not know to be settled comes again.
+    /// Closes the channel at once, without acks: what the broker does not know to be settled is delivered again.
     fn close(self) -> impl Future<Output = ()> + Send;
 }

@@ -139,13 +139,13 @@ pub enum DeadLetterReason {
 impl DeadLetterReason {
     /// Value of the header `lanekeeper-reason`.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Rejected(_) => "rejected",
             Self::Exhausted { .. } => "exhausted",
             Self::Conflict(_) => "conflict",
             Self::IdReused => "id_reused",
-            Self::Malformed(malformed) => malformed.name(),
+            Self::Malformed(malformed) => malformed.into(),
         }
     }
 
@@ -172,8 +172,10 @@ impl DeadLetterReason {
 /// takes no notice of priorities).
 pub const PRIORITY_MAX: u8 = 4;
 
-/// Why a delivery cannot be an update.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a delivery cannot be an update. The names of its variants, in snake case, are values of the header
+/// `lanekeeper-reason` (docs/wire.md).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Malformed {
     /// No routing key.
     #[error("published without a routing key; the routing key is the record key")]
@@ -233,25 +235,6 @@ pub enum Malformed {
         /// The header's name.
         name: String,
     },
-}
-
-impl Malformed {
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::NoRecordKey => "no_record_key",
-            Self::RecordKeyTooLong => "record_key_too_long",
-            Self::RecordKeyNotUtf8 { .. } => "record_key_not_utf8",
-            Self::PropertiesUnreadable => "properties_unreadable",
-            Self::PropertiesTooLarge { .. } => "properties_too_large",
-            Self::CarbonCopy => "carbon_copy",
-            Self::PriorityTooHigh { .. } => "priority_too_high",
-            Self::NoUpdateId => "no_update_id",
-            Self::UpdateIdUnfit => "update_id_unfit",
-            Self::BodyTooLarge { .. } => "body_too_large",
-            Self::NoTarget { .. } => "no_target",
-            Self::HeaderUnfit { .. } => "header_unfit",
-        }
-    }
 }
 
 /// How far the head of a lane has come. Begins with its first attempt and ends with its resolution.

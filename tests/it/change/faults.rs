@@ -123,7 +123,7 @@ async fn a_dispatcher_with_auto_apply_changes_the_layout_at_its_start() {
     let extra =
         "updates.partitions = 3\nupdates.auto_apply = true\nbroker.management_url = \"http://127.0.0.1:1\"";
     let after = world.dispatcher(extra).await;
-    after.logged("it is changed as soon as nothing drains").await;
+    after.logged("updates.auto_apply changes it as soon as no layout drains").await;
     // What cannot be seen is said, and is no reason not to.
     after.logged("though this could go wrong what=\"LK901").await;
     world.publish(updates(20, 4).skip(40)).await;

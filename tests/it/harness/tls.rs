@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
@@ -28,10 +28,11 @@ pub struct Issued {
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub fn new(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key can be made");
         let mut params = CertificateParams::new(Vec::new()).expect("it needs no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
         let pem = params.self_signed(&key).expect("it signs itself").pem();
         let dir = tempfile::tempdir().expect("a directory can be made");
         std::fs::write(dir.path().join("ca.pem"), &pem).expect("it can be written");
@@ -48,17 +49,17 @@ impl Authority {
 
     /// For a host of this name.
     pub fn issue(&self, name: &str) -> Issued {
-        self.sign(CertificateParams::new(vec![name.to_owned()]).expect("it is a name"))
+        self.sign(&CertificateParams::new(vec![name.to_owned()]).expect("it is a name"))
     }
 
     /// One whose time is over.
     pub fn issue_expired(&self, name: &str) -> Issued {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("it is a name");
         (params.not_before, params.not_after) = (date_time_ymd(2019, 1, 1), date_time_ymd(2020, 1, 1));
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Issued {
+    fn sign(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed");
         Issued { certificate, key }

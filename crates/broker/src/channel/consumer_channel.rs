@@ -47,7 +47,7 @@ impl ConsumerChannel {
         Self { channel, consumers: Vec::new() }
     }
 
-    /// The channel, for acks and questions.
+    /// The channel, for acks and requests.
     pub(crate) fn channel(&self) -> &Channel {
         &self.channel
     }

@@ -153,7 +153,10 @@ impl ConnectError {
 fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {
     let rustls::Error::InvalidCertificate(error) = error else { return None };
     match error {
-        CertificateError::UnknownIssuer => Some(CertificateFault::UntrustedIssuer),
+        // Of the second, another authority has the same name: one that was made again, for example.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            Some(CertificateFault::UntrustedIssuer)
+        }
         CertificateError::NotValidForName => Some(CertificateFault::OtherHost { names: Vec::new() }),
         CertificateError::NotValidForNameContext { presented, .. } => {
             Some(CertificateFault::OtherHost { names: presented.clone() })

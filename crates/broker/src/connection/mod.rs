@@ -22,7 +22,7 @@ pub(crate) use alterations::{Alteration, AlteredProperties, ChannelAlterations, 
 pub use connect::{Connection, connect};
 pub use error::ConnectError;
 pub(crate) use retry::{RECONNECT_DELAY_MAX, Reconnecting};
-pub use version::{VERSION_MIN, Version};
+pub use version::Version;
 
 #[cfg(test)]
 mod tests;

@@ -45,6 +45,8 @@ const SETTLE_GRACE_MAX: Duration = Duration::from_secs(3);
 /// The deliveries of one channel.
 pub struct AmqpDeliveries {
     since: Instant,
+    /// The broker has been silent for longer than it seems to be if heartbeats are shorter than they were.
+    heartbeat_lowered_by: Duration,
     connection: ConnectionNumber,
     claim_watch: ClaimWatch,
     last_seen: watch::Receiver<LastSeen>,
@@ -63,19 +65,20 @@ pub struct AmqpDeliveries {
 }
 
 impl AmqpDeliveries {
-    /// Of a channel that consumes since the request that was sent then.
+    /// `since`: when the request to consume was sent on this channel.
     pub(super) fn new(
         context: &SourceContext,
         (partition, prefetch): (PartitionNumber, u16),
         (channel, alterations): (ConsumerChannel, ChannelAlterations),
         connection: ConnectionNumber,
-        since: Instant,
+        (since, heartbeat_lowered_by): (Instant, Duration),
         claim_watch: ClaimWatch,
     ) -> Self {
         let SourceContext { liveness, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
             context.clone();
         Self {
             since,
+            heartbeat_lowered_by,
             connection,
             claim_watch,
             last_seen: liveness.watch(),
@@ -106,7 +109,7 @@ impl AmqpDeliveries {
         self.channel.channel().basic_ack(ack.tag.0, options).await.map_err(|error| Lost(error_chain(&error)))
     }
 
-    /// Has the broker dead-letter what never reached us whole, or fits no dead letter of ours.
+    /// Has the broker dead-letter what never reached this process whole, or fits no dead letter of ours.
     async fn send_rejections(&mut self) -> Result<(), Lost> {
         while let Some(delivery) = self.unsettled.next_to_reject() {
             let to_the_dead_letter_exchange = BasicRejectOptions { requeue: false };
@@ -130,7 +133,7 @@ impl AmqpDeliveries {
         begun.elapsed()
     }
 
-    /// Whether there are news of the ownership or a sign of life.
+    /// Appends to the events what has changed in the ownership, and answers of the broker.
     fn look(&mut self) -> Result<(), Lost> {
         if self.last_seen.has_changed().unwrap_or(false)
             && let Some((connection, at)) = *self.last_seen.borrow_and_update()
@@ -173,7 +176,7 @@ impl AmqpDeliveries {
         let incomplete = alteration.left_something_out();
         let dead_letter =
             DeadLetter { routing_key, properties, body, originals: alteration.into_originals() };
-        if incomplete || (update.is_err() && !dead_letter.fits_a_frame()) {
+        if incomplete || (update.is_err() && !dead_letter.fits_a_frame(self.dead_letters.frame_max())) {
             self.unsettled.leave_to_the_broker(tag);
         } else {
             self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
@@ -203,7 +206,7 @@ impl Deliveries for AmqpDeliveries {
     }
 
     fn since(&self) -> Instant {
-        self.since
+        self.since.checked_sub(self.heartbeat_lowered_by).unwrap_or(self.since)
     }
 
     fn claim(&mut self) {

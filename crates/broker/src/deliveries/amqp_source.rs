@@ -1,4 +1,4 @@
-//! A partition's queue in RabbitMQ: consumes it, again and again.
+//! A partition's queue in RabbitMQ, which is consumed once a tenure.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::backoff::Backoff;
 use crate::channel::consumer_channel::ConsumerChannel;
 use crate::connection::Version;
 use crate::error::SourceError;
-use crate::link::ANSWER_TIMEOUT;
+use crate::link::{ANSWER_TIMEOUT, ConsumingChannel};
 use crate::log_on_change::LogOnChange;
 use crate::membership::PartitionStatus;
 use crate::names::Names;
@@ -27,7 +27,7 @@ const ATTACH_DELAY_MAX: Duration = Duration::from_secs(10);
 /// How long the broker may take to close a channel on which it has not answered.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One partition's queue.
+/// A partition's queue in RabbitMQ.
 #[derive(Debug)]
 pub struct AmqpSource {
     context: SourceContext,
@@ -70,7 +70,8 @@ impl AmqpSource {
         // A replica that announces itself from here on may be preferred to this one.
         let position = membership.position().await;
         let window = usize::from(self.prefetch);
-        let (channel, connection, alterations) = link.consuming_channel(window).await?;
+        let ConsumingChannel { channel, connection, alterations, heartbeat_lowered_by } =
+            link.consuming_channel(window).await?;
         let since = Instant::now();
         let channel = self.consume(ConsumerChannel::new(channel)).await?;
         membership.announce(self.partition);
@@ -81,7 +82,7 @@ impl AmqpSource {
             (self.partition, self.prefetch),
             (channel, alterations),
             connection,
-            since,
+            (since, heartbeat_lowered_by),
             claim_watch,
         ))
     }
@@ -131,7 +132,7 @@ impl Source for AmqpSource {
                 return Err(Gone);
             }
             if fault.is_deleted_queue() {
-                // Keys of all partitions go elsewhere without it.
+                // Without it, keys of all partitions go to other queues.
                 self.context.halt.set(fault);
                 return std::future::pending().await;
             }
@@ -159,7 +160,7 @@ impl Source for AmqpSource {
     }
 }
 
-/// When the next attachment may be tried.
+/// The waits before attachments.
 #[derive(Debug)]
 struct Pace {
     backoff: Backoff,
@@ -174,8 +175,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// None after an attachment that lasted; then longer and longer waits: neither a broker that refuses us nor a channel that
-    /// ends as soon as it consumes may keep both sides busy.
+    /// No wait after an attachment that lasted; otherwise longer and longer ones, so that neither a broker that refuses us nor
+    /// a channel that ends as soon as it consumes keeps both sides busy.
     fn next_delay(&mut self, now: Instant) -> Duration {
         if self.attached.take().is_some_and(|at| now.duration_since(at) >= ATTACH_DELAY_MAX) {
             self.backoff.reset();

@@ -1,4 +1,4 @@
-//! What other replicas mean for the tenure of a partition.
+//! What the messages of other replicas mean for the tenure of a partition.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ pub(super) struct ClaimWatch {
     partition: PartitionNumber,
     known: watch::Receiver<PartitionClaims>,
     observes_priority: bool,
-    /// Announcements from this offset on are news.
+    /// Announcements from this offset on are new to this tenure.
     preempted_from: u64,
     claim: Option<u64>,
     notified: ClaimNotice,
@@ -27,7 +27,7 @@ pub(super) struct ClaimWatch {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClaimNotice {
     Nothing,
-    /// That it has no number; the newest claim of another process by then.
+    /// It has no number; with the newest claim of another process by then.
     WithoutNumber(Option<TenureNumber>),
     Number(TenureNumber),
     Superseded,

@@ -1,4 +1,4 @@
-//! Dead letters: a delivery as it came, and the reason why nobody dispatches it. docs/wire.md has the table.
+//! Dead letters: a delivery as it came, with the reason why it is not dispatched. docs/wire.md has the table.
 
 use bytes::Bytes;
 use lapin::BasicProperties;
@@ -11,10 +11,11 @@ use lanekeeper_core::update::{IdOrigin, Update};
 
 /// A dead letter's `lanekeeper-detail` in bytes, well under the frame size that headers must fit.
 const DETAIL_BYTES_MAX: usize = 1024;
-/// Room in the frame of a letter's properties for all that is not a header of its publisher: the short strings (255 bytes
+/// Room in the frame of a dead letter's properties for all that is not a header of its publisher: the short strings (255 bytes
 /// each, some twice), the reason headers and the frame itself.
 const ROOM_BYTES: usize = 8 * 1024;
-/// RabbitMQ's default of `frame_max`, to which a letter is made whatever was agreed on: others read it with theirs.
+/// RabbitMQ's default of `frame_max`. A dead letter fits it whatever this connection has negotiated: its readers have
+/// negotiated for themselves.
 pub(super) const FRAME_BYTES_MAX: usize = 131_072;
 
 /// A delivery as it came.
@@ -28,16 +29,16 @@ pub(super) struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Whether all of it, and a reason, fits the frame of its properties.
-    pub(super) fn fits_a_frame(&self) -> bool {
+    /// Returns true if all of it, with a reason, fits the frame of its properties.
+    pub(super) fn fits_a_frame(&self, frame_max: usize) -> bool {
         let headers = self.properties.headers().iter().flat_map(FieldTable::inner);
         let headers: usize = headers.map(|(name, value)| header_bytes(name, value)).sum();
         let originals: usize = self.originals.named().map(|(_, original)| original.len()).sum();
-        headers + originals <= FRAME_BYTES_MAX - ROOM_BYTES
+        headers + originals <= frame_max.saturating_sub(ROOM_BYTES)
     }
 
-    /// Of an update that the broker holds no more, or whose delivery says no more than the update does: as its publisher
-    /// would publish it again.
+    /// The dead letter of an update that the broker does not hold, or whose delivery says no more than the update does: as its
+    /// publisher would publish it again.
     pub(super) fn of(update: &Update) -> Self {
         let mut headers = FieldTable::default();
         for (name, value) in &update.headers {
@@ -76,11 +77,12 @@ impl DeadLetter {
     }
 }
 
-/// The properties as they came, with the reason headers, made persistent. Left out or renamed is what would make the
-/// broker drop the letter (`expiration`), refuse it (`user_id`, unless it is ours) or route it elsewhere too (`CC`).
+/// The properties as they came, made persistent, with the reason headers. Properties that would make the broker drop the
+/// dead letter (`expiration`), refuse it (`user_id`, unless it is ours) or route it to other queues too (`CC`) are left out or
+/// renamed.
 ///
-/// Properties must fit one frame, and a letter has more of them than the update had: headers that leave no room are
-/// left out, the last in the order of their names. Otherwise the broker would end the connection, at every try.
+/// Properties must fit one frame, or the broker ends the connection. A dead letter has more of them than the update had, so
+/// headers for which there is no room are left out, the last in the order of their names.
 pub(super) fn with_reason(
     dead_letter: &DeadLetter,
     partition: PartitionNumber,

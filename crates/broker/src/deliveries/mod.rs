@@ -9,7 +9,6 @@ mod dead_letters;
 mod decode;
 mod unsettled;
 
-pub use amqp_deliveries::AmqpDeliveries;
 pub use amqp_source::AmqpSource;
 pub use context::SourceContext;
 pub use dead_letters::DeadLetters;

@@ -1,8 +1,8 @@
 //! The deliveries of one channel that are not acked: when they came, which of them are settled, and what their dead letters
 //! would need.
 //!
-//! The latter is nothing where the update says it all, otherwise the delivery as it came. Windows are full of the former,
-//! and properties take more room than most updates.
+//! For the dead letter, nothing is kept if the update says all that the delivery said; otherwise the delivery is kept as it
+//! came. Most need nothing, and properties take more memory than most updates.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -15,15 +15,16 @@ use lanekeeper_core::message::DeliveryTag;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
-/// The one account of what the broker has handed over on a channel.
+/// The one record of what the broker has delivered on a channel.
 #[derive(Debug)]
 pub(super) struct UnsettledDeliveries {
     window: usize,
     acks: Acks,
     as_delivered: HashMap<DeliveryTag, Box<DeadLetter>>,
-    /// Deliveries that only the broker can dead-letter: something of them never reached us, or fits no letter.
+    /// Deliveries that only the broker can dead-letter: a part of them never reached this process, or they do not fit a dead
+    /// letter of ours.
     incomplete: HashSet<DeliveryTag>,
-    /// Of those, the settled ones that are not rejected yet.
+    /// Those of them that are settled and not rejected yet.
     to_reject: VecDeque<DeliveryTag>,
 }
 

@@ -67,7 +67,7 @@ struct StatusQuery {
     process: String,
     /// Partitions with an owner that has not answered.
     awaited: BTreeSet<PartitionOfLayout>,
-    /// Offset of the question, by layout, once it was read back.
+    /// Offset of the request, by layout, once it was read back.
     asked: BTreeMap<LayoutNumber, u64>,
     of: BTreeMap<PartitionOfLayout, StatusAnswer>,
 }
@@ -188,8 +188,8 @@ mod tests {
         PartitionStatus { updates, answers, owns, tenure, ..PartitionStatus::default() }
     }
 
-    /// What is read of partition 0 after the question at offset 10, by whom; who is taken for the owner, and whether more
-    /// is awaited.
+    /// What is read of partition 0 after the request at offset 10, and from whom; who counts as the owner, and if more is
+    /// awaited.
     #[track_caller]
     fn check(reports: &[(&str, PartitionStatus)], expected: Option<(&str, bool)>, awaits: bool) {
         let place = (LayoutNumber(1), PartitionNumber(0));

@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 
-use super::amqp::{PublisherSession, fatal, text};
 use super::error::PublishError;
 use super::outgoing::{Outgoing, ShortText};
+use super::session::{PublisherSession, fatal};
 use super::settings::PublisherSettings;
 use crate::channel::confirm_channel::{PublishOutcome, Unconfirmed};
+use lanekeeper_core::error::error_chain;
 
 /// Publishes that are not confirmed yet.
 const UNCONFIRMED_MAX: usize = 1_000;
@@ -69,7 +70,7 @@ impl BulkPublisher {
     }
 
     fn fault(&self, error: &lapin::Error) -> PublishError {
-        fatal(error, &self.exchange).unwrap_or_else(|| refused(&text(error)))
+        fatal(error, &self.exchange).unwrap_or_else(|| refused(&error_chain(error)))
     }
 }
 

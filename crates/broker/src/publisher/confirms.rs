@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use super::outbox::{PublishId, Refusal};
 use lanekeeper_core::update::RecordKey;
 
-/// What one publish came back with, as the client library tells it.
+/// The answer to one publish, as the client library gives it.
 #[derive(Debug)]
 pub(super) struct RawAnswer<E> {
     pub(super) record_key: RecordKey,

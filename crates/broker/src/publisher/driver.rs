@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::amqp::{self, PublisherSession, SessionEvent};
 use super::confirms::{AnsweredPublish, BrokerAnswer, Confirms};
 use super::error::PublishError;
 use super::outbox::{Outbox, PublishReceipt, Refusal, SubmissionId};
 use super::outgoing::Outgoing;
+use super::session::{self, PublisherSession, SessionEvent};
 use super::settings::PublisherSettings;
 use crate::backoff::Backoff;
 use lanekeeper_core::error::error_chain;
@@ -73,11 +73,11 @@ pub enum PublisherEvent {
         /// Not for the first time.
         again: bool,
     },
-    /// An update's way has ended.
+    /// An update is confirmed, or counts as not confirmed.
     PublishReceipt(PublishReceipt),
     /// The connection changed.
     Connection(ConnectionEvent),
-    /// Updates are being refused, in a way in which none was since the last confirm; they are published again.
+    /// The broker refuses updates, and has not refused one for this reason since the last confirm. They are published again.
     Refused(Refusal),
 }
 
@@ -86,13 +86,13 @@ pub enum PublisherEvent {
 pub enum PublisherExit {
     /// Every submission has its receipt, and no more came.
     Finished,
-    /// It was told to stop.
+    /// The caller stopped it.
     Stopped,
     /// Over [`OutboxLimits::abandoned_max`] records were given up.
     Abandoned,
 }
 
-/// A connection to publish on, made anew by itself.
+/// A connection to publish on, which is made again whenever it is lost.
 pub struct Publisher {
     settings: PublisherSettings,
     session: PublisherSession,
@@ -151,7 +151,7 @@ impl Publisher {
     ///
     /// # Errors
     /// The exchange is gone, or the broker refuses what is published. A lost connection is no error: it is made
-    /// again, for ever.
+    /// again, until it is there.
     pub async fn run(
         self,
         mut submissions: mpsc::Receiver<Submission>,
@@ -185,7 +185,7 @@ struct PublisherRun<F> {
     settings: PublisherSettings,
     outbox: Outbox,
     on_event: F,
-    /// The refusal last told of, until something is confirmed.
+    /// The refusal that the caller knows of, until something is confirmed.
     refused: Option<Refusal>,
     started: Instant,
 }
@@ -256,16 +256,16 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
                 return self.fail(state, fault).await;
             }
             StateChange::Connection(SessionEvent::Blocked(reason)) => {
-                warn!(reason, "the broker has an alarm, publishing waits");
+                warn!(reason, "the broker takes no publishes because of an alarm, waiting until it ends");
                 ConnectionEvent::Blocked { reason }
             }
             StateChange::Connection(SessionEvent::Unblocked) => {
-                info!("the broker's alarm is over");
+                info!("the broker takes publishes again");
                 self.outbox.forgive();
                 ConnectionEvent::Unblocked
             }
             StateChange::Connected(session) => {
-                info!("connected again");
+                info!("broker connected again");
                 (self.on_event)(PublisherEvent::Connection(ConnectionEvent::Up));
                 return Ok(ConnectionState::Up { session, confirms: Confirms::new() });
             }
@@ -308,7 +308,7 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
                     self.outbox.refused(&record_key, in_flight, refusal, now);
                     if self.refused != Some(refusal) {
                         self.refused = Some(refusal);
-                        warn!(?refusal, "the broker refuses updates, publishing them again");
+                        warn!(?refusal, "the broker refuses updates, publishing them again after a wait");
                         (self.on_event)(PublisherEvent::Refused(refusal));
                     }
                 }
@@ -323,9 +323,9 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
     }
 
     fn fault(&self, error: &lapin::Error) -> SessionFault {
-        match amqp::fatal(error, &self.settings.exchange) {
+        match session::fatal(error, &self.settings.exchange) {
             Some(error) => SessionFault::Fatal(error),
-            None => SessionFault::Lost { cause: amqp::text(error) },
+            None => SessionFault::Lost { cause: error_chain(error) },
         }
     }
 
@@ -351,7 +351,7 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
             SessionFault::Fatal(error) => Err(error),
             SessionFault::Lost { cause } => {
                 self.outbox.disconnected();
-                warn!(cause, "connection lost, connecting again");
+                warn!(cause, "broker connection lost, reconnecting");
                 (self.on_event)(PublisherEvent::Connection(ConnectionEvent::Down { cause }));
                 Ok(ConnectionState::Down { connecting: Box::pin(reconnect(self.settings.clone())) })
             }
@@ -367,7 +367,7 @@ async fn reconnect(settings: PublisherSettings) -> Result<PublisherSession, Publ
         match PublisherSession::open(&settings).await {
             // A broker that starts refuses logins and virtual hosts for a while.
             Err(PublishError::Connect(error)) if !error.is_of_the_url() => {
-                debug!(error = error_chain(&error), "cannot connect yet");
+                debug!(error = error_chain(&error), "cannot connect to the broker, trying again");
             }
             done => return done,
         }

@@ -92,7 +92,7 @@ pub enum BadLine {
     /// `version` and a header `record-version`.
     #[error("\"version\" and the header \"record-version\" mean the same: give one of them")]
     VersionTwice,
-    /// RabbitMQ would route the update by these too, and Lanekeeper dead-letters it.
+    /// RabbitMQ would also route the update by these, and Lanekeeper would dead-letter it.
     #[error("the header \"{0}\" changes how RabbitMQ routes the update: leave it out")]
     RoutingHeader(String),
 }
@@ -205,10 +205,10 @@ mod tests {
         assert_eq!(outgoing.content_type.as_ref().map(ShortText::as_str), Some(content_type), "{line}");
     }
 
-    /// What a bad line is told, in part.
+    /// A part of the error of a bad line.
     fn check_bad(line: &str, expected: &str) {
         let message = parse(line.as_bytes(), 100, NOW).expect_err(line).to_string();
-        assert!(message.contains(expected), "{line}\n told: {message}\n expected: {expected}");
+        assert!(message.contains(expected), "{line}\n error: {message}\n expected: {expected}");
         assert!(!message.contains("line 1"), "the command names the line: {message}");
     }
 

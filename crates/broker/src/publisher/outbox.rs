@@ -18,9 +18,9 @@ use lanekeeper_core::update::RecordKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubmissionId(pub u64);
 
-/// One publish of one update; never used twice, so that a late answer is told from an expected one.
+/// One publish of one update. Never used twice, so that a late answer is not taken for an expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PublishId(pub u64);
+pub(super) struct PublishId(pub(super) u64);
 
 /// How many at once, and when to give up.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct OutboxLimits {
     /// Bytes held here. One update is always let in, however large.
     pub held_bytes_max: usize,
     /// How long the broker may refuse an update (negative confirm, or no route) before it counts as not confirmed.
-    /// Time without a connection and time under an alarm do not count. `None`: for ever.
+    /// Time without a connection and time under an alarm do not count. `None`: without limit.
     pub give_up_after: Option<Duration>,
     /// Records given up before everything is: remembering them is what keeps their later updates back.
     pub abandoned_max: usize,
@@ -69,7 +69,7 @@ pub enum PublishResult {
     NotConfirmed(NotConfirmedReason),
 }
 
-/// The end of one update's way; every update pushed gets exactly one.
+/// What has become of one update. Every update that is pushed gets exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishReceipt {
     /// Which update.
@@ -80,13 +80,13 @@ pub struct PublishReceipt {
 
 /// An update to publish now.
 #[derive(Clone, Debug)]
-pub struct InFlight {
+pub(super) struct InFlight {
     /// Names it in the answer.
-    pub id: PublishId,
+    pub(super) id: PublishId,
     /// The update.
-    pub outgoing: Arc<Outgoing>,
+    pub(super) outgoing: Arc<Outgoing>,
     /// It was published before: refused, or its connection was lost.
-    pub again: bool,
+    pub(super) again: bool,
 }
 
 #[derive(Debug)]
@@ -120,7 +120,7 @@ struct OutboxLane {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Outbox {
+pub(super) struct Outbox {
     limits: OutboxLimits,
     schedule: Schedule,
     lanes: HashMap<RecordKey, OutboxLane>,
@@ -139,8 +139,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// Empty. The schedule says how long a refused update waits before it is published again.
-    #[must_use]
-    pub fn new(limits: OutboxLimits, schedule: Schedule) -> Self {
+    pub(super) fn new(limits: OutboxLimits, schedule: Schedule) -> Self {
         assert!(limits.in_flight_max > 0 && limits.held_max >= limits.in_flight_max);
         Self {
             limits,
@@ -159,8 +158,7 @@ impl Outbox {
     }
 
     /// How many further updates may be pushed now.
-    #[must_use]
-    pub fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         if self.held > 0 && self.held_bytes >= self.limits.held_bytes_max {
             0
         } else {
@@ -169,19 +167,17 @@ impl Outbox {
     }
 
     /// Nothing is held: every update pushed has its receipt.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.held == 0
     }
 
     /// Nothing will be published any more: [`Outbox::stop`] was called, or too many records were given up.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.stopped
     }
 
     /// Takes an update, behind all earlier ones of its record.
-    pub fn push(&mut self, submission_id: SubmissionId, outgoing: Arc<Outgoing>) {
+    pub(super) fn push(&mut self, submission_id: SubmissionId, outgoing: Arc<Outgoing>) {
         if self.stopped {
             return self
                 .receipt(submission_id, PublishResult::NotConfirmed(NotConfirmedReason::NotPublished));
@@ -209,7 +205,7 @@ impl Outbox {
     }
 
     /// The next update to publish, if the window has room for one.
-    pub fn publish_next(&mut self) -> Option<InFlight> {
+    pub(super) fn publish_next(&mut self) -> Option<InFlight> {
         if self.stopped || self.in_flight >= self.limits.in_flight_max {
             return None;
         }
@@ -225,14 +221,20 @@ impl Outbox {
     }
 
     /// The broker has it.
-    pub fn confirmed(&mut self, record_key: &RecordKey, in_flight: PublishId) {
+    pub(super) fn confirmed(&mut self, record_key: &RecordKey, in_flight: PublishId) {
         if self.land(record_key, in_flight) {
             self.resolve_head(record_key, PublishResult::Confirmed);
         }
     }
 
     /// The broker did not take it: it is published again later, and its record waits.
-    pub fn refused(&mut self, record_key: &RecordKey, in_flight: PublishId, refusal: Refusal, now: Tick) {
+    pub(super) fn refused(
+        &mut self,
+        record_key: &RecordKey,
+        in_flight: PublishId,
+        refusal: Refusal,
+        now: Tick,
+    ) {
         if !self.land(record_key, in_flight) {
             return;
         }
@@ -251,7 +253,7 @@ impl Outbox {
     }
 
     /// The connection is lost: what was unconfirmed is published again, oldest publish first. It may have arrived.
-    pub fn disconnected(&mut self) {
+    pub(super) fn disconnected(&mut self) {
         self.forgive();
         let mut in_flights: Vec<(PublishId, RecordKey)> = self
             .lanes
@@ -273,15 +275,15 @@ impl Outbox {
         }
     }
 
-    /// Starts the time to give up anew: the broker was away or under an alarm, which is not the updates' fault.
-    pub fn forgive(&mut self) {
+    /// The time to give up starts again: the broker was away or under an alarm, which is not the updates' fault.
+    pub(super) fn forgive(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.refused_since = None;
         }
     }
 
     /// Updates whose wait is over become ready.
-    pub fn wake(&mut self, now: Tick) {
+    pub(super) fn wake(&mut self, now: Tick) {
         while self.waiting.first().is_some_and(|(until, ..)| *until <= now) {
             let (_, _, record_key) = self.waiting.pop_first().expect("there is a first");
             self.lanes.get_mut(&record_key).expect("a waiting lane exists").status = OutboxLaneStatus::Ready;
@@ -290,13 +292,12 @@ impl Outbox {
     }
 
     /// When [`Outbox::wake`] has something to do next.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Tick> {
+    pub(super) fn next_deadline(&self) -> Option<Tick> {
         self.waiting.first().map(|(until, ..)| *until)
     }
 
     /// Publishes nothing further. What is in flight may still be confirmed; the rest gets its receipt now.
-    pub fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.stopped = true;
         self.ready.clear();
         self.waiting.clear();
@@ -315,24 +316,24 @@ impl Outbox {
     }
 
     /// Ends: whatever is still held gets its receipt.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.stop();
         self.disconnected();
         assert!(self.is_empty() && self.in_flight == 0);
     }
 
     /// The next receipt, oldest first.
-    pub fn next_receipt(&mut self) -> Option<PublishReceipt> {
+    pub(super) fn next_receipt(&mut self) -> Option<PublishReceipt> {
         self.receipts.pop_front()
     }
 
     /// Updates in flight, and held in all.
-    #[must_use]
-    pub fn load(&self) -> (usize, usize) {
+    #[cfg(test)]
+    pub(super) fn load(&self) -> (usize, usize) {
         (self.in_flight, self.held)
     }
 
-    /// Takes a flight out of the window; false where the answer is stale.
+    /// Takes a publish out of the window. Returns false if its answer is stale.
     fn land(&mut self, record_key: &RecordKey, in_flight: PublishId) -> bool {
         let expected = self
             .lanes

@@ -1,4 +1,4 @@
-//! An update on its way to the broker.
+//! An update that is to be published.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ const SHORT_TEXT_BYTES_MAX: usize = 255;
 
 /// Most bytes of header names and values per update. They travel in one AMQP frame, which RabbitMQ bounds at
 /// 128 KiB by default, and a frame over the bound ends the connection.
-pub const HEADER_BYTES_MAX: usize = 32 * 1024;
+pub(super) const HEADER_BYTES_MAX: usize = 32 * 1024;
 
 /// A text that fits an AMQP short string: at most 255 bytes of UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,8 +77,7 @@ impl Outgoing {
     }
 
     /// Names and values of the headers.
-    #[must_use]
-    pub fn header_bytes(&self) -> usize {
+    pub(super) fn header_bytes(&self) -> usize {
         let value_bytes = |value: &HeaderValue| match value {
             HeaderValue::Text(text) => text.len(),
             HeaderValue::Integer(_) | HeaderValue::Flag(_) => 8,

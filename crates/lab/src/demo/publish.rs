@@ -1,4 +1,4 @@
-//! Publishing, as a publisher in any language would: persistent, mandatory, with confirms.
+//! Publishing as a publisher in any language does it: persistent, mandatory, with confirms.
 
 use std::cell::Cell;
 use std::time::SystemTime;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::failure::Failure;
+use super::error::DemoError;
 use super::stage::Stage;
 use super::workload::Planned;
 use lanekeeper_broker::publisher::{
@@ -14,11 +14,11 @@ use lanekeeper_broker::publisher::{
     PublisherSettings, ShortText, Submission, SubmissionId,
 };
 
-/// Updates that wait between the one who has them and the publisher.
+/// Updates that wait between their source and the publisher.
 const SUBMISSIONS_MAX: usize = 64;
 
-/// A publisher that takes so many updates.
-pub(super) async fn connect(stage: &Stage, updates: usize) -> Result<Publisher, Failure> {
+/// A publisher for so many updates.
+pub(super) async fn connect(stage: &Stage, updates: usize) -> Result<Publisher, DemoError> {
     let settings = PublisherSettings {
         connection: stage.broker.clone(),
         instance: "demo".to_owned(),
@@ -34,13 +34,13 @@ pub(super) async fn connect(stage: &Stage, updates: usize) -> Result<Publisher, 
     Ok(Publisher::connect(settings).await?)
 }
 
-/// Publishes each update when it happens. When it has returned, RabbitMQ has confirmed all of them.
+/// Publishes each update when it is due. When this has returned, RabbitMQ has confirmed all of them.
 pub(super) async fn all(
     publisher: Publisher,
     updates: &[Planned],
     begun: Instant,
     confirmed: &Cell<u64>,
-) -> Result<(), Failure> {
+) -> Result<(), DemoError> {
     let (sender, receiver) = mpsc::channel(SUBMISSIONS_MAX);
     let producing = async move {
         for (submission_id, planned) in (0..).map(SubmissionId).zip(updates) {
@@ -61,7 +61,7 @@ pub(super) async fn all(
     ended?;
     match updates.len() as u64 - confirmed.get() {
         0 => Ok(()),
-        missing => Err(Failure::NotConfirmed(missing)),
+        missing => Err(DemoError::NotConfirmed(missing)),
     }
 }
 

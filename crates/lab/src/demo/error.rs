@@ -1,25 +1,21 @@
-//! Why a demo did not come to its end, and how long it waits before it says so.
+//! Why a demo does not come to its end.
 
 use std::io;
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 
 use crate::command::Exit;
-use crate::receiver::{StoreError, StoreFault};
+use crate::receiver::{OpenStoreError, StoreError};
 use crate::testbed::ProcessError;
 use lanekeeper::config::Faults;
 use lanekeeper::http::client::TargetsFault;
 use lanekeeper_broker::publisher::PublishError;
 use lanekeeper_broker::{ConnectError, SourceError};
 
-/// How long nothing may move. Longer than any wait that the demo brings about on purpose.
-const STALL_MAX: Duration = Duration::from_secs(20);
-
-/// Why a demo did not come to its end.
+/// Why a demo does not come to its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum DemoError {
     #[error("stopped by {0}")]
     Interrupted(&'static str),
     #[error(transparent)]
@@ -42,21 +38,21 @@ pub(super) enum Failure {
         #[source]
         source: io::Error,
     },
-    #[error("the demo's own config is not right, which is a fault of ours: {0}")]
+    #[error("the demo's own config is wrong, which is a bug: {0}")]
     Config(Faults),
     #[error(transparent)]
     Targets(#[from] TargetsFault),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] OpenStoreError),
     #[error("the API's store cannot be emptied")]
-    NotEmptied(#[from] StoreFault),
+    NotEmptied(#[from] StoreError),
     #[error("the API answered {status} to a request of the second writer")]
     Refused { status: StatusCode },
     #[error("the second writer cannot reach the API")]
     Unreachable(#[from] reqwest::Error),
 }
 
-impl Failure {
+impl DemoError {
     pub(super) fn system(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { step, source }
     }
@@ -66,35 +62,5 @@ impl Failure {
             Self::Connect(_) | Self::Source(_) | Self::Publish(_) => Exit::Broker,
             _ => Exit::Other,
         }
-    }
-}
-
-/// Waits for as long as something moves.
-#[derive(Debug)]
-pub(super) struct StallTimeout {
-    what: &'static str,
-    progress: Option<u64>,
-    changed: Instant,
-}
-
-impl StallTimeout {
-    /// `what` is waited for, as a person says it.
-    pub(super) fn new(what: &'static str) -> Self {
-        Self { what, progress: None, changed: Instant::now() }
-    }
-
-    /// `progress` is what has to change from time to time, `seen` tells a person where things are.
-    ///
-    /// # Errors
-    /// [`Failure::Stuck`] if it has been the same for too long.
-    pub(super) fn see(&mut self, progress: u64, seen: impl FnOnce() -> String) -> Result<(), Failure> {
-        if self.progress != Some(progress) {
-            self.progress = Some(progress);
-            self.changed = Instant::now();
-        }
-        if self.changed.elapsed() < STALL_MAX {
-            return Ok(());
-        }
-        Err(Failure::Stuck { what: self.what, seconds: STALL_MAX.as_secs(), seen: seen() })
     }
 }

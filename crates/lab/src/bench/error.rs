@@ -1,4 +1,4 @@
-//! Why a measurement did not come about. (That order was broken is no failure of this kind, but its result.)
+//! Why nothing could be measured. (Broken order is not an error of this kind, but the result of a run.)
 
 use std::error::Error;
 use std::io;
@@ -9,9 +9,9 @@ use lanekeeper::config::Faults;
 use lanekeeper_broker::publisher::PublishError;
 use lanekeeper_broker::{ConnectError, SourceError};
 
-/// Why a measurement did not come about.
+/// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum BenchError {
     #[error("stopped by {0}")]
     Interrupted(&'static str),
     #[error(transparent)]
@@ -38,11 +38,11 @@ pub(super) enum Failure {
     ReceiverSilent,
     #[error("cannot get the receiver's report")]
     Report(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the config made for this is not right, which is a fault of ours: {0}")]
+    #[error("the benchmark's own config is wrong, which is a bug: {0}")]
     Config(Faults),
 }
 
-impl Failure {
+impl BenchError {
     pub(super) fn system(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { step, source }
     }

@@ -21,7 +21,7 @@ use crate::connection::{Address, ConnectError, Connection, connect};
 /// An orderly close takes milliseconds; under an alarm it never comes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a connection tells on its own.
+/// What happens to a connection.
 #[derive(Debug)]
 pub(super) enum SessionEvent {
     /// An alarm: publishes hang until it is over.
@@ -93,7 +93,7 @@ impl PublisherSession {
         self.channel.send(message(self.exchange.clone(), outgoing)).await
     }
 
-    /// What the connection has to tell next. Dropping the future loses nothing.
+    /// What happens to the connection next. Nothing is lost if the future is dropped.
     pub(super) async fn next_event(&mut self) -> SessionEvent {
         loop {
             match self.events.next().await {
@@ -154,7 +154,7 @@ fn short(text: &ShortText) -> ShortString {
     ShortString::from(text.as_str())
 }
 
-/// Whether connecting again would only meet the same fault again, and how to say it.
+/// The error for the caller, if connecting again would only meet the same fault again.
 pub(super) fn fatal(error: &lapin::Error, exchange: &ShortText) -> Option<PublishError> {
     let (kind, text) = protocol_error(error)?;
     match kind {
@@ -173,14 +173,5 @@ fn protocol_error(error: &lapin::Error) -> Option<(AMQPErrorKind, String)> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some((error.kind().clone(), error.get_message().to_string())),
         _ => None,
-    }
-}
-
-/// An error for people.
-pub(super) fn text(error: &lapin::Error) -> String {
-    match error.kind() {
-        // lapin's own text begins with "IO error: ", which says nothing to people.
-        ErrorKind::IOError(error) => error.to_string(),
-        _ => error.to_string(),
     }
 }
