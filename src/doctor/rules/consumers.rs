@@ -60,7 +60,8 @@ fn prefetch(case: &Case<'_>, object: &Object, consumer: &Consumer) -> Option<Fin
         "consumer {:?} of {} holds at most {}, below the layout's prefetch of {wanted}, and the queue has {messages} messages",
         consumer.tag, object.name, consumer.prefetch
     );
-    let stop = Fix::Do("stop that dispatcher; a dispatcher of this version uses the layout's prefetch".to_owned());
+    let stop =
+        Fix::Do("stop that dispatcher; a dispatcher of this version uses the layout's prefetch".to_owned());
     Some(Finding::new(Code::PrefetchTooLow, what, vec![stop]))
 }
 

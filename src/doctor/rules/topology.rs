@@ -54,7 +54,10 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
 
 fn declare_again() -> Vec<Fix> {
     vec![
-        Fix::Do("stop all publishers and dispatchers, so that no update goes to a wrong queue; then run".to_owned()),
+        Fix::Do(
+            "stop all publishers and dispatchers, so that no update goes to a wrong queue; then run"
+                .to_owned(),
+        ),
         Fix::Run("lanekeeper run --config FILE".to_owned()),
         Fix::Do("which declares and binds the missing objects".to_owned()),
     ]

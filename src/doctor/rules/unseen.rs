@@ -116,12 +116,12 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
                 push("the metadata store", format!("{khepri_means} ({words})"), khepri);
             }
             if let Err(words) = &management.nodes_down {
-                let means =
-                    format!("copies of queues were checked, but not the nodes themselves ({words})");
+                let means = format!("copies of queues were checked, but not the nodes themselves ({words})");
                 push("nodes of the cluster", means, "rabbitmqctl cluster_status");
             }
             if let Err(words) = &management.alarms {
-                let means = format!("only a test publish over AMQP shows if an alarm blocks publishes ({words})");
+                let means =
+                    format!("only a test publish over AMQP shows if an alarm blocks publishes ({words})");
                 push("alarms by node", means, "rabbitmq-diagnostics alarms");
             }
             let unknown = management.queues.iter().filter(|(_, queue)| queue.effective_policy.is_none());

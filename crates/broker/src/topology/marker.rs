@@ -52,7 +52,8 @@ impl Markers {
                 if log.is_new(error.clone()) {
                     warn!(
                         layout = layout.number.0,
-                        error, "cannot publish markers, trying again: the draining layout cannot be removed without them"
+                        error,
+                        "cannot publish markers, trying again: the draining layout cannot be removed without them"
                     );
                 }
                 tokio::time::sleep(RETRY_DELAY).await;
