@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use lanekeeper_core::forecast::{End, Forecast, Planned};
 use serde_json::{Value as Json, json};
 
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
 use super::process::print;
-use crate::config::forecast::{End, Forecast, Planned};
 use crate::config::{Config, Loaded, Purpose, Shown, format_duration, warnings};
 
 /// A longer schedule is printed with a gap.

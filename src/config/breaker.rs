@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::fault::Problem;
 use super::model::BreakerConfig;
-use super::parse::{duration, flag, format_duration, integer, number};
+use super::parse::{duration, flag, integer, number};
 use super::reader::Reader;
 use super::schedule::waits;
 use lanekeeper_core::breaker::{ATTEMPTS_KEPT_MAX, BreakerLimits};
@@ -25,18 +24,7 @@ pub fn read(reader: &mut Reader<'_>) -> Option<BreakerConfig> {
     let failure_share = section.read("failure_share", number(0.01..=1.0));
     let wait_initial = section.read("wait_initial", duration(MILLISECOND..=HOUR));
     let wait_max = section.read("wait_max", duration(MILLISECOND..=HOUR));
-    if let (Some(initial), Some(max)) = (wait_initial, wait_max)
-        && initial > max
-    {
-        let (initial, max) = (format_duration(initial), format_duration(max));
-        section.fault(
-            "wait_initial",
-            Problem::new(
-                format!("{initial:?} is longer than wait_max = {max:?}"),
-                "shorten it, or raise wait_max",
-            ),
-        );
-    }
+    section.at_most("wait_initial", wait_initial, "wait_max", wait_max);
     section.finish();
     let limits = BreakerLimits {
         window: window?,

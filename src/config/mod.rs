@@ -7,7 +7,6 @@
 mod breaker;
 mod broker_url;
 mod fault;
-pub(crate) mod forecast;
 mod layers;
 mod ledger;
 mod management;

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_types, reason = "figment has merged the layers")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use figment::Figment;
 use figment::value::{Dict, Value};
@@ -12,6 +13,7 @@ use serde_json::Value as Json;
 
 use super::fault::{Fault, Faults, Origin, Problem};
 use super::layers::{Environment, origin};
+use super::parse::format_duration;
 use super::strings::Strings;
 
 /// An effective value as it may be shown: secrets are masked.
@@ -224,6 +226,23 @@ impl Section<'_, '_> {
         let origin =
             value.map_or_else(|| self.origin.clone(), |value| origin(self.reader.figment, value.tag()));
         self.note(key, origin, problem);
+    }
+
+    /// Notes a fault if the duration of `key` is longer than that of `max_key`.
+    pub fn at_most(
+        &mut self,
+        key: &'static str,
+        value: Option<Duration>,
+        max_key: &'static str,
+        max: Option<Duration>,
+    ) {
+        if let (Some(value), Some(max)) = (value, max)
+            && value > max
+        {
+            let (value, max) = (format_duration(value), format_duration(max));
+            let what = format!("{value:?} is longer than {max_key} = {max:?}");
+            self.fault(key, Problem::new(what, format!("shorten it, or raise {max_key}")));
+        }
     }
 
     /// Replaces the value to show, such as an empty name by the host name.

@@ -10,8 +10,7 @@ use super::layers::{self, Environment};
 use super::management::management_url;
 use super::model::{BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig};
 use super::parse::{
-    choice, duration, exchange, flag, format_duration, instance, integer, listen, log_filter, number,
-    timeout, whole_seconds,
+    choice, duration, exchange, flag, instance, integer, listen, log_filter, number, timeout, whole_seconds,
 };
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
@@ -205,18 +204,7 @@ fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
     let attempts_max = section.read("attempts_max", integer::<u32>(0..=u32::MAX.into()));
     let elapsed_max = section.read("elapsed_max", duration(Duration::ZERO..=YEAR));
     let retry_after_max = section.read("retry_after_max", duration(Duration::ZERO..=HOUR));
-    if let (Some(initial), Some(max)) = (delay_initial, delay_max)
-        && initial > max
-    {
-        let (initial, max) = (format_duration(initial), format_duration(max));
-        section.fault(
-            "delay_initial",
-            Problem::new(
-                format!("{initial:?} is longer than delay_max = {max:?}"),
-                "shorten it, or raise delay_max",
-            ),
-        );
-    }
+    section.at_most("delay_initial", delay_initial, "delay_max", delay_max);
     section.finish();
 
     let mut section = reader.section("failure");

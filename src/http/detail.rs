@@ -1,7 +1,12 @@
 //! The reason of a failure in the target's own words: short, one line, safe to print.
 
+use std::error::Error;
+use std::io;
+
+use rustls::CertificateError as Refused;
 use serde_json::{Map, Value};
 
+use lanekeeper_core::certificate::CertificateFault;
 use lanekeeper_core::error::error_chain;
 
 /// Longest detail, in characters.
@@ -42,7 +47,33 @@ fn of_problem(body: &[u8]) -> Option<String> {
 
 /// The error with its causes, without the URL: that holds the record key.
 pub(super) fn of_error(error: reqwest::Error) -> String {
-    one_line(&error_chain(&error.without_url()))
+    let error = error.without_url();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // An IO error of TLS holds it, and does not name it as its cause.
+        let tls = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = tls.and_then(|error| error.downcast_ref::<rustls::Error>());
+        if let Some(fault) = tls.and_then(certificate_fault) {
+            return one_line(&fault.to_string());
+        }
+        cause = error.source();
+    }
+    one_line(&error_chain(&error))
+}
+
+fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {
+    let rustls::Error::InvalidCertificate(error) = error else { return None };
+    Some(match error {
+        // Of the second, another authority has the same name.
+        Refused::UnknownIssuer | Refused::BadSignature => CertificateFault::UntrustedIssuer,
+        Refused::NotValidForName => CertificateFault::OtherHost { names: Vec::new() },
+        Refused::NotValidForNameContext { presented, .. } => {
+            CertificateFault::OtherHost { names: presented.clone() }
+        }
+        Refused::Expired | Refused::ExpiredContext { .. } => CertificateFault::Expired,
+        Refused::NotValidYet | Refused::NotValidYetContext { .. } => CertificateFault::NotYetValid,
+        _ => return None,
+    })
 }
 
 /// One line: runs of white space and control characters become one space, and text beyond [`DETAIL_CHARS_MAX`] is cut.

@@ -1,4 +1,4 @@
-//! The crews of the layouts that are dispatched from: one, or two side by side while a layout drains.
+//! The layouts that this process dispatches from: one, or two while the older one drains.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +9,13 @@ use super::layout_drivers::{DispatchContext, DriverEnded, LayoutDrivers};
 use lanekeeper_core::change::ActiveLayout;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
-/// The crews that have not ended, by their layouts.
+/// The layouts whose drivers have not all ended.
 #[derive(Default)]
 pub struct ActiveLayouts(BTreeMap<LayoutNumber, LayoutDrivers>);
 
 impl ActiveLayouts {
-    /// Does what the document says now: begins crews, lets them know, asks those of other layouts to stop. To be called
-    /// also when a driver has ended.
+    /// Does what the layout document says now: starts the drivers of a layout, tells them what has changed, stops those of
+    /// other layouts. To be called when the document changes and when a driver has ended.
     pub fn follow(
         &mut self,
         context: &DispatchContext,
@@ -28,7 +28,7 @@ impl ActiveLayouts {
             layout_drivers.stop();
         }
         self.0.retain(|number, layout_drivers| is_active(number) || !layout_drivers.has_ended());
-        // Until the drivers of a layout that is not at work have ended, something of it may be in flight here.
+        // While a driver of a layout that is not active any more runs, attempts of it may be in flight in this process.
         let is_clear = self.0.keys().all(is_active);
         for of in active_layouts {
             let number = of.layout.number;
@@ -44,7 +44,7 @@ impl ActiveLayouts {
                 info!(
                     layout = number.0,
                     previous = %partition,
-                    "a partition of the layout before is drained: its records are dispatched from this one"
+                    "a partition of the previous layout is drained: its records are dispatched from this layout now"
                 );
             }
         }
@@ -52,7 +52,8 @@ impl ActiveLayouts {
 
     /// A driver has ended.
     pub fn ended(&mut self, context: &DispatchContext, ended: &DriverEnded) {
-        let layout_drivers = self.0.get_mut(&ended.layout).expect("a crew outlasts its drivers");
+        let layout_drivers =
+            self.0.get_mut(&ended.layout).expect("a layout stays until its drivers have ended");
         layout_drivers.ended(context, ended);
     }
 
@@ -61,7 +62,7 @@ impl ActiveLayouts {
         self.0.values().for_each(LayoutDrivers::stop);
     }
 
-    /// Tells the others that keys have moved.
+    /// Tells the other replicas that keys have moved.
     pub async fn notify_moved(&self) {
         for layout_drivers in self.0.values() {
             layout_drivers.membership.notify_moved().await;

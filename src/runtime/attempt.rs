@@ -16,12 +16,13 @@ use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 use lanekeeper_ledger::{Ledger, RecordLock};
 
-/// Until when requests of a tenure may leave: the ledger may have answered late.
+/// Until when requests of a tenure may be sent. An attempt looks at it when it has waited for the ledger, and once more when
+/// its request is written to a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fence {
     /// The tenure's number.
     pub(super) tenure: Option<TenureNumber>,
-    /// `None`: none leaves.
+    /// `None`: none may be sent.
     pub(super) until: Option<Tick>,
 }
 
@@ -38,7 +39,7 @@ pub(super) struct PendingAttempt<T, L> {
     pub(super) tenure: Option<TenureNumber>,
     pub(super) holder: Holder,
     pub(super) update: Arc<Update>,
-    /// Whether it asks if its target, which is shut, works again.
+    /// Its target is shut: the attempt shows if it works again.
     pub(super) probe: bool,
 }
 
@@ -50,7 +51,7 @@ pub(super) struct FinishedAttempt {
     pub(super) update: Arc<Update>,
     pub(super) probe: bool,
     pub(super) outcome: Outcome,
-    /// What that says about the target as a whole.
+    /// What the outcome says about the target as a whole.
     pub(super) signal: HealthSignal,
     pub(super) receipt: AttemptReceipt,
     /// The record's row, held until the outcome is written down or dropped.
@@ -60,7 +61,7 @@ pub(super) struct FinishedAttempt {
 }
 
 impl<T: Target, L: Ledger> PendingAttempt<T, L> {
-    /// Makes it. Ends early if `abort` is cancelled: dropping the request closes its connection.
+    /// Makes the attempt. Ends early if `abort` is cancelled: dropping the request closes its connection.
     pub(super) async fn run(self, abort: CancellationToken) -> FinishedAttempt {
         let (attempt, number, update, probe) =
             (self.attempt, self.number, Arc::clone(&self.update), self.probe);
@@ -87,7 +88,7 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
         let (etag, lock) = match &self.ledger_client {
             None if clear() => (None, None),
             None => return unsent(Outcome::Withheld),
-            // On its own: the ledger's future is many times the size of the rest, which every attempt would carry.
+            // Boxed: every attempt would carry the ledger's future, which is many times the size of the rest.
             Some(ledger_client) => match Box::pin(ledger_client.lookup(&self.update, self.holder)).await {
                 Preflight::Send { etag, lock } if clear() => (etag, lock),
                 Preflight::Send { .. } | Preflight::Silent => return unsent(Outcome::Withheld),
@@ -108,7 +109,7 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
     }
 }
 
-/// Whether requests of `tenure` may leave now.
+/// Returns what returns true while requests of `tenure` may be sent.
 fn may_send(
     fence: watch::Receiver<Fence>,
     clock: Clock,

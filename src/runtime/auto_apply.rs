@@ -1,4 +1,4 @@
-//! What `updates.auto_apply` looks for before it changes the layout: what `lanekeeper topology plan` shows.
+//! What `updates.auto_apply` looks at before it changes the layout: the dangers that `lanekeeper topology plan` shows.
 
 use crate::config::Config;
 use crate::doctor::Finding;
@@ -6,7 +6,7 @@ use crate::doctor::change::{Weight, dangers_of_change};
 use lanekeeper_broker::{AutoApply, Obstacle, Obstacles, SourceError};
 use lanekeeper_core::layout::Shape;
 
-/// A change to this, as soon as nothing is in the way.
+/// Changes the layout to `shape` as soon as nothing stands against it.
 pub fn auto_apply(config: &Config, shape: Shape) -> AutoApply {
     let config = config.clone();
     let look = Box::new(move || {
@@ -16,7 +16,7 @@ pub fn auto_apply(config: &Config, shape: Shape) -> AutoApply {
     AutoApply { shape, look }
 }
 
-/// A person may take a risk, a program does not.
+/// A person may take a risk; a program does not.
 async fn look(config: &Config, shape: Shape) -> Result<Obstacles, SourceError> {
     let mut found = Obstacles::default();
     for danger in dangers_of_change(config, shape).await? {

@@ -1,5 +1,5 @@
-//! The breakers of all targets, one each, shared by the drivers of this process: a lock around the pure ones, and the
-//! places where a change is told.
+//! The circuit breakers, one per target, shared by all drivers of this process: a lock around the core's breakers; logs,
+//! counts and publishes their changes.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
@@ -16,13 +16,13 @@ use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::RecordKey;
 
-/// All of them. Cheap to clone.
+/// The breakers of all targets. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Breakers(Arc<BreakerSet>);
 
 #[derive(Debug)]
 struct BreakerSet {
-    /// In the order of the config; empty where breakers are turned off.
+    /// In the order of the config; empty if breakers are turned off.
     targets: Mutex<Vec<WatchedBreaker>>,
     changed: watch::Sender<()>,
     health: Health,
@@ -33,7 +33,7 @@ struct WatchedBreaker {
     name: String,
     breaker: Breaker,
     metrics: CircuitMetrics,
-    /// While the target is shut: since when, and up to when that is counted.
+    /// While the target is shut: since when, and up to when the metric counts it.
     shut: Option<(Tick, Tick)>,
 }
 
@@ -45,7 +45,7 @@ impl WatchedBreaker {
             attempts,
             failures,
             records,
-            "target shut: it fails for everyone; single attempts will ask whether it works again"
+            "target shut, since it fails for all records: single attempts will show if it works again"
         );
         self.shut = Some((now, now));
         self.metrics.shut();
@@ -58,7 +58,7 @@ impl WatchedBreaker {
         self.shut = (!opened).then_some((since, now));
         if opened {
             let shut_seconds = now.since(since).as_secs();
-            info!(target_name = self.name, shut_seconds, "target open again");
+            info!(target_name = self.name, shut_seconds, "target open again: its updates are attempted");
             self.metrics.opened();
             health.set_shut(&self.name, None);
         }
@@ -101,7 +101,7 @@ impl BreakerSet {
     }
 }
 
-/// One driver's view of them: tells how its attempts end, hears what changes.
+/// One driver's access to them: reports how its attempts end, and reads what has changed.
 #[derive(Debug)]
 pub struct BreakerWatch {
     shared: Arc<BreakerSet>,
@@ -110,12 +110,12 @@ pub struct BreakerWatch {
 }
 
 impl BreakerWatch {
-    /// Waits until there may be [`Self::take_changes`].
+    /// Waits until [`Self::take_changes`] may return something.
     pub async fn changed(&mut self) {
-        self.changes.changed().await.expect("we hold the sender ourselves");
+        self.changes.changed().await.expect("this holds the sender");
     }
 
-    /// What the core has not been told yet.
+    /// What has changed since the last call, for the core.
     pub fn take_changes(&mut self) -> Vec<Event> {
         self.changes.mark_unchanged();
         let targets = self.shared.targets();
@@ -135,7 +135,7 @@ impl BreakerWatch {
         events
     }
 
-    /// An attempt ended. All drivers hear what comes of it.
+    /// An attempt ended. All drivers learn what comes of it.
     pub fn ended(
         &self,
         now: Tick,
@@ -158,16 +158,16 @@ impl BreakerWatch {
         });
     }
 
-    /// Whether the partition may make one attempt at the target that is shut.
+    /// Asks for the probe of a target that is shut. Returns true if this partition may make it.
     pub fn grant_probe(&mut self, now: Tick, target: TargetId) -> bool {
-        // Whoever asks takes it that a probe is under way, and must hear of its end also where that leaves all as it was.
+        // Who asks assumes from then on that a probe is out, and must learn of its end even if nothing else has changed.
         if let Some(last_seen) = self.last_seen.get_mut(target.0) {
             *last_seen = Circuit::Probing;
         }
         self.with(target, |watched, _| watched.breaker.grant_probe(now))
     }
 
-    /// The partition does not make it.
+    /// This partition does not make the probe that it was granted.
     pub fn return_probe(&self, now: Tick, target: TargetId) {
         self.with(target, |watched, _| {
             watched.breaker.probe_returned(now);
@@ -175,7 +175,7 @@ impl BreakerWatch {
         });
     }
 
-    /// Tells all drivers where something has changed.
+    /// Changes one breaker. Tells all drivers if `change` returns true, and returns that.
     fn with(&self, target: TargetId, change: impl FnOnce(&mut WatchedBreaker, &Health) -> bool) -> bool {
         let mut targets = self.shared.targets();
         let changed = targets.get_mut(target.0).is_some_and(|watched| change(watched, &self.shared.health));

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use lanekeeper_core::tick::Tick;
 
-/// Counts from the moment it was made; copies agree with each other.
+/// Counts from its start. All copies show the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
 
@@ -23,7 +23,7 @@ impl Clock {
         Tick::ZERO.after(self.0.elapsed())
     }
 
-    /// The tick of an instant; the first one where it lies before.
+    /// The tick of an instant; the first tick if the instant lies before the start.
     #[must_use]
     pub fn tick(self, instant: Instant) -> Tick {
         Tick::ZERO.after(instant.saturating_duration_since(self.0))
@@ -36,7 +36,7 @@ impl Clock {
     }
 }
 
-/// Since the publisher's timestamp, by our wall clock. None where it lies ahead, as far as to where no clock goes.
+/// The time since the publisher's timestamp, by our wall clock; `None` if that lies in the future.
 #[must_use]
 pub fn age(published_at: u64) -> Option<Duration> {
     let published_at = UNIX_EPOCH.checked_add(Duration::from_secs(published_at))?;

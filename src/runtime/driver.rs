@@ -1,7 +1,7 @@
-//! One partition's task: hands events to the core, does what the core asks for. Decides nothing itself.
+//! One partition's task: hands events to the core and does what the core asks for. It decides nothing itself.
 //!
 //! [`Driver::run`] is the loop: do what the core asks for, end a session that is over, wait for the next [`Input`], handle
-//! it. [`phase`] has the states that it goes through, [`pending`] what is under way meanwhile.
+//! it. [`phase`] has the states of a driver, [`pending`] what runs at the same time and answers later.
 
 mod attach;
 mod drain;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::drain::DriverExit;
 use self::pending::Pending;
 use self::phase::{Phase, Then};
-use self::record::{Leftover, Loaded, Written, WrittenAs};
+use self::record::{LastAnswer, LedgerTenure, Loaded, Written};
 use super::attempt::{Fence, FinishedAttempt};
 use super::breakers::BreakerWatch;
 use super::clock::Clock;
@@ -46,18 +46,18 @@ use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{IdOrigin, RecordKey};
 use lanekeeper_ledger::Ledger;
 
-/// What one partition is, and what its driver uses.
+/// What a driver knows of its partition, and what it uses. Nothing of it changes while the driver lives.
 #[derive(Debug)]
 pub struct PartitionContext<S, T, L> {
-    /// Of which layout.
+    /// The layout that the partition belongs to.
     pub layout: Layout,
-    /// Which partition.
+    /// Its number.
     pub partition: PartitionNumber,
-    /// Where its updates come from.
+    /// Where updates come from.
     pub source: Arc<S>,
     /// Where they go.
     pub target: Arc<T>,
-    /// What remembers them; `None`: there is no ledger.
+    /// `None`: there is no ledger.
     pub ledger_client: Option<LedgerClient<L>>,
     /// How long attempts in flight may take after a stop, or when the partition is handed over.
     pub drain_timeout: Duration,
@@ -71,9 +71,9 @@ pub struct PartitionContext<S, T, L> {
     pub ledger_metrics: LedgerMetrics,
     /// Counts of the targets, in the order of the config.
     pub target_metrics: Arc<[TargetMetrics]>,
-    /// When a refusal of a target is logged, shared by all drivers.
+    /// Decides when a refusal of a target is logged; shared by all drivers.
     pub refusals: Arc<Refusals>,
-    /// Where it says if it is attached.
+    /// Is told when the driver attaches and when it loses its channel.
     pub health: Health,
 }
 
@@ -82,63 +82,63 @@ pub struct Driver<S: Source, T, L> {
     context: PartitionContext<S, T, L>,
     /// The partition's decisions.
     core: Partition,
-    /// Records whose parked updates are to go out.
+    /// Tells which parked records a person has released.
     releases: Releases,
-    /// Which targets are shut.
+    /// Tells which targets are shut.
     breakers: BreakerWatch,
-    /// Partitions of the layout before that are not drained.
+    /// Tells which partitions of the previous layout are not drained.
     previous: watch::Receiver<BTreeSet<PartitionNumber>>,
-    /// Whether the partition holds nothing more, if its layout drains.
+    /// Proves that the partition holds nothing more, if its layout drains.
     drain: DrainWatch,
     phase: Phase<S::Deliveries>,
-    /// Sessions so far.
+    /// How many sessions have begun.
     sessions: u64,
-    /// The present session is to end at once, for this reason.
+    /// Set when the present session must end at once.
     loss: Option<Loss>,
     pending: Pending,
     fence: watch::Sender<Fence>,
-    /// Aborts the attempts that are out. Each is given a clone when it begins.
+    /// Aborts the attempts that are out. Each of them has a clone.
     abort: CancellationToken,
-    written_as: WrittenAs,
-    leftover: Leftover,
+    ledger_tenure: LedgerTenure,
+    /// Of the attempt that has just ended.
+    last_answer: Option<LastAnswer>,
     last_logged: OwnershipState,
     timer: Pin<Box<Sleep>>,
 }
 
 /// What can happen to a driver.
 enum Input<D> {
-    /// The process stops, or the layout.
+    /// The process is to stop, or does not dispatch this layout any more.
     StopRequested,
-    /// The timer has run out.
+    /// The earliest of all deadlines has come.
     DeadlineCame,
     AttemptEnded(FinishedAttempt),
     /// A resolution was written down, or could not be.
     Written(Written),
-    /// The ledger knows of a claim that was read back, or refuses it.
+    /// The ledger knows of our claim, which the broker has confirmed, or refuses it.
     Claimed(Event, Result<(), Fenced>),
     /// Parked updates of a released record were read from the ledger.
     Loaded(Loaded),
-    /// Records of this partition wait in the ledger to go out.
+    /// A person has released these parked records of the partition.
     Released(Vec<RecordKey>),
     BreakersChanged,
-    /// A partition of the layout before was drained.
-    FormerChanged,
-    /// The way to the partition's queue is open, or there is no such queue any more.
+    /// A partition of the previous layout was drained.
+    PreviousDrained,
+    /// The partition's queue is consumed, or does not exist any more.
     Attached(Result<D, Gone>),
-    /// The broker has something to say.
-    Broker(SourceEvent),
+    Source(SourceEvent),
     ChannelLost(Lost),
 }
 
 /// Why a session ends at once.
 struct Loss {
     why: String,
-    /// What was not written, for the core to know once the session has ended.
+    /// A resolution that the ledger refused. The core is to know once the session has ended.
     unwritten: Option<Written>,
 }
 
 impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
-    /// For a partition that is not attached.
+    /// Attaches when it is run.
     #[must_use]
     pub fn new(
         context: PartitionContext<S, T, L>,
@@ -159,8 +159,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             pending: Pending::default(),
             fence: watch::Sender::default(),
             abort: CancellationToken::new(),
-            written_as: WrittenAs::default(),
-            leftover: None,
+            ledger_tenure: LedgerTenure::default(),
+            last_answer: None,
             last_logged: OwnershipState::Unclaimed,
             timer: Box::pin(sleep(Duration::ZERO)),
         }
@@ -192,19 +192,20 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         }
     }
 
-    /// Earlier lines go first: what has ended makes room for what comes.
+    /// Waits for the next input. If several are there, the one that stands first here: what has ended makes room for what
+    /// comes.
     async fn next_input(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Input<S::Deliveries> {
-        let alarm = self.set_timer();
-        let (leaves, exits) = (self.phase.is_leaving(), self.phase.is_exiting());
+        let has_deadline = self.set_timer();
+        let (is_leaving, is_exiting) = (self.phase.is_leaving(), self.phase.is_exiting());
         let (layout, partition) = (self.context.layout, self.context.partition);
         tokio::select! {
             biased;
-            () = stop, if !exits => Input::StopRequested,
-            () = self.timer.as_mut(), if alarm => Input::DeadlineCame,
+            () = stop, if !is_exiting => Input::StopRequested,
+            () = self.timer.as_mut(), if has_deadline => Input::DeadlineCame,
             input = self.pending.next() => input,
-            released = self.releases.next(layout, partition), if !leaves => Input::Released(released),
+            released = self.releases.next(layout, partition), if !is_leaving => Input::Released(released),
             () = self.breakers.changed() => Input::BreakersChanged,
-            Ok(()) = self.previous.changed() => Input::FormerChanged,
+            Ok(()) = self.previous.changed() => Input::PreviousDrained,
             input = self.phase.next() => input,
         }
     }
@@ -216,17 +217,17 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             Input::AttemptEnded(attempt) => self.attempt_ended(attempt),
             Input::Written(written) => self.written(written),
             Input::Claimed(event, Ok(())) => {
-                self.written_as.observe(&event);
+                self.ledger_tenure.observe(&event);
                 self.notify(event);
             }
             Input::Claimed(_, Err(Fenced)) => self.loss = Some(Loss::fenced(None)),
             Input::Loaded(loaded) => self.loaded(loaded),
             Input::Released(record_keys) => self.released(record_keys),
             Input::BreakersChanged => self.on_breaker_change(),
-            Input::FormerChanged => self.on_previous_drained(),
+            Input::PreviousDrained => self.on_previous_drained(),
             Input::Attached(Ok(deliveries)) => self.attached(deliveries),
             Input::Attached(Err(Gone)) => self.leave(Then::Exit(DriverExit::Gone)),
-            Input::Broker(event) => self.broker_news(event),
+            Input::Source(event) => self.source_event(event),
             Input::ChannelLost(Lost(why)) => self.loss = Some(Loss { why, unwritten: None }),
         }
     }
@@ -235,12 +236,12 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         self.context.clock.now()
     }
 
-    /// Something happened: the core's effects follow.
+    /// Tells the core what has happened. Its effects are done at the next turn of the loop.
     fn notify(&mut self, event: Event) {
         self.core.handle(self.context.clock.now(), event);
     }
 
-    /// Starts nothing more, and ends when nothing is under way.
+    /// Starts nothing more, and ends the driver when nothing is in flight or being written down.
     fn stop(&mut self, exit: DriverExit) {
         self.leave(Then::Exit(exit));
         self.notify(Event::StopRequested);
@@ -259,13 +260,13 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         self.context.target_metrics[update.target.0].attempt_ended(&outcome, took);
         self.log_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
-        self.leftover = Some((record_key.clone(), receipt, lock));
+        self.last_answer = Some(LastAnswer { record_key: record_key.clone(), receipt, lock });
         if probe && !outcome.was_sent() {
-            self.breakers.return_probe(self.now(), update.target); // it has not asked
+            self.breakers.return_probe(self.now(), update.target); // no request was made
         } else {
             self.breakers.ended(self.now(), update.target, &record_key, signal, probe);
         }
-        // Before the core judges the outcome, so that it knows whether the target fails for everyone.
+        // The core must know if the target fails for everyone before it judges the outcome.
         self.on_breaker_change();
         self.notify(Event::AttemptEnded { attempt, record_key, outcome });
     }
@@ -276,7 +277,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         }
     }
 
-    fn broker_news(&mut self, event: SourceEvent) {
+    fn source_event(&mut self, event: SourceEvent) {
         let Some(session) = self.phase.session() else { return };
         let tenure = session.tenure;
         match event {

@@ -31,7 +31,7 @@ use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_ledger::AnyLedger;
 
-/// What the crews of all layouts share.
+/// What all layouts and drivers of this process share.
 pub struct DispatchContext {
     pub config: Config,
     pub consuming: Link,
@@ -48,7 +48,7 @@ pub struct DispatchContext {
     pub refusals: Arc<Refusals>,
     pub liveness: LivenessProbe,
     pub clock: Clock,
-    /// Made anew at each start: tells replicas of one name apart.
+    /// Chosen at each start: tells replicas with the same `instance.name` apart.
     pub process: Uuid,
 }
 
@@ -66,7 +66,7 @@ pub struct LayoutDrivers {
     witnesses: Witnesses,
     draining: CancellationToken,
     markers: Option<Markers>,
-    /// What is not drained of the layout before.
+    /// What is not drained of the previous layout.
     previous: PreviousLayout,
     /// The same, for the drivers.
     previous_undrained: watch::Sender<BTreeSet<PartitionNumber>>,
@@ -75,8 +75,8 @@ pub struct LayoutDrivers {
 }
 
 impl LayoutDrivers {
-    /// Starts a driver for each partition of the layout that may hold updates. Records wait for what is not drained of
-    /// `previous`.
+    /// Starts a driver for each partition of the layout that may hold updates. Records wait while their partition of
+    /// `previous` is not drained.
     pub fn begin(
         context: &DispatchContext,
         active_layout: &ActiveLayout,
@@ -117,8 +117,8 @@ impl LayoutDrivers {
         layout_drivers
     }
 
-    /// What the document says of this layout now: it drains, or a partition of it is drained. `beside`: the next layout is
-    /// at work beside it.
+    /// Does what the layout document says of this layout: it drains, or a partition of it is drained. `beside`: the next
+    /// layout is active too.
     pub fn observe(&mut self, context: &DispatchContext, active_layout: &ActiveLayout, beside: bool) {
         if active_layout.draining && self.markers.is_none() {
             self.draining.cancel();
@@ -146,8 +146,8 @@ impl LayoutDrivers {
         }
     }
 
-    /// What the document says of the layout before, and which drivers of that have not ended here. Answers with what is
-    /// drained of it and was not.
+    /// Takes in what the document says of the previous layout. `here`: partitions of it whose drivers have not ended in
+    /// this process. Returns the partitions that are drained now and were not before.
     pub fn previous_drained(
         &mut self,
         newest: &PreviousLayout,
@@ -174,16 +174,16 @@ impl LayoutDrivers {
 
     /// The partition's driver has ended.
     pub fn ended(&mut self, context: &DispatchContext, ended: &DriverEnded) {
-        self.stops.remove(&ended.partition).expect("it has begun and ends once");
+        self.stops.remove(&ended.partition).expect("a driver ends once");
         context.health.end(self.layout.number, ended.partition);
     }
 
-    /// Whether no driver is left.
+    /// Returns true if all drivers have ended.
     pub fn has_ended(&self) -> bool {
         self.stops.is_empty()
     }
 
-    /// Makes drivers.
+    /// Returns what makes the driver of a partition.
     fn maker<'a>(
         &self,
         context: &'a DispatchContext,
@@ -191,7 +191,7 @@ impl LayoutDrivers {
         let (config, layout) = (&context.config, self.layout);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
-        let silence_max = config.broker.connection.heartbeat;
+        let silence_max = context.consuming.heartbeat();
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
         let policy = Arc::new(config.policy.clone());
         let limits_of_acks =

@@ -1,4 +1,4 @@
-//! Puts the parts together: one driver per partition, a supervisor over all.
+//! Puts the parts together: one driver per partition, and a supervisor that starts and stops everything.
 
 mod active_layouts;
 mod attempt;

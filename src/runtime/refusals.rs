@@ -1,5 +1,5 @@
-//! When to say that a target refuses us: at once, then once a minute with a count. All updates of the target meet the
-//! same refusal, and a line for each attempt would drown everything else.
+//! When to log that a target refuses us: at once, then once a minute with a count. All updates of the target meet the same
+//! refusal, and a line for each attempt would hide everything else.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use lanekeeper_core::tick::Tick;
 
-/// How often a refusal that goes on is told.
+/// How often a refusal that goes on is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was told of all targets. Shared by all partitions.
+/// What was logged of all targets. Shared by all partitions.
 #[derive(Debug, Default)]
 pub struct Refusals(Mutex<BTreeMap<(usize, String), LoggedRefusal>>);
 
@@ -21,8 +21,8 @@ struct LoggedRefusal {
 }
 
 impl Refusals {
-    /// An attempt was refused. How many were since the last line about this target and cause, this one included, where a
-    /// line is due. Causes are statuses: a few hundred at most.
+    /// An attempt was refused. If a line is due, returns how many were refused since the last line about this target and
+    /// cause, this one included. Causes are statuses: a few hundred at most.
     pub fn refused(&self, target: usize, cause: String, now: Tick) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(logged) = all.get_mut(&(target, cause.clone())) else {

@@ -1,4 +1,4 @@
-//! Parked records that a person has released, possibly from another process: found by asking the ledger.
+//! Parked records that a person has released, perhaps in another process: found by asking the ledger regularly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use lanekeeper_core::phash2::partition_of;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{Ledger, ReleasedRecord};
 
-/// A release is picked up within so long, and a little.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Records that are looked at together; those released first come first.
+/// How often the ledger is asked.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How many records are read together, those that were released first.
 const RECORDS_MAX: u32 = 256;
 
-/// A partition that nobody has claimed is asked for at the second look, and then once in so many.
-const ASK_EVERY: u32 = 20;
+/// A delivery is asked for at the second poll that finds something to wait for one, and then at every twentieth.
+const POLLS_PER_REQUEST: u32 = 20;
 
-/// What is to go out, as it was last found.
+/// The released records, as they were last read.
 #[derive(Clone, Debug)]
 pub struct Releases {
     found: Option<watch::Receiver<Arc<[ReleasedRecord]>>>,
-    /// Looks in a row at which something waited for a claim.
+    /// Polls in a row at which a released record waited for a claim.
     waited: u32,
 }
 
@@ -35,16 +35,16 @@ impl Releases {
         Self { found: None, waited: 0 }
     }
 
-    /// Looks as long as somebody wants to know.
+    /// Polls until all clones of this are dropped.
     #[must_use]
     pub fn begin<L: Ledger>(ledger: Arc<L>) -> Self {
         let (found, releases) = watch::channel(Arc::<[ReleasedRecord]>::from([]));
         tokio::spawn(async move {
-            let mut look = interval(LOOK_EVERY);
-            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut poll = interval(POLL_INTERVAL);
+            poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while !found.is_closed() {
-                look.tick().await;
-                // A fault is told by those who need the ledger to go on.
+                poll.tick().await;
+                // A fault is logged by those who need the ledger to go on.
                 if let Ok(released) = ledger.released(RECORDS_MAX).await
                     && !(released.is_empty() && found.borrow().is_empty())
                 {
@@ -55,13 +55,13 @@ impl Releases {
         Self { found: Some(releases), waited: 0 }
     }
 
-    /// The released records of this partition, each time that was looked and there are any in the ledger. What a partition
-    /// of an older layout has parked goes to where its key goes in this layout, once that partition is drained: whatever
-    /// the broker still holds of the record joins the parked ones behind it, wherever it is.
+    /// Waits for the next poll that found released records, or no more of them. Returns those of this partition. What a
+    /// partition of an older layout has parked belongs to the partition of this layout that has its key, once the older one
+    /// is drained: whatever the broker still holds of the record joins the end of what is parked, in whichever partition.
     pub(super) async fn next(&mut self, layout: Layout, partition: PartitionNumber) -> Vec<RecordKey> {
         let Some(releases) = &mut self.found else { return std::future::pending().await };
         if releases.changed().await.is_err() {
-            return std::future::pending().await; // nobody looks any more: the process ends
+            return std::future::pending().await; // the process ends
         }
         let found = releases.borrow_and_update();
         let place = |record: &ReleasedRecord| {
@@ -75,12 +75,12 @@ impl Releases {
         ours.map(|record| record.record_key.clone()).collect()
     }
 
-    /// Whether the partition's queue needs a delivery. Only with one does its consumer learn that it is the active one:
+    /// Returns true if the partition's queue needs a delivery. Only a delivery shows a consumer that it is the active one:
     /// after a takeover without traffic, what a person has released would wait for the next update.
     pub(super) fn need_claim(&mut self, released: &[RecordKey], ownership_state: OwnershipState) -> bool {
         let waits = ownership_state == OwnershipState::Unclaimed && !released.is_empty();
         self.waited = if waits { self.waited + 1 } else { 0 };
-        self.waited % ASK_EVERY == 2
+        self.waited % POLLS_PER_REQUEST == 2
     }
 }
 
@@ -98,6 +98,6 @@ mod tests {
         assert_eq!(asked(&keys, OwnershipState::Unclaimed, 45), [2, 22, 42]);
         assert_eq!(asked(&keys, OwnershipState::Claimed(None), 45), [0; 0]);
         assert_eq!(asked(&[], OwnershipState::Unclaimed, 45), [0; 0]);
-        assert_eq!(asked(&keys, OwnershipState::Unclaimed, 3), [2], "it begins anew");
+        assert_eq!(asked(&keys, OwnershipState::Unclaimed, 3), [2], "the count begins again");
     }
 }

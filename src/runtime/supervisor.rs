@@ -31,7 +31,7 @@ use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
 use lanekeeper_core::policy::FailurePolicy;
 use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError};
 
-/// Another process may be making the layout at this moment.
+/// Between two tries to complete the topology: another process may be doing it.
 const TOPOLOGY_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Why the dispatcher could not start.
@@ -57,11 +57,11 @@ pub enum RunError {
     },
 }
 
-/// Dispatches until `shutdown` is done, then drains. Ready to be killed at any moment in between. `adopt_ledger`: the
+/// Dispatches until `shutdown` is done, then stops in order. May be killed at any moment. `adopt_ledger`: the
 /// ledger belongs to the exchange from now on, whatever was used before.
 ///
 /// # Errors
-/// It could not start: see [`RunError`]. A broker that is merely not reachable is waited for.
+/// It could not start: see [`RunError`]. If the broker is only not reachable, it is waited for.
 pub async fn run(
     config: Config,
     adopt_ledger: bool,
@@ -81,10 +81,9 @@ pub async fn run(
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
     let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto);
-    let silence_max = config.broker.connection.heartbeat;
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let context = DispatchContext {
-        liveness: LivenessProbe::begin(consuming.clone(), silence_max),
+        liveness: LivenessProbe::begin(consuming.clone()),
         releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
         breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
@@ -118,7 +117,7 @@ pub async fn run(
         }
     };
     if let Some(reason) = &halted {
-        error!(error = error_chain(reason), "dispatch stops");
+        error!(error = error_chain(reason), "dispatching stops, since order can no longer be kept");
     }
     info!("stopping: attempts in flight are finished, no new ones start");
     context.health.set_stopping();
@@ -129,7 +128,7 @@ pub async fn run(
     if matches!(halted, Some(SourceError::Moved { .. })) {
         running.notify_moved().await;
     }
-    drop((reconciler, follower, running)); // what reads and publishes for them would tell of lost connections
+    drop((reconciler, follower, running)); // their tasks would log lost connections
     let DispatchContext { consuming, publishing, .. } = context;
     consuming.close().await;
     publishing.close().await;
@@ -157,12 +156,12 @@ fn wanted(config: &Config) -> Shape {
     Shape { partitions: config.updates.partitions.get(), prefetch: config.dispatch.prefetch.get() }
 }
 
-/// Serves health and metrics from the start, so that whoever looks sees a process that waits for its broker.
+/// Serves health and metrics from the start, so that monitoring sees a process that waits for its broker.
 async fn serve_admin(config: &Config, metrics: &Metrics, health: &Health) -> Result<(), RunError> {
     let Some(address) = config.admin else { return Ok(()) };
     let fault = |source| RunError::Admin { address, source };
     let listener = TcpListener::bind(address).await.map_err(fault)?;
-    info!(address = %listener.local_addr().map_err(fault)?, "health and metrics");
+    info!(address = %listener.local_addr().map_err(fault)?, "serving health and metrics");
     tokio::spawn(admin::serve(listener, metrics.clone(), health.clone()));
     Ok(())
 }
@@ -176,7 +175,7 @@ struct Started {
     ledger: Option<Arc<AnyLedger>>,
 }
 
-/// Connects twice (an alarm freezes the connection that publishes) and makes the topology complete.
+/// Opens two connections (an alarm of the broker blocks the one that publishes), and completes the topology.
 async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result<Started, RunError> {
     let ledger = open_ledger(config.ledger.as_ref(), metrics).await?;
     let own = OwnLedger { identity: ledger.as_deref().map(AnyLedger::identity), adopt: adopt_ledger };
@@ -198,7 +197,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
             Err(error) if error.can_heal() => {
                 let text = error_chain(&error);
                 if log.is_new(text.clone()) {
-                    warn!(error = text, "topology not ready, trying again");
+                    warn!(error = text, "topology not ready, trying again in 0.5 s");
                 }
                 tokio::time::sleep(TOPOLOGY_RETRY_DELAY).await;
             }
@@ -218,10 +217,10 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     })
 }
 
-/// Said once: the layout in force wins.
+/// Logs, once, what the config wants otherwise than the current layout.
 fn log_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
     let advice = if auto_apply {
-        "it is changed as soon as nothing drains and nothing is in the way (updates.auto_apply)"
+        "updates.auto_apply changes it as soon as no layout drains and nothing stands against it"
     } else {
         "`lanekeeper topology plan` shows what a change would do, `lanekeeper topology apply` makes it"
     };
@@ -229,14 +228,14 @@ fn log_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
         warn!(
             in_force = in_force.partitions,
             config = wanted.partitions,
-            "updates.partitions differs from the layout in force, which stays: {advice}"
+            "updates.partitions differs from the current layout, which stays: {advice}"
         );
     }
     if in_force.prefetch != wanted.prefetch {
         warn!(
             in_force = in_force.prefetch,
             config = wanted.prefetch,
-            "dispatch.prefetch differs from the layout in force, which stays: {advice}"
+            "dispatch.prefetch differs from the current layout, which stays: {advice}"
         );
     }
 }

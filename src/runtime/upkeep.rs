@@ -1,4 +1,4 @@
-//! Opens the ledger, keeps it small, and tells how large it is.
+//! Opens the ledger, removes what is too old, and measures how large it is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,16 +6,15 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::metrics::{LedgerMetrics, LedgerSize, Metrics};
-use lanekeeper_ledger::LedgerConfig;
-use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, LedgerStats, keep_pruned};
+use lanekeeper_ledger::{AnyLedger, Ledger, LedgerConfig, LedgerError, LedgerStats, keep_pruned};
 
-/// Its rows are counted for that.
+/// How often the size is measured, which counts rows.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// `None`: the config has none.
+/// Opens the ledger that the config names; `None`: it names none.
 ///
 /// # Errors
-/// It cannot be opened, or was changed by a later version of the program.
+/// The ledger cannot be opened, or a later version of the program has changed it.
 pub(super) async fn open_ledger(
     config: Option<&LedgerConfig>,
     metrics: &Metrics,
@@ -34,7 +33,7 @@ async fn publish_size(ledger: Arc<AnyLedger>, metrics: LedgerMetrics) {
     let mut before = LedgerStats::default();
     loop {
         interval.tick().await;
-        // A fault is told by those who need the ledger to go on.
+        // A fault is logged by those who need the ledger to go on.
         if let Ok(stats) = ledger.stats().await {
             metrics.size(LedgerSize {
                 resolved_updates: stats.resolved_updates,

@@ -1,12 +1,9 @@
 //! What `HttpTargets` makes of targets, from well-behaved to hostile. Each test's target is in its own process.
 
 mod answers;
-mod command;
 mod connections;
-mod postgres;
 mod receiver;
 mod requests;
-mod safeguards;
 mod send_guard;
 mod server;
 

@@ -114,11 +114,14 @@ async fn an_update_that_waits_between_attempts_does_not_hold_up_the_move_of_its_
     pace(outage).await;
     let new = replica(&world, preferred, EXTRA).await;
     if world.broker.moves_partitions() {
-        old.logged("stepping back").await;
+        old.logged("yielding the partition").await;
     } else {
         world.publish([serde_json::json!({"key": "other", "id": "other-1", "body": {"sequence": 1}})]).await;
         world.applied(91).await;
-        assert!(!old.log().iter().any(|line| line.contains("stepping back")), "nobody would take it");
+        assert!(
+            !old.log().iter().any(|line| line.contains("yielding the partition")),
+            "nobody would take it"
+        );
         old.terminate();
         assert_eq!(old.ended().await, Some(0));
     }
@@ -186,7 +189,7 @@ async fn a_partition_that_holds_an_update_for_too_long_steps_back_and_goes_on_co
     world.publish(updates(10, 20)).await;
     let report = world.applied(200).await;
     assert_flawless(&report, 200);
-    dispatcher.logged("stepping back").await;
+    dispatcher.logged("yielding the partition").await;
     assert!(dispatcher.metric("lanekeeper_step_backs_total").await >= 2.0);
     // Six seconds of a wait of half a second at most: counted on, the attempts of record 0 would be some fifteen.
     let requests = world.receiver.record("record-0").expect("it was sent").counts.requests;

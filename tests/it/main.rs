@@ -22,5 +22,7 @@ mod queues;
 mod readme;
 mod refusals;
 mod routing;
+mod tls;
+mod too_large;
 mod topology;
 mod witnesses;

@@ -103,7 +103,6 @@ async fn what_cannot_be_an_update_is_dead_lettered_with_its_reason_and_others_fl
     assert_eq!(letter.data, b"{}");
     let copies = AMQPValue::FieldArray(vec![long("other")].into());
     check(&world, n, "key".into(), with_headers(&[("CC", copies)]), b"{}", "carbon_copy").await;
-    check(&world, n, "key".into(), id(), &[b'x'; 1001], "body_too_large").await;
     let unfit = BasicProperties::default().with_message_id("é".into());
     check(&world, n, "key".into(), unfit, b"{}", "update_id_unfit").await;
     let nested = AMQPValue::FieldTable(FieldTable::default());

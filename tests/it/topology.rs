@@ -15,8 +15,8 @@ async fn the_layout_in_force_wins_over_another_number_in_the_config() {
     first.terminate();
     assert_eq!(first.ended().await, Some(0));
     let second = world.dispatcher("updates.partitions = 5\ndispatch.prefetch = 500").await;
-    second.logged("updates.partitions differs from the layout in force").await;
-    second.logged("dispatch.prefetch differs from the layout in force").await;
+    second.logged("updates.partitions differs from the current layout").await;
+    second.logged("dispatch.prefetch differs from the current layout").await;
     second.logged("dispatching layout=1 partitions=3").await;
     world.publish(updates(30, 2)).await;
     assert_flawless(&world.applied(60).await, 60);

@@ -28,17 +28,30 @@ type Numbered = (ConnectionNumber, Arc<Connection>);
 #[derive(Clone, Debug)]
 pub struct Link {
     connection: watch::Receiver<Option<Numbered>>,
+    heartbeat: Duration,
     keeper: Arc<AbortOnDropHandle<()>>,
+}
+
+/// A channel that is to consume.
+pub(super) struct ConsumingChannel {
+    pub(super) channel: Channel,
+    /// On which connection it is.
+    pub(super) connection: ConnectionNumber,
+    /// What the screen changes in what it delivers.
+    pub(super) alterations: ChannelAlterations,
+    /// How much shorter the heartbeat of this connection is than [`Link::heartbeat`].
+    pub(super) heartbeat_lowered_by: Duration,
 }
 
 impl Link {
     /// Keeps up the connection, beginning with one that exists.
     #[must_use]
     pub fn keep(address: Address, name: String, connection: Connection) -> Self {
+        let heartbeat = connection.heartbeat();
         let connection = Arc::new(connection);
         let (sender, receiver) = watch::channel(Some((ConnectionNumber(1), Arc::clone(&connection))));
         let keeper = AbortOnDropHandle::new(tokio::spawn(keep(address, name, connection, sender)));
-        Self { connection: receiver, keeper: Arc::new(keeper) }
+        Self { connection: receiver, heartbeat, keeper: Arc::new(keeper) }
     }
 
     /// A new channel, as soon as there is a connection.
@@ -49,16 +62,35 @@ impl Link {
         self.channel_of().await.map(|(channel, _)| channel)
     }
 
-    /// A new channel that is to consume with this window, on which connection it is, and what the screen changes in what
-    /// it delivers.
-    pub(super) async fn consuming_channel(
-        &self,
-        window: usize,
-    ) -> Result<(Channel, ConnectionNumber, ChannelAlterations), SourceError> {
+    /// A new channel that is to consume with this window.
+    pub(super) async fn consuming_channel(&self, window: usize) -> Result<ConsumingChannel, SourceError> {
         let (number, connection) = self.connected().await;
         let (channel, number) = self.open(number, &connection).await?;
         let alterations = connection.watch(&channel, window);
-        Ok((channel, number, alterations))
+        let heartbeat_lowered_by = self.lowered_by(&connection);
+        Ok(ConsumingChannel { channel, connection: number, alterations, heartbeat_lowered_by })
+    }
+
+    /// How long either side may be silent, as both sides agreed on the first connection. The broker may want less on a
+    /// later one.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// How much shorter the heartbeat of the present connection is than [`Self::heartbeat`].
+    pub(super) fn heartbeat_lowered_by(&self) -> Duration {
+        let connection = self.connection.borrow();
+        connection.as_ref().map_or(Duration::ZERO, |(_, connection)| self.lowered_by(connection))
+    }
+
+    fn lowered_by(&self, connection: &Connection) -> Duration {
+        self.heartbeat.saturating_sub(connection.heartbeat())
+    }
+
+    /// The longest frame that may be sent on the present connection; `None`: there is none.
+    pub(super) fn frame_max(&self) -> Option<usize> {
+        self.connection.borrow().as_ref().map(|(_, connection)| connection.frame_max())
     }
 
     /// A new channel, and on which connection it is.

@@ -4,7 +4,6 @@
 //! (single active consumer: after about 2.65 heartbeats of silence; RabbitMQ 3.10.8 and 4.0.5, measured).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use lapin::options::BasicQosOptions;
 use tokio::sync::watch;
@@ -27,13 +26,13 @@ pub struct LivenessProbe {
 impl LivenessProbe {
     /// Begins to send requests on this connection.
     #[must_use]
-    pub fn begin(link: Link, heartbeat: Duration) -> Self {
+    pub fn begin(link: Link) -> Self {
         let (sender, last_seen) = watch::channel(None);
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 // Whatever the error is, the link reconnects.
-                let _ = ask(&link, heartbeat, &sender).await;
-                tokio::time::sleep(heartbeat / 4).await;
+                let _ = ask(&link, &sender).await;
+                tokio::time::sleep(link.heartbeat() / 4).await;
             }
         }));
         Self { last_seen, _task: Arc::new(task) }
@@ -44,13 +43,12 @@ impl LivenessProbe {
     }
 }
 
-async fn ask(
-    link: &Link,
-    heartbeat: Duration,
-    last_seen: &watch::Sender<LastSeen>,
-) -> Result<(), SourceError> {
+async fn ask(link: &Link, last_seen: &watch::Sender<LastSeen>) -> Result<(), SourceError> {
     const STEP: &str = "checking that the broker answers";
     let (channel, connection) = link.channel_of().await?;
+    // With shorter heartbeats than before, a silence counts sooner.
+    let lowered_by = link.heartbeat_lowered_by();
+    let heartbeat = link.heartbeat() - lowered_by;
     loop {
         let at = Instant::now();
         let asking = channel.basic_qos(1, BasicQosOptions::default());
@@ -58,7 +56,7 @@ async fn ask(
             Ok(answer) => answer.map_err(SourceError::amqp(STEP))?,
             Err(_) => return Err(SourceError::Silent { step: STEP, seconds: (heartbeat * 4).as_secs() }),
         }
-        last_seen.send_replace(Some((connection, at)));
+        last_seen.send_replace(Some((connection, at.checked_sub(lowered_by).unwrap_or(at))));
         tokio::time::sleep(heartbeat / 4).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Which acks to send, and when: few, soon, and in an order that loses only the newest.
 //!
 //! The finished prefix of a partition goes out as one `multiple` ack; an update that finished while an older one is
-//! still open (a straggler's successor) goes out alone once it has waited. Acks of one record leave in order, because
+//! still open goes out alone once it has waited. Acks of one record leave in order, because
 //! updates of one record finish in order and both ways keep the order of finishing within a record.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,7 +15,7 @@ use super::tick::Tick;
 pub struct Ack {
     /// The delivery.
     pub tag: DeliveryTag,
-    /// Whether it covers every earlier delivery too.
+    /// It covers every earlier delivery too.
     pub multiple: bool,
 }
 
@@ -45,9 +45,9 @@ impl AckLimits {
         }
     }
 
-    /// The same where a ledger knows what is resolved: what comes again after a crash then costs a look into it and no
-    /// request (but for updates without an id), so acks can wait until the prefix takes most of them with it. Records
-    /// wait for commits there, and the oldest delivery stays open for longer.
+    /// The same with a ledger, which knows what is resolved: an update that comes again after a crash costs a lookup and
+    /// no request (if it has an id), so acks can wait until the prefix takes most of them with it. Records wait for
+    /// commits there, and the oldest delivery stays open for longer.
     #[must_use]
     pub fn with_ledger(prefetch: usize) -> Self {
         Self {
@@ -156,7 +156,7 @@ impl Acks {
         })
     }
 
-    /// When [`Self::poll`] has something to say again without further news.
+    /// When to call [`Self::poll`] again if nothing else happens.
     #[must_use]
     pub fn next_deadline(&mut self) -> Option<Tick> {
         let (since, _) = self.oldest_finished()?;
@@ -182,7 +182,7 @@ impl Acks {
         self.open.len()
     }
 
-    /// Whether the channel has delivered anything.
+    /// Returns true if the channel has delivered anything.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.newest > 0
@@ -240,7 +240,7 @@ mod tests {
 
     /// `script`: `+` a delivery comes, a digit: that delivery is finished, `a` for the first, `b` for the second and so on:
     /// it is rejected; `.` a millisecond passes, `_` 10 of them.
-    /// Answers the acks: `3m` covers all up to 3, `5` is number 5 alone.
+    /// Compares the acks: `3m` covers all up to 3, `5` is number 5 alone.
     fn check(script: &str, expected: &str) {
         let (mut acks, mut now, mut delivered, mut sent) = (acks(100), 0, 0, Vec::new());
         for letter in script.chars() {

@@ -1,7 +1,7 @@
-//! The breaker of one target: tells a target that fails for everyone from records that fail.
+//! The breaker of one target (circuit breaker): it distinguishes a target that fails for everyone from records that fail.
 //!
-//! Shared by all partitions of a process. While it has the target shut, single attempts (probes) ask whether the target
-//! works again. No clock: time is an argument.
+//! All partitions of a process share it. While it has the target shut, single attempts (probes) find out if the target
+//! works again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::update::RecordKey;
 /// `attempts_min` and `records_min`.
 pub const ATTEMPTS_KEPT_MAX: usize = 1_000;
 
-/// When a target counts as failing for everyone, and how often it is asked whether it works again.
+/// When a target counts as failing for everyone, and how often it is probed.
 /// One for all targets, made from `[breaker]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerLimits {
@@ -33,7 +33,7 @@ pub struct BreakerLimits {
     pub waits: Vec<Duration>,
 }
 
-/// What an attempt's end says about its target as a whole.
+/// What the end of an attempt says about its target as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthSignal {
     /// The target works: it answered this update, if only to reject it.
@@ -71,12 +71,12 @@ impl HealthSignal {
 pub enum Circuit {
     /// Attempts are made as usual.
     Closed,
-    /// None is made; a probe is granted from this moment on.
+    /// No attempt is made; a probe is granted from this moment on.
     Shut {
         /// Not before.
         probe_from: Tick,
     },
-    /// None is made but the probe that was granted.
+    /// No attempt is made but the probe that was granted.
     Probing,
 }
 
@@ -100,7 +100,7 @@ pub struct Breaker {
 
 #[derive(Debug)]
 enum BreakerState {
-    /// Leaves to `Shut` with the attempt that fills the measure.
+    /// Leaves to `Shut` with the attempt that makes enough failures.
     Closed(Window),
     /// Leaves to `Probing` when a probe is asked for and its time has come.
     Shut { probe_from: Tick, probes_failed: usize },
@@ -150,7 +150,7 @@ impl Window {
         }
     }
 
-    /// Whether it fills the measure.
+    /// Returns what has ended within the window if that shuts the target.
     fn trip(&self, limits: &BreakerLimits) -> Option<Trip> {
         let trip = Trip { attempts: self.ended.len(), failures: self.failures, records: self.failing.len() };
         let enough = trip.attempts >= limits.attempts_min
@@ -177,9 +177,9 @@ impl Breaker {
         }
     }
 
-    /// An attempt ended that was no probe. Says so where the target is shut for it.
+    /// An attempt ended that was no probe. Returns a [`Trip`] if this shuts the target.
     ///
-    /// While the target is shut, ends of attempts that had begun before say nothing new and are not looked at.
+    /// While the target is shut, the ends of attempts that had begun before are ignored.
     pub fn ended(&mut self, now: Tick, record_key: &RecordKey, signal: HealthSignal) -> Option<Trip> {
         let (BreakerState::Closed(window), HealthSignal::Success | HealthSignal::Failure) =
             (&mut self.state, signal)
@@ -194,8 +194,8 @@ impl Breaker {
         Some(trip)
     }
 
-    /// A partition that has something to send asks for a probe. Whether it may make one attempt; then it says how that
-    /// ended, or that it was not made.
+    /// A partition that has something to send asks for a probe. Returns true if it may make one attempt; it then calls
+    /// [`Self::probe_ended`] or [`Self::probe_returned`].
     pub fn grant_probe(&mut self, now: Tick) -> bool {
         match self.state {
             BreakerState::Shut { probe_from, probes_failed } if probe_from <= now => {
@@ -206,7 +206,7 @@ impl Breaker {
         }
     }
 
-    /// The probe ended. Whether the target is open again: only an answer to an update shows that it works.
+    /// The probe ended. Returns true if the target is open again: only an answer to an update shows that it works.
     pub fn probe_ended(&mut self, now: Tick, signal: HealthSignal) -> bool {
         let BreakerState::Probing { probes_failed } = self.state else { return false };
         self.state = match signal {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     /// One attempt a second, as two letters: its record, and how it ended: `+` works, `-` fails, `~` neither.
-    /// Answers after how many attempts the target is shut.
+    /// `expected`: after how many attempts the target is shut.
     fn check(script: &str, expected: Option<usize>) {
         let mut breaker = breaker();
         let shut_after = script.split_whitespace().enumerate().find_map(|(number, attempt)| {

@@ -1,8 +1,8 @@
-//! Which layouts there are, and what comes next where one takes the place of another.
+//! The layouts of an exchange, and the steps from one layout to the next.
 //!
-//! [`Layouts`] is what all processes agree on, as a value; whoever changes it holds the lock. Every change goes through
-//! one of its verbs, and [`Layouts::next_step`] says which, whoever died in the middle of what. docs/decisions/012 tells
-//! why the steps come in this order.
+//! [`Layouts`] is the state that all processes agree on; a process changes it only while it holds the lock. Every change
+//! is a method of it, and [`Layouts::next_step`] says which one is next, also after a process died between two steps.
+//! docs/decisions/012 says why the steps come in this order.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use super::witness::Witness;
 pub struct Layouts {
     /// The layout that publishes go to. While a change is under way it may be the next one already.
     pub in_force: Layout,
-    /// Where keys go in it. Empty where a program made it that knew no witnesses.
+    /// Where keys go in it. Empty if a version made it that knew no witnesses.
     #[serde(default)]
     pub witnesses: Vec<Witness>,
     /// Layouts that publishes went to before and that still hold updates, oldest first.
@@ -45,7 +45,7 @@ pub struct Draining {
 }
 
 impl Draining {
-    /// Whether nothing of it is left.
+    /// Returns true if none of its partitions holds updates.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.drained.len() == usize::from(self.layout.partitions)
@@ -56,15 +56,15 @@ impl Draining {
         self.layout.partitions().filter(|partition| !self.drained.contains(partition)).collect()
     }
 
-    /// As those who wait for its partitions see it; `None`: which record was in which partition cannot be computed, as
-    /// witnesses show, or nothing shows that it can.
+    /// It as the partitions see it that wait for it. `None` if the partition of a record cannot be computed: a witness was
+    /// seen elsewhere, or there are no witnesses.
     fn previous(&self) -> Option<PreviousLayout> {
         let computed = are_computed(&self.witnesses, self.layout);
         computed.then(|| PreviousLayout { partitions: self.layout.partitions, undrained: self.undrained() })
     }
 }
 
-/// Whether all witnesses of the layout were seen where its keys are computed to be.
+/// Returns true if the layout has witnesses and each was seen in the partition that is computed for it.
 fn are_computed(witnesses: &[Witness], layout: Layout) -> bool {
     let is_there =
         |witness: &Witness| partition_of(witness.key.as_bytes(), layout.partitions) == witness.partition;
@@ -87,29 +87,29 @@ pub struct Changing {
     pub since: u64,
 }
 
-/// What somebody who holds the lock wants to reach. What others began is brought to its end in any case.
+/// What the holder of the lock wants to reach. A change that others began is finished or undone in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// Partitions that were found drained.
     pub drained: Vec<(LayoutNumber, PartitionNumber)>,
-    /// A layout like this is to be in force.
+    /// The shape that the current layout is to have.
     pub shape: Option<Shape>,
     /// The change that was begun under this very lock: it is not undone.
     pub begun: Option<LayoutNumber>,
-    /// Whether objects of drained layouts are to go.
+    /// Objects of drained layouts are to be deleted.
     pub remove: bool,
 }
 
 /// What is to be done next under the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nobody has opened the way into it: delete its objects, then write [`Layouts::undone`].
+    /// Nothing is bound to it yet: delete its objects, then write [`Layouts::undone`].
     Undo(Layout),
     /// Declare it and see where its keys go, then write [`Layouts::prepared`].
     Prepare(Layout),
     /// Open the way into `to` and close that into `from` by [`ROUTE`], then write [`Layouts::switched`].
     Switch {
-        /// The layout in force.
+        /// The current layout.
         from: Layout,
         /// The next one.
         to: Layout,
@@ -163,8 +163,8 @@ impl Layouts {
         Self { in_force: layout, witnesses, draining: Vec::new(), changing: None, number_max }
     }
 
-    /// What comes next, for somebody who holds the lock and wants this. `None`: there is nothing to do, or others must
-    /// drain first.
+    /// The next step of a process that holds the lock and wants this. `None`: there is nothing to do, or an old layout
+    /// must drain first.
     #[must_use]
     pub fn next_step(&self, desired: &Desired) -> Option<Step> {
         if let Some(changing) = &self.changing {
@@ -180,26 +180,26 @@ impl Layouts {
         if let Some(oldest) = self.draining.first().filter(|oldest| desired.remove && oldest.is_drained()) {
             return Some(Step::Remove(oldest.clone()));
         }
-        // One change at a time: what it costs and how long it takes can then be told.
+        // One change at a time: its cost and its duration can be forecast.
         let shape = desired.shape.filter(|shape| self.in_force.shape() != *shape && self.draining.is_empty());
         shape.map(Step::Begin)
     }
 
-    /// Whether the next layout need not wait for all of the one in force.
+    /// Returns true if partitions of the next layout can each wait for single partitions of the current one.
     #[must_use]
     pub fn are_keys_computed(&self) -> bool {
         are_computed(&self.witnesses, self.in_force)
     }
 
-    /// Whether a layout holds updates, or may, that publishes went to before.
+    /// Returns true if an earlier layout may still hold updates.
     #[must_use]
     pub fn drains(&self) -> bool {
         self.draining.iter().any(|draining| !draining.is_drained())
     }
 
     /// The layouts that are dispatched from, so that an update is attempted only after every older one of its record: the
-    /// oldest one that may hold updates, and besides, where that is the only one that drains, the one in force, whose
-    /// records wait for their former partitions. Where these cannot be computed, the whole of it is drained first.
+    /// oldest layout that may hold updates and, if no other one drains, the current layout, whose records wait for their
+    /// previous partitions. If these cannot be computed, all of the old layout is drained first.
     #[must_use]
     pub fn active_layouts(&self) -> Vec<ActiveLayout> {
         let in_force = |previous| ActiveLayout {
@@ -256,7 +256,7 @@ impl Layouts {
         Self { in_force: to, witnesses, draining, changing: None, number_max: self.number_max }
     }
 
-    /// What was begun is gone, but for its number.
+    /// The change was undone; its number is not given again.
     #[must_use]
     pub fn undone(&self) -> Self {
         let changing = self.changing.as_ref().expect("a change is under way");
@@ -264,7 +264,7 @@ impl Layouts {
         Self { changing: None, ..self.clone() }
     }
 
-    /// These hold nothing more; `None`: nothing of it is news. What is not draining (any more) is passed over.
+    /// These partitions hold nothing more. `None` if all of that was known. Layouts that do not drain are skipped.
     #[must_use]
     pub fn with_drained(&self, drained: &[(LayoutNumber, PartitionNumber)]) -> Option<Self> {
         let mut after = self.clone();
@@ -287,7 +287,7 @@ impl Layouts {
         Self { draining, ..self.clone() }
     }
 
-    /// What no layouts can be like, in words.
+    /// What makes these layouts invalid, in words.
     #[must_use]
     pub fn unfit(&self) -> Option<String> {
         let changing = self

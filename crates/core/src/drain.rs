@@ -1,10 +1,10 @@
 //! When a partition of a layout that drains holds nothing more.
 //!
-//! When nothing is published to a layout any more, a marker is put at the end of each of its queues. It is held and never
-//! settled, so that it comes back after everything that is not settled, to whoever owns the partition next. A marker that
-//! comes *first* in a tenure proves that all before it is settled at the broker: acks that were merely sent can still be
-//! lost with their channel (docs/decisions/007). So where updates came before it, the partition is given back when they
-//! are done, and looked at again.
+//! When nothing is published to a layout any more, a marker is put at the end of each of its queues. Its consumer holds it
+//! and never settles it, so that it comes back after everything that is not settled, to the next owner too. A marker that
+//! comes *first* in a tenure proves that all before it is settled at the broker: acks that were only sent can still be
+//! lost with their channel (docs/decisions/007). So if updates came before it, the partition is given back when they are
+//! settled, and consumed once more.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use super::tick::Tick;
 /// broker by then comes before it: at most 125 ms were seen (RabbitMQ 3.10.8, 15,000 to 34,000 messages/s).
 pub const LATE_PUBLISH_MAX: Duration = Duration::from_secs(2);
 /// How long after a marker nothing may come.
-pub const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_secs(1);
 
-/// How long everything must have been done before a partition is given back: acks that are under way are lost with their
-/// channel, and what comes back may be sent again.
-pub const SETTLED: Duration = Duration::from_millis(300);
+/// How long everything must have been settled before a partition is given back: acks that are under way are lost with
+/// their channel, and what comes back may be sent again.
+const SETTLED: Duration = Duration::from_millis(300);
 
 /// Watches one partition, over all tenures of one process.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ pub enum Drained {
 }
 
 impl DrainWatch {
-    /// What is held comes anew from here on.
+    /// The tenure ended: everything that is held comes again in the next one.
     pub fn tenure_ended(&mut self) {
         if self.0 != DrainState::Drained {
             self.0 = DrainState::Nothing;
@@ -86,7 +86,7 @@ impl DrainWatch {
         }
     }
 
-    /// When [`Self::look`] may have something to say though nothing happens.
+    /// When to call [`Self::look`] if nothing else happens.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
         match self.0 {
@@ -100,7 +100,7 @@ impl DrainWatch {
         }
     }
 
-    /// What is to be done now, told once. `at_rest`: nothing but markers is held, in flight or being written down.
+    /// What is to be done now; returned once. `at_rest`: nothing but markers is held, in flight or being written down.
     pub fn look(&mut self, now: Tick, at_rest: bool) -> Option<Drained> {
         match &mut self.0 {
             DrainState::MarkerBehind { at_rest_since } => {
@@ -129,8 +129,8 @@ mod tests {
     use super::*;
 
     /// What happens, one letter after another, a hundred milliseconds apart: `u` an update that is held, `,` something else
-    /// that is under way, `.` all that is done, `m` a marker, `e` the tenure ends. What was to be done, with the place of
-    /// the letter.
+    /// that is under way, `.` all that is done, `m` a marker, `e` the tenure ends. `expected`: what is to be done, with the
+    /// place of the letter.
     fn check(script: &str, expected: &[(usize, Drained)]) {
         let mut watch = DrainWatch::default();
         let (mut decided, mut at_rest) = (Vec::new(), true);

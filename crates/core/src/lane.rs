@@ -3,6 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use slab::Slab;
+
 use super::message::{AttemptId, Holder, Tenure};
 use super::policy::{Progress, Resolution};
 use super::tick::Tick;
@@ -12,9 +14,9 @@ use super::update::{Identity, RecordKey, Update};
 #[derive(Clone, Debug)]
 pub(super) struct HeldUpdate {
     pub(super) holder: Holder,
-    /// Which of all that came to the partition it was.
+    /// Its number among all updates that came to the partition.
     pub(super) arrival: u64,
-    /// As the broker said: perhaps seen before.
+    /// The broker's flag: perhaps delivered before.
     pub(super) redelivered: bool,
     pub(super) update: Arc<Update>,
     /// Of the update.
@@ -29,19 +31,19 @@ impl HeldUpdate {
     }
 }
 
-/// Which of the ready lanes is next: the one whose head came first. A head that was ready before counts as having come
-/// when it became ready again, so that what fails again and again is no earlier than what came meanwhile.
+/// The order of ready lanes: the one whose head came first is next. A head that was ready before counts as having come
+/// when it became ready again, so that a head that fails repeatedly goes behind what came during its waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueuePosition {
     pub(super) arrival: u64,
-    /// 0: it was not ready before. Otherwise it tells apart those that became ready again while nothing came.
+    /// 0: it was not ready before. Otherwise it orders those that became ready again while nothing came.
     pub(super) requeue: u64,
 }
 
 /// Names a resolution that is being written down.
 pub(super) type Token = (Tenure, Holder);
 
-/// What an earlier tenure began for a record and what has not ended.
+/// What an earlier tenure began for a record and has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stray {
     /// A request to the target.
@@ -53,13 +55,13 @@ pub(super) enum Stray {
 /// What the head of a lane is doing. Only `Partition` changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LaneStatus {
-    /// Waits for a permit. Leaves to `InFlight`, or to `TargetShut` where its turn comes while its target is shut.
+    /// Waits for a permit. Leaves to `InFlight`, or to `TargetShut` if its turn comes while its target is shut.
     Ready,
     /// Its turn had come, and its target is shut. Leaves to `Ready`, with the same turn, when the target opens or it may
     /// probe.
     TargetShut,
-    /// The partition that its record was in before may hold older updates of it. Leaves, when that one is drained, to
-    /// wherever a head begins.
+    /// The previous partition of its record may hold older updates of it. When that one is drained, the head enters as a
+    /// new one does.
     BlockedByPrevious,
     /// What an earlier tenure began for an update that is not the head, or is not known to be, has not ended. Leaves to
     /// `Ready`.
@@ -68,8 +70,8 @@ pub(super) enum LaneStatus {
     InFlight(AttemptId),
     /// Its attempt failed; the next one starts no earlier. Leaves to `Ready`.
     Waiting { until: Tick },
-    /// Its resolution is being written down, under this name. Leaves to `Ready` with the next head, or with the same one
-    /// where the ledger has nothing to park it behind; or the lane ends.
+    /// Its resolution is being written down, under this name. Leaves to `Ready` with the next head, or with the same one if
+    /// the ledger has nothing to park it behind; or the lane ends.
     Recording { resolution: Resolution, token: Token },
 }
 
@@ -95,16 +97,16 @@ impl Lane {
     }
 }
 
-/// A lane's place in the slab. Reused after the lane has ended, so it is only kept where the lane's end removes it.
+/// A lane's place in the slab. It is reused after the lane has ended, so only places are kept that the end of the lane
+/// removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LaneId(u32);
+pub(super) struct LaneId(usize);
 
 /// All lanes of a partition, found by record key or by place.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     by_key: HashMap<RecordKey, LaneId>,
-    slab: Vec<Option<Lane>>,
-    free: Vec<LaneId>,
+    slab: Slab<Lane>,
 }
 
 impl Lanes {
@@ -117,32 +119,28 @@ impl Lanes {
     }
 
     pub(super) fn insert(&mut self, lane: Lane) -> LaneId {
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.slab.push(None);
-            LaneId(u32::try_from(self.slab.len() - 1).expect("lanes are bounded by the window"))
-        });
-        self.by_key.insert(lane.key.clone(), id);
-        self.slab[id.0 as usize] = Some(lane);
+        let key = lane.key.clone();
+        let id = LaneId(self.slab.insert(lane));
+        self.by_key.insert(key, id);
         id
     }
 
-    pub(super) fn remove(&mut self, id: LaneId) -> Lane {
-        let lane = self.slab[id.0 as usize].take().expect("a lane id names a living lane");
+    /// # Panics
+    /// If the lane has ended.
+    pub(super) fn remove(&mut self, id: LaneId) {
+        let lane = self.slab.remove(id.0);
         self.by_key.remove(&lane.key);
-        self.free.push(id);
-        lane
     }
 
-    /// All of them, in the order of places.
+    /// All lanes, in the order of their places.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
-        self.slab.iter().flatten()
+        self.slab.iter().map(|(_, lane)| lane)
     }
 
-    /// Empties the slab, in the order of places: the same for equal histories (I8).
+    /// Takes all lanes, in the order of their places: the same for equal histories (I8).
     pub(super) fn take_all(&mut self) -> Vec<Lane> {
         self.by_key.clear();
-        self.free.clear();
-        std::mem::take(&mut self.slab).into_iter().flatten().collect()
+        self.slab.drain().collect()
     }
 }
 
@@ -150,12 +148,12 @@ impl std::ops::Index<LaneId> for Lanes {
     type Output = Lane;
 
     fn index(&self, id: LaneId) -> &Lane {
-        self.slab[id.0 as usize].as_ref().expect("a lane id names a living lane")
+        &self.slab[id.0]
     }
 }
 
 impl std::ops::IndexMut<LaneId> for Lanes {
     fn index_mut(&mut self, id: LaneId) -> &mut Lane {
-        self.slab[id.0 as usize].as_mut().expect("a lane id names a living lane")
+        &mut self.slab[id.0]
     }
 }

@@ -1,4 +1,4 @@
-//! The partitions that are in force, as every dispatcher must agree on them.
+//! A layout: the number of partitions and their prefetch, as all dispatchers must agree on them.
 
 use std::fmt;
 
@@ -59,7 +59,7 @@ impl Layout {
         Shape { partitions: self.partitions, prefetch: self.prefetch }
     }
 
-    /// What no layout can be like, in words that begin with the name of the field.
+    /// What makes this layout invalid, in words that begin with the name of the field.
     #[must_use]
     pub fn unfit(self) -> Option<String> {
         let Self { number: LayoutNumber(number), partitions, prefetch } = self;
@@ -78,8 +78,8 @@ impl Layout {
     }
 }
 
-/// How much a replica is to have a partition, from 0: the one with the highest number gets it (rendezvous hashing). A
-/// replica that joins or leaves moves its own partitions and no others. The same in every process.
+/// The priority of a replica for a partition, from 0: the replica with the highest one gets it (rendezvous hashing). If a
+/// replica joins or leaves, only its own partitions move. The same in every process.
 #[must_use]
 pub fn rank(instance: &str, partition: PartitionNumber) -> i32 {
     let hash = spread(instance.bytes().chain([0]).chain(partition.0.to_le_bytes()));
@@ -106,7 +106,7 @@ mod tests {
                 "p{partition}: {before:?} to {after:?}"
             );
         }
-        // What other processes of other versions count with.
+        // Processes of other versions rely on it.
         assert_eq!(rank("a", PartitionNumber(0)), 507_919_143);
     }
 }

@@ -1,10 +1,25 @@
-//! The decisions: pure, without clock, IO or chance. ARCHITECTURE.md tells the life of an update.
+//! The decisions of Lanekeeper, pure: no clock, no IO, no chance. Time is an argument, and what is to be done is a value.
+//!
+//! Begin with [`message`]: everything that can happen to a partition and everything that it asks for. Then read `lane`
+//! (the states of a lane) and [`partition`] (the one place that changes them); [`policy`] decides what becomes of the
+//! outcome of an attempt. A driver calls [`Partition::handle`](partition::Partition::handle) with each event, performs
+//! each effect that [`Partition::poll_effect`](partition::Partition::poll_effect) returns, and calls
+//! [`Partition::wake`](partition::Partition::wake) when
+//! [`Partition::next_deadline`](partition::Partition::next_deadline) has come.
+//!
+//! Other decisions stand alone: [`acks`] (when acks go out), [`breaker`] (if a target fails for everyone), [`change`]
+//! (the steps from one layout to the next), [`drain`] (when a partition is empty for good), [`forecast`] (how long an
+//! update is retried), [`template`] and [`routes`] (where a request goes).
+//!
+//! `tests/sim` runs a partition in thousands of hostile worlds. ARCHITECTURE.md describes the life of an update.
 
 pub mod acks;
 pub mod breaker;
+pub mod certificate;
 pub mod change;
 pub mod drain;
 pub mod error;
+pub mod forecast;
 mod lane;
 pub mod layout;
 mod memory;

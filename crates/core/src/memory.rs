@@ -23,9 +23,9 @@ use super::update::{IdOrigin, Identity, RecordKey};
 struct Remembered {
     id: Identity,
     state: RememberedState,
-    /// Its new delivery has come: kept until it is the head again.
+    /// Its new delivery has come: it is kept until it is the head again.
     claimed: bool,
-    /// The ledger holds it, so it comes back whatever the broker hands over.
+    /// The ledger holds it, so that it comes back whatever the broker hands over.
     released: bool,
 }
 
@@ -54,7 +54,7 @@ impl RememberedState {
         }
     }
 
-    /// The target has it, and no further request would be made.
+    /// Returns true if the target has it and no further request would be made.
     fn is_applied(&self) -> bool {
         match self {
             Self::Ended { outcome, .. } => {
@@ -114,7 +114,7 @@ impl Memory {
     }
 
     /// An update is being sent. If it was settled recently, its publisher has published it again, from it on: what was
-    /// settled since then no longer tells what the record holds. A later delivery with such an id may not be a settled
+    /// settled since then no longer says what the record holds. A later delivery with such an id may not be a settled
     /// one that comes back, and skipping it would leave the record with an earlier value.
     pub(super) fn sent(&mut self, record_key: &RecordKey, id: &Identity) {
         let update = (record_key.clone(), id.clone());
@@ -180,7 +180,7 @@ impl Memory {
     }
 
     /// Another process has owned the partition since: what it applied is not known here, so that nothing that we had
-    /// settled tells what a record holds now. Attempts that are still out block their record all the same; what is still
+    /// settled says what a record holds now. Attempts that are still out block their record all the same; what is still
     /// being written down may be refused under the number of a newer tenure, or be written twice.
     pub(super) fn ownership_lapsed(&mut self) {
         self.recently_settled.clear();
@@ -209,7 +209,7 @@ impl Memory {
         self.retain_heads(record_key, |head| !head.state.is_applied());
     }
 
-    /// All but those to keep, and attempts that are still out: they block their record.
+    /// Keeps these, and attempts that are still out: they block their record.
     fn forget_heads(&mut self, keep: impl Fn(&Remembered) -> bool) {
         self.heads.retain(|_, heads| {
             heads.retain(|head| keep(head) || head.state.attempt_out().is_some());
@@ -278,8 +278,8 @@ impl Memory {
         true
     }
 
-    /// A resolution of an earlier tenure could not be written down: it is when the update comes back, or the update has
-    /// its turn then. Returns true if it was known.
+    /// A resolution of an earlier tenure could not be written down. When the update comes back, it is written down, or the
+    /// update has its turn. Returns true if it was known.
     pub(super) fn not_recorded(&mut self, record_key: &RecordKey, unwritten: Token) -> bool {
         if self.stray_ended(record_key, Stray::Recording(unwritten)) {
             return true;

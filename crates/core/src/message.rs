@@ -36,14 +36,14 @@ pub enum Holder {
     Ledger(ParkedSeq),
 }
 
-/// One attempt; never used twice by a partition, so that a late end is told from an expected one.
+/// One attempt. A partition never uses an id twice, so that a late end is distinguished from an expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u64);
 
 /// What can happen to a partition.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// We consume the partition: deliveries of this tenure may follow, as soon as no other process owns it.
+    /// We consume the partition: deliveries of this tenure follow when no other process owns it.
     TenureBegan {
         /// The new one.
         tenure: Tenure,
@@ -61,7 +61,7 @@ pub enum Event {
         tenure: Tenure,
         /// Its number; `None`: the broker takes no publishes now, and we go on without.
         number: Option<TenureNumber>,
-        /// The newest claim of another process before it. Where that is new to us, what we know of the updates is old.
+        /// The newest claim of another process before it. If that is new to us, what we know of the updates is outdated.
         rival_claim: Option<TenureNumber>,
     },
     /// Another process has claimed the partition after us.
@@ -70,7 +70,7 @@ pub enum Event {
     Preempted(Tenure),
     /// A delivery has been held for so long that the broker's acknowledgement timeout comes near.
     HeldTooLong(Tenure),
-    /// It is lost, with its channel: what was not settled will be delivered again, to us or to another.
+    /// The channel is lost: what was not settled will be delivered again, to us or to another process.
     TenureEnded(Tenure),
     /// The broker handed over an update.
     Received {
@@ -93,7 +93,7 @@ pub enum Event {
         fault: Malformed,
     },
     /// Parked updates of a record that a person released, oldest first. They have their turn before what the broker
-    /// hands over of the record. Those of a record that has some here already change nothing.
+    /// hands over of the record. If released updates of the record are here already, this changes nothing.
     Released {
         /// Who may send them.
         tenure: Tenure,
@@ -102,8 +102,8 @@ pub enum Event {
         /// Oldest first.
         updates: Vec<(ParkedSeq, Arc<Update>)>,
     },
-    /// The broker handed over something that is no update, and it is settled already: whatever the partition holds, also
-    /// in the ledger, is ours to claim.
+    /// The broker handed over a message that is no update, so we are the active consumer. It is settled already; claim the
+    /// partition for what the ledger holds of it.
     OwnershipHint(Tenure),
     /// The target, the way to it or the time limit ended an attempt.
     AttemptEnded {
@@ -120,11 +120,11 @@ pub enum Event {
         tenure: Tenure,
         /// Which delivery or parked update.
         holder: Holder,
-        /// Its record; `None` where it was malformed.
+        /// Its record; `None` if it was malformed.
         record_key: Option<RecordKey>,
     },
-    /// Nothing is written. It was to be parked behind others of its record, and these have gone: it has its turn. Or the
-    /// number of the tenure is no longer the newest: it is written under the present one, if it still counts.
+    /// Nothing was written. Either the update was to be parked behind others of its record, and these are gone: it has its
+    /// turn. Or the number of the tenure is no longer the newest: it is written under the present one, if it still counts.
     NotRecorded {
         /// Whose delivery it was when the writing began.
         tenure: Tenure,
@@ -133,13 +133,12 @@ pub enum Event {
         /// Its record.
         record_key: RecordKey,
     },
-    /// Of the partitions that records of this one were in before, no others than these may hold older updates. They only
-    /// become fewer.
+    /// Only these partitions of the previous layout may still hold older updates of records. They only become fewer.
     PreviousDrained {
         /// Which are not drained.
         undrained: BTreeSet<PartitionNumber>,
     },
-    /// The target fails for everyone: attempts to it stop. Told again where something is new about probes.
+    /// The target fails for everyone: attempts to it stop. Sent again when something changes about probes.
     TargetShut {
         /// Which target.
         target: TargetId,
@@ -148,7 +147,7 @@ pub enum Event {
     },
     /// The target works again.
     TargetOpened(TargetId),
-    /// The answer to [`Effect::AskProbe`], where it is yes: one attempt may be made at the target that is shut.
+    /// The answer to [`Effect::AskProbe`] if it is yes: one attempt may be made at the target that is shut.
     ProbeGranted(TargetId),
     /// We are asked to stop: start no further attempts in this tenure. The next tenure would start them again.
     StopRequested,
@@ -185,20 +184,20 @@ pub enum Effect {
         number: u32,
         /// The number of the claim that it is made under.
         tenure: Option<TenureNumber>,
-        /// Who keeps the update: what the ledger holds comes before what it holds no more.
+        /// Who keeps the update.
         holder: Holder,
         /// What to send.
         update: Arc<Update>,
-        /// Its target is shut; how it ends tells whether the target works again.
+        /// Its target is shut, and this attempt finds out if it works again.
         probe: bool,
     },
     /// A lane waits for a target that is shut, and the time for a probe has come. The answer, if it is yes, is
     /// [`Event::ProbeGranted`]; otherwise another partition's probe is under way, and [`Event::TargetShut`] or
-    /// [`Event::TargetOpened`] tells how it ended.
+    /// [`Event::TargetOpened`] follows when it has ended.
     AskProbe(TargetId),
-    /// The probe that was granted will not be made: another partition may.
+    /// The probe that was granted will not be made: another partition may make one.
     ReturnProbe(TargetId),
-    /// Claim the partition for this process; answer with [`Event::Claimed`], and answer no earlier claim any more.
+    /// Claim the partition for this process; answer with [`Event::Claimed`]. Answers to earlier claims are dropped.
     Claim {
         /// Whose deliveries wait for it.
         tenure: Tenure,
@@ -216,13 +215,13 @@ pub enum Effect {
         /// Which tenure ends so.
         tenure: Tenure,
     },
-    /// Write the resolution down where that is needed; answer with [`Event::Recorded`] or [`Event::NotRecorded`].
+    /// Write the resolution down if that is needed; answer with [`Event::Recorded`] or [`Event::NotRecorded`].
     Record {
         /// Whose delivery it is.
         tenure: Tenure,
         /// Which delivery or parked update it is.
         holder: Holder,
-        /// The update; `None` where the delivery is malformed.
+        /// The update; `None` if the delivery is malformed.
         update: Option<Arc<Update>>,
         /// How its turn ends.
         resolution: Resolution,
@@ -237,7 +236,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether it is done also when the tenure that asked for it has ended meanwhile.
+    /// Returns true if it is done even if the tenure that asked for it has ended.
     pub(super) const fn outlives_its_tenure(&self) -> bool {
         match self {
             Self::Attempt { .. } | Self::Record { .. } | Self::AskProbe(_) | Self::ReturnProbe(_) => true,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// What a target did with one attempt. Every answer and every fault of the way becomes one of these.
+/// What a target did with one attempt. Every answer and every connection fault becomes one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It has the update.
@@ -23,7 +23,7 @@ pub enum Outcome {
     Conflict(Failure),
     /// Nothing was sent: the ledger knows enough.
     Known(Known),
-    /// Nothing was sent: the ledger did not answer in time, or the partition may be another's by now.
+    /// Nothing was sent: the ledger did not answer in time, or another process may own the partition.
     Withheld,
 }
 
@@ -55,7 +55,7 @@ impl Outcome {
         }
     }
 
-    /// Whether a request was made.
+    /// Returns true if a request was made.
     #[must_use]
     pub fn was_sent(&self) -> bool {
         !matches!(self, Self::Known(_) | Self::Withheld)
@@ -105,14 +105,14 @@ impl OutcomeKind {
 /// What was wrong with an attempt, as far as a person needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Where it failed.
+    /// What failed.
     pub cause: Cause,
     /// The target's own words (problem detail or start of the answer body) or the connection's fault.
     /// Bounded by the shell that made it; may quote the update, so never in a log above `debug`.
     pub detail: String,
 }
 
-/// Where an attempt failed.
+/// What failed in an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The target answered with this HTTP status.

@@ -1,11 +1,11 @@
-//! Whether a partition is ours to attempt its updates: claimed, and the broker heard from of late.
+//! Ownership of a partition: attempts start only while it is claimed and the broker has answered recently.
 
 use std::time::Duration;
 
 use super::message::TenureNumber;
 use super::tick::Tick;
 
-/// Where the claim on a partition stands, within one tenure.
+/// The state of the claim on a partition, within one tenure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OwnershipState {
     /// We hold nothing of it: another may own it. Leaves to `Claiming` with the first delivery.
@@ -13,21 +13,21 @@ pub enum OwnershipState {
     Unclaimed,
     /// The claim is under way. Leaves to `Claimed`.
     Claiming,
-    /// It is ours, under this number; without one where the broker takes no publishes. Leaves to `Unclaimed` where
-    /// another is to have it and nothing is held, to `Claiming` where its number is outdated, to `Silent`, to `Lost`.
+    /// It is ours, under this number; without one if the broker takes no publishes. Leaves to `Unclaimed` if another is to
+    /// have it and nothing is held, to `Claiming` if its number is outdated, to `Silent`, to `Lost`.
     Claimed(Option<TenureNumber>),
-    /// The broker was not heard from for too long: another may own it by now. Leaves to `Claiming` once it answers.
+    /// The broker has not answered for too long: another process may own it. Leaves to `Claiming` when the broker answers.
     Silent,
     /// Another claimed it after us while we held deliveries: these are void. Ends with the tenure.
     Lost,
 }
 
-/// Whether an attempt may start.
+/// If an attempt may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Permit {
     /// Under this number, or without one.
     Granted(Option<TenureNumber>),
-    /// Not before the partition is claimed, and the broker heard.
+    /// The partition is not claimed, or the broker has not answered recently.
     Denied,
 }
 
@@ -56,7 +56,7 @@ impl Ownership {
         self.state = OwnershipState::Unclaimed;
     }
 
-    /// Whether an attempt may start now, and under which number.
+    /// Decides if an attempt may start now, and under which number.
     pub(super) fn permit(&mut self, now: Tick) -> Permit {
         let OwnershipState::Claimed(number) = self.state else { return Permit::Denied };
         if now.since(self.last_seen) > self.silence_max {
@@ -77,7 +77,7 @@ impl Ownership {
         }
     }
 
-    /// The broker has answered a request that was sent then. Whether the partition must be claimed anew.
+    /// The broker has answered a request that was sent at `at`. Returns true if the partition must be claimed again.
     pub(super) fn broker_seen(&mut self, now: Tick, at: Tick) -> bool {
         self.permit(now); // falls silent if it is late
         self.last_seen = self.last_seen.max(at);
@@ -89,7 +89,7 @@ impl Ownership {
         again
     }
 
-    /// A delivery came. Whether the partition must be claimed.
+    /// A delivery came. Returns true if the partition must be claimed.
     pub(super) fn delivered(&mut self) -> bool {
         let first = self.state == OwnershipState::Unclaimed;
         if first {
@@ -98,7 +98,7 @@ impl Ownership {
         first
     }
 
-    /// The claim was read back, or is waived, or has got its number at last. Whether that was awaited.
+    /// The claim was read back, or counts without a number, or has got its number late. Returns true if that was awaited.
     pub(super) fn claimed(&mut self, number: Option<TenureNumber>) -> bool {
         let awaited = match self.state {
             OwnershipState::Claiming => true,
@@ -114,7 +114,7 @@ impl Ownership {
         awaited
     }
 
-    /// The number that it has, or is about to get, counts no more. Whether the partition must be claimed anew.
+    /// The number that it has, or is about to get, counts no more. Returns true if the partition must be claimed again.
     pub(super) fn outdate(&mut self) -> bool {
         let outdated = matches!(self.state, OwnershipState::Claimed(_) | OwnershipState::Claiming);
         if outdated {
@@ -128,7 +128,7 @@ impl Ownership {
         self.state = OwnershipState::Unclaimed;
     }
 
-    /// Another has it, and we hold deliveries. Whether that is news.
+    /// Another has it, and we hold deliveries. Returns true if that was not known.
     pub(super) fn lose(&mut self) -> bool {
         std::mem::replace(&mut self.state, OwnershipState::Lost) != OwnershipState::Lost
     }

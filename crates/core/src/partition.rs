@@ -1,7 +1,7 @@
 //! One partition: its lanes, permits and deadlines. The only place where the status of a lane changes.
 //!
-//! Take in with [`Partition::handle`] and [`Partition::wake`], take out with [`Partition::poll_effect`], ask
-//! [`Partition::next_deadline`] when to wake it. I1 to I10 are the invariants of ARCHITECTURE.md.
+//! [`Partition::handle`] and [`Partition::wake`] take in, [`Partition::poll_effect`] gives out, and
+//! [`Partition::next_deadline`] says when to wake it. I1 to I10 are the invariants of ARCHITECTURE.md.
 
 mod claim;
 mod limits;
@@ -36,8 +36,8 @@ pub struct Partition {
     tenure: Option<Tenure>,
     newest_tenure: Tenure,
     ownership: Ownership,
-    /// The newest claim of another process that memory has been told of. Claims of ours that were read too late to count
-    /// may have told of it too, so it is kept here and not compared with them.
+    /// The newest claim of another process after which memory was cleared. Claims of ours that were read too late to count
+    /// can have mentioned it too, so it is kept here and not compared with them.
     last_rival_claim: Option<TenureNumber>,
     stopping: bool,
     /// Deliveries that wait for the claim: what is known of their updates depends on who owned the partition before.
@@ -47,14 +47,14 @@ pub struct Partition {
     strict: Option<RecordKey>,
     /// Lanes whose head may be attempted, in the order of their turns (I9).
     ready: BTreeMap<QueuePosition, LaneId>,
-    /// Updates that came so far, and times that a lane became ready again.
+    /// Updates that came so far, and how often a lane became ready again.
     last_arrival: u64,
     last_requeue: u64,
     /// Lanes whose head waits between attempts.
     deadlines: BTreeSet<(Tick, LaneId)>,
     /// Targets that are shut, with the lanes that wait for them.
     targets: ShutTargets,
-    /// Former partitions that are not drained, with the lanes that wait for them.
+    /// Previous partitions that are not drained, with the lanes that wait for them.
     blocked: BlockedLanes,
     /// Malformed deliveries that are being written down; they have no lane.
     malformed: HashSet<DeliveryTag>,
@@ -112,7 +112,7 @@ impl Partition {
             Event::BrokerSeen { at } => self.broker_seen(now, at),
             Event::Claimed { tenure, number, rival_claim } => {
                 self.claimed(tenure, number, rival_claim);
-                // What earlier tenures knew may have waited for long enough.
+                // The deadline of what an earlier tenure left may have passed.
                 self.make_due_ready(now);
             }
             Event::ClaimSuperseded(tenure) => self.claim_superseded(tenure),
@@ -183,7 +183,7 @@ impl Partition {
         self.effects.pop_front()
     }
 
-    /// Whether nothing is under way: no attempt out, nothing being written down, nothing to do.
+    /// Returns true if no attempt is out, nothing is being written down and no effect waits.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.in_flight == 0 && self.recording == 0 && self.effects.is_empty()
@@ -198,7 +198,7 @@ impl Partition {
         self.stopping = false;
     }
 
-    /// The lanes end; what their heads had come to is remembered, since their updates come back (I7: in order).
+    /// The lanes end. How far their heads had come is remembered, since their updates come back (I7: in order).
     fn end_tenure(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
@@ -254,7 +254,7 @@ impl Partition {
         self.lanes.find(self.lane_key(record_key))
     }
 
-    /// Whether a delivery is of the present tenure (I5), and room for it (I6).
+    /// Returns true if a delivery is of the present tenure (I5); there is always room for it (I6).
     fn admit(&mut self, tenure: Tenure) -> bool {
         if self.tenure != Some(tenure) {
             self.stale += 1;
@@ -285,7 +285,7 @@ impl Partition {
         self.enter_head(id);
     }
 
-    /// An update became the head of its lane: go on from what an earlier tenure knew of it, or begin.
+    /// An update became the head of its lane: it goes on from where an earlier tenure left it, or begins.
     fn enter_head(&mut self, id: LaneId) {
         if self.block_by_previous(id) {
             return;
@@ -315,7 +315,7 @@ impl Partition {
                 lane.status = LaneStatus::Recording { resolution, token };
                 self.recording += 1;
             }
-            // Parked, and released by a person since.
+            // It was parked, and a person has released it since.
             Some(RememberedState::Recorded { resolution: Resolution::Parked(_) }) if released => {
                 self.make_new_ready(id);
             }
@@ -328,7 +328,7 @@ impl Partition {
         }
     }
 
-    /// The head is sent as if for the first time. If it has no id of its publisher, or if updates were published again, it
+    /// The head is sent as for the first time. If it has no id of its publisher, or if updates were published again, it
     /// may be a repetition.
     fn make_new_ready(&mut self, id: LaneId) {
         let lane = &mut self.lanes[id];
@@ -410,7 +410,7 @@ impl Partition {
         }
     }
 
-    /// The lane that waits for it goes on.
+    /// A lane that waits for the stray goes on.
     fn stray_ended(&mut self, record_key: &RecordKey, stray: Stray) {
         if let Some(id) = self.find_lane(record_key)
             && self.lanes[id].status == LaneStatus::Behind(stray)
@@ -419,7 +419,7 @@ impl Partition {
         }
     }
 
-    /// `target_shut`: when it ended, its target was.
+    /// `target_shut`: the target was shut when the attempt ended.
     fn judge(&mut self, now: Tick, id: LaneId, outcome: Outcome, target_shut: bool) {
         if self.was_found_before_parked(id, &outcome) {
             return self.make_ready_again(id);
@@ -453,7 +453,7 @@ impl Partition {
         self.effects.push_back(Effect::Record { tenure, holder, update: Some(update), resolution });
     }
 
-    /// The lane whose head is being written down under this name.
+    /// The lane whose head's resolution is being written down under this name.
     fn find_recording(&self, token: Token, record_key: &RecordKey) -> Option<LaneId> {
         self.find_lane(record_key).filter(
             |id| matches!(&self.lanes[*id].status, LaneStatus::Recording { token: of, .. } if *of == token),
@@ -490,7 +490,7 @@ impl Partition {
 
     fn settle(&mut self, delivery: DeliveryTag) {
         let tenure = self.tenure.expect("only deliveries of the present tenure are settled (I5)");
-        self.held = self.held.checked_sub(1).expect("I7: only what is held is settled");
+        self.held -= 1; // `Acks` knows which deliveries are held, and asserts that each is settled once (I7)
         self.effects.push_back(Effect::Settle { tenure, delivery });
     }
 }

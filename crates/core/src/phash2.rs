@@ -6,7 +6,7 @@
 
 use super::layout::PartitionNumber;
 
-/// Erlang's numbers are told apart by multiples of the golden ratio, one for each kind of term.
+/// Erlang distinguishes kinds of terms by multiples of the golden ratio.
 const GOLDEN_RATIO: u32 = 0x9e37_79b9;
 const OF_BINARIES: u32 = GOLDEN_RATIO.wrapping_mul(13);
 const OF_EMPTY_LISTS: u32 = GOLDEN_RATIO.wrapping_mul(2);
@@ -17,8 +17,8 @@ const RANGE: u32 = 1 << 27;
 /// Bytes that are mixed at once.
 const BLOCK_BYTES: usize = 12;
 
-/// Where the hash exchange of a layout with this many partitions puts a record, as long as exactly the layout's queues
-/// are bound to it, once each. Any bytes can be a routing key.
+/// The partition into which the hash exchange of a layout with this many partitions routes a record, if exactly the
+/// queues of the layout are bound to it, once each. Any bytes can be a routing key.
 ///
 /// # Panics
 /// Without partitions.

@@ -36,12 +36,12 @@ pub enum FailurePolicy {
     Park,
     /// To the dead-letter queue; later updates of its record go on: their order is knowingly broken.
     DeadLetter,
-    /// Tried again for ever at the longest wait; later updates of its record wait behind it.
+    /// Tried again without end, at the longest wait; later updates of its record wait behind it.
     Block,
     /// For conflicts: the target holds this or a later version, so the update is done.
     Superseded,
-    /// For conflicts: the record's `ETag` is fetched and the update tried again with it; parked where that does not end
-    /// the conflict.
+    /// For conflicts: the record's `ETag` is fetched and the update tried again with it; parked if that does not end the
+    /// conflict.
     Refetch,
 }
 
@@ -84,9 +84,8 @@ pub enum Resolution {
 }
 
 impl Resolution {
-    /// Whether it holds only while its record is parked.
-    #[must_use]
-    pub fn only_behind(&self) -> bool {
+    /// Returns true if it holds only while its record is parked.
+    pub(crate) fn only_behind(&self) -> bool {
         *self == Self::Parked(ParkReason::Behind)
     }
 
@@ -113,7 +112,7 @@ pub enum ParkReason {
         /// Attempts made.
         attempts: u32,
     },
-    /// Its record is parked. Only where it still is: else the update has its turn.
+    /// Its record is parked. If it no longer is when this is written down, the update has its turn.
     Behind,
 }
 
@@ -140,13 +139,13 @@ pub enum DeadLetterReason {
 impl DeadLetterReason {
     /// Value of the header `lanekeeper-reason`.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Rejected(_) => "rejected",
             Self::Exhausted { .. } => "exhausted",
             Self::Conflict(_) => "conflict",
             Self::IdReused => "id_reused",
-            Self::Malformed(malformed) => malformed.name(),
+            Self::Malformed(malformed) => malformed.into(),
         }
     }
 
@@ -173,8 +172,10 @@ impl DeadLetterReason {
 /// takes no notice of priorities).
 pub const PRIORITY_MAX: u8 = 4;
 
-/// Why a delivery cannot be an update.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a delivery cannot be an update. The names of its variants, in snake case, are values of the header
+/// `lanekeeper-reason` (docs/wire.md).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Malformed {
     /// No routing key.
     #[error("published without a routing key; the routing key is the record key")]
@@ -200,7 +201,7 @@ pub enum Malformed {
     /// A `CC` header makes the broker route by other keys too.
     #[error("published with a CC header, which routes it by other keys than its record key")]
     CarbonCopy,
-    /// The broker puts it before updates that were published earlier.
+    /// The broker delivers it before updates that were published earlier.
     #[error(
         "published with priority {priority}; RabbitMQ 4 lets what is over {PRIORITY_MAX} overtake earlier updates of its record: publish without priority"
     )]
@@ -225,7 +226,7 @@ pub enum Malformed {
     /// No `[[target]]` takes its type.
     #[error("no target takes updates of type {update_type:?}; add the type to a target's `types`")]
     NoTarget {
-        /// Its type; empty where it has none.
+        /// Its type; empty if it has none.
         update_type: String,
     },
     /// A header that is passed on cannot be an HTTP header.
@@ -234,25 +235,6 @@ pub enum Malformed {
         /// The header's name.
         name: String,
     },
-}
-
-impl Malformed {
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::NoRecordKey => "no_record_key",
-            Self::RecordKeyTooLong => "record_key_too_long",
-            Self::RecordKeyNotUtf8 { .. } => "record_key_not_utf8",
-            Self::PropertiesUnreadable => "properties_unreadable",
-            Self::PropertiesTooLarge { .. } => "properties_too_large",
-            Self::CarbonCopy => "carbon_copy",
-            Self::PriorityTooHigh { .. } => "priority_too_high",
-            Self::NoUpdateId => "no_update_id",
-            Self::UpdateIdUnfit => "update_id_unfit",
-            Self::BodyTooLarge { .. } => "body_too_large",
-            Self::NoTarget { .. } => "no_target",
-            Self::HeaderUnfit { .. } => "header_unfit",
-        }
-    }
 }
 
 /// How far the head of a lane has come. Begins with its first attempt and ends with its resolution.
@@ -267,7 +249,7 @@ pub struct Progress {
     counted_to: Tick,
     /// The wait that follows the latest attempt does not count: the target refused us, or a policy blocks.
     excused: bool,
-    /// How long the target was shut in all, as far as it was heeded.
+    /// How long the target was shut in all, as far as it was taken into account.
     shut: Duration,
 }
 
@@ -283,8 +265,7 @@ impl Progress {
     }
 
     /// Attempts begun so far.
-    #[must_use]
-    pub fn attempts(&self) -> u32 {
+    pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 
@@ -293,8 +274,8 @@ impl Progress {
         self.counted_to = now;
     }
 
-    /// The target was shut for so long in all, up to now: what is new of that does not count.
-    pub fn shut_for(&mut self, total: Duration) {
+    /// The target was shut for `total` up to now: what was added to it since the last call does not count.
+    pub(crate) fn shut_for(&mut self, total: Duration) {
         self.counted_to = self.counted_to.after(total.saturating_sub(self.shut));
         self.shut = total;
     }
@@ -371,8 +352,8 @@ impl Policy {
         }
     }
 
-    /// The same where the target is shut: a failure is not the update's, and does not count.
-    pub fn judge_while_shut(
+    /// The same while the target is shut: a failure says nothing about the update, and does not count.
+    pub(crate) fn judge_while_shut(
         &self,
         id: &UpdateId,
         outcome: Outcome,
@@ -387,7 +368,7 @@ impl Policy {
         Verdict::RetryAt(now.after(wait))
     }
 
-    /// Whether no attempt is left, or none that could start in time after `wait`.
+    /// Returns true if no attempt is left, or none that could start in time after `wait`.
     fn is_exhausted(&self, progress: &Progress, wait: Duration) -> bool {
         self.attempts_max.is_some_and(|max| progress.failures >= max.get())
             || self.elapsed_max.is_some_and(|max| progress.elapsed.saturating_add(wait) > max)

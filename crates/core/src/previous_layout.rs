@@ -1,4 +1,4 @@
-//! Where records were before: the partitions of a layout that drains, as partitions of the next one wait for them.
+//! The partitions of the previous layout, for which records of the current one wait until they are drained.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::layout::PartitionNumber;
 use super::phash2::partition_of;
 use super::update::RecordKey;
 
-/// The partitions of the layout before that may hold older updates of records. The default is none.
+/// The partitions of the previous layout that may hold older updates of records. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PreviousLayout {
     /// How many partitions that layout has.
@@ -16,9 +16,8 @@ pub struct PreviousLayout {
 }
 
 impl PreviousLayout {
-    /// The former partition of a record, where it is not drained: older updates of the record may be in it.
-    #[must_use]
-    pub fn undrained_of(&self, record_key: &RecordKey) -> Option<PartitionNumber> {
+    /// The previous partition of a record if it is not drained: older updates of the record may be in it.
+    pub(crate) fn undrained_of(&self, record_key: &RecordKey) -> Option<PartitionNumber> {
         if self.undrained.is_empty() {
             return None;
         }
@@ -26,16 +25,16 @@ impl PreviousLayout {
         self.undrained.contains(&previous).then_some(previous)
     }
 
-    /// The same, where these partitions are drained for others and their drivers have not ended here.
+    /// The same with these partitions added: they are drained, but their drivers in this process have not ended.
     #[must_use]
     pub fn with(mut self, here: impl IntoIterator<Item = PartitionNumber>) -> Self {
         self.undrained.extend(here);
         self
     }
 
-    /// `known`: what the document says by now. `here`: partitions whose drivers have not ended in this process; their
-    /// requests may still be out, whoever has drained the partition since. Answers with what is drained now and was not
-    /// before: what is drained stays so.
+    /// Takes out what is drained, and returns it. `known`: what the newest document says. `here`: if the driver of a
+    /// partition has not ended in this process; its requests may still be out even if another process has drained the
+    /// partition since. What is drained stays so.
     pub fn narrow(&mut self, known: &Self, here: impl Fn(PartitionNumber) -> bool) -> Vec<PartitionNumber> {
         let is_undrained =
             |partition: &PartitionNumber| here(*partition) || known.undrained.contains(partition);

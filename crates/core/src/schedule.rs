@@ -53,7 +53,7 @@ impl Schedule {
         self.jittered(wait, failures, id)
     }
 
-    /// The longest wait with jitter: where a target refuses us, or a policy blocks.
+    /// The longest wait with jitter: for a target that refuses us, and for the policy `block`.
     #[must_use]
     pub fn longest_wait(&self, attempt: u32, id: &UpdateId) -> Duration {
         self.jittered(self.longest(), attempt, id)
@@ -64,7 +64,7 @@ impl Schedule {
     }
 }
 
-/// A number from 0 to 1 that depends on the id and the attempt alone.
+/// A number from 0 to 1 that depends only on the id and the attempt.
 fn share(id: &str, number: u32) -> f64 {
     let hash = spread(id.bytes().chain(number.to_le_bytes()));
     f64::from(u32::try_from(hash >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)

@@ -1,4 +1,4 @@
-//! One hash for everything that must come out alike in every process and every version of this program.
+//! The hash for everything that must be equal in every process and every version of this program.
 
 /// FNV-1a with a finalizer, so that names that differ in their last letter lie far apart.
 pub(super) fn spread(bytes: impl IntoIterator<Item = u8>) -> u64 {

@@ -123,28 +123,15 @@ impl UrlTemplate {
         Ok(Self { pieces: url.as_str().split(PLACEHOLDER_ENCODED).map(Box::from).collect() })
     }
 
-    /// The URL for this record.
+    /// The URL for a record. `record_key`: as [`encode_record_key`] makes it.
     ///
     /// # Errors
     /// The key would not arrive as it is: `.` and `..` as a whole segment.
-    pub fn expand(&self, record_key: &RecordKey) -> Result<Url, KeyUnfit> {
-        self.expand_encoded(&encode_record_key(record_key))
-    }
-
-    /// As [`Self::expand`], with a key that [`encode_record_key`] made: for callers that need it for a header, too.
-    ///
-    /// # Errors
-    /// As [`Self::expand`].
     pub fn expand_encoded(&self, record_key: &str) -> Result<Url, KeyUnfit> {
         let text = self.pieces.join(record_key);
         // All pieces are in the form that parsing leaves alone, and so is the key: only a dot segment can change.
         let url = Url::parse(&text).map_err(|_| KeyUnfit)?;
         if url.as_str() == text { Ok(url) } else { Err(KeyUnfit) }
-    }
-
-    /// Whether the record key stands in the URL.
-    pub fn names_record(&self) -> bool {
-        self.pieces.len() > 1
     }
 }
 
@@ -190,10 +177,14 @@ mod tests {
         RecordKey::new(text).unwrap()
     }
 
-    /// What the template makes of the key; `unfit` where it refuses.
+    fn expand(template: &UrlTemplate, record_key: &RecordKey) -> Result<Url, KeyUnfit> {
+        template.expand_encoded(&encode_record_key(record_key))
+    }
+
+    /// `expected`: the URL, or `unfit` if the key is refused.
     fn check(template: &str, record_key: &str, expected: &str) {
         let template = UrlTemplate::parse(template).unwrap();
-        let url = template.expand(&key(record_key)).map_or("unfit".to_owned(), String::from);
+        let url = expand(&template, &key(record_key)).map_or("unfit".to_owned(), String::from);
         assert_eq!(url, expected, "{template} {record_key:?}");
     }
 
@@ -319,7 +310,7 @@ mod tests {
                 "(\\.|%2e|%2E|/|\\\\|\\.\\.){1,6}",
             ],
         ) {
-            let Ok(url) = UrlTemplate::parse(template).unwrap().expand(&key(&text)) else {
+            let Ok(url) = expand(&UrlTemplate::parse(template).unwrap(), &key(&text)) else {
                 prop_assert!(text == "." || text == "..", "{text:?} was refused");
                 return Ok(());
             };
@@ -344,8 +335,8 @@ mod tests {
         fn no_template_panics(text in "\\PC{0,40}", path in "[a-z{}_./%\\\\?#@:]{0,30}", id in "[.%2eE]{1,6}") {
             for template in [text, format!("http://h/{path}"), format!("http://{path}/{{record_key}}")] {
                 if let Ok(template) = UrlTemplate::parse(&template) {
-                    let _ = template.expand(&key(&id));
-                    prop_assert!(template.expand(&key("plain")).is_ok(), "{template} is of no use");
+                    let _ = expand(&template, &key(&id));
+                    prop_assert!(expand(&template, &key("plain")).is_ok(), "{template} is of no use");
                 }
             }
         }

@@ -24,14 +24,14 @@ impl Tick {
         self.0
     }
 
-    /// The moment `wait` later; saturates, so an absurd wait means "never" and not "at once".
+    /// The moment `wait` later. It saturates, so that an absurd wait means "never" and not "at once".
     #[must_use]
     pub fn after(self, wait: Duration) -> Self {
         let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(micros))
     }
 
-    /// How long ago `earlier` was; zero where it lies ahead.
+    /// How long ago `earlier` was; zero if it lies ahead.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::routes::TargetId;
 
 /// Longest record key in bytes: what an AMQP 0-9-1 short string can hold (specification, section 4.2.5.3).
-pub const RECORD_KEY_BYTES_MAX: usize = 255;
+const RECORD_KEY_BYTES_MAX: usize = 255;
 
 /// Names a record. Updates with equal keys are attempted in the order published.
 ///
@@ -47,7 +47,7 @@ impl RecordKey {
         Self("*".into())
     }
 
-    /// The key itself. Keep it out of logs above `debug` and out of metric labels.
+    /// The key itself. It must not get into logs above `debug` or metric labels.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -60,7 +60,7 @@ impl fmt::Debug for RecordKey {
     }
 }
 
-/// Names an update; the same on every redelivery. It goes out as the idempotency key.
+/// Names an update. It goes out as the idempotency key. An id of the publisher is the same on every redelivery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpdateId {
     text: Arc<str>,
@@ -102,7 +102,7 @@ impl UpdateId {
     }
 }
 
-/// Knows an update again within this process: an id that was used for another body is no repetition.
+/// Recognises an update within this process: an id that was used for another body is no repetition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     id: UpdateId,
@@ -128,7 +128,7 @@ pub struct Update {
     pub record_key: RecordKey,
     /// Its identity, the idempotency key.
     pub id: UpdateId,
-    /// Where it goes: chosen by its type when it was decoded.
+    /// The target that it goes to, chosen by its type when it was decoded.
     pub target: TargetId,
     /// AMQP `type`, or that of CloudEvents: picked the target.
     pub update_type: Option<String>,

@@ -1,11 +1,12 @@
-//! Witnesses: keys whose partition is recorded with a layout, and published again to see whether keys have moved.
+//! Witnesses (canaries): keys whose partition is recorded with a layout. They are published again to find out if keys have
+//! moved to other queues.
 
 use super::layout::PartitionNumber;
 use super::phash2::partition_of;
 
 /// Witnesses of each partition at least: one that is lost with its queue leaves another.
 const OF_A_PARTITION_MIN: usize = 2;
-/// Witnesses of a layout at least: a queue that is bound to the exchange besides leaves each key of a small layout where
+/// Witnesses of a layout at least: if a further queue is bound to the exchange, each key of a small layout can stay where
 /// it was by chance.
 const OF_A_LAYOUT_MIN: usize = 16;
 
@@ -18,8 +19,8 @@ pub struct Witness {
     pub partition: PartitionNumber,
 }
 
-/// The witnesses of a layout, where the broker puts keys as [`partition_of`] says: at least two of each partition, at
-/// least 16 in all, at most 2,048. The same in every process.
+/// The witnesses of a layout whose broker routes keys as [`partition_of`] says: at least two of each partition, at least
+/// 16 in all, at most 2,048. The same in every process.
 #[must_use]
 pub fn witnesses(partitions: u16) -> Vec<Witness> {
     let of_each = OF_A_PARTITION_MIN.max(OF_A_LAYOUT_MIN.div_ceil(usize::from(partitions)));

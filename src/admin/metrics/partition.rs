@@ -21,7 +21,7 @@ pub(super) struct PartitionFamilies {
     duplicates_suppressed: Counter,
     stale_events: Counter,
     witnesses_seen: Family<OfPartition, Counter>,
-    step_backs: Family<OfReason, Counter>,
+    yields: Family<OfReason, Counter>,
     attempts_without_tenure: Counter,
     partition_active: Family<OfPartition, Gauge>,
     held: Family<OfPartition, Gauge>,
@@ -29,7 +29,7 @@ pub(super) struct PartitionFamilies {
     lanes_active: Family<OfPartition, Gauge>,
     keys_retrying: Family<OfPartition, Gauge>,
     keys_target_shut: Family<OfPartition, Gauge>,
-    keys_former_undrained: Family<OfPartition, Gauge>,
+    keys_blocked_by_previous: Family<OfPartition, Gauge>,
     oldest_pending_age: Family<OfPartition, SecondsGauge>,
 }
 
@@ -69,7 +69,7 @@ impl PartitionFamilies {
         registry.register(
             "step_backs",
             "Partitions given back in order: another replica is to own it (outranked), or a delivery was held for dispatch.held_max.",
-            self.step_backs.clone(),
+            self.yields.clone(),
         );
         registry.register(
             "attempts_without_tenure",
@@ -97,7 +97,7 @@ impl PartitionFamilies {
         registry.register(
             "keys_former_undrained",
             "Records whose oldest update waits until their partition of the previous layout is drained.",
-            self.keys_former_undrained.clone(),
+            self.keys_blocked_by_previous.clone(),
         );
         registry.register_with_unit(
             "oldest_pending_age",
@@ -118,7 +118,7 @@ impl PartitionFamilies {
             duplicates_suppressed: _,
             stale_events: _,
             witnesses_seen,
-            step_backs,
+            yields,
             attempts_without_tenure: _,
             partition_active,
             held,
@@ -126,7 +126,7 @@ impl PartitionFamilies {
             lanes_active,
             keys_retrying,
             keys_target_shut,
-            keys_former_undrained,
+            keys_blocked_by_previous,
             oldest_pending_age,
         } = self;
         let of = OfPartition { layout: 1, partition: PartitionLabel(PartitionNumber(0)) };
@@ -140,12 +140,12 @@ impl PartitionFamilies {
             lanes_active,
             keys_retrying,
             keys_target_shut,
-            keys_former_undrained,
+            keys_blocked_by_previous,
         ] {
             drop(gauges.get_or_create(&of));
         }
         drop(oldest_pending_age.get_or_create(&of));
-        for counters in [updates_dead_lettered, step_backs] {
+        for counters in [updates_dead_lettered, yields] {
             drop(counters.get_or_create(&OfReason { reason: "test" }));
         }
     }
@@ -163,7 +163,7 @@ pub struct PartitionMetrics {
     lanes_active: Gauge,
     keys_retrying: Gauge,
     keys_target_shut: Gauge,
-    keys_former_undrained: Gauge,
+    keys_blocked_by_previous: Gauge,
     oldest_pending_age: SecondsGauge,
     /// How many of the partition's stale events were counted.
     stale_counted: u64,
@@ -183,7 +183,7 @@ impl PartitionMetrics {
             lanes_active: all.lanes_active.get_or_create_owned(&of),
             keys_retrying: all.keys_retrying.get_or_create_owned(&of),
             keys_target_shut: all.keys_target_shut.get_or_create_owned(&of),
-            keys_former_undrained: all.keys_former_undrained.get_or_create_owned(&of),
+            keys_blocked_by_previous: all.keys_blocked_by_previous.get_or_create_owned(&of),
             oldest_pending_age: all.oldest_pending_age.get_or_create_owned(&of),
             stale_counted: 0,
             all: all.clone(),
@@ -215,7 +215,7 @@ impl PartitionMetrics {
 
     /// The partition is given back in order.
     pub fn yielded(&self, reason: &'static str) {
-        self.all.step_backs.get_or_create(&OfReason { reason }).inc();
+        self.all.yields.get_or_create(&OfReason { reason }).inc();
     }
 
     /// An attempt without a tenure number starts.
@@ -236,7 +236,7 @@ impl PartitionMetrics {
         self.lanes_active.set(whole(view.lanes));
         self.keys_retrying.set(whole(view.waiting));
         self.keys_target_shut.set(whole(view.target_shut));
-        self.keys_former_undrained.set(whole(view.blocked_by_previous));
+        self.keys_blocked_by_previous.set(whole(view.blocked_by_previous));
         self.oldest_pending_age.set(oldest_age.as_secs_f64());
         self.all.stale_events.inc_by(view.stale - self.stale_counted);
         self.stale_counted = view.stale;

@@ -1,4 +1,4 @@
-//! The way to a partition's deliveries, and the ways from them.
+//! How a session begins, and how it ends: by its channel, by handing the partition back, or by a time-out.
 
 use tracing::{info, warn};
 
@@ -36,11 +36,11 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         self.phase.leave(self.now().after(self.context.drain_timeout), then);
     }
 
-    /// The session ends with its channel: attempts in flight run on, and what was not settled comes back.
+    /// Ends the session, whose channel is lost: attempts in flight run on, and what was not settled comes back.
     pub(super) async fn lose_session(&mut self, Loss { why, unwritten }: Loss) {
         self.pending.end_session();
         if let Some(session) = self.phase.lose() {
-            warn!(partition = %self.context.partition, tenure = session.tenure.0, why, "partition lost");
+            warn!(partition = %self.context.partition, tenure = session.tenure.0, why, "partition lost: what was not settled comes back");
             self.session_ended(session.tenure);
             session.deliveries.close().await;
         }
@@ -52,8 +52,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         }
     }
 
-    /// Settles what is finished, then gives the partition back: what was not started goes to the next owner, in order. If
-    /// the driver ends, attempts that are out are dropped before another process can own the partition.
+    /// Hands the partition back: sends all acks, then closes the channel. What was not started goes back to the queue, in
+    /// order. If the driver ends, attempts that are out are dropped before another process can own the partition.
     pub(super) async fn leave_session(&mut self) -> Then {
         let (session, then) = self.phase.end();
         if let Then::Exit(_) = then {
@@ -65,16 +65,16 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         if let Some(session) = session {
             session.deliveries.leave().await;
             self.session_ended(session.tenure);
-            info!(partition = %self.context.partition, tenure = session.tenure.0, "partition given up");
+            info!(partition = %self.context.partition, tenure = session.tenure.0, "partition handed back: what was not settled waits in the queue");
         }
         match then {
             Then::Attach => self.phase = Phase::attaching(&self.context.source),
-            Then::Exit(_) => self.observe_view(), // the gauges stay, with nothing
+            Then::Exit(_) => self.observe_view(), // its gauges go on being served, at zero
         }
         then
     }
 
-    /// What is held comes again, to this process or another.
+    /// Tells everybody that the session has ended.
     fn session_ended(&mut self, tenure: Tenure) {
         self.notify(Event::TenureEnded(tenure));
         self.drain.tenure_ended();
@@ -87,7 +87,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         self.context.health.set_attached(layout, partition, attached);
     }
 
-    /// The broker ends a channel that holds a delivery for too long: the partition is given back in order before that.
+    /// RabbitMQ closes a channel that holds a delivery for too long (`consumer_timeout`): the partition is handed back in
+    /// order before that.
     pub(super) fn check_oldest(&mut self, now: Tick) {
         let Some(session) = self.phase.session() else { return };
         let oldest = session.deliveries.oldest_received_at();
@@ -105,12 +106,12 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             return;
         }
         let View { in_flight, recording, .. } = self.core.view();
-        warn!(partition = %self.context.partition, in_flight, recording, "drain_timeout is over: attempts in flight are aborted, what is not written down goes back");
+        warn!(partition = %self.context.partition, in_flight, recording, "drain_timeout is over: attempts in flight are aborted, and what is not written down goes back to the queue");
         match *then {
             Then::Exit(exit) => self.phase = Phase::Aborting { session: session.take(), exit },
             Then::Attach => {
                 *until = now.after(self.context.drain_timeout);
-                // They end as failed, and count when the update comes back.
+                // They end as failed attempts, and are counted when their updates come back.
                 std::mem::take(&mut self.abort).cancel();
                 if in_flight == 0 {
                     self.loss = Some(Loss::of("what is resolved could not be written down in drain_timeout"));

@@ -1,4 +1,4 @@
-//! What is no update but tells of layouts: witnesses, markers, what is drained of the layout before; and how a driver ends.
+//! Deliveries that are no updates but belong to layouts (witnesses, markers), and when a partition is drained.
 
 use super::Driver;
 use super::phase::{Phase, Then};
@@ -20,11 +20,11 @@ pub enum DriverExit {
 }
 
 impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
-    /// It carries no update: the core does not see it, it only takes its turn among the acks.
+    /// A witness carries no update: it is settled at once.
     ///
-    /// With a ledger, parked updates may wait to go out while the broker holds none: a witness tells whose they are. Where
-    /// the layout drains they wait for the next one: nobody claims a partition that may be drained, so that what is
-    /// released goes out from one layout alone.
+    /// It shows that the partition is ours, which matters if the ledger holds released updates and the broker holds none.
+    /// Not so if the layout drains: nobody claims a partition that may be drained, so that what is released goes out from
+    /// one layout alone.
     pub(super) fn witnessed(&mut self, delivery: DeliveryTag) {
         let Some(session) = self.phase.session() else { return };
         session.deliveries.settle(delivery);
@@ -35,7 +35,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         }
     }
 
-    /// A partition of the layout before is drained.
+    /// A partition of the previous layout is drained.
     pub(super) fn on_previous_drained(&mut self) {
         let undrained = self.previous.borrow_and_update().clone();
         self.notify(Event::PreviousDrained { undrained });
@@ -46,8 +46,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         self.drain.marker_came(self.context.clock.now());
     }
 
-    /// Gives the partition back if that is to show whether it is drained, and ends if that is shown. Returns true if it does
-    /// either.
+    /// Hands the partition back if that can show that it is drained, and ends the driver if it is shown. Returns true if it
+    /// does either.
     pub(super) fn check_drained(&mut self) -> bool {
         let Phase::Attached(_) = self.phase else { return false };
         let view = self.core.view();

@@ -14,13 +14,13 @@ use lanekeeper_core::message::{Effect, Event};
 use lanekeeper_ledger::Ledger;
 
 impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
-    /// Does one effect after another, until the core asks for nothing more.
+    /// Does one effect after another until the core asks for nothing more.
     pub(super) fn do_effects(&mut self) {
         self.set_fence();
         while let Some(effect) = self.core.poll_effect() {
             self.do_effect(effect);
         }
-        self.leftover = None;
+        self.last_answer = None;
     }
 
     fn do_effect(&mut self, effect: Effect) {
@@ -58,7 +58,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             }
             Effect::Yield { tenure, reason } => {
                 let partition = self.context.partition;
-                info!(%partition, tenure = tenure.0, reason = reason.name(), "stepping back: attempts in flight are finished, the rest goes back in order");
+                info!(%partition, tenure = tenure.0, reason = reason.name(), "yielding the partition: attempts in flight are finished, the rest goes back to the queue in order");
                 self.context.metrics.yielded(reason.name());
                 if !self.phase.is_leaving() {
                     self.leave(Then::Attach);
@@ -79,7 +79,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         }
     }
 
-    /// Attempts that wait for the ledger look at the fence when they are about to leave.
+    /// Attempts look at the fence when they are about to send, since they may have waited for the ledger.
     fn set_fence(&self) {
         let may = self.core.may_send_until();
         let now = Fence { tenure: may.and_then(|(tenure, _)| tenure), until: may.map(|(_, until)| until) };

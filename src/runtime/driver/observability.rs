@@ -16,30 +16,30 @@ use lanekeeper_core::update::Update;
 use lanekeeper_ledger::Ledger;
 
 impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
-    /// One line per change that an operator would want to know of.
-    fn log_standing(&mut self) {
+    /// One line if the ownership has changed in a way that an operator wants to know of.
+    fn log_ownership(&mut self) {
         let (ownership_state, last_logged) = (self.core.ownership_state(), self.last_logged);
         if ownership_state == last_logged {
             return;
         }
         match ownership_state {
-            // It is claimed anew, for a higher number: what was told stands.
+            // It is claimed again, for a higher number: nothing to log yet.
             OwnershipState::Claiming if matches!(last_logged, OwnershipState::Claimed(_)) => {
                 return self.context.metrics.active(false);
             }
             OwnershipState::Claimed(Some(TenureNumber(number)))
                 if matches!(last_logged, OwnershipState::Claimed(Some(_))) =>
             {
-                debug!(partition = %self.context.partition, tenure = number, "partition claimed anew");
+                debug!(partition = %self.context.partition, tenure = number, "partition claimed again");
             }
             OwnershipState::Claimed(Some(TenureNumber(number))) => {
                 info!(partition = %self.context.partition, tenure = number, "partition owned");
             }
             OwnershipState::Claimed(None) => {
-                warn!(partition = %self.context.partition, "partition owned without a tenure number: the broker takes no publishes; requests carry no lanekeeper-tenure");
+                warn!(partition = %self.context.partition, "partition owned without a tenure number, since the broker takes no publishes: requests carry no lanekeeper-tenure until it does");
             }
             OwnershipState::Silent => {
-                warn!(partition = %self.context.partition, "the broker was not heard from within a heartbeat: no attempts start until it answers and the partition is claimed anew");
+                warn!(partition = %self.context.partition, "no answer from the broker within a heartbeat: no attempts start until it answers and the partition is claimed again");
             }
             OwnershipState::Unclaimed | OwnershipState::Claiming | OwnershipState::Lost => {}
         }
@@ -47,7 +47,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         self.last_logged = ownership_state;
     }
 
-    /// A failed attempt; what the target refuses to all at most once a minute.
+    /// One line per failed attempt at `debug`; at most one per target and minute, at `warn`, if the target refuses us.
     pub(super) fn log_failure(&self, update: &Update, outcome: &Outcome, number: u32) {
         match outcome {
             Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
@@ -91,16 +91,16 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         debug!(partition = %self.context.partition, update_id, resolution = resolution.name(), "update resolved");
     }
 
-    /// What is held, for monitoring and for operators.
+    /// Tells monitoring and operators what has changed.
     pub(super) fn observe(&mut self) {
-        self.log_standing();
+        self.log_ownership();
         self.observe_view();
         self.report_status();
     }
 
     pub(super) fn observe_view(&mut self) {
         let view = self.core.view();
-        // Nothing but markers may be held, which have no age.
+        // A marker that is held does not count as waiting.
         let session = self.phase.session().filter(|_| view.held > 0);
         let oldest = session.and_then(|session| session.deliveries.oldest_received_at());
         let age = oldest.map_or(Duration::ZERO, |came| came.elapsed());

@@ -1,4 +1,4 @@
-//! What is under way and answers later: attempts, writes and reads of the ledger, dead letters.
+//! What runs at the same time and answers later: attempts, writes and reads of the ledger, dead letters.
 //!
 //! All of it is bounded by the core: attempts by `in_flight_max`, the rest by the window.
 
@@ -20,15 +20,16 @@ pub(super) type Later<A> = Pin<Box<dyn Future<Output = A> + Send>>;
 /// What answers later.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// They outlive the session that began them.
+    /// An attempt outlives the session that began it.
     attempts: FuturesUnordered<Later<FinishedAttempt>>,
     /// Targets that one of the attempts is a probe of.
     probed: BTreeSet<TargetId>,
-    /// They outlive the session that began them.
+    /// A write outlives the session that began it.
     recordings: FuturesUnordered<Later<Written>>,
-    /// Those of malformed deliveries end with their session: the next one does not recognise them, and begins again.
+    /// The dead letters of malformed deliveries end with their session: the next one does not recognise such a delivery, and
+    /// begins again.
     recordings_of_session: FuturesUnordered<Later<Written>>,
-    /// At most one counts, of this session.
+    /// Of this session. Only the newest counts.
     claims: FuturesUnordered<Later<(Event, Result<(), Fenced>)>>,
     /// Of this session.
     loadings: FuturesUnordered<Later<Loaded>>,
@@ -53,7 +54,7 @@ impl Pending {
         self.claims.push(claim);
     }
 
-    /// A claim that is newer than all of these is made.
+    /// A newer claim was made: these count no more.
     pub(super) fn forget_claims(&mut self) {
         self.claims.clear();
     }
@@ -66,7 +67,7 @@ impl Pending {
         !self.loadings.is_empty()
     }
 
-    /// Returns true if nothing is being read from the ledger or written down.
+    /// Returns true if nothing is being written down or read from the ledger.
     pub(super) fn is_at_rest(&self) -> bool {
         self.loadings.is_empty() && self.recordings.is_empty() && self.recordings_of_session.is_empty()
     }
@@ -84,7 +85,7 @@ impl Pending {
         std::mem::take(&mut self.probed)
     }
 
-    /// The next answer. Nothing is lost when the future is dropped; it never ends if nothing is under way.
+    /// The next answer. Nothing is lost when the future is dropped. It never ends if nothing is pending.
     pub(super) async fn next<D>(&mut self) -> Input<D> {
         tokio::select! {
             biased;

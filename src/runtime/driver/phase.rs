@@ -17,7 +17,7 @@ use lanekeeper_core::tick::Tick;
 /// The way to a partition's deliveries.
 type Attaching<D> = Pin<Box<dyn Future<Output = Result<D, Gone>> + Send>>;
 
-/// What a driver is about.
+/// What a driver does.
 pub(super) enum Phase<D> {
     /// A channel is being opened. Leaves to `Attached`; to `Leaving` if the driver is to end.
     Attaching(Attaching<D>),
@@ -29,30 +29,30 @@ pub(super) enum Phase<D> {
     Leaving {
         /// `None`: there was none, or its channel was lost.
         session: Option<Session<D>>,
-        /// When it takes too long.
+        /// From when on it takes too long.
         until: Tick,
         then: Then,
     },
-    /// It took too long: the driver ends with attempts out.
+    /// It took too long: the driver ends, and drops the attempts that are out.
     Aborting { session: Option<Session<D>>, exit: DriverExit },
-    /// Between two of the others; at the end.
+    /// Between two of the others, and at the end.
     Detached,
 }
 
-/// What comes after a session that was left.
+/// What comes after a session that is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
-    /// The next one.
+    /// The next session.
     Attach,
     /// The end of the driver.
     Exit(DriverExit),
 }
 
-/// What one channel gives and takes, from attaching to losing it.
+/// One attachment to the partition's queue, from opening a channel to losing it.
 pub(super) struct Session<D> {
     pub(super) tenure: Tenure,
     pub(super) deliveries: D,
-    /// The core knows that the oldest delivery is held for too long.
+    /// The core was told that the oldest delivery is held for too long.
     pub(super) held_too_long: bool,
     pub(super) status: StatusReporter,
 }
@@ -66,7 +66,7 @@ impl<D: Deliveries> Session<D> {
         self.deliveries.next_ack_at()
     }
 
-    /// When the oldest delivery will be held for too long; `None`: there is none, or the core knows.
+    /// When the oldest delivery will be held for too long; `None`: there is none, or the core was told.
     pub(super) fn held_until(&self, held_max: Duration) -> Option<Instant> {
         self.deliveries.oldest_received_at().filter(|_| !self.held_too_long).map(|came| came + held_max)
     }
@@ -87,7 +87,7 @@ impl<D: Deliveries> Phase<D> {
         }
     }
 
-    /// The session with this tenure, if it lasts.
+    /// The session of this tenure, if it has not ended.
     pub(super) fn session_of(&mut self, tenure: Tenure) -> Option<&mut Session<D>> {
         self.session().filter(|session| session.tenure == tenure)
     }
@@ -112,7 +112,7 @@ impl<D: Deliveries> Phase<D> {
         }
     }
 
-    /// Takes nothing more, whatever the phase was.
+    /// Takes no more deliveries from now on, whatever the phase was.
     pub(super) fn leave(&mut self, until: Tick, then: Then) {
         let (session, _) = self.end();
         *self = Self::Leaving { session, until, then };
@@ -136,7 +136,7 @@ impl<D: Deliveries> Phase<D> {
         }
     }
 
-    /// When leaving takes too long.
+    /// From when on leaving takes too long; `None`: the driver is not leaving.
     pub(super) fn leaving_until(&self) -> Option<Tick> {
         match self {
             Self::Leaving { until, .. } => Some(*until),
@@ -144,12 +144,13 @@ impl<D: Deliveries> Phase<D> {
         }
     }
 
-    /// What the source gives next. Nothing is lost when the future is dropped; it never ends in a phase that takes nothing.
+    /// What comes next of the source. Nothing is lost when the future is dropped. It never ends in a phase that takes
+    /// nothing.
     pub(super) async fn next(&mut self) -> Input<D> {
         match self {
             Self::Attaching(attaching) => Input::Attached(attaching.await),
             Self::Attached(session) => match session.deliveries.next().await {
-                Ok(event) => Input::Broker(event),
+                Ok(event) => Input::Source(event),
                 Err(lost) => Input::ChannelLost(lost),
             },
             Self::Leaving { .. } | Self::Aborting { .. } | Self::Detached => std::future::pending().await,

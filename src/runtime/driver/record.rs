@@ -1,5 +1,5 @@
-//! How a resolution is written down before it is settled: dead letter, ledger, both or neither. And what else passes between
-//! the core and the ledger: claims, and parked updates that were released.
+//! What is written down, and where: a resolution to the dead-letter queue, the ledger, both or neither, before it is settled;
+//! a claim to the ledger. And what is read from the ledger: parked updates that were released.
 
 use std::sync::Arc;
 
@@ -41,16 +41,16 @@ impl Written {
     }
 }
 
-/// As which tenure the ledger is written to: the first one since another process claimed the partition. A later claim of
-/// ours changes nothing there, so that what is being written at that moment is not taken for another's.
+/// The tenure number that writes to the ledger carry: that of our first claim since another process claimed the partition.
+/// Later claims of ours do not change it, so that the ledger does not refuse what is being written when they are made.
 #[derive(Default)]
-pub(super) struct WrittenAs {
+pub(super) struct LedgerTenure {
     number: Option<TenureNumber>,
     /// The newest claim of another process by then.
     rival_claim: Option<TenureNumber>,
 }
 
-impl WrittenAs {
+impl LedgerTenure {
     fn is_outdated_by(&self, claimed: &Event) -> bool {
         let Event::Claimed { number, rival_claim, .. } = claimed else { return false };
         number.is_some() && (self.number.is_none() || *rival_claim > self.rival_claim)
@@ -65,18 +65,23 @@ impl WrittenAs {
     }
 }
 
-/// What an attempt that has just ended leaves for its resolution: dropped if it has none yet.
-pub(super) type Leftover = Option<(RecordKey, AttemptReceipt, Option<RecordLock>)>;
+/// What an attempt that has just ended leaves to be written with its resolution. It is dropped if the core does not resolve the
+/// update now.
+pub(super) struct LastAnswer {
+    pub(super) record_key: RecordKey,
+    pub(super) receipt: AttemptReceipt,
+    pub(super) lock: Option<RecordLock>,
+}
 
-/// Parked updates of a record, out of the ledger.
+/// Parked updates of a record, read from the ledger.
 pub(super) type Loaded = (RecordKey, Vec<(ParkedSeq, Arc<Update>)>);
 
 impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
-    /// Begins to write a resolution down. The write goes on whatever becomes of the session, but for malformed deliveries;
-    /// [`Self::written`] follows.
+    /// Begins to write a resolution down; [`Self::written`] follows. The write goes on if the session ends, unless the
+    /// delivery is malformed.
     pub(super) fn record(&mut self, Resolved { tenure, holder, update, resolution }: Resolved) {
         let dead_letter = if let Resolution::DeadLettered(reason) = &resolution {
-            // Without its session the delivery is gone: the update comes back, and is resolved again.
+            // The delivery is gone with its session: the update comes back, and is resolved again.
             let Some(session) = self.phase.session_of(tenure) else { return };
             Some(session.deliveries.dead_letter(holder, update.as_deref(), reason.clone()))
         } else {
@@ -100,10 +105,10 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 })),
             };
         };
-        let left = self.leftover.take_if(|(of, ..)| *of == update.record_key);
-        let (receipt, lock) = left.map(|(_, receipt, lock)| (receipt, lock)).unwrap_or_default();
+        let answer = self.last_answer.take_if(|answer| answer.record_key == update.record_key);
+        let (receipt, lock) = answer.map(|answer| (answer.receipt, answer.lock)).unwrap_or_default();
         let writing =
-            ledger_client.write(self.written_as.number, update, holder, resolution, (receipt, lock));
+            ledger_client.write(self.ledger_tenure.number, update, holder, resolution, (receipt, lock));
         self.pending.recording(Box::pin(async move {
             if let Some(dead_letter) = dead_letter {
                 dead_letter.await;
@@ -121,17 +126,17 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         let of_ledger = matches!(written.holder, Holder::Ledger(_)) && written.recorded == Recorded::Done;
         let further = if of_ledger { written.record_key.clone() } else { None };
         self.notify(written.into_event());
-        // After the last of the released updates that were taken out of the ledger together there may be more.
+        // The ledger may hold more released updates of the record than were read together.
         if let Some(record_key) = further {
             self.load(record_key);
         }
     }
 
-    /// The ledger is to know of a claim before the core does.
+    /// Our claim was read back. The ledger is told before the core is.
     pub(super) fn record_claim(&mut self, claimed: Event) {
         let Event::Claimed { number, .. } = claimed else { unreachable!("it is a claim") };
         let ledger_client =
-            self.context.ledger_client.clone().filter(|_| self.written_as.is_outdated_by(&claimed));
+            self.context.ledger_client.clone().filter(|_| self.ledger_tenure.is_outdated_by(&claimed));
         self.pending.claim(Box::pin(async move {
             let result = match ledger_client.zip(number) {
                 Some((ledger_client, number)) => ledger_client.claim(number).await,
@@ -141,7 +146,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         }));
     }
 
-    /// Records of this partition wait in the ledger to go out.
+    /// A person has released these parked records.
     pub(super) fn released(&mut self, mut record_keys: Vec<RecordKey>) {
         record_keys.retain(|key| !self.core.is_blocked_by_previous(key));
         if self.releases.need_claim(&record_keys, self.core.ownership_state()) {
@@ -154,7 +159,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         }
     }
 
-    /// Reads the oldest parked updates of a record, unless some of it are here.
+    /// Reads the oldest parked updates of a record, unless some of them were read before and have not had their turn.
     fn load(&mut self, record_key: RecordKey) {
         if let Some(ledger_client) =
             self.context.ledger_client.clone().filter(|_| !self.core.has_released(&record_key))

@@ -1,5 +1,4 @@
-//! What a driver tells operators of what it holds: when they ask (`lanekeeper topology show`), and now and then while its
-//! layout drains.
+//! Publishes what a driver holds: when somebody asks (`lanekeeper topology show`), and regularly while its layout drains.
 
 use std::time::Duration;
 
@@ -11,14 +10,14 @@ use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_ledger::Ledger;
 
-/// However often somebody asks, it is answered no more often. Questions that come sooner are answered together.
+/// Requests that come sooner than this after an answer are answered together.
 const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
-/// While the layout drains, without being asked.
+/// How often the status is published without a request, while the layout drains.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
-/// Records that are named.
+/// How many of the records that are retried are named.
 const RETRIED_MAX: usize = 3;
 
-/// What was asked in a tenure, and when it was last answered.
+/// The requests of a session, and when they were last answered.
 #[derive(Debug, Default)]
 pub(super) struct StatusReporter {
     last_report: Option<Tick>,
@@ -33,13 +32,13 @@ impl StatusReporter {
         self.requested = Some(request);
     }
 
-    /// When it is to be answered, if it was asked.
+    /// When the next request is to be answered; `None`: all are.
     pub(super) fn next_deadline(&self) -> Option<Tick> {
         let earliest = self.last_report.map_or(Tick::ZERO, |last| last.after(ANSWER_INTERVAL));
         (self.requested != self.answered).then_some(earliest)
     }
 
-    /// Whether it is to be told now; then it counts as told.
+    /// Returns true if the status is to be published now. It then counts as published.
     fn is_due(&mut self, now: Tick, drains: bool) -> bool {
         let unasked = drains && self.last_report.is_none_or(|last| now.since(last) >= REPORT_INTERVAL);
         let is_due = unasked || self.next_deadline().is_some_and(|deadline| deadline <= now);
@@ -51,7 +50,7 @@ impl StatusReporter {
 }
 
 impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
-    /// Tells what is held, where that is due.
+    /// Publishes the status if that is due.
     pub(super) fn report_status(&mut self) {
         let Some(session) = self.phase.session() else { return };
         let (now, drains) = (self.context.clock.now(), self.context.source.drains());
@@ -61,7 +60,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         let (view, oldest, ownership_state) =
             (self.core.view(), self.core.oldest(), self.core.ownership_state());
         let held_since = oldest.delivery.and_then(|delivery| session.deliveries.received_at(delivery));
-        // Names of records are told where they keep a layout from being drained, and nowhere else.
+        // Record keys are published only if their records keep a layout from being drained.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
         let tenure = match ownership_state {
             OwnershipState::Claimed(number) => number,
@@ -90,7 +89,7 @@ mod tests {
     use super::*;
 
     /// What happens, one letter after another, a quarter of a second apart: `?` a question, `d` the layout drains, `.`
-    /// nothing. In which places it is told.
+    /// nothing. In which places the status is published.
     fn check(script: &str, expected: &[usize]) {
         let (mut status, mut last_report, mut drains) = (StatusReporter::default(), Vec::new(), false);
         for (place, letter) in script.chars().enumerate() {

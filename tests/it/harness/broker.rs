@@ -1,5 +1,6 @@
 //! Private RabbitMQ nodes, started and stopped by `scripts/broker`.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use lanekeeper_lab::testbed::{PrivateBroker, ServerError};
@@ -8,6 +9,7 @@ use tempfile::TempDir;
 /// A private node. It ends with this value, and with this process.
 pub struct Broker {
     node: PrivateBroker,
+    dir: PathBuf,
     /// The node's own directory; the shared one lives in a static, which is never dropped, and is purged by its watcher.
     _keep: TempDir,
 }
@@ -21,8 +23,27 @@ impl Broker {
 
     /// A node for a test that hurts it.
     pub fn start() -> Self {
+        Self::start_with("", &[])
+    }
+
+    /// A node with settings of its own (as in rabbitmq.conf). `files` are the names and contents of files in the node's
+    /// directory, where relative paths in the settings begin. That takes an installed RabbitMQ: one in Docker does not see
+    /// them.
+    pub fn start_with(settings: &str, files: &[(&str, &str)]) -> Self {
         let keep = tempfile::tempdir().expect("a directory can be made");
-        Self { node: done(PrivateBroker::start(&keep.path().join("node"), None)), _keep: keep }
+        let dir = keep.path().join("node");
+        let settings = ("conf.d/30-test.conf", settings);
+        for (name, content) in files.iter().chain([&settings]).filter(|(_, content)| !content.is_empty()) {
+            let path = dir.join(name);
+            std::fs::create_dir_all(path.parent().expect("it is in the directory")).expect("it can be made");
+            std::fs::write(path, content).expect("it can be written");
+        }
+        Self { node: done(PrivateBroker::start(&dir, None)), dir, _keep: keep }
+    }
+
+    /// The directory of [`Self::start_with`]'s files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// True if it gives a partition to the consumer of the highest priority: RabbitMQ 4.0 and later.

@@ -5,6 +5,7 @@ mod lab;
 mod postgres;
 mod process;
 mod raw;
+mod tls;
 mod wait;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use lanekeeper_lab::testbed::{Proxy, ProxyMode, Signal};
 pub use postgres::Postgres;
 pub use process::{Dispatcher, Output, lanekeeper, lanekeeper_command};
 pub use raw::publish_raw;
+pub use tls::{Authority, HttpsTarget};
 pub use wait::{pace, until};
 
 /// A broker, an exchange of its own, and a receiver.

@@ -56,6 +56,13 @@ impl Dispatcher {
         Self::start_with(config, &[])
     }
 
+    /// With an authority whose certificates it trusts, and no other.
+    pub fn start_trusting(config: &Path, authority: &Path) -> Self {
+        let mut command = program::run_command(Path::new(BINARY), config);
+        command.env("SSL_CERT_FILE", authority);
+        Self::begin(command)
+    }
+
     /// With options of `run` besides.
     pub fn start_with(config: &Path, options: &[&str]) -> Self {
         let mut command = program::run_command(Path::new(BINARY), config);

@@ -8,6 +8,8 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 /// Property flag of the headers table (AMQP 0-9-1, basic class).
 const HAS_HEADERS: u16 = 0x2000;
+/// Of a body: also where the broker sets no bound on frames.
+const PIECE_BYTES_MAX: usize = 1 << 20;
 
 /// Publishes one message, and waits until the broker has seen it. `headers` are the bytes inside the headers table.
 pub fn publish_raw(url: &str, exchange: &str, routing_key: &[u8], headers: &[u8], body: &[u8]) {
@@ -28,10 +30,14 @@ pub fn publish_raw(url: &str, exchange: &str, routing_key: &[u8], headers: &[u8]
     expect(&mut stream, 20, 11);
     let publish = [vec![0, 0], short(exchange.as_bytes()), short(routing_key), vec![0]].concat();
     method(&mut stream, 1, 60, 40, &publish);
-    let size = u64::try_from(body.len()).expect("it is small").to_be_bytes();
+    let size = u64::try_from(body.len()).expect("it fits").to_be_bytes();
     let properties = [&[0, 60, 0, 0], &size[..], &HAS_HEADERS.to_be_bytes(), &table(headers)].concat();
     frame(&mut stream, HEADER, 1, &properties);
-    frame(&mut stream, BODY, 1, body);
+    let frame_max = u32::from_be_bytes(tune[2..6].try_into().expect("four bytes"));
+    let piece = usize::try_from(frame_max).expect("it fits").saturating_sub(8).clamp(1, PIECE_BYTES_MAX);
+    for piece in body.chunks(piece) {
+        frame(&mut stream, BODY, 1, piece);
+    }
     method(&mut stream, 1, 20, 40, &[vec![0, 200], short(b"done"), vec![0; 4]].concat());
     expect(&mut stream, 20, 41);
 }

@@ -7,6 +7,7 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use rustls::CertificateError;
 
 use super::version::{VERSION_MIN, Version};
+use lanekeeper_core::certificate::CertificateFault;
 
 /// Connecting to the broker failed. The broker is named as `host:port`, never with a password.
 #[derive(Debug, thiserror::Error)]
@@ -34,32 +35,13 @@ pub enum ConnectError {
         /// How long we waited.
         seconds: f64,
     },
-    /// The broker's certificate was issued by somebody whom this machine does not trust.
-    #[error(
-        "broker {address}: the certificate is issued by an authority that this machine does not trust; add the \
-         authority's certificate to those of the system, or name a PEM file with it in the environment variable \
-         SSL_CERT_FILE"
-    )]
-    UntrustedCertificate {
+    /// The broker's certificate is refused.
+    #[error("broker {address}: {fault}")]
+    Certificate {
         /// Host and port.
         address: String,
-    },
-    /// The broker's certificate is for others.
-    #[error(
-        "broker {address}: the certificate is not for this host name{names}; name the broker in broker.url as its \
-         certificate does, or give it one for this name"
-    )]
-    CertificateOfAnotherHost {
-        /// Host and port.
-        address: String,
-        /// For whom it is, in brackets, if it says so.
-        names: String,
-    },
-    /// The broker's certificate is out of date.
-    #[error("broker {address}: the certificate has expired; renew it, and look at the clock of this machine")]
-    ExpiredCertificate {
-        /// Host and port.
-        address: String,
+        /// Why.
+        fault: CertificateFault,
     },
     /// Any other failure of TLS.
     #[error("broker {address}: TLS failed; amqps:// must name the port of a TLS listener (5671 by default)")]
@@ -120,9 +102,7 @@ impl ConnectError {
         match self {
             Self::Unreachable { .. } | Self::Silent { .. } | Self::Handshake { .. } => true,
             Self::Url { .. }
-            | Self::UntrustedCertificate { .. }
-            | Self::CertificateOfAnotherHost { .. }
-            | Self::ExpiredCertificate { .. }
+            | Self::Certificate { .. }
             | Self::Tls { .. }
             | Self::LoginRefused { .. }
             | Self::VhostRefused { .. }
@@ -140,26 +120,10 @@ impl ConnectError {
     pub(super) fn of_stream(host_port: &str, source: io::Error) -> Self {
         let address = host_port.to_owned();
         let fault = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let Some(fault) = fault else {
-            return Self::Unreachable { address, source };
-        };
-        match fault {
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                Self::UntrustedCertificate { address }
-            }
-            rustls::Error::InvalidCertificate(CertificateError::NotValidForName) => {
-                Self::CertificateOfAnotherHost { address, names: String::new() }
-            }
-            rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
-                presented, ..
-            }) => Self::CertificateOfAnotherHost {
-                address,
-                names: format!(" (it is for {})", presented.join(", ")),
-            },
-            rustls::Error::InvalidCertificate(
-                CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            ) => Self::ExpiredCertificate { address },
-            _ => Self::Tls { address, source },
+        match (fault, fault.and_then(certificate_fault)) {
+            (None, _) => Self::Unreachable { address, source },
+            (Some(_), Some(fault)) => Self::Certificate { address, fault },
+            (Some(_), None) => Self::Tls { address, source },
         }
     }
 
@@ -183,5 +147,26 @@ impl ConnectError {
             },
             _ => Self::Handshake { address, source: Box::new(source) },
         }
+    }
+}
+
+fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {
+    let rustls::Error::InvalidCertificate(error) = error else { return None };
+    match error {
+        // Of the second, another authority has the same name: one that was made again, for example.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            Some(CertificateFault::UntrustedIssuer)
+        }
+        CertificateError::NotValidForName => Some(CertificateFault::OtherHost { names: Vec::new() }),
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            Some(CertificateFault::OtherHost { names: presented.clone() })
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            Some(CertificateFault::Expired)
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            Some(CertificateFault::NotYetValid)
+        }
+        _ => None,
     }
 }

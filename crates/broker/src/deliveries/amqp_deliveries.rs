@@ -45,6 +45,8 @@ const SETTLE_GRACE_MAX: Duration = Duration::from_secs(3);
 /// The deliveries of one channel.
 pub struct AmqpDeliveries {
     since: Instant,
+    /// The broker has been silent for longer than it seems to be if heartbeats are shorter than they were.
+    heartbeat_lowered_by: Duration,
     connection: ConnectionNumber,
     claim_watch: ClaimWatch,
     last_seen: watch::Receiver<LastSeen>,
@@ -69,13 +71,14 @@ impl AmqpDeliveries {
         (partition, prefetch): (PartitionNumber, u16),
         (channel, alterations): (ConsumerChannel, ChannelAlterations),
         connection: ConnectionNumber,
-        since: Instant,
+        (since, heartbeat_lowered_by): (Instant, Duration),
         claim_watch: ClaimWatch,
     ) -> Self {
         let SourceContext { liveness, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
             context.clone();
         Self {
             since,
+            heartbeat_lowered_by,
             connection,
             claim_watch,
             last_seen: liveness.watch(),
@@ -173,7 +176,7 @@ impl AmqpDeliveries {
         let incomplete = alteration.left_something_out();
         let dead_letter =
             DeadLetter { routing_key, properties, body, originals: alteration.into_originals() };
-        if incomplete || (update.is_err() && !dead_letter.fits_a_frame()) {
+        if incomplete || (update.is_err() && !dead_letter.fits_a_frame(self.dead_letters.frame_max())) {
             self.unsettled.leave_to_the_broker(tag);
         } else {
             self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
@@ -203,7 +206,7 @@ impl Deliveries for AmqpDeliveries {
     }
 
     fn since(&self) -> Instant {
-        self.since
+        self.since.checked_sub(self.heartbeat_lowered_by).unwrap_or(self.since)
     }
 
     fn claim(&mut self) {

@@ -14,7 +14,7 @@ use crate::backoff::Backoff;
 use crate::channel::consumer_channel::ConsumerChannel;
 use crate::connection::Version;
 use crate::error::SourceError;
-use crate::link::ANSWER_TIMEOUT;
+use crate::link::{ANSWER_TIMEOUT, ConsumingChannel};
 use crate::log_on_change::LogOnChange;
 use crate::membership::PartitionStatus;
 use crate::names::Names;
@@ -70,7 +70,8 @@ impl AmqpSource {
         // A replica that announces itself from here on may be preferred to this one.
         let position = membership.position().await;
         let window = usize::from(self.prefetch);
-        let (channel, connection, alterations) = link.consuming_channel(window).await?;
+        let ConsumingChannel { channel, connection, alterations, heartbeat_lowered_by } =
+            link.consuming_channel(window).await?;
         let since = Instant::now();
         let channel = self.consume(ConsumerChannel::new(channel)).await?;
         membership.announce(self.partition);
@@ -81,7 +82,7 @@ impl AmqpSource {
             (self.partition, self.prefetch),
             (channel, alterations),
             connection,
-            since,
+            (since, heartbeat_lowered_by),
             claim_watch,
         ))
     }

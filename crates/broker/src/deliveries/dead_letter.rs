@@ -14,8 +14,8 @@ const DETAIL_BYTES_MAX: usize = 1024;
 /// Room in the frame of a dead letter's properties for all that is not a header of its publisher: the short strings (255 bytes
 /// each, some twice), the reason headers and the frame itself.
 const ROOM_BYTES: usize = 8 * 1024;
-/// RabbitMQ's default of `frame_max`. A dead letter fits it whatever this connection has negotiated: its readers have
-/// negotiated for themselves.
+/// RabbitMQ's default of `frame_max`. A dead letter fits it even if this connection has negotiated a longer one: its readers
+/// negotiate for themselves.
 pub(super) const FRAME_BYTES_MAX: usize = 131_072;
 
 /// A delivery as it came.
@@ -30,11 +30,11 @@ pub(super) struct DeadLetter {
 
 impl DeadLetter {
     /// Returns true if all of it, with a reason, fits the frame of its properties.
-    pub(super) fn fits_a_frame(&self) -> bool {
+    pub(super) fn fits_a_frame(&self, frame_max: usize) -> bool {
         let headers = self.properties.headers().iter().flat_map(FieldTable::inner);
         let headers: usize = headers.map(|(name, value)| header_bytes(name, value)).sum();
         let originals: usize = self.originals.named().map(|(_, original)| original.len()).sum();
-        headers + originals <= FRAME_BYTES_MAX - ROOM_BYTES
+        headers + originals <= frame_max.saturating_sub(ROOM_BYTES)
     }
 
     /// The dead letter of an update that the broker does not hold, or whose delivery says no more than the update does: as its

@@ -21,6 +21,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The publisher of dead letters that all partitions share.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
+    link: Link,
     exchange: String,
     /// One dead letter at a time: the client attaches a returned message to whichever confirm comes next (lapin 4.12.3), so
     /// that with two unconfirmed a lost one could look confirmed.
@@ -38,9 +39,14 @@ impl DeadLetters {
     /// Over this link, which no consumer shares: an alarm blocks it.
     #[must_use]
     pub fn new(link: Link, names: &Names) -> Self {
-        let confirmed = ConfirmedPublisher::new(link, "publishing a dead letter");
+        let confirmed = ConfirmedPublisher::new(link.clone(), "publishing a dead letter");
         let publisher = Publisher { confirmed, log: LogOnChange::default() };
-        Self { exchange: names.dead(), publisher: Arc::new(Mutex::new(publisher)) }
+        Self { link, exchange: names.dead(), publisher: Arc::new(Mutex::new(publisher)) }
+    }
+
+    /// The longest frame that the properties of a dead letter may take.
+    pub(super) fn frame_max(&self) -> usize {
+        self.link.frame_max().unwrap_or(FRAME_BYTES_MAX).min(FRAME_BYTES_MAX)
     }
 
     /// Publishes a dead letter. Returns once the broker has confirmed it; until then its delivery stays unsettled.
@@ -64,7 +70,7 @@ impl DeadLetters {
         let message = Message {
             exchange: self.exchange.as_str().into(),
             routing_key: dead_letter.routing_key.clone(),
-            properties: with_reason(dead_letter, partition, reason, FRAME_BYTES_MAX),
+            properties: with_reason(dead_letter, partition, reason, self.frame_max()),
             body: &dead_letter.body,
         };
         // The time limit of the publisher does not count the wait for this.

@@ -10,7 +10,7 @@ use crate::policy::{DeadLetterReason, Malformed, Resolution};
 use crate::tick::Tick;
 use crate::update::{Identity, Update};
 
-/// A delivery that nobody has looked at.
+/// A delivery that waits for the claim.
 #[derive(Debug)]
 pub(super) enum Unclaimed {
     Update { delivery: DeliveryTag, redelivered: bool, update: Arc<Update> },
@@ -18,7 +18,7 @@ pub(super) enum Unclaimed {
 }
 
 impl Partition {
-    /// Where the claim on the partition stands.
+    /// The state of the claim on the partition.
     #[must_use]
     pub fn ownership_state(&self) -> OwnershipState {
         self.ownership.state()
@@ -93,7 +93,7 @@ impl Partition {
             self.stale += 1;
             return;
         }
-        // A lower one is of a stream that was made anew, and news as well.
+        // A lower number is of a stream that was recreated, and new as well.
         if rival_claim.is_some() && rival_claim != self.last_rival_claim {
             if !first {
                 return self.lose_claim(tenure);
@@ -120,7 +120,7 @@ impl Partition {
         self.held == 0 && self.released == 0
     }
 
-    /// What is held was handed over to another as well.
+    /// The broker has handed over to another process what we hold.
     fn lose_claim(&mut self, tenure: Tenure) {
         if self.ownership.lose() {
             self.effects.push_back(Effect::Abandon { tenure });

@@ -1,6 +1,6 @@
-//! Records that were in another partition while the layout before was in force: where that one is not drained, older
-//! updates of the record may be in it, and those that are here wait for it. They are held, and nothing else becomes of
-//! them: what an earlier tenure knew of an update of such a record can only be from after it was drained.
+//! Records that were in another partition in the previous layout. While that partition is not drained, older updates of
+//! the record may be in it, and the updates that are here wait. They are only held: whatever an earlier tenure knows of an
+//! update of such a record, it has learnt after the previous partition was drained.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::message::{Effect, Tenure};
 use crate::previous_layout::PreviousLayout;
 use crate::update::RecordKey;
 
-/// Former partitions that are not drained, with the lanes that wait for them.
+/// Previous partitions that are not drained, with the lanes that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct BlockedLanes {
     previous: PreviousLayout,
@@ -33,8 +33,8 @@ impl BlockedLanes {
         self.lanes.clear();
     }
 
-    /// The lanes that wait no longer; `None`: nothing is news. Each was moved apart once before, so that
-    /// this costs no more than that did.
+    /// Returns the lanes that need not wait any longer; `None` if all of that was known. Each was put apart once before, so
+    /// that this costs no more than that did.
     fn narrow(&mut self, undrained: BTreeSet<PartitionNumber>) -> Option<Vec<LaneId>> {
         assert!(undrained.is_subset(&self.previous.undrained), "what is drained stays so");
         if undrained == self.previous.undrained {
@@ -50,7 +50,7 @@ impl BlockedLanes {
 }
 
 impl Partition {
-    /// Records that come from these partitions wait for them.
+    /// Records wait for these partitions of the previous layout, each record for its own.
     ///
     /// # Panics
     /// After a tenure has begun: what is drained stays so.
@@ -61,15 +61,15 @@ impl Partition {
         self
     }
 
-    /// Whether updates of this record wait for its former partition: also parked ones that were released, which are that
-    /// partition's to send.
+    /// Returns true if updates of this record wait for its previous partition. That one also sends parked updates that
+    /// were released.
     #[must_use]
     pub fn is_blocked_by_previous(&self, record_key: &RecordKey) -> bool {
         self.blocked.holds(record_key)
     }
 
-    /// The former partition of a lane's head, where it is not drained: the lane waits apart, so that it holds no other
-    /// up. Whether it does.
+    /// If the previous partition of the lane's head is not drained, the lane waits apart, so that it holds up no other one.
+    /// Returns true if it does.
     pub(super) fn block_by_previous(&mut self, id: LaneId) -> bool {
         let blocked = &mut self.blocked;
         let lane = &mut self.lanes[id];
@@ -81,9 +81,8 @@ impl Partition {
         true
     }
 
-    /// Lanes that need not wait any longer go on, each in its turn. Their requests must carry a number above
-    /// all that those of their former partition carried: whatever number we have may be older than its last one, and
-    /// counts no more.
+    /// Lanes that need not wait any longer go on, each in its turn. Their requests must carry a higher number than all
+    /// requests of their previous partition did. Ours may be older than its last one, so the partition is claimed again.
     pub(super) fn previous_drained(&mut self, undrained: BTreeSet<PartitionNumber>) {
         let Some(lanes) = self.blocked.narrow(undrained) else { return };
         if let Some(tenure) = self.tenure.filter(|_| !self.stopping)

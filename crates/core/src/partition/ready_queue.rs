@@ -1,10 +1,10 @@
-//! Which of the ready lanes is next: docs/decisions/013.
+//! The order of the ready lanes. docs/decisions/013 says why.
 
 use super::Partition;
 use crate::lane::{LaneId, LaneStatus, QueuePosition};
 
 impl Partition {
-    /// After a wait its turn is behind what came before it was over.
+    /// After a wait, its turn is behind whatever came before the wait was over.
     pub(super) fn make_ready_again(&mut self, id: LaneId) {
         if let LaneStatus::Waiting { until } = self.lanes[id].status {
             self.deadlines.remove(&(until, id));

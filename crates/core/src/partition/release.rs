@@ -1,7 +1,7 @@
-//! Parked updates that a person released: they have their turn before what the broker hands over of their record.
+//! Parked updates that a person released. They have their turn before what the broker hands over of their record.
 //!
-//! While a record has parked updates, the ledger says so of each update of it that the broker hands over, and that one
-//! joins the end of the parked ones. So whatever the ledger holds is older than whatever the broker still holds.
+//! While a record has parked updates, the ledger says so when an update of it that the broker handed over is looked up,
+//! and that update joins the end of the parked ones. So what the ledger holds is older than what the broker still holds.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::policy::Progress;
 use crate::update::{Identity, RecordKey, Update};
 
 impl Partition {
-    /// Whether released updates of this record are here.
+    /// Returns true if released updates of this record are here.
     #[must_use]
     pub fn has_released(&self, record_key: &RecordKey) -> bool {
         let of_record = |held: &HeldUpdate| held.is_released() && held.update.record_key == *record_key;
@@ -50,7 +50,7 @@ impl Partition {
             .collect();
         self.released += held.len();
         match lane {
-            // Its head is under way: the ledger has told or will tell it to join the end of the parked ones.
+            // Its head is under way: the lookup of it has found, or will find, that it joins the end of the parked ones.
             Some(id) => {
                 for (place, held) in (1..).zip(held) {
                     self.lanes[id].held.insert(place, held);
@@ -67,8 +67,8 @@ impl Partition {
         }
     }
 
-    /// Whether a released head is told of its record being parked: that was found for a delivery of it, before it was
-    /// parked itself, and its turn begins anew.
+    /// Returns true if the outcome of a released head is that its record is parked. That was found for its delivery, before
+    /// it was parked itself; its turn begins again.
     pub(super) fn was_found_before_parked(&mut self, id: LaneId, outcome: &Outcome) -> bool {
         let lane = &mut self.lanes[id];
         let was = lane.head().is_released() && *outcome == Outcome::Known(Known::RecordParked);
@@ -78,8 +78,8 @@ impl Partition {
         was
     }
 
-    /// The resolution of a released update is written down. Where it failed again, its record waits for a person once
-    /// more, and the others go back.
+    /// The resolution of a released update is written down. If it was parked again, its record waits for a person once
+    /// more, and its other released updates leave the lane.
     pub(super) fn released_resolved(&mut self, id: LaneId, record_key: &RecordKey, parked: bool) {
         self.released -= 1;
         if parked {
@@ -90,8 +90,8 @@ impl Partition {
         }
     }
 
-    /// The record was parked when the head asked, and is no more: the head has its turn. Any other resolution stands, and
-    /// is written under the number of the present tenure.
+    /// If the head was to be parked behind others, and these are gone, it has its turn. Any other resolution stands, and is
+    /// written under the number of the present tenure.
     pub(super) fn not_recorded(&mut self, token: Token, record_key: &RecordKey) {
         match self.find_recording(token, record_key) {
             Some(id) => {

@@ -1,5 +1,5 @@
-//! Targets that are shut: lanes whose head goes there wait apart, so that they hold nothing else up, and single probes
-//! ask whether the target works again. Which targets are shut is decided by their breakers, for all partitions.
+//! Targets that are shut: lanes whose head goes there wait apart, so that they hold up nothing else, and single probes
+//! find out if the target works again. The breakers decide which targets are shut, for all partitions of the process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,13 +36,13 @@ enum TargetStatus {
 enum Probe {
     /// Asked for from this moment on, if a lane waits. Leaves to `UnderWay`.
     NotBefore(Tick),
-    /// Asked for, or granted to another partition, or out. Leaves to `Granted`, or to `NotBefore` when we are told.
+    /// Asked for, or granted to another partition, or out. Leaves to `Granted` or, with the next report, to `NotBefore`.
     UnderWay,
     /// Ours, for this lane, which is ready. Leaves to `UnderWay` when it starts, or is returned.
     Granted(LaneId),
 }
 
-/// Whether a lane that is next may be attempted.
+/// If the lane that is next may be attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TargetGate {
     Open,
@@ -98,7 +98,7 @@ impl ShutTargets {
         }
     }
 
-    /// Asks at the gate for a lane that is next and whose head goes to `target`.
+    /// Decides if `lane`, which is next and whose head goes to `target`, may be attempted.
     pub(super) fn gate(&mut self, target: TargetId, lane: LaneId) -> TargetGate {
         match self.shut_mut(target) {
             None => TargetGate::Open,
@@ -110,7 +110,7 @@ impl ShutTargets {
         }
     }
 
-    /// Those that were granted and have not started.
+    /// The targets whose probe was granted and has not started.
     fn take_granted(&mut self) -> Vec<TargetId> {
         let granted = self.shut().filter(|(.., probe)| matches!(probe, Probe::Granted(_)));
         let granted: Vec<TargetId> = granted.map(|(target, ..)| target).collect();
@@ -128,7 +128,7 @@ impl Partition {
     pub(super) fn target_shut(&mut self, now: Tick, target: TargetId, probe_from: Option<Tick>) {
         let reported = probe_from.map_or(Probe::UnderWay, Probe::NotBefore);
         if let Some((_, probe)) = self.targets.shut_mut(target) {
-            // What is told of a probe that is ours is that it is under way.
+            // The report counts a probe that was granted to us as under way.
             if !matches!(probe, Probe::Granted(_)) {
                 *probe = reported;
             }
@@ -139,7 +139,7 @@ impl Partition {
         self.targets.0.insert(target, TargetState { shut_before, since: now, status });
     }
 
-    /// Its lanes are ready again, each with its turn. Each was moved apart once before, so that this costs no more than that
+    /// Its lanes are ready again, each with its turn. Each was put apart once before, so that this costs no more than that
     /// did.
     pub(super) fn target_opened(&mut self, now: Tick, target: TargetId) {
         let Some((lanes, _)) = self.targets.shut_mut(target) else { return };
@@ -174,7 +174,7 @@ impl Partition {
         self.lanes[id].status = LaneStatus::TargetShut;
     }
 
-    /// Nobody else may probe while one of ours waits: where it will not start, it goes back.
+    /// Nobody else may probe while a probe of ours waits, so one that will not start goes back.
     pub(super) fn return_probes(&mut self) {
         for target in self.targets.take_granted() {
             self.effects.push_back(Effect::ReturnProbe(target));

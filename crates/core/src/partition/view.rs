@@ -1,4 +1,4 @@
-//! What a partition holds, told from outside.
+//! What a partition holds, for metrics and operators.
 
 use super::Partition;
 use super::claim::Unclaimed;
@@ -23,7 +23,7 @@ pub struct View {
     pub waiting: usize,
     /// Records whose head waits for a target that is shut.
     pub target_shut: usize,
-    /// Records whose head waits for its former partition, which is not drained.
+    /// Records whose head waits for its previous partition, which is not drained.
     pub blocked_by_previous: usize,
     /// Resolutions that are being written down.
     pub recording: usize,
@@ -61,8 +61,8 @@ impl Oldest {
 }
 
 impl Partition {
-    /// The oldest of what it holds of the broker; released updates are the ledger's. Looks at every update: to be asked
-    /// now and then.
+    /// The oldest of what it holds of the broker; released updates are the ledger's. Looks at every update: not to be
+    /// called for every event.
     #[must_use]
     pub fn oldest(&self) -> Oldest {
         let of_lanes = self.lanes.iter().flat_map(|lane| &lane.held).filter_map(|held| match held.holder {
@@ -79,7 +79,7 @@ impl Partition {
     }
 
     /// Records whose head was attempted more than once or waits for the next attempt, those with the most attempts first;
-    /// at most `limit`. Looks at every lane: to be asked now and then.
+    /// at most `limit`. Looks at every lane: not to be called for every event.
     #[must_use]
     pub fn retried(&self, limit: usize) -> Vec<Retried> {
         let is_retried =

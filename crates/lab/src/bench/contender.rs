@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::failure::Failure;
+use super::error::BenchError;
 use super::scenario::Scenario;
 use super::stage::{INSTANCE, PREFETCH, Stage, Topology};
 use crate::testbed::{PrivatePostgres, Process, program};
@@ -89,8 +89,8 @@ impl Contender {
         stage: &Stage,
         topology: &Topology,
         target: &str,
-    ) -> Result<Forwarder, Failure> {
-        let own = program::executable().map_err(Failure::system("find the program lanekeeper"))?;
+    ) -> Result<Forwarder, BenchError> {
+        let own = program::executable().map_err(BenchError::system("find the program lanekeeper"))?;
         let mut postgres = None;
         let command = match self {
             Self::Lanekeeper | Self::Compared(Compared::None) => {
@@ -111,7 +111,7 @@ impl Contender {
             Self::Compared(Compared::Bare) => {
                 let path = own.with_file_name("lanekeeper-bare-loop");
                 if !path.is_file() {
-                    return Err(Failure::NoBareLoop { path: path.display().to_string() });
+                    return Err(BenchError::NoBareLoop { path: path.display().to_string() });
                 }
                 for_peers(program::command(&path), stage, topology, target)
             }
@@ -135,7 +135,7 @@ fn lanekeeper(
     target: &str,
     in_flight_max: u16,
     ledger: &str,
-) -> Result<Command, Failure> {
+) -> Result<Command, BenchError> {
     let (exchange, partitions) = (&topology.exchange, topology.queues().len());
     let policies = match ledger {
         "none" => {
@@ -159,7 +159,7 @@ url = "{target}{{record_key}}"
 "#
     );
     let path = stage.file("lanekeeper.toml");
-    std::fs::write(&path, text).map_err(Failure::system("write a config"))?;
+    std::fs::write(&path, text).map_err(BenchError::system("write a config"))?;
     let mut command = program::run_command(lanekeeper, &path);
     command.stdout(Stdio::null());
     command.env("LANEKEEPER_BROKER__URL", stage.broker.url.reveal());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use tokio::time::{Instant, sleep_until};
 
-use super::failure::Failure;
+use super::error::BenchError;
 use super::scenario::{Keys, Scenario};
 use lanekeeper_broker::publisher::{BulkPublisher, Outgoing, ShortText};
 use lanekeeper_core::layout::PartitionNumber;
@@ -73,7 +73,7 @@ impl Load {
     }
 
     /// Publishes everything, as fast as the broker takes it. When it has returned, all is confirmed.
-    pub(super) async fn publish(&self, bulk: &mut BulkPublisher) -> Result<(), Failure> {
+    pub(super) async fn publish(&self, bulk: &mut BulkPublisher) -> Result<(), BenchError> {
         for planned in self.planned() {
             bulk.publish(&self.outgoing(planned, false)).await?;
         }
@@ -81,7 +81,7 @@ impl Load {
     }
 
     /// Publishes what comes before the measurement.
-    pub(super) async fn publish_warm_up(&self, bulk: &mut BulkPublisher) -> Result<usize, Failure> {
+    pub(super) async fn publish_warm_up(&self, bulk: &mut BulkPublisher) -> Result<usize, BenchError> {
         for planned in self.planned().take(self.warm_up) {
             bulk.publish(&self.outgoing(planned, false)).await?;
         }
@@ -95,7 +95,7 @@ impl Load {
         bulk: &mut BulkPublisher,
         begun: Instant,
         pace: f64,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BenchError> {
         for (index, planned) in self.planned().skip(self.warm_up).enumerate() {
             sleep_until(begun + Duration::from_secs_f64(index as f64 / pace)).await;
             bulk.publish(&self.outgoing(planned, true)).await?;

@@ -1,7 +1,7 @@
 //! `lanekeeper bench`: the loads of docs/performance.md against a real broker, with order judged in every run.
 
 mod contender;
-mod failure;
+mod error;
 mod load;
 mod output;
 mod run;
@@ -17,7 +17,7 @@ use clap::ValueEnum as _;
 use crate::command::{self, Exit, StopSignals};
 use crate::testbed::{ProcessError, load_average};
 use contender::{Compared, Contender};
-use failure::Failure;
+use error::BenchError;
 use run::Measured;
 use scenario::{Scenario, ScenarioName};
 use stage::Stage;
@@ -111,16 +111,16 @@ pub fn main(arguments: &Arguments) -> Exit {
     })
 }
 
-async fn bench_until_stopped(arguments: &Arguments) -> Result<Exit, Failure> {
-    let mut signals = StopSignals::new().map_err(Failure::system("handle signals"))?;
+async fn bench_until_stopped(arguments: &Arguments) -> Result<Exit, BenchError> {
+    let mut signals = StopSignals::new().map_err(BenchError::system("handle signals"))?;
     tokio::select! {
         biased;
-        signal = signals.next() => Err(Failure::Interrupted(signal)),
+        signal = signals.next() => Err(BenchError::Interrupted(signal)),
         measured = bench(arguments) => measured,
     }
 }
 
-async fn bench(arguments: &Arguments) -> Result<Exit, Failure> {
+async fn bench(arguments: &Arguments) -> Result<Exit, BenchError> {
     let stage = Stage::new(arguments.broker.as_deref(), arguments.patience).await?;
     let mut exit = Exit::Done;
     for name in arguments.names() {
@@ -139,7 +139,7 @@ struct Entry {
 }
 
 /// All rounds of what takes turns. False where a run was wrong, or took too much of the processor.
-async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -> Result<bool, Failure> {
+async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -> Result<bool, BenchError> {
     let contenders = arguments.contenders();
     let entry = |scenario: &Scenario, contender: &Contender| Entry {
         scenario: match contender {
@@ -170,7 +170,7 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
                 }
                 Ok(Err(wrong)) => wrong.to_string(),
                 // The others' figures stand.
-                Err(Failure::Process(ended @ ProcessError::EndedEarly { .. })) => ended.to_string(),
+                Err(BenchError::Process(ended @ ProcessError::EndedEarly { .. })) => ended.to_string(),
                 Err(failure) => return Err(failure),
             };
             println!("{}", output::failed(scenario.name, &name, &wrong));

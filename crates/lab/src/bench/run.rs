@@ -9,7 +9,7 @@ use tokio::process::ChildStdout;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::contender::Contender;
-use super::failure::Failure;
+use super::error::BenchError;
 use super::load::{Load, STUCK, record_key};
 use super::scenario::{Figure, Scenario};
 use super::stage::{Stage, Topology};
@@ -75,7 +75,7 @@ pub(super) async fn run(
     scenario: &Scenario,
     contender: &Contender,
     seed: u64,
-) -> Result<Result<Measured, Wrong>, Failure> {
+) -> Result<Result<Measured, Wrong>, BenchError> {
     let topology = stage.declare(scenario).await?;
     let measured = Run { stage, scenario, topology: &topology }.go(contender, seed).await;
     stage.remove(&topology).await?;
@@ -89,7 +89,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn go(&self, contender: &Contender, seed: u64) -> Result<Result<Measured, Wrong>, Failure> {
+    async fn go(&self, contender: &Contender, seed: u64) -> Result<Result<Measured, Wrong>, BenchError> {
         let Self { stage, scenario, topology } = self;
         let load = Load::new(scenario, seed);
         let expected = Expected { updates: load.len() as u64, records: load.records() as u64 };
@@ -154,7 +154,7 @@ impl Run<'_> {
         receiver: &mut Receiver,
         forwarder: &mut Process,
         updates: u64,
-    ) -> Result<MemorySamples, Failure> {
+    ) -> Result<MemorySamples, BenchError> {
         let (mut seen, mut changed) = (0, Instant::now());
         let mut watched = MemorySamples::default();
         loop {
@@ -185,7 +185,7 @@ impl Run<'_> {
         load: &Load,
         begun: Instant,
         pace: f64,
-    ) -> Result<Option<[f64; 2]>, Failure> {
+    ) -> Result<Option<[f64; 2]>, BenchError> {
         let Some(stuck_for) = self.scenario.stuck_for else { return Ok(None) };
         let mut counts = Vec::new();
         for by in [Duration::ZERO, stuck_for / 2, stuck_for] {
@@ -220,8 +220,8 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn start(stage: &Stage, scenario: &Scenario, seed: u64) -> Result<Self, Failure> {
-        let own = std::env::current_exe().map_err(Failure::system("find this program"))?;
+    async fn start(stage: &Stage, scenario: &Scenario, seed: u64) -> Result<Self, BenchError> {
+        let own = std::env::current_exe().map_err(BenchError::system("find this program"))?;
         let mut command = program::command(&own);
         command.args(["receiver", "--listen", "127.0.0.1:0", "--without", "idempotency,fencing"]);
         command.args(["--latency", &format!("{}us", scenario.latency.as_micros())]);
@@ -233,14 +233,14 @@ impl Receiver {
         }
         command.stdout(Stdio::piped());
         let mut process = Process::start_group("the receiver", command, &stage.file("receiver.log"))?;
-        let output = process.take_stdout().ok_or(Failure::ReceiverSilent)?;
+        let output = process.take_stdout().ok_or(BenchError::ReceiverSilent)?;
         let output =
-            ChildStdout::from_std(output).map_err(Failure::system("read what the receiver prints"))?;
+            ChildStdout::from_std(output).map_err(BenchError::system("read what the receiver prints"))?;
         let mut lines = BufReader::new(output).lines();
         let line = timeout(RECEIVER_START_TIMEOUT, lines.next_line()).await;
-        let line = line.ok().and_then(Result::ok).flatten().ok_or(Failure::ReceiverSilent)?;
+        let line = line.ok().and_then(Result::ok).flatten().ok_or(BenchError::ReceiverSilent)?;
         let address = line.rsplit("http://").next().and_then(|address| address.parse().ok());
-        Ok(Self { process, address: address.ok_or(Failure::ReceiverSilent)? })
+        Ok(Self { process, address: address.ok_or(BenchError::ReceiverSilent)? })
     }
 
     /// What comes before a record key.
@@ -248,17 +248,17 @@ impl Receiver {
         format!("http://{}/records/", self.address)
     }
 
-    async fn report(&self, records: usize) -> Result<Report, Failure> {
+    async fn report(&self, records: usize) -> Result<Report, BenchError> {
         let asking = async {
             let url = format!("http://{}/report?records={records}", self.address);
             let body = client().get(url).send().await?.bytes().await?;
             Ok(serde_json::from_slice(&body)?)
         };
-        asking.await.map_err(Failure::Report)
+        asking.await.map_err(BenchError::Report)
     }
 
     /// Updates of the stuck record's neighbours that have arrived.
-    async fn neighbours(&self, load: &Load) -> Result<f64, Failure> {
+    async fn neighbours(&self, load: &Load) -> Result<f64, BenchError> {
         let report = self.report(usize::MAX).await?;
         let neighbours = report.by_record.iter().filter(|(key, _)| load.is_neighbour(key));
         Ok(neighbours.map(|(_, record)| record.counts.updates as f64).sum())

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
-use uuid::Uuid;
 
-use super::failure::Failure;
+use super::error::BenchError;
 use super::scenario::Scenario;
 use crate::testbed::{PrivateBroker, PrivatePostgres, Usage, listener_on};
 use lanekeeper::config::{self, Environment, Purpose};
@@ -42,15 +41,15 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) async fn new(url: Option<&str>, patience: Duration) -> Result<Self, Failure> {
+    pub(super) async fn new(url: Option<&str>, patience: Duration) -> Result<Self, BenchError> {
         let dir = tempfile::Builder::new().prefix("lanekeeper-bench-").tempdir();
-        let dir = dir.map_err(Failure::system("make a temporary directory"))?;
+        let dir = dir.map_err(BenchError::system("make a temporary directory"))?;
         let private = match url {
             Some(_) => None,
             None => {
                 let broker_dir = dir.path().join("broker");
                 let started = spawn_blocking(move || PrivateBroker::start(&broker_dir, None)).await;
-                Some(started.expect("a script's call does not panic").map_err(Failure::no_broker)?)
+                Some(started.expect("a script's call does not panic").map_err(BenchError::no_broker)?)
             }
         };
         let url = url.or(private.as_ref().map(PrivateBroker::url)).expect("a broker was named or started");
@@ -61,8 +60,8 @@ impl Stage {
     }
 
     /// Makes an exchange with its queues that nobody else knows.
-    pub(super) async fn declare(&self, scenario: &Scenario) -> Result<Topology, Failure> {
-        let exchange = format!("lanekeeper-bench-{:08x}", Uuid::new_v4().as_fields().0);
+    pub(super) async fn declare(&self, scenario: &Scenario) -> Result<Topology, BenchError> {
+        let exchange = format!("lanekeeper-bench-{:08x}", fastrand::u32(..));
         let layout = Layout { number: LayoutNumber(1), partitions: scenario.partitions, prefetch: PREFETCH };
         let connection = Address::new(&self.broker)?.connect("lanekeeper bench").await?;
         ensure_topology(&connection, &Names::new(&exchange), layout, INSTANCE).await?;
@@ -70,14 +69,14 @@ impl Stage {
         Ok(Topology { exchange, layout })
     }
 
-    pub(super) async fn remove(&self, topology: &Topology) -> Result<(), Failure> {
+    pub(super) async fn remove(&self, topology: &Topology) -> Result<(), BenchError> {
         let connection = Address::new(&self.broker)?.connect("lanekeeper bench").await?;
         remove_topology(&connection, &Names::new(&topology.exchange), topology.layout).await?;
         let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
 
-    pub(super) async fn publisher(&self, topology: &Topology) -> Result<BulkPublisher, Failure> {
+    pub(super) async fn publisher(&self, topology: &Topology) -> Result<BulkPublisher, BenchError> {
         let settings = PublisherSettings {
             connection: self.broker.clone(),
             instance: INSTANCE.to_owned(),
@@ -112,7 +111,7 @@ impl Stage {
     }
 
     /// A private PostgreSQL with an empty database.
-    pub(super) async fn postgres(&self) -> Result<PrivatePostgres, Failure> {
+    pub(super) async fn postgres(&self) -> Result<PrivatePostgres, BenchError> {
         let dir = self.file("postgres");
         let started = spawn_blocking(move || PrivatePostgres::start(&dir)).await;
         Ok(started.expect("a script's call does not panic")?)
@@ -140,8 +139,8 @@ impl Topology {
 }
 
 /// Everything of `[broker]` but the URL as built in.
-fn broker_config(url: &str) -> Result<ConnectionSettings, Failure> {
+fn broker_config(url: &str) -> Result<ConnectionSettings, BenchError> {
     let environment = Environment::from_iter([("LANEKEEPER_BROKER__URL", url)]);
-    let loaded = config::load(None, &environment, Purpose::Publish).map_err(Failure::Config)?;
+    let loaded = config::load(None, &environment, Purpose::Publish).map_err(BenchError::Config)?;
     Ok(loaded.config.broker.connection)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::failure::Failure;
+use super::error::DemoError;
 use super::workload::{Planned, Workload};
 use crate::receiver::{Receiver, ReceiverSettings, Report, StoreAddress};
 
@@ -12,6 +12,17 @@ pub(super) struct Api {
     receiver: Receiver,
     /// `http://127.0.0.1:PORT`.
     pub(super) url: String,
+}
+
+/// A remedy that the API applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ApiSafeguard {
+    /// A repeat is not applied again.
+    Idempotency,
+    /// Nobody overwrites what he has not seen.
+    Versions,
+    /// Nobody reads between another's reading and writing.
+    RowLocks,
 }
 
 /// What the API saw of one act.
@@ -47,15 +58,15 @@ pub(super) struct Wrong {
 
 impl Api {
     /// One that keeps its records in this store, and has none.
-    pub(super) async fn start(settings: ReceiverSettings, store: &StoreAddress) -> Result<Self, Failure> {
+    pub(super) async fn start(settings: ReceiverSettings, store: &StoreAddress) -> Result<Self, DemoError> {
         let receiver = Receiver::open(settings, store).await?;
         receiver.forget().await?;
-        let address = receiver.spawn().await.map_err(Failure::system("listen on 127.0.0.1 for the API"))?;
+        let address = receiver.spawn().await.map_err(DemoError::system("listen on 127.0.0.1 for the API"))?;
         Ok(Self { receiver, url: format!("http://{address}") })
     }
 
     /// Leaves nothing in its store.
-    pub(super) async fn forget(&self) -> Result<(), Failure> {
+    pub(super) async fn forget(&self) -> Result<(), DemoError> {
         Ok(self.receiver.forget().await?)
     }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use super::api::{Api, Findings, Wrong};
 use super::console::{Console, count, number};
-use super::failure::{Failure, StallTimeout};
+use super::error::{DemoError, StallTimeout};
 use super::workload::{Planned, Workload, format_customer};
 use lanekeeper::config::Config;
 use lanekeeper::http::client::HttpTargets;
@@ -35,7 +35,7 @@ pub(super) async fn act(
     workload: &Workload,
     api: &Api,
     console: &Console,
-) -> Result<Findings, Failure> {
+) -> Result<Findings, DemoError> {
     let begun = Instant::now();
     console.begin_progress(workload.total(), "updates accepted");
     let requests = send_all(config, workload, api, console).await?;
@@ -50,7 +50,7 @@ async fn send_all(
     workload: &Workload,
     api: &Api,
     console: &Console,
-) -> Result<Requests, Failure> {
+) -> Result<Requests, DemoError> {
     let targets = Arc::new(HttpTargets::new(&config.targets, false)?);
     let policy = Arc::new(config.policy.clone());
     let begun = Instant::now();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::failure::Failure;
+use super::error::DemoError;
 use crate::testbed::{self, log_tail, program};
 use lanekeeper::config::Secret;
 
@@ -30,8 +30,8 @@ impl Dispatcher {
     }
 
     /// Starts it; its process id.
-    pub(super) fn start(&mut self) -> Result<u32, Failure> {
-        let executable = program::executable().map_err(Failure::system("find the program lanekeeper"))?;
+    pub(super) fn start(&mut self) -> Result<u32, DemoError> {
+        let executable = program::executable().map_err(DemoError::system("find the program lanekeeper"))?;
         let mut command = program::run_command(&executable, &self.config);
         command.env(BROKER_VARIABLE, self.broker_url.reveal()).stdout(Stdio::null());
         let started = testbed::Dispatcher::start(command, &self.log)?;
@@ -39,7 +39,7 @@ impl Dispatcher {
     }
 
     /// Sends SIGKILL. When it has returned, the process is gone, and with it its connections.
-    pub(super) fn kill(&mut self) -> Result<(), Failure> {
+    pub(super) fn kill(&mut self) -> Result<(), DemoError> {
         match self.running.take() {
             Some(mut running) => Ok(running.process.kill().map(drop)?),
             None => Ok(()),
@@ -50,11 +50,11 @@ impl Dispatcher {
     ///
     /// # Errors
     /// It did not end, or not with success.
-    pub(super) async fn stop(&mut self) -> Result<(), Failure> {
+    pub(super) async fn stop(&mut self) -> Result<(), DemoError> {
         let Some(running) = &mut self.running else { return Ok(()) };
         let status = running.process.terminate(STOP_TIMEOUT).await?;
         if !status.success() {
-            return Err(Failure::Drain(status));
+            return Err(DemoError::Drain(status));
         }
         self.running = None;
         Ok(())
@@ -62,7 +62,7 @@ impl Dispatcher {
 
     /// # Errors
     /// It was started and has ended by itself.
-    pub(super) fn check(&mut self) -> Result<(), Failure> {
+    pub(super) fn check(&mut self) -> Result<(), DemoError> {
         match &mut self.running {
             Some(running) => Ok(running.process.check()?),
             None => Ok(()),

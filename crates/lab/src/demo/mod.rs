@@ -4,7 +4,7 @@ mod api;
 mod console;
 mod direct;
 mod dispatcher;
-mod failure;
+mod error;
 mod proof;
 mod publish;
 mod race;
@@ -18,13 +18,12 @@ mod writer;
 
 use crate::command::{self, ConfigArguments, Exit, StopSignals};
 use crate::receiver::StoreAddress;
-use api::Api;
+use api::{Api, ApiSafeguard};
 use console::{Console, Paint, count};
-use failure::Failure;
+use error::DemoError;
 use lanekeeper::config::Purpose;
 use lanekeeper_broker::ConnectionSettings;
 use proof::Proof;
-use safeguard::ApiSafeguard;
 use stage::Stage;
 use workload::Workload;
 
@@ -98,7 +97,7 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
     let console = Console::new();
     let set = tokio::select! {
         biased;
-        signal = stop.next() => Err(Failure::Interrupted(signal)),
+        signal = stop.next() => Err(DemoError::Interrupted(signal)),
         stage = Stage::new(broker) => stage,
     };
     let mut stage = match set {
@@ -110,7 +109,7 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
     };
     let shown = tokio::select! {
         biased;
-        signal = stop.next() => Err(Failure::Interrupted(signal)),
+        signal = stop.next() => Err(DemoError::Interrupted(signal)),
         shown = show(arguments, &mut stage, &console) => shown,
     };
     console.end_progress();
@@ -118,7 +117,7 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
         Ok(exit) => (*exit, *exit != Exit::Done),
         Err(failure) => {
             command::print_error(failure);
-            (failure.exit(), !matches!(failure, Failure::Interrupted(_)))
+            (failure.exit(), !matches!(failure, DemoError::Interrupted(_)))
         }
     };
     let tail = stage.dispatcher.log_tail();
@@ -128,7 +127,7 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
     }
     let cleared = tokio::select! {
         biased;
-        signal = stop.next() => Err(Failure::Interrupted(signal)),
+        signal = stop.next() => Err(DemoError::Interrupted(signal)),
         cleared = stage.clear_away(arguments.keep, keep_log) => cleared,
     };
     if arguments.keep && stage.is_declared() {
@@ -145,7 +144,7 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
 }
 
 /// The story that was asked for.
-async fn show(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
+async fn show(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Result<Exit, DemoError> {
     let safeguard = match arguments.remedy {
         None => {
             let workload = Workload::new(arguments.records, arguments.updates, arguments.seed);
@@ -160,7 +159,7 @@ async fn show(arguments: &Arguments, stage: &mut Stage, console: &Console) -> Re
 }
 
 /// Both acts and the proof.
-async fn story(workload: &Workload, stage: &mut Stage, console: &Console) -> Result<Exit, Failure> {
+async fn story(workload: &Workload, stage: &mut Stage, console: &Console) -> Result<Exit, DemoError> {
     let [api_takes, api_fails] = workload.api_described();
     console.say(&format!(
         "An API keeps {}. Each is updated {} times, every {} ms: {}.",

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::failure::Failure;
+use super::error::DemoError;
 use super::stage::Stage;
 use super::workload::Planned;
 use lanekeeper_broker::publisher::{
@@ -18,7 +18,7 @@ use lanekeeper_broker::publisher::{
 const SUBMISSIONS_MAX: usize = 64;
 
 /// A publisher that takes so many updates.
-pub(super) async fn connect(stage: &Stage, updates: usize) -> Result<Publisher, Failure> {
+pub(super) async fn connect(stage: &Stage, updates: usize) -> Result<Publisher, DemoError> {
     let settings = PublisherSettings {
         connection: stage.broker.clone(),
         instance: "demo".to_owned(),
@@ -40,7 +40,7 @@ pub(super) async fn all(
     updates: &[Planned],
     begun: Instant,
     confirmed: &Cell<u64>,
-) -> Result<(), Failure> {
+) -> Result<(), DemoError> {
     let (sender, receiver) = mpsc::channel(SUBMISSIONS_MAX);
     let producing = async move {
         for (submission_id, planned) in (0..).map(SubmissionId).zip(updates) {
@@ -61,7 +61,7 @@ pub(super) async fn all(
     ended?;
     match updates.len() as u64 - confirmed.get() {
         0 => Ok(()),
-        missing => Err(Failure::NotConfirmed(missing)),
+        missing => Err(DemoError::NotConfirmed(missing)),
     }
 }
 

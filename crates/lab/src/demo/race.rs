@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::api::Api;
 use super::console::{Console, count};
-use super::failure::{Failure, StallTimeout};
+use super::error::{DemoError, StallTimeout};
 use super::publish;
 use super::stage::Stage;
 use super::workload::Planned;
@@ -76,7 +76,7 @@ impl Outcome {
 pub(super) const TOTAL: &str = "total";
 
 /// Lets it happen, and tells it.
-pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Result<Outcome, Failure> {
+pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Result<Outcome, DemoError> {
     let api = Api::start(race.settings.clone(), &race.store).await?;
     let config = stage.config_without_ledger(&api.url)?;
     stage.declare(&config).await?;
@@ -110,7 +110,7 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
 }
 
 /// Until the dispatcher consumes every partition: a race needs both sides at work.
-async fn until_ready(stage: &mut Stage) -> Result<(), Failure> {
+async fn until_ready(stage: &mut Stage) -> Result<(), DemoError> {
     let mut stall_timeout = StallTimeout::new("the dispatcher to be ready");
     loop {
         stage.dispatcher.check()?;
@@ -129,7 +129,7 @@ async fn until_settled(
     changes: u64,
     confirmed: &Cell<u64>,
     console: &Console,
-) -> Result<(), Failure> {
+) -> Result<(), DemoError> {
     let mut stall_timeout = StallTimeout::new("all changes to be applied and settled");
     loop {
         stage.dispatcher.check()?;

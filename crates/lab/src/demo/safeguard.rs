@@ -3,25 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::api::ApiSafeguard;
 use super::console::{Console, Paint, count, number};
-use super::failure::Failure;
+use super::error::DemoError;
 use super::race::{self, Outcome, Race, TOTAL, adding, price, price_body};
 use super::safeguard_proof::SafeguardProof;
 use super::stage::Stage;
 use super::writer::{Habit, ScheduledWrite, WriterAction};
 use crate::command::Exit;
 use crate::receiver::{ReceiverSettings, Safeguard, Safeguards, StoreAddress};
-
-/// A remedy that the API applies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ApiSafeguard {
-    /// A repeat is not applied again.
-    Idempotency,
-    /// Nobody overwrites what he has not seen.
-    Versions,
-    /// Nobody reads between another's reading and writing.
-    RowLocks,
-}
 
 /// Names a PostgreSQL that may be used for demonstrations, if there is one.
 const POSTGRES_VARIABLE: &str = "LANEKEEPER_POSTGRES_URL";
@@ -48,7 +38,7 @@ pub(super) async fn story(
     seed: u64,
     stage: &mut Stage,
     console: &Console,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, DemoError> {
     let [first, second] = headings(safeguard);
     introduce(safeguard, console);
     let store = match (store, safeguard) {

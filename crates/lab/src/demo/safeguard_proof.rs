@@ -1,8 +1,8 @@
 //! The proof of one remedy: what the API saw and has, without and with it.
 
+use super::api::ApiSafeguard;
 use super::console::Console;
 use super::race::Outcome;
-use super::safeguard::ApiSafeguard;
 use super::table::{self, Row, Table};
 
 /// Both halves, to be compared.

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::dispatcher::{BROKER_VARIABLE, Dispatcher};
-use super::failure::Failure;
+use super::error::DemoError;
 use lanekeeper::config::{self, Config, Environment, Purpose};
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_broker::{Address, Names, SourceError, ensure_topology, remove_topology};
@@ -37,11 +37,11 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Makes the directory, and makes sure that the broker is there.
-    pub(super) async fn new(broker: ConnectionSettings) -> Result<Self, Failure> {
+    pub(super) async fn new(broker: ConnectionSettings) -> Result<Self, DemoError> {
         let connection = Address::new(&broker)?.connect("lanekeeper demo").await?;
         let _ = connection.close(200, "normal shutdown".into()).await; // it has answered: that is all we wanted
         let dir = tempfile::Builder::new().prefix("lanekeeper-demo-").rand_bytes(8).tempdir();
-        let dir = dir.map_err(Failure::system("make a temporary directory"))?;
+        let dir = dir.map_err(DemoError::system("make a temporary directory"))?;
         let exchange = dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (config, log) = (dir.path().join("lanekeeper.toml"), dir.path().join("dispatcher.log"));
         let dispatcher = Dispatcher::new(config, log, broker.url.clone());
@@ -54,20 +54,20 @@ impl Stage {
     }
 
     /// Act 1's config: that of the dispatcher, without the idempotency key.
-    pub(super) fn direct_config(&self, api_url: &str) -> Result<Config, Failure> {
+    pub(super) fn direct_config(&self, api_url: &str) -> Result<Config, DemoError> {
         let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url) + "idempotency_key = \"off\"\n";
         self.write_and_load(&self.file("direct.toml"), &text)
     }
 
     /// The dispatcher's config, written to where it looks for it.
-    pub(super) fn dispatcher_config(&self, api_url: &str) -> Result<Config, Failure> {
+    pub(super) fn dispatcher_config(&self, api_url: &str) -> Result<Config, DemoError> {
         let ledger = format!("ledger.url = \"sqlite://{}\"\n", self.file("ledger.db").display());
         let text = ledger + &self.config_text(api_url);
         self.write_and_load(&self.file("lanekeeper.toml"), &text)
     }
 
     /// The same without a ledger: where the target's own remedies are shown, nothing else is to help.
-    pub(super) fn config_without_ledger(&self, api_url: &str) -> Result<Config, Failure> {
+    pub(super) fn config_without_ledger(&self, api_url: &str) -> Result<Config, DemoError> {
         let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url);
         self.write_and_load(&self.file("lanekeeper.toml"), &text)
     }
@@ -95,15 +95,15 @@ timeout = "2s"
         )
     }
 
-    fn write_and_load(&self, path: &Path, text: &str) -> Result<Config, Failure> {
-        std::fs::write(path, text).map_err(Failure::system("write the demo's config"))?;
+    fn write_and_load(&self, path: &Path, text: &str) -> Result<Config, DemoError> {
+        std::fs::write(path, text).map_err(DemoError::system("write the demo's config"))?;
         let environment = Environment::from_iter([(BROKER_VARIABLE, self.broker.url.reveal())]);
-        let loaded = config::load(Some(path), &environment, Purpose::Dispatch).map_err(Failure::Config)?;
+        let loaded = config::load(Some(path), &environment, Purpose::Dispatch).map_err(DemoError::Config)?;
         Ok(loaded.config)
     }
 
     /// Makes the exchange and the queues, as `lanekeeper run` would: so updates can be published before it is there.
-    pub(super) async fn declare(&mut self, config: &Config) -> Result<(), Failure> {
+    pub(super) async fn declare(&mut self, config: &Config) -> Result<(), DemoError> {
         let layout = Layout {
             number: LayoutNumber(1),
             partitions: config.updates.partitions.get(),
@@ -117,7 +117,7 @@ timeout = "2s"
     }
 
     /// Ends the dispatcher; deletes what is in the broker unless `keep`, and the directory unless `keep_log`.
-    pub(super) async fn clear_away(&mut self, keep: bool, keep_log: bool) -> Result<(), Failure> {
+    pub(super) async fn clear_away(&mut self, keep: bool, keep_log: bool) -> Result<(), DemoError> {
         // A log that is kept stays with its directory, whatever happens now.
         self.dir.disable_cleanup(keep_log);
         self.dispatcher.kill()?;

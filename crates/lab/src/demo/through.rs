@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{Api, Findings};
 use super::console::{Console, count};
-use super::failure::{Failure, StallTimeout};
+use super::error::{DemoError, StallTimeout};
 use super::publish;
 use super::stage::Stage;
 use super::workload::{FAILING_RECORD, Workload};
@@ -24,7 +24,7 @@ pub(super) async fn act(
     workload: &Workload,
     api: &Api,
     console: &Console,
-) -> Result<Findings, Failure> {
+) -> Result<Findings, DemoError> {
     let config = stage.dispatcher_config(&api.url)?;
     stage.declare(&config).await?;
     let publisher = publish::connect(stage, workload.updates.len()).await?;
@@ -69,7 +69,7 @@ struct Announced {
 
 impl Watch<'_> {
     /// Everything up to the last settled update; the time that it took.
-    async fn whole_story(&mut self) -> Result<Duration, Failure> {
+    async fn whole_story(&mut self) -> Result<Duration, DemoError> {
         let total = self.workload.total();
         let seen = self
             .until("a third of the updates to be applied", |seen| seen.counts.updates >= total / 3)
@@ -101,7 +101,7 @@ impl Watch<'_> {
         &mut self,
         what: &'static str,
         enough: impl Fn(&Report) -> bool,
-    ) -> Result<Report, Failure> {
+    ) -> Result<Report, DemoError> {
         let mut stall_timeout = StallTimeout::new(what);
         loop {
             let seen = self.look()?;
@@ -118,7 +118,7 @@ impl Watch<'_> {
 
     /// Until the dispatcher has nothing left: an update that was applied and then answered 500 is sent once more, and
     /// that belongs to the story.
-    async fn until_settled(&mut self) -> Result<(), Failure> {
+    async fn until_settled(&mut self) -> Result<(), DemoError> {
         let mut stall_timeout = StallTimeout::new("the last updates to be settled");
         loop {
             let seen = self.look()?;
@@ -134,7 +134,7 @@ impl Watch<'_> {
         }
     }
 
-    fn look(&mut self) -> Result<Report, Failure> {
+    fn look(&mut self) -> Result<Report, DemoError> {
         self.stage.dispatcher.check()?;
         let seen = self.api.report();
         self.console.progress(seen.counts.updates);

@@ -8,7 +8,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::failure::Failure;
+use super::error::DemoError;
 use crate::testbed::http::client;
 
 /// How long somebody looks at what he has read before he writes it back.
@@ -56,12 +56,12 @@ pub(super) async fn write_all(
     api: &str,
     writes: Vec<ScheduledWrite>,
     begun: Instant,
-) -> Result<WriteCounts, Failure> {
+) -> Result<WriteCounts, DemoError> {
     let mut by_record: BTreeMap<String, Vec<ScheduledWrite>> = BTreeMap::new();
     for write in writes {
         by_record.entry(write.record_key.clone()).or_default().push(write);
     }
-    let mut writing: JoinSet<Result<WriteCounts, Failure>> = by_record
+    let mut writing: JoinSet<Result<WriteCounts, DemoError>> = by_record
         .into_iter()
         .map(|(record_key, writes)| write_record(format!("{api}/customers/{record_key}"), writes, begun))
         .collect();
@@ -78,7 +78,7 @@ async fn write_record(
     url: String,
     writes: Vec<ScheduledWrite>,
     begun: Instant,
-) -> Result<WriteCounts, Failure> {
+) -> Result<WriteCounts, DemoError> {
     let mut counts = WriteCounts::default();
     for write in writes {
         sleep_until(begun + write.due).await;
@@ -97,7 +97,7 @@ async fn write_record(
 }
 
 /// Reads, looks, writes; how often it had to begin again.
-async fn one_more(url: &str, habit: Habit) -> Result<u64, Failure> {
+async fn one_more(url: &str, habit: Habit) -> Result<u64, DemoError> {
     let mut again = 0;
     loop {
         let read = client().get(url).send().await?;
@@ -114,15 +114,15 @@ async fn one_more(url: &str, habit: Habit) -> Result<u64, Failure> {
         }
         match accepted(write).await {
             Ok(_) => return Ok(again),
-            Err(Failure::Refused { status: StatusCode::PRECONDITION_FAILED }) => again += 1,
+            Err(DemoError::Refused { status: StatusCode::PRECONDITION_FAILED }) => again += 1,
             Err(failure) => return Err(failure),
         }
     }
 }
 
 /// Sends a request, and returns the answer if that is a success.
-async fn accepted(request: RequestBuilder) -> Result<Response, Failure> {
+async fn accepted(request: RequestBuilder) -> Result<Response, DemoError> {
     let response = request.send().await?;
     let status = response.status();
-    if status.is_success() { Ok(response) } else { Err(Failure::Refused { status }) }
+    if status.is_success() { Ok(response) } else { Err(DemoError::Refused { status }) }
 }

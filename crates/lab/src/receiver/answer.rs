@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
 use super::rules::{WriteOutcome, etag_of};
-use super::store::StoreFault;
+use super::store::StoreError;
 
 /// When to come back to what somebody else is at work on.
 const COME_BACK_AFTER: Duration = Duration::from_secs(1);
@@ -62,13 +62,13 @@ pub(super) fn answer(written: WriteOutcome, superseded_status: u16) -> Response 
     }
 }
 
-pub(super) fn store_failed(fault: &StoreFault) -> Response {
+pub(super) fn store_failed(fault: &StoreError) -> Response {
     let detail = fault.to_string();
     match fault {
-        StoreFault::Busy | StoreFault::Failed(_) => {
+        StoreError::Busy | StoreError::Failed(_) => {
             retry_after(problem(StatusCode::SERVICE_UNAVAILABLE, &detail), COME_BACK_AFTER)
         }
-        StoreFault::Unfit => problem(StatusCode::BAD_REQUEST, &detail),
+        StoreError::Unfit => problem(StatusCode::BAD_REQUEST, &detail),
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime;
 
-use crate::command::{self, Exit, StopSignals};
-use crate::receiver::{
-    FailingRecord, Fault, Receiver, ReceiverSettings, Safeguard, Safeguards, StoreAddress, StoreError,
+use super::{
+    FailingRecord, Fault, OpenStoreError, Receiver, ReceiverSettings, Safeguard, Safeguards, StoreAddress,
 };
+use crate::command::{self, Exit, StopSignals};
 
 const AFTER_HELP: &str = "\
 The last segment of a request's path names the record; any method but GET and HEAD writes it. A JSON body with an
@@ -144,7 +144,7 @@ pub fn main(arguments: &Arguments) -> Exit {
 
 /// Why it does not serve.
 #[derive(Debug, thiserror::Error)]
-enum ServeFault {
+enum ServeError {
     #[error("cannot serve on {listen}")]
     Listener {
         listen: SocketAddr,
@@ -152,11 +152,11 @@ enum ServeFault {
         source: io::Error,
     },
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] OpenStoreError),
 }
 
-async fn serve(arguments: &Arguments) -> Result<(), ServeFault> {
-    let listener_fault = |source| ServeFault::Listener { listen: arguments.listen, source };
+async fn serve(arguments: &Arguments) -> Result<(), ServeError> {
+    let listener_fault = |source| ServeError::Listener { listen: arguments.listen, source };
     let receiver = Receiver::open(arguments.settings(), &arguments.store).await?;
     let mut signals = StopSignals::new().map_err(listener_fault)?;
     let listener = TcpListener::bind(arguments.listen).await.map_err(listener_fault)?;

@@ -12,19 +12,19 @@ use axum::routing::{get, post};
 use percent_encoding::percent_decode_str;
 
 use super::answer::{etag, problem, store_failed};
+use super::state::ReceiverState;
 use super::write::write;
-use super::{Receiver, ReceiverState};
 
-pub(super) fn router(shared: Arc<ReceiverState>) -> Router {
+pub(super) fn router(state: Arc<ReceiverState>) -> Router {
     Router::new()
         .route("/report", get(report).delete(reset))
         .route("/reset", post(reset))
         .fallback(record)
-        .with_state(shared)
+        .with_state(state)
 }
 
 /// `?records=N` lists N records, `?records=all` all of them.
-async fn report(State(shared): State<Arc<ReceiverState>>, uri: Uri) -> Response {
+async fn report(State(state): State<Arc<ReceiverState>>, uri: Uri) -> Response {
     let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let records = query.last().map(|(name, value)| match (&*name, &*value) {
         ("records", "all") => Some(usize::MAX),
@@ -32,20 +32,20 @@ async fn report(State(shared): State<Arc<ReceiverState>>, uri: Uri) -> Response 
         _ => None,
     });
     match records.unwrap_or(Some(0)) {
-        Some(records_max) => Json(Receiver { shared }.report(records_max)).into_response(),
+        Some(records_max) => Json(state.report(records_max)).into_response(),
         None => problem(StatusCode::BAD_REQUEST, "write ?records=10 or ?records=all, or nothing"),
     }
 }
 
 /// Forgets all records, and what was seen of them; requests in progress go on.
-async fn reset(State(shared): State<Arc<ReceiverState>>) -> Response {
-    match (Receiver { shared }).forget().await {
+async fn reset(State(state): State<Arc<ReceiverState>>) -> Response {
+    match state.forget().await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(fault) => store_failed(&fault),
     }
 }
 
-async fn record(State(shared): State<Arc<ReceiverState>>, request: Request) -> Response {
+async fn record(State(state): State<Arc<ReceiverState>>, request: Request) -> Response {
     let segment = request.uri().path().rsplit('/').next().unwrap_or_default();
     let record_key = percent_decode_str(segment).decode_utf8_lossy().into_owned();
     if record_key.is_empty() {
@@ -54,13 +54,13 @@ async fn record(State(shared): State<Arc<ReceiverState>>, request: Request) -> R
         return (StatusCode::NOT_FOUND, help).into_response();
     }
     if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return value(&shared, &record_key).await;
+        return value(&state, &record_key).await;
     }
-    write(shared, record_key, request).await
+    write(state, record_key, request).await
 }
 
-async fn value(shared: &ReceiverState, record_key: &str) -> Response {
-    let row = match shared.store.read(record_key).await {
+async fn value(state: &ReceiverState, record_key: &str) -> Response {
+    let row = match state.store.read(record_key).await {
         Ok(Some(row)) => row,
         Ok(None) => return StatusCode::NOT_FOUND.into_response(),
         Err(fault) => return store_failed(&fault),

@@ -10,6 +10,7 @@ use super::latest::Latest;
 use super::report::{Counts, RecordReport};
 use super::rules::{Change, Row, WriteOutcome};
 use super::sequences::Sequences;
+use super::shards::Shards;
 
 /// Bytes of a record's value shown in the report.
 const VALUE_BYTES_SHOWN: usize = 1024;
@@ -65,6 +66,9 @@ pub(super) struct Judge {
     by_key: HashMap<String, RecordHistory>,
     span: Option<Span>,
 }
+
+/// What was seen of all records.
+pub(super) type Judges = Shards<Judge>;
 
 /// When requests came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -58,10 +58,10 @@ pub enum Safeguard {
 /// A text names no remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not one of idempotency, versions, row-locks, fencing")]
-pub struct SafeguardFault(String);
+pub struct SafeguardError(String);
 
 impl FromStr for Safeguard {
-    type Err = SafeguardFault;
+    type Err = SafeguardError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
@@ -69,7 +69,7 @@ impl FromStr for Safeguard {
             "versions" => Ok(Self::Versions),
             "row-locks" => Ok(Self::RowLocks),
             "fencing" => Ok(Self::Fencing),
-            other => Err(SafeguardFault(other.to_owned())),
+            other => Err(SafeguardError(other.to_owned())),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Writing requests, from the head to the answer.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::{HttpBody, to_bytes};
@@ -15,8 +15,9 @@ use super::body::BodyMembers;
 use super::faults::{Fault, FaultAnswer, FaultRng};
 use super::judge::End;
 use super::rules::{Change, WriteOutcome};
-use super::store::{Store, StoreFault};
-use super::{ReceiverState, settings::ReceiverSettings};
+use super::settings::ReceiverSettings;
+use super::state::ReceiverState;
+use super::store::{Store, StoreError};
 
 /// Largest body taken.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -32,7 +33,7 @@ mod purpose {
 
 /// A request of a record, in progress until this is dropped: with the answer made, or with the connection.
 struct RequestInProgress {
-    shared: Arc<ReceiverState>,
+    state: Arc<ReceiverState>,
     record_key: String,
     end: End,
 }
@@ -46,20 +47,20 @@ impl RequestInProgress {
 
 impl Drop for RequestInProgress {
     fn drop(&mut self) {
-        let now = self.shared.started.elapsed();
-        self.shared.judges.of(&self.record_key).end(&self.record_key, self.end, now);
+        let now = self.state.started.elapsed();
+        self.state.judges.of(&self.record_key).end(&self.record_key, self.end, now);
     }
 }
 
-pub(super) async fn write(shared: Arc<ReceiverState>, record_key: String, request: Request) -> Response {
+pub(super) async fn write(state: Arc<ReceiverState>, record_key: String, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let headers = &head.headers;
     let named_as =
         text(headers, "lanekeeper-record-key").map(|key| percent_decode_str(key).decode_utf8_lossy());
-    let now = shared.started.elapsed();
+    let now = state.started.elapsed();
     let tenure = number(headers, "lanekeeper-tenure");
-    let begun = shared.judges.of(&record_key).begin(&record_key, named_as.as_deref(), tenure, now);
-    let in_progress = RequestInProgress { shared: Arc::clone(&shared), record_key, end: End::Disconnected };
+    let begun = state.judges.of(&record_key).begin(&record_key, named_as.as_deref(), tenure, now);
+    let in_progress = RequestInProgress { state: Arc::clone(&state), record_key, end: End::Disconnected };
 
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return in_progress.answer(End::Rejected, StatusCode::PAYLOAD_TOO_LARGE);
@@ -69,11 +70,11 @@ pub(super) async fn write(shared: Arc<ReceiverState>, record_key: String, reques
         return in_progress.answer(End::Disconnected, StatusCode::BAD_REQUEST);
     };
 
-    let settings = &shared.settings;
+    let settings = &state.settings;
     let attempt = number(headers, "lanekeeper-attempt");
     let members = BodyMembers::of(&body);
     if let Some(sent) = members.sent_us {
-        shared.delays.lock().unwrap_or_else(PoisonError::into_inner).add(since(sent));
+        state.delays().add(since(sent));
     }
     let change = Change {
         record_key: in_progress.record_key.clone(),
@@ -93,18 +94,18 @@ pub(super) async fn write(shared: Arc<ReceiverState>, record_key: String, reques
         tokio::time::sleep(settings.latency.mul_f64(1.0 + vary)).await;
     }
 
-    let fault = shared.fault(&change.record_key, begun.age, attempt, luck);
+    let fault = state.fault(&change.record_key, begun.age, attempt, luck);
     if fault.is_none_or(|fault| fault.applied) {
-        let written = shared.apply(change).await;
+        let written = state.apply(change).await;
         if let Ok(written) = written {
-            shared.judges.of(&in_progress.record_key).written(&in_progress.record_key, written);
+            state.judges.of(&in_progress.record_key).written(&in_progress.record_key, written);
         }
         if fault.is_none() {
             return match written {
                 Ok(written) => {
                     in_progress.answer(End::Written(written), answer(written, settings.superseded_status))
                 }
-                Err(fault @ StoreFault::Unfit) => in_progress.answer(End::Rejected, store_failed(&fault)),
+                Err(fault @ StoreError::Unfit) => in_progress.answer(End::Rejected, store_failed(&fault)),
                 Err(fault) => in_progress.answer(End::StoreFailed, store_failed(&fault)),
             };
         }
@@ -113,11 +114,11 @@ pub(super) async fn write(shared: Arc<ReceiverState>, record_key: String, reques
         Some(FaultAnswer::Status(status)) => status,
         Some(FaultAnswer::Aborted) => return in_progress.answer(End::Failed, abort_connection()),
         Some(FaultAnswer::Hang) | None => {
-            shared.hang().await;
+            state.hang().await;
             503
         }
     };
-    in_progress.answer(End::Failed, shared.failure(status))
+    in_progress.answer(End::Failed, state.failure(status))
 }
 
 /// What the headers say of the change.
@@ -137,13 +138,13 @@ fn conditions(headers: &HeaderMap, settings: &ReceiverSettings) -> Change {
 
 impl ReceiverState {
     /// Applies the change. Once begun, a transaction goes on, also when its sender goes away.
-    async fn apply(self: &Arc<Self>, change: Change) -> Result<WriteOutcome, StoreFault> {
+    async fn apply(self: &Arc<Self>, change: Change) -> Result<WriteOutcome, StoreError> {
         if matches!(self.store, Store::Memory(_)) {
             return self.store.write(&change, &self.settings, &self.judges).await;
         }
-        let shared = Arc::clone(self);
+        let state = Arc::clone(self);
         let transaction =
-            tokio::spawn(async move { shared.store.write(&change, &shared.settings, &shared.judges).await });
+            tokio::spawn(async move { state.store.write(&change, &state.settings, &state.judges).await });
         transaction.await.expect("a transaction does not panic")
     }
 

@@ -1,5 +1,7 @@
 //! The HTTP client for servers on this machine: receivers, and the dispatcher's health and metrics.
 
+#![expect(clippy::disallowed_types, reason = "this is the HTTP client of the lab")]
+
 use std::sync::OnceLock;
 use std::time::Duration;
 

@@ -1,12 +1,10 @@
 //! What is particular to PostgreSQL: types, session settings, and the statements that differ.
 
-use std::collections::BTreeMap;
-
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Connection as _, PgConnection, Row as _, Transaction, query};
 
 use crate::config::{LedgerConfig, LedgerPlace};
-use crate::entry::{IdStatus, LookupResult, Query};
+use crate::entry::Query;
 use crate::error::LedgerError;
 use crate::rows::{self, RecordRow, ResolvedRow};
 use lanekeeper_core::update::{IdOrigin, RecordKey};
@@ -59,13 +57,13 @@ pub async fn one_at_a_time(connection: &mut Connection) -> Result<(), sqlx::Erro
     Ok(())
 }
 
-/// The highest tenures of these partitions. Nobody raises them until the transaction ends.
-pub async fn tenures(
+/// A row for each of these partitions with its highest tenure. Nobody raises them until the transaction ends.
+pub async fn tenure_rows(
     connection: &mut Connection,
     partition_keys: &[(i64, i64)],
-) -> Result<BTreeMap<(i64, i64), i64>, sqlx::Error> {
+) -> Result<Vec<Row>, sqlx::Error> {
     let (layouts, partitions): (Vec<i64>, Vec<i64>) = partition_keys.iter().copied().unzip();
-    let found = query(
+    query(
         "SELECT layout, partition, number FROM ledger_tenure
          WHERE (layout, partition) IN (SELECT * FROM UNNEST($1::bigint[], $2::bigint[]))
          ORDER BY layout, partition FOR SHARE",
@@ -73,11 +71,7 @@ pub async fn tenures(
     .bind(layouts)
     .bind(partitions)
     .fetch_all(connection)
-    .await?;
-    found
-        .iter()
-        .map(|row| Ok(((row.try_get("layout")?, row.try_get("partition")?), row.try_get("number")?)))
-        .collect()
+    .await
 }
 
 pub async fn keep_resolved(
@@ -136,17 +130,14 @@ pub async fn keep_records(
     Ok(())
 }
 
-/// Answers all queries in one statement.
-pub async fn lookup(
-    connection: &mut Connection,
-    queries: &[Query],
-) -> Result<Vec<LookupResult>, LedgerError> {
+/// A row for each query, in order.
+pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Row>, sqlx::Error> {
     let keys: Vec<&[u8]> = queries.iter().map(|asked| rows::key(&asked.record_key)).collect();
     let ids: Vec<Option<&str>> = queries
         .iter()
         .map(|asked| (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str()))
         .collect();
-    let found = query(
+    query(
         "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked
          FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (key, id, place)
          LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
@@ -157,16 +148,7 @@ pub async fn lookup(
     .bind(keys)
     .bind(ids)
     .fetch_all(connection)
-    .await?;
-    let lookup_result = |(row, asked): (&PgRow, &Query)| {
-        Ok(LookupResult {
-            id_status: IdStatus::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
-            parked: row.try_get("parked")?,
-            version: row.try_get("version")?,
-            etag: row.try_get("etag")?,
-        })
-    };
-    found.iter().zip(queries).map(lookup_result).collect()
+    .await
 }
 
 /// The size of the tables with their indexes.

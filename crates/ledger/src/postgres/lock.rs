@@ -7,8 +7,9 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Postgres, Row as _, Transaction, query};
 use tokio::time::timeout;
 
-use super::database::{Options, lookup};
+use super::database::Options;
 use super::sql::connection_slot::ANSWER_MAX;
+use super::sql::lookup::lookup;
 use super::sql::write::{Write, write};
 use crate::config::LedgerConfig;
 use crate::entry::{Entry, LookupResult, Query, Recorded};

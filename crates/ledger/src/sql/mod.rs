@@ -6,6 +6,7 @@
 //! traits would need many lines of bounds for each function.
 
 pub mod connection_slot;
+pub mod lookup;
 mod parked;
 pub mod store;
 mod upkeep;

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::super::database::{Options, bytes, lookup, options};
+use super::super::database::{Options, bytes, options};
 use super::super::lock::Locks;
 use super::connection_slot::{ANSWER_MAX, ConnectionSlot};
+use super::lookup::lookup;
 use super::write::{Write, commit};
 use super::{parked, upkeep};
 use crate::batcher::Batcher;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use sqlx::{Row as _, query};
 
-use super::super::database::{Connection, LOCK_PARKED_RECORD, begin, keep_records, keep_resolved, tenures};
+use super::super::database::{
+    Connection, LOCK_PARKED_RECORD, begin, keep_records, keep_resolved, tenure_rows,
+};
 use crate::entry::{Entry, EntryKind, ParkedSeq, Recorded, StoredParkReason};
 use crate::fingerprint::Fingerprint;
 use crate::rows::{self, RecordRow, ResolvedRow, number};
@@ -141,6 +143,18 @@ async fn fence(
     }
     // Another process may have written a higher one.
     tenures(connection, &partition_keys).await
+}
+
+/// The highest tenures of partitions, including those of `partition_keys`.
+async fn tenures(
+    connection: &mut Connection,
+    partition_keys: &[(i64, i64)],
+) -> Result<BTreeMap<(i64, i64), i64>, sqlx::Error> {
+    let found = tenure_rows(connection, partition_keys).await?;
+    found
+        .iter()
+        .map(|row| Ok(((row.try_get("layout")?, row.try_get("partition")?), row.try_get("number")?)))
+        .collect()
 }
 
 /// The state of one transaction.

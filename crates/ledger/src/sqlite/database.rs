@@ -3,14 +3,13 @@
 //! Journal mode WAL: readers do not wait for the writer. `synchronous = FULL`: a commit is on disk when it returns
 //! (<https://sqlite.org/pragma.html#pragma_synchronous>; with NORMAL a power failure can lose the last ones).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{Connection as _, Row as _, SqliteConnection, Transaction, query};
+use sqlx::{Connection as _, SqliteConnection, Transaction, query};
 
 use crate::config::{LedgerConfig, LedgerPlace};
-use crate::entry::{IdStatus, LookupResult, Query};
+use crate::entry::Query;
 use crate::error::LedgerError;
 use crate::rows::{self, RecordRow, ResolvedRow};
 use lanekeeper_core::update::{IdOrigin, RecordKey};
@@ -50,16 +49,9 @@ pub async fn one_at_a_time(_: &mut Connection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// The highest tenures of all partitions.
-pub async fn tenures(
-    connection: &mut Connection,
-    _: &[(i64, i64)],
-) -> Result<BTreeMap<(i64, i64), i64>, sqlx::Error> {
-    let found = query("SELECT layout, partition, number FROM ledger_tenure").fetch_all(connection).await?;
-    found
-        .iter()
-        .map(|row| Ok(((row.try_get("layout")?, row.try_get("partition")?), row.try_get("number")?)))
-        .collect()
+/// A row for each partition with its highest tenure.
+pub async fn tenure_rows(connection: &mut Connection, _: &[(i64, i64)]) -> Result<Vec<Row>, sqlx::Error> {
+    query("SELECT layout, partition, number FROM ledger_tenure").fetch_all(connection).await
 }
 
 pub async fn keep_resolved(
@@ -106,16 +98,13 @@ pub async fn keep_records(
     Ok(())
 }
 
-/// Answers all queries in one statement.
-pub async fn lookup(
-    connection: &mut Connection,
-    queries: &[Query],
-) -> Result<Vec<LookupResult>, LedgerError> {
+/// A row for each query, in order.
+pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Row>, sqlx::Error> {
     let asked = rows_as_json(queries, |asked| {
         let id = (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str());
         (hex(rows::key(&asked.record_key)), id)
     });
-    let found = query(
+    query(
         "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked
          FROM (SELECT key AS place, unhex(value ->> 0) AS record_key, value ->> 1 AS id FROM json_each($1)) asked
          LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
@@ -125,16 +114,7 @@ pub async fn lookup(
     )
     .bind(asked)
     .fetch_all(connection)
-    .await?;
-    let lookup_result = |(row, asked): (&Row, &Query)| {
-        Ok(LookupResult {
-            id_status: IdStatus::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
-            parked: row.try_get("parked")?,
-            version: row.try_get("version")?,
-            etag: row.try_get("etag")?,
-        })
-    };
-    found.iter().zip(queries).map(lookup_result).collect()
+    .await
 }
 
 /// Many rows in one argument. A statement per row would cost a message to SQLite's thread and back for each.

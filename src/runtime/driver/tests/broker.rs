@@ -100,12 +100,12 @@ impl MemoryBroker {
             if let Some(channel) = &mut state.channel {
                 channel.lost = Some("the test has broken it".to_owned());
             }
-            state.give_back();
+            state.return_held();
         });
     }
 
-    /// The consumer is told something, if there is one.
-    pub(super) fn tell(&self, event: SourceEvent) {
+    /// Sends the consumer an event, if there is one.
+    pub(super) fn send(&self, event: SourceEvent) {
         self.change(|state| {
             if let Some(channel) = &mut state.channel {
                 channel.event.push_back(event);
@@ -113,7 +113,7 @@ impl MemoryBroker {
         });
     }
 
-    /// Another process claims the partition, which nobody is told of. Returns the number of its claim.
+    /// Another process claims the partition, and no consumer learns of it. Returns the number of its claim.
     pub(super) fn rival_claims(&self) -> TenureNumber {
         self.facts.rival_claimed();
         self.change(|state| {
@@ -188,7 +188,7 @@ impl MemoryBroker {
 
 impl State {
     /// What the consumer holds goes back to the front of the queue.
-    fn give_back(&mut self) {
+    fn return_held(&mut self) {
         let held = self.channel.as_mut().map(|channel| std::mem::take(&mut channel.held));
         for (_, message) in held.into_iter().flatten().rev() {
             self.queue.push_front(Message { redelivered: true, ..message });
@@ -300,7 +300,7 @@ impl MemoryDeliveries {
 
     fn end(self) {
         self.broker.change(|state| {
-            state.give_back();
+            state.return_held();
             state.channel = None;
         });
     }

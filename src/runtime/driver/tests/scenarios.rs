@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::broker::Content;
-use super::target::StatusAnswer;
+use super::target::Answer;
 use super::world::{DRAIN_TIMEOUT, HELD_MAX, SILENCE_MAX, Setup, World};
 use crate::config::BreakerConfig;
 use crate::runtime::driver::DriverExit;
@@ -36,8 +36,8 @@ async fn updates_are_attempted_in_order_per_record_and_settled() {
 #[tokio::test(start_paused = true)]
 async fn a_retry_waits_as_scheduled_and_holds_up_its_record_alone() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::status(503));
-    world.target.answer("a-1", StatusAnswer::status(503));
+    world.target.answer("a-1", Answer::status(503));
+    world.target.answer("a-1", Answer::status(503));
     world.publish("a-1 a-2 b-1 b-2");
     world.until_acked(4).await;
     assert_eq!(world.facts.sent(), "a-1 b-1 b-2 a-1 a-1 a-2");
@@ -49,7 +49,7 @@ async fn a_retry_waits_as_scheduled_and_holds_up_its_record_alone() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_goes_on_when_the_channel_is_lost_and_is_not_made_again() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::applied().after(SECOND));
+    world.target.answer("a-1", Answer::applied().after(SECOND));
     world.publish("a-1 a-2");
     world.until_in_flight(1).await;
     world.broker.lose_channel();
@@ -61,7 +61,7 @@ async fn an_attempt_goes_on_when_the_channel_is_lost_and_is_not_made_again() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_between_attempts_goes_on_when_the_channel_is_lost() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::status(503));
+    world.target.answer("a-1", Answer::status(503));
     world.publish("a-1");
     world.until("the failure", |world| world.facts.sent() == "a-1" && world.facts.in_flight() == 0).await;
     world.broker.lose_channel();
@@ -85,7 +85,7 @@ async fn what_was_settled_is_not_sent_again_when_its_ack_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_finishes_what_is_in_flight_and_starts_nothing_more() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::applied().after(SECOND));
+    world.target.answer("a-1", Answer::applied().after(SECOND));
     world.publish("a-1 a-2");
     world.until_in_flight(1).await;
     assert_eq!(world.stop().await, DriverExit::Stopped);
@@ -96,7 +96,7 @@ async fn a_stop_finishes_what_is_in_flight_and_starts_nothing_more() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_aborts_what_takes_longer_than_drain_timeout() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::applied().after(10 * SECOND));
+    world.target.answer("a-1", Answer::applied().after(10 * SECOND));
     world.publish("a-1 a-2 b-1");
     world.until_in_flight(1).await;
     let begun = Instant::now();
@@ -109,7 +109,7 @@ async fn a_stop_aborts_what_takes_longer_than_drain_timeout() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_attempts_whose_channel_was_lost() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::applied().after(SECOND));
+    world.target.answer("a-1", Answer::applied().after(SECOND));
     world.publish("a-1");
     world.until_in_flight(1).await;
     world.broker.set_unreachable(true);
@@ -138,10 +138,10 @@ async fn a_queue_that_is_gone_ends_the_driver() {
 #[tokio::test(start_paused = true)]
 async fn a_preempted_owner_finishes_what_is_in_flight_and_gives_the_rest_back() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::applied().after(SECOND));
+    world.target.answer("a-1", Answer::applied().after(SECOND));
     world.publish("a-1 a-2 a-3");
     world.until_in_flight(1).await;
-    world.broker.tell(SourceEvent::Preempted);
+    world.broker.send(SourceEvent::Preempted);
     world.until("the hand-over", |world| !world.broker.is_attached()).await;
     assert_eq!(world.facts.sent(), "a-1");
     assert_eq!(world.broker.waiting(), ["a-2", "a-3"]);
@@ -153,10 +153,10 @@ async fn a_preempted_owner_finishes_what_is_in_flight_and_gives_the_rest_back() 
 #[tokio::test(start_paused = true)]
 async fn a_preempted_owner_aborts_what_takes_too_long_and_counts_it_as_failed() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::applied().after(10 * SECOND));
+    world.target.answer("a-1", Answer::applied().after(10 * SECOND));
     world.publish("a-1");
     world.until_in_flight(1).await;
-    world.broker.tell(SourceEvent::Preempted);
+    world.broker.send(SourceEvent::Preempted);
     world.until("the hand-over", |world| !world.broker.is_attached()).await;
     assert_about(world.facts.requests()[0].at.elapsed(), DRAIN_TIMEOUT);
     world.until_acked(1).await;
@@ -168,7 +168,7 @@ async fn a_preempted_owner_aborts_what_takes_too_long_and_counts_it_as_failed() 
 async fn a_delivery_that_is_held_for_too_long_is_given_back_before_the_broker_closes_the_channel() {
     let mut world = World::begin();
     for _ in 0..20 {
-        world.target.answer("a-1", StatusAnswer::status(503));
+        world.target.answer("a-1", Answer::status(503));
     }
     world.publish("a-1 b-1");
     let begun = Instant::now();
@@ -182,11 +182,11 @@ async fn a_delivery_that_is_held_for_too_long_is_given_back_before_the_broker_cl
 #[tokio::test(start_paused = true)]
 async fn another_owner_s_claim_ends_the_session_at_once() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::applied().after(5 * SECOND));
+    world.target.answer("a-1", Answer::applied().after(5 * SECOND));
     world.publish("a-1");
     world.until_in_flight(1).await;
     world.broker.rival_claims();
-    world.broker.tell(SourceEvent::ClaimSuperseded);
+    world.broker.send(SourceEvent::ClaimSuperseded);
     world.until("the second channel", |world| world.broker.channels() == 2).await;
     assert_eq!(world.facts.in_flight(), 1, "the request of the first one is still out");
     world.until_acked(1).await;
@@ -235,7 +235,7 @@ async fn the_dead_letter_of_a_malformed_delivery_begins_again_with_the_next_sess
 async fn the_dead_letter_of_an_update_outlives_its_session() {
     let mut world = World::begin();
     world.broker.set_dead_letter_delay(SECOND);
-    world.target.answer("a-1", StatusAnswer::status(400));
+    world.target.answer("a-1", Answer::status(400));
     world.publish("a-1 a-2");
     world.until("the answer", |world| world.facts.sent() == "a-1" && world.facts.in_flight() == 0).await;
     world.broker.lose_channel();
@@ -285,7 +285,7 @@ async fn a_preempted_owner_gives_back_what_the_ledger_does_not_take() {
     world.until_in_flight(1).await;
     world.ledger.set_fails(true);
     sleep(SECOND).await;
-    world.broker.tell(SourceEvent::Preempted);
+    world.broker.send(SourceEvent::Preempted);
     world.until("the hand-over", |world| !world.broker.is_attached()).await;
     assert_eq!(world.broker.waiting(), ["a-1"]);
     world.ledger.set_fails(false);
@@ -296,7 +296,7 @@ async fn a_preempted_owner_gives_back_what_the_ledger_does_not_take() {
 #[tokio::test(start_paused = true)]
 async fn a_write_that_a_newer_owner_fences_ends_the_session_and_is_written_under_the_next_number() {
     let mut world = World::of(&Setup::with_ledger());
-    world.target.answer("a-1", StatusAnswer::applied().after(SECOND));
+    world.target.answer("a-1", Answer::applied().after(SECOND));
     world.publish("a-1");
     world.until_in_flight(1).await;
     let number = world.broker.rival_claims();
@@ -321,7 +321,7 @@ async fn a_claim_that_the_ledger_refuses_starts_no_attempt() {
 #[tokio::test(start_paused = true)]
 async fn a_parked_record_goes_out_in_order_when_it_is_released() {
     let mut world = World::of(&Setup::with_ledger());
-    world.target.answer("a-1", StatusAnswer::status(400));
+    world.target.answer("a-1", Answer::status(400));
     world.publish("a-1 a-2 b-1");
     world.until_acked(3).await;
     assert_eq!((world.facts.sent(), world.ledger.parked()), ("a-1 b-1".to_owned(), 2));
@@ -333,10 +333,10 @@ async fn a_parked_record_goes_out_in_order_when_it_is_released() {
 #[tokio::test(start_paused = true)]
 async fn what_is_released_while_nothing_comes_asks_the_broker_for_a_delivery() {
     let mut world = World::of(&Setup::with_ledger());
-    world.target.answer("a-1", StatusAnswer::status(400));
+    world.target.answer("a-1", Answer::status(400));
     world.publish("a-1");
     world.until_acked(1).await;
-    world.broker.tell(SourceEvent::Preempted); // it holds nothing, and lets go
+    world.broker.send(SourceEvent::Preempted); // it holds nothing, and lets go
     sleep(SECOND).await;
     world.ledger.release_all();
     world.until("an empty ledger", |world| world.ledger.parked() == 0).await;
@@ -356,7 +356,7 @@ async fn a_marker_that_comes_first_proves_that_the_partition_is_drained() {
 #[tokio::test(start_paused = true)]
 async fn updates_before_a_marker_are_done_and_looked_for_again() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::status(503));
+    world.target.answer("a-1", Answer::status(503));
     world.publish("a-1 a-2");
     world.broker.set_drains();
     world.broker.publish(Content::Marker);
@@ -368,13 +368,13 @@ async fn updates_before_a_marker_are_done_and_looked_for_again() {
 #[tokio::test(start_paused = true)]
 async fn a_question_is_answered_with_what_is_held() {
     let mut world = World::begin();
-    world.target.answer("a-1", StatusAnswer::applied().after(10 * SECOND));
+    world.target.answer("a-1", Answer::applied().after(10 * SECOND));
     world.publish("a-1 a-2");
     world.until_in_flight(1).await;
     sleep(3 * SECOND).await;
-    world.broker.tell(SourceEvent::StatusRequested(7));
+    world.broker.send(SourceEvent::StatusRequested(7));
     world.until("the answer", |world| world.broker.status().is_some()).await;
-    let status = world.broker.status().expect("it was told");
+    let status = world.broker.status().expect("it was published");
     assert_eq!((status.answers, status.updates, status.owns), (Some(7), 2, true));
     assert_eq!((status.tenure, status.oldest_held_seconds), (Some(1), Some(3)));
 }
@@ -390,8 +390,8 @@ async fn a_driver_that_ends_with_a_probe_out_leaves_it_to_another() {
     };
     let mut world = World::of(&Setup { breaker: BreakerConfig::On(limits), ..Setup::without_ledger() });
     for id in ["a-1", "b-1"] {
-        world.target.answer(id, StatusAnswer::status(503));
-        world.target.answer(id, StatusAnswer::applied().after(10 * SECOND));
+        world.target.answer(id, Answer::status(503));
+        world.target.answer(id, Answer::applied().after(10 * SECOND));
     }
     world.publish("a-1 b-1");
     world.until_sent(3).await;

@@ -62,14 +62,14 @@ async fn live(mut rng: Rng) {
         sleep(Duration::from_millis(rng.below(300))).await;
         match rng.below(40) {
             0..3 => world.broker.lose_channel(),
-            3 => world.broker.tell(SourceEvent::Preempted),
+            3 => world.broker.send(SourceEvent::Preempted),
             4 if rivals => {
                 let number = world.broker.rival_claims();
                 if ledger && rng.below(2) == 0 {
                     world.ledger.rival_claims(number);
                 }
                 if rng.below(2) == 0 {
-                    world.broker.tell(SourceEvent::ClaimSuperseded);
+                    world.broker.send(SourceEvent::ClaimSuperseded);
                 } else {
                     world.broker.lose_channel();
                 }

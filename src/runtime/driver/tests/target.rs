@@ -1,4 +1,4 @@
-//! A target in memory: answers as it is told, one update after another.
+//! A target in memory: answers as a test says, one update after another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -13,14 +13,14 @@ use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 
 /// What the target does with one request.
 #[derive(Clone, Debug)]
-pub(super) struct StatusAnswer {
+pub(super) struct Answer {
     after: Duration,
     outcome: Outcome,
     /// Whether it has the update then, whatever it answers.
     applies: bool,
 }
 
-impl StatusAnswer {
+impl Answer {
     pub(super) fn applied() -> Self {
         Self { after: Duration::from_millis(5), outcome: Outcome::Applied, applies: true }
     }
@@ -56,17 +56,17 @@ impl StatusAnswer {
     }
 }
 
-/// Applies everything, unless it is told otherwise.
+/// Applies everything, unless a test says otherwise.
 pub(super) struct MemoryTarget {
     facts: Facts,
-    answers: Mutex<StatusAnswers>,
+    answers: Mutex<Answers>,
 }
 
 #[derive(Default)]
-struct StatusAnswers {
+struct Answers {
     /// By update id, the next one first.
-    told: BTreeMap<String, VecDeque<StatusAnswer>>,
-    /// Where nothing was told.
+    scripted: BTreeMap<String, VecDeque<Answer>>,
+    /// Where a test says nothing.
     drawn: Option<Rng>,
 }
 
@@ -76,9 +76,9 @@ impl MemoryTarget {
     }
 
     /// The next request for this update is answered so.
-    pub(super) fn answer(&self, id: &str, answer: StatusAnswer) {
+    pub(super) fn answer(&self, id: &str, answer: Answer) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.told.entry(id.to_owned()).or_default().push_back(answer);
+        answers.scripted.entry(id.to_owned()).or_default().push_back(answer);
     }
 
     /// From now on answers are drawn by chance; `None`: everything is applied.
@@ -86,10 +86,10 @@ impl MemoryTarget {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).drawn = rng;
     }
 
-    fn next_answer(&self, id: &str) -> StatusAnswer {
+    fn next_answer(&self, id: &str) -> Answer {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = answers.told.get_mut(id).and_then(VecDeque::pop_front);
-        told.or_else(|| answers.drawn.as_mut().map(StatusAnswer::drawn)).unwrap_or_else(StatusAnswer::applied)
+        let scripted = answers.scripted.get_mut(id).and_then(VecDeque::pop_front);
+        scripted.or_else(|| answers.drawn.as_mut().map(Answer::drawn)).unwrap_or_else(Answer::applied)
     }
 }
 
@@ -111,7 +111,7 @@ impl Target for MemoryTarget {
         let Attempt { number, tenure, .. } = attempt;
         self.facts.request_began(Request { id: id.clone(), attempt: number, tenure, at: Instant::now() });
         let in_flight = InFlight { facts: &self.facts, id };
-        let StatusAnswer { after, outcome, applies } = self.next_answer(&in_flight.id);
+        let Answer { after, outcome, applies } = self.next_answer(&in_flight.id);
         sleep(after).await;
         if applies {
             self.facts.applied(&in_flight.id);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use crate::receiver::Judges;
+use super::row::tenure_to_raise;
+use crate::receiver::judge::Judges;
 use crate::receiver::latest::{Latest, hash};
 use crate::receiver::rules::{self, Change, KeySeen, Row, WriteOutcome};
 use crate::receiver::settings::ReceiverSettings;
@@ -120,7 +121,7 @@ impl StoredRecord {
             Some(_) => KeySeen::WithOtherBody,
         };
         let written = rules::check(&self.row, seen, change, settings.safeguards, settings.require_if_match)?;
-        if let Some(tenure) = super::tenure_to_raise(&self.row, change, written, settings.safeguards) {
+        if let Some(tenure) = tenure_to_raise(&self.row, change, written, settings.safeguards) {
             self.row.tenure = tenure;
         }
         Some(written)

@@ -6,13 +6,13 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{PgConnection, query, query_as, query_scalar, raw_sql};
 use tokio::time::sleep;
 
-use super::statements::{CLEAR, FIND_KEY, FORGET_KEYS, KEEP_KEY, RAISE_TENURE, READ_ROW, WRITE_ROW};
-use super::{
-    Newer, RowRead, SCHEMA_VERSION, StoreFault, WAIT_MAX, forget_up_to, key_seen, refused_key, request_hash,
-    row_of, signed, tenure_to_raise,
+use super::error::{SCHEMA_VERSION, StoreError, WAIT_MAX};
+use super::row::{
+    Newer, RowRead, forget_up_to, key_seen, refused_key, request_hash, row_of, signed, tenure_to_raise,
 };
-use crate::receiver::Judges;
+use super::statements::{CLEAR, FIND_KEY, FORGET_KEYS, KEEP_KEY, RAISE_TENURE, READ_ROW, WRITE_ROW};
 use crate::receiver::body::BodyMembers;
+use crate::receiver::judge::Judges;
 use crate::receiver::rules::{self, Change, KeySeen, Row, WriteOutcome};
 use crate::receiver::settings::ReceiverSettings;
 
@@ -57,12 +57,12 @@ impl PostgresStore {
         Ok(Ok(Self { pool }))
     }
 
-    pub(super) async fn read(&self, record_key: &str) -> Result<Option<Row>, StoreFault> {
+    pub(super) async fn read(&self, record_key: &str) -> Result<Option<Row>, StoreError> {
         let read = query_as::<_, RowRead>(READ_ROW).bind(record_key).fetch_optional(&self.pool).await?;
         Ok(read.map(row_of))
     }
 
-    pub(super) async fn clear(&self) -> Result<(), StoreFault> {
+    pub(super) async fn clear(&self) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
         raw_sql(CLEAR).execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)
@@ -74,7 +74,7 @@ impl PostgresStore {
         change: &Change,
         settings: &ReceiverSettings,
         judges: &Judges,
-    ) -> Result<WriteOutcome, StoreFault> {
+    ) -> Result<WriteOutcome, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let record_key = change.record_key.as_str();
         if let Some(key) = &change.idempotency_key {

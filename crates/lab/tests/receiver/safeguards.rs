@@ -1,11 +1,11 @@
-//! The receiver's remedies, one suite for all stores: plain requests, judged by answers, values and the report.
+//! The receiver's safeguards, one suite for all stores: plain requests, judged by answers, values and the report.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use lanekeeper_lab::receiver::{
-    Counts, Receiver, ReceiverSettings, Safeguard, Safeguards, StoreAddress, StoreError,
+    Counts, OpenStoreError, Receiver, ReceiverSettings, Safeguard, Safeguards, StoreAddress,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -355,9 +355,9 @@ async fn a_store_of_a_later_program_is_refused() {
     drop(Receiver::open(all(), &address).await.unwrap());
     raise_schema_version(&file).await;
     let refused = Receiver::open(all(), &address).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 99, .. }), "{refused}");
+    assert!(matches!(refused, OpenStoreError::Newer { found: 99, .. }), "{refused}");
     let missing = StoreAddress::Sqlite(dir.path().join("no/such/directory.db"));
-    assert!(matches!(Receiver::open(all(), &missing).await, Err(StoreError::Open { .. })));
+    assert!(matches!(Receiver::open(all(), &missing).await, Err(OpenStoreError::Open { .. })));
 }
 
 async fn raise_schema_version(file: &Path) {

@@ -1,4 +1,4 @@
-//! `lanekeeper receiver`, the built binary.
+//! `lanekeeper-lab receiver`, the built binary.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -13,8 +13,8 @@ impl Drop for Killed {
     }
 }
 
-fn lanekeeper(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lanekeeper"));
+fn lanekeeper_lab(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lanekeeper-lab"));
     command.arg("receiver").args(arguments);
     command
 }
@@ -22,8 +22,14 @@ fn lanekeeper(arguments: &[&str]) -> Command {
 #[test]
 fn it_says_where_it_listens_and_stops_with_a_summary() {
     for signal in ["TERM", "INT"] {
-        let mut command =
-            lanekeeper(&["--listen", "127.0.0.1:0", "--fail-record", "bad=503:1m", "--retry-after", "1s"]);
+        let mut command = lanekeeper_lab(&[
+            "--listen",
+            "127.0.0.1:0",
+            "--fail-record",
+            "bad=503:1m",
+            "--retry-after",
+            "1s",
+        ]);
         let mut child = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
         let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
@@ -38,8 +44,8 @@ fn it_says_where_it_listens_and_stops_with_a_summary() {
             assert_eq!(answer.contains("\r\nretry-after: 1\r\n"), record == "bad", "{answer}");
         }
 
-        let stderr = Command::new("kill").args(["-s", signal, &child.0.id().to_string()]).status().unwrap();
-        assert!(stderr.success());
+        let killed = Command::new("kill").args(["-s", signal, &child.0.id().to_string()]).status().unwrap();
+        assert!(killed.success());
         assert_eq!(child.0.wait().unwrap().code(), Some(0), "{signal}");
         let summary = lines.next().unwrap().unwrap();
         assert!(summary.starts_with("2 records: 1 updates in 2 requests; duplicates 0,"), "{summary}");
@@ -51,7 +57,7 @@ fn it_says_where_it_listens_and_stops_with_a_summary() {
 fn a_port_in_use_is_said_and_not_a_panic() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = lanekeeper(&["--listen", &address]).output().unwrap();
+    let output = lanekeeper_lab(&["--listen", &address]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(stderr.contains(&address) && stderr.lines().count() == 1, "{stderr}");
@@ -68,7 +74,7 @@ fn options_that_make_no_sense_are_refused() {
         ["--fail-record", "k"],
         ["--threads", "0"],
     ] {
-        let output = lanekeeper(&arguments).output().unwrap();
+        let output = lanekeeper_lab(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(arguments[0]), "{arguments:?}");
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 
 use crate::command::Exit;
-use crate::receiver::{StoreError, StoreFault};
+use crate::receiver::{OpenStoreError, StoreError};
 use crate::testbed::ProcessError;
 use lanekeeper::config::Faults;
 use lanekeeper::http::client::TargetsFault;
@@ -19,7 +19,7 @@ const STALL_MAX: Duration = Duration::from_secs(20);
 
 /// Why a demo did not come to its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum DemoError {
     #[error("stopped by {0}")]
     Interrupted(&'static str),
     #[error(transparent)]
@@ -47,16 +47,16 @@ pub(super) enum Failure {
     #[error(transparent)]
     Targets(#[from] TargetsFault),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] OpenStoreError),
     #[error("the API's store cannot be emptied")]
-    NotEmptied(#[from] StoreFault),
+    NotEmptied(#[from] StoreError),
     #[error("the API answered {status} to a request of the second writer")]
     Refused { status: StatusCode },
     #[error("the second writer cannot reach the API")]
     Unreachable(#[from] reqwest::Error),
 }
 
-impl Failure {
+impl DemoError {
     pub(super) fn system(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { step, source }
     }
@@ -86,8 +86,8 @@ impl StallTimeout {
     /// `progress` is what has to change from time to time, `seen` tells a person where things are.
     ///
     /// # Errors
-    /// [`Failure::Stuck`] if it has been the same for too long.
-    pub(super) fn see(&mut self, progress: u64, seen: impl FnOnce() -> String) -> Result<(), Failure> {
+    /// [`DemoError::Stuck`] if it has been the same for too long.
+    pub(super) fn see(&mut self, progress: u64, seen: impl FnOnce() -> String) -> Result<(), DemoError> {
         if self.progress != Some(progress) {
             self.progress = Some(progress);
             self.changed = Instant::now();
@@ -95,6 +95,6 @@ impl StallTimeout {
         if self.changed.elapsed() < STALL_MAX {
             return Ok(());
         }
-        Err(Failure::Stuck { what: self.what, seconds: STALL_MAX.as_secs(), seen: seen() })
+        Err(DemoError::Stuck { what: self.what, seconds: STALL_MAX.as_secs(), seen: seen() })
     }
 }

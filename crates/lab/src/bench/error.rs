@@ -11,7 +11,7 @@ use lanekeeper_broker::{ConnectError, SourceError};
 
 /// Why a measurement did not come about.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum BenchError {
     #[error("stopped by {0}")]
     Interrupted(&'static str),
     #[error(transparent)]
@@ -42,7 +42,7 @@ pub(super) enum Failure {
     Config(Faults),
 }
 
-impl Failure {
+impl BenchError {
     pub(super) fn system(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { step, source }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lanekeeper_core::policy::Policy;
+use super::policy::Policy;
 
 /// The attempts of an update whose target never stops failing, if attempts take no time.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,11 +122,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use lanekeeper_core::outcome::{Cause, Failure, Outcome};
-    use lanekeeper_core::policy::{FailurePolicy, Progress, Verdict};
-    use lanekeeper_core::schedule::Schedule;
-    use lanekeeper_core::tick::Tick;
-    use lanekeeper_core::update::UpdateId;
+    use crate::outcome::{Cause, Failure, Outcome};
+    use crate::policy::{FailurePolicy, Progress, Verdict};
+    use crate::schedule::Schedule;
+    use crate::tick::Tick;
+    use crate::update::UpdateId;
 
     fn policy(waits: &[u64], jitter: f64, attempts_max: u32, elapsed_max: u64) -> Policy {
         Policy {

@@ -1,0 +1,32 @@
+//! What can be wrong with the TLS certificate of a server, and what a person does about it.
+
+/// Why a certificate was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    /// Nobody whom this machine trusts has issued it.
+    #[error(
+        "the certificate is issued by an authority that this machine does not trust; add the authority's certificate to \
+         those of the system, or name a PEM file with it in the environment variable SSL_CERT_FILE"
+    )]
+    UntrustedIssuer,
+    /// It is for others.
+    #[error(
+        "the certificate is not for the host name in the URL{}; write the URL with a name that the certificate has, or get \
+         one for this name",
+        in_brackets(names)
+    )]
+    OtherHost {
+        /// For whom it is, as far as it says so.
+        names: Vec<String>,
+    },
+    /// Its time is over.
+    #[error("the certificate has expired; renew it, and look whether the clock of this machine is right")]
+    Expired,
+    /// Its time has not begun.
+    #[error("the certificate is not valid yet; look whether the clocks of both machines are right")]
+    NotYetValid,
+}
+
+fn in_brackets(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!(" (it is for {})", names.join(", ")) }
+}

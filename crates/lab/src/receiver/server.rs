@@ -1,0 +1,112 @@
+//! The server: it listens, and hands requests over.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+
+use super::handle;
+use super::report::{RecordReport, Report};
+use super::settings::ReceiverSettings;
+use super::state::ReceiverState;
+use super::store::{OpenStoreError, Store, StoreAddress, StoreError};
+
+/// How long requests in progress may take when the receiver is stopped.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// A reference target. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    state: Arc<ReceiverState>,
+}
+
+impl Receiver {
+    /// One that keeps its records in memory, and has none.
+    #[must_use]
+    pub fn new(settings: ReceiverSettings) -> Self {
+        Self::with_store(settings, Store::memory())
+    }
+
+    /// One that keeps its records in this store, with those that are there. It has seen nothing yet. When it has returned,
+    /// the store has its tables.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or a later program has made its tables.
+    pub async fn open(settings: ReceiverSettings, address: &StoreAddress) -> Result<Self, OpenStoreError> {
+        Ok(Self::with_store(settings, Store::open(address).await?))
+    }
+
+    fn with_store(settings: ReceiverSettings, store: Store) -> Self {
+        Self { state: Arc::new(ReceiverState::new(settings, store)) }
+    }
+
+    /// Serves requests until `shutdown` ends, then lets those in progress finish for a moment.
+    ///
+    /// When it has returned, the port is free and the report is complete but for requests that took longer. It may run
+    /// again, with what it knows.
+    ///
+    /// # Errors
+    /// The listener failed for good.
+    pub async fn run(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        self.state.stopping.send_replace(false);
+        let state = Arc::clone(&self.state);
+        let mut stopping = self.state.stopping.subscribe();
+        let listener = listener.tap_io(|stream| {
+            // Only latency is at stake.
+            let _ = stream.set_nodelay(true);
+        });
+        let serve =
+            axum::serve(listener, handle::router(Arc::clone(&state))).with_graceful_shutdown(async move {
+                shutdown.await;
+                state.stopping.send_replace(true);
+            });
+        let grace = async {
+            // An error would mean that the sender is gone; `self` holds it.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        tokio::select! {
+            served = serve => served,
+            () = grace => Ok(()),
+        }
+    }
+
+    /// Serves requests on a free port of 127.0.0.1, until the runtime ends; the address.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub async fn spawn(&self) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let serving = self.clone();
+        tokio::spawn(async move { serving.run(listener, std::future::pending()).await });
+        Ok(address)
+    }
+
+    /// What it saw, with at most `records_max` records one by one: those with something wrong first, then by key.
+    #[must_use]
+    pub fn report(&self, records_max: usize) -> Report {
+        self.state.report(records_max)
+    }
+
+    /// Forgets all records, in the store too, and what it saw of them. Requests in progress go on.
+    ///
+    /// # Errors
+    /// The store could not be emptied; everything is as it was.
+    pub async fn forget(&self) -> Result<(), StoreError> {
+        self.state.forget().await
+    }
+
+    /// What it saw of one record; `None`: no request.
+    #[must_use]
+    pub fn record(&self, record_key: &str) -> Option<RecordReport> {
+        self.state.record(record_key)
+    }
+}

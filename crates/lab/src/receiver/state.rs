@@ -1,0 +1,87 @@
+//! Everything that a receiver knows: its settings, the records, and what was seen of them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::delays::Delays;
+use super::judge::{self, Judges};
+use super::report::{RecordReport, Report};
+use super::settings::ReceiverSettings;
+use super::store::{Store, StoreError};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ReceiverState {
+    pub(super) settings: ReceiverSettings,
+    pub(super) judges: Judges,
+    pub(super) store: Store,
+    pub(super) started: Instant,
+    /// From publishing to here, of updates that say when they were published.
+    delays: Mutex<Delays>,
+    /// Ends requests that hang on purpose.
+    pub(super) stopping: watch::Sender<bool>,
+}
+
+impl ReceiverState {
+    pub(super) fn new(settings: ReceiverSettings, store: Store) -> Self {
+        let (judges, stopping) = (Judges::default(), watch::Sender::new(false));
+        let (started, delays) = (Instant::now(), Mutex::default());
+        Self { settings, judges, store, started, delays, stopping }
+    }
+
+    /// What it saw, with at most `records_max` records one by one: those with something wrong first, then by key.
+    pub(super) fn report(&self, records_max: usize) -> Report {
+        let mut report = Report::default();
+        let mut keys = Vec::new();
+        let mut span: Option<judge::Span> = None;
+        let mut busiest = Duration::ZERO;
+        for judge in self.judges.each() {
+            span = judge.span().map(|of| span.map_or(of, |span| span.and(of))).or(span);
+            busiest = busiest.max(judge.busiest());
+            for (key, counts, in_progress) in judge.counts() {
+                report.counts += &counts;
+                report.records += 1;
+                report.in_progress += in_progress;
+                if records_max > 0 {
+                    keys.push((counts.violations() == 0, counts.duplicates == 0, key.to_owned()));
+                }
+            }
+        }
+        report.span_us = span.map_or(0, |span| micros(span.last.saturating_sub(span.first)));
+        report.busiest_us = micros(busiest);
+        report.delays = self.delays().report();
+        keys.sort_unstable();
+        keys.truncate(records_max);
+        report.by_record = keys
+            .into_iter()
+            .filter_map(|(_, _, key)| self.record(&key).map(|record| (key, record)))
+            .collect();
+        report
+    }
+
+    /// Forgets all records, in the store too, and what it saw of them; requests in progress go on.
+    ///
+    /// # Errors
+    /// The store could not be emptied; everything is as it was.
+    pub(super) async fn forget(&self) -> Result<(), StoreError> {
+        self.store.clear().await?;
+        self.judges.each().for_each(|mut judge| judge.reset());
+        *self.delays() = Delays::default();
+        Ok(())
+    }
+
+    pub(super) fn delays(&self) -> MutexGuard<'_, Delays> {
+        self.delays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it saw of one record; `None` where there was no request.
+    pub(super) fn record(&self, record_key: &str) -> Option<RecordReport> {
+        self.judges.of(record_key).report(record_key)
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

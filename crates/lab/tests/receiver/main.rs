@@ -1,0 +1,11 @@
+//! The receiver: its program, and its safeguards on every store, with plain requests. `tests/http/receiver.rs` at the top
+//! has it as the target of Lanekeeper.
+
+mod command;
+mod postgres;
+mod safeguards;
+
+use std::time::Duration;
+
+/// Long enough for a slow machine, short enough to fail in good time.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
