@@ -50,15 +50,20 @@ pub(super) fn of_error(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // An IO error of TLS holds it, and does not name it as its cause.
-        let tls = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = tls.and_then(|error| error.downcast_ref::<rustls::Error>());
-        if let Some(fault) = tls.and_then(certificate_fault) {
+        if let Some(fault) = tls_error(error).and_then(certificate_fault) {
             return one_line(&fault.to_string());
         }
         cause = error.source();
     }
     one_line(&error_chain(&error))
+}
+
+/// IO errors hold errors of TLS, and do not name them as their causes.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(io) => tls_error(io.get_ref()?),
+        None => error.downcast_ref(),
+    }
 }
 
 fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {

@@ -287,7 +287,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             SourceEvent::StatusRequested(request) => session.status.requested(request),
             SourceEvent::BrokerSeen(at) => self.notify(Event::BrokerSeen { at: self.context.clock.tick(at) }),
             SourceEvent::Claimed { number, rival_claim } => {
-                self.record_claim(Event::Claimed { tenure, number, rival_claim })
+                self.record_claim(Event::Claimed { tenure, number, rival_claim });
             }
             SourceEvent::ClaimSuperseded => self.notify(Event::ClaimSuperseded(tenure)),
             SourceEvent::Preempted => self.notify(Event::Preempted(tenure)),

@@ -6,6 +6,8 @@ use lapin::Channel;
 use lapin::options::BasicGetOptions;
 use lapin::types::AMQPValue;
 
+use lanekeeper_lab::receiver::ReceiverSettings;
+
 use crate::harness::{
     Authority, Broker, Dispatcher, HttpsTarget, World, assert_flawless, lanekeeper, until, updates,
 };
@@ -36,7 +38,7 @@ async fn updates_flow_over_amqps_and_a_refused_certificate_says_what_to_do() {
         ("tls/key.pem", &issued.key_pem()),
     ];
     let broker = std::sync::Arc::new(Broker::start_with(&settings, &files));
-    let world = World::on(broker, "amqps", Default::default()).await;
+    let world = World::on(broker, "amqps", ReceiverSettings::default()).await;
     let url = |host: &str| format!("amqps://guest:guest@{host}:{port}/%2f");
     let config = world.config("updates.partitions = 2").replace(world.broker.url(), &url("localhost"));
     let dispatcher = Dispatcher::start_trusting(&world.write_config(&config), &authority.file());
@@ -149,7 +151,10 @@ async fn updates_flow_to_https_targets_and_a_refused_certificate_says_what_to_do
         until("the request", || async {
             match server.seen().as_slice() {
                 [] => Err("no request".to_owned()),
-                seen => Ok(assert_eq!(seen, [(version, "/records/good".to_owned())])),
+                seen => {
+                    let _: () = assert_eq!(seen, [(version, "/records/good".to_owned())]);
+                    Ok(())
+                }
             }
         })
         .await;

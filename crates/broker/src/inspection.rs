@@ -261,9 +261,10 @@ async fn look_at(
     name: &str,
     comparable: bool,
 ) -> Result<ObjectState, SourceError> {
-    let looked = match role.is_queue() {
-        true => session.queue_depth(name).await,
-        false => session.find_exchange(name).await.map(|()| Depth::default()),
+    let looked = if role.is_queue() {
+        session.queue_depth(name).await
+    } else {
+        session.find_exchange(name).await.map(|()| Depth::default())
     };
     let depth = match looked {
         Ok(depth) => depth,

@@ -48,7 +48,7 @@ async fn ask(link: &Link, last_seen: &watch::Sender<LastSeen>) -> Result<(), Sou
     let (channel, connection) = link.channel_of().await?;
     // With shorter heartbeats than before, a silence counts sooner.
     let lowered_by = link.heartbeat_lowered_by();
-    let heartbeat = link.heartbeat() - lowered_by;
+    let heartbeat = link.heartbeat().saturating_sub(lowered_by);
     loop {
         let at = Instant::now();
         let asking = channel.basic_qos(1, BasicQosOptions::default());

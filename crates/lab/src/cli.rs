@@ -16,11 +16,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the reference target: it keeps records, honours the remedies against races, and reports what it saw.
+    /// Run the reference target: it keeps records, has safeguards against races, and reports what it saw.
     Receiver(receiver::command::Arguments),
-    /// Show the whole story in a minute: racing updates without Lanekeeper, then with it.
+    /// Show in a minute what Lanekeeper is for: updates race without it, and the same updates do not with it.
     Demo(demo::Arguments),
-    /// Measure how fast updates are forwarded, with the order judged in every run.
+    /// Measure how fast updates are forwarded. The order is judged in every run.
     Bench(bench::Arguments),
     /// Crash replicas, broker, connections and target while updates are published, and judge what arrives.
     Chaos(chaos::Arguments),

@@ -49,17 +49,17 @@ impl Authority {
 
     /// For a host of this name.
     pub fn issue(&self, name: &str) -> Issued {
-        self.sign(CertificateParams::new(vec![name.to_owned()]).expect("it is a name"))
+        self.sign(&CertificateParams::new(vec![name.to_owned()]).expect("it is a name"))
     }
 
     /// One whose time is over.
     pub fn issue_expired(&self, name: &str) -> Issued {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("it is a name");
         (params.not_before, params.not_after) = (date_time_ymd(2019, 1, 1), date_time_ymd(2020, 1, 1));
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Issued {
+    fn sign(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed");
         Issued { certificate, key }

@@ -45,13 +45,11 @@ impl Address {
 pub async fn connect(address: &Address, name: &str) -> Result<Connection, ConnectError> {
     let timeout = address.connect_timeout();
     let connecting = Box::pin(handshake(address, name));
-    let connection = match tokio::time::timeout(timeout, connecting).await {
-        Ok(connection) => connection?,
-        Err(_) => {
-            let (address, seconds) = (address.host_port().to_owned(), timeout.as_secs_f64());
-            return Err(ConnectError::Silent { address, seconds });
-        }
+    let Ok(connection) = tokio::time::timeout(timeout, connecting).await else {
+        let (address, seconds) = (address.host_port().to_owned(), timeout.as_secs_f64());
+        return Err(ConnectError::Silent { address, seconds });
     };
+    let connection = connection?;
     match connection.version().filter(|version| *version < VERSION_MIN) {
         None => Ok(connection),
         Some(version) => {

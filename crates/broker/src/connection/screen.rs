@@ -311,7 +311,7 @@ impl Screen {
 fn without_properties(beginning: &[u8]) -> Vec<u8> {
     const NO_PROPERTIES: [u8; 2] = [0, 0];
     let mut frame = beginning.to_vec();
-    let length = (BEFORE_PROPERTIES + NO_PROPERTIES.len()) as u32;
+    let length = u32::try_from(BEFORE_PROPERTIES + NO_PROPERTIES.len()).expect("a few bytes");
     frame[PREFIX - 4..PREFIX].copy_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&NO_PROPERTIES);
     frame.push(END);

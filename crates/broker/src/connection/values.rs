@@ -66,6 +66,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Passes a short string; its original bytes, if some were replaced.
+    #[expect(clippy::option_option, reason = "the outer one is whether there is a short string")]
     pub(super) fn short_string(&mut self) -> Option<Option<Vec<u8>>> {
         let [length] = self.number()?;
         let start = self.at;

@@ -14,8 +14,8 @@ const DETAIL_BYTES_MAX: usize = 1024;
 /// Room in the frame of a dead letter's properties for all that is not a header of its publisher: the short strings (255 bytes
 /// each, some twice), the reason headers and the frame itself.
 const ROOM_BYTES: usize = 8 * 1024;
-/// RabbitMQ's default of `frame_max`. A dead letter fits it even if this connection has negotiated a longer one: its readers
-/// negotiate for themselves.
+/// RabbitMQ's default of `frame_max`. A dead letter fits it whatever this connection has negotiated: its readers have
+/// negotiated for themselves.
 pub(super) const FRAME_BYTES_MAX: usize = 131_072;
 
 /// A delivery as it came.

@@ -75,17 +75,17 @@ impl AutoApplyGate {
     /// Checks. `None`: the layout may be changed now. Otherwise the wait before the next check.
     pub(super) async fn look(&mut self) -> Option<Duration> {
         let looked = (self.auto.look)().await.map_err(|fault| error_chain(&fault));
-        self.judge(looked)
+        self.judge(&looked)
     }
 
-    fn judge(&mut self, looked: Result<Obstacles, String>) -> Option<Duration> {
+    fn judge(&mut self, looked: &Result<Obstacles, String>) -> Option<Duration> {
         let is_free = looked.as_ref().is_ok_and(|obstacles| obstacles.blockers.is_empty());
         let was_blocked = self.log.last().is_some_and(|known| match known {
             Ok(obstacles) => !obstacles.blockers.is_empty(),
             Err(_) => true,
         });
         if self.log.is_new(looked.clone()) {
-            self.log_looked(&looked, was_blocked);
+            self.log_looked(looked, was_blocked);
             self.backoff.reset();
         }
         (!is_free).then(|| self.backoff.next_delay())
@@ -136,7 +136,7 @@ mod tests {
             AutoApplyGate::new(AutoApply { shape, look: Box::new(|| unreachable!("judge is called")) });
         let looked = looks.chars().map(|letter| {
             let found = |letter: char| Obstacle { what: letter.to_string(), fix: String::new() };
-            gate.judge(match letter {
+            gate.judge(&match letter {
                 '!' => Err("gone".to_owned()),
                 '.' => Ok(Obstacles::default()),
                 letter => Ok(Obstacles { blockers: vec![found(letter)], warnings: Vec::new() }),

@@ -72,8 +72,8 @@ async fn publish(publisher: &mut ConfirmedPublisher, queues: &[String]) -> Resul
     let properties = || BasicProperties::default().with_type(MARKER.into());
     let messages = queues.iter().map(|queue| Message::to_queue(queue, properties(), b"")).collect();
     let answers = publisher.publish_all(messages).await?;
-    match answers.iter().any(|answer| answer.outcome() == PublishOutcome::Refused) {
-        false => Ok(()),
-        true => Err(SourceError::NotTaken { exchange: "a queue of the layout".to_owned() }),
+    if answers.iter().any(|answer| answer.outcome() == PublishOutcome::Refused) {
+        return Err(SourceError::NotTaken { exchange: "a queue of the layout".to_owned() });
     }
+    Ok(())
 }

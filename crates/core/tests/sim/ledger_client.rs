@@ -101,7 +101,7 @@ impl World {
             LedgerEvent::Load { loading } => self.load(loading),
             LedgerEvent::Loaded { loading } => self.loaded(loading),
             LedgerEvent::OwnershipHint { process, channel } if process == self.dispatcher.process => {
-                self.ownership_hint(channel)
+                self.ownership_hint(channel);
             }
             // Of a dead process.
             LedgerEvent::Claim { .. } | LedgerEvent::OwnershipHint { .. } => {}

@@ -264,11 +264,11 @@ impl World {
             }
             SimEvent::Claimed { process: of, tenure } if of == process => self.claimed(tenure),
             SimEvent::ClaimSuperseded { process: of, tenure } if of == process => {
-                self.claim_superseded(tenure)
+                self.claim_superseded(tenure);
             }
             SimEvent::LivenessProbe { process: of, channel } if of == process => self.probe_liveness(channel),
             SimEvent::BrokerSeen { process: of, channel, at } if of == process => {
-                self.broker_seen(channel, at)
+                self.broker_seen(channel, at);
             }
             SimEvent::DroppedBySilence { process: of } if of == process => self.dropped_by_silence(),
             SimEvent::Close { process: of, channel } if of == process => match self.close(channel) {

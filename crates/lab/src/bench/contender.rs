@@ -1,4 +1,4 @@
-//! What is measured: Lanekeeper as it is set up here or there, or another program that forwards from the same queues.
+//! What is measured: Lanekeeper in several configs, or another program that forwards from the same queues.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use super::scenario::Scenario;
 use super::stage::{INSTANCE, PREFETCH, Stage, Topology};
 use crate::testbed::{PrivatePostgres, Process, program};
 
-/// Attempts at once per partition: the product's own default.
+/// Attempts in flight per partition: the product's default.
 const IN_FLIGHT_MAX: u16 = 32;
 const STRICT_IN_FLIGHT_MAX: u16 = 1;
 
@@ -17,13 +17,13 @@ const STRICT_IN_FLIGHT_MAX: u16 = 1;
 pub(super) enum Compared {
     /// One update at a time per partition, in queue order.
     Strict,
-    /// Lanekeeper without a ledger once more: what the spread alone makes.
+    /// Lanekeeper without a ledger again, to see the spread.
     None,
     /// With the ledger in SQLite.
     Sqlite,
     /// With the ledger in a private PostgreSQL.
     Postgres,
-    /// A loop of the same client libraries, with lanes and nothing else: what could be reached.
+    /// A loop of the same client libraries, with lanes and nothing else: the ceiling.
     Bare,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Contender {
     },
 }
 
-/// What forwards, and what it needs.
+/// The process that forwards, and the server that it needs.
 #[derive(Debug)]
 pub(super) struct Forwarder {
     pub(super) process: Process,
@@ -64,7 +64,7 @@ impl Contender {
         Ok(Self::Peer { name: name.to_owned(), command: command.to_owned() })
     }
 
-    /// For the output; empty for Lanekeeper without a ledger, which needs no name.
+    /// Its name in the output; empty for Lanekeeper without a ledger.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Lanekeeper => String::new(),
@@ -78,12 +78,12 @@ impl Contender {
         }
     }
 
-    /// Whether it is made for such a load: the bare loop ends at the first failure.
+    /// False if it cannot do this scenario: the bare loop ends at the first failure.
     pub(super) fn can(&self, scenario: &Scenario) -> bool {
         *self != Self::Compared(Compared::Bare) || scenario.stuck_for.is_none()
     }
 
-    /// Starts it. `target` is where the receiver takes records: what follows is the record key.
+    /// Starts it. `target` is the URL of the receiver's records; the record key is to be appended.
     pub(super) async fn start(
         &self,
         stage: &Stage,
@@ -127,7 +127,7 @@ impl Contender {
     }
 }
 
-/// Everything that is not said here is as built in; the URLs are in the environment, since they have passwords.
+/// What is not set here has its default. URLs are in the environment, since they have passwords.
 fn lanekeeper(
     lanekeeper: &Path,
     stage: &Stage,
@@ -167,7 +167,7 @@ url = "{target}{{record_key}}"
     Ok(command)
 }
 
-/// What benches/peers/README.md promises.
+/// Sets the variables that benches/peers/README.md describes.
 fn for_peers(mut command: Command, stage: &Stage, topology: &Topology, target: &str) -> Command {
     command.stdout(Stdio::null());
     command.env("BENCH_BROKER_URL", stage.broker.url.reveal());

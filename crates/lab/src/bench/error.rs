@@ -1,4 +1,4 @@
-//! Why a measurement did not come about. (That order was broken is no failure of this kind, but its result.)
+//! Why nothing could be measured. (Broken order is not an error of this kind, but the result of a run.)
 
 use std::error::Error;
 use std::io;
@@ -9,7 +9,7 @@ use lanekeeper::config::Faults;
 use lanekeeper_broker::publisher::PublishError;
 use lanekeeper_broker::{ConnectError, SourceError};
 
-/// Why a measurement did not come about.
+/// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BenchError {
     #[error("stopped by {0}")]
@@ -38,7 +38,7 @@ pub(super) enum BenchError {
     ReceiverSilent,
     #[error("cannot get the receiver's report")]
     Report(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the config made for this is not right, which is a fault of ours: {0}")]
+    #[error("the benchmark's own config is wrong, which is a bug: {0}")]
     Config(Faults),
 }
 

@@ -14,14 +14,14 @@ use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::phash2::partition_of;
 use lanekeeper_core::update::RecordKey;
 
-/// The record that is stuck where one is.
+/// The record that is stuck, if the scenario has one.
 pub(super) const STUCK: u32 = 0;
 
 /// Which record each update is of, in the order in which they are published.
 #[derive(Debug)]
 pub(super) struct Load {
     records: Vec<u32>,
-    /// So many updates first, of which nothing is measured: connections come about, code is loaded.
+    /// Number of updates at the beginning that are not measured: connections are made, code is loaded.
     warm_up: usize,
     partitions: u16,
     body_bytes: usize,
@@ -40,7 +40,7 @@ impl Load {
     pub(super) fn new(scenario: &Scenario, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let all = 0..scenario.records;
-        // Where updates come while they are forwarded, one of each record goes first.
+        // If updates are forwarded while they are published, one of each record goes first.
         let mut records: Vec<u32> = match (scenario.pace, scenario.stuck_for) {
             (None, _) => Vec::new(),
             (Some(_), None) => all.collect(),
@@ -72,7 +72,7 @@ impl Load {
         records.len()
     }
 
-    /// Publishes everything, as fast as the broker takes it. When it has returned, all is confirmed.
+    /// Publishes all updates as fast as the broker takes them. When this has returned, all are confirmed.
     pub(super) async fn publish(&self, bulk: &mut BulkPublisher) -> Result<(), BenchError> {
         for planned in self.planned() {
             bulk.publish(&self.outgoing(planned, false)).await?;
@@ -80,7 +80,7 @@ impl Load {
         Ok(bulk.confirmed().await?)
     }
 
-    /// Publishes what comes before the measurement.
+    /// Publishes the updates before the measurement; their number.
     pub(super) async fn publish_warm_up(&self, bulk: &mut BulkPublisher) -> Result<usize, BenchError> {
         for planned in self.planned().take(self.warm_up) {
             bulk.publish(&self.outgoing(planned, false)).await?;
@@ -89,7 +89,7 @@ impl Load {
         Ok(self.warm_up)
     }
 
-    /// Publishes the rest, each update when it is due.
+    /// Publishes the other updates, each when it is due.
     pub(super) async fn publish_paced(
         &self,
         bulk: &mut BulkPublisher,
@@ -103,8 +103,8 @@ impl Load {
         Ok(bulk.confirmed().await?)
     }
 
-    /// How many updates that are published by then, after the warm-up, are of the stuck record's neighbours: other records
-    /// of its partition.
+    /// Updates of the stuck record's neighbours (other records of its partition) that are published after the warm-up, until
+    /// this time.
     pub(super) fn neighbours_published(&self, by: Duration, pace: f64) -> usize {
         let due = (by.as_secs_f64() * pace).max(0.0);
         let due =
@@ -112,7 +112,7 @@ impl Load {
         due.filter(|(_, record)| self.is_neighbour(&record_key(**record))).count()
     }
 
-    /// Whether this record shares the stuck one's partition.
+    /// True if this record shares the partition of the stuck record.
     pub(super) fn is_neighbour(&self, key: &str) -> bool {
         let stuck = record_key(STUCK);
         key != stuck && self.partition(key) == self.partition(&stuck)
@@ -132,7 +132,7 @@ impl Load {
         })
     }
 
-    /// `timed`: the body says when it was published.
+    /// The update to publish. `timed`: its body says when it was published.
     fn outgoing(&self, LoadUpdate { number, record, sequence }: LoadUpdate, timed: bool) -> Outgoing {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut body = format!("{{\"sequence\":{sequence},");
@@ -156,12 +156,12 @@ impl Load {
     }
 }
 
-/// As the receiver knows it.
+/// The key of a record.
 pub(super) fn record_key(record: u32) -> String {
     format!("record-{record:07}")
 }
 
-/// Records by Zipf's law: their chances, summed up from the hottest.
+/// Records by Zipf's law: the sums of their probabilities, from the hottest record on.
 #[derive(Debug)]
 struct Ranks(Vec<f64>);
 
@@ -175,7 +175,7 @@ impl Ranks {
         Self(sums.collect())
     }
 
-    /// The record at this share of all chances, 0 to under 1.
+    /// The record at this share of the whole, 0 to below 1.
     fn at(&self, share: f64) -> u32 {
         let wanted = share * self.0.last().copied().unwrap_or_default();
         let place = self.0.partition_point(|sum| *sum <= wanted);

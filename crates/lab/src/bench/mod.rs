@@ -1,4 +1,4 @@
-//! `lanekeeper bench`: the loads of docs/performance.md against a real broker, with order judged in every run.
+//! `lanekeeper-lab bench`: the loads of docs/performance.md on a real broker. The order is judged in every run.
 
 mod contender;
 mod error;
@@ -22,58 +22,58 @@ use run::Measured;
 use scenario::{Scenario, ScenarioName};
 use stage::Stage;
 
-/// Strict mode takes about as many times longer: it gets a share of the updates.
+/// Share of the updates for strict mode, which is about ten times slower.
 const STRICT_SHARE: f64 = 0.1;
 
 const AFTER_HELP: &str = "\
-Each run has a fresh exchange and queues, Lanekeeper and the receiver as processes of their own, and the same updates for
-the same seed. What is compared takes turns, round by round. A line tells the median, in brackets the lowest, the highest
-and the number of runs; processor time is in seconds per 10,000 updates, of the forwarder and of the broker; memory is the
-forwarder's highest.
+Each run has a new exchange with new queues, Lanekeeper and the receiver as processes of their own, and for equal seeds
+the same updates. What is compared takes turns, round by round. A line has the median, and in brackets the lowest, the
+highest and the number of runs. Processor time is in seconds per 10,000 updates, of the forwarder and of the broker;
+memory is the forwarder's highest.
 
-The receiver judges the order: where one update is missing, or came otherwise than in order and one at a time per record,
+The receiver judges the order. If an update is missing, or if updates of a record came out of order or at the same time,
 FAIL is printed and no figure.
 
 In the project's sources a private RabbitMQ is started (scripts/broker); elsewhere name one with --broker. Exchanges and
-queues are named lanekeeper-bench-… and are deleted. Needs Linux (/proc).
+queues are named lanekeeper-bench-… and are deleted at the end. Processor time and memory are known on Linux only.
 
   --compare bare needs lanekeeper-bare-loop, which is built with lanekeeper-lab
-  --peer: benches/peers/README.md tells what such a program is given, and has three
+  --peer: benches/peers/README.md says what such a program gets, and has three of them
 
 Exit codes: 0 measured, 1 a run failed, 2 the command line, 3 broker.";
 
-/// Options of `lanekeeper bench`.
+/// Options of `lanekeeper-lab bench`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// What to measure; all without it.
+    /// What to measure; all scenarios without it.
     #[arg(value_name = "SCENARIO", value_enum)]
     scenarios: Vec<ScenarioName>,
     /// Runs of each scenario.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeats: u16,
-    /// Share of the updates: 0.1 for a quick look.
+    /// Share of the updates, such as 0.1 for a quick look.
     #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = parse_scale)]
     scale: f64,
-    /// Measure these too; several with commas.
+    /// Compare Lanekeeper with these; several with commas.
     #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     compare: Vec<Compared>,
-    /// Measure another program too, that forwards from the same queues: NAME=COMMAND, or a command. Repeatable.
+    /// Compare it with another program that forwards from the same queues: NAME=COMMAND, or a command. Repeatable.
     #[arg(long, value_name = "COMMAND", value_parser = Contender::peer)]
     peer: Vec<Contender>,
-    /// Measure another build of Lanekeeper too.
+    /// Compare it with another build of Lanekeeper.
     #[arg(long, value_name = "PROGRAM")]
     before: Option<PathBuf>,
     /// Use this broker instead of a private one: amqp://USER:PASSWORD@HOST:PORT/VHOST.
     #[arg(long, value_name = "URL", env = "LANEKEEPER_BENCH_BROKER", hide_env_values = true)]
     broker: Option<String>,
-    /// Fail where Lanekeeper needs more processor time than this, in seconds per 10,000 updates.
+    /// Fail if Lanekeeper needs more processor time than this, in seconds per 10,000 updates.
     #[arg(long, value_name = "SECONDS")]
     cpu_max: Option<f64>,
-    /// How long nothing may arrive before what is missing counts as lost.
+    /// If nothing arrives for so long, the updates that are missing count as lost.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     patience: Duration,
-    /// Equal seeds make the same updates.
+    /// With equal seeds the updates are the same.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -131,14 +131,14 @@ async fn bench(arguments: &Arguments) -> Result<Exit, BenchError> {
     Ok(exit)
 }
 
-/// A scenario and a contender, with its runs; none where one was wrong: it has no figure then.
+/// A scenario, a contender and its runs; `None` if one of them was wrong: then there is no figure.
 struct Entry {
     scenario: Scenario,
     contender: Contender,
     runs: Option<Vec<Measured>>,
 }
 
-/// All rounds of what takes turns. False where a run was wrong, or took too much of the processor.
+/// Measures all rounds. Returns false if a run was wrong, or needed too much processor time.
 async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -> Result<bool, BenchError> {
     let contenders = arguments.contenders();
     let entry = |scenario: &Scenario, contender: &Contender| Entry {
@@ -169,7 +169,7 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
                     continue;
                 }
                 Ok(Err(wrong)) => wrong.to_string(),
-                // The others' figures stand.
+                // The figures of the others are still right.
                 Err(BenchError::Process(ended @ ProcessError::EndedEarly { .. })) => ended.to_string(),
                 Err(failure) => return Err(failure),
             };
@@ -180,7 +180,7 @@ async fn measure(arguments: &Arguments, stage: &Stage, scenarios: &[Scenario]) -
     Ok(print_results(arguments, &entries))
 }
 
-/// Prints the figures, then the ratios; whether all is well.
+/// Prints the figures, then the ratios. Returns false if a run was wrong, or needed too much processor time.
 fn print_results(arguments: &Arguments, entries: &[Entry]) -> bool {
     let mut well = true;
     for Entry { scenario, contender, runs } in entries {

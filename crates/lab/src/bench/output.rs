@@ -1,10 +1,10 @@
-//! Figures as lines.
+//! The lines that are printed.
 
 use indicatif::HumanFloatCount;
 
 use super::run::{Measured, Memory, ScenarioFigure};
 
-/// The line of a scenario and a contender over all its runs; at least one.
+/// The line of a scenario and a contender, over all runs, of which there is at least one.
 pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String {
     let name = if contender.is_empty() { scenario.to_owned() } else { format!("{scenario} {contender}") };
     let of = |value: fn(&Measured) -> f64| Spread::of(runs.iter().map(value));
@@ -57,7 +57,7 @@ pub(super) fn line(scenario: &str, contender: &str, runs: &[Measured]) -> String
     format!("{name} {figure} CPU {cpu:.2} s/10k broker {broker} RSS {peak:.0} MB order OK{duplicates}")
 }
 
-/// The line of a contender of which nothing is measured, since a run of it was wrong.
+/// The line of a contender that has no figure because one of its runs was wrong.
 pub(super) fn failed(scenario: &str, contender: &str, wrong: &str) -> String {
     let name = if contender.is_empty() { scenario.to_owned() } else { format!("{scenario} {contender}") };
     format!("{name} FAIL: {wrong}")
@@ -68,7 +68,7 @@ pub(super) fn cpu(runs: &[Measured]) -> f64 {
     Spread::of(runs.iter().map(|run| run.cpu)).median
 }
 
-/// How Lanekeeper does against another, round by round, since both meet the same machine only within one.
+/// The ratio of Lanekeeper to another contender, taken within each round, since only then the machine is the same.
 pub(super) fn ratio(scenario: &str, contender: &str, ours: &[Measured], theirs: &[Measured]) -> String {
     let rounds = || ours.iter().zip(theirs);
     let rate = Spread::of(rounds().map(|(ours, theirs)| ours.rate / theirs.rate));

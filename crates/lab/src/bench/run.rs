@@ -1,4 +1,4 @@
-//! One run: queues, receiver, updates, forwarder, judgement.
+//! One run: queues, receiver, updates, forwarder, verdict.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -18,24 +18,24 @@ use crate::receiver::Report;
 use crate::testbed::http::client;
 use crate::testbed::{Process, Usage, program};
 
-/// How often the receiver is asked, at most.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// It takes longer where there are many records: it is not kept busy with that.
-const LOOK_SHARE: u32 = 20;
-/// After the last update, before memory is looked at again.
+/// Time between two requests for the report, at least.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// With many records a report takes longer: the receiver is left alone for this many times as long.
+const POLL_PAUSE: u32 = 20;
+/// Time between the last update and the last look at memory.
 const CALM: Duration = Duration::from_secs(2);
 const RECEIVER_START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process may take to end in order.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What one run came to.
+/// The figures of one run.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Measured {
     /// Updates per second, from the first request to the last answer.
     pub(super) rate: f64,
-    /// Of the forwarder, per 10,000 updates, in seconds; from its start.
+    /// Processor time of the forwarder from its start, in seconds per 10,000 updates.
     pub(super) cpu: f64,
-    /// Of the broker, meanwhile; `None` where its process is not known.
+    /// The same of the broker; `None`: its process is not known.
     pub(super) broker: Option<f64>,
     /// Most resident memory of the forwarder, in MB.
     pub(super) peak_mb: f64,
@@ -48,11 +48,11 @@ pub(super) struct Measured {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ScenarioFigure {
     None,
-    /// Share of the natural rate that the stuck record's neighbours kept, in each half of the time.
+    /// Share of the usual rate that the stuck record's neighbours had, in each half of the time.
     Kept([f64; 2]),
     /// From publishing to receipt, in milliseconds: p50, p99, p99.9.
     Delays([f64; 3]),
-    /// Share of the time in which the hottest record had a request in progress: more than all of it is not possible.
+    /// Share of the time in which the hottest record had a request in progress: at most 1.
     Hottest(f64),
     Memory(Memory),
 }
@@ -60,16 +60,16 @@ pub(super) enum ScenarioFigure {
 /// Resident memory of the forwarder, in MB.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Memory {
-    /// When a twentieth of the updates had arrived.
+    /// After a twentieth of the updates.
     pub(super) early: f64,
-    /// Most and least from then on, until all had arrived.
+    /// Most and least from then on, until all updates had arrived.
     pub(super) most: f64,
     pub(super) least: f64,
-    /// A moment after all had arrived.
+    /// Two seconds after all updates had arrived.
     pub(super) after: f64,
 }
 
-/// A run of its own, with queues that nobody used before. They are gone when it has returned.
+/// One run, with new queues. They are deleted when this has returned.
 pub(super) async fn run(
     stage: &Stage,
     scenario: &Scenario,
@@ -125,7 +125,7 @@ impl Run<'_> {
         }
         forwarder.process.stop(STOP_TIMEOUT).await?;
         bulk.close().await;
-        // Only now, so that nothing can come any more that the judgement does not see.
+        // Only now, so that no later request is missed by the verdict.
         let report = receiver.report(0).await?;
         receiver.process.stop(STOP_TIMEOUT).await?;
         if let (Figure::Delays, Some(delays)) = (scenario.figure, &report.delays) {
@@ -148,7 +148,7 @@ impl Run<'_> {
         }))
     }
 
-    /// Waits until so many updates have arrived, or nothing does any more: the judgement then says what is missing.
+    /// Waits until so many updates have arrived, or none arrives any more: the verdict then says what is missing.
     async fn all_arrived(
         &self,
         receiver: &mut Receiver,
@@ -174,11 +174,11 @@ impl Run<'_> {
             } else if changed.elapsed() > self.stage.patience {
                 return Ok(watched);
             }
-            sleep(LOOK_EVERY.max(took * LOOK_SHARE)).await;
+            sleep(POLL_INTERVAL.max(took * POLL_PAUSE)).await;
         }
     }
 
-    /// Looks at the stuck record's neighbours when half of its time is over, and all of it.
+    /// Counts updates of the stuck record's neighbours, for each half of the time that it is stuck.
     async fn watch_halves(
         &self,
         receiver: &Receiver,
@@ -198,7 +198,7 @@ impl Run<'_> {
     }
 }
 
-/// What was seen while updates arrived.
+/// Resident memory while updates arrived.
 #[derive(Debug, Default)]
 struct MemorySamples {
     samples_mb: Vec<f64>,
@@ -213,7 +213,7 @@ impl MemorySamples {
     }
 }
 
-/// `lanekeeper receiver`, a process of its own, which shows repeats instead of keeping them from its records.
+/// A `lanekeeper-lab receiver` as a process of its own. It applies repeats, so that they can be counted.
 struct Receiver {
     process: Process,
     address: SocketAddr,
@@ -243,7 +243,7 @@ impl Receiver {
         Ok(Self { process, address: address.ok_or(BenchError::ReceiverSilent)? })
     }
 
-    /// What comes before a record key.
+    /// The URL that a record key is appended to.
     fn target(&self) -> String {
         format!("http://{}/records/", self.address)
     }
@@ -257,7 +257,7 @@ impl Receiver {
         asking.await.map_err(BenchError::Report)
     }
 
-    /// Updates of the stuck record's neighbours that have arrived.
+    /// How many updates of the stuck record's neighbours have arrived.
     async fn neighbours(&self, load: &Load) -> Result<f64, BenchError> {
         let report = self.report(usize::MAX).await?;
         let neighbours = report.by_record.iter().filter(|(key, _)| load.is_neighbour(key));

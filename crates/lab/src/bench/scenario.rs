@@ -1,14 +1,14 @@
-//! The loads: what docs/performance.md has figures of.
+//! The loads that docs/performance.md has figures of.
 
 use std::time::Duration;
 
-/// Share by which the receiver's time varies.
+/// Share by which the receiver's latency varies.
 const JITTER: f64 = 0.2;
 const KIB: usize = 1024;
-/// Small, since the receiver keeps one of each record.
+/// Small, since the receiver keeps a body for each record.
 const KEYS_BODY_BYTES: usize = 128;
 
-/// A load, as it is named on the command line.
+/// A load by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum ScenarioName {
     /// 100,000 updates of 1 KiB wait in 8 partitions, of 1,000 records; the receiver takes 5 ms ± 20 %.
@@ -19,28 +19,28 @@ pub(super) enum ScenarioName {
     Wide,
     /// As drain5, with records of Zipf's law (exponent 1): the hottest has an eighth of all updates.
     Zipf,
-    /// One record answers 503 for 15 s, at 100 updates/s per partition: what becomes of the others of its partition.
+    /// One record answers 503 for 15 s, at 100 updates/s per partition: how fast the others of its partition are.
     Stuck,
-    /// 100 updates/s: how long each takes from being published to its receipt.
+    /// 100 updates/s: how long each takes from publishing to the receiver.
     Trickle,
-    /// 1,000,000 updates of as many records, against as many of 1,000 records: lanes come and go.
+    /// 1,000,000 updates of as many records, compared with as many updates of 1,000 records: lanes come and go.
     Keys,
-    /// 1,000,000 updates of 1 KiB wait: what becomes of the memory.
+    /// 1,000,000 updates of 1 KiB wait: how much memory is used.
     Backlog,
 }
 
-/// Which record the next update is of.
+/// How the record of the next update is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
     /// Each as likely as any other.
     Uniform,
-    /// The record of rank n with a chance that goes as 1/n.
+    /// The record of rank n with a probability proportional to 1/n.
     Zipf,
     /// One after another, each once.
     Distinct,
 }
 
-/// What is told of a run before all else.
+/// The main figure of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Figure {
     Rate,
@@ -48,7 +48,7 @@ pub(super) enum Figure {
     Hottest,
     /// The rate, and memory over time.
     Memory,
-    /// What a stuck record leaves to the others of its partition.
+    /// The rate of the others of a stuck record's partition.
     Kept,
     Delays,
 }
@@ -63,18 +63,18 @@ pub(super) struct Scenario {
     pub(super) figure: Figure,
     pub(super) updates: usize,
     pub(super) body_bytes: usize,
-    /// Of the receiver.
+    /// Latency of the receiver.
     pub(super) latency: Duration,
     pub(super) latency_jitter: f64,
-    /// Updates published in a second, while they are forwarded; `None`: all wait in the queues before that begins.
+    /// Updates published per second while they are forwarded; `None`: all wait in the queues before the forwarder starts.
     pub(super) pace: Option<f64>,
-    /// How long the first record's requests fail.
+    /// How long all requests of the first record fail.
     pub(super) stuck_for: Option<Duration>,
 }
 
 impl Scenario {
-    /// What takes turns under this name: the scenario, and where it has one, that which it is compared with. `scale`: share
-    /// of the updates. A record is stuck for as long as its scenario says.
+    /// The scenario of this name, and the one that it is compared with, if there is one. `scale`: share of the updates; it
+    /// does not change how long a record is stuck.
     pub(super) fn of(name: ScenarioName, scale: f64) -> Vec<Self> {
         let scenario = Self::new(name, scale);
         let mut all = vec![scenario.clone()];
@@ -152,7 +152,7 @@ impl Scenario {
         if scenario.stuck_for.is_some() { scenario } else { scenario.scaled(scale) }
     }
 
-    /// With this share of the updates, at least one.
+    /// With this share of the updates, at least one update.
     pub(super) fn scaled(self, share: f64) -> Self {
         let updates = Duration::from_micros(self.updates as u64).mul_f64(share).as_micros();
         let updates = usize::try_from(updates).unwrap_or(usize::MAX).max(1);

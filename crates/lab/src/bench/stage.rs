@@ -1,4 +1,4 @@
-//! What all runs share: a directory and a broker, which is a private one unless somebody names another.
+//! What all runs share: a directory, and a broker, which is a private one unless another is named.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use lanekeeper_broker::publisher::{BulkPublisher, OutboxLimits, PublisherSetting
 use lanekeeper_broker::{Address, Names, ensure_topology, remove_topology};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 
-/// Whoever sees this in the RabbitMQ UI knows where it comes from.
+/// Names the benchmark in RabbitMQ's UI.
 pub(super) const INSTANCE: &str = "bench";
-/// As the product's own default.
+/// The product's default.
 pub(super) const PREFETCH: u16 = 1000;
 
 const AMQP_PORT: u16 = 5672;
 
-/// The broker counts as quiet when it uses less of a processor than this, and is given so long to become so.
+/// The broker is quiet if it uses less of a processor than this share. It gets ten seconds to become quiet.
 const QUIET_SHARE: f64 = 0.1;
-const QUIET_LOOK: Duration = Duration::from_millis(250);
-const QUIET_LOOKS_MAX: usize = 40;
+const QUIET_POLL_INTERVAL: Duration = Duration::from_millis(250);
+const QUIET_POLLS_MAX: usize = 40;
 
-/// See the module. What it made goes with it.
+/// See the module. What it has started ends with it.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) broker: ConnectionSettings,
@@ -36,7 +36,7 @@ pub(super) struct Stage {
     /// The node that was started, if none was named.
     _private: Option<PrivateBroker>,
     dir: TempDir,
-    /// How long nothing may arrive before the rest counts as lost.
+    /// If nothing arrives for so long, the rest counts as lost.
     pub(super) patience: Duration,
 }
 
@@ -44,13 +44,12 @@ impl Stage {
     pub(super) async fn new(url: Option<&str>, patience: Duration) -> Result<Self, BenchError> {
         let dir = tempfile::Builder::new().prefix("lanekeeper-bench-").tempdir();
         let dir = dir.map_err(BenchError::system("make a temporary directory"))?;
-        let private = match url {
-            Some(_) => None,
-            None => {
-                let broker_dir = dir.path().join("broker");
-                let started = spawn_blocking(move || PrivateBroker::start(&broker_dir, None)).await;
-                Some(started.expect("a script's call does not panic").map_err(BenchError::no_broker)?)
-            }
+        let private = if url.is_none() {
+            let broker_dir = dir.path().join("broker");
+            let started = spawn_blocking(move || PrivateBroker::start(&broker_dir, None)).await;
+            Some(started.expect("a script's call does not panic").map_err(BenchError::no_broker)?)
+        } else {
+            None
         };
         let url = url.or(private.as_ref().map(PrivateBroker::url)).expect("a broker was named or started");
         let broker = broker_config(url)?;
@@ -59,7 +58,7 @@ impl Stage {
         Ok(Self { broker, process, _private: private, dir, patience })
     }
 
-    /// Makes an exchange with its queues that nobody else knows.
+    /// Declares a new exchange with its queues.
     pub(super) async fn declare(&self, scenario: &Scenario) -> Result<Topology, BenchError> {
         let exchange = format!("lanekeeper-bench-{:08x}", fastrand::u32(..));
         let layout = Layout { number: LayoutNumber(1), partitions: scenario.partitions, prefetch: PREFETCH };
@@ -92,18 +91,18 @@ impl Stage {
         Ok(BulkPublisher::connect(&settings).await?)
     }
 
-    /// Processor time that the broker has used; `None` where its process is not known.
+    /// Processor time that the broker has used; `None`: its process is not known.
     pub(super) fn broker_seconds(&self) -> Option<f64> {
         self.process.map(|process| Usage::of(process).cpu_seconds)
     }
 
-    /// Waits until the broker has done with what it was given, for a bounded time.
+    /// Waits until the broker is quiet, for a bounded time.
     pub(super) async fn quiet(&self) {
         let Some(mut before) = self.broker_seconds() else { return };
-        for _ in 0..QUIET_LOOKS_MAX {
-            tokio::time::sleep(QUIET_LOOK).await;
+        for _ in 0..QUIET_POLLS_MAX {
+            tokio::time::sleep(QUIET_POLL_INTERVAL).await;
             let now = self.broker_seconds().unwrap_or_default();
-            if now - before < QUIET_SHARE * QUIET_LOOK.as_secs_f64() {
+            if now - before < QUIET_SHARE * QUIET_POLL_INTERVAL.as_secs_f64() {
                 return;
             }
             before = now;
@@ -138,7 +137,7 @@ impl Topology {
     }
 }
 
-/// Everything of `[broker]` but the URL as built in.
+/// The settings of `[broker]`: the URL, and the defaults.
 fn broker_config(url: &str) -> Result<ConnectionSettings, BenchError> {
     let environment = Environment::from_iter([("LANEKEEPER_BROKER__URL", url)]);
     let loaded = config::load(None, &environment, Purpose::Publish).map_err(BenchError::Config)?;

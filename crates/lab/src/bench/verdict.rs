@@ -1,17 +1,17 @@
-//! Whether a run may have a figure: judged by what the receiver saw.
+//! The verdict: a run has a figure only if the receiver saw every update, and the order was kept.
 
 use std::fmt;
 
 use crate::receiver::Report;
 
-/// What was expected to arrive.
+/// What has to arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Expected {
     pub(super) updates: u64,
     pub(super) records: u64,
 }
 
-/// What is wrong with a run: nothing of it is measured then.
+/// What is wrong with a run: it has no figure then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wrong(Vec<String>);
 
@@ -21,8 +21,10 @@ impl fmt::Display for Wrong {
     }
 }
 
+/// Judges a run.
+///
 /// # Errors
-/// Updates are missing, or came otherwise than in order and one at a time per record.
+/// Updates are missing, or updates of a record came out of order or at the same time.
 pub(super) fn judge(report: &Report, expected: Expected) -> Result<(), Wrong> {
     let counts = &report.counts;
     let mut wrong = Vec::new();

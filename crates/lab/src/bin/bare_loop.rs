@@ -1,7 +1,9 @@
-//! The least that forwards in order per record: the same client libraries as Lanekeeper, lanes, Lanekeeper's acks and
-//! its choice of the next lane, without which there would be ten times as many acks.
-//! No ledger, no retries, no policy, no ownership, no metrics, no logs. What `lanekeeper bench --compare bare` takes for
-//! the ceiling. Told what to do as benches/peers/README.md says.
+//! The bare loop: the least that forwards in order per record. `lanekeeper-lab bench --compare bare` takes it for the
+//! ceiling.
+//!
+//! It has the client libraries of Lanekeeper, lanes, Lanekeeper's acks, and its choice of the next lane, without which there
+//! would be ten times as many acks. It has no ledger, retries, policy, ownership, metrics or logs. Its settings are the
+//! variables of benches/peers/README.md.
 
 #![expect(clippy::disallowed_types, reason = "it uses the client libraries directly")]
 
@@ -22,7 +24,7 @@ use lapin::{Channel, Connection, ConnectionProperties};
 use reqwest::Client;
 use reqwest::header::CONTENT_TYPE;
 
-/// Waiting is over when something happens or an ack is due; without either, look again.
+/// The loop waits for an event or for an ack that is due; without either it wakes up after this time.
 const IDLE: Duration = Duration::from_secs(3600);
 
 #[derive(Clone)]
@@ -57,10 +59,10 @@ async fn main() {
 }
 
 fn variable(name: &str) -> String {
-    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: `lanekeeper bench` sets it"))
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: `lanekeeper-lab bench` sets it"))
 }
 
-/// One lane per record; a lane that is not empty has its head in flight or stands in `ready`.
+/// One lane per record. A lane that is not empty has its head in flight, or is in `ready`.
 async fn partition(task: Task, channel: Channel, queue: String) {
     channel.basic_qos(task.prefetch, BasicQosOptions::default()).await.expect("the broker answers");
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
@@ -110,7 +112,7 @@ async fn partition(task: Task, channel: Channel, queue: String) {
     }
 }
 
-/// One request; what is refused is a fault of the set-up.
+/// Sends one request. It ends the program if the receiver refuses it.
 async fn send(task: Task, delivery: Delivery) -> (ShortString, u64) {
     let id = delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
     let request = task

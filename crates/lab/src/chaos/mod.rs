@@ -1,4 +1,5 @@
-//! `lanekeeper-lab chaos`: whatever dies, while publishers go on. Judged by what the target saw.
+//! `lanekeeper-lab chaos`: a crash test. Replicas, broker, connections and target fail while updates are published, and the
+//! receiver judges.
 
 mod error;
 mod publisher;

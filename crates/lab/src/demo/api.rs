@@ -6,7 +6,7 @@ use super::error::DemoError;
 use super::workload::{Planned, Workload};
 use crate::receiver::{Receiver, ReceiverSettings, Report, StoreAddress};
 
-/// A fresh API. Serves until the process ends.
+/// An API without records. It serves until the process ends.
 #[derive(Debug)]
 pub(super) struct Api {
     receiver: Receiver,
@@ -19,7 +19,7 @@ pub(super) struct Api {
 pub(super) enum ApiSafeguard {
     /// A repeat is not applied again.
     Idempotency,
-    /// Nobody overwrites what he has not seen.
+    /// Nobody overwrites a value that they have not seen.
     Versions,
     /// Nobody reads between another's reading and writing.
     RowLocks,
@@ -29,7 +29,7 @@ pub(super) enum ApiSafeguard {
 #[derive(Debug)]
 pub(super) struct Findings {
     pub(super) requests: u64,
-    /// Customers that have another value than that of their last update.
+    /// Customers whose value is not that of their last update.
     pub(super) wrong: Vec<Wrong>,
     /// Updates applied after a later one of their customer.
     pub(super) reorders: u64,
@@ -57,7 +57,7 @@ pub(super) struct Wrong {
 }
 
 impl Api {
-    /// One that keeps its records in this store, and has none.
+    /// Starts an API that keeps its records in this store. Records that are there are deleted.
     pub(super) async fn start(settings: ReceiverSettings, store: &StoreAddress) -> Result<Self, DemoError> {
         let receiver = Receiver::open(settings, store).await?;
         receiver.forget().await?;
@@ -65,28 +65,28 @@ impl Api {
         Ok(Self { receiver, url: format!("http://{address}") })
     }
 
-    /// Leaves nothing in its store.
+    /// Deletes what is in its store.
     pub(super) async fn forget(&self) -> Result<(), DemoError> {
         Ok(self.receiver.forget().await?)
     }
 
-    /// What it has seen up to now, without single records.
+    /// What it has seen, without single records.
     pub(super) fn report(&self) -> Report {
         self.receiver.report(0)
     }
 
-    /// Different updates of one record that it has applied.
+    /// How many different updates of a record it has applied.
     pub(super) fn applied(&self, record_key: &str) -> u64 {
         self.receiver.record(record_key).map_or(0, |record| record.counts.updates)
     }
 
-    /// What it has for this record: a JSON object, or null.
+    /// The value of this record: a JSON object, or null.
     pub(super) fn value(&self, record_key: &str) -> serde_json::Value {
         let record = self.receiver.record(record_key).unwrap_or_default();
         serde_json::from_str(&record.value).unwrap_or_default()
     }
 
-    /// Its state against what it should be.
+    /// Compares its records with what they should be.
     pub(super) fn judge(&self, workload: &Workload, time: Duration) -> Findings {
         let counts = self.report().counts;
         let wrong = workload.last_updates().iter().filter_map(|expected| {

@@ -1,4 +1,4 @@
-//! What the person sees: the story on standard output, a progress bar on standard error while waiting.
+//! What people see: lines on standard output, and a progress bar on standard error while they wait.
 
 use std::io::{Write as _, stdout};
 use std::time::Duration;
@@ -33,40 +33,28 @@ impl Console {
         Self { bar }
     }
 
-    /// Prints a line. A reader that went away (`lanekeeper demo | head`) does not keep us from cleaning up.
+    /// Prints a line. If nobody reads it any more (`lanekeeper-lab demo | head`), the demo still has to clean up.
     pub(super) fn say(&self, line: &str) {
         self.bar.suspend(|| {
             let _ = writeln!(stdout(), "{line}");
         });
     }
 
-    /// An empty line, and the heading of what follows.
+    /// Prints an empty line, and a heading.
     pub(super) fn heading(&self, line: &str) {
         self.say("");
-        self.say(&self.paint(Paint::Heading, line));
+        self.say(&paint(Paint::Heading, line));
     }
 
-    /// Something that happened, with the time since the act began.
+    /// Prints what happened, with the time since the act began.
     pub(super) fn step(&self, since: Duration, text: &str) {
-        let time = self.paint(Paint::Faint, &format!("{:>6.1} s", since.as_secs_f64()));
+        let time = paint(Paint::Faint, &format!("{:>6.1} s", since.as_secs_f64()));
         self.say(&format!("{time}  {text}"));
     }
 
-    /// More about the step before.
+    /// Prints more about the step before.
     pub(super) fn detail(&self, text: &str) {
         self.say(&format!("{:10}{text}", ""));
-    }
-
-    /// The text as it is to be printed. Pad before: colour has a length too.
-    pub(super) fn paint(&self, paint: Paint, text: &str) -> String {
-        let style = match paint {
-            Paint::Plain => Style::new(),
-            Paint::Heading => Style::new().bold(),
-            Paint::Good => Style::new().green(),
-            Paint::Bad => Style::new().red(),
-            Paint::Faint => Style::new().dim(),
-        };
-        style.apply_to(text).to_string()
     }
 
     /// Shows the bar until [`Self::end_progress`].
@@ -87,6 +75,18 @@ impl Console {
         self.bar.disable_steady_tick();
         self.bar.finish_and_clear();
     }
+}
+
+/// The text with its colour, if standard output is a terminal. Pad it before: colours have a length too.
+pub(super) fn paint(paint: Paint, text: &str) -> String {
+    let style = match paint {
+        Paint::Plain => Style::new(),
+        Paint::Heading => Style::new().bold(),
+        Paint::Good => Style::new().green(),
+        Paint::Bad => Style::new().red(),
+        Paint::Faint => Style::new().dim(),
+    };
+    style.apply_to(text).to_string()
 }
 
 /// `12345` → `12,345`.

@@ -1,9 +1,9 @@
-//! Act 1, without Lanekeeper: whoever has an update sends it, at once, and again until it is accepted.
+//! Act 1, without Lanekeeper: each update is sent as soon as it happens, and again until it is accepted.
 //!
-//! Nothing is made worse than it is: the client, the timeout, the waits between retries and the respect for
-//! Retry-After are Lanekeeper's own. What is missing is the queue in between, so that updates of one customer do not
-//! wait for each other, and the idempotency key, which a plain client does not send. (With one, "applied twice" would be
-//! zero here too; wrong values would stay, since a key stops repeats but not overtaking.)
+//! The comparison is fair: HTTP client, timeout, waits between retries and the handling of Retry-After are Lanekeeper's
+//! own. Two things are missing. Without the queue, updates of one customer do not wait for each other. And there is no
+//! idempotency key, which a plain client does not send. (With a key, no update would be applied twice here either. Wrong
+//! values would stay: a key stops repeats, not overtaking.)
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use super::api::{Api, Findings, Wrong};
 use super::console::{Console, count, number};
-use super::error::{DemoError, StallTimeout};
+use super::error::DemoError;
+use super::stall_timeout::StallTimeout;
 use super::workload::{Planned, Workload, format_customer};
 use lanekeeper::config::Config;
 use lanekeeper::http::client::HttpTargets;
@@ -24,12 +25,12 @@ use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often each update was sent.
 type Requests = HashMap<(RecordKey, u64), u32>;
 
-/// Sends everything and tells what came of it. `config` is that of the second act, with the URL of this API.
+/// Sends all updates and prints the result. `config` is that of the second act, with the URL of this API.
 pub(super) async fn act(
     config: &Config,
     workload: &Workload,
@@ -61,7 +62,7 @@ async fn send_all(
         .collect();
     let mut requests = Requests::new();
     let mut stall_timeout = StallTimeout::new("every update to be accepted");
-    let mut look = interval(LOOK_EVERY);
+    let mut look = interval(POLL_INTERVAL);
     loop {
         tokio::select! {
             sent = sending.join_next() => match sent {
@@ -79,7 +80,7 @@ async fn send_all(
     }
 }
 
-/// One update, from its happening to its acceptance. Knows nothing of the others.
+/// Sends one update until it is accepted. It knows nothing of the others.
 async fn send(
     planned: Planned,
     targets: Arc<HttpTargets>,
@@ -130,16 +131,15 @@ fn print_findings(
     took: Duration,
     console: &Console,
 ) {
-    let accepted =
-        format!("{} sent; every one was answered 200 in the end.", count(workload.total(), "update"));
+    let accepted = format!("{} sent; in the end each was answered 200.", count(workload.total(), "update"));
     console.step(took, &accepted);
     let wrong = findings.wrong.len() as u64;
     console.detail(&format!(
-        "And yet {} of {} have a wrong value now, and keep it.",
+        "But {} of {} have a wrong value now, and keep it.",
         number(wrong),
         count(workload.records, "customer")
     ));
-    // An ordinary customer says more than the one that fails; one whose update was sent again is the classic.
+    // Not the customer that always fails; best one whose update was sent again, which is the usual case.
     let sent = |wrong: &Wrong| requests.get(&(wrong.expected.record_key.clone(), wrong.sequence)).copied();
     let ordinary = |wrong: &&Wrong| wrong.expected.record_key.as_str() != super::workload::FAILING_RECORD;
     let shown = findings.wrong.iter().filter(ordinary).max_by_key(|wrong| sent(wrong) > Some(1));
@@ -148,7 +148,7 @@ fn print_findings(
     let gap = " ".repeat(key.len() + 2);
     let (older, newest) = (shown.sequence, shown.expected.sequence);
     let why = if sent(shown) > Some(1) {
-        format!("Update {older} met an error, was sent again, and overwrote update {newest}.")
+        format!("Update {older} failed, was sent again, and overwrote update {newest}.")
     } else {
         format!("Update {older} took longer than update {newest}, and overwrote it.")
     };

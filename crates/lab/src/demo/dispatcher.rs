@@ -10,7 +10,7 @@ use lanekeeper::config::Secret;
 
 /// The variable that the demo's config takes the broker's URL from, so that no password is in a file.
 pub(super) const BROKER_VARIABLE: &str = "LANEKEEPER_DEMO_BROKER";
-/// How long it may take to end after SIGTERM: it has nothing left to do.
+/// Time limit of its end after SIGTERM: it has nothing left to do.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A dispatcher, running or not. It ends with this value.

@@ -1,8 +1,7 @@
-//! Why a demo did not come to its end, and how long it waits before it says so.
+//! Why a demo does not come to its end.
 
 use std::io;
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 
@@ -14,10 +13,7 @@ use lanekeeper::http::client::TargetsFault;
 use lanekeeper_broker::publisher::PublishError;
 use lanekeeper_broker::{ConnectError, SourceError};
 
-/// How long nothing may move. Longer than any wait that the demo brings about on purpose.
-const STALL_MAX: Duration = Duration::from_secs(20);
-
-/// Why a demo did not come to its end.
+/// Why a demo does not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DemoError {
     #[error("stopped by {0}")]
@@ -42,7 +38,7 @@ pub(super) enum DemoError {
         #[source]
         source: io::Error,
     },
-    #[error("the demo's own config is not right, which is a fault of ours: {0}")]
+    #[error("the demo's own config is wrong, which is a bug: {0}")]
     Config(Faults),
     #[error(transparent)]
     Targets(#[from] TargetsFault),
@@ -66,35 +62,5 @@ impl DemoError {
             Self::Connect(_) | Self::Source(_) | Self::Publish(_) => Exit::Broker,
             _ => Exit::Other,
         }
-    }
-}
-
-/// Waits for as long as something moves.
-#[derive(Debug)]
-pub(super) struct StallTimeout {
-    what: &'static str,
-    progress: Option<u64>,
-    changed: Instant,
-}
-
-impl StallTimeout {
-    /// `what` is waited for, as a person says it.
-    pub(super) fn new(what: &'static str) -> Self {
-        Self { what, progress: None, changed: Instant::now() }
-    }
-
-    /// `progress` is what has to change from time to time, `seen` tells a person where things are.
-    ///
-    /// # Errors
-    /// [`DemoError::Stuck`] if it has been the same for too long.
-    pub(super) fn see(&mut self, progress: u64, seen: impl FnOnce() -> String) -> Result<(), DemoError> {
-        if self.progress != Some(progress) {
-            self.progress = Some(progress);
-            self.changed = Instant::now();
-        }
-        if self.changed.elapsed() < STALL_MAX {
-            return Ok(());
-        }
-        Err(DemoError::Stuck { what: self.what, seconds: STALL_MAX.as_secs(), seen: seen() })
     }
 }

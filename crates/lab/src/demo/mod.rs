@@ -1,4 +1,4 @@
-//! `lanekeeper-lab demo`: racing updates without Lanekeeper, the same ones with it, and what the API saw of both.
+//! `lanekeeper-lab demo`: updates that race without Lanekeeper, the same updates with it, and what the API saw of both.
 
 mod api;
 mod console;
@@ -11,6 +11,7 @@ mod race;
 mod safeguard;
 mod safeguard_proof;
 mod stage;
+mod stall_timeout;
 mod table;
 mod through;
 mod workload;
@@ -19,7 +20,7 @@ mod writer;
 use crate::command::{self, ConfigArguments, Exit, StopSignals};
 use crate::receiver::StoreAddress;
 use api::{Api, ApiSafeguard};
-use console::{Console, Paint, count};
+use console::{Console, Paint, count, paint};
 use error::DemoError;
 use lanekeeper::config::Purpose;
 use lanekeeper_broker::ConnectionSettings;
@@ -27,13 +28,13 @@ use proof::Proof;
 use stage::Stage;
 use workload::Workload;
 
-/// Names the RabbitMQ UI, if there is one.
+/// The variable with the URL of RabbitMQ's UI, if there is one.
 const MANAGEMENT_VARIABLE: &str = "LANEKEEPER_MANAGEMENT_URL";
 
 const AFTER_HELP: &str = "\
-Needs a running RabbitMQ and nothing else: broker.url of the config, or LANEKEEPER_BROKER__URL. It makes an exchange and
-queues of its own there, named lanekeeper-demo-…, and deletes them at the end, also after Ctrl-C.
-In the project's sources, scripts/demo starts a private RabbitMQ for it.
+It needs a running RabbitMQ: broker.url of the config, or LANEKEEPER_BROKER__URL. It declares an exchange and queues of
+its own there, named lanekeeper-demo-…, and deletes them at the end, also after Ctrl-C. In the project's sources,
+scripts/demo starts a private RabbitMQ for it. It also needs the program lanekeeper, beside this one or on the PATH.
 
 Exit codes: 0 the proof holds, 1 it does not, or the demo was stopped, 2 config, 3 broker.";
 
@@ -49,17 +50,17 @@ pub struct Arguments {
     /// Updates of each customer.
     #[arg(long, value_name = "N", default_value_t = 25, conflicts_with = "remedy", value_parser = clap::value_parser!(u64).range(10..=100))]
     updates: u64,
-    /// Show one remedy against races: what goes wrong without it at the API, and that nothing does with it.
-    #[arg(long, value_name = "REMEDY", value_enum)]
+    /// Show one safeguard against races: what goes wrong without it, and that nothing does with it.
+    #[arg(long, visible_alias = "safeguard", value_name = "SAFEGUARD", value_enum)]
     remedy: Option<Safeguard>,
-    /// With --remedy: where the API keeps its records, as for `lanekeeper receiver`. What is there is deleted. By default
-    /// memory; for row-locks the PostgreSQL of `LANEKEEPER_POSTGRES_URL`, as scripts/postgres sets it, else SQLite.
+    /// With --remedy: where the API keeps its records, as for `lanekeeper-lab receiver`. Records that are there are deleted.
+    /// Without it memory; for row-locks the PostgreSQL of `LANEKEEPER_POSTGRES_URL`, as scripts/postgres sets it, else SQLite.
     #[arg(long, value_name = "STORE", requires = "remedy")]
     store: Option<StoreAddress>,
-    /// Equal seeds make the same updates, and the same attempts fail.
+    /// With equal seeds the updates are the same, and the same attempts fail.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Leave the demo's exchanges and queues in the broker, to look at them.
+    /// Leave the demo's exchanges and queues in RabbitMQ, to look at them.
     #[arg(long)]
     keep: bool,
 }
@@ -67,13 +68,13 @@ pub struct Arguments {
 /// A remedy against races.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Safeguard {
-    /// The API knows a repeat by its key, and does not apply it again.
+    /// The API recognizes a repeated request by its key, and does not apply it again.
     Idempotency,
-    /// The API refuses a change of what has changed meanwhile, or is newer.
+    /// The API refuses a change that is based on an outdated version, or is itself outdated.
     Versions,
     /// The API locks a record from reading to writing.
     RowLocks,
-    /// Lanekeeper's own: one after another, in order. The whole story in short.
+    /// Lanekeeper's own: one update after another, in order. The whole story in short.
     Sequence,
 }
 
@@ -123,7 +124,7 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
     let tail = stage.dispatcher.log_tail();
     let keep_log = keep_log && !tail.is_empty();
     if keep_log {
-        eprintln!("\nThe dispatcher's log, {}, ends with:\n{tail}", stage.dispatcher.log.display());
+        eprintln!("\nThe log of `lanekeeper run`, {}, ends with:\n{tail}", stage.dispatcher.log.display());
     }
     let cleared = tokio::select! {
         biased;
@@ -131,12 +132,12 @@ async fn demo(arguments: &Arguments, broker: ConnectionSettings) -> Exit {
         cleared = stage.clear_away(arguments.keep, keep_log) => cleared,
     };
     if arguments.keep && stage.is_declared() {
-        console.say(&format!("Kept in the broker: exchanges and queues named {}…", stage.exchange));
+        console.say(&format!("Left in RabbitMQ: exchanges and queues named {}…", stage.exchange));
     }
     if let Err(failure) = cleared {
         command::print_error(&failure);
         if stage.is_declared() && !arguments.keep {
-            eprintln!("Exchanges and queues named {}… may be left in the broker.", stage.exchange);
+            eprintln!("Exchanges and queues named {}… may be left in RabbitMQ.", stage.exchange);
         }
         return if exit == Exit::Done { failure.exit() } else { exit };
     }
@@ -171,15 +172,17 @@ async fn story(workload: &Workload, stage: &mut Stage, console: &Console) -> Res
     console.say(&api_takes);
     console.say(&api_fails);
 
-    console.heading("1. Without Lanekeeper: each update is sent when it happens, again after an error");
-    console.detail("The client and its waits between retries are Lanekeeper's own.");
+    console.heading(
+        "1. Without Lanekeeper: each update is sent as soon as it happens, and again after an error",
+    );
+    console.detail("The HTTP client and the waits between retries are those of Lanekeeper.");
     let api = Api::start(workload.api_settings(), &StoreAddress::Memory).await?;
     let config = stage.direct_config(&api.url)?;
     let without = direct::act(&config, workload, &api, console).await?;
 
-    console.heading("2. With Lanekeeper: the same updates, the same API and errors, and a crash");
-    console.detail(&format!("Updates go to RabbitMQ, exchange {}. From there", stage.exchange));
-    console.detail("they reach the API in order and one at a time per customer.");
+    console.heading("2. With Lanekeeper: the same updates, API and errors, and a crash as well");
+    console.detail(&format!("Updates are published to RabbitMQ, exchange {}.", stage.exchange));
+    console.detail("Lanekeeper sends them to the API: in order, and one at a time per customer.");
     if let Some(url) = management_url() {
         console.detail(&format!("Watch it at {url}"));
     }
@@ -198,15 +201,15 @@ async fn story(workload: &Workload, stage: &mut Stage, console: &Console) -> Res
         }
         return Ok(Exit::Other);
     }
-    let holds = console.paint(Paint::Good, "The proof holds.");
+    let holds = paint(Paint::Good, "The proof holds.");
     let repeats = count(with.replayed, "repeat");
     console.say(&format!("{holds} After errors and the crash Lanekeeper sent {repeats}, each with"));
-    console.say("the Idempotency-Key of the first: the API knew them and applied none twice.");
+    console.say("the Idempotency-Key of the first request: the API recognized them and applied none twice.");
     console.say("Next: README.md has the promise, its limits, a first config, and how to publish.");
     Ok(Exit::Done)
 }
 
-/// Of the RabbitMQ UI, without its password, unless that is the one that everybody knows.
+/// The URL of RabbitMQ's UI, without its password unless that is the well-known one.
 fn management_url() -> Option<String> {
     let mut url = url::Url::parse(&std::env::var(MANAGEMENT_VARIABLE).ok()?).ok()?;
     let user = url.username().to_owned();

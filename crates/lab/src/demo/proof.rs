@@ -39,7 +39,7 @@ impl Proof<'_> {
         console.say(&table::line("time", &seconds(self.without), &seconds(self.with)));
     }
 
-    /// Why it is none. Nothing, if it holds.
+    /// Why the proof does not hold; nothing if it does.
     pub(super) fn faults(&self) -> Vec<String> {
         let of_row = |row: &Row| {
             (row.is_fault && row.with > 0).then(|| format!("with Lanekeeper: {} {}", row.with, row.label))

@@ -1,4 +1,4 @@
-//! Publishing, as a publisher in any language would: persistent, mandatory, with confirms.
+//! Publishing as a publisher in any language does it: persistent, mandatory, with confirms.
 
 use std::cell::Cell;
 use std::time::SystemTime;
@@ -14,10 +14,10 @@ use lanekeeper_broker::publisher::{
     PublisherSettings, ShortText, Submission, SubmissionId,
 };
 
-/// Updates that wait between the one who has them and the publisher.
+/// Updates that wait between their source and the publisher.
 const SUBMISSIONS_MAX: usize = 64;
 
-/// A publisher that takes so many updates.
+/// A publisher for so many updates.
 pub(super) async fn connect(stage: &Stage, updates: usize) -> Result<Publisher, DemoError> {
     let settings = PublisherSettings {
         connection: stage.broker.clone(),
@@ -34,7 +34,7 @@ pub(super) async fn connect(stage: &Stage, updates: usize) -> Result<Publisher, 
     Ok(Publisher::connect(settings).await?)
 }
 
-/// Publishes each update when it happens. When it has returned, RabbitMQ has confirmed all of them.
+/// Publishes each update when it is due. When this has returned, RabbitMQ has confirmed all of them.
 pub(super) async fn all(
     publisher: Publisher,
     updates: &[Planned],

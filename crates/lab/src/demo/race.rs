@@ -1,4 +1,4 @@
-//! One half of a race: updates through Lanekeeper, perhaps a second writer past it, and what the API has in the end.
+//! One half of a race: updates through Lanekeeper, changes of a second writer, and the API's records in the end.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -10,38 +10,39 @@ use tokio::time::{Instant, sleep};
 
 use super::api::Api;
 use super::console::{Console, count};
-use super::error::{DemoError, StallTimeout};
+use super::error::DemoError;
 use super::publish;
 use super::stage::Stage;
+use super::stall_timeout::StallTimeout;
 use super::workload::Planned;
 use super::writer::{self, ScheduledWrite};
 use crate::receiver::{ReceiverSettings, Report, StoreAddress};
 use lanekeeper_core::update::RecordKey;
 
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What happens.
+/// What is going to happen.
 #[derive(Debug)]
 pub(super) struct Race {
     /// How the API behaves.
     pub(super) settings: ReceiverSettings,
     /// Where it keeps its records.
     pub(super) store: StoreAddress,
-    /// Through Lanekeeper.
+    /// Updates through Lanekeeper.
     pub(super) updates: Vec<Planned>,
-    /// Past it.
+    /// Changes of the second writer.
     pub(super) writes: Vec<ScheduledWrite>,
-    /// What each record has to have in the end, in this member of its value.
+    /// What each record must have in the end, in this member of its value.
     pub(super) expected: BTreeMap<String, (&'static str, i64)>,
 }
 
-/// What came of it.
+/// What happened.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) seen: Report,
-    /// Times that the second writer had to read again.
+    /// How often the second writer had to read again.
     pub(super) read_again: u64,
-    /// Records whose value is not what it has to be.
+    /// Records with a wrong value.
     pub(super) wrong: Vec<Wrong>,
     pub(super) time: Duration,
 }
@@ -57,12 +58,12 @@ pub(super) struct Wrong {
 }
 
 impl Outcome {
-    /// How much is there less than it has to be, over all records.
+    /// What is missing in the totals of all records.
     pub(super) fn missing(&self) -> u64 {
         self.totals().map(|wrong| (wrong.expected - wrong.found).max(0).unsigned_abs()).sum()
     }
 
-    /// How much is there more than it has to be, over all records.
+    /// What the totals of all records have too much.
     pub(super) fn surplus(&self) -> u64 {
         self.totals().map(|wrong| (wrong.found - wrong.expected).max(0).unsigned_abs()).sum()
     }
@@ -75,7 +76,7 @@ impl Outcome {
 /// The member that grows.
 pub(super) const TOTAL: &str = "total";
 
-/// Lets it happen, and tells it.
+/// Runs it, and prints what happens.
 pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Result<Outcome, DemoError> {
     let api = Api::start(race.settings.clone(), &race.store).await?;
     let config = stage.config_without_ledger(&api.url)?;
@@ -85,9 +86,14 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     let id = stage.dispatcher.start()?;
     until_ready(stage).await?;
     let begun = Instant::now();
-    let through = format!("`lanekeeper run` is ready (process {id}); {} come", count(updates, "update"));
-    let past = if writes == 0 { String::new() } else { format!(", and {} past it", count(writes, "change")) };
-    console.step(begun.elapsed(), &(through + &past));
+    let through =
+        format!("`lanekeeper run` is ready (process {id}); {} are published", count(updates, "update"));
+    let direct = if writes == 0 {
+        String::new()
+    } else {
+        format!(", and {} made without it", count(writes, "change"))
+    };
+    console.step(begun.elapsed(), &(through + &direct));
     console.begin_progress(updates + writes, "changes answered");
 
     let confirmed = Cell::new(0);
@@ -98,7 +104,7 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     console.end_progress();
     let time = begun.elapsed();
     stage.dispatcher.stop().await?;
-    console.step(time, &format!("all {} are answered and settled", count(updates + writes, "change")));
+    console.step(time, &format!("all {} are made", count(updates + writes, "change")));
 
     let wrong = race.expected.into_iter().filter_map(|(record_key, (member, expected))| {
         let found = api.value(&record_key)[member].as_i64().unwrap_or_default();
@@ -109,7 +115,7 @@ pub(super) async fn run(race: Race, stage: &mut Stage, console: &Console) -> Res
     Ok(outcome)
 }
 
-/// Until the dispatcher consumes every partition: a race needs both sides at work.
+/// Waits until the dispatcher consumes every partition: a race needs both sides at work.
 async fn until_ready(stage: &mut Stage) -> Result<(), DemoError> {
     let mut stall_timeout = StallTimeout::new("the dispatcher to be ready");
     loop {
@@ -118,11 +124,11 @@ async fn until_ready(stage: &mut Stage) -> Result<(), DemoError> {
             Ok(()) => return Ok(()),
             Err(reason) => stall_timeout.see(0, || reason)?,
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Until every change has been applied, or answered as out of date, and the dispatcher has nothing left.
+/// Waits until every change was applied, or answered as outdated, and the dispatcher has nothing left.
 async fn until_settled(
     stage: &mut Stage,
     api: &Api,
@@ -147,11 +153,11 @@ async fn until_settled(
                 seen.counts
             )
         })?;
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// An update that adds so much. `half` keeps the ids of two halves apart: what was sent once is never sent as news.
+/// An update that adds a number. `half` is part of its id, since the two halves are different updates.
 pub(super) fn adding(half: &str, record: u64, sequence: u64, due: Duration, add: i64) -> Planned {
     let record_key = format!("customer-{record}");
     Planned {
@@ -164,7 +170,7 @@ pub(super) fn adding(half: &str, record: u64, sequence: u64, due: Duration, add:
     }
 }
 
-/// An update that is a whole new price, with its version.
+/// An update that sets a price, with its version.
 pub(super) fn price(half: &str, product: u64, version: i64, due: Duration) -> Planned {
     let record_key = format!("product-{product}");
     Planned {

@@ -1,10 +1,10 @@
-//! One remedy against races at the API: what goes wrong without it, and that nothing does with it.
+//! One safeguard of the API against races: what goes wrong without it, and that nothing does with it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::api::ApiSafeguard;
-use super::console::{Console, Paint, count, number};
+use super::console::{Console, Paint, count, number, paint};
 use super::error::DemoError;
 use super::race::{self, Outcome, Race, TOTAL, adding, price, price_body};
 use super::safeguard_proof::SafeguardProof;
@@ -13,25 +13,25 @@ use super::writer::{Habit, ScheduledWrite, WriterAction};
 use crate::command::Exit;
 use crate::receiver::{ReceiverSettings, Safeguard, Safeguards, StoreAddress};
 
-/// Names a PostgreSQL that may be used for demonstrations, if there is one.
+/// The variable with the URL of a PostgreSQL for demonstrations, if there is one.
 const POSTGRES_VARIABLE: &str = "LANEKEEPER_POSTGRES_URL";
 /// Customers, and how often each is changed through Lanekeeper.
 const RECORDS: u64 = 20;
 const UPDATES: u64 = 10;
 /// Between two updates of one customer.
 const PACE: Duration = Duration::from_millis(60);
-/// Products, and versions of each: the last one goes past Lanekeeper, at this time.
+/// Products, and versions of each. The second writer sets the last one, at this time.
 const PRODUCTS: u64 = 10;
 const VERSIONS: i64 = 8;
 const NEWEST_AFTER: Duration = Duration::from_millis(200);
 /// Time that a request takes, on average.
 const LATENCY: Duration = Duration::from_millis(4);
-/// Between reading and writing at the API.
+/// Time between reading and writing at the API.
 const THINK: Duration = Duration::from_millis(2);
-/// Share of requests that are applied and whose answer is lost.
+/// Share of requests that are applied, and whose answer is lost.
 const LOST_ANSWERS: f64 = 0.25;
 
-/// Tells both halves and the proof.
+/// Runs both halves, and prints the proof.
 pub(super) async fn story(
     safeguard: ApiSafeguard,
     store: Option<&StoreAddress>,
@@ -64,7 +64,7 @@ pub(super) async fn story(
     console.say("");
     let faults = proof.faults();
     if faults.is_empty() {
-        console.say(&format!("{} {}", console.paint(Paint::Good, "The proof holds."), moral(safeguard)));
+        console.say(&format!("{} {}", paint(Paint::Good, "The proof holds."), moral(safeguard)));
         console.say("Next: docs/receiving.md has the SQL of it, and what to check in which order.");
         return Ok(Exit::Done);
     }
@@ -75,7 +75,7 @@ pub(super) async fn story(
     Ok(Exit::Other)
 }
 
-/// Where row locks are those of a database: the PostgreSQL that `scripts/postgres` has started, else an SQLite file.
+/// A database, for row locks: the PostgreSQL that `scripts/postgres` has started, else an SQLite file.
 fn database(stage: &Stage) -> StoreAddress {
     let server = std::env::var(POSTGRES_VARIABLE).ok().filter(|url| !url.is_empty());
     server.map_or_else(|| StoreAddress::Sqlite(stage.file("api.db")), StoreAddress::Postgres)
@@ -90,26 +90,28 @@ enum Half {
 
 fn introduce(safeguard: ApiSafeguard, console: &Console) {
     let (customers, updates) = (count(RECORDS, "customer"), count(RECORDS * UPDATES, "update"));
-    let collect = format!("{customers} collect points: {updates} through Lanekeeper, each adds some.");
+    let collect =
+        format!("{customers} collect points: {updates} come through Lanekeeper, and each adds some.");
     let lines = match safeguard {
         ApiSafeguard::Idempotency => [
             collect,
-            "Of one request in four the API applies the update and the answer is lost: a 500, or a cut"
+            "For one request in four the API applies the update and the answer is lost: it is a 500, or the"
                 .to_owned(),
-            "connection. Whoever sent it cannot know, and has to send it again.".to_owned(),
+            "connection is closed. The sender cannot know that, and has to send the update again.".to_owned(),
         ],
         ApiSafeguard::Versions => [
             collect,
-            "A clerk changes the same customers past it: he reads one, looks at it, and writes it back."
+            "A clerk changes the same customers without it: reads one, looks at it, and writes it back."
                 .to_owned(),
             format!(
-                "And {} get a new price past Lanekeeper while older ones are still on their way.",
+                "And {} get a new price without Lanekeeper while older prices are still on their way.",
                 count(PRODUCTS, "product")
             ),
         ],
         ApiSafeguard::RowLocks => [
             collect,
-            "A shop sends as many past it, at the same time. To add, the API reads the customer,".to_owned(),
+            "A shop sends as many straight to the API, at the same time. To add, the API reads the customer,"
+                .to_owned(),
             format!("thinks for {} ms, and writes the sum.", THINK.as_millis()),
         ],
     };
@@ -121,11 +123,11 @@ fn introduce(safeguard: ApiSafeguard, console: &Console) {
 fn headings(safeguard: ApiSafeguard) -> [&'static str; 2] {
     match safeguard {
         ApiSafeguard::Idempotency => [
-            "Without: the API does not look at the Idempotency-Key",
-            "With: it keeps the key with the change, in one transaction",
+            "Without: the API ignores the Idempotency-Key",
+            "With: it stores the key with the change, in one transaction",
         ],
         ApiSafeguard::Versions => [
-            "Without: nobody says which version he means",
+            "Without: nobody says which version they change",
             "With: the clerk sends If-Match, prices have a record-version, and the API checks both",
         ],
         ApiSafeguard::RowLocks => [
@@ -137,9 +139,13 @@ fn headings(safeguard: ApiSafeguard) -> [&'static str; 2] {
 
 fn moral(safeguard: ApiSafeguard) -> &'static str {
     match safeguard {
-        ApiSafeguard::Idempotency => "Lanekeeper sent the same key with every repeat; the API knew it.",
-        ApiSafeguard::Versions => "What was out of date was refused, and done again on what is there.",
-        ApiSafeguard::RowLocks => "Each waited for the other, for a moment, and saw its result.",
+        ApiSafeguard::Idempotency => {
+            "Lanekeeper sent the same key with every repeat, and the API recognized it."
+        }
+        ApiSafeguard::Versions => {
+            "Changes of an outdated version were refused, and made again on the present one."
+        }
+        ApiSafeguard::RowLocks => "Each change waited a moment for the other one, and saw its result.",
     }
 }
 
@@ -178,7 +184,7 @@ fn race_of(safeguard: ApiSafeguard, half: Half, seed: u64) -> Race {
     race
 }
 
-/// The newest version of each product comes past Lanekeeper, before some of the older ones.
+/// The second writer sets the newest version of each product, before some of the older ones arrive.
 fn add_prices(race: &mut Race, label: &str) {
     for product in 1..=PRODUCTS {
         let record_key = format!("product-{product}");
@@ -224,7 +230,7 @@ fn print_wrong(outcome: &Outcome, console: &Console) {
         return;
     };
     console.detail(&format!(
-        "And yet {} have a wrong value now, and keep it.",
+        "{} have a wrong value now, and keep it.",
         count(outcome.wrong.len() as u64, "record")
     ));
     for wrong in

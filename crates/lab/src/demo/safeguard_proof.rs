@@ -1,4 +1,4 @@
-//! The proof of one remedy: what the API saw and has, without and with it.
+//! The proof of one safeguard: what the API saw, and its records in the end, without the safeguard and with it.
 
 use super::api::ApiSafeguard;
 use super::console::Console;
@@ -23,7 +23,9 @@ impl SafeguardProof<'_> {
         let mut rows = vec![row("requests to the API", false, |outcome| outcome.seen.counts.requests)];
         match self.safeguard {
             ApiSafeguard::Idempotency => {
-                rows.push(row("repeats known by their key", false, |outcome| outcome.seen.counts.replayed));
+                rows.push(row("repeats recognized by their key", false, |outcome| {
+                    outcome.seen.counts.replayed
+                }));
                 rows.push(row("updates applied twice", true, |outcome| outcome.seen.counts.duplicates));
             }
             ApiSafeguard::Versions => {
@@ -47,7 +49,7 @@ impl SafeguardProof<'_> {
         console.say(&table::line("time", &seconds(self.without), &seconds(self.with)));
     }
 
-    /// Why it is none. Nothing, if it holds.
+    /// Why the proof does not hold; nothing if it does.
     pub(super) fn faults(&self) -> Vec<String> {
         let of_row = |row: &Row| {
             (row.is_fault && row.with > 0).then(|| format!("with the remedy: {} {}", row.with, row.label))

@@ -13,10 +13,10 @@ use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_broker::{Address, Names, SourceError, ensure_topology, remove_topology};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 
-/// Whoever sees this in the RabbitMQ UI knows where it comes from.
+/// Names the demo in RabbitMQ's UI.
 const INSTANCE: &str = "demo";
 const PARTITIONS: u16 = 4;
-/// How long clearing away may take.
+/// Time limit of deleting what is in RabbitMQ.
 const CLEARING_TIMEOUT: Duration = Duration::from_secs(15);
 
 const WITHOUT_LEDGER: &str = r#"ledger.url = "none"
@@ -31,15 +31,15 @@ pub(super) struct Stage {
     pub(super) exchange: String,
     pub(super) dispatcher: Dispatcher,
     dir: TempDir,
-    /// What was declared in the broker.
+    /// What was declared in RabbitMQ.
     declared: Option<Layout>,
 }
 
 impl Stage {
-    /// Makes the directory, and makes sure that the broker is there.
+    /// Makes the directory, and connects once to see that RabbitMQ is there.
     pub(super) async fn new(broker: ConnectionSettings) -> Result<Self, DemoError> {
         let connection = Address::new(&broker)?.connect("lanekeeper demo").await?;
-        let _ = connection.close(200, "normal shutdown".into()).await; // it has answered: that is all we wanted
+        let _ = connection.close(200, "normal shutdown".into()).await; // it has answered, which is all that was asked
         let dir = tempfile::Builder::new().prefix("lanekeeper-demo-").rand_bytes(8).tempdir();
         let dir = dir.map_err(DemoError::system("make a temporary directory"))?;
         let exchange = dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -48,31 +48,31 @@ impl Stage {
         Ok(Self { broker, exchange, dispatcher, dir, declared: None })
     }
 
-    /// A file of this name that goes with the stage.
+    /// A file of this name in the stage's directory.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Act 1's config: that of the dispatcher, without the idempotency key.
+    /// The config of act 1: that of the dispatcher, without the idempotency key.
     pub(super) fn direct_config(&self, api_url: &str) -> Result<Config, DemoError> {
         let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url) + "idempotency_key = \"off\"\n";
         self.write_and_load(&self.file("direct.toml"), &text)
     }
 
-    /// The dispatcher's config, written to where it looks for it.
+    /// The dispatcher's config, which is also written to its file.
     pub(super) fn dispatcher_config(&self, api_url: &str) -> Result<Config, DemoError> {
         let ledger = format!("ledger.url = \"sqlite://{}\"\n", self.file("ledger.db").display());
         let text = ledger + &self.config_text(api_url);
         self.write_and_load(&self.file("lanekeeper.toml"), &text)
     }
 
-    /// The same without a ledger: where the target's own remedies are shown, nothing else is to help.
+    /// The same without a ledger: a safeguard of the target is to be shown alone.
     pub(super) fn config_without_ledger(&self, api_url: &str) -> Result<Config, DemoError> {
         let text = WITHOUT_LEDGER.to_owned() + &self.config_text(api_url);
         self.write_and_load(&self.file("lanekeeper.toml"), &text)
     }
 
-    /// Short waits, so that nobody has to wait for the demo; everything else is as built in.
+    /// The waits are short, so that nobody has to wait for the demo. Everything else has its default.
     fn config_text(&self, api_url: &str) -> String {
         let (exchange, heartbeat) = (&self.exchange, self.broker.heartbeat.as_secs());
         format!(
@@ -102,23 +102,23 @@ timeout = "2s"
         Ok(loaded.config)
     }
 
-    /// Makes the exchange and the queues, as `lanekeeper run` would: so updates can be published before it is there.
+    /// Declares exchanges and queues as `lanekeeper run` does, so that updates can be published before it starts.
     pub(super) async fn declare(&mut self, config: &Config) -> Result<(), DemoError> {
         let layout = Layout {
             number: LayoutNumber(1),
             partitions: config.updates.partitions.get(),
             prefetch: config.dispatch.prefetch.get(),
         };
-        self.declared = Some(layout); // also where it is then only done by half
+        self.declared = Some(layout); // also if only a part is declared then
         let connection = Address::new(&self.broker)?.connect("lanekeeper demo").await?;
         ensure_topology(&connection, &Names::new(&self.exchange), layout, INSTANCE).await?;
         let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
 
-    /// Ends the dispatcher; deletes what is in the broker unless `keep`, and the directory unless `keep_log`.
+    /// Ends the dispatcher. Deletes what is in RabbitMQ unless `keep`, and the directory unless `keep_log`.
     pub(super) async fn clear_away(&mut self, keep: bool, keep_log: bool) -> Result<(), DemoError> {
-        // A log that is kept stays with its directory, whatever happens now.
+        // If the log is kept, its directory has to stay, also if something fails now.
         self.dir.disable_cleanup(keep_log);
         self.dispatcher.kill()?;
         if let Some(layout) = self.declared.filter(|_| !keep) {
@@ -137,7 +137,7 @@ timeout = "2s"
         Ok(())
     }
 
-    /// Whether something of ours may still be in the broker.
+    /// True if something of the demo may be left in RabbitMQ.
     pub(super) fn is_declared(&self) -> bool {
         self.declared.is_some()
     }

@@ -1,6 +1,6 @@
-//! The table of a proof: what was without, and with.
+//! The table of a proof: the figures without and with Lanekeeper, or without and with a safeguard.
 
-use super::console::{Console, Paint, number};
+use super::console::{Console, Paint, number, paint};
 
 /// Width of the columns.
 const LABEL_WIDTH: usize = 42;
@@ -12,11 +12,11 @@ pub(super) struct Row {
     pub(super) label: &'static str,
     pub(super) without: u64,
     pub(super) with: u64,
-    /// A fault: with the remedy there must be none.
+    /// True if the figure counts faults: then it must be zero with Lanekeeper, or with the safeguard.
     pub(super) is_fault: bool,
 }
 
-/// Two columns of figures, with their headings.
+/// The table: two columns of figures, with their headings.
 pub(super) struct Table<'a> {
     pub(super) without: &'static str,
     pub(super) with: &'static str,
@@ -29,12 +29,12 @@ impl Table<'_> {
         console.say(&line("", self.without, self.with));
         for Row { label, without, with, is_fault } in self.rows {
             let figure = |value: u64, width: usize| {
-                let paint = match (is_fault, value) {
+                let colour = match (is_fault, value) {
                     (false, _) => Paint::Plain,
                     (true, 0) => Paint::Good,
                     (true, _) => Paint::Bad,
                 };
-                console.paint(paint, &format!("{:>width$}", number(value)))
+                paint(colour, &format!("{:>width$}", number(value)))
             };
             let (without, with) = (figure(*without, FIGURE_WIDTH), figure(*with, LAST_WIDTH));
             console.say(&format!("  {label:LABEL_WIDTH$}{without}{with}"));
@@ -42,7 +42,7 @@ impl Table<'_> {
     }
 }
 
-/// A line that is no figures.
+/// A line of the table with any texts.
 pub(super) fn line(label: &str, without: &str, with: &str) -> String {
     format!("  {label:LABEL_WIDTH$}{without:>FIGURE_WIDTH$}{with:>LAST_WIDTH$}")
 }

@@ -1,5 +1,5 @@
-//! Act 2, through Lanekeeper: the same updates are published to RabbitMQ, and a dispatcher forwards them, although it is
-//! killed on the way.
+//! Act 2, with Lanekeeper: the same updates are published to RabbitMQ, and a dispatcher sends them to the API. It is killed
+//! on the way.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,17 +8,18 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{Api, Findings};
 use super::console::{Console, count};
-use super::error::{DemoError, StallTimeout};
+use super::error::DemoError;
 use super::publish;
 use super::stage::Stage;
+use super::stall_timeout::StallTimeout;
 use super::workload::{FAILING_RECORD, Workload};
 use crate::receiver::Report;
 
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long nobody dispatches after the kill.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How long there is no dispatcher after the kill.
 const DOWN_FOR: Duration = Duration::from_secs(1);
 
-/// Publishes everything, with a dispatcher at work, and tells what came of it.
+/// Publishes all updates while a dispatcher runs, and prints what happens.
 pub(super) async fn act(
     stage: &mut Stage,
     workload: &Workload,
@@ -30,7 +31,8 @@ pub(super) async fn act(
     let publisher = publish::connect(stage, workload.updates.len()).await?;
     let begun = Instant::now();
     let id = stage.dispatcher.start()?;
-    console.step(begun.elapsed(), &format!("`lanekeeper run` is started (process {id}), the updates begin"));
+    console
+        .step(begun.elapsed(), &format!("`lanekeeper run` is started (process {id}); updates are published"));
     console.begin_progress(workload.total(), "updates applied");
     let confirmed = Cell::new(0);
     let mut watch = Watch {
@@ -48,7 +50,7 @@ pub(super) async fn act(
     Ok(api.judge(workload, took))
 }
 
-/// Looks at what happens, tells it, and kills.
+/// Watches what happens, prints it, and kills the dispatcher.
 struct Watch<'a> {
     stage: &'a mut Stage,
     workload: &'a Workload,
@@ -60,7 +62,7 @@ struct Watch<'a> {
     announced: Announced,
 }
 
-/// What happens by the way, and was told.
+/// What was printed when it happened.
 #[derive(Debug, Default)]
 struct Announced {
     all_confirmed: bool,
@@ -68,7 +70,7 @@ struct Announced {
 }
 
 impl Watch<'_> {
-    /// Everything up to the last settled update; the time that it took.
+    /// Returns when the last update is settled; the time that all of it took.
     async fn whole_story(&mut self) -> Result<Duration, DemoError> {
         let total = self.workload.total();
         let seen = self
@@ -76,7 +78,7 @@ impl Watch<'_> {
             .await?;
         self.stage.dispatcher.kill()?;
         self.announce(&format!(
-            "{} applied, {} under way: the dispatcher is killed (SIGKILL)",
+            "{} applied, {} in flight: `lanekeeper run` is killed (SIGKILL)",
             count(seen.counts.updates, "update"),
             seen.in_progress,
         ));
@@ -90,13 +92,13 @@ impl Watch<'_> {
         ));
         self.until("all updates to be applied", |seen| seen.counts.updates >= total).await?;
         self.until_settled().await?;
-        self.announce(&format!("all {} are applied and settled", count(total, "update")));
+        self.announce(&format!("all {} are applied and acknowledged", count(total, "update")));
         let took = self.begun.elapsed();
         self.stage.dispatcher.stop().await?;
         Ok(took)
     }
 
-    /// Waits until the API has seen enough; what it has seen then.
+    /// Waits until the API has seen enough, and returns what it has seen then.
     async fn until(
         &mut self,
         what: &'static str,
@@ -112,12 +114,11 @@ impl Watch<'_> {
             stall_timeout.see(confirmed + seen.counts.updates, || {
                 format!("{confirmed} of {} confirmed; the API saw {}", self.workload.total(), seen.counts)
             })?;
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Until the dispatcher has nothing left: an update that was applied and then answered 500 is sent once more, and
-    /// that belongs to the story.
+    /// Waits until the dispatcher has nothing left: an update that was applied and answered 500 is sent once more.
     async fn until_settled(&mut self) -> Result<(), DemoError> {
         let mut stall_timeout = StallTimeout::new("the last updates to be settled");
         loop {
@@ -130,7 +131,7 @@ impl Watch<'_> {
                 Some(unsettled) => format!("the dispatcher has {unsettled} unsettled updates"),
                 None => "the dispatcher does not serve its metrics".to_owned(),
             })?;
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -147,7 +148,7 @@ impl Watch<'_> {
             self.announced.failing_record_works = true;
             let others = seen.counts.updates - self.api.applied(FAILING_RECORD).min(seen.counts.updates);
             self.announce(&format!(
-                "{FAILING_RECORD} works again; meanwhile the others got {}",
+                "{FAILING_RECORD} works again; until now the others got {}",
                 count(others, "update")
             ));
         }

@@ -1,4 +1,4 @@
-//! What both acts have in common: the customers, their updates, and how the API behaves.
+//! What both acts share: the customers, their updates, and how the API behaves.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
@@ -8,19 +8,19 @@ use bytes::Bytes;
 use crate::receiver::{FailingRecord, ReceiverSettings, Safeguards};
 use lanekeeper_core::update::RecordKey;
 
-/// Between two updates of one customer; longer where there are so many customers that both acts would be about load.
+/// Time between two updates of one customer. It is longer for many customers, since the demo is not about load.
 const PACE_MIN: Duration = Duration::from_millis(50);
-/// Between two updates of whichever customers, on average: a slow machine keeps up with it, also in a debug build.
+/// Average time between two updates of any customers: a slow machine keeps up with it, even with a debug build.
 const SPACING_MIN: Duration = Duration::from_micros(1_250);
-/// The API's latency, on average, and by which share it varies.
+/// The API's average latency, and the share by which it varies.
 const LATENCY: Duration = Duration::from_millis(20);
 const LATENCY_JITTER: f64 = 0.75;
-/// Share of requests that fail, and how: each of these is equally likely.
+/// Share of requests that fail, and how they fail: each of these is equally likely.
 const FAIL_SHARE: f64 = 0.2;
 const FAIL_WITH: [&str; 5] = ["500", "500", "applied-then-500", "applied-then-500", "429"];
 /// Sent with 429 and 503.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Fails altogether, for so long from its first request on.
+/// All requests of this record fail, for so long from its first request on.
 pub(super) const FAILING_RECORD: &str = "customer-7";
 const FAILING_FOR: Duration = Duration::from_secs(4);
 /// The same in short.
@@ -63,8 +63,8 @@ pub(super) struct Planned {
     pub(super) id: String,
     /// Sent as the header `record-version`.
     pub(super) version: Option<i64>,
-    /// The whole new state of the customer. The API judges order by the member `sequence`; it takes any value, as the
-    /// usual API does, which knows no such number.
+    /// The whole new state of the customer. The receiver judges the order by the member `sequence`, and accepts any value,
+    /// as an API does that knows no such number.
     pub(super) body: Bytes,
 }
 
@@ -92,13 +92,13 @@ impl Workload {
         self.records * self.each
     }
 
-    /// The last update of each customer: its value is the right one in the end.
+    /// The last update of each customer, which has the right final value.
     pub(super) fn last_updates(&self) -> &[Planned] {
         let first = self.updates.iter().position(|update| update.sequence == self.each);
         &self.updates[first.unwrap_or_default()..]
     }
 
-    /// How the API behaves: the same in both acts. It honours the idempotency key; only the second act sends one.
+    /// How the API behaves, in both acts. It checks the idempotency key; only the second act sends one.
     pub(super) fn api_settings(&self) -> ReceiverSettings {
         let failing = format!("{FAILING_RECORD}=503:{}s", self.failing_for.as_secs());
         ReceiverSettings {
@@ -114,18 +114,18 @@ impl Workload {
         }
     }
 
-    /// How the API behaves, in two lines.
+    /// How the API behaves, as two lines for people.
     pub(super) fn api_described(&self) -> [String; 2] {
         let vary = |sign: f64| LATENCY.mul_f64(1.0 + sign * LATENCY_JITTER).as_millis();
         [
             format!(
-                "The API answers within {} to {} ms. One request in {} fails: 500, a 500 although",
+                "The API answers within {} to {} ms. One request in {} fails: with 500, with 500 although",
                 vary(-1.0),
                 vary(1.0),
                 (1.0 / FAIL_SHARE).round(),
             ),
             format!(
-                "it was applied, or 429 with Retry-After; {FAILING_RECORD} gets only 503 for {} s.",
+                "the update was applied, or with 429 and Retry-After. {FAILING_RECORD} gets only 503 for {} s.",
                 self.failing_for.as_secs(),
             ),
         ]
@@ -152,7 +152,7 @@ fn planned(due: Duration, record: u64, sequence: u64, seed: u64) -> Planned {
     }
 }
 
-/// A customer as a person reads it.
+/// A customer in words for people.
 pub(super) fn format_customer(body: &[u8]) -> String {
     let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     format!("balance {}, {}", value["balance"], value["address"].as_str().unwrap_or_default())

@@ -1,4 +1,4 @@
-//! A second writer: somebody who changes the API's records past Lanekeeper.
+//! A second writer: it changes the API's records without Lanekeeper.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::error::DemoError;
 use crate::testbed::http::client;
 
-/// How long somebody looks at what he has read before he writes it back.
-const LOOKS_AT_IT_FOR: Duration = Duration::from_millis(25);
+/// Time between reading a value and writing it back.
+const THINKING_TIME: Duration = Duration::from_millis(25);
 
-/// What it does with a record, each time.
+/// How the second writer changes a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Habit {
     /// Asks the API to add one.
     Adds,
-    /// Reads the total, looks at it, and writes it back with one more, whatever happened in between.
+    /// Reads the total, thinks, and writes one more, whatever happened in between.
     ReadsAndWrites,
-    /// The same with the `ETag` of what was read in `If-Match`, and all over again after a 412.
+    /// The same with the `ETag` of what was read in `If-Match`; after a 412 it begins again.
     ReadsAndWritesIfUnchanged,
 }
 
-/// One change that it is going to make.
+/// One change that is to be made.
 #[derive(Clone, Debug)]
 pub(super) struct ScheduledWrite {
     pub(super) due: Duration,
@@ -33,25 +33,25 @@ pub(super) struct ScheduledWrite {
     pub(super) what: WriterAction,
 }
 
-/// What a change is.
+/// What is changed.
 #[derive(Clone, Debug)]
 pub(super) enum WriterAction {
-    /// One more, by habit.
+    /// The total, by one.
     OneMore(Habit),
-    /// This version, with this body, whatever is there.
+    /// The value, to this version with this body, whatever it is now.
     Version(i64, String),
 }
 
-/// What came of it.
+/// What happened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WriteCounts {
-    /// Changes that the API has accepted.
+    /// Changes that the API accepted.
     pub(super) accepted: u64,
-    /// Times that it had to read again, since somebody else had written.
+    /// How often it had to read again because the record had changed.
     pub(super) again: u64,
 }
 
-/// Makes all changes, each when it is due, and those of one record one after another. `api`: the API's URL.
+/// Makes all changes, each when it is due; those of one record one after another. `api` is the API's URL.
 pub(super) async fn write_all(
     api: &str,
     writes: Vec<ScheduledWrite>,
@@ -96,7 +96,7 @@ async fn write_record(
     Ok(counts)
 }
 
-/// Reads, looks, writes; how often it had to begin again.
+/// Reads, thinks, writes. Returns how often it had to begin again.
 async fn one_more(url: &str, habit: Habit) -> Result<u64, DemoError> {
     let mut again = 0;
     loop {
@@ -104,7 +104,7 @@ async fn one_more(url: &str, habit: Habit) -> Result<u64, DemoError> {
         let etag = read.headers().get(ETAG).cloned();
         let value: serde_json::Value = serde_json::from_slice(&read.bytes().await?).unwrap_or_default();
         let total = value["total"].as_i64().unwrap_or_default();
-        sleep(LOOKS_AT_IT_FOR).await;
+        sleep(THINKING_TIME).await;
         let mut write = client().put(url).body(serde_json::json!({ "total": total + 1 }).to_string());
         if habit == Habit::ReadsAndWritesIfUnchanged {
             write = match etag {

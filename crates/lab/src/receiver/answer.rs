@@ -1,4 +1,4 @@
-//! Answers, failures as `application/problem+json` (RFC 9457).
+//! The answers. Failures are `application/problem+json` (RFC 9457).
 
 use std::io;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use futures_util::stream;
 use super::rules::{WriteOutcome, etag_of};
 use super::store::StoreError;
 
-/// When to come back to what somebody else is at work on.
-const COME_BACK_AFTER: Duration = Duration::from_secs(1);
+/// `Retry-After` if another request works on the same thing.
+const RETRY_LATER: Duration = Duration::from_secs(1);
 
-/// Problem types: what a sender tells apart beyond the status. docs/receiving.md lists them.
+/// Problem types: what a sender can distinguish beyond the status. docs/receiving.md lists them.
 mod problem_type {
     pub(super) const ANY: &str = "about:blank";
     pub(super) const KEY_IN_PROGRESS: &str = "urn:problem-type:idempotency-key-in-progress";
@@ -52,9 +52,9 @@ pub(super) fn answer(written: WriteOutcome, superseded_status: u16) -> Response 
         }
         WriteOutcome::KeyInProgress => {
             let detail = "the first request with this idempotency key is still in progress";
-            retry_after(typed(StatusCode::CONFLICT, KEY_IN_PROGRESS, detail), COME_BACK_AFTER)
+            retry_after(typed(StatusCode::CONFLICT, KEY_IN_PROGRESS, detail), RETRY_LATER)
         }
-        // Not a conflict: it says nothing about the update, which the newer owner sends too.
+        // Not 409: that would be about the update, which the newer owner sends too.
         WriteOutcome::OlderTenure => {
             let detail = "a newer owner has written to this record; lanekeeper-tenure is lower than its";
             typed(StatusCode::FORBIDDEN, OLDER_TENURE, detail)
@@ -66,13 +66,13 @@ pub(super) fn store_failed(fault: &StoreError) -> Response {
     let detail = fault.to_string();
     match fault {
         StoreError::Busy | StoreError::Failed(_) => {
-            retry_after(problem(StatusCode::SERVICE_UNAVAILABLE, &detail), COME_BACK_AFTER)
+            retry_after(problem(StatusCode::SERVICE_UNAVAILABLE, &detail), RETRY_LATER)
         }
         StoreError::Unfit => problem(StatusCode::BAD_REQUEST, &detail),
     }
 }
 
-/// The start of a success, and then the connection is cut: the sender cannot know.
+/// Begins a success and then closes the connection: the sender cannot know if the update was applied.
 pub(super) fn abort_connection() -> Response {
     let cut = Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionAborted));
     let body = Body::from_stream(stream::once(std::future::ready(cut)));

@@ -1,15 +1,15 @@
-//! What the receiver reads in a body: the number that order is judged by, and what is to be added.
+//! The members of a body that the receiver reads: sequence, number to add, time of publishing.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Members of the outermost object; a body that is no JSON object, is not valid or has one of them twice has none. The
-/// rest of the body is passed over without keeping any of it.
+/// Members of the outermost object. All are `None` if the body is not valid, is no JSON object, or has one of them twice.
+/// The rest of the body is skipped, and takes no memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BodyMembers {
     /// The integer member `sequence`, at least 1.
     pub(super) sequence: Option<u64>,
-    /// The integer member `add`: the record's total is to grow by it, whatever it is.
+    /// The integer member `add`: it is added to the record's total, whatever that is.
     pub(super) add: Option<i64>,
     /// The integer member `sent_us`: when it was published, in microseconds since 1970.
     pub(super) sent_us: Option<u64>,
@@ -37,7 +37,7 @@ impl BodyMembers {
         }
     }
 
-    /// The value that a record has after such an update; `None` where the body itself is it.
+    /// The value of a record after such an update; `None`: the body itself is the value.
     pub(super) fn sum(&self, before: &[u8]) -> Option<Vec<u8>> {
         let total = total_of(before).saturating_add(self.add?);
         let value = match self.sequence {
@@ -48,7 +48,7 @@ impl BodyMembers {
     }
 }
 
-/// The integer member `total` of a value; zero where it has none.
+/// The integer member `total` of a value; zero if it has none.
 fn total_of(value: &[u8]) -> i64 {
     let value: Value = serde_json::from_slice(value).unwrap_or_default();
     value.get("total").and_then(Value::as_i64).unwrap_or_default()

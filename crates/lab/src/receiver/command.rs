@@ -1,4 +1,4 @@
-//! `lanekeeper receiver`.
+//! `lanekeeper-lab receiver`.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,52 +15,52 @@ use crate::command::{self, Exit, StopSignals};
 
 const AFTER_HELP: &str = "\
 The last segment of a request's path names the record; any method but GET and HEAD writes it. A JSON body with an
-integer member \"add\" adds that to the record's \"total\"; any other body becomes the record's value.
+integer member \"add\" adds this number to the record's \"total\"; any other body becomes the record's value.
 Order is judged by the integer member \"sequence\" (1, 2, 3, … per record) of a JSON body.
 
-Each update is applied in one transaction, with the record locked from reading to writing. Checked, in this order:
-lanekeeper-tenure (403 where a newer owner has written), Idempotency-Key (the first answer again; 422 with another body;
-409 while the first is in progress), record-version (--superseded), If-Match and If-None-Match (412, 428).
-docs/receiving.md tells why, with the SQL.
+Each update is applied in one transaction, and the record is locked from reading to writing. Checked, in this order:
+lanekeeper-tenure (403 if a newer owner has written), Idempotency-Key (the first answer again; 422 if the body differs;
+409 while the first request is in progress), record-version (--superseded), If-Match and If-None-Match (412, 428).
+docs/receiving.md says why, with the SQL.
 
   curl -X PUT -d '{\"sequence\":1}' http://127.0.0.1:8099/customers/42   write a record
   curl http://127.0.0.1:8099/customers/42                              its value
   curl 'http://127.0.0.1:8099/report?records=10'                       what was seen, with 10 records
-  curl -X DELETE http://127.0.0.1:8099/report                          forget it, and all records
+  curl -X DELETE http://127.0.0.1:8099/report                          delete it, and all records
 
-The report counts updates (different ones applied), duplicates (applied again), reorders (applied after a later one),
-gaps (missing below the highest), overlaps (two requests of one record at once) and outdated (records whose value is
-not the latest).";
+The report counts updates (different updates that were applied), duplicates (applied again), reorders (applied after a
+later one), gaps (missing below the highest sequence), overlaps (two requests of one record at the same time) and
+outdated (records whose value is not the latest).";
 
-/// Options of `lanekeeper receiver`.
+/// Options of `lanekeeper-lab receiver`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen; port 0 means any free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8099")]
     listen: SocketAddr,
     /// Time that every request takes, such as 5ms.
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
     latency: Duration,
-    /// Share by which the latency varies up and down, 0 to 1.
+    /// Share by which the latency varies, up and down: 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share, allow_negative_numbers = true)]
     latency_jitter: f64,
     /// Share of requests that fail, 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share, allow_negative_numbers = true)]
     fail_share: f64,
-    /// How they fail: a status, hang or cut, as they are or as in applied-then-500; several with commas.
+    /// How they fail: a status, hang or cut; with applied-then- before it the update is applied. Several with commas.
     #[arg(long, value_name = "FAULTS", default_value = "500", value_delimiter = ',')]
     fail_with: Vec<Fault>,
-    /// Let only first attempts (lanekeeper-attempt: 1, or no such header) fail.
+    /// Fail only first attempts (lanekeeper-attempt: 1, or no such header).
     #[arg(long)]
     first_attempts_only: bool,
-    /// Send Retry-After with 429 and 503; whole seconds.
+    /// Send Retry-After with 429 and 503, in whole seconds.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     retry_after: Option<Duration>,
     /// How long "hang" takes.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     hang_for: Duration,
-    /// Let every request of one record fail, for a time from its first request on or for ever. Repeatable.
+    /// Fail every request of one record: for a time from its first request on, else always. Repeatable.
     #[arg(long, value_name = "KEY=FAULT[:DURATION]")]
     fail_record: Vec<FailingRecord>,
     /// Where to keep the records: `memory`, `sqlite://FILE` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
@@ -72,19 +72,19 @@ pub struct Arguments {
         hide_env_values = true
     )]
     store: StoreAddress,
-    /// Time between reading a record and writing it, as an application takes it.
+    /// Time between reading a record and writing it, as an application needs it.
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
     think: Duration,
-    /// Do without these remedies, to see the race: idempotency, versions, row-locks, fencing; several with commas.
-    #[arg(long, value_name = "REMEDIES", value_delimiter = ',')]
+    /// Leave out these safeguards, to see the race: idempotency, versions, row-locks, fencing; several with commas.
+    #[arg(long, value_name = "SAFEGUARDS", value_delimiter = ',')]
     without: Vec<Safeguard>,
     /// Answer 428 to a write without If-Match and If-None-Match.
     #[arg(long)]
     require_if_match: bool,
-    /// The answer to a record-version at or below the record's.
+    /// Status that answers a record-version at or below the record's.
     #[arg(long, value_name = "STATUS", default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
     superseded: u16,
-    /// Equal seeds make the same attempts fail.
+    /// With equal seeds the same attempts fail.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Threads that serve requests.
@@ -135,14 +135,14 @@ pub fn main(arguments: &Arguments) -> Exit {
     let served = builder.enable_all().build().expect("the runtime starts").block_on(serve(arguments));
     match served {
         Ok(()) => Exit::Done,
-        Err(fault) => {
-            command::print_error(&fault);
+        Err(error) => {
+            command::print_error(&error);
             Exit::Other
         }
     }
 }
 
-/// Why it does not serve.
+/// Why the receiver does not serve.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error("cannot serve on {listen}")]
@@ -156,24 +156,22 @@ enum ServeError {
 }
 
 async fn serve(arguments: &Arguments) -> Result<(), ServeError> {
-    let listener_fault = |source| ServeError::Listener { listen: arguments.listen, source };
+    let listener_error = |source| ServeError::Listener { listen: arguments.listen, source };
     let receiver = Receiver::open(arguments.settings(), &arguments.store).await?;
-    let mut signals = StopSignals::new().map_err(listener_fault)?;
-    let listener = TcpListener::bind(arguments.listen).await.map_err(listener_fault)?;
-    let address = listener.local_addr().map_err(listener_fault)?;
-    say(format_args!("listening on http://{address}"));
-    receiver
-        .run(listener, async move {
-            signals.next().await;
-        })
-        .await
-        .map_err(listener_fault)?;
+    let mut signals = StopSignals::new().map_err(listener_error)?;
+    let listener = TcpListener::bind(arguments.listen).await.map_err(listener_error)?;
+    let address = listener.local_addr().map_err(listener_error)?;
+    print_line(format_args!("listening on http://{address}"));
+    let stopped = async move {
+        signals.next().await;
+    };
+    receiver.run(listener, stopped).await.map_err(listener_error)?;
     let report = receiver.report(0);
-    say(format_args!("{} records: {}", report.records, report.counts));
+    print_line(format_args!("{} records: {}", report.records, report.counts));
     Ok(())
 }
 
-/// A line on standard output. That nobody reads it any more (`| head -1`) is no reason to stop.
-fn say(line: fmt::Arguments<'_>) {
+/// Prints a line. An error means that nobody reads it any more (`| head -1`), which is no reason to stop.
+fn print_line(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
 }

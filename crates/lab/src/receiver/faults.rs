@@ -1,29 +1,29 @@
-//! Failing on purpose: what a fault looks like, and the seeded chance that picks it.
+//! Injected faults: how a request fails on purpose, and the seeded choice of which one does.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How a request goes wrong.
+/// How a request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The update is applied all the same: the sender cannot know.
+    /// True if the update is applied all the same, which the sender cannot know.
     pub applied: bool,
     /// What the sender gets.
     pub answer: FaultAnswer,
 }
 
-/// What the sender of a request gets when it goes wrong.
+/// What the sender of a failing request gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultAnswer {
     /// This status.
     Status(u16),
     /// Nothing for `hang_for`, then status 503.
     Hang,
-    /// The start of an answer, and then the connection is cut.
+    /// The beginning of an answer; then the connection is closed.
     Aborted,
 }
 
-/// Why a string is not a fault or a failing record.
+/// A text is no fault, or no failing record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InjectedFaultError {
     /// Not `500`, `hang` or `cut`, alone or as in `applied-then-500`.
@@ -32,7 +32,7 @@ pub enum InjectedFaultError {
     /// Not `KEY=STATUS[:DURATION]`.
     #[error("write KEY=STATUS or KEY=STATUS:DURATION, such as customer-7=503:10s")]
     Record,
-    /// The part behind the colon.
+    /// The part after the colon is no duration.
     #[error("{0:?} is not a duration; write one such as 500ms, 10s or 2m")]
     Duration(String),
 }
@@ -55,14 +55,14 @@ impl FromStr for Fault {
     }
 }
 
-/// A record whose requests all go wrong for a while.
+/// A record whose requests all fail, for a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailingRecord {
     /// Which record.
     pub record_key: String,
     /// How.
     pub fault: Fault,
-    /// Counted from its first request; `None`: for ever.
+    /// How long, from its first request on; `None`: always.
     pub lasts: Option<Duration>,
 }
 
@@ -86,8 +86,8 @@ impl FromStr for FailingRecord {
     }
 }
 
-/// Numbers that look random and depend on the seed and the attempt alone: in whatever order requests come, the same
-/// ones go wrong.
+/// Numbers that look random and depend only on the seed and the attempt: the same attempts fail, in whatever order they
+/// come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FaultRng(u64);
 
@@ -100,12 +100,12 @@ impl FaultRng {
         }))
     }
 
-    /// From 0 up to, not including, 1. Each `purpose` has a number of its own.
+    /// A number from 0 to below 1, another one for each `purpose`.
     pub(super) fn unit(self, purpose: u64) -> f64 {
         (spread(self.0 ^ spread(purpose)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// One of them; `None` where there is none.
+    /// One of the items; `None` if there is none.
     pub(super) fn pick<T: Copy>(self, purpose: u64, of: &[T]) -> Option<T> {
         #[expect(
             clippy::cast_possible_truncation,

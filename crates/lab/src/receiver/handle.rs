@@ -1,4 +1,4 @@
-//! Requests: where they go, and reading.
+//! Where requests go, and how records are read.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ async fn report(State(state): State<Arc<ReceiverState>>, uri: Uri) -> Response {
     }
 }
 
-/// Forgets all records, and what was seen of them; requests in progress go on.
+/// Deletes all records, and what was seen of them. Requests in progress go on.
 async fn reset(State(state): State<Arc<ReceiverState>>) -> Response {
     match state.forget().await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),

@@ -1,7 +1,7 @@
-//! The judge: what was applied to each record and in what order. It knows nothing of where the records are kept.
+//! The judge: what was applied to each record, and in what order. It does not know where the records are kept.
 //!
 //! A request is in progress from [`Judge::begin`] to [`Judge::end`], whatever happens in between. Its update counts as
-//! applied at the moment of [`Judge::applied`], also when its sender is gone by then or gets a failure for an answer.
+//! applied at the moment of [`Judge::applied`], even if its sender has gone away or gets a failure for an answer.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,11 +27,11 @@ pub(super) struct BegunRequest {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// As what became of its write says.
+    /// With this outcome of its write.
     Written(WriteOutcome),
-    /// Answered with a fault that was asked for.
+    /// Answered with an injected fault.
     Failed,
-    /// Answered 4xx before anything was looked at.
+    /// Answered 4xx before any check.
     Rejected,
     /// The store could not be read or written.
     StoreFailed,
@@ -42,15 +42,15 @@ pub(super) enum End {
 /// What was seen of a record.
 #[derive(Debug, Default)]
 struct RecordHistory {
-    /// `gaps` and `outdated` are made when they are asked for.
+    /// Without `gaps` and `outdated`, which are computed when they are needed.
     counts: Counts,
     in_progress: u64,
-    /// The highest that a request had.
+    /// The highest tenure of a request.
     tenure: u64,
     first_request: Duration,
-    /// When the request that is in progress began, if there is one.
+    /// When the request in progress began, if there is one.
     began: Duration,
-    /// Time with a request in progress, as far as it has ended.
+    /// Time with a request in progress, without the request that is in progress now.
     busy: Duration,
     sequences: Sequences,
     ids: Latest<()>,
@@ -87,8 +87,8 @@ impl Span {
 }
 
 impl Judge {
-    /// `named_as`: the record that the request's header names, where it names one. `tenure`: its fencing number, where it
-    /// has one. `now`: since any moment.
+    /// A request has begun. `named_as` is the record that its header names, and `tenure` its fencing number, if it has
+    /// them. `now` is the time since a fixed moment.
     pub(super) fn begin(
         &mut self,
         record_key: &str,
@@ -97,7 +97,7 @@ impl Judge {
         now: Duration,
     ) -> BegunRequest {
         self.span.get_or_insert(Span { first: now, last: now });
-        // Not the entry of a key made anew: most requests are of a record that is there.
+        // Not `entry`, which needs an owned key: most requests are of a record that is there.
         if !self.by_key.contains_key(record_key) {
             let first = RecordHistory { first_request: now, ..RecordHistory::default() };
             self.by_key.insert(record_key.to_owned(), first);
@@ -124,11 +124,11 @@ impl Judge {
         BegunRequest { number: seen.counts.requests, age: now.saturating_sub(seen.first_request) }
     }
 
-    /// An update was applied; `row` is the record after it. `sequence_before`: that of the value before, or zero; it is
-    /// asked for only where this is the first update that the judge sees of a record whose value an earlier receiver
-    /// has left, and then what was before counts as having come in order.
+    /// An update was applied, and `row` is the record after it. `sequence_before` returns the sequence of the value before,
+    /// or zero. It is called only if this is the first update that the judge sees of a record that an earlier receiver has
+    /// written: everything up to that sequence then counts as applied in order.
     pub(super) fn applied(&mut self, change: &Change, row: &Row, sequence_before: impl FnOnce() -> u64) {
-        // A reset may have forgotten the record while the update was under way.
+        // A reset can delete the record while the request is in progress.
         let seen = self.by_key.entry(change.record_key.clone()).or_default();
         if seen.version == 0 && row.version > 1 {
             seen.sequences = Sequences::up_to(sequence_before());
@@ -155,14 +155,14 @@ impl Judge {
         seen.value.extend_from_slice(&row.body[..row.body.len().min(VALUE_BYTES_SHOWN)]);
     }
 
-    /// What became of a write, whatever its sender is told.
+    /// A write ended with this outcome, whatever the answer is.
     pub(super) fn written(&mut self, record_key: &str, written: WriteOutcome) {
         let Some(seen) = self.by_key.get_mut(record_key) else { return };
         match written {
             WriteOutcome::Replayed { .. } => seen.counts.replayed += 1,
             WriteOutcome::Superseded { .. } => seen.counts.superseded += 1,
             WriteOutcome::OlderTenure => seen.counts.fenced += 1,
-            // Applied was counted when it was; the others are, by their answers.
+            // `applied` has counted applied updates; `end` counts the others by their answers.
             _ => {}
         }
     }
@@ -199,7 +199,7 @@ impl Judge {
         }
     }
 
-    /// Forgets everything but the requests in progress.
+    /// Deletes everything but the requests in progress.
     pub(super) fn reset(&mut self) {
         self.span = None;
         self.by_key.retain(|_, seen| seen.in_progress > 0);
@@ -212,12 +212,12 @@ impl Judge {
         }
     }
 
-    /// When requests came; `None` where none did.
+    /// When requests came; `None`: there were none.
     pub(super) fn span(&self) -> Option<Span> {
         self.span
     }
 
-    /// The most time that a record had a request in progress.
+    /// The longest time that one record had a request in progress.
     pub(super) fn busiest(&self) -> Duration {
         self.by_key.values().map(|seen| seen.busy).max().unwrap_or_default()
     }

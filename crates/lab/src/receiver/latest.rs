@@ -1,4 +1,4 @@
-//! The latest names that came, with what is known of each: a bounded memory.
+//! The latest names that came, each with a value: a bounded memory.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -29,7 +29,7 @@ impl<V> Latest<V> {
     }
 }
 
-/// Alike within one process, and only there.
+/// Equal for equal bytes within one process, and only there.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);

@@ -1,20 +1,25 @@
-//! The reference target: keeps records, honours the remedies against races, and judges the order in which updates came.
+//! The reference target: it keeps records, has safeguards against races, and judges the order in which updates came.
 //!
 //! The last segment of a request's path names the record. A request with any method but GET and HEAD writes it: its body
-//! becomes the record's value. Where the body is a JSON object with an integer member `sequence` (1, 2, 3, … per
-//! record), the order is judged by it; without one only repetition is, by update id. One with an integer member `add`
-//! does not become the value: its number is added to the member `total` of the value that was read before. One with an
-//! integer member `sent_us`, microseconds since 1970, tells when it was published: the report says how long such took.
+//! becomes the record's value. Three integer members of a JSON body mean something:
 //!
-//! Records are kept in memory, in SQLite or in PostgreSQL; the judgement is always in memory, of this receiver's life.
+//! - `sequence` (1, 2, 3, … per record): the order is judged by it. Without it, only repeated update ids are seen.
+//! - `add`: the body does not become the value. Its number is added to the member `total` of the value that was read.
+//! - `sent_us`, microseconds since 1970: when the update was published. The report says how long these updates took.
+//!
+//! Records are kept in memory, in SQLite or in PostgreSQL. What was seen of them is always kept in memory and ends with
+//! the receiver.
 //!
 //! An update is *applied* at one moment: after the latency and before the answer. A sender that goes away earlier has
-//! not changed anything; one that goes away later has, although it will never know.
+//! changed nothing; a sender that goes away later has changed the record, and does not know it.
 //!
-//! A request is in progress from its head to its answer, or until the receiver sees that its sender is gone. A sender
-//! that gives up and asks again within the same moment, over another connection, can look like an overlap.
+//! A request is in progress from its head to its answer, or until the receiver sees that the sender has gone away. A
+//! sender that gives up and repeats the request at once, over another connection, can look like an overlap.
 //!
-//! For measuring and for tests: no log line per request, memory per record is bounded, records are spread over locks.
+//! It is made for measuring and for tests: it logs no line per request, memory per record is bounded, and records are
+//! spread over several locks.
+//!
+//! Where to begin: `rules` decides what a request may do, `judge` keeps what was seen, `report` is the result.
 
 mod answer;
 mod body;

@@ -1,4 +1,4 @@
-//! What the receiver says about the order it saw.
+//! The report: what the receiver saw of the order.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,27 +23,27 @@ pub struct Counts {
     pub overlaps: u64,
     /// Records whose value is not that of the highest sequence applied.
     pub outdated: u64,
-    /// Answers with a fault that was asked for (`--fail-…`), hanging ones included.
+    /// Answers with an injected fault (`--fail-…`), also those that hung.
     pub failed: u64,
     /// Answers 400, 409, 412, 413, 422 and 428.
     pub rejected: u64,
-    /// Requests with an idempotency key that was applied before: not applied again, whatever they were answered.
+    /// Requests with an idempotency key that was applied before. They were not applied again, whatever the answer was.
     pub replayed: u64,
-    /// Requests with a `record-version` that the record had reached, or a later one: not applied.
+    /// Requests with a `record-version` at or below the record's: not applied.
     #[serde(default)]
     pub superseded: u64,
     /// Requests of an older tenure that were refused: not applied.
     #[serde(default)]
     pub fenced: u64,
-    /// Answers 503 since the store could not be read or written. Where the fault came with the commit, the update can be
-    /// applied all the same, or counted as applied and not be.
+    /// Answers 503 because the store could not be read or written. If the commit failed, it is not known whether the update
+    /// was applied, and the other counts can be wrong about it.
     #[serde(default)]
     pub store_failed: u64,
-    /// Requests whose sender went away, or broke off the body, before the answer. Applied or not: see the other counts.
+    /// Requests whose sender went away before the answer, or broke off the body. The update may have been applied.
     pub disconnected: u64,
     /// Requests whose path and `lanekeeper-record-key` header named different records.
     pub key_mismatches: u64,
-    /// Requests under a lower `lanekeeper-tenure` than one of their record before: of an owner that another had followed.
+    /// Requests with a lower `lanekeeper-tenure` than an earlier request of their record had: from a former owner.
     #[serde(default)]
     pub older_tenures: u64,
 }
@@ -70,7 +70,7 @@ impl AddAssign<&Self> for Counts {
 }
 
 impl Counts {
-    /// What should not be there with Lanekeeper in between (duplicates may: at least once).
+    /// What must not happen behind Lanekeeper. (Duplicates may: delivery is at least once.)
     pub(super) fn violations(&self) -> u64 {
         self.reorders + self.gaps + self.overlaps + self.outdated + self.key_mismatches
     }
@@ -115,13 +115,13 @@ pub struct Report {
     /// From the beginning of the first request to the end of the last, in microseconds.
     #[serde(default)]
     pub span_us: u64,
-    /// Of that, time in which the busiest record had a request in progress: with one after another, no more is possible.
+    /// Of that, the time in which the busiest record had a request in progress. It cannot have more one after another.
     #[serde(default)]
     pub busiest_us: u64,
-    /// Of updates that said when they were published; `None`: none did.
+    /// Delays of the updates that say when they were published; `None`: no update does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delays: Option<DelayReport>,
-    /// As many records as were asked for: those with something wrong first, then by key.
+    /// As many records as were asked for: those with violations first, then by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_record: BTreeMap<String, RecordReport>,
 }
@@ -145,15 +145,15 @@ pub struct RecordReport {
     /// Of this record.
     #[serde(flatten)]
     pub counts: Counts,
-    /// Highest sequence applied; zero: none had one.
+    /// Highest sequence applied; zero: no update had one.
     pub highest_sequence: u64,
-    /// Sequence of the value it has now; zero: it has none.
+    /// Sequence of its present value; zero: the value has none.
     pub value_sequence: u64,
-    /// Times that its value was written; its `ETag` is `"VERSION"`.
+    /// How often its value was written; its `ETag` is `"VERSION"`.
     pub version: u64,
-    /// Start of the value it has now: the body of the last update applied, or the sum.
+    /// The beginning of its present value: the body of the last update applied, or the sum.
     pub value: String,
-    /// The first thing that was wrong with it.
+    /// The first violation of its order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_violation: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What a request may do to a record: every check, in one order. Pure, and the same for every store.
+//! What a request may do to a record: every check, in one order. Pure, and the same for all stores.
 //!
 //! docs/receiving.md explains the order.
 
@@ -14,7 +14,7 @@ pub(super) const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Which of the remedies against races the receiver applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Safeguards {
-    /// An `Idempotency-Key` that was applied before is answered as then, without applying it again; 422 where the body
+    /// An `Idempotency-Key` that was applied before gets the same answer and is not applied again; 422 if the body
     /// differs, 409 while the first request is still in progress.
     pub idempotency: bool,
     /// `If-Match`, `If-None-Match` and `record-version` are checked.
@@ -80,7 +80,7 @@ pub(super) struct Change {
     pub(super) record_key: String,
     /// By which repetition is judged: the idempotency key, else `lanekeeper-update-id`.
     pub(super) update_id: Option<String>,
-    /// `Idempotency-Key`, where the receiver honours it.
+    /// `Idempotency-Key`, if this safeguard is on.
     pub(super) idempotency_key: Option<String>,
     pub(super) if_match: Option<String>,
     pub(super) if_none_match: Option<String>,
@@ -120,13 +120,13 @@ pub(super) enum KeySeen {
 pub(super) enum WriteOutcome {
     /// It is the record's value now.
     Applied { version: u64 },
-    /// It had been applied before; the answer of then.
+    /// It was applied before: the same answer again.
     Replayed { version: u64 },
     /// The record has this `record-version` or a later one.
     Superseded { version: u64 },
     /// `If-Match` or `If-None-Match` does not hold.
     PreconditionFailed { version: u64 },
-    /// It says nothing of the version that it means.
+    /// It does not say which version it means.
     PreconditionRequired { version: u64 },
     /// Its idempotency key was used before, for another body.
     KeyReused,
@@ -187,7 +187,7 @@ impl Row {
     }
 }
 
-/// Whether a list of entity tags names the version (RFC 9110, sections 13.1.1 and 13.1.2). Version 0: there is no value.
+/// True if a list of entity tags names the version (RFC 9110, sections 13.1.1 and 13.1.2). Version 0: there is no value.
 fn names_version(etags: &str, version: u64) -> bool {
     version > 0 && etags.split(',').map(str::trim).any(|etag| etag == "*" || etag == etag_of(version))
 }

@@ -1,9 +1,9 @@
-//! Which sequence numbers of a record were applied, in little room.
+//! Which sequence numbers of a record were applied: a set in little memory.
 
-/// Ranges kept per record: how scattered its order may be before the oldest gap is given up.
+/// Ranges kept per record. If order is more scattered, the oldest gap is no longer looked for.
 const RANGES_MAX: usize = 1024;
 
-/// A set of numbers from 1. An orderly record is one range, whatever its length.
+/// A set of numbers from 1. If they came in order, it is one range, however many there are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sequences {
     /// First and last of each range, ascending, never touching.
@@ -18,9 +18,9 @@ impl Sequences {
         Self { ranges, count: highest }
     }
 
-    /// Adds a number; false where it was there.
+    /// Adds a number. Returns false if it was there before.
     pub(super) fn insert(&mut self, number: u64) -> bool {
-        // The range that holds it or is the next one above.
+        // The range that contains it, else the next one above.
         let above = self.ranges.partition_point(|(_, last)| *last < number);
         if self.ranges.get(above).is_some_and(|(first, _)| *first <= number) {
             return false;
@@ -38,14 +38,14 @@ impl Sequences {
             (false, false) => self.ranges.insert(above, (number, number)),
         }
         if self.ranges.len() > RANGES_MAX {
-            // What is missing between the two lowest stays counted as missing; should it come, it is a duplicate.
+            // What is missing between the two lowest ranges stays counted as missing; if it comes, it is a duplicate.
             self.ranges[1].0 = self.ranges[0].0;
             self.ranges.remove(0);
         }
         true
     }
 
-    /// The highest number; zero where there is none.
+    /// The highest number; zero if there is none.
     pub(super) fn highest(&self) -> u64 {
         self.ranges.last().map_or(0, |(_, last)| *last)
     }

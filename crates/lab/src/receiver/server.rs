@@ -24,17 +24,17 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// One that keeps its records in memory, and has none.
+    /// A receiver that keeps its records in memory, and has none.
     #[must_use]
     pub fn new(settings: ReceiverSettings) -> Self {
         Self::with_store(settings, Store::memory())
     }
 
-    /// One that keeps its records in this store, with those that are there. It has seen nothing yet. When it has returned,
-    /// the store has its tables.
+    /// A receiver that keeps its records in this store, and has those that are there. It has seen nothing yet. When this
+    /// has returned, the store has its tables.
     ///
     /// # Errors
-    /// The store cannot be opened, or a later program has made its tables.
+    /// The store cannot be opened, or its tables are of a newer program.
     pub async fn open(settings: ReceiverSettings, address: &StoreAddress) -> Result<Self, OpenStoreError> {
         Ok(Self::with_store(settings, Store::open(address).await?))
     }
@@ -45,11 +45,11 @@ impl Receiver {
 
     /// Serves requests until `shutdown` ends, then lets those in progress finish for a moment.
     ///
-    /// When it has returned, the port is free and the report is complete but for requests that took longer. It may run
-    /// again, with what it knows.
+    /// When this has returned, the port is free and the report is complete, but for requests that took longer. The receiver
+    /// can run again, and still knows what it has seen.
     ///
     /// # Errors
-    /// The listener failed for good.
+    /// The listener fails for good.
     pub async fn run(
         &self,
         listener: TcpListener,
@@ -68,7 +68,7 @@ impl Receiver {
                 state.stopping.send_replace(true);
             });
         let grace = async {
-            // An error would mean that the sender is gone; `self` holds it.
+            // It cannot fail: `self` holds the sender.
             let _ = stopping.wait_for(|stopping| *stopping).await;
             tokio::time::sleep(STOP_GRACE).await;
         };
@@ -90,13 +90,13 @@ impl Receiver {
         Ok(address)
     }
 
-    /// What it saw, with at most `records_max` records one by one: those with something wrong first, then by key.
+    /// What it saw, with at most `records_max` single records: those with violations first, then by key.
     #[must_use]
     pub fn report(&self, records_max: usize) -> Report {
         self.state.report(records_max)
     }
 
-    /// Forgets all records, in the store too, and what it saw of them. Requests in progress go on.
+    /// Deletes all records, in the store too, and what it saw of them. Requests in progress go on.
     ///
     /// # Errors
     /// The store could not be emptied; everything is as it was.

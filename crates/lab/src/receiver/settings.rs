@@ -1,4 +1,4 @@
-//! What a receiver is told to do.
+//! The settings of a receiver.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ pub struct ReceiverSettings {
     pub latency: Duration,
     /// Share by which the latency varies, up and down: 0 to 1.
     pub latency_jitter: f64,
-    /// Time between reading a record and writing it, as an application takes it: with row locks, the record is locked for
-    /// so long.
+    /// Time between reading a record and writing it, as an application needs it. With row locks, the record is locked
+    /// for this time.
     pub think: Duration,
-    /// Share of attempts that go wrong: 0 to 1.
+    /// Share of attempts that fail: 0 to 1.
     pub fail_share: f64,
-    /// How they go wrong, each equally likely. Empty: with status 500.
+    /// How they fail, each equally likely. Empty: with status 500.
     pub fail_with: Vec<Fault>,
-    /// Only attempts with `lanekeeper-attempt: 1` go wrong (and those without that header).
+    /// Only attempts with `lanekeeper-attempt: 1` fail, and those without that header.
     pub first_attempts_only: bool,
     /// Sent as `Retry-After`, in whole seconds rounded up, with every 429 and 503.
     pub retry_after: Option<Duration>,
     /// How long a fault `hang` takes.
     pub hang_for: Duration,
-    /// Records whose requests all go wrong.
+    /// Records whose requests all fail.
     pub fail_records: Vec<FailingRecord>,
     /// Which remedies against races are applied. The default leaves out idempotency and fencing, so that repeats and
-    /// older tenures show in the report instead of being kept from it.
+    /// older tenures show in the report instead of being prevented.
     pub safeguards: Safeguards,
     /// Answer 428 to a write without `If-Match` and `If-None-Match`.
     pub require_if_match: bool,
     /// The answer to a `record-version` at or below the record's: 200 to 599.
     pub superseded_status: u16,
-    /// Equal seeds make the same attempts go wrong.
+    /// With equal seeds the same attempts fail.
     pub seed: u64,
 }
 

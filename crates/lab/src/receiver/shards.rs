@@ -34,7 +34,7 @@ impl<T> Shards<T> {
     }
 }
 
-/// What is in it is whole after a panic elsewhere: what it counts wrong, the panic itself reports.
+/// A panic that held the lock is reported by itself; the value is still whole.
 fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

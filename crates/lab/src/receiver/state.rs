@@ -18,7 +18,7 @@ pub(super) struct ReceiverState {
     pub(super) judges: Judges,
     pub(super) store: Store,
     pub(super) started: Instant,
-    /// From publishing to here, of updates that say when they were published.
+    /// Of updates that say when they were published.
     delays: Mutex<Delays>,
     /// Ends requests that hang on purpose.
     pub(super) stopping: watch::Sender<bool>,
@@ -31,7 +31,7 @@ impl ReceiverState {
         Self { settings, judges, store, started, delays, stopping }
     }
 
-    /// What it saw, with at most `records_max` records one by one: those with something wrong first, then by key.
+    /// See [`super::Receiver::report`].
     pub(super) fn report(&self, records_max: usize) -> Report {
         let mut report = Report::default();
         let mut keys = Vec::new();
@@ -61,10 +61,7 @@ impl ReceiverState {
         report
     }
 
-    /// Forgets all records, in the store too, and what it saw of them; requests in progress go on.
-    ///
-    /// # Errors
-    /// The store could not be emptied; everything is as it was.
+    /// See [`super::Receiver::forget`].
     pub(super) async fn forget(&self) -> Result<(), StoreError> {
         self.store.clear().await?;
         self.judges.each().for_each(|mut judge| judge.reset());
@@ -76,7 +73,7 @@ impl ReceiverState {
         self.delays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it saw of one record; `None` where there was no request.
+    /// See [`super::Receiver::record`].
     pub(super) fn record(&self, record_key: &str) -> Option<RecordReport> {
         self.judges.of(record_key).report(record_key)
     }

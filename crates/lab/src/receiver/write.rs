@@ -1,4 +1,4 @@
-//! Writing requests, from the head to the answer.
+//! Requests that write, from the head to the answer.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,7 +24,7 @@ const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest content type kept.
 const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
-/// What [`FaultRng`] is asked about; any numbers that differ.
+/// What a number of [`FaultRng`] is for: any numbers that differ.
 mod purpose {
     pub(super) const LATENCY: u64 = 1;
     pub(super) const FAILS: u64 = 2;
@@ -66,7 +66,7 @@ pub(super) async fn write(state: Arc<ReceiverState>, record_key: String, request
         return in_progress.answer(End::Rejected, StatusCode::PAYLOAD_TOO_LARGE);
     }
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
-        // It broke off, so that nobody sees this answer, or it was too long without having said so.
+        // The sender broke off and does not see this answer, or the body was longer than its head said.
         return in_progress.answer(End::Disconnected, StatusCode::BAD_REQUEST);
     };
 
@@ -121,7 +121,7 @@ pub(super) async fn write(state: Arc<ReceiverState>, record_key: String, request
     in_progress.answer(End::Failed, state.failure(status))
 }
 
-/// What the headers say of the change.
+/// The change as the headers describe it.
 fn conditions(headers: &HeaderMap, settings: &ReceiverSettings) -> Change {
     let owned = |name: &str| text(headers, name).map(str::to_owned);
     let idempotency_key = text(headers, "idempotency-key").map(|key| key.trim_matches('"').to_owned());
@@ -137,7 +137,7 @@ fn conditions(headers: &HeaderMap, settings: &ReceiverSettings) -> Change {
 }
 
 impl ReceiverState {
-    /// Applies the change. Once begun, a transaction goes on, also when its sender goes away.
+    /// Applies the change. A transaction that has begun goes on if its sender goes away.
     async fn apply(self: &Arc<Self>, change: Change) -> Result<WriteOutcome, StoreError> {
         if matches!(self.store, Store::Memory(_)) {
             return self.store.write(&change, &self.settings, &self.judges).await;
@@ -148,7 +148,7 @@ impl ReceiverState {
         transaction.await.expect("a transaction does not panic")
     }
 
-    /// What goes wrong with this attempt, if anything.
+    /// The fault that this attempt gets, if any.
     fn fault(
         &self,
         record_key: &str,
@@ -171,17 +171,17 @@ impl ReceiverState {
         Some(chance.pick(purpose::FAULT, &settings.fail_with).unwrap_or(usual))
     }
 
-    /// Takes `hang_for`, or until the receiver stops.
+    /// Waits for `hang_for`, or until the receiver stops.
     async fn hang(&self) {
         let mut stopping = self.stopping.subscribe();
-        // Either way the time is over; the sender of `stopping` is in `self`.
+        // Both results mean that the wait is over.
         let _ = tokio::time::timeout(self.settings.hang_for, stopping.wait_for(|stopping| *stopping)).await;
     }
 
-    /// The answer with a status that was asked for.
+    /// An answer with the status of a fault.
     fn failure(&self, status: u16) -> Response {
         let status = status_of(status);
-        let response = problem(status, "the receiver was told to fail this request");
+        let response = problem(status, "the receiver fails this request on purpose");
         match self.settings.retry_after {
             Some(wait)
                 if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) =>
@@ -193,7 +193,7 @@ impl ReceiverState {
     }
 }
 
-/// Time since a moment in microseconds since 1970; zero where that is yet to come.
+/// Time since a moment, which is in microseconds since 1970; zero if it is in the future.
 fn since(sent_us: u64) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(Duration::from_micros(sent_us))

@@ -70,7 +70,7 @@ pub enum ProcessError {
         /// What it answered last.
         reason: String,
     },
-    /// It was told to end and still runs.
+    /// It got a signal to end and still runs.
     #[error("{name} still runs {} s after the signal to end", limit.as_secs())]
     StillRuns {
         /// The process.

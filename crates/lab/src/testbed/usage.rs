@@ -1,6 +1,6 @@
-//! What the kernel knows about processes: processor time, memory, who listens on a port. Only Linux tells it (`/proc`).
+//! What the kernel knows about processes: processor time, memory, who listens on a port. Linux only (`/proc`).
 
-/// What processes have used. All zero if the kernel does not tell.
+/// What processes have used. All zero where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Processor time in seconds, user and system.
@@ -24,7 +24,7 @@ pub fn listener_on(port: u16) -> Option<u32> {
     kernel::listener_on(port)
 }
 
-/// The load average of the last minute; `?` if the kernel does not tell.
+/// The load average of the last minute; `?` where it is not known.
 pub fn load_average() -> String {
     kernel::load_average().map_or_else(|| "?".to_owned(), |load| format!("{load:.2}"))
 }
@@ -52,9 +52,9 @@ mod kernel {
         for stat in stats.iter().filter(|stat| family.contains(&stat.pid)) {
             let ticks = stat.utime + stat.stime + stat.cutime.unsigned_abs() + stat.cstime.unsigned_abs();
             usage.cpu_seconds += ticks as f64 / ticks_per_second() as f64;
-            let Ok(status) = Process::new(stat.pid).and_then(|process| process.status()) else { continue };
-            usage.peak_mb += status.vmhwm.unwrap_or_default() as f64 / KIB_PER_MIB;
-            usage.now_mb += status.vmrss.unwrap_or_default() as f64 / KIB_PER_MIB;
+            let Ok(memory) = Process::new(stat.pid).and_then(|process| process.status()) else { continue };
+            usage.peak_mb += memory.vmhwm.unwrap_or_default() as f64 / KIB_PER_MIB;
+            usage.now_mb += memory.vmrss.unwrap_or_default() as f64 / KIB_PER_MIB;
         }
         Some(usage)
     }

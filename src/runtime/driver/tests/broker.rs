@@ -1,22 +1,19 @@
 //! A broker in memory: one queue with one active consumer. What is not acked comes back at the front, in order.
 
+mod deliveries;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
+use self::deliveries::MemoryDeliveries;
 use super::facts::Facts;
-use lanekeeper_broker::{Deliveries, Gone, Lost, PartitionStatus, Received, Source, SourceEvent};
-use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};
-use lanekeeper_core::policy::{DeadLetterReason, Malformed};
+use lanekeeper_broker::{Gone, Lost, PartitionStatus, Source, SourceEvent};
+use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::Update;
-
-/// Between settling and the ack.
-const ACK_DELAY: Duration = Duration::from_millis(10);
-/// Between two answers to what asks if the broker is there.
-const HEARD_EVERY: Duration = Duration::from_secs(2);
 
 /// What lies in the queue.
 #[derive(Clone, Debug)]
@@ -71,7 +68,7 @@ struct Channel {
     newest_tag: u64,
     held: BTreeMap<u64, Message>,
     settled: BTreeSet<u64>,
-    event: VecDeque<SourceEvent>,
+    events: VecDeque<SourceEvent>,
     lost: Option<String>,
 }
 
@@ -108,7 +105,7 @@ impl MemoryBroker {
     pub(super) fn send(&self, event: SourceEvent) {
         self.change(|state| {
             if let Some(channel) = &mut state.channel {
-                channel.event.push_back(event);
+                channel.events.push_back(event);
             }
         });
     }
@@ -227,14 +224,7 @@ impl Source for MemoryBroker {
                 let channel = Channel { number: state.channels, ..Channel::default() };
                 let number = channel.number;
                 state.channel = Some(channel);
-                return Ok(MemoryDeliveries {
-                    broker: self.clone(),
-                    channel: number,
-                    since: Instant::now(),
-                    last_seen: Instant::now(),
-                    came: BTreeMap::new(),
-                    ack_at: None,
-                });
+                return Ok(MemoryDeliveries::new(self.clone(), number));
             }
         }
     }
@@ -250,167 +240,5 @@ impl Source for MemoryBroker {
     fn ask_for_delivery(&self) {
         self.state().asked_for_delivery += 1;
         self.publish(Content::Witness);
-    }
-}
-
-/// One channel, as its consumer sees it.
-pub(super) struct MemoryDeliveries {
-    broker: MemoryBroker,
-    channel: u64,
-    since: Instant,
-    last_seen: Instant,
-    /// Deliveries that are not settled.
-    came: BTreeMap<u64, Instant>,
-    ack_at: Option<Instant>,
-}
-
-impl MemoryDeliveries {
-    fn poll_news(&mut self) -> Result<Option<SourceEvent>, Lost> {
-        let prefetch = self.broker.prefetch;
-        let mut state = self.broker.state();
-        let State { queue, channel, .. } = &mut *state;
-        let channel = channel.as_mut().filter(|channel| channel.number == self.channel);
-        let channel = channel.expect("a channel lasts until it is closed");
-        if let Some(why) = &channel.lost {
-            return Err(Lost(why.clone()));
-        }
-        if let Some(event) = channel.event.pop_front() {
-            return Ok(Some(event));
-        }
-        if channel.held.len() >= prefetch {
-            return Ok(None);
-        }
-        let Some(message) = queue.pop_front() else { return Ok(None) };
-        channel.newest_tag += 1;
-        let (tag, redelivered) = (channel.newest_tag, message.redelivered);
-        channel.held.insert(tag, message.clone());
-        self.came.insert(tag, Instant::now());
-        let delivery = DeliveryTag(tag);
-        Ok(Some(match message.content {
-            Content::Update(update) => {
-                SourceEvent::Received(Received { delivery, redelivered, update: Ok(update) })
-            }
-            Content::Malformed => {
-                SourceEvent::Received(Received { delivery, redelivered, update: Err(Malformed::NoRecordKey) })
-            }
-            Content::Witness => SourceEvent::Witness(delivery),
-            Content::Marker => SourceEvent::Marker,
-        }))
-    }
-
-    fn end(self) {
-        self.broker.change(|state| {
-            state.return_held();
-            state.channel = None;
-        });
-    }
-}
-
-impl Deliveries for MemoryDeliveries {
-    async fn next(&mut self) -> Result<SourceEvent, Lost> {
-        loop {
-            if let Some(event) = self.poll_news()? {
-                return Ok(event);
-            }
-            let heard_at = self.last_seen + HEARD_EVERY;
-            tokio::select! {
-                biased;
-                () = self.broker.changed.notified() => {}
-                () = sleep_until(heard_at) => {
-                    self.last_seen = Instant::now();
-                    if !self.broker.state().silent {
-                        return Ok(SourceEvent::BrokerSeen(self.last_seen));
-                    }
-                }
-            }
-        }
-    }
-
-    fn since(&self) -> Instant {
-        self.since
-    }
-
-    fn claim(&mut self) {
-        let channel = self.channel;
-        self.broker.change(|state| {
-            state.claims += 1;
-            let claimed =
-                SourceEvent::Claimed { number: Some(TenureNumber(state.claims)), rival_claim: state.rival };
-            if let Some(channel) = state.channel(channel) {
-                channel.event.retain(|event| !matches!(event, SourceEvent::Claimed { .. }));
-                channel.event.push_back(claimed);
-            }
-        });
-    }
-
-    fn settle(&mut self, delivery: DeliveryTag) {
-        self.came.remove(&delivery.0).expect("I7: a delivery that is held is settled, once");
-        self.ack_at.get_or_insert(Instant::now() + ACK_DELAY);
-        let number = self.channel;
-        let mut state = self.broker.state();
-        let malformed_settled = state.malformed_settled;
-        let Some(channel) = state.channel(number) else { return }; // it comes back
-        channel.settled.insert(delivery.0);
-        match &channel.held[&delivery.0].content {
-            Content::Update(update) => self.broker.facts.settled(update.id.as_str()),
-            Content::Malformed => {
-                self.broker.facts.malformed_settled(malformed_settled);
-                state.malformed_settled += 1;
-            }
-            Content::Witness => {}
-            Content::Marker => panic!("a marker is never settled"),
-        }
-    }
-
-    async fn send_acks(&mut self) -> Result<(), Lost> {
-        if self.ack_at.take_if(|at| *at <= Instant::now()).is_none() {
-            return Ok(());
-        }
-        self.broker.change(|state| state.ack(self.channel))
-    }
-
-    fn next_ack_at(&mut self) -> Option<Instant> {
-        self.ack_at
-    }
-
-    fn oldest_received_at(&self) -> Option<Instant> {
-        self.came.first_key_value().map(|(_, came)| *came)
-    }
-
-    fn received_at(&self, delivery: DeliveryTag) -> Option<Instant> {
-        self.came.get(&delivery.0).copied()
-    }
-
-    fn has_begun(&self) -> bool {
-        self.broker.state().channel(self.channel).is_some_and(|channel| channel.newest_tag > 0)
-    }
-
-    fn dead_letter(
-        &self,
-        _: Holder,
-        update: Option<&Update>,
-        reason: DeadLetterReason,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let (broker, id) = (self.broker.clone(), update.map(|update| update.id.as_str().to_owned()));
-        async move {
-            let delay = broker.state().dead_letter_delay;
-            sleep(delay).await;
-            match &id {
-                Some(id) => broker.facts.dead_lettered(id),
-                None => broker.facts.malformed_dead_lettered(),
-            }
-            broker.state().dead_letters.push((id, reason.name()));
-        }
-    }
-
-    async fn leave(self) {
-        if self.broker.change(|state| state.ack(self.channel)).is_ok() {
-            sleep(Duration::from_millis(100)).await;
-        }
-        self.end();
-    }
-
-    async fn close(self) {
-        self.end();
     }
 }

@@ -1,6 +1,7 @@
 //! A driver between a broker, a target and perhaps a ledger in memory, in time that is paused: it passes only while
 //! nothing has anything to do.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,7 +111,7 @@ impl World {
             health,
         };
         let core = Partition::new(limits(setup.in_flight_max), Arc::new(policy(setup.rejected)));
-        let (_, previous) = watch::channel(Default::default());
+        let (_, previous) = watch::channel(BTreeSet::new());
         let driver = Driver::new(context, core, previous, (releases, breakers.watch()));
         let stop = CancellationToken::new();
         let driver = tokio::spawn(driver.run(stop.clone()));

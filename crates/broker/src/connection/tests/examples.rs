@@ -6,6 +6,7 @@ use amq_protocol::protocol::basic::AMQPMethod as Basic;
 use amq_protocol::protocol::channel::AMQPMethod as Channel;
 use amq_protocol::protocol::connection::AMQPMethod as Connection;
 use lapin::protocol::basic::parse_properties;
+use lapin::types::ShortString;
 use lapin::types::parsing::parse_field_table;
 
 use super::super::alterations::{Alteration, AlteredProperties};
@@ -69,7 +70,7 @@ fn properties_that_are_not_utf_8_are_replaced_and_kept() {
     let properties = message_id(b"id-\xff");
     let screened = whole(&[deliver(1, 1, b"k"), header(1, 0, &properties)].concat());
     let AMQPFrame::Header(1, got) = &screened.frames()[1] else { panic!("a header") };
-    assert_eq!(got.properties.message_id().as_ref().map(|id| id.as_str()), Some("id-\u{1a}"));
+    assert_eq!(got.properties.message_id().as_ref().map(ShortString::as_str), Some("id-\u{1a}"));
     let expected = AlteredProperties::Replaced { original: properties };
     assert_eq!(altered(&screened, 1, 1).and_then(|altered| altered.properties), Some(expected));
 }
@@ -87,7 +88,7 @@ fn tables_without_end_become_bytes() {
 
 #[test]
 fn properties_that_fit_no_frame_are_kept_apart() {
-    let properties = headers(&[(b"x", text(&[b'x'; 20_000])), (b"\xff", text(b"y"))]);
+    let properties = headers(&[(b"x", text(&vec![b'x'; 20_000])), (b"\xff", text(b"y"))]);
     let screened = whole(&[deliver(1, 1, b"k"), header(1, 3, &properties), body(1, b"abc", 9)].concat());
     let AMQPFrame::Header(1, got) = &screened.frames()[1] else { panic!("a header") };
     assert_eq!((got.body_size, got.properties.headers()), (3, &None));
@@ -157,9 +158,9 @@ fn a_body_over_the_limit_becomes_heartbeats() {
 
 #[test]
 fn a_long_body_that_is_left_out_lets_the_client_write() {
-    let bytes = 9 * 1024 * 1024;
+    const BYTES: usize = 9 * 1024 * 1024;
     let wire =
-        [deliver(1, 1, b"k"), header(1, bytes, b"\0\0"), body(1, &vec![0; bytes as usize], 10_000)].concat();
+        [deliver(1, 1, b"k"), header(1, BYTES as u64, b"\0\0"), body(1, &vec![0; BYTES], 10_000)].concat();
     assert_eq!(whole(&wire).waits, 2, "once for each 4 MiB");
 }
 

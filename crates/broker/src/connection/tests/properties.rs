@@ -27,9 +27,12 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     ];
     // Deeper than tables may be, now and then.
     let deep = (plain.clone(), 0..50_usize, any::<bool>()).prop_map(|(inner, levels, tables)| {
-        (0..levels).fold(inner, |inner, _| match tables {
-            true => [vec![b'F'], long(&[short(b"n"), inner].concat())].concat(),
-            false => [vec![b'A'], long(&inner)].concat(),
+        (0..levels).fold(inner, |inner, _| {
+            if tables {
+                [vec![b'F'], long(&[short(b"n"), inner].concat())].concat()
+            } else {
+                [vec![b'A'], long(&inner)].concat()
+            }
         })
     });
     prop_oneof![20 => plain, 1 => deep].prop_recursive(4, 16, 4, |inner| {

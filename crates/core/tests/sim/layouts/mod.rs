@@ -376,7 +376,7 @@ impl World {
                 self.claimed(process, partition_key, tenure, read_back);
             }
             LayoutEvent::PreviousDrained { process, partition_key } => {
-                self.on_previous_drained(process, partition_key)
+                self.on_previous_drained(process, partition_key);
             }
             LayoutEvent::Observe { process } => self.observe(process),
             LayoutEvent::Answered { process, partition_key, attempt, fails } => {
@@ -387,7 +387,7 @@ impl World {
             }
             LayoutEvent::Wake { process, partition_key } => self.wake(process, partition_key),
             LayoutEvent::Close { process, partition_key, channel } => {
-                self.close(process, partition_key, channel)
+                self.close(process, partition_key, channel);
             }
             LayoutEvent::Document { process } => self.read(process),
             LayoutEvent::Markers { process, layout } => self.mark(process, layout),

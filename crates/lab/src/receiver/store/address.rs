@@ -7,11 +7,11 @@ use std::str::FromStr;
 /// Where records are kept.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreAddress {
-    /// `memory`: they end with the receiver.
+    /// `memory`: the records end with the receiver.
     Memory,
-    /// `sqlite://FILE`. The file is made where it is not there.
+    /// `sqlite://FILE`. The file is created if it does not exist.
     Sqlite(PathBuf),
-    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. The tables are made in that database; it has to be there.
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. The database has to exist; the tables are created in it.
     Postgres(String),
 }
 

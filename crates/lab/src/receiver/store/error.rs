@@ -10,37 +10,37 @@ pub(super) const SCHEMA_VERSION: i64 = 1;
 /// Time limit of a transaction that waits for a lock or a connection; then the request is answered 503.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Why a store cannot be used at all.
+/// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
-    /// It is not there, refuses us, or is no such store.
+    /// It does not exist, refuses the connection, or is no such store.
     #[error("cannot open {address}")]
     Open {
-        /// Which.
+        /// Its address.
         address: StoreAddress,
-        /// The database client's own words.
+        /// The error of the database's client.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A later program has made its tables.
+    /// A newer program has created its tables.
     #[error(
         "{address} has schema version {found}; this program knows versions up to {SCHEMA_VERSION}: use a newer one"
     )]
     Newer {
-        /// Which.
+        /// Its address.
         address: StoreAddress,
-        /// The version that it has.
+        /// The version of its schema.
         found: i64,
     },
 }
 
-/// Why a store did not do what a request asked for.
+/// Why a store could not serve a request.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Something else held a lock or all connections for too long.
+    /// Others held a lock, or all connections, for too long.
     #[error("the record or the store is in use, for longer than {} s", WAIT_MAX.as_secs())]
     Busy,
-    /// The record's key, or another text of the request, has a character that it cannot keep.
+    /// The record's key, or another text of the request, has a character that the store cannot keep.
     #[error("PostgreSQL cannot keep a text with the character NUL")]
     Unfit,
     /// Anything else.

@@ -1,4 +1,4 @@
-//! Records in memory, for measuring: without time to think, an update takes one short lock.
+//! Records in memory, for measuring: without time to think, an update needs one short lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,21 +23,21 @@ pub(in crate::receiver) struct MemoryStore {
 struct StoredRecord {
     row: Row,
     keys: Latest<AnsweredKey>,
-    /// Idempotency keys of changes that wait or think.
+    /// Idempotency keys of changes that wait for the lock, or think.
     in_progress: Vec<String>,
-    /// The row lock of those that think. (A change that does not think is applied under the shard's lock.)
+    /// The row lock of changes that think. (A change that does not think is applied under the shard's lock.)
     lock: Arc<Mutex<()>>,
 }
 
-/// How a write begins.
+/// What a write does first.
 enum Admission {
-    /// It is done.
+    /// It ends at once.
     Done(WriteOutcome),
-    /// It goes on, under this lock where there are row locks.
+    /// It goes on, under this lock if there are row locks.
     Thinks(Arc<Mutex<()>>),
 }
 
-/// What an idempotency key was answered with, and to what.
+/// The answer to an idempotency key, and the body that it was for.
 #[derive(Clone, Copy, Debug)]
 struct AnsweredKey {
     body_hash: u64,
@@ -79,11 +79,11 @@ impl MemoryStore {
         stored.written(change, judges)
     }
 
-    /// All of it, where there is nothing to think about.
+    /// The whole write, if there is no time to think.
     fn begin(&self, change: &Change, settings: &ReceiverSettings, judges: &Judges) -> Admission {
         let key = change.record_key.as_str();
         let mut records = self.records.of(key);
-        // Not the entry of a key made anew: most changes are of a record that is there.
+        // Not `entry`, which needs an owned key: most changes are of a record that is there.
         if !records.contains_key(key) {
             records.insert(key.to_owned(), StoredRecord::default());
         }
@@ -127,7 +127,7 @@ impl StoredRecord {
         Some(written)
     }
 
-    /// The row is that of the change now.
+    /// The row has the change now: remembers its key, and lets the judge know.
     fn written(&mut self, change: &Change, judges: &Judges) -> WriteOutcome {
         let version = self.row.version;
         if let Some(key) = &change.idempotency_key {
@@ -138,7 +138,7 @@ impl StoredRecord {
     }
 }
 
-/// Takes the change's key out of those in progress, also when its sender has gone away.
+/// Removes the change's key from those in progress when it is dropped: at the end, or when the sender has gone away.
 struct ReservedKey<'a> {
     memory: &'a MemoryStore,
     change: &'a Change,

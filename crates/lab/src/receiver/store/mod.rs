@@ -35,7 +35,7 @@ impl Store {
         Self::Memory(Box::default())
     }
 
-    /// When it has returned, the tables are there.
+    /// When this has returned, the tables exist.
     pub(super) async fn open(address: &StoreAddress) -> Result<Self, OpenStoreError> {
         let opened = match address {
             StoreAddress::Memory => return Ok(Self::memory()),
@@ -53,7 +53,7 @@ impl Store {
         }
     }
 
-    /// The record as it is, or `None` where it has no value.
+    /// The record; `None`: it has no value.
     pub(super) async fn read(&self, record_key: &str) -> Result<Option<Row>, StoreError> {
         let row = match self {
             Self::Memory(memory) => memory.read(record_key),
@@ -63,11 +63,11 @@ impl Store {
         Ok(row.filter(|row| row.version > 0))
     }
 
-    /// Applies a change, or says why not. When it has returned `Applied`, the change is as durable as the store is. The
-    /// judges are told while nobody else can write to the record.
+    /// Applies a change, or says why not. When this has returned `Applied`, the change is as durable as the store. The
+    /// judges learn of it while nobody else can write to the record.
     ///
     /// # Errors
-    /// Nothing is applied; where the fault came with the commit, that is not certain.
+    /// Nothing was applied. If the commit failed, this is not certain.
     pub(super) async fn write(
         &self,
         change: &Change,
@@ -81,7 +81,7 @@ impl Store {
         }
     }
 
-    /// Forgets all records and keys.
+    /// Deletes all records and keys.
     pub(super) async fn clear(&self) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.clear(),

@@ -7,10 +7,8 @@ use sqlx::{PgConnection, query, query_as, query_scalar, raw_sql};
 use tokio::time::sleep;
 
 use super::error::{SCHEMA_VERSION, StoreError, WAIT_MAX};
-use super::row::{
-    Newer, RowRead, forget_up_to, key_seen, refused_key, request_hash, row_of, signed, tenure_to_raise,
-};
-use super::statements::{CLEAR, FIND_KEY, FORGET_KEYS, KEEP_KEY, RAISE_TENURE, READ_ROW, WRITE_ROW};
+use super::row::{Newer, RowRead, key_seen, refused_key, row_of, signed, tenure_to_raise};
+use super::statements::{CLEAR, FIND_KEY, RAISE_TENURE, READ_ROW, write_both};
 use crate::receiver::body::BodyMembers;
 use crate::receiver::judge::Judges;
 use crate::receiver::rules::{self, Change, KeySeen, Row, WriteOutcome};
@@ -21,9 +19,9 @@ const LOCK_KEY: &str = include_str!("../sql/postgres/lock_key.sql");
 const LOCK_ROW: &str = include_str!("../sql/postgres/lock_row.sql");
 const MAKE_ROW: &str = include_str!("../sql/postgres/make_row.sql");
 
-/// Transactions at once.
+/// Transactions at the same time.
 const CONNECTIONS_MAX: u32 = 16;
-/// The advisory lock under which the tables are made; any number.
+/// The advisory lock under which the tables are created; any number.
 const SCHEMA_LOCK: i64 = 0x6c61_6e65_7265_6376;
 
 /// See the module.
@@ -68,7 +66,7 @@ impl PostgresStore {
         Ok(transaction.commit().await?)
     }
 
-    /// The transaction. Dropped before the commit, it is rolled back.
+    /// One transaction. If this future is dropped before the commit, it is rolled back.
     pub(super) async fn write(
         &self,
         change: &Change,
@@ -110,10 +108,10 @@ impl PostgresStore {
         let before = row.body.clone();
         row.apply(change);
         sleep(settings.think).await;
-        if let Err(error) = write_both(&mut transaction, change, &row).await {
+        if let Err(error) = write_both!(&mut *transaction, change, row) {
             return refused_key(error);
         }
-        // Nobody else can write to the record before the commit: what the judge is told is in the order of the commits.
+        // Nobody else can write to the record before the commit, so the judge sees changes in the order of their commits.
         let sequence_before = || BodyMembers::of(&before).sequence.unwrap_or_default();
         judges.of(record_key).applied(change, &row, sequence_before);
         transaction.commit().await?;
@@ -121,8 +119,8 @@ impl PostgresStore {
     }
 }
 
-/// The record, locked until the transaction ends. One that is not there is made first, since there is no locking what
-/// is not there; two that make it at once wait for each other.
+/// The record, locked until the transaction ends. A record that does not exist cannot be locked, so it is created first;
+/// two transactions that create it at the same time wait for each other.
 async fn locked(connection: &mut PgConnection, record_key: &str) -> sqlx::Result<Row> {
     let lock = || query_as::<_, RowRead>(LOCK_ROW).bind(record_key);
     if let Some(read) = lock().fetch_optional(&mut *connection).await? {
@@ -130,29 +128,4 @@ async fn locked(connection: &mut PgConnection, record_key: &str) -> sqlx::Result
     }
     query(MAKE_ROW).bind(record_key).execute(&mut *connection).await?;
     lock().fetch_one(&mut *connection).await.map(row_of)
-}
-
-/// The record, and the idempotency key with its answer.
-async fn write_both(connection: &mut PgConnection, change: &Change, row: &Row) -> sqlx::Result<()> {
-    let write = query(WRITE_ROW)
-        .bind(&change.record_key)
-        .bind(signed(row.version))
-        .bind(row.record_version)
-        .bind(signed(row.tenure))
-        .bind(&row.content_type)
-        .bind(&row.body);
-    write.execute(&mut *connection).await?;
-    let Some(key) = &change.idempotency_key else { return Ok(()) };
-    let keep = query(KEEP_KEY)
-        .bind(&change.record_key)
-        .bind(key)
-        .bind(request_hash(change))
-        .bind(signed(row.version));
-    keep.execute(&mut *connection).await?;
-    let up_to = forget_up_to(row.version);
-    if up_to > 0 {
-        let forget = query(FORGET_KEYS).bind(&change.record_key).bind(signed(up_to));
-        forget.execute(&mut *connection).await?;
-    }
-    Ok(())
 }

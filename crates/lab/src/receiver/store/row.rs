@@ -10,17 +10,17 @@ const KEYS_MAX: u64 = 512;
 /// Older keys are deleted every so many versions of a record.
 const FORGET_EVERY: u64 = 64;
 
-/// A schema of a later program: its version.
+/// The schema is of a newer program: its version.
 pub(super) struct Newer(pub(super) i64);
 
-/// A row as databases give it.
+/// A row as the databases return it.
 pub(super) type RowRead = (i64, Option<i64>, i64, Option<String>, Vec<u8>);
 
 pub(super) fn row_of((version, record_version, tenure, content_type, body): RowRead) -> Row {
     Row { version: unsigned(version), record_version, tenure: unsigned(tenure), content_type, body }
 }
 
-/// What a key that was found says of a change: the stored hash, the version of the answer.
+/// What is known of a change's idempotency key. `found`: the stored hash of the body, and the version of the answer.
 pub(super) fn key_seen(found: Option<(Vec<u8>, i64)>, change: &Change) -> KeySeen {
     match found {
         None => KeySeen::Never,
@@ -31,8 +31,8 @@ pub(super) fn key_seen(found: Option<(Vec<u8>, i64)>, change: &Change) -> KeySee
     }
 }
 
-/// The tenure that the record has to learn from a request that is answered without a write, so that an older owner is
-/// refused from now on.
+/// The tenure to write to the record although the request itself is not written, so that an older owner is refused from
+/// now on.
 pub(super) fn tenure_to_raise(
     row: &Row,
     change: &Change,
@@ -43,13 +43,12 @@ pub(super) fn tenure_to_raise(
     change.tenure.filter(|tenure| raises && *tenure > row.tenure)
 }
 
-/// Keys of a version at or below this one are too old, now that the record has reached this version; zero: none, or
-/// not now.
+/// Keys of this version and below are to be deleted, now that the record has reached `version`; zero: none, or not now.
 pub(super) fn forget_up_to(version: u64) -> u64 {
     if version.is_multiple_of(FORGET_EVERY) { version.saturating_sub(KEYS_MAX) } else { 0 }
 }
 
-/// A key that came in between, from a request that did not lock the record: that request has only just ended.
+/// Another request has inserted the same key in between, without locking the record: it has only just ended.
 pub(super) fn refused_key(error: sqlx::Error) -> Result<WriteOutcome, StoreError> {
     match error.as_database_error() {
         Some(database) if database.is_unique_violation() => Ok(WriteOutcome::KeyInProgress),
@@ -61,7 +60,7 @@ pub(super) fn request_hash(change: &Change) -> Vec<u8> {
     digest(&SHA256, &change.body).as_ref().to_vec()
 }
 
-/// Databases have signed integers only. What does not fit is the largest: no broker counts that far.
+/// Databases have signed integers only. A number that does not fit becomes the largest one: no broker counts that far.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Records in SQLite. It locks the whole file instead of a row: `BEGIN IMMEDIATE` is its row lock.
+//! Records in SQLite, which locks the whole file instead of a row: `BEGIN IMMEDIATE` is its row lock.
 
 use std::path::Path;
 
@@ -9,10 +9,8 @@ use sqlx::{SqliteConnection, query, query_as, query_scalar, raw_sql};
 use tokio::time::sleep;
 
 use super::error::{SCHEMA_VERSION, StoreError, WAIT_MAX};
-use super::row::{
-    Newer, RowRead, forget_up_to, key_seen, refused_key, request_hash, row_of, signed, tenure_to_raise,
-};
-use super::statements::{CLEAR, FIND_KEY, FORGET_KEYS, KEEP_KEY, RAISE_TENURE, READ_ROW, WRITE_ROW};
+use super::row::{Newer, RowRead, key_seen, refused_key, row_of, signed, tenure_to_raise};
+use super::statements::{CLEAR, FIND_KEY, RAISE_TENURE, READ_ROW, write_both};
 use crate::receiver::body::BodyMembers;
 use crate::receiver::judge::Judges;
 use crate::receiver::rules::{self, Change, KeySeen, Row, WriteOutcome};
@@ -20,17 +18,17 @@ use crate::receiver::settings::ReceiverSettings;
 
 const SCHEMA: &str = include_str!("../sql/sqlite/schema.sql");
 const SET_SCHEMA_VERSION: &str = "PRAGMA user_version = 1";
-/// Takes the lock at once. A plain BEGIN takes it with the first write, and fails then if another has written since the
+/// Takes the lock at once. A plain BEGIN takes it with the first write, and then fails if somebody has written since the
 /// read.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// Reads at once.
+/// Reads at the same time.
 const READERS_MAX: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
 pub(in crate::receiver) struct SqliteStore {
-    /// One connection: waiting for it is fair, and waiting for SQLite's own lock is not.
+    /// One connection: waiting for it is fair, and waiting for SQLite's lock is not.
     writer: SqlitePool,
     readers: SqlitePool,
 }
@@ -82,7 +80,7 @@ impl SqliteStore {
         let mut locked = if settings.safeguards.row_locks {
             Some(self.writer.begin_with(BEGIN).await?)
         } else {
-            None // what is read can be out of date when it is written
+            None // the row can have changed when it is written
         };
         let (mut row, key) = match &mut locked {
             Some(transaction) => read_both(&mut *transaction, change).await?,
@@ -106,10 +104,10 @@ impl SqliteStore {
             Some(transaction) => transaction,
             None => self.writer.begin_with(BEGIN).await?,
         };
-        if let Err(error) = write_both(&mut transaction, change, &row).await {
+        if let Err(error) = write_both!(&mut *transaction, change, row) {
             return refused_key(error);
         }
-        // Nobody else can write before the commit: what the judge is told is in the order of the commits.
+        // Nobody else can write before the commit, so the judge sees changes in the order of their commits.
         let sequence_before = || BodyMembers::of(&before).sequence.unwrap_or_default();
         judges.of(&change.record_key).applied(change, &row, sequence_before);
         transaction.commit().await?;
@@ -117,36 +115,11 @@ impl SqliteStore {
     }
 }
 
-/// The record, and what is known of the idempotency key.
+/// Reads the record, and what is known of the idempotency key.
 async fn read_both(connection: &mut SqliteConnection, change: &Change) -> sqlx::Result<(Row, KeySeen)> {
     let read = query_as::<_, RowRead>(READ_ROW).bind(&change.record_key);
     let row = read.fetch_optional(&mut *connection).await?.map(row_of).unwrap_or_default();
     let Some(key) = &change.idempotency_key else { return Ok((row, KeySeen::Never)) };
     let find = query_as(FIND_KEY).bind(&change.record_key).bind(key);
     Ok((row, key_seen(find.fetch_optional(&mut *connection).await?, change)))
-}
-
-/// The record, and the idempotency key with its answer.
-async fn write_both(connection: &mut SqliteConnection, change: &Change, row: &Row) -> sqlx::Result<()> {
-    let write = query(WRITE_ROW)
-        .bind(&change.record_key)
-        .bind(signed(row.version))
-        .bind(row.record_version)
-        .bind(signed(row.tenure))
-        .bind(&row.content_type)
-        .bind(&row.body);
-    write.execute(&mut *connection).await?;
-    let Some(key) = &change.idempotency_key else { return Ok(()) };
-    let keep = query(KEEP_KEY)
-        .bind(&change.record_key)
-        .bind(key)
-        .bind(request_hash(change))
-        .bind(signed(row.version));
-    keep.execute(&mut *connection).await?;
-    let up_to = forget_up_to(row.version);
-    if up_to > 0 {
-        let forget = query(FORGET_KEYS).bind(&change.record_key).bind(signed(up_to));
-        forget.execute(&mut *connection).await?;
-    }
-    Ok(())
 }

@@ -1,0 +1,65 @@
+use super::*;
+use lanekeeper_core::message::DeliveryTag;
+use lanekeeper_core::routes::TargetId;
+use lanekeeper_core::update::UpdateId;
+use lanekeeper_ledger::AnyLedger;
+
+fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+    size_of::<F>()
+}
+
+/// Both are allocated, moved and freed for every update.
+#[test]
+fn what_is_asked_and_written_for_an_update_is_small() {
+    type Written = (LedgerClient<AnyLedger>, Option<TenureNumber>, Arc<Update>, Holder, Resolution);
+    let asked = size_of_output(
+        |(ledger_client, update, holder): (&'static LedgerClient<AnyLedger>, &'static Update, Holder)| {
+            ledger_client.lookup(update, holder)
+        },
+    );
+    let written = size_of_output(|(ledger_client, tenure, update, holder, resolution): Written| {
+        ledger_client.write(tenure, update, holder, resolution, Default::default())
+    });
+    assert!(asked.max(written) <= 2048, "{asked} and {written} bytes");
+}
+
+fn check(
+    id_status: IdStatus,
+    parked: bool,
+    versions: (Option<i64>, Option<i64>),
+    holder: Holder,
+    expected: Option<Known>,
+) {
+    let (last, own) = versions;
+    let lookup_result = LookupResult { id_status, parked, version: last, etag: None };
+    let update = Update {
+        record_key: RecordKey::new("k").unwrap(),
+        id: UpdateId::published("u"),
+        target: TargetId(0),
+        update_type: None,
+        version: own,
+        content_type: None,
+        content_encoding: None,
+        if_match: None,
+        published_at: None,
+        headers: Vec::new(),
+        body: bytes::Bytes::new(),
+    };
+    assert_eq!(known(&lookup_result, &update, holder), expected, "{lookup_result:?} {own:?} {holder:?}");
+}
+
+#[test]
+fn what_the_ledger_knows_decides_whether_an_update_is_sent() {
+    let (broker, ledger) = (Holder::Broker(DeliveryTag(1)), Holder::Ledger(ParkedSeq(1)));
+    let none = (None, None);
+    check(IdStatus::Unknown, false, none, broker, None);
+    check(IdStatus::Resolved, true, none, broker, Some(Known::Resolved));
+    check(IdStatus::Reused, false, none, broker, Some(Known::IdReused));
+    check(IdStatus::Unknown, true, none, broker, Some(Known::RecordParked));
+    check(IdStatus::Unknown, true, none, ledger, None);
+    check(IdStatus::Unknown, false, (Some(7), Some(7)), broker, Some(Known::Superseded));
+    check(IdStatus::Unknown, false, (Some(7), Some(8)), broker, None);
+    check(IdStatus::Unknown, false, (Some(7), None), broker, None);
+    check(IdStatus::Unknown, false, (None, Some(1)), broker, None);
+    check(IdStatus::Unknown, true, (Some(7), Some(7)), ledger, Some(Known::Superseded));
+}
