@@ -70,7 +70,7 @@ enum Command {
         #[arg(long, value_name = "REASON", value_parser = reason, conflicts_with = "records")]
         reason: Option<ParkKind>,
     },
-    /// Drop the oldest parked updates of a record for good. The rest stays parked until it is released.
+    /// Drop the oldest parked updates of a record permanently. The rest stays parked until it is released.
     ///
     /// The ledger keeps who discarded them and why, but not their bodies: export them first if you may need them.
     Discard {

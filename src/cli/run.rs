@@ -18,8 +18,8 @@ use lanekeeper_broker::SourceError;
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// Use this process's ledger for the exchange from now on, even if another one was used before. What the other one
-    /// knows, parked updates included, is not known in this one.
+    /// Use this process's ledger for the exchange from now on, even if another one was used before. The parked updates and
+    /// the ids in the other ledger are not copied.
     #[arg(long)]
     adopt_ledger: bool,
 }

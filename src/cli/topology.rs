@@ -35,7 +35,7 @@ Columns:
   drained    of a draining layout: whether the partition is drained; messages in it are then markers, not updates
   owner      the replica that owns the partition
 
-`ready` is read from the queue. All other columns are the owner's answer, for which it has 2 seconds. `?`: no answer;
+`ready` is read from the queue, `drained` from the layout document. The owner answers the rest within 2 seconds. `?`: no answer;
 `-`: nothing.";
 
 const AFTER_HELP: &str = "\
@@ -43,7 +43,7 @@ Exit codes: 0 done, 1 something blocks the change, 2 config, 3 broker; `plan`: 0
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Command {
-    /// Show the layouts: their partitions, owners, backlog, and what is drained.
+    /// Show the layouts: their partitions, owners, backlog, and which partitions are drained.
     #[command(after_help = SHOW_HELP)]
     Show {
         #[command(flatten)]
@@ -59,7 +59,7 @@ enum Command {
     },
     /// Change the layout to what the config says (updates.partitions, dispatch.prefetch) while updates flow.
     ///
-    /// No update is lost, doubled or reordered. The command can be interrupted and called again.
+    /// No update is lost, sent twice or reordered by it. You can interrupt the command and call it again.
     Apply {
         #[command(flatten)]
         broker: BrokerArguments,

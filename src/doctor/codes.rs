@@ -66,17 +66,16 @@ codes! {
         "a restart of the broker sends almost every record key to another partition: two partitions then work on one \
          record, and its updates overtake each other";
     BrokerTooOld = "LK103", Error,
-        "streams or quorum queues do not work as Lanekeeper needs them; order and at-least-once were never tested there";
+        "streams or quorum queues do not work as Lanekeeper needs them; this version was never tested";
     QueueCanWedge = "LK104", Warning,
-        "once all consumers of a partition have hit the acknowledgement timeout, its queue can stop delivering for good: \
-         the partition stands still";
+        "after all consumers of a partition have hit the acknowledgement timeout, its queue can stop delivering forever";
     PublishingBlocked = "LK105", Error,
         "publishers hang without an error, and dead letters and claims of partitions wait; queued updates are still \
          dispatched";
     NoMajority = "LK106", Error,
-        "without a majority of its copies a queue neither takes nor delivers anything: the partition stands still";
+        "without a majority of its copies (replicas) a queue neither accepts nor delivers messages";
     CopiesMissing = "LK107", Warning,
-        "if one more node fails, a queue can lose its majority, and then the partition stands still";
+        "if one more node fails, a queue can lose the majority of its copies (replicas) and stop";
     NotPermitted = "LK108", Error,
         "`lanekeeper run` exits at the start, or cannot dead-letter updates";
 
@@ -86,40 +85,41 @@ codes! {
     ObjectMissing = "LK202", Error,
         "updates are refused, dropped, or sent to other partitions than the earlier updates of their records";
     ObjectDiffers = "LK203", Error,
-        "`lanekeeper run` refuses it at the start; until then updates can be lost or reordered there";
+        "`lanekeeper run` refuses the object at its start; until then updates can be lost or reordered";
     QueueTypeDiffers = "LK204", Error,
-        "other types than quorum lose updates in a crash, or reorder returned ones; `lanekeeper run` refuses it";
+        "other queue types than quorum lose updates in a crash, or reorder returned ones; `lanekeeper run` refuses the queue";
     BindingMissing = "LK205", Error,
         "updates that need this binding are lost, or go to other partitions than the earlier updates of their records";
     IngressBoundTwice = "LK206", Error,
-        "every update goes there as well, and is applied twice if that is another layout; while the layout changes, updates \
-         are confirmed and lost";
+        "every update also goes to the second destination, and is applied twice if that is another layout; while the layout \
+         changes, updates are confirmed and lost";
     HandoffBound = "LK207", Warning,
-        "at the next change of the layout, updates go there as well and are lost or doubled";
+        "at the next change of the layout, updates also go to that destination, and are lost or applied twice";
     ForeignWayIn = "LK208", Error,
-        "messages from there bypass the public exchange: updates can be doubled, or overtake earlier ones of their record";
+        "messages that come in this way bypass the public exchange: updates can be applied twice, or overtake earlier ones of \
+         their record";
     ForeignBindingOfPartition = "LK209", Error,
-        "messages from there bypass the hash: updates of one record can be in two partitions and overtake each other";
+        "messages that come in this way bypass the hash: updates of one record can be in two partitions and overtake each other";
     ForeignBindingOfHash = "LK210", Error,
-        "the hash counts it as a partition: record keys have moved to other queues, and its share of the updates is never \
-         dispatched";
+        "the hash counts the binding as a partition: record keys have moved to other queues, and nobody dispatches the updates \
+         that this binding gets";
     DocumentUnreadable = "LK211", Error,
         "no dispatcher can know the current layout: `lanekeeper run` exits at the start";
 
     // 3xx: policies.
     DeliveryLimitLowered = "LK301", Error,
-        "the broker drops or dead-letters an update after so many deliveries (each lost connection and each restart of a \
-         dispatcher counts), and later updates of its record go on without it";
+        "the broker drops or dead-letters an update after that many deliveries (each lost connection and each restart of a \
+         dispatcher counts as one), and later updates of its record go on without it";
     MessageTtl = "LK302", Error,
         "the broker drops or dead-letters updates that wait longer, for example while their target is down";
     LengthLimited = "LK303", Error,
-        "a full queue refuses updates or drops the oldest, also while it is unsettled";
+        "a full queue refuses updates or drops its oldest one, even if that is unsettled";
     QueueExpires = "LK304", Error,
-        "the broker deletes the queue with all its updates when it has had no consumer for so long";
+        "if the queue has no consumer for that long, the broker deletes it with all its updates";
     OverflowDiffers = "LK305", Warning,
         "with a length limit the queue would drop updates instead of refusing them to their publisher";
     DelayedRetry = "LK306", Error,
-        "later updates overtake one that was returned to the queue";
+        "later updates overtake an update that was returned to the queue";
     Federated = "LK307", Error,
         "another broker puts updates into the queue or takes them out, bypassing the hash and the single active consumer";
     DocumentShortLived = "LK308", Warning,
@@ -128,29 +128,29 @@ codes! {
 
     // 4xx: consumers and time.
     ForeignConsumer = "LK401", Error,
-        "it takes updates that no dispatcher sees; while it is the active consumer, the partition has no dispatcher";
+        "updates that it takes reach no dispatcher; while it is the active consumer, no dispatcher owns the partition";
     AckTimeoutTooShort = "LK402", Error,
-        "the broker closes the channel under attempts in flight; from 4.3 on it cancels the consumer. Updates that were \
-         in flight are then sent again";
+        "the broker closes the channel (from 4.3 on: cancels the consumer) while attempts are in flight; these updates are then \
+         sent again";
     PrefetchTooLow = "LK403", Error,
-        "updates that were returned to the queue come back in another order, later ones of a record first";
+        "updates that were returned to the queue are delivered again in another order, so a later update of a record can come \
+         first";
     NobodyConsumes = "LK404", Warning,
         "the updates wait until a `lanekeeper run` consumes the partition";
 
     // 5xx: config against broker, and what waits for a person.
     DeadLetters = "LK501", Warning,
-        "each is an update that its target has not applied, and its record went on without it";
+        "the target has not applied these updates, and their records went on without them";
     PartitionsDiffer = "LK502", Warning,
-        "the config asks for another number of partitions than there are; the layout in the broker applies";
+        "`lanekeeper run` uses the layout in the broker, so the config shows a wrong number of partitions";
     PrefetchDiffers = "LK503", Warning,
-        "the layout's prefetch applies; lowered while a queue has updates, it would return them in another order";
+        "`lanekeeper run` uses the layout's prefetch; a lower one, on a queue that has updates, would return them in another order";
 
     // 9xx: what could not be looked at.
     ManagementNotSeen = "LK901", Warning,
-        "policies, bindings, foreign consumers and the metadata store were not looked at: most of what can lose or reorder \
-         updates would be there";
+        "policies, bindings, foreign consumers and the metadata store were not checked, and most dangers are there";
     ManagementSeenInPart = "LK902", Info,
-        "what is listed below was not looked at";
+        "the things listed below were not checked";
 }
 
 impl fmt::Display for Code {

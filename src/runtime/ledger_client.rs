@@ -20,19 +20,19 @@ use lanekeeper_ledger::{
     ParkedUpdate, Query, RecordLock, Recorded, ResolvedAs, StoredUpdate,
 };
 
-/// How long an attempt may wait for the ledger before it is withheld: its permit is of use to others.
+/// How long an attempt waits for the ledger at most. It is withheld then, so that others can have its permit.
 const LOOKUP_MAX: Duration = Duration::from_secs(5);
 /// Between two tries to write.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// Parked updates of one record that are taken out of the ledger together.
+/// How many parked updates of one record are read together.
 const RELEASED_MAX: u32 = 32;
 
-/// The ledger, as one partition uses it. Cheap to clone.
+/// Uses the ledger for one partition. Cheap to clone.
 #[derive(Debug)]
-pub struct LedgerClient<L>(Arc<Shared<L>>);
+pub struct LedgerClient<L>(Arc<PartitionLedger<L>>);
 
 #[derive(Debug)]
-struct Shared<L> {
+struct PartitionLedger<L> {
     ledger: Arc<L>,
     /// `ledger.row_lock`.
     row_lock: bool,
@@ -40,7 +40,7 @@ struct Shared<L> {
     metrics: LedgerMetrics,
     layout: LayoutNumber,
     partition: PartitionNumber,
-    /// Why the ledger could not be read, and not be written.
+    /// Why the ledger could not be read, and why it could not be written, as last logged.
     logs: [Mutex<LogOnChange<&'static str>>; 2],
 }
 
@@ -50,30 +50,30 @@ impl<L> Clone for LedgerClient<L> {
     }
 }
 
-/// What was found before an attempt.
+/// What the ledger says before an attempt.
 #[derive(Debug)]
 pub(super) enum Preflight {
-    /// Send it; with the record's last `ETag` and, with row locks, holding its row.
+    /// Send it, with the record's last `ETag`. With `ledger.row_lock` the record's row is locked until `lock` is dropped.
     Send { etag: Option<String>, lock: Option<RecordLock> },
-    /// No request is needed, or it would be wrong.
+    /// Send nothing: a request is not needed, or would be wrong.
     Known(Known),
     /// The ledger did not answer in time.
     Silent,
 }
 
-/// What the ledger was used for. It can often be read where it cannot be written: on a full disk.
+/// How the ledger is used. It can often be read when it cannot be written, as on a full disk.
 #[derive(Clone, Copy)]
-enum Use {
-    Reading,
-    Writing,
+enum Access {
+    Read,
+    Write,
 }
 
-/// Why nothing more of a tenure is written.
+/// A newer owner has written to the ledger: nothing more is written for this tenure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fenced;
 
 impl<L: Ledger> LedgerClient<L> {
-    /// Of this partition.
+    /// For one partition.
     #[must_use]
     pub fn new(
         (ledger, row_lock): (Arc<L>, bool),
@@ -82,22 +82,26 @@ impl<L: Ledger> LedgerClient<L> {
         (layout, partition): (LayoutNumber, PartitionNumber),
     ) -> Self {
         let logs = Default::default();
-        Self(Arc::new(Shared { ledger, row_lock, routes, metrics, layout, partition, logs }))
+        Self(Arc::new(PartitionLedger { ledger, row_lock, routes, metrics, layout, partition, logs }))
     }
 
-    /// Makes this tenure the newest of the partition: from then on no older one writes. Tries until it is told.
+    /// Makes this tenure the newest of the partition: from then on the ledger refuses older ones. Tries until the ledger
+    /// answers.
+    ///
+    /// # Errors
+    /// A newer tenure has written.
     pub(super) async fn claim(self, tenure: TenureNumber) -> Result<(), Fenced> {
         loop {
             match self.0.ledger.claim(self.0.layout, self.0.partition, tenure).await {
                 Ok(Recorded::Fenced) => return Err(Fenced),
                 Ok(_) => return Ok(()),
-                Err(fault) => self.log_fault(Use::Writing, &fault),
+                Err(fault) => self.log_fault(Access::Write, &fault),
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    /// What is known of an update that is about to be sent.
+    /// Asks what is known of an update that is about to be sent.
     pub(super) async fn lookup(&self, update: &Update, holder: Holder) -> Preflight {
         let query = Query {
             record_key: update.record_key.clone(),
@@ -117,23 +121,23 @@ impl<L: Ledger> LedgerClient<L> {
         let (lookup_result, lock) = match tokio::time::timeout(LOOKUP_MAX, asking).await {
             Ok(Ok(found)) => found,
             Ok(Err(fault)) => {
-                self.log_fault(Use::Reading, &fault);
+                self.log_fault(Access::Read, &fault);
                 return Preflight::Silent;
             }
             Err(_) => {
-                self.log_fault(Use::Reading, &LedgerError::TimedOut { seconds: LOOKUP_MAX.as_secs() });
+                self.log_fault(Access::Read, &LedgerError::TimedOut { seconds: LOOKUP_MAX.as_secs() });
                 return Preflight::Silent;
             }
         };
-        self.log_recovery(Use::Reading);
+        self.log_recovery(Access::Read);
         match known(&lookup_result, update, holder) {
             Some(known) => Preflight::Known(known),
             None => Preflight::Send { etag: lookup_result.etag, lock },
         }
     }
 
-    /// Writes a resolution down; tries until it is on disk, since the delivery stays unsettled meanwhile. `Done` too
-    /// where there is nothing to write.
+    /// Writes a resolution down. Tries until the ledger answers; the delivery stays unsettled until then. Returns `Done` also
+    /// if there is nothing to write.
     pub(super) async fn write(
         self,
         tenure: Option<TenureNumber>,
@@ -153,22 +157,22 @@ impl<L: Ledger> LedgerClient<L> {
             match writing {
                 Ok(Recorded::Full) => self.log_full(),
                 Ok(recorded) => {
-                    self.log_recovery(Use::Writing);
+                    self.log_recovery(Access::Write);
                     return recorded;
                 }
-                Err(fault) => self.log_fault(Use::Writing, &fault),
+                Err(fault) => self.log_fault(Access::Write, &fault),
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    /// The oldest parked updates of a released record, ready to be sent. One that no target takes any more goes back to
-    /// waiting for a person.
+    /// Reads the oldest parked updates of a released record. If no target takes the first one any more, the record waits for
+    /// a person again.
     pub(super) async fn released(self, record_key: RecordKey) -> (RecordKey, Vec<(ParkedSeq, Arc<Update>)>) {
         let parked = match self.parked_and_released(&record_key).await {
             Ok(parked) => parked,
             Err(fault) => {
-                self.log_fault(Use::Reading, &fault);
+                self.log_fault(Access::Read, &fault);
                 return (record_key, Vec::new());
             }
         };
@@ -187,7 +191,7 @@ impl<L: Ledger> LedgerClient<L> {
         (record_key, updates)
     }
 
-    /// Nothing where nobody has released the record, or its head has failed again since.
+    /// Returns nothing if the record is not released, or its head has failed again since.
     async fn parked_and_released(&self, record_key: &RecordKey) -> Result<Vec<ParkedUpdate>, LedgerError> {
         match self.0.ledger.parked_record(record_key).await? {
             Some(record) if record.state == ParkedState::Releasing => {
@@ -233,38 +237,39 @@ impl<L: Ledger> LedgerClient<L> {
             kind: EntryKind::Repark { seq, reason },
         };
         if let Err(fault) = self.0.ledger.record(entry).await {
-            self.log_fault(Use::Writing, &fault);
+            self.log_fault(Access::Write, &fault);
         }
     }
 
-    fn log_fault(&self, used_for: Use, fault: &LedgerError) {
+    fn log_fault(&self, access: Access, fault: &LedgerError) {
         self.0.metrics.failed(fault.name());
-        if self.log(used_for).is_new(fault.name()) {
+        if self.log(access).is_new(fault.name()) {
             let error = error_chain(fault);
-            error!(partition = %self.0.partition, error, "the ledger cannot be used: nothing is settled or begun until it can");
+            error!(partition = %self.0.partition, error, "the ledger cannot be used, trying again: until it works, nothing is settled and no attempt starts");
         }
     }
 
     fn log_full(&self) {
         const FULL: &str = "full";
         self.0.metrics.failed(FULL);
-        if self.log(Use::Writing).is_new(FULL) {
+        if self.log(Access::Write).is_new(FULL) {
             error!(partition = %self.0.partition, "ledger.parked_max is reached: records that fail are held until parked updates are released or discarded (lanekeeper parked list), or ledger.parked_max is raised");
         }
     }
 
-    fn log_recovery(&self, used_for: Use) {
-        if self.log(used_for).cleared() {
+    fn log_recovery(&self, access: Access) {
+        if self.log(access).cleared() {
             info!(partition = %self.0.partition, "the ledger can be used again");
         }
     }
 
-    fn log(&self, used_for: Use) -> MutexGuard<'_, LogOnChange<&'static str>> {
-        self.0.logs[used_for as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    fn log(&self, access: Access) -> MutexGuard<'_, LogOnChange<&'static str>> {
+        self.0.logs[access as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether what is known makes a request needless or wrong. A released update knows that its record is parked.
+/// What makes a request needless or wrong; `None`: it may be sent. That the record is parked does not concern its released
+/// updates.
 fn known(lookup_result: &LookupResult, update: &Update, holder: Holder) -> Option<Known> {
     match lookup_result.id_status {
         IdStatus::Resolved => return Some(Known::Resolved),
@@ -278,7 +283,7 @@ fn known(lookup_result: &LookupResult, update: &Update, holder: Holder) -> Optio
     superseded.then_some(Known::Superseded)
 }
 
-/// What a resolution writes; `None`: the ledger knows it already, or need not.
+/// What a resolution writes; `None`: the ledger knows it already, or does not need to.
 fn entry_of(
     update: &Update,
     holder: Holder,

@@ -146,7 +146,7 @@ fn driver_ended(reconciler: &LayoutReconciler, ended: &DriverEnded) {
         DriverExit::Gone => error!(
             layout = layout.0,
             %partition,
-            "the queue of a partition that drains is not there: unless it was drained and removed at this moment, somebody has deleted it, and what it held is lost"
+            "the queue of a draining partition does not exist: unless it was drained and removed at this moment, somebody has deleted it, and the updates in it are lost"
         ),
     }
     reconciler.drained(*layout, *partition);

@@ -91,7 +91,7 @@ async fn a_memory_alarm_holds_up_dead_letters_and_their_records_and_nothing_else
     assert_eq!(world.receiver.report(0).counts.updates, 190);
     assert_eq!(world.waiting(&world.channel().await, "dead").await, 0);
     set_alarm(&broker, false).await;
-    dispatcher.logged("the broker takes publishes again").await;
+    dispatcher.logged("the broker accepts publishes again").await;
     dispatcher.logged("partition owned partition=").await;
     let report = world.applied(199).await;
     assert_eq!(report.counts.reorders, 0, "{}", report.counts);

@@ -136,7 +136,7 @@ async fn a_replica_that_finds_moved_keys_stops_the_others_too() {
     // The first one owns both partitions, and gets the witnesses of the second: it asks anew, and finds its own moved.
     let mut second = world.start(&world.config("updates.partitions = 2"));
     assert_eq!(first.ended().await, Some(3));
-    first.logged("a witness of another process is out of place, publishing another round").await;
+    first.logged("a witness of another process came to a wrong queue, publishing our own to check").await;
     assert_eq!(second.ended().await, Some(3));
 }
 
@@ -158,7 +158,7 @@ async fn a_new_layout_records_what_the_broker_did_even_if_it_is_not_as_computed(
     })
     .await;
     let dispatcher = world.dispatcher("updates.partitions = 2").await;
-    dispatcher.logged("the broker routes keys otherwise than computed").await;
+    dispatcher.logged("the broker routes keys to other queues than computed").await;
     let document = document(&world).await;
     assert_ne!(partitions_of(&document), computed(&document, 2));
     world.publish(updates(30, 5)).await;

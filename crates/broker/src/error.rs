@@ -106,8 +106,8 @@ pub enum SourceError {
     },
     /// Another ledger belongs to the exchange.
     #[error(
-        "another ledger ({recorded}) belongs to this exchange: two would not know of each other's parked records. Use \
-         that one (PostgreSQL if several hosts share it), or `lanekeeper run --adopt-ledger` if it is lost"
+        "another ledger ({recorded}) belongs to this exchange, and this one does not know which records are parked there. Set \
+         ledger.url to that ledger (for several hosts: PostgreSQL); if it is lost, start `lanekeeper run --adopt-ledger` once"
     )]
     OtherLedger {
         /// Its identity.

@@ -218,7 +218,7 @@ async fn until_lost(connection: &Connection) -> String {
                 Some(Event::ConnectionBlocked(reason)) => {
                     warn!(reason, "the broker blocks publishing because of a memory or disk alarm, waiting until it ends");
                 }
-                Some(Event::ConnectionUnblocked) => info!("the broker takes publishes again"),
+                Some(Event::ConnectionUnblocked) => info!("the broker accepts publishes again"),
                 Some(Event::Error(error)) if !connection.status().connected() => return error.to_string(),
                 Some(_) => {}
                 None => return "closed".to_owned(),

@@ -20,10 +20,10 @@ pub enum CertificateFault {
         names: Vec<String>,
     },
     /// Its time is over.
-    #[error("the certificate has expired; renew it, and look whether the clock of this machine is right")]
+    #[error("the certificate has expired; renew it, and check the clock of this machine")]
     Expired,
     /// Its time has not begun.
-    #[error("the certificate is not valid yet; look whether the clocks of both machines are right")]
+    #[error("the certificate is not valid yet; check the clocks of both machines")]
     NotYetValid,
 }
 

@@ -190,10 +190,10 @@ pub enum Malformed {
         hex: String,
     },
     /// Its headers are not as AMQP has them.
-    #[error("the properties are not as AMQP 0-9-1 has them and cannot be read")]
+    #[error("the properties are not valid AMQP 0-9-1 and cannot be read")]
     PropertiesUnreadable,
     /// Its headers are longer than any broker takes from a publisher by default.
-    #[error("the properties have {bytes} bytes, more than are read")]
+    #[error("the properties have {bytes} bytes, more than Lanekeeper reads")]
     PropertiesTooLarge {
         /// Size of the properties.
         bytes: usize,
@@ -203,7 +203,7 @@ pub enum Malformed {
     CarbonCopy,
     /// The broker delivers it before updates that were published earlier.
     #[error(
-        "published with priority {priority}; RabbitMQ 4 lets what is over {PRIORITY_MAX} overtake earlier updates of its record: publish without priority"
+        "published with priority {priority}; RabbitMQ 4 lets an update with a priority over {PRIORITY_MAX} overtake earlier updates of its record: publish without priority"
     )]
     PriorityTooHigh {
         /// AMQP `priority`.

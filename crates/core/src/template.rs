@@ -70,7 +70,7 @@ pub enum TemplateFault {
     )]
     Character,
     /// Parsers remove it.
-    #[error("the path has a segment . or ..; write the path that it comes to")]
+    #[error("the path has a segment . or ..; write the resulting path instead")]
     DotSegment,
     /// The parser's own words.
     #[error("not a URL: {0}")]

@@ -25,16 +25,16 @@ pub enum LedgerError {
     #[error("the ledger is locked by another process: find the one that holds it")]
     Locked(#[source] Arc<sqlx::Error>),
     /// The disk, a quota or the file system is full.
-    #[error("the ledger cannot grow: its disk is full")]
+    #[error("the ledger cannot grow, since its disk is full: free some space")]
     DiskFull(#[source] Arc<sqlx::Error>),
     /// The disk cannot be read or written.
-    #[error("the ledger's disk fails: see the system's log")]
+    #[error("reading or writing the ledger's disk failed: see the system's log")]
     DiskFailed(#[source] Arc<sqlx::Error>),
     /// The database does not answer. Callers retry by themselves.
-    #[error("the ledger's database does not answer: is it running?")]
+    #[error("the ledger's database does not answer: check that it runs and can be reached")]
     Lost(#[source] Arc<sqlx::Error>),
     /// There was no answer within the time limit.
-    #[error("the ledger did not answer within {seconds} s")]
+    #[error("the ledger did not answer within {seconds} s: check the load of its database and disk")]
     TimedOut {
         /// The time limit.
         seconds: u64,
@@ -43,7 +43,7 @@ pub enum LedgerError {
     #[error("no connection is free for a row lock: raise ledger.connections_max")]
     NoConnection,
     /// The ledger has no row locks.
-    #[error("row locks need a PostgreSQL ledger")]
+    #[error("row locks need a PostgreSQL ledger: set ledger.url to one, or ledger.row_lock to false")]
     NoRowLocks,
     /// The ledger contains something that this program did not write.
     #[error("cannot read {what} in the ledger: another program has changed it, or it is damaged")]

@@ -8,7 +8,7 @@ use lanekeeper_core::layout::PartitionNumber;
 
 /// What an operator can do about them.
 const ADVICE: &str = "  Their partitions are not drained before these records are resolved, and the records that were in \
-     those partitions wait; all others go on. Put their target right, or let them be parked or dead-lettered \
+     those partitions wait; all others go on. Fix their target, or let them be parked or dead-lettered \
      (failure.rejected, failure.exhausted, retry.elapsed_max of the dispatchers).";
 
 /// One line per record, then what to do; empty if there is none.

@@ -167,8 +167,9 @@ impl fmt::Display for Plan {
         for queue in &self.missing {
             writeln!(
                 f,
-                "\nthe queue {queue} does not exist: it was deleted, what it held is lost, and what was published since is \
-                 in other partitions. Stop the dispatchers, find out from the publishers what was lost, start them again"
+                "\nthe queue {queue} does not exist: somebody deleted it, the updates in it are lost, and updates published since \
+                 then are in other partitions. Stop the dispatchers, find out from the publishers what was lost, then start \
+                 the dispatchers again"
             )?;
         }
         for danger in &self.dangers {

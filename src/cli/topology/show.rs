@@ -99,8 +99,8 @@ fn notes(snapshot: &TopologySnapshot) -> Vec<String> {
     if rows.into_iter().any(|row| matches!(row.owner, Owner::Perhaps(_))) {
         notes.push(
             format!(
-                "NAME?: the owner did not answer within {} s; NAME consumes the partition too, and has received nothing \
-                 from which it could tell whether it is the owner",
+                "NAME?: the owner did not answer within {} s; NAME consumes the partition too, but does not know whether it \
+                 is the owner, since it has received no delivery",
                 STATUS_TIMEOUT.as_secs()
             ),
         );
@@ -224,7 +224,7 @@ impl Row {
         };
         let owner = match &self.owner {
             _ if self.is_missing => {
-                "THE QUEUE DOES NOT EXIST: it was deleted, and what it held is lost".to_owned()
+                "THE QUEUE DOES NOT EXIST: it was deleted, and the updates in it are lost".to_owned()
             }
             Owner::Nobody => "-".to_owned(),
             Owner::Unknown => "?".to_owned(),

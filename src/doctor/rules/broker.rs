@@ -36,7 +36,7 @@ fn version(case: &Case<'_>) -> Vec<Finding> {
     }
     if WEDGE.contains(&version) {
         let what = format!(
-            "the broker is RabbitMQ {version_text}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop delivering for good"
+            "the broker is RabbitMQ {version_text}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop delivering forever"
         );
         findings.push(Finding::new(Code::QueueCanWedge, what, vec![upgrade("4.3.6")]));
     }
@@ -94,13 +94,13 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
             let step = |text: &str| Fix::Do(text.to_owned());
             let fix = if resource.starts_with("disk") {
                 vec![
-                    step("free disk space in the node's data directory; or, if the limit is too high:"),
+                    step("free disk space for the node's data directory; or, if the limit is too high, lower it:"),
                     run("rabbitmqctl set_disk_free_limit 2GB"),
                 ]
             } else {
                 vec![
                     step(
-                        "let dispatchers go on: queued updates fill the memory; or, if the limit is too low:",
+                        "let dispatchers empty the queues, which fill the memory; or, if the limit is too low, raise it:",
                     ),
                     run("rabbitmqctl set_vm_memory_high_watermark 0.4"),
                 ]
@@ -137,22 +137,22 @@ fn copies(case: &Case<'_>) -> Vec<Finding> {
         }
     }
     let down = match case.observed.management.as_ref().map(|management| &management.nodes_down) {
-        Ok(Ok(nodes)) if !nodes.is_empty() => format!("; nodes that do not run: {}", nodes.join(", ")),
+        Ok(Ok(nodes)) if !nodes.is_empty() => format!("; nodes that are down: {}", nodes.join(", ")),
         _ => String::new(),
     };
     let status = || {
         vec![
             Fix::Run("rabbitmqctl cluster_status".to_owned()),
-            Fix::Do("start the nodes that do not run".to_owned()),
+            Fix::Do("start the nodes that are down".to_owned()),
         ]
     };
     let mut findings = Vec::new();
     if !without_majority.is_empty() {
-        let what = format!("no majority of copies is online of {}{down}", listed(&without_majority));
+        let what = format!("no majority of copies is online: {}{down}", listed(&without_majority));
         findings.push(Finding::new(Code::NoMajority, what, status()));
     }
     if !missing.is_empty() {
-        let what = format!("a copy is not online of {}{down}", listed(&missing));
+        let what = format!("a copy is not online: {}{down}", listed(&missing));
         findings.push(Finding::new(Code::CopiesMissing, what, status()));
     }
     findings
@@ -173,9 +173,9 @@ fn permissions(case: &Case<'_>) -> Vec<Finding> {
     let Some(first) = refused.first() else { return Vec::new() };
     let more = match refused.len() {
         1 => String::new(),
-        many => format!(" (and {} more such answers)", many - 1),
+        many => format!(" (and {} more refusals)", many - 1),
     };
-    let what = format!("the broker refuses what `lanekeeper run` does: {first}{more}");
+    let what = format!("the broker refuses something that `lanekeeper run` must do: {first}{more}");
     let exchange = expression(case.names.public());
     let ours = format!(r"^{exchange}(\..*)?$");
     let write = format!(r"^({exchange}(\..*)?|amq\.default)$");

@@ -60,7 +60,8 @@ fn prefetch(case: &Case<'_>, object: &Object, consumer: &Consumer) -> Option<Fin
         "consumer {:?} of {} holds at most {}, below the layout's prefetch of {wanted}, and the queue has {messages} messages",
         consumer.tag, object.name, consumer.prefetch
     );
-    let stop = Fix::Do("stop that dispatcher; one of this version takes the layout's prefetch".to_owned());
+    let stop =
+        Fix::Do("stop that dispatcher; a dispatcher of this version uses the layout's prefetch".to_owned());
     Some(Finding::new(Code::PrefetchTooLow, what, vec![stop]))
 }
 
@@ -76,7 +77,7 @@ fn without_consumer(case: &Case<'_>) -> Option<Finding> {
     let run = Fix::Run("lanekeeper run --config FILE".to_owned());
     // While a layout drains, the next one may have to wait for it.
     (!queues.is_empty() && !case.observed.broker.draining).then(|| {
-        let what = format!("updates wait, and no consumer is on {}", listed(&queues));
+        let what = format!("updates wait, but nobody consumes {}", listed(&queues));
         Finding::new(Code::NobodyConsumes, what, vec![run])
     })
 }
@@ -139,7 +140,7 @@ fn ack_timeout(case: &Case<'_>) -> Option<Finding> {
     let most = lasts.saturating_sub(needed.saturating_sub(dispatch.held_max));
     if most >= Duration::from_secs(1) {
         fix.push(Fix::Config(format!("dispatch.held_max = \"{}s\"", most.as_secs())));
-        fix.push(Fix::Do("or, on every node, and in its rabbitmq.conf as consumer_timeout:".to_owned()));
+        fix.push(Fix::Do("or, on every node (and as consumer_timeout in its rabbitmq.conf):".to_owned()));
     }
     let least = needed.as_millis();
     fix.push(Fix::Run(format!("rabbitmqctl eval 'application:set_env(rabbit, consumer_timeout, {least}).'")));

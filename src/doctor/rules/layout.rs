@@ -22,7 +22,7 @@ fn dead_letters(case: &Case<'_>) -> Option<Finding> {
         1 => format!("1 update is in the dead-letter queue {}", queue.name),
         many => format!("{many} updates are in the dead-letter queue {}", queue.name),
     };
-    let look = "examine them and publish them again (docs/operating.md, \"The dead-letter queue\"); or, to lose them all:";
+    let look = "examine them and publish them again (docs/operating.md, \"The dead-letter queue\"); or, to delete them all:";
     let fix =
         vec![Fix::Do(look.to_owned()), Fix::Run(format!("rabbitmqctl purge_queue --vhost {vhost} {name}"))];
     Some(Finding::new(Code::DeadLetters, what, fix))

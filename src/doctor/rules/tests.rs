@@ -304,8 +304,8 @@ fn dangers_read_as_what_why_and_the_command() {
 
     error LK206  exchange updates.ingress is bound to queue audit, in addition to the layout's
                  updates.l1
-        cost:  every update goes there as well, and is applied twice if that is another layout; while
-               the layout changes, updates are confirmed and lost
+        cost:  every update also goes to the second destination, and is applied twice if that is another
+               layout; while the layout changes, updates are confirmed and lost
         fix:   $ curl --user ops --request DELETE 'http://mq:15672/api/bindings/%2F/e/updates.ingress/q/audit/~'
 
     error LK302  policy "house rules" sets message-ttl = 60000 on updates.l1.p000, updates.l1.p001
@@ -314,14 +314,14 @@ fn dangers_read_as_what_why_and_the_command() {
         fix:   $ rabbitmqctl clear_policy --vhost / 'house rules'
 
     warning LK501  3 updates are in the dead-letter queue updates.dead
-        cost:  each is an update that its target has not applied, and its record went on without it
+        cost:  the target has not applied these updates, and their records went on without them
         fix:   examine them and publish them again (docs/operating.md, "The dead-letter queue"); or, to
-               lose them all:
+               delete them all:
                $ rabbitmqctl purge_queue --vhost / updates.dead
 
     Not looked at
-    - the broker's acknowledgement timeout (consumer_timeout): before RabbitMQ 4.0 no API shows it, from
-      4.0 on only with a consumer on a partition; its default of 30m is assumed.
+    - the broker's acknowledgement timeout (consumer_timeout): no API shows it before RabbitMQ 4.0, and
+      from 4.0 on only if a partition has a consumer; the default of 30m is assumed.
       $ rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'
 
     3 errors, 1 warning. See docs/doctor.md for the codes.
@@ -340,8 +340,8 @@ fn what_was_not_looked_at_is_said() {
     RabbitMQ 4.3.6 at mq:5672, virtual host /, exchange updates, layout 1 with 2 partitions
 
     warning LK901  the management API is not reachable at http://mq:15672: connection refused
-        cost:  policies, bindings, foreign consumers and the metadata store were not looked at: most of
-               what can lose or reorder updates would be there
+        cost:  policies, bindings, foreign consumers and the metadata store were not checked, and most
+               dangers are there
         fix:   $ rabbitmq-plugins enable rabbitmq_management
                or, if it is elsewhere (also as --management URL):
                config: broker.management_url = "http://USER:PASSWORD@HOST:15672"
@@ -349,14 +349,14 @@ fn what_was_not_looked_at_is_said() {
     Not looked at
     - policies: a policy with a TTL, a length limit or a low delivery limit would lose updates.
       $ rabbitmqctl list_policies --vhost / && rabbitmqctl list_operator_policies --vhost /
-    - bindings: a second or missing binding would double, lose or reorder updates.
+    - bindings: an extra or missing binding would duplicate, lose or reorder updates.
       $ rabbitmqctl list_bindings --vhost /
     - consumers of the partitions: a program that is not Lanekeeper could take updates.
       $ rabbitmqctl list_consumers --vhost /
-    - copies of the queues: a queue could be one lost node away from standing still.
+    - copies of the queues: if one more node fails, a queue could stop.
       $ rabbitmqctl cluster_status
-    - the broker's acknowledgement timeout (consumer_timeout): before RabbitMQ 4.0 no API shows it, from
-      4.0 on only with a consumer on a partition; its default of 30m is assumed.
+    - the broker's acknowledgement timeout (consumer_timeout): no API shows it before RabbitMQ 4.0, and
+      from 4.0 on only if a partition has a consumer; the default of 30m is assumed.
       $ rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'
 
     No errors, 1 warning. See docs/doctor.md for the codes.

@@ -28,8 +28,8 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
         Err(fault) => {
             let what = fault.clone();
             let show = Fix::Do(
-                "run the version of Lanekeeper that wrote it, or a newer one; if reading is refused, grant read on the \
-                 stream"
+                "run the version of Lanekeeper that wrote the document, or a newer one; if the broker refuses to let it be \
+                 read, grant the permission read on the stream"
                     .to_owned(),
             );
             findings.push(Finding::new(Code::DocumentUnreadable, what, vec![show]));
@@ -54,9 +54,12 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
 
 fn declare_again() -> Vec<Fix> {
     vec![
-        Fix::Do("stop all publishers and dispatchers, so that no update takes a wrong way; then".to_owned()),
+        Fix::Do(
+            "stop all publishers and dispatchers, so that no update goes to a wrong queue; then run"
+                .to_owned(),
+        ),
         Fix::Run("lanekeeper run --config FILE".to_owned()),
-        Fix::Do("which declares and binds what is missing".to_owned()),
+        Fix::Do("which declares and binds the missing objects".to_owned()),
     ]
 }
 
@@ -83,7 +86,7 @@ fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
     if object.role.is_queue() {
         if messages > 0 {
             fix.push(Fix::Do(format!(
-                "it holds {messages} messages, which are lost with it: take them out first"
+                "the queue holds {messages} messages, which are deleted with it: take them out first"
             )));
         }
         fix.push(delete_queue(vhost, name));

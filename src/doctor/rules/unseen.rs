@@ -94,7 +94,7 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
             );
             push(
                 "bindings",
-                "a second or missing binding would double, lose or reorder updates".to_owned(),
+                "an extra or missing binding would duplicate, lose or reorder updates".to_owned(),
                 &format!("rabbitmqctl list_bindings --vhost {vhost}"),
             );
             push(
@@ -104,7 +104,7 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
             );
             push(
                 "copies of the queues",
-                "a queue could be one lost node away from standing still".to_owned(),
+                "if one more node fails, a queue could stop".to_owned(),
                 "rabbitmqctl cluster_status",
             );
             if khepri_matters(&case) {
@@ -116,18 +116,18 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
                 push("the metadata store", format!("{khepri_means} ({words})"), khepri);
             }
             if let Err(words) = &management.nodes_down {
-                let means =
-                    format!("copies of queues were looked at, the nodes themselves were not ({words})");
+                let means = format!("copies of queues were checked, but not the nodes themselves ({words})");
                 push("nodes of the cluster", means, "rabbitmqctl cluster_status");
             }
             if let Err(words) = &management.alarms {
-                let means = format!("whether the broker takes publishes was tried over AMQP ({words})");
+                let means =
+                    format!("only a test publish over AMQP shows if an alarm blocks publishes ({words})");
                 push("alarms by node", means, "rabbitmq-diagnostics alarms");
             }
             let unknown = management.queues.iter().filter(|(_, queue)| queue.effective_policy.is_none());
             let unknown: Vec<&str> = unknown.map(|(name, _)| name.as_str()).collect();
             if !unknown.is_empty() {
-                let means = "the broker shows what applies some seconds after a queue was created: run `doctor` again then";
+                let means = "the broker shows the policies of a new queue after some seconds: run `doctor` again then";
                 push(&format!("policies of {}", listed(&unknown)), means.to_owned(), "");
             }
         }
@@ -135,7 +135,7 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
     let has_timeout = |queue: &Queue| queue.consumers.iter().any(|consumer| consumer.timeout_ms.is_some());
     if !observed.management.as_ref().is_ok_and(|management| management.queues.values().any(has_timeout)) {
         let means = format!(
-            "before RabbitMQ 4.0 no API shows it, from 4.0 on only with a consumer on a partition; its default of {} is assumed",
+            "no API shows it before RabbitMQ 4.0, and from 4.0 on only if a partition has a consumer; the default of {} is assumed",
             format_duration(ACK_TIMEOUT)
         );
         push(

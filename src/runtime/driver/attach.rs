@@ -40,7 +40,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     pub(super) async fn lose_session(&mut self, Loss { why, unwritten }: Loss) {
         self.pending.end_session();
         if let Some(session) = self.phase.lose() {
-            warn!(partition = %self.context.partition, tenure = session.tenure.0, why, "partition lost: what was not settled comes back");
+            warn!(partition = %self.context.partition, tenure = session.tenure.0, why, "partition lost: the broker delivers its unsettled updates again");
             self.session_ended(session.tenure);
             session.deliveries.close().await;
         }
@@ -65,7 +65,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         if let Some(session) = session {
             session.deliveries.leave().await;
             self.session_ended(session.tenure);
-            info!(partition = %self.context.partition, tenure = session.tenure.0, "partition handed back: what was not settled waits in the queue");
+            info!(partition = %self.context.partition, tenure = session.tenure.0, "partition given back: its unsettled updates wait in the queue");
         }
         match then {
             Then::Attach => self.phase = Phase::attaching(&self.context.source),
@@ -106,7 +106,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             return;
         }
         let View { in_flight, recording, .. } = self.core.view();
-        warn!(partition = %self.context.partition, in_flight, recording, "drain_timeout is over: attempts in flight are aborted, and what is not written down goes back to the queue");
+        warn!(partition = %self.context.partition, in_flight, recording, "drain_timeout is over: attempts in flight are aborted, and updates without a recorded outcome go back to the queue");
         match *then {
             Then::Exit(exit) => self.phase = Phase::Aborting { session: session.take(), exit },
             Then::Attach => {

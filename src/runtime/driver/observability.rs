@@ -36,7 +36,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 info!(partition = %self.context.partition, tenure = number, "partition owned");
             }
             OwnershipState::Claimed(None) => {
-                warn!(partition = %self.context.partition, "partition owned without a tenure number, since the broker takes no publishes: requests carry no lanekeeper-tenure until it does");
+                warn!(partition = %self.context.partition, "partition owned without a tenure number, since the broker accepts no publishes: requests carry no lanekeeper-tenure until it does");
             }
             OwnershipState::Silent => {
                 warn!(partition = %self.context.partition, "no answer from the broker within a heartbeat: no attempts start until it answers and the partition is claimed again");
@@ -56,7 +56,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 if let Some(attempts) = self.context.refusals.refused(target, failure.cause.to_string(), now)
                 {
                     let target = self.context.target_metrics[target].name();
-                    warn!(target, cause = %failure.cause, attempts, "the target refuses us, will retry");
+                    warn!(target, cause = %failure.cause, attempts, "the target refuses every request, retrying at the longest wait of the schedule");
                 }
             }
             Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {

@@ -8,7 +8,7 @@ fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
     size_of::<F>()
 }
 
-/// Both are allocated, moved and freed for every update.
+/// Both futures are allocated, moved and freed for every update.
 #[test]
 fn what_is_asked_and_written_for_an_update_is_small() {
     type Written = (LedgerClient<AnyLedger>, Option<TenureNumber>, Arc<Update>, Holder, Resolution);

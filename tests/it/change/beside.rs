@@ -65,7 +65,7 @@ async fn records_of_drained_partitions_go_on_in_the_next_layout_while_one_partit
     let others = all - first.len() as u64;
     world.applied(2 * all - 2 + others).await;
     println!("applied {:.1} s after they were published", begun.elapsed().as_secs_f64());
-    dispatcher.logged("a partition of the layout before is drained").await;
+    dispatcher.logged("a partition of the previous layout is drained").await;
     assert_eq!(undrained(&world).await, [0]);
     dispatcher.ready().await;
     pace(Duration::from_secs(1)).await;

@@ -21,7 +21,7 @@ async fn a_record_that_holds_a_change_up_is_named_and_the_change_ends_when_it_is
     let applied = topology(&world, &wants(&world, 3), &["apply"]).await;
     assert_eq!(applied.code, Some(0), "{}", applied.stderr);
     assert!(applied.stdout.contains("the record \"record-0\" holds 3 updates"), "{}", applied.stdout);
-    assert!(applied.stdout.contains("Put their target right"), "{}", applied.stdout);
+    assert!(applied.stdout.contains("Fix their target"), "{}", applied.stdout);
     world.publish(updates(10, 4).skip(30)).await;
     let report = world.applied(40).await;
     assert_in_order(&report, 40);
@@ -123,9 +123,9 @@ async fn a_dispatcher_with_auto_apply_changes_the_layout_at_its_start() {
     let extra =
         "updates.partitions = 3\nupdates.auto_apply = true\nbroker.management_url = \"http://127.0.0.1:1\"";
     let after = world.dispatcher(extra).await;
-    after.logged("it is changed as soon as nothing drains").await;
+    after.logged("updates.auto_apply changes it as soon as no layout drains").await;
     // What cannot be seen is said, and is no reason not to.
-    after.logged("though this can go wrong with it what=\"LK901").await;
+    after.logged("though this could go wrong what=\"LK901").await;
     world.publish(updates(20, 4).skip(40)).await;
     assert_flawless(&world.applied(80).await, 80);
     let config = wants(&world, 3);

@@ -71,7 +71,7 @@ async fn changes_under_load_with_kills_of_dispatchers_and_of_apply_lose_and_reor
         topology_command(&world, &config, &["apply"]).stdout(Stdio::null()).spawn().expect("it starts");
     until("a change to be begun", || async {
         let shown = topology(&world, &config, &["show"]).await.stdout;
-        let begun = shown.contains("was begun by") || shown.contains("layout 3:");
+        let begun = shown.contains(" began a change to ") || shown.contains("layout 3:");
         if begun { Ok(()) } else { Err(shown) }
     })
     .await;

@@ -17,7 +17,7 @@ async fn a_consumer_that_is_not_ours_is_seen_and_goes_with_the_command_that_is_p
     let report = doctor.sees(&["LK404"]).await;
     assert_eq!(
         what(&report, "LK404"),
-        "updates wait, and no consumer is on consumed.l1.p000, consumed.l1.p001"
+        "updates wait, but nobody consumes consumed.l1.p000, consumed.l1.p001"
     );
 
     let consume = async |queue: &str, tag: &str| {

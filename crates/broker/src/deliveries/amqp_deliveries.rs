@@ -281,7 +281,7 @@ impl Deliveries for AmqpDeliveries {
         self.claim_watch.withdraw();
         if let Err(error) = self.channel.close(CLOSE_TIMEOUT).await {
             let (partition, error) = (self.partition, error_chain(&error));
-            warn!(%partition, error, "cannot close the channel of a partition, leaving it to end with its connection");
+            warn!(%partition, error, "cannot close the channel of a partition: it ends with its connection");
         }
     }
 }

@@ -99,7 +99,7 @@ impl DeadLetters {
             }
             None => {
                 if publisher.log.cleared() {
-                    info!(exchange, "publishes dead letters again");
+                    info!(exchange, "publishing dead letters works again");
                 }
             }
         }

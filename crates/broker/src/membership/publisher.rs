@@ -52,7 +52,7 @@ pub(super) async fn publish_for_ever(state: Arc<State>) {
                     warn!(
                         stream = state.stream,
                         error,
-                        "cannot publish to the stream of members, trying again: no partition can be claimed with a number before that"
+                        "cannot publish to the stream of members, trying again: until this succeeds, no partition gets a tenure number"
                     );
                 }
                 sleep(RETRY_DELAY).await;

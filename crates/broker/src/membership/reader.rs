@@ -96,7 +96,7 @@ impl Reading {
             if !awaited {
                 state.begin_position();
                 if self.log.cleared() {
-                    info!(stream = state.stream, "reads the stream of members again");
+                    info!(stream = state.stream, "reading the stream of members works again");
                 }
             }
             let delivery = tokio::select! {
@@ -123,7 +123,7 @@ impl Reading {
             if self.is_recreated(offset) {
                 warn!(
                     stream = state.stream,
-                    "somebody deleted the stream of members, and it was declared again: tenure numbers begin again, going on with those"
+                    "somebody deleted the stream of members, and it was declared again: going on with tenure numbers that begin again at a low value"
                 );
                 state.recreated();
             }
@@ -154,7 +154,7 @@ impl Reading {
         {
             warn!(
                 instance = message.instance,
-                "another process has our instance.name, or had it until now; going on, but partitions spread only over replicas of different names"
+                "another process has this instance.name, or had it until just now: going on, but partitions spread only over replicas with different names"
             );
             namesake.clone_from(&message.process);
         }

@@ -113,11 +113,7 @@ impl AutoApplyGate {
             );
         }
         for Obstacle { what, fix } in warnings {
-            warn!(
-                what,
-                remedy = fix,
-                "updates.auto_apply: changing the layout, though this can go wrong with it"
-            );
+            warn!(what, remedy = fix, "updates.auto_apply: changing the layout, though this could go wrong");
         }
         if blockers.is_empty() && was_blocked {
             info!(partitions, prefetch, "updates.auto_apply: no obstacle is left, changing the layout");

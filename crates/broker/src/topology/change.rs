@@ -35,9 +35,9 @@ pub enum Stuck {
     },
     /// Updates are in a queue of it that came after it was drained.
     #[error(
-        "the queue {queue} of a layout that is drained holds {updates} messages that came after its end; they are not \
-         dispatched, since newer updates of their records may have been. Whoever published them did so past the \
-         exchange, or the broker was slower than ever measured. Look at them, deal with them, delete the queue"
+        "the queue {queue} of a drained layout holds {updates} messages that came after its end; they are not dispatched, since \
+         newer updates of their records may have been dispatched already. Somebody published them directly to the queue, or \
+         the broker was slower than ever measured. Look at them, decide what to do with them, and delete the queue"
     )]
     Late {
         /// Which.
@@ -47,8 +47,8 @@ pub enum Stuck {
     },
     /// Something else is bound to its exchange.
     #[error(
-        "something that is not Lanekeeper's is bound to the exchange {exchange} of a layout that is drained; see \
-         `rabbitmqctl list_bindings`, remove the binding"
+        "the exchange {exchange} of a drained layout has a binding that is not Lanekeeper's; find it with `rabbitmqctl \
+         list_bindings`, and remove it"
     )]
     Bound {
         /// Which.
@@ -117,7 +117,7 @@ pub(crate) async fn change_locked(
                 delete(session, layout).await?;
                 warn!(
                     layout = layout.number.0,
-                    "undid a change of the layout that was begun and never finished"
+                    "undid a change of the layout that was begun and not finished"
                 );
                 before.undone()
             }
@@ -127,7 +127,7 @@ pub(crate) async fn change_locked(
                 if stuck.is_some() {
                     break;
                 }
-                info!(layout = draining.layout.number.0, "removed the layout, which is drained");
+                info!(layout = draining.layout.number.0, "removed the drained layout");
                 before.removed(draining.layout.number)
             }
         };

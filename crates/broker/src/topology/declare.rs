@@ -63,7 +63,7 @@ pub(crate) async fn log_deleted_queues(
             Ok(_) => {}
             Err(fault) if fault.is_deleted_queue() => error!(
                 queue,
-                "a queue of the layout was deleted, declaring it again: what it held is lost, and what was published since then is in other partitions"
+                "a queue of the layout was deleted, declaring it again: the updates in it are lost, and updates published since then are in other partitions"
             ),
             Err(fault) => return Err(fault),
         }

@@ -161,5 +161,5 @@ async fn append(session: &mut TopologySession<'_>, kind: &str, body: &[u8]) -> R
     if answers.iter().all(|answer| answer.outcome() == PublishOutcome::Taken) {
         return Ok(());
     }
-    Err(SourceError::Document { stream, fault: "the broker did not take what was written to it".to_owned() })
+    Err(SourceError::Document { stream, fault: "the broker did not accept a message to it".to_owned() })
 }

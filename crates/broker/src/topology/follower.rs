@@ -105,7 +105,7 @@ impl Following {
 
     async fn read(&mut self, reader: &mut StreamReader) -> Result<Infallible, SourceError> {
         if self.log.cleared() {
-            info!(stream = self.stream, "follows the layout document again");
+            info!(stream = self.stream, "following the layout document works again");
         }
         loop {
             let delivery = reader.next().await?;

@@ -43,7 +43,7 @@ pub async fn ensure_ledger(
         (recorded, OwnLedger { identity, .. }) => {
             document_stream::write(&mut session, LayoutDocument { ledger: identity, ..known }).await?;
             if let Some(before) = recorded {
-                warn!(%before, "adopted another ledger: what was parked or applied in the one before is not known here");
+                warn!(%before, "adopted another ledger: it does not know the parked updates and the applied ids of the previous one");
             } else {
                 info!("recorded the ledger in the layout document");
             }

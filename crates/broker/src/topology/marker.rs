@@ -52,7 +52,8 @@ impl Markers {
                 if log.is_new(error.clone()) {
                     warn!(
                         layout = layout.number.0,
-                        error, "cannot publish markers, trying again: the layout does not end without them"
+                        error,
+                        "cannot publish markers, trying again: the draining layout cannot be removed without them"
                     );
                 }
                 tokio::time::sleep(RETRY_DELAY).await;
@@ -60,7 +61,7 @@ impl Markers {
             info!(
                 layout = layout.number.0,
                 queues = queues.len(),
-                "put markers into the queues of the layout that drains"
+                "published markers to the queues of the draining layout"
             );
         };
         Self(AbortOnDropHandle::new(tokio::spawn(publishing)))

@@ -46,14 +46,14 @@ pub(crate) async fn find_witnesses(
     let Some(observed) = read? else {
         info!(
             layout = layout.number.0,
-            "updates wait in the layout already, recording its witnesses as computed"
+            "updates already wait in the layout: recording the computed queues of its witnesses"
         );
         return Ok(computed);
     };
     if observed != computed {
         warn!(
             layout = layout.number.0,
-            "the broker routes keys otherwise than computed, recording the witnesses as found"
+            "the broker routes keys to other queues than computed: recording the queues that the witnesses came to"
         );
     }
     Ok(observed)

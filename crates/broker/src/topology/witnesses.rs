@@ -149,7 +149,7 @@ impl Witnesses {
                 found: shared.names.partition(shared.layout, partition),
             }),
             Some(recorded) if *recorded != partition => {
-                info!(%partition, "a witness of another process is out of place, publishing another round");
+                info!(%partition, "a witness of another process came to a wrong queue, publishing our own to check");
                 shared.doubt.notify_one();
             }
             Some(_) if is_ours => shared.rounds().saw(round.number(), key, shared.recorded.len()),
@@ -182,7 +182,7 @@ async fn publish_for_ever(shared: Arc<WitnessState>, consuming: Link, publishing
                 Ok(()) => {
                     asked = Some((consumes, publishes));
                     if log.cleared() {
-                        info!("publishes the witnesses of the layout again");
+                        info!("publishing the witnesses of the layout works again");
                     }
                 }
                 Err(fault) => {

@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::*;
-use crate::outcome::{Cause, Failure};
+use crate::message::ParkedSeq;
+use crate::outcome::{Cause, Failure, Known};
 use crate::policy::FailurePolicy;
 use crate::routes::TargetId;
 use crate::schedule::Schedule;
@@ -165,7 +166,8 @@ fn in_strict_mode_nothing_passes() {
 
 /// One record. `u1`: an update with this id comes, `x`: one without an id and with this body, `<u1` comes again; `A`, `R`
 /// and `P`: the attempt that is out is applied, is retryable, or is applied and its resolution is not written down before
-/// `W`; `!`: the channel is lost and attached again, `!5` after another process has claimed the partition under this number.
+/// `W`, or is refused by the ledger with `N`; `K`: it ends since the ledger knows that the record is parked; `^u1`: this
+/// update is released; `!`: the channel is lost and attached again, `!5` after another process has claimed the partition under this number.
 /// In the end all is applied. Returns what the target applied, with the number of the attempt where that is not 1.
 fn applied(script: &str) -> Vec<String> {
     let mut world = OneRecord {
@@ -193,6 +195,24 @@ fn applied(script: &str) -> Vec<String> {
             "W" => {
                 let recorded = world.unwritten.take().expect("something is being written down");
                 world.handle(recorded);
+            }
+            "N" => {
+                let recorded = world.unwritten.take();
+                let Some(Event::Recorded { tenure, holder, record_key: Some(record_key) }) = recorded else {
+                    panic!("something is being written down: {recorded:?}")
+                };
+                world.handle(Event::NotRecorded { tenure, holder, record_key });
+            }
+            "K" => {
+                let (attempt, _, update) = world.out.take().expect("an attempt is out");
+                let outcome = Outcome::Known(Known::RecordParked);
+                world.handle(Event::AttemptEnded { attempt, record_key: update.record_key.clone(), outcome });
+            }
+            released if released.starts_with('^') => {
+                world.handle(Event::OwnershipHint(world.tenure));
+                let update = update("r", &released[1..]);
+                let (record_key, updates) = (update.record_key.clone(), vec![(ParkedSeq(1), update)]);
+                world.handle(Event::Released { tenure: world.tenure, record_key, updates });
             }
             lost if lost.starts_with('!') => {
                 world.rival_claim = lost[1..].parse().ok().map(TenureNumber).or(world.rival_claim);
@@ -349,6 +369,20 @@ fn an_update_without_id_that_comes_again_waits_until_its_resolution_is_written_d
     check("x P ! W <x A", &["x", "x"]);
     // Another process has owned the partition: the ledger refuses what is written under the earlier number.
     check("x P !900 <x A", &["x", "x"]);
+}
+
+#[test]
+fn what_the_ledger_refused_to_write_under_an_older_number_is_written_and_not_sent_again() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    check("u1 P ! N <u1", &["u1"]);
+    check("u1 P ! <u1 N", &["u1"]);
+}
+
+#[test]
+fn a_released_update_is_not_parked_again_for_what_was_found_before_it_was_parked() {
+    let check = |script: &str, expected: &[&str]| assert_eq!(applied(script), expected, "{script}");
+    check("u1 ! K ^u1 A", &["u1"]);
+    check("u1 ! ^u1 K A", &["u1"]);
 }
 
 #[test]

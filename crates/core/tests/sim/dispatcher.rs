@@ -18,7 +18,7 @@ use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
 use crate::broker::Delivery;
 use crate::kills::Step;
-use crate::ledger::{LedgerWrite, WriteResult};
+use crate::ledger::{LedgerWrite, WriteKind, WriteResult};
 use crate::setup::{Publication, Setup};
 use crate::trace::TraceLine;
 use crate::world::{Request, SimEvent, World};
@@ -280,6 +280,9 @@ impl World {
         }
         self.trace(TraceLine::Recorded { update });
         self.judge.recorded(update, turn);
+        let what = self.writings[writing].entry.as_ref().map(|entry| &entry.what);
+        let parked = matches!(what, Some(WriteKind::Park { .. } | WriteKind::Repark { .. }));
+        self.judge.released_ended(update, holder, tenure.0, parked);
         let record_key = self.writings[writing].record_key.clone();
         self.feed_core(Event::Recorded { tenure, holder, record_key: record_key.clone() });
         if self.rng.chance(self.setup.faults.stale) {
@@ -332,6 +335,11 @@ impl World {
 
     pub fn feed_core(&mut self, event: Event) {
         self.dispatcher.partition.handle(self.now, event);
+        self.core_was_fed();
+    }
+
+    /// What the driver does after each event.
+    pub fn core_was_fed(&mut self) {
         self.trace_silence();
         self.follow_up();
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_core::message::{DeliveryTag, Effect, Holder, Tenure, YieldReason};
-use lanekeeper_core::policy::Resolution;
+use lanekeeper_core::policy::{ParkReason, Resolution};
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
@@ -105,6 +105,9 @@ impl World {
             return;
         };
         self.trace(TraceLine::Record { update: number, resolution: resolution.name() });
+        if let (Holder::Ledger(_), Resolution::Parked(ParkReason::Behind)) = (holder, resolution) {
+            fault!("resolution", "#{number} was released, and is parked behind others");
+        }
         let turn = self.judge.record_begun(number, resolution);
         self.judge_known(number, holder, resolution);
         self.writings.push(Writing {

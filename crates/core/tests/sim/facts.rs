@@ -52,6 +52,9 @@ pub struct RecordFacts {
     pub out: Option<(u64, usize)>,
     /// The update without an id whose resolution is being written down.
     pub recording: Option<usize>,
+    /// Released updates that are here, oldest first, and the head of the lane when they came.
+    pub released: Vec<usize>,
+    pub head_at_release: Option<usize>,
     pub last_applied: Option<usize>,
 }
 

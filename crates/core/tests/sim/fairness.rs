@@ -177,6 +177,11 @@ impl Fairness {
         }
     }
 
+    /// The oldest update of a record that the broker has handed over and that is not settled.
+    pub fn head(&self, record: usize) -> Option<usize> {
+        self.lanes[record].head_update()
+    }
+
     /// An update that is certainly ready, if there is one.
     pub fn ready(&self) -> Option<usize> {
         let ready = self.lanes.iter().find(|lane| matches!(lane.head, Head::Ready(..)))?;

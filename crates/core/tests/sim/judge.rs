@@ -25,6 +25,7 @@ pub(crate) use fault;
 
 mod endings;
 mod redelivery;
+mod release;
 
 #[derive(Debug)]
 pub struct Judge {
@@ -155,6 +156,7 @@ impl Judge {
         self.unclaimed.clear();
         self.stopping = false;
         self.fairness.forget();
+        self.forget_released();
     }
 
     pub fn crashed(&mut self, now: Tick) {
@@ -239,6 +241,7 @@ impl Judge {
         }
         if !released {
             self.judge_turn(record, update);
+            self.judge_release(record, update);
         }
         if !self.kept {
             self.judge_number(update, number);

@@ -429,7 +429,15 @@ impl World {
         if ours {
             let record_key = self.setup.record_keys[record].clone();
             self.trace(TraceLine::Released { record, updates: updates.len() });
-            self.feed_core(Event::Released { tenure, record_key, updates });
+            let names: Vec<usize> =
+                updates.iter().map(|(seq, update)| self.name_of(Holder::Ledger(*seq), update)).collect();
+            let before = self.dispatcher.partition.view().released;
+            self.dispatcher.partition.handle(self.now, Event::Released { tenure, record_key, updates });
+            let taken_in = self.dispatcher.partition.view().released - before;
+            if taken_in > 0 {
+                self.judge.released(record, &names[..taken_in]);
+            }
+            self.core_was_fed();
         }
     }
 

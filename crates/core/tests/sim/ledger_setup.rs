@@ -62,6 +62,10 @@ impl LedgerBehaviour {
         setup.policy = Arc::new(policy);
         setup.faults.other_process = rng.pick(&[0, 300, 900]);
         setup.delays.notice = rng.pick(&[0, 10, 150]);
+        // What comes again is then not all there when the partition is claimed.
+        if rng.chance(300) {
+            setup.delays.delivery = rng.pick(&[50, 200]);
+        }
         if rng.chance(700) {
             setup.behaviour.rejected = rng.between(20, 200);
         }

@@ -163,6 +163,34 @@ impl Setup {
         }
     }
 
+    /// Lets publishers publish some more updates twice, since they were not sure of the first time.
+    pub fn add_repeats(&mut self, rng: &mut Rng) {
+        let repeated = rng.pick(&[0, 100, 300, 600]);
+        for number in 0..self.publications.len() {
+            if !rng.chance(repeated) {
+                continue;
+            }
+            let (before, rest) = self.publications.split_at(number);
+            let is_alone = |of: usize, publication: &Publication| {
+                publication.repeats.is_none()
+                    && self.publications.iter().all(|other| other.repeats != Some(of))
+                    && publication.record.is_some()
+            };
+            let fits = |earlier: &usize| {
+                let of = &before[*earlier];
+                is_alone(*earlier, of) && of.record == rest[0].record && of.id.is_some()
+            };
+            let free: Vec<usize> = (0..number).filter(fits).collect();
+            if !free.is_empty() && is_alone(number, &rest[0]) {
+                let earlier = rng.pick(&free);
+                let Publication { id, target, .. } = &self.publications[earlier];
+                let (id, target) = (id.clone(), *target);
+                let publication = &mut self.publications[number];
+                (publication.id, publication.target, publication.repeats) = (id, target, Some(earlier));
+            }
+        }
+    }
+
     /// Gives updates without an id the body of an earlier one of their record.
     pub fn add_equals(&mut self, rng: &mut Rng) {
         let equal = rng.pick(&[0, 300, 900]);

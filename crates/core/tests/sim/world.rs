@@ -26,6 +26,7 @@ use crate::trace::{Trace, TraceLine};
 const STEPS_MAX: u32 = 100_000;
 
 const CHANCE_OF_CIRCUITS: u64 = 0x6272_6561_6b65_7273;
+const CHANCE_OF_REPEATS: u64 = 0x7265_7065_6174;
 const CHANCE_OF_EQUALS: u64 = 0x6571_7561_6c73;
 
 /// What can happen.
@@ -167,6 +168,7 @@ impl World {
         let mut rng = Rng::new(seed_of_plain);
         let mut setup = Setup::new(&mut rng, &mut Rng::new(seed_of_plain ^ CHANCE_OF_CIRCUITS));
         if seed >= WITH_LEDGER {
+            setup.add_repeats(&mut Rng::new(seed_of_plain ^ CHANCE_OF_REPEATS));
             setup.ledger = Some(LedgerBehaviour::new(&mut rng, &mut setup));
         } else {
             setup.add_equals(&mut Rng::new(seed_of_plain ^ CHANCE_OF_EQUALS));

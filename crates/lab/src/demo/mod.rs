@@ -53,7 +53,7 @@ pub struct Arguments {
     /// Show one safeguard against races: what goes wrong without it, and that nothing does with it.
     #[arg(long, visible_alias = "safeguard", value_name = "SAFEGUARD", value_enum)]
     remedy: Option<Safeguard>,
-    /// With --remedy: where the API keeps its records, as for `lanekeeper-lab receiver`. Records that are there are deleted.
+    /// With --safeguard: where the API keeps its records, as for `lanekeeper-lab receiver`. Records that are there are deleted.
     /// Without it memory; for row-locks the PostgreSQL of `LANEKEEPER_POSTGRES_URL`, as scripts/postgres sets it, else SQLite.
     #[arg(long, value_name = "STORE", requires = "remedy")]
     store: Option<StoreAddress>,

@@ -1,5 +1,5 @@
-//! Private servers, started and stopped by `scripts/broker` and `scripts/postgres` of the project that this process runs
-//! in. They end with their values, and with this process, however it ends.
+//! Private servers, started and stopped by `scripts/broker` and `scripts/postgres` of the project whose directory, or one
+//! below it, is the current directory. They end with their values, and with this process, however it ends.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,9 @@ const POSTGRES_SCRIPT: &str = "scripts/postgres";
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// This process does not run in the project.
-    #[error("there is no {script} here: private servers need the top directory of Lanekeeper's sources")]
+    #[error(
+        "there is no {script} here: a private server needs Lanekeeper's sources as the current directory"
+    )]
     NoScript {
         /// The script that is missing.
         script: &'static str,
@@ -153,6 +155,7 @@ impl PrivatePostgres {
 #[derive(Debug)]
 struct Server {
     script: &'static str,
+    path: PathBuf,
     dir: PathBuf,
 }
 
@@ -163,11 +166,11 @@ impl Server {
         options: &[&str],
         dir: &Path,
     ) -> Result<(Self, HashMap<String, String>), ServerError> {
-        if !Path::new(script).is_file() {
-            return Err(ServerError::NoScript { script });
-        }
+        let here = std::env::current_dir().map_err(|source| ServerError::Run { script, source })?;
+        let found = here.ancestors().map(|directory| directory.join(script)).find(|path| path.is_file());
+        let path = found.ok_or(ServerError::NoScript { script })?;
         let owner = std::process::id().to_string();
-        let server = Self { script, dir: dir.to_owned() };
+        let server = Self { script, path, dir: dir.to_owned() };
         let output = server.call("start", &[options, &["--owner", &owner, "--purge"]].concat())?;
         let exported = output.lines().filter_map(exported_variable).collect();
         Ok((server, exported))
@@ -184,7 +187,7 @@ impl Server {
     /// Runs the script to its end; what it prints.
     fn call(&self, command: &str, arguments: &[&str]) -> Result<String, ServerError> {
         let script = self.script;
-        let mut call = Command::new(script);
+        let mut call = Command::new(&self.path);
         call.arg(command).arg("--dir").arg(&self.dir).args(arguments);
         let output = call.output().map_err(|source| ServerError::Run { script, source })?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

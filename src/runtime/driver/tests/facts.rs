@@ -25,10 +25,10 @@ impl Name {
 
 /// Shared by all parts of a world. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Facts(Arc<Mutex<Seen>>);
+pub(super) struct Facts(Arc<Mutex<Observed>>);
 
 #[derive(Default)]
-struct Seen {
+struct Observed {
     records: BTreeMap<String, Record>,
     requests: Vec<Request>,
     /// Updates whose turn has ended as the ledger knows; `None`: there is no ledger.
@@ -61,7 +61,7 @@ impl Facts {
         self
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, Observed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -59,11 +59,11 @@ impl Answer {
 /// Applies everything, unless a test says otherwise.
 pub(super) struct MemoryTarget {
     facts: Facts,
-    answers: Mutex<Answers>,
+    answers: Mutex<AnswerScript>,
 }
 
 #[derive(Default)]
-struct Answers {
+struct AnswerScript {
     /// By update id, the next one first.
     scripted: BTreeMap<String, VecDeque<Answer>>,
     /// Where a test says nothing.
