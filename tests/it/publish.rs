@@ -257,7 +257,7 @@ fn an_exchange_without_a_queue_is_reported_and_waited_for() {
     let url = broker.url();
     let mut exchange = Exchange::declare(url, ExchangeKind::Fanout);
     let mut running = start(url, &exchange, &[], lines(50, 20));
-    running.wait_for_stderr("routes updates to no queue: start `lanekeeper run` once");
+    running.wait_for_stderr("routes updates to no queue: run `lanekeeper run` once");
     exchange.queue("", &[]);
     assert_eq!(running.wait().code(), Some(0), "{}", running.stderr());
     assert_complete(&exchange.drain(), 50, 20);
@@ -293,7 +293,7 @@ fn an_interrupt_ends_it_with_a_report() {
     running.interrupt();
     assert_eq!(running.wait().code(), Some(1), "the input did not end");
     assert_eq!(running.stdout(), "published 100 confirmed 100 bad lines 0 not confirmed 0\n");
-    running.wait_for_stderr("nothing after line 100 is published");
+    running.wait_for_stderr("nothing after line 100 was published");
     drop(stdin);
     assert_complete(&exchange.drain(), 10, 10);
 }
@@ -373,7 +373,7 @@ fn an_alarm_is_shown_and_waited_for() {
     let exchange = Exchange::with_queue(node.url());
     node.ctl(&["set_vm_memory_high_watermark", "0.0000001"]);
     let mut running = start(node.url(), &exchange, &["--give-up-after", "0s"], lines(100, 20));
-    running.wait_for_stderr("blocked by the broker: memory or disk alarm");
+    running.wait_for_stderr("the broker blocks publishing: memory or disk alarm");
     node.ctl(&["set_vm_memory_high_watermark", "0.6"]);
     running.wait_for_stderr("the broker's alarm has ended");
     assert_eq!(running.wait().code(), Some(0), "{}", running.stderr());

@@ -3,6 +3,13 @@
 //! One cycle is the life of an update: it is received, its attempt ends, it is recorded; each is an event, and the effects
 //! are taken out. As many lanes are there all the time as the line says, each with an update; 32 attempts are out.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a benchmark has a clock, and prints"
+)]
+
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;

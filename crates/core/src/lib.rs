@@ -13,6 +13,8 @@
 //!
 //! `tests/sim` runs a partition in thousands of hostile worlds. ARCHITECTURE.md describes the life of an update.
 
+#![warn(clippy::iter_over_hash_type)] // the order of a hash map is chance
+
 pub mod acks;
 pub mod breaker;
 pub mod certificate;

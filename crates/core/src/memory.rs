@@ -186,6 +186,10 @@ impl Memory {
         self.recently_settled.clear();
         self.expected_redeliveries = HashSet::new();
         self.strays.retain(|_, stray| matches!(stray, Stray::Attempt(_)));
+        #[expect(
+            clippy::iter_over_hash_type,
+            reason = "each entry is of another record: their order decides nothing"
+        )]
         for (record_key, heads) in self.heads.drain() {
             if let Some(attempt) = heads.iter().find_map(|head| head.state.attempt_out()) {
                 self.strays.insert(record_key, Stray::Attempt(attempt));

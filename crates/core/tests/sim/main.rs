@@ -12,6 +12,13 @@
 //! `LANEKEEPER_SIM_SEEDS=100000 cargo test --test sim` runs more seeds;
 //! `LANEKEEPER_SIM_SEED=7 cargo test --test sim -- --nocapture one_seed` runs one and shows its trace.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "the simulation is around the core: it reads its settings, prints, and shares facts"
+)]
+
 mod broker;
 mod circuits;
 mod dispatcher;

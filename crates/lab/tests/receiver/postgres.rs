@@ -23,9 +23,6 @@ pub async fn database() -> String {
 fn server() -> &'static str {
     static SERVER: OnceLock<(PrivatePostgres, TempDir)> = OnceLock::new();
     let start = || {
-        // The testbed finds its scripts from the top of the sources; cargo starts tests in their package's directory.
-        let top = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-        std::env::set_current_dir(top).expect("the sources are there");
         let keep = tempfile::tempdir().expect("a directory can be made");
         let started = PrivatePostgres::start(&keep.path().join("server"));
         (started.unwrap_or_else(|error| panic!("{}", lanekeeper_core::error::error_chain(&error))), keep)
