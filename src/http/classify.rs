@@ -1,4 +1,5 @@
-//! What an answer's status means: one table for all targets, with each target's own exceptions.
+//! What an answer's status means: one table for all targets, with each target's own exceptions. What happens then is
+//! decided in the core's `policy.rs`.
 
 use std::collections::BTreeMap;
 

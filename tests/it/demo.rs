@@ -72,11 +72,11 @@ async fn the_demo_proves_its_point_and_leaves_nothing_behind() {
     assert_nothing_is_left(&broker, &exchange(&stdout));
 }
 
-/// Runs `demo --remedy`, which must prove its point: rows where the remedy has to end what there is without it.
+/// Runs `demo --safeguard`, which must prove its point: rows where the remedy has to end what there is without it.
 async fn check_remedy(remedy: &'static str, ended: &[&str]) {
     let broker = Broker::shared();
     let mut demo = demo(broker.url());
-    demo.args(["--remedy", remedy]);
+    demo.args(["--safeguard", remedy]);
     let output = tokio::task::spawn_blocking(move || demo.output()).await.expect("it does not panic");
     let output = output.expect("the binary starts");
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));

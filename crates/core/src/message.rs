@@ -10,12 +10,14 @@ use super::routes::TargetId;
 use super::tick::Tick;
 use super::update::{RecordKey, Update};
 
-/// One attachment to one partition, from opening a channel to losing it, numbered upwards by the driver within this
-/// process. While it lasts the partition may become ours, by a claim, and go to another and come back.
+/// One attachment to one partition, from opening a channel to losing it. The driver numbers the tenures of this process
+/// upwards, from 1. During a tenure the partition may become ours, by a claim, go to another process, and come back.
+/// [`TenureNumber`] is the number that others see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tenure(pub u64);
 
-/// Names a tenure to all processes and to the targets: the fencing number. Grows with every claim on the partition.
+/// The number of a claim, for other processes, the ledger and the targets (`lanekeeper-tenure`): the fencing token. Grows
+/// with every claim on the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenureNumber(pub u64);
 

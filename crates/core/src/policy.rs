@@ -1,4 +1,7 @@
-//! What we do about an outcome: wait and try again, or end the update's turn.
+//! What we do about an outcome: wait and try again, or end the update's turn. [`Policy::judge`] decides it.
+//!
+//! What a status means is decided before (`src/http/classify.rs`), and whether the outcome counts against the whole target
+//! in [`crate::breaker`].
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -28,13 +31,14 @@ pub struct Policy {
     pub conflict: FailurePolicy,
 }
 
-/// What becomes of an update that failed for good.
+/// What happens to an update that failed permanently. `apply_failure_policy` does it; the lists in `src/config/settings.rs`
+/// say which policies a key of `[failure]` may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailurePolicy {
     /// To the ledger; later updates of its record follow it there, in order, until a person decides.
     Park,
-    /// To the dead-letter queue; later updates of its record go on: their order is knowingly broken.
+    /// To the dead-letter queue; later updates of its record go on, which breaks their order.
     DeadLetter,
     /// Tried again without end, at the longest wait; later updates of its record wait behind it.
     Block,
