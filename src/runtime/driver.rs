@@ -23,8 +23,8 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use self::drain::DriverExit;
 use self::pending::Pending;
+pub use self::phase::DriverExit;
 use self::phase::{Phase, Then};
 use self::record::{LastAnswer, LedgerTenure, Loaded, Written};
 use super::attempt::{Fence, FinishedAttempt};

@@ -32,7 +32,7 @@ impl RecordKey {
     /// Checks the length.
     ///
     /// # Errors
-    /// Empty, or over [`RECORD_KEY_BYTES_MAX`] bytes.
+    /// Empty, or over 255 bytes.
     pub fn new(key: impl Into<Arc<str>>) -> Result<Self, RecordKeyFault> {
         let key = key.into();
         match key.len() {

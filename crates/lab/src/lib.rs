@@ -3,7 +3,7 @@
 //! - [`receiver`]: a reference target that judges the order of the updates it gets. Begin here: every other part is judged
 //!   by its report.
 //! - [`demo`]: racing updates without Lanekeeper, and the same ones with it.
-//! - [`bench`]: rate, latency, memory and processor time under several loads.
+//! - [`bench`](mod@bench): rate, latency, memory and processor time under several loads.
 //! - [`chaos`]: a crash test of replicas, broker, connections and target.
 //!
 //! The product's own tests use this library too: the receiver, and [`testbed`], which starts private servers and

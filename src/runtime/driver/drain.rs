@@ -1,23 +1,12 @@
 //! Deliveries that are no updates but belong to layouts (witnesses, markers), and when a partition is drained.
 
 use super::Driver;
-use super::phase::{Phase, Then};
+use super::phase::{DriverExit, Phase, Then};
 use crate::http::Target;
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::drain::Drained;
 use lanekeeper_core::message::{DeliveryTag, Event};
 use lanekeeper_ledger::Ledger;
-
-/// Why a driver has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DriverExit {
-    /// It was asked to.
-    Stopped,
-    /// The partition's layout drains, and it holds nothing more.
-    Drained,
-    /// The partition's layout drains, and its queue is not there any more.
-    Gone,
-}
 
 impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// A witness carries no update: it is settled at once.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Input;
-use super::drain::DriverExit;
 use super::status::StatusReporter;
 use lanekeeper_broker::{Deliveries, Gone, Source};
 use lanekeeper_core::message::Tenure;
@@ -16,6 +15,17 @@ use lanekeeper_core::tick::Tick;
 
 /// The way to a partition's deliveries.
 type Attaching<D> = Pin<Box<dyn Future<Output = Result<D, Gone>> + Send>>;
+
+/// Why a driver has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverExit {
+    /// It was asked to.
+    Stopped,
+    /// The partition's layout drains, and it holds nothing more.
+    Drained,
+    /// The partition's layout drains, and its queue is not there any more.
+    Gone,
+}
 
 /// What a driver does.
 pub(super) enum Phase<D> {

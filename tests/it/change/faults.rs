@@ -59,8 +59,7 @@ async fn an_update_that_comes_after_the_end_of_its_layout_is_left_and_apply_says
     publishing.await.unwrap();
     let applied = applying.await.unwrap();
     assert_eq!(applied.code, Some(1), "{}{}", applied.stdout, applied.stderr);
-    let expected =
-        format!("the queue {queue} of a drained layout holds 1 messages that came after its end");
+    let expected = format!("the queue {queue} of a drained layout holds 1 messages that came after its end");
     assert!(applied.stderr.contains(&expected), "{}", applied.stderr);
     assert_eq!(shown(&world, &config).await["in_force"], 2);
     assert_in_order(&world.applied(10).await, 10);

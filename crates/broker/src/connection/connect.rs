@@ -32,7 +32,7 @@ impl Address {
     /// Connects once. `name`: for the RabbitMQ UI.
     ///
     /// # Errors
-    /// As [`connect`].
+    /// Every variant of [`ConnectError`] but [`ConnectError::Url`].
     pub async fn connect(&self, name: &str) -> Result<Connection, ConnectError> {
         connect(self, name).await
     }

@@ -47,7 +47,7 @@ impl Default for Reconnecting {
 }
 
 impl Reconnecting {
-    /// Tries for ever, since a broker that comes back should not need us restarted.
+    /// Tries until there is a connection: a broker that comes back should not need us restarted.
     pub(crate) async fn connect(&mut self, address: &Address, name: &str) -> Connection {
         loop {
             if let Ok(connection) = self.try_once(address, name).await {

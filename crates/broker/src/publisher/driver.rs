@@ -88,7 +88,7 @@ pub enum PublisherExit {
     Finished,
     /// The caller stopped it.
     Stopped,
-    /// Over [`OutboxLimits::abandoned_max`] records were given up.
+    /// Over [`OutboxLimits::abandoned_max`](super::OutboxLimits::abandoned_max) records were given up.
     Abandoned,
 }
 

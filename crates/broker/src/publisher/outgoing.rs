@@ -64,7 +64,7 @@ pub struct Outgoing {
     pub content_type: Option<ShortText>,
     /// AMQP `timestamp`: seconds since 1970-01-01 UTC.
     pub published_at: u64,
-    /// AMQP headers, [`HEADER_BYTES_MAX`] in all; names are unique.
+    /// AMQP headers, 32 KiB in all; names are unique.
     pub headers: Vec<(ShortText, HeaderValue)>,
     /// Opaque.
     pub body: Bytes,

@@ -152,7 +152,7 @@ fn a_record_given_up_takes_its_later_updates_with_it() {
     // Nothing was wrong with the update while the broker was away.
     check_with(limits.clone(), "a1 -a @1 ! @9 -a @10", ">a1 >a1 >a1 >a1");
     check_with(limits.clone(), "a1 -a forgive @9 -a @10", ">a1 >a1 >a1");
-    // A confirm makes the next update of the record start anew.
+    // A confirm makes the next update of the record start with a fresh account.
     check_with(limits, "a1 a2 -a @2 +a @5 -a @6", ">a1 >a1 >a2 =a1 >a2");
 }
 

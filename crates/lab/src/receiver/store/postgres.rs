@@ -66,7 +66,8 @@ impl PostgresStore {
         Ok(transaction.commit().await?)
     }
 
-    /// One transaction. If this future is dropped before the commit, it is rolled back.
+    /// One transaction. It has ended when this returns: a key or a record that were locked in it are free before the answer
+    /// goes out. If this future is dropped before the commit, it is rolled back.
     pub(super) async fn write(
         &self,
         change: &Change,
@@ -101,6 +102,8 @@ impl PostgresStore {
                 let raise = query(RAISE_TENURE).bind(record_key).bind(signed(tenure));
                 raise.execute(&mut *transaction).await?;
                 transaction.commit().await?;
+            } else {
+                transaction.rollback().await?;
             }
             return Ok(written);
         }
@@ -109,7 +112,9 @@ impl PostgresStore {
         row.apply(change);
         sleep(settings.think).await;
         if let Err(error) = write_both!(&mut *transaction, change, row) {
-            return refused_key(error);
+            let refused = refused_key(error);
+            transaction.rollback().await?;
+            return refused;
         }
         // Nobody else can write to the record before the commit, so the judge sees changes in the order of their commits.
         let sequence_before = || BodyMembers::of(&before).sequence.unwrap_or_default();
