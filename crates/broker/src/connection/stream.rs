@@ -82,7 +82,8 @@ impl<S> ScreenedStream<S> {
             match self.screen.step(&mut self.buffer[self.screened..self.filled]) {
                 Step::Pass(bytes) => self.screened += bytes,
                 Step::Replace(bytes, with) => self.replacement = Some((bytes, with)),
-                Step::Need(_) if self.passed < self.screened => return Ok(0),
+                // What is before it first: wherever the stream is cut, the reader gets the same.
+                Step::Need(_) | Step::Refuse(_) if self.passed < self.screened => return Ok(0),
                 Step::Need(bytes) => return Ok(bytes),
                 Step::Refuse(fault) => return Err(io::Error::new(io::ErrorKind::InvalidData, fault)),
             }
