@@ -1,6 +1,10 @@
 //! Where the broker puts keys, and where they are computed to be.
 
+use std::time::Duration;
+
+use lanekeeper_broker::{Address, ConnectionSettings};
 use lanekeeper_core::phash2::partition_of;
+use lanekeeper_core::secret::Secret;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,
@@ -50,11 +54,15 @@ async fn the_broker_puts_every_key_where_it_is_computed_to_be() {
             tokio::task::spawn_blocking(publishing).await.expect("it does not panic");
         }
     }
+    // The client alone cannot read a routing key that is not UTF-8: the product's connection can.
+    let settings = ConnectionSettings { url: Secret::new(url.as_str()), heartbeat: Duration::from_secs(10) };
+    let connection = Address::new(&settings).unwrap().connect("routing test").await.unwrap();
+    let reading = connection.create_channel().await.unwrap();
     let mut seen = 0;
     for number in 0..QUEUES {
         let queue = format!("computed-hash.p{number:03}");
         let options = BasicGetOptions { no_ack: true };
-        while let Some(message) = channel.basic_get(queue.as_str().into(), options).await.unwrap() {
+        while let Some(message) = reading.basic_get(queue.as_str().into(), options).await.unwrap() {
             let place: usize = String::from_utf8(message.delivery.data.clone()).unwrap().parse().unwrap();
             assert_eq!(partition_of(&keys[place], QUEUES).0, number, "{:?}", keys[place]);
             seen += 1;
