@@ -104,7 +104,7 @@ pub fn main(arguments: &Arguments) -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("the async runtime starts");
     let exit = runtime.block_on(publish(settings, input));
-    // Without waiting for the thread that reads standard input: it may block for ever.
+    // Without waiting for the thread that reads standard input: it may never return.
     runtime.shutdown_background();
     exit
 }

@@ -62,7 +62,7 @@ pub(super) enum Then {
 pub(super) struct Session<D> {
     pub(super) tenure: Tenure,
     pub(super) deliveries: D,
-    /// The core was told that the oldest delivery is held for too long.
+    /// The core knows that the oldest delivery is held for too long.
     pub(super) held_too_long: bool,
     pub(super) status: StatusReporter,
 }
@@ -76,7 +76,7 @@ impl<D: Deliveries> Session<D> {
         self.deliveries.next_ack_at()
     }
 
-    /// When the oldest delivery will be held for too long; `None`: there is none, or the core was told.
+    /// When the oldest delivery will be held for too long; `None`: there is none, or the core knows.
     pub(super) fn held_until(&self, held_max: Duration) -> Option<Instant> {
         self.deliveries.oldest_received_at().filter(|_| !self.held_too_long).map(|came| came + held_max)
     }

@@ -168,7 +168,7 @@ impl World {
         }
         if let Some(next) = next {
             if next <= now {
-                fault!("liveness", "acks ask to be polled again at once, for ever");
+                fault!("liveness", "acks ask to be polled again at once, without end");
             }
             if self.dispatcher.acks_at.is_none_or(|at| next < at) {
                 self.dispatcher.acks_at = Some(next);

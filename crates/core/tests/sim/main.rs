@@ -125,7 +125,7 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("an update dead-lettered", |line| matches!(line, TraceLine::Record { resolution: "dead_lettered", .. })),
     ("a malformed update", |line| matches!(line, TraceLine::Published { record: None, .. })),
     ("an ack of one delivery", |line| matches!(line, TraceLine::AckSent { multiple: false, .. })),
-    ("an attempt's end told twice", |line| matches!(line, TraceLine::Echo { .. })),
+    ("an attempt's end reported twice", |line| matches!(line, TraceLine::Echo { .. })),
     ("another owner in between", |line| matches!(line, TraceLine::OtherProcessClaimed { .. })),
     (
         "another owner that died before all was acked",
@@ -154,7 +154,7 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("a commit that nobody heard of", |line| matches!(line, TraceLine::CommitAborted { landed: true, .. })),
     ("a commit shared", |line| matches!(line, TraceLine::Committed { entries: 2.., .. })),
     ("a commit that failed", |line| matches!(line, TraceLine::Committed { failed: true, landed: false, .. })),
-    ("a commit done that was told to have failed", |line| {
+    ("a commit done that was reported as failed", |line| {
         matches!(line, TraceLine::Committed { failed: true, landed: true, .. })
     }),
     ("an id used again", |line| matches!(line, TraceLine::LookedUp { found: "id_reused", .. })),
