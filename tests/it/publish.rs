@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use lapin::ExchangeKind;
@@ -17,6 +18,7 @@ use crate::queues::{Arrived, DEADLINE, Exchange, assert_complete, sequences};
 pub struct Running {
     child: Child,
     stderr: Arc<(Mutex<String>, Condvar)>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -24,14 +26,14 @@ impl Running {
     pub fn new(mut child: Child) -> Self {
         let stderr = Arc::new((Mutex::new(String::new()), Condvar::new()));
         let (mut pipe, shared) = (child.stderr.take().unwrap(), Arc::clone(&stderr));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = pipe.read(&mut bytes) {
                 shared.0.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
                 shared.1.notify_all();
             }
         });
-        Self { child, stderr }
+        Self { child, stderr, reader: Some(reader) }
     }
 
     /// Waits until standard error holds `text`.
@@ -47,11 +49,14 @@ impl Running {
         self.stderr.0.lock().unwrap().clone()
     }
 
-    /// Waits for the end.
+    /// Waits for the end of the process and of what it has written to standard error.
     pub fn wait(&mut self) -> ExitStatus {
         let ended = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().unwrap();
+                }
                 return status;
             }
             assert!(Instant::now() < ended, "it does not end; standard error:\n{}", self.stderr());
