@@ -50,6 +50,13 @@ impl Config {
         Routes::new(patterns)
     }
 
+    /// How long a request can be at work at a target after its process died or lost the partition: the longest
+    /// [`TargetConfig::at_work_max`]. The next owner waits for it, in addition to the lease; zero without targets.
+    #[must_use]
+    pub fn at_work_max(&self) -> Duration {
+        self.targets.iter().map(|target| target.timeout).max().unwrap_or_default()
+    }
+
     /// The layout that the config asks for: `updates.partitions` and `dispatch.prefetch`.
     #[must_use]
     pub fn layout_shape(&self) -> Shape {

@@ -11,7 +11,6 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::breakers::Breakers;
-use super::clock::Clock;
 use super::driver::{Driver, DriverExit, PartitionContext};
 use super::ledger_client::LedgerClient;
 use super::refusals::Refusals;
@@ -21,8 +20,8 @@ use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
-    AmqpSource, DeadLetters, Decoder, Halt, Link, LivenessProbe, Markers, Membership, Names, SourceContext,
-    Witnesses,
+    AmqpSource, Clock, DeadLetters, Decoder, Halt, Link, LivenessProbe, Markers, Membership, Names, Replica,
+    SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
@@ -36,6 +35,8 @@ pub struct DispatchContext {
     pub config: Config,
     pub consuming: Link,
     pub publishing: Link,
+    /// Publishes to the stream of members, and nothing else: notes must not wait behind dead letters.
+    pub members: Link,
     pub names: Names,
     pub ledger: Option<Arc<AnyLedger>>,
     pub halt: Halt,
@@ -83,12 +84,17 @@ impl LayoutDrivers {
         previous: PreviousLayout,
         drivers: &mut JoinSet<DriverEnded>,
     ) -> Self {
-        let links = (context.consuming.clone(), context.publishing.clone());
         let (names, halt, layout) = (&context.names, context.halt.clone(), active_layout.layout);
-        let (consuming, publishing) = links.clone();
+        let (consuming, publishing) = (context.consuming.clone(), context.publishing.clone());
         let witnesses = Witnesses::begin(consuming, publishing, names, active_layout, halt.clone());
-        let membership =
-            Membership::join(links, names, layout, (&context.config.instance, context.process), halt);
+        let links = (context.consuming.clone(), context.members.clone());
+        let replica = Replica {
+            instance: &context.config.instance,
+            process: context.process,
+            at_work: context.config.at_work_max(),
+            clock: context.clock,
+        };
+        let membership = Membership::join(links, names, layout, replica, context.liveness.clone(), halt);
         context.health.begin(layout.number, active_layout.partitions.iter().copied());
         let mut layout_drivers = Self {
             layout,
@@ -191,7 +197,6 @@ impl LayoutDrivers {
         let (config, layout) = (&context.config, self.layout);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
-        let lease = context.consuming.heartbeat();
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window };
         let policy = Arc::new(config.policy.clone());
         let limits_of_acks =
@@ -235,7 +240,7 @@ impl LayoutDrivers {
                 )),
                 target: Arc::clone(&context.targets),
                 ledger_client: ledger_client(partition),
-                lease,
+                at_work: config.at_work_max(),
                 drain_timeout: config.dispatch.drain_timeout,
                 held_max: config.dispatch.held_max,
                 clock: context.clock,
