@@ -298,6 +298,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             }
             SourceEvent::TakeOverWait(until) => self.notify(Event::TakeOverWait { tenure, until }),
             SourceEvent::ClaimSuperseded => self.notify(Event::ClaimSuperseded(tenure)),
+            SourceEvent::DeliveriesVoid => self.notify(Event::DeliveriesVoid(tenure)),
             SourceEvent::Preempted => self.notify(Event::Preempted(tenure)),
         }
     }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::breakers::Breakers;
 use super::driver::{Driver, DriverExit, PartitionContext};
+use super::lease_watch::watch_lease;
 use super::ledger_client::LedgerClient;
 use super::refusals::Refusals;
 use super::releases::Releases;
@@ -64,6 +66,7 @@ pub struct DriverEnded {
 pub struct LayoutDrivers {
     pub layout: Layout,
     pub membership: Membership,
+    _lease_watch: AbortOnDropHandle<()>,
     witnesses: Witnesses,
     draining: CancellationToken,
     markers: Option<Markers>,
@@ -96,9 +99,13 @@ impl LayoutDrivers {
         };
         let membership = Membership::join(links, names, layout, replica, context.liveness.clone(), halt);
         context.health.begin(layout.number, active_layout.partitions.iter().copied());
+        let (metrics, health) = (context.metrics.lease(), context.health.clone());
+        let lease_watch =
+            watch_lease(membership.lease_until(), context.clock, layout.number, metrics, health);
         let mut layout_drivers = Self {
             layout,
             membership,
+            _lease_watch: lease_watch,
             witnesses,
             draining: CancellationToken::new(),
             markers: None,

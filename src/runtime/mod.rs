@@ -7,6 +7,7 @@ mod auto_apply;
 pub mod breakers;
 pub mod driver;
 mod layout_drivers;
+mod lease_watch;
 pub mod ledger_client;
 mod refusals;
 pub mod releases;

@@ -65,6 +65,8 @@ pub enum SourceEvent {
     TakeOverWait(Option<Tick>),
     /// Another process has claimed the partition after this one.
     ClaimSuperseded,
+    /// The broker has taken back what it delivered on this channel, though the channel lives: it delivers it again.
+    DeliveriesVoid,
     /// A consumer with a higher priority has attached, and the broker is to give it the partition.
     Preempted,
     /// An operator asks what is held, in the request of this number.

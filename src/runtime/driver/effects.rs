@@ -72,7 +72,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 }
             }
             Effect::Abandon { .. } => {
-                self.loss = Some(Loss::of("another process has claimed the partition"));
+                self.loss = Some(Loss::of(
+                    "another process has claimed the partition, or the broker has taken its deliveries back",
+                ));
             }
             Effect::Record { tenure, holder, update, resolution } => {
                 self.log_resolution(update.as_deref(), &resolution);

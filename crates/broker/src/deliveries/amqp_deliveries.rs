@@ -16,7 +16,7 @@ use super::context::SourceContext;
 use super::dead_letter::DeadLetter;
 use super::dead_letters::DeadLetters;
 use super::decode::Decoder;
-use super::redelivery::RedeliveryWatch;
+use super::redelivery::times_taken_back;
 use super::unsettled::UnsettledDeliveries;
 use crate::channel::consumer_channel::ConsumerChannel;
 use crate::connection::{ChannelAlterations, WindowExceeded};
@@ -26,6 +26,7 @@ use crate::liveness::LastSeen;
 use crate::source::{Deliveries, Lost, Received, SourceEvent};
 use crate::topology::{Witnesses, is_marker};
 use lanekeeper_core::acks::Ack;
+use lanekeeper_core::delivery_count::DeliveryCountWatch;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::message::{DeliveryTag, Holder};
@@ -59,7 +60,9 @@ pub struct AmqpDeliveries {
     dead_letters: DeadLetters,
     partition: PartitionNumber,
     unsettled: UnsettledDeliveries,
-    redeliveries: RedeliveryWatch,
+    delivery_counts: DeliveryCountWatch,
+    /// The broker has taken back what it had delivered.
+    void: bool,
     prefetch: u16,
 }
 
@@ -89,7 +92,8 @@ impl AmqpDeliveries {
             dead_letters,
             partition,
             unsettled: UnsettledDeliveries::new(usize::from(prefetch), ack_limits),
-            redeliveries: RedeliveryWatch::default(),
+            delivery_counts: DeliveryCountWatch::default(),
+            void: false,
             prefetch,
         }
     }
@@ -156,9 +160,12 @@ impl AmqpDeliveries {
         let too_many = || Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch));
         let alteration = self.alterations.take(delivery.delivery_tag).map_err(|WindowExceeded| too_many())?;
         let alteration = alteration.unwrap_or_default();
-        if self.redeliveries.came_again(delivery.redelivered, &delivery.properties) {
-            // What we hold is not ours any more, though the channel lives.
-            return Err(Lost("the broker has taken its deliveries back and delivers them again".to_owned()));
+        if let Some(count) = times_taken_back(delivery.redelivered, &delivery.properties)
+            && self.delivery_counts.delivered(count)
+        {
+            // Nothing that comes behind it on this channel is looked at.
+            self.void = true;
+            return Ok(SourceEvent::DeliveriesVoid);
         }
         if !self.unsettled.received(tag, self.now()) {
             return Err(too_many());
@@ -192,8 +199,9 @@ impl Deliveries for AmqpDeliveries {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
-            if self.halt.is_set() {
-                // What comes behind this must not be looked at: the supervisor is about to stop the process.
+            if self.void || self.halt.is_set() {
+                // What comes behind this must not be looked at: the driver is about to close the channel, or the supervisor to stop
+                // the process.
                 return std::future::pending().await;
             }
             tokio::select! {

@@ -97,6 +97,7 @@ impl Membership {
             clock,
             at_work,
             position: watch::Sender::default(),
+            opened: watch::Sender::default(),
             caught_up: watch::Sender::default(),
             lease_until: watch::Sender::default(),
             lease: Mutex::default(),

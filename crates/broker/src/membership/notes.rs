@@ -24,10 +24,13 @@ const OWNED_MAX: usize = 1024;
 /// Notes that the broker has not answered before they are published on another channel: it may have lost this one's way to
 /// the leader of the stream.
 const UNCONFIRMED_MAX: usize = 8;
+/// Longer than that the lease does not wait for the next try.
+const RETRY_DELAY_MAX: Duration = Duration::from_millis(500);
 const PUBLISHING: &str = "publishing a note to the stream of members";
 
 /// Publishes notes for ever, and waits for no answer: that a note is read back is what counts.
 pub(super) async fn publish_notes(state: Arc<State>) {
+    state.opened().await;
     let mut log = LogOnChange::default();
     loop {
         let fault = match publish_on_one_channel(&state, &mut log).await {
@@ -42,7 +45,7 @@ pub(super) async fn publish_notes(state: Arc<State>) {
                 "cannot publish notes to the stream of members, trying again: without them the lease of this process lapses, and it sends no requests"
             );
         }
-        sleep(period(&state)).await;
+        sleep(period(&state).min(RETRY_DELAY_MAX)).await;
     }
 }
 

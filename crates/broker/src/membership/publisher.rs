@@ -19,6 +19,7 @@ pub(super) const BLOCKED_POLL: Duration = Duration::from_millis(100);
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 
 pub(super) async fn publish_for_ever(state: Arc<State>) {
+    state.opened().await;
     let mut publisher =
         ConfirmedPublisher::new(state.publishing.clone(), "publishing to the stream of members");
     let mut log = LogOnChange::default();

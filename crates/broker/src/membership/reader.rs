@@ -1,6 +1,6 @@
 //! Reads the stream of members, on the connection that consumes.
 
-use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval, timeout};
 use tracing::{info, warn};
 
 use super::message::{MemberMessage, MessageKind, READING, parse};
-use super::state::{State, UNREAD_MAX};
+use super::state::State;
 use crate::backoff::Backoff;
 use crate::channel::stream_reader::{StreamOffset, StreamReader, offset_of};
 use crate::error::SourceError;
@@ -30,32 +30,90 @@ const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// How far the stream is read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadFrom {
     /// Nothing was read: who has claimed what before this process began is wanted as well.
     Beginning,
-    /// Everything before this offset was read, so that the message before it must come once more.
-    Before(u64),
-    /// That one did not come: it is another stream, and all of it is wanted. Or the broker is slow; then what is read
-    /// again says nothing new.
+    /// Everything up to this message was read, so that it must come once more.
+    Behind(Place),
+    /// It did not come. Perhaps the broker is slow, or cut off; perhaps it is another stream, which ends before it.
+    Doubtful(Place),
+    /// It is another stream, and all of it is wanted.
     Recreated,
+}
+
+/// A message, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    offset: u64,
+    /// Of what it says: two streams can have messages at the same place.
+    hash: u64,
+}
+
+impl Place {
+    fn of(offset: u64, delivery: &Delivery) -> Self {
+        let mut hasher = DefaultHasher::new();
+        delivery.data.hash(&mut hasher);
+        Self { offset, hash: hasher.finish() }
+    }
+}
+
+/// What the first message of a reader tells of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// It was read before: what follows is new.
+    Known,
+    /// It is new, and everything before it was read.
+    New,
+    /// It is new, and messages before it may be missing.
+    AfterGap,
+    /// It is the first one of another stream.
+    OfAnother,
+    /// The stream must be read from there.
+    Elsewhere(ReadFrom),
 }
 
 impl ReadFrom {
     fn offset(self) -> StreamOffset {
         match self {
-            Self::Before(next) => StreamOffset::At(next.saturating_sub(1)),
+            Self::Behind(place) => StreamOffset::At(place.offset),
+            Self::Doubtful(_) => StreamOffset::Last,
             Self::Beginning | Self::Recreated => StreamOffset::First,
         }
     }
+
+    fn first(self, came: Place) -> First {
+        match self {
+            Self::Beginning if came.offset == 0 => First::New,
+            Self::Beginning => First::AfterGap,
+            Self::Behind(place) if came == place => First::Known,
+            Self::Behind(place) if came.offset > place.offset => First::AfterGap,
+            // The stream never ends before what was read of it.
+            Self::Doubtful(place) if came.offset >= place.offset => First::Elsewhere(Self::Behind(place)),
+            Self::Behind(_) | Self::Doubtful(_) => First::Elsewhere(Self::Recreated),
+            Self::Recreated => First::OfAnother,
+        }
+    }
+
+    /// Nothing came.
+    fn in_doubt(self) -> Self {
+        match self {
+            Self::Behind(place) => Self::Doubtful(place),
+            Self::Doubtful(place) => Self::Behind(place),
+            Self::Beginning | Self::Recreated => self,
+        }
+    }
 }
+
+/// The stream is to be read from another place.
+struct Again;
 
 pub(super) async fn read_for_ever(state: Arc<State>) {
     let mut reading = Reading { state, read_from: ReadFrom::Beginning, log: LogOnChange::default() };
     let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
     loop {
         let fault = match reading.read_on_one_connection().await {
-            Ok(never) => match never {},
+            Ok(Again) => continue,
             Err(fault) => fault,
         };
         let (stream, error) = (&reading.state.stream, error_chain(&fault));
@@ -74,12 +132,13 @@ struct Reading {
 }
 
 impl Reading {
-    async fn read_on_one_connection(&mut self) -> Result<Infallible, SourceError> {
+    async fn read_on_one_connection(&mut self) -> Result<Again, SourceError> {
         let link = self.state.consuming.clone();
         let (channel, connection) = link.channel_of().await?;
         let reading = async {
             let opening = timeout(ANSWER_TIMEOUT, open(&self.state, channel, self.read_from.offset()));
             let mut reader = opening.await.map_err(|_| silent(ANSWER_TIMEOUT))??;
+            self.state.opened.send_replace(true);
             let read = self.read(&mut reader).await;
             reader.close().await;
             read
@@ -87,44 +146,51 @@ impl Reading {
         link.while_up(connection, reading).await
     }
 
-    async fn read(&mut self, reader: &mut StreamReader) -> Result<Infallible, SourceError> {
+    async fn read(&mut self, reader: &mut StreamReader) -> Result<Again, SourceError> {
         let state = Arc::clone(&self.state);
-        let mut awaited = matches!(self.read_from, ReadFrom::Before(_));
         let (mut namesake, reading) = (String::new(), Instant::now());
         let mut look = interval((state.heartbeat() / 4).clamp(UNREAD_POLL_MIN, UNREAD_POLL_MAX));
-        let mut last_came = reading;
+        let mut last_came = None;
         loop {
-            if !awaited && self.log.cleared() {
-                info!(stream = state.stream, "reading the stream of members works again");
-            }
             let delivery = tokio::select! {
                 biased;
                 delivery = reader.receive() => delivery?,
                 _ = look.tick() => {
-                    if awaited && reading.elapsed() > UNREAD_MAX {
-                        self.read_from = ReadFrom::Recreated;
-                        return Err(silent(UNREAD_MAX));
-                    }
                     if state.is_unread(reading) {
-                        return Err(silent(UNREAD_MAX));
+                        if last_came.is_none() {
+                            self.read_from = self.read_from.in_doubt();
+                        }
+                        return Err(silent(reading.elapsed()));
                     }
                     // No note comes back then, which would show that all was read.
-                    if !awaited && state.publishing.is_blocked() && last_came.elapsed() > UNREAD_POLL_MAX {
+                    let quiet = last_came.unwrap_or(reading).elapsed();
+                    if state.publishing.is_blocked() && quiet > UNREAD_POLL_MAX {
                         state.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
                     }
                     continue;
                 }
             };
-            last_came = Instant::now();
             timeout(ANSWER_TIMEOUT, reader.credit(&delivery)).await.map_err(|_| silent(ANSWER_TIMEOUT))??;
             let Some(offset) = offset_of(&delivery) else { continue };
-            if std::mem::take(&mut awaited)
-                && matches!(self.read_from, ReadFrom::Before(next) if offset + 1 == next)
-            {
-                continue;
+            let place = Place::of(offset, &delivery);
+            // Within one reader nothing is missing, though offsets are: the stream uses some itself (RabbitMQ 3.10.8 and 4.0.5,
+            // measured).
+            let is_first = last_came.replace(Instant::now()).is_none();
+            match if is_first { self.read_from.first(place) } else { First::New } {
+                First::Known => {
+                    self.works();
+                    continue;
+                }
+                First::Elsewhere(read_from) => {
+                    self.read_from = read_from;
+                    return Ok(Again);
+                }
+                First::New => {}
+                First::AfterGap => state.gap(),
+                First::OfAnother => self.recreated(),
             }
-            self.observe_place(offset);
-            self.read_from = ReadFrom::Before(offset + 1);
+            self.works();
+            self.read_from = ReadFrom::Behind(place);
             if let Some(message) = message_of(&delivery) {
                 self.warn_of_namesake(&message, &mut namesake);
                 state.read(offset, &message);
@@ -133,15 +199,9 @@ impl Reading {
         }
     }
 
-    /// What the place of a message says about what was not read. Within one reader nothing is missing, though offsets are: the
-    /// stream uses some itself (RabbitMQ 3.10.8 and 4.0.5, measured).
-    fn observe_place(&self, offset: u64) {
-        let state = &self.state;
-        match self.read_from {
-            ReadFrom::Beginning if offset > 0 => state.gap(),
-            ReadFrom::Recreated => self.recreated(),
-            ReadFrom::Before(next) if offset < next => self.recreated(),
-            ReadFrom::Beginning | ReadFrom::Before(_) => {}
+    fn works(&mut self) {
+        if self.log.cleared() {
+            info!(stream = self.state.stream, "reading the stream of members works again");
         }
     }
 
@@ -191,4 +251,38 @@ async fn open(state: &State, channel: Channel, from: StreamOffset) -> Result<Str
         SourceError::from_amqp("declaring a queue", &object, &state.exchange, source)
     })?;
     StreamReader::open(channel, of, from, READING).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(offset: u64, hash: u64) -> Place {
+        Place { offset, hash }
+    }
+
+    #[test]
+    fn the_first_message_tells_what_was_missed() {
+        let check = |read_from: ReadFrom, came: Place, expected: First| {
+            assert_eq!(read_from.first(came), expected, "{read_from:?} {came:?}");
+        };
+        check(ReadFrom::Beginning, place(0, 1), First::New);
+        check(ReadFrom::Beginning, place(7, 1), First::AfterGap);
+        let (behind, doubtful) = (ReadFrom::Behind(place(7, 1)), ReadFrom::Doubtful(place(7, 1)));
+        check(behind, place(7, 1), First::Known);
+        check(behind, place(9, 1), First::AfterGap);
+        check(behind, place(7, 2), First::Elsewhere(ReadFrom::Recreated));
+        check(behind, place(2, 2), First::Elsewhere(ReadFrom::Recreated));
+        check(doubtful, place(6, 3), First::Elsewhere(ReadFrom::Recreated));
+        check(doubtful, place(12, 3), First::Elsewhere(behind));
+        check(ReadFrom::Recreated, place(0, 3), First::OfAnother);
+    }
+
+    #[test]
+    fn a_stream_from_which_nothing_comes_is_looked_at_from_both_ends() {
+        let behind = ReadFrom::Behind(place(7, 1));
+        assert_eq!(behind.in_doubt(), ReadFrom::Doubtful(place(7, 1)));
+        assert_eq!(behind.in_doubt().in_doubt(), behind);
+        assert_eq!(ReadFrom::Beginning.in_doubt(), ReadFrom::Beginning);
+    }
 }

@@ -23,8 +23,8 @@ use lanekeeper_core::tick::Tick;
 
 /// How long a claim may take to come back before it is published again.
 pub(super) const READ_BACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long what must come may be missing before the stream is read from another connection: a process that consumes sends
-/// nothing without its claim, and no other process sends in its place.
+/// How long what was confirmed may take to come back before the stream is read by another reader: a process that consumes
+/// sends nothing without its claim, and no other process sends in its place.
 pub(super) const UNREAD_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) partitions: Vec<watch::Sender<PartitionClaims>>,
     /// The offset that the reader waits for: everything before it was read.
     pub(super) position: watch::Sender<u64>,
+    /// The stream exists, and can be read: a publish to a stream that has no leader yet ends the connection.
+    pub(super) opened: watch::Sender<bool>,
     /// All that stood in the stream when this process began was read.
     pub(super) caught_up: watch::Sender<bool>,
     /// Until when this process may begin requests.
@@ -88,6 +90,13 @@ impl State {
     /// What other processes have to wait for if this one dies without a word.
     pub(super) fn terms(&self) -> Terms {
         Terms { lease: Lease::length(self.heartbeat()), at_work: self.at_work }
+    }
+
+    /// Waits until the stream exists and can be read, for the first time.
+    pub(super) async fn opened(&self) {
+        if self.opened.subscribe().wait_for(|opened| *opened).await.is_err() {
+            std::future::pending::<()>().await; // the process ends
+        }
     }
 
     pub(super) fn send(&self, message: MemberMessage) {
