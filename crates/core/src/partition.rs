@@ -126,6 +126,7 @@ impl Partition {
                 self.make_due_ready(now);
             }
             Event::TakeOverWait { tenure, until } => self.take_over_wait_changed(tenure, until),
+            Event::ClaimsKeptBack(tenure) => self.claims_kept_back(tenure),
             Event::ClaimSuperseded(tenure) => self.claim_superseded(tenure),
             Event::Preempted(tenure) => self.preempted(tenure),
             Event::OwnershipHint(tenure) => self.ownership_hint(tenure),
