@@ -1,6 +1,7 @@
 //! What `HttpTargets` makes of targets, from well-behaved to hostile. Each test's target is in its own process.
 
 mod answers;
+mod connecting;
 mod connections;
 mod receiver;
 mod requests;
