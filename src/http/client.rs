@@ -67,18 +67,19 @@ impl HttpTargets {
     /// # Errors
     /// A setting is not valid in HTTP, or the system has no CA certificates.
     pub fn new(targets: &[TargetConfig], refetch: bool) -> Result<Self, TargetsFault> {
-        Self::with_names(targets, refetch, Arc::new(|_| None))
+        let system: Names = Arc::new(|_| None);
+        Self::with_names(targets, refetch, &system)
     }
 
     /// As `new`, with addresses of names that take precedence over the system's.
     ///
     /// # Errors
     /// As for `new`.
-    pub fn with_names(targets: &[TargetConfig], refetch: bool, names: Names) -> Result<Self, TargetsFault> {
+    pub fn with_names(targets: &[TargetConfig], refetch: bool, names: &Names) -> Result<Self, TargetsFault> {
         let tls = ClientConfig::with_platform_verifier().map_err(TargetsFault::Client)?;
         let targets = targets.iter().map(|config| {
             Ok(HttpTarget {
-                client: client(Connector::new(config, tls.clone(), Arc::clone(&names))),
+                client: client(Connector::new(config, tls.clone(), Arc::clone(names))),
                 template: RequestTemplate::new(config)?,
                 connect_timeout: config.connect_timeout,
                 timeout: config.timeout,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lanekeeper::config::{IfMatch, TargetConfig};
-use lanekeeper::http::client::HttpTargets;
+use lanekeeper::http::client::{HttpTargets, Names};
 use lanekeeper::http::{Attempt, Target};
 use lanekeeper_core::outcome::{Cause, Outcome};
 use lanekeeper_core::routes::TargetId;
@@ -42,8 +42,8 @@ impl Dead {
 fn at_name(configs: &[TargetConfig], addresses: &[SocketAddr]) -> HttpTargets {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let addresses = addresses.to_vec();
-    let names = Arc::new(move |name: &str| (name == "two.example").then(|| addresses.clone()));
-    HttpTargets::with_names(configs, false, names).unwrap()
+    let names: Names = Arc::new(move |name: &str| (name == "two.example").then(|| addresses.clone()));
+    HttpTargets::with_names(configs, false, &names).unwrap()
 }
 
 fn named(connect_timeout: Duration, timeout: Duration) -> TargetConfig {
