@@ -57,7 +57,7 @@ struct HttpTarget {
 }
 
 /// How a request ended, if it is not with an answer.
-type Ended = (Outcome, AttemptReceipt);
+type AttemptEnd = (Outcome, AttemptReceipt);
 
 impl HttpTargets {
     /// Prepares the clients and the targets. Opens no connection. The process's TLS provider must be installed.
@@ -133,7 +133,7 @@ impl HttpTarget {
         attempt: &Attempt,
         precondition: &Precondition,
         deadline: &mut Deadline,
-    ) -> Ended {
+    ) -> AttemptEnd {
         let request = match self.template.request(attempt, precondition) {
             Ok(request) => request,
             Err(detail) => return unsendable(detail),
@@ -148,7 +148,7 @@ impl HttpTarget {
     }
 
     /// Gets the record's `ETag` from the target.
-    async fn fetch(&self, attempt: &Attempt, deadline: &mut Deadline) -> Result<Precondition, Ended> {
+    async fn fetch(&self, attempt: &Attempt, deadline: &mut Deadline) -> Result<Precondition, AttemptEnd> {
         let request = self.template.fetch(&attempt.update).map_err(unsendable)?;
         let exchanged = self.exchange(request, &attempt.send_guard, deadline).await;
         let response = exchanged.map_err(|outcome| (outcome, AttemptReceipt::default()))?;
@@ -165,7 +165,7 @@ impl HttpTarget {
     }
 }
 
-fn unsendable(detail: String) -> Ended {
+fn unsendable(detail: String) -> AttemptEnd {
     (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), AttemptReceipt::default())
 }
 
