@@ -32,7 +32,7 @@ pub type Names = Arc<dyn Fn(&str) -> Option<Vec<SocketAddr>> + Send + Sync>;
 /// Opens connections to a target, each within its `connect_timeout`.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    https: HttpsConnector<HttpConnector<Resolver>>,
+    https: HttpsConnector<TcpConnector>,
     connect_timeout: Duration,
 }
 
@@ -46,11 +46,9 @@ impl Connector {
         http.set_keepalive(Some(KEEPALIVE_INTERVAL));
         http.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
         http.set_keepalive_retries(Some(KEEPALIVE_PROBES));
-        // The kernel sends what is in the socket's buffer even if this process has died. After this time it gives up.
-        #[cfg(target_os = "linux")]
-        http.set_tcp_user_timeout(Some(target.timeout));
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
-        Self { https: https.wrap_connector(http), connect_timeout: target.connect_timeout }
+        let tcp = TcpConnector { http, unacknowledged_max: target.timeout };
+        Self { https: https.wrap_connector(tcp), connect_timeout: target.connect_timeout }
     }
 }
 
@@ -68,6 +66,35 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let time_up = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection within connect_timeout");
             Ok(GatedIo::new(connecting.await.map_err(time_up)??))
+        })
+    }
+}
+
+/// Opens TCP connections.
+#[derive(Clone, Debug)]
+struct TcpConnector {
+    http: HttpConnector<Resolver>,
+    /// The kernel sends what is in the socket's buffer even if this process has died. After this time it gives up.
+    unacknowledged_max: Duration,
+}
+
+impl Service<Uri> for TcpConnector {
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = Boxed<Self::Response, BoxError>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.http.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let (connecting, unacknowledged_max) = (self.http.call(target), self.unacknowledged_max);
+        Box::pin(async move {
+            let tcp = connecting.await?;
+            // Not before it is connected: it would bound connecting, too.
+            #[cfg(target_os = "linux")]
+            socket2::SockRef::from(tcp.inner()).set_tcp_user_timeout(Some(unacknowledged_max))?;
+            Ok(tcp)
         })
     }
 }

@@ -102,6 +102,17 @@ async fn connecting_ends_within_its_own_time() {
     assert!((connect_timeout..TEST_TIMEOUT / 4).contains(&since.elapsed()), "{:?}", since.elapsed());
 }
 
+/// The kernel repeats a lost SYN after a second.
+#[tokio::test]
+async fn a_short_timeout_does_not_shorten_connecting() {
+    let dead = Dead::new().await;
+    let connect_timeout = Duration::from_millis(1_500);
+    let targets = at_name(&[named(connect_timeout, Duration::from_millis(100))], &[dead.address]);
+    let since = Instant::now();
+    assert_timed_out(&targets.attempt(to(0)).await);
+    assert!(since.elapsed() >= connect_timeout, "{:?}", since.elapsed());
+}
+
 #[tokio::test]
 async fn a_handshake_that_nobody_answers_ends_within_the_time_to_connect() {
     // The kernel accepts; nobody reads the ClientHello.
