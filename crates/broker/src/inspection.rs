@@ -25,8 +25,6 @@ use lanekeeper_core::layout::{Layout, PartitionNumber};
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
 /// How long all of it may take. A layout of 1,024 partitions takes some 2,000 requests.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(120);
-/// How the broker says that a queue's node is down (`rabbit_amqqueue` of RabbitMQ 3.10); it has the code of "not there".
-const INACCESSIBLE: &str = "down or inaccessible";
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the broker has answered over AMQP.
@@ -269,8 +267,8 @@ async fn look_at(
     };
     let depth = match looked {
         Ok(depth) => depth,
-        Err(SourceError::Missing { text }) if text.contains(INACCESSIBLE) => {
-            return Ok(ObjectState::Unavailable(text));
+        Err(fault @ SourceError::NodeDown { .. }) => {
+            return Ok(ObjectState::Unavailable(error_chain(&fault)));
         }
         Err(SourceError::Missing { .. }) => return Ok(ObjectState::Missing),
         Err(SourceError::NotPermitted { text, .. }) => return Ok(ObjectState::NotPermitted(text)),

@@ -5,11 +5,12 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::change::change_locked;
-use super::declare::{declare_inner, declare_layout, declare_public, declare_queues, log_deleted_queues};
+use super::declare::{declare_inner, declare_layout, declare_public, declare_queues};
 use super::document::LayoutDocument;
 use super::document_stream;
 use super::placement;
 use super::session::TopologySession;
+use super::unknown::{Unknown, log_deleted_queues, unknown_objects};
 use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
@@ -53,14 +54,27 @@ pub async fn ensure(
 }
 
 /// From the inside out: the public exchange comes last, so that it takes no update before there is a way into a queue.
+///
+/// Nothing is declared that this node does not know before a majority of the nodes is reached: a node that is cut off, or
+/// that starts, does not know all, and would make a second layout. Where all is there, nothing is published, so that an
+/// alarm does not keep a dispatcher from its updates.
 async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<LayoutDocument, SourceError> {
-    declare_inner(session).await?;
     document_stream::declare(session).await?;
-    let known = document_stream::read_last(session).await?;
-    let known = known.filter(|document| !document.layouts.witnesses.is_empty());
-    if let Some(document) = &known {
-        log_deleted_queues(session, document.layouts.in_force).await?;
+    let mut known = document_stream::read_last(session).await?;
+    let unknown = match &known {
+        Some(document) => unknown_objects(session, document.layouts.in_force).await?,
+        None => Unknown::default(),
+    };
+    if known.is_none() || !unknown.is_empty() {
+        known = document_stream::read_proven(session).await?;
     }
+    let known = known.filter(|document| !document.layouts.witnesses.is_empty());
+    if let Some(document) = known.as_ref().filter(|_| !unknown.is_empty()) {
+        // Looked at again: the first answer can be that of a node which was cut off then.
+        let unknown = unknown_objects(session, document.layouts.in_force).await?;
+        log_deleted_queues(&unknown.queues);
+    }
+    declare_inner(session).await?;
     match (session.lock().await, known) {
         (Ok(()), _) => {}
         // Its holder declares what is missing. A binding to the ingress that is made now could be the second one.
