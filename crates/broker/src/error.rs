@@ -72,6 +72,16 @@ pub enum SourceError {
         /// Which, such as "queue updates.l1.p000".
         queue: String,
     },
+    /// The node of this connection does not know the layout that the other nodes have.
+    #[error(
+        "the queue {queue} is consumed, but the node of this connection knows no layout: a split of the cluster is over, and the \
+         node still has its own view. No layout is made; restart the node. `rabbitmqctl cluster_status` shows it under Network \
+         Partitions"
+    )]
+    OutOfStep {
+        /// A queue of the layout.
+        queue: String,
+    },
     /// Another process has changed the layout document at the same time, as both sides of a split can begin to.
     #[error(
         "{changed_by} has changed the layout document at the same time; what this process has written does not count"
@@ -200,6 +210,7 @@ impl SourceError {
             | Self::NoQuorum { .. }
             | Self::NoReplica { .. }
             | Self::NodeDown { .. }
+            | Self::OutOfStep { .. }
             | Self::Outrun { .. } => true,
             Self::Amqp { source, .. } => !is_final(source),
             Self::HashExchangeMissing

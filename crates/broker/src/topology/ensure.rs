@@ -59,7 +59,7 @@ pub async fn ensure(
 /// that starts, does not know all, and would make a second layout. Where all is there, nothing is published, so that an
 /// alarm does not keep a dispatcher from its updates.
 async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<LayoutDocument, SourceError> {
-    document_stream::declare(session).await?;
+    document_stream::ensure(session).await?;
     let mut known = document_stream::read_last(session).await?;
     let unknown = match &known {
         Some(document) => unknown_objects(session, document.layouts.in_force).await?,
@@ -112,6 +112,7 @@ async fn make_first(
 ) -> Result<LayoutDocument, SourceError> {
     let layout = Layout { number: LayoutNumber(1), ..wanted };
     declare_queues(session, layout).await?;
+    refuse_consumed(session, layout).await?;
     let witnesses = placement::find_witnesses(session, layout).await?;
     let document = LayoutDocument::first(Layouts::first(layout, witnesses));
     let document = document_stream::write(session, document).await?;
@@ -122,6 +123,19 @@ async fn make_first(
         "made the layout"
     );
     Ok(document)
+}
+
+/// Before there is a layout, nobody consumes its queues. If somebody does, a split is over, and this node still does not know
+/// what the others have made: a quorum queue that it declares is the one that the others have (3.10.8, measured), the stream
+/// with the layout document is not.
+async fn refuse_consumed(session: &mut TopologySession<'_>, layout: Layout) -> Result<(), SourceError> {
+    for partition in layout.partitions() {
+        let queue = session.names().partition(layout.number, partition);
+        if session.queue_depth(&queue).await?.consumers > 0 {
+            return Err(SourceError::OutOfStep { queue });
+        }
+    }
+    Ok(())
 }
 
 /// A layout made by a program that knew no witnesses gets them as the hash says: its queues are not empty, so they cannot

@@ -251,6 +251,28 @@ impl<'a> TopologySession<'a> {
         open(self.connection).await.map(ConsumerChannel::new)
     }
 
+    /// Consumes a quorum queue for a moment, which takes a majority of its replicas. What it delivers goes back to its head.
+    ///
+    /// # Errors
+    /// [`SourceError::NoQuorum`].
+    pub(crate) async fn try_consuming(&self, queue: &str, step: &'static str) -> Result<(), SourceError> {
+        let mut channel = self.consumer_channel().await?;
+        let trying = async {
+            channel.set_prefetch(1).await?;
+            channel.consume(queue, "", FieldTable::default()).await
+        };
+        let tried = timeout(ANSWER_TIMEOUT, trying).await;
+        let _ = channel.close(CLOSE_TIMEOUT).await;
+        match tried {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(source)) => {
+                let object = format!("queue {queue}");
+                Err(SourceError::from_consuming(step, &object, self.names.public(), source))
+            }
+            Err(_) => Err(SourceError::NoQuorum { step }),
+        }
+    }
+
     /// Begins to read a stream, on a channel of its own.
     ///
     /// # Errors
