@@ -156,10 +156,15 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         leave(connection).await;
         publishing?
     };
+    let layouts = {
+        let connection = address.connect(name).await?;
+        let layouts = read_layouts(&TopologySession::new(&connection, names, name)).await;
+        leave(connection).await;
+        layouts?
+    };
     let connection = address.connect(name).await?;
     let inspection = async {
         let mut session = TopologySession::new(&connection, names, name);
-        let layouts = read_layouts(&session).await?;
         let known = layouts.as_ref().ok().and_then(Option::as_ref);
         let changing = known.and_then(|layouts| layouts.changing.as_ref());
         let changing_to =
@@ -246,9 +251,12 @@ async fn try_publishing(connection: &Connection) -> Result<Publishing, SourceErr
 async fn read_layouts(session: &TopologySession<'_>) -> Result<Result<Option<Layouts>, String>, SourceError> {
     match read_if_there(session).await {
         Ok(document) => Ok(Ok(document.map(|document| document.layouts))),
-        Err(fault @ (SourceError::NotPermitted { .. } | SourceError::Document { .. })) => {
-            Ok(Err(error_chain(&fault)))
-        }
+        Err(
+            fault @ (SourceError::NotPermitted { .. }
+            | SourceError::Document { .. }
+            | SourceError::NoQuorum { .. }
+            | SourceError::NoReplica { .. }),
+        ) => Ok(Err(error_chain(&fault))),
         Err(fault) => Err(fault),
     }
 }
