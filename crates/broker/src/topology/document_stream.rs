@@ -8,7 +8,7 @@ use lapin::types::ShortString;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::arguments::{quorum_arguments, stream_arguments};
+use super::arguments::stream_arguments;
 use super::document::{LayoutDocument, parse};
 use super::majority::unproven;
 use super::session::TopologySession;
@@ -30,28 +30,23 @@ const LAYOUT: &str = "layout";
 const BARRIER: &str = "barrier";
 
 pub(crate) const READING: &str = "reading the layout document";
-const DECLARING: &str = "declaring the stream with the layout document";
 const WRITING: &str = "writing to the stream with the layout document";
 
-/// Declares the stream if this node does not know it, and only if a majority is reached.
-///
-/// Two sides of a split can each declare a stream of one name, before the nodes have noticed the split, and then have two
-/// streams; a quorum queue of one name is the same queue on all nodes, and takes a majority (3.10.8, measured). So the
-/// dead-letter queue comes first, and has to take a consumer, which its replicas agree on.
+/// Declares the stream if it is missing.
 ///
 /// # Errors
-/// It exists with other arguments, or may not be declared. [`SourceError::NoQuorum`].
-pub(crate) async fn ensure(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
-    let (stream, dead) = (session.names().topology(), session.names().dead());
-    match session.queue_depth(&stream).await {
-        Ok(_) => {}
-        Err(SourceError::Missing { .. }) => {
-            session.declare_queue(&dead, quorum_arguments()).await?;
-            session.try_consuming(&dead, DECLARING).await?;
-        }
-        Err(fault) => return Err(fault),
+/// It exists with other arguments, or may not be declared.
+pub(crate) async fn declare(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
+    session.declare_queue(&session.names().topology(), stream_arguments()).await
+}
+
+/// Returns true if the node of this connection knows the stream.
+pub(crate) async fn is_known(session: &mut TopologySession<'_>) -> Result<bool, SourceError> {
+    match session.queue_depth(&session.names().topology()).await {
+        Ok(_) => Ok(true),
+        Err(SourceError::Missing { .. }) => Ok(false),
+        Err(fault) => Err(fault),
     }
-    session.declare_queue(&stream, stream_arguments()).await
 }
 
 /// Reads the document that counts. `None` is no proof that there is none: a slow broker looks like an empty stream (and the
