@@ -32,7 +32,7 @@ struct AwaitedNote {
 impl Lease {
     /// A tenth less than the heartbeat, for clocks that drift.
     pub(super) fn length(heartbeat: Duration) -> Duration {
-        heartbeat - heartbeat / 10
+        heartbeat * 9 / 10
     }
 
     /// A note is about to be sent; returns its number.
