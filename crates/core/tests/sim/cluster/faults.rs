@@ -138,6 +138,9 @@ impl World {
     }
 
     fn stall(&mut self, p: usize) {
+        if self.now < self.processes[p].stalled_until {
+            return;
+        }
         self.met.stalls += 1;
         let lease = self.processes[p].terms.lease;
         let most = u64::try_from((lease * 6).as_micros()).expect("some seconds");

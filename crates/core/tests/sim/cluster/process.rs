@@ -133,6 +133,10 @@ impl World {
             self.note(p, format_args!("holds what the broker took back"));
             return self.feed(p, Event::DeliveriesVoid(tenure));
         }
+        // What is held was taken back, and its next owner has settled what would show it by its count.
+        if channel.held.len() == self.window {
+            return self.lose_channel(p);
+        }
         channel.held.insert(tag, delivery);
         process.ids_made += 1;
         let made = UpdateId::made(format!("{}-{}", process.name, process.ids_made));
