@@ -6,7 +6,8 @@ use std::time::Duration;
 use lanekeeper_core::message::Event;
 use lanekeeper_core::tick::Tick;
 
-use super::{ClusterEvent, MILLI, World};
+use super::event::ClusterEvent;
+use super::{MILLI, World};
 
 /// A consumer is dropped by the broker after a silence of so many times the lease.
 const TIMES_UNTIL_DROPPED: u32 = 3;
@@ -137,6 +138,9 @@ impl World {
     }
 
     fn stall(&mut self, p: usize) {
+        if self.now < self.processes[p].stalled_until {
+            return;
+        }
         self.met.stalls += 1;
         let lease = self.processes[p].terms.lease;
         let most = u64::try_from((lease * 6).as_micros()).expect("some seconds");

@@ -2,12 +2,16 @@
 //! real partition and the real knowledge of tenures.
 //!
 //! Roles: `queue` the quorum queue with its single active consumer, `stream` the stream of members, `process` a process,
-//! `faults` what goes wrong, `judge` the rules.
+//! `ending` how its tenures end, `event` what can happen, `faults` what goes wrong, `judge` the rules, `hardships` what the
+//! worlds must have met.
 //!
 //! `LANEKEEPER_SIM_CLUSTERS=100000 cargo test --test sim cluster` runs more seeds;
 //! `LANEKEEPER_SIM_CLUSTER=7 cargo test --test sim -- --nocapture cluster` runs one and shows its trace.
 
+mod ending;
+mod event;
 mod faults;
+mod hardships;
 mod judge;
 mod process;
 mod queue;
@@ -29,9 +33,11 @@ use lanekeeper_core::tenures::Terms;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::RecordKey;
 
+use self::event::ClusterEvent;
+use self::hardships::HardshipCounts;
 use self::judge::{Judge, fault};
 use self::process::Process;
-use self::queue::{Delivery, Queue};
+use self::queue::Queue;
 use self::stream::{Message, Stream};
 use crate::rng::Rng;
 use crate::runner::number_from_env;
@@ -39,133 +45,6 @@ use crate::runner::number_from_env;
 const SEEDS: u64 = 2_000;
 const STEPS_MAX: u32 = 100_000;
 const MILLI: u64 = 1000;
-
-#[derive(Clone, Debug)]
-enum ClusterEvent {
-    Publish {
-        update: usize,
-    },
-    Delivery {
-        process: usize,
-        delivery: Delivery,
-    },
-    Ack {
-        process: usize,
-        channel: u64,
-        tag: u64,
-    },
-    /// The queue learns that a channel is gone.
-    ChannelClosed {
-        process: usize,
-        channel: u64,
-    },
-    /// The process learns it.
-    ChannelLost {
-        process: usize,
-        channel: u64,
-    },
-    Start {
-        minor: bool,
-    },
-    Attach {
-        process: usize,
-    },
-    Wake {
-        process: usize,
-    },
-    NoteDue {
-        process: usize,
-    },
-    ClaimDue {
-        process: usize,
-        count: u64,
-    },
-    LeaveDue {
-        process: usize,
-    },
-    QosAnswered {
-        process: usize,
-        at: Tick,
-    },
-    Append {
-        process: usize,
-        message: Message,
-    },
-    Read {
-        process: usize,
-    },
-    ReaderReopened {
-        process: usize,
-    },
-    RequestApplied {
-        request: usize,
-    },
-    RequestEnded {
-        process: usize,
-        request: usize,
-    },
-    Split {
-        lasts: Duration,
-    },
-    Suspected,
-    Heal,
-    Alarm {
-        lasts: Duration,
-    },
-    AlarmEnds,
-    Fault,
-}
-
-impl ClusterEvent {
-    /// Which process has to run for it.
-    fn runs(&self) -> Option<usize> {
-        match self {
-            Self::Delivery { process, .. }
-            | Self::ChannelLost { process, .. }
-            | Self::Attach { process }
-            | Self::Wake { process }
-            | Self::NoteDue { process }
-            | Self::ClaimDue { process, .. }
-            | Self::LeaveDue { process }
-            | Self::QosAnswered { process, .. }
-            | Self::Read { process }
-            | Self::ReaderReopened { process }
-            | Self::RequestEnded { process, .. } => Some(*process),
-            _ => None,
-        }
-    }
-
-    /// Between which process and the larger side it goes.
-    fn crosses(&self) -> Option<usize> {
-        match self {
-            Self::Delivery { process, .. }
-            | Self::Ack { process, .. }
-            | Self::ChannelClosed { process, .. }
-            | Self::Append { process, .. } => Some(*process),
-            _ => None,
-        }
-    }
-}
-
-/// What the worlds met.
-#[derive(Clone, Copy, Debug, Default)]
-struct HardshipCounts {
-    splits: u32,
-    taken_back: u32,
-    late_appends: u32,
-    void_deliveries: u32,
-    void_claims: u32,
-    kills: u32,
-    stops: u32,
-    stalls: u32,
-    alarms: u32,
-    abandoned: u32,
-    let_go: u32,
-    renewed: u32,
-    waits: u32,
-    waits_ended_early: u32,
-    left_while_waiting: u32,
-}
 
 struct World {
     rng: Rng,
@@ -204,7 +83,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x636c_7573_7465_72);
+        let mut rng = Rng::new(seed ^ 0x0063_6c75_7374_6572);
         let records = rng.index(6) + 1;
         let updates = rng.index(40) + 2;
         let last = rng.pick(&[0, 400, 1500]) * MILLI;
@@ -552,37 +431,5 @@ fn one_process_at_a_time_owns_a_partition_of_a_cluster_in_every_world() {
     // A quiet world proves nothing.
     for (what, times) in all.named() {
         assert!(u64::from(times) * 50 >= seeds, "{what}: {times} in {seeds} worlds only");
-    }
-}
-
-impl HardshipCounts {
-    fn named(&mut self) -> [(&'static str, u32); 15] {
-        self.fields().map(|(what, times)| (what, *times))
-    }
-
-    fn fields(&mut self) -> [(&'static str, &mut u32); 15] {
-        [
-            ("splits", &mut self.splits),
-            ("consumers whose updates were taken back", &mut self.taken_back),
-            ("appends after the heal", &mut self.late_appends),
-            ("deliveries that came again on the same channel", &mut self.void_deliveries),
-            ("claims that were void", &mut self.void_claims),
-            ("kills", &mut self.kills),
-            ("stops", &mut self.stops),
-            ("processes that stood still", &mut self.stalls),
-            ("alarms", &mut self.alarms),
-            ("partitions given up", &mut self.abandoned),
-            ("claims let go", &mut self.let_go),
-            ("leases renewed after a lapse", &mut self.renewed),
-            ("waits", &mut self.waits),
-            ("waits that ended early", &mut self.waits_ended_early),
-            ("owners that left while they waited", &mut self.left_while_waiting),
-        ]
-    }
-
-    fn add(&mut self, mut other: Self) {
-        for ((_, all), (_, times)) in self.fields().into_iter().zip(other.named()) {
-            *all += times;
-        }
     }
 }

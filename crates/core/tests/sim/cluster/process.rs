@@ -16,13 +16,12 @@ use lanekeeper_core::tenures::{Tenures, Terms};
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{Update, UpdateId};
 
+use super::World;
+use super::ending::{Leaving, Owed};
+use super::event::ClusterEvent;
 use super::judge::fault;
 use super::queue::Delivery;
 use super::stream::Message;
-use super::{ClusterEvent, World};
-
-/// A word of the end is waited for so long before the channel is closed.
-const WORD_MAX: Duration = Duration::from_millis(60);
 
 #[derive(Debug)]
 pub struct Process {
@@ -44,13 +43,13 @@ pub struct Process {
     tenures_begun: u64,
     claims: u64,
     pub claim: Option<OpenClaim>,
-    owed: Vec<Owed>,
+    pub owed: Vec<Owed>,
     pub in_flight: BTreeSet<usize>,
     attempted: BTreeSet<usize>,
     wake_at: Option<Tick>,
     pub delivery_at: Tick,
     pub ack_at: Tick,
-    leaving: Option<Leaving>,
+    pub leaving: Option<Leaving>,
     ids_made: u32,
 }
 
@@ -69,23 +68,6 @@ pub struct OpenClaim {
     count: u64,
     read: u64,
     pub number: Option<u64>,
-}
-
-/// A tenure that was lost: the process says that it is over once these requests have ended.
-#[derive(Debug)]
-struct Owed {
-    number: u64,
-    wait_until: Option<Tick>,
-    requests: BTreeSet<usize>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Leaving {
-    /// Then the process ends, or attaches again.
-    stop: bool,
-    until: Tick,
-    /// The word of the end of this tenure is on its way.
-    said: Option<u64>,
 }
 
 impl Process {
@@ -151,6 +133,10 @@ impl World {
             self.note(p, format_args!("holds what the broker took back"));
             return self.feed(p, Event::DeliveriesVoid(tenure));
         }
+        // What is held was taken back, and its next owner has settled what would show it by its count.
+        if channel.held.len() == self.window {
+            return self.lose_channel(p);
+        }
         channel.held.insert(tag, delivery);
         process.ids_made += 1;
         let made = UpdateId::made(format!("{}-{}", process.name, process.ids_made));
@@ -185,7 +171,7 @@ impl World {
         self.follow_up(p);
     }
 
-    fn follow_up(&mut self, p: usize) {
+    pub(super) fn follow_up(&mut self, p: usize) {
         while let Some(effect) = self.processes[p].core.poll_effect() {
             match effect {
                 Effect::Attempt { attempt, tenure, update, .. } => self.send(p, attempt, tenure, &update),
@@ -382,7 +368,7 @@ impl World {
             fault!("lease", "{} sent #{name} after its lease", process.name);
         }
         let claimed = process.claim.as_ref().and_then(|claim| claim.number);
-        if tenure.map(|number| number.0) != claimed {
+        if tenure.is_none() || tenure.map(|number| number.0) != claimed {
             fault!("tenure, I5", "{} sent #{name} under {tenure:?}, and owns {claimed:?}", process.name);
         }
         process.attempted.insert(name);
@@ -407,81 +393,6 @@ impl World {
             owed.requests.remove(&request);
         });
         self.pay_owed(p);
-    }
-
-    /// Says of lost tenures that they are over, once they are.
-    fn pay_owed(&mut self, p: usize) {
-        let owed = &mut self.processes[p].owed;
-        let over: Vec<Owed> = owed.extract_if(.., |owed| owed.requests.is_empty()).collect();
-        for Owed { number, wait_until, .. } in over {
-            let rest = wait_until.map_or(Duration::ZERO, |until| until.since(self.now));
-            self.publish(p, Message::Ended { number, rest });
-        }
-    }
-
-    /// For how long requests of this tenure and of those before it can still be at work.
-    fn rest(&self, p: usize) -> Duration {
-        let process = &self.processes[p];
-        let waits = process.core.take_over_wait().map(|until| until.since(self.now));
-        let out = process.in_flight.iter().map(|request| self.timeouts[*request].since(self.now));
-        waits.into_iter().chain(out).max().unwrap_or_default()
-    }
-
-    /// The channel is gone, or is given up.
-    pub fn lose_channel(&mut self, p: usize) {
-        let now = self.now;
-        let process = &mut self.processes[p];
-        let Some(channel) = process.channel.take() else { return };
-        let stop = process.leaving.take().is_some_and(|leaving| leaving.stop);
-        if let Some(OpenClaim { number: Some(number), .. }) = process.claim.take() {
-            let wait_until = process.core.take_over_wait();
-            process.owed.push(Owed { number, wait_until, requests: process.in_flight.clone() });
-        }
-        process.core.handle(now, Event::TenureEnded(channel.tenure));
-        self.note(p, format_args!("has no channel any more"));
-        let at = self.ack_time(p);
-        self.at(at, ClusterEvent::ChannelClosed { process: p, channel: channel.number });
-        if stop {
-            return self.end_process(p);
-        }
-        self.pay_owed(p);
-        self.soon(30, ClusterEvent::Attach { process: p });
-        self.follow_up(p);
-    }
-
-    pub fn leave(&mut self, p: usize, stop: bool, until: Tick) {
-        if self.processes[p].channel.is_some() && self.processes[p].leaving.is_none() {
-            self.processes[p].leaving = Some(Leaving { stop, until, said: None });
-            if stop {
-                self.note(p, format_args!("stops"));
-                self.at(until, ClusterEvent::LeaveDue { process: p });
-                self.feed(p, Event::StopRequested);
-            }
-        }
-    }
-
-    pub fn go_on_leaving(&mut self, p: usize) {
-        let now = self.now;
-        let Some(leaving) = self.processes[p].leaving else { return };
-        if leaving.said.is_some() {
-            if now >= leaving.until {
-                self.close(p);
-            }
-        } else if self.processes[p].core.is_quiet() || now >= leaving.until {
-            let rest = self.rest(p);
-            let claim = self.processes[p].claim.as_ref();
-            let Some(number) = claim.and_then(|claim| claim.number) else { return self.close(p) };
-            self.met.left_while_waiting += u32::from(!rest.is_zero());
-            let until = now.after(WORD_MAX);
-            self.processes[p].leaving = Some(Leaving { until, said: Some(number), ..leaving });
-            self.at(until, ClusterEvent::LeaveDue { process: p });
-            self.publish(p, Message::Ended { number, rest });
-        }
-    }
-
-    fn close(&mut self, p: usize) {
-        self.processes[p].claim = None;
-        self.lose_channel(p);
     }
 
     /// What could start has started: a fresh head at once, one that came again when the promise says so at the latest.

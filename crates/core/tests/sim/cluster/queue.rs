@@ -31,7 +31,7 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct Queue {
     prefetch: usize,
-    queue: VecDeque<Queued>,
+    ready: VecDeque<Queued>,
     /// In the order in which they wait.
     consumers: Vec<Consumer>,
     active: Option<u64>,
@@ -40,11 +40,11 @@ pub struct Queue {
 
 impl Queue {
     pub fn new(prefetch: usize) -> Self {
-        Self { prefetch, queue: VecDeque::new(), consumers: Vec::new(), active: None, channels: 0 }
+        Self { prefetch, ready: VecDeque::new(), consumers: Vec::new(), active: None, channels: 0 }
     }
 
     pub fn publish(&mut self, update: usize) {
-        self.queue.push_back(Queued { update, count: 0 });
+        self.ready.push_back(Queued { update, count: 0 });
     }
 
     /// Opens a channel and consumes.
@@ -67,7 +67,7 @@ impl Queue {
             return deliveries;
         };
         while consumer.unacked.len() < self.prefetch
-            && let Some(queued) = self.queue.pop_front()
+            && let Some(queued) = self.ready.pop_front()
         {
             consumer.tags_used += 1;
             consumer.unacked.insert(consumer.tags_used, queued);
@@ -118,7 +118,7 @@ impl Queue {
         }
         if let Some(consumer) = self.consumers.iter_mut().find(|of| of.channel == channel) {
             for Queued { update, count } in std::mem::take(&mut consumer.unacked).into_values().rev() {
-                self.queue.push_front(Queued { update, count: count + 1 });
+                self.ready.push_front(Queued { update, count: count + 1 });
             }
         }
     }
