@@ -309,8 +309,8 @@ const STREAM_NOT_STARTED: [&str; 2] =
     ["does not have a running replica", "does not have a replica on the local node"];
 
 /// The broker's words on the smaller side of a split, each after 20 to 30 s (RabbitMQ 3.10.8 and 4.0.5, measured on three
-/// nodes): to the declaration of a quorum queue, to that of a stream and its deletion (541 INTERNAL_ERROR), and to a publish
-/// to a stream (506 RESOURCE_ERROR). What the smaller side knows, it declares as on any other day: a passive look and a
+/// nodes): to the declaration of a quorum queue, to that of a stream and its deletion (541 `INTERNAL_ERROR`), and to a publish
+/// to a stream (506 `RESOURCE_ERROR`). What the smaller side knows, it declares as on any other day: a passive look and a
 /// declaration succeed there, with zero messages whatever the queue holds. So do an exchange, a binding, an exclusive
 /// queue, and the deletion of a quorum queue, which the larger side keeps.
 const NO_MAJORITY: [&str; 4] = [
@@ -332,8 +332,7 @@ fn has_one_of(text: &str, words: &[&str]) -> bool {
 fn is_final(source: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(error) = source.kind() else { return false };
     match error.kind() {
-        AMQPErrorKind::Soft(_) => true,
-        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => true,
+        AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => true,
         AMQPErrorKind::Hard(_) => false,
     }
 }
