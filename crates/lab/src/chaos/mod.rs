@@ -64,7 +64,7 @@ pub struct Arguments {
     /// Inject each kind of fault once, however long it takes.
     #[arg(long, requires = "cluster", conflicts_with = "minutes")]
     once: bool,
-    /// Erlang's net_ticktime: nodes notice after 0.75 to 1.25 times this that another one does not answer.
+    /// Erlang's `net_ticktime`: nodes notice after 0.75 to 1.25 times this that another one does not answer.
     #[arg(long, value_name = "SECONDS", requires = "cluster", default_value_t = 8)]
     net_ticktime: u16,
 }

@@ -105,7 +105,7 @@ impl ClusterChaos {
     async fn split(&self, alone: bool) -> Result<(), ChaosError> {
         self.handle_partitions("ignore").await?;
         let node = self.owner().await;
-        self.publish_through(self.other(node));
+        self.publish_through(another(node));
         self.move_leaders_away(node).await?;
         if alone {
             for other in NodeNumber::ALL.into_iter().filter(|other| *other != node) {
@@ -127,7 +127,7 @@ impl ClusterChaos {
     async fn split_pausing(&self) -> Result<(), ChaosError> {
         self.handle_partitions("pause_minority").await?;
         let node = self.owner().await;
-        self.publish_through(self.other(node));
+        self.publish_through(another(node));
         self.cut_for_a_while(node).await?;
         // It starts again by itself.
         self.tool(node, "rabbitmqctl", &["--timeout", "120", "await_startup"]).await?;
@@ -204,11 +204,6 @@ impl ClusterChaos {
         most.1
     }
 
-    fn other(&self, node: NodeNumber) -> NodeNumber {
-        let mut others = NodeNumber::ALL.into_iter().filter(|other| *other != node);
-        others.next().expect("there are three")
-    }
-
     fn publish_through(&self, node: NodeNumber) {
         self.publishers_way.retarget(host_port(self.cluster.url(node)));
     }
@@ -270,4 +265,9 @@ impl ClusterChaos {
         let cluster = Arc::clone(&self.cluster);
         wait_for_script(move || call(&cluster)).await
     }
+}
+
+fn another(node: NodeNumber) -> NodeNumber {
+    let mut others = NodeNumber::ALL.into_iter().filter(|other| *other != node);
+    others.next().expect("there are three")
 }
