@@ -72,30 +72,30 @@ pub(super) struct Load {
     rng: Rng,
     kinds: Vec<(RecordKind, Vec<u64>)>,
     batches: u64,
-    burst: Arc<AtomicU64>,
+    extra_updates: Arc<AtomicU64>,
 }
 
 impl Load {
     pub(super) fn new(seed: u64, kinds: &[RecordKind]) -> Self {
         let kinds = kinds.iter().map(|kind| (*kind, vec![0; kind.records])).collect();
         let rng = Rng::with_seed(seed ^ SEED_OF_RECORDS);
-        Self { rng, kinds, batches: 0, burst: Arc::default() }
+        Self { rng, kinds, batches: 0, extra_updates: Arc::default() }
     }
 
     /// How many updates of the first kind the next batch has in addition; whoever sets it gets them once.
-    pub(super) fn burst(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.burst)
+    pub(super) fn extra_updates(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.extra_updates)
     }
 
     /// Adds the lines of the next batch; how many there are.
     fn write_batch(&mut self, lines: &mut String) -> u64 {
         let mut written = 0;
-        let mut burst = self.burst.swap(0, Ordering::Relaxed);
+        let mut extra_updates = self.extra_updates.swap(0, Ordering::Relaxed);
         for (kind, sequences) in &mut self.kinds {
             if !self.batches.is_multiple_of(kind.every) {
                 continue;
             }
-            for _ in 0..kind.batch + std::mem::take(&mut burst) {
+            for _ in 0..kind.batch + std::mem::take(&mut extra_updates) {
                 let record = self.rng.usize(..kind.records);
                 sequences[record] += 1;
                 let (name, sequence) = (kind.name, sequences[record]);

@@ -33,7 +33,7 @@ const SLOW: RecordKind = RecordKind { name: "slow", records: 12, batch: 1, every
 const SLOW_LATENCY: Duration = Duration::from_secs(8);
 const SLOW_TIMEOUT: Duration = Duration::from_secs(30);
 /// Updates that are published at once before each fault, so that the owner holds many.
-const BURST: u64 = 3_000;
+const EXTRA_UPDATES: u64 = 3_000;
 /// Share by which these times vary.
 const LATENCY_JITTER: f64 = 0.9;
 /// After the last fault: if no update is applied for so long, those that are missing are lost.
@@ -114,10 +114,10 @@ impl ClusterChaos {
         let stop = AtomicBool::new(false);
         let longest_ms = AtomicU64::new(0);
         let load = Load::new(self.settings.seed, &[FAST, SLOW]);
-        let burst = load.burst();
+        let extra_updates = load.extra_updates();
         let publishing = async { self.publisher()?.publish_until(&stop, load).await };
         let injecting = async {
-            let injected = self.inject_faults(begun, extent, &longest_ms, &burst).await;
+            let injected = self.inject_faults(begun, extent, &longest_ms, &extra_updates).await;
             stop.store(true, Ordering::Relaxed);
             // An error ends the test, and what is published does not matter any more.
             injected
@@ -154,7 +154,7 @@ impl ClusterChaos {
         begun: Instant,
         extent: Extent,
         longest_ms: &AtomicU64,
-        burst: &AtomicU64,
+        extra_updates: &AtomicU64,
     ) -> Result<BTreeMap<String, Harm>, ChaosError> {
         let kinds = self.kinds();
         let count = kinds.len();
@@ -170,7 +170,7 @@ impl ClusterChaos {
             }
             let (pause, kind) = schedule.next();
             sleep(pause).await;
-            burst.store(BURST, Ordering::Relaxed);
+            extra_updates.store(EXTRA_UPDATES, Ordering::Relaxed);
             let before = self.counts();
             longest_ms.store(0, Ordering::Relaxed);
             println!("{:>5} s  {}", begun.elapsed().as_secs(), kind.name());
