@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::pending::Pending;
@@ -59,6 +59,8 @@ pub struct PartitionContext<S, T, L> {
     pub target: Arc<T>,
     /// `None`: there is no ledger.
     pub ledger_client: Option<LedgerClient<L>>,
+    /// How long requests may leave after a sign of life of the broker was asked for.
+    pub lease: Duration,
     /// How long attempts in flight may take after a stop, or when the partition is handed over.
     pub drain_timeout: Duration,
     /// How long a delivery may be held before everything is given back: well below the broker's acknowledgement timeout.
@@ -285,13 +287,19 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             SourceEvent::Witness(delivery) => self.witnessed(delivery),
             SourceEvent::Marker => self.marked(),
             SourceEvent::StatusRequested(request) => session.status.requested(request),
-            SourceEvent::BrokerSeen(at) => self.notify(Event::BrokerSeen { at: self.context.clock.tick(at) }),
+            SourceEvent::BrokerSeen(at) => self.lease_renewed(at),
             SourceEvent::Claimed { number, rival_claim } => {
-                self.record_claim(Event::Claimed { tenure, number, rival_claim });
+                self.record_claim(Event::Claimed { tenure, number, rival_claim, wait_until: None });
             }
             SourceEvent::ClaimSuperseded => self.notify(Event::ClaimSuperseded(tenure)),
             SourceEvent::Preempted => self.notify(Event::Preempted(tenure)),
         }
+    }
+
+    /// The broker has answered what was asked at this time.
+    fn lease_renewed(&mut self, asked_at: Instant) {
+        let until = self.context.clock.tick(asked_at).after(self.context.lease);
+        self.notify(Event::LeaseRenewed { until });
     }
 
     fn received(&mut self, tenure: Tenure, Received { delivery, redelivered, update }: Received) {

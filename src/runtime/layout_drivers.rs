@@ -191,8 +191,8 @@ impl LayoutDrivers {
         let (config, layout) = (&context.config, self.layout);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
-        let silence_max = context.consuming.heartbeat();
-        let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window, silence_max };
+        let lease = context.consuming.heartbeat();
+        let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window };
         let policy = Arc::new(config.policy.clone());
         let limits_of_acks =
             if context.ledger.is_some() { AckLimits::with_ledger } else { AckLimits::for_prefetch };
@@ -235,6 +235,7 @@ impl LayoutDrivers {
                 )),
                 target: Arc::clone(&context.targets),
                 ledger_client: ledger_client(partition),
+                lease,
                 drain_timeout: config.dispatch.drain_timeout,
                 held_max: config.dispatch.held_max,
                 clock: context.clock,

@@ -10,6 +10,7 @@ mod dispatch;
 mod doctor;
 mod examples;
 mod failures;
+mod first_start;
 mod hand_over;
 mod harness;
 mod ledger;

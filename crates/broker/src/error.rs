@@ -236,6 +236,9 @@ fn is_final(source: &lapin::Error) -> bool {
     }
 }
 
+/// The broker's word for the value of an argument that is not there.
+pub(crate) const NO_ARGUMENT: &str = "none";
+
 /// Takes the broker's sentence apart:
 /// `inequivalent arg 'x' for queue 'q' in vhost '/': received the value 'a' of type 't' but current is the value 'b' …`.
 /// "Received" is what we asked for.

@@ -14,6 +14,7 @@ use super::names::{HASH_EXCHANGE_TYPE, Names};
 use super::topology::arguments::{
     ingress_arguments, partition_arguments, quorum_arguments, stream_arguments,
 };
+use super::topology::declare::declare_public_exchange;
 use super::topology::document_stream::read_if_there;
 use super::topology::session::{Depth, TopologySession};
 use lanekeeper_core::change::Layouts;
@@ -293,9 +294,8 @@ async fn compare(session: &mut TopologySession<'_>, role: Role, name: &str) -> R
     let (names, none) = (session.names(), FieldTable::default);
     let hash = || ExchangeKind::Custom(HASH_EXCHANGE_TYPE.to_owned());
     match role {
-        Role::Public | Role::DeadExchange => {
-            session.declare_exchange(name, ExchangeKind::Fanout, false, none()).await
-        }
+        Role::Public => declare_public_exchange(session).await,
+        Role::DeadExchange => session.declare_exchange(name, ExchangeKind::Fanout, false, none()).await,
         Role::Handoff => session.declare_exchange(name, ExchangeKind::Fanout, true, none()).await,
         Role::Ingress => {
             session.declare_exchange(name, ExchangeKind::Fanout, true, ingress_arguments(names)).await

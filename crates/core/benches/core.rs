@@ -49,7 +49,8 @@ fn nanoseconds_per_event(lanes: usize, cycles: usize) -> f64 {
     let (mut partition, tenure) = (partition(lanes), Tenure(1));
     let mut updates =
         (0..lanes + cycles).map(|number| update(number % lanes, number)).collect::<VecDeque<_>>();
-    partition.handle(Tick::ZERO, Event::TenureBegan { tenure, last_seen: Tick::ZERO });
+    partition.handle(Tick::ZERO, Event::TenureBegan(tenure));
+    partition.handle(Tick::ZERO, Event::LeaseRenewed { until: Tick::ZERO.after(Duration::from_secs(3600)) });
     let mut tags = (1..).map(DeliveryTag);
     let mut receive = |partition: &mut Partition, update, now| {
         let delivery = tags.next().expect("there are enough numbers");
@@ -67,7 +68,8 @@ fn nanoseconds_per_event(lanes: usize, cycles: usize) -> f64 {
         match partition.poll_effect() {
             Some(Effect::Claim { tenure }) => {
                 let number = Some(TenureNumber(1));
-                partition.handle(tick, Event::Claimed { tenure, number, rival_claim: None });
+                partition
+                    .handle(tick, Event::Claimed { tenure, number, rival_claim: None, wait_until: None });
                 begun = Instant::now();
             }
             Some(Effect::Attempt { attempt, update, .. }) => in_flight.push_back((attempt, update)),
@@ -102,11 +104,7 @@ fn partition(lanes: usize) -> Partition {
         conflict: FailurePolicy::DeadLetter,
     };
     let number = |number| NonZeroUsize::new(number).expect("it is not zero");
-    let limits = Limits {
-        in_flight_max: number(IN_FLIGHT_MAX),
-        window: number(lanes + 1),
-        silence_max: Duration::from_secs(3600),
-    };
+    let limits = Limits { in_flight_max: number(IN_FLIGHT_MAX), window: number(lanes + 1) };
     Partition::new(limits, Arc::new(policy))
 }
 

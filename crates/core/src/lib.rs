@@ -9,7 +9,7 @@
 //!
 //! Other decisions stand alone: [`acks`] (when acks go out), [`breaker`] (if a target fails for everyone), [`change`]
 //! (the steps from one layout to the next), [`drain`] (when a partition is empty for good), [`forecast`] (how long an
-//! update is retried), [`template`] and [`routes`] (where a request goes).
+//! update is retried), [`tenures`] (whose claim counts, and what is waited for), [`template`] and [`routes`] (where a request goes).
 //!
 //! `tests/sim` runs a partition in thousands of hostile worlds. ARCHITECTURE.md describes the life of an update.
 
@@ -37,6 +37,7 @@ pub mod schedule;
 pub mod secret;
 mod spread;
 pub mod template;
+pub mod tenures;
 pub mod tick;
 pub mod update;
 pub mod witness;

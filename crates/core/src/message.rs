@@ -46,16 +46,13 @@ pub struct AttemptId(pub u64);
 #[derive(Clone, Debug)]
 pub enum Event {
     /// We consume the partition: deliveries of this tenure follow when no other process owns it.
-    TenureBegan {
-        /// The new one.
-        tenure: Tenure,
-        /// When the request was sent that the broker has answered.
-        last_seen: Tick,
-    },
-    /// The broker answered on the connection of the present tenure.
-    BrokerSeen {
-        /// When the request was sent.
-        at: Tick,
+    TenureBegan(Tenure),
+    /// A note of this process came back from the stream of members. It belongs to the process and not to a tenure. A claim
+    /// of another process that stands before the note in the stream is handed over before it
+    /// ([`Event::ClaimSuperseded`]).
+    LeaseRenewed {
+        /// Until when requests may leave: when the note was sent, and the length of the lease.
+        until: Tick,
     },
     /// Our claim on the partition was read back: attempts may start.
     Claimed {
@@ -65,6 +62,18 @@ pub enum Event {
         number: Option<TenureNumber>,
         /// The newest claim of another process before it. If that is new to us, what we know of the updates is outdated.
         rival_claim: Option<TenureNumber>,
+        /// Until when requests of a tenure before ours can be at work at the targets, if it has not said that nothing is:
+        /// until then no head is sent that came redelivered or was released. Computed anew for each claim; `None`: no
+        /// head waits.
+        wait_until: Option<Tick>,
+    },
+    /// The take-over wait that came with our claim has changed: a tenure before ours said that nothing of it is at work,
+    /// or became known late.
+    TakeOverWait {
+        /// Whose wait it is.
+        tenure: Tenure,
+        /// As in [`Event::Claimed`].
+        until: Option<Tick>,
     },
     /// Another process has claimed the partition after us.
     ClaimSuperseded(Tenure),
@@ -204,6 +213,12 @@ pub enum Effect {
         /// Whose deliveries wait for it.
         tenure: Tenure,
     },
+    /// The claim of this tenure, or the one that is under way, has ended while nothing was held: say so in the stream of
+    /// members, so that the next owner does not wait for us.
+    ClaimEnded {
+        /// Whose claim it was.
+        tenure: Tenure,
+    },
     /// Finish what is in flight, settle, then close the channel and attach again: what is held goes back in order.
     /// No further attempt starts in this tenure.
     Yield {
@@ -241,7 +256,11 @@ impl Effect {
     /// Returns true if it is done even if the tenure that asked for it has ended.
     pub(super) const fn outlives_its_tenure(&self) -> bool {
         match self {
-            Self::Attempt { .. } | Self::Record { .. } | Self::AskProbe(_) | Self::ReturnProbe(_) => true,
+            Self::Attempt { .. }
+            | Self::Record { .. }
+            | Self::AskProbe(_)
+            | Self::ReturnProbe(_)
+            | Self::ClaimEnded { .. } => true,
             Self::Claim { .. } | Self::Yield { .. } | Self::Abandon { .. } | Self::Settle { .. } => false,
         }
     }

@@ -9,6 +9,7 @@ mod previous_layout;
 mod ready_queue;
 mod release;
 mod shut;
+mod tenure;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -39,6 +40,8 @@ pub struct Partition {
     /// The newest claim of another process after which memory was cleared. Claims of ours that were read too late to count
     /// can have mentioned it too, so it is kept here and not compared with them.
     last_rival_claim: Option<TenureNumber>,
+    /// Until when requests of a tenure before ours can be at work.
+    wait_until: Option<Tick>,
     stopping: bool,
     /// Deliveries that wait for the claim: what is known of their updates depends on who owned the partition before.
     unclaimed: VecDeque<Unclaimed>,
@@ -77,8 +80,9 @@ impl Partition {
             policy,
             tenure: None,
             newest_tenure: Tenure::default(),
-            ownership: Ownership::new(limits.silence_max),
+            ownership: Ownership::default(),
             last_rival_claim: None,
+            wait_until: None,
             stopping: false,
             unclaimed: VecDeque::new(),
             lanes: Lanes::default(),
@@ -107,14 +111,19 @@ impl Partition {
     /// On a fault of ours: a broken invariant, or events that no source may send (an old tenure beginning again, more
     /// deliveries than the window).
     pub fn handle(&mut self, now: Tick, event: Event) {
+        self.ownership.check_lease(now);
         match event {
-            Event::TenureBegan { tenure, last_seen } => self.begin_tenure(tenure, last_seen),
-            Event::BrokerSeen { at } => self.broker_seen(now, at),
-            Event::Claimed { tenure, number, rival_claim } => {
-                self.claimed(tenure, number, rival_claim);
+            Event::TenureBegan(tenure) => self.begin_tenure(tenure),
+            Event::LeaseRenewed { until } => {
+                self.lease_renewed(now, until);
+                self.make_due_ready(now);
+            }
+            Event::Claimed { tenure, number, rival_claim, wait_until } => {
+                self.claimed(now, tenure, number, rival_claim, wait_until);
                 // The deadline of what an earlier tenure left may have passed.
                 self.make_due_ready(now);
             }
+            Event::TakeOverWait { tenure, until } => self.take_over_wait_changed(tenure, until),
             Event::ClaimSuperseded(tenure) => self.claim_superseded(tenure),
             Event::Preempted(tenure) => self.preempted(tenure),
             Event::OwnershipHint(tenure) => self.ownership_hint(tenure),
@@ -149,6 +158,7 @@ impl Partition {
 
     /// Time has passed: lanes whose deadline has come are ready again. Early and late calls do no harm.
     pub fn wake(&mut self, now: Tick) {
+        self.ownership.check_lease(now);
         self.make_due_ready(now);
         self.go_on(now);
     }
@@ -187,62 +197,6 @@ impl Partition {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.in_flight == 0 && self.recording == 0 && self.effects.is_empty()
-    }
-
-    fn begin_tenure(&mut self, tenure: Tenure, last_seen: Tick) {
-        assert!(self.tenure.is_none(), "a tenure begins after the one before has ended");
-        assert!(tenure > self.newest_tenure, "tenures grow");
-        self.tenure = Some(tenure);
-        self.newest_tenure = tenure;
-        self.ownership.begin(last_seen);
-        self.stopping = false;
-    }
-
-    /// The lanes end. How far their heads had come is remembered, since their updates come back (I7: in order).
-    fn end_tenure(&mut self, tenure: Tenure) {
-        if self.tenure != Some(tenure) {
-            self.stale += 1;
-            return;
-        }
-        self.tenure = None;
-        self.ownership.end();
-        self.unclaimed.clear();
-        (self.held, self.released) = (0, 0);
-        self.recording = 0;
-        self.malformed.clear();
-        self.ready.clear();
-        self.deadlines.clear();
-        self.effects.retain(Effect::outlives_its_tenure);
-        self.forget_held_back();
-        self.blocked.forget_lanes();
-        self.memory.expect_redeliveries();
-        for lane in self.lanes.take_all() {
-            self.remember(lane);
-        }
-    }
-
-    fn remember(&mut self, lane: Lane) {
-        let Lane { held, status, progress, .. } = lane;
-        for held in held.iter().filter(|held| held.settled_before) {
-            self.memory.expect_redelivery(held.update.record_key.clone(), held.identity.clone());
-        }
-        let Some(head) = held.front().filter(|head| !head.settled_before) else { return };
-        let state = match status {
-            LaneStatus::InFlight(attempt) => {
-                RememberedState::InFlight { attempt, target: head.update.target, progress }
-            }
-            LaneStatus::Waiting { until } => RememberedState::Waiting { until, progress },
-            LaneStatus::Ready | LaneStatus::TargetShut if progress.attempts() > 0 => {
-                RememberedState::Waiting { until: Tick::ZERO, progress }
-            }
-            LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
-            LaneStatus::Ready
-            | LaneStatus::TargetShut
-            | LaneStatus::BlockedByPrevious
-            | LaneStatus::Behind(_) => return,
-        };
-        let released = head.is_released();
-        self.memory.remember(head.update.record_key.clone(), head.identity.clone(), state, released);
     }
 
     /// In strict mode one lane holds all updates: the whole queue is treated as one record.
@@ -349,7 +303,7 @@ impl Partition {
         if self.tenure.is_none() || self.stopping || self.ready.is_empty() {
             return;
         }
-        let Permit::Granted(tenure) = self.ownership.permit(now) else { return };
+        let Permit::Granted(tenure) = self.ownership.permit() else { return };
         while self.in_flight < self.limits.in_flight_max.get() {
             let Some((position, id)) = self.ready.pop_first() else { break };
             let next = self.ready.first_key_value();

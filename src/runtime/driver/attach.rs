@@ -15,8 +15,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// A channel is open: the session begins.
     pub(super) fn attached(&mut self, deliveries: S::Deliveries) {
         self.sessions += 1;
-        let (tenure, last_seen) = (Tenure(self.sessions), self.context.clock.tick(deliveries.since()));
-        self.notify(Event::TenureBegan { tenure, last_seen });
+        let tenure = Tenure(self.sessions);
+        self.notify(Event::TenureBegan(tenure));
+        self.lease_renewed(deliveries.since());
         self.set_attached(true);
         self.phase = Phase::Attached(Session::new(tenure, deliveries));
     }

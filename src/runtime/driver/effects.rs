@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::info;
+use tracing::{debug, info};
 
 use super::phase::Then;
 use super::record::Resolved;
@@ -55,6 +55,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                     session.deliveries.claim();
                     self.pending.forget_claims();
                 }
+            }
+            Effect::ClaimEnded { tenure } => {
+                debug!(partition = %self.context.partition, tenure = tenure.0, "the claim has ended while nothing was held");
             }
             Effect::Yield { tenure, reason } => {
                 let partition = self.context.partition;

@@ -38,8 +38,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             OwnershipState::Claimed(None) => {
                 warn!(partition = %self.context.partition, "partition owned without a tenure number, since the broker accepts no publishes: requests carry no lanekeeper-tenure until it does");
             }
-            OwnershipState::Silent => {
-                warn!(partition = %self.context.partition, "no answer from the broker within a heartbeat: no attempts start until it answers and the partition is claimed again");
+            OwnershipState::Lapsed(_) => {
+                warn!(partition = %self.context.partition, "the lease has lapsed: no attempts start until it is renewed");
             }
             OwnershipState::Unclaimed | OwnershipState::Claiming | OwnershipState::Lost => {}
         }

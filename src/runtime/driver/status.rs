@@ -63,11 +63,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         // Record keys are published only if their records keep a layout from being drained.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
         let tenure = match ownership_state {
-            OwnershipState::Claimed(number) => number,
-            OwnershipState::Unclaimed
-            | OwnershipState::Claiming
-            | OwnershipState::Silent
-            | OwnershipState::Lost => None,
+            OwnershipState::Claimed(number) | OwnershipState::Lapsed(number) => number,
+            OwnershipState::Unclaimed | OwnershipState::Claiming | OwnershipState::Lost => None,
         };
         self.context.source.publish_status(PartitionStatus {
             updates: view.held,

@@ -13,10 +13,20 @@ const MEMBERS_BYTES_MAX: i64 = 16 * 1024 * 1024;
 /// Its old notes go segment by segment.
 const MEMBERS_SEGMENT_BYTES_MAX: i64 = 4 * 1024 * 1024;
 
+/// Where an exchange sends what none of its bindings takes.
+pub(crate) const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
+
+/// Of the exchange that publishers know.
+pub(crate) fn public_arguments(names: &Names) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    insert_text(&mut arguments, ALTERNATE_EXCHANGE, &names.ingress());
+    arguments
+}
+
 /// Of the exchange with exactly one binding.
 pub(crate) fn ingress_arguments(names: &Names) -> FieldTable {
     let mut arguments = FieldTable::default();
-    insert_text(&mut arguments, "alternate-exchange", &names.handoff());
+    insert_text(&mut arguments, ALTERNATE_EXCHANGE, &names.handoff());
     arguments
 }
 

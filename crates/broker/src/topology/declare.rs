@@ -4,24 +4,47 @@ use lapin::ExchangeKind;
 use lapin::types::FieldTable;
 use tracing::error;
 
-use super::arguments::{ingress_arguments, partition_arguments, quorum_arguments};
+use super::arguments::{
+    ALTERNATE_EXCHANGE, ingress_arguments, partition_arguments, public_arguments, quorum_arguments,
+};
 use super::session::TopologySession;
-use crate::error::SourceError;
+use crate::error::{NO_ARGUMENT, SourceError};
 use crate::names::HASH_EXCHANGE_TYPE;
 use lanekeeper_core::layout::Layout;
 
-/// Declares everything that is the same for all layouts, except the stream with the layout document.
-pub(crate) async fn declare_fixed(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
+/// Declares what lies behind the public exchange and is the same for all layouts, except the stream with the layout document.
+pub(crate) async fn declare_inner(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
     let names = session.names();
-    let (public, ingress, handoff, dead) = (names.public(), names.ingress(), names.handoff(), names.dead());
+    let (ingress, handoff, dead) = (names.ingress(), names.handoff(), names.dead());
     let none = FieldTable::default;
-    session.declare_exchange(public, ExchangeKind::Fanout, false, none()).await?;
-    session.declare_exchange(&handoff, ExchangeKind::Fanout, true, none()).await?;
-    session.declare_exchange(&ingress, ExchangeKind::Fanout, true, ingress_arguments(names)).await?;
-    session.bind_exchange(&ingress, public).await?;
     session.declare_exchange(&dead, ExchangeKind::Fanout, false, none()).await?;
     session.declare_queue(&dead, quorum_arguments()).await?;
-    session.bind_queue(&dead, &dead).await
+    session.bind_queue(&dead, &dead).await?;
+    session.declare_exchange(&handoff, ExchangeKind::Fanout, true, none()).await?;
+    session.declare_exchange(&ingress, ExchangeKind::Fanout, true, ingress_arguments(names)).await
+}
+
+/// Declares the public exchange and its binding. Only once a layout is bound to the ingress: from here on the broker confirms
+/// what publishers send, and it confirms what it routes nowhere, too.
+pub(crate) async fn declare_public(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
+    declare_public_exchange(session).await?;
+    let names = session.names();
+    session.bind_exchange(&names.ingress(), names.public()).await
+}
+
+/// Between its declaration and its binding, updates go to its alternate exchange, the ingress. Programs of before 0.2 made it
+/// without one, and publishers may have: then it stays so.
+pub(crate) async fn declare_public_exchange(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
+    let names = session.names();
+    let (public, fanout) = (names.public(), ExchangeKind::Fanout);
+    match session.declare_exchange(public, fanout.clone(), false, public_arguments(names)).await {
+        Err(SourceError::Differs { argument, found, .. })
+            if argument == ALTERNATE_EXCHANGE && found == NO_ARGUMENT =>
+        {
+            session.declare_exchange(public, fanout, false, FieldTable::default()).await
+        }
+        declared => declared,
+    }
 }
 
 /// Declares the layout, and binds it to the ingress.

@@ -3,7 +3,9 @@
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Map, Value as Json, json};
 
-use super::arguments::{ingress_arguments, partition_arguments, quorum_arguments, stream_arguments};
+use super::arguments::{
+    ingress_arguments, partition_arguments, public_arguments, quorum_arguments, stream_arguments,
+};
 use crate::names::{HASH_EXCHANGE_TYPE, Names};
 use lanekeeper_core::layout::{LayoutNumber, Shape};
 
@@ -27,7 +29,7 @@ pub fn definitions(names: &Names, shape: Shape, vhost: &str) -> Json {
     let partitions: Vec<String> =
         layout.partitions().map(|partition| names.partition(layout.number, partition)).collect();
     let exchanges = [
-        exchange(public, "fanout", false, none()),
+        exchange(public, "fanout", false, public_arguments(names)),
         exchange(&ingress, "fanout", true, ingress_arguments(names)),
         exchange(&handoff, "fanout", true, none()),
         exchange(&dead, "fanout", false, none()),

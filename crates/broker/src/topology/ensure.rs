@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::change::change_locked;
-use super::declare::{declare_fixed, declare_layout, declare_queues, log_deleted_queues};
+use super::declare::{declare_inner, declare_layout, declare_public, declare_queues, log_deleted_queues};
 use super::document::LayoutDocument;
 use super::document_stream;
 use super::placement;
@@ -52,8 +52,9 @@ pub async fn ensure(
     }
 }
 
+/// From the inside out: the public exchange comes last, so that it takes no update before there is a way into a queue.
 async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<LayoutDocument, SourceError> {
-    declare_fixed(session).await?;
+    declare_inner(session).await?;
     document_stream::declare(session).await?;
     let known = document_stream::read_last(session).await?;
     let known = known.filter(|document| !document.layouts.witnesses.is_empty());
@@ -68,6 +69,7 @@ async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<L
     }
     let document = complete_layouts(session, wanted).await?;
     declare_layout(session, document.layouts.in_force).await?;
+    declare_public(session).await?;
     session.unlock().await?;
     Ok(document)
 }

@@ -3,7 +3,7 @@
 pub(crate) mod arguments;
 mod auto_apply;
 mod change;
-mod declare;
+pub(crate) mod declare;
 mod definitions;
 mod delete;
 pub(crate) mod document;

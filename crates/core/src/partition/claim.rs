@@ -1,4 +1,4 @@
-//! Deliveries wait for the claim; attempts wait for it and for a broker that answers.
+//! Deliveries wait for the claim; attempts wait for it and for the lease.
 
 use std::sync::Arc;
 
@@ -73,20 +73,44 @@ impl Partition {
         }
     }
 
-    pub(super) fn broker_seen(&mut self, now: Tick, at: Tick) {
-        if let Some(tenure) = self.tenure
-            && self.ownership.broker_seen(now, at)
-            && !self.stopping
+    pub(super) fn lease_renewed(&mut self, now: Tick, until: Tick) {
+        self.ownership.lease_renewed(now, until);
+        self.take_in_unclaimed();
+    }
+
+    /// While the lease has lapsed, another process may have owned the partition since, and what is known of the updates
+    /// may be outdated: they are not looked at before its claim would have been read.
+    fn take_in_unclaimed(&mut self) {
+        let Some(tenure) = self.tenure else { return };
+        while matches!(self.ownership.state(), OwnershipState::Claimed(_))
+            && let Some(delivery) = self.unclaimed.pop_front()
         {
-            self.effects.push_back(Effect::Claim { tenure });
+            self.take_in(tenure, delivery);
+        }
+    }
+
+    /// Until when heads wait that came redelivered or were released, since requests of a tenure before ours can be at
+    /// work; `None`: none waits.
+    #[must_use]
+    pub fn take_over_wait(&self) -> Option<Tick> {
+        self.wait_until
+    }
+
+    pub(super) fn take_over_wait_changed(&mut self, tenure: Tenure, until: Option<Tick>) {
+        if self.tenure == Some(tenure) {
+            self.wait_until = until;
+        } else {
+            self.stale += 1;
         }
     }
 
     pub(super) fn claimed(
         &mut self,
+        now: Tick,
         tenure: Tenure,
         number: Option<TenureNumber>,
         rival_claim: Option<TenureNumber>,
+        wait_until: Option<Tick>,
     ) {
         let first = self.held == self.unclaimed.len() && self.released == 0;
         if self.tenure != Some(tenure) || !self.ownership.claimed(number) {
@@ -101,18 +125,25 @@ impl Partition {
             self.memory.ownership_lapsed();
             self.last_rival_claim = rival_claim;
         }
-        while let Some(delivery) = self.unclaimed.pop_front() {
-            self.take_in(tenure, delivery);
-        }
+        self.wait_until = wait_until;
+        self.ownership.check_lease(now);
+        self.take_in_unclaimed();
     }
 
     pub(super) fn claim_superseded(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
         } else if self.holds_nothing() {
-            self.ownership.let_go();
+            self.let_go(tenure);
         } else {
             self.lose_claim(tenure);
+        }
+    }
+
+    /// Nothing is held: the claim ends, and the next delivery claims.
+    pub(super) fn let_go(&mut self, tenure: Tenure) {
+        if self.ownership.let_go() {
+            self.effects.push_back(Effect::ClaimEnded { tenure });
         }
     }
 
@@ -129,7 +160,7 @@ impl Partition {
 
     pub(super) fn preempted(&mut self, tenure: Tenure) {
         if self.tenure == Some(tenure) && self.holds_nothing() {
-            self.ownership.let_go();
+            self.let_go(tenure);
         } else {
             self.request_yield(tenure, YieldReason::Preempted);
         }

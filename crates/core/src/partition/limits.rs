@@ -1,7 +1,6 @@
 //! The bounds of a partition (I6).
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
 
 /// How much a partition holds and does at once.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +10,4 @@ pub struct Limits {
     pub in_flight_max: NonZeroUsize,
     /// Deliveries held at once: the broker's prefetch.
     pub window: NonZeroUsize,
-    /// No attempt starts later than this after the broker was last heard from: a standby begins only after more than
-    /// twice a heartbeat of silence.
-    pub silence_max: Duration,
 }

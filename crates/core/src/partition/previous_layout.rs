@@ -89,7 +89,7 @@ impl Partition {
             && self.ownership.outdate()
         {
             if self.holds_nothing() {
-                self.ownership.let_go(); // the next delivery claims
+                self.let_go(tenure);
             } else {
                 self.effects.push_back(Effect::Claim { tenure });
             }

@@ -27,8 +27,8 @@ impl Partition {
         record_key: &RecordKey,
         updates: Vec<(ParkedSeq, Arc<Update>)>,
     ) {
-        let ours =
-            self.tenure == Some(tenure) && matches!(self.ownership.state(), OwnershipState::Claimed(_));
+        let ours = self.tenure == Some(tenure)
+            && matches!(self.ownership.state(), OwnershipState::Claimed(_) | OwnershipState::Lapsed(_));
         let room = self.limits.window.get().saturating_sub(self.released); // I6
         let lane = self.find_lane(record_key);
         if !ours || self.stopping || self.has_released(record_key) || self.is_blocked_by_previous(record_key)

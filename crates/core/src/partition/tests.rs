@@ -22,12 +22,14 @@ fn partition(in_flight_max: usize) -> Partition {
         conflict: FailurePolicy::DeadLetter,
     };
     let number = |number| NonZeroUsize::new(number).unwrap();
-    let limits = Limits {
-        in_flight_max: number(in_flight_max),
-        window: number(9),
-        silence_max: Duration::from_secs(10),
-    };
+    let limits = Limits { in_flight_max: number(in_flight_max), window: number(9) };
     Partition::new(limits, Arc::new(policy))
+}
+
+/// With a lease that lasts.
+fn begin(partition: &mut Partition, now: Tick, tenure: Tenure) {
+    partition.handle(now, Event::TenureBegan(tenure));
+    partition.handle(now, Event::LeaseRenewed { until: now.after(Duration::from_secs(3600)) });
 }
 
 fn update(key: &str, id: &str) -> Arc<Update> {
@@ -50,7 +52,7 @@ fn update(key: &str, id: &str) -> Arc<Update> {
 /// are applied. Attempts last no time. Answers the attempts: record and number.
 fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
     let (mut partition, tenure, mut now) = (partition(in_flight_max), Tenure(1), Tick::ZERO);
-    partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
+    begin(&mut partition, now, tenure);
     for (delivery, key) in (1..).map(DeliveryTag).zip(keys.split("")) {
         if !key.is_empty() {
             let update = update(key, &format!("{delivery:?}"));
@@ -62,7 +64,7 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
         match partition.poll_effect() {
             Some(Effect::Claim { tenure }) => {
                 let number = Some(TenureNumber(1));
-                partition.handle(now, Event::Claimed { tenure, number, rival_claim: None });
+                partition.handle(now, Event::Claimed { tenure, number, rival_claim: None, wait_until: None });
             }
             Some(Effect::Attempt { attempt, number, update, tenure, .. }) => {
                 assert_eq!(tenure, Some(TenureNumber(1)));
@@ -84,7 +86,6 @@ fn check(in_flight_max: usize, keys: &str, outcomes: &str, expected: &str) {
             None => match partition.next_deadline() {
                 Some(deadline) => {
                     now = deadline;
-                    partition.handle(now, Event::BrokerSeen { at: now });
                     partition.wake(now);
                 }
                 None => break,
@@ -106,7 +107,7 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
     let next_of = |script: &str| {
         let (mut partition, tenure) = (partition(2), Tenure(1));
         let mut now = Tick::ZERO;
-        partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
+        begin(&mut partition, now, tenure);
         let (mut delivered, mut out, mut attempted) = (0, Vec::new(), String::new());
         for letter in script.chars() {
             match letter {
@@ -134,7 +135,10 @@ fn the_lane_whose_head_came_first_is_next_and_a_retry_is_behind_what_came_before
             while let Some(effect) = partition.poll_effect() {
                 match effect {
                     Effect::Claim { tenure } => {
-                        partition.handle(now, Event::Claimed { tenure, number: None, rival_claim: None });
+                        partition.handle(
+                            now,
+                            Event::Claimed { tenure, number: None, rival_claim: None, wait_until: None },
+                        );
                     }
                     Effect::Attempt { attempt, update, .. } => {
                         attempted.push_str(update.record_key.as_str());
@@ -225,7 +229,6 @@ fn applied(script: &str) -> Vec<String> {
     }
     while world.out.is_some() || world.core.next_deadline().is_some() {
         world.now += 2_000_000;
-        world.handle(Event::BrokerSeen { at: Tick::from_micros(world.now) });
         world.core.wake(Tick::from_micros(world.now));
         world.perform();
         if world.out.is_some() {
@@ -274,7 +277,8 @@ impl OneRecord {
                 Effect::Settle { .. } => {}
                 Effect::Claim { tenure } => {
                     let number = Some(TenureNumber(tenure.0));
-                    let claimed = Event::Claimed { tenure, number, rival_claim: self.rival_claim };
+                    let claimed =
+                        Event::Claimed { tenure, number, rival_claim: self.rival_claim, wait_until: None };
                     self.core.handle(Tick::from_micros(self.now), claimed);
                 }
                 effect => panic!("{effect:?}"),
@@ -283,9 +287,8 @@ impl OneRecord {
     }
 
     fn attach(&mut self) {
-        let last_seen = Tick::from_micros(self.now);
         self.deliveries = 0;
-        self.handle(Event::TenureBegan { tenure: self.tenure, last_seen });
+        begin(&mut self.core, Tick::from_micros(self.now), self.tenure);
     }
 
     /// An id of its publisher begins with `u`.
@@ -413,7 +416,7 @@ fn a_lost_connection_alone_makes_no_second_request() {
 #[test]
 fn the_oldest_delivery_and_the_earliest_publish_are_reported_also_if_they_differ() {
     let (mut partition, tenure, now) = (partition(2), Tenure(1), Tick::ZERO);
-    partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
+    begin(&mut partition, now, tenure);
     assert_eq!(partition.oldest(), Oldest::default());
     for (delivery, published_at) in [(1, None), (2, Some(70)), (3, Some(60))] {
         let mut update = update("a", &format!("{delivery}"));
@@ -423,7 +426,10 @@ fn the_oldest_delivery_and_the_earliest_publish_are_reported_also_if_they_differ
     }
     let oldest = Oldest { delivery: Some(DeliveryTag(1)), published_at: Some(60) };
     assert_eq!(partition.oldest(), oldest, "while they wait for the claim");
-    partition.handle(now, Event::Claimed { tenure, number: Some(TenureNumber(1)), rival_claim: None });
+    partition.handle(
+        now,
+        Event::Claimed { tenure, number: Some(TenureNumber(1)), rival_claim: None, wait_until: None },
+    );
     assert_eq!(partition.oldest(), oldest, "and in their lane");
     partition.handle(now, Event::TenureEnded(tenure));
     assert_eq!(partition.oldest(), Oldest::default());

@@ -149,7 +149,7 @@ impl World {
         if granted {
             self.judge.probe_granted(target.0);
             self.dispatcher.partition.handle(now, Event::ProbeGranted(target));
-            self.trace_silence();
+            self.trace_lapse();
         }
         // In another partition it may be over by now.
         self.soon(1, SimEvent::BreakersChanged { process });

@@ -34,10 +34,10 @@ pub struct Dispatcher {
     pub acks_at: Option<Tick>,
     ids_made: u32,
     pub stopping: Option<Stopping>,
-    /// A pulse is set.
-    pub liveness_probe_set: bool,
-    pub liveness_probed_at: Option<Tick>,
-    silence_traced: bool,
+    /// The next note is set.
+    pub note_set: bool,
+    pub note_sent_at: Option<Tick>,
+    lapse_traced: bool,
     /// Of each target, and what the partition was told of it last.
     pub breakers: Vec<(Breaker, Circuit)>,
 }
@@ -87,9 +87,9 @@ impl Dispatcher {
             acks_at: None,
             ids_made: 0,
             stopping: None,
-            liveness_probe_set: false,
-            liveness_probed_at: None,
-            silence_traced: false,
+            note_set: false,
+            note_sent_at: None,
+            lapse_traced: false,
             breakers: setup.circuits.breakers(),
         }
     }
@@ -140,8 +140,9 @@ impl World {
         self.dispatcher.names.clear();
         self.dispatcher.stopping = None;
         self.trace(TraceLine::TenureBegan { tenure: tenure.0 });
-        self.judge.tenure_began(tenure.0, self.now);
-        self.feed_core(Event::TenureBegan { tenure, last_seen: self.now });
+        self.judge.tenure_began(tenure.0);
+        self.feed_core(Event::TenureBegan(tenure));
+        self.renew_lease(self.now);
         if tenure.0 > 1 && self.rng.chance(self.setup.faults.stale) {
             self.deliver_stale(Tenure(tenure.0 - 1));
         }
@@ -166,9 +167,10 @@ impl World {
 
     pub fn claim_known(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
         self.trace(TraceLine::Claimed { tenure, number, rival_claim });
-        self.judge.claimed(tenure, number, rival_claim);
+        self.judge.claimed(self.now, tenure, number, rival_claim);
         let (tenure, number) = (Tenure(tenure), Some(TenureNumber(number)));
-        self.feed_core(Event::Claimed { tenure, number, rival_claim: rival_claim.map(TenureNumber) });
+        let rival_claim = rival_claim.map(TenureNumber);
+        self.feed_core(Event::Claimed { tenure, number, rival_claim, wait_until: None });
     }
 
     /// The dispatcher learns that its channel is gone, or has closed it.
@@ -207,7 +209,7 @@ impl World {
         channel.acks.delivered(delivery, self.now);
         self.dispatcher.names.insert(delivery, update);
         self.trace(TraceLine::Delivered { tag, update, redelivered });
-        self.judge.received(update, redelivered);
+        self.judge.received(self.now, update, redelivered);
         if self.dies_after(Step::Received) {
             return;
         }
@@ -299,7 +301,7 @@ impl World {
         self.trace(TraceLine::Woke);
         self.judge.woke(self.now);
         self.dispatcher.partition.wake(self.now);
-        self.trace_silence();
+        self.trace_lapse();
         self.follow_up();
     }
 
@@ -340,16 +342,15 @@ impl World {
 
     /// What the driver does after each event.
     pub fn core_was_fed(&mut self) {
-        self.trace_silence();
+        self.trace_lapse();
         self.follow_up();
     }
 
-    pub fn trace_silence(&mut self) {
-        let silent = self.dispatcher.partition.ownership_state() == OwnershipState::Silent;
-        if silent && !self.dispatcher.silence_traced {
-            self.trace(TraceLine::Silent);
-            self.judge.let_go();
+    pub fn trace_lapse(&mut self) {
+        let lapsed = matches!(self.dispatcher.partition.ownership_state(), OwnershipState::Lapsed(_));
+        if lapsed && !self.dispatcher.lapse_traced {
+            self.trace(TraceLine::Lapsed);
         }
-        self.dispatcher.silence_traced = silent;
+        self.dispatcher.lapse_traced = lapsed;
     }
 }

@@ -34,7 +34,7 @@ impl World {
         }
         self.send_acks();
         self.set_timer();
-        self.schedule_liveness_probe();
+        self.schedule_note();
     }
 
     pub fn perform_effects(&mut self) {
@@ -51,6 +51,7 @@ impl World {
                     let event = SimEvent::Claimed { process, tenure: tenure.0 };
                     self.soon(self.setup.delays.claim, event);
                 }
+                Effect::ClaimEnded { .. } => {}
                 Effect::Yield { tenure, reason } => self.yield_partition(tenure, reason),
                 Effect::Abandon { tenure } => self.abandon(tenure),
                 Effect::Record { tenure, holder, update, resolution } => {

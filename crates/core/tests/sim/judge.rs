@@ -47,8 +47,8 @@ pub struct Judge {
     claimed: Option<u64>,
     /// Deliveries since then that wait for a claim: record, update, and whether it comes again.
     unclaimed: Vec<(usize, usize, bool)>,
-    /// When the broker was last heard from.
-    last_seen: Tick,
+    /// Until when requests may leave.
+    lease_until: Tick,
     stopping: bool,
     /// A ledger knows what was resolved; `ledger` judges what is sent.
     kept: bool,
@@ -73,7 +73,7 @@ impl Judge {
             rival_known: None,
             claimed: None,
             unclaimed: Vec::new(),
-            last_seen: Tick::ZERO,
+            lease_until: Tick::ZERO,
             stopping: false,
             kept: setup.ledger.is_some(),
             exact: !setup.lazy,
@@ -85,17 +85,15 @@ impl Judge {
         self.fairness.woke(now, self.step);
     }
 
-    pub fn tenure_began(&mut self, tenure: u64, now: Tick) {
+    pub fn tenure_began(&mut self, tenure: u64) {
         self.tenure = Some(tenure);
-        self.last_seen = now;
     }
 
-    /// After too long a silence the partition must be claimed anew.
-    pub fn broker_seen(&mut self, now: Tick, at: Tick) {
-        if now.since(self.last_seen) > self.limits.silence_max {
-            self.claimed = None;
-        }
-        self.last_seen = self.last_seen.max(at);
+    /// A note that was read back gives so much. The number stays the same.
+    pub fn lease_renewed(&mut self, now: Tick, until: Tick) {
+        self.lease_until = self.lease_until.max(until);
+        self.woke(now);
+        self.take_in(now);
     }
 
     /// Nothing is held, and another may own the partition: a claim comes before the next attempt.
@@ -108,7 +106,7 @@ impl Judge {
     }
 
     /// Where another process has owned the partition, what was known here of its updates is old: they may be sent again.
-    pub fn claimed(&mut self, tenure: u64, number: u64, rival_claim: Option<u64>) {
+    pub fn claimed(&mut self, now: Tick, tenure: u64, number: u64, rival_claim: Option<u64>) {
         if self.tenure != Some(tenure) || !std::mem::take(&mut self.claiming) {
             return;
         }
@@ -121,7 +119,7 @@ impl Judge {
             self.records.iter_mut().for_each(|record| record.recording = None);
         }
         self.step += 1;
-        self.take_in();
+        self.take_in(now);
     }
 
     /// Another has claimed the partition after us.
@@ -131,7 +129,7 @@ impl Judge {
         }
     }
 
-    /// A request carries the number of the present claim, and leaves only while the broker is heard.
+    /// A request carries the number of the present claim, and leaves only within the lease.
     pub fn sent_under(&self, now: Tick, update: usize, number: Option<u64>) {
         if !self.exact {
             return;
@@ -140,9 +138,8 @@ impl Judge {
             let claimed = self.claimed;
             fault!("tenure, I5", "#{update} was sent under number {number:?}, and {claimed:?} is in force");
         }
-        let silence = now.since(self.last_seen);
-        if silence > self.limits.silence_max {
-            fault!("fence", "#{update} was sent {silence:?} after the broker was last heard from");
+        if now > self.lease_until {
+            fault!("lease", "#{update} was sent {:?} after the lease", now.since(self.lease_until));
         }
     }
 
@@ -167,16 +164,16 @@ impl Judge {
         self.records.iter_mut().for_each(|record| (record.out, record.recording) = (None, None));
     }
 
-    pub fn received(&mut self, update: usize, redelivered: bool) {
+    pub fn received(&mut self, now: Tick, update: usize, redelivered: bool) {
         self.step += 1;
         let Some(record) = self.updates[update].record else { return };
         self.unclaimed.push((record, update, redelivered));
-        self.take_in();
+        self.take_in(now);
     }
 
-    /// What was delivered joins its lane, if the partition is claimed.
-    fn take_in(&mut self) {
-        if self.claimed.is_some() {
+    /// What was delivered joins its lane, if the partition is claimed and the lease runs.
+    fn take_in(&mut self, now: Tick) {
+        if self.claimed.is_some() && now <= self.lease_until {
             for (record, update, redelivered) in std::mem::take(&mut self.unclaimed) {
                 let without_id = self.updates[update].id.is_none();
                 if redelivered && without_id {
@@ -413,7 +410,7 @@ impl Judge {
         if self.stopping || self.tenure.is_none() {
             self.circuits.at_rest();
         }
-        if now.since(self.last_seen) > self.limits.silence_max {
+        if now > self.lease_until {
             return;
         }
         let free = self.in_flight < self.limits.in_flight_max.get();

@@ -135,7 +135,7 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
         matches!(line, TraceLine::Claimed { rival_claim: Some(_), .. })
     }),
     ("a stall", |line| matches!(line, TraceLine::Stalled { .. })),
-    ("a silent broker", |line| matches!(line, TraceLine::Silent)),
+    ("a lease that lapsed", |line| matches!(line, TraceLine::Lapsed)),
     ("a partition given up for another's claim", |line| matches!(line, TraceLine::Abandoned)),
     ("a step back", |line| matches!(line, TraceLine::Yielded { .. })),
     ("a target that is shut", |line| matches!(line, TraceLine::TargetShut { .. })),

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use lanekeeper_core::message::{Event, Tenure};
 use lanekeeper_core::ownership::OwnershipState;
+use lanekeeper_core::tick::Tick;
 
 use crate::trace::TraceLine;
 use crate::world::{SimEvent, World};
 
-/// A single active consumer is dropped by the broker after so many times the silence that we allow ourselves.
+/// A single active consumer is dropped by the broker after a silence of so many times the lease.
 const TIMES_UNTIL_DROPPED: u32 = 3;
 
 impl World {
@@ -54,11 +55,11 @@ impl World {
 
     /// Our process stands still. After a while the broker drops us, and somebody else goes on.
     pub fn stall(&mut self) {
-        let most = u64::try_from((self.setup.limits.silence_max * 6).as_millis()).expect("some seconds");
+        let most = u64::try_from((self.setup.lease * 6).as_millis()).expect("some seconds");
         let lasts = Duration::from_millis(self.rng.between(1, most));
         self.stalled_until = self.now.after(lasts);
         self.trace(TraceLine::Stalled { lasts_ms: lasts.as_millis() });
-        let dropped_after = self.setup.limits.silence_max * TIMES_UNTIL_DROPPED;
+        let dropped_after = self.setup.lease * TIMES_UNTIL_DROPPED;
         if lasts > dropped_after {
             let process = self.dispatcher.process;
             self.at(self.now.after(dropped_after), SimEvent::DroppedBySilence { process });
@@ -85,8 +86,8 @@ impl World {
                 | SimEvent::Attach { .. }
                 | SimEvent::Claimed { .. }
                 | SimEvent::ClaimSuperseded { .. }
-                | SimEvent::LivenessProbe { .. }
-                | SimEvent::BrokerSeen { .. }
+                | SimEvent::NoteSent { .. }
+                | SimEvent::NoteReadBack { .. }
                 | SimEvent::BreakersChanged { .. }
                 | SimEvent::ProbeElsewhere { .. }
                 | SimEvent::Close { .. } => true,
@@ -110,44 +111,49 @@ impl World {
         self.feed_core(event);
     }
 
-    /// A sign of life is asked for while there is something to lose.
-    pub fn probe_liveness(&mut self, channel: u64) {
-        self.dispatcher.liveness_probe_set = false;
-        self.dispatcher.liveness_probed_at = Some(self.now);
+    /// Notes are published while there is something to lose.
+    pub fn send_note(&mut self, channel: u64) {
+        self.dispatcher.note_set = false;
+        self.dispatcher.note_sent_at = Some(self.now);
         if self.dispatcher.channel.as_ref().is_some_and(|of| of.number == channel)
             && self.broker.is_open(channel)
         {
             let (process, at) = (self.dispatcher.process, self.now);
             let delay = Duration::from_millis(self.rng.between(0, 5));
-            self.at(self.now.after(delay), SimEvent::BrokerSeen { process, channel, at });
+            self.at(self.now.after(delay), SimEvent::NoteReadBack { process, channel, at });
         }
-        self.schedule_liveness_probe();
+        self.schedule_note();
     }
 
-    pub fn broker_seen(&mut self, channel: u64, at: lanekeeper_core::tick::Tick) {
+    pub fn note_read_back(&mut self, channel: u64, at: Tick) {
         if self.dispatcher.channel.as_ref().is_some_and(|of| of.number == channel) {
-            self.judge.broker_seen(self.now, at);
-            self.feed_core(Event::BrokerSeen { at });
+            self.renew_lease(at);
         }
     }
 
-    /// Sets the next pulse.
-    pub fn schedule_liveness_probe(&mut self) {
+    /// A note that was sent then has come back.
+    pub fn renew_lease(&mut self, at: Tick) {
+        let until = at.after(self.setup.lease);
+        self.judge.lease_renewed(self.now, until);
+        self.feed_core(Event::LeaseRenewed { until });
+    }
+
+    /// Sets the next note.
+    pub fn schedule_note(&mut self) {
         let (view, ownership_state) =
             (self.dispatcher.partition.view(), self.dispatcher.partition.ownership_state());
-        // What was released waits for a broker that answers.
-        let waits = self.ledger_client.is_some() && ownership_state == OwnershipState::Silent;
-        if self.dispatcher.liveness_probe_set || view.held == 0 && view.released == 0 && !waits {
+        // What was released waits for the lease.
+        let waits = self.ledger_client.is_some() && matches!(ownership_state, OwnershipState::Lapsed(_));
+        if self.dispatcher.note_set || view.held == 0 && view.released == 0 && !waits {
             return;
         }
         let Some(channel) = &self.dispatcher.channel else { return };
         let (process, channel) = (self.dispatcher.process, channel.number);
         if self.broker.is_open(channel) {
-            self.dispatcher.liveness_probe_set = true;
-            let every = self.setup.limits.silence_max / 4;
-            let next =
-                self.dispatcher.liveness_probed_at.map_or(self.now, |last| last.after(every).max(self.now));
-            self.at(next, SimEvent::LivenessProbe { process, channel });
+            self.dispatcher.note_set = true;
+            let every = self.setup.lease / 4;
+            let next = self.dispatcher.note_sent_at.map_or(self.now, |last| last.after(every).max(self.now));
+            self.at(next, SimEvent::NoteSent { process, channel });
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::rng::Rng;
 #[derive(Debug)]
 pub struct Setup {
     pub limits: Limits,
+    /// From when a note is sent, for as long as requests may leave once it is read back.
+    pub lease: Duration,
     pub policy: Arc<Policy>,
     pub record_keys: Vec<RecordKey>,
     pub publications: Vec<Publication>,
@@ -109,8 +111,8 @@ impl Setup {
             limits: Limits {
                 in_flight_max: NonZeroUsize::new(usize::try_from(rng.between(1, 8)).unwrap()).unwrap(),
                 window: NonZeroUsize::new(rng.pick(&[1, 2, 3, 4, 5, 8, 13, 24, 40, 64])).unwrap(),
-                silence_max: Duration::from_millis(rng.pick(&[60, 200, 1000])),
             },
+            lease: Duration::from_millis(rng.pick(&[60, 200, 1000])),
             policy: Arc::new(policy(rng)),
             record_keys: (0..records).map(|n| RecordKey::new(format!("r{n}")).unwrap()).collect(),
             publications,

@@ -95,7 +95,7 @@ pub enum TraceLine {
         lasts_ms: u128,
     },
     /// The dispatcher starts nothing, since it has not heard the broker.
-    Silent,
+    Lapsed,
     ClaimSuperseded {
         tenure: u64,
     },

@@ -86,13 +86,13 @@ pub enum SimEvent {
         process: u32,
         tenure: u64,
     },
-    /// A sign of life is asked for.
-    LivenessProbe {
+    /// The process publishes a note.
+    NoteSent {
         process: u32,
         channel: u64,
     },
-    /// And answered.
-    BrokerSeen {
+    /// And reads it back.
+    NoteReadBack {
         process: u32,
         channel: u64,
         at: Tick,
@@ -268,9 +268,9 @@ impl World {
             SimEvent::ClaimSuperseded { process: of, tenure } if of == process => {
                 self.claim_superseded(tenure);
             }
-            SimEvent::LivenessProbe { process: of, channel } if of == process => self.probe_liveness(channel),
-            SimEvent::BrokerSeen { process: of, channel, at } if of == process => {
-                self.broker_seen(channel, at);
+            SimEvent::NoteSent { process: of, channel } if of == process => self.send_note(channel),
+            SimEvent::NoteReadBack { process: of, channel, at } if of == process => {
+                self.note_read_back(channel, at);
             }
             SimEvent::DroppedBySilence { process: of } if of == process => self.dropped_by_silence(),
             SimEvent::Close { process: of, channel } if of == process => match self.close(channel) {
@@ -290,8 +290,8 @@ impl World {
             | SimEvent::Attach { .. }
             | SimEvent::Claimed { .. }
             | SimEvent::ClaimSuperseded { .. }
-            | SimEvent::LivenessProbe { .. }
-            | SimEvent::BrokerSeen { .. }
+            | SimEvent::NoteSent { .. }
+            | SimEvent::NoteReadBack { .. }
             | SimEvent::DroppedBySilence { .. }
             | SimEvent::Close { .. }
             | SimEvent::BreakersChanged { .. }

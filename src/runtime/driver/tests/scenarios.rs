@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::broker::Content;
 use super::target::Answer;
-use super::world::{DRAIN_TIMEOUT, HELD_MAX, SILENCE_MAX, Setup, World};
+use super::world::{DRAIN_TIMEOUT, HELD_MAX, LEASE, Setup, World};
 use crate::config::BreakerConfig;
 use crate::runtime::driver::DriverExit;
 use lanekeeper_broker::SourceEvent;
@@ -193,18 +193,18 @@ async fn another_owner_s_claim_ends_the_session_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_broker_stops_attempts_until_it_answers_and_the_partition_is_claimed_again() {
+async fn a_lease_that_lapsed_stops_attempts_until_it_is_renewed_under_the_old_number() {
     let mut world = World::begin();
     world.publish("a-1");
     world.until_acked(1).await;
     world.broker.set_silent(true);
-    sleep(SILENCE_MAX + 3 * SECOND).await;
+    sleep(LEASE + 3 * SECOND).await;
     world.publish("a-2");
     sleep(5 * SECOND).await;
     assert_eq!(world.facts.sent(), "a-1");
     world.broker.set_silent(false);
     world.until_acked(2).await;
-    assert_eq!(world.facts.requests()[1].tenure, Some(2));
+    assert_eq!(world.facts.requests()[1].tenure, Some(1), "the lease was renewed under the old number");
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,7 +36,7 @@ pub(super) const PREFETCH: u16 = 8;
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const HELD_MAX: Duration = Duration::from_secs(60);
 /// No attempt starts if the broker was not heard from for longer.
-pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
+pub(super) const LEASE: Duration = Duration::from_secs(10);
 /// The waits between attempts; the last one repeats.
 pub(super) const WAITS: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
@@ -101,6 +101,7 @@ impl World {
             source: Arc::new(broker.clone()),
             target: Arc::clone(&target),
             ledger_client,
+            lease: LEASE,
             drain_timeout: DRAIN_TIMEOUT,
             held_max: HELD_MAX,
             clock: Clock::start(),
@@ -173,7 +174,6 @@ fn limits(in_flight_max: usize) -> Limits {
     Limits {
         in_flight_max: NonZeroUsize::new(in_flight_max).expect("at least one"),
         window: NonZeroUsize::new(usize::from(PREFETCH)).expect("at least one"),
-        silence_max: SILENCE_MAX,
     }
 }
 

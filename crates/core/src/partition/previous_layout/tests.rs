@@ -59,11 +59,7 @@ struct World {
 impl World {
     fn new(in_flight_max: usize, undrained: &[u16]) -> Self {
         let number = |number| NonZeroUsize::new(number).unwrap();
-        let limits = Limits {
-            in_flight_max: number(in_flight_max),
-            window: number(9),
-            silence_max: Duration::from_secs(10),
-        };
+        let limits = Limits { in_flight_max: number(in_flight_max), window: number(9) };
         let policy = Policy {
             schedule: Schedule::new(vec![Duration::from_secs(1)], 0.0),
             attempts_max: None,
@@ -82,7 +78,8 @@ impl World {
 
     fn attach(&mut self) {
         self.delivery = 0;
-        self.handle(Event::TenureBegan { tenure: self.tenure, last_seen: NOW });
+        self.handle(Event::TenureBegan(self.tenure));
+        self.handle(Event::LeaseRenewed { until: NOW });
     }
 
     fn lose(&mut self) {
@@ -105,6 +102,7 @@ impl World {
                 }
                 Effect::Settle { .. } => self.asked.push("settle".to_owned()),
                 Effect::Claim { .. } => self.asked.push("claim".to_owned()),
+                Effect::ClaimEnded { .. } => self.asked.push("claim ended".to_owned()),
                 Effect::Yield { reason: YieldReason::HeldTooLong, .. } => {
                     self.asked.push("step back".to_owned());
                 }
@@ -125,7 +123,7 @@ impl World {
 
     fn claimed(&mut self, number: impl Into<Option<u64>>) {
         let number = number.into().map(TenureNumber);
-        self.handle(Event::Claimed { tenure: self.tenure, number, rival_claim: None });
+        self.handle(Event::Claimed { tenure: self.tenure, number, rival_claim: None, wait_until: None });
     }
 
     fn drained(&mut self, undrained: &[u16]) {
@@ -244,7 +242,7 @@ fn where_nothing_is_held_the_next_delivery_claims() {
     world.claimed(7);
     world.applied();
     world.drained(&[]);
-    world.asked("claim a1@7 settle");
+    world.asked("claim a1@7 settle claim ended");
     assert_eq!(world.core.ownership_state(), OwnershipState::Unclaimed);
     world.come("b0");
     world.asked("claim");

@@ -18,6 +18,9 @@ use super::broker::{Delivery, Item, PartitionKey};
 use super::judge::fault;
 use super::{LayoutEvent, World};
 
+/// No lease lapses here.
+const LEASE: Duration = Duration::from_secs(3_600);
+
 /// How long a channel that is given up stays open for its acks to arrive.
 const SETTLE_GRACE: Duration = Duration::from_millis(100);
 
@@ -119,7 +122,8 @@ impl World {
         let limits = AckLimits::for_prefetch(usize::from(prefetch));
         driver.tenure =
             Some(OpenTenure { channel, tenure, acks: Acks::new(limits), updates: HashMap::new() });
-        driver.partition.handle(now, Event::TenureBegan { tenure, last_seen: now });
+        driver.partition.handle(now, Event::TenureBegan(tenure));
+        driver.partition.handle(now, Event::LeaseRenewed { until: now.after(LEASE) });
         self.note(format_args!("P{process} {partition_key:?} attached, channel {channel}"));
         self.follow_up(process, partition_key);
         self.hand_over(partition_key);
@@ -195,7 +199,9 @@ impl World {
         let now = self.now;
         let ReadBack { claim, number, rival_claim } = read_back;
         if let Some(driver) = self.driver(process, partition_key).filter(|driver| driver.claims == claim) {
-            driver.partition.handle(now, Event::Claimed { tenure, number: Some(number), rival_claim });
+            driver
+                .partition
+                .handle(now, Event::Claimed { tenure, number: Some(number), rival_claim, wait_until: None });
             self.follow_up(process, partition_key);
         }
     }
@@ -272,6 +278,7 @@ impl World {
             let Some(driver) = self.driver(process, partition_key) else { return };
             let Some(effect) = driver.partition.poll_effect() else { break };
             match effect {
+                Effect::ClaimEnded { .. } => {}
                 Effect::Claim { tenure } => {
                     driver.claims += 1;
                     let claim = driver.claims;

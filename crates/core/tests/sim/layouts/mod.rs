@@ -479,7 +479,6 @@ impl World {
                     let limits = Limits {
                         in_flight_max: self.in_flight_max.try_into().expect("not zero"),
                         window: usize::from(layout.prefetch).try_into().expect("not zero"),
-                        silence_max: Duration::from_secs(3_600),
                     };
                     let partition_of_core = Partition::new(limits, policy()).behind(previous.clone());
                     let partition_key = (layout.number, *partition);
