@@ -29,6 +29,9 @@ pub(in crate::chaos) enum FaultKind {
     LayoutChange,
     /// The leaders of all queues move to other nodes.
     MoveLeaders,
+    /// The node with the leader of the stream of members is lost, while queues and owners are elsewhere: by SIGKILL, by
+    /// SIGSTOP, and cut off, in turn.
+    LoseMembersLeader,
     /// SIGKILL of the dispatcher that owns most partitions.
     KillOwner,
     /// SIGSTOP of the dispatcher that owns most partitions, for several heartbeats.
@@ -38,7 +41,7 @@ pub(in crate::chaos) enum FaultKind {
 impl FaultKind {
     /// True if it needs a cluster whose links can be cut.
     pub(super) const fn splits(self) -> bool {
-        matches!(self, Self::Split | Self::SplitPausing | Self::SplitAlone)
+        matches!(self, Self::Split | Self::SplitPausing | Self::SplitAlone | Self::LoseMembersLeader)
     }
 
     /// As on the command line and in the result.

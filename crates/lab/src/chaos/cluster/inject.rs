@@ -71,6 +71,7 @@ impl ClusterChaos {
             }
             FaultKind::LayoutChange => self.change_layout(schedule).await,
             FaultKind::MoveLeaders => self.move_leaders().await,
+            FaultKind::LoseMembersLeader => self.lose_members_leader().await,
             FaultKind::KillOwner => {
                 self.replicas[self.owner().await.index()].lock().await.kill(HEARTBEAT).await
             }
@@ -136,13 +137,18 @@ impl ClusterChaos {
     }
 
     async fn cut_for_a_while(&self, node: NodeNumber) -> Result<(), ChaosError> {
-        let ticktime = Duration::from_secs(self.settings.net_ticktime_seconds.into());
         println!("         node {node} is cut off");
         self.script(move |cluster| cluster.cut(node)).await?;
-        sleep(SPLIT_LASTS.max(ticktime * SPLIT_TICKTIMES)).await;
+        sleep(self.out_of_reach()).await;
         self.script(PrivateCluster::heal).await?;
         println!("         healed");
         Ok(())
+    }
+
+    /// How long a node is out of reach: until the others have noticed it, and have gone on for a while.
+    fn out_of_reach(&self) -> Duration {
+        let ticktime = Duration::from_secs(self.settings.net_ticktime_seconds.into());
+        SPLIT_LASTS.max(ticktime * SPLIT_TICKTIMES)
     }
 
     async fn change_layout(&self, schedule: &mut Schedule) -> Result<(), ChaosError> {
@@ -189,6 +195,53 @@ impl ClusterChaos {
         }
         sleep(BETWEEN_NODES).await;
         Ok(())
+    }
+
+    async fn lose_members_leader(&self) -> Result<(), ChaosError> {
+        self.handle_partitions("ignore").await?;
+        let node = self.members_leader().await?;
+        let replica = &self.replicas[node.index()];
+        self.publish_through(another(node));
+        self.move_leaders_away(node).await?;
+        replica.lock().await.stop().await?;
+        sleep(BETWEEN_NODES).await;
+        match self.lost_leaders.fetch_add(1, Ordering::Relaxed) % 3 {
+            0 => {
+                println!("         SIGKILL of node {node}");
+                self.script(move |cluster| cluster.kill(node)).await?;
+                sleep(self.out_of_reach()).await;
+                self.script(move |cluster| cluster.boot(node)).await?;
+            }
+            1 => {
+                println!("         SIGSTOP of node {node}");
+                self.script(move |cluster| cluster.freeze(node)).await?;
+                sleep(self.out_of_reach()).await;
+                self.script(move |cluster| cluster.thaw(node)).await?;
+                sleep(HEALED_LASTS).await;
+                self.restart(node).await?;
+            }
+            _ => {
+                self.cut_for_a_while(node).await?;
+                sleep(HEALED_LASTS).await;
+                self.restart(node).await?;
+            }
+        }
+        replica.lock().await.revive().map(drop)
+    }
+
+    /// The node with the leader of the stream of members.
+    async fn members_leader(&self) -> Result<NodeNumber, ChaosError> {
+        let look = format!(
+            "{{ok, Q}} = rabbit_amqqueue:lookup({{resource, <<\"/\">>, queue, <<\"{EXCHANGE}.members\">>}}), \
+             maps:get(leader_node, amqqueue:get_type_state(Q))."
+        );
+        let leader = self.tool(NodeNumber::One, "rabbitmqctl", &["eval", &look]).await?;
+        let is_leader = |node: &NodeNumber| {
+            let host_port = host_port(self.cluster.url(*node));
+            let host = host_port.split(':').next().unwrap_or_default();
+            leader.contains(&format!("@{host}'"))
+        };
+        Ok(NodeNumber::ALL.into_iter().find(is_leader).unwrap_or(NodeNumber::One))
     }
 
     /// The node whose dispatcher owns most partitions.

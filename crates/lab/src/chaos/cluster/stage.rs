@@ -53,6 +53,8 @@ pub(super) struct ClusterChaos {
     pub(super) ended_dispatchers: AtomicU32,
     /// How many partitions the next layout has.
     pub(super) next_partitions: AtomicU32,
+    /// How often the leader of the stream of members was lost.
+    pub(super) lost_leaders: AtomicU32,
     fast: Receiver,
     slow: Receiver,
     _postgres: Option<PrivatePostgres>,
@@ -101,6 +103,7 @@ impl ClusterChaos {
             cluster,
             ended_dispatchers: AtomicU32::new(0),
             next_partitions: AtomicU32::new(6),
+            lost_leaders: AtomicU32::new(0),
             fast,
             slow,
             _postgres: postgres,
