@@ -1,6 +1,6 @@
 //! Whether this process is ready: it consumes every partition, as owner or standing by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
@@ -15,6 +15,8 @@ struct HealthState {
     stage: Mutex<Stage>,
     /// Targets that are shut, by name, and since when.
     shut: Mutex<BTreeMap<String, SystemTime>>,
+    /// Layouts whose lease has run out.
+    lapsed: Mutex<BTreeSet<LayoutNumber>>,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,20 @@ impl Health {
         }
     }
 
+    /// The lease of this process for a layout is good, or has run out.
+    pub fn set_lease(&self, layout: LayoutNumber, good: bool) {
+        let mut lapsed = self.lapsed();
+        if good {
+            lapsed.remove(&layout)
+        } else {
+            lapsed.insert(layout)
+        };
+    }
+
+    fn lapsed(&self) -> MutexGuard<'_, BTreeSet<LayoutNumber>> {
+        self.0.lapsed.lock().expect("nothing panics while it holds the layouts")
+    }
+
     /// The process was asked to stop.
     pub fn set_stopping(&self) {
         *self.stage() = Stage::Stopping;
@@ -94,6 +110,10 @@ impl Health {
             Stage::Starting => Some("waiting for the broker".to_owned()),
             Stage::Stopping => Some("draining".to_owned()),
             Stage::Dispatching(attached) => {
+                let lapsed = self.lapsed();
+                if attached.keys().any(|(layout, _)| lapsed.contains(layout)) {
+                    return Some("lease lapsed".to_owned());
+                }
                 let apart = attached.iter().filter(|(_, attached)| !**attached);
                 let apart: Vec<String> =
                     apart.map(|((layout, partition), _)| format!("l{}.{partition}", layout.0)).collect();

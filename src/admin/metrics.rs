@@ -4,6 +4,7 @@
 //! a handle by which the runtime counts.
 
 mod labels;
+mod lease;
 mod ledger;
 mod partition;
 mod target;
@@ -14,6 +15,8 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use self::lease::LeaseFamilies;
+pub use self::lease::LeaseMetrics;
 use self::ledger::LedgerFamilies;
 pub use self::ledger::{LedgerMetrics, LedgerSize};
 use self::partition::PartitionFamilies;
@@ -32,6 +35,7 @@ struct Families {
     partitions: PartitionFamilies,
     targets: TargetFamilies,
     ledger: LedgerFamilies,
+    lease: LeaseFamilies,
 }
 
 impl Default for Metrics {
@@ -48,11 +52,12 @@ impl Metrics {
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program that runs.", build);
         let (partitions, targets) = (PartitionFamilies::default(), TargetFamilies::default());
-        let ledger = LedgerFamilies::default();
+        let (ledger, lease) = (LedgerFamilies::default(), LeaseFamilies::default());
         partitions.register(&mut registry);
         targets.register(&mut registry);
         ledger.register(&mut registry);
-        Self(Arc::new(Families { registry, partitions, targets, ledger }))
+        lease.register(&mut registry);
+        Self(Arc::new(Families { registry, partitions, targets, ledger, lease }))
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -85,6 +90,12 @@ impl Metrics {
     #[must_use]
     pub fn ledger(&self) -> LedgerMetrics {
         LedgerMetrics::new(&self.0.ledger)
+    }
+
+    /// The metrics of the lease.
+    #[must_use]
+    pub fn lease(&self) -> LeaseMetrics {
+        LeaseMetrics::new(&self.0.lease)
     }
 }
 

@@ -294,7 +294,6 @@ mod tests {
         Several processes: with RabbitMQ 4.0 and later they share the partitions by instance.name (here "web-1"), and hand some over when another process joins. Before 4.0 there is failover only: the process that consumed a queue first owns the partition, the others stand by.
 
         Warnings
-        - target "crm": timeout 10s is longer than two heartbeats (8s): if the owner of a partition hangs, its request can still be in flight when the next owner starts. Shorten the timeout or raise broker.heartbeat.
         - target "crm": timeout 10s is longer than dispatch.drain_timeout (5s): a stop can abort a request, which is then sent again. Raise drain_timeout.
         - target "crm" gets no update: target "all" comes first and takes its types. Put "crm" first.
         - dispatch.prefetch = 100 is below 4 x in_flight_max (128): a few waiting records are enough to delay all others of their partition. Raise it.

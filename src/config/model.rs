@@ -50,6 +50,13 @@ impl Config {
         Routes::new(patterns)
     }
 
+    /// How long a request can be at work at a target after its process died or lost the partition: the longest
+    /// [`TargetConfig::at_work_max`]. The next owner waits for it, in addition to the lease; zero without targets.
+    #[must_use]
+    pub fn at_work_max(&self) -> Duration {
+        self.targets.iter().map(TargetConfig::at_work_max).max().unwrap_or_default()
+    }
+
     /// The layout that the config asks for: `updates.partitions` and `dispatch.prefetch`.
     #[must_use]
     pub fn layout_shape(&self) -> Shape {
@@ -144,8 +151,14 @@ pub struct TargetConfig {
     pub method: String,
     /// URL of requests.
     pub url: UrlTemplate,
-    /// Time limit of an attempt, from its start to the end of the answer.
+    /// How long an attempt may wait for open connections: looking up the name, connecting, TLS, and a free place on the
+    /// connection. At most `held_max` of `[dispatch]`.
+    pub connect_timeout: Duration,
+    /// Time limit of the requests of an attempt, from the hand-over of the first to an open connection to the end of the
+    /// last answer, without what is spent under `connect_timeout` in between. With a heartbeat at most `held_max`.
     pub timeout: Duration,
+    /// Replaces `timeout` as the time that the next owner waits for requests; `None`: `"auto"`.
+    pub takeover_wait: Option<Duration>,
     /// How the update id is sent.
     pub idempotency_key: IdempotencyKeyStyle,
     /// The header with the update id; a valid header name.
@@ -158,6 +171,16 @@ pub struct TargetConfig {
     pub if_match: IfMatch,
     /// With [`IfMatch::Auto`], what to do if no `ETag` of the record is known.
     pub first_contact: FirstContact,
+}
+
+impl TargetConfig {
+    /// How long a request of an attempt can be at work at the target after its process died or lost the partition. Such
+    /// an attempt makes no further request, so this is the time that all its requests have together: `timeout`, unless
+    /// `takeover_wait` replaces it.
+    #[must_use]
+    pub fn at_work_max(&self) -> Duration {
+        self.takeover_wait.unwrap_or(self.timeout)
+    }
 }
 
 /// Which `If-Match` requests carry.

@@ -109,6 +109,15 @@ pub fn timeout(raw: &mut Json) -> Result<Duration, Problem> {
     duration(Duration::from_millis(1)..=TIMEOUT_MAX)(raw)
 }
 
+/// `"auto"`, which is `None`, or a duration under 15 minutes.
+pub fn takeover_wait(raw: &mut Json) -> Result<Option<Duration>, Problem> {
+    if *raw == "auto" {
+        return Ok(None);
+    }
+    let other = |problem: Problem| Problem::new(problem.to_string(), "or write \"auto\"");
+    duration(Duration::ZERO..=TIMEOUT_MAX)(raw).map(Some).map_err(other)
+}
+
 /// A duration of whole seconds.
 pub fn whole_seconds(range: RangeInclusive<u64>) -> impl Fn(&mut Json) -> Result<Duration, Problem> {
     move |raw| {

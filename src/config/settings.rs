@@ -10,7 +10,8 @@ use super::layers::{self, Environment};
 use super::management::management_url;
 use super::model::{BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig};
 use super::parse::{
-    choice, duration, exchange, flag, instance, integer, listen, log_filter, number, timeout, whole_seconds,
+    choice, duration, exchange, flag, instance, integer, listen, log_filter, number, takeover_wait, timeout,
+    whole_seconds,
 };
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
@@ -70,7 +71,7 @@ pub fn read(
     let instance = read_instance(&mut reader);
     let broker = read_broker(&mut reader);
     let updates = read_updates(&mut reader);
-    let dispatch = read_dispatch(&mut reader);
+    let (dispatch, takeover_wait) = read_dispatch(&mut reader);
     let policy = read_policy(&mut reader);
     let ledger = ledger::read(&mut reader);
     if let (Some(policy), Some(None), Purpose::Dispatch) = (&policy, &ledger, purpose) {
@@ -84,7 +85,12 @@ pub fn read(
         admin
     };
     let log = read_log(&mut reader);
-    let targets = target::read(&mut reader, file.map(|(path, _)| path), purpose);
+    let elsewhere = target::Elsewhere {
+        heartbeat: broker.as_ref().map(|broker| broker.connection.heartbeat),
+        held_max: dispatch.as_ref().map(|dispatch| dispatch.held_max),
+        takeover_wait,
+    };
+    let targets = target::read(&mut reader, file.map(|(path, _)| path), purpose, elsewhere);
     for fault in layers::near_misses(environment) {
         reader.fault(fault);
     }
@@ -150,12 +156,14 @@ fn read_updates(reader: &mut Reader<'_>) -> Option<UpdatesConfig> {
     })
 }
 
-fn read_dispatch(reader: &mut Reader<'_>) -> Option<DispatchConfig> {
+/// The section, and `takeover_wait`, which is the default of the targets' key of that name.
+fn read_dispatch(reader: &mut Reader<'_>) -> (Option<DispatchConfig>, Option<Option<Duration>>) {
     let mut section = reader.section("dispatch");
     let in_flight_max = section.read("in_flight_max", integer::<u16>(1..=65_535));
     let prefetch = section.read("prefetch", integer::<u16>(1..=65_535));
     let drain_timeout = section.read("drain_timeout", timeout);
     let held_max = section.read("held_max", duration(SECOND..=DAY));
+    let takeover_wait = section.read("takeover_wait", takeover_wait);
     if let (Some(in_flight_max), Some(prefetch)) = (in_flight_max, prefetch)
         && prefetch < in_flight_max
     {
@@ -171,12 +179,15 @@ fn read_dispatch(reader: &mut Reader<'_>) -> Option<DispatchConfig> {
         );
     }
     section.finish();
-    Some(DispatchConfig {
-        in_flight_max: NonZeroUsize::new(in_flight_max?.into())?,
-        prefetch: NonZeroU16::new(prefetch?)?,
-        drain_timeout: drain_timeout?,
-        held_max: held_max?,
-    })
+    let dispatch = (|| {
+        Some(DispatchConfig {
+            in_flight_max: NonZeroUsize::new(in_flight_max?.into())?,
+            prefetch: NonZeroU16::new(prefetch?)?,
+            drain_timeout: drain_timeout?,
+            held_max: held_max?,
+        })
+    })();
+    (dispatch, takeover_wait)
 }
 
 /// Notes a fault for each key that parks updates, which needs a ledger.

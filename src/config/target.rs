@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
 use super::fault::{Fault, Origin, Problem};
 use super::model::{FirstContact, IdempotencyKeyStyle, IfMatch, Purpose, TargetConfig};
-use super::parse::{choice, text, timeout};
+use super::parse::{choice, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::routes::TypePattern;
@@ -46,8 +47,27 @@ const RESERVED: [&str; 10] = [
     "upgrade",
 ];
 
+/// The default of `connect_timeout`. A name with two addresses has half of it for each.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Values of other sections that the keys of a target depend on; `None`: a fault of theirs was noted.
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere {
+    /// `broker.heartbeat`.
+    pub heartbeat: Option<Duration>,
+    /// `dispatch.held_max`.
+    pub held_max: Option<Duration>,
+    /// `dispatch.takeover_wait`; within: `None` for `"auto"`.
+    pub takeover_wait: Option<Option<Duration>>,
+}
+
 /// Reads all `[[target]]`. `file` is the config file, if there is one.
-pub fn read(reader: &mut Reader<'_>, file: Option<&Path>, purpose: Purpose) -> Option<Vec<TargetConfig>> {
+pub fn read(
+    reader: &mut Reader<'_>,
+    file: Option<&Path>,
+    purpose: Purpose,
+    elsewhere: Elsewhere,
+) -> Option<Vec<TargetConfig>> {
     let count = reader.count("target")?;
     if count == 0 && purpose == Purpose::Dispatch {
         let origin = file.map_or(Origin::BuiltIn, |path| Origin::File(path.to_owned()));
@@ -62,11 +82,15 @@ pub fn read(reader: &mut Reader<'_>, file: Option<&Path>, purpose: Purpose) -> O
     }
     let mut names = BTreeSet::new();
     let targets: Vec<Option<TargetConfig>> =
-        (0..count).map(|index| read_one(reader.element("target", index), &mut names)).collect();
+        (0..count).map(|index| read_one(reader.element("target", index), &mut names, elsewhere)).collect();
     targets.into_iter().collect()
 }
 
-fn read_one(mut section: Section<'_, '_>, names: &mut BTreeSet<String>) -> Option<TargetConfig> {
+fn read_one(
+    mut section: Section<'_, '_>,
+    names: &mut BTreeSet<String>,
+    elsewhere: Elsewhere,
+) -> Option<TargetConfig> {
     let name = section.read("name", name);
     if let Some(name) = &name
         && !names.insert(name.clone())
@@ -87,7 +111,7 @@ fn read_one(mut section: Section<'_, '_>, names: &mut BTreeSet<String>) -> Optio
     }
     let method = section.read_or("method", "PUT", method);
     let url = section.read("url", url);
-    let timeout = section.read_or("timeout", "10s", timeout);
+    let (connect_timeout, timeout, takeover_wait) = read_times(&mut section, elsewhere);
     let idempotency_key = section.read_or("idempotency_key", "quoted", choice(&STYLES));
     let idempotency_header = section.read_or("idempotency_header", "Idempotency-Key", idempotency_header);
     let mut taken: BTreeSet<String> =
@@ -102,7 +126,9 @@ fn read_one(mut section: Section<'_, '_>, names: &mut BTreeSet<String>) -> Optio
         types: types?,
         method: method?,
         url: url?,
+        connect_timeout: connect_timeout?,
         timeout: timeout?,
+        takeover_wait: takeover_wait?,
         idempotency_key: idempotency_key?,
         idempotency_header: idempotency_header?,
         headers: headers?,
@@ -110,6 +136,34 @@ fn read_one(mut section: Section<'_, '_>, names: &mut BTreeSet<String>) -> Optio
         if_match: if_match?,
         first_contact: first_contact?,
     })
+}
+
+type Times = (Option<Duration>, Option<Duration>, Option<Option<Duration>>);
+
+/// `connect_timeout`, `timeout` and `takeover_wait`.
+fn read_times(section: &mut Section<'_, '_>, elsewhere: Elsewhere) -> Times {
+    let held_max = elsewhere.held_max;
+    let request = section.read_or("timeout", "10s", timeout);
+    let default = format_duration(CONNECT_TIMEOUT.min(held_max.unwrap_or(CONNECT_TIMEOUT)));
+    let connect = section.read_or("connect_timeout", &default, timeout);
+    section.at_most("connect_timeout", connect, "dispatch.held_max", held_max);
+    let default = elsewhere.takeover_wait.flatten().map_or_else(|| "auto".to_owned(), format_duration);
+    let wait = section.read_or("takeover_wait", &default, takeover_wait);
+    if let (Some(heartbeat), Some(held_max)) = (elsewhere.heartbeat, held_max) {
+        for (key, time) in [("timeout", request), ("takeover_wait", wait.flatten())] {
+            if let Some(time) = time.filter(|time| *time + heartbeat > held_max) {
+                let (time, heartbeat, held_max) =
+                    (format_duration(time), format_duration(heartbeat), format_duration(held_max));
+                let what = format!(
+                    "{time:?} and a heartbeat of {heartbeat:?} are longer than dispatch.held_max = {held_max:?}: after a \
+                     crash the next owner waits so long before it sends, and would give its updates back before that"
+                );
+                let fix = "shorten it or broker.heartbeat, or raise dispatch.held_max";
+                section.fault(key, Problem::new(what, fix));
+            }
+        }
+    }
+    (connect, request, wait)
 }
 
 fn name(raw: &mut Json) -> Result<String, Problem> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -63,6 +64,8 @@ fn each_value_is_checked() {
         ("[dispatch]\nprefetch = 31", "below in_flight_max = 32"),
         ("[dispatch]\ndrain_timeout = \"15m\"", "1ms to 14m 59s 999ms"),
         ("[dispatch]\ndrain_timeout = \"0s\"", "1ms to"),
+        ("[dispatch]\ntakeover_wait = \"15m\"", "or write \"auto\""),
+        ("[dispatch]\ntakeover_wait = 5", "or write \"auto\""),
         ("[retry]\ndelay_initial = \"31s\"", "longer than delay_max = \"30s\""),
         ("[breaker]\nrecords_min = 1", "from 2 to 1000"),
         ("[breaker]\nattempts_min = 1001", "from 1 to 1000"),
@@ -96,6 +99,8 @@ fn each_value_of_a_target_is_checked() {
         ("method = \"P T\"", "method", "upper case"),
         ("method = \"CONNECT\"", "method", "cannot carry"),
         ("timeout = \"15m\"", "timeout", "14m 59s 999ms"),
+        ("connect_timeout = \"0s\"", "connect_timeout", "1ms to"),
+        ("takeover_wait = \"never\"", "takeover_wait", "or write \"auto\""),
         ("idempotency_key = \"none\"", "idempotency_key", "\"quoted\", \"bare\" or \"off\""),
         ("idempotency_header = \"a b\"", "idempotency_header", "not a header name"),
         ("idempotency_header = \"Host\"", "idempotency_header", "HTTP client"),
@@ -313,6 +318,50 @@ proptest! {
             prop_assert!(faults.0.iter().all(|fault| fault.origin == Origin::Variable(name.clone())), "{}", faults);
         }
     }
+}
+
+#[test]
+fn what_the_next_owner_waits_for_fits_the_time_that_an_update_may_be_held() {
+    let limits = "[broker]\nheartbeat = \"10s\"\n[dispatch]\nheld_max = \"40s\"\n";
+    let check = |lines: &str, expected: &[(&str, &str, &str)]| {
+        check_whole(&format!("{limits}{}", target(lines)), &[], expected);
+    };
+    check("timeout = \"30s\"\ntakeover_wait = \"30s\"\nconnect_timeout = \"40s\"", &[]);
+    check("timeout = \"30001ms\"", &[("target[0].timeout", "lk.toml", "dispatch.held_max = \"40s\"")]);
+    check(
+        "timeout = \"31s\"\ntakeover_wait = \"0s\"",
+        &[("target[0].timeout", "lk.toml", "heartbeat of \"10s\"")],
+    );
+    check("takeover_wait = \"31s\"", &[("target[0].takeover_wait", "lk.toml", "raise dispatch.held_max")]);
+    check(
+        "connect_timeout = \"41s\"",
+        &[("target[0].connect_timeout", "lk.toml", "longer than dispatch.held_max")],
+    );
+    let short = format!(
+        "[broker]\nheartbeat = \"1s\"\n[dispatch]\nheld_max = \"2s\"\n{}",
+        target("timeout = \"1s\"")
+    );
+    let shortened = read(&short, &[]).unwrap().config.targets[0].connect_timeout;
+    assert_eq!(shortened, Duration::from_secs(2), "the default is no fault");
+}
+
+#[test]
+fn the_longest_time_of_all_targets_is_what_the_next_owner_waits_for() {
+    let check = |everywhere: &str, of_two: [&str; 2], seconds: u64| {
+        let [one, two] = of_two.map(target);
+        let two = two.replace("\"crm\"", "\"erp\"");
+        let config = read(&format!("[dispatch]\n{everywhere}\n{one}\n{two}"), &[]).unwrap().config;
+        assert_eq!(config.at_work_max(), Duration::from_secs(seconds), "{everywhere} {of_two:?}");
+    };
+    let zero = "takeover_wait = \"0s\"";
+    check("", ["", ""], 10);
+    check("", ["timeout = \"1s\"", "timeout = \"30s\"\nconnect_timeout = \"50s\""], 30);
+    check("", ["timeout = \"1s\"", "timeout = \"30s\"\ntakeover_wait = \"0s\""], 1);
+    check("", ["takeover_wait = \"25s\"", "timeout = \"20s\""], 25);
+    check(zero, ["", "timeout = \"30s\""], 0);
+    check(zero, ["", "timeout = \"30s\"\ntakeover_wait = \"auto\""], 30);
+    let without = super::read(None, &Environment::default(), Purpose::Publish).unwrap();
+    assert_eq!(without.config.at_work_max(), Duration::ZERO);
 }
 
 /// `config/default.toml` with the target that it shows.

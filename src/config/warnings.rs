@@ -15,17 +15,8 @@ const ACK_TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let fence = 2 * config.broker.connection.heartbeat;
     for (index, target) in config.targets.iter().enumerate() {
         let name = &target.name;
-        if target.timeout > fence {
-            warnings.push(format!(
-                "target {name:?}: timeout {} is longer than two heartbeats ({}): if the owner of a partition hangs, its \
-                 request can still be in flight when the next owner starts. Shorten the timeout or raise broker.heartbeat.",
-                format_duration(target.timeout),
-                format_duration(fence),
-            ));
-        }
         if target.timeout > config.dispatch.drain_timeout {
             warnings.push(format!(
                 "target {name:?}: timeout {} is longer than dispatch.drain_timeout ({}): a stop can abort a request, which \

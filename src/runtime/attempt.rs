@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::Clock;
 use super::ledger_client::{LedgerClient, Preflight};
 use crate::http::{Attempt, AttemptReceipt, SendGuard, Target};
+use lanekeeper_broker::Clock;
 use lanekeeper_core::breaker::HealthSignal;
 use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};

@@ -6,6 +6,7 @@
 mod attach;
 mod drain;
 mod effects;
+mod ends;
 mod observability;
 mod pending;
 mod phase;
@@ -20,23 +21,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::ends::TenureEnds;
 use self::pending::Pending;
 pub use self::phase::DriverExit;
 use self::phase::{Phase, Then};
 use self::record::{LastAnswer, LedgerTenure, Loaded, Written};
 use super::attempt::{Fence, FinishedAttempt};
 use super::breakers::BreakerWatch;
-use super::clock::Clock;
 use super::ledger_client::{Fenced, LedgerClient};
 use super::refusals::Refusals;
 use super::releases::Releases;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
-use lanekeeper_broker::{Gone, Lost, Received, Source, SourceEvent};
+use lanekeeper_broker::{Clock, Gone, Lost, Received, Source, SourceEvent};
 use lanekeeper_core::drain::DrainWatch;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::message::{Event, Tenure};
@@ -59,8 +60,8 @@ pub struct PartitionContext<S, T, L> {
     pub target: Arc<T>,
     /// `None`: there is no ledger.
     pub ledger_client: Option<LedgerClient<L>>,
-    /// How long requests may leave after a sign of life of the broker was asked for.
-    pub lease: Duration,
+    /// The longest time that a request can be at work at a target.
+    pub at_work: Duration,
     /// How long attempts in flight may take after a stop, or when the partition is handed over.
     pub drain_timeout: Duration,
     /// How long a delivery may be held before everything is given back: well below the broker's acknowledgement timeout.
@@ -102,6 +103,7 @@ pub struct Driver<S: Source, T, L> {
     /// Aborts the attempts that are out. Each of them has a clone.
     abort: CancellationToken,
     ledger_tenure: LedgerTenure,
+    ends: TenureEnds,
     /// Of the attempt that has just ended.
     last_answer: Option<LastAnswer>,
     last_logged: OwnershipState,
@@ -162,6 +164,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             fence: watch::Sender::default(),
             abort: CancellationToken::new(),
             ledger_tenure: LedgerTenure::default(),
+            ends: TenureEnds::default(),
             last_answer: None,
             last_logged: OwnershipState::Unclaimed,
             timer: Box::pin(sleep(Duration::ZERO)),
@@ -174,6 +177,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         let mut stop = pin!(stop.cancelled());
         loop {
             self.do_effects();
+            self.publish_end();
             self.send_acks().await;
             if let Some(loss) = self.loss.take() {
                 self.lose_session(loss).await;
@@ -287,19 +291,16 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             SourceEvent::Witness(delivery) => self.witnessed(delivery),
             SourceEvent::Marker => self.marked(),
             SourceEvent::StatusRequested(request) => session.status.requested(request),
-            SourceEvent::BrokerSeen(at) => self.lease_renewed(at),
-            SourceEvent::Claimed { number, rival_claim } => {
-                self.record_claim(Event::Claimed { tenure, number, rival_claim, wait_until: None });
+            SourceEvent::LeaseRenewed(until) => self.notify(Event::LeaseRenewed { until }),
+            SourceEvent::Claimed { number, rival_claim, wait_until } => {
+                self.ends.claimed(number);
+                self.record_claim(Event::Claimed { tenure, number, rival_claim, wait_until });
             }
+            SourceEvent::TakeOverWait(until) => self.notify(Event::TakeOverWait { tenure, until }),
             SourceEvent::ClaimSuperseded => self.notify(Event::ClaimSuperseded(tenure)),
+            SourceEvent::DeliveriesVoid => self.notify(Event::DeliveriesVoid(tenure)),
             SourceEvent::Preempted => self.notify(Event::Preempted(tenure)),
         }
-    }
-
-    /// The broker has answered what was asked at this time.
-    fn lease_renewed(&mut self, asked_at: Instant) {
-        let until = self.context.clock.tick(asked_at).after(self.context.lease);
-        self.notify(Event::LeaseRenewed { until });
     }
 
     fn received(&mut self, tenure: Tenure, Received { delivery, redelivered, update }: Received) {

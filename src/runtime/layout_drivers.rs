@@ -7,12 +7,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::breakers::Breakers;
-use super::clock::Clock;
 use super::driver::{Driver, DriverExit, PartitionContext};
+use super::lease_watch::watch_lease;
 use super::ledger_client::LedgerClient;
 use super::refusals::Refusals;
 use super::releases::Releases;
@@ -21,8 +22,8 @@ use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
-    AmqpSource, DeadLetters, Decoder, Halt, Link, LivenessProbe, Markers, Membership, Names, SourceContext,
-    Witnesses,
+    AmqpSource, Clock, DeadLetters, Decoder, Halt, Link, LivenessProbe, Markers, Membership, Names, Replica,
+    SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
@@ -36,6 +37,8 @@ pub struct DispatchContext {
     pub config: Config,
     pub consuming: Link,
     pub publishing: Link,
+    /// Publishes to the stream of members, and nothing else: notes must not wait behind dead letters.
+    pub members: Link,
     pub names: Names,
     pub ledger: Option<Arc<AnyLedger>>,
     pub halt: Halt,
@@ -63,6 +66,7 @@ pub struct DriverEnded {
 pub struct LayoutDrivers {
     pub layout: Layout,
     pub membership: Membership,
+    _lease_watch: AbortOnDropHandle<()>,
     witnesses: Witnesses,
     draining: CancellationToken,
     markers: Option<Markers>,
@@ -83,16 +87,25 @@ impl LayoutDrivers {
         previous: PreviousLayout,
         drivers: &mut JoinSet<DriverEnded>,
     ) -> Self {
-        let links = (context.consuming.clone(), context.publishing.clone());
         let (names, halt, layout) = (&context.names, context.halt.clone(), active_layout.layout);
-        let (consuming, publishing) = links.clone();
+        let (consuming, publishing) = (context.consuming.clone(), context.publishing.clone());
         let witnesses = Witnesses::begin(consuming, publishing, names, active_layout, halt.clone());
-        let membership =
-            Membership::join(links, names, layout, (&context.config.instance, context.process), halt);
+        let links = (context.consuming.clone(), context.members.clone());
+        let replica = Replica {
+            instance: &context.config.instance,
+            process: context.process,
+            at_work: context.config.at_work_max(),
+            clock: context.clock,
+        };
+        let membership = Membership::join(links, names, layout, replica, context.liveness.clone(), halt);
         context.health.begin(layout.number, active_layout.partitions.iter().copied());
+        let (metrics, health) = (context.metrics.lease(), context.health.clone());
+        let lease_watch =
+            watch_lease(membership.lease_until(), context.clock, layout.number, metrics, health);
         let mut layout_drivers = Self {
             layout,
             membership,
+            _lease_watch: lease_watch,
             witnesses,
             draining: CancellationToken::new(),
             markers: None,
@@ -191,7 +204,6 @@ impl LayoutDrivers {
         let (config, layout) = (&context.config, self.layout);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
-        let lease = context.consuming.heartbeat();
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window };
         let policy = Arc::new(config.policy.clone());
         let limits_of_acks =
@@ -235,7 +247,7 @@ impl LayoutDrivers {
                 )),
                 target: Arc::clone(&context.targets),
                 ledger_client: ledger_client(partition),
-                lease,
+                at_work: config.at_work_max(),
                 drain_timeout: config.dispatch.drain_timeout,
                 held_max: config.dispatch.held_max,
                 clock: context.clock,

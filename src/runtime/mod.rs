@@ -1,12 +1,13 @@
 //! Puts the parts together: one driver per partition, and a supervisor that starts and stops everything.
 
 mod active_layouts;
+pub mod age;
 mod attempt;
 mod auto_apply;
 pub mod breakers;
-pub mod clock;
 pub mod driver;
 mod layout_drivers;
+mod lease_watch;
 pub mod ledger_client;
 mod refusals;
 pub mod releases;

@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::active_layouts::ActiveLayouts;
 use super::auto_apply::auto_apply;
 use super::breakers::Breakers;
-use super::clock::Clock;
 use super::driver::DriverExit;
 use super::layout_drivers::{DispatchContext, DriverEnded};
 use super::releases::Releases;
@@ -23,8 +22,8 @@ use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
-    Address, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe, LogOnChange, Names,
-    OwnLedger, SourceError, ensure_ledger, ensure_topology,
+    Address, Clock, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe, LogOnChange,
+    Names, OwnLedger, SourceError, ensure_ledger, ensure_topology,
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
@@ -77,7 +76,7 @@ pub async fn run(
         () = shutdown.as_mut() => return Ok(()),
     };
     let halt = Halt::default();
-    let Started { address, consuming, publishing, document, names, ledger } = started;
+    let Started { address, consuming, publishing, members, document, names, ledger } = started;
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
     let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto);
@@ -94,6 +93,7 @@ pub async fn run(
         config,
         consuming,
         publishing,
+        members,
         names,
         ledger,
         targets,
@@ -129,9 +129,10 @@ pub async fn run(
         running.notify_moved().await;
     }
     drop((reconciler, follower, running)); // their tasks would log lost connections
-    let DispatchContext { consuming, publishing, .. } = context;
+    let DispatchContext { consuming, publishing, members, .. } = context;
     consuming.close().await;
     publishing.close().await;
+    members.close().await;
     halted.map_or(Ok(()), |reason| Err(reason.into()))
 }
 
@@ -170,12 +171,14 @@ struct Started {
     address: Address,
     consuming: Link,
     publishing: Link,
+    members: Link,
     document: LayoutDocument,
     names: Names,
     ledger: Option<Arc<AnyLedger>>,
 }
 
-/// Opens two connections (an alarm of the broker blocks the one that publishes), and completes the topology.
+/// Opens three connections (an alarm of the broker blocks those that publish, and notes must not wait behind dead letters), and
+/// completes the topology.
 async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result<Started, RunError> {
     let ledger = open_ledger(config.ledger.as_ref(), metrics).await?;
     let own = OwnLedger { identity: ledger.as_deref().map(AnyLedger::identity), adopt: adopt_ledger };
@@ -207,7 +210,9 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
     let reading = address.reading_bodies(config.updates.body_bytes_max as u64);
     let consuming = reading.connect_patiently(&name("consume")).await.map_err(SourceError::from)?;
+    let members = address.connect_patiently(&name("members")).await.map_err(SourceError::from)?;
     Ok(Started {
+        members: Link::keep(address.clone(), name("members"), members),
         consuming: Link::keep(reading, name("consume"), consuming),
         publishing: Link::keep(address.clone(), name("publish"), publishing),
         address,

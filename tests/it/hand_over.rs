@@ -184,7 +184,7 @@ async fn a_partition_that_holds_an_update_for_too_long_steps_back_and_goes_on_co
     let failing: FailingRecord = "record-0=500:6s".parse().expect("a failing record");
     let settings = ReceiverSettings { fail_records: vec![failing], ..slow(Duration::from_millis(5)) };
     let world = World::with("held", settings).await;
-    let extra = "updates.partitions = 1\ndispatch.held_max = \"2s\"\nretry.delay_max = \"500ms\"";
+    let extra = "updates.partitions = 1\nbroker.heartbeat = \"1s\"\ndispatch.held_max = \"2s\"\nretry.delay_max = \"500ms\"";
     let dispatcher = world.dispatcher(extra).await;
     world.publish(updates(10, 20)).await;
     let report = world.applied(200).await;

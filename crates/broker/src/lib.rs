@@ -7,7 +7,8 @@
 //!   cancelled and its deliveries are never requeued, since both break order: a channel is closed instead.
 //! - `topology` has the exchanges, queues and streams of one `updates.exchange`, and changes the layout. Begin with
 //!   `topology/session.rs`, through which each step goes, and `topology/ensure.rs`.
-//! - `membership` is how replicas know of each other: a stream in which they claim partitions.
+//! - `membership` is how replicas know of each other: a stream in which they claim partitions, and in which their notes renew
+//!   the lease without which they send nothing.
 //! - `deliveries` consumes the queue of a partition, decodes what comes, acks what is settled, publishes dead letters.
 //! - [`publisher`] publishes updates, for the command `lanekeeper publish`.
 //! - [`Operator`] and [`inspect`] read and change a topology for a person.
@@ -16,6 +17,7 @@
 
 mod backoff;
 mod channel;
+mod clock;
 mod connection;
 mod deliveries;
 mod error;
@@ -32,6 +34,7 @@ mod settings;
 mod source;
 mod topology;
 
+pub use clock::Clock;
 pub use connection::{Address, ConnectError, Connection};
 pub use deliveries::{AmqpSource, DeadLetters, Decoder, SourceContext};
 pub use error::SourceError;
@@ -40,7 +43,7 @@ pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect}
 pub use link::Link;
 pub use liveness::LivenessProbe;
 pub use log_on_change::LogOnChange;
-pub use membership::{Membership, PartitionStatus, STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
+pub use membership::{Membership, PartitionStatus, Replica, STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
 pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
 pub use settings::ConnectionSettings;

@@ -39,8 +39,6 @@ pub(super) struct ConsumingChannel {
     pub(super) connection: ConnectionNumber,
     /// What the screen changes in what it delivers.
     pub(super) alterations: ChannelAlterations,
-    /// How much shorter the heartbeat of this connection is than [`Link::heartbeat`].
-    pub(super) heartbeat_lowered_by: Duration,
 }
 
 impl Link {
@@ -67,8 +65,7 @@ impl Link {
         let (number, connection) = self.connected().await;
         let (channel, number) = self.open(number, &connection).await?;
         let alterations = connection.watch(&channel, window);
-        let heartbeat_lowered_by = self.lowered_by(&connection);
-        Ok(ConsumingChannel { channel, connection: number, alterations, heartbeat_lowered_by })
+        Ok(ConsumingChannel { channel, connection: number, alterations })
     }
 
     /// How long either side may be silent, as both sides agreed on the first connection. The broker may want less on a

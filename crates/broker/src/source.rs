@@ -3,12 +3,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::membership::PartitionStatus;
 use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};
 use lanekeeper_core::policy::{DeadLetterReason, Malformed};
+use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
 /// A partition's queue, as a driver sees it.
@@ -28,6 +30,10 @@ pub trait Source: Send + Sync + 'static {
     /// Publishes for operators what is held of the partition. Does not wait for it.
     fn publish_status(&self, status: PartitionStatus);
 
+    /// Says to the other replicas that a tenure whose channel was lost is over, and that for so long requests can still be at
+    /// work, of it or of a tenure that it had waited for. Does not wait for it.
+    fn publish_end(&self, number: TenureNumber, rest: Duration);
+
     /// Has witnesses published to all queues of the layout: the owner of a partition knows that it is one by the next
     /// delivery, and there may be no update. Does not wait for it.
     fn ask_for_delivery(&self);
@@ -42,18 +48,25 @@ pub enum SourceEvent {
     Witness(DeliveryTag),
     /// The broker delivered a marker: the layout drains, and this is the end of its queue. It is never settled.
     Marker,
-    /// The broker answered a request that was sent at this time, on the connection of these deliveries.
-    BrokerSeen(Instant),
+    /// A note of this process was read back: requests may leave until then. Claims of other processes that stand before the
+    /// note have come before this.
+    LeaseRenewed(Tick),
     /// The claim of this tenure was read back.
     Claimed {
         /// Its number; `None`: the broker takes no publishes, and the tenure goes on without a number. The number follows
         /// once the broker takes publishes again.
         number: Option<TenureNumber>,
-        /// The newest claim of another process before it.
+        /// The newest tenure of another process before it.
         rival_claim: Option<TenureNumber>,
+        /// Until when requests of tenures before it can be at work; `None`: none is.
+        wait_until: Option<Tick>,
     },
+    /// The wait that came with the claim has changed.
+    TakeOverWait(Option<Tick>),
     /// Another process has claimed the partition after this one.
     ClaimSuperseded,
+    /// The broker has taken back what it delivered on this channel, though the channel lives: it delivers it again.
+    DeliveriesVoid,
     /// A consumer with a higher priority has attached, and the broker is to give it the partition.
     Preempted,
     /// An operator asks what is held, in the request of this number.
@@ -88,11 +101,11 @@ pub trait Deliveries: Send + 'static {
     /// The channel was lost.
     fn next(&mut self) -> impl Future<Output = Result<SourceEvent, Lost>> + Send;
 
-    /// When the request to consume was sent.
-    fn since(&self) -> Instant;
-
     /// Claims the partition. [`SourceEvent::Claimed`] follows, and none of an earlier claim.
     fn claim(&mut self);
+
+    /// The claim is over, while nothing is held: another process is to have the partition. `rest`: as for [`Self::leave`].
+    fn end_claim(&mut self, rest: Duration);
 
     /// Settles a delivery, whatever it was: its ack goes out with the next [`Self::send_acks`] for which it is due.
     ///
@@ -128,9 +141,10 @@ pub trait Deliveries: Send + 'static {
         reason: DeadLetterReason,
     ) -> impl Future<Output = ()> + Send + 'static;
 
-    /// Ends the tenure: sends all acks, gives the broker the time that it needs for them, and closes the channel. What is
-    /// unsettled goes back to the queue, in order.
-    fn leave(self) -> impl Future<Output = ()> + Send;
+    /// Ends the tenure: sends all acks, gives the broker the time that it needs for them, says to the other replicas that it
+    /// is over, and closes the channel. What is unsettled goes back to the queue, in order. `rest`: for so long requests can
+    /// still be at work, of this tenure or of one that it had waited for.
+    fn leave(self, rest: Duration) -> impl Future<Output = ()> + Send;
 
     /// Closes the channel at once, without acks: what the broker does not know to be settled is delivered again.
     fn close(self) -> impl Future<Output = ()> + Send;

@@ -55,11 +55,15 @@ pub(super) enum Stray {
 /// What the head of a lane is doing. Only `Partition` changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LaneStatus {
-    /// Waits for a permit. Leaves to `InFlight`, or to `TargetShut` if its turn comes while its target is shut.
+    /// Waits for a permit. Leaves to `InFlight`, or, if its turn comes, to `TakeOverWait` where an earlier request may be at
+    /// work, or to `TargetShut` while its target is shut.
     Ready,
     /// Its turn had come, and its target is shut. Leaves to `Ready`, with the same turn, when the target opens or it may
     /// probe.
     TargetShut,
+    /// Its turn had come, and a request of a tenure before ours may be at work for its record. Leaves to `Ready`, with the
+    /// same turn, when that is over.
+    TakeOverWait,
     /// The previous partition of its record may hold older updates of it. When that one is drained, the head enters as a
     /// new one does.
     BlockedByPrevious,

@@ -8,7 +8,7 @@
 //! [`Partition::next_deadline`](partition::Partition::next_deadline) has come.
 //!
 //! Other decisions stand alone: [`acks`] (when acks go out), [`breaker`] (if a target fails for everyone), [`change`]
-//! (the steps from one layout to the next), [`drain`] (when a partition is empty for good), [`forecast`] (how long an
+//! (the steps from one layout to the next), [`delivery_count`] (if what is held was taken back), [`drain`] (when a partition is empty for good), [`forecast`] (how long an
 //! update is retried), [`tenures`] (whose claim counts, and what is waited for), [`template`] and [`routes`] (where a request goes).
 //!
 //! `tests/sim` runs a partition in thousands of hostile worlds. ARCHITECTURE.md describes the life of an update.
@@ -19,6 +19,7 @@ pub mod acks;
 pub mod breaker;
 pub mod certificate;
 pub mod change;
+pub mod delivery_count;
 pub mod drain;
 pub mod error;
 pub mod forecast;

@@ -81,6 +81,10 @@ pub enum Event {
     Preempted(Tenure),
     /// A delivery has been held for so long that the broker's acknowledgement timeout comes near.
     HeldTooLong(Tenure),
+    /// The broker has taken back what this channel holds, and delivers it again on the same channel: what is held is void,
+    /// and the acks of it settle nothing ([`DeliveryCountWatch`](super::delivery_count::DeliveryCountWatch)). Comes before
+    /// the first such delivery.
+    DeliveriesVoid(Tenure),
     /// The channel is lost: what was not settled will be delivered again, to us or to another process.
     TenureEnded(Tenure),
     /// The broker handed over an update.

@@ -9,6 +9,7 @@ mod previous_layout;
 mod ready_queue;
 mod release;
 mod shut;
+mod take_over;
 mod tenure;
 mod view;
 
@@ -19,6 +20,7 @@ use self::claim::Unclaimed;
 pub use self::limits::Limits;
 use self::previous_layout::BlockedLanes;
 use self::shut::{ShutTargets, TargetGate};
+use self::take_over::TakeOver;
 pub use self::view::{Oldest, Retried, View};
 use super::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Lanes, QueuePosition, Stray, Token};
 use super::memory::{Memory, RememberedState};
@@ -40,8 +42,8 @@ pub struct Partition {
     /// The newest claim of another process after which memory was cleared. Claims of ours that were read too late to count
     /// can have mentioned it too, so it is kept here and not compared with them.
     last_rival_claim: Option<TenureNumber>,
-    /// Until when requests of a tenure before ours can be at work.
-    wait_until: Option<Tick>,
+    /// Until when requests of a tenure before ours can be at work, with the lanes that wait for them.
+    take_over: TakeOver,
     stopping: bool,
     /// Deliveries that wait for the claim: what is known of their updates depends on who owned the partition before.
     unclaimed: VecDeque<Unclaimed>,
@@ -82,7 +84,7 @@ impl Partition {
             newest_tenure: Tenure::default(),
             ownership: Ownership::default(),
             last_rival_claim: None,
-            wait_until: None,
+            take_over: TakeOver::default(),
             stopping: false,
             unclaimed: VecDeque::new(),
             lanes: Lanes::default(),
@@ -127,6 +129,7 @@ impl Partition {
             Event::ClaimSuperseded(tenure) => self.claim_superseded(tenure),
             Event::Preempted(tenure) => self.preempted(tenure),
             Event::OwnershipHint(tenure) => self.ownership_hint(tenure),
+            Event::DeliveriesVoid(tenure) => self.deliveries_void(tenure),
             Event::HeldTooLong(tenure) => self.request_yield(tenure, YieldReason::HeldTooLong),
             Event::TenureEnded(tenure) => self.end_tenure(tenure),
             Event::Received { tenure, delivery, redelivered, update } => {
@@ -167,6 +170,7 @@ impl Partition {
         if self.stopping {
             self.return_probes();
         }
+        self.end_take_over_wait(now);
         self.start_attempts(now);
         self.ask_for_probes(now);
     }
@@ -185,7 +189,7 @@ impl Partition {
     pub fn next_deadline(&self) -> Option<Tick> {
         let waiting = self.deadlines.first().map(|(until, _)| *until);
         let probe = self.targets.next_deadline().filter(|_| !self.stopping);
-        [waiting, probe].into_iter().flatten().min()
+        [waiting, probe, self.take_over.next_deadline()].into_iter().flatten().min()
     }
 
     /// The next thing to do, in order.
@@ -311,6 +315,10 @@ impl Partition {
                 next.is_none_or(|(next, _)| position < *next),
                 "I9: the lane whose head came first is next"
             );
+            if self.take_over.holds(&self.lanes[id], now) {
+                self.wait_for_take_over(position, id);
+                continue;
+            }
             let target = self.lanes[id].head().update.target;
             match self.targets.gate(target, id) {
                 TargetGate::Open => self.start_attempt(now, id, tenure, false),
@@ -328,6 +336,7 @@ impl Partition {
             None,
             "I1: nothing that an earlier tenure began for the record is under way"
         );
+        assert!(!self.take_over.holds(lane, now), "I11: no request of an earlier tenure is at work");
         let head = lane.head();
         assert!(
             !self.blocked.holds(&head.update.record_key),

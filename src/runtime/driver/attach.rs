@@ -17,7 +17,6 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         self.sessions += 1;
         let tenure = Tenure(self.sessions);
         self.notify(Event::TenureBegan(tenure));
-        self.lease_renewed(deliveries.since());
         self.set_attached(true);
         self.phase = Phase::Attached(Session::new(tenure, deliveries));
     }
@@ -42,6 +41,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         self.pending.end_session();
         if let Some(session) = self.phase.lose() {
             warn!(partition = %self.context.partition, tenure = session.tenure.0, why, "partition lost: the broker delivers its unsettled updates again");
+            self.ends.lost();
             self.session_ended(session.tenure);
             session.deliveries.close().await;
         }
@@ -57,6 +57,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// order. If the driver ends, attempts that are out are dropped before another process can own the partition.
     pub(super) async fn leave_session(&mut self) -> Then {
         let (session, then) = self.phase.end();
+        let rest = self.rest();
         if let Then::Exit(_) = then {
             for target in self.pending.drop_attempts() {
                 self.breakers.return_probe(self.now(), target);
@@ -64,7 +65,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         }
         self.pending.end_session();
         if let Some(session) = session {
-            session.deliveries.leave().await;
+            self.ends.said();
+            session.deliveries.leave(rest).await;
             self.session_ended(session.tenure);
             info!(partition = %self.context.partition, tenure = session.tenure.0, "partition given back: its unsettled updates wait in the queue");
         }
@@ -112,6 +114,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             Then::Exit(exit) => self.phase = Phase::Aborting { session: session.take(), exit },
             Then::Attach => {
                 *until = now.after(self.context.drain_timeout);
+                self.ends.cut_off(now);
                 // They end as failed attempts, and are counted when their updates come back.
                 std::mem::take(&mut self.abort).cancel();
                 if in_flight == 0 {

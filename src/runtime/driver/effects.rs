@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, info};
+use tracing::info;
 
 use super::phase::Then;
 use super::record::Resolved;
@@ -57,7 +57,11 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 }
             }
             Effect::ClaimEnded { tenure } => {
-                debug!(partition = %self.context.partition, tenure = tenure.0, "the claim has ended while nothing was held");
+                let rest = self.rest();
+                if let Some(session) = self.phase.session_of(tenure) {
+                    session.deliveries.end_claim(rest);
+                    self.ends.said();
+                }
             }
             Effect::Yield { tenure, reason } => {
                 let partition = self.context.partition;
@@ -68,7 +72,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 }
             }
             Effect::Abandon { .. } => {
-                self.loss = Some(Loss::of("another process has claimed the partition"));
+                self.loss = Some(Loss::of(
+                    "another process has claimed the partition, or the broker has taken its deliveries back",
+                ));
             }
             Effect::Record { tenure, holder, update, resolution } => {
                 self.log_resolution(update.as_deref(), &resolution);

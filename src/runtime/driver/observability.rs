@@ -6,7 +6,7 @@ use tracing::{debug, info, warn};
 
 use super::Driver;
 use crate::http::Target;
-use crate::runtime::clock::age;
+use crate::runtime::age::age;
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::outcome::Outcome;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Driver;
 use crate::http::Target;
-use crate::runtime::clock::age;
+use crate::runtime::age::age;
 use lanekeeper_broker::{Deliveries, PartitionStatus, Source};
 use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::tick::Tick;

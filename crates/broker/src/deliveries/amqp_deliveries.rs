@@ -1,6 +1,5 @@
 //! One partition's channel: deliveries, acks, close. Never a cancel with unsettled deliveries, never a requeue.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use super::context::SourceContext;
 use super::dead_letter::DeadLetter;
 use super::dead_letters::DeadLetters;
 use super::decode::Decoder;
+use super::redelivery::times_taken_back;
 use super::unsettled::UnsettledDeliveries;
 use crate::channel::consumer_channel::ConsumerChannel;
 use crate::connection::{ChannelAlterations, WindowExceeded};
@@ -26,6 +26,7 @@ use crate::liveness::LastSeen;
 use crate::source::{Deliveries, Lost, Received, SourceEvent};
 use crate::topology::{Witnesses, is_marker};
 use lanekeeper_core::acks::Ack;
+use lanekeeper_core::delivery_count::DeliveryCountWatch;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::message::{DeliveryTag, Holder};
@@ -45,8 +46,6 @@ const SETTLE_GRACE_MAX: Duration = Duration::from_secs(3);
 /// The deliveries of one channel.
 pub struct AmqpDeliveries {
     since: Instant,
-    /// The broker has been silent for longer than it seems to be if heartbeats are shorter than they were.
-    heartbeat_lowered_by: Duration,
     connection: ConnectionNumber,
     claim_watch: ClaimWatch,
     last_seen: watch::Receiver<LastSeen>,
@@ -61,6 +60,9 @@ pub struct AmqpDeliveries {
     dead_letters: DeadLetters,
     partition: PartitionNumber,
     unsettled: UnsettledDeliveries,
+    delivery_counts: DeliveryCountWatch,
+    /// The broker has taken back what it had delivered.
+    void: bool,
     prefetch: u16,
 }
 
@@ -71,14 +73,13 @@ impl AmqpDeliveries {
         (partition, prefetch): (PartitionNumber, u16),
         (channel, alterations): (ConsumerChannel, ChannelAlterations),
         connection: ConnectionNumber,
-        (since, heartbeat_lowered_by): (Instant, Duration),
+        since: Instant,
         claim_watch: ClaimWatch,
     ) -> Self {
         let SourceContext { liveness, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
             context.clone();
         Self {
             since,
-            heartbeat_lowered_by,
             connection,
             claim_watch,
             last_seen: liveness.watch(),
@@ -91,6 +92,8 @@ impl AmqpDeliveries {
             dead_letters,
             partition,
             unsettled: UnsettledDeliveries::new(usize::from(prefetch), ack_limits),
+            delivery_counts: DeliveryCountWatch::default(),
+            void: false,
             prefetch,
         }
     }
@@ -133,20 +136,17 @@ impl AmqpDeliveries {
         begun.elapsed()
     }
 
-    /// Appends to the events what has changed in the ownership, and answers of the broker.
+    /// Appends to the events what has changed in the ownership.
     fn look(&mut self) -> Result<(), Lost> {
         if self.last_seen.has_changed().unwrap_or(false)
-            && let Some((connection, at)) = *self.last_seen.borrow_and_update()
+            && let Some((connection, _)) = *self.last_seen.borrow_and_update()
         {
-            match connection.cmp(&self.connection) {
-                Ordering::Less => {}
-                Ordering::Equal => self.events.push_back(SourceEvent::BrokerSeen(at)),
-                // A consumer that was made as its connection ended may never learn of it.
-                Ordering::Greater => return Err(Lost("its connection is gone".to_owned())),
+            // A consumer that was made as its connection ended may never learn of it.
+            if connection > self.connection {
+                return Err(Lost("its connection is gone".to_owned()));
             }
         }
-        self.claim_watch.look(&mut self.events);
-        Ok(())
+        self.claim_watch.look(&mut self.events)
     }
 
     fn received(&mut self, delivery: Option<lapin::Result<Delivery>>) -> Result<SourceEvent, Lost> {
@@ -160,6 +160,13 @@ impl AmqpDeliveries {
         let too_many = || Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch));
         let alteration = self.alterations.take(delivery.delivery_tag).map_err(|WindowExceeded| too_many())?;
         let alteration = alteration.unwrap_or_default();
+        if let Some(count) = times_taken_back(delivery.redelivered, &delivery.properties)
+            && self.delivery_counts.delivered(count)
+        {
+            // Nothing that comes behind it on this channel is looked at.
+            self.void = true;
+            return Ok(SourceEvent::DeliveriesVoid);
+        }
         if !self.unsettled.received(tag, self.now()) {
             return Err(too_many());
         }
@@ -192,8 +199,9 @@ impl Deliveries for AmqpDeliveries {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
-            if self.halt.is_set() {
-                // What comes behind this must not be looked at: the supervisor is about to stop the process.
+            if self.void || self.halt.is_set() {
+                // What comes behind this must not be looked at: the driver is about to close the channel, or the supervisor to stop
+                // the process.
                 return std::future::pending().await;
             }
             tokio::select! {
@@ -205,13 +213,13 @@ impl Deliveries for AmqpDeliveries {
         }
     }
 
-    fn since(&self) -> Instant {
-        self.since.checked_sub(self.heartbeat_lowered_by).unwrap_or(self.since)
-    }
-
     fn claim(&mut self) {
         self.events.retain(|event| !matches!(event, SourceEvent::Claimed { .. }));
         self.claim_watch.claim();
+    }
+
+    fn end_claim(&mut self, rest: Duration) {
+        self.claim_watch.end(rest);
     }
 
     fn settle(&mut self, delivery: DeliveryTag) {
@@ -265,19 +273,24 @@ impl Deliveries for AmqpDeliveries {
         }
     }
 
-    async fn leave(mut self) {
+    async fn leave(mut self, rest: Duration) {
         let mut settled = self.send_rejections().await.is_ok();
         while let Some(ack) = self.unsettled.acks().flush() {
             settled &= self.send(ack).await.is_ok();
         }
+        // Published before the channel closes, so that the next owner has read it when it claims.
+        let ended = self.claim_watch.end(rest);
         if settled {
             let round_trips = self.round_trip().await * ROUND_TRIPS;
             tokio::time::sleep(round_trips.clamp(SETTLE_GRACE, SETTLE_GRACE_MAX)).await;
         }
+        if ended {
+            self.claim_watch.end_read_back().await;
+        }
         self.close().await;
     }
 
-    async fn close(self) {
+    async fn close(mut self) {
         self.claim_watch.withdraw();
         if let Err(error) = self.channel.close(CLOSE_TIMEOUT).await {
             let (partition, error) = (self.partition, error_chain(&error));

@@ -21,6 +21,7 @@ use crate::names::Names;
 use crate::source::{Gone, Source};
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
+use lanekeeper_core::message::TenureNumber;
 
 const ATTACH_DELAY_MIN: Duration = Duration::from_millis(250);
 const ATTACH_DELAY_MAX: Duration = Duration::from_secs(10);
@@ -70,8 +71,7 @@ impl AmqpSource {
         // A replica that announces itself from here on may be preferred to this one.
         let position = membership.position().await;
         let window = usize::from(self.prefetch);
-        let ConsumingChannel { channel, connection, alterations, heartbeat_lowered_by } =
-            link.consuming_channel(window).await?;
+        let ConsumingChannel { channel, connection, alterations } = link.consuming_channel(window).await?;
         let since = Instant::now();
         let channel = self.consume(ConsumerChannel::new(channel)).await?;
         membership.announce(self.partition);
@@ -82,7 +82,7 @@ impl AmqpSource {
             (self.partition, self.prefetch),
             (channel, alterations),
             connection,
-            (since, heartbeat_lowered_by),
+            since,
             claim_watch,
         ))
     }
@@ -153,6 +153,10 @@ impl Source for AmqpSource {
 
     fn publish_status(&self, status: PartitionStatus) {
         self.context.membership.publish_status(self.partition, status);
+    }
+
+    fn publish_end(&self, number: TenureNumber, rest: Duration) {
+        self.context.membership.publish_end(self.partition, number, rest);
     }
 
     fn ask_for_delivery(&self) {

@@ -1,26 +1,39 @@
 //! What the messages of other replicas mean for the tenure of a partition.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::membership::{Membership, PartitionClaims};
-use crate::source::SourceEvent;
+use crate::source::{Lost, SourceEvent};
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::tick::Tick;
 
 /// Turns what the replicas publish about a partition into the events of one tenure.
 pub(super) struct ClaimWatch {
     membership: Membership,
     partition: PartitionNumber,
     known: watch::Receiver<PartitionClaims>,
+    lease_until: watch::Receiver<Tick>,
     observes_priority: bool,
     /// Announcements from this offset on are new to this tenure.
     preempted_from: u64,
-    claim: Option<u64>,
+    claim: Option<Claim>,
     notified: ClaimNotice,
+    /// The wait that the driver knows of.
+    wait_until: Option<Tick>,
     /// The newest request for a status that has become an event.
     asked: Option<u64>,
+}
+
+/// A claim that was made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Claim {
+    number: u64,
+    /// How often messages had been missed by then.
+    gaps: u64,
 }
 
 /// What the driver knows of the present claim.
@@ -41,55 +54,112 @@ impl ClaimWatch {
         position: u64,
         observes_priority: bool,
     ) -> Self {
-        let mut known = membership.watch(partition);
+        let (mut known, mut lease_until) = (membership.watch(partition), membership.lease_until());
         known.mark_changed();
+        lease_until.mark_changed();
         Self {
             membership,
             partition,
             known,
+            lease_until,
             observes_priority,
             preempted_from: position,
             claim: None,
             notified: ClaimNotice::Nothing,
+            wait_until: None,
             asked: None,
         }
     }
 
     /// Waits for a message that [`Self::look`] has not seen. Nothing is lost if the future is dropped.
     pub(super) async fn changed(&mut self) {
-        match self.known.changed().await {
-            Ok(()) => self.known.mark_changed(),
-            Err(_) => std::future::pending().await, // the process ends
+        tokio::select! {
+            Ok(()) = self.known.changed() => self.known.mark_changed(),
+            Ok(()) = self.lease_until.changed() => self.lease_until.mark_changed(),
+            else => std::future::pending().await, // the process ends
         }
-    }
-
-    /// The tenure is over.
-    pub(super) fn withdraw(&self) {
-        self.membership.withdraw(self.partition);
     }
 
     /// Claims the partition for this tenure.
     pub(super) fn claim(&mut self) {
-        self.claim = Some(self.membership.claim(self.partition));
+        let gaps = self.known.borrow().gaps;
+        self.claim = Some(Claim { number: self.membership.claim(self.partition), gaps });
         self.notified = ClaimNotice::Nothing;
     }
 
-    /// Appends what has changed to the events.
-    pub(super) fn look(&mut self, events: &mut VecDeque<SourceEvent>) {
-        if !self.known.has_changed().unwrap_or(false) {
-            return;
+    /// The claim is over. Returns its number, if it had one.
+    pub(super) fn withdraw(&mut self) -> Option<TenureNumber> {
+        self.membership.withdraw(self.partition);
+        let count = self.claim.take().map(|claim| claim.number);
+        self.notified = ClaimNotice::Nothing;
+        // Also one that was read back this moment, of which the driver does not know.
+        let ours = self.known.borrow().tenures.ours();
+        ours.filter(|ours| Some(ours.count) == count && !ours.void).map(|ours| ours.number)
+    }
+
+    /// Says to the other replicas that the claim is over. Returns true if there was one with a number.
+    pub(super) fn end(&mut self, rest: Duration) -> bool {
+        let number = self.withdraw();
+        if let Some(number) = number {
+            self.membership.publish_end(self.partition, number, rest);
         }
-        let known = *self.known.borrow_and_update();
-        let ours = known.ours.filter(|(claim, _)| Some(*claim) == self.claim).map(|(_, number)| number);
+        number.is_some()
+    }
+
+    /// Returns once the other replicas can read that the claim is over; soon in any case.
+    pub(super) async fn end_read_back(&self) {
+        self.membership.end_read_back(self.partition).await;
+    }
+
+    /// Appends what has changed to the events.
+    ///
+    /// # Errors
+    /// The claim does not count.
+    pub(super) fn look(&mut self, events: &mut VecDeque<SourceEvent>) -> Result<(), Lost> {
+        // The lease is looked at first: what stands before the note by which it was renewed is known by now.
+        let lease_until =
+            self.lease_until.has_changed().unwrap_or(false).then(|| *self.lease_until.borrow_and_update());
+        let looked = self.look_at_claims(events);
+        events.extend(lease_until.map(SourceEvent::LeaseRenewed));
+        looked
+    }
+
+    fn look_at_claims(&mut self, events: &mut VecDeque<SourceEvent>) -> Result<(), Lost> {
+        if !self.known.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        let now = self.membership.clock().now();
+        let known = self.known.borrow_and_update();
+        if self.claim.is_some_and(|claim| claim.gaps != known.gaps) {
+            return Err(Lost("messages of other replicas were missed since its claim".to_owned()));
+        }
+        let claim = self.claim.map(|claim| claim.number);
+        let ours = known.tenures.ours().filter(|ours| Some(ours.count) == claim);
+        if ours.is_some_and(|ours| ours.void) {
+            return Err(Lost(
+                "its claim is void: another process had claimed the partition before it".to_owned(),
+            ));
+        }
+        let wait_until = known.tenures.wait_until(now);
         match (self.notified, ours) {
-            (ClaimNotice::Nothing | ClaimNotice::WithoutNumber(_), Some(number)) => {
-                self.notified = ClaimNotice::Number(number);
-                events
-                    .push_back(SourceEvent::Claimed { number: Some(number), rival_claim: known.before_ours });
+            (ClaimNotice::Nothing | ClaimNotice::WithoutNumber(_), Some(ours)) => {
+                self.membership.own(self.partition, ours.number);
+                (self.notified, self.wait_until) = (ClaimNotice::Number(ours.number), wait_until);
+                events.push_back(SourceEvent::Claimed {
+                    number: Some(ours.number),
+                    rival_claim: ours.rival,
+                    wait_until,
+                });
             }
-            (ClaimNotice::Nothing, None) if self.claim.is_some() && known.without_number == self.claim => {
-                self.notified = ClaimNotice::WithoutNumber(known.rival_claim);
-                events.push_back(SourceEvent::Claimed { number: None, rival_claim: known.rival_claim });
+            (ClaimNotice::Nothing, None) if claim.is_some() && known.without_number == claim => {
+                // It was waited before.
+                let rival_claim = known.tenures.rival_tenure();
+                (self.notified, self.wait_until) = (ClaimNotice::WithoutNumber(rival_claim), None);
+                events.push_back(SourceEvent::Claimed { number: None, rival_claim, wait_until: None });
+            }
+            (ClaimNotice::Number(_), _) if self.wait_until > Some(now) && wait_until != self.wait_until => {
+                self.wait_until = wait_until;
+                events.push_back(SourceEvent::TakeOverWait(wait_until));
             }
             _ => {}
         }
@@ -102,7 +172,7 @@ impl ClaimWatch {
             ClaimNotice::WithoutNumber(rival_claim) => Some(rival_claim),
             ClaimNotice::Nothing | ClaimNotice::Superseded => None,
         };
-        if latest.is_some_and(|latest| known.rival_claim > latest) {
+        if latest.is_some_and(|latest| known.tenures.rival() > latest) {
             self.notified = ClaimNotice::Superseded;
             events.push_back(SourceEvent::ClaimSuperseded);
         }
@@ -112,5 +182,6 @@ impl ClaimWatch {
                 events.push_back(SourceEvent::Preempted);
             }
         }
+        Ok(())
     }
 }

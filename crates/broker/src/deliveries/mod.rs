@@ -7,6 +7,7 @@ mod context;
 mod dead_letter;
 mod dead_letters;
 mod decode;
+mod redelivery;
 mod unsettled;
 
 pub use amqp_source::AmqpSource;

@@ -1,15 +1,19 @@
 //! The messages of the stream of members, by which replicas know of each other. Pure.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::tenures::Terms;
 
 /// What is being done, for the errors.
 pub(crate) const READING: &str = "reading the stream of members";
 /// Form of the messages that this program writes and reads; others are passed over.
 pub(crate) const MESSAGE_VERSION: u32 = 1;
 
-/// One message of the stream.
+/// One message of the stream. Fields that came later are left out where they say nothing, so that programs of before read
+/// these messages, and their messages are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MemberMessage {
     /// [`MESSAGE_VERSION`].
@@ -20,14 +24,61 @@ pub(crate) struct MemberMessage {
     /// Another one at each start: distinguishes replicas of one name.
     pub(crate) process: String,
     pub(crate) layout: u32,
+    /// 0 in a message that is of no partition, or of all.
     pub(crate) partition: u16,
     /// The priority that it consumes with.
     pub(crate) priority: i32,
-    /// Counts the claims of the process; 0 if it is no claim.
+    /// Counts the claims of the process, in a note its notes; 0 in every other message.
     pub(crate) claim: u64,
     /// With [`MessageKind::StatusReport`].
     #[serde(rename = "holding", default, skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<PartitionStatus>,
+    /// With [`MessageKind::Claimed`]: the process had read everything before this offset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) read: Option<u64>,
+    /// With [`MessageKind::Claimed`] and [`MessageKind::Note`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) terms: Option<PublishedTerms>,
+    /// With [`MessageKind::Claimed`]: the tenure had no number and is over; for so long its requests can still be at work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) over_ms: Option<u64>,
+    /// With [`MessageKind::Note`]: partitions that the process owns, with the numbers of their tenures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) owned: Vec<(u16, u64)>,
+    /// With [`MessageKind::Ended`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) end: Option<PublishedEnd>,
+}
+
+/// [`Terms`], in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PublishedTerms {
+    lease_ms: u64,
+    at_work_ms: u64,
+}
+
+impl PublishedTerms {
+    pub(crate) fn of(terms: Terms) -> Self {
+        Self { lease_ms: millis(terms.lease), at_work_ms: millis(terms.at_work) }
+    }
+
+    pub(crate) fn terms(self) -> Terms {
+        Terms { lease: Duration::from_millis(self.lease_ms), at_work: Duration::from_millis(self.at_work_ms) }
+    }
+}
+
+/// The end of a tenure in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PublishedEnd {
+    /// The number of the tenure.
+    pub(crate) tenure: u64,
+    /// For so long requests of it, or of a tenure that it had waited for, can still be at work.
+    pub(crate) rest_ms: u64,
+}
+
+/// Rounded up: who waits for so long has waited long enough.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// What a replica that consumes a partition holds of it, for operators. All fields but the first two came later: where
@@ -74,6 +125,10 @@ pub(crate) enum MessageKind {
     Attached,
     /// The process got a delivery: the offset of this message is the number of its tenure.
     Claimed,
+    /// The process is alive, and owns what the note names. Read back, it renews the lease of the process.
+    Note,
+    /// A tenure is over, in order.
+    Ended,
     /// The process got a witness from this partition that belongs to another one: all processes stop.
     Moved,
     /// What the process holds of the partition, for operators: every two seconds if the layout drains, otherwise on request.
@@ -110,6 +165,11 @@ impl ReplicaId {
             priority,
             claim,
             status: None,
+            read: None,
+            terms: None,
+            over_ms: None,
+            owned: Vec::new(),
+            end: None,
         }
     }
 }
@@ -137,6 +197,21 @@ mod tests {
         let status =
             PartitionStatus { updates: 3, retried: vec![("key".into(), 3, 7)], ..PartitionStatus::default() };
         assert_eq!(parse(message.as_bytes()).and_then(|message| message.status), Some(status));
+    }
+
+    #[test]
+    fn a_claim_of_an_older_program_says_nothing_of_its_terms() {
+        let message = r#"{"version":1,"kind":"claimed","instance":"a","process":"p","layout":1,"partition":0,"priority":5,"claim":3}"#;
+        let claim = parse(message.as_bytes()).expect("it is a claim");
+        assert_eq!((claim.claim, claim.read, claim.terms, claim.over_ms), (3, None, None, None));
+        assert_eq!(String::from_utf8(claim.body()).unwrap(), message, "and is written as it was");
+    }
+
+    #[test]
+    fn a_rest_is_rounded_up() {
+        assert_eq!(millis(Duration::from_micros(1)), 1);
+        assert_eq!(millis(Duration::from_millis(7)), 7);
+        assert_eq!(millis(Duration::MAX), u64::MAX);
     }
 
     #[test]

@@ -2,11 +2,17 @@
 //! which partition, and what is held of it. A claim's offset is the number of its tenure, the same for all processes and
 //! growing, with no database.
 //!
-//! The stream is read on the connection that consumes, so that a process which reads its own claim back knows that the
-//! broker answers on it; it is published to on the other connection, since an alarm freezes that one.
+//! Every quarter of a heartbeat each process publishes a note. A note that is read back renews the lease without which no
+//! request leaves: it proves that a majority of the stream's replicas took it, and that no other process's claim stands before
+//! it that was not read. [`lanekeeper_core::tenures`] says what a claim counts for and what a new owner waits for.
+//!
+//! The stream is read on the connection that consumes: a process that reads its own note back knows that the broker answers
+//! on it. It is published to on a connection of its own: an alarm freezes it, and dead letters would hold it up.
 
 mod claims;
+mod lease;
 mod message;
+mod notes;
 mod publisher;
 mod reader;
 mod state;
@@ -14,6 +20,7 @@ mod status_query;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -26,53 +33,86 @@ pub(crate) use message::{READING, parse};
 pub(crate) use status_query::ask;
 pub use status_query::{STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
 
-use self::message::{MemberMessage, MessageKind, ReplicaId};
+use self::lease::Lease;
+use self::message::{MemberMessage, MessageKind, PublishedEnd, PublishedTerms, ReplicaId, millis};
+use self::notes::{observe_answers, publish_notes};
 use self::publisher::{BLOCKED_POLL, publish_for_ever};
 use self::reader::read_for_ever;
-use self::state::{OutgoingMessage, READ_BACK_TIMEOUT, State};
+use self::state::{READ_BACK_TIMEOUT, State};
+use crate::clock::Clock;
 use crate::halt::Halt;
 use crate::link::Link;
+use crate::liveness::LivenessProbe;
 use crate::names::Names;
 use lanekeeper_core::layout::{Layout, PartitionNumber, rank};
+use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::tenures::{Tenures, Terms};
+use lanekeeper_core::tick::Tick;
+
+/// How long the end of a tenure may take to be read back. Without it, the next owner waits as if this one had died.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Who this process is in the stream, and what it is known by.
+#[derive(Clone, Copy, Debug)]
+pub struct Replica<'a> {
+    /// `instance.name`.
+    pub instance: &'a str,
+    /// Another one at each start: distinguishes replicas of one name.
+    pub process: Uuid,
+    /// The longest time that a request of this process can be at work at a target.
+    pub at_work: Duration,
+    /// The clock of the process.
+    pub clock: Clock,
+}
 
 /// What this process knows of the replicas of a layout, and what it publishes for them. Stops when it is dropped.
 #[derive(Clone, Debug)]
 pub struct Membership {
     state: Arc<State>,
-    _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
+    _tasks: Arc<[AbortOnDropHandle<()>; 4]>,
 }
 
 impl Membership {
-    /// Declares the stream, reads it and publishes to it. `process`: another one at each start, which distinguishes replicas
-    /// of one instance.
+    /// Declares the stream, reads it and publishes to it.
     #[must_use]
     pub fn join(
         (consuming, publishing): (Link, Link),
         names: &Names,
         layout: Layout,
-        (instance, process): (&str, Uuid),
+        replica: Replica<'_>,
+        liveness: LivenessProbe,
         halt: Halt,
     ) -> Self {
+        let Replica { instance, process, at_work, clock } = replica;
+        let process = process.to_string();
+        let terms = Terms { lease: Lease::length(consuming.heartbeat()), at_work };
+        let claims = || PartitionClaims::new(Tenures::new(process.clone(), terms));
         let state = Arc::new(State {
-            replica: ReplicaId {
-                instance: instance.to_owned(),
-                process: process.to_string(),
-                layout: layout.number,
-            },
+            partitions: layout.partitions().map(|_| watch::Sender::new(claims())).collect(),
+            replica: ReplicaId { instance: instance.to_owned(), process, layout: layout.number },
             consuming,
             publishing,
             stream: names.members(),
             exchange: names.public().to_owned(),
-            partitions: layout.partitions().map(|_| watch::Sender::default()).collect(),
+            clock,
+            at_work,
             position: watch::Sender::default(),
+            opened: watch::Sender::default(),
+            caught_up: watch::Sender::default(),
+            lease_until: watch::Sender::default(),
+            lease: Mutex::default(),
+            owned: Mutex::default(),
             claims_made: AtomicU64::new(0),
             outgoing: Mutex::default(),
             wake: Notify::new(),
+            read_back: Notify::new(),
             halt,
         });
         let reader = AbortOnDropHandle::new(tokio::spawn(read_for_ever(Arc::clone(&state))));
         let publisher = AbortOnDropHandle::new(tokio::spawn(publish_for_ever(Arc::clone(&state))));
-        Self { state, _tasks: Arc::new([reader, publisher]) }
+        let notes = AbortOnDropHandle::new(tokio::spawn(publish_notes(Arc::clone(&state))));
+        let answers = AbortOnDropHandle::new(tokio::spawn(observe_answers(Arc::clone(&state), liveness)));
+        Self { state, _tasks: Arc::new([reader, publisher, notes, answers]) }
     }
 
     /// The claims on a partition, as they change.
@@ -80,18 +120,31 @@ impl Membership {
         self.state.partitions[usize::from(partition.0)].subscribe()
     }
 
+    /// Until when this process may begin requests. Who sees a value sees every claim that stands before the note by which it
+    /// was renewed.
+    #[must_use]
+    pub fn lease_until(&self) -> watch::Receiver<Tick> {
+        self.state.lease_until.subscribe()
+    }
+
+    /// The clock that leases and waits count on.
+    pub(crate) fn clock(&self) -> Clock {
+        self.state.clock
+    }
+
     /// The priority that this process consumes the partition with.
     pub(crate) fn priority(&self, partition: PartitionNumber) -> i32 {
         rank(&self.state.replica.instance, partition)
     }
 
-    /// How far the stream is read: what comes later has this offset or a higher one. Waits until it can be read at all.
+    /// How far the stream is read: what comes later has this offset or a higher one. Waits until all was read that stood there
+    /// when this process began.
     pub(crate) async fn position(&self) -> u64 {
-        let mut position = self.state.position.subscribe();
-        match position.wait_for(Option::is_some).await.map(|position| *position) {
-            Ok(Some(position)) => position,
-            _ => std::future::pending().await, // the process ends
+        let mut caught_up = self.state.caught_up.subscribe();
+        if caught_up.wait_for(|caught_up| *caught_up).await.is_err() {
+            return std::future::pending().await; // the process ends
         }
+        *self.state.position.borrow()
     }
 
     /// Publishes that this process consumes the partition.
@@ -99,18 +152,52 @@ impl Membership {
         self.send(MessageKind::Attached, partition, 0);
     }
 
-    /// Claims the partition. Returns the number of the claim within this process; [`PartitionClaims::ours`] has it once it was read
+    /// Claims the partition. Returns the number of the claim within this process; the [`Tenures`] have it once it was read
     /// back.
     pub(crate) fn claim(&self, partition: PartitionNumber) -> u64 {
         let claim = self.state.claims_made.fetch_add(1, Ordering::Relaxed) + 1;
-        self.send(MessageKind::Claimed, partition, claim);
+        let message =
+            self.state.replica.message(MessageKind::Claimed, partition, self.priority(partition), claim);
+        let read = Some(*self.state.position.borrow());
+        let terms = Some(PublishedTerms::of(self.state.terms()));
+        self.state.send(MemberMessage { read, terms, ..message });
         claim
     }
 
-    /// The tenure that has claimed the partition is over: a claim that is not published yet must not come after another
-    /// process's.
+    /// The claim counts: notes name it from now on.
+    pub(crate) fn own(&self, partition: PartitionNumber, number: TenureNumber) {
+        self.state.owned().insert(partition, number);
+    }
+
+    /// The tenure that has claimed the partition is over, in order or not: notes do not name it any more, and its claim, if it
+    /// is not published yet, must not come after another process's.
     pub(crate) fn withdraw(&self, partition: PartitionNumber) {
-        self.state.outgoing().remove(&(partition, MessageKind::Claimed));
+        self.state.owned().remove(&partition);
+        self.state.withdraw(partition);
+    }
+
+    /// Publishes that the tenure is over, and that for so long requests can still be at work, of it or of a tenure that it had
+    /// waited for.
+    pub(crate) fn publish_end(&self, partition: PartitionNumber, number: TenureNumber, rest: Duration) {
+        let message = self.state.replica.message(MessageKind::Ended, partition, self.priority(partition), 0);
+        let end = Some(PublishedEnd { tenure: number.0, rest_ms: millis(rest) });
+        self.state.send(MemberMessage { end, ..message });
+    }
+
+    /// Returns once the end of a tenure of the partition was read back, after two seconds in any case. Under an alarm it is
+    /// not waited for.
+    pub(crate) async fn end_read_back(&self, partition: PartitionNumber) {
+        let key = (partition, MessageKind::Ended);
+        let read_back = async {
+            loop {
+                let notified = self.state.read_back.notified();
+                if !self.state.outgoing().contains_key(&key) || self.state.publishing.is_blocked() {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        let _ = timeout(END_TIMEOUT, read_back).await;
     }
 
     /// Publishes that keys have moved. Returns once it was read back, after five seconds in any case: the other processes
@@ -130,16 +217,10 @@ impl Membership {
     pub(crate) fn publish_status(&self, partition: PartitionNumber, status: PartitionStatus) {
         let message =
             self.state.replica.message(MessageKind::StatusReport, partition, self.priority(partition), 0);
-        let outgoing =
-            OutgoingMessage { message: MemberMessage { status: Some(status), ..message }, published: None };
-        self.state.outgoing().insert((partition, MessageKind::StatusReport), outgoing);
-        self.state.wake.notify_one();
+        self.state.send(MemberMessage { status: Some(status), ..message });
     }
 
     fn send(&self, kind: MessageKind, partition: PartitionNumber, claim: u64) {
-        let message = self.state.replica.message(kind, partition, self.priority(partition), claim);
-        let outgoing = OutgoingMessage { message, published: None };
-        self.state.outgoing().insert((partition, kind), outgoing);
-        self.state.wake.notify_one();
+        self.state.send(self.state.replica.message(kind, partition, self.priority(partition), claim));
     }
 }

@@ -7,6 +7,7 @@ use lapin::BasicProperties;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use super::message::MemberMessage;
 use super::state::State;
 use crate::channel::confirm_channel::Message;
 use crate::channel::confirmed_publisher::ConfirmedPublisher;
@@ -18,6 +19,7 @@ pub(super) const BLOCKED_POLL: Duration = Duration::from_millis(100);
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 
 pub(super) async fn publish_for_ever(state: Arc<State>) {
+    state.opened().await;
     let mut publisher =
         ConfirmedPublisher::new(state.publishing.clone(), "publishing to the stream of members");
     let mut log = LogOnChange::default();
@@ -32,7 +34,7 @@ pub(super) async fn publish_for_ever(state: Arc<State>) {
             let _ = timeout(wait, state.wake.notified()).await;
             continue;
         }
-        let bodies: Vec<Vec<u8>> = due.iter().map(super::message::MemberMessage::body).collect();
+        let bodies: Vec<Vec<u8>> = due.iter().map(MemberMessage::body).collect();
         let properties = || BasicProperties::default().with_content_type("application/json".into());
         let messages =
             bodies.iter().map(|body| Message::to_queue(&state.stream, properties(), body)).collect();

@@ -1,6 +1,6 @@
 //! Reads the stream of members, on the connection that consumes.
 
-use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval, timeout};
 use tracing::{info, warn};
 
 use super::message::{MemberMessage, MessageKind, READING, parse};
-use super::state::{State, UNREAD_MAX};
+use super::state::State;
 use crate::backoff::Backoff;
 use crate::channel::stream_reader::{StreamOffset, StreamReader, offset_of};
 use crate::error::SourceError;
@@ -20,41 +20,100 @@ use crate::log_on_change::LogOnChange;
 use crate::topology::arguments::members_arguments;
 use lanekeeper_core::error::error_chain;
 
-/// A message takes some 200 bytes; what is longer is not ours.
-const MESSAGE_BYTES_MAX: usize = 4096;
-/// How often we look if what must come has come.
-const UNREAD_POLL: Duration = Duration::from_secs(1);
+/// A message takes some 200 bytes, and a note of all partitions of the largest layout some 20,000; what is longer is not ours.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// How often we look if what must come has come: as often as notes are published, within these bounds.
+const UNREAD_POLL_MIN: Duration = Duration::from_millis(100);
+const UNREAD_POLL_MAX: Duration = Duration::from_secs(1);
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Short: while the stream is not read, the lease lapses.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// How far the stream is read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadFrom {
-    /// Nothing was read: what comes from now on is wanted.
-    End,
-    /// Everything before this offset was read, so that the message before it must come once more.
-    Before(u64),
-    /// That one did not come: it is another stream, and all of it is wanted. Or the broker is slow; then what is read
-    /// again says nothing new.
+    /// Nothing was read: who has claimed what before this process began is wanted as well.
+    Beginning,
+    /// Everything up to this message was read, so that it must come once more.
+    Behind(Place),
+    /// It did not come. Perhaps the broker is slow, or cut off; perhaps it is another stream, which ends before it.
+    Doubtful(Place),
+    /// It is another stream, and all of it is wanted.
     Recreated,
+}
+
+/// A message, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    offset: u64,
+    /// Of what it says: two streams can have messages at the same place.
+    hash: u64,
+}
+
+impl Place {
+    fn of(offset: u64, delivery: &Delivery) -> Self {
+        let mut hasher = DefaultHasher::new();
+        delivery.data.hash(&mut hasher);
+        Self { offset, hash: hasher.finish() }
+    }
+}
+
+/// What the first message of a reader tells of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// It was read before: what follows is new.
+    Known,
+    /// It is new, and everything before it was read.
+    New,
+    /// It is new, and messages before it may be missing.
+    AfterGap,
+    /// It is the first one of another stream.
+    OfAnother,
+    /// The stream must be read from there.
+    Elsewhere(ReadFrom),
 }
 
 impl ReadFrom {
     fn offset(self) -> StreamOffset {
         match self {
-            Self::End => StreamOffset::Next,
-            Self::Before(next) => StreamOffset::At(next.saturating_sub(1)),
-            Self::Recreated => StreamOffset::First,
+            Self::Behind(place) => StreamOffset::At(place.offset),
+            Self::Doubtful(_) => StreamOffset::Last,
+            Self::Beginning | Self::Recreated => StreamOffset::First,
+        }
+    }
+
+    fn first(self, came: Place) -> First {
+        match self {
+            Self::Beginning if came.offset == 0 => First::New,
+            Self::Beginning => First::AfterGap,
+            Self::Behind(place) if came == place => First::Known,
+            Self::Behind(place) if came.offset > place.offset => First::AfterGap,
+            // The stream never ends before what was read of it.
+            Self::Doubtful(place) if came.offset >= place.offset => First::Elsewhere(Self::Behind(place)),
+            Self::Behind(_) | Self::Doubtful(_) => First::Elsewhere(Self::Recreated),
+            Self::Recreated => First::OfAnother,
+        }
+    }
+
+    /// Nothing came.
+    fn in_doubt(self) -> Self {
+        match self {
+            Self::Behind(place) => Self::Doubtful(place),
+            Self::Doubtful(place) => Self::Behind(place),
+            Self::Beginning | Self::Recreated => self,
         }
     }
 }
 
+/// The stream is to be read from another place.
+struct Again;
+
 pub(super) async fn read_for_ever(state: Arc<State>) {
-    let mut reading = Reading { state, read_from: ReadFrom::End, log: LogOnChange::default() };
+    let mut reading = Reading { state, read_from: ReadFrom::Beginning, log: LogOnChange::default() };
     let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
     loop {
         let fault = match reading.read_on_one_connection().await {
-            Ok(never) => match never {},
+            Ok(Again) => continue,
             Err(fault) => fault,
         };
         let (stream, error) = (&reading.state.stream, error_chain(&fault));
@@ -73,12 +132,13 @@ struct Reading {
 }
 
 impl Reading {
-    async fn read_on_one_connection(&mut self) -> Result<Infallible, SourceError> {
+    async fn read_on_one_connection(&mut self) -> Result<Again, SourceError> {
         let link = self.state.consuming.clone();
         let (channel, connection) = link.channel_of().await?;
         let reading = async {
             let opening = timeout(ANSWER_TIMEOUT, open(&self.state, channel, self.read_from.offset()));
             let mut reader = opening.await.map_err(|_| silent(ANSWER_TIMEOUT))??;
+            self.state.opened.send_replace(true);
             let read = self.read(&mut reader).await;
             reader.close().await;
             read
@@ -86,67 +146,79 @@ impl Reading {
         link.while_up(connection, reading).await
     }
 
-    async fn read(&mut self, reader: &mut StreamReader) -> Result<Infallible, SourceError> {
+    async fn read(&mut self, reader: &mut StreamReader) -> Result<Again, SourceError> {
         let state = Arc::clone(&self.state);
-        let from_the_first = matches!(self.read_from, ReadFrom::Recreated);
-        let mut awaited = matches!(self.read_from, ReadFrom::Before(_));
         let (mut namesake, reading) = (String::new(), Instant::now());
-        let mut look = interval(UNREAD_POLL);
+        let mut look = interval((state.heartbeat() / 4).clamp(UNREAD_POLL_MIN, UNREAD_POLL_MAX));
+        let mut last_came = None;
         loop {
-            if !awaited {
-                state.begin_position();
-                if self.log.cleared() {
-                    info!(stream = state.stream, "reading the stream of members works again");
-                }
-            }
             let delivery = tokio::select! {
                 biased;
                 delivery = reader.receive() => delivery?,
                 _ = look.tick() => {
-                    if awaited && reading.elapsed() > UNREAD_MAX {
-                        self.read_from = ReadFrom::Recreated;
-                        return Err(silent(UNREAD_MAX));
-                    }
                     if state.is_unread(reading) {
-                        return Err(silent(UNREAD_MAX));
+                        if last_came.is_none() {
+                            self.read_from = self.read_from.in_doubt();
+                        }
+                        return Err(silent(reading.elapsed()));
+                    }
+                    // No note comes back then, which would show that all was read.
+                    let quiet = last_came.unwrap_or(reading).elapsed();
+                    if state.publishing.is_blocked() && quiet > UNREAD_POLL_MAX {
+                        state.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
                     }
                     continue;
                 }
             };
             timeout(ANSWER_TIMEOUT, reader.credit(&delivery)).await.map_err(|_| silent(ANSWER_TIMEOUT))??;
             let Some(offset) = offset_of(&delivery) else { continue };
-            let is_the_awaited = std::mem::take(&mut awaited)
-                && matches!(self.read_from, ReadFrom::Before(next) if offset + 1 == next);
-            if is_the_awaited {
-                continue;
+            let place = Place::of(offset, &delivery);
+            // Within one reader nothing is missing, though offsets are: the stream uses some itself (RabbitMQ 3.10.8 and 4.0.5,
+            // measured).
+            let is_first = last_came.replace(Instant::now()).is_none();
+            match if is_first { self.read_from.first(place) } else { First::New } {
+                First::Known => {
+                    self.works();
+                    continue;
+                }
+                First::Elsewhere(read_from) => {
+                    self.read_from = read_from;
+                    return Ok(Again);
+                }
+                First::New => {}
+                First::AfterGap => state.gap(),
+                First::OfAnother => self.recreated(),
             }
-            if self.is_recreated(offset) {
-                warn!(
-                    stream = state.stream,
-                    "somebody deleted the stream of members, and it was declared again: going on with tenure numbers that begin again at a low value"
-                );
-                state.recreated();
-            }
-            self.read_from = ReadFrom::Before(offset + 1);
-            if let Some(message) = note_of(&delivery) {
+            self.works();
+            self.read_from = ReadFrom::Behind(place);
+            if let Some(message) = message_of(&delivery) {
                 self.warn_of_namesake(&message, &mut namesake);
-                state.read(offset, &message, !from_the_first || reading.elapsed() > UNREAD_MAX);
+                state.read(offset, &message);
             }
-            state.position.send_replace(Some(offset + 1));
+            state.position.send_replace(offset + 1);
         }
     }
 
-    fn is_recreated(&self, offset: u64) -> bool {
-        match self.read_from {
-            ReadFrom::End => false,
-            ReadFrom::Before(next) => offset < next,
-            ReadFrom::Recreated => true,
+    fn works(&mut self) {
+        if self.log.cleared() {
+            info!(stream = self.state.stream, "reading the stream of members works again");
         }
+    }
+
+    fn recreated(&self) {
+        warn!(
+            stream = self.state.stream,
+            "somebody deleted the stream of members, and it was declared again: going on with tenure numbers that begin again at a low value"
+        );
+        self.state.recreated();
     }
 
     /// Warns once a process.
     fn warn_of_namesake(&self, message: &MemberMessage, namesake: &mut String) {
         let replica = &self.state.replica;
+        if !*self.state.caught_up.borrow() {
+            return;
+        }
         if message.instance == replica.instance
             && message.process != replica.process
             && message.kind == MessageKind::Attached
@@ -161,7 +233,7 @@ impl Reading {
     }
 }
 
-fn note_of(delivery: &Delivery) -> Option<MemberMessage> {
+fn message_of(delivery: &Delivery) -> Option<MemberMessage> {
     (delivery.data.len() <= MESSAGE_BYTES_MAX).then(|| parse(&delivery.data)).flatten()
 }
 
@@ -179,4 +251,38 @@ async fn open(state: &State, channel: Channel, from: StreamOffset) -> Result<Str
         SourceError::from_amqp("declaring a queue", &object, &state.exchange, source)
     })?;
     StreamReader::open(channel, of, from, READING).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(offset: u64, hash: u64) -> Place {
+        Place { offset, hash }
+    }
+
+    #[test]
+    fn the_first_message_tells_what_was_missed() {
+        let check = |read_from: ReadFrom, came: Place, expected: First| {
+            assert_eq!(read_from.first(came), expected, "{read_from:?} {came:?}");
+        };
+        check(ReadFrom::Beginning, place(0, 1), First::New);
+        check(ReadFrom::Beginning, place(7, 1), First::AfterGap);
+        let (behind, doubtful) = (ReadFrom::Behind(place(7, 1)), ReadFrom::Doubtful(place(7, 1)));
+        check(behind, place(7, 1), First::Known);
+        check(behind, place(9, 1), First::AfterGap);
+        check(behind, place(7, 2), First::Elsewhere(ReadFrom::Recreated));
+        check(behind, place(2, 2), First::Elsewhere(ReadFrom::Recreated));
+        check(doubtful, place(6, 3), First::Elsewhere(ReadFrom::Recreated));
+        check(doubtful, place(12, 3), First::Elsewhere(behind));
+        check(ReadFrom::Recreated, place(0, 3), First::OfAnother);
+    }
+
+    #[test]
+    fn a_stream_from_which_nothing_comes_is_looked_at_from_both_ends() {
+        let behind = ReadFrom::Behind(place(7, 1));
+        assert_eq!(behind.in_doubt(), ReadFrom::Doubtful(place(7, 1)));
+        assert_eq!(behind.in_doubt().in_doubt(), behind);
+        assert_eq!(ReadFrom::Beginning.in_doubt(), ReadFrom::Beginning);
+    }
 }

@@ -1,25 +1,30 @@
 //! What this process knows of the replicas of a layout, and what it has to publish for them. Shared by the reader of the
-//! stream of members, its publisher, and the partitions.
+//! stream of members, its publishers, and the partitions.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::claims::PartitionClaims;
-use super::message::{MemberMessage, MessageKind, ReplicaId};
+use super::lease::Lease;
+use super::message::{MemberMessage, MessageKind, PublishedTerms, ReplicaId, millis};
+use crate::clock::Clock;
 use crate::error::SourceError;
 use crate::halt::Halt;
 use crate::link::Link;
 use lanekeeper_core::layout::{PartitionNumber, rank};
+use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::tenures::Terms;
+use lanekeeper_core::tick::Tick;
 
 /// How long a claim may take to come back before it is published again.
 pub(super) const READ_BACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long what must come may be missing before the stream is read from another connection: a process that consumes sends
-/// nothing without its claim, and no other process sends in its place.
+/// How long what was confirmed may take to come back before the stream is read by another reader: a process that consumes
+/// sends nothing without its claim, and no other process sends in its place.
 pub(super) const UNREAD_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -29,20 +34,35 @@ pub(super) struct State {
     pub(super) publishing: Link,
     pub(super) stream: String,
     pub(super) exchange: String,
+    pub(super) clock: Clock,
+    /// The longest time that a request of this process can be at work.
+    pub(super) at_work: Duration,
     /// One for each partition, by its number.
     pub(super) partitions: Vec<watch::Sender<PartitionClaims>>,
-    /// The offset that the reader waits for, 0 if it has read none; `None` until it reads.
-    pub(super) position: watch::Sender<Option<u64>>,
+    /// The offset that the reader waits for: everything before it was read.
+    pub(super) position: watch::Sender<u64>,
+    /// The stream exists, and can be read: a publish to a stream that has no leader yet ends the connection.
+    pub(super) opened: watch::Sender<bool>,
+    /// All that stood in the stream when this process began was read.
+    pub(super) caught_up: watch::Sender<bool>,
+    /// Until when this process may begin requests.
+    pub(super) lease_until: watch::Sender<Tick>,
+    pub(super) lease: Mutex<Lease>,
+    /// Partitions that this process owns.
+    pub(super) owned: Mutex<BTreeMap<PartitionNumber, TenureNumber>>,
     pub(super) claims_made: AtomicU64,
     /// What is not published, or not read back: at most one of each kind per partition.
     pub(super) outgoing: Mutex<BTreeMap<(PartitionNumber, MessageKind), OutgoingMessage>>,
     pub(super) wake: Notify,
+    /// Something of [`Self::outgoing`] was read back.
+    pub(super) read_back: Notify,
     pub(super) halt: Halt,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct OutgoingMessage {
     pub(super) message: MemberMessage,
+    pub(super) since: Tick,
     /// When it was confirmed: first, and last.
     pub(super) published: Option<(Instant, Instant)>,
 }
@@ -50,13 +70,40 @@ pub(super) struct OutgoingMessage {
 impl State {
     pub(super) fn outgoing(
         &self,
-    ) -> std::sync::MutexGuard<'_, BTreeMap<(PartitionNumber, MessageKind), OutgoingMessage>> {
+    ) -> MutexGuard<'_, BTreeMap<(PartitionNumber, MessageKind), OutgoingMessage>> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stream can be read: if nothing has come of it, its end is where it begins.
-    pub(super) fn begin_position(&self) {
-        self.position.send_if_modified(|position| position.is_none() && position.replace(0).is_none());
+    pub(super) fn lease(&self) -> MutexGuard<'_, Lease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn owned(&self) -> MutexGuard<'_, BTreeMap<PartitionNumber, TenureNumber>> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long either side of the connection that consumes may be silent, as agreed on the present one.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.consuming.heartbeat().saturating_sub(self.consuming.heartbeat_lowered_by())
+    }
+
+    /// What other processes have to wait for if this one dies without a word.
+    pub(super) fn terms(&self) -> Terms {
+        Terms { lease: Lease::length(self.heartbeat()), at_work: self.at_work }
+    }
+
+    /// Waits until the stream exists and can be read, for the first time.
+    pub(super) async fn opened(&self) {
+        if self.opened.subscribe().wait_for(|opened| *opened).await.is_err() {
+            std::future::pending::<()>().await; // the process ends
+        }
+    }
+
+    pub(super) fn send(&self, message: MemberMessage) {
+        let key = (PartitionNumber(message.partition), message.kind);
+        let outgoing = OutgoingMessage { message, since: self.clock.now(), published: None };
+        self.outgoing().insert(key, outgoing);
+        self.wake.notify_one();
     }
 
     /// What was never published, or long ago and has not come back.
@@ -77,56 +124,138 @@ impl State {
         }
     }
 
-    /// Returns true if something was confirmed so long ago, and has not come back though we have read since `reading`.
+    /// Returns true if something must have come by now, though we have read since `reading`. A reader on a node that was cut
+    /// off gets nothing more and is told nothing, not even after the node is back (RabbitMQ 3.10.8, measured).
     pub(super) fn is_unread(&self, reading: Instant) -> bool {
         let unread = |first: Instant| first.max(reading).elapsed() > UNREAD_MAX;
-        self.outgoing().values().any(|outgoing| outgoing.published.is_some_and(|(first, _)| unread(first)))
+        let confirmed = self
+            .outgoing()
+            .values()
+            .any(|outgoing| outgoing.published.is_some_and(|(first, _)| unread(first)));
+        let patience = Lease::length(self.heartbeat()) / 2;
+        let sent = self.lease().awaited_since().map(|sent| self.clock.instant(sent).max(reading));
+        confirmed || (!self.publishing.is_blocked() && sent.is_some_and(|sent| sent.elapsed() > patience))
     }
 
-    /// What is known is of a stream that was deleted. A claim that was read back there counts until the next one.
-    pub(super) fn recreated(&self) {
+    /// Messages may be missing: no claim that was read before counts any more.
+    pub(super) fn gap(&self) {
         for known in &self.partitions {
-            known.send_modify(|known| {
-                *known = PartitionClaims { ours: known.ours, ..PartitionClaims::default() }
-            });
+            known.send_modify(PartitionClaims::gap);
         }
     }
 
-    /// The broker takes no publishes. Owners go on without a number: an alarm ends only if somebody drains queues.
+    /// What is known is of a stream that was deleted.
+    pub(super) fn recreated(&self) {
+        let now = self.clock.now();
+        for known in &self.partitions {
+            known.send_modify(|known| known.recreated(now));
+        }
+    }
+
+    /// The broker has answered on the connection that consumes. While it takes no publishes, notes cannot come back, and its
+    /// answers take their place for who had a lease. A process without one waits as if there was another owner.
+    pub(super) fn answered(&self, asked: Tick) {
+        let now = self.clock.now();
+        let blocked = self.publishing.is_blocked();
+        let longest = self.partitions.iter().map(|known| known.borrow().tenures.wait_without_number());
+        let wait = longest.max().unwrap_or_default();
+        let until = self.lease().answered(now, asked, blocked, wait, self.heartbeat());
+        self.renew(until);
+    }
+
+    fn renew(&self, until: Option<Tick>) {
+        if let Some(until) = until {
+            self.lease_until
+                .send_if_modified(|known| *known < until && std::mem::replace(known, until) < until);
+        }
+    }
+
+    /// The broker takes no publishes. Once no other owner can be at work, who has got deliveries begins without a number: an
+    /// alarm ends only if somebody drains queues.
     pub(super) fn allow_unnumbered_claims(&self) {
-        let claims: Vec<_> = self.outgoing().values().map(|outgoing| outgoing.message.clone()).collect();
-        for MemberMessage { partition, claim, .. } in
-            claims.iter().filter(|message| message.kind == MessageKind::Claimed)
-        {
-            self.partitions[usize::from(*partition)]
-                .send_if_modified(|known| known.without_number.replace(*claim) != Some(*claim));
+        let now = self.clock.now();
+        let claims: Vec<(u16, u64, Tick)> = self
+            .outgoing()
+            .values()
+            .filter(|outgoing| outgoing.message.kind == MessageKind::Claimed)
+            .filter(|outgoing| outgoing.message.over_ms.is_none())
+            .map(|outgoing| (outgoing.message.partition, outgoing.message.claim, outgoing.since))
+            .collect();
+        for (partition, claim, since) in claims {
+            let known = &self.partitions[usize::from(partition)];
+            let wait = known.borrow().tenures.wait_without_number();
+            if now.since(since) >= wait {
+                known.send_if_modified(|known| known.without_number.replace(claim) != Some(claim));
+            }
         }
     }
 
-    /// `is_new`: true if it was not there when reading began, as far as we know.
-    pub(super) fn read(&self, offset: u64, message: &MemberMessage, is_new: bool) {
-        let Some(known) = self.partitions.get(usize::from(message.partition)) else { return };
+    /// The tenure that has claimed the partition is over: its claim, if it is not published yet, must not come after another
+    /// process's. If it had begun without a number, others must know of it, since it has applied updates.
+    pub(super) fn withdraw(&self, partition: PartitionNumber) {
+        let key = (partition, MessageKind::Claimed);
+        let without_number = self.partitions[usize::from(partition.0)].borrow().without_number;
+        let mut outgoing = self.outgoing();
+        if let Some(claim) = outgoing.get_mut(&key)
+            && Some(claim.message.claim) == without_number
+        {
+            claim.message.over_ms = Some(millis(self.at_work));
+        } else {
+            outgoing.remove(&key);
+        }
+    }
+
+    /// A message of the stream was read at this offset.
+    pub(super) fn read(&self, offset: u64, message: &MemberMessage) {
+        let is_ours = message.process == self.replica.process;
         if message.layout != self.replica.layout.0 {
             return;
         }
-        if message.kind == MessageKind::Moved && is_new && message.process != self.replica.process {
-            self.halt.set(SourceError::MovedElsewhere { instance: message.instance.clone() });
+        // What stood there before this process began asks nothing of it.
+        let is_new = *self.caught_up.borrow();
+        match message.kind {
+            MessageKind::Note => return self.read_note(message, is_ours),
+            MessageKind::Moved if is_new && !is_ours => {
+                self.halt.set(SourceError::MovedElsewhere { instance: message.instance.clone() });
+            }
+            MessageKind::StatusRequest if !is_new => return,
+            _ => {}
         }
+        let now = self.clock.now();
         if message.kind == MessageKind::StatusRequest {
             for known in &self.partitions {
-                known.send_if_modified(|known| known.read(&self.replica, 0, offset, message));
+                known.send_if_modified(|known| known.read(now, &self.replica, 0, offset, message));
             }
             return;
         }
+        let Some(known) = self.partitions.get(usize::from(message.partition)) else { return };
         let partition = PartitionNumber(message.partition);
         let own_priority = rank(&self.replica.instance, partition);
-        known.send_if_modified(|known| known.read(&self.replica, own_priority, offset, message));
-        if message.process == self.replica.process {
+        known.send_if_modified(|known| known.read(now, &self.replica, own_priority, offset, message));
+        if is_ours {
             let key = (partition, message.kind);
             let mut outgoing = self.outgoing();
             if outgoing.get(&key).is_some_and(|outgoing| outgoing.message == *message) {
                 outgoing.remove(&key);
+                self.read_back.notify_waiters();
             }
+        }
+    }
+
+    fn read_note(&self, note: &MemberMessage, is_ours: bool) {
+        let now = self.clock.now();
+        let terms = note.terms.map_or(self.terms(), PublishedTerms::terms);
+        for (partition, number) in &note.owned {
+            if let Some(known) = self.partitions.get(usize::from(*partition)) {
+                let number = TenureNumber(*number);
+                known.send_if_modified(|known| known.tenures.noted(now, &note.process, number, terms));
+            }
+        }
+        if is_ours {
+            let until = self.lease().came_back(note.claim);
+            // Whoever sees the lease sees every claim that stands before the note.
+            self.renew(until);
+            self.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
         }
     }
 }

@@ -105,6 +105,8 @@ impl StatusQuery {
             MessageKind::StatusRequest
             | MessageKind::Attached
             | MessageKind::Claimed
+            | MessageKind::Note
+            | MessageKind::Ended
             | MessageKind::Moved => {}
         }
     }

@@ -31,6 +31,9 @@ impl Partition {
     }
 
     pub(super) fn delivered(&mut self, tenure: Tenure, delivery: Unclaimed) {
+        if self.tenure == Some(tenure) && self.ownership.state() == OwnershipState::Lost {
+            return; // it comes again, on the next channel
+        }
         if !self.admit(tenure) {
             return;
         }
@@ -89,21 +92,6 @@ impl Partition {
         }
     }
 
-    /// Until when heads wait that came redelivered or were released, since requests of a tenure before ours can be at
-    /// work; `None`: none waits.
-    #[must_use]
-    pub fn take_over_wait(&self) -> Option<Tick> {
-        self.wait_until
-    }
-
-    pub(super) fn take_over_wait_changed(&mut self, tenure: Tenure, until: Option<Tick>) {
-        if self.tenure == Some(tenure) {
-            self.wait_until = until;
-        } else {
-            self.stale += 1;
-        }
-    }
-
     pub(super) fn claimed(
         &mut self,
         now: Tick,
@@ -125,7 +113,7 @@ impl Partition {
             self.memory.ownership_lapsed();
             self.last_rival_claim = rival_claim;
         }
-        self.wait_until = wait_until;
+        self.take_over.set(wait_until);
         self.ownership.check_lease(now);
         self.take_in_unclaimed();
     }
@@ -144,6 +132,14 @@ impl Partition {
     pub(super) fn let_go(&mut self, tenure: Tenure) {
         if self.ownership.let_go() {
             self.effects.push_back(Effect::ClaimEnded { tenure });
+        }
+    }
+
+    pub(super) fn deliveries_void(&mut self, tenure: Tenure) {
+        if self.tenure == Some(tenure) {
+            self.lose_claim(tenure);
+        } else {
+            self.stale += 1;
         }
     }
 

@@ -1,7 +1,7 @@
 //! Targets that are shut: lanes whose head goes there wait apart, so that they hold up nothing else, and single probes
 //! find out if the target works again. The breakers decide which targets are shut, for all partitions of the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Partition;
@@ -107,6 +107,18 @@ impl ShutTargets {
                 TargetGate::Probe
             }
             Some(_) => TargetGate::Shut,
+        }
+    }
+
+    /// If a probe was granted to this lane, it is returned: the lane waits for something else.
+    pub(super) fn forget_granted(&mut self, lane: LaneId, effects: &mut VecDeque<Effect>) {
+        for (id, target) in &mut self.0 {
+            if let TargetStatus::Shut { probe, .. } = &mut target.status
+                && *probe == Probe::Granted(lane)
+            {
+                *probe = Probe::UnderWay;
+                effects.push_back(Effect::ReturnProbe(*id));
+            }
         }
     }
 

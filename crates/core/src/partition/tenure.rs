@@ -32,6 +32,7 @@ impl Partition {
         self.deadlines.clear();
         self.effects.retain(Effect::outlives_its_tenure);
         self.forget_held_back();
+        self.take_over.forget_lanes();
         self.blocked.forget_lanes();
         self.memory.expect_redeliveries();
         for lane in self.lanes.take_all() {
@@ -56,6 +57,7 @@ impl Partition {
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
             LaneStatus::Ready
             | LaneStatus::TargetShut
+            | LaneStatus::TakeOverWait
             | LaneStatus::BlockedByPrevious
             | LaneStatus::Behind(_) => return,
         };

@@ -23,6 +23,8 @@ pub struct View {
     pub waiting: usize,
     /// Records whose head waits for a target that is shut.
     pub target_shut: usize,
+    /// Records whose head waits until no request of a tenure before ours is at work.
+    pub take_over_wait: usize,
     /// Records whose head waits for its previous partition, which is not drained.
     pub blocked_by_previous: usize,
     /// Resolutions that are being written down.
@@ -106,6 +108,7 @@ impl Partition {
             in_flight: self.in_flight,
             waiting: self.deadlines.len(),
             target_shut: self.targets.lanes(),
+            take_over_wait: self.take_over.lanes(),
             blocked_by_previous: self.blocked.lanes(),
             recording: self.recording,
             stale: self.stale,

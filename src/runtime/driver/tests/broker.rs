@@ -11,8 +11,9 @@ use tokio::time::sleep;
 
 use self::deliveries::MemoryDeliveries;
 use super::facts::Facts;
-use lanekeeper_broker::{Gone, Lost, PartitionStatus, Source, SourceEvent};
+use lanekeeper_broker::{Clock, Gone, Lost, PartitionStatus, Source, SourceEvent};
 use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
 /// What lies in the queue.
@@ -37,6 +38,16 @@ pub(super) struct MemoryBroker {
     changed: Arc<Notify>,
     facts: Facts,
     prefetch: usize,
+    clock: Clock,
+}
+
+/// What other replicas are told when a tenure is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// `None`: it was said before its channel was closed.
+    pub(super) lost: Option<TenureNumber>,
+    /// For how long requests can still be at work.
+    pub(super) rest: Duration,
 }
 
 #[derive(Default)]
@@ -47,6 +58,9 @@ struct State {
     /// The newest claim of all, and the newest one of another process.
     claims: u64,
     rival: Option<TenureNumber>,
+    /// What comes with the next claims: until when requests of other processes can be at work.
+    wait_until: Option<Tick>,
+    ends: Vec<End>,
     /// Updates that were acked.
     acked: usize,
     malformed_settled: usize,
@@ -73,8 +87,8 @@ struct Channel {
 }
 
 impl MemoryBroker {
-    pub(super) fn new(facts: Facts, prefetch: usize) -> Self {
-        Self { state: Arc::default(), changed: Arc::default(), facts, prefetch }
+    pub(super) fn new(facts: Facts, prefetch: usize, clock: Clock) -> Self {
+        Self { state: Arc::default(), changed: Arc::default(), facts, prefetch, clock }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,6 +131,17 @@ impl MemoryBroker {
             state.claims += 1;
             *state.rival.insert(TenureNumber(state.claims))
         })
+    }
+
+    /// Requests of other processes can be at work for so long.
+    pub(super) fn others_at_work_for(&self, wait: Duration) {
+        let until = self.clock.now().after(wait);
+        self.change(|state| state.wait_until = Some(until));
+    }
+
+    /// What other replicas were told, in order.
+    pub(super) fn ends(&self) -> Vec<End> {
+        self.state().ends.clone()
     }
 
     pub(super) fn set_unreachable(&self, unreachable: bool) {
@@ -235,6 +260,10 @@ impl Source for MemoryBroker {
 
     fn publish_status(&self, status: PartitionStatus) {
         self.state().status = Some(status);
+    }
+
+    fn publish_end(&self, number: TenureNumber, rest: Duration) {
+        self.state().ends.push(End { lost: Some(number), rest });
     }
 
     fn ask_for_delivery(&self) {

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::broker::Content;
+use super::broker::{Content, End};
 use super::target::Answer;
-use super::world::{DRAIN_TIMEOUT, HELD_MAX, LEASE, Setup, World};
+use super::world::{AT_WORK, DRAIN_TIMEOUT, HELD_MAX, LEASE, Setup, World};
 use crate::config::BreakerConfig;
 use crate::runtime::driver::DriverExit;
 use lanekeeper_broker::SourceEvent;
 use lanekeeper_core::breaker::BreakerLimits;
+use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 
@@ -300,4 +301,49 @@ async fn a_driver_that_ends_with_a_probe_out_leaves_it_to_another() {
     assert!(!other.grant_probe(now, TargetId(0)), "one is out");
     assert_eq!(world.stop().await, DriverExit::Stopped);
     assert!(other.grant_probe(now, TargetId(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_given_back_in_order_leaves_nothing_to_wait_for() {
+    let mut world = World::begin();
+    world.publish("a-1");
+    world.until_acked(1).await;
+    assert_eq!(world.stop().await, DriverExit::Stopped);
+    assert_eq!(world.broker.ends(), [End { lost: None, rest: Duration::ZERO }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_cut_off_at_the_stop_are_waited_for_by_the_next_owner() {
+    let mut world = World::begin();
+    world.target.answer("a-1", Answer::applied().after(1000 * SECOND));
+    world.publish("a-1");
+    world.until_in_flight(1).await;
+    assert_eq!(world.stop().await, DriverExit::Stopped);
+    assert_eq!(world.broker.ends(), [End { lost: None, rest: AT_WORK }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_channel_s_tenure_is_over_for_the_others_once_its_requests_have_ended() {
+    let mut world = World::begin();
+    world.target.answer("a-1", Answer::applied().after(20 * SECOND));
+    world.publish("a-1");
+    world.until_in_flight(1).await;
+    world.broker.set_unreachable(true);
+    world.broker.lose_channel();
+    sleep(10 * SECOND).await;
+    assert_eq!(world.broker.ends(), [], "it is at work");
+    world.until("the end is said", |world| !world.broker.ends().is_empty()).await;
+    assert_eq!(world.facts.in_flight(), 0);
+    assert_eq!(world.broker.ends(), [End { lost: Some(TenureNumber(1)), rest: Duration::ZERO }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_wait_goes_on_with_the_next_owner() {
+    let mut world = World::begin();
+    world.broker.others_at_work_for(20 * SECOND);
+    world.publish("a-1");
+    world.until_acked(1).await;
+    assert_eq!(world.stop().await, DriverExit::Stopped);
+    let [End { lost: None, rest }] = world.broker.ends()[..] else { panic!("{:?}", world.broker.ends()) };
+    assert!((19 * SECOND..20 * SECOND).contains(&rest), "{rest:?}: a fresh update did not wait for it");
 }

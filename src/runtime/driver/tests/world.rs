@@ -20,10 +20,10 @@ use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::config::BreakerConfig;
 use crate::runtime::breakers::Breakers;
-use crate::runtime::clock::Clock;
 use crate::runtime::driver::{Driver, DriverExit, PartitionContext};
 use crate::runtime::ledger_client::LedgerClient;
 use crate::runtime::releases::Releases;
+use lanekeeper_broker::Clock;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::policy::{FailurePolicy, Policy};
@@ -35,7 +35,9 @@ use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 pub(super) const PREFETCH: u16 = 8;
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const HELD_MAX: Duration = Duration::from_secs(60);
-/// No attempt starts if the broker was not heard from for longer.
+/// The longest time that a request can be at work.
+pub(super) const AT_WORK: Duration = Duration::from_secs(30);
+/// No attempt starts if no note came back for longer.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 /// The waits between attempts; the last one repeats.
 pub(super) const WAITS: [Duration; 3] =
@@ -82,7 +84,8 @@ impl World {
 
     pub(super) fn of(setup: &Setup) -> Self {
         let facts = Facts::default().with_ledger(setup.ledger);
-        let broker = MemoryBroker::new(facts.clone(), usize::from(PREFETCH));
+        let clock = Clock::start();
+        let broker = MemoryBroker::new(facts.clone(), usize::from(PREFETCH), clock);
         let target = Arc::new(MemoryTarget::new(facts.clone()));
         let ledger = Arc::new(MemoryLedger::new(facts.clone()));
         let (metrics, health) = (Metrics::new(), Health::default());
@@ -101,10 +104,10 @@ impl World {
             source: Arc::new(broker.clone()),
             target: Arc::clone(&target),
             ledger_client,
-            lease: LEASE,
+            at_work: AT_WORK,
             drain_timeout: DRAIN_TIMEOUT,
             held_max: HELD_MAX,
-            clock: Clock::start(),
+            clock,
             metrics: metrics.partition(layout.number, partition),
             ledger_metrics: metrics.ledger(),
             target_metrics: [metrics.target("crm")].into(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Content, MemoryBroker, State};
+use super::{Content, End, MemoryBroker, State};
+use crate::runtime::driver::tests::world::LEASE;
 use lanekeeper_broker::{Deliveries, Lost, Received, SourceEvent};
 use lanekeeper_core::message::{DeliveryTag, Holder, TenureNumber};
 use lanekeeper_core::policy::{DeadLetterReason, Malformed};
@@ -13,15 +14,15 @@ use lanekeeper_core::update::Update;
 
 /// Between settling and the ack.
 const ACK_DELAY: Duration = Duration::from_millis(10);
-/// Between two answers of the liveness probe.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two notes that come back.
+const NOTE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// One channel, as its consumer sees it.
 pub struct MemoryDeliveries {
     broker: MemoryBroker,
     channel: u64,
-    since: Instant,
-    last_seen: Instant,
+    /// When the next note comes back.
+    note_at: Instant,
     /// Deliveries that are not settled.
     came: BTreeMap<u64, Instant>,
     ack_at: Option<Instant>,
@@ -30,7 +31,7 @@ pub struct MemoryDeliveries {
 impl MemoryDeliveries {
     pub(super) fn new(broker: MemoryBroker, channel: u64) -> Self {
         let now = Instant::now();
-        Self { broker, channel, since: now, last_seen: now, came: BTreeMap::new(), ack_at: None }
+        Self { broker, channel, note_at: now, came: BTreeMap::new(), ack_at: None }
     }
 
     fn poll_event(&mut self) -> Result<Option<SourceEvent>, Lost> {
@@ -80,35 +81,37 @@ impl Deliveries for MemoryDeliveries {
             if let Some(event) = self.poll_event()? {
                 return Ok(event);
             }
-            let probe_at = self.last_seen + PROBE_INTERVAL;
             tokio::select! {
                 biased;
-                () = self.broker.changed.notified() => {}
-                () = sleep_until(probe_at) => {
-                    self.last_seen = Instant::now();
+                () = sleep_until(self.note_at) => {
+                    self.note_at = Instant::now() + NOTE_INTERVAL;
                     if !self.broker.state().silent {
-                        return Ok(SourceEvent::BrokerSeen(self.last_seen));
+                        return Ok(SourceEvent::LeaseRenewed(self.broker.clock.now().after(LEASE)));
                     }
                 }
+                () = self.broker.changed.notified() => {}
             }
         }
-    }
-
-    fn since(&self) -> Instant {
-        self.since
     }
 
     fn claim(&mut self) {
         let channel = self.channel;
         self.broker.change(|state| {
             state.claims += 1;
-            let claimed =
-                SourceEvent::Claimed { number: Some(TenureNumber(state.claims)), rival_claim: state.rival };
+            let claimed = SourceEvent::Claimed {
+                number: Some(TenureNumber(state.claims)),
+                rival_claim: state.rival,
+                wait_until: state.wait_until,
+            };
             if let Some(channel) = state.channel(channel) {
                 channel.events.retain(|event| !matches!(event, SourceEvent::Claimed { .. }));
                 channel.events.push_back(claimed);
             }
         });
+    }
+
+    fn end_claim(&mut self, rest: Duration) {
+        self.broker.state().ends.push(End { lost: None, rest });
     }
 
     fn settle(&mut self, delivery: DeliveryTag) {
@@ -171,7 +174,8 @@ impl Deliveries for MemoryDeliveries {
         }
     }
 
-    async fn leave(self) {
+    async fn leave(self, rest: Duration) {
+        self.broker.state().ends.push(End { lost: None, rest });
         if self.broker.change(|state| state.ack(self.channel)).is_ok() {
             sleep(Duration::from_millis(100)).await;
         }
