@@ -212,6 +212,7 @@ package_elsewhere() { # PACKAGE
     python3) if program dnf >/dev/null; then echo "$1"; else echo python; fi ;;
     nodejs) if program brew >/dev/null; then echo node; else echo "$1"; fi ;;
     npm) if ! program brew >/dev/null; then echo "$1"; fi ;;
+    iproute2) if program dnf >/dev/null; then echo iproute; elif program brew >/dev/null; then :; else echo "$1"; fi ;;
     procps) if program brew >/dev/null; then :; else echo procps-ng; fi ;;
     *) echo "$1" ;;
     esac

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lanekeeper_core::layout::{PartitionNumber, rank};
-use lanekeeper_lab::receiver::{FailingRecord, ReceiverSettings};
+use lanekeeper_lab::receiver::{FailingRecord, Receiver, ReceiverSettings};
 use lapin::options::QueueDeleteOptions;
 
 use crate::harness::{
@@ -231,4 +231,70 @@ async fn claims_are_read_back_from_a_stream_of_members_that_was_deleted_and_recr
     }
     assert_flawless(&world.applied(400).await, 400);
     one.logged("somebody deleted the stream of members").await;
+}
+
+/// Both targets go on working when their client is gone, as most applications do. What the owner sent has to end before
+/// anything of it is sent again. Records that it had sent nothing of do not wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_killed_leaves_no_request_that_the_next_one_overlaps() {
+    const SLOW_TIMEOUT: Duration = Duration::from_secs(8);
+    const EXTRA: &str = "updates.partitions = 4\nbroker.heartbeat = \"2s\"";
+    let working = |latency, timeout| ReceiverSettings { finish_abandoned: Some(timeout), ..slow(latency) };
+    let world = World::with("killed", working(Duration::from_millis(200), Duration::from_secs(1))).await;
+    let slow_target = Receiver::new(working(SLOW_TIMEOUT / 2, SLOW_TIMEOUT));
+    let address = slow_target.spawn().await.expect("a port is free");
+    let targets = world.config(EXTRA).replace("types = [\"*\"]", "types = [\"record.*\"]");
+    let config = |name: &str| {
+        let named = format!("instance.name = \"{name}\"");
+        targets.replace("instance.name = \"killed\"", &named)
+            + &format!(
+                "\n[[target]]\nname = \"slow\"\ntypes = [\"slow.*\"]\nmethod = \"PUT\"\n\
+                 url = \"http://{address}/records/{{record_key}}\"\ntimeout = \"8s\"\n"
+            )
+    };
+    let replica = async |name: &str| {
+        let path = world.dir.path().join(format!("{name}.toml"));
+        std::fs::write(&path, config(name)).expect("the config can be written");
+        let replica = Dispatcher::start(&path);
+        replica.ready().await;
+        replica
+    };
+    let mut owner = replica("owner").await;
+    let standby = replica("standby").await;
+    let slow_update = |record: usize| {
+        let key = format!("slow-{record}");
+        serde_json::json!({"key": key, "id": key, "type": "slow.updated", "body": {"sequence": 1}})
+    };
+    world.publish((0..10).map(slow_update).chain(updates(100, 20))).await;
+    world.applied(300).await;
+    owner.kill();
+    let killed = Instant::now();
+    standby.logged("partition owned").await;
+    world
+        .publish((0..100).map(|record| {
+            serde_json::json!({
+                "key": format!("fresh-{record}"), "id": format!("fresh-{record}"), "type": "record.updated",
+                "body": {"sequence": 1},
+            })
+        }))
+        .await;
+    until("a fresh record to be applied", || async {
+        world.receiver.record("fresh-0").map(drop).ok_or_else(|| "none".to_owned())
+    })
+    .await;
+    assert!(killed.elapsed() < SLOW_TIMEOUT, "fresh records do not wait for what may be at work");
+    let fast = world.applied(2_100).await;
+    assert_in_order(&fast, 2_100);
+    until("the updates of the slow target", || async {
+        let report = slow_target.report(0);
+        if report.counts.updates == 10 && report.in_progress == 0 {
+            Ok(())
+        } else {
+            Err(report.counts.to_string())
+        }
+    })
+    .await;
+    let slow = slow_target.report(0);
+    assert_in_order(&slow, 10);
+    assert_eq!(fast.counts.older_tenures + slow.counts.older_tenures, 0, "{}", slow.counts);
 }

@@ -19,6 +19,8 @@ pub(super) enum ChaosError {
     Drain(ExitStatus),
     #[error("`lanekeeper publish` ended with {0}: it has to wait until every update is confirmed")]
     Publisher(ExitStatus),
+    #[error("`lanekeeper topology apply` ended with {0} again and again")]
+    Change(ExitStatus),
     #[error("cannot {action}")]
     System {
         action: &'static str,

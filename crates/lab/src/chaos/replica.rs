@@ -8,11 +8,13 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::error::ChaosError;
-use crate::testbed::{Dispatcher, Signal, program};
+use crate::testbed::{Dispatcher, Signal, metric_values, program};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
+/// One per partition: 1 if it owns it.
+const ACTIVE: &str = "lanekeeper_partition_active";
 /// Lines of its log that are printed if updates do not arrive, and the metrics.
 const LOG_LINES_SHOWN: usize = 12;
 const METRICS_SHOWN: [&str; 8] =
@@ -67,6 +69,27 @@ impl Replica {
         self.running.process.signal(Signal::STOP)?;
         sleep(lasts).await;
         Ok(self.running.process.signal(Signal::CONT)?)
+    }
+
+    /// Starts it again if it has ended by itself, as its operator's supervisor would; true if it had.
+    pub(super) fn revive(&mut self) -> Result<bool, ChaosError> {
+        let ended = self.running.process.exit_status()?.is_some();
+        if ended {
+            self.running = dispatcher(&self.settings)?;
+        }
+        Ok(ended)
+    }
+
+    /// Sends SIGTERM, and does not start it again.
+    pub(super) async fn stop(&mut self) -> Result<(), ChaosError> {
+        Ok(self.running.process.stop(END_TIMEOUT).await?)
+    }
+
+    /// Partitions that it owns, by its own account; none if it does not answer.
+    pub(super) async fn owned(&self) -> u64 {
+        let metrics = timeout(METRICS_TIMEOUT, self.running.metrics()).await;
+        let Ok(Ok(metrics)) = metrics else { return 0 };
+        metric_values(&metrics, ACTIVE).filter(|active| *active > 0.0).count() as u64
     }
 
     /// The end of its log, and those metrics of partitions and targets that are not zero.

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::error::ChaosError;
-use super::publisher::Publisher;
+use super::publisher::{Load, Publisher, RecordKind};
 use super::replica::{Replica, ReplicaSettings};
 use super::result::ChaosResult;
 use super::schedule::{Fault, Schedule};
@@ -25,6 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Time that a request takes, and the share by which it varies.
 const LATENCY: Duration = Duration::from_millis(8);
 const LATENCY_JITTER: f64 = 0.5;
+const RECORDS: RecordKind = RecordKind { name: "record", records: 100, batch: 30, every: 1 };
 /// After the last fault: if no update is applied for so long, those that are missing are lost.
 const STANDSTILL_MAX: Duration = Duration::from_secs(90);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -92,7 +93,7 @@ impl Chaos {
     pub(super) async fn run(&self, lasts: Duration) -> Result<ChaosResult, ChaosError> {
         let begun = Instant::now();
         let stop = AtomicBool::new(false);
-        let publishing = self.publisher()?.publish_until(&stop, self.seed);
+        let publishing = self.publisher()?.publish_until(&stop, Load::new(self.seed, &[RECORDS]));
         let longest_ms = AtomicU64::new(0);
         let injecting = async {
             let injected = self.inject_faults(begun, lasts).await;
@@ -253,7 +254,7 @@ async fn call<T: Send + 'static>(
 }
 
 /// Scripts take seconds, and no thread of the runtime may wait for them.
-async fn wait_for_script<T: Send + 'static>(
+pub(super) async fn wait_for_script<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, ServerError> + Send + 'static,
 ) -> Result<T, ChaosError> {
     Ok(tokio::task::spawn_blocking(call).await.expect("a script's call does not panic")?)

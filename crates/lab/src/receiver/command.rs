@@ -75,6 +75,10 @@ pub struct Arguments {
     /// Time between reading a record and writing it, as an application needs it.
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
     think: Duration,
+    /// Go on with a request whose sender has gone away, as most applications do, for so long from its beginning. Without
+    /// this it ends with its connection.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    finish_abandoned: Option<Duration>,
     /// Leave out these safeguards, to see the race: idempotency, versions, row-locks, fencing; several with commas.
     #[arg(long, value_name = "SAFEGUARDS", value_delimiter = ',')]
     without: Vec<Safeguard>,
@@ -104,6 +108,7 @@ impl Arguments {
             hang_for: self.hang_for,
             fail_records: self.fail_record.clone(),
             think: self.think,
+            finish_abandoned: self.finish_abandoned,
             safeguards: self
                 .without
                 .iter()

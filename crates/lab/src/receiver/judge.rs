@@ -53,6 +53,8 @@ struct RecordHistory {
     /// Time with a request in progress, without the request that is in progress now.
     busy: Duration,
     sequences: Sequences,
+    /// The last update applied, if it was applied before and is older than the newest.
+    repeated: Option<u64>,
     ids: Latest<()>,
     version: u64,
     value_sequence: u64,
@@ -135,6 +137,7 @@ impl Judge {
         }
         let sequence = change.members.sequence;
         let highest = seen.sequences.highest();
+        let repeated = seen.repeated.take();
         let new_id = change.update_id.as_ref().is_none_or(|id| seen.ids.find(id).is_none());
         let new_sequence = sequence.is_none_or(|sequence| seen.sequences.insert(sequence));
         if let Some(id) = change.update_id.as_ref().filter(|_| new_id) {
@@ -148,6 +151,14 @@ impl Judge {
             }
         } else {
             seen.counts.duplicates += 1;
+            seen.repeated = sequence.filter(|sequence| *sequence < highest);
+            seen.counts.older_duplicates += u64::from(seen.repeated.is_some());
+        }
+        if let (Some(sequence), Some(repeated)) = (sequence, repeated)
+            && sequence > repeated + 1
+        {
+            seen.counts.interleaved += 1;
+            seen.violated(|_| format!("sequence {sequence} was applied after {repeated} was repeated"));
         }
         seen.version = row.version;
         seen.value_sequence = sequence.unwrap_or(0);

@@ -13,8 +13,9 @@
 //! An update is *applied* at one moment: after the latency and before the answer. A sender that goes away earlier has
 //! changed nothing; a sender that goes away later has changed the record, and does not know it.
 //!
-//! A request is in progress from its head to its answer, or until the receiver sees that the sender has gone away. A
-//! sender that gives up and repeats the request at once, over another connection, can look like an overlap.
+//! A request is in progress from its head to its answer, or until the receiver sees that the sender has gone away, unless
+//! it finishes abandoned requests. A sender that gives up and repeats the request at once, over another connection, can
+//! look like an overlap.
 //!
 //! It is made for measuring and for tests: it logs no line per request, memory per record is bounded, and records are
 //! spread over several locks.

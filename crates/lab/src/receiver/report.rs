@@ -15,6 +15,14 @@ pub struct Counts {
     pub updates: u64,
     /// Updates applied again: by sequence, else by update id.
     pub duplicates: u64,
+    /// Of these duplicates, those of an update that was not the newest applied of its record: a repetition from further
+    /// back.
+    #[serde(default)]
+    pub older_duplicates: u64,
+    /// Updates that broke off a repetition: once an older update of a record was applied again, the ones after it have to
+    /// follow, in order, up to the newest. Two senders at the same time interleave.
+    #[serde(default)]
+    pub interleaved: u64,
     /// Updates applied for the first time after one of a higher sequence.
     pub reorders: u64,
     /// Sequences missing below the highest applied.
@@ -53,6 +61,8 @@ impl AddAssign<&Self> for Counts {
         self.requests += other.requests;
         self.updates += other.updates;
         self.duplicates += other.duplicates;
+        self.older_duplicates += other.older_duplicates;
+        self.interleaved += other.interleaved;
         self.reorders += other.reorders;
         self.gaps += other.gaps;
         self.overlaps += other.overlaps;
@@ -72,7 +82,7 @@ impl AddAssign<&Self> for Counts {
 impl Counts {
     /// What must not happen behind Lanekeeper. (Duplicates may: delivery is at least once.)
     pub(super) fn violations(&self) -> u64 {
-        self.reorders + self.gaps + self.overlaps + self.outdated + self.key_mismatches
+        self.interleaved + self.reorders + self.gaps + self.overlaps + self.outdated + self.key_mismatches
     }
 }
 
@@ -82,7 +92,7 @@ impl fmt::Display for Counts {
             f,
             "{} updates in {} requests; duplicates {}, reorders {}, gaps {}, overlaps {}, outdated {}; \
              answers failed {}, rejected {}, replayed {}, superseded {}, store failed {}; \
-             disconnected {}, of older tenures {}, fenced {}",
+             disconnected {}, of older tenures {}, fenced {}, older duplicates {}, interleaved {}",
             self.updates,
             self.requests,
             self.duplicates,
@@ -98,6 +108,8 @@ impl fmt::Display for Counts {
             self.disconnected,
             self.older_tenures,
             self.fenced,
+            self.older_duplicates,
+            self.interleaved,
         )
     }
 }

@@ -15,6 +15,10 @@ pub struct ReceiverSettings {
     /// Time between reading a record and writing it, as an application needs it. With row locks, the record is locked
     /// for this time.
     pub think: Duration,
+    /// A request goes on after its sender has gone away, as in most applications: it stays in progress, and its update is
+    /// applied. It ends at the latest so long after it began, applied or not: no client promises more than its timeout.
+    /// `None`: it ends with its connection.
+    pub finish_abandoned: Option<Duration>,
     /// Share of attempts that fail: 0 to 1.
     pub fail_share: f64,
     /// How they fail, each equally likely. Empty: with status 500.
@@ -44,6 +48,7 @@ impl Default for ReceiverSettings {
             latency: Duration::ZERO,
             latency_jitter: 0.0,
             think: Duration::ZERO,
+            finish_abandoned: None,
             fail_share: 0.0,
             fail_with: Vec::new(),
             first_attempts_only: false,

@@ -9,6 +9,7 @@ use axum::http::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
+use tokio::time::timeout;
 
 use super::answer::{abort_connection, answer, problem, retry_after, status_of, store_failed};
 use super::body::BodyMembers;
@@ -53,6 +54,16 @@ impl Drop for RequestInProgress {
 }
 
 pub(super) async fn write(state: Arc<ReceiverState>, record_key: String, request: Request) -> Response {
+    let Some(limit) = state.settings.finish_abandoned else {
+        return answered(state, record_key, request).await;
+    };
+    let working = tokio::spawn(timeout(limit, answered(state, record_key, request)));
+    let answered = working.await.expect("a request does not panic");
+    answered.unwrap_or_else(|_| problem(StatusCode::SERVICE_UNAVAILABLE, "the request took too long"))
+}
+
+/// The answer to a request. It is in progress until this future is dropped.
+async fn answered(state: Arc<ReceiverState>, record_key: String, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let headers = &head.headers;
     let named_as =
@@ -175,7 +186,7 @@ impl ReceiverState {
     async fn hang(&self) {
         let mut stopping = self.stopping.subscribe();
         // Both results mean that the wait is over.
-        let _ = tokio::time::timeout(self.settings.hang_for, stopping.wait_for(|stopping| *stopping)).await;
+        let _ = timeout(self.settings.hang_for, stopping.wait_for(|stopping| *stopping)).await;
     }
 
     /// An answer with the status of a fault.

@@ -3,6 +3,7 @@
 //!
 //! Nothing here judges: that is done by the report of [`crate::receiver`].
 
+mod cluster;
 mod dispatcher;
 pub mod http;
 mod process;
@@ -11,6 +12,7 @@ mod proxy;
 mod servers;
 mod usage;
 
+pub use cluster::{ClusterSettings, NodeNumber, PrivateCluster};
 pub use dispatcher::{Dispatcher, metric_values};
 pub use process::{Process, ProcessError, Signal, log_tail};
 pub use proxy::{Proxy, ProxyMode};

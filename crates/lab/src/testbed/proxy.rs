@@ -1,8 +1,8 @@
-//! A TCP proxy that fails on purpose, between the dispatcher and its target.
+//! A TCP proxy that fails on purpose, between a client and its server.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
@@ -30,6 +30,7 @@ pub struct Proxy {
     /// Where it listens.
     pub address: SocketAddr,
     mode: Arc<watch::Sender<ProxyMode>>,
+    target: Arc<Mutex<String>>,
 }
 
 impl Proxy {
@@ -41,12 +42,14 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let mode = Arc::new(watch::Sender::new(ProxyMode::Forward));
-        let modes = Arc::clone(&mode);
+        let target = Arc::new(Mutex::new(target));
+        let (modes, targets) = (Arc::clone(&mode), Arc::clone(&target));
         tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((connection, _)) => {
-                        tokio::spawn(forward(connection, target.clone(), modes.subscribe()));
+                        let target = targets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        tokio::spawn(forward(connection, target, modes.subscribe()));
                     }
                     Err(error) => {
                         eprintln!("warning: the proxy cannot accept a connection, retrying: {error}");
@@ -55,12 +58,18 @@ impl Proxy {
                 }
             }
         });
-        Ok(Self { address, mode })
+        Ok(Self { address, mode, target })
     }
 
     /// Changes what it does with connections, from now on.
     pub fn set(&self, mode: ProxyMode) {
         self.mode.send_replace(mode);
+    }
+
+    /// Forwards to another `HOST:PORT`: new connections, and those that exist are closed.
+    pub fn retarget(&self, target: String) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+        self.close_connections();
     }
 
     /// Closes all connections. New ones are forwarded.

@@ -1,5 +1,6 @@
-//! Private servers, started and stopped by `scripts/broker` and `scripts/postgres` of the project whose directory, or one
-//! below it, is the current directory. They end with their values, and with this process, however it ends.
+//! Private servers, started and stopped by `scripts/broker`, `scripts/cluster` and `scripts/postgres` of the project whose
+//! directory, or one below it, is the current directory. They end with their values, and with this process, however it
+//! ends.
 
 use std::collections::HashMap;
 use std::io;
@@ -151,9 +152,9 @@ impl PrivatePostgres {
     }
 }
 
-/// What both scripts have in common.
+/// What these scripts have in common.
 #[derive(Debug)]
-struct Server {
+pub(super) struct Server {
     script: &'static str,
     path: PathBuf,
     dir: PathBuf,
@@ -161,7 +162,7 @@ struct Server {
 
 impl Server {
     /// The server, and the variables that the script exports.
-    fn start(
+    pub(super) fn start(
         script: &'static str,
         options: &[&str],
         dir: &Path,
@@ -176,7 +177,11 @@ impl Server {
         Ok((server, exported))
     }
 
-    fn exported(&self, name: &str, exported: &mut HashMap<String, String>) -> Result<String, ServerError> {
+    pub(super) fn exported(
+        &self,
+        name: &str,
+        exported: &mut HashMap<String, String>,
+    ) -> Result<String, ServerError> {
         exported.remove(name).ok_or_else(|| ServerError::Failed {
             script: self.script,
             command: "start".to_owned(),
@@ -185,7 +190,7 @@ impl Server {
     }
 
     /// Runs the script to its end; what it prints.
-    fn call(&self, command: &str, arguments: &[&str]) -> Result<String, ServerError> {
+    pub(super) fn call(&self, command: &str, arguments: &[&str]) -> Result<String, ServerError> {
         let script = self.script;
         let mut call = Command::new(&self.path);
         call.arg(command).arg("--dir").arg(&self.dir).args(arguments);

@@ -54,6 +54,8 @@ fn check(script: &str, expected: &str) {
     let named = [
         ("updates", counts.updates),
         ("duplicates", counts.duplicates),
+        ("older duplicates", counts.older_duplicates),
+        ("interleaved", counts.interleaved),
         ("reorders", counts.reorders),
         ("gaps", counts.gaps),
         ("overlaps", counts.overlaps),
@@ -75,9 +77,18 @@ fn order_is_judged_by_sequence() {
     check("1 3", "updates 2, gaps 1");
     check("5", "updates 1, gaps 4");
     check("1 2 2 3", "updates 3, duplicates 1");
-    check("1 2 1", "updates 2, duplicates 1, outdated 1");
-    check("1 2 3 2 3", "updates 3, duplicates 2");
-    check("1 3 2 2", "updates 3, duplicates 1, reorders 1, outdated 1");
+    check("1 2 1", "updates 2, duplicates 1, older duplicates 1, outdated 1");
+    check("1 2 3 2 3", "updates 3, duplicates 2, older duplicates 1");
+    check("1 3 2 2", "updates 3, duplicates 1, older duplicates 1, reorders 1, outdated 1");
+}
+
+#[test]
+fn a_repetition_goes_on_in_order_up_to_the_newest() {
+    check("1 2 3 1 2 3 4", "updates 4, duplicates 3, older duplicates 2");
+    check("1 2 3 1 1 2 3", "updates 3, duplicates 4, older duplicates 3");
+    check("1 2 3 1 4", "updates 4, duplicates 1, older duplicates 1, interleaved 1");
+    check("1 2 3 1 3", "updates 3, duplicates 2, older duplicates 1, interleaved 1");
+    check("1 2 3 1 4 2 5", "updates 5, duplicates 2, older duplicates 2, interleaved 2");
 }
 
 #[test]
