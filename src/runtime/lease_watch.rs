@@ -13,6 +13,9 @@ use lanekeeper_broker::Clock;
 use lanekeeper_core::layout::LayoutNumber;
 use lanekeeper_core::tick::Tick;
 
+/// A lease is good up to its last microsecond; it is looked at shortly after that.
+const STEP: Duration = Duration::from_millis(1);
+
 /// Watches the lease of a layout until it is dropped.
 pub(super) fn watch_lease(
     lease_until: watch::Receiver<Tick>,
@@ -34,8 +37,7 @@ async fn watch_for_ever(
     let mut lapsed_at: Option<Tick> = None;
     loop {
         // Nobody has a lease at the start.
-        let now = clock.now();
-        let is_good = |until: &Tick| *until >= now.max(clock.now());
+        let is_good = |until: &Tick| *until >= clock.now();
         let Ok(until) = lease_until.wait_for(is_good).await.map(|until| *until) else { return };
         let lapsed_for = lapsed_at.map_or(Duration::ZERO, |at| clock.now().since(at));
         if lapsed_at.is_some() {
@@ -45,10 +47,10 @@ async fn watch_for_ever(
         health.set_lease(layout, true);
         let mut until = until;
         while clock.now() <= until {
-            match timeout_at(clock.instant(until), lease_until.changed()).await {
+            match timeout_at(clock.instant(until.after(STEP)), lease_until.changed()).await {
                 Ok(Ok(())) => until = *lease_until.borrow_and_update(),
                 Ok(Err(_)) => return,
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => {}
             }
         }
         lapsed_at = Some(until);
