@@ -31,7 +31,7 @@ pub use layers::Environment;
 pub(crate) use management::{ManagementAddress, management_url};
 pub use model::{
     BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, IdempotencyKeyStyle, IfMatch,
-    LogConfig, LogFormat, Purpose, TargetConfig, UpdatesConfig,
+    LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig, UpdatesConfig,
 };
 pub(crate) use parse::format_duration;
 pub use reader::Shown;

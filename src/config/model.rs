@@ -157,8 +157,8 @@ pub struct TargetConfig {
     /// Time limit of the requests of an attempt, from the hand-over of the first to an open connection to the end of the
     /// last answer, without what is spent under `connect_timeout` in between. With a heartbeat at most `held_max`.
     pub timeout: Duration,
-    /// Replaces `timeout` as the time that the next owner waits for requests; `None`: `"auto"`.
-    pub takeover_wait: Option<Duration>,
+    /// How long the next owner waits for requests.
+    pub takeover_wait: TakeoverWait,
     /// How the update id is sent.
     pub idempotency_key: IdempotencyKeyStyle,
     /// The header with the update id; a valid header name.
@@ -179,8 +179,20 @@ impl TargetConfig {
     /// `takeover_wait` replaces it.
     #[must_use]
     pub fn at_work_max(&self) -> Duration {
-        self.takeover_wait.unwrap_or(self.timeout)
+        match self.takeover_wait {
+            TakeoverWait::Auto => self.timeout,
+            TakeoverWait::Fixed(wait) => wait,
+        }
     }
+}
+
+/// How long the next owner of a partition waits for the requests of one that died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeoverWait {
+    /// For the target's `timeout`.
+    Auto,
+    /// For this time; zero: only until the lease is over.
+    Fixed(Duration),
 }
 
 /// Which `If-Match` requests carry.

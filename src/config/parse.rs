@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use tracing_subscriber::EnvFilter;
 
 use super::fault::Problem;
+use super::model::TakeoverWait;
 
 /// The limit of timeouts: under 15 minutes, half of RabbitMQ's default acknowledgement timeout.
 const TIMEOUT_MAX: Duration = Duration::from_millis(15 * 60 * 1000 - 1);
@@ -109,13 +110,13 @@ pub fn timeout(raw: &mut Json) -> Result<Duration, Problem> {
     duration(Duration::from_millis(1)..=TIMEOUT_MAX)(raw)
 }
 
-/// `"auto"`, which is `None`, or a duration under 15 minutes.
-pub fn takeover_wait(raw: &mut Json) -> Result<Option<Duration>, Problem> {
+/// `"auto"`, or a duration under 15 minutes.
+pub fn takeover_wait(raw: &mut Json) -> Result<TakeoverWait, Problem> {
     if *raw == "auto" {
-        return Ok(None);
+        return Ok(TakeoverWait::Auto);
     }
     let other = |problem: Problem| Problem::new(problem.to_string(), "or write \"auto\"");
-    duration(Duration::ZERO..=TIMEOUT_MAX)(raw).map(Some).map_err(other)
+    duration(Duration::ZERO..=TIMEOUT_MAX)(raw).map(TakeoverWait::Fixed).map_err(other)
 }
 
 /// A duration of whole seconds.

@@ -8,7 +8,9 @@ use super::broker_url::broker_url;
 use super::fault::{Faults, Origin, Problem};
 use super::layers::{self, Environment};
 use super::management::management_url;
-use super::model::{BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, UpdatesConfig};
+use super::model::{
+    BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, TakeoverWait, UpdatesConfig,
+};
 use super::parse::{
     choice, duration, exchange, flag, instance, integer, listen, log_filter, number, takeover_wait, timeout,
     whole_seconds,
@@ -157,7 +159,7 @@ fn read_updates(reader: &mut Reader<'_>) -> Option<UpdatesConfig> {
 }
 
 /// The section, and `takeover_wait`, which is the default of the targets' key of that name.
-fn read_dispatch(reader: &mut Reader<'_>) -> (Option<DispatchConfig>, Option<Option<Duration>>) {
+fn read_dispatch(reader: &mut Reader<'_>) -> (Option<DispatchConfig>, Option<TakeoverWait>) {
     let mut section = reader.section("dispatch");
     let in_flight_max = section.read("in_flight_max", integer::<u16>(1..=65_535));
     let prefetch = section.read("prefetch", integer::<u16>(1..=65_535));

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
 use super::fault::{Fault, Origin, Problem};
-use super::model::{FirstContact, IdempotencyKeyStyle, IfMatch, Purpose, TargetConfig};
+use super::model::{FirstContact, IdempotencyKeyStyle, IfMatch, Purpose, TakeoverWait, TargetConfig};
 use super::parse::{choice, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
 use lanekeeper_core::outcome::OutcomeKind;
@@ -57,8 +57,8 @@ pub struct Elsewhere {
     pub heartbeat: Option<Duration>,
     /// `dispatch.held_max`.
     pub held_max: Option<Duration>,
-    /// `dispatch.takeover_wait`; within: `None` for `"auto"`.
-    pub takeover_wait: Option<Option<Duration>>,
+    /// `dispatch.takeover_wait`.
+    pub takeover_wait: Option<TakeoverWait>,
 }
 
 /// Reads all `[[target]]`. `file` is the config file, if there is one.
@@ -138,7 +138,7 @@ fn read_one(
     })
 }
 
-type Times = (Option<Duration>, Option<Duration>, Option<Option<Duration>>);
+type Times = (Option<Duration>, Option<Duration>, Option<TakeoverWait>);
 
 /// `connect_timeout`, `timeout` and `takeover_wait`.
 fn read_times(section: &mut Section<'_, '_>, elsewhere: Elsewhere) -> Times {
@@ -147,10 +147,17 @@ fn read_times(section: &mut Section<'_, '_>, elsewhere: Elsewhere) -> Times {
     let default = format_duration(CONNECT_TIMEOUT.min(held_max.unwrap_or(CONNECT_TIMEOUT)));
     let connect = section.read_or("connect_timeout", &default, timeout);
     section.at_most("connect_timeout", connect, "dispatch.held_max", held_max);
-    let default = elsewhere.takeover_wait.flatten().map_or_else(|| "auto".to_owned(), format_duration);
+    let default = match elsewhere.takeover_wait {
+        Some(TakeoverWait::Fixed(wait)) => format_duration(wait),
+        Some(TakeoverWait::Auto) | None => "auto".to_owned(),
+    };
     let wait = section.read_or("takeover_wait", &default, takeover_wait);
+    let fixed = match wait {
+        Some(TakeoverWait::Fixed(wait)) => Some(wait),
+        Some(TakeoverWait::Auto) | None => None,
+    };
     if let (Some(heartbeat), Some(held_max)) = (elsewhere.heartbeat, held_max) {
-        for (key, time) in [("timeout", request), ("takeover_wait", wait.flatten())] {
+        for (key, time) in [("timeout", request), ("takeover_wait", fixed)] {
             if let Some(time) = time.filter(|time| *time + heartbeat > held_max) {
                 let (time, heartbeat, held_max) =
                     (format_duration(time), format_duration(heartbeat), format_duration(held_max));

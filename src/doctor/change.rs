@@ -60,6 +60,7 @@ fn weigh(observed: &Observed, finding: &Finding) -> Weight {
         Code::HashExchangeMissing
         | Code::PublishingBlocked
         | Code::NoMajority
+        | Code::ClusterPartitioned
         | Code::NotPermitted
         | Code::ObjectDiffers
         | Code::QueueTypeDiffers

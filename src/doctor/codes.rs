@@ -78,6 +78,19 @@ codes! {
         "if one more node fails, a queue can lose the majority of its copies (replicas) and stop";
     NotPermitted = "LK108", Error,
         "`lanekeeper run` exits at the start, or cannot dead-letter updates";
+    ClusterPartitioned = "LK109", Error,
+        "the nodes know different queues and bindings: updates can be lost, sent twice or be in another partition than the \
+         earlier ones of their record";
+    PartitionHandlingUnknown = "LK110", Info,
+        "with ignore, the default, both sides of a split go on, and disagree until the smaller side is restarted";
+    CopiesFew = "LK111", Warning,
+        "if one node fails, a queue or stream can lose the majority of its copies (replicas) and stop, or be lost with its only \
+         one";
+    CopiesEven = "LK112", Warning,
+        "the copy that makes the number even costs time and disk, and no further node may fail for it; a split into halves stops \
+         both";
+    LeadersOnOneNode = "LK113", Info,
+        "that node does the work of all partitions, and if it fails, all of them stand until other leaders are elected";
 
     // 2xx: the topology.
     NoLayoutYet = "LK201", Info,

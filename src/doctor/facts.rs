@@ -79,10 +79,28 @@ pub struct Management {
     pub policies: BTreeMap<PolicyName, Map<String, Json>>,
     /// Alarms in effect, or why they are not known.
     pub alarms: Result<Vec<Alarm>, String>,
-    /// Nodes of the cluster that do not run; or why they are not known (the user needs the tag "monitoring").
-    pub nodes_down: Result<Vec<String>, String>,
+    /// Nodes of the cluster; or why they are not known (the user needs the tag "monitoring").
+    pub nodes: Result<Vec<Node>, String>,
     /// Whether Khepri is the metadata store; or why that is not known (the user needs the tag "administrator").
     pub khepri: Result<bool, String>,
+}
+
+impl Management {
+    /// Nodes of the cluster, as far as they are known.
+    pub fn known_nodes(&self) -> &[Node] {
+        self.nodes.as_deref().unwrap_or_default()
+    }
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// It runs, and the node that was asked reaches it.
+    pub running: bool,
+    /// Nodes that it has a view of its own of, since they were cut off from each other and no side was restarted.
+    pub partitions: Vec<String>,
 }
 
 /// Why the management API showed nothing.
@@ -130,6 +148,8 @@ pub struct Queue {
     pub members: Vec<String>,
     /// Those of them that are online.
     pub online: Vec<String>,
+    /// The node with the leader of the copies.
+    pub leader: Option<String>,
 }
 
 /// A consumer of a queue.

@@ -88,11 +88,11 @@ impl Api<'_> {
         Ok(Management {
             url: self.address.url.clone(),
             user: self.address.user.clone(),
-            queues: self.queues(&vhost, broker).await?,
+            queues: self.queues(&vhost, names, broker).await?,
             bindings: self.bindings(&vhost, names, broker).await?,
             policies,
             alarms: self.unless_refused("health/checks/alarms", answers::alarms).await?,
-            nodes_down: self.unless_refused("nodes", answers::nodes_down).await?,
+            nodes: self.unless_refused("nodes", answers::nodes).await?,
             khepri: self.unless_refused("feature-flags", answers::khepri).await?,
         })
     }
@@ -100,11 +100,13 @@ impl Api<'_> {
     async fn queues(
         &self,
         vhost: &str,
+        names: &Names,
         broker: &Inspection,
     ) -> Result<BTreeMap<String, Queue>, ManagementCause> {
         // Owned, so that the future is Send.
-        let names: Vec<String> = names_of_queues(broker);
-        let questions = names.into_iter().map(|name| self.queue(vhost, name));
+        let mut queues: Vec<String> = names_of_queues(broker);
+        queues.push(names.members());
+        let questions = queues.into_iter().map(|name| self.queue(vhost, name));
         let mut queues = BTreeMap::new();
         let mut answers = futures_util::stream::iter(questions).buffered(REQUESTS_MAX);
         while let Some(queue) = answers.try_next().await? {

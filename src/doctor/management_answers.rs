@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::facts::{Alarm, Binding, Consumer, DestinationKind, PolicyKind, PolicyName, Queue};
+use super::facts::{Alarm, Binding, Consumer, DestinationKind, Node, PolicyKind, PolicyName, Queue};
 
 /// `GET /api/queues/VHOST/NAME`.
 pub fn queue(answer: &Json) -> Queue {
@@ -19,6 +19,7 @@ pub fn queue(answer: &Json) -> Queue {
         consumer_timeout_ms: timeout,
         members: list(&answer["members"]).filter_map(text).collect(),
         online: list(&answer["online"]).filter_map(text).collect(),
+        leader: text(&answer["leader"]).filter(|leader| !leader.is_empty()),
     }
 }
 
@@ -66,9 +67,16 @@ pub fn alarms(answer: &Json) -> Vec<Alarm> {
     alarms.collect()
 }
 
-/// `GET /api/nodes`.
-pub fn nodes_down(answer: &Json) -> Vec<String> {
-    list(answer).filter(|node| node["running"] == false).filter_map(|node| text(&node["name"])).collect()
+/// `GET /api/nodes`. A node that is not reached has no `partitions`.
+pub fn nodes(answer: &Json) -> Vec<Node> {
+    let nodes = list(answer).filter_map(|node| {
+        Some(Node {
+            name: text(&node["name"])?,
+            running: node["running"] != false,
+            partitions: list(&node["partitions"]).filter_map(text).collect(),
+        })
+    });
+    nodes.collect()
 }
 
 /// `GET /api/feature-flags`.

@@ -1,11 +1,17 @@
 //! Reads an answer up to a bound and makes an outcome of it.
 
+use std::error::Error;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::time::SystemTime;
 
-use reqwest::Response;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, RETRY_AFTER};
+use bytes::Bytes;
+use http::Response;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, RETRY_AFTER};
+use hyper::body::{Body as _, Incoming};
 
-use super::send_guard::{Deadline, TimeUp};
+use super::deadline::{Deadline, TimeUp};
 use super::{AttemptReceipt, detail, retry_after};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
 
@@ -21,7 +27,7 @@ enum BodyEnd {
     /// The body was read to its end, or to the bound.
     Done,
     /// The connection failed.
-    Broken(reqwest::Error),
+    Broken(hyper::Error),
     /// The deadline passed.
     TimeUp,
 }
@@ -29,13 +35,14 @@ enum BodyEnd {
 /// A success counts only if its body is complete (or longer than the bound): one that breaks off may come from a proxy
 /// that has lost its target. A failure counts by its status alone; its body is only the reason.
 pub(super) async fn outcome_of(
-    mut response: Response,
+    mut response: Response<Incoming>,
     kind: OutcomeKind,
     deadline: &mut Deadline,
 ) -> Outcome {
     let applied = kind == OutcomeKind::Applied;
     let mut body = Vec::new();
-    let end = read(&mut response, &mut body, if applied { 0 } else { BODY_BYTES_KEPT_MAX }, deadline).await;
+    let end =
+        read(response.body_mut(), &mut body, if applied { 0 } else { BODY_BYTES_KEPT_MAX }, deadline).await;
     let headers = response.headers();
     let failure = || Failure {
         cause: Cause::Status(response.status().as_u16()),
@@ -57,7 +64,7 @@ pub(super) async fn outcome_of(
         }
         OutcomeKind::Applied => match end {
             BodyEnd::Done => Outcome::Applied,
-            BodyEnd::Broken(error) => broken(error),
+            BodyEnd::Broken(error) => broken(&error),
             BodyEnd::TimeUp => time_up(),
         },
         OutcomeKind::Retryable => Outcome::Retryable { failure: failure(), retry_after: retry_after() },
@@ -69,7 +76,7 @@ pub(super) async fn outcome_of(
 }
 
 /// Status and `ETag` of an answer.
-pub(super) fn receipt_of(response: &Response) -> AttemptReceipt {
+pub(super) fn receipt_of(response: &Response<Incoming>) -> AttemptReceipt {
     let etag = text(response.headers(), ETAG).filter(|etag| etag.len() <= ETAG_BYTES_MAX);
     AttemptReceipt { status: response.status().as_u16(), etag: etag.map(ToOwned::to_owned) }
 }
@@ -81,25 +88,24 @@ pub(super) fn time_up() -> Outcome {
 }
 
 /// The connection could not be made, or failed.
-pub(super) fn broken(error: reqwest::Error) -> Outcome {
-    let cause = if error.is_timeout() { Cause::Timeout } else { Cause::Connection };
+pub(super) fn broken(error: &(dyn Error + 'static)) -> Outcome {
+    let is_timeout = |error: &(dyn Error + 'static)| {
+        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    };
+    let mut causes = std::iter::successors(Some(error), |error| (*error).source());
+    let cause = if causes.any(is_timeout) { Cause::Timeout } else { Cause::Connection };
     Outcome::Retryable { failure: Failure { cause, detail: detail::of_error(error) }, retry_after: None }
 }
 
 /// Reads to the end or to the bound, and keeps the first `kept_max` bytes. If it stops early, dropping the response closes
 /// the connection (HTTP/1) or the stream (HTTP/2).
-async fn read(
-    response: &mut Response,
-    kept: &mut Vec<u8>,
-    kept_max: usize,
-    deadline: &mut Deadline,
-) -> BodyEnd {
-    if response.content_length().is_some_and(|bytes| bytes > BODY_BYTES_READ_MAX as u64) && kept_max == 0 {
+async fn read(body: &mut Incoming, kept: &mut Vec<u8>, kept_max: usize, deadline: &mut Deadline) -> BodyEnd {
+    if body.size_hint().lower() > BODY_BYTES_READ_MAX as u64 && kept_max == 0 {
         return BodyEnd::Done;
     }
     let mut read = 0;
     loop {
-        let chunk = match deadline.wait_for_answer(|| true, response.chunk()).await {
+        let chunk = match deadline.wait_for_answer(chunk(body)).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return BodyEnd::Done,
             Ok(Err(error)) => return BodyEnd::Broken(error),
@@ -110,6 +116,19 @@ async fn read(
         read += chunk.len();
         if read > BODY_BYTES_READ_MAX {
             return BodyEnd::Done;
+        }
+    }
+}
+
+/// The next part of a body; `None`: it is complete. Trailers are passed over.
+async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
+    loop {
+        let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await.transpose()?
+        else {
+            return Ok(None);
+        };
+        if let Ok(bytes) = frame.into_data() {
+            return Ok(Some(bytes));
         }
     }
 }

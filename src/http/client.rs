@@ -1,17 +1,28 @@
-//! Sends attempts over HTTP. All targets share one client, so that connections are pooled and kept.
+//! Sends attempts over HTTP. Each target has a client of its own, which pools and keeps its connections.
 
 #![expect(clippy::disallowed_types, reason = "this is the HTTP client of the targets")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, redirect, retry};
-use tokio::time::Instant;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use rustls_platform_verifier::ConfigVerifierExt;
 
 use super::conditional::{FETCHES_MAX, FirstStep, Precondition, asks_for_etag, first};
+use super::connect::Connector;
+pub use super::connect::Names;
+use super::deadline::{Deadline, TimeUp};
 pub use super::error::TargetsFault;
+use super::gate::GatedBody;
 use super::request::RequestTemplate;
-use super::send_guard::{Deadline, GuardedBody, SendState, TimeUp};
-use super::{Attempt, AttemptReceipt, Target, answer};
+use super::send_guard::Withheld;
+use super::{Attempt, AttemptReceipt, SendGuard, Target, answer};
 use crate::config::TargetConfig;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 
@@ -21,8 +32,6 @@ const IDLE_PER_HOST_MAX: usize = 1024;
 /// We close idle connections before usual servers do (nginx 75 s, AWS load balancers 60 s): an attempt on a connection
 /// that the server is just closing fails, and nobody knows whether the update was applied.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Used instead of a timeout that the clock cannot represent.
-const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// HTTP/2: unread bytes of one answer.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2: unread bytes of all answers of one connection.
@@ -33,106 +42,131 @@ const HEADERS_BYTES_MAX: u32 = 64 * 1024;
 /// All `[[target]]` of the config.
 #[derive(Debug)]
 pub struct HttpTargets {
-    client: Client,
-    targets: Vec<RequestTemplate>,
+    targets: Vec<HttpTarget>,
     /// `failure.conflict = "refetch"`.
     refetch: bool,
 }
 
+/// A target. It shares no connection and no setting with others, not even with those of the same host.
+#[derive(Debug)]
+struct HttpTarget {
+    client: Client<Connector, GatedBody>,
+    template: RequestTemplate,
+    connect_timeout: Duration,
+    timeout: Duration,
+}
+
+/// How a request ended, if it is not with an answer.
+type AttemptEnd = (Outcome, AttemptReceipt);
+
 impl HttpTargets {
-    /// Prepares the client and the targets. Opens no connection. The process's TLS provider must be installed.
+    /// Prepares the clients and the targets. Opens no connection. The process's TLS provider must be installed.
     ///
     /// `refetch`: if a target answers that the record has changed (412), fetch its `ETag` and send the update again.
     ///
     /// # Errors
     /// A setting is not valid in HTTP, or the system has no CA certificates.
     pub fn new(targets: &[TargetConfig], refetch: bool) -> Result<Self, TargetsFault> {
-        let targets = targets.iter().map(RequestTemplate::new).collect::<Result<Vec<_>, _>>()?;
-        let timeout_max = targets.iter().map(|target| target.timeout).max().unwrap_or_default();
-        let client = Client::builder()
-            .user_agent(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            // One attempt is one request: only the retry schedule retries. (hyper still tries once more if a pooled
-            // connection turns out to be closed before anything was written to it.)
-            .retry(retry::never())
-            // Only the config decides where updates go, not HTTP_PROXY of whoever started the process.
-            .no_proxy()
-            .referer(false)
-            .tcp_nodelay(true)
-            // Ends the connects of attempts that have timed out; without it the pool would go on with them.
-            .connect_timeout(timeout_max)
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_max_header_list_size(HEADERS_BYTES_MAX)
-            .build()
-            .map_err(TargetsFault::Client)?;
-        Ok(Self { client, targets, refetch })
+        let system: Names = Arc::new(|_| None);
+        Self::with_names(targets, refetch, &system)
+    }
+
+    /// As `new`, with addresses of names that take precedence over the system's.
+    ///
+    /// # Errors
+    /// As for `new`.
+    pub fn with_names(targets: &[TargetConfig], refetch: bool, names: &Names) -> Result<Self, TargetsFault> {
+        let tls = ClientConfig::with_platform_verifier().map_err(TargetsFault::Client)?;
+        let targets = targets.iter().map(|config| {
+            Ok(HttpTarget {
+                client: client(Connector::new(config, tls.clone(), Arc::clone(names))),
+                template: RequestTemplate::new(config)?,
+                connect_timeout: config.connect_timeout,
+                timeout: config.timeout,
+            })
+        });
+        Ok(Self { targets: targets.collect::<Result<_, _>>()?, refetch })
+    }
+}
+
+/// The client follows no redirects, knows no proxies, and sends a request a second time in one case only: if a connection
+/// of the pool turns out to be closed before the request was queued at it. Then no byte was written and the check was not
+/// asked; it is asked where the request is written.
+fn client(connector: Connector) -> Client<Connector, GatedBody> {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .build(connector)
+}
+
+impl HttpTarget {
+    /// Sends a request and waits for the head of its answer.
+    async fn exchange(
+        &self,
+        request: Request<Bytes>,
+        send_guard: &SendGuard,
+        deadline: &mut Deadline,
+    ) -> Result<Response<Incoming>, Outcome> {
+        let check = deadline.check(send_guard.clone());
+        let (head, body) = request.into_parts();
+        let mut request = Request::from_parts(head, ());
+        let connection = capture_connection(&mut request);
+        let request = request.map(|()| GatedBody::new(body, check.clone(), connection));
+        let ended: Result<Result<_, Error>, TimeUp> =
+            deadline.wait_for_head(&check, self.client.request(request)).await;
+        Err(match (ended, check.withheld()) {
+            (Ok(Ok(response)), _) => return Ok(response),
+            (_, Some(Withheld::Denied)) => Outcome::Withheld,
+            (Err(TimeUp), _) | (_, Some(Withheld::Late)) => answer::time_up(),
+            (Ok(Err(error)), None) => answer::broken(&error),
+        })
     }
 
     /// Sends one request with the update.
     async fn request(
         &self,
-        target: &RequestTemplate,
         attempt: &Attempt,
         precondition: &Precondition,
         deadline: &mut Deadline,
-    ) -> (Outcome, AttemptReceipt) {
-        let (body, send_progress) =
-            GuardedBody::new(attempt.update.body.clone(), deadline.instant(), attempt.send_guard.clone());
-        let request = match target.request(attempt, precondition, body) {
+    ) -> AttemptEnd {
+        let request = match self.template.request(attempt, precondition) {
             Ok(request) => request,
-            Err(detail) => {
-                return (
-                    Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }),
-                    AttemptReceipt::default(),
-                );
-            }
+            Err(detail) => return unsendable(detail),
         };
-        let was_sent = || send_progress.state() == SendState::Sent;
-        let outcome = match deadline.wait_for_answer(was_sent, self.client.execute(request)).await {
-            Ok(Ok(response)) => {
-                let receipt = answer::receipt_of(&response);
-                let kind = super::classify::classify(receipt.status, &target.outcomes);
-                return (answer::outcome_of(response, kind, deadline).await, receipt);
-            }
-            Ok(Err(error)) => match send_progress.state() {
-                SendState::Withheld => Outcome::Withheld,
-                SendState::Late => answer::time_up(),
-                SendState::Waiting | SendState::Sent => answer::broken(error),
-            },
-            Err(TimeUp) => answer::time_up(),
+        let response = match self.exchange(request, &attempt.send_guard, deadline).await {
+            Ok(response) => response,
+            Err(outcome) => return (outcome, AttemptReceipt::default()),
         };
-        (outcome, AttemptReceipt::default())
+        let receipt = answer::receipt_of(&response);
+        let kind = super::classify::classify(receipt.status, &self.template.outcomes);
+        (answer::outcome_of(response, kind, deadline).await, receipt)
     }
 
     /// Gets the record's `ETag` from the target.
-    async fn fetch(
-        &self,
-        target: &RequestTemplate,
-        attempt: &Attempt,
-        deadline: &mut Deadline,
-    ) -> Result<Precondition, (Outcome, AttemptReceipt)> {
-        let request = target.fetch(&attempt.update).map_err(|detail| {
-            (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), AttemptReceipt::default())
-        })?;
-        let response = match deadline.wait(self.client.execute(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err((answer::broken(error), AttemptReceipt::default())),
-            Err(TimeUp) => return Err((answer::time_up(), AttemptReceipt::default())),
-        };
+    async fn fetch(&self, attempt: &Attempt, deadline: &mut Deadline) -> Result<Precondition, AttemptEnd> {
+        let request = self.template.fetch(&attempt.update).map_err(unsendable)?;
+        let exchanged = self.exchange(request, &attempt.send_guard, deadline).await;
+        let response = exchanged.map_err(|outcome| (outcome, AttemptReceipt::default()))?;
         let receipt = answer::receipt_of(&response);
         match (receipt.status, &receipt.etag) {
             (404 | 410, _) => Ok(Precondition::Absent),
             (200..=299, Some(etag)) => Ok(Precondition::Match(etag.as_str().into())),
             (200..=299, None) => Ok(Precondition::None),
             (status, _) => {
-                let kind = super::classify::classify(status, &target.outcomes);
+                let kind = super::classify::classify(status, &self.template.outcomes);
                 Err((answer::outcome_of(response, kind, deadline).await, receipt))
             }
         }
     }
+}
+
+fn unsendable(detail: String) -> AttemptEnd {
+    (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), AttemptReceipt::default())
 }
 
 impl Target for HttpTargets {
@@ -140,19 +174,18 @@ impl Target for HttpTargets {
     /// If the update names an unknown target: a fault of ours, since routes and targets come from the same config.
     async fn send(&self, attempt: Attempt) -> (Outcome, AttemptReceipt) {
         let target = &self.targets[attempt.update.target.0];
-        let now = Instant::now();
-        let mut deadline = Deadline::until(now.checked_add(target.timeout).unwrap_or(now + TIMEOUT_MAX));
-        let mut next = first(&attempt, target.if_match, target.first_contact);
+        let mut deadline = Deadline::new(target.connect_timeout, target.timeout);
+        let mut next = first(&attempt, target.template.if_match, target.template.first_contact);
         let mut fetches = 0;
         loop {
             let precondition = match next {
                 FirstStep::Send(precondition) => precondition,
-                FirstStep::Fetch => match self.fetch(target, &attempt, &mut deadline).await {
+                FirstStep::Fetch => match target.fetch(&attempt, &mut deadline).await {
                     Ok(precondition) => precondition,
                     Err(ended) => return ended,
                 },
             };
-            let ended = self.request(target, &attempt, &precondition, &mut deadline).await;
+            let ended = target.request(&attempt, &precondition, &mut deadline).await;
             if fetches == FETCHES_MAX || !asks_for_etag(&ended.0, self.refetch) {
                 return ended;
             }

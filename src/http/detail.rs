@@ -45,17 +45,16 @@ fn of_problem(body: &[u8]) -> Option<String> {
     (!text.is_empty()).then(|| one_line(&text))
 }
 
-/// The error with its causes, without the URL: that holds the record key.
-pub(super) fn of_error(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut cause = error.source();
+/// The error with its causes. None of them holds the URL, which has the record key.
+pub(super) fn of_error(error: &(dyn Error + 'static)) -> String {
+    let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(fault) = tls_error(error).and_then(certificate_fault) {
             return one_line(&fault.to_string());
         }
         cause = error.source();
     }
-    one_line(&error_chain(&error))
+    one_line(&error_chain(error))
 }
 
 /// IO errors hold errors of TLS, and do not name them as their causes.

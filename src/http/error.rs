@@ -24,5 +24,5 @@ pub enum TargetsFault {
     },
     /// The HTTP client could not be set up, mostly because the system has no usable certificates.
     #[error("cannot set up the HTTP client; check the system's CA certificates")]
-    Client(#[source] reqwest::Error),
+    Client(#[source] rustls::Error),
 }

@@ -1,14 +1,19 @@
 //! HTTP targets: one attempt in, one outcome out.
 //!
-//! Begin with [`Target`]. `client` implements it; `request` builds a request, `send_guard` decides at the last moment
-//! whether it is sent, `answer` reads what comes back, and `classify` is the table of statuses: what a 503 means is there.
+//! Begin with [`Target`]. `client` implements it; `request` builds a request, `connect` opens connections, `gate` asks the
+//! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back, and
+//! `classify` is the table of statuses: what a 503 means is there.
 
 mod answer;
 mod classify;
 pub mod client;
 mod conditional;
+mod connect;
+mod deadline;
 mod detail;
 mod error;
+mod gate;
+mod h2_frames;
 mod request;
 mod retry_after;
 mod send_guard;
@@ -47,7 +52,8 @@ pub struct AttemptReceipt {
 ///
 /// The caller keeps the order of a record: a target makes every attempt at once, independently of others.
 pub trait Target: Send + Sync {
-    /// Makes one attempt. Whatever the target does becomes an [`Outcome`], within the target's timeout.
+    /// Makes one attempt. Whatever the target does becomes an [`Outcome`], within the target's `connect_timeout`
+    /// and `timeout`.
     ///
     /// When it has returned, this side has no request in flight any more: the connection of an unanswered request was
     /// closed. The target may still be working on it. Dropping the future has the same effect.

@@ -1,17 +1,17 @@
 //! Builds the requests of a target. What is the same for every attempt is prepared once.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use reqwest::header::{
-    CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH,
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, Entry, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
+    IF_NONE_MATCH, USER_AGENT,
 };
-use reqwest::{Body, Method, Request};
+use http::{Method, Request, Uri};
 
 use super::Attempt;
 use super::conditional::Precondition;
 use super::error::TargetsFault;
-use super::send_guard::GuardedBody;
 use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::template::{UrlTemplate, encode_record_key};
@@ -22,6 +22,12 @@ const RECORD_VERSION: HeaderName = HeaderName::from_static("record-version");
 const UPDATE_ID: HeaderName = HeaderName::from_static("lanekeeper-update-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("lanekeeper-attempt");
 const TENURE: HeaderName = HeaderName::from_static("lanekeeper-tenure");
+
+/// Sent unless the target's headers set others.
+const DEFAULT_HEADERS: [(HeaderName, HeaderValue); 2] = [
+    (ACCEPT, HeaderValue::from_static("*/*")),
+    (USER_AGENT, HeaderValue::from_static(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))),
+];
 
 /// Prefix of header names that only Lanekeeper sets.
 const OURS: &str = "lanekeeper-";
@@ -45,10 +51,9 @@ const FRAMING: [&str; 10] = [
 pub(super) struct RequestTemplate {
     method: Method,
     url: UrlTemplate,
-    /// `headers` of the config.
+    /// `headers` of the config, and the default ones.
     headers: HeaderMap,
     idempotency: Option<(HeaderName, IdempotencyKeyStyle)>,
-    pub(super) timeout: Duration,
     pub(super) outcomes: BTreeMap<u16, OutcomeKind>,
     pub(super) if_match: IfMatch,
     pub(super) first_contact: FirstContact,
@@ -69,6 +74,9 @@ impl RequestTemplate {
             value.set_sensitive(true);
             headers.append(header_name(name)?, value);
         }
+        for (name, value) in DEFAULT_HEADERS {
+            headers.entry(name).or_insert(value);
+        }
         let idempotency = match target.idempotency_key {
             IdempotencyKeyStyle::Off => None,
             style => Some((header_name(&target.idempotency_header)?, style)),
@@ -83,7 +91,6 @@ impl RequestTemplate {
             url: target.url.clone(),
             headers,
             idempotency,
-            timeout: target.timeout,
             outcomes,
             if_match: target.if_match,
             first_contact: target.first_contact,
@@ -94,12 +101,15 @@ impl RequestTemplate {
     ///
     /// # Errors
     /// As for [`Self::request`].
-    pub(super) fn fetch(&self, update: &Update) -> Result<Request, String> {
-        let record_key = encode_record_key(&update.record_key);
-        let url = self.url.expand_encoded(&record_key).map_err(|fault| fault.to_string())?;
-        let mut request = Request::new(Method::GET, url);
-        *request.headers_mut() = self.headers.clone();
-        Ok(request)
+    pub(super) fn fetch(&self, update: &Update) -> Result<Request<Bytes>, String> {
+        let url = self.url(&encode_record_key(&update.record_key))?;
+        Ok(request(Method::GET, url, self.headers.clone(), Bytes::new()))
+    }
+
+    fn url(&self, record_key: &str) -> Result<Uri, String> {
+        let url = self.url.expand_encoded(record_key).map_err(|fault| fault.to_string())?;
+        Uri::try_from(url.as_str())
+            .map_err(|fault| format!("its URL is not valid in HTTP ({fault}); nothing was sent"))
     }
 
     /// The request of an attempt.
@@ -110,17 +120,13 @@ impl RequestTemplate {
         &self,
         attempt: &Attempt,
         precondition: &Precondition,
-        body: GuardedBody,
-    ) -> Result<Request, String> {
-        let update = &*attempt.update;
-        let record_key = encode_record_key(&update.record_key);
-        let url = self.url.expand_encoded(&record_key).map_err(|fault| fault.to_string())?;
-        let mut request = Request::new(self.method.clone(), url);
-        *request.headers_mut() = self
+    ) -> Result<Request<Bytes>, String> {
+        let record_key = encode_record_key(&attempt.update.record_key);
+        let url = self.url(&record_key)?;
+        let headers = self
             .headers(attempt, precondition, &record_key)
             .map_err(|name| format!("the value of header {name} is not valid in HTTP; nothing was sent"))?;
-        *request.body_mut() = Some(Body::wrap(body));
-        Ok(request)
+        Ok(request(self.method.clone(), url, headers, attempt.update.body.clone()))
     }
 
     /// The config's headers take precedence over the update's, and ours over both.
@@ -133,7 +139,7 @@ impl RequestTemplate {
         let update = &*attempt.update;
         let mut headers = self.headers.clone();
         for (name, value) in update_headers(update) {
-            if let reqwest::header::Entry::Vacant(entry) = headers.entry(&name) {
+            if let Entry::Vacant(entry) = headers.entry(&name) {
                 entry.insert(value_of(&name, value)?);
             }
         }
@@ -161,6 +167,14 @@ impl RequestTemplate {
         }
         Ok(headers)
     }
+}
+
+fn request(method: Method, url: Uri, headers: HeaderMap, body: Bytes) -> Request<Bytes> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = url;
+    *request.headers_mut() = headers;
+    request
 }
 
 /// The publisher's headers. A name that a publisher may not set is left out; decoding a delivery has refused it already.

@@ -296,6 +296,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 self.ends.claimed(number);
                 self.record_claim(Event::Claimed { tenure, number, rival_claim, wait_until });
             }
+            SourceEvent::ClaimsKeptBack => self.notify(Event::ClaimsKeptBack(tenure)),
             SourceEvent::TakeOverWait(until) => self.notify(Event::TakeOverWait { tenure, until }),
             SourceEvent::ClaimSuperseded => self.notify(Event::ClaimSuperseded(tenure)),
             SourceEvent::DeliveriesVoid => self.notify(Event::DeliveriesVoid(tenure)),

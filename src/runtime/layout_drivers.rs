@@ -22,8 +22,8 @@ use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
-    AmqpSource, Clock, DeadLetters, Decoder, Halt, Link, LivenessProbe, Markers, Membership, Names, Replica,
-    SourceContext, Witnesses,
+    AmqpSource, Clock, DeadLetters, Decoder, Halt, Link, LivenessProbe, Majority, Markers, Membership, Names,
+    Replica, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
@@ -50,6 +50,7 @@ pub struct DispatchContext {
     pub releases: Releases,
     pub refusals: Arc<Refusals>,
     pub liveness: LivenessProbe,
+    pub majority: Majority,
     pub clock: Clock,
     /// Chosen at each start: tells replicas with the same `instance.name` apart.
     pub process: Uuid,
@@ -213,6 +214,7 @@ impl LayoutDrivers {
             membership: self.membership.clone(),
             liveness: context.liveness.clone(),
             witnesses: self.witnesses.clone(),
+            majority: context.majority.clone(),
             halt: context.halt.clone(),
             draining: self.draining.clone(),
             dead_letters: DeadLetters::new(context.publishing.clone(), &context.names),

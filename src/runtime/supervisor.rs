@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
     Address, Clock, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe, LogOnChange,
-    Names, OwnLedger, SourceError, ensure_ledger, ensure_topology,
+    Majority, Names, OwnLedger, SourceError, ensure_ledger, ensure_topology,
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
@@ -83,6 +83,7 @@ pub async fn run(
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let context = DispatchContext {
         liveness: LivenessProbe::begin(consuming.clone()),
+        majority: Majority::new(publishing.clone(), &names),
         releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
         breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),

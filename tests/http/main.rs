@@ -1,6 +1,7 @@
 //! What `HttpTargets` makes of targets, from well-behaved to hostile. Each test's target is in its own process.
 
 mod answers;
+mod connecting;
 mod connections;
 mod receiver;
 mod requests;
@@ -32,7 +33,7 @@ fn target(address: SocketAddr) -> TargetConfig {
         url: UrlTemplate::parse(&format!("http://{address}/customers/{{record_key}}")).unwrap(),
         connect_timeout: TEST_TIMEOUT,
         timeout: TEST_TIMEOUT,
-        takeover_wait: None,
+        takeover_wait: lanekeeper::config::TakeoverWait::Auto,
         idempotency_key: IdempotencyKeyStyle::Quoted,
         idempotency_header: "Idempotency-Key".into(),
         headers: vec![("authorization".into(), Secret::new("Bearer s3cret"))],

@@ -25,8 +25,6 @@ use lanekeeper_core::layout::{Layout, PartitionNumber};
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
 /// How long all of it may take. A layout of 1,024 partitions takes some 2,000 requests.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(120);
-/// How the broker says that a queue's node is down (`rabbit_amqqueue` of RabbitMQ 3.10); it has the code of "not there".
-const INACCESSIBLE: &str = "down or inaccessible";
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the broker has answered over AMQP.
@@ -158,10 +156,15 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         leave(connection).await;
         publishing?
     };
+    let layouts = {
+        let connection = address.connect(name).await?;
+        let layouts = read_layouts(&TopologySession::new(&connection, names, name)).await;
+        leave(connection).await;
+        layouts?
+    };
     let connection = address.connect(name).await?;
     let inspection = async {
         let mut session = TopologySession::new(&connection, names, name);
-        let layouts = read_layouts(&session).await?;
         let known = layouts.as_ref().ok().and_then(Option::as_ref);
         let changing = known.and_then(|layouts| layouts.changing.as_ref());
         let changing_to =
@@ -248,9 +251,12 @@ async fn try_publishing(connection: &Connection) -> Result<Publishing, SourceErr
 async fn read_layouts(session: &TopologySession<'_>) -> Result<Result<Option<Layouts>, String>, SourceError> {
     match read_if_there(session).await {
         Ok(document) => Ok(Ok(document.map(|document| document.layouts))),
-        Err(fault @ (SourceError::NotPermitted { .. } | SourceError::Document { .. })) => {
-            Ok(Err(error_chain(&fault)))
-        }
+        Err(
+            fault @ (SourceError::NotPermitted { .. }
+            | SourceError::Document { .. }
+            | SourceError::NoQuorum { .. }
+            | SourceError::NoReplica { .. }),
+        ) => Ok(Err(error_chain(&fault))),
         Err(fault) => Err(fault),
     }
 }
@@ -269,8 +275,8 @@ async fn look_at(
     };
     let depth = match looked {
         Ok(depth) => depth,
-        Err(SourceError::Missing { text }) if text.contains(INACCESSIBLE) => {
-            return Ok(ObjectState::Unavailable(text));
+        Err(fault @ SourceError::NodeDown { .. }) => {
+            return Ok(ObjectState::Unavailable(error_chain(&fault)));
         }
         Err(SourceError::Missing { .. }) => return Ok(ObjectState::Missing),
         Err(SourceError::NotPermitted { text, .. }) => return Ok(ObjectState::NotPermitted(text)),

@@ -61,6 +61,9 @@ pub enum SourceEvent {
         /// Until when requests of tenures before it can be at work; `None`: none is.
         wait_until: Option<Tick>,
     },
+    /// Since the last claim of this process an alarm has kept claims from being published: another process may have owned
+    /// the partition without a trace. Comes before the claim.
+    ClaimsKeptBack,
     /// The wait that came with the claim has changed.
     TakeOverWait(Option<Tick>),
     /// Another process has claimed the partition after this one.

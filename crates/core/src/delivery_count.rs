@@ -6,6 +6,9 @@
 //!
 //! A quorum queue counts how often it took back each update (`x-delivery-count`), and always takes back the oldest ones, so
 //! that along a channel the count does not rise. If it rises, something was taken back in between.
+//!
+//! A count that does not rise proves nothing: another owner may have settled the updates that would show it. Then its claim
+//! stands in the stream, before ours or behind it, and makes void what is held.
 
 /// The deliveries of one channel.
 #[derive(Debug, Default)]

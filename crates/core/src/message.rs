@@ -75,6 +75,9 @@ pub enum Event {
         /// As in [`Event::Claimed`].
         until: Option<Tick>,
     },
+    /// Since our last tenure an alarm has kept claims from being published: another process may have owned the partition
+    /// without a trace. What we know of its updates is outdated. Comes before [`Event::Claimed`].
+    ClaimsKeptBack(Tenure),
     /// Another process has claimed the partition after us.
     ClaimSuperseded(Tenure),
     /// A consumer that the broker prefers has attached: it gives us nothing new, and waits until we hold nothing.

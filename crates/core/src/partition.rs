@@ -1,7 +1,7 @@
 //! One partition: its lanes, permits and deadlines. The only place where the status of a lane changes.
 //!
 //! [`Partition::handle`] and [`Partition::wake`] take in, [`Partition::poll_effect`] gives out, and
-//! [`Partition::next_deadline`] says when to wake it. I1 to I10 are the invariants of ARCHITECTURE.md.
+//! [`Partition::next_deadline`] says when to wake it. I1 to I12 are the invariants of ARCHITECTURE.md.
 
 mod claim;
 mod limits;
@@ -126,6 +126,7 @@ impl Partition {
                 self.make_due_ready(now);
             }
             Event::TakeOverWait { tenure, until } => self.take_over_wait_changed(tenure, until),
+            Event::ClaimsKeptBack(tenure) => self.claims_kept_back(tenure),
             Event::ClaimSuperseded(tenure) => self.claim_superseded(tenure),
             Event::Preempted(tenure) => self.preempted(tenure),
             Event::OwnershipHint(tenure) => self.ownership_hint(tenure),

@@ -216,7 +216,6 @@ impl Tenures {
                 let longest = open.terms.longest(terms);
                 std::mem::replace(&mut open.terms, longest) != longest
             }
-            Some(_) => false,
             // Its claim stands before what was read.
             None if is_newest => {
                 self.open_tenure(now, number, process, terms);
@@ -226,7 +225,7 @@ impl Tenures {
                 }
                 true
             }
-            None => false,
+            Some(_) | None => false,
         }
     }
 

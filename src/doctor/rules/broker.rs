@@ -1,10 +1,10 @@
-//! The broker itself: version, plugins, metadata store, alarms, nodes, permissions.
+//! The broker itself: version, plugins, metadata store, alarms, permissions.
 
 use super::super::codes::Code;
 use super::super::facts::{Observed, Version};
 use super::super::finding::Finding;
 use super::super::fix::{Fix, quoted};
-use super::case::{Case, listed};
+use super::case::Case;
 use lanekeeper_broker::{HASH_EXCHANGE_TYPE, ObjectState, Publishing};
 use lanekeeper_core::layout::Layout;
 
@@ -16,7 +16,7 @@ const WEDGE: std::ops::RangeInclusive<Version> = Version(4, 3, 0)..=Version(4, 3
 pub const KHEPRI_REORDERS: std::ops::Range<Version> = Version(3, 13, 0)..Version(4, 3, 0);
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let rules = [version, khepri, alarms, copies, permissions];
+    let rules = [version, khepri, alarms, permissions];
     rules.into_iter().flat_map(|rule| rule(case)).collect()
 }
 
@@ -117,43 +117,6 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
     if findings.is_empty() {
         let look = Fix::Run("rabbitmq-diagnostics alarms".to_owned());
         findings.push(Finding::new(Code::PublishingBlocked, what, vec![look]));
-    }
-    findings
-}
-
-/// Copies of queues, and the nodes that have them.
-fn copies(case: &Case<'_>) -> Vec<Finding> {
-    let (mut without_majority, mut missing) = (Vec::new(), Vec::new());
-    for object in &case.observed.broker.objects {
-        let (online, members) = match (case.observed.queue(&object.name), &object.state) {
-            (_, ObjectState::Unavailable(_)) => (0, 1),
-            (Some(queue), _) if object.role.is_queue() => (queue.online.len(), queue.members.len()),
-            _ => continue,
-        };
-        if online < members && online <= members / 2 {
-            without_majority.push(object.name.as_str());
-        } else if online < members {
-            missing.push(object.name.as_str());
-        }
-    }
-    let down = match case.observed.management.as_ref().map(|management| &management.nodes_down) {
-        Ok(Ok(nodes)) if !nodes.is_empty() => format!("; nodes that are down: {}", nodes.join(", ")),
-        _ => String::new(),
-    };
-    let status = || {
-        vec![
-            Fix::Run("rabbitmqctl cluster_status".to_owned()),
-            Fix::Do("start the nodes that are down".to_owned()),
-        ]
-    };
-    let mut findings = Vec::new();
-    if !without_majority.is_empty() {
-        let what = format!("no majority of copies is online: {}{down}", listed(&without_majority));
-        findings.push(Finding::new(Code::NoMajority, what, status()));
-    }
-    if !missing.is_empty() {
-        let what = format!("a copy is not online: {}{down}", listed(&missing));
-        findings.push(Finding::new(Code::CopiesMissing, what, status()));
     }
     findings
 }

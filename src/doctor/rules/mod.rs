@@ -2,6 +2,7 @@
 
 mod broker;
 mod case;
+mod cluster;
 mod consumers;
 mod layout;
 mod policies;
@@ -20,8 +21,15 @@ use crate::config::Config;
 /// Every danger: worst first, within a severity by code.
 pub(super) fn judge(observed: &Observed, config: &Config) -> Vec<Finding> {
     let case = Case::new(observed, config);
-    let rules =
-        [broker::judge, topology::judge, policies::judge, consumers::judge, layout::judge, unseen::judge];
+    let rules = [
+        broker::judge,
+        cluster::judge,
+        topology::judge,
+        policies::judge,
+        consumers::judge,
+        layout::judge,
+        unseen::judge,
+    ];
     let mut findings: Vec<Finding> = rules.into_iter().flat_map(|judge| judge(&case)).collect();
     findings.sort_by_key(|finding| (finding.severity, finding.code));
     findings

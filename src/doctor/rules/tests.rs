@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::super::change::{Weight, weigh_all};
 use super::super::facts::{
-    Alarm, Binding, Consumer, DestinationKind, Management, ManagementCause, ManagementFault, Observed,
+    Alarm, Binding, Consumer, DestinationKind, Management, ManagementCause, ManagementFault, Node, Observed,
     PolicyKind, PolicyName, Queue, Version,
 };
 use super::super::management_answers as answers;
@@ -74,19 +74,22 @@ fn sound() -> Observed {
             bindings,
             policies: [].into(),
             alarms: Ok(Vec::new()),
-            nodes_down: Ok(Vec::new()),
+            nodes: Ok(nodes()
+                .into_iter()
+                .map(|name| Node { name, running: true, ..Node::default() })
+                .collect()),
             khepri: Ok(true),
         }),
         vhost: "/".into(),
     }
 }
 
-fn management(observed: &mut Observed) -> &mut Management {
+pub(super) fn management(observed: &mut Observed) -> &mut Management {
     observed.management.as_mut().expect("it is seen")
 }
 
 #[track_caller]
-fn check(change: impl FnOnce(&mut Observed), expected: &[&str]) {
+pub(super) fn check(change: impl FnOnce(&mut Observed), expected: &[&str]) {
     let mut observed = sound();
     change(&mut observed);
     let findings = judge(&observed, &config());
@@ -105,6 +108,7 @@ fn versions_and_metadata_stores_are_judged_together() {
         let change = |observed: &mut Observed| {
             observed.broker.version = Some(version.to_owned());
             management(observed).khepri = Ok(khepri);
+            management(observed).nodes = Ok(Vec::new());
         };
         check(change, expected);
     };
@@ -213,14 +217,14 @@ fn an_argument_of_a_queue_can_shorten_the_acknowledgement_timeout() {
 
 #[test]
 fn a_broker_that_is_seen_in_part_is_judged_in_part() {
-    check(|observed| management(observed).nodes_down = Err("Not monitor user".into()), &["LK902"]);
+    check(|observed| management(observed).nodes = Err("Not monitor user".into()), &["LK902"]);
     // On a version that keeps the order of bindings, or cannot have Khepri, it does not matter.
-    check(|observed| management(observed).khepri = Err("Not administrator user".into()), &[]);
+    check(|observed| management(observed).khepri = Err("Not administrator user".into()), &["LK110"]);
     let hidden = |observed: &mut Observed| {
         observed.broker.version = Some("4.1.0".into());
         management(observed).khepri = Err("Not administrator user".into());
     };
-    check(hidden, &["LK902"]);
+    check(hidden, &["LK110", "LK902"]);
     check(|observed| observed.broker.publishing = Publishing::Unconfirmed, &["LK105"]);
     check(|observed| observed.broker.layout = Ok(None), &["LK201"]);
     check(|observed| observed.broker.layout = Err("the layout document cannot be read".into()), &["LK211"]);
@@ -241,6 +245,7 @@ fn answers_of_the_management_api_become_facts() {
             {"consumer_tag": "late", "prefetch_count": 0, "channel_details": []}],
         "members": ["rabbit@a", "rabbit@b"],
         "online": ["rabbit@a"],
+        "leader": "rabbit@a",
     }));
     assert_eq!((queue.messages, queue.consumer_timeout_ms), (3, Some(5000)));
     assert_eq!(queue.effective_policy, Some(Map::new()));
@@ -248,6 +253,7 @@ fn answers_of_the_management_api_become_facts() {
     assert_eq!(queue.consumers[0].connection.as_deref(), Some("127.0.0.1:1 -> 127.0.0.1:2"));
     assert_eq!(queue.consumers[1].connection, None);
     assert_eq!((queue.members.len(), queue.online.len()), (2, 1));
+    assert_eq!(queue.leader.as_deref(), Some("rabbit@a"));
     assert_eq!(answers::queue(&json!({})), Queue::default());
     let flag =
         |state| json!([{"name": "khepri_db", "state": state}, {"name": "quorum_queue", "state": "enabled"}]);
@@ -255,10 +261,13 @@ fn answers_of_the_management_api_become_facts() {
     let failed = json!({"status": "failed", "alarms": [{"node": "rabbit@a", "resource": "disk space"}]});
     assert_eq!(answers::alarms(&failed), [Alarm { node: "rabbit@a".into(), resource: "disk space".into() }]);
     assert_eq!(answers::alarms(&json!({"status": "ok"})), []);
-    assert_eq!(
-        answers::nodes_down(&json!([{"name": "a", "running": true}, {"name": "b", "running": false}])),
-        ["b"]
-    );
+    let nodes = json!([{"name": "a", "running": true, "partitions": ["c"]}, {"name": "b", "running": false}]);
+    let node = |name: &str, running, partitions: &[&str]| Node {
+        name: name.to_owned(),
+        running,
+        partitions: partitions.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    assert_eq!(answers::nodes(&nodes), [node("a", true, &["c"]), node("b", false, &[])]);
     assert_eq!(
         answers::bindings(&json!([{"source": "", "destination": "q", "destination_type": "queue"}])),
         []
@@ -382,7 +391,7 @@ fn what_a_change_of_the_layout_does_meanwhile_is_no_danger() {
 
 /// The dangers of a change to so many partitions: code and weight.
 #[track_caller]
-fn check_change(change: impl FnOnce(&mut Observed), partitions: u16, expected: &[(&str, Weight)]) {
+pub(super) fn check_change(change: impl FnOnce(&mut Observed), partitions: u16, expected: &[(&str, Weight)]) {
     let (mut observed, config) = (sound(), config());
     change(&mut observed);
     let findings = judge(&observed, &config);

@@ -51,7 +51,7 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
             let khepri_matters = khepri_matters(case);
             let hidden = [
                 (management.khepri.is_err() && khepri_matters, "the metadata store"),
-                (management.nodes_down.is_err(), "nodes"),
+                (management.nodes.is_err(), "nodes"),
                 (management.alarms.is_err(), "alarms"),
             ];
             let hidden: Vec<&str> = hidden.iter().filter(|(is, _)| *is).map(|(_, what)| *what).collect();
@@ -115,7 +115,7 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
             if let (Err(words), true) = (&management.khepri, khepri_matters(&case)) {
                 push("the metadata store", format!("{khepri_means} ({words})"), khepri);
             }
-            if let Err(words) = &management.nodes_down {
+            if let Err(words) = &management.nodes {
                 let means = format!("copies of queues were checked, but not the nodes themselves ({words})");
                 push("nodes of the cluster", means, "rabbitmqctl cluster_status");
             }

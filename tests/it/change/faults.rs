@@ -3,11 +3,13 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use lapin::BasicProperties;
 use lapin::options::{
-    BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 
 use super::{failing, shown, topology, topology_command, wants};
 use crate::harness::{World, assert_flawless, assert_in_order, lanekeeper, until, updates};
@@ -203,6 +205,52 @@ async fn apply_is_refused_while_something_is_in_the_way_and_not_where_there_is_n
     assert_eq!(plan.code, Some(10));
     assert!(plan.stdout.contains("refuses to while something blocks the change"), "{}", plan.stdout);
     assert_eq!(topology(&world, &wants(&world, 2), &["apply"]).await.code, Some(0), "nothing is to be done");
+}
+
+/// As a document does that was published on the smaller side of a split.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_arrives_late_makes_no_second_layout() {
+    const STREAM: &str = "late-document.topology";
+    let world = World::new("late-document").await;
+    let mut dispatcher = world.dispatcher("updates.partitions = 2").await;
+    let channel = world.channel().await;
+    channel.basic_qos(10, BasicQosOptions::default()).await.unwrap();
+    let mut from_the_first = FieldTable::default();
+    from_the_first.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
+    let options = BasicConsumeOptions::default();
+    let mut documents =
+        channel.basic_consume(STREAM.into(), "".into(), options, from_the_first).await.unwrap();
+    let first = loop {
+        let message = documents.next().await.expect("the stream has a document").unwrap();
+        message.ack(BasicAckOptions::default()).await.unwrap();
+        if message.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == "layout") {
+            break message;
+        }
+    };
+    assert_eq!(topology(&world, &wants(&world, 3), &["apply"]).await.code, Some(0));
+    let publishing = channel.basic_publish(
+        "".into(),
+        STREAM.into(),
+        BasicPublishOptions::default(),
+        &first.data,
+        first.properties.clone(),
+    );
+    publishing.await.unwrap();
+    loop {
+        let message = documents.next().await.expect("the stream goes on").unwrap();
+        message.ack(BasicAckOptions::default()).await.unwrap();
+        if message.data == first.data {
+            break;
+        }
+    }
+    assert_eq!(shown(&world, &wants(&world, 3)).await["in_force"], 2);
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(0));
+    let _dispatcher = world.dispatcher("updates.partitions = 2").await;
+    world.publish(updates(10, 2)).await;
+    assert_in_order(&world.applied(20).await, 20);
+    assert_eq!(topology(&world, &wants(&world, 4), &["apply"]).await.code, Some(0));
+    assert_eq!(shown(&world, &wants(&world, 4)).await["in_force"], 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,7 +71,10 @@ impl StreamReader {
         };
         match consuming.await {
             Ok(_) => Ok(reader),
-            Err(source) => Err(reader.error(source)),
+            Err(source) => {
+                let object = format!("stream {}", reader.stream);
+                Err(SourceError::from_consuming(step, &object, &reader.exchange, source))
+            }
         }
     }
 

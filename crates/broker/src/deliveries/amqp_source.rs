@@ -100,7 +100,7 @@ impl AmqpSource {
             Ok(Ok(_)) => Ok(channel),
             Ok(Err(source)) => {
                 let object = format!("queue {}", self.queue);
-                Err(SourceError::from_amqp(STEP, &object, &self.exchange, source))
+                Err(SourceError::from_consuming(STEP, &object, &self.exchange, source))
             }
             Err(_) => {
                 // A late answer would make a consumer that nobody reads and that, as the active one, keeps the partition
@@ -116,11 +116,11 @@ impl Source for AmqpSource {
     type Deliveries = AmqpDeliveries;
 
     async fn attach(&self) -> Result<AmqpDeliveries, Gone> {
-        let mut log = LogOnChange::default();
+        let (mut log, mut majority_reached) = (LogOnChange::default(), false);
         loop {
             let delay = self.pace().next_delay(Instant::now());
             tokio::time::sleep(delay).await;
-            let fault = match self.attach_once().await {
+            let mut fault = match self.attach_once().await {
                 Ok(deliveries) => {
                     info!(partition = %self.partition, queue = self.queue, "partition attached");
                     self.pace().attached = Some(Instant::now());
@@ -128,6 +128,18 @@ impl Source for AmqpSource {
                 }
                 Err(fault) => fault,
             };
+            if fault.is_deleted_queue() && !majority_reached {
+                // A node that is cut off, or that starts, may not know the queue. Only an answer that comes after a majority
+                // was reached counts.
+                match self.context.majority.prove().await {
+                    Ok(()) => {
+                        majority_reached = true;
+                        continue;
+                    }
+                    Err(unproven) => fault = unproven,
+                }
+            }
+            majority_reached = false;
             if fault.is_deleted_queue() && self.context.draining.is_cancelled() {
                 return Err(Gone);
             }

@@ -141,6 +141,11 @@ impl ClaimWatch {
             ));
         }
         let wait_until = known.tenures.wait_until(now);
+        let begins = ours.is_some() || (claim.is_some() && known.without_number == claim);
+        if begins && self.notified == ClaimNotice::Nothing && self.membership.claims_kept_back(self.partition)
+        {
+            events.push_back(SourceEvent::ClaimsKeptBack);
+        }
         match (self.notified, ours) {
             (ClaimNotice::Nothing | ClaimNotice::WithoutNumber(_), Some(ours)) => {
                 self.membership.own(self.partition, ours.number);

@@ -10,7 +10,7 @@ use crate::halt::Halt;
 use crate::link::Link;
 use crate::liveness::LivenessProbe;
 use crate::membership::Membership;
-use crate::topology::Witnesses;
+use crate::topology::{Majority, Witnesses};
 use lanekeeper_core::acks::AckLimits;
 
 /// What the sources of all partitions share.
@@ -24,6 +24,8 @@ pub struct SourceContext {
     pub liveness: LivenessProbe,
     /// Checks that keys are where they were.
     pub witnesses: Witnesses,
+    /// Proves that what a node answers is not the answer of one that is cut off.
+    pub majority: Majority,
     /// What stops them all.
     pub halt: Halt,
     /// Cancelled once their layout drains.

@@ -19,6 +19,7 @@ pub(super) struct Lease {
     until: Tick,
     /// Since when the broker takes no publishes.
     blocked_since: Option<Tick>,
+    alarms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,7 @@ struct AwaitedNote {
 impl Lease {
     /// A tenth less than the heartbeat, for clocks that drift.
     pub(super) fn length(heartbeat: Duration) -> Duration {
-        heartbeat - heartbeat / 10
+        heartbeat * 9 / 10
     }
 
     /// A note is about to be sent; returns its number.
@@ -58,6 +59,12 @@ impl Lease {
         self.awaited.front().map(|note| note.sent)
     }
 
+    /// How many alarms there were that lasted long enough to be seen here, and if there is one now. Shorter ones than a lease
+    /// keep nobody's claim back for long enough.
+    pub(super) fn alarms(&self) -> (u64, bool) {
+        (self.alarms, self.blocked_since.is_some())
+    }
+
     /// The broker has answered what was asked at `asked`. Returns until when the lease lasts by it, which it does only while
     /// the broker is `blocked`: takes no publishes. A lease that has lapsed then begins again after `wait`.
     pub(super) fn answered(
@@ -73,6 +80,9 @@ impl Lease {
             return None;
         }
         self.awaited.clear(); // they come back late, if at all
+        if self.blocked_since.is_none() {
+            self.alarms += 1;
+        }
         let lapsed_since = self.until.max(*self.blocked_since.get_or_insert(now));
         if now > self.until && now.since(lapsed_since) < wait {
             return None;
@@ -136,5 +146,6 @@ mod tests {
         assert_eq!(lease.answered(at(147), at(147), true, WAIT, HEARTBEAT), Some(at(156)));
         assert_eq!(lease.answered(at(150), at(150), false, WAIT, HEARTBEAT), None);
         assert_eq!(lease.answered(at(200), at(200), true, WAIT, HEARTBEAT), None, "another alarm");
+        assert_eq!(lease.alarms(), (2, true));
     }
 }

@@ -102,6 +102,7 @@ impl Membership {
             lease_until: watch::Sender::default(),
             lease: Mutex::default(),
             owned: Mutex::default(),
+            alarms_at_end: Mutex::default(),
             claims_made: AtomicU64::new(0),
             outgoing: Mutex::default(),
             wake: Notify::new(),
@@ -162,6 +163,12 @@ impl Membership {
         let terms = Some(PublishedTerms::of(self.state.terms()));
         self.state.send(MemberMessage { read, terms, ..message });
         claim
+    }
+
+    /// A tenure of ours begins. Returns true if an alarm has kept claims on the partition from being published since the last
+    /// one: others may have owned it without a trace.
+    pub(crate) fn claims_kept_back(&self, partition: PartitionNumber) -> bool {
+        self.state.claims_kept_back(partition)
     }
 
     /// The claim counts: notes name it from now on.

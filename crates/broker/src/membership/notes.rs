@@ -97,7 +97,7 @@ fn note(state: &State) -> MemberMessage {
     // The lease counts from here on, before the note is sent.
     let number = state.lease().sending(state.clock.now(), state.heartbeat());
     let message = state.replica.message(MessageKind::Note, PartitionNumber(0), 0, number);
-    MemberMessage { owned, terms, ..message }
+    MemberMessage { terms, owned, ..message }
 }
 
 /// Hands on what the broker answers, which counts while it takes no publishes.

@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) lease: Mutex<Lease>,
     /// Partitions that this process owns.
     pub(super) owned: Mutex<BTreeMap<PartitionNumber, TenureNumber>>,
+    /// How many alarms there had been when the last tenure of a partition ended.
+    pub(super) alarms_at_end: Mutex<BTreeMap<PartitionNumber, u64>>,
     pub(super) claims_made: AtomicU64,
     /// What is not published, or not read back: at most one of each kind per partition.
     pub(super) outgoing: Mutex<BTreeMap<(PartitionNumber, MessageKind), OutgoingMessage>>,
@@ -190,9 +192,25 @@ impl State {
         }
     }
 
+    /// A tenure of ours begins. Returns true if an alarm has kept claims on the partition from being published since the last
+    /// one.
+    pub(super) fn claims_kept_back(&self, partition: PartitionNumber) -> bool {
+        let (alarms, _) = self.lease().alarms();
+        let mut at_end = self.alarms_at_end.lock().unwrap_or_else(PoisonError::into_inner);
+        at_end.insert(partition, alarms).is_some_and(|at_end| at_end != alarms)
+    }
+
+    fn tenure_ended(&self, partition: PartitionNumber) {
+        let (alarms, blocked) = self.lease().alarms();
+        // An alarm that goes on counts as one that is yet to come.
+        let at_end = alarms.saturating_sub(u64::from(blocked));
+        self.alarms_at_end.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, at_end);
+    }
+
     /// The tenure that has claimed the partition is over: its claim, if it is not published yet, must not come after another
     /// process's. If it had begun without a number, others must know of it, since it has applied updates.
     pub(super) fn withdraw(&self, partition: PartitionNumber) {
+        self.tenure_ended(partition);
         let key = (partition, MessageKind::Claimed);
         let without_number = self.partitions[usize::from(partition.0)].borrow().without_number;
         let mut outgoing = self.outgoing();

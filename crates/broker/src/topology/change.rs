@@ -3,12 +3,13 @@
 
 use tracing::{info, warn};
 
-use super::declare::{declare_queues, log_deleted_queues};
+use super::declare::declare_queues;
 use super::document::{LayoutDocument, seconds_since_1970};
 use super::document_stream;
 use super::placement;
 use super::purge_markers::purge_markers;
 use super::session::{Depth, TopologySession};
+use super::unknown::{log_deleted_queues, unknown_objects};
 use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
@@ -99,8 +100,12 @@ pub(crate) async fn change_locked(
     let Some(mut document) = document_stream::read_surely(session).await? else {
         return Err(SourceError::NoLayout { exchange: session.names().public().to_owned() });
     };
-    let mut stuck = None;
+    let (mut stuck, mut proven) = (None, false);
     while let Some(step) = document.layouts.next_step(&desired) {
+        // A document that was written is such a proof, too.
+        if touches_broker(&step) && !proven {
+            prove(session, &document).await?;
+        }
         on_step(&step, &document);
         let before = &document.layouts;
         let layouts = match step {
@@ -123,7 +128,7 @@ pub(crate) async fn change_locked(
             }
             Step::Record => before.with_drained(&desired.drained).expect("it is the next step"),
             Step::Remove(draining) => {
-                stuck = remove(session, &draining).await?;
+                stuck = remove(session, &document, &draining).await?;
                 if stuck.is_some() {
                     break;
                 }
@@ -133,13 +138,35 @@ pub(crate) async fn change_locked(
         };
         desired.begun = desired.begun.or(layouts.changing.as_ref().map(|changing| changing.to.number));
         document = document_stream::write(session, LayoutDocument { layouts, ..document }).await?;
+        proven = true;
     }
     Ok(Reconciled { document, stuck })
 }
 
+/// Returns true if the step declares, binds or deletes something. A removal proves its own, and only when it deletes: it is
+/// tried again and again while something is in its way.
+fn touches_broker(step: &Step) -> bool {
+    match step {
+        Step::Prepare(_) | Step::Switch { .. } | Step::Undo(_) => true,
+        Step::Begin(_) | Step::Record | Step::Remove(_) => false,
+    }
+}
+
+/// Proves that a majority is reached, and that this document is the newest: on the smaller side of a split the lock is
+/// granted, too, and what was changed on the other side is not seen.
+///
+/// # Errors
+/// [`SourceError::NoQuorum`]; [`SourceError::Outrun`].
+async fn prove(session: &mut TopologySession<'_>, document: &LayoutDocument) -> Result<(), SourceError> {
+    match document_stream::read_proven(session).await? {
+        Some(newest) if newest != *document => Err(SourceError::Outrun { changed_by: newest.changed_by }),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// When it has returned, publishes go to the new layout.
 async fn switch(session: &mut TopologySession<'_>, from: Layout, to: Layout) -> Result<(), SourceError> {
-    log_deleted_queues(session, to).await?;
+    log_deleted_queues(&unknown_objects(session, to).await?.queues);
     declare_queues(session, to).await?;
     let names = session.names();
     let (old, new) = (names.layout(from.number), names.layout(to.number));
@@ -171,6 +198,7 @@ async fn delete(session: &mut TopologySession<'_>, layout: Layout) -> Result<(),
 /// published to them any more, and nobody but Lanekeeper knows them.
 async fn remove(
     session: &mut TopologySession<'_>,
+    document: &LayoutDocument,
     draining: &Draining,
 ) -> Result<Option<Stuck>, SourceError> {
     let (names, layout) = (session.names(), draining.layout);
@@ -188,12 +216,18 @@ async fn remove(
     if let Some((queue, updates)) = purge_markers(session, layout, &there).await? {
         return Ok(Some(Stuck::Late { queue, updates }));
     }
-    for (queue, _) in there {
-        match session.queue_depth(&queue).await? {
-            Depth { consumers: 1.., .. } => return Ok(Some(Stuck::InUse { queue })),
-            Depth { ready: updates @ 1.., .. } => return Ok(Some(Stuck::Late { queue, updates })),
-            Depth { ready: 0, consumers: 0 } => session.delete_queue(&queue).await?,
+    for (queue, _) in &there {
+        let queue = || queue.clone();
+        match session.queue_depth(&queue()).await? {
+            Depth { consumers: 1.., .. } => return Ok(Some(Stuck::InUse { queue: queue() })),
+            Depth { ready: updates @ 1.., .. } => return Ok(Some(Stuck::Late { queue: queue(), updates })),
+            Depth { ready: 0, consumers: 0 } => {}
         }
+    }
+    // On the smaller side of a split every queue looks empty, and is deleted when it is asked for.
+    prove(session, document).await?;
+    for (queue, _) in there {
+        session.delete_queue(&queue).await?;
     }
     let exchange = names.layout(layout.number);
     match session.delete_unused_exchange(&exchange).await {

@@ -2,7 +2,6 @@
 
 use lapin::ExchangeKind;
 use lapin::types::FieldTable;
-use tracing::error;
 
 use super::arguments::{
     ALTERNATE_EXCHANGE, ingress_arguments, partition_arguments, public_arguments, quorum_arguments,
@@ -71,25 +70,6 @@ pub(crate) async fn declare_queues(
         let queue = names.partition(layout.number, partition);
         session.declare_queue(&queue, partition_arguments(names)).await?;
         session.bind_queue(&queue, &exchange).await?;
-    }
-    Ok(())
-}
-
-/// A queue of the current layout that is not there was deleted by hand: this is logged before it is declared again.
-pub(crate) async fn log_deleted_queues(
-    session: &mut TopologySession<'_>,
-    layout: Layout,
-) -> Result<(), SourceError> {
-    for partition in layout.partitions() {
-        let queue = session.names().partition(layout.number, partition);
-        match session.queue_depth(&queue).await {
-            Ok(_) => {}
-            Err(fault) if fault.is_deleted_queue() => error!(
-                queue,
-                "a queue of the layout was deleted, declaring it again: the updates in it are lost, and updates published since then are in other partitions"
-            ),
-            Err(fault) => return Err(fault),
-        }
     }
     Ok(())
 }

@@ -4,21 +4,26 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::arguments::{partition_arguments, quorum_arguments};
 use super::change::change_locked;
-use super::declare::{declare_inner, declare_layout, declare_public, declare_queues, log_deleted_queues};
+use super::declare::{declare_inner, declare_layout, declare_public, declare_queues};
 use super::document::LayoutDocument;
 use super::document_stream;
 use super::placement;
 use super::session::TopologySession;
+use super::unknown::{Unknown, log_deleted_queues, unknown_objects};
 use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
 use lanekeeper_core::change::{Desired, Layouts};
-use lanekeeper_core::layout::{Layout, LayoutNumber};
+use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::witness::witnesses;
 
 /// How often we look whether an alarm has ended.
 const BLOCKED_POLL: Duration = Duration::from_millis(500);
+
+/// The layout that the first start makes.
+const FIRST: LayoutNumber = LayoutNumber(1);
 
 /// Makes the topology complete and returns the layout document.
 ///
@@ -53,14 +58,30 @@ pub async fn ensure(
 }
 
 /// From the inside out: the public exchange comes last, so that it takes no update before there is a way into a queue.
+///
+/// Nothing is declared that this node does not know before a majority of the nodes is reached: a node that is cut off, or
+/// that starts, does not know all, and would make a second layout. Where all is there, nothing is published, so that an
+/// alarm does not keep a dispatcher from its updates.
 async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<LayoutDocument, SourceError> {
-    declare_inner(session).await?;
-    document_stream::declare(session).await?;
-    let known = document_stream::read_last(session).await?;
-    let known = known.filter(|document| !document.layouts.witnesses.is_empty());
-    if let Some(document) = &known {
-        log_deleted_queues(session, document.layouts.in_force).await?;
+    if !document_stream::is_known(session).await? {
+        prove_first(session).await?;
     }
+    document_stream::declare(session).await?;
+    let mut known = document_stream::read_last(session).await?;
+    let unknown = match &known {
+        Some(document) => unknown_objects(session, document.layouts.in_force).await?,
+        None => Unknown::default(),
+    };
+    if known.is_none() || !unknown.is_empty() {
+        known = document_stream::read_proven(session).await?;
+    }
+    let known = known.filter(|document| !document.layouts.witnesses.is_empty());
+    if let Some(document) = known.as_ref().filter(|_| !unknown.is_empty()) {
+        // Looked at again: the first answer can be that of a node which was cut off then.
+        let unknown = unknown_objects(session, document.layouts.in_force).await?;
+        log_deleted_queues(&unknown.queues);
+    }
+    declare_inner(session).await?;
     match (session.lock().await, known) {
         (Ok(()), _) => {}
         // Its holder declares what is missing. A binding to the ingress that is made now could be the second one.
@@ -96,8 +117,11 @@ async fn make_first(
     session: &mut TopologySession<'_>,
     wanted: Layout,
 ) -> Result<LayoutDocument, SourceError> {
-    let layout = Layout { number: LayoutNumber(1), ..wanted };
+    let layout = Layout { number: FIRST, ..wanted };
     declare_queues(session, layout).await?;
+    for partition in layout.partitions() {
+        refuse_consumed(session, partition).await?;
+    }
     let witnesses = placement::find_witnesses(session, layout).await?;
     let document = LayoutDocument::first(Layouts::first(layout, witnesses));
     let document = document_stream::write(session, document).await?;
@@ -108,6 +132,33 @@ async fn make_first(
         "made the layout"
     );
     Ok(document)
+}
+
+/// Proves, before the stream with the layout document is declared, that a majority is reached and nobody has a layout.
+///
+/// Two sides of a split can each declare a stream of one name before the nodes have noticed the split, and then have two of
+/// them; so can a node that still has its own view after a split, and then finds neither (3.10.8, measured). A quorum queue of
+/// one name is the same queue on all nodes. So the dead-letter queue comes first, and has to take a consumer, which its
+/// replicas agree on; and a first partition, which shows its consumers.
+async fn prove_first(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
+    let (names, partition) = (session.names(), PartitionNumber(0));
+    session.declare_queue(&names.dead(), quorum_arguments()).await?;
+    session.try_consuming(&names.dead(), "declaring the stream with the layout document").await?;
+    session.declare_queue(&names.partition(FIRST, partition), partition_arguments(names)).await?;
+    refuse_consumed(session, partition).await
+}
+
+/// Before there is a layout, nobody consumes its queues. If somebody does, a split is over, and this node still does not know
+/// what the others have made.
+async fn refuse_consumed(
+    session: &mut TopologySession<'_>,
+    partition: PartitionNumber,
+) -> Result<(), SourceError> {
+    let queue = session.names().partition(FIRST, partition);
+    match session.queue_depth(&queue).await?.consumers {
+        0 => Ok(()),
+        _ => Err(SourceError::OutOfStep { queue }),
+    }
 }
 
 /// A layout made by a program that knew no witnesses gets them as the hash says: its queues are not empty, so they cannot

@@ -62,7 +62,7 @@ async fn follow_for_ever(link: Link, names: Names, documents: watch::Sender<Layo
         names,
         link,
         documents,
-        from: StreamOffset::Last,
+        from: StreamOffset::First,
         log: LogOnChange::default(),
     };
     loop {
@@ -110,19 +110,12 @@ impl Following {
         loop {
             let delivery = reader.next().await?;
             let read = document_of(&delivery, &self.stream)?;
-            if read.is_none() && self.from == StreamOffset::Last {
-                // A barrier is the last message: the document before it is in an earlier chunk.
-                self.from = StreamOffset::First;
-                return Err(SourceError::Missing {
-                    text: format!("the last message of {} is no document", self.stream),
-                });
-            }
             if let Some(offset) = offset_of(&delivery) {
                 self.from = StreamOffset::At(offset + 1);
             }
             if let Some(document) = read {
                 self.documents.send_if_modified(|known| {
-                    // The last chunk can begin with older ones.
+                    // The stream is read from its beginning, and a late one does not count.
                     let is_newer = document.serial > known.serial;
                     if is_newer {
                         *known = document;

@@ -118,6 +118,15 @@ impl Partition {
         self.take_in_unclaimed();
     }
 
+    /// Nothing was taken in yet: deliveries wait for the claim.
+    pub(super) fn claims_kept_back(&mut self, tenure: Tenure) {
+        if self.tenure == Some(tenure) {
+            self.memory.ownership_lapsed();
+        } else {
+            self.stale += 1;
+        }
+    }
+
     pub(super) fn claim_superseded(&mut self, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;

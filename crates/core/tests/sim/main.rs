@@ -21,6 +21,7 @@
 
 mod broker;
 mod circuits;
+mod cluster;
 mod dispatcher;
 mod effects;
 mod facts;

@@ -61,6 +61,7 @@ struct State {
     /// What comes with the next claims: until when requests of other processes can be at work.
     wait_until: Option<Tick>,
     ends: Vec<End>,
+    claims_kept_back: bool,
     /// Updates that were acked.
     acked: usize,
     malformed_settled: usize,
@@ -137,6 +138,11 @@ impl MemoryBroker {
     pub(super) fn others_at_work_for(&self, wait: Duration) {
         let until = self.clock.now().after(wait);
         self.change(|state| state.wait_until = Some(until));
+    }
+
+    /// An alarm keeps claims from being published.
+    pub(super) fn keep_claims_back(&self) {
+        self.change(|state| state.claims_kept_back = true);
     }
 
     /// What other replicas were told, in order.

@@ -83,6 +83,18 @@ async fn what_was_settled_is_not_sent_again_when_its_ack_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_settled_is_sent_again_if_an_alarm_may_have_hidden_another_owner() {
+    let mut world = World::begin();
+    world.publish("a-1");
+    world.until("the answer", |world| world.facts.sent() == "a-1" && world.facts.in_flight() == 0).await;
+    assert_eq!(world.broker.acked(), 0);
+    world.broker.keep_claims_back();
+    world.broker.lose_channel();
+    world.until_acked(1).await;
+    assert_eq!(world.facts.sent(), "a-1 a-1", "the record may have an older value by now");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_finishes_what_is_in_flight_and_starts_nothing_more() {
     let mut world = World::begin();
     world.target.answer("a-1", Answer::applied().after(SECOND));

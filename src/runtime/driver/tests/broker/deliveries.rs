@@ -103,8 +103,10 @@ impl Deliveries for MemoryDeliveries {
                 rival_claim: state.rival,
                 wait_until: state.wait_until,
             };
+            let kept_back = state.claims_kept_back.then_some(SourceEvent::ClaimsKeptBack);
             if let Some(channel) = state.channel(channel) {
                 channel.events.retain(|event| !matches!(event, SourceEvent::Claimed { .. }));
+                channel.events.extend(kept_back);
                 channel.events.push_back(claimed);
             }
         });
