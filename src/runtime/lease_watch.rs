@@ -37,7 +37,7 @@ async fn watch_for_ever(
     let mut lapsed_at: Option<Tick> = None;
     loop {
         // Nobody has a lease at the start.
-        let is_good = |until: &Tick| *until >= clock.now();
+        let is_good = |until: &Tick| *until > clock.now();
         let Ok(until) = lease_until.wait_for(is_good).await.map(|until| *until) else { return };
         let lapsed_for = lapsed_at.map_or(Duration::ZERO, |at| clock.now().since(at));
         if lapsed_at.is_some() {
