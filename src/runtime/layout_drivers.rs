@@ -38,7 +38,7 @@ pub struct DispatchContext {
     pub consuming: Link,
     pub publishing: Link,
     /// Publishes to the stream of members, and nothing else: notes must not wait behind dead letters.
-    pub members: Link,
+    pub membership_link: Link,
     pub names: Names,
     pub ledger: Option<Arc<AnyLedger>>,
     pub halt: Halt,
@@ -91,7 +91,7 @@ impl LayoutDrivers {
         let (names, halt, layout) = (&context.names, context.halt.clone(), active_layout.layout);
         let (consuming, publishing) = (context.consuming.clone(), context.publishing.clone());
         let witnesses = Witnesses::begin(consuming, publishing, names, active_layout, halt.clone());
-        let links = (context.consuming.clone(), context.members.clone());
+        let links = (context.consuming.clone(), context.membership_link.clone());
         let replica = Replica {
             instance: &context.config.instance,
             process: context.process,

@@ -76,7 +76,7 @@ pub async fn run(
         () = shutdown.as_mut() => return Ok(()),
     };
     let halt = Halt::default();
-    let Started { address, consuming, publishing, members, document, names, ledger } = started;
+    let Started { address, consuming, publishing, membership_link, document, names, ledger } = started;
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
     let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto);
@@ -94,7 +94,7 @@ pub async fn run(
         config,
         consuming,
         publishing,
-        members,
+        membership_link,
         names,
         ledger,
         targets,
@@ -130,10 +130,10 @@ pub async fn run(
         running.notify_moved().await;
     }
     drop((reconciler, follower, running)); // their tasks would log lost connections
-    let DispatchContext { consuming, publishing, members, .. } = context;
+    let DispatchContext { consuming, publishing, membership_link, .. } = context;
     consuming.close().await;
     publishing.close().await;
-    members.close().await;
+    membership_link.close().await;
     halted.map_or(Ok(()), |reason| Err(reason.into()))
 }
 
@@ -172,7 +172,7 @@ struct Started {
     address: Address,
     consuming: Link,
     publishing: Link,
-    members: Link,
+    membership_link: Link,
     document: LayoutDocument,
     names: Names,
     ledger: Option<Arc<AnyLedger>>,
@@ -211,9 +211,9 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
     let reading = address.reading_bodies(config.updates.body_bytes_max as u64);
     let consuming = reading.connect_patiently(&name("consume")).await.map_err(SourceError::from)?;
-    let members = address.connect_patiently(&name("members")).await.map_err(SourceError::from)?;
+    let membership_link = address.connect_patiently(&name("members")).await.map_err(SourceError::from)?;
     Ok(Started {
-        members: Link::keep(address.clone(), name("members"), members),
+        membership_link: Link::keep(address.clone(), name("members"), membership_link),
         consuming: Link::keep(reading, name("consume"), consuming),
         publishing: Link::keep(address.clone(), name("publish"), publishing),
         address,

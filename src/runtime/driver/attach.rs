@@ -114,7 +114,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             Then::Exit(exit) => self.phase = Phase::Aborting { session: session.take(), exit },
             Then::Attach => {
                 *until = now.after(self.context.drain_timeout);
-                self.ends.cut_off(now);
+                self.ends.attempts_aborted(now);
                 // They end as failed attempts, and are counted when their updates come back.
                 std::mem::take(&mut self.abort).cancel();
                 if in_flight == 0 {

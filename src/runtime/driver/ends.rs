@@ -17,7 +17,7 @@ pub(super) struct TenureEnds {
     /// Its channel was lost, and requests of it may still be at work.
     lost: Option<TenureNumber>,
     /// When requests were cut off, whose targets may go on with them.
-    cut_off_at: Option<Tick>,
+    aborted_at: Option<Tick>,
 }
 
 impl TenureEnds {
@@ -36,8 +36,8 @@ impl TenureEnds {
         self.lost = self.number.take().or(self.lost);
     }
 
-    pub(super) fn cut_off(&mut self, now: Tick) {
-        self.cut_off_at = Some(now);
+    pub(super) fn attempts_aborted(&mut self, now: Tick) {
+        self.aborted_at = Some(now);
     }
 }
 
@@ -46,9 +46,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     pub(super) fn rest(&self) -> Duration {
         let now = self.now();
         let wait = self.core.take_over_wait().map_or(Duration::ZERO, |until| until.since(now));
-        let cut_off = self.ends.cut_off_at.map(|at| at.after(self.context.at_work).since(now));
+        let aborted = self.ends.aborted_at.map(|at| at.after(self.context.at_work).since(now));
         let ours = if self.core.view().in_flight > 0 { self.context.at_work } else { Duration::ZERO };
-        wait.max(ours).max(cut_off.unwrap_or_default())
+        wait.max(ours).max(aborted.unwrap_or_default())
     }
 
     /// Says that a tenure is over whose channel was lost, once none of our requests is at work.

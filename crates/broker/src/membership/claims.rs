@@ -64,7 +64,7 @@ impl PartitionClaims {
                 };
                 self.tenures.claimed(now, &claim)
             }
-            MessageKind::Ended => message.end.is_some_and(|end| {
+            MessageKind::TenureEnded => message.end.is_some_and(|end| {
                 let rest = Duration::from_millis(end.rest_ms);
                 self.tenures.ended(now, TenureNumber(end.tenure), rest)
             }),

@@ -45,7 +45,7 @@ pub(crate) struct MemberMessage {
     /// With [`MessageKind::Note`]: partitions that the process owns, with the numbers of their tenures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) owned: Vec<(u16, u64)>,
-    /// With [`MessageKind::Ended`].
+    /// With [`MessageKind::TenureEnded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<PublishedEnd>,
 }
@@ -128,7 +128,8 @@ pub(crate) enum MessageKind {
     /// The process is alive, and owns what the note names. Read back, it renews the lease of the process.
     Note,
     /// A tenure is over, in order.
-    Ended,
+    #[serde(rename = "ended")]
+    TenureEnded,
     /// The process got a witness from this partition that belongs to another one: all processes stop.
     Moved,
     /// What the process holds of the partition, for operators: every two seconds if the layout drains, otherwise on request.

@@ -186,7 +186,8 @@ impl Membership {
     /// Publishes that the tenure is over, and that for so long requests can still be at work, of it or of a tenure that it had
     /// waited for.
     pub(crate) fn publish_end(&self, partition: PartitionNumber, number: TenureNumber, rest: Duration) {
-        let message = self.state.replica.message(MessageKind::Ended, partition, self.priority(partition), 0);
+        let message =
+            self.state.replica.message(MessageKind::TenureEnded, partition, self.priority(partition), 0);
         let end = Some(PublishedEnd { tenure: number.0, rest_ms: millis(rest) });
         self.state.send(MemberMessage { end, ..message });
     }
@@ -194,7 +195,7 @@ impl Membership {
     /// Returns once the end of a tenure of the partition was read back, after two seconds in any case. Under an alarm it is
     /// not waited for.
     pub(crate) async fn end_read_back(&self, partition: PartitionNumber) {
-        let key = (partition, MessageKind::Ended);
+        let key = (partition, MessageKind::TenureEnded);
         let read_back = async {
             loop {
                 let notified = self.state.read_back.notified();

@@ -134,9 +134,9 @@ impl State {
             .outgoing()
             .values()
             .any(|outgoing| outgoing.published.is_some_and(|(first, _)| unread(first)));
-        let patience = Lease::length(self.heartbeat()) / 2;
+        let due_within = Lease::length(self.heartbeat()) / 2;
         let sent = self.lease().awaited_since().map(|sent| self.clock.instant(sent).max(reading));
-        confirmed || (!self.publishing.is_blocked() && sent.is_some_and(|sent| sent.elapsed() > patience))
+        confirmed || (!self.publishing.is_blocked() && sent.is_some_and(|sent| sent.elapsed() > due_within))
     }
 
     /// Messages may be missing: no claim that was read before counts any more.

@@ -106,7 +106,7 @@ impl StatusQuery {
             | MessageKind::Attached
             | MessageKind::Claimed
             | MessageKind::Note
-            | MessageKind::Ended
+            | MessageKind::TenureEnded
             | MessageKind::Moved => {}
         }
     }
