@@ -92,8 +92,8 @@ fn partitioned(_: &Case<'_>, management: &Management) -> Option<Finding> {
     Some(Finding::new(Code::ClusterPartitioned, what, fix))
 }
 
-/// No API shows the setting (looked for in `/api/overview`, `/api/nodes` and `/api/nodes/NAME` of RabbitMQ 3.10.8 and
-/// 4.0.5). Khepri has no such strategies: there the smaller side refuses changes.
+/// No API shows the setting (looked for in `/api/overview`, `/api/nodes` and `/api/nodes/NAME` of RabbitMQ 3.10.8).
+/// Khepri has no such strategies: there the smaller side refuses changes.
 fn partition_handling(_: &Case<'_>, management: &Management) -> Option<Finding> {
     let nodes = management.known_nodes().len();
     if nodes < 2 || management.khepri == Ok(true) {

@@ -65,7 +65,12 @@ impl Dispatcher {
 
     /// With options of `run` besides.
     pub fn start_with(config: &Path, options: &[&str]) -> Self {
-        let mut command = program::run_command(Path::new(BINARY), config);
+        Self::start_program(Path::new(BINARY), config, options)
+    }
+
+    /// Perhaps of another version.
+    pub fn start_program(program: &Path, config: &Path, options: &[&str]) -> Self {
+        let mut command = program::run_command(program, config);
         command.args(options);
         Self::begin(command)
     }

@@ -31,7 +31,7 @@ pub(crate) async fn declare_public(session: &mut TopologySession<'_>) -> Result<
     session.bind_exchange(&names.ingress(), names.public()).await
 }
 
-/// Between its declaration and its binding, updates go to its alternate exchange, the ingress. Programs of before 0.2 made it
+/// Between its declaration and its binding, updates go to its alternate exchange, the ingress. An earlier version made it
 /// without one, and publishers may have: then it stays so.
 pub(crate) async fn declare_public_exchange(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
     let names = session.names();
