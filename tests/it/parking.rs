@@ -100,7 +100,9 @@ async fn a_record_that_is_rejected_waits_in_order_until_it_is_released() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_is_picked_up_by_a_standby_that_has_followed_without_traffic() {
     let world = world("idle-release", "3s").await;
-    let config = world.config(&format!("{}updates.partitions = 2", world.ledger()));
+    // The standby waits until the owner that was killed can have nothing at work: a lease, and the target's timeout of 1 s.
+    let heartbeat = "broker.heartbeat = \"1s\"\n";
+    let config = world.config(&format!("{}{heartbeat}updates.partitions = 2", world.ledger()));
     let mut owner = world.start(&config);
     owner.ready().await;
     let standby = world.start(&config);

@@ -193,12 +193,18 @@ async fn a_document_without_witnesses_is_read_and_gets_them() {
         "changed_by": "older",
         "changed_at": 1_767_225_600,
     });
+    // Its document is the only one.
+    let stream = || "older.topology".into();
+    channel.queue_delete(stream(), QueueDeleteOptions::default()).await.unwrap();
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    channel.queue_declare(stream(), durable, arguments).await.unwrap();
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     let properties = properties.with_type("layout".into());
     let body = older.to_string();
-    let sent =
-        channel.basic_publish("".into(), "older.topology".into(), options, body.as_bytes(), properties);
+    let sent = channel.basic_publish("".into(), stream(), options, body.as_bytes(), properties);
     sent.await.unwrap().await.unwrap();
     // An update that waits already: the witnesses cannot be observed before it is settled.
     world.publish(updates(10, 1)).await;

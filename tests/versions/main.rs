@@ -43,7 +43,8 @@ async fn two_versions_follow_each_other_on_one_broker_and_one_ledger() {
     let publishing = Arc::clone(&world);
     let publishing = tokio::spawn(async move { publishing.publish(updates(RECORDS, EACH)).await });
     // Forward and back, in order and not, twice each.
-    let followers = [("two", &now, true), ("one", &before, true), ("two", &now, false), ("one", &before, false)];
+    let followers =
+        [("two", &now, true), ("one", &before, true), ("two", &now, false), ("one", &before, false)];
     let mut applied = 0;
     for (name, program, in_order) in followers.into_iter().chain(followers) {
         applied += 400;
