@@ -46,9 +46,8 @@ impl LivenessProbe {
 async fn ask(link: &Link, last_seen: &watch::Sender<LastSeen>) -> Result<(), SourceError> {
     const STEP: &str = "checking that the broker answers";
     let (channel, connection) = link.channel_of().await?;
-    // With shorter heartbeats than before, a silence counts sooner.
-    let lowered_by = link.heartbeat_lowered_by();
-    let heartbeat = link.heartbeat().saturating_sub(lowered_by);
+    // It can be shorter than on the first connection.
+    let heartbeat = link.heartbeat().saturating_sub(link.heartbeat_lowered_by());
     loop {
         let at = Instant::now();
         let asking = channel.basic_qos(1, BasicQosOptions::default());
@@ -56,7 +55,7 @@ async fn ask(link: &Link, last_seen: &watch::Sender<LastSeen>) -> Result<(), Sou
             Ok(answer) => answer.map_err(SourceError::amqp(STEP))?,
             Err(_) => return Err(SourceError::Silent { step: STEP, seconds: (heartbeat * 4).as_secs() }),
         }
-        last_seen.send_replace(Some((connection, at.checked_sub(lowered_by).unwrap_or(at))));
+        last_seen.send_replace(Some((connection, at)));
         tokio::time::sleep(heartbeat / 4).await;
     }
 }
