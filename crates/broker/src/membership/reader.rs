@@ -160,7 +160,7 @@ impl Reading {
                         if last_came.is_none() {
                             self.read_from = self.read_from.in_doubt();
                         }
-                        return Err(silent(reading.elapsed()));
+                        return Err(silent(state.note_due_within()));
                     }
                     // No note comes back then, which would show that all was read.
                     let quiet = last_came.unwrap_or(reading).elapsed();

@@ -126,6 +126,11 @@ impl State {
         }
     }
 
+    /// How long a note may take to come back before the stream is read by another reader.
+    pub(super) fn note_due_within(&self) -> Duration {
+        Lease::length(self.heartbeat()) / 2
+    }
+
     /// Returns true if something must have come by now, though we have read since `reading`. A reader on a node that was cut
     /// off gets nothing more and is told nothing, not even after the node is back (RabbitMQ 3.10.8, measured).
     pub(super) fn is_unread(&self, reading: Instant) -> bool {
@@ -134,7 +139,7 @@ impl State {
             .outgoing()
             .values()
             .any(|outgoing| outgoing.published.is_some_and(|(first, _)| unread(first)));
-        let due_within = Lease::length(self.heartbeat()) / 2;
+        let due_within = self.note_due_within();
         let sent = self.lease().awaited_since().map(|sent| self.clock.instant(sent).max(reading));
         confirmed || (!self.publishing.is_blocked() && sent.is_some_and(|sent| sent.elapsed() > due_within))
     }
