@@ -111,13 +111,14 @@ impl Health {
             Stage::Stopping => Some("draining".to_owned()),
             Stage::Dispatching(attached) => {
                 let lapsed = self.lapsed();
-                if attached.keys().any(|(layout, _)| lapsed.contains(layout)) {
-                    return Some("lease lapsed".to_owned());
-                }
+                let lapsed = attached.keys().any(|(layout, _)| lapsed.contains(layout));
                 let apart = attached.iter().filter(|(_, attached)| !**attached);
                 let apart: Vec<String> =
                     apart.map(|((layout, partition), _)| format!("l{}.{partition}", layout.0)).collect();
-                (!apart.is_empty()).then(|| format!("not attached: {}", apart.join(" ")))
+                let apart = (!apart.is_empty()).then(|| format!("not attached: {}", apart.join(" ")));
+                let reasons: Vec<String> =
+                    lapsed.then(|| "lease lapsed".to_owned()).into_iter().chain(apart).collect();
+                (!reasons.is_empty()).then(|| reasons.join("; "))
             }
         }
     }

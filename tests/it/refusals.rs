@@ -144,7 +144,9 @@ async fn what_is_taken_from_the_user_is_named_and_heals_when_it_is_given_back() 
     user.forbid().await;
     user.close_connections().await;
     dispatcher.logged("grant configure, write and read on limited and limited.*").await;
-    assert_eq!(unready(&dispatcher).await.trim(), "not attached: l1.p000 l1.p001");
+    // If it takes long, its lease has lapsed as well.
+    let reasons = unready(&dispatcher).await;
+    assert!(reasons.trim().ends_with("not attached: l1.p000 l1.p001"), "{reasons}");
     user.permit().await;
     dispatcher.ready().await;
 
@@ -162,8 +164,8 @@ async fn what_is_taken_from_the_user_is_named_and_heals_when_it_is_given_back() 
     dispatcher.ready().await;
     world.publish(updates(20, 5)).await;
     assert_flawless(&world.applied(100).await, 100);
-    // One line for each change of the reason, however often it was tried: two connections, two losses.
-    assert!(lines(&dispatcher, "access refused") <= 4, "{:#?}", dispatcher.log());
+    // One line for each change of the reason, however often it was tried: three connections, two losses.
+    assert!(lines(&dispatcher, "access refused") <= 6, "{:#?}", dispatcher.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
