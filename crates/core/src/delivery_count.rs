@@ -1,7 +1,7 @@
 //! Tells by the broker's delivery counts if what a channel holds was taken back.
 //!
 //! The broker takes back what a consumer holds if it believes the consumer's node to be down. If the node was only cut off,
-//! the consumer can become active again on the same channel, and is told nothing: what it holds is delivered again, and
+//! the consumer can become active again on the same channel, without a notice: what it holds is delivered again, and
 //! its acks of the earlier deliveries settle nothing.
 //!
 //! A quorum queue counts how often it took back each update (`x-delivery-count`), and always takes back the oldest ones, so

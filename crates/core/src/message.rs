@@ -63,7 +63,7 @@ pub enum Event {
         /// The newest claim of another process before it. If that is new to us, what we know of the updates is outdated.
         rival_claim: Option<TenureNumber>,
         /// Until when requests of a tenure before ours can be at work at the targets, if it has not said that nothing is:
-        /// until then no head is sent that came redelivered or was released. Computed anew for each claim; `None`: no
+        /// until then no head is sent that came redelivered or was released. Computed again for each claim; `None`: no
         /// head waits.
         wait_until: Option<Tick>,
     },

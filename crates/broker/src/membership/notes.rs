@@ -28,7 +28,7 @@ const UNCONFIRMED_MAX: usize = 8;
 const RETRY_DELAY_MAX: Duration = Duration::from_millis(500);
 const PUBLISHING: &str = "publishing a note to the stream of members";
 
-/// Publishes notes for ever, and waits for no answer: that a note is read back is what counts.
+/// Publishes notes until it is dropped. It waits for no answer: a note counts once it is read back.
 pub(super) async fn publish_notes(state: Arc<State>) {
     state.opened().await;
     let mut log = LogOnChange::default();

@@ -69,6 +69,8 @@ enum First {
     AfterGap,
     /// It is the first one of another stream.
     OfAnother,
+    /// It stands before what was read: in the same chunk, or in another stream. What follows tells.
+    Undecided,
     /// The stream must be read from there.
     Elsewhere(ReadFrom),
 }
@@ -88,9 +90,10 @@ impl ReadFrom {
             Self::Beginning => First::AfterGap,
             Self::Behind(place) if came == place => First::Known,
             Self::Behind(place) if came.offset > place.offset => First::AfterGap,
-            // The stream never ends before what was read of it.
+            // The last chunk can begin before it, but the stream never ends before what was read of it.
             Self::Doubtful(place) if came.offset >= place.offset => First::Elsewhere(Self::Behind(place)),
-            Self::Behind(_) | Self::Doubtful(_) => First::Elsewhere(Self::Recreated),
+            Self::Doubtful(_) => First::Undecided,
+            Self::Behind(_) => First::Elsewhere(Self::Recreated),
             Self::Recreated => First::OfAnother,
         }
     }
@@ -150,12 +153,16 @@ impl Reading {
         let state = Arc::clone(&self.state);
         let (mut namesake, reading) = (String::new(), Instant::now());
         let mut look = interval((state.heartbeat() / 4).clamp(UNREAD_POLL_MIN, UNREAD_POLL_MAX));
-        let mut last_came = None;
+        let (mut last_came, mut undecided_since) = (None, None::<Instant>);
         loop {
             let delivery = tokio::select! {
                 biased;
                 delivery = reader.receive() => delivery?,
                 _ = look.tick() => {
+                    if undecided_since.is_some_and(|since| since.elapsed() > UNREAD_POLL_MAX) {
+                        self.read_from = ReadFrom::Recreated; // the stream ends there
+                        return Ok(Again);
+                    }
                     if state.is_unread(reading) {
                         if last_came.is_none() {
                             self.read_from = self.read_from.in_doubt();
@@ -175,8 +182,13 @@ impl Reading {
             let place = Place::of(offset, &delivery);
             // Within one reader nothing is missing, though offsets are: the stream uses some itself (RabbitMQ 3.10.8 and 4.0.5,
             // measured).
-            let is_first = last_came.replace(Instant::now()).is_none();
-            match if is_first { self.read_from.first(place) } else { First::New } {
+            let first = if last_came.is_none() { self.read_from.first(place) } else { First::New };
+            if first == First::Undecided {
+                undecided_since.get_or_insert_with(Instant::now);
+                continue;
+            }
+            last_came = Some(Instant::now());
+            match first {
                 First::Known => {
                     self.works();
                     continue;
@@ -185,7 +197,7 @@ impl Reading {
                     self.read_from = read_from;
                     return Ok(Again);
                 }
-                First::New => {}
+                First::New | First::Undecided => {}
                 First::AfterGap => state.gap(),
                 First::OfAnother => self.recreated(),
             }
@@ -273,7 +285,8 @@ mod tests {
         check(behind, place(9, 1), First::AfterGap);
         check(behind, place(7, 2), First::Elsewhere(ReadFrom::Recreated));
         check(behind, place(2, 2), First::Elsewhere(ReadFrom::Recreated));
-        check(doubtful, place(6, 3), First::Elsewhere(ReadFrom::Recreated));
+        check(doubtful, place(6, 3), First::Undecided);
+        check(doubtful, place(7, 1), First::Elsewhere(behind));
         check(doubtful, place(12, 3), First::Elsewhere(behind));
         check(ReadFrom::Recreated, place(0, 3), First::OfAnother);
     }

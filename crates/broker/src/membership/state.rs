@@ -132,7 +132,7 @@ impl State {
     }
 
     /// Returns true if something must have come by now, though we have read since `reading`. A reader on a node that was cut
-    /// off gets nothing more and is told nothing, not even after the node is back (RabbitMQ 3.10.8, measured).
+    /// off gets no more messages and no notice, not even after the node is back (RabbitMQ 3.10.8, measured).
     pub(super) fn is_unread(&self, reading: Instant) -> bool {
         let unread = |first: Instant| first.max(reading).elapsed() > UNREAD_MAX;
         let confirmed = self

@@ -107,7 +107,7 @@ impl Queue {
         }
     }
 
-    /// Its node is there again. The consumer is told nothing.
+    /// Its node is there again. The consumer gets no notice.
     pub fn heal(&mut self) {
         self.consumers.iter_mut().for_each(|consumer| consumer.suspected = false);
     }
