@@ -22,8 +22,8 @@ use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
-    Address, Clock, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe, LogOnChange,
-    Majority, Names, OwnLedger, SourceError, ensure_ledger, ensure_topology,
+    Address, BindingGuard, Clock, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe,
+    LogOnChange, Majority, Names, OwnLedger, SourceError, ensure_ledger, ensure_topology,
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
@@ -79,6 +79,7 @@ pub async fn run(
     let Started { address, consuming, publishing, membership_link, document, names, ledger } = started;
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
+    let guard = BindingGuard::begin(consuming.clone(), address.clone(), &names, &config.instance, &follower);
     let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto);
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let context = DispatchContext {
@@ -129,7 +130,7 @@ pub async fn run(
     if matches!(halted, Some(SourceError::Moved { .. })) {
         running.notify_moved().await;
     }
-    drop((reconciler, follower, running)); // their tasks would log lost connections
+    drop((guard, reconciler, follower, running)); // their tasks would log lost connections
     let DispatchContext { consuming, publishing, membership_link, .. } = context;
     consuming.close().await;
     publishing.close().await;

@@ -74,9 +74,10 @@ pub enum SourceError {
     },
     /// The node of this connection does not know the layout that the other nodes have.
     #[error(
-        "the queue {queue} is consumed, but the node of this connection knows no layout: a split of the cluster is over, and the \
-         node still has its own view. No layout is made; restart the node. `rabbitmqctl cluster_status` shows it under Network \
-         Partitions"
+        "the queue {queue} is consumed, but the node of this connection knows no layout: the stream with the layout document was \
+         deleted, or a split of the cluster is over and the node still has its own view. No layout is made. If `rabbitmqctl \
+         cluster_status` shows something under Network Partitions, restart the node; otherwise stop all dispatchers, then start \
+         them again"
     )]
     OutOfStep {
         /// A queue of the layout.
@@ -150,6 +151,35 @@ pub enum SourceError {
         /// What is wrong with it.
         fault: String,
     },
+    /// There is no layout document, and a layout that only a document can name.
+    #[error(
+        "there is no layout document in the stream {stream}, but {what}: the stream was deleted, or definitions were imported \
+         that were exported at a later layout. No layout is made, since each update would go two ways. If the queues hold \
+         updates, keep publishers stopped until dispatchers that still run have emptied them, or see \"If the layout document \
+         is gone\" in docs/operating.md. `rabbitmqctl list_queues --vhost VHOST name messages consumers` shows them; once they \
+         are empty and unused, `rabbitmqctl delete_queue --vhost VHOST {exchange}.lN.pNNN` deletes each queue and `rabbitmqadmin \
+         --vhost=VHOST delete exchange name={exchange}.lN` the exchange before them. Then start again"
+    )]
+    DocumentGone {
+        /// The stream.
+        stream: String,
+        /// `updates.exchange`.
+        exchange: String,
+        /// What is there.
+        what: String,
+    },
+    /// The layout document is older than the objects in the broker.
+    #[error(
+        "the layout document in the stream {stream} is older than the broker's objects: {what}. Nothing is declared, bound or \
+         deleted, since updates could be lost or go two ways. The broker has lost the newest documents, as a power loss or a \
+         copy of its data can do: see \"If the layout document is gone\" in docs/operating.md"
+    )]
+    DocumentOlder {
+        /// The stream.
+        stream: String,
+        /// What the document does not know.
+        what: String,
+    },
     /// Another ledger belongs to the exchange.
     #[error(
         "another ledger ({recorded}) belongs to this exchange, and this one does not know which records are parked there. Set \
@@ -221,6 +251,8 @@ impl SourceError {
             | Self::MovedElsewhere { .. }
             | Self::Astray { .. }
             | Self::Document { .. }
+            | Self::DocumentGone { .. }
+            | Self::DocumentOlder { .. }
             | Self::NoLayout { .. }
             | Self::OtherLedger { .. } => false,
         }

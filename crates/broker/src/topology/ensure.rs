@@ -9,21 +9,20 @@ use super::change::change_locked;
 use super::declare::{declare_inner, declare_layout, declare_public, declare_queues};
 use super::document::LayoutDocument;
 use super::document_stream;
+use super::leftover::{FIRST, caught_up, gone, refuse_later_layouts};
 use super::placement;
+use super::probe::probe;
 use super::session::TopologySession;
 use super::unknown::{Unknown, log_deleted_queues, unknown_objects};
 use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
 use lanekeeper_core::change::{Desired, Layouts};
-use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
+use lanekeeper_core::layout::{Layout, PARTITIONS_MAX, PartitionNumber};
 use lanekeeper_core::witness::witnesses;
 
 /// How often we look whether an alarm has ended.
 const BLOCKED_POLL: Duration = Duration::from_millis(500);
-
-/// The layout that the first start makes.
-const FIRST: LayoutNumber = LayoutNumber(1);
 
 /// Makes the topology complete and returns the layout document.
 ///
@@ -64,6 +63,7 @@ pub async fn ensure(
 /// alarm does not keep a dispatcher from its updates.
 async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<LayoutDocument, SourceError> {
     if !document_stream::is_known(session).await? {
+        refuse_later_layouts(session).await?;
         prove_first(session).await?;
     }
     document_stream::declare(session).await?;
@@ -100,7 +100,12 @@ async fn complete_layouts(
     session: &mut TopologySession<'_>,
     wanted: Layout,
 ) -> Result<LayoutDocument, SourceError> {
-    match document_stream::read_surely(session).await? {
+    let document = match document_stream::read_surely(session).await? {
+        // An older one, bound beside the newer, would have every update go two ways.
+        Some(document) => Some(caught_up(session, document).await?),
+        None => None,
+    };
+    match document {
         None => make_first(session, wanted).await,
         Some(document) if document.layouts.witnesses.is_empty() => add_witnesses(session, document).await,
         Some(document) if document.layouts.changing.is_some() => {
@@ -118,6 +123,8 @@ async fn make_first(
     wanted: Layout,
 ) -> Result<LayoutDocument, SourceError> {
     let layout = Layout { number: FIRST, ..wanted };
+    refuse_later_layouts(session).await?;
+    refuse_other_ways(session, layout).await?;
     declare_queues(session, layout).await?;
     for partition in layout.partitions() {
         refuse_consumed(session, partition).await?;
@@ -132,6 +139,47 @@ async fn make_first(
         "made the layout"
     );
     Ok(document)
+}
+
+/// If a probe shows that something is bound to the ingress, it can only be the first layout as `topology export` prints it, with
+/// all its queues and no other. A queue that is added to them would move keys whose updates wait.
+async fn refuse_other_ways(session: &mut TopologySession<'_>, layout: Layout) -> Result<(), SourceError> {
+    let names = session.names();
+    let is_there = session.knows_exchange(&names.layout(FIRST)).await?;
+    if !probe(session).await?.is_routed {
+        return Ok(());
+    }
+    if !is_there {
+        let what = format!("something is bound to {} or to {}", names.ingress(), names.handoff());
+        return Err(gone(session, what));
+    }
+    let partitions = count_queues(session, layout.partitions).await?;
+    if partitions == Some(layout.partitions) {
+        return Ok(());
+    }
+    let (wanted, has) =
+        (layout.partitions, partitions.map_or_else(|| "gaps".to_owned(), |has| has.to_string()));
+    let what = format!(
+        "the queues of layout {} are bound ({has}), and updates.partitions is {wanted}: set it to as many as there are",
+        FIRST.0
+    );
+    Err(gone(session, what))
+}
+
+/// How many queues the first layout has; `None`: they have gaps. `wanted`: so many are expected.
+async fn count_queues(session: &mut TopologySession<'_>, wanted: u16) -> Result<Option<u16>, SourceError> {
+    let mut found = 0;
+    for partition in 0..=PARTITIONS_MAX {
+        let queue = session.names().partition(FIRST, PartitionNumber(partition));
+        match session.queue_depth(&queue).await {
+            Ok(_) if found == partition => found += 1,
+            Ok(_) => return Ok(None),
+            Err(SourceError::Missing { .. }) if partition > wanted => break,
+            Err(SourceError::Missing { .. }) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(Some(found))
 }
 
 /// Proves, before the stream with the layout document is declared, that a majority is reached and nobody has a layout.
