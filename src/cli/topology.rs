@@ -9,6 +9,7 @@ mod snapshot;
 
 use std::time::Duration;
 
+use self::apply::Manner;
 use self::snapshot::TopologySnapshot;
 use super::arguments::{BrokerArguments, ConfigArguments};
 use super::exit::Exit;
@@ -70,6 +71,10 @@ enum Command {
         /// draining it.
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         timeout: Option<Duration>,
+        /// Change the layout although the management API is not seen. If something else than the layout is bound to the
+        /// ingress (`rabbitmqctl list_bindings` shows it), updates that are confirmed during the switch are lost.
+        #[arg(long)]
+        without_management: bool,
     },
     /// Print the first layout as RabbitMQ definitions (JSON), for a broker that has no layout yet.
     ///
@@ -105,7 +110,10 @@ pub fn main(arguments: &Arguments) -> Exit {
                 let exit = if plan.is_empty() { Exit::Done } else { Exit::Pending };
                 Ok(print(&plan.to_string(), exit))
             }
-            Command::Apply { no_wait, timeout, .. } => apply::run(&config, *no_wait, *timeout).await,
+            Command::Apply { no_wait, timeout, without_management, .. } => {
+                let (no_wait, timeout, without_management) = (*no_wait, *timeout, *without_management);
+                apply::run(&config, Manner { no_wait, timeout, without_management }).await
+            }
             Command::Export { .. } => {
                 let shape = config.layout_shape();
                 let vhost = Address::new(&config.broker.connection)?.vhost().to_owned();

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value as Json;
 
-use super::facts::{Binding, Management, ManagementCause, ManagementFault, PolicyKind, Queue};
+use super::facts::{Binding, Management, ManagementCause, ManagementFault, Node, PolicyKind, Queue};
 use super::fix::segment;
 use super::management_answers as answers;
 use crate::config::ManagementAddress;
@@ -22,6 +22,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For all requests. A layout of 1,024 partitions takes about 2,000 of them.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
+/// For what is looked at before the first layout is made: the lock is held by then.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(15);
+const ROOM_POLL: Duration = Duration::from_secs(1);
 /// Requests at once. Few: the API is made for people, and its answers cost the broker CPU time.
 const REQUESTS_MAX: usize = 8;
 
@@ -39,6 +42,21 @@ pub async fn look(
     }
     let text = format!("it did not answer all requests within {} s", LOOK_TIMEOUT.as_secs());
     Err(fault(ManagementCause::Unreachable(text)))
+}
+
+/// What the first layout needs of the nodes.
+pub struct Room {
+    pub nodes: Vec<Node>,
+    pub quorum_copies: BTreeMap<String, u64>,
+}
+
+/// Looks only at what the first layout needs; or says why it cannot be seen. `cluster`: the name of the broker's.
+pub async fn look_for_room(address: &ManagementAddress, cluster: Option<&str>) -> Result<Room, String> {
+    let api = Api { client: client().map_err(|error| error.to_string())?, address };
+    match tokio::time::timeout(ROOM_TIMEOUT, api.room(cluster)).await {
+        Ok(looked) => looked,
+        Err(_) => Err(format!("it did not show the limit of open files within {} s", ROOM_TIMEOUT.as_secs())),
+    }
 }
 
 fn client() -> reqwest::Result<Client> {
@@ -68,17 +86,41 @@ enum ApiAnswer {
 }
 
 impl Api<'_> {
-    async fn look(&self, names: &Names, broker: &Inspection) -> Result<Management, ManagementCause> {
+    /// A host can run several brokers, and a port can be forwarded to another host.
+    async fn is_of(&self, cluster: Option<&str>) -> Result<(), ManagementCause> {
         if let ApiAnswer::Refused(words) = self.ask("whoami").await? {
             return Err(ManagementCause::Refused(words));
         }
-        // A host can run several brokers, and a port can be forwarded to another host.
         let overview = self.given("overview").await?;
-        if let (Some(ours), Some(theirs)) = (&broker.cluster, overview["cluster_name"].as_str())
-            && ours != theirs
-        {
-            return Err(ManagementCause::OtherCluster(theirs.to_owned()));
+        match (cluster, overview["cluster_name"].as_str()) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                Err(ManagementCause::OtherCluster(theirs.to_owned()))
+            }
+            _ => Ok(()),
         }
+    }
+
+    async fn room(&self, cluster: Option<&str>) -> Result<Room, String> {
+        let words = |cause: ManagementCause| cause.to_string();
+        self.is_of(cluster).await.map_err(words)?;
+        let mut nodes = self.unless_refused("nodes", answers::nodes).await.map_err(words)??;
+        // In the first seconds of a node the API does not show its limit (3.10.8).
+        while nodes.iter().any(|node| node.running && node.files_max.is_none()) {
+            tokio::time::sleep(ROOM_POLL).await;
+            nodes = self.unless_refused("nodes", answers::nodes).await.map_err(words)??;
+        }
+        Ok(Room { nodes, quorum_copies: self.quorum_copies().await? })
+    }
+
+    /// The list of all queues can be longer than what is read.
+    async fn quorum_copies(&self) -> Result<BTreeMap<String, u64>, String> {
+        let path = "queues?columns=type,members&disable_stats=true";
+        let copies = self.unless_refused(path, answers::quorum_copies).await;
+        copies.unwrap_or_else(|cause| Err(cause.to_string()))
+    }
+
+    async fn look(&self, names: &Names, broker: &Inspection) -> Result<Management, ManagementCause> {
+        self.is_of(broker.cluster.as_deref()).await?;
         let vhost = segment(&self.address.vhost);
         let mut policies =
             answers::policies(&self.given(&format!("policies/{vhost}")).await?, PolicyKind::Policy);
@@ -93,6 +135,7 @@ impl Api<'_> {
             policies,
             alarms: self.unless_refused("health/checks/alarms", answers::alarms).await?,
             nodes: self.unless_refused("nodes", answers::nodes).await?,
+            quorum_copies: self.quorum_copies().await,
             khepri: self.unless_refused("feature-flags", answers::khepri).await?,
         })
     }

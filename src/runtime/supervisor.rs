@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::active_layouts::ActiveLayouts;
-use super::auto_apply::auto_apply;
+use super::auto_apply::{auto_apply, first_layout};
 use super::breakers::Breakers;
 use super::driver::DriverExit;
 use super::layout_drivers::{DispatchContext, DriverEnded};
@@ -188,12 +188,13 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     let instance = &config.instance;
     let names = Names::new(&config.updates.exchange);
     let wanted = wanted(config).numbered(LayoutNumber(1));
+    let first = first_layout(config, wanted.shape());
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
     let mut log = LogOnChange::default();
     let (publishing, document) = loop {
         let connection = address.connect_patiently(&name("publish")).await.map_err(SourceError::from)?;
         let completed = async {
-            let document = ensure_topology(&connection, &names, wanted, instance).await?;
+            let document = ensure_topology(&connection, &names, &first, instance).await?;
             ensure_ledger(&connection, &names, &document, own, instance).await?;
             Ok::<_, SourceError>(document)
         };

@@ -99,12 +99,12 @@ async fn constant_bindings_that_are_removed_are_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exchanges_that_are_deleted_are_declared_again_with_their_bindings_and_it_is_said() {
-    let world = World::new("deleted").await;
+    let world = World::new("swept").await;
     let dispatcher = world.dispatcher("updates.partitions = 4").await;
     world.publish(updates(20, 1)).await;
     let channel = world.channel().await;
     let mut sent = 20;
-    for exchange in ["deleted.l1", "deleted.ingress", "deleted.handoff", "deleted.dead", "deleted"] {
+    for exchange in ["swept.l1", "swept.ingress", "swept.handoff", "swept.dead", "swept"] {
         delete(&channel, exchange).await;
         let missing = format!("missing=\"exchange {exchange}\"");
         let line = dispatcher.logged(&missing).await;
@@ -112,10 +112,10 @@ async fn exchanges_that_are_deleted_are_declared_again_with_their_bindings_and_i
         until("the exchange", || async {
             let bindings = world.broker.ctl(&["list_bindings", "--quiet", "source_name", "destination_name"]);
             let ways = [
-                "deleted\tdeleted.ingress",
-                "deleted.ingress\tdeleted.l1",
-                "deleted.l1\tdeleted.l1.p003",
-                "deleted.dead\tdeleted.dead",
+                "swept\tswept.ingress",
+                "swept.ingress\tswept.l1",
+                "swept.l1\tswept.l1.p003",
+                "swept.dead\tswept.dead",
             ];
             let lines: Vec<&str> = bindings.lines().collect();
             let exchanges = world.broker.ctl(&["list_exchanges", "--quiet", "name"]);

@@ -18,6 +18,7 @@ mod harness;
 mod ledger;
 mod lifecycle;
 mod malformed;
+mod many_partitions;
 mod moved;
 mod parking;
 mod publish;

@@ -58,11 +58,22 @@ pub enum SourceError {
     /// A stream that is there has no replica on this node that could answer: it starts with the node, or once another
     /// dispatcher has declared it.
     #[error(
-        "no running replica of the {stream} on the node of this connection; it starts soon after the node or the stream"
+        "no running replica of the {stream} on the node of this connection. It starts soon after the node or the stream; if this \
+         lasts, the node joined the cluster after the stream was made, and `rabbitmq-streams add_replica --vhost VHOST {} NODE` \
+         gives it one (`rabbitmqctl cluster_status` names the nodes)",
+        .stream.trim_start_matches("stream ")
     )]
     NoReplica {
         /// Which, such as "stream updates.topology".
         stream: String,
+    },
+    /// The first layout cannot be made on this broker.
+    #[error("no layout is made: {what}; {fix}")]
+    NoRoom {
+        /// What is in its way.
+        what: String,
+        /// What removes that.
+        fix: String,
     },
     /// A queue is there, and its nodes are down.
     #[error(
@@ -254,6 +265,7 @@ impl SourceError {
             | Self::DocumentGone { .. }
             | Self::DocumentOlder { .. }
             | Self::NoLayout { .. }
+            | Self::NoRoom { .. }
             | Self::OtherLedger { .. } => false,
         }
     }
@@ -457,6 +469,14 @@ mod tests {
         ));
         let fault = SourceError::from_amqp("looking", "queue q", "updates", missing.into());
         assert!(fault.is_deleted_queue() && !fault.can_heal(), "{fault:?}");
+    }
+
+    #[test]
+    fn a_node_without_a_replica_gets_the_command_that_makes_one() {
+        let stream = "stream updates.members".to_owned();
+        let text = SourceError::NoReplica { stream }.to_string();
+        let command = "`rabbitmq-streams add_replica --vhost VHOST updates.members NODE`";
+        assert!(text.contains(command), "{text}");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use change::{Reconciled, Stuck};
 pub use definitions::definitions;
 pub use delete::remove;
 pub use document::LayoutDocument;
-pub use ensure::ensure;
+pub use ensure::{FirstLayout, ensure};
 pub use follower::Follower;
 pub use guard::BindingGuard;
 pub use ledger_identity::{OwnLedger, ensure_ledger};

@@ -58,6 +58,12 @@ impl<'a> TopologySession<'a> {
         self.instance
     }
 
+    /// The broker's version, and the name of its cluster.
+    pub(crate) fn broker(&self) -> (Option<String>, Option<String>) {
+        let property = |name| self.connection.server_property(name);
+        (property("version"), property("cluster_name"))
+    }
+
     /// Returns true if the broker takes no publishes because of an alarm.
     pub(crate) fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
