@@ -251,3 +251,35 @@ async fn a_change_that_was_not_finished_is_undone_with_the_queues_that_were_neve
     let exchanges = world.broker.ctl(&["list_exchanges", "name"]);
     assert!(!exchanges.contains("undone.probe"), "{exchanges}");
 }
+
+/// The one way out of each refusal above.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_is_adopted_with_the_updates_in_its_queues() {
+    let world = changed("adopted").await;
+    world.publish(updates(20, 2)).await;
+    let config = world.config("updates.partitions = 2");
+    let nothing = topology(&world, &config, &["adopt"]);
+    assert_eq!(nothing.code, Some(1), "{}", nothing.stdout);
+    assert!(nothing.stderr.contains("names layout 2 already"), "{}", nothing.stderr);
+    for documents in [vec![], vec![first()], vec![first(), begun()]] {
+        leave_documents(&world, &documents).await;
+        let mut refused = world.start(&config);
+        assert_eq!(refused.ended().await, Some(3));
+        refused.logged("`lanekeeper topology adopt`").await;
+        let adopted = topology(&world, &config, &["adopt"]);
+        assert_eq!(adopted.code, Some(0), "{}", adopted.stderr);
+        assert_eq!(adopted.stdout, "layout 2 with 3 partitions and prefetch 1000 is current\n");
+    }
+    let dispatcher = world.dispatcher("updates.partitions = 2").await;
+    assert_flawless(&world.applied(40).await, 40);
+    let used = topology(&world, &config, &["adopt"]);
+    assert_eq!(used.code, Some(1), "{}", used.stdout);
+    // What it has written is changed as any other.
+    apply(&world, 4);
+    world.publish(updates(20, 4).skip(40)).await;
+    assert_flawless(&world.applied(80).await, 80);
+    delete_documents(&world, &world.channel().await).await;
+    let consumed = topology(&world, &config, &["adopt"]);
+    assert!(consumed.stderr.contains("is consumed: stop all dispatchers first"), "{}", consumed.stderr);
+    drop(dispatcher);
+}

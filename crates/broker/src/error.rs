@@ -165,11 +165,11 @@ pub enum SourceError {
     /// There is no layout document, and a layout that only a document can name.
     #[error(
         "there is no layout document in the stream {stream}, but {what}: the stream was deleted, or definitions were imported \
-         that were exported at a later layout. No layout is made, since each update would go two ways. If the queues hold \
-         updates, keep publishers stopped until dispatchers that still run have emptied them, or see \"If the layout document \
-         is gone\" in docs/operating.md. `rabbitmqctl list_queues --vhost VHOST name messages consumers` shows them; once they \
-         are empty and unused, `rabbitmqctl delete_queue --vhost VHOST {exchange}.lN.pNNN` deletes each queue and `rabbitmqadmin \
-         --vhost=VHOST delete exchange name={exchange}.lN` the exchange before them. Then start again"
+         that were exported at a later layout. No layout is made, since each update would go two ways. To keep the layout that is \
+         there, stop all dispatchers, call `lanekeeper topology adopt`, and start them again. To begin with another one, once \
+         `rabbitmqctl list_queues --vhost VHOST name messages consumers` shows its queues empty and unused, delete them \
+         (`rabbitmqctl delete_queue --vhost VHOST {exchange}.lN.pNNN`) and the exchange (`rabbitmqadmin --vhost=VHOST delete \
+         exchange name={exchange}.lN`)"
     )]
     DocumentGone {
         /// The stream.
@@ -183,7 +183,7 @@ pub enum SourceError {
     #[error(
         "the layout document in the stream {stream} is older than the broker's objects: {what}. Nothing is declared, bound or \
          deleted, since updates could be lost or go two ways. The broker has lost the newest documents, as a power loss or a \
-         copy of its data can do: see \"If the layout document is gone\" in docs/operating.md"
+         copy of its data can do. Stop all dispatchers, call `lanekeeper topology adopt`, and start them again"
     )]
     DocumentOlder {
         /// The stream.

@@ -49,7 +49,7 @@ pub use operator::Operator;
 pub use settings::ConnectionSettings;
 pub use source::{Deliveries, Gone, Lost, Received, Source, SourceEvent};
 pub use topology::{
-    AutoApply, BindingGuard, DELIVERY_LIMIT, Depth, FirstLayout, Follower, LayoutDocument, LayoutReconciler,
-    Majority, Markers, Obstacle, Obstacles, OwnLedger, Reconciled, Stuck, Witnesses, definitions,
-    ensure as ensure_topology, ensure_ledger, remove as remove_topology,
+    Adopted, AutoApply, BindingGuard, DELIVERY_LIMIT, Depth, FirstLayout, Follower, LayoutDocument,
+    LayoutReconciler, Majority, Markers, Obstacle, Obstacles, OwnLedger, Reconciled, Stuck, Witnesses,
+    definitions, ensure as ensure_topology, ensure_ledger, remove as remove_topology,
 };

@@ -1,5 +1,6 @@
 //! The topology: the exchanges, queues and streams of one `updates.exchange`, the layouts in it, and how they change.
 
+mod adopt;
 pub(crate) mod arguments;
 mod auto_apply;
 mod change;
@@ -24,6 +25,8 @@ mod unknown;
 mod witness_round;
 mod witnesses;
 
+pub use adopt::Adopted;
+pub(crate) use adopt::adopt;
 pub use arguments::DELIVERY_LIMIT;
 pub use auto_apply::{AutoApply, Obstacle, Obstacles};
 pub(crate) use change::reconcile;

@@ -6,13 +6,14 @@
 //! of one's own, which a majority of its replicas has to confirm and to hand over.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
 use lapin::types::FieldTable;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::change::Stuck;
@@ -27,6 +28,9 @@ use crate::link::ANSWER_TIMEOUT;
 use crate::names::Names;
 use lanekeeper_core::layout::Layout;
 
+/// How long a closed channel may take to leave its queues.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+const LEAVE_POLL: Duration = Duration::from_millis(50);
 const PURGING: &str = "reading the queues of a layout that is to be deleted";
 
 /// Reads the queues of a layout to their ends. `Ok(None)`: none of them held an update, and nobody consumed them. What is
@@ -62,7 +66,7 @@ pub(super) async fn purge(
     }
     // What came behind the marker. The queue's leader was reached a moment ago.
     for queue in queues {
-        match session.queue_depth(queue).await? {
+        match look_once_left(session, queue).await? {
             Depth { consumers: 1.., .. } => return Ok(Some(Stuck::InUse { queue: queue.clone() })),
             Depth { ready: updates @ 1.., .. } => {
                 return Ok(Some(Stuck::Late { queue: queue.clone(), updates }));
@@ -71,6 +75,18 @@ pub(super) async fn purge(
         }
     }
     Ok(None)
+}
+
+/// A queue counts a consumer for a moment after its channel is closed.
+async fn look_once_left(session: &mut TopologySession<'_>, queue: &str) -> Result<Depth, SourceError> {
+    let until = Instant::now() + LEAVE_TIMEOUT;
+    loop {
+        let depth = session.queue_depth(queue).await?;
+        if depth.consumers == 0 || Instant::now() >= until {
+            return Ok(depth);
+        }
+        sleep(LEAVE_POLL).await;
+    }
 }
 
 struct Reading<'a> {
