@@ -58,12 +58,6 @@ pub enum BindingFault {
     },
 }
 
-fn format_place(place: &TopologyPlace) -> String {
-    let TopologyPlace { cluster, vhost, exchange } = place;
-    let cluster = cluster.as_deref().unwrap_or("a broker without a name");
-    format!("the exchange {exchange} of virtual host {vhost} on {cluster}")
-}
-
 /// Why a ledger cannot be bound now.
 #[derive(Debug, thiserror::Error)]
 pub enum BindingError {
@@ -126,7 +120,7 @@ fn compare(
         }
         Some(_) if adopt => Fit::Adopted,
         Some(bound) => {
-            let (bound, own) = (format_place(&bound.place), format_place(place));
+            let (bound, own) = (bound.place.to_string(), place.to_string());
             return Err(BindingFault::OtherTopology { bound, own });
         }
     };

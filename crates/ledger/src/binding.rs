@@ -1,5 +1,7 @@
 //! Which exchange a ledger belongs to.
 
+use std::fmt;
+
 use uuid::Uuid;
 
 use lanekeeper_core::message::TenureNumber;
@@ -44,6 +46,14 @@ impl TopologyPlace {
             (None, _) | (_, None) => true,
         };
         one_cluster && self.vhost == other.vhost && self.exchange == other.exchange
+    }
+}
+
+impl fmt::Display for TopologyPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, vhost, exchange } = self;
+        write!(f, "the exchange {exchange} of virtual host {vhost}")?;
+        cluster.as_ref().map_or(Ok(()), |cluster| write!(f, " on {cluster}"))
     }
 }
 
