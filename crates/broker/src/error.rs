@@ -191,15 +191,6 @@ pub enum SourceError {
         /// What the document does not know.
         what: String,
     },
-    /// Another ledger belongs to the exchange.
-    #[error(
-        "another ledger ({recorded}) belongs to this exchange, and this one does not know which records are parked there. Set \
-         ledger.url to that ledger (for several hosts: PostgreSQL); if it is lost, start `lanekeeper run --adopt-ledger` once"
-    )]
-    OtherLedger {
-        /// Its identity.
-        recorded: uuid::Uuid,
-    },
     /// There is no layout to change.
     #[error(
         "there is no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it, with updates.partitions \
@@ -265,8 +256,7 @@ impl SourceError {
             | Self::DocumentGone { .. }
             | Self::DocumentOlder { .. }
             | Self::NoLayout { .. }
-            | Self::NoRoom { .. }
-            | Self::OtherLedger { .. } => false,
+            | Self::NoRoom { .. } => false,
         }
     }
 

@@ -4,7 +4,7 @@
 use tracing::{info, warn};
 
 use super::declare::declare_queues;
-use super::document::{LayoutDocument, seconds_since_1970};
+use super::document::LayoutDocument;
 use super::document_stream;
 use super::leftover::{caught_up, refuse_newer_layouts};
 use super::placement;
@@ -12,6 +12,7 @@ use super::probe::probe;
 use super::purge::purge;
 use super::session::TopologySession;
 use super::unknown::{log_deleted_queues, unknown_objects};
+use crate::clock::seconds_since_1970;
 use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
