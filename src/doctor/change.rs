@@ -78,6 +78,7 @@ fn weigh(observed: &Observed, finding: &Finding) -> Weight {
         | Code::ForeignWayIn
         | Code::ForeignBindingOfPartition
         | Code::DocumentUnreadable
+        | Code::DocumentMisfits
         | Code::FilesTooFew => Weight::Forbids,
         // With a second binding of the ingress, what is confirmed during the switch is lost.
         Code::ManagementNotSeen => Weight::Unseen,

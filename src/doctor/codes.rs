@@ -96,6 +96,9 @@ codes! {
     FilesTooFew = "LK115", Error,
         "the broker accepts no connection any more, of anybody: before RabbitMQ 4.0 each copy of a quorum queue reserves three open \
          files, and connections get what is left";
+    DocumentMisfits = "LK116", Error,
+        "`lanekeeper run` exits at the start and changes nothing: a layout that is made or bound beside the one that is there would \
+         send each update two ways";
 
     // 2xx: the topology.
     NoLayoutYet = "LK201", Info,

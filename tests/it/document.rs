@@ -104,6 +104,11 @@ async fn a_deleted_document_lets_no_start_make_a_second_way_in() {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert_eq!(ways(&world, "/"), ["gone.l2"]);
+    let environment = [("LANEKEEPER_MANAGEMENT_URL", world.broker.management_url().to_owned())];
+    let path = world.write_config(&config).display().to_string();
+    let doctor = lanekeeper(&["doctor", "--config", &path], &environment, b"");
+    assert_eq!(doctor.code, Some(1), "{}", doctor.stderr);
+    assert!(doctor.stdout.contains("error LK116"), "{}", doctor.stdout);
     world.publish(updates(20, 2)).await;
     assert_flawless(&world.applied(40).await, 40);
     drop(dispatcher);

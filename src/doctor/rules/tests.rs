@@ -63,6 +63,7 @@ fn sound() -> Observed {
             cluster: Some("rabbit@a".into()),
             hash_exchange: true,
             layout: Ok(Some(LAYOUT)),
+            misfit: None,
             changing_to: None,
             draining: false,
             objects,
@@ -431,6 +432,8 @@ fn what_a_change_could_meet_is_weighed() {
             cause: ManagementCause::Unreachable("connection refused".to_owned()),
         });
     };
+    let older = |observed: &mut Observed| observed.broker.misfit = Some("it is older".to_owned());
+    check_change(older, 5, &[("LK116", Forbids)]);
     check_change(unseen, 5, &[("LK901", Unseen)]);
 }
 

@@ -20,7 +20,7 @@ pub(super) const FIRST: LayoutNumber = LayoutNumber(1);
 ///
 /// # Errors
 /// [`SourceError::DocumentGone`].
-pub(super) async fn refuse_later_layouts(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
+pub(crate) async fn refuse_later_layouts(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
     let found = layouts(session, FIRST.0 + 1, CHANGES_MAX).await?;
     if found.is_empty() {
         return Ok(());
@@ -35,7 +35,7 @@ pub(super) async fn refuse_later_layouts(session: &mut TopologySession<'_>) -> R
 ///
 /// # Errors
 /// [`SourceError::DocumentOlder`].
-pub(super) async fn refuse_newer_layouts(
+pub(crate) async fn refuse_newer_layouts(
     session: &mut TopologySession<'_>,
     document: &LayoutDocument,
 ) -> Result<(), SourceError> {

@@ -14,7 +14,7 @@ mod ensure;
 mod epoch_record;
 mod follower;
 mod guard;
-mod leftover;
+pub(crate) mod leftover;
 mod majority;
 mod marker;
 mod placement;
