@@ -148,8 +148,7 @@ async fn adopt(config: &Config) -> Result<Exit, SourceError> {
     let adopted = operator.adopt(config.layout_shape().prefetch).await;
     operator.close().await;
     Ok(match adopted? {
-        Adopted::Written(document) => {
-            let layout = document.layouts.in_force;
+        Adopted::Written(layout) => {
             let text = format!(
                 "layout {} with {} partitions and prefetch {} is current\n",
                 layout.number.0, layout.partitions, layout.prefetch

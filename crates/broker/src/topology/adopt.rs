@@ -16,7 +16,7 @@ use lanekeeper_core::witness::witnesses;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adopted {
     /// The document names this layout now.
-    Written(LayoutDocument),
+    Written(Layout),
     /// Nothing was written, for this reason.
     Refused(String),
 }
@@ -83,7 +83,8 @@ async fn adopt_locked(session: &mut TopologySession<'_>, prefetch: u16) -> Resul
         Some(known) => LayoutDocument { layouts, ..known },
         None => LayoutDocument::first(layouts),
     };
-    Ok(Adopted::Written(document_stream::write(session, document).await?))
+    document_stream::write(session, document).await?;
+    Ok(Adopted::Written(layout))
 }
 
 /// How many queues the layout has, in a row and consumed by nobody; or what is wrong with them.
