@@ -199,6 +199,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         match completed.await {
             Ok(document) => break (connection, document),
             Err(error) if error.can_heal() => {
+                address.avoid(&connection);
                 let text = error_chain(&error);
                 if log.is_new(text.clone()) {
                     warn!(error = text, "topology not ready, trying again in 0.5 s");

@@ -13,6 +13,7 @@ mod failures;
 mod first_start;
 mod hand_over;
 mod harness;
+mod hosts;
 mod ledger;
 mod lifecycle;
 mod malformed;

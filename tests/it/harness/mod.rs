@@ -1,5 +1,6 @@
 //! What every test needs: a broker, a receiver, a dispatcher, and waiting for a condition.
 
+mod black_hole;
 mod broker;
 mod lab;
 mod postgres;
@@ -17,6 +18,7 @@ use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use black_hole::{BlackHole, forward};
 pub use broker::Broker;
 pub use lab::{example, lab_command, program_directory};
 pub use lanekeeper_lab::testbed::http::client as http;
