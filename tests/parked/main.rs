@@ -23,7 +23,7 @@ on_both!(
 fn lanekeeper(world: &World, arguments: &[&str]) -> (i32, String, String) {
     let url = match &world.place {
         LedgerPlace::Sqlite(path) => format!("sqlite://{}", path.display()),
-        LedgerPlace::Postgres(url) => url.reveal().to_owned(),
+        LedgerPlace::Postgres(urls) => urls[0].reveal().to_owned(),
     };
     with_url(&url, arguments)
 }

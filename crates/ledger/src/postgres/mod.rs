@@ -1,6 +1,7 @@
 //! The ledger in PostgreSQL, for dispatchers on several hosts.
 
 mod database;
+mod hosts;
 mod lock;
 #[path = "../sql/mod.rs"]
 mod sql;

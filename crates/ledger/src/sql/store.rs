@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -21,6 +22,7 @@ use crate::parked::{
     Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedUpdate, ReleasedRecord, Selection,
 };
 use crate::postgres::RecordLock;
+use crate::prune::Pruning;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::RecordKey;
@@ -34,6 +36,7 @@ pub struct SqlStore {
     locks: Locks,
     config: LedgerConfig,
     identity: Uuid,
+    pruning: Mutex<Pruning>,
 }
 
 /// The connections.
@@ -86,7 +89,7 @@ impl SqlStore {
             Batcher::start(Write::bytes, work)
         };
         let locks = Locks::new(options, &config);
-        Ok(Self { lookups, entries, connections, locks, config, identity })
+        Ok(Self { lookups, entries, connections, locks, config, identity, pruning: Mutex::default() })
     }
 }
 
@@ -130,7 +133,7 @@ impl Ledger for SqlStore {
     }
 
     async fn released(&self, limit: u32) -> Result<Vec<ReleasedRecord>, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let result = timeout(ANSWER_MAX, parked::released(&mut lease.connection, limit)).await;
         lease.release(result)
     }
@@ -141,7 +144,7 @@ impl Ledger for SqlStore {
         after: Option<ParkedSeq>,
         limit: u32,
     ) -> Result<Vec<ParkedUpdate>, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let work = parked::updates(&mut lease.connection, record_key, after, limit);
         let result = timeout(ANSWER_MAX, work).await;
         lease.release(result)
@@ -152,13 +155,13 @@ impl Ledger for SqlStore {
         after: Option<&RecordKey>,
         limit: u32,
     ) -> Result<Vec<ParkedRecord>, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let result = timeout(ANSWER_MAX, parked::records(&mut lease.connection, after, limit)).await;
         lease.release(result)
     }
 
     async fn parked_record(&self, record_key: &RecordKey) -> Result<Option<ParkedRecord>, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let result = timeout(ANSWER_MAX, parked::record(&mut lease.connection, record_key)).await;
         lease.release(result)
     }
@@ -183,13 +186,14 @@ impl Ledger for SqlStore {
 
     async fn prune(&self) -> Result<u64, LedgerError> {
         let mut lease = self.connections.writes.acquire().await?;
-        let work = upkeep::prune(&mut lease.connection, self.config.retention);
+        let mut pruning = self.pruning.lock().await;
+        let work = upkeep::prune(&mut lease.connection, self.config.retention, &mut pruning);
         let result = timeout(ANSWER_MAX, work).await;
         lease.release(result)
     }
 
     async fn stats(&self) -> Result<LedgerStats, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let work = async {
             let counted = upkeep::stats(&mut lease.connection).await?;
             Ok::<_, LedgerError>((counted, bytes(&mut lease.connection, &self.config).await?))

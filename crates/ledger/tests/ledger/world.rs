@@ -40,7 +40,7 @@ impl World {
             .await
             .expect("a database can be made");
         let (base, _) = server.rsplit_once('/').expect("a URL with a database");
-        Self { place: LedgerPlace::Postgres(Secret::new(format!("{base}/{name}"))), _keep: None }
+        Self { place: LedgerPlace::Postgres(vec![Secret::new(format!("{base}/{name}"))]), _keep: None }
     }
 
     pub fn settings(&self) -> LedgerConfig {
@@ -71,8 +71,8 @@ impl World {
                 let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
                 sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
             }
-            LedgerPlace::Postgres(url) => {
-                let mut connection = PgConnection::connect(url.reveal()).await.unwrap();
+            LedgerPlace::Postgres(urls) => {
+                let mut connection = PgConnection::connect(urls[0].reveal()).await.unwrap();
                 sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
             }
         }
@@ -88,8 +88,8 @@ impl World {
                 let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
                 sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap()
             }
-            LedgerPlace::Postgres(url) => {
-                let mut connection = PgConnection::connect(url.reveal()).await.unwrap();
+            LedgerPlace::Postgres(urls) => {
+                let mut connection = PgConnection::connect(urls[0].reveal()).await.unwrap();
                 sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap()
             }
         }
@@ -147,7 +147,7 @@ impl Server {
     }
 
     pub fn settings(&self) -> LedgerConfig {
-        World { place: LedgerPlace::Postgres(Secret::new(self.url.clone())), _keep: None }.settings()
+        World { place: LedgerPlace::Postgres(vec![Secret::new(self.url.clone())]), _keep: None }.settings()
     }
 }
 
