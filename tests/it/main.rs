@@ -9,6 +9,7 @@ mod demo;
 mod dispatch;
 mod doctor;
 mod examples;
+mod fail_over;
 mod failures;
 mod first_start;
 mod hand_over;

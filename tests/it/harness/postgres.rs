@@ -4,6 +4,7 @@ use lanekeeper_lab::testbed::PrivatePostgres;
 use tempfile::TempDir;
 
 use super::broker::done;
+use super::until;
 
 /// A server. It ends with this value, and with this process.
 pub struct Postgres {
@@ -15,6 +16,47 @@ impl Postgres {
     pub fn start() -> Self {
         let keep = tempfile::tempdir().expect("a directory can be made");
         Self { server: done(PrivatePostgres::start(&keep.path().join("postgres"))), _keep: keep }
+    }
+
+    /// A synchronous streaming standby: nothing is committed here from now on that is not there.
+    pub async fn standby(&self) -> Self {
+        let keep = tempfile::tempdir().expect("a directory can be made");
+        let standby = done(self.server.standby(&keep.path().join("postgres")));
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
+        self.execute("SELECT pg_reload_conf()").await;
+        let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        until("a synchronous standby", || async {
+            match self.count(state).await {
+                1 => Ok(()),
+                other => Err(other.to_string()),
+            }
+        })
+        .await;
+        Self { server: standby, _keep: keep }
+    }
+
+    /// It takes writes from now on.
+    pub async fn promote(&self) {
+        self.execute("SELECT pg_promote()").await;
+    }
+
+    pub async fn execute(&self, statement: &'static str) {
+        let mut connection = self.connect().await;
+        sqlx::raw_sql(statement).execute(&mut connection).await.expect("the statement is ours");
+    }
+
+    pub async fn count(&self, statement: &'static str) -> i64 {
+        let mut connection = self.connect().await;
+        sqlx::query_scalar(statement).fetch_one(&mut connection).await.expect("the statement is ours")
+    }
+
+    async fn connect(&self) -> sqlx::PgConnection {
+        sqlx::Connection::connect(self.url()).await.expect("the server runs")
+    }
+
+    /// SIGKILL; the data stays.
+    pub fn kill(&self) {
+        done(self.server.kill());
     }
 
     pub fn url(&self) -> &str {

@@ -91,6 +91,8 @@ struct Known {
 /// What a session must still be when it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
+    /// `None`: a socket in the file system.
+    address: Option<SocketAddr>,
     generation: u64,
     /// The process of the server that answers.
     backend: i32,
@@ -145,7 +147,7 @@ impl Hosts {
         let server = &self.0.servers[index];
         let opened = async {
             let mut connection = server.connect(address).await?;
-            let login = timeout(LOGIN_TIMEOUT, self.introduce(server, &mut connection)).await;
+            let login = timeout(LOGIN_TIMEOUT, self.introduce(server, address, &mut connection)).await;
             let mark = login.map_err(|_| late(LOGIN_TIMEOUT))??;
             Ok((connection, mark))
         }
@@ -160,11 +162,7 @@ impl Hosts {
             Err(LedgerError::ReadOnly) => {}
             Err(_) => {
                 if let Some(address) = address {
-                    known.avoided.retain(|(avoided, _)| *avoided != address);
-                    if known.avoided.len() == AVOIDED_MAX {
-                        known.avoided.remove(0);
-                    }
-                    known.avoided.push((address, Instant::now()));
+                    known.avoid(address);
                 }
             }
         }
@@ -172,7 +170,12 @@ impl Hosts {
     }
 
     /// Sets up the session, and finds out who answers.
-    async fn introduce(&self, server: &Server, connection: &mut PgConnection) -> Result<Mark, LedgerError> {
+    async fn introduce(
+        &self,
+        server: &Server,
+        address: Option<SocketAddr>,
+        connection: &mut PgConnection,
+    ) -> Result<Mark, LedgerError> {
         let who = query(WHO).persistent(false).fetch_one(&mut *connection).await?;
         if who.try_get("read_only")? {
             return Err(LedgerError::ReadOnly);
@@ -202,12 +205,20 @@ impl Hosts {
             known.generation += 1;
             (known.server, known.timeline) = (answers, timeline);
         }
-        Ok(Mark { generation: known.generation, backend: who.try_get("backend")? })
+        Ok(Mark { address, generation: known.generation, backend: who.try_get("backend")? })
     }
 
     /// Whether the session is on the newest server that is known.
     pub fn is_current(&self, mark: Mark) -> bool {
         self.lock().generation == mark.generation
+    }
+
+    /// Something failed in this session: the next one is opened elsewhere, if another server takes writes. This one may have
+    /// been replaced without knowing it; then its commits wait for a standby that does not follow it any more.
+    pub fn suspect(&self, mark: Mark) {
+        if let Some(address) = mark.address {
+            self.lock().avoid(address);
+        }
     }
 
     fn avoids(&self, address: SocketAddr) -> bool {
@@ -233,6 +244,16 @@ impl Hosts {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn avoid(&mut self, address: SocketAddr) {
+        self.avoided.retain(|(avoided, _)| *avoided != address);
+        if self.avoided.len() == AVOIDED_MAX {
+            self.avoided.remove(0);
+        }
+        self.avoided.push((address, Instant::now()));
     }
 }
 

@@ -136,8 +136,13 @@ impl Locks {
             let lookup_result = lookup(&mut session.connection, std::slice::from_ref(asked)).await?.pop();
             lookup_result.ok_or(LedgerError::Damaged { what: "the answer to a query" })
         };
-        let lookup_result = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))?;
-        Ok((lookup_result, session))
+        match timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out())) {
+            Ok(lookup_result) => Ok((lookup_result, session)),
+            Err(error) => {
+                self.pool.options.suspect(session.mark);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -193,8 +198,12 @@ impl RecordLock {
         let recorded = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()));
         match &recorded {
             Ok(_) => self.pool.give_back(session),
-            Err(error) if error.is_of_the_server() => self.pool.forget_idle(),
-            Err(_) => {}
+            Err(error) => {
+                self.pool.options.suspect(session.mark);
+                if error.is_of_the_server() {
+                    self.pool.forget_idle();
+                }
+            }
         }
         drop(permit);
         recorded

@@ -22,6 +22,7 @@ pub struct ConnectionSlot {
 /// caller opens a new one.
 #[derive(Debug)]
 pub struct Lease<'a> {
+    options: &'a Options,
     slot: MutexGuard<'a, Option<(Connection, Mark)>>,
     /// The connection.
     pub connection: Connection,
@@ -42,13 +43,14 @@ impl ConnectionSlot {
             Some(idle) => idle,
             None => self.options.open().await?,
         };
-        Ok(Lease { slot, connection, mark })
+        Ok(Lease { options: &self.options, slot, connection, mark })
     }
 
     /// As [`Self::acquire`], to read what a server that takes no writes must not be asked for.
     pub async fn acquire_checked(&self) -> Result<Lease<'_>, LedgerError> {
         let mut lease = self.acquire().await?;
-        timeout(ANSWER_MAX, check(&mut lease.connection, lease.mark)).await.map_err(timed_out)??;
+        let checked = timeout(ANSWER_MAX, check(&mut lease.connection, lease.mark)).await;
+        lease.answer(checked)?;
         Ok(lease)
     }
 }
@@ -59,9 +61,17 @@ impl Lease<'_> {
         mut self,
         result: Result<Result<T, E>, Elapsed>,
     ) -> Result<T, LedgerError> {
-        let answer = result.map_err(timed_out)?.map_err(Into::into)?;
+        let answer = self.answer(result)?;
         *self.slot = Some((self.connection, self.mark));
         Ok(answer)
+    }
+
+    fn answer<T, E: Into<LedgerError>>(
+        &self,
+        result: Result<Result<T, E>, Elapsed>,
+    ) -> Result<T, LedgerError> {
+        let answer = result.map_err(timed_out).and_then(|answer| answer.map_err(Into::into));
+        answer.inspect_err(|_| self.options.suspect(self.mark))
     }
 }
 
