@@ -104,11 +104,14 @@ pub async fn run(
     let mut drivers = JoinSet::new();
     let mut active_layouts = follower.document().layouts.active_layouts();
     let mut running = ActiveLayouts::default();
-    let halted = loop {
+    let of_the_ledger = context.ledger.clone();
+    let mut unusable = std::pin::pin!(unusable(of_the_ledger.as_deref()));
+    let halted: Option<RunError> = loop {
         running.follow(&context, &active_layouts, &mut drivers);
         tokio::select! {
             () = shutdown.as_mut() => break None,
-            reason = context.halt.reason() => break Some(reason),
+            reason = context.halt.reason() => break Some(reason.into()),
+            fault = unusable.as_mut() => break Some(fault.into()),
             Some(ended) = drivers.join_next() => {
                 let ended = ended.expect(DRIVER_PANIC);
                 running.ended(&context, &ended);
@@ -126,7 +129,7 @@ pub async fn run(
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);
     }
-    if matches!(halted, Some(SourceError::Moved { .. })) {
+    if matches!(halted, Some(RunError::Source(SourceError::Moved { .. }))) {
         running.notify_moved().await;
     }
     drop((reconciler, follower, running)); // their tasks would log lost connections
@@ -134,7 +137,15 @@ pub async fn run(
     consuming.close().await;
     publishing.close().await;
     membership_link.close().await;
-    halted.map_or(Ok(()), |reason| Err(reason.into()))
+    halted.map_or(Ok(()), Err)
+}
+
+/// Waits until the ledger cannot be used any more.
+async fn unusable(ledger: Option<&AnyLedger>) -> LedgerError {
+    match ledger {
+        Some(ledger) => ledger.unusable().await,
+        None => std::future::pending().await,
+    }
 }
 
 const DRIVER_PANIC: &str =

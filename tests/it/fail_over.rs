@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use lanekeeper_lab::receiver::ReceiverSettings;
 use serde_json::json;
 
-use crate::harness::{Dispatcher, Postgres, World, assert_in_order, lanekeeper, until, updates};
+use crate::harness::{
+    Dispatcher, Postgres, World, assert_in_order, lanekeeper, pool_transactions, until, updates,
+};
 
 /// How long dispatch may stand when the ledger's server is replaced.
 const FAIL_OVER_MAX: Duration = Duration::from_secs(30);
@@ -28,8 +30,15 @@ fn ledger(servers: &[&Postgres], more: &str) -> String {
     )
 }
 
+/// How the primary ends.
+#[derive(Clone, Copy)]
+enum End {
+    Killed,
+    Silent,
+}
+
 /// Publishes, replaces the server in the middle, and judges what the target saw.
-async fn fails_over(name: &str, more: &str) {
+async fn fails_over(name: &str, more: &str, end: End) {
     let primary = Postgres::start();
     let standby = primary.standby().await;
     let world = world(name).await;
@@ -38,7 +47,10 @@ async fn fails_over(name: &str, more: &str) {
     let half = RECORDS * EACH;
     world.publish(updates(RECORDS, 2 * EACH)).await;
     world.applied(half as u64 / 2).await;
-    primary.kill();
+    match end {
+        End::Killed => primary.kill(),
+        End::Silent => primary.signal("STOP"),
+    }
     standby.promote().await;
     let replaced = Instant::now();
     let before = world.receiver.report(0).counts.updates;
@@ -53,16 +65,38 @@ async fn fails_over(name: &str, more: &str) {
     let report = world.applied(2 * half as u64).await;
     assert_in_order(&report, 2 * half as u64);
     drop(dispatcher);
+    if let End::Silent = end {
+        primary.signal("CONT"); // or it could not be stopped in order
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dispatch_goes_on_in_order_when_the_standby_takes_over() {
-    fails_over("fail-over", "").await;
+    fails_over("fail-over", "", End::Killed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_row_locks_dispatch_goes_on_in_order_when_the_standby_takes_over() {
-    fails_over("fail-over-locks", "ledger.row_lock = true").await;
+    fails_over("fail-over-locks", "ledger.row_lock = true", End::Killed).await;
+}
+
+/// Its host has lost power: nobody closes a connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_row_locks_dispatch_goes_on_in_order_when_the_primary_falls_silent() {
+    fails_over("fail-silent-locks", "ledger.row_lock = true", End::Silent).await;
+}
+
+/// What it sets in a session is gone in the next one, so nothing may be sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_changes_sessions_ends_the_process_with_exit_code_4() {
+    let server = Postgres::start();
+    server.trust().await;
+    let pooler = pool_transactions(server.address().parse().expect("an address")).await;
+    let world = world("pooled").await;
+    let config = world.config(&ledger(&[&server], "").replace(server.address(), &pooler.to_string()));
+    let mut dispatcher = Dispatcher::start(&world.write_config(&config));
+    assert_eq!(dispatcher.ended().await, Some(4), "{:?}", dispatcher.log());
+    dispatcher.logged("pool_mode = session").await;
 }
 
 /// The old primary takes no writes any more and answers reads, as after a switch-over.

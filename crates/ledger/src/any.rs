@@ -35,6 +35,14 @@ impl AnyLedger {
             LedgerPlace::Postgres(_) => PostgresLedger::open(config).await.map(Self::Postgres),
         }
     }
+
+    /// Waits until the ledger cannot be used any more, whatever is tried again, and says why.
+    pub async fn unusable(&self) -> LedgerError {
+        match self {
+            Self::Sqlite(ledger) => ledger.unusable().await,
+            Self::Postgres(ledger) => ledger.unusable().await,
+        }
+    }
 }
 
 /// Calls the ledger of either database.

@@ -3,6 +3,7 @@
 mod black_hole;
 mod broker;
 mod lab;
+mod pooler;
 mod postgres;
 mod process;
 mod raw;
@@ -23,6 +24,7 @@ pub use broker::Broker;
 pub use lab::{example, lab_command, program_directory};
 pub use lanekeeper_lab::testbed::http::client as http;
 pub use lanekeeper_lab::testbed::{Proxy, ProxyMode, Signal};
+pub use pooler::pool_transactions;
 pub use postgres::Postgres;
 pub use process::{Dispatcher, Output, lanekeeper, lanekeeper_command};
 pub use raw::publish_raw;

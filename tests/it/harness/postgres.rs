@@ -35,6 +35,29 @@ impl Postgres {
         Self { server: standby, _keep: keep }
     }
 
+    /// It asks nobody for a password any more.
+    pub async fn trust(&self) {
+        self.execute(
+            "DO $$ BEGIN
+                 EXECUTE format('COPY (SELECT ''host all all 127.0.0.1/32 trust'') TO %L', current_setting('hba_file'));
+             END $$",
+        )
+        .await;
+        self.execute("SELECT pg_reload_conf()").await;
+        let mine = self.url().replacen("lanekeeper:", "lanekeeper:not-", 1);
+        until("a server that asks for no password", || async {
+            let connecting = <sqlx::PgConnection as sqlx::Connection>::connect(&mine);
+            connecting.await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    /// Address and port.
+    pub fn address(&self) -> &str {
+        let after = self.url().split_once('@').expect("the script makes URLs").1;
+        after.split('/').next().expect("with an address")
+    }
+
     /// It takes writes from now on.
     pub async fn promote(&self) {
         self.execute("SELECT pg_promote()").await;
@@ -51,7 +74,12 @@ impl Postgres {
     }
 
     async fn connect(&self) -> sqlx::PgConnection {
-        sqlx::Connection::connect(self.url()).await.expect("the server runs")
+        <sqlx::PgConnection as sqlx::Connection>::connect(self.url()).await.expect("the server runs")
+    }
+
+    /// Sends a signal to all of its processes.
+    pub fn signal(&self, signal: &str) {
+        done(self.server.signal(signal));
     }
 
     /// SIGKILL; the data stays.

@@ -163,6 +163,14 @@ impl PrivatePostgres {
         self.server.call("kill", &[]).map(drop)
     }
 
+    /// Sends a signal, such as `STOP`, to all processes of the server.
+    ///
+    /// # Errors
+    /// The server does not run.
+    pub fn signal(&self, signal: &str) -> Result<(), ServerError> {
+        self.server.call("signal", &["--signal", signal]).map(drop)
+    }
+
     /// Starts the server again on the same port and data.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use lanekeeper_core::secret::Secret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection, Row as _, query, raw_sql};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -65,6 +66,8 @@ struct Shared {
     /// In the order of the config, at least one.
     servers: Vec<Server>,
     known: Mutex<Known>,
+    /// Whether another session has answered than the one that was asked.
+    session_changed: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -102,7 +105,11 @@ impl Hosts {
     /// From the URLs, at least one.
     pub fn new(urls: &[Secret]) -> Result<Self, LedgerError> {
         let servers = urls.iter().map(Server::new).collect::<Result<_, _>>()?;
-        Ok(Self(Arc::new(Shared { servers, known: Mutex::default() })))
+        Ok(Self(Arc::new(Shared {
+            servers,
+            known: Mutex::default(),
+            session_changed: watch::Sender::new(false),
+        })))
     }
 
     /// Opens a session on the server that takes writes. Each address has a time of its own.
@@ -215,10 +222,20 @@ impl Hosts {
 
     /// Something failed in this session: the next one is opened elsewhere, if another server takes writes. This one may have
     /// been replaced without knowing it; then its commits wait for a standby that does not follow it any more.
-    pub fn suspect(&self, mark: Mark) {
+    pub fn suspect(&self, mark: Mark, error: &LedgerError) {
         if let Some(address) = mark.address {
             self.lock().avoid(address);
         }
+        if matches!(error, LedgerError::SessionChanged) {
+            self.0.session_changed.send_replace(true);
+        }
+    }
+
+    /// Waits until no session can be relied on.
+    pub async fn unusable(&self) -> LedgerError {
+        // The sender is ours, so there is an answer or none is needed.
+        drop(self.0.session_changed.subscribe().wait_for(|changed| *changed).await);
+        LedgerError::SessionChanged
     }
 
     fn avoids(&self, address: SocketAddr) -> bool {

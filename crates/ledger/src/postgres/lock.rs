@@ -139,7 +139,7 @@ impl Locks {
         match timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out())) {
             Ok(lookup_result) => Ok((lookup_result, session)),
             Err(error) => {
-                self.pool.options.suspect(session.mark);
+                self.pool.options.suspect(session.mark, &error);
                 Err(error)
             }
         }
@@ -199,7 +199,7 @@ impl RecordLock {
         match &recorded {
             Ok(_) => self.pool.give_back(session),
             Err(error) => {
-                self.pool.options.suspect(session.mark);
+                self.pool.options.suspect(session.mark, error);
                 if error.is_of_the_server() {
                     self.pool.forget_idle();
                 }

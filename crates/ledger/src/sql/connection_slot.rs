@@ -71,7 +71,7 @@ impl Lease<'_> {
         result: Result<Result<T, E>, Elapsed>,
     ) -> Result<T, LedgerError> {
         let answer = result.map_err(timed_out).and_then(|answer| answer.map_err(Into::into));
-        answer.inspect_err(|_| self.options.suspect(self.mark))
+        answer.inspect_err(|error| self.options.suspect(self.mark, error))
     }
 }
 

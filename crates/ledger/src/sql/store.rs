@@ -34,6 +34,7 @@ pub struct SqlStore {
     entries: Batcher<Write, Recorded>,
     connections: Arc<Connections>,
     locks: Locks,
+    options: Options,
     config: LedgerConfig,
     identity: Uuid,
     pruning: Mutex<Pruning>,
@@ -88,8 +89,22 @@ impl SqlStore {
             };
             Batcher::start(Write::bytes, work)
         };
-        let locks = Locks::new(options, &config);
-        Ok(Self { lookups, entries, connections, locks, config, identity, pruning: Mutex::default() })
+        let locks = Locks::new(options.clone(), &config);
+        Ok(Self {
+            lookups,
+            entries,
+            connections,
+            locks,
+            options,
+            config,
+            identity,
+            pruning: Mutex::default(),
+        })
+    }
+
+    /// Waits until the ledger cannot be used any more, whatever is tried again, and says why.
+    pub async fn unusable(&self) -> LedgerError {
+        self.options.unusable().await
     }
 }
 

@@ -38,7 +38,11 @@ impl Options {
         true
     }
 
-    pub fn suspect(&self, Mark: Mark) {}
+    pub fn suspect(&self, Mark: Mark, _: &LedgerError) {}
+
+    pub async fn unusable(&self) -> LedgerError {
+        std::future::pending().await
+    }
 }
 
 /// A file takes writes or is an error.

@@ -8,6 +8,8 @@ mod conformance;
 mod files;
 mod measure;
 mod operators;
+#[path = "../../../../tests/it/harness/pooler.rs"]
+mod pooler;
 mod servers;
 mod standby;
 #[expect(dead_code, reason = "one of its functions is for tests of the broker")]

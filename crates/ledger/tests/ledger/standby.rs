@@ -238,3 +238,34 @@ async fn a_server_that_swallows_packets_costs_seconds_once() {
     drop(ledger.lock(query("a", "u1", "")).await.unwrap());
     assert!(began.elapsed() < Duration::from_secs(8), "four sessions, after {:?}", began.elapsed());
 }
+
+/// As PgBouncer with `pool_mode = transaction`: what is set in a session, and what is prepared there, is gone in the next.
+#[tokio::test]
+async fn a_pooler_that_changes_sessions_is_said_and_not_tried_again() {
+    let server = Server::start();
+    server.trust().await;
+    let url = url_of(&server.url);
+    let pooler = crate::pooler::pool_transactions(url).await;
+    let pooled = server.url.replace(&url.to_string(), &pooler.to_string());
+    let place = LedgerPlace::Postgres(vec![Secret::new(pooled)]);
+    let settings = LedgerConfig { place, ..server.settings() };
+    let error = match AnyLedger::open(settings).await {
+        Err(error) => error,
+        Ok(ledger) => {
+            until("a call that sees the other session", || async {
+                match ledger.released(1).await {
+                    Ok(_) => Err("none".to_owned()),
+                    Err(_) => Ok(()),
+                }
+            })
+            .await;
+            ledger.unusable().await
+        }
+    };
+    assert!(matches!(error, LedgerError::SessionChanged) && !error.can_heal(), "{error:?}");
+}
+
+fn url_of(url: &str) -> std::net::SocketAddr {
+    let (_, after) = url.split_once('@').expect("the script makes URLs");
+    after.split('/').next().and_then(|address| address.parse().ok()).expect("with an address")
+}

@@ -153,6 +153,22 @@ impl Server {
         standby
     }
 
+    /// It asks nobody for a password any more.
+    pub async fn trust(&self) {
+        self.execute(
+            "DO $$ BEGIN
+                 EXECUTE format('COPY (SELECT ''host all all 127.0.0.1/32 trust'') TO %L', current_setting('hba_file'));
+             END $$",
+        )
+        .await;
+        self.execute("SELECT pg_reload_conf()").await;
+        let mine = self.url.replacen("lanekeeper:", "lanekeeper:not-", 1);
+        until("a server that asks for no password", || async {
+            PgConnection::connect(&mine).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
     /// It takes writes from now on, on a timeline of its own.
     pub async fn promote(&self) {
         self.execute("SELECT pg_promote()").await;
