@@ -45,9 +45,8 @@ pub fn one_or_several<T>(
     let several = urls.len() > 1;
     let mut parsed = Vec::with_capacity(urls.len());
     for (index, url) in urls.iter_mut().enumerate() {
-        parsed.push(parse(url).map_err(|problem| match several {
-            true => problem.of(&format!("URL {} of the list", index + 1)),
-            false => problem,
+        parsed.push(parse(url).map_err(|problem| {
+            if several { problem.of(&format!("URL {} of the list", index + 1)) } else { problem }
         })?);
     }
     *raw = if several { Json::Array(urls) } else { urls.remove(0) };

@@ -1,4 +1,4 @@
-//! A pooler in transaction mode between a client and PostgreSQL, as PgBouncer is with `pool_mode = transaction`.
+//! A pooler in transaction mode between a client and PostgreSQL, as `PgBouncer` is with `pool_mode = transaction`.
 
 use std::io;
 use std::net::SocketAddr;

@@ -36,7 +36,8 @@ pub struct Address {
 /// One of `broker.url`.
 pub(super) struct Host {
     uri: AMQPUri,
-    host_port: String,
+    /// Host and port, for people.
+    name: String,
     frame_max: u32,
 }
 
@@ -99,13 +100,13 @@ impl Host {
         uri.query.heartbeat = Some(heartbeat.max(1));
         let frame_max = uri.query.frame_max.filter(|frame_max| *frame_max > 0).unwrap_or(FRAME_MAX_DEFAULT);
         uri.query.frame_max = Some(frame_max);
-        let host_port = format!("{}:{}", uri.authority.host, uri.authority.port);
-        Ok(Self { uri, host_port, frame_max })
+        let name = format!("{}:{}", uri.authority.host, uri.authority.port);
+        Ok(Self { uri, name, frame_max })
     }
 
     /// Host and port, for people.
     pub(super) fn host_port(&self) -> &str {
-        &self.host_port
+        &self.name
     }
 
     /// What to look up, and the port.

@@ -34,7 +34,6 @@ pub struct SqlStore {
     entries: Batcher<Write, Recorded>,
     connections: Arc<Connections>,
     locks: Locks,
-    options: Options,
     config: LedgerConfig,
     identity: Uuid,
     pruning: Mutex<Pruning>,
@@ -49,6 +48,7 @@ struct Connections {
     writes: ConnectionSlot,
     /// For all other reads.
     reads: ConnectionSlot,
+    options: Options,
     commits: AtomicU64,
     entries: AtomicU64,
 }
@@ -65,6 +65,7 @@ impl SqlStore {
             lookups: slot(),
             writes: slot(),
             reads: slot(),
+            options: options.clone(),
             commits: AtomicU64::new(0),
             entries: AtomicU64::new(0),
         };
@@ -89,22 +90,13 @@ impl SqlStore {
             };
             Batcher::start(Write::bytes, work)
         };
-        let locks = Locks::new(options.clone(), &config);
-        Ok(Self {
-            lookups,
-            entries,
-            connections,
-            locks,
-            options,
-            config,
-            identity,
-            pruning: Mutex::default(),
-        })
+        let locks = Locks::new(options, &config);
+        Ok(Self { lookups, entries, connections, locks, config, identity, pruning: Mutex::default() })
     }
 
     /// Waits until the ledger cannot be used any more, whatever is tried again, and says why.
     pub async fn unusable(&self) -> LedgerError {
-        self.options.unusable().await
+        self.connections.options.unusable().await
     }
 }
 

@@ -36,17 +36,14 @@ async fn nothing_that_was_answered_is_lost_when_the_standby_takes_over() {
             let ledger = Arc::clone(&ledger);
             tokio::spawn(async move {
                 let mut committed = Vec::new();
-                let mut number = 0;
                 while ledger.lookup(query("stop", "stop", "")).await.ok().is_none_or(|found| !found.parked) {
-                    let id = format!("{lane}-{number}");
-                    match ledger.record(applied(&format!("r{lane}"), &id, "")).await {
-                        Ok(recorded) => {
-                            assert_eq!(recorded, Recorded::Done);
-                            committed.push(id);
-                            number += 1;
-                        }
-                        Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                    }
+                    let id = format!("{lane}-{}", committed.len());
+                    let recorded = until("a commit", || async {
+                        let recorded = ledger.record(applied(&format!("r{lane}"), &id, "")).await;
+                        recorded.map_err(|error| error.to_string())
+                    });
+                    assert_eq!(recorded.await, Recorded::Done);
+                    committed.push(id);
                 }
                 committed
             })
@@ -239,7 +236,7 @@ async fn a_server_that_swallows_packets_costs_seconds_once() {
     assert!(began.elapsed() < Duration::from_secs(8), "four sessions, after {:?}", began.elapsed());
 }
 
-/// As PgBouncer with `pool_mode = transaction`: what is set in a session, and what is prepared there, is gone in the next.
+/// As `PgBouncer` with `pool_mode = transaction`: what is set in a session, and what is prepared there, is gone in the next.
 #[tokio::test]
 async fn a_pooler_that_changes_sessions_is_said_and_not_tried_again() {
     let server = Server::start();
