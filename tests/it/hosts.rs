@@ -1,12 +1,15 @@
 //! A broker with several hosts, and a name with several addresses: whichever comes first may be dead or swallow packets.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lanekeeper_lab::receiver::ReceiverSettings;
 
 use crate::harness::{
-    BlackHole, Broker, World, assert_flawless, forward, lanekeeper, lanekeeper_command, updates,
+    Authority, BlackHole, Broker, Postgres, World, assert_flawless, forward, lanekeeper, lanekeeper_command,
+    updates,
 };
 
 /// What an address that swallows packets may cost, with what a command takes on a busy machine.
@@ -22,6 +25,16 @@ fn port_of(url: &str) -> u16 {
 
 fn lines(records: usize, each: usize) -> String {
     updates(records, each).fold(String::new(), |lines, line| lines + &line.to_string() + "\n")
+}
+
+/// The built binary, with other names than those of the system.
+fn knowing(names: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
+        .arg(names)
+        .arg(lanekeeper_command().get_program());
+    command
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,13 +116,8 @@ async fn every_address_of_a_name_is_tried() {
     std::fs::write(&names, "127.0.0.1 localhost broker.test\n127.0.0.9 broker.test\n")
         .expect("it can be written");
     let run = |arguments: &'static [&'static str], input: String| {
-        let mut command = lanekeeper_command();
-        let program = command.get_program().to_owned();
-        command = std::process::Command::new("unshare");
+        let mut command = knowing(&names);
         command
-            .args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
-            .arg(&names)
-            .arg(program)
             .args(arguments)
             .env("LANEKEEPER_BROKER__URL", format!("amqp://guest:guest@broker.test:{}/%2f", ports[0]))
             .env("LANEKEEPER_BROKER__MANAGEMENT_URL", format!("http://guest:guest@broker.test:{}", ports[1]))
@@ -136,4 +144,40 @@ async fn every_address_of_a_name_is_tried() {
     let (_, text, took) = run(&["doctor"], String::new()).await.unwrap();
     assert!(text.contains("broker.test") && !text.contains("LK901"), "{text}");
     assert!(took < 2 * SECONDS_MAX, "once for AMQP and once for the management API: {took:?}");
+}
+
+/// Also if the certificate must have the name, which the client can be told only together with the address.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_address_of_the_ledgers_server_is_tried_and_its_certificate_is_checked() {
+    let server = Postgres::start();
+    let authority = Authority::new("ours");
+    server.show(&authority.issue("db.test")).await;
+    let hole = BlackHole::at(loopback(1, 0)).await;
+    let port = hole.address.port();
+    forward(loopback(9, port), server.address().parse().expect("an address")).await;
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let names = dir.path().join("hosts");
+    let text = "127.0.0.1 localhost db.test other.test\n127.0.0.9 db.test\n127.0.0.9 other.test\n";
+    std::fs::write(&names, text).expect("it can be written");
+    let list = async |host: &str, mode: &str| {
+        let url = server.url().replace(server.address(), &format!("{host}:{port}"));
+        let url = format!("{url}?{mode}&sslrootcert={}", authority.file().display());
+        let mut command = knowing(&names);
+        command.args(["parked", "list"]).env("LANEKEEPER_LEDGER__URL", url);
+        let (output, took) = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            (command.output().expect("unshare (util-linux) can be run"), began.elapsed())
+        })
+        .await
+        .expect("it does not panic");
+        assert!(took < SECONDS_MAX, "{host} {mode}: {took:?}");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for mode in ["sslmode=verify-full", "sslmode=require", "sslmode=prefer"] {
+        let (code, error) = list("db.test", mode).await;
+        assert_eq!(code, Some(0), "{mode}: {error}");
+    }
+    let (code, error) = list("other.test", "sslmode=verify-full").await;
+    assert_eq!(code, Some(4), "the certificate is of another name: {error}");
+    assert!(error.contains("certificate"), "{error}");
 }

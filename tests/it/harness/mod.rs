@@ -28,7 +28,7 @@ pub use pooler::pool_transactions;
 pub use postgres::Postgres;
 pub use process::{Dispatcher, Output, lanekeeper, lanekeeper_command};
 pub use raw::publish_raw;
-pub use tls::{Authority, HttpsTarget};
+pub use tls::{Authority, HttpsTarget, Issued};
 pub use wait::{pace, until};
 
 /// A broker, an exchange of its own, and a receiver.

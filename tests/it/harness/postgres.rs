@@ -4,7 +4,7 @@ use lanekeeper_lab::testbed::PrivatePostgres;
 use tempfile::TempDir;
 
 use super::broker::done;
-use super::until;
+use super::{Issued, until};
 
 /// A server. It ends with this value, and with this process.
 pub struct Postgres {
@@ -48,6 +48,32 @@ impl Postgres {
         until("a server that asks for no password", || async {
             let connecting = <sqlx::PgConnection as sqlx::Connection>::connect(&mine);
             connecting.await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    /// It speaks TLS, too, with this certificate.
+    pub async fn show(&self, issued: &Issued) {
+        let mut statements = Vec::new();
+        for (file, pem) in [("test.crt", issued.pem()), ("test.key", issued.key_pem())] {
+            let rows: Vec<_> = pem.lines().map(|line| format!("('{line}')")).collect();
+            // The key must be readable by the server alone.
+            let program = format!("umask 077 && cat >{file}");
+            statements.push(format!("COPY (VALUES {}) TO PROGRAM '{program}'", rows.join(", ")));
+        }
+        let settings = ["ssl_cert_file = 'test.crt'", "ssl_key_file = 'test.key'", "ssl = on"];
+        statements.extend(settings.map(|setting| format!("ALTER SYSTEM SET {setting}")));
+        let mut connection = self.connect().await;
+        for statement in statements {
+            let done = sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await;
+            done.expect("the user may do everything");
+        }
+        self.execute("SELECT pg_reload_conf()").await;
+        until("a server that speaks TLS", || async {
+            match self.count("SELECT count(*) FROM pg_stat_ssl WHERE ssl AND pid = pg_backend_pid()").await {
+                1 => Ok(()),
+                _ => Err("it does not".to_owned()),
+            }
         })
         .await;
     }

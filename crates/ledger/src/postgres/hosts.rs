@@ -4,19 +4,20 @@
 //! that another one has replaced: after a promotion the timeline of the new primary is higher, and sessions on the old one,
 //! which may go on answering reads, are closed before anything is written on the new one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::secret::Secret;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, PgConnection, Row as _, query, raw_sql};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use super::relay::Relay;
 use crate::error::LedgerError;
 
 /// How long the TCP connection to one address may take, unless the URL has a `connect_timeout`: two lost packets are sent
@@ -126,19 +127,20 @@ impl Hosts {
                     continue;
                 }
             };
+            let alone = addresses.len() == 1;
             for address in addresses {
                 if address.is_some_and(|address| self.avoids(address)) {
-                    avoided.push((index, address));
+                    avoided.push((index, address, alone));
                     continue;
                 }
-                match self.open_at(index, address).await {
+                match self.open_at(index, address, alone).await {
                     Ok(opened) => return Ok(opened),
                     Err(fault) => faults.push((index, fault)),
                 }
             }
         }
-        for (index, address) in avoided {
-            match self.open_at(index, address).await {
+        for (index, address, alone) in avoided {
+            match self.open_at(index, address, alone).await {
                 Ok(opened) => return Ok(opened),
                 Err(fault) => faults.push((index, fault)),
             }
@@ -146,14 +148,16 @@ impl Hosts {
         Err(self.fault_of(faults))
     }
 
+    /// `alone`: the name has no other address.
     async fn open_at(
         &self,
         index: usize,
         address: Option<SocketAddr>,
+        alone: bool,
     ) -> Result<(PgConnection, Mark), LedgerError> {
         let server = &self.0.servers[index];
         let opened = async {
-            let mut connection = server.connect(address).await?;
+            let mut connection = server.connect(address, alone).await?;
             let login = timeout(LOGIN_TIMEOUT, self.introduce(server, address, &mut connection)).await;
             let mark = login.map_err(|_| late(LOGIN_TIMEOUT))??;
             Ok((connection, mark))
@@ -310,24 +314,33 @@ impl Server {
         Ok(found)
     }
 
-    async fn connect(&self, address: Option<SocketAddr>) -> Result<PgConnection, LedgerError> {
+    async fn connect(&self, address: Option<SocketAddr>, alone: bool) -> Result<PgConnection, LedgerError> {
         let Some(address) = address else {
             let connecting = timeout(LOGIN_TIMEOUT, self.options.connect()).await;
             return Ok(connecting.map_err(|_| late(LOGIN_TIMEOUT))??);
         };
         // The client has no time limit for an address, so this is found out before.
         let reached = timeout(self.tcp_timeout, TcpStream::connect(address)).await;
-        drop(reached.map_err(|_| late(self.tcp_timeout))?.map_err(sqlx::Error::Io)?);
-        let connecting = timeout(LOGIN_TIMEOUT, self.pinned(address).connect()).await;
+        let tcp = reached.map_err(|_| late(self.tcp_timeout))?.map_err(sqlx::Error::Io)?;
+        if self.checks_name() && !alone {
+            let relay = Relay::start(tcp, self.options.get_port()).map_err(sqlx::Error::Io)?;
+            let options = self.options.clone().socket(relay.directory());
+            let connecting = timeout(LOGIN_TIMEOUT, options.connect()).await;
+            return Ok(connecting.map_err(|_| late(LOGIN_TIMEOUT))??);
+        }
+        drop(tcp);
+        let mut pinned = self.options.clone();
+        if !self.checks_name() {
+            pinned = pinned.host(&address.ip().to_string());
+        }
+        let connecting = timeout(LOGIN_TIMEOUT, pinned.connect()).await;
         Ok(connecting.map_err(|_| late(LOGIN_TIMEOUT))??)
     }
 
-    /// The client takes one host for both, the address and the name in the certificate.
-    fn pinned(&self, address: SocketAddr) -> PgConnectOptions {
-        if matches!(self.options.get_ssl_mode(), sqlx::postgres::PgSslMode::VerifyFull) {
-            return self.options.clone();
-        }
-        self.options.clone().host(&address.ip().to_string())
+    /// Whether the server's certificate must have the name that the URL has.
+    fn checks_name(&self) -> bool {
+        matches!(self.options.get_ssl_mode(), PgSslMode::VerifyFull)
+            && self.options.get_host().parse::<IpAddr>().is_err()
     }
 }
 

@@ -3,6 +3,7 @@
 mod database;
 mod hosts;
 mod lock;
+mod relay;
 #[path = "../sql/mod.rs"]
 mod sql;
 
