@@ -11,7 +11,6 @@ use super::log;
 use super::process::{report, tokio_runtime};
 use crate::config::{Purpose, UNNAMED_SSLMODE, unnamed_sslmode};
 use crate::runtime::{self, RunError};
-use lanekeeper_broker::SourceError;
 
 /// Options of `lanekeeper run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,7 +34,8 @@ pub fn main(arguments: &Arguments) -> Exit {
         warn!(host, "ledger.url names no sslmode for this host: {UNNAMED_SSLMODE}");
     }
     let runtime = tokio_runtime();
-    match runtime.block_on(async { runtime::run(config, arguments.adopt_ledger, until_signal()).await }) {
+    let running = async { Box::pin(runtime::run(config, arguments.adopt_ledger, until_signal())).await };
+    match runtime.block_on(running) {
         Ok(()) => {
             info!("stopped");
             Exit::Done
@@ -43,7 +43,7 @@ pub fn main(arguments: &Arguments) -> Exit {
         Err(error) => {
             report(&error);
             match error {
-                RunError::Ledger(_) | RunError::Source(SourceError::OtherLedger { .. }) => Exit::Ledger,
+                RunError::Ledger(_) | RunError::Binding(_) => Exit::Ledger,
                 RunError::Source(_) => Exit::Broker,
                 RunError::Targets(_) | RunError::Admin { .. } => Exit::Config,
             }
