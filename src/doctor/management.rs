@@ -61,8 +61,20 @@ pub struct Room {
     pub quorum_copies: BTreeMap<String, u64>,
 }
 
-/// Looks only at what the first layout needs; or says why it cannot be seen. `cluster`: the name of the broker's.
-pub async fn look_for_room(address: &ManagementAddress, cluster: Option<&str>) -> Result<Room, String> {
+/// Looks only at what the first layout needs, at the first address that answers; or says why it cannot be seen. `cluster`: the
+/// name of the broker's.
+pub async fn look_for_room(addresses: &[ManagementAddress], cluster: Option<&str>) -> Result<Room, String> {
+    let mut first_fault = None;
+    for address in addresses {
+        match look_for_room_at(address, cluster).await {
+            Ok(room) => return Ok(room),
+            Err(fault) => first_fault.get_or_insert(fault),
+        };
+    }
+    Err(first_fault.expect("the config names a management API"))
+}
+
+async fn look_for_room_at(address: &ManagementAddress, cluster: Option<&str>) -> Result<Room, String> {
     let looking = async {
         let pinned = reachable(&address.url).await.map_err(|cause| cause.to_string())?;
         let client = client(pinned).map_err(|error| error.to_string())?;
