@@ -134,6 +134,16 @@ impl MemoryBroker {
         })
     }
 
+    /// The stream of claims is lost, and another one is read: numbers go on higher, and nothing is known of other processes.
+    /// Returns a number that another process had in the lost one.
+    pub(super) fn lose_claims(&self) -> TenureNumber {
+        self.change(|state| {
+            state.claims += 10;
+            state.rival = None;
+            TenureNumber(state.claims)
+        })
+    }
+
     /// Requests of other processes can be at work for so long.
     pub(super) fn others_at_work_for(&self, wait: Duration) {
         let until = self.clock.now().after(wait);

@@ -72,6 +72,20 @@ async fn a_write_that_a_newer_owner_fences_ends_the_session_and_is_written_under
     assert_eq!(world.broker.channels(), 2);
 }
 
+/// Another process had owned the partition in between, and its claim stood in the stream that is gone.
+#[tokio::test(start_paused = true)]
+async fn the_ledger_learns_of_the_number_of_a_claim_behind_a_lost_stream() {
+    let mut world = World::of(&Setup::with_ledger());
+    world.publish("a-1");
+    world.until_acked(1).await;
+    let number = world.broker.lose_claims();
+    world.ledger.rival_claims(number);
+    world.broker.lose_channel();
+    world.publish("a-2");
+    world.until_acked(2).await;
+    assert_eq!(world.facts.sent(), "a-1 a-2");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_the_ledger_refuses_starts_no_attempt() {
     let mut world = World::of(&Setup::with_ledger());
