@@ -226,7 +226,10 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 self.ledger_tenure.observe(&event);
                 self.notify(event);
             }
-            Input::Claimed(_, Err(Fenced)) => self.loss = Some(Loss::fenced(None)),
+            Input::Claimed(_, Err(Fenced)) => {
+                self.ledger_tenure.refuse();
+                self.loss = Some(Loss::fenced(None));
+            }
             Input::Loaded(loaded) => self.loaded(loaded),
             Input::Released(record_keys) => self.released(record_keys),
             Input::BreakersChanged => self.on_breaker_change(),

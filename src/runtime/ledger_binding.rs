@@ -19,6 +19,10 @@ use lanekeeper_ledger::{AnyLedger, BoundTopology, Ledger, LedgerBinding, LedgerE
 /// How often a running process looks at its ledger. Until then a copy can be written to, and what it parks is not seen by
 /// others.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// A ledger that nobody has used for so long can be taken over by an exchange that was made again.
+const UNUSED_MIN: Duration = Duration::from_secs(20);
+/// How long a start may take for the mark: an alarm of the broker keeps the document from being written.
+const MARK_TIMEOUT: Duration = Duration::from_secs(2);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The ledger and the exchange do not belong together.
@@ -32,6 +36,26 @@ pub enum BindingFault {
     OtherLedger {
         /// Its identity.
         recorded: Uuid,
+    },
+    /// The exchange has a ledger, and this process has none.
+    #[error(
+        "a ledger ({recorded}) belongs to this exchange, and ledger.url is \"none\": what is parked in it would be overtaken. Set \
+         ledger.url to that ledger; if it is lost, start `lanekeeper run --adopt-ledger` once"
+    )]
+    NoLedger {
+        /// Its identity.
+        recorded: Uuid,
+    },
+    /// The ledger belongs to another exchange of the same name.
+    #[error(
+        "this ledger belongs to another exchange with the same names ({place}): to one that was deleted and made again while \
+         this process ran, or to that of another broker whose cluster has the same name. In the first case start again; in the \
+         second give each broker a ledger of its own (ledger.url). If the other exchange is gone for good, start `lanekeeper run \
+         --adopt-ledger` once"
+    )]
+    Namesake {
+        /// Of both.
+        place: String,
     },
     /// The ledger belongs to another exchange.
     #[error(
@@ -67,17 +91,28 @@ pub enum BindingError {
     /// Of the ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A dispatcher of another exchange with the same names has used the ledger a moment ago.
+    #[error(
+        "dispatchers of another exchange with the same names ({place}) used this ledger until a moment ago: waiting until they \
+         have stopped for {} s. If that is the exchange of another broker, give this one a ledger of its own (ledger.url)",
+        UNUSED_MIN.as_secs()
+    )]
+    InUse {
+        /// Of both.
+        place: String,
+    },
     /// A person must act.
     #[error(transparent)]
     Fault(#[from] BindingFault),
 }
 
 impl BindingError {
-    /// Whether waiting can heal it.
+    /// Returns true if a later try can succeed, without a person.
     pub(super) fn can_heal(&self) -> bool {
         match self {
-            Self::Source(error) => error.can_heal(),
-            Self::Ledger(error) => error.can_heal(),
+            Self::Source(fault) => fault.can_heal(),
+            Self::Ledger(fault) => fault.can_heal(),
+            Self::InUse { .. } => true,
             Self::Fault(_) => false,
         }
     }
@@ -109,7 +144,7 @@ fn compare(
         return match document.ledger {
             None => Ok(Fit::NoLedger),
             Some(_) if adopt => Ok(Fit::Adopted),
-            Some(recorded) => Err(BindingFault::OtherLedger { recorded }),
+            Some(recorded) => Err(BindingFault::NoLedger { recorded }),
         };
     };
     let is_recorded = match document.ledger {
@@ -132,7 +167,11 @@ fn compare(
         Some(_) if adopt => Fit::Adopted,
         Some(bound) => {
             let (bound, own) = (bound.place.to_string(), place.to_string());
-            return Err(BindingFault::OtherTopology { bound, own });
+            return Err(if bound == own {
+                BindingFault::Namesake { place: own }
+            } else {
+                BindingFault::OtherTopology { bound, own }
+            });
         }
     };
     match document.ledger_mark.filter(|mark| is_recorded && !binding.marks.contains(mark)) {
@@ -155,19 +194,23 @@ pub struct LedgerAndExchange<'a> {
 }
 
 impl LedgerAndExchange<'_> {
-    async fn compare(&self, document: &LayoutDocument) -> Result<Fit, BindingError> {
+    async fn compare(&self, document: &LayoutDocument) -> Result<(Fit, Option<LedgerBinding>), BindingError> {
         let Some(ledger) = self.ledger else {
-            return Ok(compare(document, None, self.place, self.adopt)?);
+            return Ok((compare(document, None, self.place, self.adopt)?, None));
         };
         let binding = ledger.binding().await?;
         self.epochs.ledger_has(binding.highest);
-        Ok(compare(document, Some((ledger.identity(), &binding)), self.place, self.adopt)?)
+        let fit = compare(document, Some((ledger.identity(), &binding)), self.place, self.adopt)?;
+        if fit == Fit::TopologyRecreated && binding.used_ago.is_some_and(|ago| ago < UNUSED_MIN) {
+            return Err(BindingError::InUse { place: self.place.to_string() });
+        }
+        Ok((fit, Some(binding)))
     }
 
     /// Compares both, writes into each that it belongs to the other, and returns the document. `known`: as it was read.
     ///
-    /// What is bound already is only marked again, and does without where another process holds the lock or the broker takes no
-    /// publishes.
+    /// If the document names the ledger already, the start goes on after [`MARK_TIMEOUT`] in any case: an alarm of the broker, or
+    /// another process that holds the lock, keeps the document from being written.
     ///
     /// # Errors
     /// They do not belong together; or one of them does not answer.
@@ -176,24 +219,30 @@ impl LedgerAndExchange<'_> {
         address: &Address,
         known: LayoutDocument,
     ) -> Result<LayoutDocument, BindingError> {
-        let fit = self.compare(&known).await?;
+        let (fit, _) = self.compare(&known).await?;
         if fit == Fit::NoLedger {
             return Ok(known);
         }
+        let is_recorded = known.ledger.is_some() && known.ledger == self.ledger.map(Ledger::identity);
+        let can_wait = is_recorded && matches!(fit, Fit::Bound | Fit::New);
         // A connection of its own: an alarm freezes one that publishes, and the lock would stay with it.
         let connection = address
             .connect(&format!("lanekeeper {} ledger", self.instance))
             .await
             .map_err(SourceError::from)?;
-        let bound = self.bind_locked(&connection, &known).await;
+        let binding = self.bind_locked(&connection, &known);
+        let bound = if can_wait { timeout(MARK_TIMEOUT, binding).await.ok() } else { Some(binding.await) };
         let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
         match bound {
-            Err(BindingError::Source(fault)) if fit == Fit::Bound && fault.can_heal() => {
-                debug!(error = error_chain(&fault), "this start does not mark the ledger");
-                Ok(known)
+            None => {
+                debug!("the layout document cannot be written now: going on without the mark of this start");
             }
-            bound => bound,
+            Some(Err(error)) if can_wait && error.can_heal() => {
+                debug!(error = error_chain(&error), "going on without the mark of this start");
+            }
+            Some(bound) => return bound,
         }
+        Ok(known)
     }
 
     async fn bind_locked(
@@ -204,15 +253,20 @@ impl LedgerAndExchange<'_> {
         let mut lock = DocumentLock::take(connection, self.names, self.instance, known).await?;
         // Another process may have been faster: the lock was its too.
         let document = lock.document().clone();
-        let fit = self.compare(&document).await?;
-        let identity = document.identity.unwrap_or_else(Uuid::new_v4);
+        let (fit, binding) = self.compare(&document).await?;
+        let bound = binding.and_then(|binding| binding.topology).map(|topology| topology.identity);
+        let kept = bound.filter(|_| fit == Fit::New);
+        let identity = document.identity.or(kept).unwrap_or_else(Uuid::new_v4);
         let mark = self.ledger.map(|_| Uuid::new_v4());
         if let Some((ledger, mark)) = self.ledger.zip(mark) {
             let topology = BoundTopology { identity, place: self.place.clone() };
-            ledger.bind(&topology, mark, document.ledger_mark).await?;
+            if !ledger.bind(bound, &topology, mark, document.ledger_mark).await? {
+                // Another exchange was faster, and the next try finds it.
+                return Err(BindingError::InUse { place: self.place.to_string() });
+            }
         }
         let before = document.ledger;
-        let ledger = self.ledger.map(AnyLedger::identity);
+        let ledger = self.ledger.map(Ledger::identity);
         lock.write(LayoutDocument { identity: Some(identity), ledger, ledger_mark: mark, ..document })
             .await?;
         let document = lock.release().await?;
@@ -222,14 +276,21 @@ impl LedgerAndExchange<'_> {
             Fit::TopologyRecreated => warn!(
                 exchange = self.place.exchange,
                 vhost = self.place.vhost,
-                "the exchange was made again, and its ledger was kept: going on with it; updates that were in the old queues are lost unless they were parked"
+                "the exchange was made again, and its ledger was kept: this process uses it. What waited in the old queues is lost: publish it again"
             ),
             Fit::Adopted => warn!(
                 before = before.map(tracing::field::display),
-                "adopted the ledger: it does not know what was parked or applied elsewhere"
+                "adopted the ledger: updates that were parked in another ledger are not in it, and ids that were applied there are not recognised"
             ),
         }
         Ok(document)
+    }
+
+    /// The dispatchers of this process have stopped.
+    pub async fn stopped(&self, document: &LayoutDocument) {
+        if let Some((ledger, identity)) = self.ledger.zip(document.identity) {
+            let _ = timeout(CLOSE_TIMEOUT, ledger.set_used(identity, false)).await; // it is known soon in any case
+        }
     }
 
     /// Looks at both again and again, and returns if they belong together no longer: somebody has started a dispatcher with a copy of the ledger, has given the
@@ -242,8 +303,17 @@ impl LedgerAndExchange<'_> {
             interval.tick().await;
             // Before the ledger is read: the ledger is written first.
             let document = documents.borrow().clone();
-            if let Err(BindingError::Fault(fault)) = own.compare(&document).await {
-                return fault;
+            match own.compare(&document).await {
+                Err(BindingError::Fault(fault)) => return fault,
+                Err(BindingError::Source(_) | BindingError::Ledger(_) | BindingError::InUse { .. }) => {
+                    continue;
+                }
+                Ok(_) => {}
+            }
+            if let Some((ledger, identity)) = self.ledger.zip(document.identity)
+                && let Err(fault) = ledger.set_used(identity, true).await
+            {
+                debug!(error = error_chain(&fault), "cannot note in the ledger that it is used");
             }
         }
     }
@@ -274,7 +344,7 @@ mod tests {
         let binding = ledger.map(|(topology, exchange, marks)| LedgerBinding {
             topology: known(topology).map(|identity| BoundTopology { identity, place: place(exchange) }),
             marks: marks.iter().copied().map(Uuid::from_u128).collect(),
-            highest: None,
+            ..LedgerBinding::default()
         });
         let ledger = binding.as_ref().map(|binding| (Uuid::from_u128(LEDGER), binding));
         match (compare(&document, ledger, &place("updates"), false), expected) {
@@ -290,12 +360,13 @@ mod tests {
     fn a_ledger_and_an_exchange_fit_or_the_fault_says_which_does_not() {
         let bound = [TOPOLOGY, LEDGER, MARK];
         check([0, 0, 0], None, Ok(NoLedger));
-        check([0, LEDGER, 0], None, Err("another ledger"));
+        check([0, LEDGER, 0], None, Err("ledger.url is \"none\""));
         check([0, 0, 0], Some((0, "", &[])), Ok(New));
         check(bound, Some((TOPOLOGY, "updates", &[7, MARK, 8])), Ok(Bound));
         check(bound, Some((TOPOLOGY, "renamed", &[MARK])), Ok(Bound));
         check([TOPOLOGY, OTHER, MARK], Some((0, "", &[])), Err("another ledger"));
-        check(bound, Some((OTHER, "updates", &[MARK])), Err("belongs to the exchange updates"));
+        check(bound, Some((OTHER, "updates", &[MARK])), Err("another exchange with the same names"));
+        check(bound, Some((OTHER, "b", &[MARK])), Err("belongs to the exchange b "));
         check([0, 0, 0], Some((OTHER, "a", &[MARK])), Err("belongs to the exchange a "));
         check([0, 0, 0], Some((OTHER, "updates", &[MARK])), Ok(TopologyRecreated));
         check(bound, Some((TOPOLOGY, "updates", &[7])), Err("is a copy"));

@@ -15,7 +15,7 @@ use super::auto_apply::{auto_apply, first_layout};
 use super::breakers::Breakers;
 use super::driver::DriverExit;
 use super::layout_drivers::{DispatchContext, DriverEnded};
-use super::ledger_binding::{BindingError, BindingFault, LedgerAndExchange};
+use super::ledger_binding::{BindingError, LedgerAndExchange};
 use super::releases::Releases;
 use super::upkeep::open_ledger;
 use crate::admin;
@@ -46,7 +46,7 @@ pub enum RunError {
     Ledger(#[from] LedgerError),
     /// The ledger and the exchange do not belong together.
     #[error("ledger")]
-    Binding(#[from] BindingFault),
+    Binding(#[source] BindingError),
     /// The targets' HTTP client cannot be made.
     #[error("targets: {0}")]
     Targets(#[from] TargetsFault),
@@ -66,7 +66,7 @@ impl From<BindingError> for RunError {
         match error {
             BindingError::Source(fault) => Self::Source(fault),
             BindingError::Ledger(fault) => Self::Ledger(fault),
-            BindingError::Fault(fault) => Self::Binding(fault),
+            BindingError::InUse { .. } | BindingError::Fault(_) => Self::Binding(error),
         }
     }
 }
@@ -140,7 +140,7 @@ pub async fn run(
             () = shutdown.as_mut() => break None,
             reason = context.halt.reason() => break Some(reason.into()),
             fault = unusable.as_mut() => break Some(fault.into()),
-            fault = unbound.as_mut(), if context.ledger.is_some() => break Some(fault.into()),
+            fault = unbound.as_mut() => break Some(RunError::Binding(fault.into())),
             Some(ended) = drivers.join_next() => {
                 let ended = ended.expect(DRIVER_PANIC);
                 running.ended(&context, &ended);
@@ -158,6 +158,8 @@ pub async fn run(
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);
     }
+    let document = documents.borrow().clone();
+    binding.stopped(&document).await;
     if matches!(halted, Some(RunError::Source(SourceError::Moved { .. }))) {
         running.notify_moved().await;
     }

@@ -8,7 +8,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptio
 
 use lanekeeper_lab::receiver::ReceiverSettings;
 
-use crate::harness::{Broker, Dispatcher, World, assert_in_order, updates};
+use crate::harness::{Broker, Dispatcher, Postgres, World, assert_in_order, updates};
 
 /// What restarts, notes and status requests leave behind in weeks: the stream of members is long.
 async fn age(world: &World) {
@@ -137,4 +137,51 @@ async fn a_ledger_of_another_exchange_is_refused_unless_it_is_adopted() {
     adopted.ready().await;
     assert_eq!(one.ended().await, Some(4), "the ledger is another exchange's now");
     one.logged("belongs to the exchange ledger-other").await;
+}
+
+/// As when a test system is started with the ledger of production, from the same compose file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_in_use_is_not_taken_by_another_broker_of_the_same_names() {
+    let [production, other] = [Broker::start(), Broker::start()].map(|broker| {
+        broker.ctl(&["set_cluster_name", "same"]);
+        Arc::new(broker)
+    });
+    let world = World::on(production, "updates", ReceiverSettings::default()).await;
+    let extra = world.ledger() + "updates.partitions = 2\n";
+    let mut owner = world.dispatcher(&extra).await;
+    let test = World::on(other, "updates", ReceiverSettings::default()).await;
+    let waiting = test.start(&test.config(&extra));
+    waiting.logged("dispatchers of another exchange with the same names").await;
+    publish(&world, 0..1).await;
+    world.applied(20).await;
+    owner.terminate();
+    assert_eq!(owner.ended().await, Some(0), "it was not disturbed");
+    // All have stopped in order: the exchange can have been made again on another machine.
+    waiting.ready().await;
+    waiting.logged("the exchange was made again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_exchanges_that_begin_with_one_ledger_at_once_do_not_share_it() {
+    let postgres = Postgres::start();
+    let extra = format!("ledger.url = \"{}\"\nupdates.partitions = 1\n", postgres.url());
+    let worlds = [World::new("at-once-a").await, World::new("at-once-b").await];
+    let mut both = worlds.each_ref().map(|world| world.start(&world.config(&extra)));
+    let [a, b] = &mut both;
+    let (refused, other) = tokio::select! {
+        code = a.ended() => (code, b),
+        code = b.ended() => (code, a),
+    };
+    assert_eq!(refused, Some(4));
+    other.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_without_a_ledger_ends_when_the_exchange_gets_one() {
+    let world = World::new("gets-ledger").await;
+    let mut without = world.dispatcher("updates.partitions = 1\n").await;
+    let with = world.start(&world.config(&(world.ledger() + "updates.partitions = 1\n")));
+    assert_eq!(without.ended().await, Some(4));
+    without.logged("ledger.url is").await;
+    with.ready().await;
 }

@@ -143,7 +143,7 @@ async fn the_config_of_another_exchange_is_refused(world: World) {
     let exchange = "orders".to_owned();
     let place = TopologyPlace { cluster: Some("rabbit@a".to_owned()), vhost: "/".to_owned(), exchange };
     let topology = BoundTopology { identity: uuid::Uuid::from_u128(1), place };
-    ledger.bind(&topology, uuid::Uuid::from_u128(2), None).await.unwrap();
+    assert!(ledger.bind(None, &topology, uuid::Uuid::from_u128(2), None).await.unwrap());
     let (code, _, stderr) = lanekeeper(&world, &["release", "a"]);
     assert_eq!(code, 4, "{stderr}");
     assert!(stderr.contains("it belongs to the exchange orders of virtual host / on rabbit@a"), "{stderr}");

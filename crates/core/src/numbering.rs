@@ -5,6 +5,8 @@
 //! the stream is found to be another one. Each claim names the epoch of its process, so that all who read it agree on its
 //! number, and the number stays one integer that grows for everybody: other processes, the ledger and the targets.
 
+use std::fmt;
+
 use super::message::TenureNumber;
 
 /// Bits of the offset: two million messages. A longer stream goes on into the epoch, and numbers still grow: an epoch is
@@ -36,6 +38,9 @@ impl TenureNumber {
 /// offsets of a long stream.
 pub const EPOCH_MAX: u64 = (NUMBER_MAX >> OFFSET_BITS) - (1 << 16);
 
+/// A clock that shows the year 2100 is wrong, and would use up the epochs.
+const CLOCK_MAX: u64 = 4_102_444_800;
+
 /// What a message says of the stream that it stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
@@ -47,6 +52,27 @@ pub struct Sighting {
     pub read: Option<u64>,
     /// Its process knew the stream by then: it had read all that stood there when it began.
     pub knows_stream: bool,
+}
+
+/// Why a stream is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anew {
+    /// Nobody who had read it numbers in it, in the newest epoch that is known.
+    Unnumbered,
+    /// It ends below what somebody had read.
+    EndsBelowRead,
+    /// It ends below the highest number in the ledger.
+    EndsBelowLedger,
+}
+
+impl fmt::Display for Anew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unnumbered => "nobody numbers in it",
+            Self::EndsBelowRead => "it ends below what was read",
+            Self::EndsBelowLedger => "it ends below a number in the ledger",
+        })
+    }
 }
 
 /// What one reader knows of the numbers that were given away, and if the stream goes on from them.
@@ -107,13 +133,17 @@ impl Numbering {
         self.highest = self.highest.max(floor);
     }
 
-    /// All that stood in the stream when this process began was read: its end is at `position`. Returns true if it is another
-    /// stream than the one that numbers were given away in, so that a new epoch must begin.
+    /// All that stood in the stream when this process began was read: its end is at `position`. Returns why it is another stream
+    /// than the one that numbers were given away in, so that a new epoch must begin; `None`: it is the same.
     #[must_use]
-    pub fn is_another(&self, position: u64) -> bool {
-        let ends_below_ledger =
-            self.floor.is_some_and(|floor| floor >= TenureNumber::at(self.epoch, position));
-        !self.continues || self.ends_below || ends_below_ledger
+    pub fn is_another(&self, position: u64) -> Option<Anew> {
+        if self.floor.is_some_and(|floor| floor >= TenureNumber::at(self.epoch, position)) {
+            Some(Anew::EndsBelowLedger)
+        } else if self.ends_below {
+            Some(Anew::EndsBelowRead)
+        } else {
+            (!self.continues).then_some(Anew::Unnumbered)
+        }
     }
 
     /// The stream is another one. `newest`: the highest epoch that this process knows by other ways: it can be that of the stream
@@ -121,6 +151,7 @@ impl Numbering {
     /// remembers that. Returns the epoch that this process claims in from now on.
     pub fn begin_epoch(&mut self, newest: u64, seconds: u64) -> u64 {
         let known = self.highest.epoch().max(newest);
+        let seconds = if seconds < CLOCK_MAX { seconds } else { 0 };
         self.epoch = (known + 1).max(seconds).min(EPOCH_MAX);
         self.highest = self.highest.max(TenureNumber::at(self.epoch, 0));
         (self.continues, self.ends_below) = (true, false);
@@ -152,7 +183,7 @@ mod tests {
         for message in messages {
             numbering.read(*message);
         }
-        assert_eq!(numbering.is_another(position), another, "{document} {floor:?} {messages:?}");
+        assert_eq!(numbering.is_another(position).is_some(), another, "{document} {floor:?} {messages:?}");
         if another {
             let newest = messages.iter().map(|message| message.epoch).max().unwrap_or(0).max(document);
             let epoch = numbering.begin_epoch(0, NOW);
@@ -160,7 +191,7 @@ mod tests {
             assert!(epoch > newest, "{epoch}");
             assert!(floor.is_none_or(|floor| TenureNumber::at(epoch, 0) > floor), "{epoch} {floor:?}");
             assert!(epoch >= NOW);
-            assert!(!numbering.is_another(0));
+            assert_eq!(numbering.is_another(0), None);
         }
     }
 
@@ -192,7 +223,8 @@ mod tests {
         assert_eq!(Numbering::new(NOW + 5, None).begin_epoch(0, NOW), NOW + 6);
         assert_eq!(Numbering::new(NOW + 5, None).begin_epoch(NOW + 7, NOW), NOW + 8);
         assert_eq!(Numbering::new(3, Some(TenureNumber::at(NOW + 1, 7))).begin_epoch(4, NOW), NOW + 2);
-        assert_eq!(Numbering::new(3, None).begin_epoch(0, u64::MAX), EPOCH_MAX, "a clock that is far ahead");
+        assert_eq!(Numbering::new(3, None).begin_epoch(0, u64::MAX), 4, "a clock that cannot be right");
+        assert_eq!(Numbering::new(EPOCH_MAX, None).begin_epoch(0, NOW), EPOCH_MAX);
     }
 
     #[test]

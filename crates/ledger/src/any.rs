@@ -60,18 +60,27 @@ impl AnyLedger {
         either!(self.binding())
     }
 
-    /// The ledger belongs to this exchange from now on. When it has returned, the mark is the newest one; `known`, that of the
-    /// layout document, is kept as well.
+    /// The ledger belongs to this exchange from now on. When it has returned true, the mark is the newest one; `known`, that of
+    /// the layout document, is kept as well. False: it belongs to another exchange than `before` by now, and nothing was written.
     ///
     /// # Errors
     /// The database does not answer; nothing or all was written.
     pub async fn bind(
         &self,
+        before: Option<Uuid>,
         topology: &BoundTopology,
         mark: Uuid,
         known: Option<Uuid>,
-    ) -> Result<(), LedgerError> {
-        either!(self.bind(topology, mark, known))
+    ) -> Result<bool, LedgerError> {
+        either!(self.bind(before, topology, mark, known))
+    }
+
+    /// A dispatcher of this exchange uses the ledger now, or has stopped. Changes nothing if the ledger is another exchange's.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn set_used(&self, topology: Uuid, used: bool) -> Result<(), LedgerError> {
+        either!(self.set_used(topology, used))
     }
 }
 

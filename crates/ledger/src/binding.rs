@@ -1,6 +1,7 @@
 //! Which exchange a ledger belongs to.
 
 use std::fmt;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -11,6 +12,8 @@ use lanekeeper_core::message::TenureNumber;
 pub struct LedgerBinding {
     /// The exchange; `None`: none has used the ledger, or only programs of before.
     pub topology: Option<BoundTopology>,
+    /// How long ago a dispatcher of that exchange has used the ledger; `None`: all have stopped in order.
+    pub used_ago: Option<Duration>,
     /// Marks of the last starts, newest last; at most [`MARKS_MAX`] and one.
     pub marks: Vec<Uuid>,
     /// The highest tenure number of all partitions and layouts.

@@ -48,20 +48,28 @@ pub(super) struct LedgerTenure {
     number: Option<TenureNumber>,
     /// The newest claim of another process by then.
     rival_claim: Option<TenureNumber>,
+    /// The ledger has refused the number: it has a higher one, of a claim that was perhaps never read.
+    refused: bool,
 }
 
 impl LedgerTenure {
     fn is_outdated_by(&self, claimed: &Event) -> bool {
         let Event::Claimed { number, rival_claim, .. } = claimed else { return false };
-        number.is_some() && (self.number.is_none() || *rival_claim > self.rival_claim)
+        let is_newer = self.number.is_none() || *rival_claim > self.rival_claim || self.refused;
+        number.is_some() && is_newer
     }
 
     pub(super) fn observe(&mut self, claimed: &Event) {
         if self.is_outdated_by(claimed)
             && let Event::Claimed { number, rival_claim, .. } = claimed
         {
-            (self.number, self.rival_claim) = (*number, *rival_claim);
+            *self = Self { number: *number, rival_claim: *rival_claim, refused: false };
         }
+    }
+
+    /// The next claim counts for the ledger, too.
+    pub(super) fn refuse(&mut self) {
+        self.refused = true;
     }
 }
 
@@ -119,6 +127,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
 
     /// A resolution was written down, or could not be.
     pub(super) fn written(&mut self, written: Written) {
+        if written.recorded == Recorded::Fenced {
+            self.ledger_tenure.refuse();
+        }
         if written.recorded == Recorded::Fenced && self.phase.session_of(written.tenure).is_some() {
             self.loss = Some(Loss::fenced(Some(written)));
             return;

@@ -137,7 +137,7 @@ impl ClaimWatch {
         let ours = known.tenures.ours().filter(|ours| Some(ours.count) == claim);
         if ours.is_some_and(|ours| ours.void) {
             return Err(Lost(
-                "its claim is void: another process had claimed the partition before it".to_owned(),
+                "its claim does not count: another process had claimed the partition, or begun a new epoch of tenure numbers, before it".to_owned(),
             ));
         }
         let wait_until = known.tenures.wait_until(now);

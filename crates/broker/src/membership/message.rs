@@ -47,7 +47,8 @@ pub(crate) struct MemberMessage {
     /// With [`MessageKind::Note`]: partitions that the process owns, with the numbers of their tenures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) owned: Vec<(u16, u64)>,
-    /// With [`MessageKind::Claimed`] and [`MessageKind::Note`]: the epoch that the process numbers its tenures in.
+    /// The epoch that the process numbers its tenures in, with [`MessageKind::Claimed`] and [`MessageKind::Note`]; 0 in every
+    /// other message. `None`: a program of before, which knows no epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) epoch: Option<u64>,
     /// With [`MessageKind::TenureEnded`].
@@ -175,7 +176,7 @@ impl ReplicaId {
             terms: None,
             over_ms: None,
             owned: Vec::new(),
-            epoch: None,
+            epoch: Some(0),
             end: None,
         }
     }

@@ -18,7 +18,7 @@ mod reader;
 mod state;
 mod status_query;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ impl Membership {
             numbering: Mutex::new(epochs.numbering()),
             epochs: epochs.clone(),
             floor_sent: Mutex::default(),
+            knows_stream: AtomicBool::new(false),
             position: watch::Sender::default(),
             opened: watch::Sender::default(),
             caught_up: watch::Sender::default(),

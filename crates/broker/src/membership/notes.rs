@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -98,7 +99,7 @@ fn note(state: &State) -> MemberMessage {
     let number = state.lease().sending(state.clock.now(), state.heartbeat());
     state.sending_note(number);
     let message = state.replica.message(MessageKind::Note, PartitionNumber(0), 0, number);
-    let read = (*state.caught_up.borrow()).then(|| *state.position.borrow());
+    let read = state.knows_stream.load(Ordering::Relaxed).then(|| *state.position.borrow());
     MemberMessage { terms, owned, read, epoch: Some(state.numbering().epoch()), ..message }
 }
 

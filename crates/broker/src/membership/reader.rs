@@ -172,7 +172,7 @@ impl Reading {
                     // No note comes back then, which would show that all was read.
                     let quiet = last_came.unwrap_or(reading).elapsed();
                     if state.publishing.is_blocked() && quiet > UNREAD_POLL_MAX {
-                        state.set_caught_up(*state.position.borrow());
+                        state.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
                     }
                     continue;
                 }

@@ -2,7 +2,7 @@
 //! stream of members, its publishers, and the partitions.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub(super) struct State {
     /// What the stream shows of the numbers of tenures.
     pub(super) numbering: Mutex<Numbering>,
     pub(super) epochs: Epochs,
+    /// A note of ours has come back: all that stood in the stream when this process began was read. Not so under an alarm.
+    pub(super) knows_stream: AtomicBool,
     /// A number of the ledger, and the note that was sent when it was known: what gave it away stands before that note.
     pub(super) floor_sent: Mutex<Option<(u64, TenureNumber)>>,
     /// The offset that the reader waits for: everything before it was read.
@@ -165,13 +167,18 @@ impl State {
 
     /// What is known is of a stream that was deleted. Returns the epoch that counts in the other one.
     pub(super) fn recreated(&self) -> u64 {
+        // First of all, so that no claim that is made from here on is of the stream before.
+        let epoch = {
+            let mut numbering = self.numbering();
+            numbering.begin_stream();
+            self.begin_epoch(&mut numbering)
+        };
+        self.position.send_replace(0);
         let now = self.clock.now();
         for known in &self.partitions {
             known.send_modify(|known| known.recreated(now));
         }
-        let mut numbering = self.numbering();
-        numbering.begin_stream();
-        self.begin_epoch(&mut numbering)
+        epoch
     }
 
     fn begin_epoch(&self, numbering: &mut Numbering) -> u64 {
@@ -180,26 +187,18 @@ impl State {
         epoch
     }
 
-    /// All that stood in the stream when this process began was read; `position` is its end.
-    pub(super) fn set_caught_up(&self, position: u64) {
-        if *self.caught_up.borrow() {
-            return;
-        }
-        self.check_numbering(position);
-        self.caught_up.send_replace(true);
-    }
-
-    /// Begins an epoch if numbers were given away that do not stand in this stream.
+    /// Begins an epoch if numbers were given away that do not stand in this stream, which ends at `position`.
     fn check_numbering(&self, position: u64) {
         let mut numbering = self.numbering();
-        if numbering.is_another(position) {
+        if let Some(why) = numbering.is_another(position) {
             let before = numbering.epoch();
             let epoch = self.begin_epoch(&mut numbering);
             info!(
                 before,
                 epoch,
+                %why,
                 stream = self.stream,
-                "a new epoch of tenure numbers begins, since the stream of members is new: numbers go on above all that are known"
+                "a new epoch of tenure numbers begins: the stream of members does not go on from the numbers that were given away"
             );
         }
     }
@@ -212,35 +211,37 @@ impl State {
         }
     }
 
-    /// A note of ours was read back at this offset.
-    fn check_floor(&self, note: u64, offset: u64) {
+    /// A note of ours was read back at this offset: all that stood there when it was sent was read.
+    fn check_at_own_note(&self, note: u64, offset: u64) {
         let floor = self.floor_sent().take_if(|(sent, _)| *sent <= note);
         if let Some((_, floor)) = floor {
             self.numbering().raise_floor(floor);
-            self.check_numbering(offset);
         }
+        self.check_numbering(offset);
+        self.knows_stream.store(true, Ordering::Relaxed);
     }
 
     fn floor_sent(&self) -> MutexGuard<'_, Option<(u64, TenureNumber)>> {
         self.floor_sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A claim or a note says in which epoch its process is. Returns the highest one that was read.
+    /// Each message says in which epoch its process is. Returns the highest one that was read.
     fn read_epoch(&self, offset: u64, message: &MemberMessage) -> u64 {
-        if matches!(message.kind, MessageKind::Claimed | MessageKind::Note) {
-            let mut numbering = self.numbering();
-            numbering.read(Sighting {
-                offset,
-                epoch: message.epoch.unwrap_or_default(),
-                read: message.read,
-                knows_stream: message.epoch.is_none() || message.read.is_some(),
-            });
-            self.epochs.observe(numbering.epoch());
-        }
-        if *self.caught_up.borrow() {
+        let mut numbering = self.numbering();
+        numbering.read(Sighting {
+            offset,
+            epoch: message.epoch.unwrap_or_default(),
+            read: message.read,
+            // Programs of before numbered in epoch 0, whatever they say.
+            knows_stream: message.epoch.is_none() || message.read.is_some(),
+        });
+        self.epochs.observe(numbering.epoch());
+        let epoch_read = numbering.epoch_read();
+        drop(numbering);
+        if self.knows_stream.load(Ordering::Relaxed) {
             self.check_numbering(offset.saturating_add(1));
         }
-        self.numbering().epoch_read()
+        epoch_read
     }
 
     /// The broker has answered on the connection that consumes. While it takes no publishes, notes cannot come back, and its
@@ -364,8 +365,8 @@ impl State {
             let until = self.lease().came_back(note.claim);
             // Whoever sees the lease sees every claim that stands before the note.
             self.renew(until);
-            self.set_caught_up(offset);
-            self.check_floor(note.claim, offset);
+            self.check_at_own_note(note.claim, offset);
+            self.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
         }
     }
 }

@@ -160,12 +160,12 @@ impl World {
             if let Some(floor) = message.floor {
                 process.numbering.raise_floor(floor);
             }
-            let another = process.numbering.is_another(place);
+            let another = process.numbering.is_another(place).is_some();
             process.caught_up = true;
             if another {
                 self.begin_epoch(p);
             }
-        } else if process.caught_up && process.numbering.is_another(place + 1) {
+        } else if process.caught_up && process.numbering.is_another(place + 1).is_some() {
             self.begin_epoch(p);
         }
         let Some((partition, count)) = message.claim else { return };

@@ -15,6 +15,9 @@ pub type Connection = PgConnection;
 pub type Options = Hosts;
 pub type Row = PgRow;
 
+/// Seconds since 1970 by the database's clock, which all processes share.
+pub const NOW_SECONDS: &str = "CAST(floor(extract(epoch FROM clock_timestamp())) AS BIGINT)";
+
 /// In order. A migration that was released is never changed.
 pub const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 

@@ -1,46 +1,64 @@
 //! Which exchange the ledger belongs to.
 
-use sqlx::{Row as _, query};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Row as _, query};
 use uuid::Uuid;
 
-use super::super::database::{Connection, begin};
+use super::super::database::{Connection, NOW_SECONDS, begin, one_at_a_time};
 use crate::binding::{BoundTopology, LedgerBinding, MARKS_MAX, TopologyPlace};
 use crate::error::LedgerError;
 use lanekeeper_core::message::TenureNumber;
 
 pub async fn binding(connection: &mut Connection) -> Result<LedgerBinding, LedgerError> {
-    let row = query("SELECT identity, cluster, vhost, exchange FROM ledger_topology")
-        .fetch_optional(&mut *connection)
-        .await?;
-    let topology = match row {
-        None => None,
-        Some(row) => Some(BoundTopology {
+    let statement = format!(
+        "SELECT identity, cluster, vhost, exchange, {NOW_SECONDS} - used_s AS used_ago FROM ledger_topology"
+    );
+    let row = query(AssertSqlSafe(statement)).fetch_optional(&mut *connection).await?;
+    let (mut topology, mut used_ago) = (None, None);
+    if let Some(row) = row {
+        let seconds: Option<i64> = row.try_get("used_ago")?;
+        used_ago = seconds.map(|seconds| Duration::from_secs(seconds.try_into().unwrap_or_default()));
+        topology = Some(BoundTopology {
             identity: uuid(row.try_get("identity")?, "the identity of the exchange")?,
             place: TopologyPlace {
                 cluster: row.try_get("cluster")?,
                 vhost: row.try_get("vhost")?,
                 exchange: row.try_get("exchange")?,
             },
-        }),
-    };
+        });
+    }
     let rows = query("SELECT mark FROM ledger_mark ORDER BY seq").fetch_all(&mut *connection).await?;
     let marks = rows.iter().map(|row| uuid(row.try_get("mark")?, "a mark")).collect::<Result<_, _>>()?;
     let row = query("SELECT max(number) AS highest FROM ledger_tenure").fetch_one(connection).await?;
     let highest = row.try_get::<Option<i64>, _>("highest")?;
     let highest = highest.map(|number| TenureNumber(u64::try_from(number).unwrap_or_default()));
-    Ok(LedgerBinding { topology, marks, highest })
+    Ok(LedgerBinding { topology, used_ago, marks, highest })
 }
 
-/// The mark is the newest from now on. `known` is kept, however old it is.
+/// The mark is the newest from now on. `known` is kept, however old it is. Returns false, and writes nothing, if the ledger
+/// belongs to another exchange than `before` by now.
 pub async fn bind(
     connection: &mut Connection,
+    before: Option<Uuid>,
     topology: &BoundTopology,
     mark: Uuid,
     known: Option<Uuid>,
-) -> Result<(), LedgerError> {
+) -> Result<bool, LedgerError> {
     let mut transaction = begin(connection).await?;
-    query("DELETE FROM ledger_topology").execute(&mut *transaction).await?;
-    query("INSERT INTO ledger_topology (identity, cluster, vhost, exchange) VALUES ($1, $2, $3, $4)")
+    one_at_a_time(&mut transaction).await?;
+    let row = query("SELECT identity FROM ledger_topology").fetch_optional(&mut *transaction).await?;
+    let found: Option<String> = row.map(|row| row.try_get("identity")).transpose()?;
+    if found != before.map(|identity| identity.to_string()) {
+        return Ok(false);
+    }
+    let statement = format!(
+        "INSERT INTO ledger_topology (one, identity, cluster, vhost, exchange, used_s)
+         VALUES (1, $1, $2, $3, $4, {NOW_SECONDS})
+         ON CONFLICT (one) DO UPDATE SET identity = excluded.identity, cluster = excluded.cluster,
+             vhost = excluded.vhost, exchange = excluded.exchange, used_s = excluded.used_s"
+    );
+    query(AssertSqlSafe(statement))
         .bind(topology.identity.to_string())
         .bind(&topology.place.cluster)
         .bind(&topology.place.vhost)
@@ -60,6 +78,16 @@ pub async fn bind(
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
+    Ok(true)
+}
+
+/// A dispatcher of this exchange uses the ledger, or has stopped.
+pub async fn set_used(connection: &mut Connection, topology: Uuid, used: bool) -> Result<(), LedgerError> {
+    let now = if used { NOW_SECONDS } else { "NULL" };
+    query(AssertSqlSafe(format!("UPDATE ledger_topology SET used_s = {now} WHERE identity = $1")))
+        .bind(topology.to_string())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

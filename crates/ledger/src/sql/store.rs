@@ -116,12 +116,24 @@ impl SqlStore {
     /// See [`crate::AnyLedger::bind`].
     pub async fn bind(
         &self,
+        before: Option<Uuid>,
         topology: &BoundTopology,
         mark: Uuid,
         known: Option<Uuid>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<bool, LedgerError> {
         let mut lease = self.connections.writes.acquire().await?;
-        let result = timeout(ANSWER_MAX, binding::bind(&mut lease.connection, topology, mark, known)).await;
+        let work = binding::bind(&mut lease.connection, before, topology, mark, known);
+        let result = timeout(ANSWER_MAX, work).await;
+        lease.release(result)
+    }
+
+    /// A dispatcher of this exchange uses the ledger, or has stopped.
+    ///
+    /// # Errors
+    /// See [`crate::AnyLedger::set_used`].
+    pub async fn set_used(&self, topology: Uuid, used: bool) -> Result<(), LedgerError> {
+        let mut lease = self.connections.writes.acquire().await?;
+        let result = timeout(ANSWER_MAX, binding::set_used(&mut lease.connection, topology, used)).await;
         lease.release(result)
     }
 }

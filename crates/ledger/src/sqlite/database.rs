@@ -52,6 +52,9 @@ pub async fn check(_: &mut Connection, Mark: Mark) -> Result<(), LedgerError> {
     Ok(())
 }
 
+/// Seconds since 1970 by the database's clock, which all processes share.
+pub const NOW_SECONDS: &str = "unixepoch()";
+
 /// In order. A migration that was released is never changed.
 pub const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 

@@ -1,6 +1,7 @@
 //! What every ledger does for dispatchers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
@@ -343,20 +344,29 @@ async fn it_names_its_exchange_and_the_marks_of_the_last_starts(world: World) {
     let mark = |number: u32| Uuid::from_u128(number.into());
     for number in 0..MARKS_MAX + 10 {
         // The document is written behind: its mark stays, however many starts fail in between.
-        ledger.bind(&topology, mark(number), Some(mark(3))).await.unwrap();
+        let before = (number > 0).then_some(topology.identity);
+        assert!(ledger.bind(before, &topology, mark(number), Some(mark(3))).await.unwrap());
     }
     write(&ledger, by(9, applied("a", "u1", ""))).await;
     drop(ledger);
     let ledger = world.open().await;
     let binding = ledger.binding().await.unwrap();
     assert_eq!(binding.topology, Some(topology));
+    let binding = LedgerBinding { used_ago: None, ..binding };
     let expected: Vec<Uuid> = std::iter::once(3).chain(10..MARKS_MAX + 10).map(mark).collect();
     assert_eq!(binding.marks, expected);
     assert_eq!(binding.highest, Some(TenureNumber(9)));
     let cluster = Some("rabbit@a".to_owned());
     let other = BoundTopology { identity: mark(8), place: TopologyPlace { cluster, ..place("b") } };
-    ledger.bind(&other, mark(99), None).await.unwrap();
-    assert_eq!(ledger.binding().await.unwrap().topology, Some(other));
+    assert!(!ledger.bind(None, &other, mark(99), None).await.unwrap(), "another was faster");
+    assert_eq!(ledger.binding().await.unwrap().topology, binding.topology);
+    assert!(ledger.bind(Some(Uuid::from_u128(7)), &other, mark(99), None).await.unwrap());
+    ledger.set_used(Uuid::from_u128(7), false).await.unwrap();
+    let binding = ledger.binding().await.unwrap();
+    assert_eq!(binding.topology, Some(other));
+    assert!(binding.used_ago.is_some_and(|ago| ago < Duration::from_secs(60)), "{binding:?}");
+    ledger.set_used(mark(8), false).await.unwrap();
+    assert_eq!(ledger.binding().await.unwrap().used_ago, None);
 }
 
 async fn any_text_can_be_kept(world: World) {
