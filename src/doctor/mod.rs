@@ -53,7 +53,7 @@ pub async fn examine(config: &Config) -> Result<Examination, SourceError> {
     let address = Address::new(&config.broker.connection)?;
     let broker = inspect(&address, &names, &format!("lanekeeper {} doctor", config.instance)).await?;
     let management = management::look(&config.broker.management(), &names, &broker).await;
-    let observed = Observed { broker, management, vhost: config.broker.management().vhost };
+    let observed = Observed { broker, management, vhost: address.vhost().to_owned() };
     let findings = judge(&observed, config);
     let unseen = unseen(&observed, config);
     Ok(Examination { observed, findings, unseen })

@@ -122,6 +122,8 @@ pub async fn run(
     let mut drivers = JoinSet::new();
     let mut active_layouts = follower.document().layouts.active_layouts();
     let mut running = ActiveLayouts::default();
+    let of_the_ledger = context.ledger.clone();
+    let mut unusable = pin!(unusable(of_the_ledger.as_deref()));
     let documents = follower.watch();
     let binding = LedgerAndExchange {
         ledger: context.ledger.as_deref(),
@@ -137,6 +139,7 @@ pub async fn run(
         tokio::select! {
             () = shutdown.as_mut() => break None,
             reason = context.halt.reason() => break Some(reason.into()),
+            fault = unusable.as_mut() => break Some(fault.into()),
             fault = unbound.as_mut(), if context.ledger.is_some() => break Some(fault.into()),
             Some(ended) = drivers.join_next() => {
                 let ended = ended.expect(DRIVER_PANIC);
@@ -164,6 +167,14 @@ pub async fn run(
     publishing.close().await;
     membership_link.close().await;
     halted.map_or(Ok(()), Err)
+}
+
+/// Waits until the ledger cannot be used any more.
+async fn unusable(ledger: Option<&AnyLedger>) -> LedgerError {
+    match ledger {
+        Some(ledger) => ledger.unusable().await,
+        None => std::future::pending().await,
+    }
 }
 
 const DRIVER_PANIC: &str =
@@ -242,7 +253,10 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         };
         match completed.await {
             Ok((document, place)) => break (connection, document, place),
-            Err(BindingError::Source(error)) if error.can_heal() => {
+            Err(error) if error.can_heal() => {
+                if let BindingError::Source(_) = error {
+                    address.avoid(&connection);
+                }
                 let text = error_chain(&error);
                 if log.is_new(text.clone()) {
                     warn!(error = text, "topology not ready, trying again in 0.5 s");

@@ -183,7 +183,7 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
             objects.push(Object { name, role, state });
         }
         Ok(Inspection {
-            address: address.host_port().to_owned(),
+            address: connection.host_port().to_owned(),
             version: connection.server_property("version"),
             cluster: connection.server_property("cluster_name"),
             hash_exchange,

@@ -199,6 +199,8 @@ async fn keep(
         warn!(connection = name, error = why, "broker connection lost, reconnecting");
         if since.elapsed() > RECONNECT_DELAY_MAX {
             reconnecting = Reconnecting::default();
+        } else {
+            address.avoid(&connection);
         }
         connection = Arc::new(reconnecting.connect(&address, &name).await);
         info!(connection = name, "broker connected again");

@@ -53,7 +53,7 @@ impl Stage {
         };
         let url = url.or(private.as_ref().map(PrivateBroker::url)).expect("a broker was named or started");
         let broker = broker_config(url)?;
-        let port = url::Url::parse(broker.url.reveal()).ok().and_then(|url| url.port());
+        let port = url::Url::parse(broker.urls[0].reveal()).ok().and_then(|url| url.port());
         let process = listener_on(port.unwrap_or(AMQP_PORT));
         Ok(Self { broker, process, _private: private, dir, patience })
     }

@@ -44,7 +44,7 @@ impl Stage {
         let dir = dir.map_err(DemoError::system("make a temporary directory"))?;
         let exchange = dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (config, log) = (dir.path().join("lanekeeper.toml"), dir.path().join("dispatcher.log"));
-        let dispatcher = Dispatcher::new(config, log, broker.url.clone());
+        let dispatcher = Dispatcher::new(config, log, broker.urls[0].clone());
         Ok(Self { broker, exchange, dispatcher, dir, declared: None })
     }
 
@@ -97,7 +97,7 @@ timeout = "2s"
 
     fn write_and_load(&self, path: &Path, text: &str) -> Result<Config, DemoError> {
         std::fs::write(path, text).map_err(DemoError::system("write the demo's config"))?;
-        let environment = Environment::from_iter([(BROKER_VARIABLE, self.broker.url.reveal())]);
+        let environment = Environment::from_iter([(BROKER_VARIABLE, self.broker.urls[0].reveal())]);
         let loaded = config::load(Some(path), &environment, Purpose::Dispatch).map_err(DemoError::Config)?;
         Ok(loaded.config)
     }
