@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use url::{Host, Url};
 
-use super::facts::{Binding, Management, ManagementCause, ManagementFault, PolicyKind, Queue};
+use super::facts::{Binding, Management, ManagementCause, ManagementFault, Node, PolicyKind, Queue};
 use super::fix::segment;
 use super::management_answers as answers;
 use crate::config::ManagementAddress;
@@ -30,6 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ADDRESSES_MAX: usize = 16;
 /// For all requests. A layout of 1,024 partitions takes about 2,000 of them.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
+/// For what is looked at before the first layout is made: the lock is held by then.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(15);
+const ROOM_POLL: Duration = Duration::from_secs(1);
 /// Requests at once. Few: the API is made for people, and its answers cost the broker CPU time.
 const REQUESTS_MAX: usize = 8;
 
@@ -50,6 +53,37 @@ pub async fn look(
         }
     }
     Err(first_fault.expect("the config names a management API"))
+}
+
+/// What the first layout needs of the nodes.
+pub struct Room {
+    pub nodes: Vec<Node>,
+    pub quorum_copies: BTreeMap<String, u64>,
+}
+
+/// Looks only at what the first layout needs, at the first address that answers; or says why it cannot be seen. `cluster`: the
+/// name of the broker's.
+pub async fn look_for_room(addresses: &[ManagementAddress], cluster: Option<&str>) -> Result<Room, String> {
+    let mut first_fault = None;
+    for address in addresses {
+        match look_for_room_at(address, cluster).await {
+            Ok(room) => return Ok(room),
+            Err(fault) => first_fault.get_or_insert(fault),
+        };
+    }
+    Err(first_fault.expect("the config names a management API"))
+}
+
+async fn look_for_room_at(address: &ManagementAddress, cluster: Option<&str>) -> Result<Room, String> {
+    let looking = async {
+        let pinned = reachable(&address.url).await.map_err(|cause| cause.to_string())?;
+        let client = client(pinned).map_err(|error| error.to_string())?;
+        Api { client, address }.room(cluster).await
+    };
+    match timeout(ROOM_TIMEOUT, looking).await {
+        Ok(looked) => looked,
+        Err(_) => Err(format!("it did not show the limit of open files within {} s", ROOM_TIMEOUT.as_secs())),
+    }
 }
 
 async fn look_at(
@@ -122,17 +156,41 @@ enum ApiAnswer {
 }
 
 impl Api<'_> {
-    async fn look(&self, names: &Names, broker: &Inspection) -> Result<Management, ManagementCause> {
+    /// A host can run several brokers, and a port can be forwarded to another host.
+    async fn is_of(&self, cluster: Option<&str>) -> Result<(), ManagementCause> {
         if let ApiAnswer::Refused(words) = self.ask("whoami").await? {
             return Err(ManagementCause::Refused(words));
         }
-        // A host can run several brokers, and a port can be forwarded to another host.
         let overview = self.given("overview").await?;
-        if let (Some(ours), Some(theirs)) = (&broker.cluster, overview["cluster_name"].as_str())
-            && ours != theirs
-        {
-            return Err(ManagementCause::OtherCluster(theirs.to_owned()));
+        match (cluster, overview["cluster_name"].as_str()) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                Err(ManagementCause::OtherCluster(theirs.to_owned()))
+            }
+            _ => Ok(()),
         }
+    }
+
+    async fn room(&self, cluster: Option<&str>) -> Result<Room, String> {
+        let words = |cause: ManagementCause| cause.to_string();
+        self.is_of(cluster).await.map_err(words)?;
+        let mut nodes = self.unless_refused("nodes", answers::nodes).await.map_err(words)??;
+        // In the first seconds of a node the API does not show its limit (3.10.8).
+        while nodes.iter().any(|node| node.running && node.files_max.is_none()) {
+            tokio::time::sleep(ROOM_POLL).await;
+            nodes = self.unless_refused("nodes", answers::nodes).await.map_err(words)??;
+        }
+        Ok(Room { nodes, quorum_copies: self.quorum_copies().await? })
+    }
+
+    /// The list of all queues can be longer than what is read.
+    async fn quorum_copies(&self) -> Result<BTreeMap<String, u64>, String> {
+        let path = "queues?columns=type,members&disable_stats=true";
+        let copies = self.unless_refused(path, answers::quorum_copies).await;
+        copies.unwrap_or_else(|cause| Err(cause.to_string()))
+    }
+
+    async fn look(&self, names: &Names, broker: &Inspection) -> Result<Management, ManagementCause> {
+        self.is_of(broker.cluster.as_deref()).await?;
         let vhost = segment(&self.address.vhost);
         let mut policies =
             answers::policies(&self.given(&format!("policies/{vhost}")).await?, PolicyKind::Policy);
@@ -147,6 +205,7 @@ impl Api<'_> {
             policies,
             alarms: self.unless_refused("health/checks/alarms", answers::alarms).await?,
             nodes: self.unless_refused("nodes", answers::nodes).await?,
+            quorum_copies: self.quorum_copies().await,
             khepri: self.unless_refused("feature-flags", answers::khepri).await?,
         })
     }

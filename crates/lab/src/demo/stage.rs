@@ -10,7 +10,7 @@ use super::dispatcher::{BROKER_VARIABLE, Dispatcher};
 use super::error::DemoError;
 use lanekeeper::config::{self, Config, Environment, Purpose};
 use lanekeeper_broker::ConnectionSettings;
-use lanekeeper_broker::{Address, Names, SourceError, ensure_topology, remove_topology};
+use lanekeeper_broker::{Address, FirstLayout, Names, SourceError, ensure_topology, remove_topology};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 
 /// Names the demo in RabbitMQ's UI.
@@ -111,7 +111,8 @@ timeout = "2s"
         };
         self.declared = Some(layout); // also if only a part is declared then
         let connection = Address::new(&self.broker)?.connect("lanekeeper demo").await?;
-        ensure_topology(&connection, &Names::new(&self.exchange), layout, INSTANCE).await?;
+        let first = FirstLayout { shape: layout.shape(), look: None };
+        ensure_topology(&connection, &Names::new(&self.exchange), &first, INSTANCE).await?;
         let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }
