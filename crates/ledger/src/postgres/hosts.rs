@@ -60,10 +60,10 @@ const TIMELINE: &str =
 
 /// The servers that `ledger.url` names. Clones know of each other which one is used.
 #[derive(Clone, Debug)]
-pub struct Hosts(Arc<HostList>);
+pub struct Hosts(Arc<HostsState>);
 
 #[derive(Debug)]
-struct HostList {
+struct HostsState {
     /// In the order of the config, at least one.
     servers: Vec<Server>,
     known: Mutex<Known>,
@@ -106,7 +106,7 @@ impl Hosts {
     /// From the URLs, at least one.
     pub fn new(urls: &[Secret]) -> Result<Self, LedgerError> {
         let servers = urls.iter().map(Server::new).collect::<Result<_, _>>()?;
-        Ok(Self(Arc::new(HostList {
+        Ok(Self(Arc::new(HostsState {
             servers,
             known: Mutex::default(),
             session_changed: watch::Sender::new(false),

@@ -66,7 +66,7 @@ impl Pool {
     }
 
     /// For the next lock.
-    fn put_back(&self, session: Session) {
+    fn release(&self, session: Session) {
         if self.options.is_current(session.mark) {
             self.idle().push(session);
         }
@@ -197,7 +197,7 @@ impl RecordLock {
         };
         let recorded = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()));
         match &recorded {
-            Ok(_) => self.pool.put_back(session),
+            Ok(_) => self.pool.release(session),
             Err(error) => {
                 self.pool.options.suspect(session.mark, error);
                 if error.is_of_the_server() {
@@ -219,7 +219,7 @@ impl Drop for RecordLock {
         runtime.spawn(async move {
             let undoing = raw_sql("ROLLBACK").execute(&mut session.connection);
             match timeout(ANSWER_MAX, undoing).await {
-                Ok(Ok(_)) => pool.put_back(session),
+                Ok(Ok(_)) => pool.release(session),
                 Ok(Err(_)) | Err(_) => pool.forget_idle(),
             }
             drop(permit);
