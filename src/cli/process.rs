@@ -1,5 +1,6 @@
 //! What every command needs of its process: a runtime, standard output, standard error.
 
+use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
 
 use super::exit::Exit;
@@ -12,7 +13,12 @@ pub(super) fn tokio_runtime() -> tokio::runtime::Runtime {
 
 /// Prints the error with its causes to standard error.
 pub(super) fn report(error: &dyn std::error::Error) {
-    eprintln!("error: {}", error_chain(error));
+    say_error(format_args!("error: {}", error_chain(error)));
+}
+
+/// Prints a line to standard error. If nobody can read it, the command goes on: `eprintln!` would panic.
+pub(super) fn say_error(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Prints to standard output, then ends with `exit`.
@@ -21,6 +27,9 @@ pub(super) fn print(text: &str, exit: Exit) -> Exit {
         Ok(()) => exit,
         // The reader has read enough, as in `check | head`.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => exit,
-        Err(_) => Exit::Other,
+        Err(error) => {
+            say_error(format_args!("error: cannot write to standard output: {error}"));
+            Exit::Other
+        }
     }
 }

@@ -15,6 +15,7 @@ mod hand_over;
 mod harness;
 mod ledger;
 mod lifecycle;
+mod log;
 mod malformed;
 mod moved;
 mod parking;

@@ -5,6 +5,7 @@ use std::io::Write;
 use super::error::CommandError;
 use super::output::{not_parked, shown};
 use crate::cli::exit::Exit;
+use crate::cli::process::say_error;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{AnyLedger, Discarded, Ledger, OperatorReason, ParkKind, Selection};
 
@@ -54,11 +55,11 @@ pub(super) async fn discard(
         }
         Discarded::NotParked => not_parked(record_key),
         Discarded::Releasing => {
-            eprintln!(
+            say_error(format_args!(
                 "error: nothing is discarded: {} was released and its updates are on their way; try again if its oldest \
                  update fails and parks it again",
                 shown(record_key.as_str())
-            );
+            ));
             Ok(Exit::Other)
         }
     }

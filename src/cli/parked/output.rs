@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::error::CommandError;
 use crate::cli::exit::Exit;
+use crate::cli::process::say_error;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{AnyLedger, Ledger, ParkedRecord, ParkedUpdate, StoredParkReason};
 
@@ -203,10 +204,10 @@ pub(super) async fn export(
             exit = not_parked(record_key)?;
         }
         if encoded {
-            eprintln!(
+            say_error(format_args!(
                 "warning: updates of {} have a content_encoding, which JSON lines cannot carry",
                 shown(record_key.as_str())
-            );
+            ));
         }
     }
     Ok(exit)
@@ -233,7 +234,7 @@ async fn each_record(
 /// Prints that the record is not parked.
 #[expect(clippy::unnecessary_wraps, reason = "it is the result of a command")]
 pub(super) fn not_parked(record_key: &RecordKey) -> Result<Exit, CommandError> {
-    eprintln!("error: {} has no parked updates", shown(record_key.as_str()));
+    say_error(format_args!("error: {} has no parked updates", shown(record_key.as_str())));
     Ok(Exit::Other)
 }
 

@@ -1,0 +1,277 @@
+//! Where the log goes is not Lanekeeper's affair: a pipe that nobody reads, a pipe whose reader is gone, a full disk, a
+//! closed descriptor. Dispatch goes on, and the process ends as it would otherwise.
+
+use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, Read as _, pipe};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lanekeeper_lab::receiver::ReceiverSettings;
+use lanekeeper_lab::testbed::{metric_values, program};
+use lapin::BasicProperties;
+use lapin::options::BasicPublishOptions;
+
+use crate::harness::{World, assert_flawless, http, lanekeeper_command, until, updates};
+
+/// Longer than any wait of the process, shorter than a stop that waits for a reader.
+const END_MAX: Duration = Duration::from_secs(20);
+
+/// Where standard error goes.
+#[derive(Clone, Copy, Debug)]
+enum LogTo {
+    /// A pipe that nobody reads, and that stays open.
+    UnreadPipe,
+    /// A pipe whose reader has gone.
+    BrokenPipe,
+    FullDisk,
+    /// The process begins without the descriptor.
+    Nowhere,
+}
+
+/// `lanekeeper` with a log that cannot be looked into; killed when the test ends.
+struct Logging {
+    process: Option<std::process::Child>,
+    admin: String,
+    /// The end that nobody reads.
+    pipe: Option<PipeReader>,
+}
+
+impl Logging {
+    fn start(world: &World, to: LogTo, extra: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let admin = listener.local_addr().expect("it has one").to_string();
+        drop(listener);
+        let config = world.config(extra).replace("127.0.0.1:0", &admin);
+        let path = world.write_config(&config);
+        let mut command = program::command(Path::new("sh"));
+        let redirect = if matches!(to, LogTo::Nowhere) { "2>&-" } else { "" };
+        command.arg("-c").arg(format!("exec \"$0\" \"$@\" {redirect}"));
+        command.arg(lanekeeper_command().get_program()).args(["run", "--config"]).arg(path);
+        let (process, pipe) = spawn(command, to);
+        Self { process: Some(process), admin, pipe }
+    }
+
+    async fn metric(&self, name: &str) -> Result<f64, String> {
+        let url = format!("http://{}/metrics", self.admin);
+        let answer = http().get(url).send().await.map_err(|error| error.to_string())?;
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        Ok(metric_values(&text, name).sum())
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.process.as_ref().expect("it runs").id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill starts");
+        assert!(sent.success());
+    }
+
+    /// Waits until it ends by itself; its exit code, and what is in the pipe.
+    async fn ended(&mut self) -> (Option<i32>, String) {
+        let begun = Instant::now();
+        let process = self.process.as_mut().expect("it runs");
+        let code = until("the end of the process", || {
+            let status = process.try_wait().expect("it can be asked");
+            async move { status.map(|status| status.code()).ok_or_else(|| "it runs".to_owned()) }
+        })
+        .await;
+        assert!(begun.elapsed() < END_MAX, "it took {:?}", begun.elapsed());
+        let mut text = String::new();
+        if let Some(mut pipe) = self.pipe.take() {
+            pipe.read_to_string(&mut text).expect("it is text");
+        }
+        (code, text)
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn spawn(mut command: Command, to: LogTo) -> (std::process::Child, Option<PipeReader>) {
+    let mut kept = None;
+    match to {
+        LogTo::UnreadPipe | LogTo::BrokenPipe => {
+            let (reader, writer) = pipe().expect("the system gives a pipe");
+            kept = matches!(to, LogTo::UnreadPipe).then_some(reader);
+            command.stderr(writer);
+        }
+        LogTo::FullDisk => drop(command.stderr(full_disk())),
+        LogTo::Nowhere => drop(command.stderr(Stdio::null())),
+    }
+    (command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts"), kept)
+}
+
+fn full_disk() -> File {
+    OpenOptions::new().write(true).open("/dev/full").expect("Linux has it")
+}
+
+async fn dispatches_with(to: LogTo, exchange: &str) {
+    let world = World::new(exchange).await;
+    let ledger = world.ledger();
+    // Enough lines to fill a pipe (64 KiB) and the queue behind it.
+    let extra = format!("{ledger}updates.partitions = 2\nlog.filter = \"trace,lapin=trace\"");
+    let mut dispatcher = Logging::start(&world, to, &extra);
+    until("a ready dispatcher", || async {
+        let answer = http().get(format!("http://{}/readyz", dispatcher.admin)).send().await;
+        answer.and_then(reqwest::Response::error_for_status).map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    world.publish(updates(100, 30)).await;
+    assert_flawless(&world.applied(3_000).await, 3_000);
+    if !matches!(to, LogTo::Nowhere) {
+        until("dropped lines", || async {
+            match dispatcher.metric("lanekeeper_log_lines_dropped_total").await? {
+                0.0 => Err("none".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
+    dispatcher.signal("HUP");
+    world.publish(updates(100, 31).skip(3_000)).await;
+    assert_flawless(&world.applied(3_100).await, 3_100);
+    dispatcher.signal("TERM");
+    assert_eq!(dispatcher.ended().await.0, Some(0), "{to:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_stops_neither_dispatch_nor_the_end() {
+    dispatches_with(LogTo::UnreadPipe, "log-unread").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_reader_is_gone_ends_nothing() {
+    dispatches_with(LogTo::BrokenPipe, "log-broken").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_on_a_full_disk_ends_nothing() {
+    dispatches_with(LogTo::FullDisk, "log-full").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_without_standard_error_dispatches() {
+    dispatches_with(LogTo::Nowhere, "log-nowhere").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_nobody_can_read_still_is_the_exit_code() {
+    let world = World::new("log-error").await;
+    let gone = world.dir.path().join("gone").join("ledger.db");
+    let extra = format!("ledger.url = \"sqlite://{}\"", gone.display());
+    for to in [LogTo::BrokenPipe, LogTo::FullDisk, LogTo::Nowhere, LogTo::UnreadPipe] {
+        let mut dispatcher = Logging::start(&world, to, &extra);
+        let (code, text) = dispatcher.ended().await;
+        assert_eq!(code, Some(4), "{to:?}: {text}");
+        if matches!(to, LogTo::UnreadPipe) {
+            assert!(text.contains("error: ledger: "), "what is written before the end is there: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_is_logged_and_ignored() {
+    let world = World::new("hangup").await;
+    let mut dispatcher = Logging::start(&world, LogTo::UnreadPipe, "updates.partitions = 2");
+    until("a ready dispatcher", || async {
+        let answer = http().get(format!("http://{}/readyz", dispatcher.admin)).send().await;
+        answer.and_then(reqwest::Response::error_for_status).map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    dispatcher.signal("HUP");
+    world.publish(updates(10, 5)).await;
+    assert_flawless(&world.applied(50).await, 50);
+    dispatcher.signal("TERM");
+    let (code, text) = dispatcher.ended().await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("SIGHUP is ignored"), "{text}");
+    assert!(text.trim_end().ends_with("stopped"), "the last line is written: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_process_that_halts() {
+    let settings = ReceiverSettings {
+        fail_records: vec!["record-0=hang:50s".parse().expect("a failing record")],
+        hang_for: Duration::from_secs(50),
+        ..ReceiverSettings::default()
+    };
+    let world = World::with("log-halt", settings).await;
+    let config = world.config("updates.partitions = 1\ndispatch.drain_timeout = \"50s\"");
+    let mut dispatcher = world.start(&config.replace("timeout = \"1s\"", "timeout = \"50s\""));
+    dispatcher.ready().await;
+    world.publish(updates(1, 1)).await;
+    until("a request in progress", || async {
+        match world.receiver.report(0).in_progress {
+            1 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    let channel = world.channel().await;
+    let (stream, body) = (format!("{}.topology", world.exchange), br#"{"version": 999}"#);
+    let options = BasicPublishOptions::default();
+    let properties = BasicProperties::default().with_delivery_mode(2);
+    channel.basic_publish("".into(), stream.as_str().into(), options, body, properties).await.unwrap();
+    dispatcher.logged("dispatching stops").await;
+    let begun = Instant::now();
+    dispatcher.terminate();
+    dispatcher.logged("asked to stop").await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(1));
+    assert!(begun.elapsed() < END_MAX, "it took {:?}", begun.elapsed());
+}
+
+/// Every command whose output somebody may stop reading, on a broker and a ledger that have something to show.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_end_plainly_if_nobody_reads_them() {
+    let settings = ReceiverSettings {
+        fail_records: vec!["record-0=422:1ms".parse().expect("a failing record")],
+        ..ReceiverSettings::default()
+    };
+    let world = World::with("log-pipes", settings).await;
+    let ledger = world.ledger();
+    let mut dispatcher = world.dispatcher(&format!("{ledger}updates.partitions = 2")).await;
+    world.publish(updates(1, 50)).await;
+    until("parked updates", || async {
+        let parked = dispatcher.metric("lanekeeper_updates_parked_total").await;
+        if parked >= 50.0 { Ok(()) } else { Err(parked.to_string()) }
+    })
+    .await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(0));
+    let config = world.dir.path().join("lanekeeper.toml");
+    let lines = world.dir.path().join("updates.jsonl");
+    std::fs::write(&lines, updates(1, 1).map(|line| line.to_string() + "\n").collect::<String>()).unwrap();
+    let lines = lines.to_str().unwrap();
+    for (arguments, expected) in [
+        (&["check"][..], 0),
+        (&["publish", lines], 0),
+        (&["parked", "list"], 0),
+        (&["parked", "show", "record-0"], 0),
+        (&["parked", "show", "record-0", "--json"], 0),
+        (&["parked", "export"], 0),
+        (&["parked", "show", "nobody"], 1),
+        (&["parked", "release", "record-0"], 0),
+        (&["topology", "show"], 0),
+        (&["topology", "plan"], 0),
+        (&["topology", "export"], 0),
+        (&["topology", "apply"], 0),
+        (&["--help"], 0),
+        (&["nonsense"], 2),
+    ] {
+        let mut command = program::command(Path::new(lanekeeper_command().get_program()));
+        command.args(arguments).env("LANEKEEPER_CONFIG", &config);
+        command.env("LANEKEEPER_MANAGEMENT_URL", world.broker.management_url());
+        let (reader, writer) = pipe().expect("the system gives a pipe");
+        drop(reader);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer).stdin(Stdio::null());
+        let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap().expect("it starts");
+        assert_eq!(status.code(), Some(expected), "{arguments:?}: {status}");
+    }
+}
