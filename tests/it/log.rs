@@ -8,12 +8,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use lanekeeper_lab::receiver::ReceiverSettings;
 use lanekeeper_lab::testbed::{metric_values, program};
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 
-use crate::harness::{World, assert_flawless, http, lanekeeper_command, until, updates};
+use crate::harness::{
+    Authority, Dispatcher, HttpsTarget, Postgres, World, assert_flawless, http, lanekeeper_command, until,
+    updates,
+};
 
 /// Longer than any wait of the process, shorter than a stop that waits for a reader.
 const END_MAX: Duration = Duration::from_secs(20);
@@ -274,4 +279,102 @@ async fn commands_end_plainly_if_nobody_reads_them() {
         let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap().expect("it starts");
         assert_eq!(status.code(), Some(expected), "{arguments:?}: {status}");
     }
+}
+
+/// What no line may contain: each has this in it.
+const SECRET: &str = "hunter2";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_the_log_at_any_filter() {
+    let world = World::new("log-secrets").await;
+    let (broker, postgres) = (std::sync::Arc::clone(&world.broker), Postgres::start());
+    let node = std::sync::Arc::clone(&broker);
+    tokio::task::spawn_blocking(move || {
+        node.ctl(&["add_user", "discreet", "hunter2-broker"]);
+        node.ctl(&["set_user_tags", "discreet", "administrator"]);
+        node.ctl(&["set_permissions", "discreet", ".*", ".*", ".*"]);
+    })
+    .await
+    .expect("it does not panic");
+    let authority = Authority::new("ours");
+    let issued = authority.issue("localhost");
+    let (https, http2) =
+        (HttpsTarget::start(b"http/1.1", &issued).await, HttpsTarget::start(b"h2", &issued).await);
+    let with_password = |url: &str, user: &str, password: &str| {
+        let (scheme, rest) = url.split_once("://").expect("it is a URL");
+        let (_, host) = rest.rsplit_once('@').unwrap_or(("", rest));
+        format!("{scheme}://{user}:{password}@{host}")
+    };
+    let (before, _) = postgres.url().split_once('@').expect("it has a user");
+    let (_, of_postgres) = before.rsplit_once(':').expect("it has a password");
+    let extra = format!(
+        "updates.partitions = 2\nupdates.auto_apply = true\nledger.url = \"{}\"\nbroker.management_url = \"{}\"\n\
+         log.filter = \"trace,lapin=trace,lapin::io_loop=trace,[io_loop]=trace,lapin::returned_messages=trace\"\n",
+        postgres.url(),
+        with_password(world.broker.management_url(), "discreet", "hunter2-broker"),
+    );
+    let mut config = world.config(&extra).replace("guest:guest@", "discreet:hunter2-broker@");
+    config = config.replace("types = [\"*\"]", "types = [\"other\"]");
+    let refused = "http://127.0.0.1:9";
+    for (name, url, pattern) in [
+        ("plain", world.target.as_str(), "plain.*"),
+        ("https", &format!("https://localhost:{}", https.port), "https.*"),
+        ("http2", &format!("https://localhost:{}", http2.port), "http2.*"),
+        ("refused", refused, "refused.*"),
+    ] {
+        config += &format!(
+            "[[target]]\nname = \"{name}\"\ntypes = [\"{pattern}\"]\ntimeout = \"1s\"\n\
+             url = \"{url}/records/hunter2-path/{{record_key}}?token=hunter2-query\"\n\
+             headers = {{ authorization = \"Bearer hunter2-header\", x-key = \"${{SECRET}}\" }}\n"
+        );
+    }
+    let path = world.write_config(&config);
+    let mut command = program::run_command(Path::new(lanekeeper_command().get_program()), &path);
+    command.env("SSL_CERT_FILE", authority.file()).env("SECRET", "hunter2-variable");
+    let mut dispatcher = Dispatcher::start_command(command);
+    dispatcher.ready().await;
+    let of = |kind: &str, id: &str| serde_json::json!({"key": id, "id": id, "type": format!("{kind}.updated"), "body": {"sequence": 1, "note": "hunter2-body"}});
+    world
+        .publish([
+            of("plain", "1"),
+            of("https", "2"),
+            of("http2", "5"),
+            of("refused", "3"),
+            of("nobody", "4"),
+        ])
+        .await;
+    dispatcher.logged("hyper").await;
+    for target in ["plain", "https", "http2", "refused"] {
+        until("an attempt", || async {
+            let text = dispatcher.metrics().await;
+            let of_target = format!("lanekeeper_attempts_total{{target=\"{target}\"");
+            if text.contains(&of_target) { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(0));
+    let log = dispatcher.log();
+    for library in ["lapin", "sqlx", "hyper", "h2", "rustls", "lanekeeper"] {
+        assert!(log.iter().any(|line| line.contains(library)), "lines of {library} are in the log");
+    }
+    let telling: Vec<&String> =
+        log.iter().filter(|line| tells(line, SECRET) || tells(line, of_postgres)).collect();
+    assert_eq!(telling, [&""; 0]);
+}
+
+/// Plain, in hexadecimal, as a list of bytes, or in base64 (HTTP's Basic) at each of three alignments.
+fn tells(line: &str, secret: &str) -> bool {
+    let list: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let base64 = |skipped: usize| {
+        let encoded = BASE64.encode([&vec![b' '; skipped][..], secret.as_bytes()].concat());
+        // The characters that depend on the secret alone.
+        let (from, to) = ([0, 2, 3][skipped], (skipped + secret.len()) * 8 / 6);
+        encoded[from..to].to_owned()
+    };
+    line.contains(secret)
+        || line.to_ascii_lowercase().contains(&hex)
+        || line.contains(&list.join(", "))
+        || (0..3).any(|skipped| line.contains(&base64(skipped)))
 }
