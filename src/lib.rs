@@ -11,4 +11,5 @@ pub mod cli;
 pub mod config;
 mod doctor;
 pub mod http;
+mod printable;
 mod runtime;

@@ -43,9 +43,14 @@ pub(super) fn weigh_all(
     config: &Config,
     to: Shape,
 ) -> Vec<Danger> {
-    // The change is meant to fix the first two; dead letters do not matter to it; Khepri is judged for the next layout.
-    let left_out =
-        [Code::PartitionsDiffer, Code::PrefetchDiffers, Code::DeadLetters, Code::KhepriReordersKeys];
+    // The change is meant to fix the first two; dead letters and the size of messages do not matter to it; Khepri is judged for the next layout.
+    let left_out = [
+        Code::PartitionsDiffer,
+        Code::PrefetchDiffers,
+        Code::DeadLetters,
+        Code::MessageSizeLimited,
+        Code::KhepriReordersKeys,
+    ];
     let counts = |finding: &Finding| finding.severity != Severity::Info && !left_out.contains(&finding.code);
     let khepri = rules::khepri_of_change(observed, config, to.partitions);
     let findings = findings.into_iter().filter(counts).chain(khepri);

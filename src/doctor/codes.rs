@@ -91,6 +91,9 @@ codes! {
          both";
     LeadersOnOneNode = "LK113", Info,
         "that node does the work of all partitions, and if it fails, all of them stand until other leaders are elected";
+    MessageSizeLimited = "LK130", Warning,
+        "the broker closes the channel of a publisher that sends a larger update, and what was not confirmed on it must be \
+         published again";
 
     // 2xx: the topology.
     NoLayoutYet = "LK201", Info,

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::process::say_error;
+pub(super) use crate::printable::printable as shown;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{AnyLedger, Ledger, ParkedRecord, ParkedUpdate, StoredParkReason};
 
@@ -238,13 +239,6 @@ pub(super) fn not_parked(record_key: &RecordKey) -> Result<Exit, CommandError> {
     Ok(Exit::Other)
 }
 
-/// Escapes control characters: text from outside must not steer the terminal.
-pub(super) fn shown(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
-}
-
 fn time(ms: i64) -> String {
     of_seconds(u64::try_from(ms).unwrap_or_default() / 1000)
 }
@@ -263,8 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_from_outside_cannot_steer_the_terminal() {
-        assert_eq!(shown("schön \u{1b}[2J\n客户"), "schön \\u{1b}[2J\\n客户");
+    fn times_are_readable_and_never_out_of_range() {
         assert_eq!(time(1_700_000_000_999), "2023-11-14T22:13:20Z");
         assert_eq!(of_seconds(u64::MAX), u64::MAX.to_string());
     }

@@ -11,6 +11,7 @@ use crate::cli::log;
 use crate::cli::process::say_error;
 use crate::config::{Config, LogConfig};
 use crate::doctor::change::{Weight, dangers_of_change};
+use crate::printable::printable_lines;
 use lanekeeper_broker::{Address, LayoutDocument, Names, Operator, Reconciled, SourceError, Stuck};
 use lanekeeper_core::change::{Desired, Draining, Layouts, Step};
 use lanekeeper_core::layout::LayoutNumber;
@@ -239,7 +240,7 @@ impl Applying<'_> {
 
 /// Prints a line. If nobody reads it, as in `topology apply | head`, the change still goes on to its end.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", printable_lines(line));
 }
 
 fn format_step(step: &Step, layouts: &Layouts, names: &Names) -> String {
