@@ -13,3 +13,4 @@ mod doctor;
 pub mod http;
 mod printable;
 mod runtime;
+mod wall_time;

@@ -47,6 +47,8 @@ async fn answer(stream: TcpStream, router: Router) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_TIMEOUT)
         .max_buf_size(HEADERS_BYTES_MAX)
+        // It panics if the system's clock is before 1970.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     if timeout(CONNECTION_LIFE_MAX, connection.as_mut()).await.is_err() {

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
-use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 
@@ -10,6 +9,7 @@ use super::error::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::process::say_error;
 pub(super) use crate::printable::printable as shown;
+use crate::wall_time::format_seconds;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{AnyLedger, Ledger, ParkedRecord, ParkedUpdate, StoredParkReason};
 
@@ -141,7 +141,7 @@ fn update_text(parked: &ParkedUpdate, out: &mut impl Write) -> io::Result<()> {
     line("type", update.update_type.clone())?;
     line("version", update.version.map(|version| version.to_string()))?;
     line("if-match", update.if_match.clone())?;
-    line("published", update.published_at.map(of_seconds))?;
+    line("published", update.published_at.map(format_seconds))?;
     line("content", update.content_type.clone())?;
     for (name, value) in &update.headers {
         line("header", Some(format!("{name}: {value}")))?;
@@ -240,25 +240,5 @@ pub(super) fn not_parked(record_key: &RecordKey) -> Result<Exit, CommandError> {
 }
 
 fn time(ms: i64) -> String {
-    of_seconds(u64::try_from(ms).unwrap_or_default() / 1000)
-}
-
-/// RFC 3339; beyond the year 9999, the number of seconds.
-fn of_seconds(seconds: u64) -> String {
-    const YEAR_10_000: u64 = 253_402_300_800;
-    if seconds >= YEAR_10_000 {
-        return seconds.to_string();
-    }
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_readable_and_never_out_of_range() {
-        assert_eq!(time(1_700_000_000_999), "2023-11-14T22:13:20Z");
-        assert_eq!(of_seconds(u64::MAX), u64::MAX.to_string());
-    }
+    format_seconds(u64::try_from(ms).unwrap_or_default() / 1000)
 }
