@@ -44,7 +44,9 @@ pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect}
 pub use link::Link;
 pub use liveness::LivenessProbe;
 pub use log_on_change::LogOnChange;
-pub use membership::{Membership, PartitionStatus, Replica, STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
+pub use membership::{
+    Membership, PartitionStatus, Replica, RetriedRecord, STATUS_TIMEOUT, StatusAnswer, StatusAnswers,
+};
 pub use message_size::{MESSAGE_SIZE_TRIED_MAX, MessageSize, try_message_size};
 pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
