@@ -2,7 +2,7 @@
 
 /// Escapes control characters, and characters that change the direction of text.
 pub fn printable(text: &str) -> String {
-    escape(text, |c| steers(c))
+    escape(text, steers)
 }
 
 /// As [`printable`], except for line ends: for whole outputs.

@@ -68,10 +68,10 @@ mod tests {
     use super::*;
 
     /// Kubernetes gives a probe a second by default.
-    const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+    const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
     async fn probe(address: SocketAddr) -> Option<String> {
-        let asked = timeout(PROBE_PATIENCE, async {
+        let asked = timeout(PROBE_TIMEOUT, async {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.unwrap();
             let mut answer = String::new();

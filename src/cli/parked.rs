@@ -12,9 +12,10 @@ use self::error::CommandError;
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
 use super::process::{report, say_error, tokio_runtime};
-use crate::config::Purpose;
+use crate::config::{Config, Purpose};
+use lanekeeper_broker::Address;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, LedgerPlace, ParkKind};
+use lanekeeper_ledger::{AnyLedger, BoundTopology, LedgerPlace, ParkKind, TopologyPlace};
 
 /// Options of `lanekeeper parked`.
 #[derive(Clone, Debug, clap::Args)]
@@ -127,7 +128,8 @@ pub fn main(arguments: &Arguments) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let Some(ledger) = loaded.config.ledger else {
+    let Config { ledger, broker, updates, .. } = loaded.config;
+    let Some(ledger) = ledger else {
         say_error(format_args!("error: ledger.url is \"none\": without a ledger nothing is parked"));
         return Exit::Config;
     };
@@ -145,6 +147,10 @@ pub fn main(arguments: &Arguments) -> Exit {
     let runtime = tokio_runtime();
     let result = runtime.block_on(async {
         let ledger = AnyLedger::open(ledger).await?;
+        let vhost = Address::new(&broker.connection)
+            .map_or_else(|_| "/".to_owned(), |address| address.vhost().to_owned());
+        refuse_other_exchange(&ledger, TopologyPlace { cluster: None, vhost, exchange: updates.exchange })
+            .await?;
         let mut out = io::BufWriter::new(io::stdout().lock());
         let exit = run(&ledger, &arguments.command, &mut out).await?;
         out.flush()?;
@@ -157,10 +163,20 @@ pub fn main(arguments: &Arguments) -> Exit {
         Err(error) => {
             report(&error);
             match error {
-                CommandError::Ledger(_) => Exit::Ledger,
+                CommandError::Ledger(_) | CommandError::OtherExchange { .. } => Exit::Ledger,
                 CommandError::Output(_) => Exit::Other,
             }
         }
+    }
+}
+
+/// What is released goes to the targets of the dispatchers of the ledger's exchange: the config must be theirs.
+async fn refuse_other_exchange(ledger: &AnyLedger, own: TopologyPlace) -> Result<(), CommandError> {
+    match ledger.binding().await?.topology {
+        Some(BoundTopology { place, .. }) if !place.can_be(&own) => {
+            Err(CommandError::OtherExchange { bound: place, own })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -14,7 +14,6 @@ use super::process::tokio_runtime;
 use crate::admin::metrics::Metrics;
 use crate::config::Purpose;
 use crate::runtime::{self, RunError};
-use lanekeeper_broker::SourceError;
 use lanekeeper_core::error::error_chain;
 
 /// Options of `lanekeeper run`.
@@ -54,7 +53,7 @@ pub fn main(arguments: &Arguments) -> Exit {
             // Not by `report`, which waits for whoever reads standard error.
             log.push(format!("error: {}\n", error_chain(&error)).as_bytes());
             match error {
-                RunError::Ledger(_) | RunError::Source(SourceError::OtherLedger { .. }) => Exit::Ledger,
+                RunError::Ledger(_) | RunError::Binding(_) => Exit::Ledger,
                 RunError::Source(_) => Exit::Broker,
                 RunError::Targets(_) | RunError::Admin { .. } => Exit::Config,
             }

@@ -81,7 +81,7 @@ pub(super) fn url(text: &str) -> String {
         shown.push(if index == 0 { '?' } else { '&' });
         match parameter.split_once('=') {
             Some((name, _)) if SETTINGS.contains(&name) => shown += parameter,
-            Some((name, value)) if value.is_empty() => drop(write!(shown, "{name}=")),
+            Some((name, "")) => drop(write!(shown, "{name}=")),
             Some((name, _)) => drop(write!(shown, "{name}={MASK}")),
             None if parameter.is_empty() => {}
             None => shown += MASK,

@@ -1,6 +1,7 @@
 //! Where the log goes is not Lanekeeper's affair: a pipe that nobody reads, a pipe whose reader is gone, a full disk, a
 //! closed descriptor. Dispatch goes on, and the process ends as it would otherwise.
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, Read as _, pipe};
 use std::net::TcpListener;
@@ -322,7 +323,8 @@ async fn no_secret_is_in_the_log_at_any_filter() {
         ("http2", &format!("https://localhost:{}", http2.port), "http2.*"),
         ("refused", refused, "refused.*"),
     ] {
-        config += &format!(
+        let _ = write!(
+            config,
             "[[target]]\nname = \"{name}\"\ntypes = [\"{pattern}\"]\ntimeout = \"1s\"\n\
              url = \"{url}/records/hunter2-path/{{record_key}}?token=hunter2-query\"\n\
              headers = {{ authorization = \"Bearer hunter2-header\", x-key = \"${{SECRET}}\" }}\n"
@@ -366,7 +368,10 @@ async fn no_secret_is_in_the_log_at_any_filter() {
 /// Plain, in hexadecimal, as a list of bytes, or in base64 (HTTP's Basic) at each of three alignments.
 fn tells(line: &str, secret: &str) -> bool {
     let list: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = String::new();
+    for byte in secret.bytes() {
+        let _ = write!(hex, "{byte:02x}");
+    }
     let base64 = |skipped: usize| {
         let encoded = BASE64.encode([&vec![b' '; skipped][..], secret.as_bytes()].concat());
         // The characters that depend on the secret alone.

@@ -12,7 +12,7 @@ use super::connection::Address;
 /// How much is sent at most: a byte more than RabbitMQ 4 takes by default.
 pub const MESSAGE_SIZE_TRIED_MAX: usize = 16 * 1024 * 1024 + 1;
 /// How long it may take, on a slow link too.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TRY_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// If the broker takes a message of some size.
@@ -50,16 +50,16 @@ pub async fn try_message_size(address: &Address, name: &str, bytes: usize) -> Me
             .answer()
             .await
     };
-    let size = match timeout(PATIENCE, publishing).await {
+    let size = match timeout(TRY_TIMEOUT, publishing).await {
         Ok(Ok(_)) => MessageSize::Takes(tried),
         Ok(Err(error)) => refusal(tried, &error.to_string()),
-        Err(_) => MessageSize::Unknown(format!("no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => MessageSize::Unknown(format!("no answer within {} s", TRY_TIMEOUT.as_secs())),
     };
     let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "normal shutdown".into())).await;
     size
 }
 
-/// RabbitMQ closes the channel: "PRECONDITION_FAILED - message size 2097153 is larger than configured max size 1048576"
+/// RabbitMQ closes the channel: "`PRECONDITION_FAILED` - message size 2097153 is larger than configured max size 1048576"
 /// (3.10.8).
 fn refusal(tried: usize, words: &str) -> MessageSize {
     const WORDS: &str = "larger than configured max size ";
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn the_limit_is_in_the_words_of_the_refusal() {
         let check = |words: &str, expected: MessageSize| assert_eq!(refusal(9, words), expected, "{words}");
-        let words = "PRECONDITION_FAILED - message size 9 is larger than configured max size 8, x";
+        let words = "`PRECONDITION_FAILED` - message size 9 is larger than configured max size 8, x";
         check(words, MessageSize::Refuses { tried: 9, max: Some(8) });
         check("message size 9 is larger than max size 8", MessageSize::Refuses { tried: 9, max: None });
         check("ACCESS_REFUSED", MessageSize::Unknown("ACCESS_REFUSED".to_owned()));

@@ -27,6 +27,7 @@ mod lane;
 pub mod layout;
 mod memory;
 pub mod message;
+pub mod numbering;
 pub mod outcome;
 pub mod ownership;
 pub mod partition;

@@ -32,10 +32,10 @@ const BUSY_DELAY: Duration = Duration::from_millis(10);
 
 /// Takes lines for standard error. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::cli) struct LogQueue(Arc<Shared>);
+pub(in crate::cli) struct LogQueue(Arc<QueueState>);
 
 #[derive(Debug)]
-struct Shared {
+struct QueueState {
     bytes_max: usize,
     state: Mutex<State>,
     /// There are lines to write.
@@ -70,7 +70,7 @@ impl LogQueue {
     }
 
     fn to(output: impl Write + Send + 'static, bytes_max: usize, metrics: LogMetrics) -> Self {
-        let queue = Self(Arc::new(Shared {
+        let queue = Self(Arc::new(QueueState {
             bytes_max,
             state: Mutex::default(),
             filled: Condvar::new(),

@@ -23,7 +23,7 @@ pub(super) async fn release(
         None => {
             for record_key in records {
                 if ledger.parked_record(record_key).await?.is_none() {
-                    exit = not_parked(record_key)?;
+                    exit = not_parked(record_key);
                 }
             }
             Selection::Keys(records.to_vec())
@@ -53,7 +53,7 @@ pub(super) async fn discard(
             writeln!(out, "{updates} discarded, {left} still parked: release the record to send them")?;
             Ok(Exit::Done)
         }
-        Discarded::NotParked => not_parked(record_key),
+        Discarded::NotParked => Ok(not_parked(record_key)),
         Discarded::Releasing => {
             say_error(format_args!(
                 "error: nothing is discarded: {} was released and its updates are on their way; try again if its oldest \

@@ -33,7 +33,7 @@ pub(super) async fn list(
         if as_json { writeln!(out, "{}", record_json(record)) } else { row(record, out) }
     };
     if let Some(record_key) = record {
-        let Some(record) = ledger.parked_record(record_key).await? else { return not_parked(record_key) };
+        let Some(record) = ledger.parked_record(record_key).await? else { return Ok(not_parked(record_key)) };
         headings(as_json, out)?;
         line(&record, out)?;
         return Ok(Exit::Done);
@@ -101,7 +101,7 @@ pub(super) async fn show(
     as_json: bool,
     out: &mut impl Write,
 ) -> Result<Exit, CommandError> {
-    let Some(record) = ledger.parked_record(record_key).await? else { return not_parked(record_key) };
+    let Some(record) = ledger.parked_record(record_key).await? else { return Ok(not_parked(record_key)) };
     if !as_json {
         headings(as_json, out)?;
         row(&record, out)?;
@@ -202,7 +202,7 @@ pub(super) async fn export(
             }
         }
         if after.is_none() && !records.is_empty() {
-            exit = not_parked(record_key)?;
+            exit = not_parked(record_key);
         }
         if encoded {
             say_error(format_args!(
@@ -233,10 +233,9 @@ async fn each_record(
 }
 
 /// Prints that the record is not parked.
-#[expect(clippy::unnecessary_wraps, reason = "it is the result of a command")]
-pub(super) fn not_parked(record_key: &RecordKey) -> Result<Exit, CommandError> {
+pub(super) fn not_parked(record_key: &RecordKey) -> Exit {
     say_error(format_args!("error: {} has no parked updates", shown(record_key.as_str())));
-    Ok(Exit::Other)
+    Exit::Other
 }
 
 fn time(ms: i64) -> String {

@@ -22,7 +22,7 @@ pub type Options = SqliteConnectOptions;
 pub type Row = SqliteRow;
 
 /// In order. A migration that was released is never changed.
-pub const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+pub const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// Without `FOR UPDATE`: a writer has locked the whole file.
 pub const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
