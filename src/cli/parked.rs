@@ -174,7 +174,7 @@ pub fn main(arguments: &Arguments) -> Exit {
 async fn refuse_other_exchange(ledger: &AnyLedger, own: TopologyPlace) -> Result<(), CommandError> {
     match ledger.binding().await?.topology {
         Some(BoundTopology { place, .. }) if !place.can_be(&own) => {
-            Err(CommandError::OtherExchange { bound: place, own })
+            Err(CommandError::OtherExchange { bound: place.to_string(), own: own.to_string() })
         }
         Some(_) | None => Ok(()),
     }
