@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::log::{self, LogQueue};
 use super::process::tokio_runtime;
 use crate::admin::metrics::Metrics;
-use crate::config::Purpose;
+use crate::config::{Purpose, UNNAMED_SSLMODE, unnamed_sslmode};
 use crate::runtime::{self, RunError};
 use lanekeeper_core::error::error_chain;
 
@@ -38,11 +38,14 @@ pub fn main(arguments: &Arguments) -> Exit {
     };
     let metrics = Metrics::new();
     let log = log::start(&config.log, metrics.log());
+    for host in unnamed_sslmode(&config) {
+        warn!(host, "ledger.url names no sslmode for this host: {UNNAMED_SSLMODE}");
+    }
     let runtime = tokio_runtime();
     let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(Signals::take().follow(stop.clone(), log.clone()));
-        runtime::run(config, metrics, arguments.adopt_ledger, stop.cancelled_owned()).await
+        Box::pin(runtime::run(config, metrics, arguments.adopt_ledger, stop.cancelled_owned())).await
     });
     let exit = match ended {
         Ok(()) => {

@@ -11,7 +11,10 @@ use crate::printable::printable;
 use lanekeeper_broker::{MESSAGE_SIZE_TRIED_MAX, MessageSize};
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let user = &case.config.broker.management().user;
+    let user = match &case.observed.management {
+        Ok(management) => &management.user,
+        Err(fault) => &fault.user,
+    };
     let tag = |tag: &str| Fix::Run(format!("rabbitmqctl set_user_tags {} {tag}", quoted(user)));
     match &case.observed.management {
         Err(fault) => {

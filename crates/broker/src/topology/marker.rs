@@ -30,6 +30,11 @@ pub(crate) fn is_marker(delivery: &Delivery) -> bool {
     kind == Some(MARKER) && delivery.exchange.as_str().is_empty()
 }
 
+/// Of a message that is one.
+pub(super) fn marker_properties() -> BasicProperties {
+    BasicProperties::default().with_type(MARKER.into())
+}
+
 /// Puts markers into the queues of a layout that drains, once. Stops when it is dropped.
 #[derive(Debug)]
 pub struct Markers(#[expect(dead_code, reason = "held, not used")] AbortOnDropHandle<()>);
@@ -70,8 +75,7 @@ impl Markers {
 
 /// Returns once the broker has confirmed all of them. A queue that is gone needs none.
 async fn publish(publisher: &mut ConfirmedPublisher, queues: &[String]) -> Result<(), SourceError> {
-    let properties = || BasicProperties::default().with_type(MARKER.into());
-    let messages = queues.iter().map(|queue| Message::to_queue(queue, properties(), b"")).collect();
+    let messages = queues.iter().map(|queue| Message::to_queue(queue, marker_properties(), b"")).collect();
     let answers = publisher.publish_all(messages).await?;
     if answers.iter().any(|answer| answer.outcome() == PublishOutcome::Refused) {
         return Err(SourceError::NotTaken { exchange: "a queue of the layout".to_owned() });

@@ -8,10 +8,14 @@ use uuid::Uuid;
 use super::super::database::{Connection, MIGRATIONS, begin, one_at_a_time};
 use crate::error::LedgerError;
 use crate::parked::LedgerStats;
+use crate::prune::Pruning;
 use crate::rows;
 
 /// Rows that one call of `prune` deletes: it takes some milliseconds, in which others wait.
 const PRUNED_MAX: i64 = 1000;
+
+/// Chunks that one call of `prune` looks at.
+const CHUNKS_MAX: usize = 20;
 
 /// Migrates the schema, and returns the ledger's identity. Several processes may do it at once.
 ///
@@ -48,25 +52,53 @@ pub async fn migrate(connection: &mut Connection) -> Result<Uuid, LedgerError> {
     Uuid::parse_str(&identity).map_err(|_| LedgerError::Damaged { what: "the identity" })
 }
 
-/// Deletes a chunk of old ids, oldest first. `seq` grows with time, so no index by time is needed.
-pub async fn prune(connection: &mut Connection, retention: Duration) -> Result<u64, LedgerError> {
-    let pruned = query(
-        "DELETE FROM ledger_resolved_update
-         WHERE seq IN (SELECT seq FROM ledger_resolved_update ORDER BY seq LIMIT $1) AND at_ms < $2",
-    )
-    .bind(PRUNED_MAX)
-    .bind(rows::now_ms().saturating_sub(rows::ms(retention)))
-    .execute(connection)
-    .await?;
-    Ok(pruned.rows_affected())
+/// Deletes a chunk of old ids, oldest first, and returns how many; 0: there are no more. `seq` grows with time, so no index
+/// by time is needed. Ids that bear a later time than now, since a clock was ahead when they were written, are passed over.
+pub async fn prune(
+    connection: &mut Connection,
+    retention: Duration,
+    pruning: &mut Pruning,
+) -> Result<u64, LedgerError> {
+    pruning.begin_again_at_times();
+    for _ in 0..CHUNKS_MAX {
+        let chunk =
+            query("SELECT seq, at_ms FROM ledger_resolved_update WHERE seq > $1 ORDER BY seq LIMIT $2")
+                .bind(pruning.passed)
+                .bind(PRUNED_MAX)
+                .fetch_all(&mut *connection)
+                .await?;
+        let chunk: Vec<(i64, i64)> = chunk
+            .iter()
+            .map(|row| Ok((row.try_get("seq")?, row.try_get("at_ms")?)))
+            .collect::<Result<_, sqlx::Error>>()?;
+        let Some((last, _)) = chunk.last().copied() else { return Ok(0) };
+        let now = rows::now_ms();
+        let oldest = chunk.iter().map(|(_, at_ms)| *at_ms).min().unwrap_or(now);
+        let before = pruning.before(oldest, now.saturating_sub(rows::ms(retention)));
+        if chunk.iter().any(|(_, at_ms)| *at_ms < before) {
+            let pruned =
+                query("DELETE FROM ledger_resolved_update WHERE seq > $1 AND seq <= $2 AND at_ms < $3")
+                    .bind(pruning.passed)
+                    .bind(last)
+                    .bind(before)
+                    .execute(connection)
+                    .await?;
+            return Ok(pruned.rows_affected());
+        }
+        // What is neither old nor of a clock that was ahead is followed by younger ones.
+        if chunk.iter().any(|(_, at_ms)| *at_ms <= now) {
+            return Ok(0);
+        }
+        pruning.passed = last;
+    }
+    Ok(0)
 }
 
-/// Counts rows. There can be too many ids to count, so they are estimated by their numbers, which have few gaps. Sizes
-/// that are not in the tables stay 0.
+/// Counts rows, but only of what is bounded. There can be too many ids to count, so they are estimated by their numbers, which
+/// have few gaps. Sizes that are not in the tables stay 0.
 pub async fn stats(connection: &mut Connection) -> Result<LedgerStats, LedgerError> {
     let row = query(
         "SELECT (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_update) AS resolved_updates,
-             (SELECT count(*) FROM ledger_record) AS records,
              (SELECT count(*) FROM ledger_parked_record) AS parked_records,
              (SELECT count(*) FROM ledger_parked_update) AS parked_updates",
     )
@@ -75,7 +107,6 @@ pub async fn stats(connection: &mut Connection) -> Result<LedgerStats, LedgerErr
     let of = |name: &str| row.try_get::<i64, _>(name).map(rows::count);
     Ok(LedgerStats {
         resolved_updates: of("resolved_updates")?,
-        records: of("records")?,
         parked_records: of("parked_records")?,
         parked_updates: of("parked_updates")?,
         ..LedgerStats::default()
