@@ -3,9 +3,14 @@
 //! Begin with ARCHITECTURE.md; the decisions are in [`lanekeeper_core`]. Public is what the program, its tests and
 //! `lanekeeper-lab` use.
 
+// print! and eprint! panic if nobody can read what they print; src/cli/process.rs has what does not.
+#![cfg_attr(not(test), warn(clippy::print_stderr, clippy::print_stdout))]
+
 mod admin;
 pub mod cli;
 pub mod config;
 mod doctor;
 pub mod http;
+mod printable;
 mod runtime;
+mod wall_time;

@@ -135,6 +135,76 @@ fn the_dockerfile_compiles_with_the_rust_that_the_tests_use() {
 }
 
 #[test]
+fn the_image_is_built_from_what_a_build_reads_and_from_nothing_private() {
+    let rules = read(".dockerignore");
+    for needed in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "config/default.toml",
+        "src/main.rs",
+        "crates/core/Cargo.toml",
+        "crates/ledger/src/sqlite/schema_1.sql",
+    ] {
+        assert!(is_in_context(&rules, needed), "the build needs {needed}");
+    }
+    for private in [
+        "lanekeeper.db",
+        "lanekeeper.db-wal",
+        "ledgers/eu.sqlite",
+        "lanekeeper.toml",
+        "production.toml",
+        "config/production.toml",
+        "config/default.toml.bak",
+        "src/lanekeeper.db-shm",
+        "crates/lab/lanekeeper.toml",
+        "src/.env.local",
+        "crates/key.pem",
+        ".env",
+        ".git/config",
+        "target/debug/lanekeeper",
+        "rust-toolchain.toml",
+    ] {
+        assert!(!is_in_context(&rules, private), "{private} must not get into the image's context");
+    }
+}
+
+/// As Docker reads a .dockerignore: the last rule that matches the path, or a directory that holds it, decides.
+fn is_in_context(rules: &str, path: &str) -> bool {
+    let rules = rules.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    rules.fold(true, |included, rule| {
+        let (includes, pattern) = rule.strip_prefix('!').map_or((false, rule), |pattern| (true, pattern));
+        let pattern: Vec<&str> = pattern.split('/').collect();
+        let path: Vec<&str> = path.split('/').collect();
+        let matches = (1..=path.len()).any(|length| matches_path(&pattern, &path[..length]));
+        if matches { includes } else { included }
+    })
+}
+
+fn matches_path(pattern: &[&str], path: &[&str]) -> bool {
+    match (pattern, path) {
+        ([], []) => true,
+        (["**", pattern @ ..], _) => (0..=path.len()).any(|skipped| matches_path(pattern, &path[skipped..])),
+        ([first, pattern @ ..], [name, path @ ..]) => {
+            matches_name(first, name) && matches_path(pattern, path)
+        }
+        _ => false,
+    }
+}
+
+/// `*` stands for any characters.
+fn matches_name(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((before, after)) => name.strip_prefix(before).is_some_and(|rest| {
+            rest.char_indices()
+                .map(|(at, _)| at)
+                .chain([rest.len()])
+                .any(|at| matches_name(after, &rest[at..]))
+        }),
+    }
+}
+
+#[test]
 fn the_container_runs_lanekeeper_as_nobody_special_and_drains_on_stop() {
     let dockerfile = read("Dockerfile");
     let runtime = dockerfile.rsplit("\nFROM ").next().unwrap_or_default();

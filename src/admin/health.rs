@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
+use crate::wall_time::format_time;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// The readiness of this process. The supervisor and the drivers write it, `/readyz` reads it. Cheap to clone.
@@ -92,9 +93,8 @@ impl Health {
     #[must_use]
     pub fn shut(&self) -> Option<String> {
         let shut = self.shut_targets();
-        let described = |(target, since): (&String, &SystemTime)| {
-            format!("{target} since {}", humantime::format_rfc3339_seconds(*since))
-        };
+        let described =
+            |(target, since): (&String, &SystemTime)| format!("{target} since {}", format_time(*since));
         let described: Vec<String> = shut.iter().map(described).collect();
         (!described.is_empty()).then(|| format!("shut: {}", described.join(", ")))
     }
@@ -138,6 +138,8 @@ mod tests {
         health.set_shut("crm", since(86_400));
         let described = "shut: crm since 1970-01-02T00:00:00Z, erp since 1970-01-01T00:00:07Z";
         assert_eq!(health.shut().as_deref(), Some(described));
+        health.set_shut("crm", Some(SystemTime::UNIX_EPOCH - Duration::from_secs(1)));
+        assert!(health.shut().is_some_and(|shut| shut.starts_with("shut: crm since before 1970")));
         health.set_shut("crm", None);
         assert_eq!(health.shut().as_deref(), Some("shut: erp since 1970-01-01T00:00:07Z"));
         health.begin(LayoutNumber(1), []);

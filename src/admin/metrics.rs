@@ -6,6 +6,7 @@
 mod labels;
 mod lease;
 mod ledger;
+mod log;
 mod partition;
 mod target;
 
@@ -19,6 +20,8 @@ use self::lease::LeaseFamilies;
 pub use self::lease::LeaseMetrics;
 use self::ledger::LedgerFamilies;
 pub use self::ledger::{LedgerMetrics, LedgerSize};
+use self::log::LogFamilies;
+pub use self::log::{DropReason, LogMetrics};
 use self::partition::PartitionFamilies;
 pub use self::partition::PartitionMetrics;
 use self::target::TargetFamilies;
@@ -36,6 +39,7 @@ struct Families {
     targets: TargetFamilies,
     ledger: LedgerFamilies,
     lease: LeaseFamilies,
+    log: LogFamilies,
 }
 
 impl Default for Metrics {
@@ -53,11 +57,13 @@ impl Metrics {
         registry.register("build", "The program that runs.", build);
         let (partitions, targets) = (PartitionFamilies::default(), TargetFamilies::default());
         let (ledger, lease) = (LedgerFamilies::default(), LeaseFamilies::default());
+        let log = LogFamilies::default();
         partitions.register(&mut registry);
         targets.register(&mut registry);
         ledger.register(&mut registry);
         lease.register(&mut registry);
-        Self(Arc::new(Families { registry, partitions, targets, ledger, lease }))
+        log.register(&mut registry);
+        Self(Arc::new(Families { registry, partitions, targets, ledger, lease, log }))
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -96,6 +102,12 @@ impl Metrics {
     #[must_use]
     pub fn lease(&self) -> LeaseMetrics {
         LeaseMetrics::new(&self.0.lease)
+    }
+
+    /// The metrics of the log.
+    #[must_use]
+    pub fn log(&self) -> LogMetrics {
+        LogMetrics::new(&self.0.log)
     }
 }
 
@@ -149,6 +161,7 @@ mod tests {
         metrics.0.partitions.create_all();
         metrics.0.targets.create_all();
         metrics.0.ledger.create_all();
+        drop(metrics.log());
         let text = metrics.encode();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let encoded: BTreeSet<String> = types

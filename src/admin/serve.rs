@@ -1,6 +1,7 @@
-//! Accepts connections for health and metrics within bounds, so that clients cannot exhaust the process.
+//! Accepts connections for health and metrics within bounds, so that clients can neither exhaust the process nor keep probes
+//! out.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,10 +9,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-/// Connections at once; further ones wait in the listener's backlog. Monitoring needs few.
+/// Connections at once. Monitoring needs few. A further one takes the place of the oldest: a probe has its answer within
+/// milliseconds, so what is oldest is idle, silent or slow.
 const CONNECTIONS_MAX: usize = 64;
 /// How long the headers of a request may take, and how long a connection may be idle.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,21 +25,30 @@ const ACCEPT_DELAY: Duration = Duration::from_secs(1);
 
 /// Serves until the process ends.
 pub(super) async fn serve(listener: TcpListener, router: Router) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // Oldest first.
+    let mut connections: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS_MAX);
     loop {
-        let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(answer(stream, router.clone(), slot))),
-            Err(_) => sleep(ACCEPT_DELAY).await,
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_DELAY).await;
+            continue;
+        };
+        connections.retain(|connection| !connection.is_finished());
+        if connections.len() == CONNECTIONS_MAX
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
         }
+        connections.push_back(tokio::spawn(answer(stream, router.clone())).abort_handle());
     }
 }
 
-async fn answer(stream: TcpStream, router: Router, slot: OwnedSemaphorePermit) {
+async fn answer(stream: TcpStream, router: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_TIMEOUT)
         .max_buf_size(HEADERS_BYTES_MAX)
+        // It panics if the system's clock is before 1970.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     if timeout(CONNECTION_LIFE_MAX, connection.as_mut()).await.is_err() {
@@ -45,5 +56,56 @@ async fn answer(stream: TcpStream, router: Router, slot: OwnedSemaphorePermit) {
         connection.as_mut().graceful_shutdown();
         let _ = timeout(HEADERS_TIMEOUT, connection).await;
     }
-    drop(slot);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Kubernetes gives a probe a second by default.
+    const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+    async fn probe(address: SocketAddr) -> Option<String> {
+        let asked = timeout(PROBE_TIMEOUT, async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.map(|_| answer)
+        });
+        asked.await.ok()?.ok()
+    }
+
+    #[tokio::test]
+    async fn silent_and_slow_connections_keep_no_probe_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/livez", get(|| async { "alive\n" }));
+        tokio::spawn(serve(listener, router));
+        let mut held = Vec::new();
+        for number in 0..3 * CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Some say nothing, some begin a request.
+            if number % 2 == 0 {
+                stream.write_all(b"GET /livez HTTP/1.1\r\nx: ").await.unwrap();
+            }
+            held.push(stream);
+            if number % CONNECTIONS_MAX == CONNECTIONS_MAX - 1 {
+                let answer = probe(address).await.expect("an answer in time");
+                assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("alive\n"), "{answer}");
+            }
+        }
+        let mut closed = 0;
+        for stream in &mut held {
+            // What was not evicted is still open.
+            let read = timeout(Duration::ZERO, stream.read(&mut [0; 1])).await;
+            closed += usize::from(read.is_ok());
+        }
+        assert!(closed >= held.len() - CONNECTIONS_MAX, "{closed} of {} are closed", held.len());
+        assert!(probe(address).await.is_some());
+    }
 }

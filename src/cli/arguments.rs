@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use super::exit::Exit;
+use super::process::say_error;
 use crate::config::{self, Config, Environment, Loaded, Purpose, management_url};
 
 /// Options of every command that reads the config.
@@ -22,7 +23,7 @@ impl ConfigArguments {
     /// [`Exit::Config`]; every fault was printed to standard error.
     pub fn load(&self, purpose: Purpose) -> Result<Loaded, Exit> {
         config::load(self.config.as_deref(), &Environment::of_process(), purpose).map_err(|faults| {
-            eprintln!("{faults}");
+            say_error(format_args!("{faults}"));
             Exit::Config
         })
     }
@@ -47,7 +48,7 @@ impl BrokerArguments {
         let mut config = self.config.load(Purpose::Publish)?.config;
         if let Some(url) = self.management.as_deref().filter(|url| !url.is_empty()) {
             config.broker.management_url = management_url(&mut Json::from(url)).map_err(|problem| {
-                eprintln!("error: --management: {problem}");
+                say_error(format_args!("error: --management: {problem}"));
                 Exit::Config
             })?;
         }

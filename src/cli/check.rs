@@ -42,7 +42,7 @@ fn as_text(loaded: &Loaded) -> String {
     }
     text += &schedule(config);
     text += &bounds(config);
-    text += &replicas(config);
+    text += &replicas(loaded);
     let warnings = warnings(config);
     text += if warnings.is_empty() { "\nNo warnings.\n" } else { "\nWarnings\n" };
     for warning in warnings {
@@ -162,12 +162,13 @@ fn bounds(config: &Config) -> String {
 }
 
 /// How several processes share the work, which depends on the broker's version.
-fn replicas(config: &Config) -> String {
+fn replicas(loaded: &Loaded) -> String {
+    let is_instance = |shown: &&Shown| shown.section == "instance" && shown.key == "name";
+    let instance = loaded.shown.iter().find(is_instance).map_or(&Json::Null, |shown| &shown.value);
     format!(
-        "Several processes: with RabbitMQ 4.0 and later they share the partitions by instance.name (here {:?}), and hand \
+        "Several processes: with RabbitMQ 4.0 and later they share the partitions by instance.name (here {instance}), and hand \
          some over when another process joins. Before 4.0 there is failover only: the process that consumed a queue \
-         first owns the partition, the others stand by.\n",
-        config.instance
+         first owns the partition, the others stand by.\n"
     )
 }
 
@@ -242,6 +243,55 @@ mod tests {
             loaded.shown.iter().map(|shown| (shown.key, shown.value.clone())).collect::<Vec<_>>()
         };
         assert_eq!(plain(&again), plain(&loaded), "what is shown is a config");
+    }
+
+    #[test]
+    fn what_came_from_a_variable_or_a_file_is_shown_nowhere() {
+        const SECRET: &str = "hunter2-Xyz";
+        let check = |text: &str, arguments: &[&str]| {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join("secret"), SECRET).unwrap();
+            let path = directory.path().join("lk.toml");
+            std::fs::write(&path, text).unwrap();
+            let environment = [("SECRET", SECRET)].into_iter().collect();
+            match load(Some(&path), &environment, Purpose::Dispatch) {
+                Ok(loaded) => {
+                    let (shown, json) = (as_text(&loaded), as_json(&loaded).to_string());
+                    assert!(!shown.contains("hunter2") && !json.contains("hunter2"), "{text}: {shown}{json}");
+                    for part in arguments {
+                        assert!(shown.contains(part), "{part} in {shown}");
+                    }
+                }
+                Err(faults) => {
+                    assert!(!faults.to_string().contains("unter"), "{text}: {faults}");
+                    assert!(arguments.is_empty() && faults.to_string().contains("not quoted"), "{faults}");
+                }
+            }
+        };
+        let with = |text: &str| format!("{text}\n{TARGET_EXAMPLE}");
+        let to = |url: &str| format!("[[target]]\nname = \"crm\"\ntypes = [\"*\"]\nurl = \"{url}\"");
+        check(&to("http://h/hooks/${SECRET}/{record_key}"), &["\"http://h/hooks/***/{record_key}\""]);
+        check(&to("http://h/${SECRET}/{record_key}?a=${SECRET}"), &["\"http://h/***/{record_key}?a=***\""]);
+        check(&to("http://h/{record_key}?key=hunter2"), &["\"http://h/{record_key}?key=***\""]);
+        check(&with("[broker]\nurl = \"amqp://a:${SECRET}@h/${SECRET}\""), &["\"amqp://a:***@h/***\""]);
+        check(&with("[broker]\nurl = \"amqp://${SECRET}@h\""), &["\"amqp://***@h\""]);
+        check(&with("[broker]\nmanagement_url = \"http://h/${SECRET}\""), &["\"http://h/***\""]);
+        check(
+            &with("[ledger]\nurl = \"postgres://a:${SECRET}@h/d?options=${SECRET}\""),
+            &["\"postgres://a:***@h/d?options=***\""],
+        );
+        check(&with("[ledger]\nurl = \"sqlite://${SECRET}.db\""), &["\"sqlite://***.db\""]);
+        check(&with("[updates]\nexchange = \"file:secret\""), &["exchange       = \"***\""]);
+        check(&with("[instance]\nname = \"a-${SECRET}\""), &["(here \"a-***\")"]);
+        check(&format!("{TARGET_EXAMPLE}\nheaders = {{ a = \"file:secret\" }}"), &["{ a = \"***\" }"]);
+        for fault in
+            ["partitions = \"${SECRET}\"", "exchange = \"amq.${SECRET}\"", "auto_apply = \"file:secret\""]
+        {
+            check(&with(&format!("[updates]\n{fault}")), &[]);
+        }
+        check(&to("http://h/{${SECRET}}"), &[]);
+        check(&format!("{TARGET_EXAMPLE}\nmethod = \"${{SECRET}}\""), &[]);
+        check(&with("[log]\nfilter = \"a=${SECRET}\""), &[]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::exit::Exit;
+use super::process::say_error;
 
 /// Whatever follows the command's name.
 #[derive(Clone, Debug, clap::Args)]
@@ -17,13 +18,16 @@ pub struct Arguments {
 
 /// Becomes `lanekeeper-lab COMMAND ARGUMENTS…`. Returns only if that cannot be started.
 pub fn main(command: &str, Arguments { arguments }: &Arguments) -> Exit {
-    eprintln!(
+    say_error(format_args!(
         "warning: `lanekeeper {command}` is now `lanekeeper-lab {command}`; the old name will be removed in the next version"
-    );
+    ));
     let name = format!("lanekeeper-lab{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe().ok().map(|program| program.with_file_name(&name));
     let program = beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(&name));
     let fault = Command::new(&program).arg(command).args(arguments).exec();
-    eprintln!("error: cannot start {}: {fault}; install lanekeeper-lab beside lanekeeper", program.display());
+    say_error(format_args!(
+        "error: cannot start {}: {fault}; install lanekeeper-lab beside lanekeeper",
+        program.display()
+    ));
     Exit::Other
 }

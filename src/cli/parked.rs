@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use self::error::CommandError;
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
-use super::process::{report, tokio_runtime};
+use super::process::{report, say_error, tokio_runtime};
 use crate::config::{Config, Purpose};
 use lanekeeper_broker::Address;
 use lanekeeper_core::update::RecordKey;
@@ -130,18 +130,18 @@ pub fn main(arguments: &Arguments) -> Exit {
     };
     let Config { ledger, broker, updates, .. } = loaded.config;
     let Some(ledger) = ledger else {
-        eprintln!("error: ledger.url is \"none\": without a ledger nothing is parked");
+        say_error(format_args!("error: ledger.url is \"none\": without a ledger nothing is parked"));
         return Exit::Config;
     };
     // Opening would create it, and an empty ledger in the wrong directory would say that nothing is parked.
     if let LedgerPlace::Sqlite(path) = &ledger.place
         && !path.exists()
     {
-        eprintln!(
+        say_error(format_args!(
             "error: there is no ledger {}: run this command in the dispatcher's directory, or set ledger.url to an \
              absolute path",
             path.display()
-        );
+        ));
         return Exit::Ledger;
     }
     let runtime = tokio_runtime();

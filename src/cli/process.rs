@@ -1,8 +1,10 @@
 //! What every command needs of its process: a runtime, standard output, standard error.
 
+use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
 
 use super::exit::Exit;
+use crate::printable::printable_lines;
 use lanekeeper_core::error::error_chain;
 
 /// A runtime with as many workers as there are cores.
@@ -12,15 +14,23 @@ pub(super) fn tokio_runtime() -> tokio::runtime::Runtime {
 
 /// Prints the error with its causes to standard error.
 pub(super) fn report(error: &dyn std::error::Error) {
-    eprintln!("error: {}", error_chain(error));
+    say_error(format_args!("error: {}", error_chain(error)));
 }
 
-/// Prints to standard output, then ends with `exit`.
+/// Prints a line to standard error. If nobody can read it, the command goes on: `eprintln!` would panic.
+pub(super) fn say_error(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{}", printable_lines(&line.to_string()));
+}
+
+/// Prints to standard output, without what could steer a terminal, then ends with `exit`.
 pub(super) fn print(text: &str, exit: Exit) -> Exit {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(printable_lines(text).as_bytes()) {
         Ok(()) => exit,
         // The reader has read enough, as in `check | head`.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => exit,
-        Err(_) => Exit::Other,
+        Err(error) => {
+            say_error(format_args!("error: cannot write to standard output: {error}"));
+            Exit::Other
+        }
     }
 }

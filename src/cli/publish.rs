@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
+use super::process::say_error;
 use crate::config::{Config, Purpose};
 use input::Input;
 use lanekeeper_broker::publisher::{
@@ -97,7 +98,7 @@ pub fn main(arguments: &Arguments) -> Exit {
         Ok(input) => input,
         Err(error) => {
             let file = arguments.file.as_deref().unwrap_or("-".as_ref());
-            eprintln!("lanekeeper publish: cannot read {}: {error}", file.display());
+            say_error(format_args!("lanekeeper publish: cannot read {}: {error}", file.display()));
             return Exit::Other;
         }
     };
@@ -114,7 +115,7 @@ async fn publish(settings: PublisherSettings, input: Input) -> Exit {
     let publisher = match Publisher::connect(settings).await {
         Ok(publisher) => publisher,
         Err(error) => {
-            eprintln!("lanekeeper publish: {}", error_chain(&error));
+            say_error(format_args!("lanekeeper publish: {}", error_chain(&error)));
             return exit_of(&error);
         }
     };

@@ -13,7 +13,7 @@ use self::apply::Manner;
 use self::snapshot::TopologySnapshot;
 use super::arguments::{BrokerArguments, ConfigArguments};
 use super::exit::Exit;
-use super::process::{print, report, tokio_runtime};
+use super::process::{print, report, say_error, tokio_runtime};
 use crate::config::{Config, Purpose};
 use crate::doctor::change::dangers_of_change;
 use lanekeeper_broker::{Address, Adopted, Names, Operator, SourceError, definitions};
@@ -156,7 +156,7 @@ async fn adopt(config: &Config) -> Result<Exit, SourceError> {
             print(&text, Exit::Done)
         }
         Adopted::Refused(why) => {
-            eprintln!("error: nothing is written: {why}");
+            say_error(format_args!("error: nothing is written: {why}"));
             Exit::Other
         }
     })

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use url::{Host, Url};
 
 use super::fault::Problem;
+use super::mask;
 use super::parse::{one_or_several, text};
 use lanekeeper_core::secret::{MASK, Secret};
 
@@ -79,7 +80,7 @@ pub(super) fn masked(url: &Url) -> String {
     if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
         return MASK.to_owned();
     }
-    url.into()
+    mask::url(url.as_str())
 }
 
 #[cfg(test)]

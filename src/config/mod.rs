@@ -10,6 +10,7 @@ mod fault;
 mod layers;
 mod ledger;
 mod management;
+mod mask;
 mod model;
 mod parse;
 mod plain_text;

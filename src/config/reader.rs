@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 
 use super::fault::{Fault, Faults, Origin, Problem};
 use super::layers::{Environment, origin};
+use super::mask;
 use super::parse::format_duration;
 use super::strings::Strings;
 
@@ -42,6 +43,8 @@ pub struct Reader<'a> {
     known: Vec<&'static str>,
     faults: Vec<Fault>,
     shown: Vec<Shown>,
+    /// What references in values stand for.
+    secrets: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -55,6 +58,7 @@ impl<'a> Reader<'a> {
             known: Vec::new(),
             faults: Vec::new(),
             shown: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 
@@ -86,6 +90,19 @@ impl<'a> Reader<'a> {
         let value =
             self.root.get(name).and_then(Value::as_array).and_then(|tables| tables.get(index)).cloned();
         self.table(format!("{name}[{index}]"), value)
+    }
+
+    /// The value with its references replaced, parsed, and what may be shown of it.
+    fn parse<T>(
+        &mut self,
+        value: &Value,
+        origin: &Origin,
+        parse: impl FnOnce(&mut Json) -> Result<T, Problem>,
+    ) -> Result<(T, Json), Problem> {
+        let ResolvedValue { written, masked } = resolve(&self.strings, value, origin, &mut self.secrets)?;
+        let mut json = written.clone();
+        let parsed = parse(&mut json)?;
+        Ok((parsed, mask::shown(json, &written, &masked)))
     }
 
     fn table(&mut self, path: String, value: Option<Value>) -> Section<'_, 'a> {
@@ -144,8 +161,7 @@ impl Section<'_, '_> {
             return None;
         };
         let origin = origin(self.reader.figment, value.tag());
-        let parsed = resolve(&self.reader.strings, &value, &origin)
-            .and_then(|mut json| parse(&mut json).map(|parsed| (parsed, json)));
+        let parsed = self.reader.parse(&value, &origin, parse);
         match parsed {
             Ok((parsed, json)) => {
                 self.show(key, json, origin);
@@ -198,10 +214,9 @@ impl Section<'_, '_> {
         let mut sound = true;
         for (index, (name, value)) in entries.into_iter().enumerate() {
             let origin = origin(self.reader.figment, value.tag());
-            let parsed = resolve(&self.reader.strings, &value, &origin)
-                .and_then(|mut json| parse(&name, &mut json).map(|parsed| (parsed, (name.clone(), json))));
+            let parsed = self.reader.parse(&value, &origin, |json| parse(&name, json));
             match parsed {
-                Ok(parsed) => read.push(parsed),
+                Ok((parsed, json)) => read.push((parsed, (name, json))),
                 Err(problem) => {
                     sound = false;
                     self.note(&shape.path(key, index, &name), origin, problem);
@@ -258,6 +273,7 @@ impl Section<'_, '_> {
     }
 
     fn note(&mut self, key: &str, origin: Origin, problem: Problem) {
+        let problem = mask::problem(problem, &self.reader.secrets);
         self.reader.faults.push(Fault { key: format!("{}.{key}", self.path), origin, problem });
     }
 
@@ -291,29 +307,64 @@ impl Shape {
     }
 }
 
-fn resolve(strings: &Strings<'_>, value: &Value, origin: &Origin) -> Result<Json, Problem> {
+/// A value with its references replaced.
+struct ResolvedValue {
+    written: Json,
+    /// With each reference masked instead.
+    masked: Json,
+}
+
+impl From<Json> for ResolvedValue {
+    fn from(written: Json) -> Self {
+        Self { masked: written.clone(), written }
+    }
+}
+
+/// Adds to `secrets` what the references stand for.
+fn resolve(
+    strings: &Strings<'_>,
+    value: &Value,
+    origin: &Origin,
+    secrets: &mut Vec<String>,
+) -> Result<ResolvedValue, Problem> {
     Ok(match value {
-        Value::String(_, text) => Json::from(strings.resolve(text, origin)?),
-        Value::Char(_, char) => Json::from(char.to_string()),
-        Value::Bool(_, flag) => Json::from(*flag),
+        Value::String(_, text) => {
+            let resolved = strings.resolve(text, origin)?;
+            secrets.extend(resolved.secrets);
+            ResolvedValue { written: Json::from(resolved.text), masked: Json::from(resolved.masked) }
+        }
+        Value::Char(_, char) => Json::from(char.to_string()).into(),
+        Value::Bool(_, flag) => Json::from(*flag).into(),
         Value::Num(_, number) => match number.to_i128().and_then(|integer| i64::try_from(integer).ok()) {
-            Some(integer) => Json::from(integer),
+            Some(integer) => Json::from(integer).into(),
             None => number
                 .to_u128()
                 .and_then(|integer| u64::try_from(integer).ok())
-                .map_or_else(|| Json::from(number.to_f64()), Json::from),
+                .map_or_else(|| Json::from(number.to_f64()), Json::from)
+                .into(),
         },
         Value::Array(_, values) => {
-            Json::Array(values.iter().map(|value| resolve(strings, value, origin)).collect::<Result<_, _>>()?)
+            let (mut written, mut masked) = (Vec::new(), Vec::new());
+            for value in values {
+                let resolved = resolve(strings, value, origin, secrets)?;
+                written.push(resolved.written);
+                masked.push(resolved.masked);
+            }
+            ResolvedValue { written: Json::Array(written), masked: Json::Array(masked) }
         }
         Value::Dict(_, dict) => {
-            let entries: BTreeMap<_, _> = dict
-                .iter()
-                .map(|(name, value)| Ok((name.clone(), resolve(strings, value, origin)?)))
-                .collect::<Result<_, Problem>>()?;
-            Json::Object(entries.into_iter().collect())
+            let (mut written, mut masked) = (BTreeMap::new(), BTreeMap::new());
+            for (name, value) in dict {
+                let resolved = resolve(strings, value, origin, secrets)?;
+                written.insert(name.clone(), resolved.written);
+                masked.insert(name.clone(), resolved.masked);
+            }
+            ResolvedValue {
+                written: Json::Object(written.into_iter().collect()),
+                masked: Json::Object(masked.into_iter().collect()),
+            }
         }
-        Value::Empty(..) => Json::Null,
+        Value::Empty(..) => Json::Null.into(),
     })
 }
 

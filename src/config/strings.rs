@@ -6,9 +6,34 @@ use std::path::PathBuf;
 
 use super::fault::{Origin, Problem};
 use super::layers::{Environment, VariableFault};
+use lanekeeper_core::secret::MASK;
 
 /// Largest file that a `file:` value may name. It is meant for tokens and passwords.
 const FILE_BYTES_MAX: u64 = 65_536;
+
+/// A string with its references replaced.
+#[derive(Clone, Debug, Default)]
+pub struct Resolved {
+    /// What it stands for.
+    pub text: String,
+    /// The same with [`MASK`] for each reference.
+    pub masked: String,
+    /// What the references stand for.
+    pub secrets: Vec<String>,
+}
+
+impl Resolved {
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.masked.push_str(text);
+    }
+
+    fn push_secret(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.masked.push_str(MASK);
+        self.secrets.push(text.to_owned());
+    }
+}
 
 /// Replaces references to variables and files.
 #[derive(Debug)]
@@ -26,15 +51,19 @@ impl<'a> Strings<'a> {
     ///
     /// # Errors
     /// A variable or a file is missing or unfit. No problem quotes its content.
-    pub fn resolve(&self, written: &str, origin: &Origin) -> Result<String, Problem> {
+    pub fn resolve(&self, written: &str, origin: &Origin) -> Result<Resolved, Problem> {
         match written.strip_prefix("file:") {
-            Some(path) => read(&self.path(path, origin)?),
+            Some(path) => {
+                let mut resolved = Resolved::default();
+                resolved.push_secret(&read(&self.path(path, origin)?)?);
+                Ok(resolved)
+            }
             None => self.interpolate(written),
         }
     }
 
     fn path(&self, written: &str, origin: &Origin) -> Result<PathBuf, Problem> {
-        let path = PathBuf::from(self.interpolate(written)?);
+        let path = PathBuf::from(self.interpolate(written)?.text);
         let base = match origin {
             Origin::File(file) => file.parent().map(ToOwned::to_owned).unwrap_or_default(),
             _ => PathBuf::new(),
@@ -42,26 +71,26 @@ impl<'a> Strings<'a> {
         Ok(base.join(path))
     }
 
-    fn interpolate(&self, written: &str) -> Result<String, Problem> {
-        let mut text = String::with_capacity(written.len());
+    fn interpolate(&self, written: &str) -> Result<Resolved, Problem> {
+        let mut resolved = Resolved::default();
         let mut rest = written;
         while let Some(at) = rest.find("${") {
             let (before, after) = (&rest[..at], &rest[at + 2..]);
             if let Some(before) = before.strip_suffix('$') {
-                text.push_str(before);
-                text.push_str("${");
+                resolved.push(before);
+                resolved.push("${");
                 rest = after;
                 continue;
             }
             let (name, after) = after.split_once('}').ok_or_else(|| {
                 Problem::new("\"${\" has no \"}\" after it", "write ${NAME}, or $${ for ${ itself")
             })?;
-            text.push_str(before);
-            text.push_str(self.variable(name)?);
+            resolved.push(before);
+            resolved.push_secret(self.variable(name)?);
             rest = after;
         }
-        text.push_str(rest);
-        Ok(text)
+        resolved.push(rest);
+        Ok(resolved)
     }
 
     fn variable(&self, name: &str) -> Result<&str, Problem> {
@@ -111,7 +140,7 @@ mod tests {
     fn check(written: &str, expected: Result<&str, &str>) {
         let environment: Environment =
             [("TOKEN", "s3cret"), ("EMPTY", ""), ("LOOP", "${TOKEN}")].into_iter().collect();
-        let got = Strings::new(&environment).resolve(written, &Origin::BuiltIn);
+        let got = Strings::new(&environment).resolve(written, &Origin::BuiltIn).map(|resolved| resolved.text);
         match expected {
             Ok(text) => assert_eq!(got.as_deref(), Ok(text), "{written}"),
             Err(part) => {
@@ -144,7 +173,9 @@ mod tests {
         std::fs::write(directory.path().join("binary"), [0xff, 0xfe]).unwrap();
         let (environment, origin) =
             (Environment::default(), Origin::File(directory.path().join("lanekeeper.toml")));
-        let resolve = |written: &str| Strings::new(&environment).resolve(written, &origin);
+        let resolve = |written: &str| {
+            Strings::new(&environment).resolve(written, &origin).map(|resolved| resolved.text)
+        };
         assert_eq!(
             resolve("file:token").as_deref(),
             Ok("a ${TOKEN}\n"),

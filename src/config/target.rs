@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
 use super::fault::{Fault, Origin, Problem};
+use super::mask;
 use super::model::{
     AnswerBody, FirstContact, IdempotencyKeyStyle, IfMatch, Purpose, TakeoverWait, TargetConfig,
 };
@@ -200,8 +201,9 @@ fn name(raw: &mut Json) -> Result<String, Problem> {
 
 /// Problems do not quote the URL: it may contain a password, which is one of the problems.
 fn url(raw: &mut Json) -> Result<UrlTemplate, Problem> {
-    UrlTemplate::parse(&text(raw)?)
-        .map_err(|fault| Problem::new("is not a URL for updates", fault.to_string()))
+    let text = text(raw)?;
+    *raw = Json::from(mask::url(&text));
+    UrlTemplate::parse(&text).map_err(|fault| Problem::new("is not a URL for updates", fault.to_string()))
 }
 
 fn method(raw: &mut Json) -> Result<String, Problem> {

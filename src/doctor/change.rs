@@ -46,11 +46,13 @@ pub(super) fn weigh_all(
     config: &Config,
     to: Shape,
 ) -> Vec<Danger> {
-    // The change is meant to fix the first two; dead letters do not matter to it; the last two are judged for the next layout.
+    // The change is meant to fix the first two; dead letters and the size of messages do not matter to it; the last two are
+    // judged for the next layout.
     let left_out = [
         Code::PartitionsDiffer,
         Code::PrefetchDiffers,
         Code::DeadLetters,
+        Code::MessageSizeLimited,
         Code::KhepriReordersKeys,
         Code::FilesTooFew,
     ];

@@ -99,6 +99,9 @@ codes! {
     DocumentMisfits = "LK116", Error,
         "`lanekeeper run` exits at the start and changes nothing: a layout that is made or bound beside the one that is there would \
          send each update two ways";
+    MessageSizeLimited = "LK130", Warning,
+        "the broker closes the channel of a publisher that sends a larger update, and what was not confirmed on it must be \
+         published again";
 
     // 2xx: the topology.
     NoLayoutYet = "LK201", Info,

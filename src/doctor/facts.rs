@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::{Map, Value as Json};
 
-use lanekeeper_broker::{Inspection, Object, ObjectState, Role};
+use lanekeeper_broker::{Inspection, MessageSize, Object, ObjectState, Role};
 use lanekeeper_core::layout::Layout;
 
 /// All facts.
@@ -17,6 +17,8 @@ pub struct Observed {
     pub management: Result<Management, ManagementFault>,
     /// The virtual host of `broker.url`.
     pub vhost: String,
+    /// If it takes a message as large as `updates.body_bytes_max`.
+    pub message_size: MessageSize,
 }
 
 impl Observed {

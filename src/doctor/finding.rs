@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::codes::{Code, Severity};
 use super::fix::Fix;
+use crate::printable::printable;
 
 /// A danger that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,9 +23,16 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding with the severity and the cost of its code.
+    /// A finding with the severity and the cost of its code. Names come from outside: they cannot steer a terminal.
     pub(super) fn new(code: Code, what: impl Into<String>, fix: Vec<Fix>) -> Self {
-        Self { code, severity: code.severity(), what: what.into(), cost: code.cost(), fix }
+        let what = printable(&what.into());
+        let fix = fix.into_iter().map(|step| match step {
+            Fix::Do(what) => Fix::Do(printable(&what)),
+            Fix::Config(line) => Fix::Config(printable(&line)),
+            // Its arguments are quoted.
+            Fix::Run(command) => Fix::Run(command),
+        });
+        Self { code, severity: code.severity(), what, cost: code.cost(), fix: fix.collect() }
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::facts::{Binding, Consumer, DestinationKind, Management, PolicyKind, PolicyName};
+use crate::printable::printable;
 
 /// A step that removes a danger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -83,11 +84,20 @@ pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, &ENCODED).to_string()
 }
 
-/// Quotes a text for a POSIX shell, if necessary.
+/// Quotes a text for a shell, if necessary (POSIX; `$'…'` for control characters is in its edition of 2024 and in common
+/// shells).
 pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%=+,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
+    } else if printable(text) != text {
+        // What a terminal would obey is written as a shell reads it back, byte for byte.
+        let byte = |byte: u8| match byte {
+            b'\\' | b'\'' => format!("\\{}", char::from(byte)),
+            b' '..=b'~' => char::from(byte).to_string(),
+            _ => format!("\\{byte:03o}"),
+        };
+        format!("$'{}'", text.bytes().map(byte).collect::<String>())
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
     }
@@ -104,6 +114,7 @@ mod tests {
         check("/", "/");
         check("", "''");
         check("it's $HOME", r"'it'\''s $HOME'");
+        check("a\u{1b}[2J'\\\né", r"$'a\033[2J\'\\\012\303\251'");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use fix::Fix;
 use rules::{files_with, judge, unseen};
 
 use crate::config::Config;
-use lanekeeper_broker::{Address, Names, SourceError, inspect};
+use lanekeeper_broker::{Address, MessageSize, Names, Publishing, SourceError, inspect, try_message_size};
 
 /// The result of [`examine`].
 #[derive(Clone, Debug)]
@@ -53,7 +53,15 @@ pub async fn examine(config: &Config) -> Result<Examination, SourceError> {
     let address = Address::new(&config.broker.connection)?;
     let broker = inspect(&address, &names, &format!("lanekeeper {} doctor", config.instance)).await?;
     let management = management::look(&config.broker.management(), &names, &broker).await;
-    let observed = Observed { broker, management, vhost: address.vhost().to_owned() };
+    let message_size = match broker.publishing {
+        Publishing::Taken => {
+            let name = format!("lanekeeper {} doctor", config.instance);
+            try_message_size(&address, &name, config.updates.body_bytes_max).await
+        }
+        _ => MessageSize::Unknown("the broker takes no publishes".to_owned()),
+    };
+    let vhost = address.vhost().to_owned();
+    let observed = Observed { broker, management, vhost, message_size };
     let findings = judge(&observed, config);
     let unseen = unseen(&observed, config);
     Ok(Examination { observed, findings, unseen })

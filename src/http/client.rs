@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_types, reason = "this is the HTTP client of the targets")]
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,6 +12,8 @@ use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 use rustls_platform_verifier::ConfigVerifierExt;
 use tokio::time::Instant;
 
@@ -84,7 +86,8 @@ impl HttpTargets {
     /// # Errors
     /// As for `new`.
     pub fn with_names(targets: &[TargetConfig], refetch: bool, names: &Names) -> Result<Self, TargetsFault> {
-        let tls = ClientConfig::with_platform_verifier().map_err(TargetsFault::Client)?;
+        let mut tls = ClientConfig::with_platform_verifier().map_err(TargetsFault::Client)?;
+        tls.time_provider = Arc::new(WallClock);
         let targets = targets.iter().map(|config| {
             Ok(HttpTarget {
                 client: RenewedClient::new(
@@ -234,5 +237,16 @@ impl Target for HttpTargets {
             fetches += 1;
             next = FirstStep::Fetch;
         }
+    }
+}
+
+/// The time for which certificates are checked. The one of rustls panics if the system's clock is before 1970; without a time
+/// the connection fails.
+#[derive(Debug)]
+struct WallClock;
+
+impl TimeProvider for WallClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
     }
 }

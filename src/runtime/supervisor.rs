@@ -78,13 +78,14 @@ impl From<BindingError> for RunError {
 /// It could not start: see [`RunError`]. If the broker is only not reachable, it is waited for.
 pub async fn run(
     config: Config,
+    metrics: Metrics,
     adopt_ledger: bool,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let mut shutdown = pin!(shutdown);
     let targets =
         Arc::new(HttpTargets::new(&config.targets, config.policy.conflict == FailurePolicy::Refetch)?);
-    let (metrics, health) = (Metrics::new(), Health::default());
+    let health = Health::default();
     serve_admin(&config, &metrics, &health).await?;
     let started = tokio::select! {
         started = start(&config, &metrics, adopt_ledger) => started?,

@@ -19,6 +19,7 @@ mod harness;
 mod hosts;
 mod ledger;
 mod lifecycle;
+mod log;
 mod malformed;
 mod many_partitions;
 mod moved;

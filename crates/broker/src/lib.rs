@@ -28,6 +28,7 @@ mod link;
 mod liveness;
 mod log_on_change;
 mod membership;
+mod message_size;
 mod names;
 mod operator;
 pub mod publisher;
@@ -45,7 +46,10 @@ pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect}
 pub use link::Link;
 pub use liveness::LivenessProbe;
 pub use log_on_change::LogOnChange;
-pub use membership::{Membership, PartitionStatus, Replica, STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
+pub use membership::{
+    Membership, PartitionStatus, Replica, RetriedRecord, STATUS_TIMEOUT, StatusAnswer, StatusAnswers,
+};
+pub use message_size::{MESSAGE_SIZE_TRIED_MAX, MessageSize, try_message_size};
 pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
 pub use settings::ConnectionSettings;

@@ -5,6 +5,7 @@ use std::io::Write;
 use super::error::CommandError;
 use super::output::{not_parked, shown};
 use crate::cli::exit::Exit;
+use crate::cli::process::say_error;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{AnyLedger, Discarded, Ledger, OperatorReason, ParkKind, Selection};
 
@@ -22,7 +23,7 @@ pub(super) async fn release(
         None => {
             for record_key in records {
                 if ledger.parked_record(record_key).await?.is_none() {
-                    exit = not_parked(record_key)?;
+                    exit = not_parked(record_key);
                 }
             }
             Selection::Keys(records.to_vec())
@@ -52,13 +53,13 @@ pub(super) async fn discard(
             writeln!(out, "{updates} discarded, {left} still parked: release the record to send them")?;
             Ok(Exit::Done)
         }
-        Discarded::NotParked => not_parked(record_key),
+        Discarded::NotParked => Ok(not_parked(record_key)),
         Discarded::Releasing => {
-            eprintln!(
+            say_error(format_args!(
                 "error: nothing is discarded: {} was released and its updates are on their way; try again if its oldest \
                  update fails and parks it again",
                 shown(record_key.as_str())
-            );
+            ));
             Ok(Exit::Other)
         }
     }

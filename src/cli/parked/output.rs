@@ -2,12 +2,14 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
-use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 
 use super::error::CommandError;
 use crate::cli::exit::Exit;
+use crate::cli::process::say_error;
+pub(super) use crate::printable::printable as shown;
+use crate::wall_time::format_seconds;
 use lanekeeper_core::update::RecordKey;
 use lanekeeper_ledger::{AnyLedger, Ledger, ParkedRecord, ParkedUpdate, StoredParkReason};
 
@@ -31,7 +33,7 @@ pub(super) async fn list(
         if as_json { writeln!(out, "{}", record_json(record)) } else { row(record, out) }
     };
     if let Some(record_key) = record {
-        let Some(record) = ledger.parked_record(record_key).await? else { return not_parked(record_key) };
+        let Some(record) = ledger.parked_record(record_key).await? else { return Ok(not_parked(record_key)) };
         headings(as_json, out)?;
         line(&record, out)?;
         return Ok(Exit::Done);
@@ -99,7 +101,7 @@ pub(super) async fn show(
     as_json: bool,
     out: &mut impl Write,
 ) -> Result<Exit, CommandError> {
-    let Some(record) = ledger.parked_record(record_key).await? else { return not_parked(record_key) };
+    let Some(record) = ledger.parked_record(record_key).await? else { return Ok(not_parked(record_key)) };
     if !as_json {
         headings(as_json, out)?;
         row(&record, out)?;
@@ -139,7 +141,7 @@ fn update_text(parked: &ParkedUpdate, out: &mut impl Write) -> io::Result<()> {
     line("type", update.update_type.clone())?;
     line("version", update.version.map(|version| version.to_string()))?;
     line("if-match", update.if_match.clone())?;
-    line("published", update.published_at.map(of_seconds))?;
+    line("published", update.published_at.map(format_seconds))?;
     line("content", update.content_type.clone())?;
     for (name, value) in &update.headers {
         line("header", Some(format!("{name}: {value}")))?;
@@ -200,13 +202,13 @@ pub(super) async fn export(
             }
         }
         if after.is_none() && !records.is_empty() {
-            exit = not_parked(record_key)?;
+            exit = not_parked(record_key);
         }
         if encoded {
-            eprintln!(
+            say_error(format_args!(
                 "warning: updates of {} have a content_encoding, which JSON lines cannot carry",
                 shown(record_key.as_str())
-            );
+            ));
         }
     }
     Ok(exit)
@@ -231,40 +233,11 @@ async fn each_record(
 }
 
 /// Prints that the record is not parked.
-#[expect(clippy::unnecessary_wraps, reason = "it is the result of a command")]
-pub(super) fn not_parked(record_key: &RecordKey) -> Result<Exit, CommandError> {
-    eprintln!("error: {} has no parked updates", shown(record_key.as_str()));
-    Ok(Exit::Other)
-}
-
-/// Escapes control characters: text from outside must not steer the terminal.
-pub(super) fn shown(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
+pub(super) fn not_parked(record_key: &RecordKey) -> Exit {
+    say_error(format_args!("error: {} has no parked updates", shown(record_key.as_str())));
+    Exit::Other
 }
 
 fn time(ms: i64) -> String {
-    of_seconds(u64::try_from(ms).unwrap_or_default() / 1000)
-}
-
-/// RFC 3339; beyond the year 9999, the number of seconds.
-fn of_seconds(seconds: u64) -> String {
-    const YEAR_10_000: u64 = 253_402_300_800;
-    if seconds >= YEAR_10_000 {
-        return seconds.to_string();
-    }
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_from_outside_cannot_steer_the_terminal() {
-        assert_eq!(shown("schön \u{1b}[2J\n客户"), "schön \\u{1b}[2J\\n客户");
-        assert_eq!(time(1_700_000_000_999), "2023-11-14T22:13:20Z");
-        assert_eq!(of_seconds(u64::MAX), u64::MAX.to_string());
-    }
+    format_seconds(u64::try_from(ms).unwrap_or_default() / 1000)
 }

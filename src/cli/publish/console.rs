@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::cli::process::say_error;
+
 /// How often the progress line is redrawn.
 pub(super) const REFRESH: Duration = Duration::from_millis(100);
 
@@ -43,7 +45,7 @@ impl Console {
 
     /// Prints a line.
     pub(super) fn say(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("lanekeeper publish: {text}"));
+        self.bar.suspend(|| say_error(format_args!("lanekeeper publish: {text}")));
     }
 
     /// Removes the progress line.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -167,7 +168,8 @@ impl Report {
             self.console
                 .say(&format!("the input was not read to its end: nothing after line {lines} was published"));
         }
-        println!("{}", self.counts());
+        // If nobody reads it, as in `publish | head -0`, the updates are published all the same.
+        let _ = writeln!(std::io::stdout(), "{}", self.counts());
         complete && self.bad_lines() == 0 && self.not_confirmed == 0
     }
 

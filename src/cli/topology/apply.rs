@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::blocking::format_blocking;
 use super::format::{format_danger, format_time};
+use crate::admin::metrics::Metrics;
 use crate::cli::exit::Exit;
 use crate::cli::log;
+use crate::cli::process::say_error;
 use crate::config::{Config, LogConfig};
 use crate::doctor::change::{Weight, dangers_of_change};
+use crate::printable::printable_lines;
 use lanekeeper_broker::{Address, LayoutDocument, Names, Operator, Reconciled, SourceError, Stuck};
 use lanekeeper_core::change::{Desired, Draining, Layouts, Step};
 use lanekeeper_core::layout::LayoutNumber;
@@ -35,9 +38,16 @@ pub struct Manner {
 
 /// Changes the layout to what the config says, and waits until the old one is deleted.
 pub async fn run(config: &Config, manner: Manner) -> Result<Exit, SourceError> {
-    let Manner { no_wait, timeout, without_management } = manner;
     // Errors that are no step, such as a queue of the new layout that somebody deletes during the change, are logged.
-    log::start(&LogConfig { filter: "lanekeeper=error".to_owned(), ..config.log.clone() });
+    let log_config = LogConfig { filter: "lanekeeper=error".to_owned(), ..config.log.clone() };
+    let log = log::start(&log_config, Metrics::new().log());
+    let exit = apply(config, manner).await;
+    log.flush();
+    exit
+}
+
+async fn apply(config: &Config, manner: Manner) -> Result<Exit, SourceError> {
+    let Manner { no_wait, timeout, without_management } = manner;
     let names = Names::new(&config.updates.exchange);
     let address = Address::new(&config.broker.connection)?;
     let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
@@ -71,7 +81,7 @@ async fn needs_switch(operator: &Operator, config: &Config) -> Result<bool, Sour
 async fn may_switch(config: &Config, without_management: bool) -> Result<bool, SourceError> {
     let dangers = dangers_of_change(config, config.layout_shape()).await?;
     for danger in &dangers {
-        eprintln!("{}", format_danger(danger));
+        say_error(format_args!("{}", format_danger(danger)));
     }
     let is_allowed = dangers.iter().all(|danger| match danger.weight {
         Weight::Forbids => false,
@@ -79,9 +89,9 @@ async fn may_switch(config: &Config, without_management: bool) -> Result<bool, S
         Weight::Risks | Weight::Warns => true,
     });
     if !is_allowed {
-        eprintln!("error: nothing is changed; see `lanekeeper doctor` for what to do");
+        say_error(format_args!("error: nothing is changed; see `lanekeeper doctor` for what to do"));
     } else if !dangers.is_empty() {
-        eprintln!("the change goes on; see `lanekeeper doctor` for what to do");
+        say_error(format_args!("the change goes on; see `lanekeeper doctor` for what to do"));
     }
     Ok(is_allowed)
 }
@@ -118,10 +128,10 @@ impl Applying<'_> {
                 self.pause.get_or_insert(switched.elapsed());
             }
             if let Some(stuck) = stuck.filter(Stuck::needs_a_person) {
-                eprintln!(
+                say_error(format_args!(
                     "error: {stuck}; publishes go to layout {}, which is dispatched; the old layout stays until this is resolved",
                     layouts.in_force.number.0
-                );
+                ));
                 return Ok(Exit::Other);
             }
             let is_current = layouts.in_force.shape() == wanted;
@@ -133,10 +143,10 @@ impl Applying<'_> {
                 continue;
             };
             if timeout.is_some_and(|timeout| self.begun.elapsed() >= timeout) {
-                eprintln!(
+                say_error(format_args!(
                     "error: layout {} has not drained within --timeout; dispatchers go on draining it",
                     draining.layout.number.0
-                );
+                ));
                 return Ok(Exit::Other);
             }
             self.look(draining, &mut progress).await?;
@@ -174,18 +184,18 @@ impl Applying<'_> {
     async fn print_lock_holder(&self) -> Result<(), SourceError> {
         let Some(document) = self.operator.document().await? else { return Ok(()) };
         match document.layouts.changing {
-            Some(changing) => eprintln!(
+            Some(changing) => say_error(format_args!(
                 "another process is changing the layout: {} began a change to {} partitions (layout {}) at {}",
                 changing.by,
                 changing.to.partitions,
                 changing.to.number.0,
                 format_time(changing.since)
-            ),
-            None => eprintln!(
+            )),
+            None => say_error(format_args!(
                 "another process holds the lock and has not begun a change; the last one to change something was {}, at {}",
                 document.changed_by,
                 format_time(document.changed_at)
-            ),
+            )),
         }
         Ok(())
     }
@@ -246,7 +256,7 @@ impl Applying<'_> {
 
 /// Prints a line. If nobody reads it, as in `topology apply | head`, the change still goes on to its end.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", printable_lines(line));
 }
 
 fn format_step(step: &Step, layouts: &Layouts, names: &Names) -> String {

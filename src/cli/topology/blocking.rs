@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use lanekeeper_broker::PartitionStatus;
+use lanekeeper_broker::{PartitionStatus, RetriedRecord};
 use lanekeeper_core::layout::PartitionNumber;
 
 /// What an operator can do about them.
@@ -15,11 +15,11 @@ const ADVICE: &str = "  Their partitions are not drained before these records ar
 pub fn format_blocking(statuses: &BTreeMap<PartitionNumber, PartitionStatus>) -> String {
     let mut text = String::new();
     for (partition, status) in statuses {
-        for (record_key, updates, attempts) in &status.retried {
+        for RetriedRecord { update_id, updates, attempts } in &status.retried_records {
             let _ = writeln!(
                 text,
-                "  {partition}: the record {record_key:?} holds {updates} updates; the first was attempted {attempts} \
-                 times and is tried again"
+                "  {partition}: the record of update {update_id:?} holds {updates} updates; this first one was attempted \
+                 {attempts} times and is tried again"
             );
         }
     }

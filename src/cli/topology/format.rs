@@ -1,14 +1,9 @@
 //! Values as `show`, `plan` and `apply` print them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::doctor::change::{Danger, Weight};
-
-/// `2026-11-25T01:02:03Z`, of seconds since 1970-01-01 UTC.
-pub fn format_time(seconds: u64) -> String {
-    let at: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds);
-    humantime::format_rfc3339_seconds(at).to_string()
-}
+pub use crate::wall_time::format_seconds as format_time;
 
 /// `1h 2m`: the two largest units.
 pub fn format_age(seconds: u64) -> String {

@@ -156,7 +156,7 @@ fn json_of(layout_snapshot: &LayoutSnapshot, snapshot: &TopologySnapshot) -> Jso
                 "owner_perhaps": perhaps,
                 "tenure": status.and_then(|status| status.tenure),
                 "drained": row.drained,
-                "retried": status.filter(|_| row.drained.is_some()).map(|status| &status.retried),
+                "retried": status.filter(|_| row.drained.is_some()).map(|status| &status.retried_records),
             })
         })
         .collect();

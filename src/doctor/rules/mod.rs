@@ -6,6 +6,7 @@ mod cluster;
 mod consumers;
 mod files;
 mod layout;
+mod message_size;
 mod policies;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub(super) fn judge(observed: &Observed, config: &Config) -> Vec<Finding> {
         policies::judge,
         consumers::judge,
         layout::judge,
+        message_size::judge,
         unseen::judge,
     ];
     let mut findings: Vec<Finding> = rules.into_iter().flat_map(|judge| judge(&case)).collect();

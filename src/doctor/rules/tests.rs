@@ -1,6 +1,8 @@
 //! Rules on facts in the form that the broker gives them: those that no RabbitMQ of the broker tests can be brought to,
 //! and how it all reads.
 
+mod outside;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use super::super::facts::{
 use super::super::management_answers as answers;
 use super::super::{Examination, judge, unseen};
 use crate::config::{Config, Environment, Purpose, load};
-use lanekeeper_broker::{Depth, Inspection, Names, Object, ObjectState, Publishing, Role};
+use lanekeeper_broker::{Depth, Inspection, MessageSize, Names, Object, ObjectState, Publishing, Role};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 
 const LAYOUT: Layout = Layout { number: LayoutNumber(1), partitions: 2, prefetch: 1000 };
@@ -84,6 +86,7 @@ fn sound() -> Observed {
             khepri: Ok(true),
         }),
         vhost: "/".into(),
+        message_size: MessageSize::Takes(config().updates.body_bytes_max),
     }
 }
 

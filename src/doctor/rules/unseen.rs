@@ -7,6 +7,8 @@ use super::super::fix::{Fix, quoted};
 use super::broker::{KHEPRI_REORDERS, partitions};
 use super::case::{Case, listed};
 use crate::config::{ACK_TIMEOUT, Config, format_duration};
+use crate::printable::printable;
+use lanekeeper_broker::{MESSAGE_SIZE_TRIED_MAX, MessageSize};
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let user = match &case.observed.management {
@@ -81,7 +83,7 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
     let mut unseen = Vec::new();
     let mut push = |what: &str, means: String, look: &str| {
         let look = (!look.is_empty()).then(|| Fix::Run(look.to_owned()));
-        unseen.push(Unseen { what: what.to_owned(), means, look });
+        unseen.push(Unseen { what: printable(what), means: printable(&means), look });
     };
     let vhost = quoted(&observed.vhost);
     let khepri = "rabbitmqctl list_feature_flags";
@@ -147,5 +149,20 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
             "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
         );
     }
+    match &observed.message_size {
+        MessageSize::Unknown(why) => push(
+            "the largest message that the broker takes (max_message_size)",
+            format!("a lower limit than updates.body_bytes_max refuses updates ({why})"),
+            MAX_MESSAGE_SIZE,
+        ),
+        MessageSize::Takes(tried) if *tried < config.updates.body_bytes_max => push(
+            "messages as large as updates.body_bytes_max",
+            format!("the broker takes {MESSAGE_SIZE_TRIED_MAX} bytes; more was not tried"),
+            MAX_MESSAGE_SIZE,
+        ),
+        MessageSize::Takes(_) | MessageSize::Refuses { .. } => {}
+    }
     unseen
 }
+
+const MAX_MESSAGE_SIZE: &str = "rabbitmqctl eval 'application:get_env(rabbit, max_message_size).'";

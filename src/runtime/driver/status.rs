@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Driver;
 use crate::http::Target;
 use crate::runtime::age::age;
-use lanekeeper_broker::{Deliveries, PartitionStatus, Source};
+use lanekeeper_broker::{Deliveries, PartitionStatus, RetriedRecord, Source};
 use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_ledger::Ledger;
@@ -60,7 +60,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         let (view, oldest, ownership_state) =
             (self.core.view(), self.core.oldest(), self.core.ownership_state());
         let held_since = oldest.delivery.and_then(|delivery| session.deliveries.received_at(delivery));
-        // Record keys are published only if their records keep a layout from being drained.
+        // They keep the layout from being drained. The stream is kept: no record keys.
         let retried = if drains { self.core.retried(RETRIED_MAX) } else { Vec::new() }.into_iter();
         let tenure = match ownership_state {
             OwnershipState::Claimed(number) | OwnershipState::Lapsed(number) => number,
@@ -68,7 +68,14 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         };
         self.context.source.publish_status(PartitionStatus {
             updates: view.held,
-            retried: retried.map(|of| (of.record_key.as_str().to_owned(), of.updates, of.attempts)).collect(),
+            retried: Vec::new(),
+            retried_records: retried
+                .map(|of| RetriedRecord {
+                    update_id: of.update_id.as_str().to_owned(),
+                    updates: of.updates,
+                    attempts: of.attempts,
+                })
+                .collect(),
             answers: session.status.answered,
             owns: ownership_state != OwnershipState::Lost && session.deliveries.has_begun(),
             tenure: tenure.map(|number| number.0),

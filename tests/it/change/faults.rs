@@ -22,7 +22,7 @@ async fn a_record_that_holds_a_change_up_is_named_and_the_change_ends_when_it_is
     world.applied(27).await;
     let applied = topology(&world, &wants(&world, 3), &["apply"]).await;
     assert_eq!(applied.code, Some(0), "{}", applied.stderr);
-    assert!(applied.stdout.contains("the record \"record-0\" holds 3 updates"), "{}", applied.stdout);
+    assert!(applied.stdout.contains("the record of update \"0-1\" holds 3 updates"), "{}", applied.stdout);
     assert!(applied.stdout.contains("Fix their target"), "{}", applied.stdout);
     world.publish(updates(10, 4).skip(30)).await;
     let report = world.applied(40).await;

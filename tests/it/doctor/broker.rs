@@ -95,3 +95,16 @@ async fn permissions_that_are_missing_come_with_the_command_that_grants_them() {
     doctor.sees(&[]).await;
     ctl(&["delete_user", "permitted"]);
 }
+
+/// Bodies of 1 MiB are allowed by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_messages_below_the_one_of_bodies_is_seen_and_one_that_is_not_is_not() {
+    let broker = Arc::new(Broker::start_with("max_message_size = 1000000\n", &[]));
+    let world = World::on(Arc::clone(&broker), "updates", ReceiverSettings::default()).await;
+    let _dispatcher = world.dispatcher(PARTITIONS).await;
+    let mut doctor = Doctor::of(&world);
+    let report = doctor.sees(&["LK130"]).await;
+    assert!(what(&report, "LK130").contains("over 1000000 bytes (max_message_size)"), "{report:#}");
+    doctor.config = world.config(&format!("{PARTITIONS}\nupdates.body_bytes_max = 1_000_000"));
+    doctor.sees(&[]).await;
+}

@@ -89,6 +89,11 @@ impl Dispatcher {
         Self::begin(command)
     }
 
+    /// A command of the test's own.
+    pub fn start_command(command: Command) -> Self {
+        Self::begin(command)
+    }
+
     fn begin(command: Command) -> Self {
         let dir = tempfile::tempdir().expect("a directory can be made");
         let lab = lab::Dispatcher::start(command, &dir.path().join("log")).expect("the binary starts");

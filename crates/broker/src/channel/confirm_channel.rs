@@ -83,6 +83,13 @@ impl ConfirmChannel {
         self.0.basic_publish(exchange, routing_key, options, body, properties).await.map(Unconfirmed)
     }
 
+    /// As [`Self::send`], for a message that no queue takes: it is confirmed, and does not come back.
+    pub(crate) async fn send_to_nobody(&self, message: Message<'_>) -> lapin::Result<Unconfirmed> {
+        let Message { exchange, routing_key, properties, body } = message;
+        let options = BasicPublishOptions::default();
+        self.0.basic_publish(exchange, routing_key, options, body, properties).await.map(Unconfirmed)
+    }
+
     /// Sends all messages, then waits for the answers to all of them. Answers come in the order of the messages.
     ///
     /// An alarm of the broker makes this hang: the caller sets the time limit. The channel is of no more use if the

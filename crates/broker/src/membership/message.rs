@@ -87,14 +87,29 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
+/// A record that is retried. Its key is not published: ids are not to hold personal data, keys may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetriedRecord {
+    /// The id of its first update.
+    pub update_id: String,
+    /// Updates of the record that are held.
+    pub updates: usize,
+    /// Attempts of the first one.
+    pub attempts: u32,
+}
+
 /// What a replica that consumes a partition holds of it, for operators. All fields but the first two came later: where
 /// they are missing, an older program has published it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionStatus {
     /// Updates: deliveries that are not settled.
     pub updates: usize,
-    /// If the layout drains, some of the records that are retried: their keys, updates, and attempts of the first one.
+    /// As programs of before publish some of the records that are retried, with their keys. It is empty now: the stream is
+    /// kept, and keys can be personal data.
     pub retried: Vec<(String, usize, u32)>,
+    /// If the layout drains, some of the records that are retried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retried_records: Vec<RetriedRecord>,
     /// Offset of the newest request that was read by then; `None`: nobody had asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<u64>,
@@ -207,6 +222,18 @@ mod tests {
         let status =
             PartitionStatus { updates: 3, retried: vec![("key".into(), 3, 7)], ..PartitionStatus::default() };
         assert_eq!(parse(message.as_bytes()).and_then(|message| message.status), Some(status));
+    }
+
+    #[test]
+    fn a_status_is_read_by_older_programs_and_names_no_record_key() {
+        let retried = RetriedRecord { update_id: "u1".into(), updates: 3, attempts: 7 };
+        let status =
+            PartitionStatus { updates: 3, retried_records: vec![retried], ..PartitionStatus::default() };
+        let json = serde_json::to_value(&status).unwrap();
+        // They need the member.
+        assert_eq!(json["retried"], serde_json::json!([]));
+        assert_eq!(json["retried_records"][0]["update_id"], "u1");
+        assert_eq!(serde_json::from_value::<PartitionStatus>(json).unwrap(), status);
     }
 
     #[test]

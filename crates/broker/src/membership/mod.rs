@@ -28,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 pub(crate) use claims::PartitionClaims;
-pub use message::PartitionStatus;
+pub use message::{PartitionStatus, RetriedRecord};
 pub(crate) use message::{READING, parse};
 pub(crate) use status_query::ask;
 pub use status_query::{STATUS_TIMEOUT, StatusAnswer, StatusAnswers};

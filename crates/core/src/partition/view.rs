@@ -4,7 +4,7 @@ use super::Partition;
 use super::claim::Unclaimed;
 use crate::lane::{Lane, LaneStatus};
 use crate::message::{DeliveryTag, Holder};
-use crate::update::RecordKey;
+use crate::update::UpdateId;
 
 /// What a partition holds right now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub struct View {
 /// A record whose head has failed and is tried again: its later updates wait, and the partition is not drained before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retried {
-    /// The record.
-    pub record_key: RecordKey,
-    /// Updates of it that are held here.
+    /// Its head.
+    pub update_id: UpdateId,
+    /// Updates of the record that are held here.
     pub updates: usize,
     /// Attempts of its head so far.
     pub attempts: u32,
@@ -87,7 +87,7 @@ impl Partition {
         let is_retried =
             |lane: &&Lane| lane.progress.attempts() > 1 || matches!(lane.status, LaneStatus::Waiting { .. });
         let retried = self.lanes.iter().filter(is_retried).map(|lane| Retried {
-            record_key: lane.head().update.record_key.clone(),
+            update_id: lane.head().update.id.clone(),
             updates: lane.held.len(),
             attempts: lane.progress.attempts(),
         });

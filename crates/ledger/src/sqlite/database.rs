@@ -3,6 +3,9 @@
 //! Journal mode WAL: readers do not wait for the writer. `synchronous = FULL`: a commit is on disk when it returns
 //! (<https://sqlite.org/pragma.html#pragma_synchronous>; with NORMAL a power failure can lose the last ones).
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
@@ -68,6 +71,7 @@ pub fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
     let LedgerPlace::Sqlite(path) = &config.place else {
         return Err(LedgerError::Damaged { what: "the URL" });
     };
+    create_private(path);
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -75,6 +79,15 @@ pub fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_MAX);
     Ok(Options(options))
+}
+
+/// Creates a new ledger readable by its owner alone, whatever the umask: it holds bodies and record keys. SQLite gives the
+/// files beside it the same permissions. If it cannot be created, SQLite says why when it opens it.
+fn create_private(path: &Path) {
+    const OWNER_ALONE: u32 = 0o600;
+    let created = OpenOptions::new().write(true).create_new(true).mode(OWNER_ALONE).open(path);
+    // A umask can have taken even these.
+    let _ = created.and_then(|file| file.set_permissions(Permissions::from_mode(OWNER_ALONE)));
 }
 
 /// Begins a transaction as a writer: one that begins as a reader could not wait for another writer later.
@@ -171,7 +184,7 @@ fn hex(bytes: &[u8]) -> String {
 /// The size of the file and its write-ahead log.
 pub async fn bytes(_: &mut Connection, config: &LedgerConfig) -> Result<u64, LedgerError> {
     let LedgerPlace::Sqlite(path) = &config.place else { return Ok(0) };
-    let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
     let mut log = path.clone().into_os_string();
     log.push("-wal");
     Ok(size(path) + size(log.as_ref()))

@@ -1,5 +1,6 @@
 //! What can happen to a file.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use lanekeeper_ledger::LedgerPlace;
@@ -53,6 +54,34 @@ async fn what_was_answered_before_a_kill_is_in_the_file() {
         let (record, _) = id.split_once('-').unwrap();
         assert_eq!(lookup(&ledger, record, id, "body").await.id_status, IdStatus::Resolved, "{id}");
     }
+}
+
+#[tokio::test]
+async fn a_new_file_and_those_beside_it_are_for_their_owner_alone_and_others_keep_their_permissions() {
+    let world = World::file();
+    let ledger = world.open().await;
+    write(&ledger, applied("a", "u1", "body")).await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let beside = |path: &Path, suffix: &str| {
+        let mut name = path.to_owned().into_os_string();
+        name.push(suffix);
+        std::path::PathBuf::from(name)
+    };
+    for suffix in ["", "-wal", "-shm"] {
+        let path = beside(path(&world), suffix);
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    let everything = std::fs::read_dir(path(&world).parent().unwrap()).unwrap();
+    for entry in everything {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    drop(ledger);
+    let older = World::file();
+    std::fs::write(path(&older), "").unwrap();
+    std::fs::set_permissions(path(&older), std::fs::Permissions::from_mode(0o640)).unwrap();
+    drop(older.open().await);
+    assert_eq!(mode(path(&older)), 0o640);
 }
 
 #[tokio::test]
