@@ -31,6 +31,7 @@ use self::phase::{Phase, Then};
 use self::record::{LastAnswer, LedgerTenure, Loaded, Written};
 use super::attempt::{Fence, FinishedAttempt};
 use super::breakers::BreakerWatch;
+use super::dead_letter_log::DeadLetterLog;
 use super::ledger_client::{Fenced, LedgerClient};
 use super::refusals::Refusals;
 use super::releases::Releases;
@@ -38,8 +39,9 @@ use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
 use lanekeeper_broker::{Clock, Gone, Lost, Received, Source, SourceEvent};
-use lanekeeper_core::drain::DrainWatch;
+use lanekeeper_core::drain::{DrainWatch, UnexpectedMarkers};
 use lanekeeper_core::layout::{Layout, PartitionNumber};
+use lanekeeper_core::log_interval::LogInterval;
 use lanekeeper_core::message::{Event, Tenure};
 use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::partition::Partition;
@@ -76,6 +78,8 @@ pub struct PartitionContext<S, T, L> {
     pub target_metrics: Arc<[TargetMetrics]>,
     /// Decides when a refusal of a target is logged; shared by all drivers.
     pub refusals: Arc<Refusals>,
+    /// Decides when dead letters are logged; shared by all drivers.
+    pub dead_letter_log: Arc<DeadLetterLog>,
     /// Is told when the driver attaches and when it loses its channel.
     pub health: Health,
 }
@@ -93,6 +97,8 @@ pub struct Driver<S: Source, T, L> {
     previous: watch::Receiver<BTreeSet<PartitionNumber>>,
     /// Proves that the partition holds nothing more, if its layout drains.
     drain: DrainWatch,
+    /// Markers that came though the layout does not drain.
+    unexpected_markers: UnexpectedMarkers,
     phase: Phase<S::Deliveries>,
     /// How many sessions have begun.
     sessions: u64,
@@ -107,6 +113,7 @@ pub struct Driver<S: Source, T, L> {
     /// Of the attempt that has just ended.
     last_answer: Option<LastAnswer>,
     last_logged: OwnershipState,
+    stray_log: LogInterval,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -158,6 +165,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             breakers,
             previous,
             drain: DrainWatch::default(),
+            unexpected_markers: UnexpectedMarkers::default(),
             sessions: 0,
             loss: None,
             pending: Pending::default(),
@@ -167,6 +175,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             ends: TenureEnds::default(),
             last_answer: None,
             last_logged: OwnershipState::Unclaimed,
+            stray_log: LogInterval::default(),
             timer: Box::pin(sleep(Duration::ZERO)),
         }
     }
@@ -256,6 +265,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     fn deadline_came(&mut self) {
         let now = self.now();
         self.core.wake(now);
+        self.settle_unexpected_markers(now);
         self.check_oldest(now);
         self.check_drain_timeout(now);
     }
@@ -289,7 +299,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         match event {
             SourceEvent::Received(received) => self.received(tenure, received),
             SourceEvent::Witness(delivery) => self.witnessed(delivery),
-            SourceEvent::Marker => self.marked(),
+            SourceEvent::Marker(delivery) => self.marked(delivery),
+            SourceEvent::Stray(delivery) => self.strayed(delivery),
             SourceEvent::StatusRequested(request) => session.status.requested(request),
             SourceEvent::LeaseRenewed(until) => self.notify(Event::LeaseRenewed { until }),
             SourceEvent::Claimed { number, rival_claim, wait_until } => {
@@ -323,11 +334,12 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// Sets the timer to the next deadline. Returns true if there is one.
     fn set_timer(&mut self) -> bool {
         let leaving = self.phase.leaving_until();
-        let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
-        let mut ticks = [self.core.next_deadline(), leaving, quiet, None];
+        let [quiet, marker] = [self.drain.next_deadline(), self.unexpected_markers.next_deadline()]
+            .map(|deadline| deadline.filter(|_| leaving.is_none()));
+        let mut ticks = [self.core.next_deadline(), leaving, quiet, marker, None];
         let mut instants = [None; 3];
         if let Some(session) = self.phase.session() {
-            ticks[3] = session.status.next_deadline();
+            ticks[4] = session.status.next_deadline();
             instants = [None, session.next_ack_at(), session.held_until(self.context.held_max)];
         }
         instants[0] = ticks.into_iter().flatten().min().map(|tick| self.context.clock.instant(tick));

@@ -89,6 +89,7 @@ pub async fn run(
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
         clock: Clock::start(),
         refusals: Arc::default(),
+        dead_letter_log: Arc::default(),
         process: Uuid::new_v4(),
         halt,
         config,

@@ -16,6 +16,7 @@ mod harness;
 mod ledger;
 mod lifecycle;
 mod malformed;
+mod misplaced;
 mod moved;
 mod parking;
 mod publish;

@@ -6,6 +6,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::layout::PartitionNumber;
 use super::outcome::{Failure, Known, Outcome};
 use super::schedule::Schedule;
 use super::tick::Tick;
@@ -213,6 +214,13 @@ pub enum Malformed {
         /// AMQP `priority`.
         priority: u8,
     },
+    /// It came from the queue of a partition that its record does not belong to: dispatched from there, it would overtake
+    /// other updates of its record, or be sent at the same time.
+    #[error("{}", misplaced(*belongs_to))]
+    Misplaced {
+        /// The partition of its record; `None`: it was put straight into the queue, and its record is not known.
+        belongs_to: Option<PartitionNumber>,
+    },
     /// `updates.require_id` is set and there is none.
     #[error("published without message_id, which updates.require_id demands")]
     NoUpdateId,
@@ -239,6 +247,15 @@ pub enum Malformed {
         /// The header's name.
         name: String,
     },
+}
+
+fn misplaced(belongs_to: Option<PartitionNumber>) -> String {
+    let Some(belongs_to) = belongs_to else {
+        return "moved or published straight to the queue of a partition, by which its record key is lost; its place among the updates of its record is not known".to_owned();
+    };
+    format!(
+        "its record belongs to {belongs_to}, and it came from the queue of another partition, where a BCC header or a foreign binding has put it; its place among the updates of its record is not known"
+    )
 }
 
 /// How far the head of a lane has come. Begins with its first attempt and ends with its resolution.

@@ -33,7 +33,7 @@ pub use follower::Follower;
 pub use ledger_identity::{OwnLedger, ensure_ledger};
 pub use majority::Majority;
 pub use marker::Markers;
-pub(crate) use marker::is_marker;
+pub(crate) use marker::{InternalMessage, internal_message};
 pub use reconciler::LayoutReconciler;
 pub use session::Depth;
 pub use witnesses::Witnesses;

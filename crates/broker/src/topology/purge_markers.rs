@@ -1,15 +1,17 @@
 //! Takes markers and late witnesses, and nothing else, out of the queues of a layout that is drained.
 
+use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
 use lapin::types::FieldTable;
 use tokio::time::{sleep, timeout};
 
-use super::marker::is_marker;
+use super::marker::internal_message;
 use super::session::{CLOSE_TIMEOUT, SETTLE_GRACE, TopologySession};
 use super::witness_round::round_of;
 use crate::channel::consumer_channel::ConsumerChannel;
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
+use crate::names::Names;
 use lanekeeper_core::layout::Layout;
 
 const PURGING: &str = "taking the markers out of the queues of a layout";
@@ -25,8 +27,7 @@ pub(crate) async fn purge_markers(
         return Ok(None);
     }
     let mut channel = session.consumer_channel().await?;
-    let exchange = session.names().layout(layout.number);
-    let purged = purge(&mut channel, layout.prefetch, &exchange, queues).await;
+    let purged = purge(&mut channel, layout, session.names(), queues).await;
     sleep(SETTLE_GRACE).await;
     let _ = channel.close(CLOSE_TIMEOUT).await;
     purged
@@ -34,14 +35,18 @@ pub(crate) async fn purge_markers(
 
 async fn purge(
     channel: &mut ConsumerChannel,
-    prefetch: u16,
-    exchange: &str,
+    layout: Layout,
+    names: &Names,
     queues: &[(String, u32)],
 ) -> Result<Option<(String, u32)>, SourceError> {
-    channel.set_prefetch(prefetch).await.map_err(client_error)?;
+    channel.set_prefetch(layout.prefetch).await.map_err(client_error)?;
+    let exchange = names.layout(layout.number);
+    let is_internal = |delivery: &Delivery, queue: &str| {
+        internal_message(delivery, names, queue).is_some() || round_of(delivery, &exchange).is_some()
+    };
     for (queue, messages) in queues.iter().filter(|(_, messages)| *messages > 0) {
         let consumer = channel.consume(queue, "", FieldTable::default()).await.map_err(client_error)?;
-        if !take(channel, consumer, exchange, *messages).await? {
+        if !take(channel, consumer, |delivery| is_internal(delivery, queue), *messages).await? {
             return Ok(Some((queue.clone(), *messages)));
         }
     }
@@ -52,7 +57,7 @@ async fn purge(
 async fn take(
     channel: &mut ConsumerChannel,
     consumer: usize,
-    exchange: &str,
+    is_internal: impl Fn(&Delivery) -> bool,
     messages: u32,
 ) -> Result<bool, SourceError> {
     for _ in 0..messages {
@@ -64,7 +69,7 @@ async fn take(
             });
         };
         let delivery = delivery.map_err(client_error)?;
-        if !is_marker(&delivery) && round_of(&delivery, exchange).is_none() {
+        if !is_internal(&delivery) {
             return Ok(false);
         }
         delivery.ack(BasicAckOptions::default()).await.map_err(client_error)?;

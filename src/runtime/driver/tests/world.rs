@@ -112,6 +112,7 @@ impl World {
             ledger_metrics: metrics.ledger(),
             target_metrics: [metrics.target("crm")].into(),
             refusals: Arc::default(),
+            dead_letter_log: Arc::default(),
             health,
         };
         let core = Partition::new(limits(setup.in_flight_max), Arc::new(policy(setup.rejected)));
