@@ -2,10 +2,10 @@
 //! that can open the ledger.
 
 mod change;
-mod error;
-mod output;
+pub(super) mod error;
+pub(super) mod output;
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 use std::num::NonZeroU32;
 
 use self::error::CommandError;
@@ -14,7 +14,7 @@ use super::exit::Exit;
 use super::process::{report, tokio_runtime};
 use crate::config::Purpose;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, LedgerPlace, ParkKind};
+use lanekeeper_ledger::{AnyLedger, LedgerConfig, LedgerPlace, ParkKind};
 
 /// Options of `lanekeeper parked`.
 #[derive(Clone, Debug, clap::Args)]
@@ -102,7 +102,7 @@ enum Command {
     },
 }
 
-fn record_key(text: &str) -> Result<RecordKey, String> {
+pub(super) fn record_key(text: &str) -> Result<RecordKey, String> {
     RecordKey::new(text).map_err(|fault| fault.to_string())
 }
 
@@ -127,8 +127,18 @@ pub fn main(arguments: &Arguments) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let Some(ledger) = loaded.config.ledger else {
-        eprintln!("error: ledger.url is \"none\": without a ledger nothing is parked");
+    on_ledger(loaded.config.ledger, async |ledger, out| run(ledger, &arguments.command, out).await)
+}
+
+/// Opens a ledger that exists, runs a command on it, and reports its error. The command writes to standard output.
+pub(super) fn on_ledger(
+    config: Option<LedgerConfig>,
+    command: impl AsyncFnOnce(&AnyLedger, &mut BufWriter<StdoutLock<'static>>) -> Result<Exit, CommandError>,
+) -> Exit {
+    let Some(ledger) = config else {
+        eprintln!(
+            "error: ledger.url is \"none\": without a ledger nothing is parked, and no version is known"
+        );
         return Exit::Config;
     };
     // Opening would create it, and an empty ledger in the wrong directory would say that nothing is parked.
@@ -145,8 +155,8 @@ pub fn main(arguments: &Arguments) -> Exit {
     let runtime = tokio_runtime();
     let result = runtime.block_on(async {
         let ledger = AnyLedger::open(ledger).await?;
-        let mut out = io::BufWriter::new(io::stdout().lock());
-        let exit = run(&ledger, &arguments.command, &mut out).await?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        let exit = command(&ledger, &mut out).await?;
         out.flush()?;
         Ok(exit)
     });

@@ -34,7 +34,7 @@ use super::breakers::BreakerWatch;
 use super::dead_letter_log::DeadLetterLog;
 use super::ledger_client::{Fenced, LedgerClient};
 use super::refusals::Refusals;
-use super::releases::Releases;
+use super::releases::{ReleasedHere, Releases};
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
@@ -45,8 +45,9 @@ use lanekeeper_core::log_interval::LogInterval;
 use lanekeeper_core::message::{Event, Tenure};
 use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::partition::Partition;
+use lanekeeper_core::placement::Placement;
 use lanekeeper_core::tick::Tick;
-use lanekeeper_core::update::{IdOrigin, RecordKey};
+use lanekeeper_core::update::IdOrigin;
 use lanekeeper_ledger::Ledger;
 
 /// What a driver knows of its partition, and what it uses. Nothing of it changes while the driver lives.
@@ -54,6 +55,8 @@ use lanekeeper_ledger::Ledger;
 pub struct PartitionContext<S, T, L> {
     /// The layout that the partition belongs to.
     pub layout: Layout,
+    /// Which partition of the layout a record belongs to.
+    pub placement: Placement,
     /// Its number.
     pub partition: PartitionNumber,
     /// Where updates come from.
@@ -131,7 +134,7 @@ enum Input<D> {
     /// Parked updates of a released record were read from the ledger.
     Loaded(Loaded),
     /// A person has released these parked records of the partition.
-    Released(Vec<RecordKey>),
+    Released(ReleasedHere),
     BreakersChanged,
     /// A partition of the previous layout was drained.
     PreviousDrained,
@@ -212,13 +215,13 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     async fn next_input(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Input<S::Deliveries> {
         let has_deadline = self.set_timer();
         let (is_leaving, is_exiting) = (self.phase.is_leaving(), self.phase.is_exiting());
-        let (layout, partition) = (self.context.layout, self.context.partition);
+        let (partition, placed) = (self.context.partition, (self.context.layout, self.context.placement));
         tokio::select! {
             biased;
             () = stop, if !is_exiting => Input::StopRequested,
             () = self.timer.as_mut(), if has_deadline => Input::DeadlineCame,
             input = self.pending.next() => input,
-            released = self.releases.next(layout, partition), if !is_leaving => Input::Released(released),
+            released = self.releases.next(placed, partition), if !is_leaving => Input::Released(released),
             () = self.breakers.changed() => Input::BreakersChanged,
             Ok(()) = self.previous.changed() => Input::PreviousDrained,
             input = self.phase.next() => input,
@@ -237,7 +240,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             }
             Input::Claimed(_, Err(Fenced)) => self.loss = Some(Loss::fenced(None)),
             Input::Loaded(loaded) => self.loaded(loaded),
-            Input::Released(record_keys) => self.released(record_keys),
+            Input::Released(released) => self.released(released),
             Input::BreakersChanged => self.on_breaker_change(),
             Input::PreviousDrained => self.on_previous_drained(),
             Input::Attached(Ok(deliveries)) => self.attached(deliveries),

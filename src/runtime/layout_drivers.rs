@@ -216,7 +216,7 @@ impl LayoutDrivers {
         &self,
         context: &'a DispatchContext,
     ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets, AnyLedger> + use<'a> {
-        let (config, layout) = (&context.config, self.layout);
+        let (config, layout, placement) = (&context.config, self.layout, self.placement);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window };
@@ -232,7 +232,7 @@ impl LayoutDrivers {
             halt: context.halt.clone(),
             draining: self.draining.clone(),
             names: context.names.clone(),
-            placement: self.placement,
+            placement,
             dead_letters: DeadLetters::new(
                 context.publishing.clone(),
                 &context.names,
@@ -259,6 +259,7 @@ impl LayoutDrivers {
         move |partition| {
             let partition_context = PartitionContext {
                 layout,
+                placement,
                 partition,
                 source: Arc::new(AmqpSource::new(
                     shared.clone(),

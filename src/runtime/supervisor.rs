@@ -209,6 +209,9 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
             Err(error) => return Err(error.into()),
         }
     };
+    if let Some(ledger) = &ledger {
+        place_parked_records(ledger, &document).await?;
+    }
     log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
     let reading = address.reading_bodies(config.updates.body_bytes_max as u64);
     let consuming = reading.connect_patiently(&name("consume")).await.map_err(SourceError::from)?;
@@ -222,6 +225,20 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         names,
         ledger,
     })
+}
+
+/// Layouts began again, with a ledger that knows of later ones: what they parked is released by the partitions of now.
+async fn place_parked_records(ledger: &AnyLedger, document: &LayoutDocument) -> Result<(), LedgerError> {
+    let newest = LayoutNumber(document.layouts.number_max.max(document.layouts.in_force.number.0));
+    let records = ledger.forget_layouts(newest).await?;
+    if records > 0 {
+        warn!(
+            records,
+            layout = newest.0,
+            "records are parked by layouts that the broker knows no more: their keys decide from now on which partition sends them when they are released"
+        );
+    }
+    Ok(())
 }
 
 /// Logs, once, what the config wants otherwise than the current layout.

@@ -135,7 +135,7 @@ pub enum DeadLetterReason {
     },
     /// It disagrees with the record's state.
     Conflict(Failure),
-    /// Another update was resolved under its id: another body, or another record.
+    /// Another update of its record was resolved under its id, with another body.
     IdReused,
     /// It cannot be an update at all.
     Malformed(Malformed),
@@ -166,7 +166,7 @@ impl DeadLetterReason {
             Self::Exhausted { failure, attempts } => {
                 format!("after {attempts} attempts, {}", describe(failure))
             }
-            Self::IdReused => "another update was resolved under this id".to_owned(),
+            Self::IdReused => "another update of the record was resolved under this id".to_owned(),
             Self::Malformed(malformed) => malformed.to_string(),
         }
     }
@@ -240,6 +240,14 @@ pub enum Malformed {
     NoTarget {
         /// Its type; empty if it has none.
         update_type: String,
+    },
+    /// It has more headers for its target than are passed on.
+    #[error("{headers} of its headers are for the target, more than the {headers_max} that are passed on")]
+    HeadersTooMany {
+        /// How many it has.
+        headers: usize,
+        /// How many are passed on.
+        headers_max: usize,
     },
     /// A header that is passed on cannot be an HTTP header.
     #[error("the header {name:?} cannot be sent as an HTTP header")]

@@ -22,6 +22,8 @@ use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::policy::{DeadLetterReason, Malformed};
 
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Dead letters that are taken from a queue together: misplaced ones wait for the same round of witnesses.
+const TAKEN_MAX: usize = 10_000;
 /// Dead letters that may be unconfirmed at the same time. If the answer to one of them is bad, all of them are published
 /// again, so this is also how many can come twice then.
 const UNCONFIRMED_MAX: usize = 64;
@@ -123,7 +125,7 @@ struct Publisher {
 impl Publisher {
     async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Handed>) {
         let mut waiting = Vec::new();
-        while queue.recv_many(&mut waiting, UNCONFIRMED_MAX).await > 0 {
+        while queue.recv_many(&mut waiting, TAKEN_MAX).await > 0 {
             if let Some(witnesses) = &self.witnesses {
                 witnesses.clone().in_place().await;
             }

@@ -77,11 +77,22 @@ struct Rounds {
 impl Rounds {
     /// How long to wait before the next.
     fn delay(&mut self, now: Instant) -> Duration {
-        self.unseen.retain(|published| now.duration_since(*published) < ROUNDS_PERIOD);
+        self.forget_old(now);
         match self.unseen.front() {
             Some(oldest) if self.unseen.len() >= ROUNDS_UNSEEN_MAX => *oldest + ROUNDS_PERIOD - now,
             _ => self.begun.map_or(Duration::ZERO, |begun| (begun + ROUNDS_INTERVAL).duration_since(now)),
         }
+    }
+
+    /// Returns true if a round may be published that can wait: some are left for new connections, and for owners that need a
+    /// delivery.
+    fn few_unseen(&mut self, now: Instant) -> bool {
+        self.forget_old(now);
+        self.unseen.len() < ROUNDS_UNSEEN_MAX / 2
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        self.unseen.retain(|published| now.duration_since(*published) < ROUNDS_PERIOD);
     }
 
     fn begin(&mut self, now: Instant) -> u64 {
@@ -153,9 +164,14 @@ impl Witnesses {
         let shared = &self.shared;
         // Nothing is published to a layout that drains.
         if !self.task.is_finished() {
-            let next = shared.rounds().published + 1;
+            let (next, few_unseen) = {
+                let mut rounds = shared.rounds();
+                (rounds.published + 1, rounds.few_unseen(Instant::now()))
+            };
             let mut in_place = shared.in_place.subscribe();
-            self.ask();
+            if few_unseen {
+                self.ask();
+            }
             let _ = timeout(IN_PLACE_MAX, in_place.wait_for(|newest| *newest >= next)).await;
         }
         if shared.halt.is_set() {
@@ -279,7 +295,13 @@ mod tests {
         assert_eq!(rounds.delay(at(1_010)), Duration::from_secs(590));
         assert_eq!(rounds.delay(at(1_599)), Duration::from_secs(1));
         assert_eq!(rounds.delay(at(1_600)), Duration::ZERO);
+        assert!(!rounds.few_unseen(at(1_600)));
         rounds.begin(at(1_600));
         assert_eq!(rounds.delay(at(1_600)), Duration::from_secs(1));
+        assert!(rounds.few_unseen(at(3_000)));
+        assert_eq!(rounds.delay(at(3_000)), Duration::ZERO);
+        rounds.begin(at(3_000));
+        let half = Duration::from_millis(500);
+        assert_eq!(rounds.delay(at(3_000) + half), half, "rounds keep their distance");
     }
 }

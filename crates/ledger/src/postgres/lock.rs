@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::database::Options;
 use super::sql::connection_slot::ANSWER_MAX;
 use super::sql::lookup::lookup;
-use super::sql::write::{Write, write};
+use super::sql::write::{Bounds, Write, write};
 use crate::config::LedgerConfig;
 use crate::entry::{Entry, LookupResult, Query, Recorded};
 use crate::error::LedgerError;
@@ -23,7 +23,7 @@ const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Locks {
     pool: PgPool,
-    parked_max: u64,
+    bounds: Bounds,
 }
 
 impl Locks {
@@ -32,7 +32,7 @@ impl Locks {
             .max_connections(config.connections_max)
             .acquire_timeout(CONNECTION_WAIT_MAX)
             .connect_lazy_with(options);
-        Self { pool, parked_max: config.parked_max }
+        Self { pool, bounds: Bounds::of(config) }
     }
 
     pub async fn lock(&self, asked: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
@@ -50,7 +50,7 @@ impl Locks {
             lookup_result.ok_or(LedgerError::Damaged { what: "the answer to a query" })
         };
         let lookup_result = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))?;
-        Ok((lookup_result, RecordLock { transaction, parked_max: self.parked_max, waited: began.elapsed() }))
+        Ok((lookup_result, RecordLock { transaction, bounds: self.bounds, waited: began.elapsed() }))
     }
 }
 
@@ -78,7 +78,7 @@ async fn lock_record(
 /// A locked row of a record. Dropping it unlocks the row and writes nothing.
 pub struct RecordLock {
     transaction: Transaction<'static, Postgres>,
-    parked_max: u64,
+    bounds: Bounds,
     waited: Duration,
 }
 
@@ -95,8 +95,7 @@ impl RecordLock {
     /// As [`crate::Ledger::record`]. The row is unlocked; the entry can be written with `record`.
     pub async fn record(mut self, entry: Entry) -> Result<Recorded, LedgerError> {
         let work = async {
-            let answers =
-                write(&mut self.transaction, &[Write::Entry(Box::new(entry))], self.parked_max).await?;
+            let answers = write(&mut self.transaction, &[Write::Entry(Box::new(entry))], self.bounds).await?;
             let recorded = answers.first().copied().unwrap_or(Recorded::Done);
             // Also if nothing of the entry was written: the tenure's number may be new.
             self.transaction.commit().await?;

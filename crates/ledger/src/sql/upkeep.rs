@@ -9,6 +9,7 @@ use super::super::database::{Connection, MIGRATIONS, begin, one_at_a_time};
 use crate::error::LedgerError;
 use crate::parked::LedgerStats;
 use crate::rows;
+use lanekeeper_core::update::RecordKey;
 
 /// Rows that one call of `prune` deletes: it takes some milliseconds, in which others wait.
 const PRUNED_MAX: i64 = 1000;
@@ -50,22 +51,45 @@ pub async fn migrate(connection: &mut Connection) -> Result<Uuid, LedgerError> {
 
 /// Deletes a chunk of old ids, oldest first. `seq` grows with time, so no index by time is needed.
 pub async fn prune(connection: &mut Connection, retention: Duration) -> Result<u64, LedgerError> {
-    let pruned = query(
+    let before = rows::now_ms().saturating_sub(rows::ms(retention));
+    let mut pruned = 0;
+    for statement in [
         "DELETE FROM ledger_resolved_update
          WHERE seq IN (SELECT seq FROM ledger_resolved_update ORDER BY seq LIMIT $1) AND at_ms < $2",
-    )
-    .bind(PRUNED_MAX)
-    .bind(rows::now_ms().saturating_sub(rows::ms(retention)))
-    .execute(connection)
-    .await?;
-    Ok(pruned.rows_affected())
+        "DELETE FROM ledger_resolved_shared_id
+         WHERE seq IN (SELECT seq FROM ledger_resolved_shared_id ORDER BY seq LIMIT $1) AND at_ms < $2",
+    ] {
+        let deleted = query(statement).bind(PRUNED_MAX).bind(before).execute(&mut *connection).await?;
+        pruned += deleted.rows_affected();
+    }
+    Ok(pruned)
+}
+
+/// Forgets the version of a record, and returns it.
+pub async fn forget_version(
+    connection: &mut Connection,
+    record_key: &RecordKey,
+) -> Result<Option<i64>, LedgerError> {
+    let mut transaction = begin(connection).await?;
+    let row = query("SELECT version FROM ledger_record WHERE record_key = $1")
+        .bind(rows::key(record_key))
+        .fetch_optional(&mut *transaction)
+        .await?;
+    let version = row.map(|row| row.try_get::<Option<i64>, _>("version")).transpose()?.flatten();
+    query("UPDATE ledger_record SET version = NULL WHERE record_key = $1")
+        .bind(rows::key(record_key))
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(version)
 }
 
 /// Counts rows. There can be too many ids to count, so they are estimated by their numbers, which have few gaps. Sizes
 /// that are not in the tables stay 0.
 pub async fn stats(connection: &mut Connection) -> Result<LedgerStats, LedgerError> {
     let row = query(
-        "SELECT (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_update) AS resolved_updates,
+        "SELECT (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_update)
+                 + (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_shared_id) AS resolved_updates,
              (SELECT count(*) FROM ledger_record) AS records,
              (SELECT count(*) FROM ledger_parked_record) AS parked_records,
              (SELECT count(*) FROM ledger_parked_update) AS parked_updates",
