@@ -43,7 +43,7 @@ pub fn main(arguments: &Arguments) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    on_ledger(loaded.config.ledger, async |ledger, out| forget_versions(ledger, records, out).await)
+    on_ledger(loaded.config, async |ledger, out| forget_versions(ledger, records, out).await)
 }
 
 async fn forget_versions(

@@ -12,9 +12,10 @@ use self::error::CommandError;
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
 use super::process::{report, tokio_runtime};
-use crate::config::Purpose;
+use crate::config::{Config, Purpose};
+use lanekeeper_broker::Address;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, LedgerConfig, LedgerPlace, ParkKind};
+use lanekeeper_ledger::{AnyLedger, BoundTopology, LedgerPlace, ParkKind, TopologyPlace};
 
 /// Options of `lanekeeper parked`.
 #[derive(Clone, Debug, clap::Args)]
@@ -127,15 +128,16 @@ pub fn main(arguments: &Arguments) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    on_ledger(loaded.config.ledger, async |ledger, out| run(ledger, &arguments.command, out).await)
+    on_ledger(loaded.config, async |ledger, out| run(ledger, &arguments.command, out).await)
 }
 
 /// Opens a ledger that exists, runs a command on it, and reports its error. The command writes to standard output.
 pub(super) fn on_ledger(
-    config: Option<LedgerConfig>,
+    config: Config,
     command: impl AsyncFnOnce(&AnyLedger, &mut BufWriter<StdoutLock<'static>>) -> Result<Exit, CommandError>,
 ) -> Exit {
-    let Some(ledger) = config else {
+    let Config { ledger, broker, updates, .. } = config;
+    let Some(ledger) = ledger else {
         eprintln!(
             "error: ledger.url is \"none\": without a ledger nothing is parked, and no version is known"
         );
@@ -155,6 +157,10 @@ pub(super) fn on_ledger(
     let runtime = tokio_runtime();
     let result = runtime.block_on(async {
         let ledger = AnyLedger::open(ledger).await?;
+        let vhost = Address::new(&broker.connection)
+            .map_or_else(|_| "/".to_owned(), |address| address.vhost().to_owned());
+        refuse_other_exchange(&ledger, TopologyPlace { cluster: None, vhost, exchange: updates.exchange })
+            .await?;
         let mut out = BufWriter::new(io::stdout().lock());
         let exit = command(&ledger, &mut out).await?;
         out.flush()?;
@@ -167,10 +173,20 @@ pub(super) fn on_ledger(
         Err(error) => {
             report(&error);
             match error {
-                CommandError::Ledger(_) => Exit::Ledger,
+                CommandError::Ledger(_) | CommandError::OtherExchange { .. } => Exit::Ledger,
                 CommandError::Output(_) => Exit::Other,
             }
         }
+    }
+}
+
+/// What is released goes to the targets of the dispatchers of the ledger's exchange: the config must be theirs.
+async fn refuse_other_exchange(ledger: &AnyLedger, own: TopologyPlace) -> Result<(), CommandError> {
+    match ledger.binding().await?.topology {
+        Some(BoundTopology { place, .. }) if !place.can_be(&own) => {
+            Err(CommandError::OtherExchange { bound: place, own })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

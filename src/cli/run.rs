@@ -11,7 +11,6 @@ use super::log;
 use super::process::{report, tokio_runtime};
 use crate::config::Purpose;
 use crate::runtime::{self, RunError};
-use lanekeeper_broker::SourceError;
 
 /// Options of `lanekeeper run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,7 +39,7 @@ pub fn main(arguments: &Arguments) -> Exit {
         Err(error) => {
             report(&error);
             match error {
-                RunError::Ledger(_) | RunError::Source(SourceError::OtherLedger { .. }) => Exit::Ledger,
+                RunError::Ledger(_) | RunError::Binding(_) => Exit::Ledger,
                 RunError::Source(_) => Exit::Broker,
                 RunError::Targets(_) | RunError::Admin { .. } => Exit::Config,
             }

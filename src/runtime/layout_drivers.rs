@@ -23,8 +23,8 @@ use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
-    AmqpSource, Clock, DeadLetters, Decoder, Halt, Link, LivenessProbe, Majority, Markers, Membership, Names,
-    Replica, SourceContext, Witnesses,
+    AmqpSource, Clock, DeadLetters, Decoder, Epochs, Halt, Link, LivenessProbe, Majority, Markers,
+    Membership, Names, Replica, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
@@ -55,6 +55,7 @@ pub struct DispatchContext {
     pub liveness: LivenessProbe,
     pub majority: Majority,
     pub clock: Clock,
+    pub epochs: Epochs,
     /// Chosen at each start: tells replicas with the same `instance.name` apart.
     pub process: Uuid,
 }
@@ -103,6 +104,7 @@ impl LayoutDrivers {
             process: context.process,
             at_work: context.config.at_work_max(),
             clock: context.clock,
+            epochs: &context.epochs,
         };
         let membership = Membership::join(links, names, layout, replica, context.liveness.clone(), halt);
         context.health.begin(layout.number, active_layout.partitions.iter().copied());

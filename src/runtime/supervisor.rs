@@ -1,6 +1,7 @@
 //! Starts everything, stops everything.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::auto_apply::auto_apply;
 use super::breakers::Breakers;
 use super::driver::DriverExit;
 use super::layout_drivers::{DispatchContext, DriverEnded};
+use super::ledger_binding::{BindingError, BindingFault, LedgerAndExchange};
 use super::releases::Releases;
 use super::upkeep::open_ledger;
 use crate::admin;
@@ -22,13 +24,13 @@ use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
-    Address, Clock, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe, LogOnChange,
-    Majority, Names, OwnLedger, SourceError, ensure_ledger, ensure_topology,
+    Address, Clock, Epochs, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe,
+    LogOnChange, Majority, Names, SourceError, ensure_topology,
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
 use lanekeeper_core::policy::FailurePolicy;
-use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError};
+use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, TopologyPlace};
 
 /// Between two tries to complete the topology: another process may be doing it.
 const TOPOLOGY_RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -42,6 +44,9 @@ pub enum RunError {
     /// The ledger cannot be opened.
     #[error("ledger")]
     Ledger(#[from] LedgerError),
+    /// The ledger and the exchange do not belong together.
+    #[error("ledger")]
+    Binding(#[from] BindingFault),
     /// The targets' HTTP client cannot be made.
     #[error("targets: {0}")]
     Targets(#[from] TargetsFault),
@@ -56,6 +61,16 @@ pub enum RunError {
     },
 }
 
+impl From<BindingError> for RunError {
+    fn from(error: BindingError) -> Self {
+        match error {
+            BindingError::Source(fault) => Self::Source(fault),
+            BindingError::Ledger(fault) => Self::Ledger(fault),
+            BindingError::Fault(fault) => Self::Binding(fault),
+        }
+    }
+}
+
 /// Dispatches until `shutdown` is done, then stops in order. May be killed at any moment. `adopt_ledger`: the
 /// ledger belongs to the exchange from now on, whatever was used before.
 ///
@@ -66,7 +81,7 @@ pub async fn run(
     adopt_ledger: bool,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut shutdown = pin!(shutdown);
     let targets =
         Arc::new(HttpTargets::new(&config.targets, config.policy.conflict == FailurePolicy::Refetch)?);
     let (metrics, health) = (Metrics::new(), Health::default());
@@ -76,10 +91,11 @@ pub async fn run(
         () = shutdown.as_mut() => return Ok(()),
     };
     let halt = Halt::default();
-    let Started { address, consuming, publishing, membership_link, document, names, ledger } = started;
+    let Started { address, consuming, publishing, membership_link, document, epochs, names, ledger, place } =
+        started;
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
-    let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto);
+    let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto, &epochs);
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let context = DispatchContext {
         liveness: LivenessProbe::begin(consuming.clone()),
@@ -88,6 +104,7 @@ pub async fn run(
         breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
         clock: Clock::start(),
+        epochs,
         refusals: Arc::default(),
         dead_letter_log: Arc::default(),
         process: Uuid::new_v4(),
@@ -105,11 +122,22 @@ pub async fn run(
     let mut drivers = JoinSet::new();
     let mut active_layouts = follower.document().layouts.active_layouts();
     let mut running = ActiveLayouts::default();
-    let halted = loop {
+    let documents = follower.watch();
+    let binding = LedgerAndExchange {
+        ledger: context.ledger.as_deref(),
+        place: &place,
+        names: &context.names,
+        instance: &context.config.instance,
+        epochs: &context.epochs,
+        adopt: false,
+    };
+    let mut unbound = pin!(binding.ended(&documents));
+    let halted: Option<RunError> = loop {
         running.follow(&context, &active_layouts, &mut drivers);
         tokio::select! {
             () = shutdown.as_mut() => break None,
-            reason = context.halt.reason() => break Some(reason),
+            reason = context.halt.reason() => break Some(reason.into()),
+            fault = unbound.as_mut(), if context.ledger.is_some() => break Some(fault.into()),
             Some(ended) = drivers.join_next() => {
                 let ended = ended.expect(DRIVER_PANIC);
                 running.ended(&context, &ended);
@@ -127,7 +155,7 @@ pub async fn run(
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);
     }
-    if matches!(halted, Some(SourceError::Moved { .. })) {
+    if matches!(halted, Some(RunError::Source(SourceError::Moved { .. }))) {
         running.notify_moved().await;
     }
     drop((reconciler, follower, running)); // their tasks would log lost connections
@@ -135,7 +163,7 @@ pub async fn run(
     consuming.close().await;
     publishing.close().await;
     membership_link.close().await;
-    halted.map_or(Ok(()), |reason| Err(reason.into()))
+    halted.map_or(Ok(()), Err)
 }
 
 const DRIVER_PANIC: &str =
@@ -175,31 +203,45 @@ struct Started {
     publishing: Link,
     membership_link: Link,
     document: LayoutDocument,
+    epochs: Epochs,
     names: Names,
     ledger: Option<Arc<AnyLedger>>,
+    place: TopologyPlace,
 }
 
 /// Opens three connections (an alarm of the broker blocks those that publish, and notes must not wait behind dead letters), and
 /// completes the topology.
 async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result<Started, RunError> {
     let ledger = open_ledger(config.ledger.as_ref(), metrics).await?;
-    let own = OwnLedger { identity: ledger.as_deref().map(AnyLedger::identity), adopt: adopt_ledger };
     let address = Address::new(&config.broker.connection).map_err(SourceError::from)?;
     let instance = &config.instance;
     let names = Names::new(&config.updates.exchange);
     let wanted = wanted(config).numbered(LayoutNumber(1));
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
-    let mut log = LogOnChange::default();
-    let (publishing, document) = loop {
+    let (mut log, epochs) = (LogOnChange::default(), Epochs::default());
+    let (publishing, document, place) = loop {
         let connection = address.connect_patiently(&name("publish")).await.map_err(SourceError::from)?;
         let completed = async {
             let document = ensure_topology(&connection, &names, wanted, instance).await?;
-            ensure_ledger(&connection, &names, &document, own, instance).await?;
-            Ok::<_, SourceError>(document)
+            let place = TopologyPlace {
+                cluster: connection.server_property("cluster_name"),
+                vhost: address.vhost().to_owned(),
+                exchange: names.public().to_owned(),
+            };
+            let binding = LedgerAndExchange {
+                ledger: ledger.as_deref(),
+                place: &place,
+                names: &names,
+                instance,
+                epochs: &epochs,
+                adopt: adopt_ledger,
+            };
+            let document = binding.bind(&address, document).await?;
+            Ok::<_, BindingError>((document, place))
         };
         match completed.await {
-            Ok(document) => break (connection, document),
-            Err(error) if error.can_heal() => {
+            Ok((document, place)) => break (connection, document, place),
+            Err(BindingError::Source(error)) if error.can_heal() => {
                 let text = error_chain(&error);
                 if log.is_new(text.clone()) {
                     warn!(error = text, "topology not ready, trying again in 0.5 s");
@@ -212,6 +254,7 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     if let Some(ledger) = &ledger {
         place_parked_records(ledger, &document).await?;
     }
+    epochs.observe(document.epoch);
     log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
     let reading = address.reading_bodies(config.updates.body_bytes_max as u64);
     let consuming = reading.connect_patiently(&name("consume")).await.map_err(SourceError::from)?;
@@ -222,8 +265,10 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         publishing: Link::keep(address.clone(), name("publish"), publishing),
         address,
         document,
+        epochs,
         names,
         ledger,
+        place,
     })
 }
 

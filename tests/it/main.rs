@@ -22,6 +22,7 @@ mod parking;
 mod publish;
 mod queues;
 mod readme;
+mod rebuilt;
 mod refusals;
 mod routing;
 mod tls;

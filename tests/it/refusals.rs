@@ -99,6 +99,31 @@ async fn a_memory_alarm_holds_up_dead_letters_and_their_records_and_nothing_else
     assert_eq!(world.waiting(&world.channel().await, "dead").await, 1);
 }
 
+/// It can mark neither the ledger nor the layout document then.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_an_alarm_dispatchers_with_a_ledger_start_and_dispatch_too() {
+    let broker = Arc::new(Broker::start());
+    let world = World::on(Arc::clone(&broker), "updates", ReceiverSettings::default()).await;
+    let extra = world.ledger() + "updates.partitions = 2\n";
+    let mut first = world.dispatcher(&extra).await;
+    first.terminate();
+    assert_eq!(first.ended().await, Some(0));
+    world.publish(updates(20, 10)).await;
+    set_alarm(&broker, true).await;
+    let mut one = world.dispatcher(&extra).await;
+    world.applied(200).await;
+    one.kill();
+    // The lock may still be with the connection of the first one, which the alarm has frozen.
+    let two = world.dispatcher(&extra).await;
+    set_alarm(&broker, false).await;
+    two.logged("the broker accepts publishes again").await;
+    world.publish(updates(20, 12).skip(200)).await;
+    let report = world.applied(240).await;
+    assert_eq!(report.counts.reorders, 0, "{}", report.counts);
+    assert_eq!(report.counts.older_tenures, 0, "{}", report.counts);
+    world.dispatcher(&extra).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_under_an_alarm_says_so_once_and_goes_on_afterwards() {
     let broker = Arc::new(Broker::start());

@@ -7,8 +7,7 @@ mod world;
 use std::process::Command;
 
 use lanekeeper_broker::publisher::json_line;
-use lanekeeper_ledger::LedgerPlace;
-use lanekeeper_ledger::{IdStatus, Ledger};
+use lanekeeper_ledger::{BoundTopology, IdStatus, Ledger, LedgerPlace, TopologyPlace};
 use serde_json::Value as Json;
 
 use crate::world::{World, lookup, on_both, park, park_behind, parked, write};
@@ -17,6 +16,7 @@ on_both!(
     a_person_lists_shows_and_exports_what_is_parked,
     a_person_releases_and_discards,
     a_record_that_is_not_parked_is_exit_code_1,
+    the_config_of_another_exchange_is_refused,
 );
 
 /// Exit code, standard output, standard error.
@@ -132,6 +132,19 @@ async fn a_record_that_is_not_parked_is_exit_code_1(world: World) {
         let (code, _, error) = lanekeeper(&world, arguments);
         assert!(code == 1 && error.contains("nobody has no parked updates"), "{arguments:?}: {error}");
     }
+}
+
+async fn the_config_of_another_exchange_is_refused(world: World) {
+    let ledger = world.open().await;
+    write(&ledger, park("a", "u1", "")).await;
+    let exchange = "orders".to_owned();
+    let place = TopologyPlace { cluster: Some("rabbit@a".to_owned()), vhost: "/".to_owned(), exchange };
+    let topology = BoundTopology { identity: uuid::Uuid::from_u128(1), place };
+    ledger.bind(&topology, uuid::Uuid::from_u128(2), None).await.unwrap();
+    let (code, _, stderr) = lanekeeper(&world, &["release", "a"]);
+    assert_eq!(code, 4, "{stderr}");
+    assert!(stderr.contains("it belongs to the exchange orders of virtual host / on rabbit@a"), "{stderr}");
+    assert_eq!(ledger.released(10).await.unwrap(), [], "nothing goes out");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The one clock of a process: ticks for the core, instants for timers.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -8,6 +8,11 @@ use lanekeeper_core::tick::Tick;
 
 /// Two clocks are read one after the other: what they differ by less than this says nothing. A lease leaves more for drift.
 const STEP: Duration = Duration::from_millis(100);
+
+/// By this host's clock; 0 if that stands before 1970.
+pub(crate) fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// Counts from its start, also while the machine is suspended: a lease must not outlast a night in which the lid was closed.
 /// All copies show the same time.

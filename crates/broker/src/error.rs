@@ -150,15 +150,6 @@ pub enum SourceError {
         /// What is wrong with it.
         fault: String,
     },
-    /// Another ledger belongs to the exchange.
-    #[error(
-        "another ledger ({recorded}) belongs to this exchange, and this one does not know which records are parked there. Set \
-         ledger.url to that ledger (for several hosts: PostgreSQL); if it is lost, start `lanekeeper run --adopt-ledger` once"
-    )]
-    OtherLedger {
-        /// Its identity.
-        recorded: uuid::Uuid,
-    },
     /// There is no layout to change.
     #[error(
         "there is no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it, with updates.partitions \
@@ -221,8 +212,7 @@ impl SourceError {
             | Self::MovedElsewhere { .. }
             | Self::Astray { .. }
             | Self::Document { .. }
-            | Self::NoLayout { .. }
-            | Self::OtherLedger { .. } => false,
+            | Self::NoLayout { .. } => false,
         }
     }
 

@@ -20,6 +20,7 @@ mod channel;
 mod clock;
 mod connection;
 mod deliveries;
+mod epochs;
 mod error;
 mod halt;
 mod inspection;
@@ -37,6 +38,7 @@ mod topology;
 pub use clock::Clock;
 pub use connection::{Address, ConnectError, Connection};
 pub use deliveries::{AmqpSource, DeadLetters, Decoder, SourceContext};
+pub use epochs::Epochs;
 pub use error::SourceError;
 pub use halt::Halt;
 pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};
@@ -49,7 +51,7 @@ pub use operator::Operator;
 pub use settings::ConnectionSettings;
 pub use source::{Deliveries, Gone, Lost, Received, Source, SourceEvent};
 pub use topology::{
-    AutoApply, DELIVERY_LIMIT, Depth, Follower, LayoutDocument, LayoutReconciler, Majority, Markers,
-    Obstacle, Obstacles, OwnLedger, Reconciled, Stuck, Witnesses, definitions, ensure as ensure_topology,
-    ensure_ledger, remove as remove_topology,
+    AutoApply, DELIVERY_LIMIT, Depth, DocumentLock, Follower, LayoutDocument, LayoutReconciler, Majority,
+    Markers, Obstacle, Obstacles, Reconciled, Stuck, Witnesses, definitions, ensure as ensure_topology,
+    remove as remove_topology,
 };

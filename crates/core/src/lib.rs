@@ -28,6 +28,7 @@ pub mod layout;
 pub mod log_interval;
 mod memory;
 pub mod message;
+pub mod numbering;
 pub mod outcome;
 pub mod ownership;
 pub mod partition;

@@ -17,7 +17,7 @@ use super::update::{RecordKey, Update};
 pub struct Tenure(pub u64);
 
 /// The number of a claim, for other processes, the ledger and the targets (`lanekeeper-tenure`): the fencing token. Grows
-/// with every claim on the partition.
+/// with every claim on the partition, also when the stream of members is made again ([`super::numbering`]). Below 2^53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenureNumber(pub u64);
 

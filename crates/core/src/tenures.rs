@@ -47,6 +47,10 @@ impl Terms {
 pub struct Claim<'a> {
     /// Where it stands.
     pub offset: u64,
+    /// The epoch that it counts in; its number is this and its offset.
+    pub epoch: u64,
+    /// A message of a higher epoch stands before it: nobody counts it.
+    pub outdated: bool,
     /// Who claims.
     pub process: &'a str,
     /// Counts the claims of the process. The same claim can stand in the stream twice: the first one counts.
@@ -69,7 +73,7 @@ pub struct OwnClaim {
     pub number: TenureNumber,
     /// The newest tenure of another process before it.
     pub rival: Option<TenureNumber>,
-    /// Another process's claim stands between what was read and this one: nobody counts it.
+    /// Another process's claim, or a higher epoch, stands between what was read and this one: nobody counts it.
     pub void: bool,
 }
 
@@ -86,8 +90,8 @@ struct OpenTenure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rest {
     until: Tick,
-    /// Where the newest message stands that tells of it: the owner of a later tenure knows of it and has waited for it.
-    offset: u64,
+    /// The newest tenure that tells of it: the owner of a later one knows of it and has waited for it.
+    number: TenureNumber,
 }
 
 /// See the module.
@@ -135,12 +139,11 @@ impl Tenures {
         self.unknown_before = true;
     }
 
-    /// The stream was deleted, and begins again: numbers begin again, too. Our claim counts until the next one.
+    /// The stream was deleted, and begins again, in a new epoch. Our claim counts until the next one.
     pub fn recreated(&mut self, now: Tick) {
-        for open in std::mem::take(&mut self.open).into_values() {
-            self.add_rest(0, open.until.unwrap_or(now.after(open.terms.whole())));
+        for (number, open) in std::mem::take(&mut self.open) {
+            self.add_rest(number, open.until.unwrap_or(now.after(open.terms.whole())));
         }
-        self.rest = self.rest.map(|rest| Rest { offset: 0, ..rest });
         self.claimants.clear();
         (self.rival, self.rival_tenure, self.ended) = (None, None, None);
         self.unknown_before = true;
@@ -170,10 +173,11 @@ impl Tenures {
         if known.is_some_and(|(.., count)| *count >= claim.count) {
             return false;
         }
-        let number = TenureNumber(claim.offset);
+        let number = TenureNumber::at(claim.epoch, claim.offset);
         let is_ours = claim.process == self.process;
         let between = self.claimants.iter().find(|(process, ..)| process != claim.process);
-        let void = claim.read.zip(between).is_some_and(|(read, (_, offset, _))| *offset >= read);
+        let overtaken = claim.read.zip(between).is_some_and(|(read, (_, offset, _))| *offset >= read);
+        let void = claim.outdated || overtaken;
         self.claimants.retain(|(process, ..)| process != claim.process);
         self.claimants.insert(0, (claim.process.to_owned(), claim.offset, claim.count));
         self.claimants.truncate(CLAIMANTS);
@@ -181,7 +185,7 @@ impl Tenures {
             self.ours = Some(OwnClaim { count: claim.count, number, rival: self.rival_tenure, void });
         }
         if let Some(at_work) = claim.over {
-            self.add_rest(claim.offset, now.after(at_work));
+            self.add_rest(number, now.after(at_work));
             if !is_ours {
                 self.rival_tenure = Some(number);
             }
@@ -195,7 +199,7 @@ impl Tenures {
         }
         if self.unknown_before && is_ours {
             self.unknown_before = false;
-            self.add_rest(claim.offset, now.after(self.terms.whole()));
+            self.add_rest(number, now.after(self.terms.whole()));
         }
         self.open_tenure(now, number, claim.process, claim.terms.unwrap_or(self.terms));
         if !is_ours {
@@ -238,9 +242,9 @@ impl Tenures {
         self.ended = Some(number);
         self.open = self.open.split_off(&TenureNumber(number.0.saturating_add(1)));
         self.unknown_before = false;
-        self.rest = self.rest.filter(|rest| rest.offset > number.0);
+        self.rest = self.rest.filter(|rest| rest.number > number);
         if !rest.is_zero() {
-            self.add_rest(number.0, now.after(rest));
+            self.add_rest(number, now.after(rest));
         }
         true
     }
@@ -268,13 +272,13 @@ impl Tenures {
         while self.open.len() > OPEN_MAX
             && let Some((number, oldest)) = self.open.pop_first()
         {
-            self.add_rest(number.0, oldest.until.unwrap_or(now.after(oldest.terms.whole())));
+            self.add_rest(number, oldest.until.unwrap_or(now.after(oldest.terms.whole())));
         }
     }
 
-    fn add_rest(&mut self, offset: u64, until: Tick) {
-        let rest = self.rest.unwrap_or(Rest { until, offset });
-        self.rest = Some(Rest { until: rest.until.max(until), offset: rest.offset.max(offset) });
+    fn add_rest(&mut self, number: TenureNumber, until: Tick) {
+        let rest = self.rest.unwrap_or(Rest { until, number });
+        self.rest = Some(Rest { until: rest.until.max(until), number: rest.number.max(number) });
     }
 }
 
@@ -294,7 +298,8 @@ mod tests {
 
     /// A claim of a process, which has read everything before `read`, with requests of at most `at_work_seconds`.
     fn claim(offset: u64, process: &str, (count, read): (u64, u64), at_work_seconds: u64) -> Claim<'_> {
-        Claim { offset, process, count, read: Some(read), terms: Some(terms(at_work_seconds)), over: None }
+        let (read, terms) = (Some(read), Some(terms(at_work_seconds)));
+        Claim { offset, epoch: 0, outdated: false, process, count, read, terms, over: None }
     }
 
     /// What "a" knows, whose requests take at most a second.
@@ -423,9 +428,24 @@ mod tests {
         known.claimed(at(0), &claim(400, "b", (1, 400), 30));
         known.recreated(at(1));
         assert_eq!(known.rival(), None);
-        known.claimed(at(2), &claim(0, "a", (1, 0), 1));
-        assert_eq!(known.ours().map(|ours| ours.number), Some(TenureNumber(0)));
+        known.claimed(at(2), &Claim { epoch: 1, ..claim(0, "a", (1, 0), 1) });
+        assert_eq!(known.ours().map(|ours| ours.number), Some(TenureNumber::at(1, 0)));
         assert_eq!(known.wait_until(at(2)), Some(at(40)));
+    }
+
+    #[test]
+    fn a_claim_of_an_epoch_that_is_over_is_void() {
+        let mut known = tenures();
+        known.claimed(at(0), &Claim { epoch: 1, ..claim(4, "b", (1, 4), 1) });
+        assert!(
+            known.claimed(at(0), &Claim { outdated: true, ..claim(6, "a", (1, 6), 1) }),
+            "it has to know"
+        );
+        assert!(known.ours().expect("it was read back").void);
+        assert_eq!(known.rival(), Some(TenureNumber::at(1, 4)));
+        assert!(!known.claimed(at(0), &Claim { outdated: true, ..claim(7, "c", (1, 7), 1) }));
+        known.claimed(at(0), &Claim { epoch: 1, ..claim(9, "a", (2, 8), 1) });
+        assert_eq!(known.ours().map(|ours| (ours.number, ours.void)), Some((TenureNumber::at(1, 9), false)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::binding::{BoundTopology, LedgerBinding};
 use super::entry::{Entry, LookupResult, ParkedSeq, Query, Recorded};
 use super::error::LedgerError;
 use super::ledger::Ledger;
@@ -24,6 +25,16 @@ pub enum AnyLedger {
     Postgres(PostgresLedger),
 }
 
+/// Calls the ledger of either database.
+macro_rules! either {
+    ($self:ident.$call:ident($($argument:ident),*)) => {
+        match $self {
+            Self::Sqlite(ledger) => ledger.$call($($argument),*).await,
+            Self::Postgres(ledger) => ledger.$call($($argument),*).await,
+        }
+    };
+}
+
 impl AnyLedger {
     /// Opens the ledger, creates it if it does not exist, and migrates its schema.
     ///
@@ -35,16 +46,28 @@ impl AnyLedger {
             LedgerPlace::Postgres(_) => PostgresLedger::open(config).await.map(Self::Postgres),
         }
     }
-}
 
-/// Calls the ledger of either database.
-macro_rules! either {
-    ($self:ident.$call:ident($($argument:ident),*)) => {
-        match $self {
-            Self::Sqlite(ledger) => ledger.$call($($argument),*).await,
-            Self::Postgres(ledger) => ledger.$call($($argument),*).await,
-        }
-    };
+    /// Returns which exchange the ledger belongs to.
+    ///
+    /// # Errors
+    /// The database does not answer, or the ledger is damaged.
+    pub async fn binding(&self) -> Result<LedgerBinding, LedgerError> {
+        either!(self.binding())
+    }
+
+    /// The ledger belongs to this exchange from now on. When it has returned, the mark is the newest one; `known`, that of the
+    /// layout document, is kept as well.
+    ///
+    /// # Errors
+    /// The database does not answer; nothing or all was written.
+    pub async fn bind(
+        &self,
+        topology: &BoundTopology,
+        mark: Uuid,
+        known: Option<Uuid>,
+    ) -> Result<(), LedgerError> {
+        either!(self.bind(topology, mark, known))
+    }
 }
 
 impl Ledger for AnyLedger {

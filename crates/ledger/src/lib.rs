@@ -7,6 +7,7 @@
 
 mod any;
 mod batcher;
+mod binding;
 mod config;
 mod entry;
 mod error;
@@ -20,6 +21,7 @@ mod sqlite;
 mod stored;
 
 pub use any::AnyLedger;
+pub use binding::{BoundTopology, LedgerBinding, MARKS_MAX, TopologyPlace};
 pub use config::{LedgerConfig, LedgerPlace};
 pub use entry::{
     Entry, EntryKind, IdStatus, LookupResult, ParkKind, ParkedSeq, Query, Recorded, ResolvedAs,

@@ -41,14 +41,14 @@ impl PartitionClaims {
         (self.preempted_at, self.asked) = (None, None);
     }
 
-    /// A message of the partition, or one that is of all partitions, was read at this offset. Returns true if it changes
-    /// anything.
+    /// A message of the partition, or one that is of all partitions, was read at this offset. `epoch_read`: the highest
+    /// epoch of the messages up to it. Returns true if it changes anything.
     pub(crate) fn read(
         &mut self,
         now: Tick,
         replica: &ReplicaId,
         own_priority: i32,
-        offset: u64,
+        (offset, epoch_read): (u64, u64),
         message: &MemberMessage,
     ) -> bool {
         let is_ours = message.process == replica.process;
@@ -56,6 +56,9 @@ impl PartitionClaims {
             MessageKind::Claimed => {
                 let claim = Claim {
                     offset,
+                    // An older program does not know epochs, and counts always.
+                    epoch: message.epoch.unwrap_or(epoch_read),
+                    outdated: message.epoch.is_some_and(|epoch| epoch < epoch_read),
                     process: &message.process,
                     count: message.claim,
                     read: message.read,
@@ -101,7 +104,7 @@ mod tests {
             let claim = if *kind == MessageKind::Claimed { (*number).try_into().unwrap() } else { 0 };
             let message = replica(process).message(*kind, PartitionNumber(0), *number, claim);
             let message = parse(&message.body()).expect("it can be read back");
-            known.read(Tick::ZERO, &replica("a"), 5, offset, &message);
+            known.read(Tick::ZERO, &replica("a"), 5, (offset, 0), &message);
         }
         known
     }

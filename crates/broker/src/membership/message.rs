@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::numbering::EPOCH_MAX;
 use lanekeeper_core::tenures::Terms;
 
 /// What is being done, for the errors.
@@ -33,7 +34,8 @@ pub(crate) struct MemberMessage {
     /// With [`MessageKind::StatusReport`].
     #[serde(rename = "holding", default, skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<PartitionStatus>,
-    /// With [`MessageKind::Claimed`]: the process had read everything before this offset.
+    /// With [`MessageKind::Claimed`], and with [`MessageKind::Note`] once the process knows the stream: it had read everything
+    /// before this offset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) read: Option<u64>,
     /// With [`MessageKind::Claimed`] and [`MessageKind::Note`].
@@ -45,6 +47,9 @@ pub(crate) struct MemberMessage {
     /// With [`MessageKind::Note`]: partitions that the process owns, with the numbers of their tenures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) owned: Vec<(u16, u64)>,
+    /// With [`MessageKind::Claimed`] and [`MessageKind::Note`]: the epoch that the process numbers its tenures in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) epoch: Option<u64>,
     /// With [`MessageKind::TenureEnded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<PublishedEnd>,
@@ -170,6 +175,7 @@ impl ReplicaId {
             terms: None,
             over_ms: None,
             owned: Vec::new(),
+            epoch: None,
             end: None,
         }
     }
@@ -184,7 +190,9 @@ impl MemberMessage {
 
 /// The message; `None` if this program does not understand it.
 pub(crate) fn parse(body: &[u8]) -> Option<MemberMessage> {
-    serde_json::from_slice(body).ok().filter(|message: &MemberMessage| message.version == MESSAGE_VERSION)
+    serde_json::from_slice(body).ok().filter(|message: &MemberMessage| {
+        message.version == MESSAGE_VERSION && message.epoch.is_none_or(|epoch| epoch <= EPOCH_MAX)
+    })
 }
 
 #[cfg(test)]
@@ -204,7 +212,7 @@ mod tests {
     fn a_claim_of_an_older_program_says_nothing_of_its_terms() {
         let message = r#"{"version":1,"kind":"claimed","instance":"a","process":"p","layout":1,"partition":0,"priority":5,"claim":3}"#;
         let claim = parse(message.as_bytes()).expect("it is a claim");
-        assert_eq!((claim.claim, claim.read, claim.terms, claim.over_ms), (3, None, None, None));
+        assert_eq!((claim.claim, claim.read, claim.terms, claim.epoch), (3, None, None, None));
         assert_eq!(String::from_utf8(claim.body()).unwrap(), message, "and is written as it was");
     }
 
@@ -218,7 +226,8 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_passed_over() {
         let later = r#"{"version":1,"kind":"sings","instance":"a","process":"p","layout":1,"partition":0,"priority":5,"claim":0}"#;
-        for body in ["", "{}", "[1]", r#"{"version":2,"kind":"claimed"}"#, later] {
+        let far = r#"{"version":1,"kind":"claimed","instance":"a","process":"p","layout":1,"partition":0,"priority":5,"claim":3,"epoch":4294967296}"#;
+        for body in ["", "{}", "[1]", r#"{"version":2,"kind":"claimed"}"#, later, far] {
             assert_eq!(parse(body.as_bytes()), None, "{body}");
         }
     }

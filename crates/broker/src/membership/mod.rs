@@ -1,6 +1,6 @@
 //! The replicas of a layout know of each other by a stream of the broker, the stream of members: who consumes and claims
-//! which partition, and what is held of it. A claim's offset is the number of its tenure, the same for all processes and
-//! growing, with no database.
+//! which partition, and what is held of it. A claim's epoch and offset are the number of its tenure, the same for all processes
+//! and growing, with no database ([`lanekeeper_core::numbering`]).
 //!
 //! Every quarter of a heartbeat each process publishes a note. A note that is read back renews the lease without which no
 //! request leaves: it proves that a majority of the stream's replicas took it, and that no other process's claim stands before
@@ -40,6 +40,7 @@ use self::publisher::{BLOCKED_POLL, publish_for_ever};
 use self::reader::read_for_ever;
 use self::state::{READ_BACK_TIMEOUT, State};
 use crate::clock::Clock;
+use crate::epochs::Epochs;
 use crate::halt::Halt;
 use crate::link::Link;
 use crate::liveness::LivenessProbe;
@@ -63,6 +64,8 @@ pub struct Replica<'a> {
     pub at_work: Duration,
     /// The clock of the process.
     pub clock: Clock,
+    /// What the process knows of the numbers of tenures.
+    pub epochs: &'a Epochs,
 }
 
 /// What this process knows of the replicas of a layout, and what it publishes for them. Stops when it is dropped.
@@ -83,7 +86,7 @@ impl Membership {
         liveness: LivenessProbe,
         halt: Halt,
     ) -> Self {
-        let Replica { instance, process, at_work, clock } = replica;
+        let Replica { instance, process, at_work, clock, epochs } = replica;
         let process = process.to_string();
         let terms = Terms { lease: Lease::length(consuming.heartbeat()), at_work };
         let claims = || PartitionClaims::new(Tenures::new(process.clone(), terms));
@@ -96,6 +99,9 @@ impl Membership {
             exchange: names.public().to_owned(),
             clock,
             at_work,
+            numbering: Mutex::new(epochs.numbering()),
+            epochs: epochs.clone(),
+            floor_sent: Mutex::default(),
             position: watch::Sender::default(),
             opened: watch::Sender::default(),
             caught_up: watch::Sender::default(),
@@ -161,7 +167,8 @@ impl Membership {
             self.state.replica.message(MessageKind::Claimed, partition, self.priority(partition), claim);
         let read = Some(*self.state.position.borrow());
         let terms = Some(PublishedTerms::of(self.state.terms()));
-        self.state.send(MemberMessage { read, terms, ..message });
+        let epoch = Some(self.state.numbering().epoch());
+        self.state.send(MemberMessage { read, terms, epoch, ..message });
         claim
     }
 

@@ -96,8 +96,10 @@ fn note(state: &State) -> MemberMessage {
     let terms = Some(PublishedTerms::of(state.terms()));
     // The lease counts from here on, before the note is sent.
     let number = state.lease().sending(state.clock.now(), state.heartbeat());
+    state.sending_note(number);
     let message = state.replica.message(MessageKind::Note, PartitionNumber(0), 0, number);
-    MemberMessage { terms, owned, ..message }
+    let read = (*state.caught_up.borrow()).then(|| *state.position.borrow());
+    MemberMessage { terms, owned, read, epoch: Some(state.numbering().epoch()), ..message }
 }
 
 /// Hands on what the broker answers, which counts while it takes no publishes.

@@ -172,7 +172,7 @@ impl Reading {
                     // No note comes back then, which would show that all was read.
                     let quiet = last_came.unwrap_or(reading).elapsed();
                     if state.publishing.is_blocked() && quiet > UNREAD_POLL_MAX {
-                        state.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
+                        state.set_caught_up(*state.position.borrow());
                     }
                     continue;
                 }
@@ -218,11 +218,12 @@ impl Reading {
     }
 
     fn recreated(&self) {
+        let epoch = self.state.recreated();
         warn!(
             stream = self.state.stream,
-            "somebody deleted the stream of members, and it was declared again: going on with tenure numbers that begin again at a low value"
+            epoch,
+            "somebody deleted the stream of members, and it was declared again: going on with tenure numbers of a new epoch, which are higher"
         );
-        self.state.recreated();
     }
 
     /// Warns once a process.

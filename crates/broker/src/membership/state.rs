@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tracing::info;
 
 use super::claims::PartitionClaims;
 use super::lease::Lease;
 use super::message::{MemberMessage, MessageKind, PublishedTerms, ReplicaId, millis};
-use crate::clock::Clock;
+use crate::clock::{Clock, seconds_since_1970};
+use crate::epochs::Epochs;
 use crate::error::SourceError;
 use crate::halt::Halt;
 use crate::link::Link;
 use lanekeeper_core::layout::{PartitionNumber, rank};
 use lanekeeper_core::message::TenureNumber;
+use lanekeeper_core::numbering::{Numbering, Sighting};
 use lanekeeper_core::tenures::Terms;
 use lanekeeper_core::tick::Tick;
 
@@ -39,6 +42,11 @@ pub(super) struct State {
     pub(super) at_work: Duration,
     /// One for each partition, by its number.
     pub(super) partitions: Vec<watch::Sender<PartitionClaims>>,
+    /// What the stream shows of the numbers of tenures.
+    pub(super) numbering: Mutex<Numbering>,
+    pub(super) epochs: Epochs,
+    /// A number of the ledger, and the note that was sent when it was known: what gave it away stands before that note.
+    pub(super) floor_sent: Mutex<Option<(u64, TenureNumber)>>,
     /// The offset that the reader waits for: everything before it was read.
     pub(super) position: watch::Sender<u64>,
     /// The stream exists, and can be read: a publish to a stream that has no leader yet ends the connection.
@@ -74,6 +82,10 @@ impl State {
         &self,
     ) -> MutexGuard<'_, BTreeMap<(PartitionNumber, MessageKind), OutgoingMessage>> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn numbering(&self) -> MutexGuard<'_, Numbering> {
+        self.numbering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lease(&self) -> MutexGuard<'_, Lease> {
@@ -151,12 +163,84 @@ impl State {
         }
     }
 
-    /// What is known is of a stream that was deleted.
-    pub(super) fn recreated(&self) {
+    /// What is known is of a stream that was deleted. Returns the epoch that counts in the other one.
+    pub(super) fn recreated(&self) -> u64 {
         let now = self.clock.now();
         for known in &self.partitions {
             known.send_modify(|known| known.recreated(now));
         }
+        let mut numbering = self.numbering();
+        numbering.begin_stream();
+        self.begin_epoch(&mut numbering)
+    }
+
+    fn begin_epoch(&self, numbering: &mut Numbering) -> u64 {
+        let epoch = numbering.begin_epoch(self.epochs.newest(), seconds_since_1970());
+        self.epochs.observe(epoch);
+        epoch
+    }
+
+    /// All that stood in the stream when this process began was read; `position` is its end.
+    pub(super) fn set_caught_up(&self, position: u64) {
+        if *self.caught_up.borrow() {
+            return;
+        }
+        self.check_numbering(position);
+        self.caught_up.send_replace(true);
+    }
+
+    /// Begins an epoch if numbers were given away that do not stand in this stream.
+    fn check_numbering(&self, position: u64) {
+        let mut numbering = self.numbering();
+        if numbering.is_another(position) {
+            let before = numbering.epoch();
+            let epoch = self.begin_epoch(&mut numbering);
+            info!(
+                before,
+                epoch,
+                stream = self.stream,
+                "a new epoch of tenure numbers begins, since the stream of members is new: numbers go on above all that are known"
+            );
+        }
+    }
+
+    /// A note is about to be sent.
+    pub(super) fn sending_note(&self, note: u64) {
+        let mut sent = self.floor_sent();
+        if sent.is_none() {
+            *sent = self.epochs.floor().map(|floor| (note, floor));
+        }
+    }
+
+    /// A note of ours was read back at this offset.
+    fn check_floor(&self, note: u64, offset: u64) {
+        let floor = self.floor_sent().take_if(|(sent, _)| *sent <= note);
+        if let Some((_, floor)) = floor {
+            self.numbering().raise_floor(floor);
+            self.check_numbering(offset);
+        }
+    }
+
+    fn floor_sent(&self) -> MutexGuard<'_, Option<(u64, TenureNumber)>> {
+        self.floor_sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A claim or a note says in which epoch its process is. Returns the highest one that was read.
+    fn read_epoch(&self, offset: u64, message: &MemberMessage) -> u64 {
+        if matches!(message.kind, MessageKind::Claimed | MessageKind::Note) {
+            let mut numbering = self.numbering();
+            numbering.read(Sighting {
+                offset,
+                epoch: message.epoch.unwrap_or_default(),
+                read: message.read,
+                knows_stream: message.epoch.is_none() || message.read.is_some(),
+            });
+            self.epochs.observe(numbering.epoch());
+        }
+        if *self.caught_up.borrow() {
+            self.check_numbering(offset.saturating_add(1));
+        }
+        self.numbering().epoch_read()
     }
 
     /// The broker has answered on the connection that consumes. While it takes no publishes, notes cannot come back, and its
@@ -231,13 +315,14 @@ impl State {
     /// A message of the stream was read at this offset.
     pub(super) fn read(&self, offset: u64, message: &MemberMessage) {
         let is_ours = message.process == self.replica.process;
+        let epoch = self.read_epoch(offset, message);
         if message.layout != self.replica.layout.0 {
             return;
         }
         // What stood there before this process began asks nothing of it.
         let is_new = *self.caught_up.borrow();
         match message.kind {
-            MessageKind::Note => return self.read_note(message, is_ours),
+            MessageKind::Note => return self.read_note(offset, message, is_ours),
             MessageKind::Moved if is_new && !is_ours => {
                 self.halt.set(SourceError::MovedElsewhere { instance: message.instance.clone() });
             }
@@ -247,14 +332,15 @@ impl State {
         let now = self.clock.now();
         if message.kind == MessageKind::StatusRequest {
             for known in &self.partitions {
-                known.send_if_modified(|known| known.read(now, &self.replica, 0, offset, message));
+                known.send_if_modified(|known| known.read(now, &self.replica, 0, (offset, epoch), message));
             }
             return;
         }
         let Some(known) = self.partitions.get(usize::from(message.partition)) else { return };
         let partition = PartitionNumber(message.partition);
         let own_priority = rank(&self.replica.instance, partition);
-        known.send_if_modified(|known| known.read(now, &self.replica, own_priority, offset, message));
+        known
+            .send_if_modified(|known| known.read(now, &self.replica, own_priority, (offset, epoch), message));
         if is_ours {
             let key = (partition, message.kind);
             let mut outgoing = self.outgoing();
@@ -265,7 +351,7 @@ impl State {
         }
     }
 
-    fn read_note(&self, note: &MemberMessage, is_ours: bool) {
+    fn read_note(&self, offset: u64, note: &MemberMessage, is_ours: bool) {
         let now = self.clock.now();
         let terms = note.terms.map_or(self.terms(), PublishedTerms::terms);
         for (partition, number) in &note.owned {
@@ -278,7 +364,8 @@ impl State {
             let until = self.lease().came_back(note.claim);
             // Whoever sees the lease sees every claim that stands before the note.
             self.renew(until);
-            self.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
+            self.set_caught_up(offset);
+            self.check_floor(note.claim, offset);
         }
     }
 }

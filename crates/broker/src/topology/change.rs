@@ -4,12 +4,13 @@
 use tracing::{info, warn};
 
 use super::declare::declare_queues;
-use super::document::{LayoutDocument, seconds_since_1970};
+use super::document::LayoutDocument;
 use super::document_stream;
 use super::placement;
 use super::purge_markers::purge_markers;
 use super::session::{Depth, TopologySession};
 use super::unknown::{log_deleted_queues, unknown_objects};
+use crate::clock::seconds_since_1970;
 use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;

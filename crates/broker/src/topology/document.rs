@@ -1,15 +1,17 @@
 //! The layout document: which layouts there are. The last one in the topology stream counts.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::clock::seconds_since_1970;
 use crate::error::SourceError;
 use lanekeeper_core::change::Layouts;
+use lanekeeper_core::numbering::EPOCH_MAX;
 
-/// Version of the document's form that this program writes.
+/// Version of the document's form that this program writes as long as the epoch is 0, which older programs can follow.
 const DOCUMENT_VERSION: u32 = 3;
+/// The first version with an epoch: an older program would give lower numbers to its tenures.
+const WITH_EPOCH: u32 = 4;
 /// The oldest version that it reads: the one before witnesses.
 const DOCUMENT_VERSION_MIN: u32 = 1;
 /// The first version with witnesses.
@@ -18,7 +20,7 @@ const WITH_WITNESSES: u32 = 2;
 /// The current layout, those that drain or are being made, and who changed them last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayoutDocument {
-    /// Form of the document, `DOCUMENT_VERSION` or an older one. A newer one is refused, not guessed at.
+    /// Form of the document, `WITH_EPOCH` or an older one. A newer one is refused, not guessed at.
     pub version: u32,
     /// Grows by one with every document of the stream; 0 before version 3.
     #[serde(default)]
@@ -26,9 +28,18 @@ pub struct LayoutDocument {
     /// Which layouts there are. Version 1 has no witnesses; before version 3 there is one layout alone.
     #[serde(flatten)]
     pub layouts: Layouts,
+    /// The newest epoch of tenure numbers; 0 before version 4.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u64,
+    /// Identity of this topology, for the ledger; `None`: no ledger has been used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Uuid>,
     /// Identity of the ledger that belongs to this exchange; `None`: none has been used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<Uuid>,
+    /// Written at the last start, here and into the ledger: a ledger without it is a copy. `None`: not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger_mark: Option<Uuid>,
     /// Who wrote it: the instance's name.
     pub changed_by: String,
     /// When, in seconds since 1970-01-01 UTC, by that instance's clock.
@@ -42,7 +53,10 @@ impl LayoutDocument {
             version: DOCUMENT_VERSION,
             serial: 0,
             layouts,
+            epoch: 0,
+            identity: None,
             ledger: None,
+            ledger_mark: None,
             changed_by: String::new(),
             changed_at: 0,
         }
@@ -51,18 +65,13 @@ impl LayoutDocument {
     /// The document that follows the one that this was made from, as changed now by this instance.
     pub(crate) fn succeeding(self, instance: &str) -> Self {
         Self {
-            version: DOCUMENT_VERSION,
+            version: if self.epoch > 0 { WITH_EPOCH } else { DOCUMENT_VERSION },
             serial: self.serial + 1,
             changed_by: instance.to_owned(),
             changed_at: seconds_since_1970(),
             ..self
         }
     }
-}
-
-/// By this host's clock; for people alone.
-pub(crate) fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Reads a document. `stream`, for the errors.
@@ -76,9 +85,9 @@ pub(crate) fn parse(body: &[u8], stream: &str) -> Result<LayoutDocument, SourceE
     }
     let fault = |fault: String| SourceError::Document { stream: stream.to_owned(), fault };
     let Versioned { version } = serde_json::from_slice(body).map_err(|error| fault(error.to_string()))?;
-    if !(DOCUMENT_VERSION_MIN..=DOCUMENT_VERSION).contains(&version) {
+    if !(DOCUMENT_VERSION_MIN..=WITH_EPOCH).contains(&version) {
         return Err(fault(format!(
-            "its version is {version}, this program reads {DOCUMENT_VERSION_MIN} to {DOCUMENT_VERSION}; run the program that wrote it, or a newer one"
+            "its version is {version}, this program reads {DOCUMENT_VERSION_MIN} to {WITH_EPOCH}; run the program that wrote it, or a newer one"
         )));
     }
     let document: LayoutDocument = serde_json::from_slice(body).map_err(|error| fault(error.to_string()))?;
@@ -88,8 +97,16 @@ pub(crate) fn parse(body: &[u8], stream: &str) -> Result<LayoutDocument, SourceE
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What no document can be like.
 fn unfit(document: &LayoutDocument) -> Option<String> {
+    if document.epoch > EPOCH_MAX {
+        return Some(format!("its epoch is {}, it must be at most {EPOCH_MAX}", document.epoch));
+    }
     let without = document.version >= WITH_WITNESSES && document.layouts.witnesses.is_empty();
     document.layouts.unfit().or_else(|| {
         without.then(|| format!("it has no witnesses, which version {} must have", document.version))
@@ -125,7 +142,8 @@ mod tests {
         check(&document(2, LAYOUT, ""), Err("no witnesses"));
         check(&document(2, LAYOUT, &WITNESS.replace('7', "8")), Err("witness w is in p008"));
         check(&document(3, LAYOUT, WITNESS), Ok(1));
-        for (version, fault) in [(0, "version is 0"), (4, "version is 4")] {
+        check(&document(4, LAYOUT, &format!(r#"{WITNESS},"epoch":490000"#)), Ok(1));
+        for (version, fault) in [(0, "version is 0"), (5, "version is 5")] {
             check(&document(version, LAYOUT, WITNESS), Err(fault));
         }
         let layout = |from: &str, to: &str| document(2, &LAYOUT.replace(from, to), WITNESS);

@@ -51,7 +51,8 @@ impl Follower {
     }
 
     /// For others who want to know of changes.
-    pub(crate) fn watch(&self) -> watch::Receiver<LayoutDocument> {
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<LayoutDocument> {
         self.documents.clone()
     }
 }

@@ -1,5 +1,5 @@
 //! Brings the layouts to their desired state: records which partitions this process has drained, removes layouts that are
-//! drained, and finishes what an operator began and did not finish. It does so under the lock, on a connection of its own:
+//! drained, finishes what an operator began and did not finish, and records epochs of tenure numbers. It does so under the lock, on a connection of its own:
 //! an alarm of the broker freezes connections that publish, and the lock would stay with one.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,10 @@ use tracing::{error, info, warn};
 use super::auto_apply::{AutoApply, AutoApplyGate};
 use super::change::{Reconciled, Stuck, reconcile};
 use super::document::LayoutDocument;
+use super::epoch_record::record_epochs;
 use super::follower::Follower;
 use crate::connection::Address;
+use crate::epochs::Epochs;
 use crate::error::SourceError;
 use crate::log_on_change::LogOnChange;
 use crate::names::Names;
@@ -38,7 +40,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct LayoutReconciler {
     shared: Arc<ReconcilerState>,
-    _task: AbortOnDropHandle<()>,
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 #[derive(Debug)]
@@ -52,7 +54,7 @@ struct ReconcilerState {
 
 impl LayoutReconciler {
     /// `auto`: changes the layout to this once, as soon as nothing drains and no obstacle is found; `None`: leaves it as it
-    /// is.
+    /// is. `epochs`: those that the document does not know are recorded in it.
     #[must_use]
     pub fn begin(
         address: Address,
@@ -60,7 +62,15 @@ impl LayoutReconciler {
         instance: &str,
         follower: &Follower,
         auto: Option<AutoApply>,
+        epochs: &Epochs,
     ) -> Self {
+        let recording = record_epochs(
+            address.clone(),
+            names.clone(),
+            instance.to_owned(),
+            follower.watch(),
+            epochs.clone(),
+        );
         let shared = Arc::new(ReconcilerState {
             address,
             names: names.clone(),
@@ -69,7 +79,8 @@ impl LayoutReconciler {
             reported: Notify::new(),
         });
         let serving = serve(Arc::clone(&shared), follower.watch(), auto.map(AutoApplyGate::new));
-        Self { shared, _task: AbortOnDropHandle::new(tokio::spawn(serving)) }
+        let tasks = [tokio::spawn(serving), tokio::spawn(recording)];
+        Self { shared, _tasks: tasks.map(AbortOnDropHandle::new) }
     }
 
     /// The partition holds nothing more. The other processes read it in the layout document; this is tried until it is

@@ -5,6 +5,7 @@
 //! `lock.rs` the row locks. sqlx has no type for "either database" that keeps its checks, and generic code over its
 //! traits would need many lines of bounds for each function.
 
+mod binding;
 pub mod connection_slot;
 pub mod lookup;
 mod parked;

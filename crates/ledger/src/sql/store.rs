@@ -11,8 +11,9 @@ use super::super::lock::Locks;
 use super::connection_slot::{ANSWER_MAX, ConnectionSlot};
 use super::lookup::lookup;
 use super::write::{Bounds, Write, commit};
-use super::{parked, upkeep};
+use super::{binding, parked, upkeep};
 use crate::batcher::Batcher;
+use crate::binding::{BoundTopology, LedgerBinding};
 use crate::config::LedgerConfig;
 use crate::entry::{Entry, LookupResult, ParkedSeq, Query, Recorded};
 use crate::error::LedgerError;
@@ -87,6 +88,31 @@ impl SqlStore {
         };
         let locks = Locks::new(options, &config);
         Ok(Self { lookups, entries, connections, locks, config, identity })
+    }
+
+    /// Returns which exchange the ledger belongs to.
+    ///
+    /// # Errors
+    /// See [`crate::AnyLedger::binding`].
+    pub async fn binding(&self) -> Result<LedgerBinding, LedgerError> {
+        let mut lease = self.connections.reads.acquire().await?;
+        let result = timeout(ANSWER_MAX, binding::binding(&mut lease.connection)).await;
+        lease.release(result)
+    }
+
+    /// The ledger belongs to this exchange from now on.
+    ///
+    /// # Errors
+    /// See [`crate::AnyLedger::bind`].
+    pub async fn bind(
+        &self,
+        topology: &BoundTopology,
+        mark: Uuid,
+        known: Option<Uuid>,
+    ) -> Result<(), LedgerError> {
+        let mut lease = self.connections.writes.acquire().await?;
+        let result = timeout(ANSWER_MAX, binding::bind(&mut lease.connection, topology, mark, known)).await;
+        lease.release(result)
     }
 }
 

@@ -19,7 +19,8 @@ pub type Options = SqliteConnectOptions;
 pub type Row = SqliteRow;
 
 /// In order. A migration that was released is never changed.
-pub const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_3.sql")];
+pub const MIGRATIONS: [&str; 3] =
+    [include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// Without `FOR UPDATE`: a writer has locked the whole file.
 pub const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";

@@ -6,9 +6,11 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::UpdateId;
 use lanekeeper_ledger::{
-    Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, OperatorReason, ParkKind, ParkedState,
-    Query, Recorded, ResolvedAs, Selection, StoredParkReason,
+    BoundTopology, Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerBinding, LedgerError, MARKS_MAX,
+    OperatorReason, ParkKind, ParkedState, Query, Recorded, ResolvedAs, Selection, StoredParkReason,
+    TopologyPlace,
 };
+use uuid::Uuid;
 
 use crate::world::{
     World, applied, applied_with, by, entry, head, key, lookup, on_both, park, park_behind, parked, query,
@@ -35,6 +37,7 @@ on_both!(
     old_ids_are_forgotten_in_chunks,
     everything_is_there_after_opening_again,
     a_ledger_of_a_later_version_is_refused,
+    it_names_its_exchange_and_the_marks_of_the_last_starts,
     any_text_can_be_kept,
     a_parked_update_comes_back_as_it_was,
 );
@@ -381,6 +384,34 @@ async fn a_ledger_of_a_later_version_is_refused(world: World) {
     world.execute("UPDATE ledger_schema SET version = 99").await;
     let error = world.open_with(|_| {}).await.expect_err("it is too new");
     assert!(matches!(error, LedgerError::SchemaNewer { found: 99, .. }), "{error:?}");
+}
+
+async fn it_names_its_exchange_and_the_marks_of_the_last_starts(world: World) {
+    let ledger = world.open().await;
+    assert_eq!(ledger.binding().await.unwrap(), LedgerBinding::default());
+    let place = |exchange: &str| TopologyPlace {
+        cluster: None,
+        vhost: "/".to_owned(),
+        exchange: exchange.to_owned(),
+    };
+    let topology = BoundTopology { identity: Uuid::from_u128(7), place: place("updates") };
+    let mark = |number: u32| Uuid::from_u128(number.into());
+    for number in 0..MARKS_MAX + 10 {
+        // The document is written behind: its mark stays, however many starts fail in between.
+        ledger.bind(&topology, mark(number), Some(mark(3))).await.unwrap();
+    }
+    write(&ledger, by(9, applied("a", "u1", ""))).await;
+    drop(ledger);
+    let ledger = world.open().await;
+    let binding = ledger.binding().await.unwrap();
+    assert_eq!(binding.topology, Some(topology));
+    let expected: Vec<Uuid> = std::iter::once(3).chain(10..MARKS_MAX + 10).map(mark).collect();
+    assert_eq!(binding.marks, expected);
+    assert_eq!(binding.highest, Some(TenureNumber(9)));
+    let cluster = Some("rabbit@a".to_owned());
+    let other = BoundTopology { identity: mark(8), place: TopologyPlace { cluster, ..place("b") } };
+    ledger.bind(&other, mark(99), None).await.unwrap();
+    assert_eq!(ledger.binding().await.unwrap().topology, Some(other));
 }
 
 async fn any_text_can_be_kept(world: World) {

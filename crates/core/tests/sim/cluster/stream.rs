@@ -113,6 +113,7 @@ impl Message {
     /// As a claim that stands at this offset.
     pub fn as_claim(&self, offset: u64) -> Option<Claim<'_>> {
         let Self::Claim { process, count, read, terms } = self else { return None };
-        Some(Claim { offset, process, count: *count, read: Some(*read), terms: Some(*terms), over: None })
+        let (read, terms) = (Some(*read), Some(*terms));
+        Some(Claim { offset, epoch: 0, outdated: false, process, count: *count, read, terms, over: None })
     }
 }
