@@ -48,12 +48,12 @@ pub(super) struct ReleasedHere {
 
 /// Which part of the released records a poll reads.
 #[derive(Debug, Default)]
-struct Turn {
+struct PageCursor {
     /// The last record that was read; `None`: the next poll begins with the first.
     after: Option<ReleasedRecord>,
 }
 
-impl Turn {
+impl PageCursor {
     /// What was read behind `after`, at most `max` records.
     fn read(&mut self, records: Vec<ReleasedRecord>, max: usize) -> Page {
         let is_first = self.after.is_none();
@@ -77,12 +77,12 @@ impl Releases {
         tokio::spawn(async move {
             let mut poll = interval(POLL_INTERVAL);
             poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut turn = Turn::default();
+            let mut cursor = PageCursor::default();
             while !found.is_closed() {
                 poll.tick().await;
                 // A fault is logged by those who need the ledger to go on.
-                if let Ok(released) = ledger.released(turn.after.as_ref(), RECORDS_MAX).await {
-                    let page = turn.read(released, RECORDS_MAX as usize);
+                if let Ok(released) = ledger.released(cursor.after.as_ref(), RECORDS_MAX).await {
+                    let page = cursor.read(released, RECORDS_MAX as usize);
                     if !(page.records.is_empty() && found.borrow().records.is_empty()) {
                         found.send_replace(page);
                     }
@@ -175,22 +175,22 @@ mod tests {
     #[test]
     fn records_that_cannot_go_out_keep_no_others_from_being_read() {
         let all: Vec<_> = (0..7).map(|number| record(&format!("{number}"), 1, 0)).collect();
-        let (mut turn, mut read) = (Turn::default(), Vec::new());
+        let (mut cursor, mut read) = (PageCursor::default(), Vec::new());
         for _ in 0..5 {
-            let begin = turn
+            let begin = cursor
                 .after
                 .as_ref()
                 .map_or(0, |after| all.iter().position(|record| record == after).expect("it was read") + 1);
-            let page = turn.read(all[begin..].iter().take(3).cloned().collect(), 3);
+            let page = cursor.read(all[begin..].iter().take(3).cloned().collect(), 3);
             assert!(!page.is_all);
             read.push(page.records.iter().map(|record| record.record_key.as_str()).collect::<String>());
         }
         assert_eq!(read, ["012", "345", "6", "012", "345"]);
-        let mut turn = Turn::default();
-        assert!(turn.read(all[..2].to_vec(), 3).is_all);
-        assert!(!turn.read(all[..3].to_vec(), 3).is_all, "there may be more");
-        assert!(!turn.read(Vec::new(), 3).is_all);
-        assert!(turn.read(Vec::new(), 3).is_all);
+        let mut cursor = PageCursor::default();
+        assert!(cursor.read(all[..2].to_vec(), 3).is_all);
+        assert!(!cursor.read(all[..3].to_vec(), 3).is_all, "there may be more");
+        assert!(!cursor.read(Vec::new(), 3).is_all);
+        assert!(cursor.read(Vec::new(), 3).is_all);
     }
 
     #[test]

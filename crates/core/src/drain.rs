@@ -33,7 +33,7 @@ pub struct UnexpectedMarkers(VecDeque<(Tick, DeliveryTag)>);
 
 impl UnexpectedMarkers {
     /// A marker came.
-    pub fn came(&mut self, marker: DeliveryTag, now: Tick) {
+    pub fn marker_came(&mut self, marker: DeliveryTag, now: Tick) {
         self.0.push_back((now.after(DOCUMENT_LATE_MAX), marker));
     }
 
@@ -215,14 +215,14 @@ mod tests {
         let (first, second) = (DeliveryTag(7), DeliveryTag(9));
         let mut markers = UnexpectedMarkers::default();
         assert_eq!((markers.next_deadline(), markers.take_due(at(1_000))), (None, None));
-        markers.came(first, at(0));
-        markers.came(second, at(10));
+        markers.marker_came(first, at(0));
+        markers.marker_came(second, at(10));
         assert_eq!((markers.next_deadline(), markers.take_due(at(29))), (Some(at(30)), None));
         assert_eq!((markers.take_due(at(30)), markers.take_due(at(30))), (Some(first), None));
         assert!(markers.layout_drains());
         assert!(!markers.layout_drains());
         assert_eq!(markers.take_due(at(1_000)), None, "it is held for good");
-        markers.came(first, at(0));
+        markers.marker_came(first, at(0));
         markers.tenure_ended();
         assert_eq!(markers.next_deadline(), None);
     }

@@ -17,9 +17,9 @@ pub(in crate::cli) enum CommandError {
     )]
     OtherExchange {
         /// As the ledger says.
-        bound: TopologyPlace,
+        bound: Box<TopologyPlace>,
         /// As the config says.
-        own: TopologyPlace,
+        own: Box<TopologyPlace>,
     },
     /// Standard output failed.
     #[error(transparent)]

@@ -40,7 +40,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         if self.context.source.drains() {
             self.drain.marker_came(now);
         } else {
-            self.unexpected_markers.came(marker, now);
+            self.unexpected_markers.marker_came(marker, now);
         }
     }
 

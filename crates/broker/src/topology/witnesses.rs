@@ -175,7 +175,7 @@ impl Witnesses {
             let _ = timeout(IN_PLACE_MAX, in_place.wait_for(|newest| *newest >= next)).await;
         }
         if shared.halt.is_set() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
