@@ -184,7 +184,7 @@ pub(super) fn on_ledger(
 async fn refuse_other_exchange(ledger: &AnyLedger, own: TopologyPlace) -> Result<(), CommandError> {
     match ledger.binding().await?.topology {
         Some(BoundTopology { place, .. }) if !place.can_be(&own) => {
-            Err(CommandError::OtherExchange { bound: Box::new(place), own: Box::new(own) })
+            Err(CommandError::OtherExchange { bound: place.to_string(), own: own.to_string() })
         }
         Some(_) | None => Ok(()),
     }

@@ -30,8 +30,8 @@ use layers::DEFAULT_TOML;
 pub use layers::Environment;
 pub(crate) use management::{ManagementAddress, management_url};
 pub use model::{
-    BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, IdempotencyKeyStyle, IfMatch,
-    LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig, UpdatesConfig,
+    AnswerBody, BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, IdempotencyKeyStyle,
+    IfMatch, LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig, UpdatesConfig,
 };
 pub(crate) use parse::format_duration;
 pub use reader::Shown;

@@ -171,6 +171,10 @@ pub struct TargetConfig {
     pub if_match: IfMatch,
     /// With [`IfMatch::Auto`], what to do if no `ETag` of the record is known.
     pub first_contact: FirstContact,
+    /// If the body of a 2xx must be complete.
+    pub answer_body: AnswerBody,
+    /// How long connections are used; a second to a day.
+    pub connection_age_max: Duration,
 }
 
 impl TargetConfig {
@@ -213,6 +217,16 @@ pub enum FirstContact {
     Get,
     /// Send `If-None-Match: *`: the record must not exist.
     Create,
+}
+
+/// What the body of a 2xx is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerBody {
+    /// It must be complete: otherwise the answer counts as a failure of the connection.
+    Complete,
+    /// Nothing: the status alone counts.
+    Ignore,
 }
 
 /// How the update id is sent.

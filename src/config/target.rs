@@ -1,6 +1,7 @@
 //! The keys of `[[target]]`.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
 use super::fault::{Fault, Origin, Problem};
-use super::model::{FirstContact, IdempotencyKeyStyle, IfMatch, Purpose, TakeoverWait, TargetConfig};
-use super::parse::{choice, format_duration, takeover_wait, text, timeout};
+use super::model::{
+    AnswerBody, FirstContact, IdempotencyKeyStyle, IfMatch, Purpose, TakeoverWait, TargetConfig,
+};
+use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::routes::TypePattern;
@@ -29,6 +32,12 @@ const STYLES: [(&str, IdempotencyKeyStyle); 3] = [
 ];
 
 const IF_MATCH: [(&str, IfMatch); 2] = [("header", IfMatch::Header), ("auto", IfMatch::Auto)];
+
+const ANSWER_BODY: [(&str, AnswerBody); 2] =
+    [("complete", AnswerBody::Complete), ("ignore", AnswerBody::Ignore)];
+
+/// Of `connection_age_max`.
+const CONNECTION_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 const FIRST_CONTACT: [(&str, FirstContact); 2] =
     [("get", FirstContact::Get), ("create", FirstContact::Create)];
@@ -120,6 +129,8 @@ fn read_one(
     let outcomes = section.each("outcomes", Shape::Table, outcome);
     let if_match = section.read_or("if_match", "header", choice(&IF_MATCH));
     let first_contact = section.read_or("first_contact", "get", choice(&FIRST_CONTACT));
+    let answer_body = section.read_or("answer_body", "complete", choice(&ANSWER_BODY));
+    let connection_age_max = section.read_or("connection_age_max", "5m", duration(CONNECTION_AGE));
     section.finish();
     Some(TargetConfig {
         name: name?,
@@ -135,6 +146,8 @@ fn read_one(
         outcomes: outcomes?.into_iter().collect(),
         if_match: if_match?,
         first_contact: first_contact?,
+        answer_body: answer_body?,
+        connection_age_max: connection_age_max?,
     })
 }
 

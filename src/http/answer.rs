@@ -13,6 +13,7 @@ use hyper::body::{Body as _, Incoming};
 
 use super::deadline::{Deadline, TimeUp};
 use super::{AttemptReceipt, detail, retry_after};
+use crate::config::AnswerBody;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
 
 /// Bytes of a failure's body that are kept for its reason.
@@ -33,10 +34,12 @@ enum BodyEnd {
 }
 
 /// A success counts only if its body is complete (or longer than the bound): one that breaks off may come from a proxy
-/// that has lost its target. A failure counts by its status alone; its body is only the reason.
+/// that has lost its target. With [`AnswerBody::Ignore`] it counts by its status alone, as a failure does in any case; its body
+/// is only the reason.
 pub(super) async fn outcome_of(
     mut response: Response<Incoming>,
     kind: OutcomeKind,
+    answer_body: AnswerBody,
     deadline: &mut Deadline,
 ) -> Outcome {
     let applied = kind == OutcomeKind::Applied;
@@ -62,6 +65,7 @@ pub(super) async fn outcome_of(
         OutcomeKind::Conflict if response.status().as_u16() == 409 && headers.contains_key(RETRY_AFTER) => {
             Outcome::Retryable { failure: failure(), retry_after: retry_after() }
         }
+        OutcomeKind::Applied if answer_body == AnswerBody::Ignore => Outcome::Applied,
         OutcomeKind::Applied => match end {
             BodyEnd::Done => Outcome::Applied,
             BodyEnd::Broken(error) => broken(&error),

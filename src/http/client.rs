@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "this is the HTTP client of the targets")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +13,9 @@ use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use rustls_platform_verifier::ConfigVerifierExt;
+use tokio::time::Instant;
 
-use super::conditional::{FETCHES_MAX, FirstStep, Precondition, asks_for_etag, first};
+use super::conditional::{FETCHES_MAX, FirstStep, Precondition, asks_for_etag, first, name_weak_etag};
 use super::connect::Connector;
 pub use super::connect::Names;
 use super::deadline::{Deadline, TimeUp};
@@ -23,7 +24,7 @@ use super::gate::GatedBody;
 use super::request::RequestTemplate;
 use super::send_guard::Withheld;
 use super::{Attempt, AttemptReceipt, SendGuard, Target, answer};
-use crate::config::TargetConfig;
+use crate::config::{AnswerBody, TargetConfig};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 
 /// Idle connections kept per host. It matters only when the load goes down, and is above the number of attempts that a
@@ -36,8 +37,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2: unread bytes of all answers of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// HTTP/2: headers of one answer. For HTTP/1 the client has a bound of its own: 100 headers, about 400 KiB.
+/// HTTP/2: headers of one answer. For HTTP/1 the client has a bound of its own, about 400 KiB.
 const HEADERS_BYTES_MAX: u32 = 64 * 1024;
+/// HTTP/1: headers of one answer.
+const HEADERS_MAX: usize = 1000;
+/// HTTP/2: how often a connection with requests is asked for a sign of life (PING), and how long that may take. Without it,
+/// all requests that share a dead connection end with their timeouts, and the next ones go to it too.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All `[[target]]` of the config.
 #[derive(Debug)]
@@ -50,8 +57,9 @@ pub struct HttpTargets {
 /// A target. It shares no connection and no setting with others, not even with those of the same host.
 #[derive(Debug)]
 struct HttpTarget {
-    client: Client<Connector, GatedBody>,
+    client: RenewedClient,
     template: RequestTemplate,
+    answer_body: AnswerBody,
     connect_timeout: Duration,
     timeout: Duration,
 }
@@ -79,8 +87,12 @@ impl HttpTargets {
         let tls = ClientConfig::with_platform_verifier().map_err(TargetsFault::Client)?;
         let targets = targets.iter().map(|config| {
             Ok(HttpTarget {
-                client: client(Connector::new(config, tls.clone(), Arc::clone(names))),
+                client: RenewedClient::new(
+                    Connector::new(config, tls.clone(), Arc::clone(names)),
+                    config.connection_age_max,
+                ),
                 template: RequestTemplate::new(config)?,
+                answer_body: config.answer_body,
                 connect_timeout: config.connect_timeout,
                 timeout: config.timeout,
             })
@@ -101,7 +113,36 @@ fn client(connector: Connector) -> Client<Connector, GatedBody> {
         .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
         .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        // RFC 9112, section 5.2: the lines are joined.
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_max_headers(HEADERS_MAX)
         .build(connector)
+}
+
+/// A client that is replaced by another one when its connections may be too old: requests go on to a new connection, and look
+/// up the name again. Requests on the old ones end as they would have.
+#[derive(Debug)]
+struct RenewedClient {
+    connector: Connector,
+    age_max: Duration,
+    current: Mutex<(Instant, Client<Connector, GatedBody>)>,
+}
+
+impl RenewedClient {
+    fn new(connector: Connector, age_max: Duration) -> Self {
+        let current = Mutex::new((Instant::now(), client(connector.clone())));
+        Self { connector, age_max, current }
+    }
+
+    fn get(&self) -> Client<Connector, GatedBody> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0.elapsed() >= self.age_max {
+            *current = (Instant::now(), client(self.connector.clone()));
+        }
+        current.1.clone()
+    }
 }
 
 impl HttpTarget {
@@ -118,7 +159,7 @@ impl HttpTarget {
         let connection = capture_connection(&mut request);
         let request = request.map(|()| GatedBody::new(body, check.clone(), connection));
         let ended: Result<Result<_, Error>, TimeUp> =
-            deadline.wait_for_head(&check, self.client.request(request)).await;
+            deadline.wait_for_head(&check, self.client.get().request(request)).await;
         Err(match (ended, check.withheld()) {
             (Ok(Ok(response)), _) => return Ok(response),
             (_, Some(Withheld::Denied)) => Outcome::Withheld,
@@ -144,7 +185,8 @@ impl HttpTarget {
         };
         let receipt = answer::receipt_of(&response);
         let kind = super::classify::classify(receipt.status, &self.template.outcomes);
-        (answer::outcome_of(response, kind, deadline).await, receipt)
+        let outcome = answer::outcome_of(response, kind, self.answer_body, deadline).await;
+        (name_weak_etag(outcome, precondition), receipt)
     }
 
     /// Gets the record's `ETag` from the target.
@@ -159,7 +201,7 @@ impl HttpTarget {
             (200..=299, None) => Ok(Precondition::None),
             (status, _) => {
                 let kind = super::classify::classify(status, &self.template.outcomes);
-                Err((answer::outcome_of(response, kind, deadline).await, receipt))
+                Err((answer::outcome_of(response, kind, self.answer_body, deadline).await, receipt))
             }
         }
     }

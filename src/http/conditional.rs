@@ -54,6 +54,22 @@ pub(super) fn asks_for_etag(outcome: &Outcome, refetch: bool) -> bool {
     }
 }
 
+/// A target that compares as the RFC says never finds a weak `ETag` equal in `If-Match` (RFC 9110, section 13.1.1), whatever
+/// the record's state: the failure says so.
+pub(super) fn name_weak_etag(outcome: Outcome, sent: &Precondition) -> Outcome {
+    match (outcome, sent) {
+        (
+            Outcome::Conflict(Failure { cause: cause @ Cause::Status(412), detail }),
+            Precondition::Match(etag),
+        ) if etag.starts_with("W/") => {
+            let hint = "the ETag that was sent in If-Match is weak (W/…), which a strong comparison never finds equal";
+            let detail = if detail.is_empty() { hint.to_owned() } else { format!("{hint}; {detail}") };
+            Outcome::Conflict(Failure { cause, detail })
+        }
+        (outcome, _) => outcome,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use lanekeeper::config::{AnswerBody, TargetConfig};
+use lanekeeper::http::Target;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
+use lanekeeper_core::update::Update;
 
 use crate::server::{Server, answer};
-use crate::{attempt, target};
+use crate::{attempt, attempt_of, target, targets, update};
 
 async fn outcome_of(bytes: impl Into<Vec<u8>>) -> Outcome {
     let server = Server::answering(bytes, true).await;
@@ -126,6 +129,36 @@ async fn an_answer_that_breaks_off_is_not_believed() {
     }
 }
 
+/// Such as a target that closes TLS without a farewell, and gives no length.
+#[tokio::test]
+async fn a_target_whose_bodies_say_nothing_is_believed_by_its_status() {
+    let check = async |bytes: &str, expected: OutcomeKind| {
+        let server = Server::answering(bytes, true).await;
+        let config = TargetConfig { answer_body: AnswerBody::Ignore, ..target(server.address) };
+        assert_eq!(attempt(config).await.kind(), expected, "{bytes}");
+    };
+    check("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf", OutcomeKind::Applied).await;
+    check("HTTP/1.1 422 No\r\ncontent-length: 10\r\n\r\nhalf", OutcomeKind::Rejected).await;
+    check("HTTP/1.1 200 OK\r\ncontent-le", OutcomeKind::Retryable).await;
+}
+
+/// In the words of RFC 9110, 13.1.1: such a tag is never equal.
+#[tokio::test]
+async fn a_weak_etag_that_meets_412_is_named_as_the_cause() {
+    let check = async |etag: &str, named: bool| {
+        let server = Server::answering(answer("412 Precondition Failed", "", "changed"), false).await;
+        let targets = targets(target(server.address)).unwrap();
+        let update = Update { if_match: Some(etag.into()), ..update("k") };
+        let Outcome::Conflict(failure) = targets.attempt(attempt_of(update)).await else {
+            panic!("412 is a conflict")
+        };
+        assert_eq!(failure.detail.contains("is weak"), named, "{}", failure.detail);
+        assert!(failure.detail.ends_with("changed"), "{}", failure.detail);
+    };
+    check("W/\"7\"", true).await;
+    check("\"7\"", false).await;
+}
+
 #[tokio::test]
 async fn a_failure_stands_although_its_body_breaks_off() {
     let outcome = outcome_of("HTTP/1.1 422 No\r\ncontent-length: 100\r\n\r\nage is mis").await;
@@ -140,6 +173,12 @@ async fn odd_headers_do_no_harm() {
         outcome_of("HTTP/1.1 999 ?\r\ncontent-length: 0\r\n\r\n").await.kind(),
         OutcomeKind::Retryable
     );
+    assert_eq!(
+        outcome_of("HTTP/1.1 200 OK\r\nx: folded\r\n  line\r\ncontent-length: 0\r\n\r\n").await,
+        Outcome::Applied
+    );
+    let several = format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", "x: y\r\n".repeat(900));
+    assert_eq!(outcome_of(several).await, Outcome::Applied);
     let huge = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
     assert_eq!(outcome_of(huge).await.kind(), OutcomeKind::Retryable);
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(10_000));

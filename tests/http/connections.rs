@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use lanekeeper::config::TargetConfig;
 use lanekeeper::http::Target;
 use lanekeeper_core::outcome::{Cause, Outcome, OutcomeKind};
 use tokio::net::TcpListener;
@@ -195,6 +196,17 @@ async fn a_connection_is_kept_over_successes_and_failures() {
         }
         assert_eq!(server.connections(), 1, "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_too_old_is_not_used_any_more() {
+    let server = Server::answering(answer("200 OK", "", ""), false).await;
+    let config = TargetConfig { connection_age_max: Duration::ZERO, ..target(server.address) };
+    let targets = targets(config).unwrap();
+    for _ in 0..3 {
+        assert_eq!(targets.attempt(attempt_of(update("k"))).await, Outcome::Applied);
+    }
+    assert_eq!(server.connections(), 3);
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ fn target(address: SocketAddr) -> TargetConfig {
         outcomes: BTreeMap::new(),
         if_match: lanekeeper::config::IfMatch::Header,
         first_contact: lanekeeper::config::FirstContact::Get,
+        answer_body: lanekeeper::config::AnswerBody::Complete,
+        connection_age_max: Duration::from_secs(300),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::outcome::{Cause, Outcome};
+use super::outcome::{Cause, Failure, Outcome};
 use super::spread::spread;
 use super::tick::Tick;
 use super::update::RecordKey;
@@ -15,6 +15,9 @@ use super::update::RecordKey;
 /// Attempts that a breaker looks back on at most, however many end within its window (I6). Also the ceiling of
 /// `attempts_min` and `records_min`.
 pub const ATTEMPTS_KEPT_MAX: usize = 1_000;
+
+/// The longest `Retry-After` that a probe waits for: a target that says more is asked again after this time.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// When a target counts as failing for everyone, and how often it is probed.
 /// One for all targets, made from `[breaker]`.
@@ -40,24 +43,45 @@ pub enum HealthSignal {
     Success,
     /// It failed, or refuses us.
     Failure,
-    /// Neither: it asks for time (429, `Retry-After`), or nothing was sent.
+    /// It failed, and says for how long (`Retry-After`).
+    FailureFor(Duration),
+    /// Neither: it asks for time (429), or nothing was sent.
     Neutral,
 }
 
 impl HealthSignal {
+    /// Returns true if the target failed.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Failure | Self::FailureFor(_))
+    }
+
+    /// How long it says that it fails, bounded.
+    fn stated_wait(self) -> Duration {
+        match self {
+            Self::FailureFor(wait) => wait.min(RETRY_AFTER_MAX),
+            Self::Success | Self::Failure | Self::Neutral => Duration::ZERO,
+        }
+    }
+
     /// What this outcome says.
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Known(_) | Outcome::Withheld | Outcome::Retryable { retry_after: Some(_), .. } => {
-                Self::Neutral
-            }
             Outcome::Retryable { failure, .. }
             | Outcome::Refused(failure)
             | Outcome::Rejected(failure)
             | Outcome::Conflict(failure)
                 if matches!(failure.cause, Cause::Status(429) | Cause::Unsendable) =>
             {
+                Self::Neutral
+            }
+            Outcome::Retryable {
+                failure: Failure { cause: Cause::Status(500..), .. },
+                retry_after: Some(wait),
+            } => Self::FailureFor(*wait),
+            // Of this request, as a 409 with Retry-After: the first one with its idempotency key is still at work.
+            Outcome::Known(_) | Outcome::Withheld | Outcome::Retryable { retry_after: Some(_), .. } => {
                 Self::Neutral
             }
             Outcome::Retryable { .. } | Outcome::Refused(_) => Self::Failure,
@@ -181,16 +205,15 @@ impl Breaker {
     ///
     /// While the target is shut, the ends of attempts that had begun before are ignored.
     pub fn ended(&mut self, now: Tick, record_key: &RecordKey, signal: HealthSignal) -> Option<Trip> {
-        let (BreakerState::Closed(window), HealthSignal::Success | HealthSignal::Failure) =
-            (&mut self.state, signal)
-        else {
+        let BreakerState::Closed(window) = &mut self.state else { return None };
+        if signal == HealthSignal::Neutral {
             return None;
-        };
+        }
         let record = spread(record_key.as_str().bytes());
-        let failed = signal == HealthSignal::Failure;
+        let failed = signal.is_failure();
         window.add(EndedAttempt { at: now, record, failed }, self.limits.window);
         let trip = window.trip(&self.limits).filter(|_| failed)?;
-        self.state = self.shut(now, 0);
+        self.state = self.shut(now, 0, signal);
         Some(trip)
     }
 
@@ -211,7 +234,9 @@ impl Breaker {
         let BreakerState::Probing { probes_failed } = self.state else { return false };
         self.state = match signal {
             HealthSignal::Success => BreakerState::Closed(Window::default()),
-            HealthSignal::Failure | HealthSignal::Neutral => self.shut(now, probes_failed + 1),
+            HealthSignal::Failure | HealthSignal::FailureFor(_) | HealthSignal::Neutral => {
+                self.shut(now, probes_failed + 1, signal)
+            }
         };
         signal == HealthSignal::Success
     }
@@ -223,17 +248,16 @@ impl Breaker {
         }
     }
 
-    fn shut(&self, now: Tick, probes_failed: usize) -> BreakerState {
+    fn shut(&self, now: Tick, probes_failed: usize, signal: HealthSignal) -> BreakerState {
         let waits = &self.limits.waits;
         let wait = waits.get(probes_failed).or(waits.last()).copied().unwrap_or_default();
-        BreakerState::Shut { probe_from: now.after(wait), probes_failed }
+        BreakerState::Shut { probe_from: now.after(wait.max(signal.stated_wait())), probes_failed }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Failure;
     use proptest::prelude::*;
 
     fn breaker() -> Breaker {
@@ -319,6 +343,26 @@ mod tests {
     }
 
     #[test]
+    fn a_target_that_stated_wait_how_long_it_fails_is_probed_after_that() {
+        let failure_for = |seconds| HealthSignal::FailureFor(Duration::from_secs(seconds));
+        let mut breaker = breaker();
+        for record in ["a", "b", "c", "d"] {
+            breaker.ended(second(0), &RecordKey::new(record).unwrap(), failure_for(120));
+        }
+        assert_eq!(breaker.circuit(), Circuit::Shut { probe_from: second(120) });
+        assert!(breaker.grant_probe(second(120)));
+        breaker.probe_ended(second(121), failure_for(0));
+        assert_eq!(
+            breaker.circuit(),
+            Circuit::Shut { probe_from: second(123) },
+            "never sooner than by itself"
+        );
+        assert!(breaker.grant_probe(second(123)));
+        breaker.probe_ended(second(123), failure_for(1_000_000));
+        assert_eq!(breaker.circuit(), Circuit::Shut { probe_from: second(123 + 3600) });
+    }
+
+    #[test]
     fn a_probe_that_was_not_made_may_be_made_at_once() {
         let mut breaker = shut();
         assert!(breaker.grant_probe(second(1)));
@@ -336,7 +380,9 @@ mod tests {
         for (outcome, expected) in [
             (Outcome::Applied, HealthSignal::Success),
             (retryable(Cause::Status(503), None), HealthSignal::Failure),
-            (retryable(Cause::Status(503), Some(1)), HealthSignal::Neutral),
+            (retryable(Cause::Status(503), Some(1)), HealthSignal::FailureFor(Duration::from_secs(1))),
+            (retryable(Cause::Status(409), Some(1)), HealthSignal::Neutral),
+            (retryable(Cause::Status(429), Some(1)), HealthSignal::Neutral),
             (retryable(Cause::Status(429), None), HealthSignal::Neutral),
             (retryable(Cause::Timeout, None), HealthSignal::Failure),
             (retryable(Cause::Connection, None), HealthSignal::Failure),

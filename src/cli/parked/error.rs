@@ -2,7 +2,7 @@
 
 use std::io;
 
-use lanekeeper_ledger::{LedgerError, TopologyPlace};
+use lanekeeper_ledger::LedgerError;
 
 /// Why a command ends early.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +17,9 @@ pub(in crate::cli) enum CommandError {
     )]
     OtherExchange {
         /// As the ledger says.
-        bound: Box<TopologyPlace>,
+        bound: String,
         /// As the config says.
-        own: Box<TopologyPlace>,
+        own: String,
     },
     /// Standard output failed.
     #[error(transparent)]

@@ -61,7 +61,7 @@ impl ShutJudge {
 
     pub fn reported(&mut self, now: Tick, target: usize, record: usize, signal: HealthSignal) {
         if signal != HealthSignal::Neutral && !self.is_shut(target) {
-            self.0[target].ended.push((now, record, signal == HealthSignal::Failure));
+            self.0[target].ended.push((now, record, signal.is_failure()));
         }
     }
 
