@@ -129,6 +129,20 @@ mod tests {
     }
 
     #[test]
+    fn a_size_that_is_not_known_is_not_on_the_page() {
+        let metrics = Metrics::new();
+        let shown =
+            || metrics.encode().lines().any(|line| line.starts_with("lanekeeper_ledger_parked_updates"));
+        assert!(!shown(), "it was not read yet");
+        let size = LedgerSize { resolved_updates: 1, parked_records: 2, parked_updates: 3, bytes: 4 };
+        metrics.ledger().size(size);
+        let line = "lanekeeper_ledger_parked_updates{} 3";
+        assert!(metrics.encode().lines().any(|shown| shown == line), "{}", metrics.encode());
+        metrics.ledger().size_unknown();
+        assert!(!shown(), "{}", metrics.encode());
+    }
+
+    #[test]
     fn the_manual_explains_every_metric_and_no_other() {
         let metrics = Metrics::new();
         // A family is encoded only if it has a label value.

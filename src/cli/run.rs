@@ -9,7 +9,7 @@ use super::arguments::ConfigArguments;
 use super::exit::Exit;
 use super::log;
 use super::process::{report, tokio_runtime};
-use crate::config::Purpose;
+use crate::config::{Purpose, UNNAMED_SSLMODE, unnamed_sslmode};
 use crate::runtime::{self, RunError};
 
 /// Options of `lanekeeper run`.
@@ -30,8 +30,12 @@ pub fn main(arguments: &Arguments) -> Exit {
         Err(exit) => return exit,
     };
     log::start(&config.log);
+    for host in unnamed_sslmode(&config) {
+        warn!(host, "ledger.url names no sslmode for this host: {UNNAMED_SSLMODE}");
+    }
     let runtime = tokio_runtime();
-    match runtime.block_on(async { runtime::run(config, arguments.adopt_ledger, until_signal()).await }) {
+    let running = async { Box::pin(runtime::run(config, arguments.adopt_ledger, until_signal())).await };
+    match runtime.block_on(running) {
         Ok(()) => {
             info!("stopped");
             Exit::Done

@@ -9,13 +9,14 @@ mod snapshot;
 
 use std::time::Duration;
 
+use self::apply::Manner;
 use self::snapshot::TopologySnapshot;
 use super::arguments::{BrokerArguments, ConfigArguments};
 use super::exit::Exit;
 use super::process::{print, report, tokio_runtime};
-use crate::config::Purpose;
+use crate::config::{Config, Purpose};
 use crate::doctor::change::dangers_of_change;
-use lanekeeper_broker::{Address, Names, SourceError, definitions};
+use lanekeeper_broker::{Address, Adopted, Names, Operator, SourceError, definitions};
 
 /// Options of `lanekeeper topology`.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,6 +71,19 @@ enum Command {
         /// draining it.
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         timeout: Option<Duration>,
+        /// Change the layout although the management API is not seen. If something else than the layout is bound to the
+        /// ingress (`rabbitmqctl list_bindings` shows it), updates that are confirmed during the switch are lost.
+        #[arg(long)]
+        without_management: bool,
+    },
+    /// Write a layout document for the layout that the broker has, if the document is gone or older than the exchanges and
+    /// queues: `run` then says so.
+    ///
+    /// Stop all dispatchers first. The layout gets the prefetch of the config (dispatch.prefetch), which must not be lower than
+    /// it was: updates that were returned to a queue would be delivered in another order.
+    Adopt {
+        #[command(flatten)]
+        broker: BrokerArguments,
     },
     /// Print the first layout as RabbitMQ definitions (JSON), for a broker that has no layout yet.
     ///
@@ -86,7 +100,7 @@ pub fn main(arguments: &Arguments) -> Exit {
         Command::Show { config, .. } | Command::Export { config } => {
             config.load(Purpose::Publish).map(|loaded| loaded.config)
         }
-        Command::Plan { broker } | Command::Apply { broker, .. } => broker.load(),
+        Command::Plan { broker } | Command::Apply { broker, .. } | Command::Adopt { broker } => broker.load(),
     };
     let config = match config {
         Ok(config) => config,
@@ -105,7 +119,11 @@ pub fn main(arguments: &Arguments) -> Exit {
                 let exit = if plan.is_empty() { Exit::Done } else { Exit::Pending };
                 Ok(print(&plan.to_string(), exit))
             }
-            Command::Apply { no_wait, timeout, .. } => apply::run(&config, *no_wait, *timeout).await,
+            Command::Apply { no_wait, timeout, without_management, .. } => {
+                let (no_wait, timeout, without_management) = (*no_wait, *timeout, *without_management);
+                apply::run(&config, Manner { no_wait, timeout, without_management }).await
+            }
+            Command::Adopt { .. } => adopt(&config).await,
             Command::Export { .. } => {
                 let shape = config.layout_shape();
                 let vhost = Address::new(&config.broker.connection)?.vhost().to_owned();
@@ -119,6 +137,27 @@ pub fn main(arguments: &Arguments) -> Exit {
         match error {
             SourceError::Connect(error) if error.is_of_the_url() => Exit::Config,
             _ => Exit::Broker,
+        }
+    })
+}
+
+async fn adopt(config: &Config) -> Result<Exit, SourceError> {
+    let names = Names::new(&config.updates.exchange);
+    let address = Address::new(&config.broker.connection)?;
+    let operator = Operator::connect(&address, names, &config.instance).await?;
+    let adopted = operator.adopt(config.layout_shape().prefetch).await;
+    operator.close().await;
+    Ok(match adopted? {
+        Adopted::Written(layout) => {
+            let text = format!(
+                "layout {} with {} partitions and prefetch {} is current\n",
+                layout.number.0, layout.partitions, layout.prefetch
+            );
+            print(&text, Exit::Done)
+        }
+        Adopted::Refused(why) => {
+            eprintln!("error: nothing is written: {why}");
+            Exit::Other
         }
     })
 }

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use url::{Host, Url};
 
 use super::fault::Problem;
-use super::parse::text;
+use super::parse::{one_or_several, text};
 use lanekeeper_core::secret::{MASK, Secret};
 
 const EXAMPLE: &str = "write amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS; percent-encode what is not a \
@@ -16,8 +16,21 @@ const EXAMPLE: &str = "write amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// f
 /// Query parameters that the AMQP client uses. It ignores others silently, so they are refused here.
 const PARAMETERS: [&str; 4] = ["frame_max", "channel_max", "connection_timeout", "auth_mechanism"];
 
+/// `broker.url`: one URL, or several of hosts of one cluster, all with the same virtual host.
+pub fn broker_urls(raw: &mut Json) -> Result<Vec<Secret>, Problem> {
+    let urls = one_or_several(raw, &["amqp", "amqps"], broker_url)?;
+    let vhost = |url: &Secret| url.reveal().parse::<AMQPUri>().ok().map(|uri| uri.vhost);
+    if urls.iter().any(|url| vhost(url) != vhost(&urls[0])) {
+        return Err(Problem::new(
+            "names several virtual hosts, and each has queues of its own",
+            "write the same virtual host in each URL",
+        ));
+    }
+    Ok(urls)
+}
+
 /// A URL that the AMQP client accepts and reads as it is meant.
-pub fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
+fn broker_url(raw: &mut Json) -> Result<Secret, Problem> {
     let text = text(raw)?;
     let url = Url::parse(&text).map_err(|error| Problem::new(format!("is not a URL: {error}"), EXAMPLE))?;
     if !matches!(url.scheme(), "amqp" | "amqps") {
@@ -75,7 +88,7 @@ mod tests {
 
     fn check(url: &str, expected: Result<&str, &str>) {
         let mut raw = Json::from(url);
-        let got = broker_url(&mut raw).map(|_| raw.as_str().unwrap().to_owned());
+        let got = broker_urls(&mut raw).map(|_| raw.as_str().map_or_else(|| raw.to_string(), str::to_owned));
         match expected {
             Ok(shown) => assert_eq!(got.as_deref(), Ok(shown), "{url}"),
             Err(part) => {
@@ -83,6 +96,34 @@ mod tests {
                 assert!(problem.contains(part) && !problem.contains("s3cret"), "{url}: {problem}");
             }
         }
+    }
+
+    #[test]
+    fn several_hosts_are_one_broker() {
+        let check_list = |urls: &[&str], expected: Result<&str, &str>| {
+            let mut raw = Json::from(urls);
+            let got = broker_urls(&mut raw).map(|urls| (urls.len(), raw.to_string()));
+            match expected {
+                Ok(shown) => assert_eq!(got, Ok((urls.len(), shown.to_owned())), "{urls:?}"),
+                Err(part) => {
+                    let problem = format!("{:?}", got.expect_err(part));
+                    assert!(problem.contains(part) && !problem.contains("s3cret"), "{problem}");
+                }
+            }
+        };
+        let (a, b) = ("amqp://u:s3cret@a/v", "amqps://w:s3cret@b:1/v");
+        check_list(&[a, b], Ok(r#"["amqp://u:***@a/v","amqps://w:***@b:1/v"]"#));
+        check_list(&[a], Ok(r#""amqp://u:***@a/v""#));
+        check_list(&[], Err("has 0 URLs"));
+        check_list(&[a, "amqp://u:s3cret@b"], Err("several virtual hosts"));
+        check_list(&["amqp://a", "amqp://b/%2f"], Ok(r#"["amqp://a","amqp://b/%2f"]"#));
+        check_list(&[a, "http://u:s3cret@b"], Err("URL 2 of the list begins with neither"));
+        // As in an environment variable.
+        let both = r#"["amqp://u:***@a/v","amqp://u:***@b/v"]"#;
+        check("amqp://u:s3cret@a/v,amqp://u:s3cret@b/v", Ok(both));
+        check("amqp://u:s3cret@a/v , amqp://u:s3cret@b/v", Ok(both));
+        check("amqp://u:s3cret,x@a/v", Ok("amqp://u:***@a/v"));
+        check("amqp://u:s3cret@a/v,", Ok("amqp://u:***@a/v,"));
     }
 
     #[test]

@@ -39,6 +39,12 @@ impl Problem {
     pub fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { what: what.into(), fix: fix.into() }
     }
+
+    /// The same of one part of the value.
+    #[must_use]
+    pub fn of(self, part: &str) -> Self {
+        Self { what: format!("{part} {}", self.what), fix: self.fix }
+    }
 }
 
 impl fmt::Display for Problem {

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use url::Url;
 
 use super::fault::Problem;
-use super::parse::{duration, flag, integer, text};
+use super::parse::{duration, flag, integer, one_or_several, text};
 use super::reader::Reader;
 use lanekeeper_core::secret::{MASK, Secret};
 use lanekeeper_ledger::{LedgerConfig, LedgerPlace};
@@ -21,7 +21,12 @@ const EXAMPLE: &str = "write \"sqlite://PATH\", \"postgres://USER:PASSWORD@HOST:
 
 /// Query parameters that the PostgreSQL client uses. It ignores others silently, so they are refused here. Parameters with
 /// secrets are not among them, because they would be shown.
-const PARAMETERS: [&str; 5] = ["sslmode", "sslrootcert", "sslcert", "sslkey", "options"];
+const PARAMETERS: [&str; 6] =
+    ["sslmode", "sslrootcert", "sslcert", "sslkey", "options", CONNECT_TIMEOUT_PARAMETER];
+/// libpq's, in seconds.
+const CONNECT_TIMEOUT_PARAMETER: &str = "connect_timeout";
+const CONNECT_TIMEOUT_SECONDS_MAX: u64 = 60;
+const SCHEMES: [&str; 2] = ["postgres", "postgresql"];
 
 /// Reads the section. `Some(None)`: there is no ledger; `None`: a fault was noted.
 #[expect(clippy::option_option, reason = "a section without faults can say that there is no ledger")]
@@ -55,27 +60,65 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Option<LedgerConfig>> {
 
 /// `ledger.url`; `None`: no ledger.
 fn place(raw: &mut Json) -> Result<Option<LedgerPlace>, Problem> {
-    let text = text(raw)?;
+    if let Json::String(text) = &*raw
+        && let Some(place) = none_or_file(text)
+    {
+        return place;
+    }
+    if let Json::String(text) = &*raw
+        && let Some(urls) = one_for_each_host(text)
+    {
+        *raw = Json::from(urls);
+    }
+    let urls = one_or_several(raw, &SCHEMES, server)?;
+    let database = |url: &Secret| Url::parse(url.reveal()).ok().map(|url| url.path().to_owned());
+    if urls.iter().any(|url| database(url) != database(&urls[0])) {
+        return Err(Problem::new(
+            "names several databases, and each would be a ledger of its own",
+            "write the same database in each URL: those of one primary and its standbys",
+        ));
+    }
+    Ok(Some(LedgerPlace::Postgres(urls)))
+}
+
+/// `None`: it is neither.
+fn none_or_file(text: &str) -> Option<Result<Option<LedgerPlace>, Problem>> {
     if text == "none" {
-        return Ok(None);
+        return Some(Ok(None));
     }
-    if let Some(path) = text.strip_prefix("sqlite://") {
-        return match path {
-            "" => Err(Problem::new("names no file", EXAMPLE)),
-            ":memory:" => Err(Problem::new(
-                "would lose everything at the end of the process",
-                "name a file, or \"none\"",
-            )),
-            path if path.contains('?') => Err(Problem::new(
-                "has a \"?\"",
-                "leave the parameters out: how the file is opened cannot be changed",
-            )),
-            path => Ok(Some(LedgerPlace::Sqlite(path.into()))),
-        };
+    Some(match text.strip_prefix("sqlite://")? {
+        "" => Err(Problem::new("names no file", EXAMPLE)),
+        ":memory:" => {
+            Err(Problem::new("would lose everything at the end of the process", "name a file, or \"none\""))
+        }
+        path if path.contains('?') => Err(Problem::new(
+            "has a \"?\"",
+            "leave the parameters out: how the file is opened cannot be changed",
+        )),
+        path => Ok(Some(LedgerPlace::Sqlite(path.into()))),
+    })
+}
+
+/// libpq's form with several hosts in one URL, as `postgres://a,b:5433/database`; `None`: it has one host.
+fn one_for_each_host(text: &str) -> Option<Vec<String>> {
+    let (scheme, rest) = text.split_once("://")?;
+    if !SCHEMES.contains(&scheme) {
+        return None;
     }
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+    let at = if authority.contains('@') { "@" } else { "" };
+    hosts
+        .contains(',')
+        .then(|| hosts.split(',').map(|host| format!("{scheme}://{user}{at}{host}{path}")).collect())
+}
+
+/// One server.
+fn server(raw: &mut Json) -> Result<Secret, Problem> {
+    let text = text(raw)?;
     // No problem quotes the URL: one that cannot be parsed cannot be masked either.
     let url = Url::parse(&text).map_err(|error| Problem::new(format!("is not a URL: {error}"), EXAMPLE))?;
-    if !matches!(url.scheme(), "postgres" | "postgresql") {
+    if !SCHEMES.contains(&url.scheme()) {
         return Err(Problem::new("begins with neither sqlite:// nor postgres://", EXAMPLE));
     }
     if url.host_str().is_none_or(str::is_empty) {
@@ -84,13 +127,22 @@ fn place(raw: &mut Json) -> Result<Option<LedgerPlace>, Problem> {
     if url.path().trim_start_matches('/').is_empty() {
         return Err(Problem::new("names no database", EXAMPLE));
     }
-    if let Some((name, _)) = url.query_pairs().find(|(name, _)| !PARAMETERS.contains(&&**name)) {
-        // A name is no secret; a value may be.
-        let known = PARAMETERS.join(", ");
-        return Err(Problem::new(
-            format!("has the unknown query parameter {name:?}"),
-            format!("known are {known}"),
-        ));
+    for (name, value) in url.query_pairs() {
+        if !PARAMETERS.contains(&&*name) {
+            // A name is no secret; a value may be.
+            let known = PARAMETERS.join(", ");
+            return Err(Problem::new(
+                format!("has the unknown query parameter {name:?}"),
+                format!("known are {known}"),
+            ));
+        }
+        let seconds = 1..=CONNECT_TIMEOUT_SECONDS_MAX;
+        if name == CONNECT_TIMEOUT_PARAMETER && !value.parse().is_ok_and(|value| seconds.contains(&value)) {
+            return Err(Problem::new(
+                "has a connect_timeout that is no number of seconds",
+                format!("write a whole number from 1 to {CONNECT_TIMEOUT_SECONDS_MAX}, or leave it out"),
+            ));
+        }
     }
     let mut shown = url;
     if shown.password().is_some() && shown.set_password(Some(MASK)).is_err() {
@@ -98,7 +150,7 @@ fn place(raw: &mut Json) -> Result<Option<LedgerPlace>, Problem> {
     } else {
         *raw = Json::from(String::from(shown));
     }
-    Ok(Some(LedgerPlace::Postgres(Secret::new(text))))
+    Ok(Secret::new(text))
 }
 
 #[cfg(test)]
@@ -112,7 +164,9 @@ mod tests {
             let got = place(&mut raw).map(|place| match place {
                 None => "none".to_owned(),
                 Some(LedgerPlace::Sqlite(path)) => format!("file {}", path.display()),
-                Some(LedgerPlace::Postgres(_)) => format!("server {}", raw.as_str().unwrap()),
+                Some(LedgerPlace::Postgres(_)) => {
+                    format!("server {}", raw.as_str().map_or_else(|| raw.to_string(), str::to_owned))
+                }
             });
             match expected {
                 Ok(expected) => assert_eq!(got.as_deref(), Ok(expected), "{url}"),
@@ -138,5 +192,16 @@ mod tests {
         check("postgres:///lanes", Err("no host"));
         check("postgres://u:s3cret@db", Err("names no database"));
         check("postgres://db/lanes?password=s3cret", Err("unknown"));
+        check("postgres://db/lanes?connect_timeout=3", Ok("server postgres://db/lanes?connect_timeout=3"));
+        check("postgres://db/lanes?connect_timeout=soon", Err("connect_timeout"));
+        let two = r#"server ["postgres://u:***@a/lanes","postgres://u:***@b:5433/lanes"]"#;
+        check("postgres://u:s3cret@a,b:5433/lanes", Ok(two));
+        check("postgres://u:s3cret@a/lanes,postgres://u:s3cret@b:5433/lanes", Ok(two));
+        check(
+            "postgresql://a,b/lanes?sslmode=require",
+            Ok(r#"server ["postgresql://a/lanes?sslmode=require","postgresql://b/lanes?sslmode=require"]"#),
+        );
+        check("postgres://u:s3cret@a/lanes,postgres://u:s3cret@b/other", Err("several databases"));
+        check("postgres://u:s3cret@a,/lanes", Err("URL 2 of the list is not a URL"));
     }
 }

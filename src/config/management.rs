@@ -57,33 +57,37 @@ pub fn management_url(raw: &mut Json) -> Result<Option<Secret>, Problem> {
 }
 
 impl BrokerConfig {
-    /// The user of `url`.
+    /// The users of `url`, each once, in order.
     ///
     /// # Panics
     /// If `url` is invalid: the config's check rules that out.
     #[must_use]
-    pub fn user(&self) -> String {
-        let broker: AMQPUri = self.connection.url.reveal().parse().expect("the config's check parsed it");
-        broker.authority.userinfo.username
+    pub fn users(&self) -> Vec<String> {
+        let mut users: Vec<String> = Vec::new();
+        for user in self.brokers().map(|broker| broker.authority.userinfo.username) {
+            if !users.contains(&user) {
+                users.push(user);
+            }
+        }
+        users
     }
 
-    /// The management API: `broker.management_url`, or the default port on the host of `broker.url`. If `management_url` has
-    /// no user and password, those of `broker.url` are used.
+    fn brokers(&self) -> impl Iterator<Item = AMQPUri> {
+        self.connection.urls.iter().map(|url| url.reveal().parse().expect("the config's check parsed it"))
+    }
+
+    /// The management API, at least one address: `broker.management_url`, or the default port on each host of `broker.url`.
+    /// If `management_url` has no user and password, those of the first `broker.url` are used.
     ///
     /// # Panics
     /// If a URL is invalid: the config's check rules that out.
     #[must_use]
-    pub fn management(&self) -> ManagementAddress {
-        let broker: AMQPUri = self.connection.url.reveal().parse().expect("the config's check parsed it");
-        let (user, password) = (broker.authority.userinfo.username, broker.authority.userinfo.password);
-        let (vhost, host) = (broker.vhost, broker.authority.host);
+    pub fn management(&self) -> Vec<ManagementAddress> {
         let Some(url) = &self.management_url else {
-            let url = match broker.scheme {
-                AMQPScheme::AMQP => format!("http://{host}:{PORT}"),
-                AMQPScheme::AMQPS => format!("https://{host}:{TLS_PORT}"),
-            };
-            return ManagementAddress { url, user, password: Secret::new(password), vhost };
+            return self.brokers().map(beside).collect();
         };
+        let broker = self.brokers().next().expect("the config names a host");
+        let (user, password) = (broker.authority.userinfo.username, broker.authority.userinfo.password);
         let mut url = Url::parse(url.reveal()).expect("the config's check parsed it");
         let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let (user, password) = match (url.username(), url.password()) {
@@ -93,8 +97,20 @@ impl BrokerConfig {
         // They fail only for URLs without a host, and http and https URLs have one.
         let _ = url.set_username("").and_then(|()| url.set_password(None));
         let url = url.as_str().trim_end_matches('/').to_owned();
-        ManagementAddress { url, user, password: Secret::new(password), vhost }
+        vec![ManagementAddress { url, user, password: Secret::new(password), vhost: broker.vhost }]
     }
+}
+
+/// The default port on the host of a broker.
+fn beside(broker: AMQPUri) -> ManagementAddress {
+    let host = broker.authority.host;
+    let url = match broker.scheme {
+        AMQPScheme::AMQP => format!("http://{host}:{PORT}"),
+        AMQPScheme::AMQPS => format!("https://{host}:{TLS_PORT}"),
+    };
+    let user = broker.authority.userinfo;
+    let (user, password) = (user.username, Secret::new(user.password));
+    ManagementAddress { url, user, password, vhost: broker.vhost }
 }
 
 #[cfg(test)]
@@ -111,12 +127,18 @@ mod tests {
             let management_url = management_url(&mut Json::from(management)).unwrap();
             let broker = BrokerConfig {
                 connection: ConnectionSettings {
-                    url: Secret::new(broker),
+                    urls: vec![Secret::new(broker), Secret::new("amqp://other:s3cret@mq2/orders")],
                     heartbeat: Duration::from_secs(10),
                 },
                 management_url,
             };
-            let address = broker.management();
+            let addresses = broker.management();
+            let address = &addresses[0];
+            if management.is_empty() {
+                assert_eq!((&*addresses[1].url, &*addresses[1].user), ("http://mq2:15672", "other"));
+            } else {
+                assert_eq!(addresses.len(), 1);
+            }
             let got = [&address.url, &address.user, address.password.reveal(), &address.vhost];
             assert_eq!(got, expected, "{management}");
             assert!(!format!("{address:?}").contains("s3cret"), "{address:?}");

@@ -12,6 +12,7 @@ mod ledger;
 mod management;
 mod model;
 mod parse;
+mod plain_text;
 mod reader;
 mod schedule;
 mod settings;
@@ -34,6 +35,7 @@ pub use model::{
     IfMatch, LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig, UpdatesConfig,
 };
 pub(crate) use parse::format_duration;
+pub(crate) use plain_text::{UNNAMED_SSLMODE, unnamed_sslmode};
 pub use reader::Shown;
 pub use settings::Loaded;
 use settings::read;

@@ -23,6 +23,51 @@ pub fn text(raw: &mut Json) -> Result<String, Problem> {
     }
 }
 
+/// Hosts of one server, at most: more than a cluster has nodes.
+const URLS_MAX: usize = 32;
+
+/// One URL or a list of them. A string may name several, with a comma between them, since an environment variable has no
+/// lists; a comma that no URL of this kind follows belongs to the URL before it.
+pub fn one_or_several<T>(
+    raw: &mut Json,
+    schemes: &[&str],
+    parse: impl Fn(&mut Json) -> Result<T, Problem>,
+) -> Result<Vec<T>, Problem> {
+    let mut urls = match raw {
+        Json::Array(urls) => std::mem::take(urls),
+        Json::String(text) => split(text, schemes).map(Json::from).collect(),
+        _ => return text(raw).map(|_| Vec::new()),
+    };
+    if urls.is_empty() || urls.len() > URLS_MAX {
+        let what = format!("has {} URLs", urls.len());
+        return Err(Problem::new(what, format!("write one URL, or a list of 1 to {URLS_MAX}")));
+    }
+    let several = urls.len() > 1;
+    let mut parsed = Vec::with_capacity(urls.len());
+    for (index, url) in urls.iter_mut().enumerate() {
+        parsed.push(parse(url).map_err(|problem| {
+            if several { problem.of(&format!("URL {} of the list", index + 1)) } else { problem }
+        })?);
+    }
+    *raw = if several { Json::Array(urls) } else { urls.remove(0) };
+    Ok(parsed)
+}
+
+/// The URLs of a text.
+fn split<'a>(text: &'a str, schemes: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let whole = rest.take()?;
+        let follows = |(at, _): &(usize, _)| {
+            let after = whole[at + 1..].trim_start();
+            schemes.iter().any(|scheme| after.strip_prefix(scheme).is_some_and(|it| it.starts_with("://")))
+        };
+        let Some((at, _)) = whole.match_indices(',').find(follows) else { return Some(whole) };
+        rest = Some(whole[at + 1..].trim_start());
+        Some(whole[..at].trim_end())
+    })
+}
+
 /// `true` or `false`.
 pub fn flag(raw: &mut Json) -> Result<bool, Problem> {
     let flag = match raw {

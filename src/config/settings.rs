@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::time::Duration;
 
-use super::broker_url::broker_url;
+use super::broker_url::broker_urls;
 use super::fault::{Faults, Origin, Problem};
 use super::layers::{self, Environment};
 use super::management::management_url;
@@ -130,13 +130,13 @@ fn read_instance(reader: &mut Reader<'_>) -> Option<String> {
 
 fn read_broker(reader: &mut Reader<'_>) -> Option<BrokerConfig> {
     let mut section = reader.section("broker");
-    let url = section.read("url", broker_url);
+    let urls = section.read("url", broker_urls);
     // AMQP 0-9-1 has 16 bits for the seconds. 0 would turn heartbeats off, and a dead connection could look alive for hours.
     let heartbeat = section.read("heartbeat", whole_seconds(1..=65_535));
     let management_url = section.read("management_url", management_url);
     section.finish();
     Some(BrokerConfig {
-        connection: ConnectionSettings { url: url?, heartbeat: heartbeat? },
+        connection: ConnectionSettings { urls: urls?, heartbeat: heartbeat? },
         management_url: management_url?,
     })
 }

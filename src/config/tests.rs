@@ -250,7 +250,7 @@ fn secrets_come_from_the_environment_and_are_never_shown() {
     );
     let loaded = read(&text, &[("PASSWORD", "s3cret"), ("TOKEN", "s3cret")]).unwrap();
     let target = &loaded.config.targets[0];
-    assert_eq!(loaded.config.broker.connection.url.reveal(), "amqp://app:s3cret@mq/%2f");
+    assert_eq!(loaded.config.broker.connection.urls[0].reveal(), "amqp://app:s3cret@mq/%2f");
     assert_eq!(target.headers[0].0, "authorization");
     assert_eq!(target.headers[0].1.reveal(), "Bearer s3cret");
     assert_eq!(target.outcomes, BTreeMap::from([(404, OutcomeKind::Applied)]));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::model::{Config, TargetConfig};
 use super::parse::format_duration;
+use super::plain_text;
 use lanekeeper_core::routes::TypePattern;
 
 /// RabbitMQ's default acknowledgement timeout (`consumer_timeout`; 3.10 and 4.0).
@@ -38,6 +39,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         ));
     }
     warnings.extend(held_long(config));
+    warnings.extend(plain_text::warnings(config));
     warnings
 }
 

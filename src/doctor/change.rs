@@ -13,6 +13,9 @@ use lanekeeper_core::layout::Shape;
 pub enum Weight {
     /// The layout must not be changed before it is fixed.
     Forbids,
+    /// It cannot be seen what is bound to the ingress. A person may have looked, and say so; a program does not change the
+    /// layout.
+    Unseen,
     /// Updates can be lost, reordered or stuck: a person may change the layout, a program does not.
     Risks,
     /// A person should know of it.
@@ -43,12 +46,18 @@ pub(super) fn weigh_all(
     config: &Config,
     to: Shape,
 ) -> Vec<Danger> {
-    // The change is meant to fix the first two; dead letters do not matter to it; Khepri is judged for the next layout.
-    let left_out =
-        [Code::PartitionsDiffer, Code::PrefetchDiffers, Code::DeadLetters, Code::KhepriReordersKeys];
+    // The change is meant to fix the first two; dead letters do not matter to it; the last two are judged for the next layout.
+    let left_out = [
+        Code::PartitionsDiffer,
+        Code::PrefetchDiffers,
+        Code::DeadLetters,
+        Code::KhepriReordersKeys,
+        Code::FilesTooFew,
+    ];
     let counts = |finding: &Finding| finding.severity != Severity::Info && !left_out.contains(&finding.code);
     let khepri = rules::khepri_of_change(observed, config, to.partitions);
-    let findings = findings.into_iter().filter(counts).chain(khepri);
+    let files = rules::files_of_change(observed, to.partitions);
+    let findings = findings.into_iter().filter(counts).chain(khepri).chain(files);
     let danger = |finding: Finding| Danger { weight: weigh(observed, &finding), finding };
     let mut dangers: Vec<Danger> = findings.map(danger).collect();
     dangers.sort_by_key(|danger| (danger.weight, danger.finding.code));
@@ -68,7 +77,11 @@ fn weigh(observed: &Observed, finding: &Finding) -> Weight {
         | Code::HandoffBound
         | Code::ForeignWayIn
         | Code::ForeignBindingOfPartition
-        | Code::DocumentUnreadable => Weight::Forbids,
+        | Code::DocumentUnreadable
+        | Code::DocumentMisfits
+        | Code::FilesTooFew => Weight::Forbids,
+        // With a second binding of the ingress, what is confirmed during the switch is lost.
+        Code::ManagementNotSeen => Weight::Unseen,
         // A change from several partitions to several makes nothing worse.
         Code::KhepriReordersKeys if observed.layout().is_some_and(|layout| layout.partitions == 1) => {
             Weight::Forbids

@@ -91,6 +91,14 @@ codes! {
          both";
     LeadersOnOneNode = "LK113", Info,
         "that node does the work of all partitions, and if it fails, all of them stand until other leaders are elected";
+    NoReplicaOnNode = "LK114", Warning,
+        "dispatchers that are connected to that node never attach: a stream is read from the replica of the connected node";
+    FilesTooFew = "LK115", Error,
+        "the broker accepts no connection any more, of anybody: before RabbitMQ 4.0 each copy of a quorum queue reserves three open \
+         files, and connections get what is left";
+    DocumentMisfits = "LK116", Error,
+        "`lanekeeper run` exits at the start and changes nothing: a layout that is made or bound beside the one that is there would \
+         send each update two ways";
 
     // 2xx: the topology.
     NoLayoutYet = "LK201", Info,

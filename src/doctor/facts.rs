@@ -1,6 +1,7 @@
 //! What was seen at the broker, before any rule judges it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::{Map, Value as Json};
 
@@ -81,6 +82,8 @@ pub struct Management {
     pub alarms: Result<Vec<Alarm>, String>,
     /// Nodes of the cluster; or why they are not known (the user needs the tag "monitoring").
     pub nodes: Result<Vec<Node>, String>,
+    /// How many copies of quorum queues each node has, of all virtual hosts that the user may see; or why that is not known.
+    pub quorum_copies: Result<BTreeMap<String, u64>, String>,
     /// Whether Khepri is the metadata store; or why that is not known (the user needs the tag "administrator").
     pub khepri: Result<bool, String>,
 }
@@ -101,6 +104,8 @@ pub struct Node {
     pub running: bool,
     /// Nodes that it has a view of its own of, since they were cut off from each other and no side was restarted.
     pub partitions: Vec<String>,
+    /// How many files its process may have open.
+    pub files_max: Option<u64>,
 }
 
 /// Why the management API showed nothing.
@@ -125,6 +130,16 @@ pub enum ManagementCause {
     OtherCluster(String),
     /// An answer that is not the management API's.
     NotUnderstood(String),
+}
+
+impl fmt::Display for ManagementCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) | Self::NotUnderstood(why) => f.write_str(why),
+            Self::Refused(words) => write!(f, "it refuses this user: {words}"),
+            Self::OtherCluster(theirs) => write!(f, "it belongs to another cluster, {theirs:?}"),
+        }
+    }
 }
 
 /// A queue of the topology.

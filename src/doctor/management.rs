@@ -3,13 +3,18 @@
 #![expect(clippy::disallowed_types, reason = "this is the HTTP client of the management API")]
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value as Json;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use url::{Host, Url};
 
-use super::facts::{Binding, Management, ManagementCause, ManagementFault, PolicyKind, Queue};
+use super::facts::{Binding, Management, ManagementCause, ManagementFault, Node, PolicyKind, Queue};
 use super::fix::segment;
 use super::management_answers as answers;
 use crate::config::ManagementAddress;
@@ -19,30 +24,113 @@ use lanekeeper_broker::{Inspection, Names, Role};
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// For one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
 /// For all requests. A layout of 1,024 partitions takes about 2,000 of them.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
+/// For what is looked at before the first layout is made: the lock is held by then.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(15);
+const ROOM_POLL: Duration = Duration::from_secs(1);
 /// Requests at once. Few: the API is made for people, and its answers cost the broker CPU time.
 const REQUESTS_MAX: usize = 8;
 
-/// Collects everything that AMQP does not show.
+/// Collects everything that AMQP does not show, from the first of these addresses that answers. There must be one.
 pub async fn look(
-    address: &ManagementAddress,
+    addresses: &[ManagementAddress],
     names: &Names,
     broker: &Inspection,
 ) -> Result<Management, ManagementFault> {
-    let fault = |cause| ManagementFault { url: address.url.clone(), user: address.user.clone(), cause };
-    let client = client().map_err(|error| fault(ManagementCause::Unreachable(error.to_string())))?;
-    let api = Api { client, address };
-    if let Ok(looked) = tokio::time::timeout(LOOK_TIMEOUT, api.look(names, broker)).await {
-        return looked.map_err(fault);
+    let mut first_fault = None;
+    for address in addresses {
+        let fault = |cause| ManagementFault { url: address.url.clone(), user: address.user.clone(), cause };
+        match look_at(address, names, broker).await {
+            Err(cause @ ManagementCause::Unreachable(_)) if addresses.len() > 1 => {
+                first_fault.get_or_insert(fault(cause));
+            }
+            looked => return looked.map_err(fault),
+        }
     }
-    let text = format!("it did not answer all requests within {} s", LOOK_TIMEOUT.as_secs());
-    Err(fault(ManagementCause::Unreachable(text)))
+    Err(first_fault.expect("the config names a management API"))
 }
 
-fn client() -> reqwest::Result<Client> {
-    Client::builder()
+/// What the first layout needs of the nodes.
+pub struct Room {
+    pub nodes: Vec<Node>,
+    pub quorum_copies: BTreeMap<String, u64>,
+}
+
+/// Looks only at what the first layout needs, at the first address that answers; or says why it cannot be seen. `cluster`: the
+/// name of the broker's.
+pub async fn look_for_room(addresses: &[ManagementAddress], cluster: Option<&str>) -> Result<Room, String> {
+    let mut first_fault = None;
+    for address in addresses {
+        match look_for_room_at(address, cluster).await {
+            Ok(room) => return Ok(room),
+            Err(fault) => first_fault.get_or_insert(fault),
+        };
+    }
+    Err(first_fault.expect("the config names a management API"))
+}
+
+async fn look_for_room_at(address: &ManagementAddress, cluster: Option<&str>) -> Result<Room, String> {
+    let looking = async {
+        let pinned = reachable(&address.url).await.map_err(|cause| cause.to_string())?;
+        let client = client(pinned).map_err(|error| error.to_string())?;
+        Api { client, address }.room(cluster).await
+    };
+    match timeout(ROOM_TIMEOUT, looking).await {
+        Ok(looked) => looked,
+        Err(_) => Err(format!("it did not show the limit of open files within {} s", ROOM_TIMEOUT.as_secs())),
+    }
+}
+
+async fn look_at(
+    address: &ManagementAddress,
+    names: &Names,
+    broker: &Inspection,
+) -> Result<Management, ManagementCause> {
+    let client = client(reachable(&address.url).await?);
+    let client = client.map_err(|error| ManagementCause::Unreachable(error.to_string()))?;
+    let api = Api { client, address };
+    if let Ok(looked) = timeout(LOOK_TIMEOUT, api.look(names, broker)).await {
+        return looked;
+    }
+    let text = format!("it did not answer all requests within {} s", LOOK_TIMEOUT.as_secs());
+    Err(ManagementCause::Unreachable(text))
+}
+
+/// A name, and the address of it that is used.
+type Pinned = (String, SocketAddr);
+
+/// The first address of the URL's name that takes connections: each has a time of its own, and only this look at them costs
+/// that time, not each request. `None`: the URL has an address instead of a name.
+async fn reachable(url: &str) -> Result<Option<Pinned>, ManagementCause> {
+    let url = Url::parse(url).map_err(|error| ManagementCause::Unreachable(error.to_string()))?;
+    let (Some(Host::Domain(name)), Some(port)) = (url.host(), url.port_or_known_default()) else {
+        return Ok(None);
+    };
+    let text = |error: io::Error| ManagementCause::Unreachable(error.to_string());
+    let late = |_| ManagementCause::Unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
+    let looking_up = timeout(CONNECT_TIMEOUT, lookup_host((name, port)));
+    let mut fault = ManagementCause::Unreachable("the name has no address".to_owned());
+    for address in looking_up.await.map_err(late)?.map_err(text)?.take(ADDRESSES_MAX) {
+        fault = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => return Ok(Some((name.to_owned(), address))),
+            Ok(Err(error)) => text(error),
+            Err(elapsed) => late(elapsed),
+        };
+    }
+    Err(fault)
+}
+
+fn client(pinned: Option<Pinned>) -> reqwest::Result<Client> {
+    let builder = match pinned {
+        Some((name, address)) => Client::builder().resolve(&name, address),
+        None => Client::builder(),
+    };
+    builder
         .user_agent(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))
         // The password is sent only to where the config says.
         .redirect(redirect::Policy::none())
@@ -68,17 +156,41 @@ enum ApiAnswer {
 }
 
 impl Api<'_> {
-    async fn look(&self, names: &Names, broker: &Inspection) -> Result<Management, ManagementCause> {
+    /// A host can run several brokers, and a port can be forwarded to another host.
+    async fn is_of(&self, cluster: Option<&str>) -> Result<(), ManagementCause> {
         if let ApiAnswer::Refused(words) = self.ask("whoami").await? {
             return Err(ManagementCause::Refused(words));
         }
-        // A host can run several brokers, and a port can be forwarded to another host.
         let overview = self.given("overview").await?;
-        if let (Some(ours), Some(theirs)) = (&broker.cluster, overview["cluster_name"].as_str())
-            && ours != theirs
-        {
-            return Err(ManagementCause::OtherCluster(theirs.to_owned()));
+        match (cluster, overview["cluster_name"].as_str()) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                Err(ManagementCause::OtherCluster(theirs.to_owned()))
+            }
+            _ => Ok(()),
         }
+    }
+
+    async fn room(&self, cluster: Option<&str>) -> Result<Room, String> {
+        let words = |cause: ManagementCause| cause.to_string();
+        self.is_of(cluster).await.map_err(words)?;
+        let mut nodes = self.unless_refused("nodes", answers::nodes).await.map_err(words)??;
+        // In the first seconds of a node the API does not show its limit (3.10.8).
+        while nodes.iter().any(|node| node.running && node.files_max.is_none()) {
+            tokio::time::sleep(ROOM_POLL).await;
+            nodes = self.unless_refused("nodes", answers::nodes).await.map_err(words)??;
+        }
+        Ok(Room { nodes, quorum_copies: self.quorum_copies().await? })
+    }
+
+    /// The list of all queues can be longer than what is read.
+    async fn quorum_copies(&self) -> Result<BTreeMap<String, u64>, String> {
+        let path = "queues?columns=type,members&disable_stats=true";
+        let copies = self.unless_refused(path, answers::quorum_copies).await;
+        copies.unwrap_or_else(|cause| Err(cause.to_string()))
+    }
+
+    async fn look(&self, names: &Names, broker: &Inspection) -> Result<Management, ManagementCause> {
+        self.is_of(broker.cluster.as_deref()).await?;
         let vhost = segment(&self.address.vhost);
         let mut policies =
             answers::policies(&self.given(&format!("policies/{vhost}")).await?, PolicyKind::Policy);
@@ -93,6 +205,7 @@ impl Api<'_> {
             policies,
             alarms: self.unless_refused("health/checks/alarms", answers::alarms).await?,
             nodes: self.unless_refused("nodes", answers::nodes).await?,
+            quorum_copies: self.quorum_copies().await,
             khepri: self.unless_refused("feature-flags", answers::khepri).await?,
         })
     }

@@ -74,9 +74,21 @@ pub fn nodes(answer: &Json) -> Vec<Node> {
             name: text(&node["name"])?,
             running: node["running"] != false,
             partitions: list(&node["partitions"]).filter_map(text).collect(),
+            files_max: node["fd_total"].as_u64().filter(|files| *files > 0),
         })
     });
     nodes.collect()
+}
+
+/// `GET /api/queues?columns=type,members`: how many copies of quorum queues each node has.
+pub fn quorum_copies(answer: &Json) -> BTreeMap<String, u64> {
+    let mut copies = BTreeMap::new();
+    for queue in list(answer).filter(|queue| queue["type"] == "quorum") {
+        for node in list(&queue["members"]).filter_map(text) {
+            *copies.entry(node).or_default() += 1;
+        }
+    }
+    copies
 }
 
 /// `GET /api/feature-flags`.

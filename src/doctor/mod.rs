@@ -14,10 +14,10 @@ mod management_answers;
 mod report;
 mod rules;
 
-use facts::Observed;
+use facts::{Observed, Version};
 pub use finding::{Finding, Unseen};
 pub use fix::Fix;
-use rules::{judge, unseen};
+use rules::{files_with, judge, unseen};
 
 use crate::config::Config;
 use lanekeeper_broker::{Address, Names, SourceError, inspect};
@@ -31,6 +31,19 @@ pub struct Examination {
     unseen: Vec<Unseen>,
 }
 
+/// What keeps so many partitions from being made, on a broker with this version and this name of its cluster. For the first
+/// layout, before there is anything else to examine.
+pub async fn room_for(
+    config: &Config,
+    partitions: u16,
+    (version, cluster): (Option<String>, Option<String>),
+) -> Option<Finding> {
+    let version = version.as_deref().and_then(Version::parse);
+    let seen = management::look_for_room(&config.broker.management(), cluster.as_deref()).await;
+    let seen = seen.as_ref().map(|room| (room.nodes.as_slice(), &room.quorum_copies));
+    files_with(version, seen.map_err(Clone::clone), partitions)
+}
+
 /// Collects facts and judges them. Changes nothing in the broker.
 ///
 /// # Errors
@@ -40,7 +53,7 @@ pub async fn examine(config: &Config) -> Result<Examination, SourceError> {
     let address = Address::new(&config.broker.connection)?;
     let broker = inspect(&address, &names, &format!("lanekeeper {} doctor", config.instance)).await?;
     let management = management::look(&config.broker.management(), &names, &broker).await;
-    let observed = Observed { broker, management, vhost: config.broker.management().vhost };
+    let observed = Observed { broker, management, vhost: address.vhost().to_owned() };
     let findings = judge(&observed, config);
     let unseen = unseen(&observed, config);
     Ok(Examination { observed, findings, unseen })

@@ -1,9 +1,9 @@
-//! What `updates.auto_apply` looks at before it changes the layout: the dangers that `lanekeeper topology plan` shows.
+//! What is looked at before a program makes or changes a layout: the dangers that `lanekeeper topology plan` shows.
 
 use crate::config::Config;
-use crate::doctor::Finding;
 use crate::doctor::change::{Weight, dangers_of_change};
-use lanekeeper_broker::{AutoApply, Obstacle, Obstacles, SourceError};
+use crate::doctor::{Finding, room_for};
+use lanekeeper_broker::{AutoApply, FirstLayout, Obstacle, Obstacles, SourceError};
 use lanekeeper_core::layout::Shape;
 
 /// Changes the layout to `shape` as soon as nothing stands against it.
@@ -16,13 +16,30 @@ pub fn auto_apply(config: &Config, shape: Shape) -> AutoApply {
     AutoApply { shape, look }
 }
 
+/// The layout that the first start makes, if the broker has room for it.
+pub fn first_layout(config: &Config, shape: Shape) -> FirstLayout {
+    let config = config.clone();
+    let look = Box::new(move |version, cluster| {
+        let config = config.clone();
+        Box::pin(async move {
+            let found = room_for(&config, shape.partitions, (version, cluster)).await;
+            Ok(Obstacles { blockers: found.iter().map(obstacle).collect(), warnings: Vec::new() })
+        }) as _
+    });
+    FirstLayout { shape, look: Some(look) }
+}
+
 /// A person may take a risk; a program does not.
 async fn look(config: &Config, shape: Shape) -> Result<Obstacles, SourceError> {
     let mut found = Obstacles::default();
     for danger in dangers_of_change(config, shape).await? {
-        let described = obstacle(&danger.finding);
+        let mut described = obstacle(&danger.finding);
+        if danger.weight == Weight::Unseen {
+            described.fix +=
+                " | or look at the bindings, and call `lanekeeper topology apply --without-management`";
+        }
         match danger.weight {
-            Weight::Forbids | Weight::Risks => found.blockers.push(described),
+            Weight::Forbids | Weight::Unseen | Weight::Risks => found.blockers.push(described),
             Weight::Warns => found.warnings.push(described),
         }
     }

@@ -72,6 +72,17 @@ pub enum BindingError {
     Fault(#[from] BindingFault),
 }
 
+impl BindingError {
+    /// Whether waiting can heal it.
+    pub(super) fn can_heal(&self) -> bool {
+        match self {
+            Self::Source(error) => error.can_heal(),
+            Self::Ledger(error) => error.can_heal(),
+            Self::Fault(_) => false,
+        }
+    }
+}
+
 /// How a ledger and an exchange that fit each other stand to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fit {

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::active_layouts::ActiveLayouts;
-use super::auto_apply::auto_apply;
+use super::auto_apply::{auto_apply, first_layout};
 use super::breakers::Breakers;
 use super::driver::DriverExit;
 use super::layout_drivers::{DispatchContext, DriverEnded};
@@ -24,8 +24,8 @@ use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
-    Address, Clock, Epochs, Follower, Halt, LayoutDocument, LayoutReconciler, Link, LivenessProbe,
-    LogOnChange, Majority, Names, SourceError, ensure_topology,
+    Address, BindingGuard, Clock, Epochs, Follower, Halt, LayoutDocument, LayoutReconciler, Link,
+    LivenessProbe, LogOnChange, Majority, Names, SourceError, ensure_topology,
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
@@ -95,6 +95,7 @@ pub async fn run(
         started;
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
+    let guard = BindingGuard::begin(consuming.clone(), address.clone(), &names, &config.instance, &follower);
     let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto, &epochs);
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let context = DispatchContext {
@@ -122,6 +123,8 @@ pub async fn run(
     let mut drivers = JoinSet::new();
     let mut active_layouts = follower.document().layouts.active_layouts();
     let mut running = ActiveLayouts::default();
+    let of_the_ledger = context.ledger.clone();
+    let mut unusable = pin!(unusable(of_the_ledger.as_deref()));
     let documents = follower.watch();
     let binding = LedgerAndExchange {
         ledger: context.ledger.as_deref(),
@@ -137,6 +140,7 @@ pub async fn run(
         tokio::select! {
             () = shutdown.as_mut() => break None,
             reason = context.halt.reason() => break Some(reason.into()),
+            fault = unusable.as_mut() => break Some(fault.into()),
             fault = unbound.as_mut(), if context.ledger.is_some() => break Some(fault.into()),
             Some(ended) = drivers.join_next() => {
                 let ended = ended.expect(DRIVER_PANIC);
@@ -158,12 +162,20 @@ pub async fn run(
     if matches!(halted, Some(RunError::Source(SourceError::Moved { .. }))) {
         running.notify_moved().await;
     }
-    drop((reconciler, follower, running)); // their tasks would log lost connections
+    drop((guard, reconciler, follower, running)); // their tasks would log lost connections
     let DispatchContext { consuming, publishing, membership_link, .. } = context;
     consuming.close().await;
     publishing.close().await;
     membership_link.close().await;
     halted.map_or(Ok(()), Err)
+}
+
+/// Waits until the ledger cannot be used any more.
+async fn unusable(ledger: Option<&AnyLedger>) -> LedgerError {
+    match ledger {
+        Some(ledger) => ledger.unusable().await,
+        None => std::future::pending().await,
+    }
 }
 
 const DRIVER_PANIC: &str =
@@ -217,12 +229,13 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
     let instance = &config.instance;
     let names = Names::new(&config.updates.exchange);
     let wanted = wanted(config).numbered(LayoutNumber(1));
+    let first = first_layout(config, wanted.shape());
     let name = |purpose| format!("lanekeeper {instance} {purpose}");
     let (mut log, epochs) = (LogOnChange::default(), Epochs::default());
     let (publishing, document, place) = loop {
         let connection = address.connect_patiently(&name("publish")).await.map_err(SourceError::from)?;
         let completed = async {
-            let document = ensure_topology(&connection, &names, wanted, instance).await?;
+            let document = ensure_topology(&connection, &names, &first, instance).await?;
             let place = TopologyPlace {
                 cluster: connection.server_property("cluster_name"),
                 vhost: address.vhost().to_owned(),
@@ -241,7 +254,10 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         };
         match completed.await {
             Ok((document, place)) => break (connection, document, place),
-            Err(BindingError::Source(error)) if error.can_heal() => {
+            Err(error) if error.can_heal() => {
+                if let BindingError::Source(_) = error {
+                    address.avoid(&connection);
+                }
                 let text = error_chain(&error);
                 if log.is_new(text.clone()) {
                     warn!(error = text, "topology not ready, trying again in 0.5 s");

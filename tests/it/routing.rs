@@ -55,7 +55,8 @@ async fn the_broker_puts_every_key_where_it_is_computed_to_be() {
         }
     }
     // The client alone cannot read a routing key that is not UTF-8: the product's connection can.
-    let settings = ConnectionSettings { url: Secret::new(url.as_str()), heartbeat: Duration::from_secs(10) };
+    let settings =
+        ConnectionSettings { urls: vec![Secret::new(url.as_str())], heartbeat: Duration::from_secs(10) };
     let connection = Address::new(&settings).unwrap().connect("routing test").await.unwrap();
     let reading = connection.create_channel().await.unwrap();
     let mut seen = 0;

@@ -1,5 +1,8 @@
 //! `lanekeeper parked`, the built binary, on ledgers that were written through the trait.
 
+#[expect(dead_code, reason = "the suite of the ledgers uses it")]
+#[path = "../it/harness/wait.rs"]
+mod wait;
 #[expect(dead_code, reason = "the suite of the ledgers uses all of it")]
 #[path = "../../crates/ledger/tests/ledger/world.rs"]
 mod world;
@@ -23,7 +26,7 @@ on_both!(
 fn lanekeeper(world: &World, arguments: &[&str]) -> (i32, String, String) {
     let url = match &world.place {
         LedgerPlace::Sqlite(path) => format!("sqlite://{}", path.display()),
-        LedgerPlace::Postgres(url) => url.reveal().to_owned(),
+        LedgerPlace::Postgres(urls) => urls[0].reveal().to_owned(),
     };
     with_url(&url, arguments)
 }

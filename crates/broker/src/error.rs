@@ -58,11 +58,22 @@ pub enum SourceError {
     /// A stream that is there has no replica on this node that could answer: it starts with the node, or once another
     /// dispatcher has declared it.
     #[error(
-        "no running replica of the {stream} on the node of this connection; it starts soon after the node or the stream"
+        "no running replica of the {stream} on the node of this connection. It starts soon after the node or the stream; if this \
+         lasts, the node joined the cluster after the stream was made, and `rabbitmq-streams add_replica --vhost VHOST {} NODE` \
+         gives it one (`rabbitmqctl cluster_status` names the nodes)",
+        .stream.trim_start_matches("stream ")
     )]
     NoReplica {
         /// Which, such as "stream updates.topology".
         stream: String,
+    },
+    /// The first layout cannot be made on this broker.
+    #[error("no layout is made: {what}; {fix}")]
+    NoRoom {
+        /// What is in its way.
+        what: String,
+        /// What removes that.
+        fix: String,
     },
     /// A queue is there, and its nodes are down.
     #[error(
@@ -74,9 +85,10 @@ pub enum SourceError {
     },
     /// The node of this connection does not know the layout that the other nodes have.
     #[error(
-        "the queue {queue} is consumed, but the node of this connection knows no layout: a split of the cluster is over, and the \
-         node still has its own view. No layout is made; restart the node. `rabbitmqctl cluster_status` shows it under Network \
-         Partitions"
+        "the queue {queue} is consumed, but the node of this connection knows no layout: the stream with the layout document was \
+         deleted, or a split of the cluster is over and the node still has its own view. No layout is made. If `rabbitmqctl \
+         cluster_status` shows something under Network Partitions, restart the node; otherwise stop all dispatchers, then start \
+         them again"
     )]
     OutOfStep {
         /// A queue of the layout.
@@ -150,6 +162,35 @@ pub enum SourceError {
         /// What is wrong with it.
         fault: String,
     },
+    /// There is no layout document, and a layout that only a document can name.
+    #[error(
+        "there is no layout document in the stream {stream}, but {what}: the stream was deleted, or definitions were imported \
+         that were exported at a later layout. No layout is made, since each update would go two ways. To keep the layout that is \
+         there, stop all dispatchers, call `lanekeeper topology adopt`, and start them again. To begin with another one, once \
+         `rabbitmqctl list_queues --vhost VHOST name messages consumers` shows its queues empty and unused, delete them \
+         (`rabbitmqctl delete_queue --vhost VHOST {exchange}.lN.pNNN`) and the exchange (`rabbitmqadmin --vhost=VHOST delete \
+         exchange name={exchange}.lN`)"
+    )]
+    DocumentGone {
+        /// The stream.
+        stream: String,
+        /// `updates.exchange`.
+        exchange: String,
+        /// What is there.
+        what: String,
+    },
+    /// The layout document is older than the objects in the broker.
+    #[error(
+        "the layout document in the stream {stream} is older than the broker's objects: {what}. Nothing is declared, bound or \
+         deleted, since updates could be lost or go two ways. The broker has lost the newest documents, as a power loss or a \
+         copy of its data can do. Stop all dispatchers, call `lanekeeper topology adopt`, and start them again"
+    )]
+    DocumentOlder {
+        /// The stream.
+        stream: String,
+        /// What the document does not know.
+        what: String,
+    },
     /// There is no layout to change.
     #[error(
         "there is no layout of the exchange {exchange} yet; the first `lanekeeper run` makes it, with updates.partitions \
@@ -212,7 +253,10 @@ impl SourceError {
             | Self::MovedElsewhere { .. }
             | Self::Astray { .. }
             | Self::Document { .. }
-            | Self::NoLayout { .. } => false,
+            | Self::DocumentGone { .. }
+            | Self::DocumentOlder { .. }
+            | Self::NoLayout { .. }
+            | Self::NoRoom { .. } => false,
         }
     }
 
@@ -348,102 +392,4 @@ fn value(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use lapin::protocol::AMQPError;
-
-    use super::*;
-
-    /// The sentences of RabbitMQ 3.10 and 4.0.
-    #[test]
-    fn what_a_cluster_answers_while_it_starts_or_is_split_is_waited_for_by_its_name() {
-        let check = |kind: AMQPErrorKind, text: &str, expected: &str| {
-            let source =
-                || lapin::Error::from(ErrorKind::ProtocolError(AMQPError::new(kind.clone(), text.into())));
-            for fault in [
-                SourceError::from_amqp("looking", "queue q", "updates", source()),
-                SourceError::from_consuming("looking", "queue q", "updates", source()),
-            ] {
-                let spelled = format!("{fault:?}");
-                if spelled.starts_with(expected) {
-                    assert!(fault.can_heal(), "{text}: {fault:?}");
-                    assert!(!fault.is_deleted_queue(), "{text}: {fault:?}");
-                    return;
-                }
-            }
-            panic!("{text}: not {expected}");
-        };
-        let (internal, resource) = (AMQPHardError::INTERNALERROR, AMQPHardError::RESOURCEERROR);
-        let (internal, resource) = (AMQPErrorKind::Hard(internal), AMQPErrorKind::Hard(resource));
-        let not_found = AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND);
-        let failed = AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED);
-        check(
-            internal.clone(),
-            "INTERNAL_ERROR - Cannot declare quorum queue 'q' in vhost '/' on node 'rabbit@c' with leader on node \
-             'rabbit@c': cluster_not_formed",
-            "NoQuorum",
-        );
-        check(
-            internal.clone(),
-            "INTERNAL_ERROR - Cannot declare a queue 'queue 'q' in vhost '/'' on node 'rabbit@c': \
-             {error,coordinator_unavailable}",
-            "NoQuorum",
-        );
-        check(
-            resource,
-            "RESOURCE_ERROR - Stream coordinator unavailable for queue 'q' in vhost '/'",
-            "NoQuorum",
-        );
-        check(internal, "INTERNAL_ERROR", "NoQuorum");
-        check(
-            failed.clone(),
-            "PRECONDITION_FAILED - stream queue 'q' in vhost '/' does not have a running replica on the local node",
-            "NoReplica",
-        );
-        check(
-            failed,
-            "PRECONDITION_FAILED - queue 'q' in vhost '/' does not have a replica on the local node",
-            "NoReplica",
-        );
-        check(
-            not_found.clone(),
-            "NOT_FOUND - home node 'rabbit@c' of durable queue 'q' in vhost '/' is down or inaccessible",
-            "NodeDown",
-        );
-        let missing = ErrorKind::ProtocolError(AMQPError::new(
-            not_found,
-            "NOT_FOUND - no queue 'q' in vhost '/'".into(),
-        ));
-        let fault = SourceError::from_amqp("looking", "queue q", "updates", missing.into());
-        assert!(fault.is_deleted_queue() && !fault.can_heal(), "{fault:?}");
-    }
-
-    #[test]
-    fn the_difference_is_spelled_out() {
-        let check = |text: &str, argument: &str, expected: &str, found: &str| {
-            let found_values = inequivalence(text).expect(text);
-            assert_eq!(found_values, (argument.to_owned(), expected.to_owned(), found.to_owned()), "{text}");
-        };
-        check(
-            "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'updates.l1.p000' in vhost '/': \
-             received the value '1000000' of type 'signedint' but current is none",
-            "x-delivery-limit",
-            "1000000",
-            "none",
-        );
-        check(
-            "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'updates' in vhost '/': received 'fanout' but \
-             current is 'topic'",
-            "type",
-            "fanout",
-            "topic",
-        );
-        check(
-            "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'updates.dead' in vhost '/': received the \
-             value 'quorum' of type 'longstr' but current is the value 'classic' of type 'longstr'",
-            "x-queue-type",
-            "quorum",
-            "classic",
-        );
-        assert_eq!(inequivalence("PRECONDITION_FAILED - something else"), None);
-    }
-}
+mod tests;

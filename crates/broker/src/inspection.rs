@@ -16,6 +16,7 @@ use super::topology::arguments::{
 };
 use super::topology::declare::declare_public_exchange;
 use super::topology::document_stream::read_if_there;
+use super::topology::leftover::{refuse_later_layouts, refuse_newer_layouts};
 use super::topology::session::{Depth, TopologySession};
 use lanekeeper_core::change::Layouts;
 use lanekeeper_core::error::error_chain;
@@ -40,6 +41,8 @@ pub struct Inspection {
     pub hash_exchange: bool,
     /// The current layout; `None`: there is none yet.
     pub layout: Result<Option<Layout>, String>,
+    /// What is there that the document does not name, since it is gone or older, and what to do: `lanekeeper run` refuses it.
+    pub misfit: Option<String>,
     /// The layout that the current one is being changed to, once it may be bound to the ingress.
     pub changing_to: Option<Layout>,
     /// A layout before it still holds updates: its own partitions wait for that.
@@ -156,9 +159,10 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
         leave(connection).await;
         publishing?
     };
-    let layouts = {
+    let (layouts, misfit) = {
         let connection = address.connect(name).await?;
-        let layouts = read_layouts(&TopologySession::new(&connection, names, name)).await;
+        let mut session = TopologySession::new(&connection, names, name);
+        let layouts = read_layouts(&mut session).await;
         leave(connection).await;
         layouts?
     };
@@ -179,11 +183,12 @@ async fn inspect_patiently(address: &Address, names: &Names, name: &str) -> Resu
             objects.push(Object { name, role, state });
         }
         Ok(Inspection {
-            address: address.host_port().to_owned(),
+            address: connection.host_port().to_owned(),
             version: connection.server_property("version"),
             cluster: connection.server_property("cluster_name"),
             hash_exchange,
             layout,
+            misfit,
             changing_to,
             draining,
             objects,
@@ -247,16 +252,31 @@ async fn try_publishing(connection: &Connection) -> Result<Publishing, SourceErr
     }
 }
 
-/// The layouts, or why the document cannot be read.
-async fn read_layouts(session: &TopologySession<'_>) -> Result<Result<Option<Layouts>, String>, SourceError> {
+type ReadLayouts = (Result<Option<Layouts>, String>, Option<String>);
+
+/// The layouts, or why the document cannot be read; and what is there that it does not name.
+async fn read_layouts(session: &mut TopologySession<'_>) -> Result<ReadLayouts, SourceError> {
     match read_if_there(session).await {
-        Ok(document) => Ok(Ok(document.map(|document| document.layouts))),
+        Ok(document) => {
+            let fits = match &document {
+                None => refuse_later_layouts(session).await,
+                Some(document) => refuse_newer_layouts(session, document).await,
+            };
+            let misfit = match fits {
+                Ok(()) => None,
+                Err(fault @ (SourceError::DocumentGone { .. } | SourceError::DocumentOlder { .. })) => {
+                    Some(error_chain(&fault))
+                }
+                Err(fault) => return Err(fault),
+            };
+            Ok((Ok(document.map(|document| document.layouts)), misfit))
+        }
         Err(
             fault @ (SourceError::NotPermitted { .. }
             | SourceError::Document { .. }
             | SourceError::NoQuorum { .. }
             | SourceError::NoReplica { .. }),
-        ) => Ok(Err(error_chain(&fault))),
+        ) => Ok((Err(error_chain(&fault)), None)),
         Err(fault) => Err(fault),
     }
 }

@@ -51,7 +51,7 @@ pub use operator::Operator;
 pub use settings::ConnectionSettings;
 pub use source::{Deliveries, Gone, Lost, Received, Source, SourceEvent};
 pub use topology::{
-    AutoApply, DELIVERY_LIMIT, Depth, DocumentLock, Follower, LayoutDocument, LayoutReconciler, Majority,
-    Markers, Obstacle, Obstacles, Reconciled, Stuck, Witnesses, definitions, ensure as ensure_topology,
-    remove as remove_topology,
+    Adopted, AutoApply, BindingGuard, DELIVERY_LIMIT, Depth, DocumentLock, FirstLayout, Follower,
+    LayoutDocument, LayoutReconciler, Majority, Markers, Obstacle, Obstacles, Reconciled, Stuck, Witnesses,
+    definitions, ensure as ensure_topology, remove as remove_topology,
 };

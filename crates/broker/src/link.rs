@@ -22,7 +22,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ConnectionNumber(u64);
 
-type Numbered = (ConnectionNumber, Arc<Connection>);
+pub(super) type Numbered = (ConnectionNumber, Arc<Connection>);
 
 /// A connection that is kept up until this is dropped.
 #[derive(Clone, Debug)]
@@ -96,7 +96,8 @@ impl Link {
         self.open(number, &connection).await
     }
 
-    async fn connected(&self) -> Numbered {
+    /// The connection, as soon as there is one, and which it is.
+    pub(super) async fn connected(&self) -> Numbered {
         let mut watched = self.connection.clone();
         let connection = match watched.wait_for(Option::is_some).await {
             Ok(connection) => connection.clone(),
@@ -198,6 +199,8 @@ async fn keep(
         warn!(connection = name, error = why, "broker connection lost, reconnecting");
         if since.elapsed() > RECONNECT_DELAY_MAX {
             reconnecting = Reconnecting::default();
+        } else {
+            address.avoid(&connection);
         }
         connection = Arc::new(reconnecting.connect(&address, &name).await);
         info!(connection = name, "broker connected again");

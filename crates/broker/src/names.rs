@@ -36,6 +36,16 @@ impl Names {
         format!("{}.handoff", self.exchange)
     }
 
+    /// Exists for a moment: what is published to it goes to the ingress, and comes back if nothing is bound there.
+    pub(crate) fn probe(&self) -> String {
+        format!("{}.probe", self.exchange)
+    }
+
+    /// Is deleted together with the public exchange, by the broker: it shows that somebody has deleted that one.
+    pub(crate) fn watch(&self) -> String {
+        format!("{}.watch", self.exchange)
+    }
+
     /// The dead-letter queue, and the exchange before it.
     #[must_use]
     pub fn dead(&self) -> String {

@@ -12,7 +12,7 @@ use super::membership::{PartitionStatus, READING, StatusAnswers, ask, parse};
 use super::names::Names;
 use super::topology::document_stream::read_if_there;
 use super::topology::session::{Depth, TopologySession};
-use super::topology::{LayoutDocument, Reconciled, reconcile};
+use super::topology::{Adopted, LayoutDocument, Reconciled, adopt, reconcile};
 use lanekeeper_core::change::{Desired, Step};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 
@@ -127,6 +127,14 @@ impl Operator {
                 reconciled => return reconciled,
             }
         }
+    }
+
+    /// Writes a layout document for the one layout that the broker has, with this prefetch.
+    ///
+    /// # Errors
+    /// [`SourceError::Locked`], and what else can go wrong. This operator is of no more use.
+    pub async fn adopt(&self, prefetch: u16) -> Result<Adopted, SourceError> {
+        adopt(&self.connection, &self.names, &self.instance, prefetch).await
     }
 
     /// Closes the connection, and with it gives up the lock if something went wrong under it.

@@ -47,6 +47,11 @@ impl AnyLedger {
         }
     }
 
+    /// Waits until the ledger cannot be used any more, whatever is tried again, and says why.
+    pub async fn unusable(&self) -> LedgerError {
+        either!(self.unusable())
+    }
+
     /// Returns which exchange the ledger belongs to.
     ///
     /// # Errors

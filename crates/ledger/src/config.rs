@@ -27,6 +27,6 @@ pub struct LedgerConfig {
 pub enum LedgerPlace {
     /// A file, created if it does not exist. Processes of one host may share it.
     Sqlite(PathBuf),
-    /// `postgres://…`.
-    Postgres(Secret),
+    /// `postgres://…`, one URL for each server, at least one, all with the same database.
+    Postgres(Vec<Secret>),
 }

@@ -33,6 +33,26 @@ pub enum LedgerError {
     /// The database does not answer. Callers retry by themselves.
     #[error("the ledger's database does not answer: check that it runs and can be reached")]
     Lost(#[source] Arc<sqlx::Error>),
+    /// The server is a standby, or was told to take no writes. Callers retry by themselves, on a new connection.
+    #[error(
+        "the ledger's database takes no writes: it is a standby or was replaced by another server; check that ledger.url \
+         leads to the primary"
+    )]
+    ReadOnly,
+    /// None of several servers can be used.
+    #[error("no server of ledger.url can be used: {faults}")]
+    NoServer {
+        /// Why, for each.
+        faults: Arc<str>,
+        /// Whether one of them may be used later.
+        can_heal: bool,
+    },
+    /// Another session answers than the one that was opened.
+    #[error(
+        "the sessions of the ledger's database change while they are used, as behind a pooler in transaction mode: let the \
+         pooler give each connection a session of its own (pool_mode = session), or let ledger.url lead past it"
+    )]
+    SessionChanged,
     /// There was no answer within the time limit.
     #[error("the ledger did not answer within {seconds} s: check the load of its database and disk")]
     TimedOut {
@@ -60,6 +80,22 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether waiting can heal it at the start: a server that is not there yet, or is not the primary yet.
+    #[must_use]
+    pub const fn can_heal(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::ReadOnly | Self::TimedOut { .. } => true,
+            Self::NoServer { can_heal, .. } => *can_heal,
+            _ => false,
+        }
+    }
+
+    /// Whether other sessions on the same server would not do better.
+    #[must_use]
+    pub(crate) const fn is_of_the_server(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::ReadOnly | Self::NoServer { .. } | Self::TimedOut { .. })
+    }
+
     /// As written in metric labels.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -70,6 +106,9 @@ impl LedgerError {
             Self::DiskFull(_) => "disk_full",
             Self::DiskFailed(_) => "disk_failed",
             Self::Lost(_) => "lost",
+            Self::ReadOnly => "read_only",
+            Self::NoServer { .. } => "no_server",
+            Self::SessionChanged => "session_changed",
             Self::TimedOut { .. } => "timed_out",
             Self::NoConnection => "no_connection",
             Self::NoRowLocks => "no_row_locks",
@@ -83,6 +122,17 @@ impl LedgerError {
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error;
+        if let Error::Database(refusal) = &error
+            && refusal.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_none()
+        {
+            match refusal.code().as_deref() {
+                // read_only_sql_transaction
+                Some("25006") => return Self::ReadOnly,
+                // A prepared statement that is not there, or there already: our session is another one's.
+                Some("26000" | "42P05") => return Self::SessionChanged,
+                _ => {}
+            }
+        }
         let make: fn(Arc<Error>) -> Self = match &error {
             Error::Database(refusal) => match refusal.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
                 Some(refusal) => of_sqlite(refusal.code().as_deref().unwrap_or_default()),
@@ -122,8 +172,7 @@ fn of_postgres(code: &str) -> Make {
         "55P03" | "40P01" | "40001" | "57014" => LedgerError::Locked,
         "3D000" | "42501" => LedgerError::CannotOpen, // no such database, no right
         _ if code.starts_with("28") => LedgerError::CannotOpen, // authorization
-        // read only (a standby, until it takes over), too many connections
-        "25006" | "53300" => LedgerError::Lost,
+        "53300" => LedgerError::Lost,                 // too many connections
         // shutting down, crashed, starting up, broken connections
         _ if code.starts_with("57P") || code.starts_with("08") => LedgerError::Lost,
         _ => LedgerError::Refused,

@@ -111,8 +111,6 @@ pub struct OperatorReason {
 pub struct LedgerStats {
     /// Known update ids; an estimate that can be a little too high.
     pub resolved_updates: u64,
-    /// Records with a stored version, `ETag` or last update.
-    pub records: u64,
     /// Records with parked updates.
     pub parked_records: u64,
     /// Parked updates.

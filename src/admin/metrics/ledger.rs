@@ -11,16 +11,19 @@ use prometheus_client::registry::{Registry, Unit};
 use super::labels::{OfReason, seconds_histogram};
 use lanekeeper_core::policy::ParkReason;
 
+/// A gauge that is on the page only while its value is known.
+type Known = Family<[(&'static str, &'static str); 0], Gauge>;
+
 #[derive(Clone, Debug)]
 pub(super) struct LedgerFamilies {
     updates_superseded: Counter,
     updates_parked: Family<OfReason, Counter>,
     ledger_errors: Family<OfReason, Counter>,
     row_lock_wait: Histogram,
-    ledger_resolved_updates: Gauge,
-    ledger_parked_records: Gauge,
-    ledger_parked_updates: Gauge,
-    ledger_size: Gauge,
+    ledger_resolved_updates: Known,
+    ledger_parked_records: Known,
+    ledger_parked_updates: Known,
+    ledger_size: Known,
     ledger_commits: Counter,
     ledger_entries: Counter,
 }
@@ -32,10 +35,10 @@ impl Default for LedgerFamilies {
             updates_parked: Family::default(),
             ledger_errors: Family::default(),
             row_lock_wait: seconds_histogram(),
-            ledger_resolved_updates: Gauge::default(),
-            ledger_parked_records: Gauge::default(),
-            ledger_parked_updates: Gauge::default(),
-            ledger_size: Gauge::default(),
+            ledger_resolved_updates: Known::default(),
+            ledger_parked_records: Known::default(),
+            ledger_parked_updates: Known::default(),
+            ledger_size: Known::default(),
             ledger_commits: Counter::default(),
             ledger_entries: Counter::default(),
         }
@@ -94,15 +97,18 @@ impl LedgerFamilies {
             updates_parked,
             ledger_errors,
             row_lock_wait: _,
-            ledger_resolved_updates: _,
-            ledger_parked_records: _,
-            ledger_parked_updates: _,
-            ledger_size: _,
+            ledger_resolved_updates,
+            ledger_parked_records,
+            ledger_parked_updates,
+            ledger_size,
             ledger_commits: _,
             ledger_entries: _,
         } = self;
         for counters in [updates_parked, ledger_errors] {
             drop(counters.get_or_create(&OfReason { reason: "test" }));
+        }
+        for gauge in [ledger_resolved_updates, ledger_parked_records, ledger_parked_updates, ledger_size] {
+            drop(gauge.get_or_create(&[]));
         }
     }
 }
@@ -132,10 +138,24 @@ impl LedgerMetrics {
     /// The ledger has this size.
     pub fn size(&self, size: LedgerSize) {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.0.ledger_resolved_updates.set(whole(size.resolved_updates));
-        self.0.ledger_parked_records.set(whole(size.parked_records));
-        self.0.ledger_parked_updates.set(whole(size.parked_updates));
-        self.0.ledger_size.set(whole(size.bytes));
+        self.0.ledger_resolved_updates.get_or_create(&[]).set(whole(size.resolved_updates));
+        self.0.ledger_parked_records.get_or_create(&[]).set(whole(size.parked_records));
+        self.0.ledger_parked_updates.get_or_create(&[]).set(whole(size.parked_updates));
+        self.0.ledger_size.get_or_create(&[]).set(whole(size.bytes));
+    }
+
+    /// The size cannot be found out: it is not on the page until it can.
+    pub fn size_unknown(&self) {
+        let LedgerFamilies {
+            ledger_resolved_updates,
+            ledger_parked_records,
+            ledger_parked_updates,
+            ledger_size,
+            ..
+        } = &self.0;
+        for gauge in [ledger_resolved_updates, ledger_parked_records, ledger_parked_updates, ledger_size] {
+            gauge.clear();
+        }
     }
 
     /// So many commits were made, with so many resolutions.

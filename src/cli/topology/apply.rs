@@ -22,14 +22,26 @@ const LISTENING: Duration = Duration::from_millis(2_500);
 /// How many looks find no consumer before that is said.
 const UNOWNED_SHOWN_AT: u32 = 5;
 
+/// How the layout is to be changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Return as soon as publishes go to the new layout.
+    pub no_wait: bool,
+    /// How long the old layout may drain.
+    pub timeout: Option<Duration>,
+    /// Also if the management API is not seen.
+    pub without_management: bool,
+}
+
 /// Changes the layout to what the config says, and waits until the old one is deleted.
-pub async fn run(config: &Config, no_wait: bool, timeout: Option<Duration>) -> Result<Exit, SourceError> {
+pub async fn run(config: &Config, manner: Manner) -> Result<Exit, SourceError> {
+    let Manner { no_wait, timeout, without_management } = manner;
     // Errors that are no step, such as a queue of the new layout that somebody deletes during the change, are logged.
     log::start(&LogConfig { filter: "lanekeeper=error".to_owned(), ..config.log.clone() });
     let names = Names::new(&config.updates.exchange);
     let address = Address::new(&config.broker.connection)?;
     let operator = Operator::connect(&address, names.clone(), &config.instance).await?;
-    if needs_switch(&operator, config).await? && !may_switch(config).await? {
+    if needs_switch(&operator, config).await? && !may_switch(config, without_management).await? {
         operator.close().await;
         return Ok(Exit::Other);
     }
@@ -56,12 +68,16 @@ async fn needs_switch(operator: &Operator, config: &Config) -> Result<bool, Sour
 }
 
 /// Whether nothing blocks the change. Prints everything that could go wrong.
-async fn may_switch(config: &Config) -> Result<bool, SourceError> {
+async fn may_switch(config: &Config, without_management: bool) -> Result<bool, SourceError> {
     let dangers = dangers_of_change(config, config.layout_shape()).await?;
     for danger in &dangers {
         eprintln!("{}", format_danger(danger));
     }
-    let is_allowed = dangers.iter().all(|danger| danger.weight != Weight::Forbids);
+    let is_allowed = dangers.iter().all(|danger| match danger.weight {
+        Weight::Forbids => false,
+        Weight::Unseen => without_management,
+        Weight::Risks | Weight::Warns => true,
+    });
     if !is_allowed {
         eprintln!("error: nothing is changed; see `lanekeeper doctor` for what to do");
     } else if !dangers.is_empty() {

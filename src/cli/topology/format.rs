@@ -20,6 +20,7 @@ pub fn format_age(seconds: u64) -> String {
 pub fn format_danger(danger: &Danger) -> String {
     let weight = match danger.weight {
         Weight::Forbids => "blocks the change",
+        Weight::Unseen => "blocks the change unless --without-management is given",
         Weight::Risks | Weight::Warns => "could go wrong",
     };
     let Danger { finding, .. } = danger;

@@ -155,7 +155,8 @@ impl fmt::Display for Plan {
         if self.is_empty() {
             writeln!(f, "\nNothing to do.")?;
         } else {
-            let refuses = self.dangers.iter().any(|danger| danger.weight == Weight::Forbids);
+            let refuses = |danger: &Danger| matches!(danger.weight, Weight::Forbids | Weight::Unseen);
+            let refuses = self.dangers.iter().any(refuses);
             let steps = if refuses {
                 "would take these steps, and refuses to while something blocks the change"
             } else {

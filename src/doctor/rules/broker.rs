@@ -142,16 +142,18 @@ fn permissions(case: &Case<'_>) -> Vec<Finding> {
     let exchange = expression(case.names.public());
     let ours = format!(r"^{exchange}(\..*)?$");
     let write = format!(r"^({exchange}(\..*)?|amq\.default)$");
-    let user = case.config.broker.user();
-    let grant = format!(
-        "rabbitmqctl set_permissions --vhost {} {} {} {} {}",
-        quoted(vhost),
-        quoted(&user),
-        quoted(&ours),
-        quoted(&write),
-        quoted(&ours)
-    );
-    vec![Finding::new(Code::NotPermitted, what, vec![Fix::Run(grant)])]
+    let grant = |user: String| {
+        Fix::Run(format!(
+            "rabbitmqctl set_permissions --vhost {} {} {} {} {}",
+            quoted(vhost),
+            quoted(&user),
+            quoted(&ours),
+            quoted(&write),
+            quoted(&ours)
+        ))
+    };
+    let fixes = case.config.broker.users().into_iter().map(grant).collect();
+    vec![Finding::new(Code::NotPermitted, what, fixes)]
 }
 
 /// A regular expression that matches only this name.

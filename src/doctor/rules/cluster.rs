@@ -13,7 +13,7 @@ const COPIES_WANTED: usize = 3;
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut findings = online_copies(case);
     let Ok(management) = &case.observed.management else { return findings };
-    let of_the_cluster = [partitioned, partition_handling, few_copies, even_copies, leaders];
+    let of_the_cluster = [partitioned, partition_handling, few_copies, even_copies, leaders, no_replica];
     findings.extend(of_the_cluster.into_iter().filter_map(|rule| rule(case, management)));
     findings
 }
@@ -166,6 +166,31 @@ fn more_copies(case: &Case<'_>, management: &Management, name: &str, queue: &Que
     vec![Fix::Run(format!("{tool} --vhost {vhost} {} {}", quoted(name), quoted(&node.name)))]
 }
 
+/// A stream keeps the nodes that it was made with: one that joins the cluster later has no replica of it.
+fn no_replica(case: &Case<'_>, management: &Management) -> Option<Finding> {
+    let streams = [case.names.topology(), case.names.members()];
+    let mut lacking: Vec<(&str, &str)> = Vec::new();
+    for (name, queue) in
+        replicated(management).filter(|(name, _)| streams.iter().any(|stream| stream == name))
+    {
+        let running = management.known_nodes().iter().filter(|node| node.running);
+        let without = running.filter(|node| !queue.members.contains(&node.name));
+        lacking.extend(without.map(|node| (name, node.name.as_str())));
+    }
+    if lacking.is_empty() {
+        return None;
+    }
+    let described: Vec<String> = lacking.iter().map(|(stream, node)| format!("{stream} on {node}")).collect();
+    let described: Vec<&str> = described.iter().map(String::as_str).collect();
+    let vhost = quoted(&case.observed.vhost);
+    let add = |(stream, node): &(&str, &str)| {
+        let (stream, node) = (quoted(stream), quoted(node));
+        Fix::Run(format!("rabbitmq-streams add_replica --vhost {vhost} {stream} {node}"))
+    };
+    let fix = lacking.iter().map(add).collect();
+    Some(Finding::new(Code::NoReplicaOnNode, format!("no replica of {}", listed(&described)), fix))
+}
+
 fn leaders(case: &Case<'_>, management: &Management) -> Option<Finding> {
     let running = management.known_nodes().iter().filter(|node| node.running).count();
     let queues = case.observed.partitions().filter_map(|object| case.observed.queue(&object.name));
@@ -219,12 +244,28 @@ mod tests {
             };
             check(change, expected);
         };
-        for queue in ["updates.l1.p001", "updates.dead", "updates.topology", "updates.members"] {
+        for queue in ["updates.l1.p001", "updates.dead"] {
             copies(queue, &["a", "b", "c"], &[]);
             copies(queue, &["a"], &["LK111"]);
             copies(queue, &["a", "b"], &["LK111"]);
             copies(queue, &["a", "b", "c", "d"], &["LK112"]);
         }
+        // Dispatchers read the replica of the node that they are connected to.
+        for stream in ["updates.topology", "updates.members"] {
+            copies(stream, &["a", "b", "c"], &[]);
+            copies(stream, &["a"], &["LK111", "LK114"]);
+            copies(stream, &["a", "b"], &["LK111", "LK114"]);
+            copies(stream, &["a", "b", "c", "d"], &["LK112"]);
+        }
+        let joined = |observed: &mut Observed| {
+            management(observed).nodes.as_mut().unwrap().push(node("rabbit@new"));
+        };
+        check(joined, &["LK114"]);
+        let down = |observed: &mut Observed| {
+            joined(observed);
+            management(observed).nodes.as_mut().unwrap().last_mut().unwrap().running = false;
+        };
+        check(down, &[]);
         let of_two = |observed: &mut Observed| {
             management(observed).nodes = Ok(["rabbit@a", "rabbit@b"].map(node).to_vec());
             for queue in management(observed).queues.values_mut() {

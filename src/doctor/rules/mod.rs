@@ -4,6 +4,7 @@ mod broker;
 mod case;
 mod cluster;
 mod consumers;
+mod files;
 mod layout;
 mod policies;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 mod topology;
 mod unseen;
 
+pub(super) use files::files_with;
 pub(super) use unseen::unseen;
 
 use self::case::Case;
@@ -24,6 +26,7 @@ pub(super) fn judge(observed: &Observed, config: &Config) -> Vec<Finding> {
     let rules = [
         broker::judge,
         cluster::judge,
+        files::judge,
         topology::judge,
         policies::judge,
         consumers::judge,
@@ -38,4 +41,9 @@ pub(super) fn judge(observed: &Observed, config: &Config) -> Vec<Finding> {
 /// The danger of a change to so many partitions, if the metadata store can handle only one.
 pub(super) fn khepri_of_change(observed: &Observed, config: &Config, partitions: u16) -> Option<Finding> {
     broker::khepri_with(&Case::new(observed, config), partitions, "there are to be")
+}
+
+/// The danger of a change to so many partitions, if quorum queues reserve too many open files.
+pub(super) fn files_of_change(observed: &Observed, partitions: u16) -> Option<Finding> {
+    files::with_more(observed, partitions)
 }

@@ -1,6 +1,7 @@
 //! Rules on facts in the form that the broker gives them: those that no RabbitMQ of the broker tests can be brought to,
 //! and how it all reads.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
@@ -62,6 +63,7 @@ fn sound() -> Observed {
             cluster: Some("rabbit@a".into()),
             hash_exchange: true,
             layout: Ok(Some(LAYOUT)),
+            misfit: None,
             changing_to: None,
             draining: false,
             objects,
@@ -78,6 +80,7 @@ fn sound() -> Observed {
                 .into_iter()
                 .map(|name| Node { name, running: true, ..Node::default() })
                 .collect()),
+            quorum_copies: Ok(BTreeMap::new()),
             khepri: Ok(true),
         }),
         vhost: "/".into(),
@@ -261,11 +264,12 @@ fn answers_of_the_management_api_become_facts() {
     let failed = json!({"status": "failed", "alarms": [{"node": "rabbit@a", "resource": "disk space"}]});
     assert_eq!(answers::alarms(&failed), [Alarm { node: "rabbit@a".into(), resource: "disk space".into() }]);
     assert_eq!(answers::alarms(&json!({"status": "ok"})), []);
-    let nodes = json!([{"name": "a", "running": true, "partitions": ["c"]}, {"name": "b", "running": false}]);
+    let nodes = json!([{"name": "a", "running": true, "partitions": ["c"], "fd_total": 1024}, {"name": "b", "running": false}]);
     let node = |name: &str, running, partitions: &[&str]| Node {
         name: name.to_owned(),
         running,
         partitions: partitions.iter().map(|name| (*name).to_owned()).collect(),
+        files_max: (name == "a").then_some(1024),
     };
     assert_eq!(answers::nodes(&nodes), [node("a", true, &["c"]), node("b", false, &[])]);
     assert_eq!(
@@ -403,7 +407,7 @@ pub(super) fn check_change(change: impl FnOnce(&mut Observed), partitions: u16, 
 
 #[test]
 fn what_a_change_could_meet_is_weighed() {
-    use Weight::{Forbids, Risks, Warns};
+    use Weight::{Forbids, Risks, Unseen};
     check_change(|_| {}, 5, &[]);
     let audit = |observed: &mut Observed| {
         management(observed).bindings.push(binding("updates.ingress", "audit", DestinationKind::Queue));
@@ -428,7 +432,9 @@ fn what_a_change_could_meet_is_weighed() {
             cause: ManagementCause::Unreachable("connection refused".to_owned()),
         });
     };
-    check_change(unseen, 5, &[("LK901", Warns)]);
+    let older = |observed: &mut Observed| observed.broker.misfit = Some("it is older".to_owned());
+    check_change(older, 5, &[("LK116", Forbids)]);
+    check_change(unseen, 5, &[("LK901", Unseen)]);
 }
 
 #[test]

@@ -24,6 +24,14 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
 fn objects(case: &Case<'_>) -> Vec<Finding> {
     let objects = &case.observed.broker.objects;
     let mut findings: Vec<Finding> = objects.iter().filter_map(|object| differs(case, object)).collect();
+    if let Some(misfit) = &case.observed.broker.misfit {
+        let stop = Fix::Do("stop all dispatchers; if the ingress is bound to the layout that is to be kept, and to nothing else:".to_owned());
+        let adopt = Fix::Run("lanekeeper topology adopt --config FILE".to_owned());
+        let start = Fix::Do(
+            "then start them again (docs/operating.md, \"If the layout document is gone\")".to_owned(),
+        );
+        findings.push(Finding::new(Code::DocumentMisfits, misfit.clone(), vec![stop, adopt, start]));
+    }
     match &case.observed.broker.layout {
         Err(fault) => {
             let what = fault.clone();

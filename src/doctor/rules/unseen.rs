@@ -9,7 +9,10 @@ use super::case::{Case, listed};
 use crate::config::{ACK_TIMEOUT, Config, format_duration};
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let user = &case.config.broker.management().user;
+    let user = match &case.observed.management {
+        Ok(management) => &management.user,
+        Err(fault) => &fault.user,
+    };
     let tag = |tag: &str| Fix::Run(format!("rabbitmqctl set_user_tags {} {tag}", quoted(user)));
     match &case.observed.management {
         Err(fault) => {

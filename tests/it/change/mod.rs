@@ -5,6 +5,7 @@ mod faults;
 mod load;
 mod publishers;
 mod show;
+mod unseen;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,43 +1,70 @@
 //! Where the broker is, and as whom we come.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::uri::AMQPUri;
 
 use super::error::ConnectError;
+use super::failures::Failures;
 use super::screen::FRAME_MAX_DEFAULT;
 use crate::settings::ConnectionSettings;
 
-/// How long connecting may take unless the URL says otherwise, from the look-up of the name to the open virtual host.
-/// RabbitMQ itself ends a handshake after 10 s (`handshake_timeout`), so waiting longer would be in vain.
+/// How long connecting to one address may take unless the URL says otherwise, from the TCP connection to the open virtual
+/// host. RabbitMQ itself ends a handshake after 10 s (`handshake_timeout`), so waiting longer would be in vain.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the TCP connection to one address may take unless the URL says otherwise: two lost packets are sent again by
+/// then. An address that swallows packets costs so much.
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest body that is read unless somebody says otherwise: what dispatchers publish for each other is far shorter.
 const BODY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The broker as an operator names it, and what is read from it. Does not print the password.
+///
+/// All clones try the hosts in the same order, and know of each other which address did not work: so the connections of a
+/// process go to one node as long as that works, and an address that swallows packets costs its time once.
 #[derive(Clone)]
 pub struct Address {
-    uri: AMQPUri,
-    host_port: String,
-    frame_max: u32,
+    /// At least one, in the order in which they are tried.
+    hosts: Arc<[Host]>,
+    failures: Arc<Failures>,
     body_bytes_max: u64,
 }
 
+/// One of `broker.url`.
+pub(super) struct Host {
+    uri: AMQPUri,
+    /// Host and port, for people.
+    name: String,
+    frame_max: u32,
+}
+
 impl Address {
-    /// From `broker.url` and `broker.heartbeat`, which the broker may lower.
+    /// From `broker.url` and `broker.heartbeat`, which the broker may lower. The order of the hosts is drawn by lot, so that
+    /// the processes are spread over the nodes.
     ///
     /// # Errors
     /// [`ConnectError::Url`]
     pub fn new(broker: &ConnectionSettings) -> Result<Self, ConnectError> {
-        let mut uri: AMQPUri = broker.url.reveal().parse().map_err(|fault| ConnectError::Url { fault })?;
-        // 0 would turn heartbeats off unless the broker wants them.
-        let heartbeat = u16::try_from(broker.heartbeat.as_secs()).unwrap_or(u16::MAX);
-        uri.query.heartbeat = Some(heartbeat.max(1));
-        let frame_max = uri.query.frame_max.filter(|frame_max| *frame_max > 0).unwrap_or(FRAME_MAX_DEFAULT);
-        uri.query.frame_max = Some(frame_max);
-        let host_port = format!("{}:{}", uri.authority.host, uri.authority.port);
-        Ok(Self { uri, host_port, frame_max, body_bytes_max: BODY_BYTES_MAX })
+        let mut hosts = Vec::with_capacity(broker.urls.len());
+        for url in &broker.urls {
+            hosts.push(Host::new(url.reveal(), broker.heartbeat)?);
+        }
+        let Some(first) = hosts.first() else {
+            return Err(ConnectError::Url { fault: "it names no host".to_owned() });
+        };
+        if hosts.iter().any(|host| host.uri.vhost != first.uri.vhost) {
+            return Err(ConnectError::Url { fault: "the virtual hosts differ".to_owned() });
+        }
+        let mut hosts: Vec<(u64, Host)> = {
+            let lots = RandomState::new();
+            hosts.into_iter().enumerate().map(|(index, host)| (lots.hash_one(index), host)).collect()
+        };
+        hosts.sort_by_key(|(lot, _)| *lot);
+        let hosts = hosts.into_iter().map(|(_, host)| host).collect();
+        Ok(Self { hosts, failures: Arc::default(), body_bytes_max: BODY_BYTES_MAX })
     }
 
     /// For a connection that reads bodies of up to so many bytes. A longer one never enters memory.
@@ -46,21 +73,49 @@ impl Address {
         Self { body_bytes_max: bytes_max, ..self.clone() }
     }
 
-    /// Host and port, for people.
-    #[must_use]
-    pub fn host_port(&self) -> &str {
-        &self.host_port
-    }
-
     /// The virtual host.
     #[must_use]
     pub fn vhost(&self) -> &str {
-        &self.uri.vhost
+        &self.hosts[0].uri.vhost
+    }
+
+    pub(super) fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    pub(super) fn failures(&self) -> &Failures {
+        &self.failures
+    }
+
+    pub(super) fn body_bytes_max(&self) -> u64 {
+        self.body_bytes_max
+    }
+}
+
+impl Host {
+    fn new(url: &str, heartbeat: Duration) -> Result<Self, ConnectError> {
+        let mut uri: AMQPUri = url.parse().map_err(|fault| ConnectError::Url { fault })?;
+        // 0 would turn heartbeats off unless the broker wants them.
+        let heartbeat = u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX);
+        uri.query.heartbeat = Some(heartbeat.max(1));
+        let frame_max = uri.query.frame_max.filter(|frame_max| *frame_max > 0).unwrap_or(FRAME_MAX_DEFAULT);
+        uri.query.frame_max = Some(frame_max);
+        let name = format!("{}:{}", uri.authority.host, uri.authority.port);
+        Ok(Self { uri, name, frame_max })
+    }
+
+    /// Host and port, for people.
+    pub(super) fn host_port(&self) -> &str {
+        &self.name
+    }
+
+    /// What to look up, and the port.
+    pub(super) fn name_and_port(&self) -> (&str, u16) {
+        (&self.uri.authority.host, self.uri.authority.port)
     }
 
     /// The user.
-    #[must_use]
-    pub fn user(&self) -> &str {
+    pub(super) fn user(&self) -> &str {
         &self.uri.authority.userinfo.username
     }
 
@@ -68,22 +123,60 @@ impl Address {
         self.frame_max
     }
 
-    pub(super) fn body_bytes_max(&self) -> u64 {
-        self.body_bytes_max
-    }
-
     pub(super) fn uri(&self) -> &AMQPUri {
         &self.uri
     }
 
-    /// How long connecting may take: the `connection_timeout` of the URL, in milliseconds, else ten seconds.
+    /// How long connecting to one address of the host may take: the `connection_timeout` of the URL, in milliseconds, else
+    /// ten seconds.
     pub(super) fn connect_timeout(&self) -> Duration {
         self.uri.query.connection_timeout.map_or(CONNECT_TIMEOUT, Duration::from_millis)
+    }
+
+    /// How much of it the TCP connection may take.
+    pub(super) fn tcp_timeout(&self) -> Duration {
+        self.uri.query.connection_timeout.map_or(TCP_TIMEOUT, Duration::from_millis)
     }
 }
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Address").field(&self.host_port).field(&self.uri.vhost).finish()
+        let hosts: Vec<&str> = self.hosts.iter().map(Host::host_port).collect();
+        f.debug_tuple("Address").field(&hosts).field(&self.vhost()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use lanekeeper_core::secret::Secret;
+
+    use super::*;
+
+    fn settings(urls: &[&str]) -> ConnectionSettings {
+        let urls = urls.iter().copied().map(Secret::new).collect();
+        ConnectionSettings { urls, heartbeat: Duration::from_secs(10) }
+    }
+
+    #[test]
+    fn every_host_comes_first_in_some_process_and_no_password_is_printed() {
+        let settings = settings(&["amqp://u:s3cret@a/v", "amqp://u:s3cret@b:1/v", "amqp://u:s3cret@c/v"]);
+        let mut first = BTreeSet::new();
+        for _ in 0..1000 {
+            let address = Address::new(&settings).unwrap();
+            let mut hosts: Vec<_> = address.hosts().iter().map(Host::host_port).collect();
+            first.insert(hosts[0].to_owned());
+            hosts.sort_unstable();
+            assert_eq!(hosts, ["a:5672", "b:1", "c:5672"], "each is tried");
+            assert!(!format!("{address:?}").contains("s3cret"));
+        }
+        assert_eq!(first.len(), 3, "{first:?}");
+    }
+
+    #[test]
+    fn hosts_of_different_virtual_hosts_are_refused() {
+        assert!(Address::new(&settings(&["amqp://a/v", "amqp://b/w"])).is_err());
+        assert!(Address::new(&settings(&[])).is_err());
     }
 }

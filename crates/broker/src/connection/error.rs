@@ -8,6 +8,7 @@ use rustls::CertificateError;
 
 use super::version::{VERSION_MIN, Version};
 use lanekeeper_core::certificate::CertificateFault;
+use lanekeeper_core::error::error_chain;
 
 /// Connecting to the broker failed. The broker is named as `host:port`, never with a password.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,17 @@ pub enum ConnectError {
         /// What it says that it is.
         version: Version,
     },
+    /// None of several hosts can be used.
+    #[error("no host of broker.url can be used: {}", list(faults))]
+    NoHost {
+        /// Why, for each host; at least two.
+        faults: Vec<ConnectError>,
+    },
+}
+
+/// The reasons one after another, each with its causes.
+fn list(faults: &[ConnectError]) -> String {
+    faults.iter().map(|fault| error_chain(fault)).collect::<Vec<_>>().join("; ")
 }
 
 impl ConnectError {
@@ -107,6 +119,22 @@ impl ConnectError {
             | Self::LoginRefused { .. }
             | Self::VhostRefused { .. }
             | Self::TooOld { .. } => false,
+            Self::NoHost { faults } => faults.iter().any(Self::can_heal),
+        }
+    }
+
+    /// How far the connection came: more says more about what is wrong.
+    pub(super) fn progress(&self) -> u8 {
+        match self {
+            Self::Url { .. } | Self::Unreachable { .. } => 0,
+            Self::Silent { .. } => 1,
+            Self::Certificate { .. }
+            | Self::Tls { .. }
+            | Self::LoginRefused { .. }
+            | Self::VhostRefused { .. }
+            | Self::Handshake { .. }
+            | Self::TooOld { .. }
+            | Self::NoHost { .. } => 2,
         }
     }
 

@@ -9,6 +9,7 @@ mod address;
 mod alterations;
 mod connect;
 mod error;
+mod failures;
 mod frames;
 mod retry;
 mod runtime;

@@ -8,6 +8,7 @@ use super::outgoing::{Outgoing, ShortText};
 use super::session::{PublisherSession, fatal};
 use super::settings::PublisherSettings;
 use crate::channel::confirm_channel::{PublishOutcome, Unconfirmed};
+use crate::connection::Address;
 use lanekeeper_core::error::error_chain;
 
 /// Publishes that are not confirmed yet.
@@ -26,7 +27,7 @@ impl BulkPublisher {
     /// # Errors
     /// As for [`super::Publisher::connect`].
     pub async fn connect(settings: &PublisherSettings) -> Result<Self, PublishError> {
-        let session = PublisherSession::open(settings).await?;
+        let session = PublisherSession::open(&Address::new(&settings.connection)?, settings).await?;
         Ok(Self { session, exchange: settings.exchange.clone(), unconfirmed: VecDeque::new() })
     }
 

@@ -16,6 +16,7 @@ use super::outgoing::Outgoing;
 use super::session::{self, PublisherSession, SessionEvent};
 use super::settings::PublisherSettings;
 use crate::backoff::Backoff;
+use crate::connection::Address;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
@@ -95,6 +96,7 @@ pub enum PublisherExit {
 /// A connection to publish on, which is made again whenever it is lost.
 pub struct Publisher {
     settings: PublisherSettings,
+    address: Address,
     session: PublisherSession,
 }
 
@@ -139,8 +141,9 @@ impl Publisher {
     /// # Errors
     /// Every variant of [`PublishError`].
     pub async fn connect(settings: PublisherSettings) -> Result<Self, PublishError> {
-        let session = PublisherSession::open(&settings).await?;
-        Ok(Self { settings, session })
+        let address = Address::new(&settings.connection)?;
+        let session = PublisherSession::open(&address, &settings).await?;
+        Ok(Self { settings, address, session })
     }
 
     /// Publishes what comes out of `submissions` until that is closed and everything has its receipt, or until
@@ -162,6 +165,7 @@ impl Publisher {
         let mut run = PublisherRun {
             outbox: Outbox::new(self.settings.limits.clone(), schedule),
             settings: self.settings,
+            address: self.address,
             on_event,
             refused: None,
             started: Instant::now(),
@@ -183,6 +187,7 @@ fn schedule() -> Schedule {
 
 struct PublisherRun<F> {
     settings: PublisherSettings,
+    address: Address,
     outbox: Outbox,
     on_event: F,
     /// The refusal that the caller knows of, until something is confirmed.
@@ -353,18 +358,20 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
                 self.outbox.disconnected();
                 warn!(cause, "broker connection lost, reconnecting");
                 (self.on_event)(PublisherEvent::Connection(ConnectionEvent::Down { cause }));
-                Ok(ConnectionState::Down { connecting: Box::pin(reconnect(self.settings.clone())) })
+                Ok(ConnectionState::Down {
+                    connecting: Box::pin(reconnect(self.address.clone(), self.settings.clone())),
+                })
             }
         }
     }
 }
 
 /// Tries until the broker lets us in, unless that would not help.
-async fn reconnect(settings: PublisherSettings) -> Result<PublisherSession, PublishError> {
+async fn reconnect(address: Address, settings: PublisherSettings) -> Result<PublisherSession, PublishError> {
     let mut backoff = Backoff::new(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX);
     loop {
         backoff.wait().await;
-        match PublisherSession::open(&settings).await {
+        match PublisherSession::open(&address, &settings).await {
             // A broker that starts refuses logins and virtual hosts for a while.
             Err(PublishError::Connect(error)) if !error.is_of_the_url() => {
                 debug!(error = error_chain(&error), "cannot connect to the broker, trying again");

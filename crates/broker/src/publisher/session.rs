@@ -42,14 +42,15 @@ pub(super) struct PublisherSession {
 
 impl PublisherSession {
     /// Connects, and makes sure that the exchange exists.
-    pub(super) async fn open(settings: &PublisherSettings) -> Result<Self, PublishError> {
-        let address = Address::new(&settings.connection)?;
-        let connection = connect(&address, &format!("lanekeeper publish {}", settings.instance)).await?;
+    pub(super) async fn open(address: &Address, settings: &PublisherSettings) -> Result<Self, PublishError> {
+        let connection = connect(address, &format!("lanekeeper publish {}", settings.instance)).await?;
         let events = connection.events_listener().boxed();
         match Self::prepare(&connection, &settings.exchange).await {
             Ok((channel, exchange)) => Ok(Self { connection, channel, events, exchange }),
-            Err(error) => Err(fatal(&error, &settings.exchange)
-                .unwrap_or_else(|| ConnectError::lost(address.host_port(), error).into())),
+            Err(error) => Err(fatal(&error, &settings.exchange).unwrap_or_else(|| {
+                address.avoid(&connection);
+                ConnectError::lost(connection.host_port(), error).into()
+            })),
         }
     }
 

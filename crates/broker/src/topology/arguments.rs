@@ -30,6 +30,13 @@ pub(crate) fn ingress_arguments(names: &Names) -> FieldTable {
     arguments
 }
 
+/// Of the exchange that probes are published to. Nothing is bound to it, so that all goes to the ingress.
+pub(crate) fn probe_arguments(names: &Names) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    insert_text(&mut arguments, ALTERNATE_EXCHANGE, &names.ingress());
+    arguments
+}
+
 /// Of the stream with the layout document.
 pub(crate) fn stream_arguments() -> FieldTable {
     let mut arguments = FieldTable::default();

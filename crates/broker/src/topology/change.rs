@@ -6,9 +6,11 @@ use tracing::{info, warn};
 use super::declare::declare_queues;
 use super::document::LayoutDocument;
 use super::document_stream;
+use super::leftover::{caught_up, refuse_newer_layouts};
 use super::placement;
-use super::purge_markers::purge_markers;
-use super::session::{Depth, TopologySession};
+use super::probe::probe;
+use super::purge::purge;
+use super::session::TopologySession;
 use super::unknown::{log_deleted_queues, unknown_objects};
 use crate::clock::seconds_since_1970;
 use crate::connection::Connection;
@@ -101,6 +103,7 @@ pub(crate) async fn change_locked(
     let Some(mut document) = document_stream::read_surely(session).await? else {
         return Err(SourceError::NoLayout { exchange: session.names().public().to_owned() });
     };
+    document = caught_up(session, document).await?;
     let (mut stuck, mut proven) = (None, false);
     while let Some(step) = document.layouts.next_step(&desired) {
         // A document that was written is such a proof, too.
@@ -120,7 +123,7 @@ pub(crate) async fn change_locked(
                 before.switched(seconds_since_1970())
             }
             Step::Undo(layout) => {
-                delete(session, layout).await?;
+                delete_unused(session, &document, layout).await?;
                 warn!(
                     layout = layout.number.0,
                     "undid a change of the layout that was begun and not finished"
@@ -154,14 +157,14 @@ fn touches_broker(step: &Step) -> bool {
 }
 
 /// Proves that a majority is reached, and that this document is the newest: on the smaller side of a split the lock is
-/// granted, too, and what was changed on the other side is not seen.
+/// granted, too, and what was changed on the other side is not seen. And that it is not older than the objects.
 ///
 /// # Errors
-/// [`SourceError::NoQuorum`]; [`SourceError::Outrun`].
+/// [`SourceError::NoQuorum`]; [`SourceError::Outrun`]; [`SourceError::DocumentOlder`].
 async fn prove(session: &mut TopologySession<'_>, document: &LayoutDocument) -> Result<(), SourceError> {
     match document_stream::read_proven(session).await? {
         Some(newest) if newest != *document => Err(SourceError::Outrun { changed_by: newest.changed_by }),
-        Some(_) | None => Ok(()),
+        Some(_) | None => refuse_newer_layouts(session, document).await,
     }
 }
 
@@ -185,49 +188,64 @@ async fn switch(session: &mut TopologySession<'_>, from: Layout, to: Layout) -> 
     Ok(())
 }
 
-/// Deletes a layout that was never published to. Nothing was ever bound to it but its own queues.
-async fn delete(session: &mut TopologySession<'_>, layout: Layout) -> Result<(), SourceError> {
+/// Deletes a layout that was never published to, as the document says. If it holds updates, is consumed, or the way into it
+/// is open, then the document is older than the bindings, and nothing is deleted.
+async fn delete_unused(
+    session: &mut TopologySession<'_>,
+    document: &LayoutDocument,
+    layout: Layout,
+) -> Result<(), SourceError> {
     let names = session.names();
-    for partition in layout.partitions() {
-        session.delete_queue(&names.partition(layout.number, partition)).await?;
+    let queues = existing_queues(session, layout).await?;
+    let probed = probe(session).await?;
+    if let Some(stuck) = purge(session, layout, &queues, Some(&probed.id)).await? {
+        let what = match stuck {
+            Stuck::InUse { queue } => format!("the queue {queue} is consumed"),
+            Stuck::Late { queue, updates } => format!("the queue {queue} holds {updates} messages"),
+            Stuck::Bound { exchange } => format!("publishes go to the exchange {exchange}"),
+        };
+        let what = format!("it says that layout {} was never published to, but {what}", layout.number.0);
+        return Err(SourceError::DocumentOlder { stream: names.topology(), what });
+    }
+    prove(session, document).await?;
+    for queue in queues {
+        session.delete_queue(&queue).await?;
     }
     session.delete_exchange(&names.layout(layout.number)).await
 }
 
-/// Deletes a drained layout, queue by queue, only what is empty and unused; or returns why it cannot. Quorum queues have
-/// no deletion with these conditions (RabbitMQ 3.10.8 and 4.0.5: `NOT_IMPLEMENTED`), so they are looked at before. Nothing is
-/// published to them any more, and nobody but Lanekeeper knows them.
+/// Those queues of a layout that are there. A process that began to delete it and died has deleted the others.
+async fn existing_queues(
+    session: &mut TopologySession<'_>,
+    layout: Layout,
+) -> Result<Vec<String>, SourceError> {
+    let (names, mut queues) = (session.names(), Vec::new());
+    for partition in layout.partitions() {
+        let queue = names.partition(layout.number, partition);
+        match session.queue_depth(&queue).await {
+            Ok(_) => queues.push(queue),
+            Err(SourceError::Missing { .. }) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(queues)
+}
+
+/// Deletes a drained layout, queue by queue, only what is empty and unused; or returns why it cannot. Nothing is published
+/// to them any more, and nobody but Lanekeeper knows them.
 async fn remove(
     session: &mut TopologySession<'_>,
     document: &LayoutDocument,
     draining: &Draining,
 ) -> Result<Option<Stuck>, SourceError> {
     let (names, layout) = (session.names(), draining.layout);
-    let mut there = Vec::new();
-    for partition in layout.partitions() {
-        let queue = names.partition(layout.number, partition);
-        match session.queue_depth(&queue).await {
-            Ok(Depth { consumers: 1.., .. }) => return Ok(Some(Stuck::InUse { queue })),
-            Ok(Depth { ready, .. }) => there.push((queue, ready)),
-            Err(SourceError::Missing { .. }) => {} // a process that began this and died has deleted it
-            Err(fault) => return Err(fault),
-        }
+    let queues = existing_queues(session, layout).await?;
+    if let Some(stuck) = purge(session, layout, &queues, None).await? {
+        return Ok(Some(stuck));
     }
-    // Markers, and witnesses that came late.
-    if let Some((queue, updates)) = purge_markers(session, layout, &there).await? {
-        return Ok(Some(Stuck::Late { queue, updates }));
-    }
-    for (queue, _) in &there {
-        let queue = || queue.clone();
-        match session.queue_depth(&queue()).await? {
-            Depth { consumers: 1.., .. } => return Ok(Some(Stuck::InUse { queue: queue() })),
-            Depth { ready: updates @ 1.., .. } => return Ok(Some(Stuck::Late { queue: queue(), updates })),
-            Depth { ready: 0, consumers: 0 } => {}
-        }
-    }
-    // On the smaller side of a split every queue looks empty, and is deleted when it is asked for.
+    // On the smaller side of a split the deletion of a queue is granted, too.
     prove(session, document).await?;
-    for (queue, _) in there {
+    for queue in queues {
         session.delete_queue(&queue).await?;
     }
     let exchange = names.layout(layout.number);

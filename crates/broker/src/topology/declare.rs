@@ -26,21 +26,42 @@ pub(crate) async fn declare_inner(session: &mut TopologySession<'_>) -> Result<(
 /// Declares the public exchange and its binding. Only once a layout is bound to the ingress: from here on the broker confirms
 /// what publishers send, and it confirms what it routes nowhere, too.
 pub(crate) async fn declare_public(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
-    declare_public_exchange(session).await?;
+    declare_public_again(session, &mut true).await
+}
+
+/// As [`declare_public`]. `with_alternate`: if the exchange had an alternate exchange when this was called last; a wrong guess
+/// costs a line in the broker's log.
+pub(super) async fn declare_public_again(
+    session: &mut TopologySession<'_>,
+    with_alternate: &mut bool,
+) -> Result<(), SourceError> {
+    declare_as_it_was(session, with_alternate).await?;
     let names = session.names();
-    session.bind_exchange(&names.ingress(), names.public()).await
+    session.bind_exchange(&names.ingress(), names.public()).await?;
+    session.declare_watch().await
 }
 
 /// Between its declaration and its binding, updates go to its alternate exchange, the ingress. An earlier version made it
 /// without one, and publishers may have: then it stays so.
 pub(crate) async fn declare_public_exchange(session: &mut TopologySession<'_>) -> Result<(), SourceError> {
+    declare_as_it_was(session, &mut true).await
+}
+
+async fn declare_as_it_was(
+    session: &mut TopologySession<'_>,
+    with_alternate: &mut bool,
+) -> Result<(), SourceError> {
     let names = session.names();
-    let (public, fanout) = (names.public(), ExchangeKind::Fanout);
-    match session.declare_exchange(public, fanout.clone(), false, public_arguments(names)).await {
+    let arguments = |with| if with { public_arguments(names) } else { FieldTable::default() };
+    let public = names.public();
+    let declared =
+        session.declare_exchange(public, ExchangeKind::Fanout, false, arguments(*with_alternate)).await;
+    match declared {
         Err(SourceError::Differs { argument, found, .. })
-            if argument == ALTERNATE_EXCHANGE && found == NO_ARGUMENT =>
+            if argument == ALTERNATE_EXCHANGE && (found == NO_ARGUMENT || !*with_alternate) =>
         {
-            session.declare_exchange(public, fanout, false, FieldTable::default()).await
+            *with_alternate = !*with_alternate;
+            session.declare_exchange(public, ExchangeKind::Fanout, false, arguments(*with_alternate)).await
         }
         declared => declared,
     }

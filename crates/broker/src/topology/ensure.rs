@@ -1,45 +1,63 @@
 //! Makes the topology complete at the start of a dispatcher.
 
+use std::fmt;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::arguments::{partition_arguments, quorum_arguments};
+use super::auto_apply::{Looking, Obstacle, Obstacles};
 use super::change::change_locked;
 use super::declare::{declare_inner, declare_layout, declare_public, declare_queues};
 use super::document::LayoutDocument;
 use super::document_stream;
+use super::leftover::{FIRST, caught_up, gone, refuse_later_layouts};
 use super::placement;
+use super::probe::probe;
 use super::session::TopologySession;
 use super::unknown::{Unknown, log_deleted_queues, unknown_objects};
 use crate::connection::Connection;
 use crate::error::SourceError;
 use crate::names::Names;
 use lanekeeper_core::change::{Desired, Layouts};
-use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
+use lanekeeper_core::layout::{Layout, PARTITIONS_MAX, PartitionNumber, Shape};
 use lanekeeper_core::witness::witnesses;
 
 /// How often we look whether an alarm has ended.
 const BLOCKED_POLL: Duration = Duration::from_millis(500);
 
 /// The layout that the first start makes.
-const FIRST: LayoutNumber = LayoutNumber(1);
+pub struct FirstLayout {
+    /// Partitions and prefetch, as the config of this process says.
+    pub shape: Shape,
+    /// Checks if the broker has room for it; `None`: nothing is checked. The lock is held while it runs.
+    pub look: Option<LookForRoom>,
+}
+
+/// Starts one check, of the broker with this version and this name of its cluster.
+pub type LookForRoom = Box<dyn Fn(Option<String>, Option<String>) -> Looking + Send + Sync>;
+
+impl fmt::Debug for FirstLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FirstLayout").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
 
 /// Makes the topology complete and returns the layout document.
 ///
-/// The first caller on a fresh broker makes layout 1 with `wanted`'s numbers; every other caller takes the current layout.
+/// The first caller on a fresh broker makes layout 1; every other caller takes the current layout.
 ///
 /// # Errors
 /// Something exists with other properties, may not be declared, or the broker has no hash exchange.
 pub async fn ensure(
     connection: &Connection,
     names: &Names,
-    wanted: Layout,
+    first: &FirstLayout,
     instance: &str,
 ) -> Result<LayoutDocument, SourceError> {
     loop {
         let mut session = TopologySession::new(connection, names, instance);
-        match complete(&mut session, wanted).await {
+        match complete(&mut session, first).await {
             Err(SourceError::Silent { .. }) if connection.status().blocked() => {
                 warn!(
                     "the broker takes no publishes, since it has a memory or disk alarm; making the layout once the alarm is over"
@@ -62,8 +80,12 @@ pub async fn ensure(
 /// Nothing is declared that this node does not know before a majority of the nodes is reached: a node that is cut off, or
 /// that starts, does not know all, and would make a second layout. Where all is there, nothing is published, so that an
 /// alarm does not keep a dispatcher from its updates.
-async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<LayoutDocument, SourceError> {
+async fn complete(
+    session: &mut TopologySession<'_>,
+    first: &FirstLayout,
+) -> Result<LayoutDocument, SourceError> {
     if !document_stream::is_known(session).await? {
+        refuse_later_layouts(session).await?;
         prove_first(session).await?;
     }
     document_stream::declare(session).await?;
@@ -88,7 +110,7 @@ async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<L
         (Err(SourceError::Locked { .. }), Some(document)) => return Ok(document),
         (Err(fault), _) => return Err(fault),
     }
-    let document = complete_layouts(session, wanted).await?;
+    let document = complete_layouts(session, first).await?;
     declare_layout(session, document.layouts.in_force).await?;
     declare_public(session).await?;
     session.unlock().await?;
@@ -98,10 +120,15 @@ async fn complete(session: &mut TopologySession<'_>, wanted: Layout) -> Result<L
 /// The caller holds the lock. Another process may have been faster: the lock was its too.
 async fn complete_layouts(
     session: &mut TopologySession<'_>,
-    wanted: Layout,
+    first: &FirstLayout,
 ) -> Result<LayoutDocument, SourceError> {
-    match document_stream::read_surely(session).await? {
-        None => make_first(session, wanted).await,
+    let document = match document_stream::read_surely(session).await? {
+        // An older one, bound beside the newer, would have every update go two ways.
+        Some(document) => Some(caught_up(session, document).await?),
+        None => None,
+    };
+    match document {
+        None => make_first(session, first).await,
         Some(document) if document.layouts.witnesses.is_empty() => add_witnesses(session, document).await,
         Some(document) if document.layouts.changing.is_some() => {
             let changed = change_locked(session, Desired::default(), &mut |_, _| {}).await?;
@@ -115,9 +142,15 @@ async fn complete_layouts(
 /// sent to a topology that was imported. A crash in between leaves objects that the next start declares again, unchanged.
 async fn make_first(
     session: &mut TopologySession<'_>,
-    wanted: Layout,
+    first: &FirstLayout,
 ) -> Result<LayoutDocument, SourceError> {
-    let layout = Layout { number: FIRST, ..wanted };
+    let layout = first.shape.numbered(FIRST);
+    refuse_later_layouts(session).await?;
+    if let Some(look) = &first.look {
+        let (version, cluster) = session.broker();
+        refuse_obstacles(look(version, cluster).await?)?;
+    }
+    refuse_other_ways(session, layout).await?;
     declare_queues(session, layout).await?;
     for partition in layout.partitions() {
         refuse_consumed(session, partition).await?;
@@ -132,6 +165,58 @@ async fn make_first(
         "made the layout"
     );
     Ok(document)
+}
+
+fn refuse_obstacles(found: Obstacles) -> Result<(), SourceError> {
+    let Obstacles { blockers, warnings } = found;
+    for Obstacle { what, fix } in warnings {
+        warn!(what, remedy = fix, "making the layout, though this could go wrong");
+    }
+    match blockers.into_iter().next() {
+        Some(Obstacle { what, fix }) => Err(SourceError::NoRoom { what, fix }),
+        None => Ok(()),
+    }
+}
+
+/// If a probe shows that something is bound to the ingress, it can only be the first layout as `topology export` prints it, with
+/// all its queues and no other. A queue that is added to them would move keys whose updates wait.
+async fn refuse_other_ways(session: &mut TopologySession<'_>, layout: Layout) -> Result<(), SourceError> {
+    let names = session.names();
+    let is_there = session.knows_exchange(&names.layout(FIRST)).await?;
+    if !probe(session).await?.is_routed {
+        return Ok(());
+    }
+    if !is_there {
+        let what = format!("something is bound to {} or to {}", names.ingress(), names.handoff());
+        return Err(gone(session, what));
+    }
+    let partitions = count_queues(session, layout.partitions).await?;
+    if partitions == Some(layout.partitions) {
+        return Ok(());
+    }
+    let (wanted, has) =
+        (layout.partitions, partitions.map_or_else(|| "gaps".to_owned(), |has| has.to_string()));
+    let what = format!(
+        "the queues of layout {} are bound ({has}), and updates.partitions is {wanted}: set it to as many as there are",
+        FIRST.0
+    );
+    Err(gone(session, what))
+}
+
+/// How many queues the first layout has; `None`: they have gaps. `wanted`: so many are expected.
+async fn count_queues(session: &mut TopologySession<'_>, wanted: u16) -> Result<Option<u16>, SourceError> {
+    let mut found = 0;
+    for partition in 0..=PARTITIONS_MAX {
+        let queue = session.names().partition(FIRST, PartitionNumber(partition));
+        match session.queue_depth(&queue).await {
+            Ok(_) if found == partition => found += 1,
+            Ok(_) => return Ok(None),
+            Err(SourceError::Missing { .. }) if partition > wanted => break,
+            Err(SourceError::Missing { .. }) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(Some(found))
 }
 
 /// Proves, before the stream with the layout document is declared, that a majority is reached and nobody has a layout.

@@ -51,6 +51,11 @@ pub(crate) fn internal_message(delivery: &Delivery, names: &Names, queue: &str) 
     }
 }
 
+/// Of a message that is one.
+pub(super) fn marker_properties() -> BasicProperties {
+    BasicProperties::default().with_type(MARKER.into())
+}
+
 /// Puts markers into the queues of a layout that drains, once. Stops when it is dropped.
 #[derive(Debug)]
 pub struct Markers(#[expect(dead_code, reason = "held, not used")] AbortOnDropHandle<()>);
@@ -91,8 +96,7 @@ impl Markers {
 
 /// Returns once the broker has confirmed all of them. A queue that is gone needs none.
 async fn publish(publisher: &mut ConfirmedPublisher, queues: &[String]) -> Result<(), SourceError> {
-    let properties =
-        |queue: &str| BasicProperties::default().with_type(MARKER.into()).with_message_id(queue.into());
+    let properties = |queue: &str| marker_properties().with_message_id(queue.into());
     let messages = queues.iter().map(|queue| Message::to_queue(queue, properties(queue), b"")).collect();
     let answers = publisher.publish_all(messages).await?;
     if answers.iter().any(|answer| answer.outcome() == PublishOutcome::Refused) {

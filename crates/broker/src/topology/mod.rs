@@ -1,5 +1,6 @@
 //! The topology: the exchanges, queues and streams of one `updates.exchange`, the layouts in it, and how they change.
 
+mod adopt;
 pub(crate) mod arguments;
 mod auto_apply;
 mod change;
@@ -12,16 +13,21 @@ pub(crate) mod document_stream;
 mod ensure;
 mod epoch_record;
 mod follower;
+mod guard;
+pub(crate) mod leftover;
 mod majority;
 mod marker;
 mod placement;
-mod purge_markers;
+pub(crate) mod probe;
+mod purge;
 mod reconciler;
 pub(crate) mod session;
 mod unknown;
 mod witness_round;
 mod witnesses;
 
+pub use adopt::Adopted;
+pub(crate) use adopt::adopt;
 pub use arguments::DELIVERY_LIMIT;
 pub use auto_apply::{AutoApply, Obstacle, Obstacles};
 pub(crate) use change::reconcile;
@@ -30,8 +36,9 @@ pub use definitions::definitions;
 pub use delete::remove;
 pub use document::LayoutDocument;
 pub use document_lock::DocumentLock;
-pub use ensure::ensure;
+pub use ensure::{FirstLayout, ensure};
 pub use follower::Follower;
+pub use guard::BindingGuard;
 pub use majority::Majority;
 pub use marker::Markers;
 pub(crate) use marker::{InternalMessage, internal_message};

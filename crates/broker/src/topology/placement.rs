@@ -8,11 +8,13 @@ use lapin::types::FieldTable;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::probe::is_probe;
 use super::session::{CLOSE_TIMEOUT, SETTLE_GRACE, TopologySession};
 use super::witness_round::{PUBLISHING, Round, check_answers, round_of};
 use crate::channel::consumer_channel::ConsumerChannel;
 use crate::error::SourceError;
 use crate::link::ANSWER_TIMEOUT;
+use crate::names::Names;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::witness::{Witness, witnesses};
 
@@ -38,7 +40,7 @@ pub(crate) async fn find_witnesses(
     check_answers(&answers, &exchange)?;
     let mut channel = session.consumer_channel().await?;
     let read = match consume(session, &mut channel, layout).await {
-        Ok(()) => read(&mut channel, layout, &exchange, &round, &computed).await,
+        Ok(()) => read(&mut channel, (session.names(), layout), &exchange, &round, &computed).await,
         Err(fault) => Err(fault),
     };
     sleep(SETTLE_GRACE).await;
@@ -79,7 +81,7 @@ async fn consume(
 /// `None` if something else than witnesses is there.
 async fn read(
     channel: &mut ConsumerChannel,
-    layout: Layout,
+    (names, layout): (&Names, Layout),
     exchange: &str,
     round: &Round,
     computed: &[Witness],
@@ -96,11 +98,15 @@ async fn read(
         let next = timeout(ANSWER_TIMEOUT / 2, deliveries.next()).await;
         let Some((consumer, delivery)) = next.map_err(|_| missing())? else { return Err(missing()) };
         let delivery = delivery.map_err(SourceError::amqp(READING))?;
-        let Some(of) = round_of(&delivery, exchange) else { return Ok(None) };
-        if of == *round {
-            found.insert(delivery.routing_key.to_string(), partitions[consumer]);
+        match round_of(&delivery, exchange) {
+            Some(of) if of == *round => {
+                found.insert(delivery.routing_key.to_string(), partitions[consumer]);
+            }
+            // Those of a process that died at this have served.
+            Some(_) => {}
+            None if is_probe(&delivery, names) => {}
+            None => return Ok(None),
         }
-        // Those of a process that died at this have served.
         delivery.ack(BasicAckOptions::default()).await.map_err(SourceError::amqp(READING))?;
     }
     let observed = computed.iter().filter_map(|Witness { key, .. }| {

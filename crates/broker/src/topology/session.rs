@@ -58,6 +58,12 @@ impl<'a> TopologySession<'a> {
         self.instance
     }
 
+    /// The broker's version, and the name of its cluster.
+    pub(crate) fn broker(&self) -> (Option<String>, Option<String>) {
+        let property = |name| self.connection.server_property(name);
+        (property("version"), property("cluster_name"))
+    }
+
     /// Returns true if the broker takes no publishes because of an alarm.
     pub(crate) fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
@@ -82,6 +88,32 @@ impl<'a> TopologySession<'a> {
         arguments: FieldTable,
     ) -> Result<(), SourceError> {
         let options = ExchangeDeclareOptions { durable: true, internal, ..ExchangeDeclareOptions::default() };
+        self.declare_exchange_with(exchange, kind, options, arguments).await
+    }
+
+    /// Declares the exchange that the broker deletes as soon as its one binding, to the public exchange, is gone.
+    ///
+    /// # Errors
+    /// As [`Self::declare_exchange`].
+    pub(crate) async fn declare_watch(&mut self) -> Result<(), SourceError> {
+        let (names, kind) = (self.names, ExchangeKind::Fanout);
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            internal: true,
+            auto_delete: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        self.declare_exchange_with(&names.watch(), kind, options, FieldTable::default()).await?;
+        self.bind_exchange(names.public(), &names.watch()).await
+    }
+
+    async fn declare_exchange_with(
+        &mut self,
+        exchange: &str,
+        kind: ExchangeKind,
+        options: ExchangeDeclareOptions,
+        arguments: FieldTable,
+    ) -> Result<(), SourceError> {
         let (object, exchange) = (format!("exchange {exchange}"), exchange.into());
         let declaring = |channel: Channel| async move {
             channel.exchange_declare(exchange, kind, options, arguments).await
@@ -121,6 +153,15 @@ impl<'a> TopologySession<'a> {
         };
         let declared = self.request("looking at a queue", &object, looking).await?;
         Ok(Depth { ready: declared.message_count(), consumers: declared.consumer_count() })
+    }
+
+    /// Returns true if the node of this connection knows the exchange.
+    pub(crate) async fn knows_exchange(&mut self, exchange: &str) -> Result<bool, SourceError> {
+        match self.find_exchange(exchange).await {
+            Ok(()) => Ok(true),
+            Err(SourceError::Missing { .. }) => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Looks at an exchange without declaring it.

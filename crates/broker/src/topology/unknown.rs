@@ -10,15 +10,15 @@ use lanekeeper_core::layout::Layout;
 /// What the node of a connection does not know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unknown {
-    /// How many objects that are no partition's queue.
-    pub(super) others: usize,
+    /// Which objects that are no partition's queue.
+    pub(super) others: Vec<String>,
     /// Which queues of partitions.
     pub(super) queues: Vec<String>,
 }
 
 impl Unknown {
     pub(super) fn is_empty(&self) -> bool {
-        self.others == 0 && self.queues.is_empty()
+        self.others.is_empty() && self.queues.is_empty()
     }
 }
 
@@ -37,10 +37,8 @@ pub(super) async fn unknown_objects(
         names.public().to_owned(),
     ];
     for exchange in exchanges {
-        match session.find_exchange(&exchange).await {
-            Ok(()) => {}
-            Err(SourceError::Missing { .. }) => unknown.others += 1,
-            Err(fault) => return Err(fault),
+        if !session.knows_exchange(&exchange).await? {
+            unknown.others.push(format!("exchange {exchange}"));
         }
     }
     for queue in layout.partitions().map(|partition| names.partition(layout.number, partition)) {
@@ -52,7 +50,7 @@ pub(super) async fn unknown_objects(
     }
     match session.queue_depth(&names.dead()).await {
         Ok(_) => {}
-        Err(fault) if fault.is_deleted_queue() => unknown.others += 1,
+        Err(fault) if fault.is_deleted_queue() => unknown.others.push(format!("queue {}", names.dead())),
         Err(fault) => return Err(fault),
     }
     Ok(unknown)

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::probe::is_probe_through;
 use super::witness_round::{PUBLISHING, Round, check_answers, round_of};
 use crate::channel::confirmed_publisher::ConfirmedPublisher;
 use crate::error::SourceError;
@@ -53,6 +54,8 @@ struct WitnessState {
     layout: LayoutNumber,
     /// The layout's hash exchange: every delivery is asked whether it came through it.
     exchange: String,
+    /// The exchange of probes, too.
+    probe_exchange: String,
     recorded: HashMap<String, PartitionNumber>,
     rounds: Mutex<Rounds>,
     /// The newest round of which all witnesses came to this process, each to its place.
@@ -131,6 +134,7 @@ impl Witnesses {
             names: names.clone(),
             layout: layout.number,
             exchange: names.layout(layout.number),
+            probe_exchange: names.probe(),
             recorded: recorded.collect(),
             rounds: Mutex::default(),
             in_place: watch::Sender::new(0),
@@ -179,13 +183,17 @@ impl Witnesses {
         }
     }
 
-    /// Returns true if the delivery is a witness, and compares it then. `partition`: the one whose queue it came from.
+    /// Returns true if the delivery is a probe, which has served; or a witness, and compares it then. `partition`: the one whose
+    /// queue it came from.
     ///
     /// One of this process shows where keys have gone since it started. One of another process, or of an earlier life
     /// of this one, may be from before somebody put the bindings right: this process then publishes another
     /// round.
     pub(crate) fn recognize(&self, delivery: &Delivery, partition: PartitionNumber) -> bool {
         let shared = &self.shared;
+        if is_probe_through(delivery, &shared.probe_exchange) {
+            return true;
+        }
         let Some(round) = round_of(delivery, &shared.exchange) else { return false };
         let key = delivery.routing_key.as_str();
         let is_ours = round.process() == shared.process;

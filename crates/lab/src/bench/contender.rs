@@ -162,7 +162,7 @@ url = "{target}{{record_key}}"
     std::fs::write(&path, text).map_err(BenchError::system("write a config"))?;
     let mut command = program::run_command(lanekeeper, &path);
     command.stdout(Stdio::null());
-    command.env("LANEKEEPER_BROKER__URL", stage.broker.url.reveal());
+    command.env("LANEKEEPER_BROKER__URL", stage.broker.urls[0].reveal());
     command.env("LANEKEEPER_LEDGER__URL", ledger);
     Ok(command)
 }
@@ -170,7 +170,7 @@ url = "{target}{{record_key}}"
 /// Sets the variables that benches/peers/README.md describes.
 fn for_peers(mut command: Command, stage: &Stage, topology: &Topology, target: &str) -> Command {
     command.stdout(Stdio::null());
-    command.env("BENCH_BROKER_URL", stage.broker.url.reveal());
+    command.env("BENCH_BROKER_URL", stage.broker.urls[0].reveal());
     command.env("BENCH_QUEUES", topology.queues().join(" "));
     command.env("BENCH_TARGET", target);
     command.env("BENCH_PREFETCH", PREFETCH.to_string());

@@ -12,7 +12,7 @@ use crate::testbed::{PrivateBroker, PrivatePostgres, Usage, listener_on};
 use lanekeeper::config::{self, Environment, Purpose};
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_broker::publisher::{BulkPublisher, OutboxLimits, PublisherSettings, ShortText};
-use lanekeeper_broker::{Address, Names, ensure_topology, remove_topology};
+use lanekeeper_broker::{Address, FirstLayout, Names, ensure_topology, remove_topology};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 
 /// Names the benchmark in RabbitMQ's UI.
@@ -53,7 +53,7 @@ impl Stage {
         };
         let url = url.or(private.as_ref().map(PrivateBroker::url)).expect("a broker was named or started");
         let broker = broker_config(url)?;
-        let port = url::Url::parse(broker.url.reveal()).ok().and_then(|url| url.port());
+        let port = url::Url::parse(broker.urls[0].reveal()).ok().and_then(|url| url.port());
         let process = listener_on(port.unwrap_or(AMQP_PORT));
         Ok(Self { broker, process, _private: private, dir, patience })
     }
@@ -63,7 +63,8 @@ impl Stage {
         let exchange = format!("lanekeeper-bench-{:08x}", fastrand::u32(..));
         let layout = Layout { number: LayoutNumber(1), partitions: scenario.partitions, prefetch: PREFETCH };
         let connection = Address::new(&self.broker)?.connect("lanekeeper bench").await?;
-        ensure_topology(&connection, &Names::new(&exchange), layout, INSTANCE).await?;
+        let first = FirstLayout { shape: layout.shape(), look: None };
+        ensure_topology(&connection, &Names::new(&exchange), &first, INSTANCE).await?;
         let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(Topology { exchange, layout })
     }

@@ -10,7 +10,7 @@ use super::dispatcher::{BROKER_VARIABLE, Dispatcher};
 use super::error::DemoError;
 use lanekeeper::config::{self, Config, Environment, Purpose};
 use lanekeeper_broker::ConnectionSettings;
-use lanekeeper_broker::{Address, Names, SourceError, ensure_topology, remove_topology};
+use lanekeeper_broker::{Address, FirstLayout, Names, SourceError, ensure_topology, remove_topology};
 use lanekeeper_core::layout::{Layout, LayoutNumber};
 
 /// Names the demo in RabbitMQ's UI.
@@ -44,7 +44,7 @@ impl Stage {
         let dir = dir.map_err(DemoError::system("make a temporary directory"))?;
         let exchange = dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let (config, log) = (dir.path().join("lanekeeper.toml"), dir.path().join("dispatcher.log"));
-        let dispatcher = Dispatcher::new(config, log, broker.url.clone());
+        let dispatcher = Dispatcher::new(config, log, broker.urls[0].clone());
         Ok(Self { broker, exchange, dispatcher, dir, declared: None })
     }
 
@@ -97,7 +97,7 @@ timeout = "2s"
 
     fn write_and_load(&self, path: &Path, text: &str) -> Result<Config, DemoError> {
         std::fs::write(path, text).map_err(DemoError::system("write the demo's config"))?;
-        let environment = Environment::from_iter([(BROKER_VARIABLE, self.broker.url.reveal())]);
+        let environment = Environment::from_iter([(BROKER_VARIABLE, self.broker.urls[0].reveal())]);
         let loaded = config::load(Some(path), &environment, Purpose::Dispatch).map_err(DemoError::Config)?;
         Ok(loaded.config)
     }
@@ -111,7 +111,8 @@ timeout = "2s"
         };
         self.declared = Some(layout); // also if only a part is declared then
         let connection = Address::new(&self.broker)?.connect("lanekeeper demo").await?;
-        ensure_topology(&connection, &Names::new(&self.exchange), layout, INSTANCE).await?;
+        let first = FirstLayout { shape: layout.shape(), look: None };
+        ensure_topology(&connection, &Names::new(&self.exchange), &first, INSTANCE).await?;
         let _ = connection.close(200, "normal shutdown".into()).await; // it has done its work
         Ok(())
     }

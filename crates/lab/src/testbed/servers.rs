@@ -125,7 +125,19 @@ impl PrivatePostgres {
     /// # Errors
     /// The script fails; it says why.
     pub fn start(dir: &Path) -> Result<Self, ServerError> {
-        let (server, mut exported) = Server::start(POSTGRES_SCRIPT, &[], dir)?;
+        Self::start_with(dir, &[])
+    }
+
+    /// Starts a streaming standby of this server, with its data in `dir`. It answers reads until it is promoted.
+    ///
+    /// # Errors
+    /// The script fails; it says why.
+    pub fn standby(&self, dir: &Path) -> Result<Self, ServerError> {
+        Self::start_with(dir, &["--standby-of", &self.server.dir.to_string_lossy()])
+    }
+
+    fn start_with(dir: &Path, options: &[&str]) -> Result<Self, ServerError> {
+        let (server, mut exported) = Server::start(POSTGRES_SCRIPT, options, dir)?;
         let url = server.exported("LANEKEEPER_POSTGRES_URL", &mut exported)?;
         Ok(Self { server, url })
     }
@@ -141,6 +153,22 @@ impl PrivatePostgres {
     /// The script fails.
     pub fn stop(&self) -> Result<(), ServerError> {
         self.server.call("stop", &[]).map(drop)
+    }
+
+    /// Sends SIGKILL to the server; its data stays.
+    ///
+    /// # Errors
+    /// The script fails.
+    pub fn kill(&self) -> Result<(), ServerError> {
+        self.server.call("kill", &[]).map(drop)
+    }
+
+    /// Sends a signal, such as `STOP`, to all processes of the server.
+    ///
+    /// # Errors
+    /// The server does not run.
+    pub fn signal(&self, signal: &str) -> Result<(), ServerError> {
+        self.server.call("signal", &["--signal", signal]).map(drop)
     }
 
     /// Starts the server again on the same port and data.

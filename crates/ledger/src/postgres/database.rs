@@ -1,8 +1,10 @@
 //! What is particular to PostgreSQL: types, session settings, and the statements that differ.
 
-use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row as _, Transaction, query};
 
+use super::hosts::Hosts;
+pub use super::hosts::{Mark, check};
 use crate::config::{LedgerConfig, LedgerPlace};
 use crate::entry::Query;
 use crate::error::LedgerError;
@@ -10,7 +12,7 @@ use crate::rows::{self, RecordRow, ResolvedRow};
 use lanekeeper_core::update::{IdOrigin, RecordKey};
 
 pub type Connection = PgConnection;
-pub type Options = PgConnectOptions;
+pub type Options = Hosts;
 pub type Row = PgRow;
 
 /// In order. A migration that was released is never changed.
@@ -20,32 +22,14 @@ pub const MIGRATIONS: [&str; 3] =
 pub const LOCK_PARKED_RECORD: &str =
     "SELECT state FROM ledger_parked_record WHERE record_key = $1 FOR UPDATE";
 
-/// Settings of every session.
-///
-/// - Every query for an update uses an index. Without the first three settings, a plan that was made while the tables were
-///   empty would read whole tables until the server updates its statistics.
-/// - A wait for a row lock ends with an error, which is retried.
-/// - The server notices within half a minute that a client's host is gone, and drops its locks (default: two hours).
-const SESSION: [(&str, &str); 8] = [
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("lock_timeout", "5s"),
-    ("statement_timeout", "9s"),
-    ("tcp_keepalives_idle", "10"),
-    ("tcp_keepalives_interval", "5"),
-    ("tcp_keepalives_count", "3"),
-];
-
 /// Key of the advisory lock that makes concurrent migrations wait for each other: "lane" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6c61_6e65;
 
 pub fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
-    let LedgerPlace::Postgres(url) = &config.place else {
+    let LedgerPlace::Postgres(urls) = &config.place else {
         return Err(LedgerError::Damaged { what: "the URL" });
     };
-    let options: PgConnectOptions = url.reveal().parse()?;
-    Ok(options.application_name("lanekeeper").options(SESSION))
+    Hosts::new(urls)
 }
 
 pub async fn begin(connection: &mut Connection) -> Result<Transaction<'_, sqlx::Postgres>, sqlx::Error> {
@@ -151,16 +135,18 @@ pub async fn keep_records(
     Ok(())
 }
 
-/// A row for each query, in order.
-pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Row>, sqlx::Error> {
+/// A row for each query, in order. A server that takes no writes is not believed: it may know of nothing that was written
+/// elsewhere meanwhile.
+pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Row>, LedgerError> {
     let keys: Vec<&[u8]> = queries.iter().map(|asked| rows::key(&asked.record_key)).collect();
     let ids: Vec<Option<&str>> = queries
         .iter()
         .map(|asked| (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str()))
         .collect();
-    query(
+    let found = query(
         "SELECT CASE WHEN u.record_key = asked.key THEN u.fingerprint ELSE s.fingerprint END AS fingerprint,
-             r.version, r.etag, p.record_key IS NOT NULL AS parked
+             r.version, r.etag, p.record_key IS NOT NULL AS parked,
+             current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery() AS read_only
          FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (key, id, place)
          LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
          LEFT JOIN ledger_resolved_shared_id s ON s.update_id = asked.id AND s.record_key = asked.key
@@ -171,7 +157,11 @@ pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Resu
     .bind(keys)
     .bind(ids)
     .fetch_all(connection)
-    .await
+    .await?;
+    match found.first().map(|row| row.try_get("read_only")).transpose()? {
+        Some(true) => Err(LedgerError::ReadOnly),
+        Some(false) | None => Ok(found),
+    }
 }
 
 /// The size of the tables with their indexes.

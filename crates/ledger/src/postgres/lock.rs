@@ -1,13 +1,16 @@
 //! Locks a record's row from before the attempt until its outcome is committed.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{Postgres, Row as _, Transaction, query};
+use sqlx::{PgConnection, Row as _, query, raw_sql};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::database::Options;
+use super::hosts::Mark;
 use super::sql::connection_slot::ANSWER_MAX;
 use super::sql::lookup::lookup;
 use super::sql::write::{Bounds, Write, write};
@@ -22,46 +25,132 @@ const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Connections for row locks; each lock uses one.
 #[derive(Debug)]
 pub struct Locks {
-    pool: PgPool,
+    pool: Arc<Pool>,
     bounds: Bounds,
+}
+
+/// At most `ledger.connections_max` sessions.
+#[derive(Debug)]
+struct Pool {
+    options: Options,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Session>>,
+}
+
+/// A session that is in no transaction while it is idle. When it is dropped, it ends.
+#[derive(Debug)]
+struct Session {
+    connection: PgConnection,
+    mark: Mark,
+}
+
+impl Pool {
+    fn idle(&self) -> MutexGuard<'_, Vec<Session>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An idle session on the newest server, the one that was used last.
+    fn take(&self) -> Option<Session> {
+        let mut idle = self.idle();
+        while let Some(session) = idle.pop() {
+            if self.options.is_current(session.mark) {
+                return Some(session);
+            }
+        }
+        None
+    }
+
+    async fn open(&self) -> Result<Session, LedgerError> {
+        let (connection, mark) = self.options.open().await?;
+        Ok(Session { connection, mark })
+    }
+
+    /// For the next lock.
+    fn give_back(&self, session: Session) {
+        if self.options.is_current(session.mark) {
+            self.idle().push(session);
+        }
+    }
+
+    /// One session did not answer, or its server takes no writes: others of it would not do better, and each would cost a
+    /// lock its time.
+    fn forget_idle(&self) {
+        self.idle().clear();
+    }
+}
+
+/// Ends the idle sessions if it is dropped: whoever waited has given up.
+struct Suspicion<'a>(Option<&'a Pool>);
+
+impl Drop for Suspicion<'_> {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0 {
+            pool.forget_idle();
+        }
+    }
 }
 
 impl Locks {
     pub fn new(options: Options, config: &LedgerConfig) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(config.connections_max)
-            .acquire_timeout(CONNECTION_WAIT_MAX)
-            .connect_lazy_with(options);
+        let permits = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
+        let permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let pool = Arc::new(Pool { options, permits, idle: Mutex::default() });
         Self { pool, bounds: Bounds::of(config) }
     }
 
     pub async fn lock(&self, asked: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
         let began = Instant::now();
-        let mut transaction = self.pool.begin().await.map_err(|error| match error {
-            // The pool gives the same error if the server is away. Only a full pool means that no connection is free.
-            sqlx::Error::PoolTimedOut if self.pool.size() >= self.pool.options().get_max_connections() => {
-                LedgerError::NoConnection
-            }
-            error => error.into(),
-        })?;
+        let permit = timeout(CONNECTION_WAIT_MAX, Arc::clone(&self.pool.permits).acquire_owned()).await;
+        let permit = permit.map_err(|_| LedgerError::NoConnection)?.map_err(|_| LedgerError::Closed)?;
+        let mut suspicion = Suspicion(Some(&self.pool));
+        let locked = match self.pool.take() {
+            None => self.lock_in(self.pool.open().await?, &asked).await,
+            Some(session) => match self.lock_in(session, &asked).await {
+                // The server was started again while the session was idle.
+                Err(LedgerError::Lost(_) | LedgerError::ReadOnly) => {
+                    self.pool.forget_idle();
+                    self.lock_in(self.pool.open().await?, &asked).await
+                }
+                locked => locked,
+            },
+        };
+        if !matches!(&locked, Err(error) if error.is_of_the_server()) {
+            suspicion.0 = None;
+        }
+        let (lookup_result, session) = locked?;
+        let waited = began.elapsed();
+        let held = Some((session, permit));
+        let lock = RecordLock { held, pool: Arc::clone(&self.pool), bounds: self.bounds, waited };
+        Ok((lookup_result, lock))
+    }
+
+    /// Locks the row in a transaction of this session. After an error the session ends, and with it the transaction.
+    async fn lock_in(
+        &self,
+        mut session: Session,
+        asked: &Query,
+    ) -> Result<(LookupResult, Session), LedgerError> {
         let work = async {
-            lock_record(&mut transaction, &asked).await?;
-            let lookup_result = lookup(&mut transaction, std::slice::from_ref(&asked)).await?.pop();
+            raw_sql("BEGIN").execute(&mut session.connection).await?;
+            lock_record(&mut session.connection, asked).await?;
+            let lookup_result = lookup(&mut session.connection, std::slice::from_ref(asked)).await?.pop();
             lookup_result.ok_or(LedgerError::Damaged { what: "the answer to a query" })
         };
-        let lookup_result = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))?;
-        Ok((lookup_result, RecordLock { transaction, bounds: self.bounds, waited: began.elapsed() }))
+        match timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out())) {
+            Ok(lookup_result) => Ok((lookup_result, session)),
+            Err(error) => {
+                self.pool.options.suspect(session.mark, &error);
+                Err(error)
+            }
+        }
     }
 }
 
 /// Locks the row, and inserts it if it does not exist. The one who inserts it has locked it.
-async fn lock_record(
-    transaction: &mut Transaction<'static, Postgres>,
-    asked: &Query,
-) -> Result<(), sqlx::Error> {
+async fn lock_record(connection: &mut PgConnection, asked: &Query) -> Result<(), sqlx::Error> {
     let key = rows::key(&asked.record_key);
     let select = "SELECT at_ms FROM ledger_record WHERE record_key = $1 FOR UPDATE";
-    if query(select).bind(key).fetch_optional(&mut **transaction).await?.is_some() {
+    if query(select).bind(key).fetch_optional(&mut *connection).await?.is_some() {
         return Ok(());
     }
     query(
@@ -70,14 +159,16 @@ async fn lock_record(
     )
     .bind(key)
     .bind(rows::now_ms())
-    .execute(&mut **transaction)
+    .execute(&mut *connection)
     .await?;
-    query(select).bind(key).fetch_one(&mut **transaction).await?.try_get::<i64, _>("at_ms").map(drop)
+    query(select).bind(key).fetch_one(connection).await?.try_get::<i64, _>("at_ms").map(drop)
 }
 
 /// A locked row of a record. Dropping it unlocks the row and writes nothing.
 pub struct RecordLock {
-    transaction: Transaction<'static, Postgres>,
+    /// `None`: it was used up.
+    held: Option<(Session, OwnedSemaphorePermit)>,
+    pool: Arc<Pool>,
     bounds: Bounds,
     waited: Duration,
 }
@@ -94,14 +185,45 @@ impl RecordLock {
     /// # Errors
     /// As [`crate::Ledger::record`]. The row is unlocked; the entry can be written with `record`.
     pub async fn record(mut self, entry: Entry) -> Result<Recorded, LedgerError> {
+        // From here on the session ends unless the commit is answered.
+        let Some((mut session, permit)) = self.held.take() else { return Err(LedgerError::Closed) };
         let work = async {
-            let answers = write(&mut self.transaction, &[Write::Entry(Box::new(entry))], self.bounds).await?;
+            let writes = [Write::Entry(Box::new(entry))];
+            let answers = write(&mut session.connection, &writes, self.bounds).await?;
             let recorded = answers.first().copied().unwrap_or(Recorded::Done);
             // Also if nothing of the entry was written: the tenure's number may be new.
-            self.transaction.commit().await?;
+            raw_sql("COMMIT").execute(&mut session.connection).await?;
             Ok(recorded)
         };
-        timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()))
+        let recorded = timeout(ANSWER_MAX, work).await.unwrap_or(Err(timed_out()));
+        match &recorded {
+            Ok(_) => self.pool.give_back(session),
+            Err(error) => {
+                self.pool.options.suspect(session.mark, error);
+                if error.is_of_the_server() {
+                    self.pool.forget_idle();
+                }
+            }
+        }
+        drop(permit);
+        recorded
+    }
+}
+
+impl Drop for RecordLock {
+    fn drop(&mut self) {
+        let (Some((mut session, permit)), Ok(runtime)) = (self.held.take(), Handle::try_current()) else {
+            return;
+        };
+        let pool = Arc::clone(&self.pool);
+        runtime.spawn(async move {
+            let undoing = raw_sql("ROLLBACK").execute(&mut session.connection);
+            match timeout(ANSWER_MAX, undoing).await {
+                Ok(Ok(_)) => pool.give_back(session),
+                Ok(Err(_)) | Err(_) => pool.forget_idle(),
+            }
+            drop(permit);
+        });
     }
 }
 

@@ -1,7 +1,9 @@
 //! The ledger in PostgreSQL, for dispatchers on several hosts.
 
 mod database;
+mod hosts;
 mod lock;
+mod relay;
 #[path = "../sql/mod.rs"]
 mod sql;
 

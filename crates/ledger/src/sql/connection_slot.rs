@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::ConnectOptions as _;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{error::Elapsed, timeout};
 
-use super::super::database::{Connection, Options};
+use super::super::database::{Connection, Mark, Options, check};
 use crate::error::LedgerError;
 
 /// How long to wait for an answer of the database. Longer than the database waits for a lock of another process.
@@ -16,16 +15,18 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct ConnectionSlot {
     options: Options,
-    idle: Mutex<Option<Connection>>,
+    idle: Mutex<Option<(Connection, Mark)>>,
 }
 
 /// The connection of a slot, in use. If it is dropped without [`Lease::release`], the connection is closed, and the next
 /// caller opens a new one.
 #[derive(Debug)]
 pub struct Lease<'a> {
-    slot: MutexGuard<'a, Option<Connection>>,
+    options: &'a Options,
+    slot: MutexGuard<'a, Option<(Connection, Mark)>>,
     /// The connection.
     pub connection: Connection,
+    mark: Mark,
 }
 
 impl ConnectionSlot {
@@ -34,14 +35,23 @@ impl ConnectionSlot {
         Self { options, idle: Mutex::new(None) }
     }
 
-    /// Waits until the connection is free, and opens it if necessary.
+    /// Waits until the connection is free. Opens it if there is none, or if the ledger is on another server now.
     pub async fn acquire(&self) -> Result<Lease<'_>, LedgerError> {
         let mut slot = self.idle.lock().await;
-        let connection = match slot.take() {
-            Some(connection) => connection,
-            None => timeout(ANSWER_MAX, self.options.connect()).await.map_err(timed_out)??,
+        let idle = slot.take().filter(|(_, mark)| self.options.is_current(*mark));
+        let (connection, mark) = match idle {
+            Some(idle) => idle,
+            None => self.options.open().await?,
         };
-        Ok(Lease { slot, connection })
+        Ok(Lease { options: &self.options, slot, connection, mark })
+    }
+
+    /// As [`Self::acquire`], to read what a server that takes no writes must not be asked for.
+    pub async fn acquire_checked(&self) -> Result<Lease<'_>, LedgerError> {
+        let mut lease = self.acquire().await?;
+        let checked = timeout(ANSWER_MAX, check(&mut lease.connection, lease.mark)).await;
+        lease.answer(checked)?;
+        Ok(lease)
     }
 }
 
@@ -51,9 +61,17 @@ impl Lease<'_> {
         mut self,
         result: Result<Result<T, E>, Elapsed>,
     ) -> Result<T, LedgerError> {
-        let answer = result.map_err(timed_out)?.map_err(Into::into)?;
-        *self.slot = Some(self.connection);
+        let answer = self.answer(result)?;
+        *self.slot = Some((self.connection, self.mark));
         Ok(answer)
+    }
+
+    fn answer<T, E: Into<LedgerError>>(
+        &self,
+        result: Result<Result<T, E>, Elapsed>,
+    ) -> Result<T, LedgerError> {
+        let answer = result.map_err(timed_out).and_then(|answer| answer.map_err(Into::into));
+        answer.inspect_err(|error| self.options.suspect(self.mark, error))
     }
 }
 

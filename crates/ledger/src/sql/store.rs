@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -22,6 +23,7 @@ use crate::parked::{
     Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedUpdate, ReleasedRecord, Selection,
 };
 use crate::postgres::RecordLock;
+use crate::prune::Pruning;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::RecordKey;
@@ -35,6 +37,7 @@ pub struct SqlStore {
     locks: Locks,
     config: LedgerConfig,
     identity: Uuid,
+    pruning: Mutex<[Pruning; 2]>,
 }
 
 /// The connections.
@@ -46,6 +49,7 @@ struct Connections {
     writes: ConnectionSlot,
     /// For all other reads.
     reads: ConnectionSlot,
+    options: Options,
     commits: AtomicU64,
     entries: AtomicU64,
 }
@@ -62,6 +66,7 @@ impl SqlStore {
             lookups: slot(),
             writes: slot(),
             reads: slot(),
+            options: options.clone(),
             commits: AtomicU64::new(0),
             entries: AtomicU64::new(0),
         };
@@ -87,7 +92,12 @@ impl SqlStore {
             Batcher::start(Write::bytes, work)
         };
         let locks = Locks::new(options, &config);
-        Ok(Self { lookups, entries, connections, locks, config, identity })
+        Ok(Self { lookups, entries, connections, locks, config, identity, pruning: Mutex::default() })
+    }
+
+    /// Waits until the ledger cannot be used any more, whatever is tried again, and says why.
+    pub async fn unusable(&self) -> LedgerError {
+        self.connections.options.unusable().await
     }
 
     /// Returns which exchange the ledger belongs to.
@@ -95,7 +105,7 @@ impl SqlStore {
     /// # Errors
     /// See [`crate::AnyLedger::binding`].
     pub async fn binding(&self) -> Result<LedgerBinding, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let result = timeout(ANSWER_MAX, binding::binding(&mut lease.connection)).await;
         lease.release(result)
     }
@@ -160,7 +170,7 @@ impl Ledger for SqlStore {
         after: Option<&ReleasedRecord>,
         limit: u32,
     ) -> Result<Vec<ReleasedRecord>, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let result = timeout(ANSWER_MAX, parked::released(&mut lease.connection, after, limit)).await;
         lease.release(result)
     }
@@ -171,7 +181,7 @@ impl Ledger for SqlStore {
         after: Option<ParkedSeq>,
         limit: u32,
     ) -> Result<Vec<ParkedUpdate>, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let work = parked::updates(&mut lease.connection, record_key, after, limit);
         let result = timeout(ANSWER_MAX, work).await;
         lease.release(result)
@@ -182,13 +192,13 @@ impl Ledger for SqlStore {
         after: Option<&RecordKey>,
         limit: u32,
     ) -> Result<Vec<ParkedRecord>, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let result = timeout(ANSWER_MAX, parked::records(&mut lease.connection, after, limit)).await;
         lease.release(result)
     }
 
     async fn parked_record(&self, record_key: &RecordKey) -> Result<Option<ParkedRecord>, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let result = timeout(ANSWER_MAX, parked::record(&mut lease.connection, record_key)).await;
         lease.release(result)
     }
@@ -225,13 +235,14 @@ impl Ledger for SqlStore {
 
     async fn prune(&self) -> Result<u64, LedgerError> {
         let mut lease = self.connections.writes.acquire().await?;
-        let work = upkeep::prune(&mut lease.connection, self.config.retention);
+        let mut pruning = self.pruning.lock().await;
+        let work = upkeep::prune(&mut lease.connection, self.config.retention, &mut pruning);
         let result = timeout(ANSWER_MAX, work).await;
         lease.release(result)
     }
 
     async fn stats(&self) -> Result<LedgerStats, LedgerError> {
-        let mut lease = self.connections.reads.acquire().await?;
+        let mut lease = self.connections.reads.acquire_checked().await?;
         let work = async {
             let counted = upkeep::stats(&mut lease.connection).await?;
             Ok::<_, LedgerError>((counted, bytes(&mut lease.connection, &self.config).await?))

@@ -8,11 +8,15 @@ use uuid::Uuid;
 use super::super::database::{Connection, MIGRATIONS, begin, one_at_a_time};
 use crate::error::LedgerError;
 use crate::parked::LedgerStats;
+use crate::prune::Pruning;
 use crate::rows;
 use lanekeeper_core::update::RecordKey;
 
 /// Rows that one call of `prune` deletes: it takes some milliseconds, in which others wait.
 const PRUNED_MAX: i64 = 1000;
+
+/// Chunks that one call of `prune` looks at.
+const CHUNKS_MAX: usize = 20;
 
 /// Migrates the schema, and returns the ledger's identity. Several processes may do it at once.
 ///
@@ -49,20 +53,55 @@ pub async fn migrate(connection: &mut Connection) -> Result<Uuid, LedgerError> {
     Uuid::parse_str(&identity).map_err(|_| LedgerError::Damaged { what: "the identity" })
 }
 
-/// Deletes a chunk of old ids, oldest first. `seq` grows with time, so no index by time is needed.
-pub async fn prune(connection: &mut Connection, retention: Duration) -> Result<u64, LedgerError> {
-    let before = rows::now_ms().saturating_sub(rows::ms(retention));
-    let mut pruned = 0;
-    for statement in [
-        "DELETE FROM ledger_resolved_update
-         WHERE seq IN (SELECT seq FROM ledger_resolved_update ORDER BY seq LIMIT $1) AND at_ms < $2",
-        "DELETE FROM ledger_resolved_shared_id
-         WHERE seq IN (SELECT seq FROM ledger_resolved_shared_id ORDER BY seq LIMIT $1) AND at_ms < $2",
-    ] {
-        let deleted = query(statement).bind(PRUNED_MAX).bind(before).execute(&mut *connection).await?;
-        pruned += deleted.rows_affected();
+/// Deletes a chunk of old ids, oldest first, and returns how many; 0: there are no more. `seq` grows with time, so no index
+/// by time is needed. Ids that bear a later time than now, since a clock was ahead when they were written, are passed over.
+async fn prune_table(
+    connection: &mut Connection,
+    retention: Duration,
+    pruning: &mut Pruning,
+    [select, delete]: [&'static str; 2],
+) -> Result<u64, LedgerError> {
+    pruning.begin_again_at_times();
+    for _ in 0..CHUNKS_MAX {
+        let chunk = query(select).bind(pruning.passed).bind(PRUNED_MAX).fetch_all(&mut *connection).await?;
+        let chunk: Vec<(i64, i64)> = chunk
+            .iter()
+            .map(|row| Ok((row.try_get("seq")?, row.try_get("at_ms")?)))
+            .collect::<Result<_, sqlx::Error>>()?;
+        let Some((last, _)) = chunk.last().copied() else { return Ok(0) };
+        let now = rows::now_ms();
+        let oldest = chunk.iter().map(|(_, at_ms)| *at_ms).min().unwrap_or(now);
+        let before = pruning.before(oldest, now.saturating_sub(rows::ms(retention)));
+        if chunk.iter().any(|(_, at_ms)| *at_ms < before) {
+            let pruned =
+                query(delete).bind(pruning.passed).bind(last).bind(before).execute(connection).await?;
+            return Ok(pruned.rows_affected());
+        }
+        // What is neither old nor of a clock that was ahead is followed by younger ones.
+        if chunk.iter().any(|(_, at_ms)| *at_ms <= now) {
+            return Ok(0);
+        }
+        pruning.passed = last;
     }
-    Ok(pruned)
+    Ok(0)
+}
+
+/// Deletes a chunk of old ids of each table; 0: there are no more.
+pub async fn prune(
+    connection: &mut Connection,
+    retention: Duration,
+    [own, shared]: &mut [Pruning; 2],
+) -> Result<u64, LedgerError> {
+    let of_own = [
+        "SELECT seq, at_ms FROM ledger_resolved_update WHERE seq > $1 ORDER BY seq LIMIT $2",
+        "DELETE FROM ledger_resolved_update WHERE seq > $1 AND seq <= $2 AND at_ms < $3",
+    ];
+    let of_shared = [
+        "SELECT seq, at_ms FROM ledger_resolved_shared_id WHERE seq > $1 ORDER BY seq LIMIT $2",
+        "DELETE FROM ledger_resolved_shared_id WHERE seq > $1 AND seq <= $2 AND at_ms < $3",
+    ];
+    let pruned = prune_table(&mut *connection, retention, own, of_own).await?;
+    Ok(pruned + prune_table(connection, retention, shared, of_shared).await?)
 }
 
 /// Forgets the version of a record, and returns it.
@@ -84,13 +123,12 @@ pub async fn forget_version(
     Ok(version)
 }
 
-/// Counts rows. There can be too many ids to count, so they are estimated by their numbers, which have few gaps. Sizes
-/// that are not in the tables stay 0.
+/// Counts rows, but only of what is bounded. There can be too many ids to count, so they are estimated by their numbers, which
+/// have few gaps. Sizes that are not in the tables stay 0.
 pub async fn stats(connection: &mut Connection) -> Result<LedgerStats, LedgerError> {
     let row = query(
         "SELECT (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_update)
                  + (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_shared_id) AS resolved_updates,
-             (SELECT count(*) FROM ledger_record) AS records,
              (SELECT count(*) FROM ledger_parked_record) AS parked_records,
              (SELECT count(*) FROM ledger_parked_update) AS parked_updates",
     )
@@ -99,7 +137,6 @@ pub async fn stats(connection: &mut Connection) -> Result<LedgerStats, LedgerErr
     let of = |name: &str| row.try_get::<i64, _>(name).map(rows::count);
     Ok(LedgerStats {
         resolved_updates: of("resolved_updates")?,
-        records: of("records")?,
         parked_records: of("parked_records")?,
         parked_updates: of("parked_updates")?,
         ..LedgerStats::default()

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{Connection as _, SqliteConnection, Transaction, query};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, Transaction, query};
+use tokio::time::timeout;
 
+use super::sql::connection_slot::ANSWER_MAX;
 use crate::config::{LedgerConfig, LedgerPlace};
 use crate::entry::Query;
 use crate::error::LedgerError;
@@ -15,8 +17,40 @@ use crate::rows::{self, RecordRow, ResolvedRow};
 use lanekeeper_core::update::{IdOrigin, RecordKey};
 
 pub type Connection = SqliteConnection;
-pub type Options = SqliteConnectOptions;
 pub type Row = SqliteRow;
+
+/// How the file is opened.
+#[derive(Clone, Debug)]
+pub struct Options(SqliteConnectOptions);
+
+/// There is only one file.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark;
+
+impl Options {
+    pub async fn open(&self) -> Result<(Connection, Mark), LedgerError> {
+        let opening = timeout(ANSWER_MAX, self.0.connect()).await;
+        let connection = opening.map_err(|_| LedgerError::TimedOut { seconds: ANSWER_MAX.as_secs() })??;
+        Ok((connection, Mark))
+    }
+
+    #[expect(clippy::unused_self, reason = "with PostgreSQL there are several servers")]
+    pub fn is_current(&self, Mark: Mark) -> bool {
+        true
+    }
+
+    #[expect(clippy::unused_self, reason = "as above")]
+    pub fn suspect(&self, Mark: Mark, _: &LedgerError) {}
+
+    pub async fn unusable(&self) -> LedgerError {
+        std::future::pending().await
+    }
+}
+
+/// A file takes writes or is an error.
+pub async fn check(_: &mut Connection, Mark: Mark) -> Result<(), LedgerError> {
+    Ok(())
+}
 
 /// In order. A migration that was released is never changed.
 pub const MIGRATIONS: [&str; 3] =
@@ -32,12 +66,13 @@ pub fn options(config: &LedgerConfig) -> Result<Options, LedgerError> {
     let LedgerPlace::Sqlite(path) = &config.place else {
         return Err(LedgerError::Damaged { what: "the URL" });
     };
-    Ok(SqliteConnectOptions::new()
+    let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_MAX))
+        .busy_timeout(BUSY_MAX);
+    Ok(Options(options))
 }
 
 /// Begins a transaction as a writer: one that begins as a reader could not wait for another writer later.
@@ -115,12 +150,12 @@ pub async fn keep_records(
 }
 
 /// A row for each query, in order.
-pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Row>, sqlx::Error> {
+pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Result<Vec<Row>, LedgerError> {
     let asked = rows_as_json(queries, |asked| {
         let id = (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str());
         (hex(rows::key(&asked.record_key)), id)
     });
-    query(
+    Ok(query(
         "SELECT CASE WHEN u.record_key = asked.record_key THEN u.fingerprint ELSE s.fingerprint END AS fingerprint,
              r.version, r.etag, p.record_key IS NOT NULL AS parked
          FROM (SELECT key AS place, unhex(value ->> 0) AS record_key, value ->> 1 AS id FROM json_each($1)) asked
@@ -132,7 +167,7 @@ pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Resu
     )
     .bind(asked)
     .fetch_all(connection)
-    .await
+    .await?)
 }
 
 /// Many rows in one argument. A statement per row would cost a message to SQLite's thread and back for each.

@@ -17,6 +17,8 @@ use lanekeeper_ledger::{
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 
+use crate::wait::until;
+
 /// A ledger's place; it ends with this value.
 pub struct World {
     pub place: LedgerPlace,
@@ -40,7 +42,7 @@ impl World {
             .await
             .expect("a database can be made");
         let (base, _) = server.rsplit_once('/').expect("a URL with a database");
-        Self { place: LedgerPlace::Postgres(Secret::new(format!("{base}/{name}"))), _keep: None }
+        Self { place: LedgerPlace::Postgres(vec![Secret::new(format!("{base}/{name}"))]), _keep: None }
     }
 
     pub fn settings(&self) -> LedgerConfig {
@@ -72,8 +74,8 @@ impl World {
                 let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
                 sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
             }
-            LedgerPlace::Postgres(url) => {
-                let mut connection = PgConnection::connect(url.reveal()).await.unwrap();
+            LedgerPlace::Postgres(urls) => {
+                let mut connection = PgConnection::connect(urls[0].reveal()).await.unwrap();
                 sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
             }
         }
@@ -89,8 +91,8 @@ impl World {
                 let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
                 sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap()
             }
-            LedgerPlace::Postgres(url) => {
-                let mut connection = PgConnection::connect(url.reveal()).await.unwrap();
+            LedgerPlace::Postgres(urls) => {
+                let mut connection = PgConnection::connect(urls[0].reveal()).await.unwrap();
                 sqlx::query_scalar(statement).fetch_one(&mut connection).await.unwrap()
             }
         }
@@ -114,7 +116,7 @@ fn shared_server() -> &'static str {
     static SERVER: OnceLock<(String, TempDir)> = OnceLock::new();
     let (url, _) = SERVER.get_or_init(|| {
         let keep = tempfile::tempdir().expect("a directory can be made");
-        (start(&keep.path().join("server")), keep)
+        (start(&keep.path().join("server"), &[]), keep)
     });
     url
 }
@@ -130,7 +132,67 @@ impl Server {
     pub fn start() -> Self {
         let keep = tempfile::tempdir().expect("a directory can be made");
         let dir = keep.path().join("server");
-        Self { url: start(&dir), dir, _keep: keep }
+        Self { url: start(&dir, &[]), dir, _keep: keep }
+    }
+
+    /// A synchronous streaming standby of this server: nothing is committed here that is not there.
+    pub async fn standby(&self) -> Self {
+        let keep = tempfile::tempdir().expect("a directory can be made");
+        let dir = keep.path().join("server");
+        let url = start(&dir, &["--standby-of", text(&self.dir)]);
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
+        self.execute("SELECT pg_reload_conf()").await;
+        let standby = Self { url, dir, _keep: keep };
+        until("a synchronous standby", || async {
+            let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+            match self.count(state).await {
+                1 => Ok(()),
+                other => Err(other.to_string()),
+            }
+        })
+        .await;
+        standby
+    }
+
+    /// It asks nobody for a password any more.
+    pub async fn trust(&self) {
+        self.execute(
+            "DO $$ BEGIN
+                 EXECUTE format('COPY (SELECT ''host all all 127.0.0.1/32 trust'') TO %L', current_setting('hba_file'));
+             END $$",
+        )
+        .await;
+        self.execute("SELECT pg_reload_conf()").await;
+        let mine = self.url.replacen("lanekeeper:", "lanekeeper:not-", 1);
+        until("a server that asks for no password", || async {
+            PgConnection::connect(&mine).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    /// It takes writes from now on, on a timeline of its own.
+    pub async fn promote(&self) {
+        self.execute("SELECT pg_promote()").await;
+    }
+
+    /// Runs a statement beside the ledger.
+    pub async fn execute(&self, statement: &'static str) {
+        self.beside().execute(statement).await;
+    }
+
+    /// Asks for a number beside the ledger.
+    pub async fn count(&self, statement: &'static str) -> i64 {
+        self.beside().count(statement).await
+    }
+
+    fn beside(&self) -> World {
+        World { place: LedgerPlace::Postgres(vec![Secret::new(self.url.clone())]), _keep: None }
+    }
+
+    /// Of a ledger that knows these servers.
+    pub fn settings_of(servers: &[&Self]) -> LedgerConfig {
+        let urls = servers.iter().map(|server| Secret::new(server.url.clone())).collect();
+        World { place: LedgerPlace::Postgres(urls), _keep: None }.settings()
     }
 
     pub fn stop(&self) {
@@ -148,7 +210,7 @@ impl Server {
     }
 
     pub fn settings(&self) -> LedgerConfig {
-        World { place: LedgerPlace::Postgres(Secret::new(self.url.clone())), _keep: None }.settings()
+        Self::settings_of(&[self])
     }
 }
 
@@ -158,9 +220,9 @@ impl Drop for Server {
     }
 }
 
-fn start(dir: &Path) -> String {
+fn start(dir: &Path, options: &[&str]) -> String {
     let owner = std::process::id().to_string();
-    let output = script(&["start", "--dir", text(dir), "--owner", &owner, "--purge"]);
+    let output = script(&[&["start", "--dir", text(dir), "--owner", &owner, "--purge"], options].concat());
     let url = output.split('\'').nth(1).expect("the script prints an assignment");
     url.to_owned()
 }

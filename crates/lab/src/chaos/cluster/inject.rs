@@ -158,7 +158,9 @@ impl ClusterChaos {
             let deadline = Instant::now() + CHANGE_TIMEOUT;
             loop {
                 let mut command = Command::from(program::command(&self.program));
-                command.args(["topology", "apply", "--timeout", "60s", "--config"]).arg(&self.config);
+                command
+                    .args(["topology", "apply", "--without-management", "--timeout", "60s", "--config"])
+                    .arg(&self.config);
                 command.env("LANEKEEPER_BROKER__URL", self.cluster.url(through));
                 command.env("LANEKEEPER_UPDATES__EXCHANGE", EXCHANGE);
                 command.env("LANEKEEPER_UPDATES__PARTITIONS", &partitions);
