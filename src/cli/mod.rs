@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod exit;
 mod lab;
+mod ledger;
 mod log;
 mod parked;
 mod process;
@@ -37,6 +38,8 @@ enum Command {
     Check(check::Arguments),
     /// List, show, release, discard or export parked updates.
     Parked(parked::Arguments),
+    /// Forget what the ledger knows of a record: its version.
+    Ledger(ledger::Arguments),
     /// Examine the broker: list everything that could lose or reorder updates, each with the command that fixes it.
     Doctor(doctor::Arguments),
     /// Show the layouts (partitions and their queues), and change them while updates flow.
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Publish(arguments) => publish::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
         Command::Parked(arguments) => parked::main(&arguments),
+        Command::Ledger(arguments) => ledger::main(&arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Topology(arguments) => topology::main(&arguments),
         Command::Receiver(arguments) => lab::main("receiver", &arguments),

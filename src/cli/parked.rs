@@ -2,10 +2,10 @@
 //! that can open the ledger.
 
 mod change;
-mod error;
-mod output;
+pub(super) mod error;
+pub(super) mod output;
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 use std::num::NonZeroU32;
 
 use self::error::CommandError;
@@ -103,7 +103,7 @@ enum Command {
     },
 }
 
-fn record_key(text: &str) -> Result<RecordKey, String> {
+pub(super) fn record_key(text: &str) -> Result<RecordKey, String> {
     RecordKey::new(text).map_err(|fault| fault.to_string())
 }
 
@@ -128,9 +128,19 @@ pub fn main(arguments: &Arguments) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let Config { ledger, broker, updates, .. } = loaded.config;
+    on_ledger(loaded.config, async |ledger, out| run(ledger, &arguments.command, out).await)
+}
+
+/// Opens a ledger that exists, runs a command on it, and reports its error. The command writes to standard output.
+pub(super) fn on_ledger(
+    config: Config,
+    command: impl AsyncFnOnce(&AnyLedger, &mut BufWriter<StdoutLock<'static>>) -> Result<Exit, CommandError>,
+) -> Exit {
+    let Config { ledger, broker, updates, .. } = config;
     let Some(ledger) = ledger else {
-        say_error(format_args!("error: ledger.url is \"none\": without a ledger nothing is parked"));
+        say_error(format_args!(
+            "error: ledger.url is \"none\": without a ledger nothing is parked, and no version is known"
+        ));
         return Exit::Config;
     };
     // Opening would create it, and an empty ledger in the wrong directory would say that nothing is parked.
@@ -151,8 +161,8 @@ pub fn main(arguments: &Arguments) -> Exit {
             .map_or_else(|_| "/".to_owned(), |address| address.vhost().to_owned());
         refuse_other_exchange(&ledger, TopologyPlace { cluster: None, vhost, exchange: updates.exchange })
             .await?;
-        let mut out = io::BufWriter::new(io::stdout().lock());
-        let exit = run(&ledger, &arguments.command, &mut out).await?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        let exit = command(&ledger, &mut out).await?;
         out.flush()?;
         Ok(exit)
     });

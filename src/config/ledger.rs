@@ -36,6 +36,7 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Option<LedgerConfig>> {
     let retention = section.read("retention", duration(MINUTE..=TEN_YEARS));
     let row_lock = section.read("row_lock", flag);
     let parked_max = section.read("parked_max", integer(1..=PARKED_MAX));
+    let parked_record_max = section.read("parked_record_max", integer(1..=PARKED_MAX));
     let connections_max = section.read("connections_max", integer(1..=CONNECTIONS_MAX));
     if let (Some(place), Some(true)) = (&place, row_lock)
         && !matches!(place, Some(LedgerPlace::Postgres(_)))
@@ -50,8 +51,10 @@ pub fn read(reader: &mut Reader<'_>) -> Option<Option<LedgerConfig>> {
     }
     section.finish();
     let (retention, row_lock) = (retention?, row_lock?);
-    let (parked_max, connections_max) = (parked_max?, connections_max?);
-    let config = |place| LedgerConfig { place, retention, row_lock, parked_max, connections_max };
+    let (parked_max, parked_record_max, connections_max) =
+        (parked_max?, parked_record_max?, connections_max?);
+    let config =
+        |place| LedgerConfig { place, retention, row_lock, parked_max, parked_record_max, connections_max };
     Some(place?.map(config))
 }
 

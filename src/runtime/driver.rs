@@ -31,20 +31,23 @@ use self::phase::{Phase, Then};
 use self::record::{LastAnswer, LedgerTenure, Loaded, Written};
 use super::attempt::{Fence, FinishedAttempt};
 use super::breakers::BreakerWatch;
+use super::dead_letter_log::DeadLetterLog;
 use super::ledger_client::{Fenced, LedgerClient};
 use super::refusals::Refusals;
-use super::releases::Releases;
+use super::releases::{ReleasedHere, Releases};
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
 use lanekeeper_broker::{Clock, Gone, Lost, Received, Source, SourceEvent};
-use lanekeeper_core::drain::DrainWatch;
+use lanekeeper_core::drain::{DrainWatch, UnexpectedMarkers};
 use lanekeeper_core::layout::{Layout, PartitionNumber};
+use lanekeeper_core::log_interval::LogInterval;
 use lanekeeper_core::message::{Event, Tenure};
 use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::partition::Partition;
+use lanekeeper_core::placement::Placement;
 use lanekeeper_core::tick::Tick;
-use lanekeeper_core::update::{IdOrigin, RecordKey};
+use lanekeeper_core::update::IdOrigin;
 use lanekeeper_ledger::Ledger;
 
 /// What a driver knows of its partition, and what it uses. Nothing of it changes while the driver lives.
@@ -52,6 +55,8 @@ use lanekeeper_ledger::Ledger;
 pub struct PartitionContext<S, T, L> {
     /// The layout that the partition belongs to.
     pub layout: Layout,
+    /// Which partition of the layout a record belongs to.
+    pub placement: Placement,
     /// Its number.
     pub partition: PartitionNumber,
     /// Where updates come from.
@@ -76,6 +81,8 @@ pub struct PartitionContext<S, T, L> {
     pub target_metrics: Arc<[TargetMetrics]>,
     /// Decides when a refusal of a target is logged; shared by all drivers.
     pub refusals: Arc<Refusals>,
+    /// Decides when dead letters are logged; shared by all drivers.
+    pub dead_letter_log: Arc<DeadLetterLog>,
     /// Is told when the driver attaches and when it loses its channel.
     pub health: Health,
 }
@@ -93,6 +100,8 @@ pub struct Driver<S: Source, T, L> {
     previous: watch::Receiver<BTreeSet<PartitionNumber>>,
     /// Proves that the partition holds nothing more, if its layout drains.
     drain: DrainWatch,
+    /// Markers that came though the layout does not drain.
+    unexpected_markers: UnexpectedMarkers,
     phase: Phase<S::Deliveries>,
     /// How many sessions have begun.
     sessions: u64,
@@ -107,6 +116,7 @@ pub struct Driver<S: Source, T, L> {
     /// Of the attempt that has just ended.
     last_answer: Option<LastAnswer>,
     last_logged: OwnershipState,
+    stray_log: LogInterval,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -124,7 +134,7 @@ enum Input<D> {
     /// Parked updates of a released record were read from the ledger.
     Loaded(Loaded),
     /// A person has released these parked records of the partition.
-    Released(Vec<RecordKey>),
+    Released(ReleasedHere),
     BreakersChanged,
     /// A partition of the previous layout was drained.
     PreviousDrained,
@@ -158,6 +168,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             breakers,
             previous,
             drain: DrainWatch::default(),
+            unexpected_markers: UnexpectedMarkers::default(),
             sessions: 0,
             loss: None,
             pending: Pending::default(),
@@ -167,6 +178,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             ends: TenureEnds::default(),
             last_answer: None,
             last_logged: OwnershipState::Unclaimed,
+            stray_log: LogInterval::default(),
             timer: Box::pin(sleep(Duration::ZERO)),
         }
     }
@@ -203,13 +215,13 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     async fn next_input(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Input<S::Deliveries> {
         let has_deadline = self.set_timer();
         let (is_leaving, is_exiting) = (self.phase.is_leaving(), self.phase.is_exiting());
-        let (layout, partition) = (self.context.layout, self.context.partition);
+        let (partition, placed) = (self.context.partition, (self.context.layout, self.context.placement));
         tokio::select! {
             biased;
             () = stop, if !is_exiting => Input::StopRequested,
             () = self.timer.as_mut(), if has_deadline => Input::DeadlineCame,
             input = self.pending.next() => input,
-            released = self.releases.next(layout, partition), if !is_leaving => Input::Released(released),
+            released = self.releases.next(placed, partition), if !is_leaving => Input::Released(released),
             () = self.breakers.changed() => Input::BreakersChanged,
             Ok(()) = self.previous.changed() => Input::PreviousDrained,
             input = self.phase.next() => input,
@@ -231,7 +243,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 self.loss = Some(Loss::fenced(None));
             }
             Input::Loaded(loaded) => self.loaded(loaded),
-            Input::Released(record_keys) => self.released(record_keys),
+            Input::Released(released) => self.released(released),
             Input::BreakersChanged => self.on_breaker_change(),
             Input::PreviousDrained => self.on_previous_drained(),
             Input::Attached(Ok(deliveries)) => self.attached(deliveries),
@@ -259,6 +271,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     fn deadline_came(&mut self) {
         let now = self.now();
         self.core.wake(now);
+        self.settle_unexpected_markers(now);
         self.check_oldest(now);
         self.check_drain_timeout(now);
     }
@@ -292,7 +305,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         match event {
             SourceEvent::Received(received) => self.received(tenure, received),
             SourceEvent::Witness(delivery) => self.witnessed(delivery),
-            SourceEvent::Marker => self.marked(),
+            SourceEvent::Marker(delivery) => self.marked(delivery),
+            SourceEvent::Stray(delivery) => self.strayed(delivery),
             SourceEvent::StatusRequested(request) => session.status.requested(request),
             SourceEvent::LeaseRenewed(until) => self.notify(Event::LeaseRenewed { until }),
             SourceEvent::Claimed { number, rival_claim, wait_until } => {
@@ -326,11 +340,12 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// Sets the timer to the next deadline. Returns true if there is one.
     fn set_timer(&mut self) -> bool {
         let leaving = self.phase.leaving_until();
-        let quiet = self.drain.next_deadline().filter(|_| leaving.is_none());
-        let mut ticks = [self.core.next_deadline(), leaving, quiet, None];
+        let [quiet, marker] = [self.drain.next_deadline(), self.unexpected_markers.next_deadline()]
+            .map(|deadline| deadline.filter(|_| leaving.is_none()));
+        let mut ticks = [self.core.next_deadline(), leaving, quiet, marker, None];
         let mut instants = [None; 3];
         if let Some(session) = self.phase.session() {
-            ticks[3] = session.status.next_deadline();
+            ticks[4] = session.status.next_deadline();
             instants = [None, session.next_ack_at(), session.held_until(self.context.held_max)];
         }
         instants[0] = ticks.into_iter().flatten().min().map(|tick| self.context.clock.instant(tick));

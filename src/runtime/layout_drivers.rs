@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::breakers::Breakers;
+use super::dead_letter_log::DeadLetterLog;
 use super::driver::{Driver, DriverExit, PartitionContext};
 use super::lease_watch::watch_lease;
 use super::ledger_client::LedgerClient;
@@ -29,6 +30,7 @@ use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::partition::{Limits, Partition};
+use lanekeeper_core::placement::Placement;
 use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_ledger::AnyLedger;
 
@@ -49,6 +51,7 @@ pub struct DispatchContext {
     pub breakers: Breakers,
     pub releases: Releases,
     pub refusals: Arc<Refusals>,
+    pub dead_letter_log: Arc<DeadLetterLog>,
     pub liveness: LivenessProbe,
     pub majority: Majority,
     pub clock: Clock,
@@ -70,6 +73,9 @@ pub struct LayoutDrivers {
     pub membership: Membership,
     _lease_watch: AbortOnDropHandle<()>,
     witnesses: Witnesses,
+    placement: Placement,
+    /// As the newest document says.
+    drains: bool,
     draining: CancellationToken,
     markers: Option<Markers>,
     /// What is not drained of the previous layout.
@@ -110,6 +116,8 @@ impl LayoutDrivers {
             membership,
             _lease_watch: lease_watch,
             witnesses,
+            placement: Placement::of(layout, &active_layout.witnesses),
+            drains: active_layout.draining,
             draining: CancellationToken::new(),
             markers: None,
             previous_undrained: watch::Sender::new(previous.undrained.clone()),
@@ -136,6 +144,7 @@ impl LayoutDrivers {
     /// Does what the layout document says of this layout: it drains, or a partition of it is drained. `beside`: the next
     /// layout is active too.
     pub fn observe(&mut self, context: &DispatchContext, active_layout: &ActiveLayout, beside: bool) {
+        self.drains = active_layout.draining;
         if active_layout.draining && self.markers.is_none() {
             self.draining.cancel();
             self.witnesses.retire();
@@ -190,8 +199,13 @@ impl LayoutDrivers {
 
     /// The partition's driver has ended.
     pub fn ended(&mut self, context: &DispatchContext, ended: &DriverEnded) {
-        self.stops.remove(&ended.partition).expect("a driver ends once");
-        context.health.end(self.layout.number, ended.partition);
+        let stop = self.stops.remove(&ended.partition).expect("a driver ends once");
+        if self.drains || stop.is_cancelled() {
+            context.health.end(self.layout.number, ended.partition);
+        } else {
+            // It stays among the partitions that are not attached, so that this process is not ready.
+            error!(layout = self.layout.number.0, partition = %ended.partition, "a partition that does not drain is not dispatched any more: restart the process");
+        }
     }
 
     /// Returns true if all drivers have ended.
@@ -204,7 +218,7 @@ impl LayoutDrivers {
         &self,
         context: &'a DispatchContext,
     ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets, AnyLedger> + use<'a> {
-        let (config, layout) = (&context.config, self.layout);
+        let (config, layout, placement) = (&context.config, self.layout, self.placement);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
         let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window };
@@ -219,7 +233,13 @@ impl LayoutDrivers {
             majority: context.majority.clone(),
             halt: context.halt.clone(),
             draining: self.draining.clone(),
-            dead_letters: DeadLetters::new(context.publishing.clone(), &context.names),
+            names: context.names.clone(),
+            placement,
+            dead_letters: DeadLetters::new(
+                context.publishing.clone(),
+                &context.names,
+                self.witnesses.clone(),
+            ),
             decoder: Arc::new(Decoder {
                 routes: config.routes(),
                 require_id: config.updates.require_id,
@@ -241,6 +261,7 @@ impl LayoutDrivers {
         move |partition| {
             let partition_context = PartitionContext {
                 layout,
+                placement,
                 partition,
                 source: Arc::new(AmqpSource::new(
                     shared.clone(),
@@ -259,6 +280,7 @@ impl LayoutDrivers {
                 ledger_metrics: context.metrics.ledger(),
                 target_metrics: Arc::clone(&context.target_metrics),
                 refusals: Arc::clone(&context.refusals),
+                dead_letter_log: Arc::clone(&context.dead_letter_log),
                 health: context.health.clone(),
             };
             let core = Partition::new(limits, Arc::clone(&policy)).behind(previous.clone());

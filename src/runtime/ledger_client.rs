@@ -3,17 +3,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing::{error, info};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
 use crate::admin::metrics::LedgerMetrics;
 use crate::http::AttemptReceipt;
 use lanekeeper_broker::LogOnChange;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::log_interval::LogInterval;
 use lanekeeper_core::message::{Holder, ParkedSeq, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Known};
 use lanekeeper_core::policy::{DeadLetterReason, ParkReason, Resolution};
 use lanekeeper_core::routes::Routes;
+use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{RecordKey, Update};
 use lanekeeper_ledger::{
     Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, LookupResult, ParkKind, ParkedState,
@@ -42,6 +45,8 @@ struct PartitionLedger<L> {
     partition: PartitionNumber,
     /// Why the ledger could not be read, and why it could not be written, as last logged.
     logs: [Mutex<LogOnChange<&'static str>>; 2],
+    version_jumps: Mutex<LogInterval>,
+    begun: Instant,
 }
 
 impl<L> Clone for LedgerClient<L> {
@@ -82,7 +87,17 @@ impl<L: Ledger> LedgerClient<L> {
         (layout, partition): (LayoutNumber, PartitionNumber),
     ) -> Self {
         let logs = Default::default();
-        Self(Arc::new(PartitionLedger { ledger, row_lock, routes, metrics, layout, partition, logs }))
+        Self(Arc::new(PartitionLedger {
+            ledger,
+            row_lock,
+            routes,
+            metrics,
+            layout,
+            partition,
+            logs,
+            version_jumps: Mutex::default(),
+            begun: Instant::now(),
+        }))
     }
 
     /// Makes this tenure the newest of the partition: from then on the ledger refuses older ones. Tries until the ledger
@@ -130,6 +145,7 @@ impl<L: Ledger> LedgerClient<L> {
             }
         };
         self.log_recovery(Access::Read);
+        self.log_version_jump(lookup_result.version, update);
         match known(&lookup_result, update, holder) {
             Some(known) => Preflight::Known(known),
             None => Preflight::Send { etag: lookup_result.etag, lock },
@@ -155,7 +171,8 @@ impl<L: Ledger> LedgerClient<L> {
                 None => self.0.ledger.record(entry.clone()).await,
             };
             match writing {
-                Ok(Recorded::Full) => self.log_full(),
+                Ok(Recorded::Full) => self.log_full("full"),
+                Ok(Recorded::RecordFull) => self.log_full("record_full"),
                 Ok(recorded) => {
                     self.log_recovery(Access::Write);
                     return recorded;
@@ -249,11 +266,30 @@ impl<L: Ledger> LedgerClient<L> {
         }
     }
 
-    fn log_full(&self) {
-        const FULL: &str = "full";
-        self.0.metrics.failed(FULL);
-        if self.log(Access::Write).is_new(FULL) {
-            error!(partition = %self.0.partition, "ledger.parked_max is reached: records that fail are held until parked updates are released or discarded (lanekeeper parked list), or ledger.parked_max is raised");
+    fn log_full(&self, reason: &'static str) {
+        self.0.metrics.failed(reason);
+        if !self.log(Access::Write).is_new(reason) {
+            return;
+        }
+        let partition = self.0.partition;
+        if reason == "full" {
+            error!(%partition, "ledger.parked_max is reached: records that fail are held until parked updates are released or discarded (lanekeeper parked list), or ledger.parked_max is raised");
+        } else {
+            error!(%partition, "ledger.parked_record_max is reached by a record: its further updates are held until its parked ones are released or discarded (lanekeeper parked list), or ledger.parked_record_max is raised");
+        }
+    }
+
+    /// One huge version by mistake makes every later update of its record superseded. There is a line at most every minute.
+    fn log_version_jump(&self, stored: Option<i64>, update: &Update) {
+        let Some(version) = update.version.filter(|version| is_jump(stored, *version)) else { return };
+        let updates = {
+            let mut log = self.0.version_jumps.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Tick::ZERO.after(self.0.begun.elapsed());
+            log.count(now)
+        };
+        if let Some(updates) = updates {
+            let (partition, update_id) = (self.0.partition, update.id.as_str());
+            warn!(%partition, update_id, version, stored, updates, "record-version is far above the one before: once it is applied, later updates of the record with lower versions are dropped as superseded; if it is a mistake, `lanekeeper ledger forget-version KEY` makes the record forget it");
         }
     }
 
@@ -265,6 +301,18 @@ impl<L: Ledger> LedgerClient<L> {
 
     fn log(&self, access: Access) -> MutexGuard<'_, LogOnChange<&'static str>> {
         self.0.logs[access as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Versions up to this are small: counters begin there.
+const SMALL_VERSION: i64 = 1_000_000;
+
+/// Returns true if a version is so far above the one before that a mistake is likely: neither counters nor times of day grow
+/// to twice their value in one update. Without one before, only a version that is no time in nanoseconds counts as such.
+fn is_jump(stored: Option<i64>, version: i64) -> bool {
+    match stored {
+        Some(stored) => version / 2 >= stored.max(SMALL_VERSION),
+        None => version > i64::MAX / 2,
     }
 }
 

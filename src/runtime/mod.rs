@@ -5,6 +5,7 @@ pub mod age;
 mod attempt;
 mod auto_apply;
 pub mod breakers;
+mod dead_letter_log;
 pub mod driver;
 mod layout_drivers;
 mod lease_watch;

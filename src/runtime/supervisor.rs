@@ -30,7 +30,7 @@ use lanekeeper_broker::{
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
 use lanekeeper_core::policy::FailurePolicy;
-use lanekeeper_ledger::{AnyLedger, LedgerError, TopologyPlace};
+use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, TopologyPlace};
 
 /// Between two tries to complete the topology: another process may be doing it.
 const TOPOLOGY_RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -108,6 +108,7 @@ pub async fn run(
         clock: Clock::start(),
         epochs,
         refusals: Arc::default(),
+        dead_letter_log: Arc::default(),
         process: Uuid::new_v4(),
         halt,
         config,
@@ -269,6 +270,9 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
             Err(error) => return Err(error.into()),
         }
     };
+    if let Some(ledger) = &ledger {
+        place_parked_records(ledger, &document).await?;
+    }
     epochs.observe(document.epoch);
     log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
     let reading = address.reading_bodies(config.updates.body_bytes_max as u64);
@@ -285,6 +289,20 @@ async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result
         ledger,
         place,
     })
+}
+
+/// Layouts began again, with a ledger that knows of later ones: what they parked is released by the partitions of now.
+async fn place_parked_records(ledger: &AnyLedger, document: &LayoutDocument) -> Result<(), LedgerError> {
+    let newest = LayoutNumber(document.layouts.number_max.max(document.layouts.in_force.number.0));
+    let records = ledger.forget_layouts(newest).await?;
+    if records > 0 {
+        warn!(
+            records,
+            layout = newest.0,
+            "records are parked by layouts that the broker knows no more: their keys decide from now on which partition sends them when they are released"
+        );
+    }
+    Ok(())
 }
 
 /// Logs, once, what the config wants otherwise than the current layout.

@@ -22,6 +22,7 @@ mod lifecycle;
 mod log;
 mod malformed;
 mod many_partitions;
+mod misplaced;
 mod moved;
 mod parking;
 mod publish;

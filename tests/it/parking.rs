@@ -3,9 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
+use lanekeeper_core::update::{RecordKey, UpdateId};
 use lanekeeper_lab::receiver::{FailingRecord, ReceiverSettings};
-use lanekeeper_ledger::{AnyLedger, Ledger, ParkedState};
-use lanekeeper_ledger::{LedgerConfig, LedgerPlace};
+use lanekeeper_ledger::{
+    AnyLedger, Entry, EntryKind, Ledger, LedgerConfig, LedgerPlace, ParkedState, StoredParkReason,
+    StoredUpdate,
+};
+use serde_json::json;
 
 use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, lanekeeper, until, updates};
 
@@ -16,6 +21,7 @@ async fn ledger(world: &World) -> AnyLedger {
         place: LedgerPlace::Sqlite(world.dir.path().join("ledger.db")),
         retention: Duration::from_secs(3600),
         row_lock: false,
+        parked_record_max: 1_000_000,
         parked_max: 100_000,
         connections_max: 1,
     };
@@ -220,4 +226,120 @@ async fn a_full_disk_under_the_ledger_loses_nothing() {
     publishing.await.expect("it does not panic");
     let report = world.applied(8_000).await;
     assert_in_order(&report, 8_000);
+}
+
+/// Parks an update as a dispatcher does.
+async fn park(
+    ledger: &AnyLedger,
+    (layout, partition): (LayoutNumber, PartitionNumber),
+    record: &str,
+    sequence: u8,
+    update_type: &str,
+) {
+    let update = StoredUpdate {
+        record_key: RecordKey::new(record).expect("a record key"),
+        id: UpdateId::published(format!("{record}-{sequence}")),
+        update_type: Some(update_type.to_owned()),
+        content_type: None,
+        content_encoding: None,
+        if_match: None,
+        version: None,
+        published_at: None,
+        headers: Vec::new(),
+        body: format!("{{\"sequence\":{sequence}}}").into(),
+    };
+    let record_key = update.record_key.clone();
+    let kind = EntryKind::Park { update, reason: StoredParkReason::behind(), only_behind: false };
+    let entry = Entry { layout, partition, tenure: None, record_key, kind };
+    ledger.record(entry).await.expect("it is written");
+}
+
+/// A target is down, and three hundred records of it were released before one of another target.
+#[tokio::test(flavor = "multi_thread")]
+async fn released_records_that_cannot_go_out_keep_no_later_one_from_going() {
+    let world = World::new("starved").await;
+    let ledger = ledger(&world).await;
+    let of = (LayoutNumber(1), PartitionNumber(0));
+    for record in 0..300 {
+        park(&ledger, of, &format!("down-{record:03}"), 1, "down.updated").await;
+    }
+    // A record is read before another one if it was parked earlier.
+    let parked_ms = ledger.parked_records(None, 1_000).await.expect("they are read");
+    let newest = parked_ms.iter().map(|record| record.since_ms).max().expect("there are some");
+    until("the next millisecond", || async {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        if now.as_millis() > u128::from(newest.unsigned_abs()) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    park(&ledger, of, "record-0", 1, "record.updated").await;
+    let config = world.config(&format!("{}updates.partitions = 1", world.ledger()));
+    let down =
+        "[[target]]\nname = \"down\"\ntypes = [\"down.*\"]\nurl = \"http://127.0.0.1:1/{record_key}\"\n";
+    let dispatcher = world.start(&config.replacen("[[target]]", &format!("{down}[[target]]"), 1));
+    dispatcher.ready().await;
+    release(&world, &["--all"]).await;
+    assert_flawless(&world.applied(1).await, 1);
+}
+
+/// The layouts began again, as in a vhost that was made again, and the ledger was kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_layout_that_is_gone_has_parked_is_released_and_newer_updates_follow() {
+    let world = World::new("began-again").await;
+    let ledger = ledger(&world).await;
+    for sequence in 1..=3 {
+        park(&ledger, (LayoutNumber(2), PartitionNumber(9)), "record-0", sequence, "record.updated").await;
+    }
+    let dispatcher = world.dispatcher(&format!("{}updates.partitions = 4", world.ledger())).await;
+    dispatcher.logged("records are parked by layouts that the broker knows no more").await;
+    world.publish(updates(10, 5).filter(|update| update["key"] != "record-0")).await;
+    world.publish(updates(1, 5).filter(|update| update["body"]["sequence"].as_u64() > Some(3))).await;
+    parked(&ledger, 5).await;
+    release(&world, &["record-0"]).await;
+    assert_flawless(&world.applied(50).await, 50);
+    parked(&ledger, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_given_by_mistake_is_warned_of_and_can_be_forgotten() {
+    let world = World::new("huge-version").await;
+    let dispatcher = world.dispatcher(&format!("{}updates.partitions = 1", world.ledger())).await;
+    let versions: [i64; 3] = [7, 9_000_000_000, 8];
+    for (sequence, version) in (1..).zip(versions) {
+        let update = json!({
+            "key": "record-0", "id": format!("0-{sequence}"), "type": "record.updated",
+            "version": version, "body": {"sequence": sequence},
+        });
+        world.publish([update]).await;
+    }
+    let line = dispatcher.logged("record-version is far above the one before").await;
+    assert!(line.contains("WARN") && line.contains("9000000000"), "{line}");
+    until("the last one superseded", || async {
+        match dispatcher.metric("lanekeeper_updates_superseded_total").await {
+            1.0 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    let config = world.dir.path().join("lanekeeper.toml");
+    let forgetting = move |record: &'static str| {
+        let config = config.to_str().expect("temporary directories have plain names").to_owned();
+        lanekeeper(&["ledger", "forget-version", "--config", &config, record], &[], b"")
+    };
+    let output = tokio::task::spawn_blocking(move || [forgetting("record-0"), forgetting("record-1")]).await;
+    let [known, unknown] = output.expect("it does not panic");
+    assert_eq!((known.code, known.stdout.as_str()), (Some(0), "record-0: version 9000000000 is forgotten\n"));
+    assert_eq!(unknown.code, Some(1), "{}", unknown.stderr);
+    let again = json!({
+        "key": "record-0", "id": "0-3-again", "type": "record.updated", "version": 8, "body": {"sequence": 3},
+    });
+    assert_eq!(world.receiver.report(0).counts.requests, 2, "nothing with the lower version was sent");
+    world.publish([again]).await;
+    // This target compares versions, too, and has to forget them by itself.
+    until("a third request", || async {
+        match world.receiver.report(0).counts.requests {
+            3 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
 }

@@ -116,7 +116,7 @@ async fn a_person_releases_and_discards(world: World) {
 
     assert_eq!(output_of(&world, &["release", "--reason", "conflict"]), "0 records released\n");
     assert_eq!(output_of(&world, &["release", "a"]), "1 record released\n");
-    let released = ledger.released(10).await.unwrap();
+    let released = ledger.released(None, 10).await.unwrap();
     assert_eq!(released[0].record_key.as_str(), "a");
     let (code, _, error) = lanekeeper(&world, &["discard", "a", "--why", "too late"]);
     assert!(code == 1 && error.contains("on their way"), "{error}");
@@ -147,7 +147,7 @@ async fn the_config_of_another_exchange_is_refused(world: World) {
     let (code, _, stderr) = lanekeeper(&world, &["release", "a"]);
     assert_eq!(code, 4, "{stderr}");
     assert!(stderr.contains("it belongs to the exchange orders of virtual host / on rabbit@a"), "{stderr}");
-    assert_eq!(ledger.released(10).await.unwrap(), [], "nothing goes out");
+    assert_eq!(ledger.released(None, 10).await.unwrap(), [], "nothing goes out");
 }
 
 #[test]

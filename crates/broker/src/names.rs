@@ -75,6 +75,13 @@ impl Names {
         format!("{}.l{}", self.exchange, layout.0)
     }
 
+    /// Returns true if this is the name of the hash exchange of a layout, whichever.
+    #[must_use]
+    pub(crate) fn is_layout(&self, exchange: &str) -> bool {
+        let number = exchange.strip_prefix(&self.exchange).and_then(|rest| rest.strip_prefix(".l"));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    }
+
     /// The queue of a partition.
     #[must_use]
     pub fn partition(&self, layout: LayoutNumber, partition: PartitionNumber) -> String {

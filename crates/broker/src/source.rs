@@ -46,8 +46,11 @@ pub enum SourceEvent {
     Received(Received),
     /// The broker delivered a witness of the layout, which carries no update: it is only to be settled.
     Witness(DeliveryTag),
-    /// The broker delivered a marker: the layout drains, and this is the end of its queue. It is never settled.
-    Marker,
+    /// The broker delivered a marker: if the layout drains, this is the end of its queue, and it is never settled.
+    Marker(DeliveryTag),
+    /// The broker delivered a marker or a witness of another queue or layout, which somebody has put here. It carries no
+    /// update: it is only to be settled.
+    Stray(DeliveryTag),
     /// A note of this process was read back: requests may leave until then. Claims of other processes that stand before the
     /// note have come before this.
     LeaseRenewed(Tick),

@@ -89,12 +89,18 @@ impl Acks {
         }
     }
 
+    /// Returns true if a delivery with this tag can come now: a channel numbers its deliveries without gaps (AMQP 0-9-1, 1.1).
+    #[must_use]
+    pub fn is_next(&self, tag: DeliveryTag) -> bool {
+        tag.0 == self.newest + 1
+    }
+
     /// A delivery came.
     ///
     /// # Panics
-    /// If it is not the one after the latest: a channel numbers its deliveries without gaps (AMQP 0-9-1, 1.1).
+    /// If it is not the one after the latest ([`Self::is_next`]).
     pub fn delivered(&mut self, tag: DeliveryTag, now: Tick) {
-        assert_eq!(tag.0, self.newest + 1, "delivery tags are consecutive");
+        assert!(self.is_next(tag), "delivery tags are consecutive");
         self.newest = tag.0;
         self.open.insert(tag.0, now);
     }

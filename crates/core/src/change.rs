@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
-use super::phash2::partition_of;
+use super::placement::Placement;
 use super::previous_layout::PreviousLayout;
 use super::witness::Witness;
 
@@ -59,16 +59,11 @@ impl Draining {
     /// It as the partitions see it that wait for it. `None` if the partition of a record cannot be computed: a witness was
     /// seen elsewhere, or there are no witnesses.
     fn previous(&self) -> Option<PreviousLayout> {
-        let computed = are_computed(&self.witnesses, self.layout);
-        computed.then(|| PreviousLayout { partitions: self.layout.partitions, undrained: self.undrained() })
+        let placement = Placement::of(self.layout, &self.witnesses);
+        placement
+            .is_computed()
+            .then(|| PreviousLayout { partitions: self.layout.partitions, undrained: self.undrained() })
     }
-}
-
-/// Returns true if the layout has witnesses and each was seen in the partition that is computed for it.
-fn are_computed(witnesses: &[Witness], layout: Layout) -> bool {
-    let is_there =
-        |witness: &Witness| partition_of(witness.key.as_bytes(), layout.partitions) == witness.partition;
-    !witnesses.is_empty() && witnesses.iter().all(is_there)
 }
 
 /// A change under way.
@@ -188,7 +183,7 @@ impl Layouts {
     /// Returns true if partitions of the next layout can each wait for single partitions of the current one.
     #[must_use]
     pub fn are_keys_computed(&self) -> bool {
-        are_computed(&self.witnesses, self.in_force)
+        Placement::of(self.in_force, &self.witnesses).is_computed()
     }
 
     /// Returns true if an earlier layout may still hold updates.

@@ -6,8 +6,10 @@
 //! lost with their channel (docs/decisions/007). So if updates came before it, the partition is given back when they are
 //! settled, and consumed once more.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::message::DeliveryTag;
 use super::tick::Tick;
 
 /// How long after the way into a layout was closed a marker is put into its queues. What is still on its way inside the
@@ -19,6 +21,47 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How long everything must have been settled before a partition is given back: acks that are under way are lost with
 /// their channel, and what comes back may be sent again.
 const SETTLED: Duration = Duration::from_millis(300);
+
+/// How long a marker is held in a layout that does not drain, as far as this process knows: another process may have read
+/// before this one that it drains, and its marker must not be lost.
+pub const DOCUMENT_LATE_MAX: Duration = Duration::from_secs(30);
+
+/// Markers that came while the layout did not drain, in one tenure. They are held until the layout drains, and settled if
+/// it does not in time: then somebody else has put them there.
+#[derive(Debug, Default)]
+pub struct UnexpectedMarkers(VecDeque<(Tick, DeliveryTag)>);
+
+impl UnexpectedMarkers {
+    /// A marker came.
+    pub fn marker_came(&mut self, marker: DeliveryTag, now: Tick) {
+        self.0.push_back((now.after(DOCUMENT_LATE_MAX), marker));
+    }
+
+    /// When [`Self::take_due`] has something to give.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.0.front().map(|(until, _)| *until)
+    }
+
+    /// The next marker to settle, if its time has come.
+    pub fn take_due(&mut self, now: Tick) -> Option<DeliveryTag> {
+        let (_, marker) = *self.0.front().filter(|(until, _)| *until <= now)?;
+        self.0.pop_front();
+        Some(marker)
+    }
+
+    /// The layout drains: the markers were early, and are held like all others. Returns true if there were some.
+    pub fn layout_drains(&mut self) -> bool {
+        let any = !self.0.is_empty();
+        self.0.clear();
+        any
+    }
+
+    /// The tenure ended: they come again in the next one.
+    pub fn tenure_ended(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// Watches one partition, over all tenures of one process.
 #[derive(Debug, Default)]
@@ -164,6 +207,24 @@ mod tests {
         check("um....em...........", &[(5, GiveBack), (17, Proven)]);
         check("m....u....em..........", &[(9, GiveBack), (21, Proven)]);
         check("um....eum....em..........", &[(5, GiveBack), (12, GiveBack), (24, Proven)]);
+    }
+
+    #[test]
+    fn a_marker_in_a_layout_that_does_not_drain_is_settled_after_a_while_and_kept_if_it_drains_after_all() {
+        let at = |seconds| Tick::ZERO.after(Duration::from_secs(seconds));
+        let (first, second) = (DeliveryTag(7), DeliveryTag(9));
+        let mut markers = UnexpectedMarkers::default();
+        assert_eq!((markers.next_deadline(), markers.take_due(at(1_000))), (None, None));
+        markers.marker_came(first, at(0));
+        markers.marker_came(second, at(10));
+        assert_eq!((markers.next_deadline(), markers.take_due(at(29))), (Some(at(30)), None));
+        assert_eq!((markers.take_due(at(30)), markers.take_due(at(30))), (Some(first), None));
+        assert!(markers.layout_drains());
+        assert!(!markers.layout_drains());
+        assert_eq!(markers.take_due(at(1_000)), None, "it is held for good");
+        markers.marker_came(first, at(0));
+        markers.tenure_ended();
+        assert_eq!(markers.next_deadline(), None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub enum Known {
     Resolved,
     /// Its `record-version` is not above the last one that was applied.
     Superseded,
-    /// Another update was resolved under its id.
+    /// Another update of its record was resolved under its id.
     IdReused,
     /// Its record is parked: it comes after what waits there.
     RecordParked,

@@ -1,7 +1,7 @@
 //! One partition: its lanes, permits and deadlines. The only place where the status of a lane changes.
 //!
 //! [`Partition::handle`] and [`Partition::wake`] take in, [`Partition::poll_effect`] gives out, and
-//! [`Partition::next_deadline`] says when to wake it. I1 to I12 are the invariants of ARCHITECTURE.md.
+//! [`Partition::next_deadline`] says when to wake it. I1 to I13 are the invariants of ARCHITECTURE.md.
 
 mod claim;
 mod limits;

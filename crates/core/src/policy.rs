@@ -6,6 +6,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::layout::PartitionNumber;
 use super::outcome::{Failure, Known, Outcome};
 use super::schedule::Schedule;
 use super::tick::Tick;
@@ -134,7 +135,7 @@ pub enum DeadLetterReason {
     },
     /// It disagrees with the record's state.
     Conflict(Failure),
-    /// Another update was resolved under its id: another body, or another record.
+    /// Another update of its record was resolved under its id, with another body.
     IdReused,
     /// It cannot be an update at all.
     Malformed(Malformed),
@@ -165,7 +166,7 @@ impl DeadLetterReason {
             Self::Exhausted { failure, attempts } => {
                 format!("after {attempts} attempts, {}", describe(failure))
             }
-            Self::IdReused => "another update was resolved under this id".to_owned(),
+            Self::IdReused => "another update of the record was resolved under this id".to_owned(),
             Self::Malformed(malformed) => malformed.to_string(),
         }
     }
@@ -213,6 +214,13 @@ pub enum Malformed {
         /// AMQP `priority`.
         priority: u8,
     },
+    /// It came from the queue of a partition that its record does not belong to: dispatched from there, it would overtake
+    /// other updates of its record, or be sent at the same time.
+    #[error("{}", misplaced(*belongs_to))]
+    Misplaced {
+        /// The partition of its record; `None`: it was put straight into the queue, and its record is not known.
+        belongs_to: Option<PartitionNumber>,
+    },
     /// `updates.require_id` is set and there is none.
     #[error("published without message_id, which updates.require_id demands")]
     NoUpdateId,
@@ -233,12 +241,29 @@ pub enum Malformed {
         /// Its type; empty if it has none.
         update_type: String,
     },
+    /// It has more headers for its target than are passed on.
+    #[error("{headers} of its headers are for the target, more than the {headers_max} that are passed on")]
+    HeadersTooMany {
+        /// How many it has.
+        headers: usize,
+        /// How many are passed on.
+        headers_max: usize,
+    },
     /// A header that is passed on cannot be an HTTP header.
     #[error("the header {name:?} cannot be sent as an HTTP header")]
     HeaderUnfit {
         /// The header's name.
         name: String,
     },
+}
+
+fn misplaced(belongs_to: Option<PartitionNumber>) -> String {
+    let Some(belongs_to) = belongs_to else {
+        return "moved or published straight to the queue of a partition, by which its record key is lost; its place among the updates of its record is not known".to_owned();
+    };
+    format!(
+        "its record belongs to {belongs_to}, and it came from the queue of another partition, where a BCC header or a foreign binding has put it; its place among the updates of its record is not known"
+    )
 }
 
 /// How far the head of a lane has come. Begins with its first attempt and ends with its resolution.

@@ -106,8 +106,12 @@ impl Ledger for AnyLedger {
         either!(self.lock(query))
     }
 
-    async fn released(&self, limit: u32) -> Result<Vec<ReleasedRecord>, LedgerError> {
-        either!(self.released(limit))
+    async fn released(
+        &self,
+        after: Option<&ReleasedRecord>,
+        limit: u32,
+    ) -> Result<Vec<ReleasedRecord>, LedgerError> {
+        either!(self.released(after, limit))
     }
 
     async fn parked_updates(
@@ -142,6 +146,14 @@ impl Ledger for AnyLedger {
         operator_reason: &OperatorReason,
     ) -> Result<Discarded, LedgerError> {
         either!(self.discard(record_key, head, operator_reason))
+    }
+
+    async fn forget_layouts(&self, above: LayoutNumber) -> Result<u64, LedgerError> {
+        either!(self.forget_layouts(above))
+    }
+
+    async fn forget_version(&self, record_key: &RecordKey) -> Result<Option<i64>, LedgerError> {
+        either!(self.forget_version(record_key))
     }
 
     async fn prune(&self) -> Result<u64, LedgerError> {

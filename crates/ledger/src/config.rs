@@ -16,6 +16,8 @@ pub struct LedgerConfig {
     pub row_lock: bool,
     /// Parked updates of all records together, at most; at least 1.
     pub parked_max: u64,
+    /// Parked updates of one record, at most; at least 1.
+    pub parked_record_max: u64,
     /// Connections for row locks, at most; at least 1.
     pub connections_max: u32,
 }

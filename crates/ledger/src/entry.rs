@@ -34,11 +34,12 @@ pub struct LookupResult {
 /// What the ledger knows of an update id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdStatus {
-    /// It was never resolved, or longer ago than `ledger.retention`.
+    /// No update of its record was resolved under this id, or longer ago than `ledger.retention`. Other records may have
+    /// used the id.
     Unknown,
     /// The same update was resolved: same id, same record, same body.
     Resolved,
-    /// Another update was resolved under this id: of another record, or with another body.
+    /// Another update of the record was resolved under this id, with another body.
     Reused,
 }
 
@@ -139,6 +140,8 @@ pub enum Recorded {
     Fenced,
     /// `ledger.parked_max` would be exceeded.
     Full,
+    /// `ledger.parked_record_max` would be exceeded: this record alone has so many.
+    RecordFull,
 }
 
 /// Why an update is parked.
@@ -171,7 +174,7 @@ pub enum ParkKind {
     Exhausted,
     /// It disagrees with the record's state at the target.
     Conflict,
-    /// Its id was used before, with another body or record.
+    /// Its id was used before by another update of its record.
     IdReused,
     /// It came after a parked update of its record.
     Behind,
@@ -202,15 +205,12 @@ impl ParkKind {
 }
 
 impl IdStatus {
-    /// The status by the row of the id, if there is one.
-    pub(super) fn of(query: &Query, record_key: Option<&[u8]>, fingerprint: Option<&[u8]>) -> Self {
-        match (record_key, fingerprint) {
-            (Some(record_key), Some(fingerprint)) => {
-                let same =
-                    record_key == query.record_key.as_str().as_bytes() && fingerprint == query.fingerprint.0;
-                if same { Self::Resolved } else { Self::Reused }
-            }
-            _ => Self::Unknown,
+    /// The status by the fingerprint that is kept for the record and the id, if there is one.
+    pub(super) fn of(query: &Query, fingerprint: Option<&[u8]>) -> Self {
+        match fingerprint {
+            Some(fingerprint) if fingerprint == query.fingerprint.0 => Self::Resolved,
+            Some(_) => Self::Reused,
+            None => Self::Unknown,
         }
     }
 }

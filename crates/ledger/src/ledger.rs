@@ -40,9 +40,13 @@ pub trait Ledger: Send + Sync + 'static {
         query: Query,
     ) -> impl Future<Output = Result<(LookupResult, RecordLock), LedgerError>> + Send;
 
-    /// Returns at most `limit` released records, whose parked updates are to be sent, oldest release first. Cheap if there
-    /// are none.
-    fn released(&self, limit: u32) -> impl Future<Output = Result<Vec<ReleasedRecord>, LedgerError>> + Send;
+    /// Returns at most `limit` released records, whose parked updates are to be sent, in the order in which they were parked,
+    /// from the one behind `after`. Cheap if there are none.
+    fn released(
+        &self,
+        after: Option<&ReleasedRecord>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<ReleasedRecord>, LedgerError>> + Send;
 
     /// Returns at most `limit` parked updates of a record, oldest first, from the one behind `after`.
     fn parked_updates(
@@ -76,6 +80,18 @@ pub trait Ledger: Send + Sync + 'static {
         head: Option<u32>,
         operator_reason: &OperatorReason,
     ) -> impl Future<Output = Result<Discarded, LedgerError>> + Send;
+
+    /// Forgets which partition has parked each record of a layout with a higher number than this: the partition of its key
+    /// sends it when it is released. To be called when no layout had a higher number, so that those of which the ledger
+    /// knows are of a topology that is gone. Returns how many records that were.
+    fn forget_layouts(&self, above: LayoutNumber) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// Forgets the highest `record-version` that was applied to a record, and returns it: updates with any version are
+    /// applied again. `None`: there was none.
+    fn forget_version(
+        &self,
+        record_key: &RecordKey,
+    ) -> impl Future<Output = Result<Option<i64>, LedgerError>> + Send;
 
     /// Deletes one chunk of the ids that are older than the retention, and returns how many; 0: there are no more.
     fn prune(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;

@@ -10,10 +10,12 @@ use lanekeeper_core::update::RecordKey;
 pub struct ReleasedRecord {
     /// The record.
     pub record_key: RecordKey,
-    /// The layout of the partition that parked it last.
+    /// The layout of the partition that parked it last; 0: it was forgotten ([`super::Ledger::forget_layouts`]).
     pub layout: LayoutNumber,
     /// The partition that parked it last.
     pub partition: PartitionNumber,
+    /// When it was last parked, in milliseconds since 1970-01-01 UTC.
+    pub since_ms: i64,
 }
 
 /// A record with parked updates.

@@ -21,6 +21,7 @@ pub(super) struct PartitionFamilies {
     duplicates_suppressed: Counter,
     stale_events: Counter,
     witnesses_seen: Family<OfPartition, Counter>,
+    stray_messages: Family<OfPartition, Counter>,
     yields: Family<OfReason, Counter>,
     attempts_without_tenure: Counter,
     partition_active: Family<OfPartition, Gauge>,
@@ -66,6 +67,11 @@ impl PartitionFamilies {
             "witnesses_seen",
             "Witnesses of the layout that came from the partition's queue; they carry no updates.",
             self.witnesses_seen.clone(),
+        );
+        registry.register(
+            "stray_messages",
+            "Markers and witnesses settled that belong to another queue or layout: somebody has put them there.",
+            self.stray_messages.clone(),
         );
         registry.register(
             "step_backs",
@@ -124,6 +130,7 @@ impl PartitionFamilies {
             duplicates_suppressed: _,
             stale_events: _,
             witnesses_seen,
+            stray_messages,
             yields,
             attempts_without_tenure: _,
             partition_active,
@@ -137,7 +144,7 @@ impl PartitionFamilies {
             oldest_pending_age,
         } = self;
         let of = OfPartition { layout: 1, partition: PartitionLabel(PartitionNumber(0)) };
-        for counters in [updates_received, redeliveries, witnesses_seen] {
+        for counters in [updates_received, redeliveries, witnesses_seen, stray_messages] {
             drop(counters.get_or_create(&of));
         }
         for gauges in [
@@ -165,6 +172,7 @@ pub struct PartitionMetrics {
     updates_received: Counter,
     redeliveries: Counter,
     witnesses_seen: Counter,
+    stray_messages: Counter,
     partition_active: Gauge,
     held: Gauge,
     in_flight: Gauge,
@@ -186,6 +194,7 @@ impl PartitionMetrics {
             updates_received: all.updates_received.get_or_create_owned(&of),
             redeliveries: all.redeliveries.get_or_create_owned(&of),
             witnesses_seen: all.witnesses_seen.get_or_create_owned(&of),
+            stray_messages: all.stray_messages.get_or_create_owned(&of),
             partition_active: all.partition_active.get_or_create_owned(&of),
             held: all.held.get_or_create_owned(&of),
             in_flight: all.in_flight.get_or_create_owned(&of),
@@ -210,6 +219,11 @@ impl PartitionMetrics {
     /// A witness of the layout came.
     pub fn witness(&self) {
         self.witnesses_seen.inc();
+    }
+
+    /// A marker or a witness came that belongs elsewhere.
+    pub fn stray_message(&self) {
+        self.stray_messages.inc();
     }
 
     /// A redelivery was settled without a request.

@@ -6,7 +6,7 @@ use lanekeeper_ledger::LedgerError;
 
 /// Why a command ends early.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CommandError {
+pub(in crate::cli) enum CommandError {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

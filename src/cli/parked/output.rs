@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 
+use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::error::CommandError;
@@ -161,18 +162,32 @@ fn update_text(parked: &ParkedUpdate, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// The update as `export` prints it, with the reason for which it is parked.
-fn update_json(parked: &ParkedUpdate) -> Json {
-    let update: Json = serde_json::from_str(&parked.update.json_line()).expect("it is a JSON line");
-    json!({
-        "seq": parked.seq.0,
-        "since": time(parked.parked_ms),
-        "reason": parked.reason.kind.name(),
-        "status": parked.reason.status,
-        "detail": parked.reason.detail,
-        "attempts": parked.reason.attempts,
-        "update": update,
-    })
+/// An update as `parked show --json` prints it.
+#[derive(serde::Serialize)]
+struct ShownUpdate<'a> {
+    seq: i64,
+    since: String,
+    reason: &'static str,
+    status: Option<u16>,
+    detail: &'a str,
+    attempts: u32,
+    update: &'a RawValue,
+}
+
+/// The update as `export` prints it, with the reason for which it is parked. Its body stays as it is: it can hold numbers that
+/// no program can read.
+fn update_json(parked: &ParkedUpdate) -> String {
+    let line = RawValue::from_string(parked.update.json_line()).expect("it is a JSON line");
+    let shown = ShownUpdate {
+        seq: parked.seq.0,
+        since: time(parked.parked_ms),
+        reason: parked.reason.kind.name(),
+        status: parked.reason.status,
+        detail: &parked.reason.detail,
+        attempts: parked.reason.attempts,
+        update: &line,
+    };
+    serde_json::to_string(&shown).expect("strings and numbers are JSON")
 }
 
 /// Prints parked updates as JSON lines for `publish`, record by record, each in order.
@@ -240,4 +255,35 @@ pub(super) fn not_parked(record_key: &RecordKey) -> Exit {
 
 fn time(ms: i64) -> String {
     format_seconds(u64::try_from(ms).unwrap_or_default() / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lanekeeper_core::message::ParkedSeq;
+    use lanekeeper_core::update::UpdateId;
+    use lanekeeper_ledger::StoredUpdate;
+
+    #[test]
+    fn a_body_is_shown_as_it_is_whatever_numbers_are_in_it() {
+        for body in ["{\"x\":1e999}", "-1e-9999", "123456789012345678901234567890", "{\"x\":1,\"x\":2}"] {
+            let update = StoredUpdate {
+                record_key: RecordKey::new("a").unwrap(),
+                id: UpdateId::published("u1"),
+                update_type: None,
+                content_type: None,
+                content_encoding: None,
+                if_match: None,
+                version: None,
+                published_at: None,
+                headers: Vec::new(),
+                body: body.as_bytes().to_vec().into(),
+            };
+            let reason = StoredParkReason::behind();
+            let parked = ParkedUpdate { seq: ParkedSeq(7), update, reason, parked_ms: 1000 };
+            let line = update_json(&parked);
+            let expected = format!("\"update\":{{\"key\":\"a\",\"id\":\"u1\",\"body\":{body}}}}}");
+            assert!(line.starts_with("{\"seq\":7,") && line.ends_with(&expected), "{line}");
+        }
+    }
 }

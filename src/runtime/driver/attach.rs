@@ -81,6 +81,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     fn session_ended(&mut self, tenure: Tenure) {
         self.notify(Event::TenureEnded(tenure));
         self.drain.tenure_ended();
+        self.unexpected_markers.tenure_ended();
         self.context.metrics.active(false);
         self.set_attached(false);
     }

@@ -66,7 +66,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         }
     }
 
-    /// One line and one count per resolution.
+    /// One count and, at `debug`, one line per resolution. Of dead letters there is a line at `warn` at once, and then once a
+    /// minute.
     pub(super) fn log_resolution(&self, update: Option<&Update>, resolution: &Resolution) {
         let update_id = update.map_or("", |update| update.id.as_str());
         match resolution {
@@ -85,7 +86,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             }
             Resolution::DeadLettered(reason) => {
                 self.context.metrics.dead_lettered(reason);
-                warn!(partition = %self.context.partition, update_id, reason = reason.name(), "update dead-lettered");
+                if let Some(updates) = self.context.dead_letter_log.dead_lettered(reason.name(), self.now()) {
+                    warn!(partition = %self.context.partition, update_id, reason = reason.name(), updates, "update dead-lettered");
+                }
             }
         }
         debug!(partition = %self.context.partition, update_id, resolution = resolution.name(), "update resolved");
@@ -94,6 +97,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// Tells monitoring and operators what has changed.
     pub(super) fn observe(&mut self) {
         self.log_ownership();
+        for (reason, updates) in self.context.dead_letter_log.take_due(self.now()) {
+            warn!(reason, updates, "further updates dead-lettered since the last line about this reason");
+        }
         self.observe_view();
         self.report_status();
     }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::{Driver, Loss};
 use crate::http::{AttemptReceipt, Target};
+use crate::runtime::releases::ReleasedHere;
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
+use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::policy::Resolution;
 use lanekeeper_core::update::{RecordKey, Update};
 use lanekeeper_ledger::{Ledger, RecordLock, Recorded};
@@ -158,13 +160,16 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     }
 
     /// A person has released these parked records.
-    pub(super) fn released(&mut self, mut record_keys: Vec<RecordKey>) {
-        record_keys.retain(|key| !self.core.is_blocked_by_previous(key));
-        if self.releases.need_claim(&record_keys, self.core.ownership_state()) {
+    pub(super) fn released(&mut self, mut released: ReleasedHere) {
+        released.record_keys.retain(|key| !self.core.is_blocked_by_previous(key));
+        let ownership_state = self.core.ownership_state();
+        if self.releases.need_claim(&released, ownership_state) {
             self.context.source.ask_for_delivery();
         }
-        if !self.pending.is_loading() {
-            for record_key in record_keys {
+        // Only an owner sends them.
+        let ours = matches!(ownership_state, OwnershipState::Claimed(_) | OwnershipState::Lapsed(_));
+        if ours && !self.pending.is_loading() {
+            for record_key in released.record_keys {
                 self.load(record_key);
             }
         }

@@ -63,3 +63,20 @@ fn what_the_ledger_knows_decides_whether_an_update_is_sent() {
     check(IdStatus::Unknown, false, (None, Some(1)), broker, None);
     check(IdStatus::Unknown, true, (Some(7), Some(7)), ledger, Some(Known::Superseded));
 }
+
+#[test]
+fn a_version_far_above_the_one_before_is_a_jump_and_counters_and_times_are_none() {
+    let check = |stored: Option<i64>, version, expected| {
+        assert_eq!(is_jump(stored, version), expected, "{stored:?} {version}");
+    };
+    check(Some(7), 8, false);
+    check(Some(7), 1_000_000, false);
+    check(Some(7), 2_000_000, true);
+    check(Some(1_767_225_600_000), 1_798_761_600_000, false);
+    check(Some(1_767_225_600), 1_767_225_600_000, true);
+    check(Some(i64::MAX), i64::MAX, false);
+    check(Some(i64::MIN), i64::MAX, true);
+    check(None, 1_767_225_600_000_000_000, false);
+    check(None, i64::MAX, true);
+    check(Some(0), i64::MIN, false);
+}

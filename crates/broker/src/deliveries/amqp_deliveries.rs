@@ -17,20 +17,22 @@ use super::dead_letter::DeadLetter;
 use super::dead_letters::DeadLetters;
 use super::decode::Decoder;
 use super::redelivery::times_taken_back;
-use super::unsettled::UnsettledDeliveries;
+use super::unsettled::{UnsettledDeliveries, too_many};
 use crate::channel::consumer_channel::ConsumerChannel;
 use crate::connection::{ChannelAlterations, WindowExceeded};
 use crate::halt::Halt;
 use crate::link::ConnectionNumber;
 use crate::liveness::LastSeen;
+use crate::names::Names;
 use crate::source::{Deliveries, Lost, Received, SourceEvent};
-use crate::topology::{Witnesses, is_marker};
+use crate::topology::{InternalMessage, Witnesses, internal_message};
 use lanekeeper_core::acks::Ack;
 use lanekeeper_core::delivery_count::DeliveryCountWatch;
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::message::{DeliveryTag, Holder};
-use lanekeeper_core::policy::DeadLetterReason;
+use lanekeeper_core::placement::Placement;
+use lanekeeper_core::policy::{DeadLetterReason, Malformed};
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
@@ -58,6 +60,9 @@ pub struct AmqpDeliveries {
     halt: Halt,
     decoder: Arc<Decoder>,
     dead_letters: DeadLetters,
+    names: Names,
+    queue: String,
+    placement: Placement,
     partition: PartitionNumber,
     unsettled: UnsettledDeliveries,
     delivery_counts: DeliveryCountWatch,
@@ -70,14 +75,24 @@ impl AmqpDeliveries {
     /// `since`: when the request to consume was sent on this channel.
     pub(super) fn new(
         context: &SourceContext,
+        queue: String,
         (partition, prefetch): (PartitionNumber, u16),
         (channel, alterations): (ConsumerChannel, ChannelAlterations),
         connection: ConnectionNumber,
         since: Instant,
         claim_watch: ClaimWatch,
     ) -> Self {
-        let SourceContext { liveness, witnesses, halt, dead_letters, decoder, ack_limits, .. } =
-            context.clone();
+        let SourceContext {
+            liveness,
+            witnesses,
+            halt,
+            names,
+            placement,
+            dead_letters,
+            decoder,
+            ack_limits,
+            ..
+        } = context.clone();
         Self {
             since,
             connection,
@@ -90,6 +105,9 @@ impl AmqpDeliveries {
             halt,
             decoder,
             dead_letters,
+            names,
+            queue,
+            placement,
             partition,
             unsettled: UnsettledDeliveries::new(usize::from(prefetch), ack_limits),
             delivery_counts: DeliveryCountWatch::default(),
@@ -157,8 +175,8 @@ impl AmqpDeliveries {
             None => return Err(Lost("the broker cancelled the consumer".to_owned())),
         };
         let tag = DeliveryTag(delivery.delivery_tag);
-        let too_many = || Lost(format!("the broker delivered more than the prefetch of {}", self.prefetch));
-        let alteration = self.alterations.take(delivery.delivery_tag).map_err(|WindowExceeded| too_many())?;
+        let too_many = |WindowExceeded| Lost(too_many(usize::from(self.prefetch)));
+        let alteration = self.alterations.take(delivery.delivery_tag).map_err(too_many)?;
         let alteration = alteration.unwrap_or_default();
         if let Some(count) = times_taken_back(delivery.redelivered, &delivery.properties)
             && self.delivery_counts.delivered(count)
@@ -167,19 +185,21 @@ impl AmqpDeliveries {
             self.void = true;
             return Ok(SourceEvent::DeliveriesVoid);
         }
-        if !self.unsettled.received(tag, self.now()) {
-            return Err(too_many());
-        }
+        let now = self.now();
+        self.unsettled.received(tag, now).map_err(Lost)?;
         if self.witnesses.recognize(&delivery, self.partition) {
             return Ok(SourceEvent::Witness(tag));
         }
-        if is_marker(&delivery) {
-            return Ok(SourceEvent::Marker);
+        match internal_message(&delivery, &self.names, &self.queue) {
+            Some(InternalMessage::Marker) => return Ok(SourceEvent::Marker(tag)),
+            Some(InternalMessage::Stray) => return Ok(SourceEvent::Stray(tag)),
+            None => {}
         }
-        let Delivery { routing_key, mut properties, redelivered, .. } = delivery;
+        let Delivery { exchange, routing_key, mut properties, redelivered, .. } = delivery;
         let body = Bytes::from(delivery.data);
         alteration.restore(&mut properties);
         let update = self.decoder.decode(routing_key.as_str(), &properties, body.clone(), &alteration);
+        let update = update.and_then(|update| self.placed(exchange.as_str(), update));
         let incomplete = alteration.left_something_out();
         let dead_letter =
             DeadLetter { routing_key, properties, body, originals: alteration.into_originals() };
@@ -189,6 +209,20 @@ impl AmqpDeliveries {
             self.unsettled.keep(tag, update.as_deref().ok(), dead_letter);
         }
         Ok(SourceEvent::Received(Received { delivery: tag, redelivered, update }))
+    }
+}
+
+impl AmqpDeliveries {
+    /// I13: an update is dispatched from the partition of its record alone. The default exchange routes by the names of
+    /// queues, so what came through it has lost its record key, or never had one.
+    fn placed(&self, exchange: &str, update: Arc<Update>) -> Result<Arc<Update>, Malformed> {
+        if exchange.is_empty() {
+            return Err(Malformed::Misplaced { belongs_to: None });
+        }
+        match self.placement.elsewhere(&update.record_key, self.partition) {
+            Some(belongs_to) => Err(Malformed::Misplaced { belongs_to: Some(belongs_to) }),
+            None => Ok(update),
+        }
     }
 }
 
@@ -264,13 +298,7 @@ impl Deliveries for AmqpDeliveries {
             (Holder::Ledger(_), Some(update)) => Some(DeadLetter::of(update)),
             (Holder::Ledger(_), None) => unreachable!("what is parked is an update"),
         };
-        let (dead_letters, partition) = (self.dead_letters.clone(), self.partition);
-        async move {
-            // `None`: the settlement is what has the broker dead-letter it.
-            if let Some(dead_letter) = dead_letter {
-                dead_letters.publish(dead_letter, partition, reason).await;
-            }
-        }
+        self.dead_letters.publish(dead_letter, self.partition, reason)
     }
 
     async fn leave(mut self, rest: Duration) {

@@ -79,6 +79,7 @@ impl AmqpSource {
         let claim_watch = ClaimWatch::new(membership.clone(), self.partition, position, observes_priority);
         Ok(AmqpDeliveries::new(
             &self.context,
+            self.queue.clone(),
             (self.partition, self.prefetch),
             (channel, alterations),
             connection,

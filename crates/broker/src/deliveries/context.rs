@@ -10,8 +10,10 @@ use crate::halt::Halt;
 use crate::link::Link;
 use crate::liveness::LivenessProbe;
 use crate::membership::Membership;
+use crate::names::Names;
 use crate::topology::{Majority, Witnesses};
 use lanekeeper_core::acks::AckLimits;
+use lanekeeper_core::placement::Placement;
 
 /// What the sources of all partitions share.
 #[derive(Clone, Debug)]
@@ -30,6 +32,10 @@ pub struct SourceContext {
     pub halt: Halt,
     /// Cancelled once their layout drains.
     pub draining: CancellationToken,
+    /// The names in the broker.
+    pub names: Names,
+    /// Which partition of the layout a record belongs to.
+    pub placement: Placement,
     /// Where malformed, rejected and exhausted updates go.
     pub dead_letters: DeadLetters,
     /// From deliveries to updates.

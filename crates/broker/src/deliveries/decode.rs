@@ -16,6 +16,10 @@ use lanekeeper_core::update::{RecordKey, RecordKeyFault, Update, UpdateId};
 /// Longest update id in bytes; an AMQP `message_id` cannot be longer.
 const UPDATE_ID_BYTES_MAX: usize = 255;
 
+/// Headers of an update that are sent to its target, at most. Servers take some hundred of a request, ours included; a
+/// `CloudEvent` has some ten attributes.
+const PASSED_ON_MAX: usize = 64;
+
 /// What makes a delivery an update: part of the config, the same for all partitions.
 #[derive(Clone, Debug)]
 pub struct Decoder {
@@ -191,6 +195,9 @@ impl Headers<'_> {
                 passed.push((name.to_owned(), value));
             }
         }
+        if passed.len() > PASSED_ON_MAX {
+            return Err(Malformed::HeadersTooMany { headers: passed.len(), headers_max: PASSED_ON_MAX });
+        }
         Ok(passed)
     }
 }
@@ -229,6 +236,24 @@ mod tests {
     use lapin::types::ByteArray;
 
     use super::*;
+
+    #[test]
+    fn the_number_of_headers_that_are_passed_on_is_bounded() {
+        let check = |attributes: usize, others: usize, expected: Result<usize, Malformed>| {
+            let mut table = FieldTable::default();
+            for number in 0..attributes {
+                table.insert(format!("cloudEvents_a{number}").into(), AMQPValue::LongInt(7));
+            }
+            for number in 0..others {
+                table.insert(format!("x-{number}").into(), AMQPValue::LongInt(7));
+            }
+            let passed = Headers(Some(&table)).passed_on().map(|passed| passed.len());
+            assert_eq!(passed, expected, "{attributes} {others}");
+        };
+        check(0, 1_000, Ok(0));
+        check(64, 1_000, Ok(64));
+        check(65, 0, Err(Malformed::HeadersTooMany { headers: 65, headers_max: 64 }));
+    }
 
     #[test]
     fn a_condition_is_sent_or_the_delivery_is_malformed() {

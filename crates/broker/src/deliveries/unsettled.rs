@@ -39,14 +39,20 @@ impl UnsettledDeliveries {
         }
     }
 
-    /// A delivery came. Returns false if there is no room for it: the broker must not hand over more than the window (I6).
-    #[must_use]
-    pub(super) fn received(&mut self, delivery: DeliveryTag, now: Tick) -> bool {
-        let has_room = self.acks.unsettled() < self.window;
-        if has_room {
-            self.acks.delivered(delivery, now);
+    /// A delivery came. `Err`: the broker does not keep to what it promises, in words, and nothing that comes behind this can
+    /// be trusted. It must hand over no more than the window (I6), and number deliveries without gaps.
+    pub(super) fn received(&mut self, delivery: DeliveryTag, now: Tick) -> Result<(), String> {
+        if self.acks.unsettled() >= self.window {
+            return Err(too_many(self.window));
         }
-        has_room
+        if !self.acks.is_next(delivery) {
+            return Err(format!(
+                "the broker delivered with the tag {}, which is not the next one",
+                delivery.0
+            ));
+        }
+        self.acks.delivered(delivery, now);
+        Ok(())
     }
 
     /// The delivery is to be dead-lettered by the broker: when it is settled, it is rejected.
@@ -116,6 +122,11 @@ impl UnsettledDeliveries {
             (None, None) => unreachable!("what is no update is kept until it is settled"),
         }
     }
+}
+
+/// Why a channel is lost whose broker does not keep to the window.
+pub(super) fn too_many(window: usize) -> String {
+    format!("the broker delivered more than the prefetch of {window}")
 }
 
 /// Whether an update says all that a letter would have of these properties. Headers have more than one way to say the
@@ -224,17 +235,31 @@ mod tests {
     #[test]
     fn there_is_no_room_for_more_than_the_window() {
         let mut unsettled = unsettled();
-        assert!(unsettled.received(DELIVERY, Tick::ZERO));
-        assert!(!unsettled.received(DeliveryTag(2), Tick::ZERO));
+        assert_eq!(unsettled.received(DELIVERY, Tick::ZERO), Ok(()));
+        let refused = unsettled.received(DeliveryTag(2), Tick::ZERO);
+        assert_eq!(refused, Err("the broker delivered more than the prefetch of 1".to_owned()));
         unsettled.settle(DELIVERY, Tick::ZERO);
-        assert!(unsettled.received(DeliveryTag(2), Tick::ZERO));
+        assert_eq!(unsettled.received(DeliveryTag(2), Tick::ZERO), Ok(()));
+    }
+
+    /// The channel is lost then; the process goes on.
+    #[test]
+    fn a_tag_that_is_not_the_next_one_is_refused() {
+        for tag in [0, 2, u64::MAX] {
+            assert!(unsettled().received(DeliveryTag(tag), Tick::ZERO).is_err(), "{tag}");
+        }
+        let mut unsettled = UnsettledDeliveries::new(9, AckLimits::for_prefetch(9));
+        assert_eq!(unsettled.received(DELIVERY, Tick::ZERO), Ok(()));
+        for tag in [1, 3] {
+            assert!(unsettled.received(DeliveryTag(tag), Tick::ZERO).is_err(), "{tag}");
+        }
     }
 
     #[test]
     fn what_a_dead_letter_would_need_goes_with_the_settlement() {
         let (_, dead_letter) = came(BasicProperties::default());
         let mut unsettled = unsettled();
-        assert!(unsettled.received(DELIVERY, Tick::ZERO));
+        assert_eq!(unsettled.received(DELIVERY, Tick::ZERO), Ok(()));
         unsettled.keep(DELIVERY, None, dead_letter);
         unsettled.settle(DELIVERY, Tick::ZERO);
         assert!(unsettled.as_delivered.is_empty());
@@ -244,7 +269,10 @@ mod tests {
     fn what_the_broker_is_to_dead_letter_is_rejected_when_it_is_settled_and_covered_by_no_ack_before() {
         let mut unsettled = UnsettledDeliveries::new(2, AckLimits::for_prefetch(2));
         let (first, second) = (DELIVERY, DeliveryTag(2));
-        assert!(unsettled.received(first, Tick::ZERO) && unsettled.received(second, Tick::ZERO));
+        assert_eq!(
+            (unsettled.received(first, Tick::ZERO), unsettled.received(second, Tick::ZERO)),
+            (Ok(()), Ok(()))
+        );
         unsettled.leave_to_the_broker(first);
         assert!(unsettled.dead_letter(first, None).is_none(), "no letter of ours");
         assert_eq!(unsettled.next_to_reject(), None);
@@ -254,14 +282,14 @@ mod tests {
         assert!(unsettled.acks().flush().is_some_and(|ack| ack.tag == second && !ack.multiple));
         unsettled.rejected();
         assert_eq!((unsettled.next_to_reject(), unsettled.acks().flush()), (None, None));
-        assert!(unsettled.received(DeliveryTag(3), Tick::ZERO), "there is room again");
+        assert_eq!(unsettled.received(DeliveryTag(3), Tick::ZERO), Ok(()), "there is room again");
     }
 
     #[test]
     #[should_panic(expected = "I7")]
     fn a_delivery_is_settled_once() {
         let mut unsettled = unsettled();
-        assert!(unsettled.received(DELIVERY, Tick::ZERO));
+        assert_eq!(unsettled.received(DELIVERY, Tick::ZERO), Ok(()));
         unsettled.settle(DELIVERY, Tick::ZERO);
         unsettled.settle(DELIVERY, Tick::ZERO);
     }

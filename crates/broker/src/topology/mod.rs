@@ -41,7 +41,7 @@ pub use follower::Follower;
 pub use guard::BindingGuard;
 pub use majority::Majority;
 pub use marker::Markers;
-pub(crate) use marker::is_marker;
+pub(crate) use marker::{InternalMessage, internal_message};
 pub use reconciler::LayoutReconciler;
 pub use session::Depth;
 pub use witnesses::Witnesses;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::change::Stuck;
-use super::marker::{is_marker, marker_properties};
+use super::marker::{internal_message, marker_properties};
 use super::probe::{is_of, is_probe};
 use super::session::{CLOSE_TIMEOUT, Depth, SETTLE_GRACE, TopologySession};
 use super::witness_round::round_of;
@@ -141,7 +141,7 @@ impl Reading<'_> {
             if self.probe.is_some_and(|probe| is_of(&delivery, names, probe)) {
                 return Ok(Some(Stuck::Bound { exchange: self.exchange.clone() }));
             }
-            let is_ours = is_marker(&delivery)
+            let is_ours = internal_message(&delivery, names, &self.queues[queue]).is_some()
                 || is_probe(&delivery, names)
                 || round_of(&delivery, &self.exchange).is_some();
             if !is_ours {

@@ -9,7 +9,7 @@ use crate::channel::confirm_channel::{Message, PublishAnswer, PublishOutcome};
 use crate::error::SourceError;
 
 /// AMQP `type` of a witness.
-const WITNESS: &str = "lanekeeper.witness";
+pub(crate) const WITNESS: &str = "lanekeeper.witness";
 
 pub(crate) const PUBLISHING: &str = "publishing the witnesses of the layout";
 

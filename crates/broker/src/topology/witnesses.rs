@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -32,6 +32,11 @@ use lanekeeper_core::witness::Witness;
 const ROUNDS_UNSEEN_MAX: usize = 10;
 const ROUNDS_PERIOD: Duration = Duration::from_secs(600);
 const RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Rounds that follow each other keep this distance, so that a flood of misplaced deliveries asks for few.
+const ROUNDS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a misplaced delivery waits for a round to show that keys have not moved: the time in which one that is out of
+/// place stops all processes, unless every queue has a backlog.
+const IN_PLACE_MAX: Duration = Duration::from_secs(10);
 /// How often we look if an alarm has ended: what is published before that would only pile up.
 const BLOCKED_POLL: Duration = Duration::from_secs(1);
 
@@ -53,6 +58,8 @@ struct WitnessState {
     probe_exchange: String,
     recorded: HashMap<String, PartitionNumber>,
     rounds: Mutex<Rounds>,
+    /// The newest round of which all witnesses came to this process, each to its place.
+    in_place: watch::Sender<u64>,
     /// Asks for a round: a witness of another process was out of place, or the owner of a partition needs a delivery.
     doubt: Notify,
     halt: Halt,
@@ -62,6 +69,8 @@ struct WitnessState {
 #[derive(Debug, Default)]
 struct Rounds {
     published: u64,
+    /// When the last one was begun.
+    begun: Option<Instant>,
     /// Which witnesses of the last one have come to this process.
     seen: HashSet<String>,
     /// When those were published that have not come yet, as far as this process knows.
@@ -71,25 +80,39 @@ struct Rounds {
 impl Rounds {
     /// How long to wait before the next.
     fn delay(&mut self, now: Instant) -> Duration {
-        self.unseen.retain(|published| now.duration_since(*published) < ROUNDS_PERIOD);
+        self.forget_old(now);
         match self.unseen.front() {
             Some(oldest) if self.unseen.len() >= ROUNDS_UNSEEN_MAX => *oldest + ROUNDS_PERIOD - now,
-            _ => Duration::ZERO,
+            _ => self.begun.map_or(Duration::ZERO, |begun| (begun + ROUNDS_INTERVAL).duration_since(now)),
         }
+    }
+
+    /// Returns true if a round may be published that can wait: some are left for new connections, and for owners that need a
+    /// delivery.
+    fn few_unseen(&mut self, now: Instant) -> bool {
+        self.forget_old(now);
+        self.unseen.len() < ROUNDS_UNSEEN_MAX / 2
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        self.unseen.retain(|published| now.duration_since(*published) < ROUNDS_PERIOD);
     }
 
     fn begin(&mut self, now: Instant) -> u64 {
         self.published += 1;
+        self.begun = Some(now);
         self.seen.clear();
         self.unseen.push_back(now);
         self.published
     }
 
-    /// A queue is first in, first out: if the last round has come, so have those before.
-    fn saw(&mut self, number: u64, key: &str, of: usize) {
-        if number == self.published && self.seen.insert(key.to_owned()) && self.seen.len() == of {
+    /// A queue is first in, first out: if the last round has come, so have those before. Returns true if it has now.
+    fn saw(&mut self, number: u64, key: &str, of: usize) -> bool {
+        let is_last = number == self.published && self.seen.insert(key.to_owned()) && self.seen.len() == of;
+        if is_last {
             self.unseen.clear();
         }
+        is_last
     }
 }
 
@@ -114,6 +137,7 @@ impl Witnesses {
             probe_exchange: names.probe(),
             recorded: recorded.collect(),
             rounds: Mutex::default(),
+            in_place: watch::Sender::new(0),
             doubt: Notify::new(),
             halt,
         });
@@ -133,6 +157,30 @@ impl Witnesses {
     /// Asks for a further round.
     pub(crate) fn ask(&self) {
         self.shared.doubt.notify_one();
+    }
+
+    /// Returns once a round that begins after this call shows that keys go where they went, so that what is in a wrong queue
+    /// was put there past the layout's exchange. Never returns if keys have moved.
+    ///
+    /// A round that does not come whole is waited for no longer than [`IN_PLACE_MAX`]: other processes see a part of it,
+    /// and stop all if that is out of place.
+    pub(crate) async fn in_place(self) {
+        let shared = &self.shared;
+        // Nothing is published to a layout that drains.
+        if !self.task.is_finished() {
+            let (next, few_unseen) = {
+                let mut rounds = shared.rounds();
+                (rounds.published + 1, rounds.few_unseen(Instant::now()))
+            };
+            let mut in_place = shared.in_place.subscribe();
+            if few_unseen {
+                self.ask();
+            }
+            let _ = timeout(IN_PLACE_MAX, in_place.wait_for(|newest| *newest >= next)).await;
+        }
+        if shared.halt.is_set() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Returns true if the delivery is a probe, which has served; or a witness, and compares it then. `partition`: the one whose
@@ -160,7 +208,11 @@ impl Witnesses {
                 info!(%partition, "a witness of another process came to a wrong queue, publishing our own to check");
                 shared.doubt.notify_one();
             }
-            Some(_) if is_ours => shared.rounds().saw(round.number(), key, shared.recorded.len()),
+            Some(_) if is_ours => {
+                if shared.rounds().saw(round.number(), key, shared.recorded.len()) {
+                    shared.in_place.send_replace(round.number());
+                }
+            }
             // In its place; or of a program that chooses others.
             Some(_) | None => {}
         }
@@ -251,7 +303,13 @@ mod tests {
         assert_eq!(rounds.delay(at(1_010)), Duration::from_secs(590));
         assert_eq!(rounds.delay(at(1_599)), Duration::from_secs(1));
         assert_eq!(rounds.delay(at(1_600)), Duration::ZERO);
+        assert!(!rounds.few_unseen(at(1_600)));
         rounds.begin(at(1_600));
         assert_eq!(rounds.delay(at(1_600)), Duration::from_secs(1));
+        assert!(rounds.few_unseen(at(3_000)));
+        assert_eq!(rounds.delay(at(3_000)), Duration::ZERO);
+        rounds.begin(at(3_000));
+        let half = Duration::from_millis(500);
+        assert_eq!(rounds.delay(at(3_000) + half), half, "rounds keep their distance");
     }
 }

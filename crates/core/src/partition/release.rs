@@ -11,6 +11,7 @@ use crate::message::{Holder, ParkedSeq, Tenure};
 use crate::outcome::{Known, Outcome};
 use crate::ownership::OwnershipState;
 use crate::policy::Progress;
+use crate::routes::TargetId;
 use crate::update::{Identity, RecordKey, Update};
 
 impl Partition {
@@ -29,7 +30,7 @@ impl Partition {
     ) {
         let ours = self.tenure == Some(tenure)
             && matches!(self.ownership.state(), OwnershipState::Claimed(_) | OwnershipState::Lapsed(_));
-        let room = self.limits.window.get().saturating_sub(self.released); // I6
+        let room = updates.first().map_or(0, |(_, head)| self.room_for_released(head.target));
         let lane = self.find_lane(record_key);
         if !ours || self.stopping || self.has_released(record_key) || self.is_blocked_by_previous(record_key)
         {
@@ -65,6 +66,17 @@ impl Partition {
                 self.enter_head(id);
             }
         }
+    }
+
+    /// How many released updates of a record there is room for (I6), whose head goes to this target: together with those to it
+    /// that are here, half of what those to others leave. So what cannot go out, since its target is shut, leaves room for
+    /// others. Of such a record the head alone is taken.
+    fn room_for_released(&self, target: TargetId) -> usize {
+        let released = self.lanes.iter().flat_map(|lane| &lane.held).filter(|held| held.is_released());
+        let here = released.filter(|held| held.update.target == target).count();
+        let others = self.released - here;
+        let share = self.limits.window.get().saturating_sub(others).div_ceil(2).saturating_sub(here);
+        if self.targets.is_shut(target) { share.min(1) } else { share }
     }
 
     /// Returns true if the outcome of a released head is that its record is parked. That was found for its delivery, before

@@ -434,3 +434,35 @@ fn the_oldest_delivery_and_the_earliest_publish_are_reported_also_if_they_differ
     partition.handle(now, Event::TenureEnded(tenure));
     assert_eq!(partition.oldest(), Oldest::default());
 }
+
+#[test]
+fn released_updates_that_cannot_go_out_leave_room_for_those_of_another_target() {
+    let (mut partition, tenure, now) = (partition(1), Tenure(1), Tick::ZERO);
+    partition.strict = None;
+    begin(&mut partition, now, tenure);
+    partition.handle(now, Event::OwnershipHint(tenure));
+    let number = Some(TenureNumber(1));
+    partition.handle(now, Event::Claimed { tenure, number, rival_claim: None, wait_until: None });
+    partition.handle(now, Event::TargetShut { target: TargetId(0), probe_from: None });
+    let release = |partition: &mut Partition, record: &str, target| {
+        let updates = (1..=3).map(|seq| {
+            let mut update = update(record, &format!("{record}{seq}"));
+            Arc::make_mut(&mut update).target = TargetId(target);
+            (ParkedSeq(seq), update)
+        });
+        let (record_key, updates) = (RecordKey::new(record).unwrap(), updates.collect());
+        partition.handle(now, Event::Released { tenure, record_key, updates });
+        partition.view().released
+    };
+    // The window is 9. Of a record whose target is shut the head is enough.
+    let counts = ["a", "b", "c", "d", "e", "f", "g"].map(|record| release(&mut partition, record, 0));
+    assert_eq!(counts, [1, 2, 3, 4, 5, 5, 5]);
+    assert_eq!(release(&mut partition, "h", 1), 7, "half of what is left, rounded up");
+    assert_eq!(release(&mut partition, "i", 1), 7);
+    assert_eq!(release(&mut partition, "j", 2), 8, "and so on");
+    let attempt = std::iter::from_fn(|| partition.poll_effect()).find_map(|effect| match effect {
+        Effect::Attempt { update, .. } => Some(update.record_key.as_str().to_owned()),
+        _ => None,
+    });
+    assert_eq!(attempt.as_deref(), Some("h"), "it goes out past those that wait");
+}

@@ -58,7 +58,7 @@ pub struct Ledger {
     contents: Contents,
     highest: u64,
     /// By id: the record, and what the update says.
-    resolved: HashMap<UpdateId, (usize, usize)>,
+    resolved: HashMap<(usize, UpdateId), usize>,
     /// Of each record: the highest version that was applied.
     versions: Vec<Option<i64>>,
     parked: Vec<Option<ParkedRecord>>,
@@ -90,10 +90,8 @@ impl Ledger {
 
     /// What is known of an update that is about to be sent.
     pub fn lookup(&self, record: usize, name: usize, id: &UpdateId, holder: Holder) -> Option<Known> {
-        match self.resolved.get(id) {
-            Some(resolved) if *resolved == (record, self.contents.bodies[name]) => {
-                return Some(Known::Resolved);
-            }
+        match self.resolved.get(&(record, id.clone())) {
+            Some(body) if *body == self.contents.bodies[name] => return Some(Known::Resolved),
             Some(_) => return Some(Known::IdReused),
             None => {}
         }
@@ -137,7 +135,7 @@ impl Ledger {
     fn resolve(&mut self, record: usize, name: usize, id: &UpdateId) {
         self.done[name] = true;
         if id.origin() == IdOrigin::Publisher {
-            self.resolved.entry(id.clone()).or_insert((record, self.contents.bodies[name]));
+            self.resolved.entry((record, id.clone())).or_insert(self.contents.bodies[name]);
         }
     }
 
@@ -164,7 +162,7 @@ impl Ledger {
             parked.update.id == update.id && self.contents.bodies[parked.name] == bodies
         };
         let there = self.parked[record].iter().flat_map(|parked| &parked.updates).any(same);
-        if there || self.resolved.get(&update.id) == Some(&(record, bodies)) {
+        if there || self.resolved.get(&(record, update.id.clone())) == Some(&bodies) {
             return WriteResult::Done;
         }
         self.seqs += 1;

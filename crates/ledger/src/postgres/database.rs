@@ -19,7 +19,8 @@ pub type Row = PgRow;
 pub const NOW_SECONDS: &str = "CAST(floor(extract(epoch FROM clock_timestamp())) AS BIGINT)";
 
 /// In order. A migration that was released is never changed.
-pub const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+pub const MIGRATIONS: [&str; 3] =
+    [include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 pub const LOCK_PARKED_RECORD: &str =
     "SELECT state FROM ledger_parked_record WHERE record_key = $1 FOR UPDATE";
@@ -71,12 +72,32 @@ pub async fn keep_resolved(
     let fingerprints: Vec<&[u8]> = resolved.iter().map(|row| &row.fingerprint.0[..]).collect();
     let resolutions: Vec<&str> = resolved.iter().map(|row| row.resolution).collect();
     let statuses: Vec<Option<i64>> = resolved.iter().map(|row| row.status.map(i64::from)).collect();
-    query(
+    let kept = query(
         "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, status, at_ms)
          SELECT id, key, fingerprint, resolution, status, $6
          FROM UNNEST($1::text[], $2::bytea[], $3::bytea[], $4::text[], $5::bigint[])
              AS new (id, key, fingerprint, resolution, status)
          ON CONFLICT (update_id) DO NOTHING",
+    )
+    .bind(&ids)
+    .bind(&keys)
+    .bind(&fingerprints)
+    .bind(&resolutions)
+    .bind(&statuses)
+    .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    if kept.rows_affected() == resolved.len() as u64 {
+        return Ok(());
+    }
+    // Some ids are known. Those of other records are kept apart.
+    query(
+        "INSERT INTO ledger_resolved_shared_id (update_id, record_key, fingerprint, resolution, status, at_ms)
+         SELECT new.id, new.key, new.fingerprint, new.resolution, new.status, $6
+         FROM UNNEST($1::text[], $2::bytea[], $3::bytea[], $4::text[], $5::bigint[])
+             AS new (id, key, fingerprint, resolution, status)
+         JOIN ledger_resolved_update u ON u.update_id = new.id AND u.record_key <> new.key
+         ON CONFLICT (update_id, record_key) DO NOTHING",
     )
     .bind(ids)
     .bind(keys)
@@ -126,10 +147,12 @@ pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Resu
         .map(|asked| (asked.id.origin() == IdOrigin::Publisher).then_some(asked.id.as_str()))
         .collect();
     let found = query(
-        "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked,
+        "SELECT CASE WHEN u.record_key = asked.key THEN u.fingerprint ELSE s.fingerprint END AS fingerprint,
+             r.version, r.etag, p.record_key IS NOT NULL AS parked,
              current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery() AS read_only
          FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (key, id, place)
          LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
+         LEFT JOIN ledger_resolved_shared_id s ON s.update_id = asked.id AND s.record_key = asked.key
          LEFT JOIN ledger_record r ON r.record_key = asked.key
          LEFT JOIN ledger_parked_record p ON p.record_key = asked.key
          ORDER BY asked.place",
@@ -148,7 +171,7 @@ pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Resu
 pub async fn bytes(connection: &mut Connection, _: &LedgerConfig) -> Result<u64, LedgerError> {
     let row = query(
         "SELECT sum(pg_total_relation_size(relation))::bigint AS bytes FROM UNNEST(ARRAY['ledger_record',
-             'ledger_resolved_update', 'ledger_parked_record', 'ledger_parked_update', 'ledger_discarded',
+             'ledger_resolved_update', 'ledger_resolved_shared_id', 'ledger_parked_record', 'ledger_parked_update', 'ledger_discarded',
              'ledger_tenure']::regclass[]) AS relation",
     )
     .fetch_one(connection)

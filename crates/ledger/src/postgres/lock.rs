@@ -13,7 +13,7 @@ use super::database::Options;
 use super::hosts::Mark;
 use super::sql::connection_slot::ANSWER_MAX;
 use super::sql::lookup::lookup;
-use super::sql::write::{Write, write};
+use super::sql::write::{Bounds, Write, write};
 use crate::config::LedgerConfig;
 use crate::entry::{Entry, LookupResult, Query, Recorded};
 use crate::error::LedgerError;
@@ -26,7 +26,7 @@ const CONNECTION_WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Locks {
     pool: Arc<Pool>,
-    parked_max: u64,
+    bounds: Bounds,
 }
 
 /// At most `ledger.connections_max` sessions.
@@ -95,7 +95,7 @@ impl Locks {
         let permits = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
         let permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         let pool = Arc::new(Pool { options, permits, idle: Mutex::default() });
-        Self { pool, parked_max: config.parked_max }
+        Self { pool, bounds: Bounds::of(config) }
     }
 
     pub async fn lock(&self, asked: Query) -> Result<(LookupResult, RecordLock), LedgerError> {
@@ -120,7 +120,7 @@ impl Locks {
         let (lookup_result, session) = locked?;
         let waited = began.elapsed();
         let held = Some((session, permit));
-        let lock = RecordLock { held, pool: Arc::clone(&self.pool), parked_max: self.parked_max, waited };
+        let lock = RecordLock { held, pool: Arc::clone(&self.pool), bounds: self.bounds, waited };
         Ok((lookup_result, lock))
     }
 
@@ -169,7 +169,7 @@ pub struct RecordLock {
     /// `None`: it was used up.
     held: Option<(Session, OwnedSemaphorePermit)>,
     pool: Arc<Pool>,
-    parked_max: u64,
+    bounds: Bounds,
     waited: Duration,
 }
 
@@ -189,7 +189,7 @@ impl RecordLock {
         let Some((mut session, permit)) = self.held.take() else { return Err(LedgerError::Closed) };
         let work = async {
             let writes = [Write::Entry(Box::new(entry))];
-            let answers = write(&mut session.connection, &writes, self.parked_max).await?;
+            let answers = write(&mut session.connection, &writes, self.bounds).await?;
             let recorded = answers.first().copied().unwrap_or(Recorded::Done);
             // Also if nothing of the entry was written: the tenure's number may be new.
             raw_sql("COMMIT").execute(&mut session.connection).await?;

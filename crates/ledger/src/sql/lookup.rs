@@ -17,7 +17,7 @@ pub async fn lookup(
 
 fn lookup_result(row: &Row, asked: &Query) -> Result<LookupResult, LedgerError> {
     Ok(LookupResult {
-        id_status: IdStatus::of(asked, row.try_get("of_record")?, row.try_get("fingerprint")?),
+        id_status: IdStatus::of(asked, row.try_get("fingerprint")?),
         parked: row.try_get("parked")?,
         version: row.try_get("version")?,
         etag: row.try_get("etag")?,

@@ -15,11 +15,18 @@ use crate::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::update::{RecordKey, UpdateId};
 
-pub async fn released(connection: &mut Connection, limit: u32) -> Result<Vec<ReleasedRecord>, LedgerError> {
+pub async fn released(
+    connection: &mut Connection,
+    after: Option<&ReleasedRecord>,
+    limit: u32,
+) -> Result<Vec<ReleasedRecord>, LedgerError> {
     let found = query(
-        "SELECT record_key, layout, partition FROM ledger_parked_record
-         WHERE state = 'releasing' ORDER BY since_ms LIMIT $1",
+        "SELECT record_key, layout, partition, since_ms FROM ledger_parked_record
+         WHERE state = 'releasing' AND since_ms >= $1 AND (since_ms > $1 OR record_key > $2)
+         ORDER BY since_ms, record_key LIMIT $3",
     )
+    .bind(after.map_or(i64::MIN, |after| after.since_ms))
+    .bind(after.map_or(&[][..], |after| rows::key(&after.record_key))) // no key is empty
     .bind(i64::from(limit))
     .fetch_all(connection)
     .await?;
@@ -28,7 +35,16 @@ pub async fn released(connection: &mut Connection, limit: u32) -> Result<Vec<Rel
 
 fn released_record(row: &Row) -> Result<ReleasedRecord, LedgerError> {
     let (layout, partition) = partition_key(row)?;
-    Ok(ReleasedRecord { record_key: rows::record_key(row.try_get("record_key")?)?, layout, partition })
+    let record_key = rows::record_key(row.try_get("record_key")?)?;
+    Ok(ReleasedRecord { record_key, layout, partition, since_ms: row.try_get("since_ms")? })
+}
+
+pub async fn forget_layouts(connection: &mut Connection, above: LayoutNumber) -> Result<u64, LedgerError> {
+    let forgotten = query("UPDATE ledger_parked_record SET layout = 0 WHERE layout > $1")
+        .bind(i64::from(above.0))
+        .execute(connection)
+        .await?;
+    Ok(forgotten.rows_affected())
 }
 
 fn partition_key(row: &Row) -> Result<(LayoutNumber, PartitionNumber), LedgerError> {
@@ -204,6 +220,19 @@ pub async fn discard(
          SELECT update_id, record_key, fingerprint, $3, $4
          FROM ledger_parked_update WHERE record_key = $1 AND seq <= $2 AND id_published <> 0
          ON CONFLICT (update_id) DO NOTHING",
+    )
+    .bind(rows::key(record_key))
+    .bind(last)
+    .bind(ResolvedAs::Discarded.name())
+    .bind(now)
+    .execute(&mut *transaction)
+    .await?;
+    query(
+        "INSERT INTO ledger_resolved_shared_id (update_id, record_key, fingerprint, resolution, at_ms)
+         SELECT p.update_id, p.record_key, p.fingerprint, $3, $4
+         FROM ledger_parked_update p JOIN ledger_resolved_update u ON u.update_id = p.update_id
+         WHERE p.record_key = $1 AND p.seq <= $2 AND p.id_published <> 0 AND u.record_key <> p.record_key
+         ON CONFLICT (update_id, record_key) DO NOTHING",
     )
     .bind(rows::key(record_key))
     .bind(last)

@@ -11,7 +11,7 @@ use super::super::database::{Options, bytes, options};
 use super::super::lock::Locks;
 use super::connection_slot::{ANSWER_MAX, ConnectionSlot};
 use super::lookup::lookup;
-use super::write::{Write, commit};
+use super::write::{Bounds, Write, commit};
 use super::{binding, parked, upkeep};
 use crate::batcher::Batcher;
 use crate::binding::{BoundTopology, LedgerBinding};
@@ -37,7 +37,7 @@ pub struct SqlStore {
     locks: Locks,
     config: LedgerConfig,
     identity: Uuid,
-    pruning: Mutex<Pruning>,
+    pruning: Mutex<[Pruning; 2]>,
 }
 
 /// The connections.
@@ -84,10 +84,10 @@ impl SqlStore {
             Batcher::start(|_| 0, work)
         };
         let entries = {
-            let (connections, parked_max) = (Arc::clone(&connections), config.parked_max);
+            let (connections, bounds) = (Arc::clone(&connections), Bounds::of(&config));
             let work = move |writes: Arc<[Write]>| {
                 let connections = Arc::clone(&connections);
-                async move { connections.commit(&writes, parked_max).await }
+                async move { connections.commit(&writes, bounds).await }
             };
             Batcher::start(Write::bytes, work)
         };
@@ -145,9 +145,9 @@ impl Connections {
         lease.release(result)
     }
 
-    async fn commit(&self, writes: &[Write], parked_max: u64) -> Result<Vec<Recorded>, LedgerError> {
+    async fn commit(&self, writes: &[Write], bounds: Bounds) -> Result<Vec<Recorded>, LedgerError> {
         let mut lease = self.writes.acquire().await?;
-        let result = timeout(ANSWER_MAX, commit(&mut lease.connection, writes, parked_max)).await;
+        let result = timeout(ANSWER_MAX, commit(&mut lease.connection, writes, bounds)).await;
         let answers = lease.release(result)?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.entries.fetch_add(writes.len() as u64, Ordering::Relaxed);
@@ -177,9 +177,13 @@ impl Ledger for SqlStore {
         self.locks.lock(query).await
     }
 
-    async fn released(&self, limit: u32) -> Result<Vec<ReleasedRecord>, LedgerError> {
+    async fn released(
+        &self,
+        after: Option<&ReleasedRecord>,
+        limit: u32,
+    ) -> Result<Vec<ReleasedRecord>, LedgerError> {
         let mut lease = self.connections.reads.acquire_checked().await?;
-        let result = timeout(ANSWER_MAX, parked::released(&mut lease.connection, limit)).await;
+        let result = timeout(ANSWER_MAX, parked::released(&mut lease.connection, after, limit)).await;
         lease.release(result)
     }
 
@@ -226,6 +230,18 @@ impl Ledger for SqlStore {
         let mut lease = self.connections.writes.acquire().await?;
         let work = parked::discard(&mut lease.connection, record_key, head, operator_reason);
         let result = timeout(ANSWER_MAX, work).await;
+        lease.release(result)
+    }
+
+    async fn forget_layouts(&self, above: LayoutNumber) -> Result<u64, LedgerError> {
+        let mut lease = self.connections.writes.acquire().await?;
+        let result = timeout(ANSWER_MAX, parked::forget_layouts(&mut lease.connection, above)).await;
+        lease.release(result)
+    }
+
+    async fn forget_version(&self, record_key: &RecordKey) -> Result<Option<i64>, LedgerError> {
+        let mut lease = self.connections.writes.acquire().await?;
+        let result = timeout(ANSWER_MAX, upkeep::forget_version(&mut lease.connection, record_key)).await;
         lease.release(result)
     }
 

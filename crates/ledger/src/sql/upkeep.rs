@@ -10,6 +10,7 @@ use crate::error::LedgerError;
 use crate::parked::LedgerStats;
 use crate::prune::Pruning;
 use crate::rows;
+use lanekeeper_core::update::RecordKey;
 
 /// Rows that one call of `prune` deletes: it takes some milliseconds, in which others wait.
 const PRUNED_MAX: i64 = 1000;
@@ -54,19 +55,15 @@ pub async fn migrate(connection: &mut Connection) -> Result<Uuid, LedgerError> {
 
 /// Deletes a chunk of old ids, oldest first, and returns how many; 0: there are no more. `seq` grows with time, so no index
 /// by time is needed. Ids that bear a later time than now, since a clock was ahead when they were written, are passed over.
-pub async fn prune(
+async fn prune_table(
     connection: &mut Connection,
     retention: Duration,
     pruning: &mut Pruning,
+    [select, delete]: [&'static str; 2],
 ) -> Result<u64, LedgerError> {
     pruning.begin_again_at_times();
     for _ in 0..CHUNKS_MAX {
-        let chunk =
-            query("SELECT seq, at_ms FROM ledger_resolved_update WHERE seq > $1 ORDER BY seq LIMIT $2")
-                .bind(pruning.passed)
-                .bind(PRUNED_MAX)
-                .fetch_all(&mut *connection)
-                .await?;
+        let chunk = query(select).bind(pruning.passed).bind(PRUNED_MAX).fetch_all(&mut *connection).await?;
         let chunk: Vec<(i64, i64)> = chunk
             .iter()
             .map(|row| Ok((row.try_get("seq")?, row.try_get("at_ms")?)))
@@ -77,12 +74,7 @@ pub async fn prune(
         let before = pruning.before(oldest, now.saturating_sub(rows::ms(retention)));
         if chunk.iter().any(|(_, at_ms)| *at_ms < before) {
             let pruned =
-                query("DELETE FROM ledger_resolved_update WHERE seq > $1 AND seq <= $2 AND at_ms < $3")
-                    .bind(pruning.passed)
-                    .bind(last)
-                    .bind(before)
-                    .execute(connection)
-                    .await?;
+                query(delete).bind(pruning.passed).bind(last).bind(before).execute(connection).await?;
             return Ok(pruned.rows_affected());
         }
         // What is neither old nor of a clock that was ahead is followed by younger ones.
@@ -94,11 +86,49 @@ pub async fn prune(
     Ok(0)
 }
 
+/// Deletes a chunk of old ids of each table; 0: there are no more.
+pub async fn prune(
+    connection: &mut Connection,
+    retention: Duration,
+    [own, shared]: &mut [Pruning; 2],
+) -> Result<u64, LedgerError> {
+    let of_own = [
+        "SELECT seq, at_ms FROM ledger_resolved_update WHERE seq > $1 ORDER BY seq LIMIT $2",
+        "DELETE FROM ledger_resolved_update WHERE seq > $1 AND seq <= $2 AND at_ms < $3",
+    ];
+    let of_shared = [
+        "SELECT seq, at_ms FROM ledger_resolved_shared_id WHERE seq > $1 ORDER BY seq LIMIT $2",
+        "DELETE FROM ledger_resolved_shared_id WHERE seq > $1 AND seq <= $2 AND at_ms < $3",
+    ];
+    let pruned = prune_table(&mut *connection, retention, own, of_own).await?;
+    Ok(pruned + prune_table(connection, retention, shared, of_shared).await?)
+}
+
+/// Forgets the version of a record, and returns it.
+pub async fn forget_version(
+    connection: &mut Connection,
+    record_key: &RecordKey,
+) -> Result<Option<i64>, LedgerError> {
+    let mut transaction = begin(connection).await?;
+    let row = query("SELECT version FROM ledger_record WHERE record_key = $1")
+        .bind(rows::key(record_key))
+        .fetch_optional(&mut *transaction)
+        .await?;
+    let version = row.map(|row| row.try_get::<Option<i64>, _>("version")).transpose()?.flatten();
+    query("UPDATE ledger_record SET version = NULL WHERE record_key = $1")
+        .bind(rows::key(record_key))
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(version)
+}
+
 /// Counts rows, but only of what is bounded. There can be too many ids to count, so they are estimated by their numbers, which
 /// have few gaps. Sizes that are not in the tables stay 0.
 pub async fn stats(connection: &mut Connection) -> Result<LedgerStats, LedgerError> {
     let row = query(
-        "SELECT (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_update) AS resolved_updates,
+        "SELECT (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_update)
+                 + (SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM ledger_resolved_shared_id) AS resolved_updates,
              (SELECT count(*) FROM ledger_parked_record) AS parked_records,
              (SELECT count(*) FROM ledger_parked_update) AS parked_updates",
     )

@@ -7,6 +7,7 @@ use sqlx::{Row as _, query};
 use super::super::database::{
     Connection, LOCK_PARKED_RECORD, begin, keep_records, keep_resolved, tenure_rows,
 };
+use crate::config::LedgerConfig;
 use crate::entry::{Entry, EntryKind, ParkedSeq, Recorded, StoredParkReason};
 use crate::fingerprint::Fingerprint;
 use crate::rows::{self, RecordRow, ResolvedRow, number};
@@ -14,6 +15,19 @@ use crate::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::{IdOrigin, RecordKey, UpdateId};
+
+/// How much may be parked: `ledger.parked_max` and `ledger.parked_record_max`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub parked_max: u64,
+    pub parked_record_max: u64,
+}
+
+impl Bounds {
+    pub fn of(config: &LedgerConfig) -> Self {
+        Self { parked_max: config.parked_max, parked_record_max: config.parked_record_max }
+    }
+}
 
 /// A call of the batcher that commits.
 #[derive(Clone, Debug)]
@@ -57,10 +71,10 @@ impl Write {
 pub async fn commit(
     connection: &mut Connection,
     writes: &[Write],
-    parked_max: u64,
+    bounds: Bounds,
 ) -> Result<Vec<Recorded>, sqlx::Error> {
     let mut transaction = begin(connection).await?;
-    let answers = write(&mut transaction, writes, parked_max).await?;
+    let answers = write(&mut transaction, writes, bounds).await?;
     transaction.commit().await?;
     Ok(answers)
 }
@@ -69,7 +83,7 @@ pub async fn commit(
 pub async fn write(
     connection: &mut Connection,
     writes: &[Write],
-    parked_max: u64,
+    bounds: Bounds,
 ) -> Result<Vec<Recorded>, sqlx::Error> {
     let highest = fence(connection, writes).await?;
     let fenced = |write: &Write| {
@@ -88,10 +102,16 @@ pub async fn write(
     // All processes lock rows in the same order, so that no two wait for each other. The sort is stable.
     entries.sort_by(|(_, a), (_, b)| a.record_key.cmp(&b.record_key));
 
-    let mut batch =
-        Batch { connection, now: rows::now_ms(), room: None, resolved: Vec::new(), records: BTreeMap::new() };
+    let mut batch = Batch {
+        connection,
+        now: rows::now_ms(),
+        room: None,
+        room_of_record: None,
+        resolved: Vec::new(),
+        records: BTreeMap::new(),
+    };
     for (index, entry) in entries {
-        answers[index] = batch.entry(entry, parked_max).await?;
+        answers[index] = batch.entry(entry, bounds).await?;
     }
     let Batch { connection, now, resolved, records, .. } = batch;
     if !resolved.is_empty() {
@@ -163,12 +183,14 @@ struct Batch<'a> {
     now: i64,
     /// How many more updates may be parked; `None`: not counted yet.
     room: Option<u64>,
+    /// The same of the record that was parked last: entries come record by record.
+    room_of_record: Option<(&'a RecordKey, u64)>,
     resolved: Vec<ResolvedRow<'a>>,
     records: BTreeMap<&'a RecordKey, RecordRow<'a>>,
 }
 
 impl<'a> Batch<'a> {
-    async fn entry(&mut self, entry: &'a Entry, parked_max: u64) -> Result<Recorded, sqlx::Error> {
+    async fn entry(&mut self, entry: &'a Entry, bounds: Bounds) -> Result<Recorded, sqlx::Error> {
         let record_key = &entry.record_key;
         match &entry.kind {
             EntryKind::Applied { id, fingerprint, version, status, etag, parked } => {
@@ -190,7 +212,7 @@ impl<'a> Batch<'a> {
                 Ok(Recorded::Done)
             }
             EntryKind::Park { update, reason, only_behind } => {
-                self.park(entry, update, reason, *only_behind, parked_max).await
+                self.park(entry, update, reason, *only_behind, bounds).await
             }
             EntryKind::Repark { seq, reason } => {
                 self.repark(record_key, *seq, reason).await?;
@@ -227,13 +249,14 @@ impl<'a> Batch<'a> {
 
     async fn park(
         &mut self,
-        entry: &Entry,
+        entry: &'a Entry,
         update: &StoredUpdate,
         reason: &StoredParkReason,
         only_behind: bool,
-        parked_max: u64,
+        bounds: Bounds,
     ) -> Result<Recorded, sqlx::Error> {
-        let key = rows::key(&entry.record_key);
+        let record_key = &entry.record_key;
+        let key = rows::key(record_key);
         let is_parked = self.lock_parked_record(&entry.record_key).await?;
         if only_behind && !is_parked {
             return Ok(Recorded::NotParked);
@@ -244,6 +267,9 @@ impl<'a> Batch<'a> {
              WHERE record_key = $1 AND update_id = $2 AND fingerprint = $3
              UNION ALL
              SELECT 1 FROM ledger_resolved_update
+             WHERE record_key = $1 AND update_id = $2 AND fingerprint = $3
+             UNION ALL
+             SELECT 1 FROM ledger_resolved_shared_id
              WHERE record_key = $1 AND update_id = $2 AND fingerprint = $3",
         )
         .bind(key)
@@ -256,12 +282,24 @@ impl<'a> Batch<'a> {
         }
         let room = match self.room {
             Some(room) => room,
-            None => parked_max.saturating_sub(parked_updates(self.connection).await?),
+            None => bounds.parked_max.saturating_sub(parked_updates(self.connection).await?),
         };
-        self.room = Some(room.saturating_sub(1));
         if room == 0 {
+            self.room = Some(0);
             return Ok(Recorded::Full);
         }
+        let room_of_record = match self.room_of_record {
+            Some((of, room)) if of == record_key => room,
+            _ => {
+                let parked = parked_updates_of(self.connection, record_key, bounds.parked_record_max).await?;
+                bounds.parked_record_max.saturating_sub(parked)
+            }
+        };
+        self.room_of_record = Some((record_key, room_of_record.saturating_sub(1)));
+        if room_of_record == 0 {
+            return Ok(Recorded::RecordFull);
+        }
+        self.room = Some(room - 1);
         // The record first: this locks its row in PostgreSQL, as does whoever deletes updates of the record.
         if !only_behind {
             self.park_record(entry, reason).await?;
@@ -360,6 +398,23 @@ pub async fn unpark_if_empty(connection: &mut Connection, record_key: &RecordKey
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// How many updates of a record are parked; at most `max` are counted.
+async fn parked_updates_of(
+    connection: &mut Connection,
+    record_key: &RecordKey,
+    max: u64,
+) -> Result<u64, sqlx::Error> {
+    let row = query(
+        "SELECT count(*) AS number FROM
+             (SELECT seq FROM ledger_parked_update WHERE record_key = $1 ORDER BY seq LIMIT $2) AS of_record",
+    )
+    .bind(rows::key(record_key))
+    .bind(number(max))
+    .fetch_one(connection)
+    .await?;
+    row.try_get::<i64, _>("number").map(rows::count)
 }
 
 /// How many updates of all records are parked.

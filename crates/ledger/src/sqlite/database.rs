@@ -59,7 +59,8 @@ pub async fn check(_: &mut Connection, Mark: Mark) -> Result<(), LedgerError> {
 pub const NOW_SECONDS: &str = "unixepoch()";
 
 /// In order. A migration that was released is never changed.
-pub const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+pub const MIGRATIONS: [&str; 3] =
+    [include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// Without `FOR UPDATE`: a writer has locked the whole file.
 pub const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
@@ -113,11 +114,26 @@ pub async fn keep_resolved(
     let new = rows_as_json(resolved, |row| {
         (row.update_id, hex(rows::key(row.record_key)), hex(&row.fingerprint.0), row.resolution, row.status)
     });
-    query(
+    let kept = query(
         "INSERT INTO ledger_resolved_update (update_id, record_key, fingerprint, resolution, status, at_ms)
          SELECT value ->> 0, unhex(value ->> 1), unhex(value ->> 2), value ->> 3, value ->> 4, $2
          FROM json_each($1) WHERE true ORDER BY key
          ON CONFLICT (update_id) DO NOTHING",
+    )
+    .bind(&new)
+    .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    if kept.rows_affected() == resolved.len() as u64 {
+        return Ok(());
+    }
+    // Some ids are known. Those of other records are kept apart.
+    query(
+        "INSERT INTO ledger_resolved_shared_id (update_id, record_key, fingerprint, resolution, status, at_ms)
+         SELECT value ->> 0, unhex(value ->> 1), unhex(value ->> 2), value ->> 3, value ->> 4, $2
+         FROM json_each($1) JOIN ledger_resolved_update u ON u.update_id = value ->> 0
+         WHERE u.record_key <> unhex(value ->> 1) ORDER BY key
+         ON CONFLICT (update_id, record_key) DO NOTHING",
     )
     .bind(new)
     .bind(now)
@@ -156,9 +172,11 @@ pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Resu
         (hex(rows::key(&asked.record_key)), id)
     });
     Ok(query(
-        "SELECT u.record_key AS of_record, u.fingerprint, r.version, r.etag, p.record_key IS NOT NULL AS parked
+        "SELECT CASE WHEN u.record_key = asked.record_key THEN u.fingerprint ELSE s.fingerprint END AS fingerprint,
+             r.version, r.etag, p.record_key IS NOT NULL AS parked
          FROM (SELECT key AS place, unhex(value ->> 0) AS record_key, value ->> 1 AS id FROM json_each($1)) asked
          LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
+         LEFT JOIN ledger_resolved_shared_id s ON s.update_id = asked.id AND s.record_key = asked.record_key
          LEFT JOIN ledger_record r ON r.record_key = asked.record_key
          LEFT JOIN ledger_parked_record p ON p.record_key = asked.record_key
          ORDER BY asked.place",

@@ -8,7 +8,8 @@ use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::UpdateId;
 use lanekeeper_ledger::{
     BoundTopology, Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerBinding, LedgerError, MARKS_MAX,
-    ParkKind, ParkedState, Query, Recorded, ResolvedAs, Selection, StoredParkReason, TopologyPlace,
+    OperatorReason, ParkKind, ParkedState, Query, Recorded, ResolvedAs, Selection, StoredParkReason,
+    TopologyPlace,
 };
 use uuid::Uuid;
 
@@ -19,6 +20,11 @@ use crate::world::{
 
 on_both!(
     an_update_is_known_by_id_record_and_body,
+    an_id_counts_within_its_record_alone,
+    one_record_cannot_park_more_than_its_share,
+    released_records_are_read_page_by_page,
+    what_a_layout_of_before_has_parked_belongs_to_no_partition_any_more,
+    a_version_can_be_forgotten,
     an_id_that_was_made_for_a_delivery_is_never_known,
     a_record_keeps_its_highest_version_and_its_last_etag,
     a_resolution_without_a_request_leaves_the_record_as_it_is,
@@ -50,8 +56,98 @@ async fn an_update_is_known_by_id_record_and_body(world: World) {
     write(&ledger, applied("a", "u1", "one")).await; // nobody knows whether a commit took place whose connection was lost
     check("a", "u1", "one", IdStatus::Resolved).await;
     check("a", "u1", "two", IdStatus::Reused).await;
-    check("b", "u1", "one", IdStatus::Reused).await;
+    check("b", "u1", "one", IdStatus::Unknown).await;
     check("a", "u2", "one", IdStatus::Unknown).await;
+}
+
+/// Publishers that number the updates of each record use the same ids for all records.
+async fn an_id_counts_within_its_record_alone(world: World) {
+    let ledger = world.open().await;
+    let check = async |record, body, expected| {
+        let status = lookup(&ledger, record, "1", body).await.id_status;
+        assert_eq!(status, expected, "{record} {body}");
+    };
+    write(&ledger, applied("a", "1", "one")).await;
+    check("b", "one", IdStatus::Unknown).await;
+    let together = tokio::join!(
+        ledger.record(applied("b", "1", "one")),
+        ledger.record(applied("c", "1", "two")),
+        ledger.record(applied("a", "1", "one")),
+        ledger.record(resolved("d", "1", "one", ResolvedAs::Superseded, None)),
+    );
+    for recorded in [together.0, together.1, together.2, together.3] {
+        assert_eq!(recorded.unwrap(), Recorded::Done);
+    }
+    for (record, body) in [("a", "one"), ("b", "one"), ("c", "two"), ("d", "one")] {
+        check(record, body, IdStatus::Resolved).await;
+        check(record, "other", IdStatus::Reused).await;
+    }
+    check("e", "one", IdStatus::Unknown).await;
+    // What was resolved is not parked again; what is discarded counts as resolved.
+    write(&ledger, park("b", "1", "one")).await;
+    assert_eq!(parked(&ledger, "b").await, "");
+    write(&ledger, park("e", "1", "one")).await;
+    let reason = OperatorReason { who: "ada".into(), why: "why".into() };
+    ledger.discard(&key("e"), None, &reason).await.unwrap();
+    check("e", "one", IdStatus::Resolved).await;
+    assert_eq!(ledger.stats().await.unwrap().resolved_updates, 5);
+}
+
+async fn one_record_cannot_park_more_than_its_share(world: World) {
+    let ledger = world.open_with(|settings| settings.parked_record_max = 2).await.unwrap();
+    let recorded = async |entry| ledger.record(entry).await.unwrap();
+    assert_eq!(recorded(park("a", "1", "")).await, Recorded::Done);
+    let together = tokio::join!(recorded(park_behind("a", "2", "")), recorded(park_behind("a", "3", "")));
+    assert_eq!(together, (Recorded::Done, Recorded::RecordFull));
+    assert_eq!(recorded(park_behind("a", "2", "")).await, Recorded::Done, "it is parked already");
+    assert_eq!(recorded(park_behind("a", "3", "")).await, Recorded::RecordFull);
+    assert_eq!(recorded(park("b", "1", "")).await, Recorded::Done, "there is room for others");
+    assert_eq!(parked(&ledger, "a").await, "1 2");
+    write(&ledger, applied_with("a", "1", "", None, None, head(&ledger, "a").await)).await;
+    assert_eq!(recorded(park_behind("a", "3", "")).await, Recorded::Done);
+}
+
+async fn released_records_are_read_page_by_page(world: World) {
+    let ledger = world.open().await;
+    for record in ["d", "a", "c", "b", "e"] {
+        write(&ledger, park(record, record, "")).await;
+    }
+    ledger.release(&Selection::All).await.unwrap();
+    let (mut read, mut after) = (Vec::new(), None);
+    loop {
+        let page = ledger.released(after.as_ref(), 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.clone());
+        read.extend(page.iter().map(|record| record.record_key.as_str().to_owned()));
+    }
+    let mut sorted = read.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, ["a", "b", "c", "d", "e"], "each once: {read:?}");
+}
+
+async fn what_a_layout_of_before_has_parked_belongs_to_no_partition_any_more(world: World) {
+    let ledger = world.open().await;
+    for (record, layout) in [("a", 1), ("b", 2), ("c", 3)] {
+        let entry = park(record, record, "");
+        write(&ledger, Entry { layout: LayoutNumber(layout), ..entry }).await;
+    }
+    assert_eq!(ledger.forget_layouts(LayoutNumber(1)).await.unwrap(), 2);
+    assert_eq!(ledger.forget_layouts(LayoutNumber(1)).await.unwrap(), 0);
+    let records = ledger.parked_records(None, 10).await.unwrap();
+    let layouts: Vec<u32> = records.iter().map(|record| record.layout.0).collect();
+    assert_eq!(layouts, [1, 0, 0]);
+}
+
+async fn a_version_can_be_forgotten(world: World) {
+    let ledger = world.open().await;
+    assert_eq!(ledger.forget_version(&key("a")).await.unwrap(), None);
+    write(&ledger, applied_with("a", "u1", "", Some(i64::MAX), Some("\"x\""), None)).await;
+    assert_eq!(ledger.forget_version(&key("a")).await.unwrap(), Some(i64::MAX));
+    assert_eq!(ledger.forget_version(&key("a")).await.unwrap(), None);
+    let lookup_result = lookup(&ledger, "a", "u2", "").await;
+    assert_eq!((lookup_result.version, lookup_result.etag.as_deref()), (None, Some("\"x\"")));
+    write(&ledger, applied_with("a", "u2", "", Some(7), None, None)).await;
+    assert_eq!(lookup(&ledger, "a", "u3", "").await.version, Some(7));
 }
 
 async fn an_id_that_was_made_for_a_delivery_is_never_known(world: World) {
@@ -131,7 +227,7 @@ async fn with_the_last_parked_update_the_record_is_no_longer_parked(world: World
         write(&ledger, park("a", &format!("u{number}"), "")).await;
     }
     assert_eq!(ledger.release(&Selection::All).await.unwrap(), 1);
-    let released = ledger.released(10).await.unwrap();
+    let released = ledger.released(None, 10).await.unwrap();
     assert_eq!(released.len(), 1);
     assert_eq!(released[0].record_key, key("a"));
 
@@ -145,7 +241,7 @@ async fn with_the_last_parked_update_the_record_is_no_longer_parked(world: World
     write(&ledger, applied_with("a", "u4", "", None, None, head(&ledger, "a").await)).await;
 
     assert!(!lookup(&ledger, "a", "u9", "").await.parked);
-    assert_eq!(ledger.released(10).await.unwrap(), []);
+    assert_eq!(ledger.released(None, 10).await.unwrap(), []);
     assert_eq!(ledger.parked_record(&key("a")).await.unwrap(), None);
     assert_eq!(ledger.record(park_behind("a", "u5", "")).await.unwrap(), Recorded::NotParked);
 }
@@ -167,7 +263,7 @@ async fn a_released_head_that_fails_parks_its_record_again(world: World) {
     let record = ledger.parked_record(&key("a")).await.unwrap().unwrap();
     assert_eq!((record.state, record.updates, record.reason), (ParkedState::Parked, 2, reason));
     assert_eq!(parked(&ledger, "a").await, "u1 u2");
-    assert_eq!(ledger.released(10).await.unwrap(), []);
+    assert_eq!(ledger.released(None, 10).await.unwrap(), []);
 }
 
 async fn parked_updates_are_bounded_over_all_records(world: World) {

@@ -55,12 +55,12 @@ async fn records_are_released_by_key_by_reason_or_all(world: World) {
     assert_eq!(release(Selection::Keys(vec![key("b"), key("a"), key("nobody")])).await, 2);
     assert_eq!(release(Selection::Keys(vec![key("b")])).await, 0, "it is on its way already");
     assert_eq!(release(Selection::Reason(ParkKind::Exhausted)).await, 1);
-    let released = ledger.released(10).await.unwrap();
+    let released = ledger.released(None, 10).await.unwrap();
     let mut released: Vec<_> = released.iter().map(|record| record.record_key.as_str()).collect();
     released.sort_unstable();
     assert_eq!(released, ["a", "b", "e"]);
     assert_eq!(release(Selection::All).await, 2);
-    assert_eq!(ledger.released(3).await.unwrap().len(), 3);
+    assert_eq!(ledger.released(None, 3).await.unwrap().len(), 3);
 }
 
 async fn a_discard_drops_the_head_and_is_kept_with_who_and_why(world: World) {

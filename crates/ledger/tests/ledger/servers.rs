@@ -25,11 +25,11 @@ async fn a_server_that_is_stopped_is_an_error_and_then_it_works_again() {
         let error = ledger.record(applied("a", "u2", "")).await.expect_err("it is stopped");
         assert!(matches!(error, LedgerError::Lost(_)), "{error:?}");
         assert!(ledger.lookup(query("a", "u1", "")).await.is_err());
-        assert!(ledger.released(1).await.is_err());
+        assert!(ledger.released(None, 1).await.is_err());
         server.restart();
         write(&ledger, applied("a", "u2", "")).await;
         assert_eq!(lookup(&ledger, "a", "u2", "").await.id_status, IdStatus::Resolved);
-        assert_eq!(ledger.released(1).await.unwrap(), []);
+        assert_eq!(ledger.released(None, 1).await.unwrap(), []);
     }
 }
 

@@ -108,7 +108,7 @@ async fn a_demoted_primary_that_answers_reads_is_left_on_every_path() {
     let ledger = open(&[&primary, &standby]).await;
     write(&ledger, park("a", "u1", "")).await;
     assert!(lookup(&ledger, "a", "u2", "").await.parked);
-    assert_eq!(ledger.released(10).await.unwrap(), []);
+    assert_eq!(ledger.released(None, 10).await.unwrap(), []);
     drop(ledger.lock(query("b", "u1", "")).await.unwrap());
 
     primary.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
@@ -128,7 +128,7 @@ async fn a_demoted_primary_that_answers_reads_is_left_on_every_path() {
     }
     refused(ledger.lookup(query("a", "u2", "")).await.unwrap_err());
     for answered in [
-        ledger.released(1).await.map(drop),
+        ledger.released(None, 1).await.map(drop),
         ledger.parked_record(&key("a")).await.map(drop),
         ledger.parked_records(None, 1).await.map(drop),
         ledger.parked_updates(&key("a"), None, 1).await.map(drop),
@@ -231,7 +231,7 @@ async fn a_server_that_swallows_packets_costs_seconds_once() {
     let ledger = AnyLedger::open(settings).await.unwrap();
     write(&ledger, applied("a", "u1", "")).await;
     lookup(&ledger, "a", "u1", "").await;
-    ledger.released(1).await.unwrap();
+    ledger.released(None, 1).await.unwrap();
     drop(ledger.lock(query("a", "u1", "")).await.unwrap());
     assert!(began.elapsed() < Duration::from_secs(8), "four sessions, after {:?}", began.elapsed());
 }
@@ -250,7 +250,7 @@ async fn a_pooler_that_changes_sessions_is_said_and_not_tried_again() {
         Err(error) => error,
         Ok(ledger) => {
             until("a call that sees the other session", || async {
-                match ledger.released(1).await {
+                match ledger.released(None, 1).await {
                     Ok(_) => Err("none".to_owned()),
                     Err(_) => Ok(()),
                 }

@@ -86,6 +86,7 @@ async fn open(file: PathBuf) -> AnyLedger {
         place: LedgerPlace::Sqlite(file),
         retention: Duration::from_secs(3600),
         parked_max: 1000,
+        parked_record_max: 1000,
         connections_max: 1,
         row_lock: false,
     };

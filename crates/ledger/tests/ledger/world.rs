@@ -50,6 +50,7 @@ impl World {
             place: self.place.clone(),
             retention: Duration::from_secs(3600),
             parked_max: 1000,
+            parked_record_max: 1000,
             connections_max: 4,
             row_lock: false,
         }

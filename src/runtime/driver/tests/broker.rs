@@ -191,6 +191,12 @@ impl MemoryBroker {
         held.chain(&state.queue).all(|message| matches!(message.content, Content::Marker))
     }
 
+    /// Returns true if nothing at all is in the queue or held.
+    pub(super) fn holds_nothing(&self) -> bool {
+        let state = self.state();
+        state.queue.is_empty() && state.channel.iter().all(|channel| channel.held.is_empty())
+    }
+
     /// Ids of the updates that wait in the queue, not held by a consumer.
     pub(super) fn waiting(&self) -> Vec<String> {
         let state = self.state();

@@ -29,7 +29,7 @@ pub(super) struct MemoryLedger {
 #[derive(Default)]
 struct State {
     newest: Option<TenureNumber>,
-    resolved: BTreeMap<String, (RecordKey, Fingerprint)>,
+    resolved: BTreeMap<(RecordKey, String), Fingerprint>,
     parked: BTreeMap<RecordKey, Parked>,
     seqs: i64,
     /// How this ledger behaves now.
@@ -44,7 +44,7 @@ struct Parked {
 
 impl State {
     fn resolve(&mut self, record_key: RecordKey, id: &UpdateId, fingerprint: Fingerprint) {
-        self.resolved.insert(id.as_str().to_owned(), (record_key, fingerprint));
+        self.resolved.insert((record_key, id.as_str().to_owned()), fingerprint);
     }
 
     /// A parked update has had its turn. With the last one its record is no longer parked.
@@ -115,9 +115,9 @@ impl MemoryLedger {
 impl Ledger for MemoryLedger {
     async fn lookup(&self, query: Query) -> Result<LookupResult, LedgerError> {
         self.answer(|state| LookupResult {
-            id_status: match state.resolved.get(query.id.as_str()) {
+            id_status: match state.resolved.get(&(query.record_key.clone(), query.id.as_str().to_owned())) {
                 None => IdStatus::Unknown,
-                Some(known) if *known == (query.record_key.clone(), query.fingerprint) => IdStatus::Resolved,
+                Some(known) if *known == query.fingerprint => IdStatus::Resolved,
                 Some(_) => IdStatus::Reused,
             },
             parked: state.parked.contains_key(&query.record_key),
@@ -175,12 +175,13 @@ impl Ledger for MemoryLedger {
         Err(LedgerError::NoRowLocks)
     }
 
-    async fn released(&self, _: u32) -> Result<Vec<ReleasedRecord>, LedgerError> {
+    async fn released(&self, _: Option<&ReleasedRecord>, _: u32) -> Result<Vec<ReleasedRecord>, LedgerError> {
         let is_released = |(_, parked): &(&RecordKey, &Parked)| parked.state == ParkedState::Releasing;
         let released = |record_key: &RecordKey| ReleasedRecord {
             record_key: record_key.clone(),
             layout: LAYOUT,
             partition: PARTITION,
+            since_ms: 0,
         };
         self.answer(|state| {
             state.parked.iter().filter(is_released).map(|(record_key, _)| released(record_key)).collect()
@@ -241,6 +242,14 @@ impl Ledger for MemoryLedger {
         _: &OperatorReason,
     ) -> Result<Discarded, LedgerError> {
         unreachable!("operators discard")
+    }
+
+    async fn forget_layouts(&self, _: LayoutNumber) -> Result<u64, LedgerError> {
+        unreachable!("this is done before drivers begin")
+    }
+
+    async fn forget_version(&self, _: &RecordKey) -> Result<Option<i64>, LedgerError> {
+        unreachable!("operators forget")
     }
 
     async fn prune(&self) -> Result<u64, LedgerError> {

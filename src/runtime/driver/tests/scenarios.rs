@@ -266,6 +266,32 @@ async fn a_marker_that_comes_first_proves_that_the_partition_is_drained() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_marker_in_a_partition_that_does_not_drain_is_settled_and_the_partition_goes_on() {
+    let mut world = World::begin();
+    world.broker.publish(Content::Marker);
+    world.publish("a-1");
+    world.until_acked(1).await;
+    sleep(20 * SECOND).await;
+    assert!(!world.broker.holds_nothing(), "the document of another process may say more than ours does");
+    world.until("its settlement", |world| world.broker.holds_nothing()).await;
+    world.publish("a-2");
+    world.until_acked(2).await;
+    assert_eq!(world.broker.channels(), 1);
+    assert_eq!(world.stop().await, DriverExit::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_marker_that_comes_before_the_news_that_the_layout_drains_proves_it_all_the_same() {
+    let mut world = World::begin();
+    world.publish("a-1");
+    world.broker.publish(Content::Marker);
+    world.until_acked(1).await;
+    sleep(20 * SECOND).await;
+    world.broker.set_drains();
+    assert_eq!(world.exit().await, DriverExit::Drained);
+}
+
+#[tokio::test(start_paused = true)]
 async fn updates_before_a_marker_are_done_and_looked_for_again() {
     let mut world = World::begin();
     world.target.answer("a-1", Answer::status(503));

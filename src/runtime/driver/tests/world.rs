@@ -26,6 +26,7 @@ use crate::runtime::releases::Releases;
 use lanekeeper_broker::Clock;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::partition::{Limits, Partition};
+use lanekeeper_core::placement::Placement;
 use lanekeeper_core::policy::{FailurePolicy, Policy};
 use lanekeeper_core::routes::{Routes, TargetId, TypePattern};
 use lanekeeper_core::schedule::Schedule;
@@ -100,6 +101,7 @@ impl World {
         let releases = if setup.ledger { Releases::begin(Arc::clone(&ledger)) } else { Releases::none() };
         let context = PartitionContext {
             layout,
+            placement: Placement::default(),
             partition,
             source: Arc::new(broker.clone()),
             target: Arc::clone(&target),
@@ -112,6 +114,7 @@ impl World {
             ledger_metrics: metrics.ledger(),
             target_metrics: [metrics.target("crm")].into(),
             refusals: Arc::default(),
+            dead_letter_log: Arc::default(),
             health,
         };
         let core = Partition::new(limits(setup.in_flight_max), Arc::new(policy(setup.rejected)));

@@ -24,7 +24,7 @@ pub enum Item {
 pub struct Broker {
     ingress: BTreeSet<LayoutNumber>,
     handoff: BTreeSet<LayoutNumber>,
-    partitions: BTreeMap<LayoutNumber, u16>,
+    pub partitions: BTreeMap<LayoutNumber, u16>,
     /// A layout whose keys are not where they are computed, by how many partitions.
     pub shifted: BTreeMap<LayoutNumber, u16>,
     pub queues: BTreeMap<PartitionKey, Queue>,

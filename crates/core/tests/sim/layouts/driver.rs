@@ -10,6 +10,8 @@ use lanekeeper_core::layout::Layout;
 use lanekeeper_core::message::{AttemptId, DeliveryTag, Effect, Event, Holder, Tenure, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 use lanekeeper_core::partition::Partition;
+use lanekeeper_core::placement::Placement;
+use lanekeeper_core::policy::Malformed;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{RecordKey, Update, UpdateId};
@@ -30,6 +32,7 @@ const MOMENT: Duration = Duration::from_micros(1);
 #[derive(Debug)]
 pub struct Driver {
     pub layout: Layout,
+    placement: Placement,
     pub partition: Partition,
     pub watch: DrainWatch,
     pub tenure: Option<OpenTenure>,
@@ -71,9 +74,10 @@ pub enum Leaving {
 }
 
 impl Driver {
-    pub fn new(layout: Layout, partition: Partition) -> Self {
+    pub fn new(layout: Layout, placement: Placement, partition: Partition) -> Self {
         Self {
             layout,
+            placement,
             partition,
             watch: DrainWatch::default(),
             tenure: None,
@@ -170,7 +174,15 @@ impl World {
                 open.updates.insert(tag, number_of(&update));
                 let (tenure, redelivered) = (open.tenure, delivery.redelivered);
                 driver.watch.update_came();
-                driver.partition.handle(now, Event::Received { tenure, delivery: tag, redelivered, update });
+                // As the room `broker` does it.
+                let event = match driver.placement.elsewhere(&update.record_key, partition_key.1) {
+                    None => Event::Received { tenure, delivery: tag, redelivered, update },
+                    belongs_to => {
+                        let fault = Malformed::Misplaced { belongs_to };
+                        Event::ReceivedMalformed { tenure, delivery: tag, fault }
+                    }
+                };
+                driver.partition.handle(now, event);
             }
         }
         self.follow_up(process, partition_key);
@@ -252,9 +264,9 @@ impl World {
         partition_key: PartitionKey,
         tenure: Tenure,
         holder: Holder,
-        update: usize,
+        update: Option<usize>,
     ) {
-        let record_key = Some(self.keys[self.publications[update].record].clone());
+        let record_key = update.map(|update| self.keys[self.publications[update].record].clone());
         let now = self.now;
         if let Some(driver) = self.driver(process, partition_key) {
             driver.partition.handle(now, Event::Recorded { tenure, holder, record_key });
@@ -296,7 +308,7 @@ impl World {
                     self.soon(within, LayoutEvent::Answered { process, partition_key, attempt, fails });
                 }
                 Effect::Record { tenure, holder, update, .. } => {
-                    let update = number_of(&update.expect("nothing is malformed here"));
+                    let update = update.map(|update| number_of(&update));
                     self.soon(10, LayoutEvent::Recorded { process, partition_key, tenure, holder, update });
                 }
                 Effect::Settle { tenure, delivery } => {

@@ -12,6 +12,8 @@ use super::broker::PartitionKey;
 struct UpdateFacts {
     record: usize,
     applied: bool,
+    /// Somebody has put it into the queue of another partition: it is dead-lettered.
+    misplaced: bool,
     /// In which queues it is or was.
     partition_keys: BTreeSet<PartitionKey>,
     in_flight: u32,
@@ -43,6 +45,11 @@ impl Judge {
         self.updates.push(UpdateFacts { record, partition_keys, ..UpdateFacts::default() });
     }
 
+    /// What was published last goes into the queue of another partition than its record's.
+    pub fn misplaced(&mut self, update: usize) {
+        self.updates[update].misplaced = true;
+    }
+
     pub fn number_given(&mut self, number: LayoutNumber) {
         if !self.numbers.insert(number) {
             fault!("numbers", "layout {} is made twice", number.0);
@@ -50,12 +57,15 @@ impl Judge {
     }
 
     fn of_record(&self, record: usize) -> impl Iterator<Item = (usize, &UpdateFacts)> {
-        self.updates.iter().enumerate().filter(move |(_, known)| known.record == record)
+        self.updates.iter().enumerate().filter(move |(_, known)| known.record == record && !known.misplaced)
     }
 
     /// An attempt leaves.
     pub fn attempted(&mut self, update: usize, partition_key: PartitionKey, tenure: Option<TenureNumber>) {
-        let UpdateFacts { record, partition_keys, .. } = &self.updates[update];
+        let UpdateFacts { record, partition_keys, misplaced, .. } = &self.updates[update];
+        if *misplaced {
+            fault!("place, I13", "#{update} is attempted from {partition_key:?}, where somebody has put it");
+        }
         if !partition_keys.contains(&partition_key) {
             fault!("place", "#{update} is attempted from {partition_key:?}, it was in {partition_keys:?}");
         }
@@ -95,7 +105,7 @@ impl Judge {
     }
 
     pub fn settled(&self, update: usize) {
-        if !self.updates[update].applied {
+        if !self.updates[update].applied && !self.updates[update].misplaced {
             fault!("settle", "#{update} is settled and was not applied");
         }
     }
@@ -106,7 +116,7 @@ impl Judge {
     }
 
     pub fn at_rest(&self) {
-        if let Some(update) = self.updates.iter().position(|known| !known.applied) {
+        if let Some(update) = self.updates.iter().position(|known| !known.applied && !known.misplaced) {
             fault!("liveness", "#{update} is never applied");
         }
     }

@@ -22,6 +22,7 @@ use lanekeeper_core::drain::LATE_PUBLISH_MAX;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 use lanekeeper_core::message::{AttemptId, Holder, Tenure, TenureNumber};
 use lanekeeper_core::partition::{Limits, Partition};
+use lanekeeper_core::placement::Placement;
 use lanekeeper_core::policy::{FailurePolicy, Policy};
 use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_core::schedule::Schedule;
@@ -96,7 +97,8 @@ enum LayoutEvent {
         partition_key: PartitionKey,
         tenure: Tenure,
         holder: Holder,
-        update: usize,
+        /// `None`: it is misplaced.
+        update: Option<usize>,
     },
     Wake {
         process: u32,
@@ -178,6 +180,8 @@ struct HardshipCounts {
     actor_crashes: u32,
     undone: u32,
     late_publishes: u32,
+    /// Updates in the queue of another partition than their record's.
+    misplaced: u32,
     channels_lost: u32,
     finished_by_others: u32,
     /// Attempts from the layout in force while the one before drains.
@@ -406,14 +410,27 @@ impl World {
         let partition_keys = self.broker.route(self.keys[record].as_str().as_bytes());
         self.note(format_args!("#{update} of record {record} goes to {partition_keys:?}"));
         self.judge.published(update, record, &partition_keys);
+        let mut partition_key = partition_keys[0];
+        if let Some(elsewhere) = self.elsewhere(update, partition_key) {
+            self.note(format_args!("somebody puts #{update} into {elsewhere:?}"));
+            self.judge.misplaced(update);
+            self.met.misplaced += 1;
+            partition_key = elsewhere;
+        }
         let is_late = self.rng.chance(300);
         let delay = if is_late { self.rng.between(0, self.late_publish) } else { 0 };
         self.met.late_publishes += u32::from(delay > 500);
-        let arrival = self.broker.arrival(partition_keys[0], self.now, Duration::from_millis(delay));
-        self.at(
-            arrival,
-            LayoutEvent::Arrive { partition_key: partition_keys[0], item: Item::Update(update) },
-        );
+        let arrival = self.broker.arrival(partition_key, self.now, Duration::from_millis(delay));
+        self.at(arrival, LayoutEvent::Arrive { partition_key, item: Item::Update(update) });
+    }
+
+    /// A foreign binding, or a person, puts some updates into another queue of the layout. Nobody can tell that if the broker
+    /// routes otherwise than computed.
+    fn elsewhere(&self, update: usize, (layout, partition): PartitionKey) -> Option<PartitionKey> {
+        let partitions = self.broker.partitions.get(&layout).copied().filter(|partitions| *partitions > 1)?;
+        let is_computed = !self.broker.shifted.contains_key(&layout);
+        let other = PartitionNumber((partition.0 + 1) % partitions);
+        (is_computed && update % 11 == 7).then_some((layout, other))
     }
 
     // What a process does with documents: as `runtime::supervisor`, `runtime::layout_states` and `runtime::layout_state`.
@@ -475,6 +492,7 @@ impl World {
                 .collect();
             if is_clear && !reader.layout_states.contains_key(&layout.number) {
                 let previous = active_layout.previous.clone().with(here.iter().copied());
+                let placement = Placement::of(layout, &active_layout.witnesses);
                 for partition in &active_layout.partitions {
                     let limits = Limits {
                         in_flight_max: self.in_flight_max.try_into().expect("not zero"),
@@ -482,7 +500,7 @@ impl World {
                     };
                     let partition_of_core = Partition::new(limits, policy()).behind(previous.clone());
                     let partition_key = (layout.number, *partition);
-                    reader.drivers.insert(partition_key, Driver::new(layout, partition_of_core));
+                    reader.drivers.insert(partition_key, Driver::new(layout, placement, partition_of_core));
                 }
                 reader.layout_states.insert(layout.number, LayoutState { marks: false, previous });
                 for partition in &active_layout.partitions {
@@ -785,6 +803,7 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
     }
     println!("of {seeds} worlds: {all:?}");
     let HardshipCounts { changes, crashes, actor_crashes, undone, late_publishes, channels_lost, .. } = all;
+    let misplaced = all.misplaced;
     let HardshipCounts { finished_by_others, early, awaited, shifted, .. } = all;
     // A quiet world proves nothing.
     for (what, times) in [
@@ -793,6 +812,7 @@ fn layouts_change_in_every_world_and_the_promise_is_kept() {
         ("crashes in the middle of a change", actor_crashes),
         ("changes undone", undone),
         ("stragglers", late_publishes),
+        ("misplaced updates", misplaced),
         ("channels lost", channels_lost),
         ("changes brought to an end by others", finished_by_others),
         ("attempts beside a layout that drains", early),
@@ -810,6 +830,7 @@ impl HardshipCounts {
         self.actor_crashes += other.actor_crashes;
         self.undone += other.undone;
         self.late_publishes += other.late_publishes;
+        self.misplaced += other.misplaced;
         self.channels_lost += other.channels_lost;
         self.finished_by_others += other.finished_by_others;
         self.early += other.early;
