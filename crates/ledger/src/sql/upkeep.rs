@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Row as _, query, raw_sql};
 use uuid::Uuid;
 
-use super::super::database::{Connection, MIGRATIONS, begin, one_at_a_time};
+use super::super::database::{ADDITIONS, Connection, MIGRATIONS, begin, one_at_a_time};
 use crate::error::LedgerError;
 use crate::parked::LedgerStats;
 use crate::prune::Pruning;
@@ -48,6 +48,18 @@ pub async fn migrate(connection: &mut Connection) -> Result<Uuid, LedgerError> {
             .bind(&identity)
             .execute(&mut *transaction)
             .await?;
+    }
+    query("CREATE TABLE IF NOT EXISTS ledger_addition (number BIGINT PRIMARY KEY)")
+        .execute(&mut *transaction)
+        .await?;
+    for (number, addition) in (1_i64..).zip(ADDITIONS) {
+        let added = query("INSERT INTO ledger_addition (number) VALUES ($1) ON CONFLICT (number) DO NOTHING")
+            .bind(number)
+            .execute(&mut *transaction)
+            .await?;
+        if added.rows_affected() == 1 {
+            raw_sql(addition).execute(&mut *transaction).await?;
+        }
     }
     transaction.commit().await?;
     Uuid::parse_str(&identity).map_err(|_| LedgerError::Damaged { what: "the identity" })
