@@ -35,6 +35,7 @@ use super::dead_letter_log::DeadLetterLog;
 use super::ledger_client::{Fenced, LedgerClient};
 use super::refusals::Refusals;
 use super::releases::{ReleasedHere, Releases};
+use super::step_down::ReachWatch;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
@@ -80,6 +81,7 @@ pub struct PartitionContext<S, T, L> {
     /// Counts of the targets, in the order of the config.
     pub target_metrics: Arc<[TargetMetrics]>,
     /// Decides when a refusal of a target is logged; shared by all drivers.
+    pub reach_watch: ReachWatch,
     pub refusals: Arc<Refusals>,
     /// Decides when dead letters are logged; shared by all drivers.
     pub dead_letter_log: Arc<DeadLetterLog>,
@@ -280,6 +282,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took } =
             attempt;
         self.context.target_metrics[update.target.0].attempt_ended(&outcome, took);
+        self.context.reach_watch.attempted(&outcome, signal);
         self.log_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
         self.last_answer = Some(LastAnswer { record_key: record_key.clone(), receipt, lock });

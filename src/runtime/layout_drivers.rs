@@ -18,13 +18,14 @@ use super::lease_watch::watch_lease;
 use super::ledger_client::LedgerClient;
 use super::refusals::Refusals;
 use super::releases::Releases;
+use super::step_down::ReachWatch;
 use crate::admin::health::Health;
 use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
     AmqpSource, Clock, DeadLetters, Decoder, Epochs, Halt, Link, LivenessProbe, Majority, Markers,
-    Membership, Names, Replica, SourceContext, Witnesses,
+    Membership, Names, Reach, Replica, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
@@ -56,6 +57,8 @@ pub struct DispatchContext {
     pub majority: Majority,
     pub clock: Clock,
     pub epochs: Epochs,
+    pub reach: Reach,
+    pub reach_watch: ReachWatch,
     /// Chosen at each start: tells replicas with the same `instance.name` apart.
     pub process: Uuid,
 }
@@ -105,6 +108,7 @@ impl LayoutDrivers {
             at_work: context.config.at_work_max(),
             clock: context.clock,
             epochs: &context.epochs,
+            reach: &context.reach,
         };
         let membership = Membership::join(links, names, layout, replica, context.liveness.clone(), halt);
         context.health.begin(layout.number, active_layout.partitions.iter().copied());
@@ -233,6 +237,7 @@ impl LayoutDrivers {
             majority: context.majority.clone(),
             halt: context.halt.clone(),
             draining: self.draining.clone(),
+            reach: context.reach.clone(),
             names: context.names.clone(),
             placement,
             dead_letters: DeadLetters::new(
@@ -280,6 +285,7 @@ impl LayoutDrivers {
                 ledger_metrics: context.metrics.ledger(),
                 target_metrics: Arc::clone(&context.target_metrics),
                 refusals: Arc::clone(&context.refusals),
+                reach_watch: context.reach_watch.clone(),
                 dead_letter_log: Arc::clone(&context.dead_letter_log),
                 health: context.health.clone(),
             };

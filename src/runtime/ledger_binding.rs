@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::step_down::ReachWatch;
 use lanekeeper_broker::{Address, Connection, DocumentLock, Epochs, LayoutDocument, Names, SourceError};
 use lanekeeper_core::error::error_chain;
 use lanekeeper_ledger::{AnyLedger, BoundTopology, Ledger, LedgerBinding, LedgerError, TopologyPlace};
@@ -295,7 +296,11 @@ impl LedgerAndExchange<'_> {
 
     /// Looks at both again and again, and returns if they belong together no longer: somebody has started a dispatcher with a copy of the ledger, has given the
     /// ledger to another exchange, or another ledger to the exchange.
-    pub async fn ended(&self, documents: &watch::Receiver<LayoutDocument>) -> BindingFault {
+    pub async fn ended(
+        &self,
+        documents: &watch::Receiver<LayoutDocument>,
+        reached: &ReachWatch,
+    ) -> BindingFault {
         let own = Self { adopt: false, ..*self }; // what it has adopted is in the document by now
         let mut interval = interval(LOOK_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -305,10 +310,12 @@ impl LedgerAndExchange<'_> {
             let document = documents.borrow().clone();
             match own.compare(&document).await {
                 Err(BindingError::Fault(fault)) => return fault,
-                Err(BindingError::Source(_) | BindingError::Ledger(_) | BindingError::InUse { .. }) => {
+                Err(BindingError::Ledger(_)) => {
+                    reached.asked_ledger(false);
                     continue;
                 }
-                Ok(_) => {}
+                Err(BindingError::Source(_) | BindingError::InUse { .. }) => continue,
+                Ok(_) => reached.asked_ledger(true),
             }
             if let Some((ledger, identity)) = self.ledger.zip(document.identity)
                 && let Err(fault) = ledger.set_used(identity, true).await

@@ -13,7 +13,8 @@ pub mod ledger_binding;
 mod ledger_client;
 mod refusals;
 pub mod releases;
-pub mod supervisor;
+pub mod step_down;
+mod supervisor;
 mod upkeep;
 
 pub use supervisor::{RunError, run};

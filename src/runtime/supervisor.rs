@@ -17,6 +17,7 @@ use super::driver::DriverExit;
 use super::layout_drivers::{DispatchContext, DriverEnded};
 use super::ledger_binding::{BindingError, LedgerAndExchange};
 use super::releases::Releases;
+use super::step_down::{self, ReachWatch};
 use super::upkeep::open_ledger;
 use crate::admin;
 use crate::admin::health::Health;
@@ -25,7 +26,7 @@ use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
     Address, BindingGuard, Clock, Epochs, Follower, Halt, LayoutDocument, LayoutReconciler, Link,
-    LivenessProbe, LogOnChange, Majority, Names, SourceError, ensure_topology,
+    LivenessProbe, LogOnChange, Majority, Names, Reach, SourceError, ensure_topology,
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
@@ -91,7 +92,7 @@ pub async fn run(
         started = start(&config, &metrics, adopt_ledger) => started?,
         () = shutdown.as_mut() => return Ok(()),
     };
-    let halt = Halt::default();
+    let (halt, clock) = (Halt::default(), Clock::start());
     let Started { address, consuming, publishing, membership_link, document, epochs, names, ledger, place } =
         started;
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
@@ -105,8 +106,10 @@ pub async fn run(
         releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
         breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
-        clock: Clock::start(),
+        clock,
         epochs,
+        reach_watch: ReachWatch::new(clock),
+        reach: Reach::default(),
         refusals: Arc::default(),
         dead_letter_log: Arc::default(),
         process: Uuid::new_v4(),
@@ -135,7 +138,9 @@ pub async fn run(
         epochs: &context.epochs,
         adopt: false,
     };
-    let mut unbound = pin!(binding.ended(&documents));
+    let mut unbound = pin!(binding.ended(&documents, &context.reach_watch));
+    let (reach_watch, reach) = (context.reach_watch.clone(), context.reach.clone());
+    let step_down = step_down::begin(reach_watch, reach, &context.config.targets);
     let halted: Option<RunError> = loop {
         running.follow(&context, &active_layouts, &mut drivers);
         tokio::select! {
@@ -165,7 +170,7 @@ pub async fn run(
     if matches!(halted, Some(RunError::Source(SourceError::Moved { .. }))) {
         running.notify_moved().await;
     }
-    drop((guard, reconciler, follower, running)); // their tasks would log lost connections
+    drop((guard, reconciler, step_down, follower, running)); // their tasks would log lost connections
     let DispatchContext { consuming, publishing, membership_link, .. } = context;
     consuming.close().await;
     publishing.close().await;

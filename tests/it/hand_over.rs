@@ -298,3 +298,39 @@ async fn an_owner_that_is_killed_leaves_no_request_that_the_next_one_overlaps() 
     assert_in_order(&slow, 10);
     assert_eq!(fast.counts.older_tenures + slow.counts.older_tenures, 0, "{}", slow.counts);
 }
+
+/// Its way to the target is lost, and RabbitMQ sees nothing of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_does_not_reach_its_target_gives_its_partitions_to_one_that_does() {
+    let world = World::new("reach").await;
+    let nowhere = "http://127.0.0.1:9"; // discard: nobody listens
+    let config = |name: &str, target: &str| {
+        let extra = format!("{}updates.partitions = 2\nbroker.heartbeat = \"2s\"\n", world.ledger());
+        let config = world.config(&extra).replace(&world.target, target);
+        config.replace("instance.name = \"reach\"", &format!("instance.name = \"{name}\""))
+    };
+    let start = |name: &str, target: &str| {
+        let path = world.dir.path().join(format!("{name}.toml"));
+        std::fs::write(&path, config(name, target)).expect("the config can be written");
+        Dispatcher::start(&path)
+    };
+    // The broker prefers it, if it prefers any: it has to go to the end of the line.
+    let mut names = ["one", "two"];
+    names.sort_by_key(|name| std::cmp::Reverse(rank(name, PartitionNumber(0))));
+    let lost = start(names[0], nowhere);
+    lost.ready().await;
+    world.publish(updates(10, 3)).await;
+    let other = start(names[1], &world.target);
+    other.ready().await;
+    // It waits for a minute before it gives up, and so does a wait of this suite.
+    let began = Instant::now();
+    until("most of a minute", || async {
+        let elapsed = began.elapsed();
+        if elapsed >= Duration::from_secs(45) { Ok(()) } else { Err(format!("{elapsed:?}")) }
+    })
+    .await;
+    lost.logged("another replica reaches them").await;
+    let report = world.applied(30).await;
+    assert_in_order(&report, 30);
+    assert_eq!(report.counts.duplicates, 0, "{}", report.counts);
+}

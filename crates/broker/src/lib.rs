@@ -32,6 +32,7 @@ mod message_size;
 mod names;
 mod operator;
 pub mod publisher;
+mod reach;
 mod settings;
 mod source;
 mod topology;
@@ -52,6 +53,7 @@ pub use membership::{
 pub use message_size::{MESSAGE_SIZE_TRIED_MAX, MessageSize, try_message_size};
 pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
+pub use reach::Reach;
 pub use settings::ConnectionSettings;
 pub use source::{Deliveries, Gone, Lost, Received, Source, SourceEvent};
 pub use topology::{

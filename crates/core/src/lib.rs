@@ -40,6 +40,7 @@ pub mod routes;
 pub mod schedule;
 pub mod secret;
 mod spread;
+pub mod step_down;
 pub mod template;
 pub mod tenures;
 pub mod tick;

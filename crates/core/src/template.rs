@@ -123,6 +123,14 @@ impl UrlTemplate {
         Ok(Self { pieces: url.as_str().split(PLACEHOLDER_ENCODED).map(Box::from).collect() })
     }
 
+    /// Host, without the brackets of an IPv6 address, and port.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<(String, u16)> {
+        let url = self.expand_encoded("x").ok()?;
+        let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Some((host, url.port_or_known_default()?))
+    }
+
     /// The URL for a record. `record_key`: as [`encode_record_key`] makes it.
     ///
     /// # Errors

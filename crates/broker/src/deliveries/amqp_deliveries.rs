@@ -24,6 +24,7 @@ use crate::halt::Halt;
 use crate::link::ConnectionNumber;
 use crate::liveness::LastSeen;
 use crate::names::Names;
+use crate::reach::StepDowns;
 use crate::source::{Deliveries, Lost, Received, SourceEvent};
 use crate::topology::{InternalMessage, Witnesses, internal_message};
 use lanekeeper_core::acks::Ack;
@@ -66,6 +67,7 @@ pub struct AmqpDeliveries {
     partition: PartitionNumber,
     unsettled: UnsettledDeliveries,
     delivery_counts: DeliveryCountWatch,
+    step_downs: StepDowns,
     /// The broker has taken back what it had delivered.
     void: bool,
     prefetch: u16,
@@ -111,6 +113,7 @@ impl AmqpDeliveries {
             partition,
             unsettled: UnsettledDeliveries::new(usize::from(prefetch), ack_limits),
             delivery_counts: DeliveryCountWatch::default(),
+            step_downs: context.reach.watch(),
             void: false,
             prefetch,
         }
@@ -243,6 +246,9 @@ impl Deliveries for AmqpDeliveries {
                 delivery = self.channel.next_of(0) => return self.received(delivery),
                 Ok(()) = self.last_seen.changed() => self.last_seen.mark_changed(),
                 () = self.claim_watch.changed() => {}
+                () = self.step_downs.next() => {
+                    return Err(Lost("this process gives its partitions to one that reaches more".to_owned()));
+                }
             }
         }
     }

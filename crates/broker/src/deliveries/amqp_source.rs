@@ -67,7 +67,8 @@ impl AmqpSource {
     }
 
     async fn attach_once(&self) -> Result<AmqpDeliveries, SourceError> {
-        let SourceContext { link, membership, .. } = &self.context;
+        let SourceContext { link, membership, reach, .. } = &self.context;
+        reach.may_consume().await;
         // A replica that announces itself from here on may be preferred to this one.
         let position = membership.position().await;
         let window = usize::from(self.prefetch);

@@ -11,6 +11,7 @@ use crate::link::Link;
 use crate::liveness::LivenessProbe;
 use crate::membership::Membership;
 use crate::names::Names;
+use crate::reach::Reach;
 use crate::topology::{Majority, Witnesses};
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::placement::Placement;
@@ -30,6 +31,8 @@ pub struct SourceContext {
     pub majority: Majority,
     /// What stops them all.
     pub halt: Halt,
+    /// What the replicas reach.
+    pub reach: Reach,
     /// Cancelled once their layout drains.
     pub draining: CancellationToken,
     /// The names in the broker.

@@ -51,6 +51,9 @@ pub(crate) struct MemberMessage {
     /// other message. `None`: a program of before, which knows no epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) epoch: Option<u64>,
+    /// With [`MessageKind::Note`]: if the process reaches its targets and its ledger. `None`: nothing shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) works: Option<bool>,
     /// With [`MessageKind::TenureEnded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<PublishedEnd>,
@@ -192,6 +195,7 @@ impl ReplicaId {
             over_ms: None,
             owned: Vec::new(),
             epoch: Some(0),
+            works: None,
             end: None,
         }
     }

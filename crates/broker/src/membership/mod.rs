@@ -45,7 +45,8 @@ use crate::halt::Halt;
 use crate::link::Link;
 use crate::liveness::LivenessProbe;
 use crate::names::Names;
-use lanekeeper_core::layout::{Layout, PartitionNumber, rank};
+use crate::reach::Reach;
+use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::tenures::{Tenures, Terms};
 use lanekeeper_core::tick::Tick;
@@ -66,6 +67,8 @@ pub struct Replica<'a> {
     pub clock: Clock,
     /// What the process knows of the numbers of tenures.
     pub epochs: &'a Epochs,
+    /// What the replicas reach.
+    pub reach: &'a Reach,
 }
 
 /// What this process knows of the replicas of a layout, and what it publishes for them. Stops when it is dropped.
@@ -86,7 +89,7 @@ impl Membership {
         liveness: LivenessProbe,
         halt: Halt,
     ) -> Self {
-        let Replica { instance, process, at_work, clock, epochs } = replica;
+        let Replica { instance, process, at_work, clock, epochs, reach } = replica;
         let process = process.to_string();
         let terms = Terms { lease: Lease::length(consuming.heartbeat()), at_work };
         let claims = || PartitionClaims::new(Tenures::new(process.clone(), terms));
@@ -101,6 +104,7 @@ impl Membership {
             at_work,
             numbering: Mutex::new(epochs.numbering()),
             epochs: epochs.clone(),
+            reach: reach.clone(),
             floor_sent: Mutex::default(),
             knows_stream: AtomicBool::new(false),
             position: watch::Sender::default(),
@@ -142,7 +146,7 @@ impl Membership {
 
     /// The priority that this process consumes the partition with.
     pub(crate) fn priority(&self, partition: PartitionNumber) -> i32 {
-        rank(&self.state.replica.instance, partition)
+        self.state.priority(partition)
     }
 
     /// How far the stream is read: what comes later has this offset or a higher one. Waits until all was read that stood there

@@ -100,7 +100,8 @@ fn note(state: &State) -> MemberMessage {
     state.sending_note(number);
     let message = state.replica.message(MessageKind::Note, PartitionNumber(0), 0, number);
     let read = state.knows_stream.load(Ordering::Relaxed).then(|| *state.position.borrow());
-    MemberMessage { terms, owned, read, epoch: Some(state.numbering().epoch()), ..message }
+    let works = state.reach.works();
+    MemberMessage { terms, owned, read, works, epoch: Some(state.numbering().epoch()), ..message }
 }
 
 /// Hands on what the broker answers, which counts while it takes no publishes.

@@ -18,6 +18,7 @@ use crate::epochs::Epochs;
 use crate::error::SourceError;
 use crate::halt::Halt;
 use crate::link::Link;
+use crate::reach::Reach;
 use lanekeeper_core::layout::{PartitionNumber, rank};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::numbering::{Numbering, Sighting};
@@ -29,6 +30,9 @@ pub(super) const READ_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long what was confirmed may take to come back before the stream is read by another reader: a process that consumes
 /// sends nothing without its claim, and no other process sends in its place.
 pub(super) const UNREAD_MAX: Duration = Duration::from_secs(10);
+
+/// Below every rank.
+const LAST_IN_LINE: i32 = -1;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -45,6 +49,7 @@ pub(super) struct State {
     /// What the stream shows of the numbers of tenures.
     pub(super) numbering: Mutex<Numbering>,
     pub(super) epochs: Epochs,
+    pub(super) reach: Reach,
     /// A note of ours has come back: all that stood in the stream when this process began was read. Not so under an alarm.
     pub(super) knows_stream: AtomicBool,
     /// A number of the ledger, and the note that was sent when it was known: what gave it away stands before that note.
@@ -339,7 +344,7 @@ impl State {
         }
         let Some(known) = self.partitions.get(usize::from(message.partition)) else { return };
         let partition = PartitionNumber(message.partition);
-        let own_priority = rank(&self.replica.instance, partition);
+        let own_priority = self.priority(partition);
         known
             .send_if_modified(|known| known.read(now, &self.replica, own_priority, (offset, epoch), message));
         if is_ours {
@@ -352,8 +357,16 @@ impl State {
         }
     }
 
+    /// The priority that this process consumes the partition with: behind all others after a step down.
+    pub(super) fn priority(&self, partition: PartitionNumber) -> i32 {
+        if self.reach.is_last_in_line() { LAST_IN_LINE } else { rank(&self.replica.instance, partition) }
+    }
+
     fn read_note(&self, offset: u64, note: &MemberMessage, is_ours: bool) {
         let now = self.clock.now();
+        if let Some(works) = note.works.filter(|_| !is_ours) {
+            self.reach.observe(&note.process, works, self.heartbeat());
+        }
         let terms = note.terms.map_or(self.terms(), PublishedTerms::terms);
         for (partition, number) in &note.owned {
             if let Some(known) = self.partitions.get(usize::from(*partition)) {

@@ -23,6 +23,7 @@ use crate::runtime::breakers::Breakers;
 use crate::runtime::driver::{Driver, DriverExit, PartitionContext};
 use crate::runtime::ledger_client::LedgerClient;
 use crate::runtime::releases::Releases;
+use crate::runtime::step_down::ReachWatch;
 use lanekeeper_broker::Clock;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::partition::{Limits, Partition};
@@ -114,6 +115,7 @@ impl World {
             ledger_metrics: metrics.ledger(),
             target_metrics: [metrics.target("crm")].into(),
             refusals: Arc::default(),
+            reach_watch: ReachWatch::new(clock),
             dead_letter_log: Arc::default(),
             health,
         };
