@@ -55,6 +55,8 @@ impl Reachability {
         let steps_down = another_works && is_due && self.works(now) == Some(false);
         if steps_down {
             self.stepped_down_at = Some(now);
+            // It sends nothing from now on, and would never learn that its targets answer again.
+            self.targets_failing_since = None;
         }
         steps_down
     }
@@ -106,5 +108,8 @@ mod tests {
         assert!(reached.steps_down(at(661), true));
         reached.asked_ledger(at(700), true);
         assert!(!reached.steps_down(at(2000), true), "all is well");
+        reached.asked_target(at(2000), false);
+        assert!(reached.steps_down(at(2060), true));
+        assert_eq!(reached.works(at(3000)), None, "it has nothing to send, and does not know");
     }
 }
