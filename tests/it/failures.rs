@@ -86,7 +86,7 @@ async fn a_record_that_fails_for_ten_seconds_does_not_delay_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_refuses_us_ends_no_update() {
-    let world = World::with("refused", failing_record("record-0=401:2s")).await;
+    let world = World::with("refused-target", failing_record("record-0=401:2s")).await;
     let limits = "retry.attempts_max = 1\nretry.elapsed_max = \"1s\"";
     let dispatcher = world.dispatcher(&format!("{QUICK}\n{limits}")).await;
     world.publish(updates(2, 5)).await;

@@ -72,7 +72,7 @@ async fn world(name: &str, rejected_for: &str) -> World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_rejected_waits_in_order_until_it_is_released() {
-    let world = world("rejected", "3s").await;
+    let world = world("rejected-parked", "3s").await;
     let extra = format!("{}updates.partitions = 2", world.ledger());
     let mut dispatcher = world.dispatcher(&extra).await;
     world.publish(updates(10, 20)).await;

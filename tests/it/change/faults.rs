@@ -255,18 +255,18 @@ async fn a_document_that_arrives_late_makes_no_second_layout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_was_deleted_is_named() {
-    let world = World::new("deleted").await;
+    let world = World::new("deleted-queue").await;
     let mut dispatcher = world.dispatcher("updates.partitions = 2").await;
     dispatcher.terminate();
     assert_eq!(dispatcher.ended().await, Some(0));
     let channel = world.channel().await;
-    channel.queue_delete("deleted.l1.p001".into(), QueueDeleteOptions::default()).await.unwrap();
+    channel.queue_delete("deleted-queue.l1.p001".into(), QueueDeleteOptions::default()).await.unwrap();
     let config = wants(&world, 3);
     let shown = topology(&world, &config, &["show"]).await;
     assert!(shown.stdout.contains("THE QUEUE DOES NOT EXIST"), "{}", shown.stdout);
     let plan = topology(&world, &config, &["plan"]).await;
     assert_eq!(plan.code, Some(10));
-    assert!(plan.stdout.contains("deleted.l1.p001 does not exist"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("deleted-queue.l1.p001 does not exist"), "{}", plan.stdout);
 }
 
 /// What is parked goes with the change: later updates follow it from the new layout, and a release sends all in order.
