@@ -294,8 +294,8 @@ impl LedgerAndExchange<'_> {
         }
     }
 
-    /// Looks at both again and again, and returns if they belong together no longer: somebody has started a dispatcher with a copy of the ledger, has given the
-    /// ledger to another exchange, or another ledger to the exchange.
+    /// Looks at both again and again, and returns if they belong together no longer: somebody has started a dispatcher with a
+    /// copy of the ledger, has given the ledger to another exchange, or another ledger to the exchange.
     pub async fn ended(
         &self,
         documents: &watch::Receiver<LayoutDocument>,

@@ -1,6 +1,7 @@
 //! Brings the layouts to their desired state: records which partitions this process has drained, removes layouts that are
-//! drained, finishes what an operator began and did not finish, and records epochs of tenure numbers. It does so under the lock, on a connection of its own:
-//! an alarm of the broker freezes connections that publish, and the lock would stay with one.
+//! drained, finishes what an operator began and did not finish, and records epochs of tenure numbers. It does so under the
+//! lock, on a connection of its own: an alarm of the broker freezes connections that publish, and the lock would stay with
+//! one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
