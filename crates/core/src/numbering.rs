@@ -41,6 +41,9 @@ pub const EPOCH_MAX: u64 = (NUMBER_MAX >> OFFSET_BITS) - (1 << 16);
 /// A clock that shows the year 2100 is wrong, and would use up the epochs.
 const CLOCK_MAX: u64 = 4_102_444_800;
 
+/// The highest offset that a message which is not damaged can name: thousands of years of notes.
+pub const OFFSET_MAX: u64 = 1 << 36;
+
 /// What a message says of the stream that it stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
@@ -121,7 +124,8 @@ impl Numbering {
         if message.epoch < self.epoch {
             return;
         }
-        let furthest = message.read.unwrap_or_default().max(message.offset);
+        // Bounded: what a foreign message names must not end the process.
+        let furthest = message.read.unwrap_or_default().max(message.offset).min(OFFSET_MAX);
         self.highest = self.highest.max(TenureNumber::at(self.epoch, furthest));
         self.ends_below |= message.read.is_some_and(|read| read > message.offset);
         self.continues |= message.knows_stream;
@@ -225,6 +229,14 @@ mod tests {
         assert_eq!(Numbering::new(3, Some(TenureNumber::at(NOW + 1, 7))).begin_epoch(4, NOW), NOW + 2);
         assert_eq!(Numbering::new(3, None).begin_epoch(0, u64::MAX), 4, "a clock that cannot be right");
         assert_eq!(Numbering::new(EPOCH_MAX, None).begin_epoch(0, NOW), EPOCH_MAX);
+    }
+
+    #[test]
+    fn no_message_ends_the_process() {
+        let mut numbering = Numbering::new(NOW, None);
+        numbering.read(message(u64::MAX, EPOCH_MAX, Some(u64::MAX)));
+        assert_eq!(numbering.epoch(), EPOCH_MAX);
+        assert_eq!(numbering.is_another(OFFSET_MAX), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
-use lanekeeper_core::numbering::EPOCH_MAX;
+use lanekeeper_core::numbering::{EPOCH_MAX, OFFSET_MAX};
 use lanekeeper_core::tenures::Terms;
 
 /// What is being done, for the errors.
@@ -211,7 +211,9 @@ impl MemberMessage {
 /// The message; `None` if this program does not understand it.
 pub(crate) fn parse(body: &[u8]) -> Option<MemberMessage> {
     serde_json::from_slice(body).ok().filter(|message: &MemberMessage| {
-        message.version == MESSAGE_VERSION && message.epoch.is_none_or(|epoch| epoch <= EPOCH_MAX)
+        message.version == MESSAGE_VERSION
+            && message.epoch.is_none_or(|epoch| epoch <= EPOCH_MAX)
+            && message.read.is_none_or(|read| read <= OFFSET_MAX)
     })
 }
 
@@ -259,7 +261,8 @@ mod tests {
     fn what_is_not_understood_is_passed_over() {
         let later = r#"{"version":1,"kind":"sings","instance":"a","process":"p","layout":1,"partition":0,"priority":5,"claim":0}"#;
         let far = r#"{"version":1,"kind":"claimed","instance":"a","process":"p","layout":1,"partition":0,"priority":5,"claim":3,"epoch":4294967296}"#;
-        for body in ["", "{}", "[1]", r#"{"version":2,"kind":"claimed"}"#, later, far] {
+        let further = far.replace(r#""epoch":4294967296"#, r#""epoch":7,"read":18446744073709551615"#);
+        for body in ["", "{}", "[1]", r#"{"version":2,"kind":"claimed"}"#, later, far, &further] {
             assert_eq!(parse(body.as_bytes()), None, "{body}");
         }
     }

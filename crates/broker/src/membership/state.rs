@@ -198,6 +198,9 @@ impl State {
         if let Some(why) = numbering.is_another(position) {
             let before = numbering.epoch();
             let epoch = self.begin_epoch(&mut numbering);
+            if epoch == before {
+                return; // there is no higher one: a line for each message would say no more
+            }
             info!(
                 before,
                 epoch,
