@@ -131,7 +131,7 @@ mod tests {
         check("https://h/{record_key}?key=s3cret&s3cret&x=", "https://h/{record_key}?key=***&***&x=");
         check("https://h?a=b", "https://h?a=***");
         check(
-            "https://h/services/T00000000/B0000/XXXX4xXXxxXxxxXX9xxxXX0x/{record_key}",
+            "https://h/services/T00000000/B0000/q7Rw4kZPabLmndYV9hjkTU0s/{record_key}",
             "https://h/services/T00000000/B0000/***/{record_key}",
         );
         check("https://h/6ba7b810-9dad-11d1-80b4-00c04fd430c8/{record_key}", "https://h/***/{record_key}");

@@ -277,7 +277,7 @@ impl LedgerAndExchange<'_> {
             Fit::TopologyRecreated => warn!(
                 exchange = self.place.exchange,
                 vhost = self.place.vhost,
-                "the exchange was made again, and its ledger was kept: this process uses it. What waited in the old queues is lost: publish it again"
+                "the exchange was made again, and its ledger was kept: this process uses it. What waited in queues that were deleted is lost: publish it again"
             ),
             Fit::Adopted => warn!(
                 before = before.map(tracing::field::display),

@@ -33,7 +33,7 @@ pub enum LedgerError {
     /// The database does not answer. Callers retry by themselves.
     #[error("the ledger's database does not answer: check that it runs and can be reached")]
     Lost(#[source] Arc<sqlx::Error>),
-    /// The server is a standby, or was told to take no writes. Callers retry by themselves, on a new connection.
+    /// The server is a standby, or is set to take no writes. Callers retry by themselves, on a new connection.
     #[error(
         "the ledger's database takes no writes: it is a standby or was replaced by another server; check that ledger.url \
          leads to the primary"

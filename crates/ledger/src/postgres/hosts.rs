@@ -48,7 +48,7 @@ const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET 
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
 
-/// Who answers. A standby, and a primary that was told to take no writes, have `read_only`.
+/// Who answers. A standby, and a primary that is set to take no writes, have `read_only`.
 const WHO: &str =
     "SELECT current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery() AS read_only,
         pg_backend_pid() AS backend,

@@ -100,7 +100,7 @@ async fn a_primary_that_was_replaced_and_runs_on_is_not_read_any_more() {
     drop(lock);
 }
 
-/// As after a switch-over: the old primary follows the new one, or was told to take no writes, and answers reads.
+/// As after a switch-over: the old primary follows the new one, or is set to take no writes, and answers reads.
 #[tokio::test]
 async fn a_demoted_primary_that_answers_reads_is_left_on_every_path() {
     let primary = Server::start();
