@@ -14,8 +14,8 @@ pub struct Health(Arc<HealthState>);
 #[derive(Debug, Default)]
 struct HealthState {
     stage: Mutex<Stage>,
-    /// Targets that are shut, by name, and since when.
-    shut: Mutex<BTreeMap<String, SystemTime>>,
+    /// Targets that are shut, by name: since when, and how the newest attempt failed.
+    shut: Mutex<BTreeMap<String, (SystemTime, String)>>,
     /// Layouts whose lease has run out.
     lapsed: Mutex<BTreeSet<LayoutNumber>>,
 }
@@ -80,8 +80,8 @@ impl Health {
         *self.stage() = Stage::Stopping;
     }
 
-    /// The target was shut at this time, because it fails for everyone; `None`: it is open again.
-    pub fn set_shut(&self, target: &str, since: Option<SystemTime>) {
+    /// The target was shut at this time, because it fails for everyone, and how; `None`: it is open again.
+    pub fn set_shut(&self, target: &str, since: Option<(SystemTime, String)>) {
         let mut shut = self.shut_targets();
         match since {
             Some(since) => shut.insert(target.to_owned(), since),
@@ -89,17 +89,26 @@ impl Health {
         };
     }
 
-    /// Which targets are shut and since when; `None`: all are open. A shut target does not make this process unready.
+    /// A target that is shut has failed once more, and how.
+    pub fn set_shut_why(&self, target: &str, why: &str) {
+        if let Some((_, told)) = self.shut_targets().get_mut(target) {
+            why.clone_into(told);
+        }
+    }
+
+    /// Which targets are shut, since when and why; `None`: all are open. A shut target does not make this process unready.
     #[must_use]
     pub fn shut(&self) -> Option<String> {
         let shut = self.shut_targets();
-        let described =
-            |(target, since): (&String, &SystemTime)| format!("{target} since {}", format_time(*since));
+        let described = |(target, (since, why)): (&String, &(SystemTime, String))| {
+            let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+            format!("{target} since {}{why}", format_time(*since))
+        };
         let described: Vec<String> = shut.iter().map(described).collect();
         (!described.is_empty()).then(|| format!("shut: {}", described.join(", ")))
     }
 
-    fn shut_targets(&self) -> MutexGuard<'_, BTreeMap<String, SystemTime>> {
+    fn shut_targets(&self) -> MutexGuard<'_, BTreeMap<String, (SystemTime, String)>> {
         self.0.shut.lock().expect("nothing panics while it holds the names")
     }
 
@@ -133,12 +142,12 @@ mod tests {
     fn targets_that_are_shut_are_named_with_the_time_and_do_not_count() {
         let health = Health::default();
         assert_eq!(health.shut(), None);
-        let since = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let since = |seconds| Some((SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), String::new()));
         health.set_shut("erp", since(7));
         health.set_shut("crm", since(86_400));
         let described = "shut: crm since 1970-01-02T00:00:00Z, erp since 1970-01-01T00:00:07Z";
         assert_eq!(health.shut().as_deref(), Some(described));
-        health.set_shut("crm", Some(SystemTime::UNIX_EPOCH - Duration::from_secs(1)));
+        health.set_shut("crm", Some((SystemTime::UNIX_EPOCH - Duration::from_secs(1), String::new())));
         assert!(health.shut().is_some_and(|shut| shut.starts_with("shut: crm since before 1970")));
         health.set_shut("crm", None);
         assert_eq!(health.shut().as_deref(), Some("shut: erp since 1970-01-01T00:00:07Z"));

@@ -1,5 +1,6 @@
 //! Reads an answer up to a bound and makes an outcome of it.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::poll_fn;
 use std::io;
@@ -79,10 +80,16 @@ pub(super) async fn outcome_of(
     }
 }
 
-/// Status and `ETag` of an answer.
-pub(super) fn receipt_of(response: &Response<Incoming>) -> AttemptReceipt {
+/// What an answer says in addition to its outcome. `outcomes` are the target's own.
+pub(super) fn receipt_of(
+    response: &Response<Incoming>,
+    outcomes: &BTreeMap<u16, OutcomeKind>,
+) -> AttemptReceipt {
     let etag = text(response.headers(), ETAG).filter(|etag| etag.len() <= ETAG_BYTES_MAX);
-    AttemptReceipt { status: response.status().as_u16(), etag: etag.map(ToOwned::to_owned) }
+    let status = response.status().as_u16();
+    let content_type = text(response.headers(), CONTENT_TYPE).unwrap_or("");
+    let of_target = outcomes.contains_key(&status) || detail::is_problem(content_type);
+    AttemptReceipt { status, etag: etag.map(ToOwned::to_owned), of_target }
 }
 
 /// No complete answer before the deadline.

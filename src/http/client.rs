@@ -186,7 +186,7 @@ impl HttpTarget {
             Ok(response) => response,
             Err(outcome) => return (outcome, AttemptReceipt::default()),
         };
-        let receipt = answer::receipt_of(&response);
+        let receipt = answer::receipt_of(&response, &self.template.outcomes);
         let kind = super::classify::classify(receipt.status, &self.template.outcomes);
         let outcome = answer::outcome_of(response, kind, self.answer_body, deadline).await;
         (name_weak_etag(outcome, precondition), receipt)
@@ -197,7 +197,7 @@ impl HttpTarget {
         let request = self.template.fetch(&attempt.update).map_err(unsendable)?;
         let exchanged = self.exchange(request, &attempt.send_guard, deadline).await;
         let response = exchanged.map_err(|outcome| (outcome, AttemptReceipt::default()))?;
-        let receipt = answer::receipt_of(&response);
+        let receipt = answer::receipt_of(&response, &self.template.outcomes);
         match (receipt.status, &receipt.etag) {
             (404 | 410, _) => Ok(Precondition::Absent),
             (200..=299, Some(etag)) => Ok(Precondition::Match(etag.as_str().into())),

@@ -21,13 +21,18 @@ pub(super) fn of_body(content_type: &str, content_encoding: &str, body: &[u8]) -
     if !matches!(content_encoding, "" | "identity") {
         return one_line(&format!("(a body with content-encoding {content_encoding})"));
     }
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/problem+json")
+    if is_problem(content_type)
         && let Some(problem) = of_problem(body)
     {
         return problem;
     }
     one_line(&String::from_utf8_lossy(body))
+}
+
+/// Returns true for a problem document (RFC 9457).
+pub(super) fn is_problem(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/problem+json")
 }
 
 /// `title: detail (type)`, without missing members. Members that do not have the type that the RFC says are ignored.

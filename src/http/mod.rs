@@ -46,6 +46,9 @@ pub struct AttemptReceipt {
     pub status: u16,
     /// The record's `ETag`, if that answer has one.
     pub etag: Option<String>,
+    /// The answer shows that the target has given it, not something before it: it is a problem document (RFC 9457), or the
+    /// config says what its status means for this target.
+    pub of_target: bool,
 }
 
 /// Sends updates.

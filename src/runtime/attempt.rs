@@ -56,6 +56,8 @@ pub(super) struct FinishedAttempt {
     pub(super) receipt: AttemptReceipt,
     /// The record's row, held until the outcome is written down or dropped.
     pub(super) lock: Option<RecordLock>,
+    /// When the request was begun.
+    pub(super) began: Tick,
     /// The request alone.
     pub(super) took: Duration,
 }
@@ -65,11 +67,12 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
     pub(super) async fn run(self, abort: CancellationToken) -> FinishedAttempt {
         let (attempt, number, update, probe) =
             (self.attempt, self.number, Arc::clone(&self.update), self.probe);
-        let begun = tokio::time::Instant::now();
+        let (begun, clock) = (tokio::time::Instant::now(), self.clock);
         let (outcome, signal, receipt, lock, took) = tokio::select! {
             biased;
             (outcome, receipt, lock, took) = self.perform() => {
                 let signal = HealthSignal::of(&outcome);
+                let signal = if receipt.of_target { signal.of_target() } else { signal };
                 (outcome, signal, receipt, lock, took)
             }
             () = abort.cancelled() => {
@@ -79,7 +82,14 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
                 (outcome, HealthSignal::Neutral, AttemptReceipt::default(), None, begun.elapsed())
             }
         };
-        FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took }
+        // Rounded down.
+        let began = Tick::from_micros(
+            clock
+                .now()
+                .micros()
+                .saturating_sub(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).saturating_add(1)),
+        );
+        FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, began, took }
     }
 
     async fn perform(self) -> (Outcome, AttemptReceipt, Option<RecordLock>, Duration) {

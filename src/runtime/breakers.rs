@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use crate::admin::health::Health;
 use crate::admin::metrics::{CircuitMetrics, Metrics};
 use crate::config::BreakerConfig;
-use lanekeeper_core::breaker::{Breaker, Circuit, HealthSignal, Trip};
+use lanekeeper_core::breaker::{AttemptEnd, Breaker, Circuit, Trip};
 use lanekeeper_core::message::Event;
+use lanekeeper_core::outcome::Failure;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
-use lanekeeper_core::update::RecordKey;
+use lanekeeper_core::update::Update;
 
 /// The breakers of all targets. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,11 +38,37 @@ struct WatchedBreaker {
     shut: Option<(Tick, Tick)>,
 }
 
+/// How an attempt failed, for people: it names an update, and no record key.
+#[derive(Clone, Debug)]
+pub struct Why {
+    update_id: String,
+    failure: String,
+}
+
+/// The longest text of an answer in a log line, in characters.
+const ANSWER_CHARS_MAX: usize = 200;
+
+impl Why {
+    /// The target may repeat the record key in its answer.
+    #[must_use]
+    pub fn new(update: &Update, failure: &Failure) -> Self {
+        let told = failure.to_string().replace(update.record_key.as_str(), "{record_key}");
+        let mut failure: String = told.chars().take(ANSWER_CHARS_MAX).collect();
+        if failure.len() < told.len() {
+            failure.push('…');
+        }
+        Self { update_id: update.id.as_str().to_owned(), failure }
+    }
+}
+
 impl WatchedBreaker {
-    fn log_trip(&mut self, now: Tick, trip: Trip, health: &Health) {
+    fn log_trip(&mut self, now: Tick, trip: Trip, why: Option<&Why>, health: &Health) {
         let Trip { attempts, failures, records } = trip;
-        warn!(
+        let (why, update_id) = why.map_or(("", ""), |why| (why.failure.as_str(), why.update_id.as_str()));
+        error!(
             target_name = self.name,
+            why,
+            update_id,
             attempts,
             failures,
             records,
@@ -49,11 +76,14 @@ impl WatchedBreaker {
         );
         self.shut = Some((now, now));
         self.metrics.shut();
-        health.set_shut(&self.name, Some(SystemTime::now()));
+        health.set_shut(&self.name, Some((SystemTime::now(), why.to_owned())));
     }
 
-    fn log_probe(&mut self, now: Tick, opened: bool, health: &Health) {
+    fn log_probe(&mut self, now: Tick, opened: bool, why: Option<&Why>, health: &Health) {
         let Some((since, counted_to)) = self.shut else { return };
+        if let Some(why) = why.filter(|_| !opened) {
+            health.set_shut_why(&self.name, &why.failure);
+        }
         self.metrics.shut_for(now.since(counted_to));
         self.shut = (!opened).then_some((since, now));
         if opened {
@@ -135,27 +165,32 @@ impl BreakerWatch {
         events
     }
 
-    /// An attempt ended. All drivers learn what comes of it.
+    /// An attempt ended; `why`: how it failed. All drivers learn what comes of it. Returns false if it ended with a rejection
+    /// that is not believed.
     pub fn ended(
         &self,
         now: Tick,
         target: TargetId,
-        record_key: &RecordKey,
-        signal: HealthSignal,
+        end: AttemptEnd<'_>,
         probe: bool,
-    ) {
+        why: Option<&Why>,
+    ) -> bool {
+        let mut believed = true;
         self.with(target, |watched, health| {
             if probe {
-                let opened = watched.breaker.probe_ended(now, signal);
-                watched.log_probe(now, opened, health);
+                let report = watched.breaker.probe_ended(now, end);
+                believed = report.believed;
+                watched.log_probe(now, report.opened, why, health);
                 return true;
             }
-            let trip = watched.breaker.ended(now, record_key, signal);
-            if let Some(trip) = trip {
-                watched.log_trip(now, trip, health);
+            let report = watched.breaker.ended(now, end);
+            believed = report.believed;
+            if let Some(trip) = report.trip {
+                watched.log_trip(now, trip, why, health);
             }
-            trip.is_some()
+            report.trip.is_some()
         });
+        believed
     }
 
     /// Asks for the probe of a target that is shut. Returns true if this partition may make it.
@@ -192,7 +227,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use lanekeeper_core::breaker::BreakerLimits;
+    use lanekeeper_core::breaker::{BreakerLimits, HealthSignal};
+    use lanekeeper_core::outcome::Cause;
+    use lanekeeper_core::update::RecordKey;
 
     const SECOND: Tick = Tick::from_micros(1_000_000);
 
@@ -214,9 +251,16 @@ mod tests {
 
     fn fail(watch: &BreakerWatch) {
         for key in ["a", "b"] {
-            let record_key = RecordKey::new(key).unwrap();
-            watch.ended(Tick::ZERO, TargetId(1), &record_key, HealthSignal::Failure, false);
+            end(watch, Tick::ZERO, key, HealthSignal::Failure, false);
         }
+    }
+
+    fn end(watch: &BreakerWatch, now: Tick, key: &str, signal: HealthSignal, probe: bool) -> bool {
+        let record_key = RecordKey::new(key).unwrap();
+        let failure = Failure { cause: Cause::Status(503), detail: format!("no backend for {key}") };
+        let why = Why { update_id: "u1".to_owned(), failure: failure.to_string() };
+        let end = AttemptEnd { record_key: &record_key, began: now, signal };
+        watch.ended(now, TargetId(1), end, probe, Some(&why).filter(|_| signal.is_failure()))
     }
 
     #[tokio::test]
@@ -240,7 +284,7 @@ mod tests {
         assert!(!other.grant_probe(SECOND, TargetId(1)));
         one.return_probe(SECOND, TargetId(1));
         assert!(other.grant_probe(SECOND, TargetId(1)));
-        other.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), HealthSignal::Success, true);
+        end(&other, SECOND, "a", HealthSignal::Success, true);
         assert!(matches!(one.take_changes()[..], [Event::TargetOpened(TargetId(1))]));
     }
 
@@ -258,9 +302,13 @@ mod tests {
             Breakers::new(&BreakerConfig::On(limits), ["crm", "erp"].into_iter(), &metrics, &health);
         let mut watch = breakers.watch();
         fail(&watch);
-        assert!(health.shut().expect("it is told").starts_with("shut: erp since 2"), "{:?}", health.shut());
+        let shut = health.shut().expect("it is told");
+        assert!(shut.starts_with("shut: erp since 2"), "{shut}");
+        assert!(shut.ends_with("(status 503: no backend for b)"), "{shut}");
         assert!(watch.grant_probe(SECOND, TargetId(1)));
-        watch.ended(SECOND, TargetId(1), &RecordKey::new("a").unwrap(), HealthSignal::Failure, true);
+        end(&watch, SECOND, "c", HealthSignal::Failure, true);
+        let shut = health.shut().expect("it is told");
+        assert!(shut.ends_with("(status 503: no backend for c)"), "{shut}");
         let text = metrics.encode();
         for line in [
             "lanekeeper_circuit_state{target=\"crm\"} 0",
@@ -271,13 +319,7 @@ mod tests {
             assert!(text.contains(line), "{line} in\n{text}");
         }
         assert!(watch.grant_probe(Tick::from_micros(2_000_000), TargetId(1)));
-        watch.ended(
-            Tick::from_micros(2_000_000),
-            TargetId(1),
-            &RecordKey::new("a").unwrap(),
-            HealthSignal::Success,
-            true,
-        );
+        end(&watch, Tick::from_micros(2_000_000), "a", HealthSignal::Success, true);
         assert_eq!(health.shut(), None);
         assert!(metrics.encode().contains("lanekeeper_circuit_state{target=\"erp\"} 0"));
     }

@@ -30,7 +30,7 @@ pub use self::phase::DriverExit;
 use self::phase::{Phase, Then};
 use self::record::{LastAnswer, LedgerTenure, Loaded, Written};
 use super::attempt::{Fence, FinishedAttempt};
-use super::breakers::BreakerWatch;
+use super::breakers::{BreakerWatch, Why};
 use super::dead_letter_log::DeadLetterLog;
 use super::ledger_client::{Fenced, LedgerClient};
 use super::refusals::Refusals;
@@ -40,6 +40,7 @@ use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
 use lanekeeper_broker::{Clock, Gone, Lost, Received, Source, SourceEvent};
+use lanekeeper_core::breaker::AttemptEnd;
 use lanekeeper_core::drain::{DrainWatch, UnexpectedMarkers};
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::log_interval::LogInterval;
@@ -279,18 +280,22 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     }
 
     fn attempt_ended(&mut self, attempt: FinishedAttempt) {
-        let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, took } =
+        let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, began, took } =
             attempt;
         self.context.target_metrics[update.target.0].attempt_ended(&outcome, took);
         self.context.reach_watch.attempted(&outcome, signal);
         self.log_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
         self.last_answer = Some(LastAnswer { record_key: record_key.clone(), receipt, lock });
-        if probe && !outcome.was_sent() {
+        let outcome = if probe && !outcome.was_sent() {
             self.breakers.return_probe(self.now(), update.target); // no request was made
+            outcome
         } else {
-            self.breakers.ended(self.now(), update.target, &record_key, signal, probe);
-        }
+            let end = AttemptEnd { record_key: &record_key, began, signal };
+            let why = outcome.failure().map(|failure| Why::new(&update, failure));
+            let believed = self.breakers.ended(self.now(), update.target, end, probe, why.as_ref());
+            if believed { outcome } else { outcome.doubted() }
+        };
         // The core must know if the target fails for everyone before it judges the outcome.
         self.on_breaker_change();
         self.notify(Event::AttemptEnded { attempt, record_key, outcome });

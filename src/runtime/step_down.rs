@@ -46,6 +46,7 @@ impl ReachWatch {
             Outcome::Retryable { failure, .. }
             | Outcome::Refused(failure)
             | Outcome::Rejected(failure)
+            | Outcome::Doubted(failure)
             | Outcome::Conflict(failure) => match failure.cause {
                 Cause::Status(_) => true,
                 Cause::Connection | Cause::Timeout if signal.is_failure() => false,

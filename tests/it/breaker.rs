@@ -44,6 +44,7 @@ async fn an_outage_costs_single_requests_and_no_update() {
     dispatcher.logged("target shut").await;
     let found = asked(&dispatcher, "/readyz").await;
     assert!(found.starts_with("ready\nshut: receiver since 2"), "{found}");
+    assert!(found.ends_with(")\n") && found.contains("Z (connection: "), "it is not told why: {found}");
     // What was in flight when it was shut has ended by then.
     until("nothing but probes", || async {
         match metric(&dispatcher, "lanekeeper_in_flight{").await {
@@ -67,6 +68,51 @@ async fn an_outage_costs_single_requests_and_no_update() {
     assert_metric(&dispatcher, "lanekeeper_updates_parked_total{", 0.0).await;
     let found = dispatcher.log().into_iter().filter(|line| line.contains("target shut")).count();
     assert_eq!(found, 1, "one line, however many attempts failed");
+}
+
+/// Every record gets 404 for some seconds, as from an ingress whose backend is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_looks_like_a_rejection_parks_fewer_records_than_records_min() {
+    let fail_records =
+        (0..50).map(|number| format!("record-{number}=gateway-404:4s").parse().expect("a failing record"));
+    let settings = ReceiverSettings { fail_records: fail_records.collect(), ..ReceiverSettings::default() };
+    let world = World::with("outage-404", settings).await;
+    // Elapsed time that counted would exhaust them.
+    let dispatcher = world.dispatcher(&(world.ledger() + QUICK)).await;
+    world.publish(updates(50, 3)).await;
+    let line = dispatcher.logged("target shut").await;
+    for part in ["ERROR", "status 404", "update_id"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    let found = asked(&dispatcher, "/readyz").await;
+    assert!(found.contains("(status 404"), "{found}");
+    assert_flawless(&world.applied(46 * 3).await, 46 * 3);
+    dispatcher.logged("target open again").await;
+    assert_metric(&dispatcher, "lanekeeper_updates_parked_total{reason=\"rejected\"}", 4.0).await;
+    assert_metric(&dispatcher, "lanekeeper_updates_parked_total{reason=\"exhausted\"}", 0.0).await;
+    assert_metric(&dispatcher, "lanekeeper_updates_dead_lettered_total{", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_rejected_is_parked_while_others_are_applied() {
+    let fail_records =
+        (0..8).map(|number| format!("record-{number}=gateway-404").parse().expect("a failing record"));
+    let settings = ReceiverSettings { fail_records: fail_records.collect(), ..ReceiverSettings::default() };
+    let world = World::with("rejections", settings).await;
+    let dispatcher = world.dispatcher(&(world.ledger() + QUICK)).await;
+    world.publish(updates(200, 2)).await;
+    world.applied(192 * 2).await;
+    // The target is asked again about those that were doubted.
+    world.publish(updates(200, 12).skip(400)).await;
+    world.applied(192 * 12).await;
+    until("all eight parked", || async {
+        match metric(&dispatcher, "lanekeeper_updates_parked_total{reason=\"rejected\"}").await {
+            8.0.. => Ok(()),
+            parked => Err(format!("{parked} parked")),
+        }
+    })
+    .await;
+    assert_metric(&dispatcher, "lanekeeper_updates_parked_total{reason=\"exhausted\"}", 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,7 +91,7 @@ async fn a_target_that_refuses_us_ends_no_update() {
     let dispatcher = world.dispatcher(&format!("{QUICK}\n{limits}")).await;
     world.publish(updates(2, 5)).await;
     assert_flawless(&world.applied(10).await, 10);
-    dispatcher.logged("the target refuses every request").await;
+    dispatcher.logged("the target refuses requests").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

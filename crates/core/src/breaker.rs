@@ -2,8 +2,13 @@
 //!
 //! All partitions of a process share it. While it has the target shut, single attempts (probes) find out if the target
 //! works again.
+//!
+//! It also decides if a rejection is believed. A gateway that has lost its target answers 404 for every record; so does a
+//! target that lacks one record. The first `records_min` - 1 records that get one answer in a row are believed: an outage
+//! costs no more than those. From then on the answer is doubted, until the target has applied an update whose attempt began
+//! after the first of them, and if it goes on, the target is shut.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +50,32 @@ pub enum HealthSignal {
     Failure,
     /// It failed, and says for how long (`Retry-After`).
     FailureFor(Duration),
+    /// It rejects this update with this status, or something before it does.
+    Rejection(u16),
     /// Neither: it asks for time (429), or nothing was sent.
     Neutral,
+}
+
+/// The end of an attempt, as a breaker looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptEnd<'a> {
+    /// The record.
+    pub record_key: &'a RecordKey,
+    /// When the request was begun.
+    pub began: Tick,
+    /// What it says about the target.
+    pub signal: HealthSignal,
+}
+
+/// What came of the end of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// A [`HealthSignal::Rejection`] is the target's own word; true for every other signal.
+    pub believed: bool,
+    /// This attempt has shut the target.
+    pub trip: Option<Trip>,
+    /// This probe has opened it.
+    pub opened: bool,
 }
 
 impl HealthSignal {
@@ -60,7 +89,7 @@ impl HealthSignal {
     fn stated_wait(self) -> Duration {
         match self {
             Self::FailureFor(wait) => wait.min(RETRY_AFTER_MAX),
-            Self::Success | Self::Failure | Self::Neutral => Duration::ZERO,
+            Self::Success | Self::Failure | Self::Rejection(_) | Self::Neutral => Duration::ZERO,
         }
     }
 
@@ -71,6 +100,7 @@ impl HealthSignal {
             Outcome::Retryable { failure, .. }
             | Outcome::Refused(failure)
             | Outcome::Rejected(failure)
+            | Outcome::Doubted(failure)
             | Outcome::Conflict(failure)
                 if matches!(failure.cause, Cause::Status(429) | Cause::Unsendable) =>
             {
@@ -85,7 +115,25 @@ impl HealthSignal {
                 Self::Neutral
             }
             Outcome::Retryable { .. } | Outcome::Refused(_) => Self::Failure,
-            Outcome::Applied | Outcome::Rejected(_) | Outcome::Conflict(_) => Self::Success,
+            // 422 comes from who has read the update.
+            Outcome::Rejected(Failure { cause: Cause::Status(status), .. })
+            | Outcome::Doubted(Failure { cause: Cause::Status(status), .. })
+                if *status != 422 =>
+            {
+                Self::Rejection(*status)
+            }
+            Outcome::Applied | Outcome::Rejected(_) | Outcome::Doubted(_) | Outcome::Conflict(_) => {
+                Self::Success
+            }
+        }
+    }
+
+    /// The same, where the answer shows that the target itself has given it.
+    #[must_use]
+    pub const fn of_target(self) -> Self {
+        match self {
+            Self::Rejection(_) => Self::Success,
+            other => other,
         }
     }
 }
@@ -120,6 +168,16 @@ pub struct Trip {
 pub struct Breaker {
     limits: Arc<BreakerLimits>,
     state: BreakerState,
+    /// Rejections since the target has last applied something, by status (I6: a few hundred).
+    rejections: BTreeMap<u16, Rejections>,
+}
+
+/// Rejections with one status.
+#[derive(Debug)]
+struct Rejections {
+    first_at: Tick,
+    /// Hashes of their keys; at most `records_min`.
+    records: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -174,9 +232,14 @@ impl Window {
         }
     }
 
-    /// Returns what has ended within the window if that shuts the target.
+    /// What has ended within the window.
+    fn counts(&self) -> Trip {
+        Trip { attempts: self.ended.len(), failures: self.failures, records: self.failing.len() }
+    }
+
+    /// The same if that shuts the target.
     fn trip(&self, limits: &BreakerLimits) -> Option<Trip> {
-        let trip = Trip { attempts: self.ended.len(), failures: self.failures, records: self.failing.len() };
+        let trip = self.counts();
         let enough = trip.attempts >= limits.attempts_min
             && trip.records >= limits.records_min
             && trip.failures as f64 >= limits.failure_share * trip.attempts as f64;
@@ -188,7 +251,7 @@ impl Breaker {
     /// Closed, and nothing has ended yet.
     #[must_use]
     pub fn new(limits: Arc<BreakerLimits>) -> Self {
-        Self { limits, state: BreakerState::Closed(Window::default()) }
+        Self { limits, state: BreakerState::Closed(Window::default()), rejections: BTreeMap::new() }
     }
 
     /// What the partitions must know.
@@ -201,20 +264,47 @@ impl Breaker {
         }
     }
 
-    /// An attempt ended that was no probe. Returns a [`Trip`] if this shuts the target.
+    /// An attempt ended that was no probe.
     ///
-    /// While the target is shut, the ends of attempts that had begun before are ignored.
-    pub fn ended(&mut self, now: Tick, record_key: &RecordKey, signal: HealthSignal) -> Option<Trip> {
-        let BreakerState::Closed(window) = &mut self.state else { return None };
-        if signal == HealthSignal::Neutral {
-            return None;
+    /// While the target is shut, the ends of attempts that had begun before do not change that.
+    pub fn ended(&mut self, now: Tick, end: AttemptEnd<'_>) -> Report {
+        let record = spread(end.record_key.as_str().bytes());
+        let (believed, lasts) = self.belief(now, record, end);
+        let report = Report { believed, trip: None, opened: false };
+        let BreakerState::Closed(window) = &mut self.state else { return report };
+        if end.signal == HealthSignal::Neutral {
+            return report;
         }
-        let record = spread(record_key.as_str().bytes());
-        let failed = signal.is_failure();
+        let failed = end.signal.is_failure() || !believed;
         window.add(EndedAttempt { at: now, record, failed }, self.limits.window);
-        let trip = window.trip(&self.limits).filter(|_| failed)?;
-        self.state = self.shut(now, 0, signal);
-        Some(trip)
+        // What is doubted for longer shuts the target however few attempts there are.
+        let trip =
+            window.trip(&self.limits).or_else(|| (lasts > self.limits.window).then(|| window.counts()));
+        let Some(trip) = trip.filter(|_| failed) else { return report };
+        self.state = self.shut(now, 0, end.signal);
+        Report { trip: Some(trip), ..report }
+    }
+
+    /// If what the attempt says is the target's own word, and how long it has been doubted.
+    fn belief(&mut self, now: Tick, record: u64, end: AttemptEnd<'_>) -> (bool, Duration) {
+        match end.signal {
+            HealthSignal::Success => {
+                self.rejections.retain(|_, rejections| end.began < rejections.first_at);
+                (true, Duration::ZERO)
+            }
+            HealthSignal::Rejection(status) => {
+                let new = || Rejections { first_at: now, records: BTreeSet::new() };
+                let Rejections { first_at, records } = self.rejections.entry(status).or_insert_with(new);
+                if records.len() < self.limits.records_min {
+                    records.insert(record);
+                }
+                let believed = records.len() < self.limits.records_min;
+                (believed, if believed { Duration::ZERO } else { now.since(*first_at) })
+            }
+            HealthSignal::Failure | HealthSignal::FailureFor(_) | HealthSignal::Neutral => {
+                (true, Duration::ZERO)
+            }
+        }
     }
 
     /// A partition that has something to send asks for a probe. Returns true if it may make one attempt; it then calls
@@ -229,16 +319,22 @@ impl Breaker {
         }
     }
 
-    /// The probe ended. Returns true if the target is open again: only an answer to an update shows that it works.
-    pub fn probe_ended(&mut self, now: Tick, signal: HealthSignal) -> bool {
-        let BreakerState::Probing { probes_failed } = self.state else { return false };
-        self.state = match signal {
-            HealthSignal::Success => BreakerState::Closed(Window::default()),
-            HealthSignal::Failure | HealthSignal::FailureFor(_) | HealthSignal::Neutral => {
-                self.shut(now, probes_failed + 1, signal)
-            }
+    /// The probe ended. Only an answer of the target to an update shows that it works.
+    pub fn probe_ended(&mut self, now: Tick, end: AttemptEnd<'_>) -> Report {
+        let (believed, _) = self.belief(now, spread(end.record_key.as_str().bytes()), end);
+        let report = Report { believed, trip: None, opened: false };
+        let BreakerState::Probing { probes_failed } = self.state else { return report };
+        let opened = match end.signal {
+            HealthSignal::Success => true,
+            HealthSignal::Rejection(_) => believed,
+            HealthSignal::Failure | HealthSignal::FailureFor(_) | HealthSignal::Neutral => false,
         };
-        signal == HealthSignal::Success
+        self.state = if opened {
+            BreakerState::Closed(Window::default())
+        } else {
+            self.shut(now, probes_failed + 1, end.signal)
+        };
+        Report { opened, ..report }
     }
 
     /// The probe was not made: another may be, at once.
@@ -256,171 +352,4 @@ impl Breaker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn breaker() -> Breaker {
-        Breaker::new(Arc::new(BreakerLimits {
-            window: Duration::from_secs(10),
-            attempts_min: 4,
-            records_min: 3,
-            failure_share: 0.75,
-            waits: [1, 2, 4].map(Duration::from_secs).to_vec(),
-        }))
-    }
-
-    const fn second(seconds: u64) -> Tick {
-        Tick::from_micros(seconds * 1_000_000)
-    }
-
-    /// One attempt a second, as two letters: its record, and how it ended: `+` works, `-` fails, `~` neither.
-    /// `expected`: after how many attempts the target is shut.
-    fn check(script: &str, expected: Option<usize>) {
-        let mut breaker = breaker();
-        let shut_after = script.split_whitespace().enumerate().find_map(|(number, attempt)| {
-            let signal = match &attempt[1..] {
-                "+" => HealthSignal::Success,
-                "-" => HealthSignal::Failure,
-                _ => HealthSignal::Neutral,
-            };
-            let record_key = RecordKey::new(&attempt[..1]).unwrap();
-            breaker.ended(second(number as u64), &record_key, signal).map(|_| number + 1)
-        });
-        assert_eq!(shut_after, expected, "{script}");
-    }
-
-    #[test]
-    fn a_target_is_shut_when_enough_attempts_of_enough_records_failed() {
-        check("a- b- c- d-", Some(4));
-        check("a- b- c-", None);
-        check("a- b- a- b- a- b- a- b-", None);
-        check("a- a- a- a- a- a- a- a-", None);
-        check("a+ b- c- d-", Some(4));
-        check("a+ b+ c- d- e- f-", None);
-        check("a+ b+ c- d- e- f- g- h-", Some(8));
-    }
-
-    #[test]
-    fn what_asks_for_time_is_no_failure() {
-        check("a~ b~ c~ d~ e~ f~", None);
-        check("a- b~ c- d~ e- f-", Some(6));
-    }
-
-    #[test]
-    fn what_is_older_than_the_window_does_not_count() {
-        check("a+ b+ x~ x~ x~ x~ x~ x~ x~ x~ x~ c- d- e- f-", Some(15));
-        check("a- b- x~ x~ x~ x~ x~ x~ x~ x~ x~ x~ c- d-", None);
-    }
-
-    #[test]
-    fn a_success_never_shuts_a_target() {
-        check("a- b- c- d~ e+", None);
-    }
-
-    fn shut() -> Breaker {
-        let mut breaker = breaker();
-        for record in ["a", "b", "c", "d"] {
-            breaker.ended(second(0), &RecordKey::new(record).unwrap(), HealthSignal::Failure);
-        }
-        breaker
-    }
-
-    #[test]
-    fn probes_come_one_at_a_time_with_growing_waits_and_the_first_success_opens() {
-        let mut breaker = shut();
-        for (asked, from) in [(0, 1), (1, 3), (3, 7), (7, 11), (11, 15)] {
-            assert!(!breaker.grant_probe(Tick::from_micros(second(from).micros() - 1)), "early at {from}");
-            assert_eq!(breaker.circuit(), Circuit::Shut { probe_from: second(from) }, "since {asked}");
-            assert!(breaker.grant_probe(second(from)));
-            assert!(!breaker.grant_probe(second(from)), "one at a time");
-            assert_eq!(breaker.circuit(), Circuit::Probing);
-            assert!(!breaker.probe_ended(second(from), HealthSignal::Failure));
-        }
-        assert!(breaker.grant_probe(second(99)));
-        assert!(breaker.probe_ended(second(99), HealthSignal::Success));
-        assert_eq!(breaker.circuit(), Circuit::Closed);
-    }
-
-    #[test]
-    fn a_target_that_stated_wait_how_long_it_fails_is_probed_after_that() {
-        let failure_for = |seconds| HealthSignal::FailureFor(Duration::from_secs(seconds));
-        let mut breaker = breaker();
-        for record in ["a", "b", "c", "d"] {
-            breaker.ended(second(0), &RecordKey::new(record).unwrap(), failure_for(120));
-        }
-        assert_eq!(breaker.circuit(), Circuit::Shut { probe_from: second(120) });
-        assert!(breaker.grant_probe(second(120)));
-        breaker.probe_ended(second(121), failure_for(0));
-        assert_eq!(
-            breaker.circuit(),
-            Circuit::Shut { probe_from: second(123) },
-            "never sooner than by itself"
-        );
-        assert!(breaker.grant_probe(second(123)));
-        breaker.probe_ended(second(123), failure_for(1_000_000));
-        assert_eq!(breaker.circuit(), Circuit::Shut { probe_from: second(123 + 3600) });
-    }
-
-    #[test]
-    fn a_probe_that_was_not_made_may_be_made_at_once() {
-        let mut breaker = shut();
-        assert!(breaker.grant_probe(second(1)));
-        breaker.probe_returned(second(2));
-        assert!(breaker.grant_probe(second(2)));
-    }
-
-    #[test]
-    fn an_outcome_says_whether_the_target_works() {
-        let failure = |cause| Failure { cause, detail: String::new() };
-        let retryable = |cause, retry_after: Option<u64>| Outcome::Retryable {
-            failure: failure(cause),
-            retry_after: retry_after.map(Duration::from_secs),
-        };
-        for (outcome, expected) in [
-            (Outcome::Applied, HealthSignal::Success),
-            (retryable(Cause::Status(503), None), HealthSignal::Failure),
-            (retryable(Cause::Status(503), Some(1)), HealthSignal::FailureFor(Duration::from_secs(1))),
-            (retryable(Cause::Status(409), Some(1)), HealthSignal::Neutral),
-            (retryable(Cause::Status(429), Some(1)), HealthSignal::Neutral),
-            (retryable(Cause::Status(429), None), HealthSignal::Neutral),
-            (retryable(Cause::Timeout, None), HealthSignal::Failure),
-            (retryable(Cause::Connection, None), HealthSignal::Failure),
-            (Outcome::Refused(failure(Cause::Status(401))), HealthSignal::Failure),
-            (Outcome::Rejected(failure(Cause::Status(422))), HealthSignal::Success),
-            (Outcome::Rejected(failure(Cause::Unsendable)), HealthSignal::Neutral),
-            (Outcome::Conflict(failure(Cause::Status(409))), HealthSignal::Success),
-        ] {
-            assert_eq!(HealthSignal::of(&outcome), expected, "{outcome:?}");
-        }
-    }
-
-    proptest! {
-        /// Against a recount of everything that ended.
-        #[test]
-        fn it_trips_when_a_recount_says_so_and_keeps_a_bounded_number(
-            attempts in prop::collection::vec((0_u64..4_000_000, 0_u8..8, 0_u8..5), 1..200),
-        ) {
-            let (mut breaker, mut now, mut all) = (breaker(), 0, Vec::new());
-            for (later, record, drawn) in attempts {
-                now += later;
-                let (at, failed) = (Tick::from_micros(now), drawn > 0);
-                all.push((at, record, failed));
-                let within = || all.iter().filter(|(then, ..)| at.since(*then) <= Duration::from_secs(10));
-                let failures = within().filter(|(.., failed)| *failed).count();
-                let records: std::collections::BTreeSet<u8> =
-                    within().filter(|(.., failed)| *failed).map(|(_, record, _)| *record).collect();
-                let expected = failed && within().count() >= 4 && records.len() >= 3
-                    && failures * 4 >= within().count() * 3;
-                let record_key = RecordKey::new(record.to_string()).unwrap();
-                let signal = if failed { HealthSignal::Failure } else { HealthSignal::Success };
-                prop_assert_eq!(breaker.ended(at, &record_key, signal).is_some(), expected);
-                if expected {
-                    break;
-                }
-                let BreakerState::Closed(window) = &breaker.state else { panic!("it has not tripped") };
-                prop_assert!(window.ended.len() <= ATTEMPTS_KEPT_MAX && window.failing.len() <= window.failures);
-            }
-        }
-    }
-}
+mod tests;

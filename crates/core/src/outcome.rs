@@ -19,6 +19,9 @@ pub enum Outcome {
     Refused(Failure),
     /// It will never accept this update.
     Rejected(Failure),
+    /// As `Rejected`, but record after record gets this answer and the target has applied nothing since: something before
+    /// the target may have given it. Never ends an update. See [`crate::breaker`].
+    Doubted(Failure),
     /// The record's state and the update disagree (409, 412, 428).
     Conflict(Failure),
     /// Nothing was sent: the ledger knows enough.
@@ -48,10 +51,32 @@ impl Outcome {
             Self::Applied => OutcomeKind::Applied,
             Self::Retryable { .. } => OutcomeKind::Retryable,
             Self::Refused(_) => OutcomeKind::Refused,
-            Self::Rejected(_) => OutcomeKind::Rejected,
+            Self::Rejected(_) | Self::Doubted(_) => OutcomeKind::Rejected,
             Self::Conflict(_) => OutcomeKind::Conflict,
             Self::Known(_) => OutcomeKind::Known,
             Self::Withheld => OutcomeKind::Withheld,
+        }
+    }
+
+    /// What went wrong, as far as the target or its connection says it.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Retryable { failure, .. }
+            | Self::Refused(failure)
+            | Self::Rejected(failure)
+            | Self::Doubted(failure)
+            | Self::Conflict(failure) => Some(failure),
+            Self::Applied | Self::Known(_) | Self::Withheld => None,
+        }
+    }
+
+    /// A rejection that is not believed.
+    #[must_use]
+    pub fn doubted(self) -> Self {
+        match self {
+            Self::Rejected(failure) => Self::Doubted(failure),
+            other => other,
         }
     }
 
@@ -123,6 +148,15 @@ pub enum Cause {
     Connection,
     /// No request can be made of the update (its record key does not fit the target's URL). Nothing was sent.
     Unsendable,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.detail.as_str() {
+            "" => self.cause.fmt(f),
+            detail => write!(f, "{}: {detail}", self.cause),
+        }
+    }
 }
 
 impl fmt::Display for Cause {

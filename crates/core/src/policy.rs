@@ -157,15 +157,9 @@ impl DeadLetterReason {
     /// Value of the header `lanekeeper-detail`: one sentence for the person who finds it.
     #[must_use]
     pub fn detail(&self) -> String {
-        let describe = |failure: &Failure| match failure.detail.as_str() {
-            "" => failure.cause.to_string(),
-            detail => format!("{}: {detail}", failure.cause),
-        };
         match self {
-            Self::Rejected(failure) | Self::Conflict(failure) => describe(failure),
-            Self::Exhausted { failure, attempts } => {
-                format!("after {attempts} attempts, {}", describe(failure))
-            }
+            Self::Rejected(failure) | Self::Conflict(failure) => failure.to_string(),
+            Self::Exhausted { failure, attempts } => format!("after {attempts} attempts, {failure}"),
             Self::IdReused => "another update of the record was resolved under this id".to_owned(),
             Self::Malformed(malformed) => malformed.to_string(),
         }
@@ -350,6 +344,10 @@ impl Policy {
                     progress,
                     now.after(longest),
                 )
+            }
+            Outcome::Doubted(_) => {
+                progress.excuse();
+                Verdict::RetryAt(now.after(self.schedule.wait(progress.attempts, id)))
             }
             Outcome::Conflict(failure) => {
                 progress.excuse();

@@ -152,6 +152,7 @@ fn code_class(outcome: &Outcome) -> &'static str {
         Outcome::Retryable { failure, .. }
         | Outcome::Refused(failure)
         | Outcome::Rejected(failure)
+        | Outcome::Doubted(failure)
         | Outcome::Conflict(failure) => failure,
     };
     match failure.cause {

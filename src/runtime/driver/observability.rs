@@ -56,8 +56,13 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 if let Some(attempts) = self.context.refusals.refused(target, failure.cause.to_string(), now)
                 {
                     let target = self.context.target_metrics[target].name();
-                    warn!(target, cause = %failure.cause, attempts, "the target refuses every request, retrying at the longest wait of the schedule");
+                    let update_id = update.id.as_str();
+                    warn!(target, cause = %failure.cause, update_id, attempts, "the target refuses requests, retrying at the longest wait of the schedule");
                 }
+            }
+            Outcome::Doubted(failure) => {
+                let update_id = update.id.as_str();
+                debug!(partition = %self.context.partition, update_id, cause = %failure.cause, attempt = number, "rejection doubted, since record after record gets it and the target applies nothing");
             }
             Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {
                 let (update_id, outcome) = (update.id.as_str(), outcome.kind().name());

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_core::breaker::{Breaker, BreakerLimits, Circuit, HealthSignal};
+use lanekeeper_core::breaker::{AttemptEnd, Breaker, BreakerLimits, Circuit, HealthSignal};
 use lanekeeper_core::message::Event;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::RecordKey;
 
 use crate::rng::Rng;
 use crate::trace::TraceLine;
@@ -95,9 +96,10 @@ impl World {
             return;
         };
         self.judge.circuits.reported(now, target, record, signal);
+        let end = AttemptEnd { record_key: &record_key, began: now, signal };
         if probe {
-            breaker.probe_ended(now, signal);
-        } else if breaker.ended(now, &record_key, signal).is_some() {
+            breaker.probe_ended(now, end);
+        } else if breaker.ended(now, end).trip.is_some() {
             self.judge.circuits.tripped(now, target, &limits);
         }
         self.on_breaker_change();
@@ -171,7 +173,9 @@ impl World {
         if self.rng.chance(300) {
             breaker.probe_returned(self.now);
         } else {
-            breaker.probe_ended(self.now, if works { HealthSignal::Success } else { HealthSignal::Failure });
+            let signal = if works { HealthSignal::Success } else { HealthSignal::Failure };
+            let record_key = RecordKey::new("elsewhere").expect("it is short");
+            breaker.probe_ended(self.now, AttemptEnd { record_key: &record_key, began: self.now, signal });
         }
         self.on_breaker_change();
     }

@@ -16,6 +16,7 @@ impl Judge {
         match outcome {
             Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => (Tick::ZERO, false),
             Outcome::Refused(_) | Outcome::Rejected(_) | Outcome::Conflict(_) => (now.after(longest), true),
+            Outcome::Doubted(_) => (now.after(schedule.wait(sent.number, &sent.id)), true),
             Outcome::Retryable { retry_after, .. } => {
                 let asked = retry_after.unwrap_or_default().min(self.policy.retry_after_max);
                 if self.circuits.is_shut(*target) {

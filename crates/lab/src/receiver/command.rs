@@ -48,7 +48,7 @@ pub struct Arguments {
     /// Share of requests that fail, 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share, allow_negative_numbers = true)]
     fail_share: f64,
-    /// How they fail: a status, hang or cut; with applied-then- before it the update is applied. Several with commas.
+    /// How they fail: a status, a status after gateway- (plain text, as from a gateway), hang or cut; with applied-then- before it the update is applied. Several with commas.
     #[arg(long, value_name = "FAULTS", default_value = "500", value_delimiter = ',')]
     fail_with: Vec<Fault>,
     /// Fail only first attempts (lanekeeper-attempt: 1, or no such header).

@@ -15,8 +15,10 @@ pub struct Fault {
 /// What the sender of a failing request gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultAnswer {
-    /// This status.
+    /// This status, with a problem document.
     Status(u16),
+    /// This status as a gateway answers that does not reach the receiver, with plain text.
+    Gateway(u16),
     /// Nothing for `hang_for`, then status 503.
     Hang,
     /// The beginning of an answer; then the connection is closed.
@@ -26,8 +28,10 @@ pub enum FaultAnswer {
 /// A text is no fault, or no failing record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InjectedFaultError {
-    /// Not `500`, `hang` or `cut`, alone or as in `applied-then-500`.
-    #[error("{0:?} is neither a status from 300 to 599 nor hang nor cut, alone or after applied-then-")]
+    /// Not `500`, `gateway-404`, `hang` or `cut`, alone or as in `applied-then-500`.
+    #[error(
+        "{0:?} is neither a status from 300 to 599, alone or after gateway-, nor hang nor cut, alone or after applied-then-"
+    )]
     Fault(String),
     /// Not `KEY=STATUS[:DURATION]`.
     #[error("write KEY=STATUS or KEY=STATUS:DURATION, such as customer-7=503:10s")]
@@ -45,7 +49,12 @@ impl FromStr for Fault {
             Some(answer) => (true, answer),
             None => (false, text),
         };
-        let answer = match answer.parse() {
+        let (gateway, status) = match answer.strip_prefix("gateway-") {
+            Some(status) if !applied => (true, status),
+            _ => (false, answer),
+        };
+        let answer = match status.parse() {
+            Ok(status @ 300..=599) if gateway => FaultAnswer::Gateway(status),
             Ok(status @ 300..=599) => FaultAnswer::Status(status),
             Err(_) if answer == "hang" => FaultAnswer::Hang,
             Err(_) if answer == "cut" => FaultAnswer::Aborted,
@@ -134,11 +143,25 @@ mod tests {
         let check =
             |text: &str, applied, answer| assert_eq!(text.parse(), Ok(Fault { applied, answer }), "{text}");
         check("500", false, FaultAnswer::Status(500));
+        check("gateway-404", false, FaultAnswer::Gateway(404));
         check("hang", false, FaultAnswer::Hang);
         check("applied-then-cut", true, FaultAnswer::Aborted);
         check("applied-then-500", true, FaultAnswer::Status(500));
         check("applied-then-hang", true, FaultAnswer::Hang);
-        for text in ["", "200", "600", "99999", "5OO", "applied-then-", "applied", "Hang", "-1"] {
+        for text in [
+            "",
+            "200",
+            "600",
+            "99999",
+            "5OO",
+            "applied-then-",
+            "applied",
+            "Hang",
+            "-1",
+            "gateway-200",
+            "gateway-hang",
+            "applied-then-gateway-404",
+        ] {
             assert!(text.parse::<Fault>().is_err(), "{text:?}");
         }
     }

@@ -123,6 +123,10 @@ async fn answered(state: Arc<ReceiverState>, record_key: String, request: Reques
     }
     let status = match fault.map(|fault| fault.answer) {
         Some(FaultAnswer::Status(status)) => status,
+        Some(FaultAnswer::Gateway(status)) => {
+            let text = (status_of(status), "no backend answers\n").into_response();
+            return in_progress.answer(End::Failed, text);
+        }
         Some(FaultAnswer::Aborted) => return in_progress.answer(End::Failed, abort_connection()),
         Some(FaultAnswer::Hang) | None => {
             state.hang().await;
