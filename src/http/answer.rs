@@ -8,8 +8,11 @@ use std::pin::Pin;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::Response;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, RETRY_AFTER};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, RETRY_AFTER,
+    TRANSFER_ENCODING,
+};
+use http::{Response, Version};
 use hyper::body::{Body as _, Incoming};
 
 use super::deadline::{Deadline, TimeUp};
@@ -35,8 +38,9 @@ enum BodyEnd {
 }
 
 /// A success counts only if its body is complete (or longer than the bound): one that breaks off may come from a proxy
-/// that has lost its target. With [`AnswerBody::Ignore`] it counts by its status alone, as a failure does in any case; its body
-/// is only the reason.
+/// that has lost its target. A body that has no end but that of the connection is complete then, with and without the
+/// farewell of TLS: nothing shows whether anything is missing. With [`AnswerBody::Ignore`] a success counts by its status
+/// alone, as a failure does in any case; its body is only the reason.
 pub(super) async fn outcome_of(
     mut response: Response<Incoming>,
     kind: OutcomeKind,
@@ -69,6 +73,9 @@ pub(super) async fn outcome_of(
         OutcomeKind::Applied if answer_body == AnswerBody::Ignore => Outcome::Applied,
         OutcomeKind::Applied => match end {
             BodyEnd::Done => Outcome::Applied,
+            BodyEnd::Broken(error) if lasts_to_the_end(&response) && is_end_of_stream(&error) => {
+                Outcome::Applied
+            }
             BodyEnd::Broken(error) => broken(&error),
             BodyEnd::TimeUp => time_up(),
         },
@@ -78,6 +85,27 @@ pub(super) async fn outcome_of(
         OutcomeKind::Conflict => Outcome::Conflict(failure()),
         OutcomeKind::Known | OutcomeKind::Withheld => unreachable!("classify gives neither for an answer"),
     }
+}
+
+/// Whether the end of the connection is the end of the body (RFC 9112, section 6.3, rule 8).
+fn lasts_to_the_end(response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    matches!(response.version(), Version::HTTP_10 | Version::HTTP_11)
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Whether the target closed the connection in order, but for the farewell of TLS (`close_notify`). Over plain TCP, this end
+/// is no error.
+fn is_end_of_stream(error: &(dyn Error + 'static)) -> bool {
+    io_kinds(error).any(|kind| kind == io::ErrorKind::UnexpectedEof)
+}
+
+/// The kinds of the IO errors among an error and its causes.
+fn io_kinds<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = io::ErrorKind> + 'a {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .map(io::Error::kind)
 }
 
 /// What an answer says in addition to its outcome. `outcomes` are the target's own.
@@ -100,11 +128,8 @@ pub(super) fn time_up() -> Outcome {
 
 /// The connection could not be made, or failed.
 pub(super) fn broken(error: &(dyn Error + 'static)) -> Outcome {
-    let is_timeout = |error: &(dyn Error + 'static)| {
-        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
-    };
-    let mut causes = std::iter::successors(Some(error), |error| (*error).source());
-    let cause = if causes.any(is_timeout) { Cause::Timeout } else { Cause::Connection };
+    let timed_out = io_kinds(error).any(|kind| kind == io::ErrorKind::TimedOut);
+    let cause = if timed_out { Cause::Timeout } else { Cause::Connection };
     Outcome::Retryable { failure: Failure { cause, detail: detail::of_error(error) }, retry_after: None }
 }
 

@@ -86,7 +86,20 @@ impl HttpTargets {
     /// # Errors
     /// As for `new`.
     pub fn with_names(targets: &[TargetConfig], refetch: bool, names: &Names) -> Result<Self, TargetsFault> {
-        let mut tls = ClientConfig::with_platform_verifier().map_err(TargetsFault::Client)?;
+        let tls = ClientConfig::with_platform_verifier().map_err(TargetsFault::Client)?;
+        Self::with_tls(targets, refetch, names, tls)
+    }
+
+    /// As `with_names`, with settings of TLS that say whom to trust.
+    ///
+    /// # Errors
+    /// A setting is not valid in HTTP.
+    pub fn with_tls(
+        targets: &[TargetConfig],
+        refetch: bool,
+        names: &Names,
+        mut tls: ClientConfig,
+    ) -> Result<Self, TargetsFault> {
         tls.time_provider = Arc::new(WallClock);
         let targets = targets.iter().map(|config| {
             Ok(HttpTarget {

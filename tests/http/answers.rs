@@ -129,7 +129,6 @@ async fn an_answer_that_breaks_off_is_not_believed() {
     }
 }
 
-/// Such as a target that closes TLS without a farewell, and gives no length.
 #[tokio::test]
 async fn a_target_whose_bodies_say_nothing_is_believed_by_its_status() {
     let check = async |bytes: &str, expected: OutcomeKind| {

@@ -3,6 +3,7 @@
 mod answers;
 mod connecting;
 mod connections;
+mod farewell;
 mod receiver;
 mod requests;
 mod send_guard;
