@@ -91,8 +91,8 @@ impl Health {
 
     /// A target that is shut has failed once more, and how.
     pub fn set_shut_why(&self, target: &str, why: &str) {
-        if let Some((_, told)) = self.shut_targets().get_mut(target) {
-            why.clone_into(told);
+        if let Some((_, shown)) = self.shut_targets().get_mut(target) {
+            why.clone_into(shown);
         }
     }
 

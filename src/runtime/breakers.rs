@@ -52,9 +52,9 @@ impl Why {
     /// The target may repeat the record key in its answer.
     #[must_use]
     pub fn new(update: &Update, failure: &Failure) -> Self {
-        let told = failure.to_string().replace(update.record_key.as_str(), "{record_key}");
-        let mut failure: String = told.chars().take(ANSWER_CHARS_MAX).collect();
-        if failure.len() < told.len() {
+        let full = failure.to_string().replace(update.record_key.as_str(), "{record_key}");
+        let mut failure: String = full.chars().take(ANSWER_CHARS_MAX).collect();
+        if failure.len() < full.len() {
             failure.push('…');
         }
         Self { update_id: update.id.as_str().to_owned(), failure }
