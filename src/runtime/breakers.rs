@@ -52,7 +52,8 @@ impl Why {
     /// The target may repeat the record key in its answer.
     #[must_use]
     pub fn new(update: &Update, failure: &Failure) -> Self {
-        let full = failure.to_string().replace(update.record_key.as_str(), "{record_key}");
+        let detail = failure.detail.replace(update.record_key.as_str(), "{record_key}");
+        let full = Failure { cause: failure.cause, detail }.to_string();
         let mut failure: String = full.chars().take(ANSWER_CHARS_MAX).collect();
         if failure.len() < full.len() {
             failure.push('…');
