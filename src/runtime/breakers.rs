@@ -303,12 +303,12 @@ mod tests {
             Breakers::new(&BreakerConfig::On(limits), ["crm", "erp"].into_iter(), &metrics, &health);
         let mut watch = breakers.watch();
         fail(&watch);
-        let shut = health.shut().expect("it is told");
+        let shut = health.shut().expect("it is shut");
         assert!(shut.starts_with("shut: erp since 2"), "{shut}");
         assert!(shut.ends_with("(status 503: no backend for b)"), "{shut}");
         assert!(watch.grant_probe(SECOND, TargetId(1)));
         end(&watch, SECOND, "c", HealthSignal::Failure, true);
-        let shut = health.shut().expect("it is told");
+        let shut = health.shut().expect("it is shut");
         assert!(shut.ends_with("(status 503: no backend for c)"), "{shut}");
         let text = metrics.encode();
         for line in [

@@ -284,7 +284,6 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             attempt;
         self.context.target_metrics[update.target.0].attempt_ended(&outcome, took);
         self.context.reach_watch.attempted(&outcome, signal);
-        self.log_failure(&update, &outcome, number);
         let record_key = update.record_key.clone();
         self.last_answer = Some(LastAnswer { record_key: record_key.clone(), receipt, lock });
         let outcome = if probe && !outcome.was_sent() {
@@ -296,6 +295,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             let believed = self.breakers.ended(self.now(), update.target, end, probe, why.as_ref());
             if believed { outcome } else { outcome.doubted() }
         };
+        self.log_failure(&update, &outcome, number);
         // The core must know if the target fails for everyone before it judges the outcome.
         self.on_breaker_change();
         self.notify(Event::AttemptEnded { attempt, record_key, outcome });

@@ -41,19 +41,12 @@ impl ReachWatch {
 
     /// An attempt ended. Any status is an answer.
     pub fn attempted(&self, outcome: &Outcome, signal: HealthSignal) {
-        let answered = match outcome {
-            Outcome::Applied => true,
-            Outcome::Retryable { failure, .. }
-            | Outcome::Refused(failure)
-            | Outcome::Rejected(failure)
-            | Outcome::Doubted(failure)
-            | Outcome::Conflict(failure) => match failure.cause {
-                Cause::Status(_) => true,
-                Cause::Connection | Cause::Timeout if signal.is_failure() => false,
-                // Nothing was sent, or it was aborted.
-                Cause::Connection | Cause::Timeout | Cause::Unsendable => return,
-            },
-            Outcome::Known(_) | Outcome::Withheld => return,
+        let answered = match outcome.failure().map(|failure| failure.cause) {
+            None if *outcome == Outcome::Applied => true,
+            Some(Cause::Status(_)) => true,
+            Some(Cause::Connection | Cause::Timeout) if signal.is_failure() => false,
+            // Nothing was sent, or it was aborted.
+            None | Some(Cause::Connection | Cause::Timeout | Cause::Unsendable) => return,
         };
         self.reached().asked_target(self.clock.now(), answered);
     }

@@ -44,7 +44,7 @@ async fn an_outage_costs_single_requests_and_no_update() {
     dispatcher.logged("target shut").await;
     let found = asked(&dispatcher, "/readyz").await;
     assert!(found.starts_with("ready\nshut: receiver since 2"), "{found}");
-    assert!(found.ends_with(")\n") && found.contains("Z (connection: "), "it is not told why: {found}");
+    assert!(found.ends_with(")\n") && found.contains("Z (connection: "), "why: {found}");
     // What was in flight when it was shut has ended by then.
     until("nothing but probes", || async {
         match metric(&dispatcher, "lanekeeper_in_flight{").await {
@@ -70,13 +70,17 @@ async fn an_outage_costs_single_requests_and_no_update() {
     assert_eq!(found, 1, "one line, however many attempts failed");
 }
 
+/// A world in which the first `records` records fail in this way.
+async fn world_behind_a_gateway(name: &str, records: usize, fault: &str) -> World {
+    let failing = |number| format!("record-{number}={fault}").parse().expect("a failing record");
+    let fail_records = (0..records).map(failing).collect();
+    World::with(name, ReceiverSettings { fail_records, ..ReceiverSettings::default() }).await
+}
+
 /// Every record gets 404 for some seconds, as from an ingress whose backend is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_that_looks_like_a_rejection_parks_fewer_records_than_records_min() {
-    let fail_records =
-        (0..50).map(|number| format!("record-{number}=gateway-404:4s").parse().expect("a failing record"));
-    let settings = ReceiverSettings { fail_records: fail_records.collect(), ..ReceiverSettings::default() };
-    let world = World::with("outage-404", settings).await;
+    let world = world_behind_a_gateway("outage-404", 50, "gateway-404:4s").await;
     // Elapsed time that counted would exhaust them.
     let dispatcher = world.dispatcher(&(world.ledger() + QUICK)).await;
     world.publish(updates(50, 3)).await;
@@ -95,10 +99,7 @@ async fn an_outage_that_looks_like_a_rejection_parks_fewer_records_than_records_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_rejected_is_parked_while_others_are_applied() {
-    let fail_records =
-        (0..8).map(|number| format!("record-{number}=gateway-404").parse().expect("a failing record"));
-    let settings = ReceiverSettings { fail_records: fail_records.collect(), ..ReceiverSettings::default() };
-    let world = World::with("rejections", settings).await;
+    let world = world_behind_a_gateway("rejections", 8, "gateway-404").await;
     let dispatcher = world.dispatcher(&(world.ledger() + QUICK)).await;
     world.publish(updates(200, 2)).await;
     world.applied(192 * 2).await;

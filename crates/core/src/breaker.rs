@@ -277,9 +277,9 @@ impl Breaker {
         }
         let failed = end.signal.is_failure() || !believed;
         window.add(EndedAttempt { at: now, record, failed }, self.limits.window);
-        // What is doubted for longer shuts the target however few attempts there are.
-        let trip =
-            window.trip(&self.limits).or_else(|| (lasts > self.limits.window).then(|| window.counts()));
+        // What is doubted for longer, while nothing succeeds, shuts the target however few attempts there are.
+        let doubted_for_long = lasts > self.limits.window && window.failures == window.ended.len();
+        let trip = window.trip(&self.limits).or_else(|| doubted_for_long.then(|| window.counts()));
         let Some(trip) = trip.filter(|_| failed) else { return report };
         self.state = self.shut(now, 0, end.signal);
         Report { trip: Some(trip), ..report }

@@ -146,14 +146,8 @@ impl TargetMetrics {
 }
 
 fn code_class(outcome: &Outcome) -> &'static str {
-    let failure = match outcome {
-        Outcome::Applied => return "2xx",
-        Outcome::Known(_) | Outcome::Withheld => return "none",
-        Outcome::Retryable { failure, .. }
-        | Outcome::Refused(failure)
-        | Outcome::Rejected(failure)
-        | Outcome::Doubted(failure)
-        | Outcome::Conflict(failure) => failure,
+    let Some(failure) = outcome.failure() else {
+        return if *outcome == Outcome::Applied { "2xx" } else { "none" };
     };
     match failure.cause {
         Cause::Status(status) => match status / 100 {

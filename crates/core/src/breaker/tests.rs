@@ -106,6 +106,14 @@ fn doubted_answers_shut_a_busy_target_as_failures_do_and_a_quiet_one_after_the_w
         .zip([0, 60, 120, 180])
         .find(|(record, at)| end(&mut quiet, *at, record, NOT_FOUND).trip.is_some());
     assert_eq!(shut_by, Some((&"c", 120)), "the first one that is doubted");
+    let mut slow = self::breaker();
+    for record in ["a", "b", "c"] {
+        end(&mut slow, 1, record, NOT_FOUND);
+    }
+    let record_key = RecordKey::new("slow").unwrap();
+    let works = AttemptEnd { record_key: &record_key, began: Tick::ZERO, signal: HealthSignal::Success };
+    slow.ended(second(14), works);
+    assert_eq!(end(&mut slow, 15, "c", NOT_FOUND).trip, None, "answers that take long still succeed");
 }
 
 #[test]
