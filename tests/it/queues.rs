@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use crate::harness::until;
 
 /// How long anything may take before the test fails.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// An exchange and its queues, removed in the end.
 pub struct Exchange {
