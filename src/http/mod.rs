@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 pub use self::send_guard::SendGuard;
 use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::pacing::Quota;
 use lanekeeper_core::update::Update;
 
 /// One attempt to make.
@@ -49,6 +50,8 @@ pub struct AttemptReceipt {
     /// The answer shows that the target has given it, not something before it: it is a problem document (RFC 9457), or the
     /// config says what its status means for this target.
     pub of_target: bool,
+    /// What the answer says about the target's limit.
+    pub quota: Quota,
 }
 
 /// Sends updates.

@@ -31,6 +31,7 @@ pub mod message;
 pub mod numbering;
 pub mod outcome;
 pub mod ownership;
+pub mod pacing;
 pub mod partition;
 pub mod phash2;
 pub mod placement;
