@@ -50,8 +50,8 @@ pub struct AttemptReceipt {
     /// The answer shows that the target has given it, not something before it: it is a problem document (RFC 9457), or the
     /// config says what its status means for this target.
     pub of_target: bool,
-    /// What the answer says about the target's limit.
-    pub quota: Quota,
+    /// What the answer says about the target's limit. Boxed, since few answers have it and every attempt moves its receipt.
+    pub quota: Option<Box<Quota>>,
 }
 
 /// Sends updates.

@@ -41,6 +41,8 @@ pub(super) struct PendingAttempt<T, L> {
     pub(super) update: Arc<Update>,
     /// Its target is shut: the attempt shows if it works again.
     pub(super) probe: bool,
+    /// It has a permit of its target.
+    pub(super) permit: bool,
 }
 
 /// An attempt that ended.
@@ -50,6 +52,7 @@ pub(super) struct FinishedAttempt {
     pub(super) number: u32,
     pub(super) update: Arc<Update>,
     pub(super) probe: bool,
+    pub(super) permit: bool,
     pub(super) outcome: Outcome,
     /// What the outcome says about the target as a whole.
     pub(super) signal: HealthSignal,
@@ -65,8 +68,8 @@ pub(super) struct FinishedAttempt {
 impl<T: Target, L: Ledger> PendingAttempt<T, L> {
     /// Makes the attempt. Ends early if `abort` is cancelled: dropping the request closes its connection.
     pub(super) async fn run(self, abort: CancellationToken) -> FinishedAttempt {
-        let (attempt, number, update, probe) =
-            (self.attempt, self.number, Arc::clone(&self.update), self.probe);
+        let (attempt, number, update) = (self.attempt, self.number, Arc::clone(&self.update));
+        let (probe, permit) = (self.probe, self.permit);
         let (begun, clock) = (tokio::time::Instant::now(), self.clock);
         let (outcome, signal, receipt, lock, took) = tokio::select! {
             biased;
@@ -89,7 +92,19 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
                 .micros()
                 .saturating_sub(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).saturating_add(1)),
         );
-        FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, began, took }
+        FinishedAttempt {
+            attempt,
+            number,
+            update,
+            probe,
+            permit,
+            outcome,
+            signal,
+            receipt,
+            lock,
+            began,
+            took,
+        }
     }
 
     async fn perform(self) -> (Outcome, AttemptReceipt, Option<RecordLock>, Duration) {

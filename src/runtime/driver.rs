@@ -33,6 +33,7 @@ use super::attempt::{Fence, FinishedAttempt};
 use super::breakers::{BreakerWatch, Why};
 use super::dead_letter_log::DeadLetterLog;
 use super::ledger_client::{Fenced, LedgerClient};
+use super::pacers::PacerWatch;
 use super::refusals::Refusals;
 use super::releases::{ReleasedHere, Releases};
 use super::step_down::ReachWatch;
@@ -46,6 +47,7 @@ use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::log_interval::LogInterval;
 use lanekeeper_core::message::{Event, Tenure};
 use lanekeeper_core::ownership::OwnershipState;
+use lanekeeper_core::pacing::{Reply, RequestEnd};
 use lanekeeper_core::partition::Partition;
 use lanekeeper_core::placement::Placement;
 use lanekeeper_core::tick::Tick;
@@ -99,6 +101,8 @@ pub struct Driver<S: Source, T, L> {
     releases: Releases,
     /// Tells which targets are shut.
     breakers: BreakerWatch,
+    /// Tells which targets need permits, and has them.
+    pacers: PacerWatch,
     /// Tells which partitions of the previous layout are not drained.
     previous: watch::Receiver<BTreeSet<PartitionNumber>>,
     /// Proves that the partition holds nothing more, if its layout drains.
@@ -139,6 +143,8 @@ enum Input<D> {
     /// A person has released these parked records of the partition.
     Released(ReleasedHere),
     BreakersChanged,
+    /// Permits have come, or are needed from now on or no longer.
+    PacersChanged,
     /// A partition of the previous layout was drained.
     PreviousDrained,
     /// The partition's queue is consumed, or does not exist any more.
@@ -161,7 +167,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         context: PartitionContext<S, T, L>,
         core: Partition,
         previous: watch::Receiver<BTreeSet<PartitionNumber>>,
-        (releases, breakers): (Releases, BreakerWatch),
+        (releases, breakers, pacers): (Releases, BreakerWatch, PacerWatch),
     ) -> Self {
         Self {
             phase: Phase::attaching(&context.source),
@@ -169,6 +175,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             core,
             releases,
             breakers,
+            pacers,
             previous,
             drain: DrainWatch::default(),
             unexpected_markers: UnexpectedMarkers::default(),
@@ -226,6 +233,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             input = self.pending.next() => input,
             released = self.releases.next(placed, partition), if !is_leaving => Input::Released(released),
             () = self.breakers.changed() => Input::BreakersChanged,
+            () = self.pacers.changed() => Input::PacersChanged,
             Ok(()) = self.previous.changed() => Input::PreviousDrained,
             input = self.phase.next() => input,
         }
@@ -248,6 +256,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             Input::Loaded(loaded) => self.loaded(loaded),
             Input::Released(released) => self.released(released),
             Input::BreakersChanged => self.on_breaker_change(),
+            Input::PacersChanged => self.on_pacer_change(),
             Input::PreviousDrained => self.on_previous_drained(),
             Input::Attached(Ok(deliveries)) => self.attached(deliveries),
             Input::Attached(Err(Gone)) => self.leave(Then::Exit(DriverExit::Gone)),
@@ -280,25 +289,55 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     }
 
     fn attempt_ended(&mut self, attempt: FinishedAttempt) {
-        let FinishedAttempt { attempt, number, update, probe, outcome, signal, receipt, lock, began, took } =
-            attempt;
+        let FinishedAttempt {
+            attempt,
+            number,
+            update,
+            probe,
+            permit,
+            outcome,
+            signal,
+            receipt,
+            lock,
+            began,
+            took,
+        } = attempt;
         self.context.target_metrics[update.target.0].attempt_ended(&outcome, took);
         self.context.reach_watch.attempted(&outcome, signal);
         let record_key = update.record_key.clone();
+        let quota = receipt.quota.as_deref().copied().unwrap_or_default();
         self.last_answer = Some(LastAnswer { record_key: record_key.clone(), receipt, lock });
-        let outcome = if probe && !outcome.was_sent() {
-            self.breakers.return_probe(self.now(), update.target); // no request was made
+        let outcome = if (probe || permit) && !outcome.was_sent() {
+            if probe {
+                self.breakers.return_probe(self.now(), update.target);
+            } else {
+                self.pacers.give_up(self.now(), update.target, 1);
+            }
             outcome
         } else {
             let end = AttemptEnd { record_key: &record_key, began, signal };
             let why = outcome.failure().map(|failure| Why::new(&update, failure));
             let believed = self.breakers.ended(self.now(), update.target, end, probe, why.as_ref());
-            if believed { outcome } else { outcome.doubted() }
+            let end =
+                RequestEnd { record_key: &record_key, began, permit, reply: Reply::of(&outcome), quota };
+            let throttled = self.pacers.ended(self.now(), update.target, &end);
+            match (believed, throttled) {
+                (_, true) => outcome.throttled(),
+                (true, false) => outcome,
+                (false, false) => outcome.doubted(),
+            }
         };
         self.log_failure(&update, &outcome, number);
-        // The core must know if the target fails for everyone before it judges the outcome.
+        // The core must know if the target fails for everyone, or is paced, before it judges the outcome.
         self.on_breaker_change();
+        self.on_pacer_change();
         self.notify(Event::AttemptEnded { attempt, record_key, outcome });
+    }
+
+    fn on_pacer_change(&mut self) {
+        for event in self.pacers.take_changes() {
+            self.notify(event);
+        }
     }
 
     fn on_breaker_change(&mut self) {

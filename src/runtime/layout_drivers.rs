@@ -16,6 +16,7 @@ use super::dead_letter_log::DeadLetterLog;
 use super::driver::{Driver, DriverExit, PartitionContext};
 use super::lease_watch::watch_lease;
 use super::ledger_client::LedgerClient;
+use super::pacers::Pacers;
 use super::refusals::Refusals;
 use super::releases::Releases;
 use super::step_down::ReachWatch;
@@ -50,6 +51,7 @@ pub struct DispatchContext {
     pub metrics: Metrics,
     pub health: Health,
     pub breakers: Breakers,
+    pub pacers: Pacers,
     pub releases: Releases,
     pub refusals: Arc<Refusals>,
     pub dead_letter_log: Arc<DeadLetterLog>,
@@ -290,7 +292,7 @@ impl LayoutDrivers {
                 health: context.health.clone(),
             };
             let core = Partition::new(limits, Arc::clone(&policy)).behind(previous.clone());
-            let shared_by_all = (context.releases.clone(), context.breakers.watch());
+            let shared_by_all = (context.releases.clone(), context.breakers.watch(), context.pacers.watch());
             Driver::new(partition_context, core, previous_undrained.clone(), shared_by_all)
         }
     }

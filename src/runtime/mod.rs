@@ -11,6 +11,7 @@ mod layout_drivers;
 mod lease_watch;
 pub mod ledger_binding;
 mod ledger_client;
+pub mod pacers;
 mod refusals;
 pub mod releases;
 pub mod step_down;

@@ -98,6 +98,7 @@ impl HealthSignal {
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Retryable { failure, .. }
+            | Outcome::Throttled(failure)
             | Outcome::Refused(failure)
             | Outcome::Rejected(failure)
             | Outcome::Doubted(failure)
@@ -114,7 +115,7 @@ impl HealthSignal {
             Outcome::Known(_) | Outcome::Withheld | Outcome::Retryable { retry_after: Some(_), .. } => {
                 Self::Neutral
             }
-            Outcome::Retryable { .. } | Outcome::Refused(_) => Self::Failure,
+            Outcome::Retryable { .. } | Outcome::Throttled(_) | Outcome::Refused(_) => Self::Failure,
             // 422 comes from who has read the update.
             Outcome::Rejected(Failure { cause: Cause::Status(status), .. })
             | Outcome::Doubted(Failure { cause: Cause::Status(status), .. })

@@ -170,6 +170,7 @@ mod tests {
                 let outcome = Outcome::Retryable { failure, retry_after: None };
                 match policy.judge(&id, outcome, &mut progress, now) {
                     Verdict::RetryAt(at) => now = at,
+                    Verdict::RetryInTurn => unreachable!("no attempt is throttled"),
                     Verdict::Resolve(_) => break attempt,
                 }
             };

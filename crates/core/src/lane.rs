@@ -40,6 +40,13 @@ pub(super) struct QueuePosition {
     pub(super) requeue: u64,
 }
 
+impl QueuePosition {
+    /// Of a head that was not ready before.
+    pub(super) const fn first(arrival: u64) -> Self {
+        Self { arrival, requeue: 0 }
+    }
+}
+
 /// Names a resolution that is being written down.
 pub(super) type Token = (Tenure, Holder);
 
@@ -55,12 +62,14 @@ pub(super) enum Stray {
 /// What the head of a lane is doing. Only `Partition` changes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LaneStatus {
-    /// Waits for a permit. Leaves to `InFlight`, or, if its turn comes, to `TakeOverWait` where an earlier request may be at
-    /// work, or to `TargetShut` while its target is shut.
+    /// Waits for room. Leaves to `InFlight`, or, if its turn comes, to `TakeOverWait` where an earlier request may be at work,
+    /// to `TargetShut` while its target is shut, or to `Paced` if its request needs a permit.
     Ready,
     /// Its turn had come, and its target is shut. Leaves to `Ready`, with the same turn, when the target opens or it may
     /// probe.
     TargetShut,
+    /// Its turn had come, and its request needs a permit. Leaves to `Ready`, with the same turn, when one is granted.
+    Paced { since: Tick },
     /// Its turn had come, and a request of a tenure before ours may be at work for its record. Leaves to `Ready`, with the
     /// same turn, when that is over.
     TakeOverWait,
@@ -70,7 +79,7 @@ pub(super) enum LaneStatus {
     /// What an earlier tenure began for an update that is not the head, or is not known to be, has not ended. Leaves to
     /// `Ready`.
     Behind(Stray),
-    /// Its attempt is out. Leaves to `Waiting` or `Recording`.
+    /// Its attempt is out. Leaves to `Waiting` or `Recording`, or, with the same turn, to `Ready`.
     InFlight(AttemptId),
     /// Its attempt failed; the next one starts no earlier. Leaves to `Ready`.
     Waiting { until: Tick },
@@ -86,6 +95,8 @@ pub(super) struct Lane {
     pub(super) key: RecordKey,
     pub(super) held: VecDeque<HeldUpdate>,
     pub(super) status: LaneStatus,
+    /// Of the head: the turn that it has, or had last.
+    pub(super) turn: QueuePosition,
     /// Of the head.
     pub(super) progress: Progress,
 }

@@ -167,6 +167,17 @@ pub enum Event {
     TargetOpened(TargetId),
     /// The answer to [`Effect::AskProbe`] if it is yes: one attempt may be made at the target that is shut.
     ProbeGranted(TargetId),
+    /// Requests to this target need permits from now on.
+    TargetPaced(TargetId),
+    /// They need none any more.
+    TargetUnpaced(TargetId),
+    /// The answer to [`Effect::AskPermits`], in one or several parts: so many requests may be made now.
+    PermitsGranted {
+        /// At which target.
+        target: TargetId,
+        /// How many.
+        permits: usize,
+    },
     /// We are asked to stop: start no further attempts in this tenure. The next tenure would start them again.
     StopRequested,
 }
@@ -208,6 +219,24 @@ pub enum Effect {
         update: Arc<Update>,
         /// Its target is shut, and this attempt finds out if it works again.
         probe: bool,
+        /// It has a permit of its target.
+        permit: bool,
+    },
+    /// So many more lanes wait for a permit of this target. [`Event::PermitsGranted`] follows, now or later.
+    AskPermits {
+        /// Which target.
+        target: TargetId,
+        /// How many more.
+        permits: usize,
+    },
+    /// Those that were asked for and have not come are no longer wanted.
+    WithdrawPermits(TargetId),
+    /// So many permits were not used.
+    ReturnPermits {
+        /// Of which target.
+        target: TargetId,
+        /// How many.
+        permits: usize,
     },
     /// A lane waits for a target that is shut, and the time for a probe has come. The answer, if it is yes, is
     /// [`Event::ProbeGranted`]; otherwise another partition's probe is under way, and [`Event::TargetShut`] or
@@ -267,6 +296,9 @@ impl Effect {
             | Self::Record { .. }
             | Self::AskProbe(_)
             | Self::ReturnProbe(_)
+            | Self::AskPermits { .. }
+            | Self::WithdrawPermits(_)
+            | Self::ReturnPermits { .. }
             | Self::ClaimEnded { .. } => true,
             Self::Claim { .. } | Self::Yield { .. } | Self::Abandon { .. } | Self::Settle { .. } => false,
         }

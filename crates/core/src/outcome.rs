@@ -15,6 +15,9 @@ pub enum Outcome {
         /// How long the target asked us to wait (`Retry-After`), not yet bounded.
         retry_after: Option<Duration>,
     },
+    /// Not now: the target as a whole makes us wait, and not this record alone. Never ends an update, and costs none of its
+    /// budget. See [`crate::pacing`].
+    Throttled(Failure),
     /// It refuses us, not this update (401, 403, 407, 3xx): never ends an update.
     Refused(Failure),
     /// It will never accept this update.
@@ -49,7 +52,7 @@ impl Outcome {
     pub fn kind(&self) -> OutcomeKind {
         match self {
             Self::Applied => OutcomeKind::Applied,
-            Self::Retryable { .. } => OutcomeKind::Retryable,
+            Self::Retryable { .. } | Self::Throttled(_) => OutcomeKind::Retryable,
             Self::Refused(_) => OutcomeKind::Refused,
             Self::Rejected(_) | Self::Doubted(_) => OutcomeKind::Rejected,
             Self::Conflict(_) => OutcomeKind::Conflict,
@@ -63,6 +66,7 @@ impl Outcome {
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Retryable { failure, .. }
+            | Self::Throttled(failure)
             | Self::Refused(failure)
             | Self::Rejected(failure)
             | Self::Doubted(failure)
@@ -76,6 +80,15 @@ impl Outcome {
     pub fn doubted(self) -> Self {
         match self {
             Self::Rejected(failure) => Self::Doubted(failure),
+            other => other,
+        }
+    }
+
+    /// A failure that means the target as a whole.
+    #[must_use]
+    pub fn throttled(self) -> Self {
+        match self {
+            Self::Retryable { failure, .. } => Self::Throttled(failure),
             other => other,
         }
     }

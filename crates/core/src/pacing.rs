@@ -8,6 +8,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use super::outcome::{Cause, Failure, Outcome};
 use super::tick::Tick;
 use super::update::RecordKey;
 
@@ -63,6 +64,24 @@ pub enum Reply {
     },
     /// Anything else, also no answer.
     Other,
+}
+
+impl Reply {
+    /// What this outcome means for the target's limits.
+    #[must_use]
+    pub fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Applied | Outcome::Conflict(_) => Self::Applied,
+            Outcome::Retryable { failure: Failure { cause: Cause::Status(429), .. }, retry_after } => {
+                Self::TooMany { retry_after: *retry_after }
+            }
+            Outcome::Retryable {
+                failure: Failure { cause: Cause::Status(503), .. },
+                retry_after: Some(retry_after),
+            } => Self::Unavailable { retry_after: *retry_after },
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The end of a request.

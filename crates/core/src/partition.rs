@@ -5,6 +5,7 @@
 
 mod claim;
 mod limits;
+mod paced;
 mod previous_layout;
 mod ready_queue;
 mod release;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use self::claim::Unclaimed;
 pub use self::limits::Limits;
+use self::paced::{PacedTargets, Pass};
 use self::previous_layout::BlockedLanes;
 use self::shut::{ShutTargets, TargetGate};
 use self::take_over::TakeOver;
@@ -59,6 +61,8 @@ pub struct Partition {
     deadlines: BTreeSet<(Tick, LaneId)>,
     /// Targets that are shut, with the lanes that wait for them.
     targets: ShutTargets,
+    /// Targets whose requests need permits, with the lanes that wait for one.
+    paced: PacedTargets,
     /// Previous partitions that are not drained, with the lanes that wait for them.
     blocked: BlockedLanes,
     /// Malformed deliveries that are being written down; they have no lane.
@@ -94,6 +98,7 @@ impl Partition {
             last_requeue: 0,
             deadlines: BTreeSet::new(),
             targets: ShutTargets::default(),
+            paced: PacedTargets::default(),
             blocked: BlockedLanes::default(),
             malformed: HashSet::new(),
             memory: Memory::new(limits.window.get()),
@@ -155,6 +160,9 @@ impl Partition {
             Event::TargetShut { target, probe_from } => self.target_shut(now, target, probe_from),
             Event::TargetOpened(target) => self.target_opened(now, target),
             Event::ProbeGranted(target) => self.probe_granted(target),
+            Event::TargetPaced(target) => self.target_paced(target),
+            Event::TargetUnpaced(target) => self.target_unpaced(now, target),
+            Event::PermitsGranted { target, permits } => self.permits_granted(now, target, permits),
             Event::StopRequested => self.stopping = true,
         }
         self.go_on(now);
@@ -170,6 +178,7 @@ impl Partition {
     fn go_on(&mut self, now: Tick) {
         if self.stopping {
             self.return_probes();
+            self.withdraw_permits();
         }
         self.end_take_over_wait(now);
         self.start_attempts(now);
@@ -237,6 +246,7 @@ impl Partition {
         }
         let id = self.lanes.insert(Lane {
             key: self.lane_key(&held.update.record_key).clone(),
+            turn: QueuePosition::first(held.arrival),
             held: VecDeque::from([held]),
             status: LaneStatus::Ready,
             progress: Progress::default(),
@@ -250,7 +260,7 @@ impl Partition {
             return;
         }
         let lane = &mut self.lanes[id];
-        lane.progress = Progress::default();
+        (lane.progress, lane.turn) = (Progress::default(), QueuePosition::first(lane.head().arrival));
         if lane.head().settled_before {
             return self.resolve(id, Resolution::Duplicate);
         }
@@ -301,35 +311,45 @@ impl Partition {
             }
         }
         let arrival = self.lanes[id].head().arrival;
-        self.enqueue(id, QueuePosition { arrival, requeue: 0 });
+        self.enqueue(id, QueuePosition::first(arrival));
     }
 
     fn start_attempts(&mut self, now: Tick) {
-        if self.tenure.is_none() || self.stopping || self.ready.is_empty() {
-            return;
+        if self.tenure.is_some()
+            && !self.stopping
+            && let Permit::Granted(tenure) = self.ownership.permit()
+        {
+            self.start_ready(now, tenure);
+            self.return_permits(usize::from(!self.ready.is_empty()));
+            self.ask_for_permits();
+        } else {
+            self.return_permits(0);
         }
-        let Permit::Granted(tenure) = self.ownership.permit() else { return };
+    }
+
+    /// Ends when no lane is ready or no room is left.
+    fn start_ready(&mut self, now: Tick, tenure: Option<TenureNumber>) {
         while self.in_flight < self.limits.in_flight_max.get() {
-            let Some((position, id)) = self.ready.pop_first() else { break };
+            let Some((turn, id)) = self.ready.pop_first() else { break };
             let next = self.ready.first_key_value();
-            assert!(
-                next.is_none_or(|(next, _)| position < *next),
-                "I9: the lane whose head came first is next"
-            );
+            assert!(next.is_none_or(|(next, _)| turn < *next), "I9: the lane whose head came first is next");
             if self.take_over.holds(&self.lanes[id], now) {
-                self.wait_for_take_over(position, id);
+                self.wait_for_take_over(turn, id);
                 continue;
             }
             let target = self.lanes[id].head().update.target;
             match self.targets.gate(target, id) {
-                TargetGate::Open => self.start_attempt(now, id, tenure, false),
-                TargetGate::Probe => self.start_attempt(now, id, tenure, true),
-                TargetGate::Shut => self.hold_back(position, id, target),
+                TargetGate::Probe => self.start_attempt(now, id, tenure, Pass::Probe),
+                TargetGate::Shut => self.hold_back(turn, id, target),
+                TargetGate::Open => match self.pace(target) {
+                    Some(pass) => self.start_attempt(now, id, tenure, pass),
+                    None => self.wait_for_permit(now, turn, id, target),
+                },
             }
         }
     }
 
-    fn start_attempt(&mut self, now: Tick, id: LaneId, tenure: Option<TenureNumber>, probe: bool) {
+    fn start_attempt(&mut self, now: Tick, id: LaneId, tenure: Option<TenureNumber>, pass: Pass) {
         let lane = &mut self.lanes[id];
         assert_eq!(lane.status, LaneStatus::Ready, "I1: only a ready lane is attempted");
         assert_eq!(
@@ -351,7 +371,8 @@ impl Partition {
         lane.status = LaneStatus::InFlight(attempt);
         self.in_flight += 1;
         let (holder, update) = (lane.head().holder, Arc::clone(&lane.head().update));
-        self.effects.push_back(Effect::Attempt { attempt, number, tenure, holder, update, probe });
+        let (probe, permit) = (pass == Pass::Probe, pass == Pass::Permit);
+        self.effects.push_back(Effect::Attempt { attempt, number, tenure, holder, update, probe, permit });
     }
 
     fn end_attempt(&mut self, now: Tick, attempt: AttemptId, record_key: &RecordKey, outcome: Outcome) {
@@ -402,6 +423,10 @@ impl Partition {
             Verdict::RetryAt(until) => {
                 lane.status = LaneStatus::Waiting { until };
                 self.deadlines.insert((until, id));
+            }
+            Verdict::RetryInTurn => {
+                let turn = lane.turn;
+                self.enqueue(id, turn);
             }
             Verdict::Resolve(resolution) => self.resolve(id, resolution),
         }

@@ -69,6 +69,8 @@ impl FailurePolicy {
 pub enum Verdict {
     /// Try again, not before this moment.
     RetryAt(Tick),
+    /// Try again with the turn that it had, as soon as its target takes requests.
+    RetryInTurn,
     /// The update's turn ends.
     Resolve(Resolution),
 }
@@ -270,7 +272,7 @@ pub struct Progress {
     /// Time that counts towards `elapsed_max`, up to `counted_to`.
     elapsed: Duration,
     counted_to: Tick,
-    /// The wait that follows the latest attempt does not count: the target refused us, or a policy blocks.
+    /// The wait that follows the latest attempt does not count: the target refused us or had no room, or a policy blocks.
     excused: bool,
     /// How long the target was shut in all, as far as it was taken into account.
     shut: Duration,
@@ -301,6 +303,11 @@ impl Progress {
     pub(crate) fn shut_for(&mut self, total: Duration) {
         self.counted_to = self.counted_to.after(total.saturating_sub(self.shut));
         self.shut = total;
+    }
+
+    /// This time, which has just passed, does not count: a limit of the target has held the update up.
+    pub(crate) fn skip(&mut self, time: Duration) {
+        self.counted_to = self.counted_to.after(time);
     }
 
     fn excuse(&mut self) {
@@ -348,6 +355,10 @@ impl Policy {
             Outcome::Doubted(_) => {
                 progress.excuse();
                 Verdict::RetryAt(now.after(self.schedule.wait(progress.attempts, id)))
+            }
+            Outcome::Throttled(_) => {
+                progress.excuse();
+                Verdict::RetryInTurn
             }
             Outcome::Conflict(failure) => {
                 progress.excuse();

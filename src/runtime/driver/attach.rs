@@ -59,7 +59,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         let (session, then) = self.phase.end();
         let rest = self.rest();
         if let Then::Exit(_) = then {
-            for target in self.pending.drop_attempts() {
+            let probed = self.pending.drop_attempts();
+            self.pacers.give_up_all(self.now());
+            for target in probed {
                 self.breakers.return_probe(self.now(), target);
             }
         }

@@ -25,7 +25,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
 
     fn do_effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Attempt { attempt, number, tenure, holder, update, probe } => {
+            Effect::Attempt { attempt, number, tenure, holder, update, probe, permit } => {
                 if tenure.is_none() {
                     self.context.metrics.attempt_without_tenure();
                 }
@@ -41,6 +41,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                     holder,
                     update,
                     probe,
+                    permit,
                 };
                 self.pending.attempt(Box::pin(attempt.run(self.abort.clone())), probe_of);
             }
@@ -50,6 +51,12 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 }
             }
             Effect::ReturnProbe(target) => self.breakers.return_probe(self.now(), target),
+            Effect::AskPermits { target, permits } => {
+                self.pacers.ask(self.now(), target, permits);
+                self.on_pacer_change();
+            }
+            Effect::WithdrawPermits(target) => self.pacers.withdraw(self.now(), target),
+            Effect::ReturnPermits { target, permits } => self.pacers.give_up(self.now(), target, permits),
             Effect::Claim { tenure } => {
                 if let Some(session) = self.phase.session_of(tenure) {
                     session.deliveries.claim();

@@ -60,6 +60,10 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                     warn!(target, cause = %failure.cause, update_id, attempts, "the target refuses requests, retrying at the longest wait of the schedule");
                 }
             }
+            Outcome::Throttled(failure) => {
+                let update_id = update.id.as_str();
+                debug!(partition = %self.context.partition, update_id, cause = %failure.cause, attempt = number, "attempt refused: the target makes everybody wait");
+            }
             Outcome::Doubted(failure) => {
                 let update_id = update.id.as_str();
                 debug!(partition = %self.context.partition, update_id, cause = %failure.cause, attempt = number, "rejection doubted, since record after record gets it and the target applies nothing");

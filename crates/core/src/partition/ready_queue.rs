@@ -14,7 +14,8 @@ impl Partition {
     }
 
     pub(super) fn enqueue(&mut self, id: LaneId, position: QueuePosition) {
-        self.lanes[id].status = LaneStatus::Ready;
+        let lane = &mut self.lanes[id];
+        (lane.status, lane.turn) = (LaneStatus::Ready, position);
         self.ready.insert(position, id);
     }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Partition;
-use crate::lane::{HeldUpdate, Lane, LaneId, LaneStatus, Stray, Token};
+use crate::lane::{HeldUpdate, Lane, LaneId, LaneStatus, QueuePosition, Stray, Token};
 use crate::message::{Holder, ParkedSeq, Tenure};
 use crate::outcome::{Known, Outcome};
 use crate::ownership::OwnershipState;
@@ -50,21 +50,18 @@ impl Partition {
             })
             .collect();
         self.released += held.len();
-        match lane {
+        if let Some(id) = lane {
             // Its head is under way: the lookup of it has found, or will find, that it joins the end of the parked ones.
-            Some(id) => {
-                for (place, held) in (1..).zip(held) {
-                    self.lanes[id].held.insert(place, held);
-                }
+            for (place, held) in (1..).zip(held) {
+                self.lanes[id].held.insert(place, held);
             }
-            None if held.is_empty() => {}
-            None => {
-                let key = self.lane_key(record_key).clone();
-                let held = held.into();
-                let (status, progress) = (LaneStatus::Ready, Progress::default());
-                let id = self.lanes.insert(Lane { key, held, status, progress });
-                self.enter_head(id);
-            }
+        } else if let Some(first) = held.first() {
+            let turn = QueuePosition::first(first.arrival);
+            let key = self.lane_key(record_key).clone();
+            let held = held.into();
+            let (status, progress) = (LaneStatus::Ready, Progress::default());
+            let id = self.lanes.insert(Lane { key, held, status, turn, progress });
+            self.enter_head(id);
         }
     }
 

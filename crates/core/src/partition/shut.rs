@@ -146,6 +146,7 @@ impl Partition {
             }
             return;
         }
+        self.stop_waiting_for_permits(now, target);
         let shut_before = self.targets.shut_for(target, now);
         let status = TargetStatus::Shut { lanes: BTreeMap::new(), probe: reported };
         self.targets.0.insert(target, TargetState { shut_before, since: now, status });

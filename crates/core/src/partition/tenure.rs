@@ -32,6 +32,7 @@ impl Partition {
         self.deadlines.clear();
         self.effects.retain(Effect::outlives_its_tenure);
         self.forget_held_back();
+        self.forget_paced();
         self.take_over.forget_lanes();
         self.blocked.forget_lanes();
         self.memory.expect_redeliveries();
@@ -51,12 +52,15 @@ impl Partition {
                 RememberedState::InFlight { attempt, target: head.update.target, progress }
             }
             LaneStatus::Waiting { until } => RememberedState::Waiting { until, progress },
-            LaneStatus::Ready | LaneStatus::TargetShut if progress.attempts() > 0 => {
+            LaneStatus::Ready | LaneStatus::TargetShut | LaneStatus::Paced { .. }
+                if progress.attempts() > 0 =>
+            {
                 RememberedState::Waiting { until: Tick::ZERO, progress }
             }
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
             LaneStatus::Ready
             | LaneStatus::TargetShut
+            | LaneStatus::Paced { .. }
             | LaneStatus::TakeOverWait
             | LaneStatus::BlockedByPrevious
             | LaneStatus::Behind(_) => return,

@@ -15,7 +15,7 @@ pub struct View {
     pub released: usize,
     /// Records with an update here.
     pub lanes: usize,
-    /// Records whose head waits for a permit.
+    /// Records whose head waits for room: `in_flight_max` attempts are out.
     pub ready: usize,
     /// Attempts out, those of earlier tenures included.
     pub in_flight: usize,
@@ -23,6 +23,8 @@ pub struct View {
     pub waiting: usize,
     /// Records whose head waits for a target that is shut.
     pub target_shut: usize,
+    /// Records whose head waits for a permit: a limit of its target is used up.
+    pub paced: usize,
     /// Records whose head waits until no request of a tenure before ours is at work.
     pub take_over_wait: usize,
     /// Records whose head waits for its previous partition, which is not drained.
@@ -108,6 +110,7 @@ impl Partition {
             in_flight: self.in_flight,
             waiting: self.deadlines.len(),
             target_shut: self.targets.lanes(),
+            paced: self.paced.lanes(),
             take_over_wait: self.take_over.lanes(),
             blocked_by_previous: self.blocked.lanes(),
             recording: self.recording,

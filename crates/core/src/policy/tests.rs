@@ -31,6 +31,7 @@ fn check(policy: &Policy, outcomes: &str, expected: &str) {
             'F' => Outcome::Refused(failure()),
             'J' => Outcome::Rejected(failure()),
             'C' => Outcome::Conflict(failure()),
+            'T' => Outcome::Throttled(failure()),
             digit => {
                 let seconds = u64::from(digit.to_digit(10).unwrap()) * 10;
                 Outcome::Retryable { failure: failure(), retry_after: Some(Duration::from_secs(seconds)) }
@@ -42,6 +43,7 @@ fn check(policy: &Policy, outcomes: &str, expected: &str) {
                 verdicts.push(at.since(now).as_secs().to_string());
                 now = at;
             }
+            Verdict::RetryInTurn => verdicts.push("turn".to_owned()),
             Verdict::Resolve(Resolution::DeadLettered(reason)) => verdicts.push(reason.name().to_owned()),
             Verdict::Resolve(resolution) => verdicts.push(resolution.name().to_owned()),
         }
@@ -56,6 +58,7 @@ fn outcomes_become_waits_and_resolutions() {
     check(&policy(), "RRRR", "1 2 4 exhausted");
     check(&policy(), "J", "rejected");
     check(&policy(), "C", "conflict");
+    check(&policy(), "TTTTTA", "turn turn turn turn turn applied");
 }
 
 #[test]

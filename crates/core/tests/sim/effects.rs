@@ -40,11 +40,14 @@ impl World {
     pub fn perform_effects(&mut self) {
         while let Some(effect) = self.dispatcher.partition.poll_effect() {
             match effect {
-                Effect::Attempt { attempt, number, tenure, holder, update, probe } => {
+                Effect::Attempt { attempt, number, tenure, holder, update, probe, permit: _ } => {
                     self.send((attempt.0, number, probe), tenure, holder, &update);
                 }
                 Effect::AskProbe(target) => self.ask_probe(target),
                 Effect::ReturnProbe(target) => self.return_probe(target),
+                Effect::AskPermits { .. } | Effect::WithdrawPermits(_) | Effect::ReturnPermits { .. } => {
+                    unreachable!("no target is paced")
+                }
                 Effect::Claim { tenure } => {
                     self.judge.claim_asked(tenure.0);
                     let process = self.dispatcher.process;

@@ -14,7 +14,9 @@ impl Judge {
         let longest = schedule.longest_wait(sent.number, &sent.id);
         let Facts { here, target, .. } = &self.updates[sent.update];
         match outcome {
-            Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => (Tick::ZERO, false),
+            Outcome::Applied | Outcome::Known(_) | Outcome::Withheld | Outcome::Throttled(_) => {
+                (Tick::ZERO, false)
+            }
             Outcome::Refused(_) | Outcome::Rejected(_) | Outcome::Conflict(_) => (now.after(longest), true),
             Outcome::Doubted(_) => (now.after(schedule.wait(sent.number, &sent.id)), true),
             Outcome::Retryable { retry_after, .. } => {

@@ -117,6 +117,7 @@ async fn send(
             .await;
         match policy.judge(&update.id, outcome, &mut progress, now()) {
             Verdict::RetryAt(tick) => due = tick,
+            Verdict::RetryInTurn => {} // a request of its own has no turn
             Verdict::Resolve(_) => {
                 return ((planned.record_key, planned.sequence), number);
             }

@@ -22,10 +22,12 @@ use crate::config::BreakerConfig;
 use crate::runtime::breakers::Breakers;
 use crate::runtime::driver::{Driver, DriverExit, PartitionContext};
 use crate::runtime::ledger_client::LedgerClient;
+use crate::runtime::pacers::{PacedGroup, Pacers};
 use crate::runtime::releases::Releases;
 use crate::runtime::step_down::ReachWatch;
 use lanekeeper_broker::Clock;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
+use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::placement::Placement;
 use lanekeeper_core::policy::{FailurePolicy, Policy};
@@ -55,12 +57,15 @@ pub(super) struct Setup {
     pub(super) breaker: BreakerConfig,
     /// What becomes of updates that the target rejects.
     pub(super) rejected: FailurePolicy,
+    /// Of the only target.
+    pub(super) limits: PacerLimits,
 }
 
 impl Setup {
     pub(super) fn without_ledger() -> Self {
         let rejected = FailurePolicy::DeadLetter;
-        Self { ledger: false, in_flight_max: 4, breaker: BreakerConfig::Off, rejected }
+        let limits = PacerLimits::default();
+        Self { ledger: false, in_flight_max: 4, breaker: BreakerConfig::Off, rejected, limits }
     }
 
     pub(super) fn with_ledger() -> Self {
@@ -74,6 +79,7 @@ pub(super) struct World {
     pub(super) target: Arc<MemoryTarget>,
     pub(super) ledger: Arc<MemoryLedger>,
     pub(super) breakers: Breakers,
+    _pacers: Pacers,
     pub(super) stop: CancellationToken,
     driver: JoinHandle<DriverExit>,
 }
@@ -121,10 +127,12 @@ impl World {
         };
         let core = Partition::new(limits(setup.in_flight_max), Arc::new(policy(setup.rejected)));
         let (_, previous) = watch::channel(BTreeSet::new());
-        let driver = Driver::new(context, core, previous, (releases, breakers.watch()));
+        let group = PacedGroup { name: "crm".to_owned(), limits: setup.limits };
+        let pacers = Pacers::begin(vec![group], vec![0], clock);
+        let driver = Driver::new(context, core, previous, (releases, breakers.watch(), pacers.watch()));
         let stop = CancellationToken::new();
         let driver = tokio::spawn(driver.run(stop.clone()));
-        Self { facts, broker, target, ledger, breakers, stop, driver }
+        Self { facts, broker, target, ledger, breakers, _pacers: pacers, stop, driver }
     }
 
     /// Publishes updates, named as in `"a-1 b-1 a-2"`.

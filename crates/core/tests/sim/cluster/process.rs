@@ -202,6 +202,9 @@ impl World {
                     self.at(at, ClusterEvent::Ack { process: p, channel: number, tag });
                 }
                 Effect::AskProbe(_) | Effect::ReturnProbe(_) => unreachable!("no target is shut"),
+                Effect::AskPermits { .. } | Effect::WithdrawPermits(_) | Effect::ReturnPermits { .. } => {
+                    unreachable!("no target is paced")
+                }
             }
         }
         self.go_on_leaving(p);
