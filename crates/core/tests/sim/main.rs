@@ -7,6 +7,8 @@
 //! Half of the worlds have a ledger as well: `ledger_setup` what a seed stands for there, `ledger` what is on disk, `ledger_client` how
 //! the driver uses it, `operator` who else does, `ledger_rules` the rules. A seed from `world::WITH_LEDGER` on is such a world.
 //!
+//! `limits` is a world of its own, in which the target has limits, and permits are asked for.
+//!
 //! `numbers` is a world of its own, in which the stream of members is lost and tenure numbers have to grow.
 //!
 //! `scripts/planted` shows that deliberate faults of the core are found.
@@ -36,6 +38,7 @@ mod ledger;
 mod ledger_client;
 mod ledger_rules;
 mod ledger_setup;
+mod limits;
 mod numbers;
 mod operator;
 mod other_process;

@@ -1,0 +1,394 @@
+//! A world of its own: one process with several partitions, and a target that has limits and outages. Permits are asked for,
+//! granted, returned and lost; what the target refuses for all costs nobody's budget, and what it refuses one record alone
+//! ends that record's update and slows no other.
+
+mod api;
+mod judge;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lanekeeper_core::message::{AttemptId, DeliveryTag, Effect, Event, Tenure, TenureNumber};
+use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::pacing::{Asker, Pacer, PacerLimits, Quota, Rate, Refusal, Reply, RequestEnd};
+use lanekeeper_core::partition::{Limits, Partition};
+use lanekeeper_core::policy::{FailurePolicy, Policy, Resolution};
+use lanekeeper_core::routes::TargetId;
+use lanekeeper_core::schedule::Schedule;
+use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::{RecordKey, Update, UpdateId};
+
+use self::api::Api;
+use self::judge::LimitsJudge;
+use crate::rng::Rng;
+use crate::runner::number_from_env;
+
+const SEEDS: u64 = 400;
+const TARGET: TargetId = TargetId(0);
+const WINDOW: usize = 40;
+pub const ELAPSED_MAX: Duration = Duration::from_secs(20);
+/// Everything ends by then, or never will.
+const LAST: Duration = Duration::from_secs(3600);
+
+#[derive(Debug)]
+enum LimitsEvent {
+    Published {
+        update: usize,
+    },
+    Ended {
+        partition: usize,
+        attempt: AttemptId,
+        update: usize,
+        permit: bool,
+        began: Tick,
+        outcome: Outcome,
+    },
+    /// The partition's deadline, or that of the pacer.
+    Due,
+    /// The partition loses its channel, and gets another one.
+    Lost {
+        partition: usize,
+    },
+    Attached {
+        partition: usize,
+    },
+}
+
+/// One partition and its driver.
+struct Lanes {
+    core: Partition,
+    tenure: Option<Tenure>,
+    tenures: u64,
+    /// At the broker, oldest first.
+    queue: VecDeque<usize>,
+    /// Handed over and not settled.
+    held: BTreeMap<DeliveryTag, usize>,
+    deliveries: u64,
+    /// Were handed over before.
+    redelivered: usize,
+    paced: bool,
+    permits: usize,
+}
+
+pub struct World {
+    rng: Rng,
+    now: Tick,
+    events: BTreeMap<(Tick, u64), LimitsEvent>,
+    events_made: u64,
+    partitions: Vec<Lanes>,
+    updates: Vec<Arc<Update>>,
+    pacer: Pacer,
+    limits: PacerLimits,
+    api: Api,
+    latency: u64,
+    judge: LimitsJudge,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let records = rng.between(2, 20);
+        let count = usize::try_from(rng.between(50, 300)).expect("a number of updates");
+        let api = Api::new(&mut rng, records);
+        let rate = |rng: &mut Rng| Rate {
+            requests: NonZeroU32::new(u32::try_from(rng.between(5, 100)).expect("small")).expect("not zero"),
+            per: Duration::from_secs(1),
+        };
+        let limits = PacerLimits {
+            rate_max: rng.chance(200).then(|| rate(&mut rng)),
+            in_flight_max: rng.chance(200).then(|| NonZeroUsize::new(rng.index(4) + 1).expect("not zero")),
+        };
+        let in_flight_max = NonZeroUsize::new(rng.pick(&[1, 2, 4, 8])).expect("not zero");
+        let policy = Arc::new(Policy {
+            schedule: Schedule::new(vec![Duration::from_secs(1), Duration::from_secs(2)], 0.0),
+            attempts_max: None,
+            elapsed_max: Some(ELAPSED_MAX),
+            retry_after_max: Duration::from_secs(5),
+            rejected: FailurePolicy::Park,
+            exhausted: FailurePolicy::Park,
+            conflict: FailurePolicy::Park,
+        });
+        let window = NonZeroUsize::new(WINDOW).expect("not zero");
+        let lanes = || Lanes {
+            core: Partition::new(Limits { in_flight_max, window }, Arc::clone(&policy)),
+            tenure: None,
+            tenures: 0,
+            queue: VecDeque::new(),
+            held: BTreeMap::new(),
+            deliveries: 0,
+            redelivered: 0,
+            paced: false,
+            permits: 0,
+        };
+        let partitions: Vec<Lanes> = (0..rng.between(1, 3)).map(|_| lanes()).collect();
+        let updates: Vec<Arc<Update>> = (0..count).map(|number| update(number, rng.below(records))).collect();
+        let strict = in_flight_max.get() == 1;
+        let judge = LimitsJudge::new(&updates, partitions.len(), strict);
+        let (events, pacer, latency) = (BTreeMap::new(), Pacer::new(limits), rng.pick(&[1, 5, 50]));
+        let mut world = Self {
+            now: Tick::ZERO,
+            events,
+            events_made: 0,
+            partitions,
+            updates,
+            pacer,
+            limits,
+            api,
+            latency,
+            judge,
+            rng,
+        };
+        world.plan();
+        world
+    }
+
+    fn plan(&mut self) {
+        let within = self.rng.pick(&[10, 2_000, 30_000]);
+        let mut moments: Vec<u64> = (0..self.updates.len()).map(|_| self.rng.below(within)).collect();
+        moments.sort_unstable();
+        for (update, moment) in moments.into_iter().enumerate() {
+            self.at(moment, LimitsEvent::Published { update });
+        }
+        for partition in 0..self.partitions.len() {
+            self.at(0, LimitsEvent::Attached { partition });
+        }
+        for _ in 0..self.rng.pick(&[0, 0, 3, 8]) {
+            let (partition, moment) = (self.rng.index(self.partitions.len()), self.rng.below(60_000));
+            self.at(moment, LimitsEvent::Lost { partition });
+        }
+    }
+
+    fn at(&mut self, after_ms: u64, event: LimitsEvent) {
+        self.events_made += 1;
+        let at = self.now.after(Duration::from_millis(after_ms));
+        self.events.insert((at, self.events_made), event);
+    }
+
+    fn run(&mut self) {
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            assert!(at.since(Tick::ZERO) < LAST, "judge (liveness): {}", self.judge.unresolved());
+            self.now = at;
+            self.judge.step();
+            self.happen(event);
+            self.settle_pacer();
+            for partition in 0..self.partitions.len() {
+                self.partitions[partition].core.wake(self.now);
+                self.follow_up(partition);
+            }
+            self.set_timer();
+        }
+        self.judge.ended();
+        let permits: usize = self.partitions.iter().map(|lanes| lanes.permits).sum();
+        assert_eq!(permits, 0, "judge (permits): some are never given back");
+        if self.api.refuses_one_record_alone() && self.limits == PacerLimits::default() {
+            assert!(!self.pacer.is_in_force(), "judge (pacing): the refusals of one record slow all others");
+        }
+    }
+
+    fn happen(&mut self, event: LimitsEvent) {
+        match event {
+            LimitsEvent::Published { update } => {
+                let partition = self.judge.partition_of(update);
+                self.partitions[partition].queue.push_back(update);
+                self.deliver(partition);
+            }
+            LimitsEvent::Ended { partition, attempt, update, permit, began, outcome } => {
+                self.attempt_ended((partition, attempt), update, permit, began, outcome);
+            }
+            LimitsEvent::Due => {}
+            LimitsEvent::Lost { partition } => {
+                let lanes = &mut self.partitions[partition];
+                let Some(tenure) = lanes.tenure.take() else { return };
+                lanes.redelivered = lanes.held.len();
+                for update in std::mem::take(&mut lanes.held).into_values().rev() {
+                    lanes.queue.push_front(update);
+                }
+                self.judge.tenure_ended(partition);
+                self.handle(partition, Event::TenureEnded(tenure));
+                let wait = self.rng.between(1, 500);
+                self.at(wait, LimitsEvent::Attached { partition });
+            }
+            LimitsEvent::Attached { partition } => {
+                let lanes = &mut self.partitions[partition];
+                lanes.tenures += 1;
+                let tenure = Tenure(lanes.tenures);
+                lanes.tenure = Some(tenure);
+                self.handle(partition, Event::TenureBegan(tenure));
+                self.handle(partition, Event::LeaseRenewed { until: Tick::ZERO.after(2 * LAST) });
+                self.deliver(partition);
+            }
+        }
+    }
+
+    fn deliver(&mut self, partition: usize) {
+        loop {
+            let lanes = &mut self.partitions[partition];
+            let (Some(tenure), true) = (lanes.tenure, lanes.held.len() < WINDOW) else { return };
+            let Some(number) = lanes.queue.pop_front() else { return };
+            lanes.deliveries += 1;
+            let delivery = DeliveryTag(lanes.deliveries);
+            let redelivered = lanes.redelivered > 0;
+            lanes.redelivered = lanes.redelivered.saturating_sub(1);
+            lanes.held.insert(delivery, number);
+            self.judge.delivered(partition, number, lanes.deliveries);
+            let update = Arc::clone(&self.updates[number]);
+            self.handle(partition, Event::Received { tenure, delivery, redelivered, update });
+        }
+    }
+
+    fn handle(&mut self, partition: usize, event: Event) {
+        self.partitions[partition].core.handle(self.now, event);
+        self.follow_up(partition);
+    }
+
+    fn follow_up(&mut self, partition: usize) {
+        while let Some(effect) = self.partitions[partition].core.poll_effect() {
+            self.perform(partition, effect);
+        }
+    }
+
+    fn perform(&mut self, partition: usize, effect: Effect) {
+        let now = self.now;
+        match effect {
+            Effect::Attempt { attempt, number, update, permit, .. } => {
+                let update = number_of(&update);
+                self.judge.sent(now, partition, update, (number, permit));
+                let outcome = self.api.answer(now, self.judge.record_of(update), &mut self.rng);
+                let takes = self.rng.between(1, self.latency);
+                let began = now;
+                self.at(takes, LimitsEvent::Ended { partition, attempt, update, permit, began, outcome });
+            }
+            Effect::Claim { tenure } => {
+                let number = Some(TenureNumber(tenure.0));
+                self.handle(
+                    partition,
+                    Event::Claimed { tenure, number, rival_claim: None, wait_until: None },
+                );
+            }
+            Effect::Record { tenure, holder, update, resolution } => {
+                let update = update.expect("nothing is malformed");
+                let parked = match resolution {
+                    Resolution::Applied | Resolution::Duplicate => false,
+                    Resolution::Parked(_) => true,
+                    other => panic!("judge (resolution): {other:?}"),
+                };
+                self.judge.resolved(now, number_of(&update), parked, self.api.stuck_record());
+                let record_key = Some(update.record_key.clone());
+                self.handle(partition, Event::Recorded { tenure, holder, record_key });
+            }
+            Effect::Settle { delivery, .. } => {
+                self.partitions[partition].held.remove(&delivery);
+                self.deliver(partition);
+            }
+            Effect::AskPermits { permits, .. } => self.pacer.ask(Asker(partition as u64), permits),
+            Effect::WithdrawPermits(_) => self.pacer.withdraw(Asker(partition as u64)),
+            Effect::ReturnPermits { permits, .. } => {
+                self.partitions[partition].permits -= permits;
+                self.pacer.returned(now, permits);
+            }
+            Effect::ClaimEnded { .. } => {}
+            other => panic!("judge (effect): nothing here asks for {other:?}"),
+        }
+    }
+
+    fn attempt_ended(
+        &mut self,
+        (partition, attempt): (usize, AttemptId),
+        update: usize,
+        permit: bool,
+        began: Tick,
+        outcome: Outcome,
+    ) {
+        let record_key = self.updates[update].record_key.clone();
+        self.partitions[partition].permits -= usize::from(permit);
+        let (reply, quota) = (Reply::of(&outcome), Quota::default());
+        let end = RequestEnd { record_key: &record_key, began, permit, reply, quota };
+        let refusal = self.pacer.ended(self.now, &end);
+        self.judge.attempt_ended(self.now, update, &outcome);
+        let outcome = if refusal == Refusal::OfTarget { outcome.throttled() } else { outcome };
+        self.settle_pacer();
+        self.handle(partition, Event::AttemptEnded { attempt, record_key, outcome });
+    }
+
+    /// All learn if permits are needed, and get those that may be used now.
+    fn settle_pacer(&mut self) {
+        loop {
+            let granted = self.pacer.grant(self.now);
+            let in_force = self.pacer.is_in_force();
+            for partition in 0..self.partitions.len() {
+                if std::mem::replace(&mut self.partitions[partition].paced, in_force) != in_force {
+                    let paced = if in_force { Event::TargetPaced } else { Event::TargetUnpaced };
+                    self.handle(partition, paced(TARGET));
+                }
+            }
+            if granted.is_empty() {
+                break;
+            }
+            for (Asker(partition), permits) in granted {
+                let partition = usize::try_from(partition).expect("a small number");
+                self.partitions[partition].permits += permits;
+                let out: usize = self.partitions.iter().map(|lanes| lanes.permits).sum();
+                let most = self.limits.in_flight_max.map_or(usize::MAX, NonZeroUsize::get);
+                assert!(out <= most, "judge (bounds, I6): {out} permits of {most} are out");
+                self.handle(partition, Event::PermitsGranted { target: TARGET, permits });
+            }
+        }
+    }
+
+    fn set_timer(&mut self) {
+        let deadlines = self.partitions.iter().filter_map(|lanes| lanes.core.next_deadline());
+        let Some(next) = deadlines.chain(self.pacer.next_grant_at()).min() else { return };
+        let next = next.max(Tick::from_micros(self.now.micros() + 1));
+        if self.events.first_key_value().is_none_or(|((at, _), _)| next < *at) {
+            self.events_made += 1;
+            self.events.insert((next, self.events_made), LimitsEvent::Due);
+        }
+    }
+}
+
+fn update(number: usize, record: u64) -> Arc<Update> {
+    Arc::new(Update {
+        record_key: RecordKey::new(format!("r{record}")).expect("it is short"),
+        id: UpdateId::published(number.to_string()),
+        target: TARGET,
+        update_type: None,
+        version: None,
+        content_type: None,
+        content_encoding: None,
+        if_match: None,
+        published_at: None,
+        headers: Vec::new(),
+        body: bytes::Bytes::new(),
+    })
+}
+
+fn number_of(update: &Update) -> usize {
+    update.id.as_str().parse().expect("ids are numbers")
+}
+
+/// Runs one world to its end.
+fn run(seed: u64) -> World {
+    let mut world = World::new(seed);
+    world.run();
+    world
+}
+
+#[test]
+fn limits_and_outages_park_nothing_and_one_records_refusal_ends_it_alone() {
+    let seeds = number_from_env("LANEKEEPER_SIM_LIMITS").unwrap_or(SEEDS);
+    let (mut permits, mut parked, mut refused, mut lost) = (0, 0, 0, 0);
+    for seed in 0..seeds {
+        let ran = std::panic::catch_unwind(|| run(seed));
+        let Ok(world) = ran else { panic!("judge: seed {seed} of the world with limits") };
+        permits += world.judge.with_permit;
+        parked += world.judge.parked;
+        refused += world.judge.refused;
+        lost += world.partitions.iter().map(|lanes| lanes.tenures - 1).sum::<u64>();
+    }
+    println!(
+        "{seeds} worlds: {permits} attempts with a permit, {refused} refused, {parked} updates parked, {lost} channels lost"
+    );
+    assert!(permits > 20 * seeds && refused > seeds && parked > seeds / 10 && lost > seeds, "a quiet world");
+}
