@@ -1,7 +1,7 @@
 //! The config: read from its layers, checked, typed.
 //!
 //! Begin with [`load`]. `layers` merges defaults, file and environment; `reader` takes out values key by key and
-//! collects faults and origins; `parse` and its neighbours check kinds of values; `settings` and `target` know the keys;
+//! collects faults and origins; `parse` and its neighbours check kinds of values; `settings`, `target` and `limits` know the keys;
 //! `model` is the result.
 
 mod breaker;
@@ -9,6 +9,7 @@ mod broker_url;
 mod fault;
 mod layers;
 mod ledger;
+mod limits;
 mod management;
 mod mask;
 mod model;
@@ -33,7 +34,7 @@ pub use layers::Environment;
 pub(crate) use management::{ManagementAddress, management_url};
 pub use model::{
     AnswerBody, BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, IdempotencyKeyStyle,
-    IfMatch, LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig, UpdatesConfig,
+    IfMatch, LimitsConfig, LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig, UpdatesConfig,
 };
 pub(crate) use parse::format_duration;
 pub(crate) use plain_text::{UNNAMED_SSLMODE, unnamed_sslmode};

@@ -9,6 +9,7 @@ use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::breaker::BreakerLimits;
 use lanekeeper_core::layout::Shape;
 use lanekeeper_core::outcome::OutcomeKind;
+use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::policy::Policy;
 use lanekeeper_core::routes::{Routes, TargetId, TypePattern};
 use lanekeeper_core::secret::Secret;
@@ -38,6 +39,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[[target]]`, in order of precedence; at least one for [`Purpose::Dispatch`].
     pub targets: Vec<TargetConfig>,
+    /// The groups of targets that share limits and breaker, in order of first appearance. Each target is in one.
+    pub limits: Vec<LimitsConfig>,
 }
 
 impl Config {
@@ -48,6 +51,16 @@ impl Config {
             target.types.iter().map(move |pattern| (pattern.clone(), TargetId(index)))
         });
         Routes::new(patterns)
+    }
+
+    /// The place in `limits` of the group that a target belongs to.
+    ///
+    /// # Panics
+    /// If the config has no such target.
+    #[must_use]
+    pub fn limits_of(&self, target: TargetId) -> usize {
+        let group = self.limits.iter().position(|group| group.targets.contains(&target));
+        group.expect("each target is in a group")
     }
 
     /// How long a request can be at work at a target after its process died or lost the partition: the longest
@@ -175,6 +188,8 @@ pub struct TargetConfig {
     pub answer_body: AnswerBody,
     /// How long connections are used; a second to a day.
     pub connection_age_max: Duration,
+    /// The name of the group that it shares limits and breaker with; by default its own name.
+    pub limits: String,
 }
 
 impl TargetConfig {
@@ -188,6 +203,17 @@ impl TargetConfig {
             TakeoverWait::Fixed(wait) => wait,
         }
     }
+}
+
+/// Targets that share limits and breaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// `limits` of these targets. If one target has this name, it is one of them.
+    pub name: String,
+    /// In the order of the config; at least one.
+    pub targets: Vec<TargetId>,
+    /// `rate_max` and `in_flight_max`, each from the targets that set it.
+    pub limits: PacerLimits,
 }
 
 /// How long the next owner of a partition waits for the requests of one that died.

@@ -3,6 +3,7 @@
 //! Each function leaves in `raw` what may be shown. Numbers and flags may be strings, because environment variables are.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -11,9 +12,16 @@ use tracing_subscriber::EnvFilter;
 
 use super::fault::Problem;
 use super::model::TakeoverWait;
+use lanekeeper_core::pacing::Rate;
 
 /// The limit of timeouts: under 15 minutes, half of RabbitMQ's default acknowledgement timeout.
 const TIMEOUT_MAX: Duration = Duration::from_millis(15 * 60 * 1000 - 1);
+
+/// The most requests of a rate.
+const RATE_REQUESTS_MAX: u64 = 1_000_000;
+
+/// The time of a rate.
+const RATE_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
 
 /// Any string.
 pub fn text(raw: &mut Json) -> Result<String, Problem> {
@@ -148,6 +156,33 @@ pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&mut Json) -> Result
             format!("write a duration from {least} to {most}"),
         ))
     }
+}
+
+/// Requests in a time, such as `"50/s"` or `"1000/1m"`.
+pub fn rate(raw: &mut Json) -> Result<Rate, Problem> {
+    let fix = "write requests and a time in quotes, such as \"50/s\" or \"1000/1m\"";
+    let Json::String(text) = &*raw else {
+        return Err(Problem::new(format!("{} is not a rate", written(raw)), fix));
+    };
+    let parts = text.split_once('/').filter(|(_, per)| !per.trim().is_empty());
+    let Some((requests, per)) = parts else {
+        return Err(Problem::new(format!("{text:?} has no time"), fix));
+    };
+    let requests = integer::<u32>(1..=RATE_REQUESTS_MAX)(&mut Json::from(requests))
+        .map_err(|problem| problem.of(&format!("the number of requests of {text:?}:")))?;
+    let per = per.trim();
+    let per = if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
+    let per = duration(RATE_TIME)(&mut Json::from(per))
+        .map_err(|problem| problem.of(&format!("the time of {text:?}:")))?;
+    let requests = NonZeroU32::new(requests).expect("it is at least 1");
+    Ok(Rate { requests, per })
+}
+
+/// Formats a rate as in the config.
+pub fn format_rate(rate: Rate) -> String {
+    let per = format_duration(rate.per);
+    let unit = per.strip_prefix('1').filter(|unit| !unit.contains(|c: char| c.is_ascii_digit()));
+    format!("{}/{}", rate.requests, unit.unwrap_or(&per))
 }
 
 /// A duration over zero and under 15 minutes.

@@ -187,6 +187,19 @@ impl Section<'_, '_> {
         self.read(key, parse)
     }
 
+    /// As `read`, for a key that may be left out; `None`: it is, or a fault was noted.
+    pub fn read_if_set<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&mut Json) -> Result<T, Problem>,
+    ) -> Option<T> {
+        if self.dict.as_ref()?.contains_key(key) {
+            return self.read(key, parse);
+        }
+        self.known.push(key);
+        None
+    }
+
     /// Reads every element of a list or every entry of a table, each with its own faults; `None`: a fault was noted. `parse`
     /// gets the entry's name (in a list: empty) and its value. A missing key counts as empty.
     pub fn each<T>(

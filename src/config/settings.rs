@@ -17,6 +17,7 @@ use super::parse::{
 };
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
+use super::target::Targets;
 use super::{breaker, ledger, target};
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::layout::PARTITIONS_MAX;
@@ -97,6 +98,7 @@ pub fn read(
         reader.fault(fault);
     }
     let config = (|| {
+        let Targets { targets, limits } = targets?;
         Some(Config {
             instance: instance?,
             broker: broker?,
@@ -107,7 +109,8 @@ pub fn read(
             breaker: breaker?,
             admin: admin?,
             log: log?,
-            targets: targets?,
+            targets,
+            limits,
         })
     })();
     let (config, shown) = reader.finish(config)?;

@@ -9,13 +9,15 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
 use super::fault::{Fault, Origin, Problem};
+use super::limits;
 use super::mask;
 use super::model::{
-    AnswerBody, FirstContact, IdempotencyKeyStyle, IfMatch, Purpose, TakeoverWait, TargetConfig,
+    AnswerBody, FirstContact, IdempotencyKeyStyle, IfMatch, LimitsConfig, Purpose, TakeoverWait, TargetConfig,
 };
 use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
 use lanekeeper_core::outcome::OutcomeKind;
+use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::routes::TypePattern;
 use lanekeeper_core::secret::{MASK, Secret};
 use lanekeeper_core::template::UrlTemplate;
@@ -71,13 +73,21 @@ pub struct Elsewhere {
     pub takeover_wait: Option<TakeoverWait>,
 }
 
+/// All targets, and the groups that share limits.
+pub struct Targets {
+    /// In the order of the config.
+    pub targets: Vec<TargetConfig>,
+    /// In order of first appearance.
+    pub limits: Vec<LimitsConfig>,
+}
+
 /// Reads all `[[target]]`. `file` is the config file, if there is one.
 pub fn read(
     reader: &mut Reader<'_>,
     file: Option<&Path>,
     purpose: Purpose,
     elsewhere: Elsewhere,
-) -> Option<Vec<TargetConfig>> {
+) -> Option<Targets> {
     let count = reader.count("target")?;
     if count == 0 && purpose == Purpose::Dispatch {
         let origin = file.map_or(Origin::BuiltIn, |path| Origin::File(path.to_owned()));
@@ -91,16 +101,18 @@ pub fn read(
         return None;
     }
     let mut names = BTreeSet::new();
-    let targets: Vec<Option<TargetConfig>> =
+    let targets: Vec<Option<(TargetConfig, PacerLimits)>> =
         (0..count).map(|index| read_one(reader.element("target", index), &mut names, elsewhere)).collect();
-    targets.into_iter().collect()
+    let limits = limits::group(reader, &targets);
+    let targets = targets.into_iter().map(|target| target.map(|(target, _)| target));
+    Some(Targets { targets: targets.collect::<Option<_>>()?, limits })
 }
 
 fn read_one(
     mut section: Section<'_, '_>,
     names: &mut BTreeSet<String>,
     elsewhere: Elsewhere,
-) -> Option<TargetConfig> {
+) -> Option<(TargetConfig, PacerLimits)> {
     let name = section.read("name", name);
     if let Some(name) = &name
         && !names.insert(name.clone())
@@ -132,8 +144,9 @@ fn read_one(
     let first_contact = section.read_or("first_contact", "get", choice(&FIRST_CONTACT));
     let answer_body = section.read_or("answer_body", "complete", choice(&ANSWER_BODY));
     let connection_age_max = section.read_or("connection_age_max", "5m", duration(CONNECTION_AGE));
+    let (limits, own_limits) = limits::read(&mut section, name.as_deref());
     section.finish();
-    Some(TargetConfig {
+    let target = TargetConfig {
         name: name?,
         types: types?,
         method: method?,
@@ -149,7 +162,9 @@ fn read_one(
         first_contact: first_contact?,
         answer_body: answer_body?,
         connection_age_max: connection_age_max?,
-    })
+        limits: limits?,
+    };
+    Some((target, own_limits))
 }
 
 type Times = (Option<Duration>, Option<Duration>, Option<TakeoverWait>);
@@ -187,16 +202,14 @@ fn read_times(section: &mut Section<'_, '_>, elsewhere: Elsewhere) -> Times {
     (connect, request, wait)
 }
 
-fn name(raw: &mut Json) -> Result<String, Problem> {
+/// The name of a target, or of limits.
+pub fn name(raw: &mut Json) -> Result<String, Problem> {
     let name = text(raw)?;
     let fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
     if (1..=100).contains(&name.len()) && name.chars().all(fit) {
         return Ok(name);
     }
-    Err(Problem::new(
-        format!("{name:?} is not a target's name"),
-        "write 1 to 100 of a to z, 0 to 9, \"_\" and \"-\"",
-    ))
+    Err(Problem::new(format!("{name:?} is not a name"), "write 1 to 100 of a to z, 0 to 9, \"_\" and \"-\""))
 }
 
 /// Problems do not quote the URL: it may contain a password, which is one of the problems.

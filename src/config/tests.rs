@@ -115,6 +115,17 @@ fn each_value_of_a_target_is_checked() {
         ("outcomes = { 99 = \"applied\" }", "outcomes.99", "100 to 599"),
         ("outcomes = { 4xx = \"applied\" }", "outcomes.4xx", "100 to 599"),
         ("outcomes = { 404 = \"parked\" }", "outcomes.404", "\"rejected\" or \"conflict\""),
+        ("rate_max = 50", "rate_max", "50 is not a rate"),
+        ("rate_max = \"50\"", "rate_max", "\"50\" has no time"),
+        ("rate_max = \"x/s\"", "rate_max", "requests of \"x/s\": \"x\" is not a whole number"),
+        ("rate_max = \"0/s\"", "rate_max", "requests of \"0/s\": 0 is outside 1 to 1000000"),
+        ("rate_max = \"1_000_001/s\"", "rate_max", "outside 1 to 1000000"),
+        ("rate_max = \"5/\"", "rate_max", "\"5/\" has no time"),
+        ("rate_max = \"5/x\"", "rate_max", "the time of \"5/x\": \"1x\" is not a duration"),
+        ("rate_max = \"5/999us\"", "rate_max", "is outside 1ms to 1day"),
+        ("rate_max = \"5/25h\"", "rate_max", "is outside 1ms to 1day"),
+        ("in_flight_max = 0", "in_flight_max", "from 1 to 1000000"),
+        ("limits = \"Crm\"", "limits", "\"Crm\" is not a name"),
     ] {
         check_whole(&target(lines), &[], &[(&format!("target[0].{key}"), "lk.toml", part)]);
     }
@@ -385,7 +396,9 @@ fn the_reference_has_every_key_and_says_its_default() {
             let said = comment.contains(&format!("Default: {value}"))
                 || (matches!(key, "url" | "name" | "types")
                     && (comment.contains("Required.") || comment.contains("Default: RabbitMQ's own")))
-                || (matches!(key, "headers" | "outcomes") && comment.contains("Default: none."));
+                || (matches!(key, "headers" | "outcomes" | "rate_max" | "in_flight_max")
+                    && comment.contains("Default: none."))
+                || (key == "limits" && comment.contains("Default: the target's name."));
             assert!(said, "{section} {key}: its comment says the default, {value}: {comment:?}");
             comment.clear();
             keys.push((section.clone(), key.to_owned()));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::model::{Config, TargetConfig};
+use super::model::{Config, LimitsConfig, TargetConfig};
 use super::parse::format_duration;
 use super::plain_text;
 use lanekeeper_core::routes::TypePattern;
@@ -29,6 +29,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         let earlier = &config.targets[..index];
         warnings.extend(unreachable(target, earlier));
     }
+    warnings.extend(config.limits.iter().filter_map(|group| too_few_to_share(config, group)));
     let (prefetch, in_flight_max) =
         (usize::from(config.dispatch.prefetch.get()), config.dispatch.in_flight_max.get());
     if prefetch < 4 * in_flight_max {
@@ -41,6 +42,20 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings.extend(held_long(config));
     warnings.extend(plain_text::warnings(config));
     warnings
+}
+
+/// The warning for an `in_flight_max` that not every owner can have a share of.
+fn too_few_to_share(config: &Config, group: &LimitsConfig) -> Option<String> {
+    let in_flight_max = group.limits.in_flight_max?.get();
+    let partitions = config.updates.partitions.get();
+    (in_flight_max < usize::from(partitions)).then(|| {
+        format!(
+            "limits {:?}: in_flight_max = {in_flight_max} is below updates.partitions = {partitions}: each process that \
+             owns a partition keeps at least one request in flight, so that more than {in_flight_max} processes exceed it. \
+             Raise it, or run at most {in_flight_max}.",
+            group.name
+        )
+    })
 }
 
 /// The warning for types of a target that earlier targets take.

@@ -43,6 +43,7 @@ fn target(address: SocketAddr) -> TargetConfig {
         first_contact: lanekeeper::config::FirstContact::Get,
         answer_body: lanekeeper::config::AnswerBody::Complete,
         connection_age_max: Duration::from_secs(300),
+        limits: "crm".to_owned(),
     }
 }
 
