@@ -8,20 +8,12 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use crate::config::LimitsConfig;
 use lanekeeper_broker::Clock;
 use lanekeeper_core::message::Event;
-use lanekeeper_core::pacing::{Asker, Pacer, PacerLimits, Refusal, RequestEnd};
+use lanekeeper_core::pacing::{Asker, Pacer, Refusal, RequestEnd};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
-
-/// Targets that share limits.
-#[derive(Clone, Debug)]
-pub struct PacedGroup {
-    /// As in logs and metrics.
-    pub name: String,
-    /// Of the config.
-    pub limits: PacerLimits,
-}
 
 /// The pacers of all targets. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -73,15 +65,19 @@ impl Mail {
 }
 
 impl Pacers {
-    /// `group_of`: the group of each target, in the order of the config. Runs until it is dropped with all its clones.
+    /// Runs until it is dropped with all its clones.
     #[must_use]
-    pub fn begin(groups: Vec<PacedGroup>, group_of: Vec<usize>, clock: Clock) -> Self {
-        let watched = |PacedGroup { name, limits }| {
-            let pacer = Pacer::new(limits);
+    pub fn begin(groups: &[LimitsConfig], clock: Clock) -> Self {
+        let targets = groups.iter().enumerate().flat_map(|(group, LimitsConfig { targets, .. })| {
+            targets.iter().map(move |target| (*target, group))
+        });
+        let group_of = targets.collect::<BTreeMap<_, _>>().into_values().collect();
+        let watched = |LimitsConfig { name, limits, .. }: &LimitsConfig| {
+            let pacer = Pacer::new(*limits);
             let in_force = pacer.is_in_force();
-            WatchedPacer { name, pacer, in_force, next_at: None }
+            WatchedPacer { name: name.clone(), pacer, in_force, next_at: None }
         };
-        let groups = groups.into_iter().map(watched).collect();
+        let groups = groups.iter().map(watched).collect();
         let state = Mutex::new(State { groups, drivers_begun: 0, mail: BTreeMap::new() });
         let shared = Arc::new(PacerSet { state, group_of, clock, hurry: Notify::new() });
         let granting = tokio::spawn(grant_for_ever(Arc::clone(&shared)));

@@ -16,14 +16,14 @@ use super::breakers::Breakers;
 use super::driver::DriverExit;
 use super::layout_drivers::{DispatchContext, DriverEnded};
 use super::ledger_binding::{BindingError, LedgerAndExchange};
-use super::pacers::{PacedGroup, Pacers};
+use super::pacers::Pacers;
 use super::releases::Releases;
 use super::step_down::{self, ReachWatch};
 use super::upkeep::open_ledger;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
-use crate::config::{Config, TargetConfig};
+use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
     Address, BindingGuard, Clock, Epochs, Follower, Halt, LayoutDocument, LayoutReconciler, Link,
@@ -31,7 +31,6 @@ use lanekeeper_broker::{
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
-use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::policy::FailurePolicy;
 use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, TopologyPlace};
 
@@ -102,15 +101,12 @@ pub async fn run(
     let guard = BindingGuard::begin(consuming.clone(), address.clone(), &names, &config.instance, &follower);
     let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto, &epochs);
     let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
-    let group =
-        |target: &TargetConfig| PacedGroup { name: target.name.clone(), limits: PacerLimits::default() };
-    let groups = config.targets.iter().map(group).collect();
     let context = DispatchContext {
         liveness: LivenessProbe::begin(consuming.clone()),
         majority: Majority::new(publishing.clone(), &names),
         releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
         breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
-        pacers: Pacers::begin(groups, (0..config.targets.len()).collect(), clock),
+        pacers: Pacers::begin(&config.limits, clock),
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
         clock,
         epochs,
