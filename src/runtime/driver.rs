@@ -320,12 +320,8 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             let believed = self.breakers.ended(self.now(), update.target, end, probe, why.as_ref());
             let end =
                 RequestEnd { record_key: &record_key, began, permit, reply: Reply::of(&outcome), quota };
-            let throttled = self.pacers.ended(self.now(), update.target, &end);
-            match (believed, throttled) {
-                (_, true) => outcome.throttled(),
-                (true, false) => outcome,
-                (false, false) => outcome.doubted(),
-            }
+            let outcome = self.pacers.ended(self.now(), update.target, &end, outcome);
+            if believed { outcome } else { outcome.doubted() }
         };
         self.log_failure(&update, &outcome, number);
         // The core must know if the target fails for everyone, or is paced, before it judges the outcome.

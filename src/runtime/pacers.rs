@@ -10,7 +10,9 @@ use tracing::{info, warn};
 
 use crate::config::LimitsConfig;
 use lanekeeper_broker::Clock;
+use lanekeeper_core::applied_lately::AppliedLately;
 use lanekeeper_core::message::Event;
+use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::pacing::{Asker, Pacer, Refusal, RequestEnd};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
@@ -44,6 +46,7 @@ struct State {
 struct WatchedPacer {
     name: String,
     pacer: Pacer,
+    applied: AppliedLately,
     /// As it was logged.
     in_force: bool,
     /// When the task grants next, as it knows.
@@ -75,7 +78,8 @@ impl Pacers {
         let watched = |LimitsConfig { name, limits, .. }: &LimitsConfig| {
             let pacer = Pacer::new(*limits);
             let in_force = pacer.is_in_force();
-            WatchedPacer { name: name.clone(), pacer, in_force, next_at: None }
+            let applied = AppliedLately::default();
+            WatchedPacer { name: name.clone(), pacer, applied, in_force, next_at: None }
         };
         let groups = groups.iter().map(watched).collect();
         let state = Mutex::new(State { groups, drivers_begun: 0, mail: BTreeMap::new() });
@@ -110,11 +114,11 @@ impl PacerSet {
     }
 
     /// Changes the pacer of a target, and hands out what may be used now.
-    fn with<A>(&self, target: TargetId, now: Tick, change: impl FnOnce(&mut Pacer) -> A) -> A {
+    fn with<A>(&self, target: TargetId, now: Tick, change: impl FnOnce(&mut WatchedPacer) -> A) -> A {
         let mut state = self.state();
         let State { groups, mail, .. } = &mut *state;
         let watched = &mut groups[self.group_of[target.0]];
-        let result = change(&mut watched.pacer);
+        let result = change(watched);
         if self.settle(watched, mail, now) {
             self.hurry.notify_one();
         }
@@ -222,20 +226,20 @@ impl PacerWatch {
     /// The driver's lanes wait for so many more permits.
     pub fn ask(&self, now: Tick, target: TargetId, permits: usize) {
         let asker = self.shared.asker(self.driver, target);
-        self.shared.with(target, now, |pacer| pacer.ask(asker, permits));
+        self.shared.with(target, now, |watched| watched.pacer.ask(asker, permits));
     }
 
     /// They no longer wait for what they have asked for. What was granted meanwhile comes all the same.
     pub fn withdraw(&self, now: Tick, target: TargetId) {
         let asker = self.shared.asker(self.driver, target);
-        self.shared.with(target, now, |pacer| pacer.withdraw(asker));
+        self.shared.with(target, now, |watched| watched.pacer.withdraw(asker));
     }
 
     /// So many permits are not used.
     pub fn give_up(&mut self, now: Tick, target: TargetId, permits: usize) {
         let permits = permits.min(self.out[target.0]); // all may have been given up before
         self.out[target.0] -= permits;
-        self.shared.with(target, now, |pacer| pacer.returned(now, permits));
+        self.shared.with(target, now, |watched| watched.pacer.returned(now, permits));
     }
 
     /// All permits in use are free: the requests were cut off.
@@ -243,15 +247,26 @@ impl PacerWatch {
         for number in 0..self.out.len() {
             let permits = std::mem::take(&mut self.out[number]);
             if permits > 0 {
-                self.shared.with(TargetId(number), now, |pacer| pacer.returned(now, permits));
+                self.shared.with(TargetId(number), now, |watched| watched.pacer.returned(now, permits));
             }
         }
     }
 
-    /// A request has ended. Returns true if it was refused and that means the target as a whole.
-    pub fn ended(&mut self, now: Tick, target: TargetId, end: &RequestEnd<'_>) -> bool {
+    /// A request has ended so. Returns the outcome as it is to be judged: what was refused may mean the target as a whole, or
+    /// this record alone.
+    pub fn ended(&mut self, now: Tick, target: TargetId, end: &RequestEnd<'_>, outcome: Outcome) -> Outcome {
         self.out[target.0] -= usize::from(end.permit);
-        self.shared.with(target, now, |pacer| pacer.ended(now, end)) == Refusal::OfTarget
+        self.shared.with(target, now, |watched| {
+            if outcome == Outcome::Applied {
+                watched.applied.applied(end.record_key, end.began);
+            }
+            match watched.pacer.ended(now, end) {
+                Refusal::OfTarget => outcome.throttled(),
+                Refusal::None | Refusal::OfRecord => {
+                    outcome.beside(watched.applied.by_others(end.record_key))
+                }
+            }
+        })
     }
 }
 

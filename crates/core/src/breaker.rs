@@ -115,7 +115,10 @@ impl HealthSignal {
             Outcome::Known(_) | Outcome::Withheld | Outcome::Retryable { retry_after: Some(_), .. } => {
                 Self::Neutral
             }
-            Outcome::Retryable { .. } | Outcome::Throttled(_) | Outcome::Refused(_) => Self::Failure,
+            Outcome::Retryable { .. }
+            | Outcome::Throttled(_)
+            | Outcome::Refused(_)
+            | Outcome::RefusedAlone { .. } => Self::Failure,
             // 422 comes from who has read the update.
             Outcome::Rejected(Failure { cause: Cause::Status(status), .. })
             | Outcome::Doubted(Failure { cause: Cause::Status(status), .. })

@@ -16,6 +16,7 @@
 #![warn(clippy::iter_over_hash_type)] // the order of a hash map is chance
 
 pub mod acks;
+pub mod applied_lately;
 pub mod breaker;
 pub mod certificate;
 pub mod change;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::tick::Tick;
+
 /// What a target did with one attempt. Every answer and every connection fault becomes one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -20,6 +22,13 @@ pub enum Outcome {
     Throttled(Failure),
     /// It refuses us, not this update (401, 403, 407, 3xx): never ends an update.
     Refused(Failure),
+    /// As `Refused`, while the target applies updates of other records: it counts, and ends the update after `elapsed_max`.
+    RefusedAlone {
+        /// What happened.
+        failure: Failure,
+        /// When the newest request began with which the target has applied an update of another record.
+        others_applied: Tick,
+    },
     /// It will never accept this update.
     Rejected(Failure),
     /// As `Rejected`, but record after record gets this answer and the target has applied nothing since: something before
@@ -53,7 +62,7 @@ impl Outcome {
         match self {
             Self::Applied => OutcomeKind::Applied,
             Self::Retryable { .. } | Self::Throttled(_) => OutcomeKind::Retryable,
-            Self::Refused(_) => OutcomeKind::Refused,
+            Self::Refused(_) | Self::RefusedAlone { .. } => OutcomeKind::Refused,
             Self::Rejected(_) | Self::Doubted(_) => OutcomeKind::Rejected,
             Self::Conflict(_) => OutcomeKind::Conflict,
             Self::Known(_) => OutcomeKind::Known,
@@ -68,6 +77,7 @@ impl Outcome {
             Self::Retryable { failure, .. }
             | Self::Throttled(failure)
             | Self::Refused(failure)
+            | Self::RefusedAlone { failure, .. }
             | Self::Rejected(failure)
             | Self::Doubted(failure)
             | Self::Conflict(failure) => Some(failure),
@@ -81,6 +91,15 @@ impl Outcome {
         match self {
             Self::Rejected(failure) => Self::Doubted(failure),
             other => other,
+        }
+    }
+
+    /// A refusal, if an update of another record was applied meanwhile.
+    #[must_use]
+    pub fn beside(self, others_applied: Option<Tick>) -> Self {
+        match (self, others_applied) {
+            (Self::Refused(failure), Some(others_applied)) => Self::RefusedAlone { failure, others_applied },
+            (other, _) => other,
         }
     }
 

@@ -74,6 +74,8 @@ pub struct Partition {
     held: usize,
     released: usize,
     stale: u64,
+    /// See [`Self::beside_nobody`].
+    ended_beside_nobody: bool,
     effects: VecDeque<Effect>,
 }
 
@@ -108,6 +110,7 @@ impl Partition {
             held: 0,
             released: 0,
             stale: 0,
+            ended_beside_nobody: false,
             effects: VecDeque::new(),
         }
     }
@@ -409,11 +412,13 @@ impl Partition {
         if self.was_found_before_parked(id, &outcome) {
             return self.make_ready_again(id);
         }
+        let outcome = self.beside_nobody(now, outcome);
         let lane = &mut self.lanes[id];
         let Lane { held, progress, .. } = lane;
         let head = held.front().expect("a lane exists only while it holds an update");
         let (id_of_head, target) = (&head.update.id, head.update.target);
         progress.shut_for(self.targets.shut_for(target, now));
+        let refused = matches!(outcome, Outcome::RefusedAlone { .. });
         let verdict = if target_shut {
             self.policy.judge_while_shut(id_of_head, outcome, progress, now)
         } else {
@@ -428,7 +433,10 @@ impl Partition {
                 let turn = lane.turn;
                 self.enqueue(id, turn);
             }
-            Verdict::Resolve(resolution) => self.resolve(id, resolution),
+            Verdict::Resolve(resolution) => {
+                self.ended_beside_nobody |= refused;
+                self.resolve(id, resolution);
+            }
         }
     }
 

@@ -274,6 +274,11 @@ pub struct Progress {
     counted_to: Tick,
     /// The wait that follows the latest attempt does not count: the target refused us or had no room, or a policy blocks.
     excused: bool,
+    /// The latest attempt was refused. The time since then counts if the next one is refused while the target applies
+    /// updates of other records, and does not otherwise.
+    refused: bool,
+    /// When the latest attempt began.
+    began: Tick,
     /// How long the target was shut in all, as far as it was taken into account.
     shut: Duration,
 }
@@ -281,9 +286,10 @@ pub struct Progress {
 impl Progress {
     /// An attempt begins. Returns its number, from 1.
     pub fn begin_attempt(&mut self, now: Tick) -> u32 {
-        if self.attempts == 0 || self.excused {
+        if self.attempts == 0 || self.excused && !self.refused {
             self.counted_to = now;
         }
+        self.began = now;
         self.excused = false;
         self.attempts = self.attempts.saturating_add(1);
         self.attempts
@@ -292,6 +298,25 @@ impl Progress {
     /// Attempts begun so far.
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
+    }
+
+    /// The latest attempt ended, and was not refused.
+    fn forget_refusal(&mut self) {
+        if std::mem::take(&mut self.refused) {
+            self.counted_to = self.counted_to.max(self.began);
+        }
+    }
+
+    fn refused(&mut self, now: Tick) {
+        (self.refused, self.counted_to) = (true, now);
+        self.excuse();
+    }
+
+    fn refused_alone(&mut self, now: Tick, others_applied: Tick) {
+        if self.counted_to <= others_applied {
+            self.count_time(now);
+        }
+        self.refused(now);
     }
 
     fn count_time(&mut self, now: Tick) {
@@ -325,11 +350,23 @@ impl Policy {
     /// What to do about `outcome`, the end of the latest attempt of update `id`.
     pub fn judge(&self, id: &UpdateId, outcome: Outcome, progress: &mut Progress, now: Tick) -> Verdict {
         let longest = self.schedule.longest_wait(progress.attempts, id);
+        if !matches!(outcome, Outcome::Refused(_) | Outcome::RefusedAlone { .. }) {
+            progress.forget_refusal();
+        }
         match outcome {
             Outcome::Applied => Verdict::Resolve(Resolution::Applied),
             Outcome::Refused(_) => {
-                progress.excuse();
+                progress.refused(now);
                 Verdict::RetryAt(now.after(longest))
+            }
+            Outcome::RefusedAlone { failure, others_applied } => {
+                progress.refused_alone(now, others_applied);
+                if self.elapsed_max.is_some_and(|max| progress.elapsed.saturating_add(longest) > max) {
+                    let reason = DeadLetterReason::Rejected(failure);
+                    apply_failure_policy(self.rejected, reason, progress, now.after(longest))
+                } else {
+                    Verdict::RetryAt(now.after(longest))
+                }
             }
             Outcome::Retryable { failure, retry_after } => {
                 progress.count_time(now);
@@ -398,8 +435,12 @@ impl Policy {
         progress: &mut Progress,
         now: Tick,
     ) -> Verdict {
-        let Outcome::Retryable { retry_after, .. } = outcome else {
-            return self.judge(id, outcome, progress, now);
+        let retry_after = match outcome {
+            Outcome::Retryable { retry_after, .. } => retry_after,
+            Outcome::RefusedAlone { failure, .. } => {
+                return self.judge(id, Outcome::Refused(failure), progress, now);
+            }
+            other => return self.judge(id, other, progress, now),
         };
         let asked = retry_after.unwrap_or_default().min(self.retry_after_max);
         let wait = self.schedule.wait(progress.failures.saturating_add(1), id).max(asked);

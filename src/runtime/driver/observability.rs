@@ -51,7 +51,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     pub(super) fn log_failure(&self, update: &Update, outcome: &Outcome, number: u32) {
         match outcome {
             Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
-            Outcome::Refused(failure) => {
+            Outcome::Refused(failure) | Outcome::RefusedAlone { failure, .. } => {
                 let (target, now) = (update.target.0, self.context.clock.now());
                 if let Some(attempts) = self.context.refusals.refused(target, failure.cause.to_string(), now)
                 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Partition;
 use crate::lane::{LaneId, LaneStatus, QueuePosition};
 use crate::message::Effect;
+use crate::outcome::Outcome;
 use crate::routes::TargetId;
 use crate::tick::Tick;
 
@@ -135,7 +136,22 @@ impl ShutTargets {
     }
 }
 
+/// Lanes with which a full window shows nothing of other records.
+const LANES_FEW: usize = 4;
+
 impl Partition {
+    /// If few records fill the window, nothing shows if the target works for others, which wait for room. Then a refusal counts
+    /// as if it did: at most one of these records ends so before the target has applied something here.
+    pub(super) fn beside_nobody(&mut self, now: Tick, outcome: Outcome) -> Outcome {
+        if outcome == Outcome::Applied {
+            self.ended_beside_nobody = false;
+        }
+        let alone = self.held == self.limits.window.get()
+            && self.lanes.len() <= LANES_FEW
+            && !self.ended_beside_nobody;
+        outcome.beside(alone.then_some(now))
+    }
+
     /// `probe_from`: when a probe may be asked for; `None`: one is under way.
     pub(super) fn target_shut(&mut self, now: Tick, target: TargetId, probe_from: Option<Tick>) {
         let reported = probe_from.map_or(Probe::UnderWay, Probe::NotBefore);

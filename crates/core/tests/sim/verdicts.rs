@@ -17,7 +17,10 @@ impl Judge {
             Outcome::Applied | Outcome::Known(_) | Outcome::Withheld | Outcome::Throttled(_) => {
                 (Tick::ZERO, false)
             }
-            Outcome::Refused(_) | Outcome::Rejected(_) | Outcome::Conflict(_) => (now.after(longest), true),
+            Outcome::Refused(_)
+            | Outcome::RefusedAlone { .. }
+            | Outcome::Rejected(_)
+            | Outcome::Conflict(_) => (now.after(longest), true),
             Outcome::Doubted(_) => (now.after(schedule.wait(sent.number, &sent.id)), true),
             Outcome::Retryable { retry_after, .. } => {
                 let asked = retry_after.unwrap_or_default().min(self.policy.retry_after_max);
@@ -30,6 +33,16 @@ impl Judge {
                 (now.after(if exact { wait } else { wait.min(longest) }.max(asked)), exact)
             }
         }
+    }
+
+    /// Whether a refusal may end the update: its target was open, and few records filled the window, for `elapsed_max`.
+    pub fn refused_for_long(&self, facts: &Facts) -> bool {
+        let Facts { here, target, .. } = facts;
+        let (Some(max), Some(first_sent_at)) = (self.policy.elapsed_max, here.first_sent_at) else {
+            return false;
+        };
+        let wait = self.policy.schedule.longest();
+        self.circuits.open_for(*target, first_sent_at, here.ended_at) + wait > max
     }
 
     /// Whether the next attempt would start beyond `elapsed_max`, if all time counted but that in which the target was

@@ -54,7 +54,10 @@ impl Judge {
         let last = facts.here.last.as_ref();
         let (policy, ended_so) = match reason {
             DeadLetterReason::Malformed(_) => return facts.record.is_none(),
-            DeadLetterReason::Rejected(_) => (rejected, matches!(last, Some(Outcome::Rejected(_)))),
+            DeadLetterReason::Rejected(_) => {
+                let may = matches!(last, Some(Outcome::Refused(_))) && self.refused_for_long(facts);
+                (rejected, may || matches!(last, Some(Outcome::Rejected(_))))
+            }
             DeadLetterReason::Conflict(_) => (conflict, matches!(last, Some(Outcome::Conflict(_)))),
             DeadLetterReason::IdReused => (conflict, matches!(last, Some(Outcome::Known(Known::IdReused)))),
             DeadLetterReason::Exhausted { .. } => {
