@@ -25,7 +25,7 @@ pub use self::log::{DropReason, LogMetrics};
 use self::partition::PartitionFamilies;
 pub use self::partition::PartitionMetrics;
 use self::target::TargetFamilies;
-pub use self::target::{CircuitMetrics, TargetMetrics};
+pub use self::target::{CircuitMetrics, PacerMetrics, TargetMetrics};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 
 /// Every metric of the process. Cheap to clone.
@@ -90,6 +90,12 @@ impl Metrics {
     #[must_use]
     pub fn circuit(&self, target: &str) -> CircuitMetrics {
         CircuitMetrics::new(&self.0.targets, target)
+    }
+
+    /// The metrics of the pacer of one target, or of those that share limits.
+    #[must_use]
+    pub fn pacer(&self, target: &str) -> PacerMetrics {
+        PacerMetrics::new(&self.0.targets, target)
     }
 
     /// The metrics of the ledger.

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use crate::admin::metrics::{Metrics, PacerMetrics};
 use crate::config::LimitsConfig;
 use lanekeeper_broker::Clock;
 use lanekeeper_core::applied_lately::AppliedLately;
@@ -47,6 +48,7 @@ struct WatchedPacer {
     name: String,
     pacer: Pacer,
     applied: AppliedLately,
+    metrics: PacerMetrics,
     /// As it was logged.
     in_force: bool,
     /// When the task grants next, as it knows.
@@ -70,7 +72,7 @@ impl Mail {
 impl Pacers {
     /// Runs until it is dropped with all its clones.
     #[must_use]
-    pub fn begin(groups: &[LimitsConfig], clock: Clock) -> Self {
+    pub fn begin(groups: &[LimitsConfig], metrics: &Metrics, clock: Clock) -> Self {
         let targets = groups.iter().enumerate().flat_map(|(group, LimitsConfig { targets, .. })| {
             targets.iter().map(move |target| (*target, group))
         });
@@ -79,7 +81,9 @@ impl Pacers {
             let pacer = Pacer::new(*limits);
             let in_force = pacer.is_in_force();
             let applied = AppliedLately::default();
-            WatchedPacer { name: name.clone(), pacer, applied, in_force, next_at: None }
+            let metrics = metrics.pacer(name);
+            metrics.paced(in_force);
+            WatchedPacer { name: name.clone(), pacer, applied, metrics, in_force, next_at: None }
         };
         let groups = groups.iter().map(watched).collect();
         let state = Mutex::new(State { groups, drivers_begun: 0, mail: BTreeMap::new() });
@@ -139,6 +143,7 @@ impl PacerSet {
         }
         let in_force = watched.pacer.is_in_force();
         if std::mem::replace(&mut watched.in_force, in_force) != in_force {
+            watched.metrics.paced(in_force);
             if in_force {
                 warn!(
                     target_name = watched.name,
@@ -261,7 +266,10 @@ impl PacerWatch {
                 watched.applied.applied(end.record_key, end.began);
             }
             match watched.pacer.ended(now, end) {
-                Refusal::OfTarget => outcome.throttled(),
+                Refusal::OfTarget => {
+                    watched.metrics.throttled();
+                    outcome.throttled()
+                }
                 Refusal::None | Refusal::OfRecord => {
                     outcome.beside(watched.applied.by_others(end.record_key))
                 }

@@ -106,7 +106,7 @@ pub async fn run(
         majority: Majority::new(publishing.clone(), &names),
         releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
         breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
-        pacers: Pacers::begin(&config.limits, clock),
+        pacers: Pacers::begin(&config.limits, &metrics, clock),
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
         clock,
         epochs,

@@ -30,6 +30,7 @@ pub(super) struct PartitionFamilies {
     lanes_active: Family<OfPartition, Gauge>,
     keys_retrying: Family<OfPartition, Gauge>,
     keys_target_shut: Family<OfPartition, Gauge>,
+    keys_paced: Family<OfPartition, Gauge>,
     keys_take_over_wait: Family<OfPartition, Gauge>,
     keys_blocked_by_previous: Family<OfPartition, Gauge>,
     oldest_pending_age: Family<OfPartition, SecondsGauge>,
@@ -102,6 +103,11 @@ impl PartitionFamilies {
             self.keys_target_shut.clone(),
         );
         registry.register(
+            "keys_paced",
+            "Records whose oldest update waits because a limit of its target is used up.",
+            self.keys_paced.clone(),
+        );
+        registry.register(
             "keys_take_over_wait",
             "Records whose oldest update waits until no request of an earlier owner can be at work.",
             self.keys_take_over_wait.clone(),
@@ -139,6 +145,7 @@ impl PartitionFamilies {
             lanes_active,
             keys_retrying,
             keys_target_shut,
+            keys_paced,
             keys_take_over_wait,
             keys_blocked_by_previous,
             oldest_pending_age,
@@ -154,6 +161,7 @@ impl PartitionFamilies {
             lanes_active,
             keys_retrying,
             keys_target_shut,
+            keys_paced,
             keys_take_over_wait,
             keys_blocked_by_previous,
         ] {
@@ -179,6 +187,7 @@ pub struct PartitionMetrics {
     lanes_active: Gauge,
     keys_retrying: Gauge,
     keys_target_shut: Gauge,
+    keys_paced: Gauge,
     keys_take_over_wait: Gauge,
     keys_blocked_by_previous: Gauge,
     oldest_pending_age: SecondsGauge,
@@ -201,6 +210,7 @@ impl PartitionMetrics {
             lanes_active: all.lanes_active.get_or_create_owned(&of),
             keys_retrying: all.keys_retrying.get_or_create_owned(&of),
             keys_target_shut: all.keys_target_shut.get_or_create_owned(&of),
+            keys_paced: all.keys_paced.get_or_create_owned(&of),
             keys_take_over_wait: all.keys_take_over_wait.get_or_create_owned(&of),
             keys_blocked_by_previous: all.keys_blocked_by_previous.get_or_create_owned(&of),
             oldest_pending_age: all.oldest_pending_age.get_or_create_owned(&of),
@@ -260,6 +270,7 @@ impl PartitionMetrics {
         self.lanes_active.set(whole(view.lanes));
         self.keys_retrying.set(whole(view.waiting));
         self.keys_target_shut.set(whole(view.target_shut));
+        self.keys_paced.set(whole(view.paced));
         self.keys_take_over_wait.set(whole(view.take_over_wait));
         self.keys_blocked_by_previous.set(whole(view.blocked_by_previous));
         self.oldest_pending_age.set(oldest_age.as_secs_f64());

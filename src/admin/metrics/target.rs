@@ -21,6 +21,8 @@ pub(super) struct TargetFamilies {
     circuit_state: Family<OfTarget, Gauge>,
     circuit_trips: Family<OfTarget, Counter>,
     circuit_shut: Family<OfTarget, SecondsCounter>,
+    paced: Family<OfTarget, Gauge>,
+    throttled: Family<OfTarget, Counter>,
 }
 
 impl Default for TargetFamilies {
@@ -33,6 +35,8 @@ impl Default for TargetFamilies {
             circuit_state: Family::default(),
             circuit_trips: Family::default(),
             circuit_shut: Family::default(),
+            paced: Family::default(),
+            throttled: Family::default(),
         }
     }
 }
@@ -69,6 +73,16 @@ impl TargetFamilies {
             Unit::Seconds,
             self.circuit_shut.clone(),
         );
+        registry.register(
+            "paced",
+            "1: requests to the target need permits, because a limit is set, or because it refuses requests.",
+            self.paced.clone(),
+        );
+        registry.register(
+            "throttled",
+            "Requests that the target refused for all (429, or 503 with Retry-After). They cost no update its budget.",
+            self.throttled.clone(),
+        );
     }
 
     /// Gives every family a label value, so that it is encoded. The compiler asks for a new family here.
@@ -82,15 +96,18 @@ impl TargetFamilies {
             circuit_state,
             circuit_trips,
             circuit_shut,
+            paced,
+            throttled,
         } = self;
         let of = OfTarget { target: "crm".into() };
-        for counters in [updates_delivered, circuit_trips] {
+        for counters in [updates_delivered, circuit_trips, throttled] {
             drop(counters.get_or_create(&of));
         }
         for histograms in [attempt_duration, end_to_end_duration] {
             drop(histograms.get_or_create(&of));
         }
         drop(circuit_state.get_or_create(&of));
+        drop(paced.get_or_create(&of));
         drop(circuit_shut.get_or_create(&of));
         let of = OfAttempt { target: of.target, outcome: "applied", code_class: "2xx" };
         drop(attempts.get_or_create(&of));
@@ -195,6 +212,30 @@ impl CircuitMetrics {
     /// The target is open again.
     pub fn opened(&self) {
         self.state.set(0);
+    }
+}
+
+/// Metrics of the pacer of one target, or of those that share limits.
+#[derive(Debug)]
+pub struct PacerMetrics {
+    paced: Gauge,
+    throttled: Counter,
+}
+
+impl PacerMetrics {
+    pub(super) fn new(all: &TargetFamilies, target: &str) -> Self {
+        let of = OfTarget { target: target.into() };
+        Self { paced: all.paced.get_or_create_owned(&of), throttled: all.throttled.get_or_create_owned(&of) }
+    }
+
+    /// Requests need permits, or no longer do.
+    pub fn paced(&self, in_force: bool) {
+        self.paced.set(i64::from(in_force));
+    }
+
+    /// A request was refused that means the target as a whole.
+    pub fn throttled(&self) {
+        self.throttled.inc();
     }
 }
 

@@ -82,7 +82,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             oldest_held_seconds: held_since.map(|came| came.elapsed().as_secs()),
             oldest_published_seconds: oldest.published_at.and_then(age).map(|age| age.as_secs()),
             records: view.lanes,
-            waiting: view.waiting,
+            waiting: view.waiting + view.paced,
             target_shut: view.target_shut,
         });
     }

@@ -128,7 +128,7 @@ impl World {
         let core = Partition::new(limits(setup.in_flight_max), Arc::new(policy(setup.rejected)));
         let (_, previous) = watch::channel(BTreeSet::new());
         let group = LimitsConfig { name: "crm".to_owned(), targets: vec![TargetId(0)], limits: setup.limits };
-        let pacers = Pacers::begin(&[group], clock);
+        let pacers = Pacers::begin(&[group], &metrics, clock);
         let driver = Driver::new(context, core, previous, (releases, breakers.watch(), pacers.watch()));
         let stop = CancellationToken::new();
         let driver = tokio::spawn(driver.run(stop.clone()));
