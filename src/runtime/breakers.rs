@@ -1,5 +1,5 @@
-//! The circuit breakers, one per target, shared by all drivers of this process: a lock around the core's breakers; logs,
-//! counts and publishes their changes.
+//! The circuit breakers, one for the targets that share limits (by default one per target), shared by all drivers of this
+//! process: a lock around the core's breakers; logs, counts and publishes their changes.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use tracing::{error, info};
 
 use crate::admin::health::Health;
 use crate::admin::metrics::{CircuitMetrics, Metrics};
-use crate::config::BreakerConfig;
+use crate::config::{BreakerConfig, LimitsConfig};
 use lanekeeper_core::breaker::{AttemptEnd, Breaker, Circuit, Trip};
 use lanekeeper_core::message::Event;
 use lanekeeper_core::outcome::Failure;
@@ -17,20 +17,23 @@ use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
-/// The breakers of all targets. Cheap to clone.
+/// All breakers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Breakers(Arc<BreakerSet>);
 
 #[derive(Debug)]
 struct BreakerSet {
     /// In the order of the config; empty if breakers are turned off.
-    targets: Mutex<Vec<WatchedBreaker>>,
+    breakers: Mutex<Vec<WatchedBreaker>>,
+    /// The place of each target's breaker among them.
+    of_target: Vec<usize>,
     changed: watch::Sender<()>,
     health: Health,
 }
 
 #[derive(Debug)]
 struct WatchedBreaker {
+    /// `limits` of its targets: by default the name of the one target.
     name: String,
     breaker: Breaker,
     metrics: CircuitMetrics,
@@ -97,14 +100,9 @@ impl WatchedBreaker {
 }
 
 impl Breakers {
-    /// For targets of these names.
+    /// One for each group; each target is in one.
     #[must_use]
-    pub fn new<'a>(
-        config: &BreakerConfig,
-        targets: impl Iterator<Item = &'a str>,
-        metrics: &Metrics,
-        health: &Health,
-    ) -> Self {
+    pub fn new(config: &BreakerConfig, groups: &[LimitsConfig], metrics: &Metrics, health: &Health) -> Self {
         let limits = match config {
             BreakerConfig::Off => None,
             BreakerConfig::On(limits) => Some(Arc::new(limits.clone())),
@@ -114,21 +112,28 @@ impl Breakers {
             let breaker = Breaker::new(Arc::clone(limits.as_ref()?));
             Some(WatchedBreaker { name: name.to_owned(), breaker, metrics, shut: None })
         };
-        let targets = Mutex::new(targets.filter_map(watched).collect());
-        Self(Arc::new(BreakerSet { targets, changed: watch::Sender::new(()), health: health.clone() }))
+        let breakers = Mutex::new(groups.iter().filter_map(|group| watched(&group.name)).collect());
+        let mut of_target = vec![0; groups.iter().map(|group| group.targets.len()).sum()];
+        for (place, group) in groups.iter().enumerate() {
+            for target in &group.targets {
+                of_target[target.0] = place;
+            }
+        }
+        let (changed, health) = (watch::Sender::new(()), health.clone());
+        Self(Arc::new(BreakerSet { breakers, of_target, changed, health }))
     }
 
     /// For one driver.
     #[must_use]
     pub fn watch(&self) -> BreakerWatch {
-        let last_seen = vec![Circuit::Closed; self.0.targets().len()];
+        let last_seen = vec![Circuit::Closed; self.0.of_target.len()];
         BreakerWatch { shared: Arc::clone(&self.0), changes: self.0.changed.subscribe(), last_seen }
     }
 }
 
 impl BreakerSet {
-    fn targets(&self) -> MutexGuard<'_, Vec<WatchedBreaker>> {
-        self.targets.lock().expect("nothing panics while it holds the breakers")
+    fn breakers(&self) -> MutexGuard<'_, Vec<WatchedBreaker>> {
+        self.breakers.lock().expect("nothing panics while it holds the breakers")
     }
 }
 
@@ -137,6 +142,7 @@ impl BreakerSet {
 pub struct BreakerWatch {
     shared: Arc<BreakerSet>,
     changes: watch::Receiver<()>,
+    /// Of each target.
     last_seen: Vec<Circuit>,
 }
 
@@ -149,9 +155,11 @@ impl BreakerWatch {
     /// What has changed since the last call, for the core.
     pub fn take_changes(&mut self) -> Vec<Event> {
         self.changes.mark_unchanged();
-        let targets = self.shared.targets();
+        let breakers = self.shared.breakers();
         let mut events = Vec::new();
-        for ((number, last_seen), watched) in self.last_seen.iter_mut().enumerate().zip(&*targets) {
+        for (number, (last_seen, place)) in self.last_seen.iter_mut().zip(&self.shared.of_target).enumerate()
+        {
+            let Some(watched) = breakers.get(*place) else { continue };
             let (target, circuit) = (TargetId(number), watched.breaker.circuit());
             if std::mem::replace(last_seen, circuit) != circuit {
                 events.push(match circuit {
@@ -213,9 +221,10 @@ impl BreakerWatch {
 
     /// Changes one breaker. Tells all drivers if `change` returns true, and returns that.
     fn with(&self, target: TargetId, change: impl FnOnce(&mut WatchedBreaker, &Health) -> bool) -> bool {
-        let mut targets = self.shared.targets();
-        let changed = targets.get_mut(target.0).is_some_and(|watched| change(watched, &self.shared.health));
-        drop(targets);
+        let mut breakers = self.shared.breakers();
+        let watched = self.shared.of_target.get(target.0).and_then(|place| breakers.get_mut(*place));
+        let changed = watched.is_some_and(|watched| change(watched, &self.shared.health));
+        drop(breakers);
         if changed {
             self.shared.changed.send_replace(());
         }
@@ -230,24 +239,32 @@ mod tests {
     use super::*;
     use lanekeeper_core::breaker::{BreakerLimits, HealthSignal};
     use lanekeeper_core::outcome::Cause;
+    use lanekeeper_core::pacing::PacerLimits;
     use lanekeeper_core::update::RecordKey;
 
     const SECOND: Tick = Tick::from_micros(1_000_000);
 
-    fn breakers() -> Breakers {
-        let limits = BreakerLimits {
+    fn config() -> BreakerConfig {
+        BreakerConfig::On(BreakerLimits {
             window: Duration::from_secs(10),
             attempts_min: 2,
             records_min: 2,
             failure_share: 0.9,
             waits: vec![Duration::from_secs(1)],
-        };
-        Breakers::new(
-            &BreakerConfig::On(limits),
-            ["crm", "erp"].into_iter(),
-            &Metrics::new(),
-            &Health::default(),
-        )
+        })
+    }
+
+    /// Groups of these names with these targets.
+    fn groups<const N: usize>(groups: [(&str, &[usize]); N]) -> [LimitsConfig; N] {
+        groups.map(|(name, targets)| LimitsConfig {
+            name: name.to_owned(),
+            targets: targets.iter().copied().map(TargetId).collect(),
+            limits: PacerLimits::default(),
+        })
+    }
+
+    fn of_two() -> [LimitsConfig; 2] {
+        groups([("crm", &[0]), ("erp", &[1])])
     }
 
     fn fail(watch: &BreakerWatch) {
@@ -257,16 +274,27 @@ mod tests {
     }
 
     fn end(watch: &BreakerWatch, now: Tick, key: &str, signal: HealthSignal, probe: bool) -> bool {
+        end_at(watch, TargetId(1), now, key, signal, probe)
+    }
+
+    fn end_at(
+        watch: &BreakerWatch,
+        target: TargetId,
+        now: Tick,
+        key: &str,
+        signal: HealthSignal,
+        probe: bool,
+    ) -> bool {
         let record_key = RecordKey::new(key).unwrap();
         let failure = Failure { cause: Cause::Status(503), detail: format!("no backend for {key}") };
         let why = Why { update_id: "u1".to_owned(), failure: failure.to_string() };
         let end = AttemptEnd { record_key: &record_key, began: now, signal };
-        watch.ended(now, TargetId(1), end, probe, Some(&why).filter(|_| signal.is_failure()))
+        watch.ended(now, target, end, probe, Some(&why).filter(|_| signal.is_failure()))
     }
 
     #[tokio::test]
     async fn every_driver_learns_once_that_a_target_is_shut_and_one_of_them_may_probe() {
-        let breakers = breakers();
+        let breakers = Breakers::new(&config(), &of_two(), &Metrics::new(), &Health::default());
         let (mut one, mut other) = (breakers.watch(), breakers.watch());
         fail(&one);
         for watch in [&mut one, &mut other] {
@@ -292,15 +320,7 @@ mod tests {
     #[test]
     fn readiness_names_what_is_shut_and_metrics_count_it() {
         let (metrics, health) = (Metrics::new(), Health::default());
-        let limits = BreakerLimits {
-            window: Duration::from_secs(10),
-            attempts_min: 2,
-            records_min: 2,
-            failure_share: 0.9,
-            waits: vec![Duration::from_secs(1)],
-        };
-        let breakers =
-            Breakers::new(&BreakerConfig::On(limits), ["crm", "erp"].into_iter(), &metrics, &health);
+        let breakers = Breakers::new(&config(), &of_two(), &metrics, &health);
         let mut watch = breakers.watch();
         fail(&watch);
         let shut = health.shut().expect("it is shut");
@@ -326,13 +346,50 @@ mod tests {
     }
 
     #[test]
-    fn breakers_that_are_turned_off_shut_nothing() {
-        let breakers = Breakers::new(
-            &BreakerConfig::Off,
-            ["crm", "erp"].into_iter(),
-            &Metrics::new(),
-            &Health::default(),
+    fn targets_that_share_limits_are_shut_and_opened_together_by_one_probe() {
+        let (metrics, health) = (Metrics::new(), Health::default());
+        let breakers =
+            Breakers::new(&config(), &groups([("crm", &[0, 2]), ("erp", &[1])]), &metrics, &health);
+        let (mut one, mut other) = (breakers.watch(), breakers.watch());
+        for (key, target) in [("a", 0), ("b", 2)] {
+            end_at(&one, TargetId(target), Tick::ZERO, key, HealthSignal::Failure, false);
+        }
+        for watch in [&mut one, &mut other] {
+            assert_eq!(changes(watch), ["0 shut", "2 shut"]);
+        }
+        assert!(
+            health.shut().is_some_and(|shut| shut.starts_with("shut: crm since 2")),
+            "{:?}",
+            health.shut()
         );
+        let text = metrics.encode();
+        assert!(text.contains("lanekeeper_circuit_state{target=\"crm\"} 1"), "{text}");
+
+        assert!(one.grant_probe(SECOND, TargetId(2)));
+        assert!(!one.grant_probe(SECOND, TargetId(0)), "one probe for both");
+        assert!(!other.grant_probe(SECOND, TargetId(0)), "one probe for both");
+        assert_eq!(changes(&mut one), [""; 0], "it has asked for both, and knows");
+        assert_eq!(changes(&mut other), ["2 probed"]);
+        end_at(&one, TargetId(2), SECOND, "b", HealthSignal::Success, true);
+        for watch in [&mut one, &mut other] {
+            assert_eq!(changes(watch), ["0 open", "2 open"]);
+        }
+        assert_eq!(health.shut(), None);
+    }
+
+    fn changes(watch: &mut BreakerWatch) -> Vec<String> {
+        let described = |event| match event {
+            Event::TargetShut { target, probe_from: Some(_) } => format!("{} shut", target.0),
+            Event::TargetShut { target, probe_from: None } => format!("{} probed", target.0),
+            Event::TargetOpened(target) => format!("{} open", target.0),
+            other => panic!("{other:?}"),
+        };
+        watch.take_changes().into_iter().map(described).collect()
+    }
+
+    #[test]
+    fn breakers_that_are_turned_off_shut_nothing() {
+        let breakers = Breakers::new(&BreakerConfig::Off, &of_two(), &Metrics::new(), &Health::default());
         let mut watch = breakers.watch();
         fail(&watch);
         assert!(watch.take_changes().is_empty());

@@ -100,12 +100,11 @@ pub async fn run(
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
     let guard = BindingGuard::begin(consuming.clone(), address.clone(), &names, &config.instance, &follower);
     let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto, &epochs);
-    let names_of_targets = config.targets.iter().map(|target| target.name.as_str());
     let context = DispatchContext {
         liveness: LivenessProbe::begin(consuming.clone()),
         majority: Majority::new(publishing.clone(), &names),
         releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
-        breakers: Breakers::new(&config.breaker, names_of_targets, &metrics, &health),
+        breakers: Breakers::new(&config.breaker, &config.limits, &metrics, &health),
         pacers: Pacers::begin(&config.limits, &metrics, clock),
         target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
         clock,

@@ -97,7 +97,12 @@ impl World {
         let target = Arc::new(MemoryTarget::new(facts.clone()));
         let ledger = Arc::new(MemoryLedger::new(facts.clone()));
         let (metrics, health) = (Metrics::new(), Health::default());
-        let breakers = Breakers::new(&setup.breaker, ["crm"].into_iter(), &metrics, &health);
+        let limits_of_crm = LimitsConfig {
+            name: "crm".to_owned(),
+            targets: vec![TargetId(0)],
+            limits: PacerLimits::default(),
+        };
+        let breakers = Breakers::new(&setup.breaker, &[limits_of_crm], &metrics, &health);
         let layout = Layout { number: LayoutNumber(1), partitions: 1, prefetch: PREFETCH };
         let partition = PartitionNumber(0);
         let routes = Arc::new(Routes::new([(TypePattern::Any, TargetId(0))]));
