@@ -16,9 +16,10 @@ use http::{Response, Version};
 use hyper::body::{Body as _, Incoming};
 
 use super::deadline::{Deadline, TimeUp};
-use super::{AttemptReceipt, detail, retry_after};
+use super::{AttemptReceipt, detail, quota, retry_after};
 use crate::config::AnswerBody;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
+use lanekeeper_core::pacing::Quota;
 
 /// Bytes of a failure's body that are kept for its reason.
 const BODY_BYTES_KEPT_MAX: usize = 4 * 1024;
@@ -117,7 +118,13 @@ pub(super) fn receipt_of(
     let status = response.status().as_u16();
     let content_type = text(response.headers(), CONTENT_TYPE).unwrap_or("");
     let of_target = outcomes.contains_key(&status) || detail::is_problem(content_type);
-    AttemptReceipt { status, etag: etag.map(ToOwned::to_owned), of_target, quota: None }
+    let quota = quota::quota_of(response.headers(), SystemTime::now());
+    AttemptReceipt {
+        status,
+        etag: etag.map(ToOwned::to_owned),
+        of_target,
+        quota: (quota != Quota::default()).then(|| Box::new(quota)),
+    }
 }
 
 /// No complete answer before the deadline.

@@ -14,6 +14,7 @@ mod detail;
 mod error;
 mod gate;
 mod h2_frames;
+mod quota;
 mod request;
 mod retry_after;
 mod send_guard;

@@ -1,4 +1,5 @@
-//! Parses `Retry-After` (RFC 9110, section 10.2.3): seconds or a date.
+//! Reads when to come again: `Retry-After` (RFC 9110, section 10.2.3), and the reset of a quota, which APIs write in the same
+//! forms and in some more.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,33 +7,78 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const MOMENT_PAST_MAX: Duration = Duration::from_secs(3600);
 const MOMENT_AHEAD_MAX: Duration = Duration::from_secs(31 * 86_400);
 
-/// How long the answer asks us to wait; `None`: not a form that the RFC allows.
+/// How long the answer asks us to wait; `None`: not a form that is certain.
 ///
-/// A date is taken relative to the answer's own `Date`, so that the target's clock need not agree with ours; without one,
-/// relative to `now` (the system's clock). A past date or a negative number means no wait. Not bounded: the policy's
-/// `retry_after_max` does that.
-pub(super) fn parse(retry_after: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
-    let retry_after = retry_after.trim();
-    let digits = retry_after.strip_prefix('-').unwrap_or(retry_after);
-    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that does not fit into u64 is the longest wait.
-        let seconds = if digits == retry_after { digits.parse().unwrap_or(u64::MAX) } else { 0 };
-        return Some(until_moment(seconds, now).unwrap_or(Duration::from_secs(seconds)));
+/// Seconds and dates of HTTP are what the RFC allows. Some servers send fractions of seconds, a date of RFC 3339, or the moment
+/// as a number ([`until_moment`]). A date is taken relative to the answer's own `Date`, so that the target's clock need not
+/// agree with ours; without one, relative to `now` (the system's clock). A past date or a negative number means no wait. Not
+/// bounded: the policy's `retry_after_max` does that.
+pub(super) fn parse(text: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    let date = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok());
+    if let Some(number) = number(text) {
+        return Some(until_moment(number, date, now).unwrap_or(number));
     }
-    let until = httpdate::parse_http_date(retry_after).ok()?;
-    let since = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok()).unwrap_or(now);
-    Some(until.duration_since(since).unwrap_or(Duration::ZERO))
+    let until = httpdate::parse_http_date(text).ok().or_else(|| rfc3339(text))?;
+    Some(until.duration_since(date.unwrap_or(now)).unwrap_or(Duration::ZERO))
 }
 
-/// Some servers send the moment as seconds or milliseconds since 1970. A number of seconds that is, as a moment, close to now
-/// would be a wait of decades, and of millennia.
-fn until_moment(number: u64, now: SystemTime) -> Option<Duration> {
-    let since_1970 = now.duration_since(UNIX_EPOCH).ok()?;
+/// A number of seconds. A negative one is 0, and one that does not fit into u64 is the longest wait.
+fn number(text: &str) -> Option<Duration> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    if digits != text {
+        return Some(Duration::ZERO);
+    }
+    let nanos = format!("{fraction:0<9.9}").parse().unwrap_or(0);
+    Some(Duration::new(whole.parse().unwrap_or(u64::MAX), nanos))
+}
+
+/// Some servers send the moment as seconds, milliseconds or microseconds since 1970. A number of seconds that is, as a moment,
+/// close to now would be a wait of decades, or of millennia. The wait is relative to the answer's `Date`, if that is plausible.
+fn until_moment(number: Duration, date: Option<SystemTime>, now: SystemTime) -> Option<Duration> {
+    let now = now.duration_since(UNIX_EPOCH).ok()?;
+    let date = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
+    let since = date.filter(|date| date.abs_diff(now) <= MOMENT_PAST_MAX).unwrap_or(now);
     let is_close = |moment: &Duration| {
-        moment.saturating_add(MOMENT_PAST_MAX) >= since_1970 && *moment <= since_1970 + MOMENT_AHEAD_MAX
+        moment.saturating_add(MOMENT_PAST_MAX) >= since && *moment <= since + MOMENT_AHEAD_MAX
     };
-    let moment = [Duration::from_secs(number), Duration::from_millis(number)].into_iter().find(is_close)?;
-    Some(moment.saturating_sub(since_1970))
+    let moment = [1, 1_000, 1_000_000].into_iter().map(|unit| number / unit).find(is_close)?;
+    Some(moment.saturating_sub(since))
+}
+
+/// A date of RFC 3339, with or without seconds (`2026-02-16T09:02Z`). One that does not say its time zone is not certain.
+fn rfc3339(text: &str) -> Option<SystemTime> {
+    const ZONE_BYTES: usize = "+01:00".len();
+    const MINUTES_BYTES: usize = "2026-02-16T09:02".len();
+    if !text.is_ascii() {
+        return None;
+    }
+    let (local, zone) = match text.strip_suffix(['Z', 'z']) {
+        Some(local) => (local, None),
+        None => text
+            .split_at_checked(text.len().checked_sub(ZONE_BYTES)?)
+            .map(|(local, zone)| (local, Some(zone)))?,
+    };
+    let seconds = if local.len() == MINUTES_BYTES { ":00" } else { "" };
+    let moment = humantime::parse_rfc3339_weak(&format!("{local}{seconds}")).ok()?;
+    let Some(zone) = zone else { return Some(moment) };
+    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    let ahead = Duration::from_secs(60 * (60 * two_digits(hours)? + two_digits(minutes)?));
+    match zone.as_bytes()[0] {
+        b'+' => moment.checked_sub(ahead),
+        b'-' => moment.checked_add(ahead),
+        _ => None,
+    }
+}
+
+fn two_digits(text: &str) -> Option<u64> {
+    let is_number = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
 }
 
 #[cfg(test)]
@@ -47,6 +93,15 @@ mod tests {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:50:07 GMT").unwrap();
         let wait = parse(retry_after, date, now).map(|wait| wait.as_secs());
         assert_eq!(wait, expected, "{retry_after:?}");
+    }
+
+    #[test]
+    fn fractions_of_seconds() {
+        let now = httpdate::parse_http_date(DATE).unwrap();
+        for (text, ms) in [("1.5", 1500), ("0.25", 250), ("2.0", 2000), ("0.0009999999999", 0), ("-1.5", 0)] {
+            let wait = parse(text, None, now).map(|wait| wait.as_millis());
+            assert_eq!(wait, Some(ms), "{text}");
+        }
     }
 
     #[test]
@@ -65,7 +120,10 @@ mod tests {
         check("784111837", None, Some(30));
         check("784111837500", None, Some(30));
         check("784111800", None, Some(0));
-        check("784111807", Some(DATE), Some(0));
+        check("784111807.5", None, Some(0));
+        check("784111837500000", None, Some(30));
+        check("784111807", Some(DATE), Some(30)); // the target's clock is 30 s behind ours
+        check("784111837", Some("Sun, 06 Nov 1994 02:00:00 GMT"), Some(30)); // not plausible
         check("30000", None, Some(30_000));
         check("790000000", None, Some(790_000_000)); // in 68 days: too far to be certain
     }
@@ -82,17 +140,42 @@ mod tests {
     }
 
     #[test]
+    fn a_date_can_be_of_rfc_3339() {
+        check("1994-11-06T08:51:37Z", Some(DATE), Some(120));
+        check("1994-11-06T08:51:37Z", None, Some(90));
+        check("1994-11-06T08:51:37.250z", Some(DATE), Some(120));
+        check("1994-11-06T08:51Z", Some(DATE), Some(83));
+        check("1994-11-06T10:51:37+02:00", Some(DATE), Some(120));
+        check("1994-11-06T07:21:37-01:30", Some(DATE), Some(120));
+        check("1994-11-06T08:51:37", Some(DATE), None);
+        check("1994-11-06", Some(DATE), None);
+        check("1994-11-06T08:51:37+aa:00", Some(DATE), None);
+        check("1994-11-06T08:51:37 01:00", Some(DATE), None);
+    }
+
+    #[test]
     fn anything_else_is_ignored() {
-        for text in
-            ["", "-", "soon", "1.5", "1e3", "+5", "5s", "0x10", "१२", "Sun, 99 Nov 1994 08:49:37 GMT", "-5 "]
+        for text in ["", "-", "soon", ".5", "5.", "1.2.3", "1.-5", "1,5", "1e3", "+5", "5s", "0x10", "१२"]
         {
-            check(text, Some(DATE), if text == "-5 " { Some(0) } else { None });
+            check(text, Some(DATE), None);
         }
+        check("Sun, 99 Nov 1994 08:49:37 GMT", Some(DATE), None);
+        check("-5 ", Some(DATE), Some(0));
     }
 
     proptest! {
         #[test]
         fn nothing_panics(text in "\\PC*", date in "\\PC*", now in 0..1u64 << 40) {
+            let _ = parse(&text, Some(&date), UNIX_EPOCH + Duration::from_secs(now));
+        }
+
+        #[test]
+        fn no_number_and_no_date_panics(
+            text in "-?[0-9]{0,25}(\\.[0-9]{0,15})?|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{0,12}([Zz]|[+-][0-9]{2}:[0-9]{2})",
+            date in 0..1u64 << 37,
+            now in 0..1u64 << 37,
+        ) {
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(date));
             let _ = parse(&text, Some(&date), UNIX_EPOCH + Duration::from_secs(now));
         }
     }

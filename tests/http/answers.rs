@@ -5,6 +5,7 @@ use std::time::Duration;
 use lanekeeper::config::{AnswerBody, TargetConfig};
 use lanekeeper::http::Target;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
+use lanekeeper_core::pacing::Quota;
 use lanekeeper_core::update::Update;
 
 use crate::server::{Server, answer};
@@ -71,6 +72,23 @@ async fn retry_after_is_read_in_both_forms() {
     check("503 No", "retry-after: soon\r\n", None).await;
     check("503 No", "retry-after: \u{e9}\r\n", None).await;
     check("503 No", "", None).await;
+}
+
+#[tokio::test]
+async fn what_an_answer_says_about_the_limit_is_in_the_receipt() {
+    for status in ["200 OK", "429 No", "503 No", "422 No"] {
+        let fields = "ratelimit-policy: \"default\";q=100;w=60\r\nRateLimit: \"default\";r=3;t=20\r\n";
+        let server = Server::answering(answer(status, fields, ""), true).await;
+        let targets = targets(target(server.address)).unwrap();
+        let (_, receipt) = targets.send(attempt_of(update("k"))).await;
+        let expected = Quota {
+            remaining: Some(3),
+            reset: Some(Duration::from_secs(20)),
+            limit: Some(100),
+            window: Some(Duration::from_secs(60)),
+        };
+        assert_eq!(receipt.quota, expected, "{status}");
+    }
 }
 
 #[tokio::test]
