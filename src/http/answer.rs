@@ -16,6 +16,7 @@ use http::{Response, Version};
 use hyper::body::{Body as _, Incoming};
 
 use super::deadline::{Deadline, TimeUp};
+use super::error::ConnectFault;
 use super::{AttemptReceipt, detail, quota, retry_after};
 use crate::config::AnswerBody;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
@@ -104,9 +105,7 @@ fn is_end_of_stream(error: &(dyn Error + 'static)) -> bool {
 
 /// The kinds of the IO errors among an error and its causes.
 fn io_kinds<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = io::ErrorKind> + 'a {
-    std::iter::successors(Some(error), |error| (*error).source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .map(io::Error::kind)
+    detail::causes(error).filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind)
 }
 
 /// What an answer says in addition to its outcome. `outcomes` are the target's own.
@@ -135,7 +134,9 @@ pub(super) fn time_up() -> Outcome {
 
 /// The connection could not be made, or failed.
 pub(super) fn broken(error: &(dyn Error + 'static)) -> Outcome {
-    let timed_out = io_kinds(error).any(|kind| kind == io::ErrorKind::TimedOut);
+    let no_connection = detail::causes(error).find_map(|error| error.downcast_ref::<ConnectFault>());
+    let timed_out = no_connection.is_some_and(ConnectFault::timed_out)
+        || io_kinds(error).any(|kind| kind == io::ErrorKind::TimedOut);
     let cause = if timed_out { Cause::Timeout } else { Cause::Connection };
     Outcome::Retryable { failure: Failure { cause, detail: detail::of_error(error) }, retry_after: None }
 }

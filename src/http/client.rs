@@ -12,9 +12,10 @@ use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
-use rustls_platform_verifier::ConfigVerifierExt;
+use rustls_platform_verifier::Verifier;
 use tokio::time::Instant;
 
 use super::conditional::{FETCHES_MAX, FirstStep, Precondition, asks_for_etag, first, name_weak_etag};
@@ -25,6 +26,7 @@ pub use super::error::TargetsFault;
 use super::gate::GatedBody;
 use super::request::RequestTemplate;
 use super::send_guard::Withheld;
+use super::verifier::NamingVerifier;
 use super::{Attempt, AttemptReceipt, SendGuard, Target, answer};
 use crate::config::{AnswerBody, TargetConfig};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
@@ -86,20 +88,24 @@ impl HttpTargets {
     /// # Errors
     /// As for `new`.
     pub fn with_names(targets: &[TargetConfig], refetch: bool, names: &Names) -> Result<Self, TargetsFault> {
-        let tls = ClientConfig::with_platform_verifier().map_err(TargetsFault::Client)?;
-        Self::with_tls(targets, refetch, names, tls)
+        let provider = Arc::clone(ClientConfig::builder().crypto_provider());
+        let verifier = Verifier::new(provider).map_err(TargetsFault::Client)?;
+        Self::with_verifier(targets, refetch, names, Arc::new(verifier))
     }
 
-    /// As `with_names`, with settings of TLS that say whom to trust.
+    /// As `with_names`, with a verifier that says whom to trust.
     ///
     /// # Errors
     /// A setting is not valid in HTTP.
-    pub fn with_tls(
+    pub fn with_verifier(
         targets: &[TargetConfig],
         refetch: bool,
         names: &Names,
-        mut tls: ClientConfig,
+        verifier: Arc<dyn ServerCertVerifier>,
     ) -> Result<Self, TargetsFault> {
+        let tls = ClientConfig::builder().dangerous();
+        let tls = tls.with_custom_certificate_verifier(Arc::new(NamingVerifier(verifier)));
+        let mut tls = tls.with_no_client_auth();
         tls.time_provider = Arc::new(WallClock);
         let targets = targets.iter().map(|config| {
             Ok(HttpTarget {

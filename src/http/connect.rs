@@ -1,7 +1,6 @@
 //! Opens connections to one target.
 
-use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,14 +8,16 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service;
 
+use super::error::ConnectFault;
 use super::gate::GatedIo;
+use super::race;
 use crate::config::TargetConfig;
 
 /// Finds out that the machine of an idle connection is gone.
@@ -38,16 +39,12 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(target: &TargetConfig, tls: ClientConfig, names: Names) -> Self {
-        let mut http = HttpConnector::new_with_resolver(Resolver { names, system: GaiResolver::new() });
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        // Divided among the addresses of a name.
-        http.set_connect_timeout(Some(target.connect_timeout));
-        http.set_keepalive(Some(KEEPALIVE_INTERVAL));
-        http.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
-        http.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
-        let tcp = TcpConnector { http, unacknowledged_max: target.timeout };
+        let tcp = TcpConnector {
+            names,
+            connect_timeout: target.connect_timeout,
+            unacknowledged_max: target.timeout,
+        };
         Self { https: https.wrap_connector(tcp), connect_timeout: target.connect_timeout }
     }
 }
@@ -62,20 +59,28 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
-        let connecting = tokio::time::timeout(self.connect_timeout, self.https.call(target));
+        let within = self.connect_timeout;
+        // The call begins the time of `TcpConnector`, which therefore ends first: what is left is TLS.
+        let connecting = timeout(within, self.https.call(target));
         Box::pin(async move {
-            let time_up = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection within connect_timeout");
-            Ok(GatedIo::new(connecting.await.map_err(time_up)??))
+            Ok(GatedIo::new(connecting.await.map_err(|_| ConnectFault::Handshake { within })??))
         })
     }
 }
 
 /// Opens TCP connections.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct TcpConnector {
-    http: HttpConnector<Resolver>,
+    names: Names,
+    connect_timeout: Duration,
     /// The kernel sends what is in the socket's buffer even if this process has died. After this time it gives up.
     unacknowledged_max: Duration,
+}
+
+impl std::fmt::Debug for TcpConnector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TcpConnector")
+    }
 }
 
 impl Service<Uri> for TcpConnector {
@@ -83,49 +88,63 @@ impl Service<Uri> for TcpConnector {
     type Error = BoxError;
     type Future = Boxed<Self::Response, BoxError>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.http.poll_ready(context).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
-        let (connecting, unacknowledged_max) = (self.http.call(target), self.unacknowledged_max);
-        Box::pin(async move {
-            let tcp = connecting.await?;
-            // Not before it is connected: it would bound connecting, too.
-            #[cfg(target_os = "linux")]
-            socket2::SockRef::from(tcp.inner()).set_tcp_user_timeout(Some(unacknowledged_max))?;
-            Ok(tcp)
-        })
+        let (connector, began) = (self.clone(), Instant::now());
+        Box::pin(async move { Ok(TokioIo::new(connector.connect(&target, began).await?)) })
     }
 }
 
-/// Looks up names.
-#[derive(Clone)]
-struct Resolver {
-    names: Names,
-    system: GaiResolver,
-}
-
-impl std::fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Resolver")
-    }
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Boxed<Self::Response, io::Error>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.system.poll_ready(context)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        if let Some(addresses) = (self.names)(name.as_str()) {
-            return Box::pin(std::future::ready(Ok(addresses.into_iter())));
+impl TcpConnector {
+    async fn connect(&self, target: &Uri, began: Instant) -> Result<TcpStream, BoxError> {
+        let within = self.connect_timeout;
+        let host = target.host().unwrap_or_default();
+        let resolving = timeout_at(began + within, self.resolve(target, host)).await;
+        let addresses =
+            resolving.map_err(|_| ConnectFault::Resolving { host: host.to_owned(), within })??;
+        if addresses.is_empty() {
+            return Err(ConnectFault::NoAddress { host: host.to_owned() }.into());
         }
-        let looking_up = self.system.call(name);
-        Box::pin(async move { Ok(looking_up.await?.collect::<Vec<_>>().into_iter()) })
+        let left = within.saturating_sub(began.elapsed());
+        let tcp = race::connect(addresses, left).await.map_err(|tried| {
+            if began.elapsed() < within {
+                ConnectFault::Addresses(tried)
+            } else {
+                ConnectFault::Connecting { within, tried }
+            }
+        })?;
+        tcp.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_INTERVAL).with_interval(KEEPALIVE_INTERVAL);
+        SockRef::from(&tcp).set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))?;
+        // Not before it is connected: it would bound connecting, too.
+        #[cfg(target_os = "linux")]
+        SockRef::from(&tcp).set_tcp_user_timeout(Some(self.unacknowledged_max))?;
+        Ok(tcp)
+    }
+
+    /// The addresses of a host, in the order in which the system prefers them (RFC 6724).
+    async fn resolve(&self, target: &Uri, host: &str) -> Result<Vec<SocketAddr>, ConnectFault> {
+        let default_port = if target.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = target.port_u16().unwrap_or(default_port);
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        if let Some(mut addresses) = (self.names)(host) {
+            // A port that the URL names takes precedence.
+            for address in
+                addresses.iter_mut().filter(|address| target.port().is_some() || address.port() == 0)
+            {
+                address.set_port(port);
+            }
+            return Ok(addresses);
+        }
+        match lookup_host((host, port)).await {
+            Ok(addresses) => Ok(addresses.collect()),
+            Err(source) => Err(ConnectFault::Unresolved { host: host.to_owned(), source }),
+        }
     }
 }

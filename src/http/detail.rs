@@ -3,9 +3,11 @@
 use std::error::Error;
 use std::io;
 
+use hyper_util::client::legacy;
 use rustls::CertificateError as Refused;
 use serde_json::{Map, Value};
 
+use super::error::ConnectFault;
 use lanekeeper_core::certificate::CertificateFault;
 use lanekeeper_core::error::error_chain;
 
@@ -50,37 +52,73 @@ fn of_problem(body: &[u8]) -> Option<String> {
     (!text.is_empty()).then(|| one_line(&text))
 }
 
-/// The error with its causes. None of them holds the URL, which has the record key.
+/// Why a connection failed, in words, or the error with its causes. None of them holds the URL, which has the record key.
 pub(super) fn of_error(error: &(dyn Error + 'static)) -> String {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(fault) = tls_error(error).and_then(certificate_fault) {
-            return one_line(&fault.to_string());
+    one_line(&causes(error).find_map(in_words).unwrap_or_else(|| {
+        // Which step of the client failed says nothing to a person.
+        let begin = error.downcast_ref::<legacy::Error>().and_then(Error::source);
+        error_chain(begin.unwrap_or(error))
+    }))
+}
+
+/// An error and its causes.
+pub(super) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| cause(*error))
+}
+
+/// IO errors hold errors that they do not name as their causes.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(held) => Some(held),
+        None => error.source(),
+    }
+}
+
+fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(fault) = error.downcast_ref::<ConnectFault>() {
+        return Some(error_chain(fault));
+    }
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        if let Some(fault) = certificate_fault(error) {
+            return Some(fault.to_string());
         }
-        cause = error.source();
+        if matches!(error, rustls::Error::InvalidMessage(_)) {
+            return Some(format!("the target does not speak TLS at this port: {error}"));
+        }
     }
-    one_line(&error_chain(error))
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        let ended = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+        if error.is_incomplete_message() {
+            return Some("the target closed the connection before it had answered".to_owned());
+        }
+        if causes(error).filter_map(|error| error.downcast_ref()).any(ended) {
+            return Some("the target closed the connection before its answer was complete".to_owned());
+        }
+    }
+    let words = match error.downcast_ref::<io::Error>()?.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "the connection was reset before the answer was complete"
+        }
+        io::ErrorKind::UnexpectedEof => "the target closed the connection during the TLS handshake",
+        _ => return None,
+    };
+    Some(words.to_owned())
 }
 
-/// IO errors hold errors of TLS, and do not name them as their causes.
-fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    match error.downcast_ref::<io::Error>() {
-        Some(io) => tls_error(io.get_ref()?),
-        None => error.downcast_ref(),
-    }
-}
-
-fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {
+pub(super) fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {
     let rustls::Error::InvalidCertificate(error) = error else { return None };
     Some(match error {
         // Of the second, another authority has the same name.
-        Refused::UnknownIssuer | Refused::BadSignature => CertificateFault::UntrustedIssuer,
+        Refused::UnknownIssuer | Refused::BadSignature => CertificateFault::UntrustedIssuer { issuer: None },
         Refused::NotValidForName => CertificateFault::OtherHost { names: Vec::new() },
         Refused::NotValidForNameContext { presented, .. } => {
             CertificateFault::OtherHost { names: presented.clone() }
         }
         Refused::Expired | Refused::ExpiredContext { .. } => CertificateFault::Expired,
         Refused::NotValidYet | Refused::NotValidYetContext { .. } => CertificateFault::NotYetValid,
+        Refused::Other(other) => other.0.downcast_ref::<CertificateFault>()?.clone(),
         _ => return None,
     })
 }

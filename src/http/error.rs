@@ -1,4 +1,9 @@
-//! Why targets cannot be used as configured.
+//! Why targets cannot be used as configured, and why there is no connection to one.
+
+use std::io;
+use std::time::Duration;
+
+use super::race::Tried;
 
 /// Why targets cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
@@ -25,4 +30,38 @@ pub enum TargetsFault {
     /// The HTTP client could not be set up, mostly because the system has no usable certificates.
     #[error("cannot set up the HTTP client; check the system's CA certificates")]
     Client(#[source] rustls::Error),
+}
+
+/// Why there is no connection to a target. It names the host of the URL, which never has the record key.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectFault {
+    #[error("the name {host} cannot be resolved")]
+    Unresolved {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the name {host} has no address")]
+    NoAddress { host: String },
+    #[error("the name {host} was not resolved within {within:?}")]
+    Resolving { host: String, within: Duration },
+    #[error("{0}")]
+    Addresses(Tried),
+    #[error("no connection within {within:?}: {tried}")]
+    Connecting { within: Duration, tried: Tried },
+    #[error(
+        "no TLS session within {within:?}: the target has accepted the connection, and did not finish the handshake"
+    )]
+    Handshake { within: Duration },
+}
+
+impl ConnectFault {
+    /// Returns true if a time was up, and false if the fault is certain.
+    pub(super) fn timed_out(&self) -> bool {
+        match self {
+            Self::Unresolved { .. } | Self::NoAddress { .. } => false,
+            Self::Addresses(tried) => tried.timed_out(),
+            Self::Resolving { .. } | Self::Connecting { .. } | Self::Handshake { .. } => true,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! HTTP targets: one attempt in, one outcome out.
 //!
-//! Begin with [`Target`]. `client` implements it; `request` builds a request, `connect` opens connections, `gate` asks the
+//! Begin with [`Target`]. `client` implements it; `request` builds a request, `connect` opens connections (`race` picks an
+//! address, `verifier` names who issued a certificate), `gate` asks the
 //! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back, and
 //! `classify` is the table of statuses: what a 503 means is there.
 
@@ -15,9 +16,11 @@ mod error;
 mod gate;
 mod h2_frames;
 mod quota;
+mod race;
 mod request;
 mod retry_after;
 mod send_guard;
+mod verifier;
 
 use std::sync::Arc;
 

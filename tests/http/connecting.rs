@@ -1,4 +1,4 @@
-//! Connecting: names with several addresses, of which one is dead, and the times that bound it.
+//! Connecting: names with several addresses, of which one is silent, and the times that bound it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::server::{Server, answer};
 use crate::{TEST_TIMEOUT, attempt_of, target, targets, update};
 
 /// An address that answers nothing: a listener whose backlog is full, so that the kernel drops what comes.
-struct Dead {
-    address: SocketAddr,
+pub struct Silent {
+    pub address: SocketAddr,
     _listener: TcpListener,
     _waiting: Vec<TcpStream>,
 }
 
-impl Dead {
-    async fn new() -> Self {
+impl Silent {
+    pub async fn new() -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1).unwrap();
@@ -68,11 +68,11 @@ fn assert_timed_out(outcome: &Outcome) {
 
 #[tokio::test]
 async fn the_times_of_one_target_do_not_change_those_of_another() {
-    let dead = Dead::new().await;
+    let silent = Silent::new().await;
     let server = Server::answering(answer("204 No Content", "", ""), true).await;
     let quick = named(Duration::from_millis(600), Duration::from_secs(5));
     let slow = TargetConfig { name: "slow".into(), ..named(TEST_TIMEOUT * 2, TEST_TIMEOUT * 3) };
-    let both = at_name(&[quick, slow], &[dead.address, server.address]);
+    let both = at_name(&[quick, slow], &[silent.address, server.address]);
     for round in 0..5 {
         let since = Instant::now();
         assert_eq!(both.attempt(to(0)).await, Outcome::Applied, "round {round}");
@@ -83,20 +83,55 @@ async fn the_times_of_one_target_do_not_change_those_of_another() {
 
 #[tokio::test]
 async fn the_timeout_of_a_request_begins_when_it_has_a_connection() {
-    let dead = Dead::new().await;
+    let silent = Silent::new().await;
     let server = Server::answering(answer("204 No Content", "", ""), true).await;
-    let config = named(Duration::from_secs(2), Duration::from_millis(500));
-    let targets = at_name(&[config], &[dead.address, server.address]);
+    let others = [Silent::new().await, Silent::new().await];
+    let config = named(Duration::from_secs(5), Duration::from_millis(600));
+    let addresses = [silent.address, others[0].address, others[1].address, server.address];
+    let targets = at_name(&[config], &addresses);
     let since = Instant::now();
     assert_eq!(targets.attempt(to(0)).await, Outcome::Applied);
-    assert!(since.elapsed() >= Duration::from_millis(900), "half of the time to connect was spent first");
+    assert!(since.elapsed() >= Duration::from_millis(700), "three addresses were tried first");
+}
+
+/// RFC 8305 recommends a quarter of a second.
+#[tokio::test]
+async fn an_address_that_swallows_packets_costs_a_quarter_of_a_second() {
+    let silent = Silent::new().await;
+    let server = Server::answering(answer("204 No Content", "", ""), true).await;
+    let check = async |addresses: &[SocketAddr], silent_first: u32| {
+        let targets = at_name(&[named(TEST_TIMEOUT, TEST_TIMEOUT)], addresses);
+        let since = Instant::now();
+        assert_eq!(targets.attempt(to(0)).await, Outcome::Applied);
+        let head_starts = Duration::from_millis(250) * silent_first;
+        let slow_machine = Duration::from_secs(2);
+        assert!(
+            (head_starts..head_starts + slow_machine).contains(&since.elapsed()),
+            "{:?}",
+            since.elapsed()
+        );
+    };
+    check(&[silent.address, server.address], 1).await;
+    check(&[server.address, silent.address], 0).await;
+    // One family after the other: IPv6 is preferred here, and has nobody who answers.
+    let refusing: SocketAddr = "[::1]:1".parse().unwrap();
+    check(&[refusing, silent.address, server.address], 1).await;
+}
+
+#[tokio::test]
+async fn in_a_short_time_each_address_has_its_turn() {
+    let silent = [Silent::new().await, Silent::new().await, Silent::new().await];
+    let server = Server::answering(answer("204 No Content", "", ""), true).await;
+    let addresses = [silent[0].address, silent[1].address, silent[2].address, server.address];
+    let targets = at_name(&[named(Duration::from_millis(700), TEST_TIMEOUT)], &addresses);
+    assert_eq!(targets.attempt(to(0)).await, Outcome::Applied);
 }
 
 #[tokio::test]
 async fn connecting_ends_within_its_own_time() {
-    let dead = Dead::new().await;
+    let silent = Silent::new().await;
     let connect_timeout = Duration::from_millis(400);
-    let targets = at_name(&[named(connect_timeout, TEST_TIMEOUT)], &[dead.address, dead.address]);
+    let targets = at_name(&[named(connect_timeout, TEST_TIMEOUT)], &[silent.address, silent.address]);
     let since = Instant::now();
     assert_timed_out(&targets.attempt(to(0)).await);
     assert!((connect_timeout..TEST_TIMEOUT / 4).contains(&since.elapsed()), "{:?}", since.elapsed());
@@ -105,9 +140,9 @@ async fn connecting_ends_within_its_own_time() {
 /// The kernel repeats a lost SYN after a second.
 #[tokio::test]
 async fn a_short_timeout_does_not_shorten_connecting() {
-    let dead = Dead::new().await;
+    let silent = Silent::new().await;
     let connect_timeout = Duration::from_millis(1_500);
-    let targets = at_name(&[named(connect_timeout, Duration::from_millis(100))], &[dead.address]);
+    let targets = at_name(&[named(connect_timeout, Duration::from_millis(100))], &[silent.address]);
     let since = Instant::now();
     assert_timed_out(&targets.attempt(to(0)).await);
     assert!(since.elapsed() >= connect_timeout, "{:?}", since.elapsed());

@@ -4,6 +4,7 @@ mod answers;
 mod connecting;
 mod connections;
 mod farewell;
+mod faults;
 mod receiver;
 mod requests;
 mod send_guard;

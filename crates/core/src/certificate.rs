@@ -5,10 +5,14 @@
 pub enum CertificateFault {
     /// Nobody whom this machine trusts has issued it.
     #[error(
-        "the certificate is issued by an authority that this machine does not trust; add the authority's certificate to \
-         those of the system, or name a PEM file with it in the environment variable SSL_CERT_FILE"
+        "the certificate is issued by an authority that this machine does not trust{}; add the authority's certificate to \
+         those of the system, or name a PEM file with it in the environment variable SSL_CERT_FILE",
+        issuer.as_ref().map(|issuer| format!(" ({issuer})")).unwrap_or_default()
     )]
-    UntrustedIssuer,
+    UntrustedIssuer {
+        /// The issuer's name, if it is known.
+        issuer: Option<String>,
+    },
     /// It is for others.
     #[error(
         "the certificate is not for the host name in the URL{}; write the URL with a name that the certificate has, or get \
@@ -28,5 +32,12 @@ pub enum CertificateFault {
 }
 
 fn in_brackets(names: &[String]) -> String {
+    let names: Vec<_> = names.iter().map(|name| plain(name)).collect();
     if names.is_empty() { String::new() } else { format!(" (it is for {})", names.join(", ")) }
+}
+
+/// rustls writes `DnsName("crm.example")`.
+fn plain(name: &str) -> &str {
+    let plain = name.strip_prefix("DnsName(\"").and_then(|name| name.strip_suffix("\")"));
+    plain.unwrap_or(name)
 }

@@ -183,7 +183,7 @@ fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {
     match error {
         // Of the second, another authority has the same name: one that was made again, for example.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            Some(CertificateFault::UntrustedIssuer)
+            Some(CertificateFault::UntrustedIssuer { issuer: None })
         }
         CertificateError::NotValidForName => Some(CertificateFault::OtherHost { names: Vec::new() }),
         CertificateError::NotValidForNameContext { presented, .. } => {

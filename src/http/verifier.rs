@@ -1,0 +1,73 @@
+//! Names the issuer of a certificate that nobody here trusts: the error of rustls does not.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::detail::certificate_fault;
+use lanekeeper_core::certificate::CertificateFault;
+
+/// Refuses what the verifier within refuses.
+#[derive(Debug)]
+pub(super) struct NamingVerifier(pub Arc<dyn ServerCertVerifier>);
+
+impl ServerCertVerifier for NamingVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        verified.map_err(|error| match certificate_fault(&error) {
+            Some(CertificateFault::UntrustedIssuer { .. }) => {
+                let fault = CertificateFault::UntrustedIssuer { issuer: issuer(end_entity) };
+                CertificateError::Other(OtherError(Arc::new(fault))).into()
+            }
+            _ => error,
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        self.0.requires_raw_public_keys()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        self.0.root_hint_subjects()
+    }
+}
+
+/// The name of the issuer, as the certificate says it: nothing proves it.
+fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let issuer = certificate.issuer().to_string();
+    let own = if certificate.issuer().as_raw() == certificate.subject().as_raw() { "itself, " } else { "" };
+    (!issuer.is_empty()).then(|| format!("{own}{issuer}"))
+}
