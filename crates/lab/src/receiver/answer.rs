@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use futures_util::stream;
 
 use super::rules::{WriteOutcome, etag_of};
@@ -95,11 +95,29 @@ fn typed(status: StatusCode, problem_type: &str, detail: &str) -> Response {
     (status, [(CONTENT_TYPE, content_type)], body.to_string()).into_response()
 }
 
-/// Whole seconds, rounded up.
 pub(super) fn retry_after(mut response: Response, wait: Duration) -> Response {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     response
+}
+
+/// Rounded up.
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+/// A page as from a firewall, or from a gateway during maintenance.
+pub(super) fn page(status: StatusCode) -> Response {
+    let title = status.canonical_reason().unwrap_or("Failure");
+    let heading = format!("{} {title}", status.as_u16());
+    let page = format!(
+        "<!doctype html>\n<html><head><title>{heading}</title></head>\n<body><h1>{heading}</h1></body></html>\n"
+    );
+    (status, Html(page)).into_response()
+}
+
+/// Plain text as from a gateway.
+pub(super) fn gateway(status: StatusCode, text: &'static str) -> Response {
+    (status, text).into_response()
 }
 
 pub(super) fn status_of(status: u16) -> StatusCode {

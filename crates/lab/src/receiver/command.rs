@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use tokio::runtime;
 
 use super::{
-    FailingRecord, Fault, OpenStoreError, Receiver, ReceiverSettings, Safeguard, Safeguards, StoreAddress,
+    FailingRecord, Fault, OpenStoreError, Outage, PlannedOutage, RateLimit, RateLimitFields, Receiver,
+    ReceiverSettings, RefusalBody, Safeguard, Safeguards, StoreAddress,
 };
 use crate::command::{self, Exit, StopSignals};
 
@@ -30,7 +31,8 @@ docs/receiving.md says why, with the SQL.
 
 The report counts updates (different updates that were applied), duplicates (applied again), reorders (applied after a
 later one), gaps (missing below the highest sequence), overlaps (two requests of one record at the same time) and
-outdated (records whose value is not the latest).";
+outdated (records whose value is not the latest). With --rate-limit it counts accepted and refused requests, second by
+second.";
 
 /// Options of `lanekeeper-lab receiver`.
 #[derive(Clone, Debug, clap::Args)]
@@ -48,7 +50,7 @@ pub struct Arguments {
     /// Share of requests that fail, 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share, allow_negative_numbers = true)]
     fail_share: f64,
-    /// How they fail: a status, a status after gateway- (plain text, as from a gateway), hang or cut; with applied-then- before it the update is applied. Several with commas.
+    /// How they fail: a status, a status after gateway- (plain text, as from a gateway) or page- (HTML, as from a firewall or a maintenance page), hang or cut; with applied-then- before it the update is applied. Several with commas.
     #[arg(long, value_name = "FAULTS", default_value = "500", value_delimiter = ',')]
     fail_with: Vec<Fault>,
     /// Fail only first attempts (lanekeeper-attempt: 1, or no such header).
@@ -60,9 +62,46 @@ pub struct Arguments {
     /// How long "hang" takes.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     hang_for: Duration,
-    /// Fail every request of one record: for a time from its first request on, else always. Repeatable.
+    /// Fail every request of one record: for a time from its first request on, else always. With :retry-after-DURATION behind it, 429 and 503 say so. Repeatable.
     #[arg(long, value_name = "KEY=FAULT[:DURATION]")]
     fail_record: Vec<FailingRecord>,
+    /// Answer 429 to requests beyond this rate, of all records together, such as 50/s or 1000/1m.
+    #[arg(long, value_name = "RATE")]
+    rate_limit: Option<RateLimit>,
+    /// Requests that the rate limit accepts at once after a pause; without it those of one second.
+    #[arg(long, value_name = "N", requires = "rate_limit", value_parser = clap::value_parser!(u32).range(1..))]
+    rate_limit_burst: Option<u32>,
+    /// What answers say about the rate limit.
+    #[arg(long, value_name = "FORM", value_enum, default_value = "none", requires = "rate_limit")]
+    rate_limit_headers: RateLimitFields,
+    /// The body of a refusal: a problem document, or plain text as from a gateway.
+    #[arg(long, value_name = "BODY", value_enum, default_value = "problem", requires = "rate_limit")]
+    rate_limit_body: RefusalBody,
+    /// Let all requests fail, as behind a gateway whose backend is away: see --fail-with. They do not reach the rate limit.
+    #[arg(long, value_name = "FAULT")]
+    outage: Option<Fault>,
+    /// When the outage begins, from the receiver's start on.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "0s",
+        value_parser = humantime::parse_duration,
+        requires = "outage"
+    )]
+    outage_after: Duration,
+    /// How long the outage is; without it for good.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "outage")]
+    outage_for: Option<Duration>,
+    /// Share of the records that the outage is of, 0 to 1.
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 1.0,
+        value_parser = parse_share,
+        allow_negative_numbers = true,
+        requires = "outage"
+    )]
+    outage_share: f64,
     /// Where to keep the records: `memory`, `sqlite://FILE` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
     #[arg(
         long,
@@ -107,6 +146,17 @@ impl Arguments {
             retry_after: self.retry_after,
             hang_for: self.hang_for,
             fail_records: self.fail_record.clone(),
+            rate_limit: self.rate_limit.map(|limit| RateLimit {
+                capacity: self.rate_limit_burst,
+                fields: self.rate_limit_headers,
+                refusal: self.rate_limit_body,
+                ..limit
+            }),
+            outage: self.outage.map(|fault| PlannedOutage {
+                outage: Outage { share: self.outage_share, ..Outage::of_all(fault) },
+                after: self.outage_after,
+                lasts: self.outage_for,
+            }),
             think: self.think,
             finish_abandoned: self.finish_abandoned,
             safeguards: self
@@ -173,6 +223,9 @@ async fn serve(arguments: &Arguments) -> Result<(), ServeError> {
     receiver.run(listener, stopped).await.map_err(listener_error)?;
     let report = receiver.report(0);
     print_line(format_args!("{} records: {}", report.records, report.counts));
+    if let Some(limit) = report.rate_limit {
+        print_line(format_args!("{limit}"));
+    }
     Ok(())
 }
 

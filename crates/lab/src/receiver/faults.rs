@@ -19,6 +19,8 @@ pub enum FaultAnswer {
     Status(u16),
     /// This status as a gateway answers that does not reach the receiver, with plain text.
     Gateway(u16),
+    /// This status with an HTML page, as from a firewall, or from a gateway during maintenance.
+    Page(u16),
     /// Nothing for `hang_for`, then status 503.
     Hang,
     /// The beginning of an answer; then the connection is closed.
@@ -28,15 +30,17 @@ pub enum FaultAnswer {
 /// A text is no fault, or no failing record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InjectedFaultError {
-    /// Not `500`, `gateway-404`, `hang` or `cut`, alone or as in `applied-then-500`.
+    /// Not `500`, `gateway-404`, `page-503`, `hang` or `cut`, alone or as in `applied-then-500`.
     #[error(
-        "{0:?} is neither a status from 300 to 599, alone or after gateway-, nor hang nor cut, alone or after applied-then-"
+        "{0:?} is neither a status from 300 to 599, alone or after gateway- or page-, nor hang nor cut, alone or after applied-then-"
     )]
     Fault(String),
-    /// Not `KEY=STATUS[:DURATION]`.
-    #[error("write KEY=STATUS or KEY=STATUS:DURATION, such as customer-7=503:10s")]
+    /// Not `KEY=STATUS[:DURATION][:retry-after-DURATION]`.
+    #[error(
+        "write KEY=STATUS or KEY=STATUS:DURATION, such as customer-7=503:10s, and perhaps :retry-after-DURATION behind it"
+    )]
     Record,
-    /// The part after the colon is no duration.
+    /// A part after a colon is no duration.
     #[error("{0:?} is not a duration; write one such as 500ms, 10s or 2m")]
     Duration(String),
 }
@@ -49,13 +53,14 @@ impl FromStr for Fault {
             Some(answer) => (true, answer),
             None => (false, text),
         };
-        let (gateway, status) = match answer.strip_prefix("gateway-") {
-            Some(status) if !applied => (true, status),
-            _ => (false, answer),
+        let prefixed = answer.split_once('-').filter(|_| !applied);
+        let (with_status, status): (fn(u16) -> FaultAnswer, _) = match prefixed {
+            Some(("gateway", status)) => (FaultAnswer::Gateway, status),
+            Some(("page", status)) => (FaultAnswer::Page, status),
+            _ => (FaultAnswer::Status, answer),
         };
         let answer = match status.parse() {
-            Ok(status @ 300..=599) if gateway => FaultAnswer::Gateway(status),
-            Ok(status @ 300..=599) => FaultAnswer::Status(status),
+            Ok(status @ 300..=599) => with_status(status),
             Err(_) if answer == "hang" => FaultAnswer::Hang,
             Err(_) if answer == "cut" => FaultAnswer::Aborted,
             _ => return Err(InjectedFaultError::Fault(text.to_owned())),
@@ -73,25 +78,31 @@ pub struct FailingRecord {
     pub fault: Fault,
     /// How long, from its first request on; `None`: always.
     pub lasts: Option<Duration>,
+    /// Sent as `Retry-After` with 429 and 503; `None`: as the settings say.
+    pub retry_after: Option<Duration>,
 }
 
 impl FromStr for FailingRecord {
     type Err = InjectedFaultError;
 
-    /// `KEY=FAULT[:DURATION]`. The key ends at the last `=`, so it may have some itself.
+    /// `KEY=FAULT[:DURATION][:retry-after-DURATION]`. The key ends at the last `=`, so it may have some itself.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (record_key, rest) = text.rsplit_once('=').ok_or(InjectedFaultError::Record)?;
         if record_key.is_empty() {
             return Err(InjectedFaultError::Record);
         }
-        let (fault, lasts) = match rest.split_once(':') {
-            Some((fault, lasts)) => {
-                let parsed = humantime::parse_duration(lasts);
-                (fault, Some(parsed.map_err(|_| InjectedFaultError::Duration(lasts.to_owned()))?))
-            }
+        let duration = |text: &str| {
+            humantime::parse_duration(text).map_err(|_| InjectedFaultError::Duration(text.to_owned()))
+        };
+        let (rest, retry_after) = match rest.split_once(":retry-after-") {
+            Some((rest, wait)) => (rest, Some(duration(wait)?)),
             None => (rest, None),
         };
-        Ok(Self { record_key: record_key.to_owned(), fault: fault.parse()?, lasts })
+        let (fault, lasts) = match rest.split_once(':') {
+            Some((fault, lasts)) => (fault, Some(duration(lasts)?)),
+            None => (rest, None),
+        };
+        Ok(Self { record_key: record_key.to_owned(), fault: fault.parse()?, lasts, retry_after })
     }
 }
 
@@ -144,6 +155,7 @@ mod tests {
             |text: &str, applied, answer| assert_eq!(text.parse(), Ok(Fault { applied, answer }), "{text}");
         check("500", false, FaultAnswer::Status(500));
         check("gateway-404", false, FaultAnswer::Gateway(404));
+        check("page-503", false, FaultAnswer::Page(503));
         check("hang", false, FaultAnswer::Hang);
         check("applied-then-cut", true, FaultAnswer::Aborted);
         check("applied-then-500", true, FaultAnswer::Status(500));
@@ -161,6 +173,9 @@ mod tests {
             "gateway-200",
             "gateway-hang",
             "applied-then-gateway-404",
+            "page-200",
+            "page-hang",
+            "applied-then-page-403",
         ] {
             assert!(text.parse::<Fault>().is_err(), "{text:?}");
         }
@@ -169,14 +184,36 @@ mod tests {
     #[test]
     fn a_failing_record_has_a_key_a_fault_and_perhaps_an_end() {
         let check = |text: &str, record_key: &str, fault: &str, lasts| {
-            let expected =
-                FailingRecord { record_key: record_key.into(), fault: fault.parse().unwrap(), lasts };
+            let expected = FailingRecord {
+                record_key: record_key.into(),
+                fault: fault.parse().unwrap(),
+                lasts,
+                retry_after: None,
+            };
             assert_eq!(text.parse(), Ok(expected), "{text}");
         };
         check("customer-7=503", "customer-7", "503", None);
         check("customer-7=503:10s", "customer-7", "503", Some(Duration::from_secs(10)));
         check("a=b:c=hang:1m 5s", "a=b:c", "hang", Some(Duration::from_secs(65)));
-        for text in ["", "k", "=503", "k=", "k=200", "k=503:", "k=503:soon", "k=503:-1s"] {
+        let waits = |text: &str| {
+            let failing: FailingRecord = text.parse().unwrap();
+            (failing.fault.answer, failing.lasts, failing.retry_after)
+        };
+        let two = Some(Duration::from_secs(2));
+        assert_eq!(waits("k=429:retry-after-2s"), (FaultAnswer::Status(429), None, two));
+        assert_eq!(waits("k=page-503:2s:retry-after-2s"), (FaultAnswer::Page(503), two, two));
+        for text in [
+            "",
+            "k",
+            "=503",
+            "k=",
+            "k=200",
+            "k=503:",
+            "k=503:soon",
+            "k=503:-1s",
+            "k=503:retry-after-",
+            "k=503:retry-after-2s:10s",
+        ] {
             assert!(text.parse::<FailingRecord>().is_err(), "{text:?}");
         }
     }

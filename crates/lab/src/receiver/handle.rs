@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use percent_encoding::percent_decode_str;
 
 use super::answer::{etag, problem, store_failed};
+use super::failing::Barrier;
 use super::state::ReceiverState;
 use super::write::write;
 
@@ -53,10 +54,29 @@ async fn record(State(state): State<Arc<ReceiverState>>, request: Request) -> Re
             "the last segment of the path names the record, as in /customers/42; the report is at /report\n";
         return (StatusCode::NOT_FOUND, help).into_response();
     }
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return value(&state, &record_key).await;
+    let now = state.started.elapsed();
+    if let Some(injected) = state.outage_of(&record_key, now) {
+        return admitted(state, record_key, request, Some(Barrier::Outage(injected))).await;
     }
-    write(state, record_key, request).await
+    let Some((limit, token)) = state.take_token(now) else {
+        return admitted(state, record_key, request, None).await;
+    };
+    let barrier = (!token.accepted).then_some(Barrier::Limit(limit));
+    limit.write_fields(&token, admitted(state, record_key, request, barrier).await)
+}
+
+/// The answer to a request that has passed the gateway, or has met this barrier.
+async fn admitted(
+    state: Arc<ReceiverState>,
+    record_key: String,
+    request: Request,
+    barrier: Option<Barrier>,
+) -> Response {
+    match (request.method(), barrier) {
+        (&Method::GET | &Method::HEAD, Some(barrier)) => state.barred(barrier).await,
+        (&Method::GET | &Method::HEAD, None) => value(&state, &record_key).await,
+        _ => write(state, record_key, request, barrier).await,
+    }
 }
 
 async fn value(state: &ReceiverState, record_key: &str) -> Response {

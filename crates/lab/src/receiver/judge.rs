@@ -31,6 +31,8 @@ pub(super) enum End {
     Written(WriteOutcome),
     /// Answered with an injected fault.
     Failed,
+    /// Refused by the rate limit.
+    Limited,
     /// Answered 4xx before any check.
     Rejected,
     /// The store could not be read or written.
@@ -205,6 +207,7 @@ impl Judge {
             )
             | End::Rejected => counts.rejected += 1,
             End::Failed => counts.failed += 1,
+            End::Limited => counts.limited += 1,
             End::StoreFailed => counts.store_failed += 1,
             End::Disconnected => counts.disconnected += 1,
         }

@@ -17,6 +17,10 @@
 //! it finishes abandoned requests. A sender that gives up and repeats the request at once, over another connection, can
 //! look like an overlap.
 //!
+//! What real APIs do to their callers it does on request: a rate limit that all records share (`limit`), outages in which a
+//! gateway answers instead of it (`outage`), and faults of single requests and records (`faults`). A request that was refused
+//! is one that was not applied.
+//!
 //! It is made for measuring and for tests: it logs no line per request, memory per record is bounded, and records are
 //! spread over several locks.
 //!
@@ -26,10 +30,13 @@ mod answer;
 mod body;
 pub mod command;
 mod delays;
+mod failing;
 mod faults;
 mod handle;
 mod judge;
 mod latest;
+mod limit;
+mod outage;
 mod report;
 mod rules;
 mod sequences;
@@ -41,6 +48,10 @@ mod store;
 mod write;
 
 pub use faults::{FailingRecord, Fault, FaultAnswer, InjectedFaultError};
+pub use limit::{
+    RateLimit, RateLimitError, RateLimitFields, RateLimitReport, RateLimitShares, RefusalBody, SecondCounts,
+};
+pub use outage::{Outage, PlannedOutage};
 pub use report::{Counts, DelayReport, RecordReport, Report};
 pub use rules::{Safeguard, SafeguardError, Safeguards};
 pub use server::Receiver;

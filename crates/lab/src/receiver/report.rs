@@ -6,6 +6,8 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+use super::limit::RateLimitReport;
+
 /// Counts of one record, or summed over all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -31,8 +33,11 @@ pub struct Counts {
     pub overlaps: u64,
     /// Records whose value is not that of the highest sequence applied.
     pub outdated: u64,
-    /// Answers with an injected fault (`--fail-…`), also those that hung.
+    /// Answers with an injected fault (`--fail-…`, `--outage`), also those that hung.
     pub failed: u64,
+    /// Answers 429 of the rate limit.
+    #[serde(default)]
+    pub limited: u64,
     /// Answers 400, 409, 412, 413, 422 and 428.
     pub rejected: u64,
     /// Requests with an idempotency key that was applied before. They were not applied again, whatever the answer was.
@@ -68,6 +73,7 @@ impl AddAssign<&Self> for Counts {
         self.overlaps += other.overlaps;
         self.outdated += other.outdated;
         self.failed += other.failed;
+        self.limited += other.limited;
         self.rejected += other.rejected;
         self.replayed += other.replayed;
         self.superseded += other.superseded;
@@ -92,7 +98,7 @@ impl fmt::Display for Counts {
             f,
             "{} updates in {} requests; duplicates {}, reorders {}, gaps {}, overlaps {}, outdated {}; \
              answers failed {}, rejected {}, replayed {}, superseded {}, store failed {}; \
-             disconnected {}, of older tenures {}, fenced {}, older duplicates {}, interleaved {}",
+             disconnected {}, of older tenures {}, fenced {}, older duplicates {}, interleaved {}, limited {}",
             self.updates,
             self.requests,
             self.duplicates,
@@ -110,6 +116,7 @@ impl fmt::Display for Counts {
             self.fenced,
             self.older_duplicates,
             self.interleaved,
+            self.limited,
         )
     }
 }
@@ -133,6 +140,9 @@ pub struct Report {
     /// Delays of the updates that say when they were published; `None`: no update does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delays: Option<DelayReport>,
+    /// What the rate limit did; `None`: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimitReport>,
     /// As many records as were asked for: those with violations first, then by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_record: BTreeMap<String, RecordReport>,

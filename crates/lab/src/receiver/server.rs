@@ -9,6 +9,8 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
 use super::handle;
+use super::limit::RateLimitReport;
+use super::outage::{Outage, PlannedOutage};
 use super::report::{RecordReport, Report};
 use super::settings::ReceiverSettings;
 use super::state::ReceiverState;
@@ -94,6 +96,23 @@ impl Receiver {
     #[must_use]
     pub fn report(&self, records_max: usize) -> Report {
         self.state.report(records_max)
+    }
+
+    /// What the rate limit did so far; `None`: there is no limit.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<RateLimitReport> {
+        self.state.rate_limit()
+    }
+
+    /// From now on requests fail in this way, until [`Self::end_outage`]. It replaces an outage that goes on or is planned.
+    pub fn begin_outage(&self, outage: Outage) {
+        let after = self.state.started.elapsed();
+        self.state.set_outage(Some(PlannedOutage { outage, after, lasts: None }));
+    }
+
+    /// Ends the outage, also one that is only planned. Requests that have met it get their answers still.
+    pub fn end_outage(&self) {
+        self.state.set_outage(None);
     }
 
     /// Deletes all records, in the store too, and what it saw of them. Requests in progress go on.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::faults::{FailingRecord, Fault};
+use super::limit::RateLimit;
+use super::outage::PlannedOutage;
 use super::rules::Safeguards;
 
 /// How a receiver behaves. The default answers at once and never fails.
@@ -27,6 +29,10 @@ pub struct ReceiverSettings {
     pub first_attempts_only: bool,
     /// Sent as `Retry-After`, in whole seconds rounded up, with every 429 and 503.
     pub retry_after: Option<Duration>,
+    /// How many requests of all records together are accepted, those that read included. `None`: all.
+    pub rate_limit: Option<RateLimit>,
+    /// A time in which requests fail before they reach the rate limit. [`super::Receiver::begin_outage`] begins others.
+    pub outage: Option<PlannedOutage>,
     /// How long a fault `hang` takes.
     pub hang_for: Duration,
     /// Records whose requests all fail.
@@ -53,6 +59,8 @@ impl Default for ReceiverSettings {
             fail_with: Vec::new(),
             first_attempts_only: false,
             retry_after: None,
+            rate_limit: None,
+            outage: None,
             hang_for: Duration::from_secs(30),
             fail_records: Vec::new(),
             safeguards: Safeguards { idempotency: false, fencing: false, ..Safeguards::ALL },

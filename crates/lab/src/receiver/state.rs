@@ -7,6 +7,8 @@ use tokio::sync::watch;
 
 use super::delays::Delays;
 use super::judge::{self, Judges};
+use super::limit::{Limiter, RateLimit, RateLimitReport, TokenResult};
+use super::outage::PlannedOutage;
 use super::report::{RecordReport, Report};
 use super::settings::ReceiverSettings;
 use super::store::{Store, StoreError};
@@ -20,6 +22,10 @@ pub(super) struct ReceiverState {
     pub(super) started: Instant,
     /// Of updates that say when they were published.
     delays: Mutex<Delays>,
+    /// `None`: there is no rate limit.
+    limiter: Option<Mutex<Limiter>>,
+    /// The outage that goes on or is to come.
+    outage: Mutex<Option<PlannedOutage>>,
     /// Ends requests that hang on purpose.
     pub(super) stopping: watch::Sender<bool>,
 }
@@ -28,7 +34,9 @@ impl ReceiverState {
     pub(super) fn new(settings: ReceiverSettings, store: Store) -> Self {
         let (judges, stopping) = (Judges::default(), watch::Sender::new(false));
         let (started, delays) = (Instant::now(), Mutex::default());
-        Self { settings, judges, store, started, delays, stopping }
+        let limiter = settings.rate_limit.map(|limit| Mutex::new(Limiter::new(limit)));
+        let outage = Mutex::new(settings.outage);
+        Self { settings, judges, store, started, delays, limiter, outage, stopping }
     }
 
     /// See [`super::Receiver::report`].
@@ -52,6 +60,7 @@ impl ReceiverState {
         report.span_us = span.map_or(0, |span| micros(span.last.saturating_sub(span.first)));
         report.busiest_us = micros(busiest);
         report.delays = self.delays().report();
+        report.rate_limit = self.rate_limit();
         keys.sort_unstable();
         keys.truncate(records_max);
         report.by_record = keys
@@ -66,17 +75,45 @@ impl ReceiverState {
         self.store.clear().await?;
         self.judges.each().for_each(|mut judge| judge.reset());
         *self.delays() = Delays::default();
+        if let Some(limiter) = &self.limiter {
+            lock(limiter).forget();
+        }
         Ok(())
     }
 
+    /// A request takes a token of the rate limit, if there is one.
+    pub(super) fn take_token(&self, now: Duration) -> Option<(RateLimit, TokenResult)> {
+        let limiter = self.limiter.as_ref()?;
+        Some((self.settings.rate_limit?, lock(limiter).take(now)))
+    }
+
+    /// See [`super::Receiver::rate_limit`].
+    pub(super) fn rate_limit(&self) -> Option<RateLimitReport> {
+        let limiter = self.limiter.as_ref()?;
+        Some(lock(limiter).report(self.started.elapsed()))
+    }
+
+    pub(super) fn outage(&self) -> Option<PlannedOutage> {
+        *lock(&self.outage)
+    }
+
+    pub(super) fn set_outage(&self, outage: Option<PlannedOutage>) {
+        *lock(&self.outage) = outage;
+    }
+
     pub(super) fn delays(&self) -> MutexGuard<'_, Delays> {
-        self.delays.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.delays)
     }
 
     /// See [`super::Receiver::record`].
     pub(super) fn record(&self, record_key: &str) -> Option<RecordReport> {
         self.judges.of(record_key).report(record_key)
     }
+}
+
+/// A panic that held the lock is reported by itself; the value is still whole.
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
-use super::answer::{abort_connection, answer, problem, retry_after, status_of, store_failed};
+use super::answer::{answer, problem, store_failed};
 use super::body::BodyMembers;
-use super::faults::{Fault, FaultAnswer, FaultRng};
+use super::failing::Barrier;
+use super::faults::FaultRng;
 use super::judge::End;
 use super::rules::{Change, WriteOutcome};
 use super::settings::ReceiverSettings;
@@ -26,10 +27,10 @@ const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// What a number of [`FaultRng`] is for: any numbers that differ.
-mod purpose {
-    pub(super) const LATENCY: u64 = 1;
-    pub(super) const FAILS: u64 = 2;
-    pub(super) const FAULT: u64 = 3;
+pub(super) mod purpose {
+    pub(in super::super) const LATENCY: u64 = 1;
+    pub(in super::super) const FAILS: u64 = 2;
+    pub(in super::super) const FAULT: u64 = 3;
 }
 
 /// A request of a record, in progress until this is dropped: with the answer made, or with the connection.
@@ -53,17 +54,28 @@ impl Drop for RequestInProgress {
     }
 }
 
-pub(super) async fn write(state: Arc<ReceiverState>, record_key: String, request: Request) -> Response {
+/// `barrier` is what keeps the request from being applied, if it is known already.
+pub(super) async fn write(
+    state: Arc<ReceiverState>,
+    record_key: String,
+    request: Request,
+    barrier: Option<Barrier>,
+) -> Response {
     let Some(limit) = state.settings.finish_abandoned else {
-        return answered(state, record_key, request).await;
+        return answered(state, record_key, request, barrier).await;
     };
-    let working = tokio::spawn(timeout(limit, answered(state, record_key, request)));
+    let working = tokio::spawn(timeout(limit, answered(state, record_key, request, barrier)));
     let answered = working.await.expect("a request does not panic");
     answered.unwrap_or_else(|_| problem(StatusCode::SERVICE_UNAVAILABLE, "the request took too long"))
 }
 
 /// The answer to a request. It is in progress until this future is dropped.
-async fn answered(state: Arc<ReceiverState>, record_key: String, request: Request) -> Response {
+async fn answered(
+    state: Arc<ReceiverState>,
+    record_key: String,
+    request: Request,
+    barrier: Option<Barrier>,
+) -> Response {
     let (head, body) = request.into_parts();
     let headers = &head.headers;
     let named_as =
@@ -80,6 +92,10 @@ async fn answered(state: Arc<ReceiverState>, record_key: String, request: Reques
         // The sender broke off and does not see this answer, or the body was longer than its head said.
         return in_progress.answer(End::Disconnected, StatusCode::BAD_REQUEST);
     };
+
+    if let Some(limit @ Barrier::Limit(_)) = barrier {
+        return in_progress.answer(End::Limited, state.barred(limit).await);
+    }
 
     let settings = &state.settings;
     let attempt = number(headers, "lanekeeper-attempt");
@@ -105,35 +121,28 @@ async fn answered(state: Arc<ReceiverState>, record_key: String, request: Reques
         tokio::time::sleep(settings.latency.mul_f64(1.0 + vary)).await;
     }
 
-    let fault = state.fault(&change.record_key, begun.age, attempt, luck);
-    if fault.is_none_or(|fault| fault.applied) {
-        let written = state.apply(change).await;
-        if let Ok(written) = written {
-            state.judges.of(&in_progress.record_key).written(&in_progress.record_key, written);
-        }
-        if fault.is_none() {
-            return match written {
-                Ok(written) => {
-                    in_progress.answer(End::Written(written), answer(written, settings.superseded_status))
-                }
-                Err(fault @ StoreError::Unfit) => in_progress.answer(End::Rejected, store_failed(&fault)),
-                Err(fault) => in_progress.answer(End::StoreFailed, store_failed(&fault)),
-            };
-        }
-    }
-    let status = match fault.map(|fault| fault.answer) {
-        Some(FaultAnswer::Status(status)) => status,
-        Some(FaultAnswer::Gateway(status)) => {
-            let text = (status_of(status), "no backend answers\n").into_response();
-            return in_progress.answer(End::Failed, text);
-        }
-        Some(FaultAnswer::Aborted) => return in_progress.answer(End::Failed, abort_connection()),
-        Some(FaultAnswer::Hang) | None => {
-            state.hang().await;
-            503
-        }
+    let injected = match barrier {
+        Some(Barrier::Outage(injected)) => Some(injected),
+        _ => state.fault_of(&change.record_key, begun.age, attempt, luck),
     };
-    in_progress.answer(End::Failed, state.failure(status))
+    let apply = async |change| {
+        let written = state.apply(change).await?;
+        state.judges.of(&in_progress.record_key).written(&in_progress.record_key, written);
+        Ok(written)
+    };
+    if let Some(injected) = injected {
+        if injected.fault.applied {
+            // Its sender does not learn what became of it.
+            let _: Result<_, StoreError> = apply(change).await;
+        }
+        let response = state.fail(injected).await;
+        return in_progress.answer(End::Failed, response);
+    }
+    match apply(change).await {
+        Ok(written) => in_progress.answer(End::Written(written), answer(written, settings.superseded_status)),
+        Err(fault @ StoreError::Unfit) => in_progress.answer(End::Rejected, store_failed(&fault)),
+        Err(fault) => in_progress.answer(End::StoreFailed, store_failed(&fault)),
+    }
 }
 
 /// The change as the headers describe it.
@@ -161,50 +170,6 @@ impl ReceiverState {
         let transaction =
             tokio::spawn(async move { state.store.write(&change, &state.settings, &state.judges).await });
         transaction.await.expect("a transaction does not panic")
-    }
-
-    /// The fault that this attempt gets, if any.
-    fn fault(
-        &self,
-        record_key: &str,
-        age: Duration,
-        attempt: Option<u64>,
-        chance: FaultRng,
-    ) -> Option<Fault> {
-        let settings = &self.settings;
-        let failing = settings.fail_records.iter().find(|failing| {
-            failing.record_key == record_key && failing.lasts.is_none_or(|lasts| age < lasts)
-        });
-        if let Some(failing) = failing {
-            return Some(failing.fault);
-        }
-        let spared = settings.first_attempts_only && attempt.unwrap_or(1) != 1;
-        if spared || chance.unit(purpose::FAILS) >= settings.fail_share {
-            return None;
-        }
-        let usual = Fault { applied: false, answer: FaultAnswer::Status(500) };
-        Some(chance.pick(purpose::FAULT, &settings.fail_with).unwrap_or(usual))
-    }
-
-    /// Waits for `hang_for`, or until the receiver stops.
-    async fn hang(&self) {
-        let mut stopping = self.stopping.subscribe();
-        // Both results mean that the wait is over.
-        let _ = timeout(self.settings.hang_for, stopping.wait_for(|stopping| *stopping)).await;
-    }
-
-    /// An answer with the status of a fault.
-    fn failure(&self, status: u16) -> Response {
-        let status = status_of(status);
-        let response = problem(status, "the receiver fails this request on purpose");
-        match self.settings.retry_after {
-            Some(wait)
-                if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) =>
-            {
-                retry_after(response, wait)
-            }
-            _ => response,
-        }
     }
 }
 

@@ -54,6 +54,30 @@ fn it_says_where_it_listens_and_stops_with_a_summary() {
 }
 
 #[test]
+fn a_rate_limit_and_an_outage_can_be_had_by_options() {
+    let limit = ["--rate-limit", "1/1m", "--rate-limit-burst", "2", "--rate-limit-headers", "retry-after"];
+    let outage =
+        ["--outage", "page-503", "--outage-after", "1h", "--outage-for", "1m", "--outage-share", "0.5"];
+    let mut command = lanekeeper_lab(&[&limit[..], &outage, &["--listen", "127.0.0.1:0"]].concat());
+    let mut child = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let address = first.strip_prefix("listening on http://").expect(&first);
+    for expected in ["HTTP/1.1 200", "HTTP/1.1 200", "HTTP/1.1 429"] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "PUT /x/k HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(expected), "{answer}");
+        assert_eq!(answer.contains("\r\nretry-after: 60\r\n"), expected.ends_with("429"), "{answer}");
+    }
+    let killed = Command::new("kill").args(["-s", "TERM", &child.0.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+    assert_eq!(lines.nth(1).unwrap().unwrap(), "rate limit 1/60s: 2 requests accepted, 1 refused");
+}
+
+#[test]
 fn a_port_in_use_is_said_and_not_a_panic() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -73,6 +97,10 @@ fn options_that_make_no_sense_are_refused() {
         ["--fail-with", "500,200"],
         ["--fail-record", "k"],
         ["--threads", "0"],
+        ["--rate-limit", "50"],
+        ["--rate-limit-headers", "ratelimit"],
+        ["--outage-share", "0.5"],
+        ["--outage", "gateway-200"],
     ] {
         let output = lanekeeper_lab(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

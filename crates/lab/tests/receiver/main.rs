@@ -1,7 +1,8 @@
-//! The receiver: its program, and its safeguards on every store, with plain requests. `tests/http/receiver.rs` at the top
+//! The receiver: its program, its safeguards on every store, and its limits, with plain requests. `tests/http/receiver.rs` at the top
 //! has it as the target of Lanekeeper.
 
 mod command;
+mod limits;
 mod postgres;
 mod safeguards;
 
