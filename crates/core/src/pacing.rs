@@ -4,13 +4,46 @@
 //! request, and report how the requests end. It knows limits of three kinds: those of the config (`rate_max`,
 //! `in_flight_max`), those that answers state ([`Quota`], `Retry-After`), and those that it finds out from refusals (429).
 //! While it knows none, no permits are needed ([`Pacer::is_in_force`]).
+//!
+//! The lowest rate of the three is kept by `spacing`; `waiting` has the requests that wait, `stated` and `adaptive` are the
+//! limits of the second and the third kind, and `refusals` decides if a refusal means the target at all. [`share`] divides
+//! the limits among processes.
+
+mod adaptive;
+mod recent;
+mod refusals;
+pub mod share;
+mod spacing;
+mod stated;
+mod waiting;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use adaptive::{AdaptiveInFlight, AdaptiveRate};
+use recent::Recent;
+use refusals::RefusedRecords;
+use share::{Demand, Share};
+use spacing::Spacing;
+use stated::{Allowed, Stated};
+use waiting::Waiting;
+
 use super::outcome::{Cause, Failure, Outcome};
+use super::spread::spread;
 use super::tick::Tick;
 use super::update::RecordKey;
+
+/// The longest pause that an answer can ask for, as in the breaker.
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// The longest pause between requests that are all refused.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Refusals only, for so long: the rate begins at the average of what was applied.
+const REFUSED_LONG: Duration = Duration::from_secs(2);
+/// A rate is measured over so many seconds.
+const MEASURED_SECONDS: u64 = 4;
+/// The restart after a pause is over when so many requests may be in flight, or after this time.
+const RESTART_IN_FLIGHT_MAX: usize = 256;
+const RESTART_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// So many requests in such a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,51 +147,303 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Pacer {
     limits: PacerLimits,
+    share: Share,
+    waiting: Waiting,
+    /// Permits that are out.
+    in_flight: usize,
+    spacing: Spacing,
+    stated: Option<Stated>,
+    adaptive: Option<Adaptive>,
+    pause: Option<Pause>,
+    /// Since when refusals of the target are all that came.
+    refused_since: Option<Tick>,
+    records: RefusedRecords,
+    recent: Recent,
+    /// When the adaptive rate has grown last, and if it was what limited the requests from then on.
+    grown_at: Tick,
+    limiting: bool,
+}
+
+#[derive(Debug)]
+struct Adaptive {
+    rate: AdaptiveRate,
+    in_flight: AdaptiveInFlight,
+}
+
+/// The target as a whole makes us wait.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    until: Tick,
+    /// Requests that may be in flight afterwards; `None`: as many as before.
+    restart: Option<usize>,
 }
 
 impl Pacer {
     /// Nothing was sent yet.
     #[must_use]
     pub fn new(limits: PacerLimits) -> Self {
-        Self { limits }
+        let mut pacer = Self {
+            limits,
+            share: Share::WHOLE,
+            waiting: Waiting::default(),
+            in_flight: 0,
+            spacing: Spacing::default(),
+            stated: None,
+            adaptive: None,
+            pause: None,
+            refused_since: None,
+            records: RefusedRecords::default(),
+            recent: Recent::default(),
+            grown_at: Tick::ZERO,
+            limiting: false,
+        };
+        pacer.respace(Tick::ZERO);
+        pacer
     }
 
     /// Requests need permits. It can change with every call of [`Self::ended`] and [`Self::grant`].
     #[must_use]
     pub fn is_in_force(&self) -> bool {
         self.limits != PacerLimits::default()
+            || self.stated.is_some()
+            || self.adaptive.is_some()
+            || self.pause.is_some()
+    }
+
+    /// The part of the limits that this process may use: of `rate_max`, `in_flight_max` (of which it is at least 1) and what
+    /// answers state. The whole, unless this is called.
+    pub fn set_share(&mut self, now: Tick, share: Share) {
+        self.share = share;
+        self.refresh(now);
+    }
+
+    /// What this process publishes to those that it shares the limits with.
+    pub fn demand(&mut self, now: Tick) -> Demand {
+        let made = self.recent.ended_per_second(now, MEASURED_SECONDS);
+        let waiting = u32::try_from(self.waiting.requests()).unwrap_or(u32::MAX);
+        Demand {
+            requests: waiting.saturating_add(made),
+            in_flight: u32::try_from(self.in_flight).unwrap_or(u32::MAX),
+        }
     }
 
     /// `asker` has `requests` more requests to make. Permits go out in the order in which they were asked for.
     pub fn ask(&mut self, asker: Asker, requests: usize) {
-        let _ = (asker, requests);
+        self.waiting.add(asker, requests);
     }
 
     /// `asker` makes none of the requests that it has asked for and has no permits for.
     pub fn withdraw(&mut self, asker: Asker) {
-        let _ = asker;
+        self.waiting.remove(asker);
     }
 
     /// The permits that may be used now.
     pub fn grant(&mut self, now: Tick) -> Vec<(Asker, usize)> {
-        let _ = now;
-        Vec::new()
+        self.refresh(now);
+        let paused = self.pause.is_some_and(|pause| pause.until > now) || self.has_no_share();
+        let spaced = if paused { 0 } else { self.spacing.available(now) };
+        let room = self.room_in_flight();
+        let granted = self.waiting.take(spaced.min(room));
+        let requests: usize = granted.iter().map(|(_, requests)| requests).sum();
+        self.spacing.take(now, requests);
+        self.in_flight += requests;
+        self.limiting = !paused && self.waiting.requests() > 0 && spaced <= room;
+        granted
     }
 
     /// When [`Self::grant`] has to be called again if nothing else happens; `None`: somebody must ask or end first.
     #[must_use]
     pub fn next_grant_at(&self) -> Option<Tick> {
-        None
+        if self.waiting.requests() == 0 || self.room_in_flight() == 0 || self.has_no_share() {
+            return None;
+        }
+        let spaced = self.spacing.next_at();
+        // A window ends before: then its rate is over.
+        let changes = self.stated.as_ref().and_then(|stated| stated.changes_at(self.grown_at));
+        let next = changes.map_or(spaced, |changes| changes.min(spaced));
+        Some(self.pause.map_or(next, |pause| pause.until.max(next)))
     }
 
     /// So many permits were not used: no request was made.
     pub fn returned(&mut self, now: Tick, permits: usize) {
-        let _ = (now, permits);
+        self.in_flight = self.in_flight.saturating_sub(permits);
+        self.spacing.put_back(permits);
+        self.refresh(now);
     }
 
     /// A request has ended.
     pub fn ended(&mut self, now: Tick, end: &RequestEnd<'_>) -> Refusal {
-        let _ = (now, end);
-        Refusal::None
+        self.refresh(now);
+        let in_flight = self.in_flight;
+        if end.permit {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        self.recent.add(now, end.reply == Reply::Applied);
+        let refusal = match end.reply {
+            Reply::Applied => {
+                self.applied(now, end, in_flight);
+                Refusal::None
+            }
+            Reply::TooMany { .. } | Reply::Unavailable { .. } => {
+                self.records.refused(now, hash(end.record_key), self.adaptive.is_some())
+            }
+            Reply::Other => Refusal::None,
+        };
+        if refusal != Refusal::OfRecord && end.quota != Quota::default() {
+            let stated = self.stated.get_or_insert_with(|| Stated::new(now));
+            if let Some(until) = stated.observe(now, &end.quota, refusal == Refusal::OfTarget) {
+                self.pause_until(until, false);
+            }
+        }
+        if refusal == Refusal::OfTarget {
+            self.refused(now, end);
+        }
+        self.respace(now);
+        refusal
+    }
+
+    fn applied(&mut self, now: Tick, end: &RequestEnd<'_>, in_flight: usize) {
+        let record = if self.records.is_empty() { None } else { Some(hash(end.record_key)) };
+        self.records.applied(record);
+        if let Some(since) = self.refused_since.filter(|since| end.began > *since) {
+            self.refused_since = None;
+            if now.since(since) > REFUSED_LONG
+                && let Some(adaptive) = &mut self.adaptive
+                && let Some(average) = self.recent.applied_on_average(now)
+            {
+                adaptive.rate.refusals_over(now, average);
+            }
+        }
+        if let Some(Pause { until, restart: Some(restart) }) = &mut self.pause
+            && end.began >= *until
+        {
+            *restart += 1;
+        }
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.in_flight.answered(now, end.began, in_flight, adaptive.rate.rate());
+        }
+    }
+
+    /// The target as a whole has refused a request.
+    fn refused(&mut self, now: Tick, end: &RequestEnd<'_>) {
+        let retry_after = match end.reply {
+            Reply::TooMany { retry_after } => retry_after,
+            Reply::Unavailable { retry_after } => Some(retry_after),
+            Reply::Applied | Reply::Other => None,
+        };
+        if let Some(wait) = retry_after {
+            self.pause_until(now.after(wait.min(PAUSE_MAX)), true);
+        }
+        if matches!(end.reply, Reply::Unavailable { .. }) {
+            return;
+        }
+        // A request from before the limit was known shows no more than what the answer states.
+        if self.adaptive.is_some() || end.permit || self.stated.is_none() {
+            self.lower_rate(now, end.began);
+        }
+        let since = *self.refused_since.get_or_insert(now);
+        if retry_after.is_none() && end.began > since {
+            let wait = (now.since(since) / 2).min(REFUSED_PAUSE_MAX);
+            self.pause_until(now.after(wait), false);
+        }
+    }
+
+    fn lower_rate(&mut self, now: Tick, began: Tick) {
+        if let Some(adaptive) = &mut self.adaptive {
+            let made = f64::from(self.recent.ended_max(now, MEASURED_SECONDS));
+            adaptive.rate.refused(now, began, made);
+        } else {
+            let accepted = f64::from(self.recent.applied_max(now, MEASURED_SECONDS).max(1));
+            self.adaptive = Some(Adaptive {
+                rate: AdaptiveRate::new(now, accepted),
+                in_flight: AdaptiveInFlight::new(now),
+            });
+        }
+    }
+
+    /// Afterwards requests go out one by one at first, if `restarts`.
+    fn pause_until(&mut self, until: Tick, restarts: bool) {
+        let before = self.pause;
+        let until = before.map_or(until, |pause| pause.until.max(until));
+        let restart = if restarts { Some(1) } else { before.and_then(|pause| pause.restart) };
+        self.pause = Some(Pause { until, restart });
+    }
+
+    /// What changes by time alone.
+    fn refresh(&mut self, now: Tick) {
+        if let Some(adaptive) = &mut self.adaptive {
+            if self.limiting {
+                adaptive.rate.grow(now.since(self.grown_at));
+            }
+            if adaptive.rate.is_over(now) {
+                self.adaptive = None;
+            }
+        }
+        self.grown_at = now;
+        if self.stated.as_ref().is_some_and(|stated| stated.is_over(now)) {
+            self.stated = None;
+        }
+        if let Some(pause) = self.pause
+            && pause.until <= now
+        {
+            let enough = pause.restart.is_none_or(|restart| {
+                restart >= RESTART_IN_FLIGHT_MAX
+                    || (restart > 1 && restart > self.in_flight + self.waiting.requests())
+                    || now.since(pause.until) > RESTART_TIME_MAX
+            });
+            if enough {
+                self.pause = None;
+            }
+        }
+        self.respace(now);
+    }
+
+    fn respace(&mut self, now: Tick) {
+        // Without a part nothing is granted; the rate stays a number.
+        let share = self.share.max(Share::from_millionths(1)).part();
+        let config = self.limits.rate_max.map(|rate| {
+            let per_second = f64::from(rate.requests.get()) / rate.per.as_secs_f64();
+            per_second * share
+        });
+        let stated = self.stated.as_ref().and_then(|stated| match stated.allowed(now, share) {
+            Allowed::Any => None,
+            Allowed::PerSecond(rate) => Some(rate),
+        });
+        let adaptive = self.adaptive.as_ref().map(|adaptive| adaptive.rate.rate());
+        let known = config.into_iter().chain(stated).fold(f64::INFINITY, f64::min);
+        if adaptive.is_some_and(|adaptive| adaptive > known) {
+            self.limiting = false;
+        }
+        let rate = adaptive.map_or(known, |adaptive| adaptive.min(known));
+        self.spacing.set_rate(now, rate.is_finite().then_some(rate));
+        if let Some(pause) = self.pause {
+            self.spacing.pause(pause.until);
+        }
+    }
+
+    /// Nothing of the limits may be used by this process.
+    fn has_no_share(&self) -> bool {
+        let divided = self.limits != PacerLimits::default() || self.stated.is_some();
+        divided && self.share == Share::NONE
+    }
+
+    /// Permits that the limits of requests in flight leave.
+    fn room_in_flight(&self) -> usize {
+        let config = self.limits.in_flight_max.map(|max| {
+            let part =
+                max.get() as u64 * u64::from(self.share.millionths()) / u64::from(Share::WHOLE.millionths());
+            usize::try_from(part).unwrap_or(usize::MAX).max(1)
+        });
+        let adaptive = self.adaptive.as_ref().and_then(|adaptive| adaptive.in_flight.limit());
+        let restart = self.pause.and_then(|pause| pause.restart);
+        let limit = [config, adaptive, restart].into_iter().flatten().min();
+        limit.map_or(usize::MAX, |limit| limit.saturating_sub(self.in_flight))
     }
 }
+
+fn hash(record_key: &RecordKey) -> u64 {
+    spread(record_key.as_str().bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! How many requests ended lately, second by second.
+
+use super::Tick;
+
+/// Seconds that are remembered (I6).
+const SECONDS: u64 = 128;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    number: u64,
+    ended: u32,
+    applied: u32,
+}
+
+/// The requests that ended in each of the last [`SECONDS`].
+#[derive(Debug)]
+pub(super) struct Recent(Box<[Second]>);
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self(vec![Second::default(); usize::try_from(SECONDS).expect("small")].into())
+    }
+}
+
+impl Recent {
+    fn index(second: u64) -> usize {
+        usize::try_from(second % SECONDS).expect("small")
+    }
+
+    fn second(now: Tick) -> u64 {
+        now.micros() / 1_000_000
+    }
+
+    pub(super) fn add(&mut self, now: Tick, applied: bool) {
+        let number = Self::second(now);
+        let second = &mut self.0[Self::index(number)];
+        if second.number != number {
+            *second = Second { number, ended: 0, applied: 0 };
+        }
+        second.ended += 1;
+        second.applied += u32::from(applied);
+    }
+
+    fn last(&self, now: Tick, seconds: u64) -> impl Iterator<Item = Second> {
+        let newest = Self::second(now);
+        (newest.saturating_sub(seconds.min(SECONDS) - 1)..=newest)
+            .map(|number| (number, self.0[Self::index(number)]))
+            .filter(|(number, second)| second.number == *number)
+            .map(|(_, second)| second)
+    }
+
+    /// The most requests that ended in one of the last `seconds`.
+    pub(super) fn ended_max(&self, now: Tick, seconds: u64) -> u32 {
+        self.last(now, seconds).map(|second| second.ended).max().unwrap_or(0)
+    }
+
+    /// The most requests that were applied in one of the last `seconds`.
+    pub(super) fn applied_max(&self, now: Tick, seconds: u64) -> u32 {
+        self.last(now, seconds).map(|second| second.applied).max().unwrap_or(0)
+    }
+
+    /// Requests that ended in the last whole seconds, per second.
+    pub(super) fn ended_per_second(&self, now: Tick, seconds: u64) -> u32 {
+        let newest = Self::second(now);
+        let ended: u32 = self.last(now, seconds + 1).filter(|s| s.number < newest).map(|s| s.ended).sum();
+        ended.div_ceil(u32::try_from(seconds).expect("small"))
+    }
+
+    /// Requests per second that were applied since the oldest second that is remembered; `None` if there were none.
+    pub(super) fn applied_on_average(&self, now: Tick) -> Option<f64> {
+        let oldest = self.last(now, SECONDS).find(|second| second.applied > 0)?;
+        let applied: u32 = self.last(now, SECONDS).map(|second| second.applied).sum();
+        let seconds = now.micros() as f64 / 1e6 - oldest.number as f64;
+        Some(f64::from(applied) / seconds.max(1.0))
+    }
+}
