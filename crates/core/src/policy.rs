@@ -69,7 +69,7 @@ impl FailurePolicy {
 pub enum Verdict {
     /// Try again, not before this moment.
     RetryAt(Tick),
-    /// Try again with the turn that it had, as soon as its target takes requests.
+    /// Try again as soon as its target takes requests, with the turn that it had.
     RetryInTurn,
     /// The update's turn ends.
     Resolve(Resolution),
@@ -279,6 +279,8 @@ pub struct Progress {
     refused: bool,
     /// When the latest attempt began.
     began: Tick,
+    /// The latest attempt was throttled.
+    throttled: bool,
     /// How long the target was shut in all, as far as it was taken into account.
     shut: Duration,
 }
@@ -350,6 +352,7 @@ impl Policy {
     /// What to do about `outcome`, the end of the latest attempt of update `id`.
     pub fn judge(&self, id: &UpdateId, outcome: Outcome, progress: &mut Progress, now: Tick) -> Verdict {
         let longest = self.schedule.longest_wait(progress.attempts, id);
+        progress.throttled &= matches!(outcome, Outcome::Throttled(_));
         if !matches!(outcome, Outcome::Refused(_) | Outcome::RefusedAlone { .. }) {
             progress.forget_refusal();
         }
@@ -395,7 +398,12 @@ impl Policy {
             }
             Outcome::Throttled(_) => {
                 progress.excuse();
-                Verdict::RetryInTurn
+                // The same head again and again would keep the others from showing if the target takes anything.
+                if std::mem::replace(&mut progress.throttled, true) {
+                    Verdict::RetryAt(now)
+                } else {
+                    Verdict::RetryInTurn
+                }
             }
             Outcome::Conflict(failure) => {
                 progress.excuse();

@@ -16,12 +16,20 @@ const OTHERS_APPLIED_MIN: u64 = 8;
 /// and at most one in so many of others' was refused.
 const OTHERS_APPLIED_PER_REFUSED: u64 = 4;
 
+/// Refusals of a record after which what came before the older ones of them no longer counts.
+const LOOKED_BACK_ON: u32 = 8;
+
 /// The records that were refused when they were last attempted.
 #[derive(Debug, Default)]
 pub(super) struct RefusedRecords {
     /// By a hash of the key. Two records that share one count as one.
     records: BTreeMap<u64, RefusedRecord>,
-    /// Attempts of all records so far.
+    counts: Counts,
+}
+
+/// Attempts of all records so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
     applied: u64,
     refused: u64,
 }
@@ -30,9 +38,14 @@ pub(super) struct RefusedRecords {
 struct RefusedRecord {
     last_at: Tick,
     in_a_row: u32,
-    /// The counts at the first of these refusals.
-    applied_before: u64,
-    refused_before: u64,
+    /// How many of these, the latest ones, came without an attempt of another record in between.
+    untried: u32,
+    /// All attempts that had ended at the latest of these.
+    ended_before: u64,
+    /// The counts of all records at the first of these refusals, or [`LOOKED_BACK_ON`] to twice as many ago.
+    since: Counts,
+    /// The counts later, at a refusal with which `since` is replaced by this.
+    newer: Counts,
     /// It was refused alone: it shows nothing about the target.
     alone: bool,
 }
@@ -44,7 +57,7 @@ impl RefusedRecords {
 
     /// An attempt of a record was applied; `record` only if there are refused ones.
     pub(super) fn applied(&mut self, record: Option<u64>) {
-        self.applied += 1;
+        self.counts.applied += 1;
         if let Some(record) = record {
             self.records.remove(&record);
         }
@@ -60,22 +73,34 @@ impl RefusedRecords {
             let oldest = *oldest.expect("there are some").0;
             self.records.remove(&oldest);
         }
+        let before = self.counts;
+        self.counts.refused += 1;
         let refused = self.records.entry(record).or_insert(RefusedRecord {
             last_at: now,
             in_a_row: 0,
-            applied_before: self.applied,
-            refused_before: self.refused,
+            untried: 0,
+            ended_before: 0,
+            since: before,
+            newer: before,
             alone: false,
         });
-        self.refused += 1;
         refused.last_at = now;
+        if refused.in_a_row % LOOKED_BACK_ON == 0 {
+            (refused.since, refused.newer) = (refused.newer, before);
+        }
         refused.in_a_row = refused.in_a_row.saturating_add(1);
-        let others_applied = self.applied - refused.applied_before;
-        let others_refused =
-            (self.refused - refused.refused_before).saturating_sub(u64::from(refused.in_a_row));
-        refused.alone = refused.in_a_row >= IN_A_ROW_MIN
+        let ended = before.applied + before.refused;
+        refused.untried = if refused.ended_before == ended { refused.untried + 1 } else { 1 };
+        refused.ended_before = ended + 1;
+        let others_applied = before.applied - refused.since.applied;
+        let own = refused.in_a_row.min(2 * LOOKED_BACK_ON);
+        let others_refused = (self.counts.refused - refused.since.refused).saturating_sub(u64::from(own));
+        let often = refused.in_a_row >= IN_A_ROW_MIN;
+        refused.alone = often
             && others_applied >= OTHERS_APPLIED_MIN
             && others_refused * OTHERS_APPLIED_PER_REFUSED <= others_applied;
-        if refused.alone || !(others || limited) { Refusal::OfRecord } else { Refusal::OfTarget }
+        // No other record was tried meanwhile: nothing shows that the target refuses them.
+        let untried = refused.untried >= IN_A_ROW_MIN;
+        if refused.alone || untried || !(others || limited) { Refusal::OfRecord } else { Refusal::OfTarget }
     }
 }

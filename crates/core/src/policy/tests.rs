@@ -58,7 +58,7 @@ fn outcomes_become_waits_and_resolutions() {
     check(&policy(), "RRRR", "1 2 4 exhausted");
     check(&policy(), "J", "rejected");
     check(&policy(), "C", "conflict");
-    check(&policy(), "TTTTTA", "turn turn turn turn turn applied");
+    check(&policy(), "TTTRTA", "turn 0 0 1 turn applied");
 }
 
 #[test]

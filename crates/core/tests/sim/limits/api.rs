@@ -54,7 +54,7 @@ impl Api {
             return refused(429, (self.states_wait && rng.chance(500)).then_some(Duration::from_secs(2)));
         }
         let Some(rate) = self.rate else { return Outcome::Applied };
-        let came = u64::try_from(now.since(self.filled_at).as_micros()).expect("an hour") * rate;
+        let came = u64::try_from(now.since(self.filled_at).as_micros()).expect("hours") * rate;
         (self.tokens, self.filled_at) = ((self.tokens + came).min(rate * 1_000_000), now);
         if let Some(left) = self.tokens.checked_sub(1_000_000) {
             self.tokens = left;

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_core::outcome::{Cause, Outcome};
+use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
 use super::ELAPSED_MAX;
+
+/// If for so long no other record was refused, this one is alone at the target.
+const LATELY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct LimitsJudge {
@@ -21,6 +24,8 @@ pub struct LimitsJudge {
     step: u64,
     pub with_permit: u64,
     pub refused: u64,
+    /// When which record was refused.
+    refusals: Vec<(Tick, u64)>,
     pub parked: u64,
 }
 
@@ -46,8 +51,8 @@ impl LimitsJudge {
             records.entry(record).or_default().push(number);
             facts.push(Facts { record, ..Facts::default() });
         }
-        let (with_permit, refused, parked) = (0, 0, 0);
-        Self { updates: facts, records, partitions, strict, step: 0, with_permit, refused, parked }
+        let (with_permit, refused, parked, refusals) = (0, 0, 0, Vec::new());
+        Self { updates: facts, records, partitions, strict, step: 0, with_permit, refused, refusals, parked }
     }
 
     pub fn step(&mut self) {
@@ -111,9 +116,10 @@ impl LimitsJudge {
     pub fn attempt_ended(&mut self, now: Tick, update: usize, outcome: &Outcome) {
         let facts = &mut self.updates[update];
         facts.in_flight = false;
-        let too_many = outcome.failure().is_some_and(|failure| failure.cause == Cause::Status(429));
-        self.refused += u64::from(too_many);
-        let _ = now;
+        if outcome.failure().is_some() {
+            self.refused += 1;
+            self.refusals.push((now, facts.record));
+        }
     }
 
     pub fn resolved(&mut self, now: Tick, update: usize, parked: bool, stuck: Option<u64>) {
@@ -121,12 +127,16 @@ impl LimitsJudge {
         facts.resolved = true;
         if parked {
             self.parked += 1;
-            assert_eq!(
-                stuck,
-                Some(facts.record),
-                "judge (budget): #{update} is parked, and the target works"
+            let first = facts.first_sent.expect("it was sent");
+            // If no other record was refused, nothing showed that the target refuses all. In strict mode no other is tried.
+            let lately = first.max(Tick::from_micros(now.micros().saturating_sub(LATELY.as_micros() as u64)));
+            let mut since_then = self.refusals.iter().rev().take_while(|(at, _)| *at >= lately);
+            let alone = since_then.all(|(_, record)| *record == facts.record || Some(*record) == stuck);
+            assert!(
+                stuck == Some(facts.record) || alone || self.strict,
+                "judge (budget): #{update} is parked, though the target refuses others as well"
             );
-            let since = now.since(facts.first_sent.expect("it was sent"));
+            let since = now.since(first);
             assert!(since + Duration::from_secs(5) >= ELAPSED_MAX, "judge (budget): parked after {since:?}");
         }
         let (record, step) = (facts.record, self.step);

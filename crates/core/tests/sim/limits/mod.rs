@@ -30,7 +30,7 @@ const TARGET: TargetId = TargetId(0);
 const WINDOW: usize = 40;
 pub const ELAPSED_MAX: Duration = Duration::from_secs(20);
 /// Everything ends by then, or never will.
-const LAST: Duration = Duration::from_secs(3600);
+const LAST: Duration = Duration::from_secs(20_000);
 
 #[derive(Debug)]
 enum LimitsEvent {
@@ -84,6 +84,7 @@ pub struct World {
     api: Api,
     latency: u64,
     judge: LimitsJudge,
+    trace: Vec<String>,
 }
 
 impl World {
@@ -138,6 +139,7 @@ impl World {
             api,
             latency,
             judge,
+            trace: Vec::new(),
             rng,
         };
         world.plan();
@@ -158,6 +160,10 @@ impl World {
             let (partition, moment) = (self.rng.index(self.partitions.len()), self.rng.below(60_000));
             self.at(moment, LimitsEvent::Lost { partition });
         }
+    }
+
+    fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        self.trace.push(format!("{:>12} {what}", self.now.micros()));
     }
 
     fn at(&mut self, after_ms: u64, event: LimitsEvent) {
@@ -201,6 +207,7 @@ impl World {
             LimitsEvent::Lost { partition } => {
                 let lanes = &mut self.partitions[partition];
                 let Some(tenure) = lanes.tenure.take() else { return };
+                self.trace.push(format!("{:>12} p{partition} lost", self.now.micros()));
                 lanes.redelivered = lanes.held.len();
                 for update in std::mem::take(&mut lanes.held).into_values().rev() {
                     lanes.queue.push_front(update);
@@ -256,6 +263,10 @@ impl World {
                 let update = number_of(&update);
                 self.judge.sent(now, partition, update, (number, permit));
                 let outcome = self.api.answer(now, self.judge.record_of(update), &mut self.rng);
+                let record = self.judge.record_of(update);
+                self.note(format_args!(
+                    "p{partition} attempt {number} of #{update} of r{record}, permit {permit}: {outcome:?}"
+                ));
                 let takes = self.rng.between(1, self.latency);
                 let began = now;
                 self.at(takes, LimitsEvent::Ended { partition, attempt, update, permit, began, outcome });
@@ -282,8 +293,14 @@ impl World {
                 self.partitions[partition].held.remove(&delivery);
                 self.deliver(partition);
             }
-            Effect::AskPermits { permits, .. } => self.pacer.ask(Asker(partition as u64), permits),
-            Effect::WithdrawPermits(_) => self.pacer.withdraw(Asker(partition as u64)),
+            Effect::AskPermits { permits, .. } => {
+                self.note(format_args!("p{partition} asks for {permits}"));
+                self.pacer.ask(Asker(partition as u64), permits);
+            }
+            Effect::WithdrawPermits(_) => {
+                self.note(format_args!("p{partition} withdraws"));
+                self.pacer.withdraw(Asker(partition as u64));
+            }
             Effect::ReturnPermits { permits, .. } => {
                 self.partitions[partition].permits -= permits;
                 self.pacer.returned(now, permits);
@@ -307,6 +324,7 @@ impl World {
         let end = RequestEnd { record_key: &record_key, began, permit, reply, quota };
         let refusal = self.pacer.ended(self.now, &end);
         self.judge.attempt_ended(self.now, update, &outcome);
+        self.note(format_args!("p{partition} the attempt of #{update} ended: {refusal:?}"));
         let outcome = if refusal == Refusal::OfTarget { outcome.throttled() } else { outcome };
         self.settle_pacer();
         self.handle(partition, Event::AttemptEnded { attempt, record_key, outcome });
@@ -328,6 +346,7 @@ impl World {
             }
             for (Asker(partition), permits) in granted {
                 let partition = usize::try_from(partition).expect("a small number");
+                self.note(format_args!("p{partition} has {permits} more permits"));
                 self.partitions[partition].permits += permits;
                 let out: usize = self.partitions.iter().map(|lanes| lanes.permits).sum();
                 let most = self.limits.in_flight_max.map_or(usize::MAX, NonZeroUsize::get);
@@ -368,20 +387,17 @@ fn number_of(update: &Update) -> usize {
     update.id.as_str().parse().expect("ids are numbers")
 }
 
-/// Runs one world to its end.
-fn run(seed: u64) -> World {
-    let mut world = World::new(seed);
-    world.run();
-    world
-}
-
 #[test]
 fn limits_and_outages_park_nothing_and_one_records_refusal_ends_it_alone() {
     let seeds = number_from_env("LANEKEEPER_SIM_LIMITS").unwrap_or(SEEDS);
     let (mut permits, mut parked, mut refused, mut lost) = (0, 0, 0, 0);
     for seed in 0..seeds {
-        let ran = std::panic::catch_unwind(|| run(seed));
-        let Ok(world) = ran else { panic!("judge: seed {seed} of the world with limits") };
+        let mut world = World::new(seed);
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+        if ran.is_err() {
+            let tail = &world.trace[world.trace.len().saturating_sub(60)..];
+            panic!("judge: seed {seed} of the world with limits\n{}", tail.join("\n"));
+        }
         permits += world.judge.with_permit;
         parked += world.judge.parked;
         refused += world.judge.refused;
