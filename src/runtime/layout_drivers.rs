@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
     AmqpSource, Clock, DeadLetters, Decoder, Epochs, Halt, Link, LivenessProbe, Majority, Markers,
-    Membership, Names, Reach, Replica, SourceContext, Witnesses,
+    Membership, Names, Reach, Replica, Shares, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
@@ -60,6 +60,7 @@ pub struct DispatchContext {
     pub clock: Clock,
     pub epochs: Epochs,
     pub reach: Reach,
+    pub shares: Shares,
     pub reach_watch: ReachWatch,
     /// Chosen at each start: tells replicas with the same `instance.name` apart.
     pub process: Uuid,
@@ -111,6 +112,7 @@ impl LayoutDrivers {
             clock: context.clock,
             epochs: &context.epochs,
             reach: &context.reach,
+            shares: &context.shares,
         };
         let membership = Membership::join(links, names, layout, replica, context.liveness.clone(), halt);
         context.health.begin(layout.number, active_layout.partitions.iter().copied());

@@ -3,20 +3,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::admin::metrics::{Metrics, PacerMetrics};
 use crate::config::LimitsConfig;
-use lanekeeper_broker::Clock;
+use lanekeeper_broker::{Clock, LIMITS_SHARED_MAX, Shares};
 use lanekeeper_core::applied_lately::AppliedLately;
 use lanekeeper_core::message::Event;
 use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::pacing::share::Claim;
 use lanekeeper_core::pacing::{Asker, Pacer, Refusal, RequestEnd};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
+
+/// How often the limits are divided anew: at least twice between two notes.
+const DIVIDE_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
 /// The pacers of all targets. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,6 +54,8 @@ struct WatchedPacer {
     name: String,
     pacer: Pacer,
     applied: AppliedLately,
+    /// What this process claims of the limits.
+    claim: Claim,
     metrics: PacerMetrics,
     /// As it was logged.
     in_force: bool,
@@ -83,13 +91,29 @@ impl Pacers {
             let applied = AppliedLately::default();
             let metrics = metrics.pacer(name);
             metrics.paced(in_force);
-            WatchedPacer { name: name.clone(), pacer, applied, metrics, in_force, next_at: None }
+            let claim = Claim::default();
+            WatchedPacer { name: name.clone(), pacer, applied, claim, metrics, in_force, next_at: None }
         };
         let groups = groups.iter().map(watched).collect();
         let state = Mutex::new(State { groups, drivers_begun: 0, mail: BTreeMap::new() });
         let shared = Arc::new(PacerSet { state, group_of, clock, hurry: Notify::new() });
         let granting = tokio::spawn(grant_for_ever(Arc::clone(&shared)));
         Self { shared, _granting: Arc::new(AbortOnDropHandle::new(granting)) }
+    }
+
+    /// Divides the limits with other replicas, until what it returns is dropped. Before they are known, this process uses
+    /// nothing of a limit.
+    pub fn divide(&self, shares: Shares, heartbeat: Duration) -> AbortOnDropHandle<()> {
+        let shared = Arc::clone(&self.shared);
+        shared.divide(&shares, heartbeat);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut interval = interval((heartbeat / 8).min(DIVIDE_INTERVAL_MAX));
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                interval.tick().await;
+                shared.divide(&shares, heartbeat);
+            }
+        }))
     }
 
     /// For one driver.
@@ -111,6 +135,25 @@ impl Pacers {
 impl PacerSet {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the pacers")
+    }
+
+    /// Takes in what other replicas state, and states what this one claims.
+    fn divide(&self, shares: &Shares, heartbeat: Duration) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let State { groups, mail, .. } = &mut *state;
+        for watched in groups.iter_mut().take(LIMITS_SHARED_MAX) {
+            let demand = watched.pacer.demand(now);
+            let share = match shares.others(&watched.name, heartbeat) {
+                Some(others) => watched.claim.update(demand, &others),
+                None => watched.claim.in_use(),
+            };
+            shares.state(&watched.name, watched.claim.note(demand), watched.claim.number());
+            watched.pacer.set_share(now, share);
+            if self.settle(watched, mail, now) {
+                self.hurry.notify_one();
+            }
+        }
     }
 
     fn asker(&self, driver: u64, target: TargetId) -> Asker {

@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
     Address, BindingGuard, Clock, Epochs, Follower, Halt, LayoutDocument, LayoutReconciler, Link,
-    LivenessProbe, LogOnChange, Majority, Names, Reach, SourceError, ensure_topology,
+    LivenessProbe, LogOnChange, Majority, Names, Reach, Shares, SourceError, ensure_topology,
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
@@ -111,6 +111,7 @@ pub async fn run(
         epochs,
         reach_watch: ReachWatch::new(clock),
         reach: Reach::default(),
+        shares: Shares::default(),
         refusals: Arc::default(),
         dead_letter_log: Arc::default(),
         process: Uuid::new_v4(),
@@ -125,6 +126,7 @@ pub async fn run(
         metrics,
         health,
     };
+    let _dividing = context.pacers.divide(context.shares.clone(), context.consuming.heartbeat());
     let mut drivers = JoinSet::new();
     let mut active_layouts = follower.document().layouts.active_layouts();
     let mut running = ActiveLayouts::default();

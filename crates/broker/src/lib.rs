@@ -34,6 +34,7 @@ mod operator;
 pub mod publisher;
 mod reach;
 mod settings;
+mod shares;
 mod source;
 mod topology;
 
@@ -55,6 +56,7 @@ pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
 pub use reach::Reach;
 pub use settings::ConnectionSettings;
+pub use shares::{LIMITS_SHARED_MAX, Shares};
 pub use source::{Deliveries, Gone, Lost, Received, Source, SourceEvent};
 pub use topology::{
     Adopted, AutoApply, BindingGuard, DELIVERY_LIMIT, Depth, DocumentLock, FirstLayout, Follower,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shares::PublishedShares;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::numbering::{EPOCH_MAX, OFFSET_MAX};
 use lanekeeper_core::tenures::Terms;
@@ -54,6 +55,10 @@ pub(crate) struct MemberMessage {
     /// With [`MessageKind::Note`]: if the process reaches its targets and its ledger. `None`: nothing shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) works: Option<bool>,
+    /// With [`MessageKind::Note`]: the parts of the targets' limits that the process claims. `None`: a program of before, which
+    /// divides no limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shares: Option<PublishedShares>,
     /// With [`MessageKind::TenureEnded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<PublishedEnd>,
@@ -196,6 +201,7 @@ impl ReplicaId {
             owned: Vec::new(),
             epoch: Some(0),
             works: None,
+            shares: None,
             end: None,
         }
     }

@@ -46,6 +46,7 @@ use crate::link::Link;
 use crate::liveness::LivenessProbe;
 use crate::names::Names;
 use crate::reach::Reach;
+use crate::shares::Shares;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::tenures::{Tenures, Terms};
@@ -69,6 +70,8 @@ pub struct Replica<'a> {
     pub epochs: &'a Epochs,
     /// What the replicas reach.
     pub reach: &'a Reach,
+    /// How they divide the targets' limits.
+    pub shares: &'a Shares,
 }
 
 /// What this process knows of the replicas of a layout, and what it publishes for them. Stops when it is dropped.
@@ -89,7 +92,7 @@ impl Membership {
         liveness: LivenessProbe,
         halt: Halt,
     ) -> Self {
-        let Replica { instance, process, at_work, clock, epochs, reach } = replica;
+        let Replica { instance, process, at_work, clock, epochs, reach, shares } = replica;
         let process = process.to_string();
         let terms = Terms { lease: Lease::length(consuming.heartbeat()), at_work };
         let claims = || PartitionClaims::new(Tenures::new(process.clone(), terms));
@@ -105,6 +108,7 @@ impl Membership {
             numbering: Mutex::new(epochs.numbering()),
             epochs: epochs.clone(),
             reach: reach.clone(),
+            shares: shares.clone(),
             floor_sent: Mutex::default(),
             knows_stream: AtomicBool::new(false),
             position: watch::Sender::default(),

@@ -101,7 +101,8 @@ fn note(state: &State) -> MemberMessage {
     let message = state.replica.message(MessageKind::Note, PartitionNumber(0), 0, number);
     let read = state.knows_stream.load(Ordering::Relaxed).then(|| *state.position.borrow());
     let works = state.reach.works();
-    MemberMessage { terms, owned, read, works, epoch: Some(state.numbering().epoch()), ..message }
+    let shares = Some(state.shares.own());
+    MemberMessage { terms, owned, read, works, shares, epoch: Some(state.numbering().epoch()), ..message }
 }
 
 /// Hands on what the broker answers, which counts while it takes no publishes.

@@ -19,6 +19,7 @@ use crate::error::SourceError;
 use crate::halt::Halt;
 use crate::link::Link;
 use crate::reach::Reach;
+use crate::shares::Shares;
 use lanekeeper_core::layout::{PartitionNumber, rank};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::numbering::{Numbering, Sighting};
@@ -50,6 +51,7 @@ pub(super) struct State {
     pub(super) numbering: Mutex<Numbering>,
     pub(super) epochs: Epochs,
     pub(super) reach: Reach,
+    pub(super) shares: Shares,
     /// A note of ours has come back: all that stood in the stream when this process began was read. Not so under an alarm.
     pub(super) knows_stream: AtomicBool,
     /// A number of the ledger, and the note that was sent when it was known: what gave it away stands before that note.
@@ -179,6 +181,7 @@ impl State {
             self.begin_epoch(&mut numbering)
         };
         self.position.send_replace(0);
+        self.shares.recreated();
         let now = self.clock.now();
         for known in &self.partitions {
             known.send_modify(|known| known.recreated(now));
@@ -325,6 +328,7 @@ impl State {
     pub(super) fn read(&self, offset: u64, message: &MemberMessage) {
         let is_ours = message.process == self.replica.process;
         let epoch = self.read_epoch(offset, message);
+        self.read_shares(offset, message, is_ours);
         if message.layout != self.replica.layout.0 {
             return;
         }
@@ -363,6 +367,21 @@ impl State {
     /// The priority that this process consumes the partition with: behind all others after a step down.
     pub(super) fn priority(&self, partition: PartitionNumber) -> i32 {
         if self.reach.is_last_in_line() { LAST_IN_LINE } else { rank(&self.replica.instance, partition) }
+    }
+
+    /// Limits are divided over all layouts.
+    fn read_shares(&self, offset: u64, message: &MemberMessage, is_ours: bool) {
+        let Some(shares) = message.shares.as_ref().filter(|_| message.kind == MessageKind::Note) else {
+            return;
+        };
+        if is_ours {
+            self.shares.own_note(offset, shares, self.heartbeat());
+        } else {
+            // Its lease began before its note was sent.
+            let lease = message.terms.map(|terms| terms.terms().lease);
+            let valid_for = lease.unwrap_or_default().max(self.heartbeat());
+            self.shares.observe(&message.process, (offset, message.read), shares, valid_for);
+        }
     }
 
     fn read_note(&self, offset: u64, note: &MemberMessage, is_ours: bool) {

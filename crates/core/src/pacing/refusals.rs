@@ -85,7 +85,7 @@ impl RefusedRecords {
             alone: false,
         });
         refused.last_at = now;
-        if refused.in_a_row % LOOKED_BACK_ON == 0 {
+        if refused.in_a_row.is_multiple_of(LOOKED_BACK_ON) {
             (refused.since, refused.newer) = (refused.newer, before);
         }
         refused.in_a_row = refused.in_a_row.saturating_add(1);
