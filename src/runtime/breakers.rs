@@ -1,6 +1,7 @@
 //! The circuit breakers, one for the targets that share limits (by default one per target), shared by all drivers of this
 //! process: a lock around the core's breakers; logs, counts and publishes their changes.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
@@ -10,6 +11,7 @@ use tracing::{error, info};
 use crate::admin::health::Health;
 use crate::admin::metrics::{CircuitMetrics, Metrics};
 use crate::config::{BreakerConfig, LimitsConfig};
+use crate::printable::printable;
 use lanekeeper_core::breaker::{AttemptEnd, Breaker, Circuit, Trip};
 use lanekeeper_core::message::Event;
 use lanekeeper_core::outcome::Failure;
@@ -63,15 +65,28 @@ impl Why {
         }
         Self { update_id: update.id.as_str().to_owned(), failure }
     }
+
+    /// The failure, without the id.
+    #[must_use]
+    pub fn failure(&self) -> &str {
+        &self.failure
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; update {}", self.failure, printable(&self.update_id))
+    }
 }
 
 impl WatchedBreaker {
     fn log_trip(&mut self, now: Tick, trip: Trip, why: Option<&Why>, health: &Health) {
         let Trip { attempts, failures, records } = trip;
-        let (why, update_id) = why.map_or(("", ""), |why| (why.failure.as_str(), why.update_id.as_str()));
+        let shown = why.map(ToString::to_string).unwrap_or_default();
+        let (failure, update_id) = why.map_or(("", ""), |why| (why.failure(), why.update_id.as_str()));
         error!(
             target_name = self.name,
-            why,
+            why = failure,
             update_id,
             attempts,
             failures,
@@ -80,13 +95,13 @@ impl WatchedBreaker {
         );
         self.shut = Some((now, now));
         self.metrics.shut();
-        health.set_shut(&self.name, Some((SystemTime::now(), why.to_owned())));
+        health.set_shut(&self.name, Some((SystemTime::now(), shown)));
     }
 
     fn log_probe(&mut self, now: Tick, opened: bool, why: Option<&Why>, health: &Health) {
         let Some((since, counted_to)) = self.shut else { return };
         if let Some(why) = why.filter(|_| !opened) {
-            health.set_shut_why(&self.name, &why.failure);
+            health.set_shut_why(&self.name, &why.to_string());
         }
         self.metrics.shut_for(now.since(counted_to));
         self.shut = (!opened).then_some((since, now));
@@ -325,11 +340,11 @@ mod tests {
         fail(&watch);
         let shut = health.shut().expect("it is shut");
         assert!(shut.starts_with("shut: erp since 2"), "{shut}");
-        assert!(shut.ends_with("(status 503: no backend for b)"), "{shut}");
+        assert!(shut.ends_with("(status 503: no backend for b; update u1)"), "{shut}");
         assert!(watch.grant_probe(SECOND, TargetId(1)));
         end(&watch, SECOND, "c", HealthSignal::Failure, true);
         let shut = health.shut().expect("it is shut");
-        assert!(shut.ends_with("(status 503: no backend for c)"), "{shut}");
+        assert!(shut.ends_with("(status 503: no backend for c; update u1)"), "{shut}");
         let text = metrics.encode();
         for line in [
             "lanekeeper_circuit_state{target=\"crm\"} 0",

@@ -61,13 +61,13 @@ async fn a_person_lists_shows_and_exports_what_is_parked(world: World) {
 
     let listed = output_of(&world, &["list"]);
     let row = listed.lines().find(|line| line.starts_with("customer-17 ")).unwrap();
-    for part in [" 2 parked ", " rejected ", " 422 no such country", "20"] {
+    for part in [" 2 parked ", " u1 ", " rejected ", " 422 no such country", "20"] {
         assert!(row.contains(part), "{part}: {row}");
     }
     let lines = output_of(&world, &["list", "--json", "--record", "customer-4"]);
     let record: Json = serde_json::from_str(&lines).unwrap();
     assert_eq!((record["updates"].as_u64(), record["status"].as_u64()), (Some(1), Some(422)));
-    assert_eq!(record["detail"], "no such country");
+    assert_eq!((&record["detail"], &record["head"]), (&"no such country".into(), &"u3".into()));
 
     let shown = output_of(&world, &["show", "customer-17"]);
     assert!(shown.contains("{\"name\": \"Ada\"}") && shown.contains("customer.updated"), "{shown}");
@@ -108,6 +108,8 @@ async fn a_person_releases_and_discards(world: World) {
     assert!(code == 2 && error.contains("--why"), "{error}");
     let out = output_of(&world, &["discard", "a", "--why", "sent by mistake"]);
     assert_eq!(out, "1 discarded, 3 still parked: release the record to send them\n");
+    let listed = output_of(&world, &["list", "--record", "a"]);
+    assert!(listed.contains(" u2 "), "the first that is left: {listed}");
     output_of(&world, &["discard", "a", "--head", "2", "--why", "these too"]);
     assert_eq!(parked(&ledger, "a").await, "u4");
     assert_eq!(lookup(&ledger, "a", "u2", "").await.id_status, IdStatus::Resolved);

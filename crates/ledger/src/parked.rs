@@ -27,6 +27,8 @@ pub struct ParkedRecord {
     pub state: ParkedState,
     /// How many parked updates it has; at least 1.
     pub updates: u64,
+    /// The id of the oldest of them: the one that failed.
+    pub head_id: String,
     /// When it was last parked, in milliseconds since 1970-01-01 UTC.
     pub since_ms: i64,
     /// Why it was last parked.

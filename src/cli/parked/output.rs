@@ -59,8 +59,8 @@ fn headings(as_json: bool, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "{:<24} {:>7} {:<9} {:<20} {:<9} {:>6} DETAIL",
-        "RECORD", "UPDATES", "STATE", "SINCE", "REASON", "STATUS"
+        "{:<24} {:>7} {:<9} {:<20} {:<20} {:<9} {:>6} DETAIL",
+        "RECORD", "UPDATES", "STATE", "SINCE", "HEAD", "REASON", "STATUS"
     )
 }
 
@@ -68,11 +68,12 @@ fn row(record: &ParkedRecord, out: &mut (impl Write + ?Sized)) -> io::Result<()>
     let StoredParkReason { kind, status, detail, .. } = &record.reason;
     writeln!(
         out,
-        "{:<24} {:>7} {:<9} {:<20} {:<9} {:>6} {}",
+        "{:<24} {:>7} {:<9} {:<20} {:<20} {:<9} {:>6} {}",
         shown(record.record_key.as_str()),
         record.updates,
         record.state.name(),
         time(record.since_ms),
+        shown(&record.head_id),
         kind.name(),
         status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
         shown(detail),
@@ -83,6 +84,7 @@ fn record_json(record: &ParkedRecord) -> Json {
     json!({
         "record_key": record.record_key.as_str(),
         "updates": record.updates,
+        "head": record.head_id,
         "state": record.state.name(),
         "since": time(record.since_ms),
         "reason": record.reason.kind.name(),

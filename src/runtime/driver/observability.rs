@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{Level, debug, info, warn};
 
 use super::Driver;
 use crate::http::Target;
 use crate::runtime::age::age;
+use crate::runtime::breakers::Why;
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::outcome::Outcome;
@@ -66,11 +67,15 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             }
             Outcome::Doubted(failure) => {
                 let update_id = update.id.as_str();
-                debug!(partition = %self.context.partition, update_id, cause = %failure.cause, attempt = number, "rejection doubted, since record after record gets it and the target applies nothing");
+                let why = tracing::enabled!(Level::DEBUG).then(|| Why::new(update, failure));
+                let why = why.as_ref().map(Why::failure);
+                debug!(partition = %self.context.partition, update_id, cause = %failure.cause, why, attempt = number, "rejection doubted, since record after record gets it and the target applies nothing");
             }
             Outcome::Retryable { failure, .. } | Outcome::Rejected(failure) | Outcome::Conflict(failure) => {
                 let (update_id, outcome) = (update.id.as_str(), outcome.kind().name());
-                debug!(partition = %self.context.partition, update_id, outcome, cause = %failure.cause, attempt = number, "attempt failed");
+                let why = tracing::enabled!(Level::DEBUG).then(|| Why::new(update, failure));
+                let why = why.as_ref().map(Why::failure);
+                debug!(partition = %self.context.partition, update_id, outcome, cause = %failure.cause, why, attempt = number, "attempt failed");
             }
         }
     }

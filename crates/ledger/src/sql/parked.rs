@@ -101,7 +101,9 @@ pub async fn records(
 ) -> Result<Vec<ParkedRecord>, LedgerError> {
     let found = query(
         "SELECT record_key, state, since_ms, layout, partition, reason, status, detail, attempts,
-             (SELECT count(*) FROM ledger_parked_update u WHERE u.record_key = r.record_key) AS updates
+             (SELECT count(*) FROM ledger_parked_update u WHERE u.record_key = r.record_key) AS updates,
+             (SELECT update_id FROM ledger_parked_update u WHERE u.record_key = r.record_key
+                 ORDER BY seq LIMIT 1) AS head_id
          FROM ledger_parked_record r WHERE record_key > $1 ORDER BY record_key LIMIT $2",
     )
     .bind(after.map_or(&[][..], rows::key)) // no key is empty
@@ -117,7 +119,9 @@ pub async fn record(
 ) -> Result<Option<ParkedRecord>, LedgerError> {
     let found = query(
         "SELECT record_key, state, since_ms, layout, partition, reason, status, detail, attempts,
-             (SELECT count(*) FROM ledger_parked_update u WHERE u.record_key = r.record_key) AS updates
+             (SELECT count(*) FROM ledger_parked_update u WHERE u.record_key = r.record_key) AS updates,
+             (SELECT update_id FROM ledger_parked_update u WHERE u.record_key = r.record_key
+                 ORDER BY seq LIMIT 1) AS head_id
          FROM ledger_parked_record r WHERE record_key = $1",
     )
     .bind(rows::key(record_key))
@@ -132,6 +136,7 @@ fn parked_record(row: &Row) -> Result<ParkedRecord, LedgerError> {
         record_key: rows::record_key(row.try_get("record_key")?)?,
         state: rows::state(row.try_get("state")?)?,
         updates: rows::count(row.try_get("updates")?),
+        head_id: row.try_get("head_id")?,
         since_ms: row.try_get("since_ms")?,
         reason: rows::reason(
             row.try_get("reason")?,

@@ -213,11 +213,12 @@ impl Ledger for MemoryLedger {
     async fn parked_record(&self, record_key: &RecordKey) -> Result<Option<ParkedRecord>, LedgerError> {
         self.answer(|state| {
             let parked = state.parked.get(record_key)?;
-            let (_, (_, reason)) = parked.updates.first_key_value()?;
+            let (_, (head, reason)) = parked.updates.first_key_value()?;
             Some(ParkedRecord {
                 record_key: record_key.clone(),
                 state: parked.state,
                 updates: parked.updates.len() as u64,
+                head_id: head.id.as_str().to_owned(),
                 since_ms: 0,
                 reason: reason.clone(),
                 layout: LAYOUT,
