@@ -103,12 +103,12 @@ impl TcpConnector {
         let within = self.connect_timeout;
         let host = target.host().unwrap_or_default();
         let resolving = timeout_at(began + within, self.resolve(target, host)).await;
-        let addresses =
-            resolving.map_err(|_| ConnectFault::Resolving { host: host.to_owned(), within })??;
+        let late = || ConnectFault::Resolving { host: host.to_owned(), within };
+        let addresses = resolving.map_err(|_| late())??;
         if addresses.is_empty() {
             return Err(ConnectFault::NoAddress { host: host.to_owned() }.into());
         }
-        let left = within.saturating_sub(began.elapsed());
+        let left = within.checked_sub(began.elapsed()).filter(|left| !left.is_zero()).ok_or_else(late)?;
         let tcp = race::connect(addresses, left).await.map_err(|tried| {
             if began.elapsed() < within {
                 ConnectFault::Addresses(tried)
