@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, chaos, demo, receiver};
+use crate::{bench, chaos, demo, pacing, receiver};
 
 /// Shows and measures Lanekeeper: reference target, demonstration, benchmark, crash test.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure how fast updates are forwarded. The order is judged in every run.
     Bench(bench::Arguments),
+    /// Measure how much of a target's rate limit is used, and how many requests it refuses.
+    Pacing(pacing::Arguments),
     /// Crash replicas, broker, connections and target while updates are published, and judge what arrives.
     Chaos(chaos::Arguments),
 }
@@ -35,6 +37,7 @@ pub fn main() -> ExitCode {
         Command::Receiver(arguments) => receiver::command::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Pacing(arguments) => pacing::main(&arguments),
         Command::Chaos(arguments) => chaos::main(&arguments),
     };
     exit.into()

@@ -4,6 +4,7 @@
 //!   by its report.
 //! - [`demo`]: racing updates without Lanekeeper, and the same ones with it.
 //! - [`bench`](mod@bench): rate, latency, memory and processor time under several loads.
+//! - [`pacing`]: how much of a target's rate limit is used, and how many requests are refused.
 //! - [`chaos`]: a crash test of replicas, broker, connections and target.
 //!
 //! The product's own tests use this library too: the receiver, and [`testbed`], which starts private servers and
@@ -14,6 +15,7 @@ pub mod chaos;
 mod cli;
 mod command;
 pub mod demo;
+pub mod pacing;
 pub mod receiver;
 pub mod testbed;
 
