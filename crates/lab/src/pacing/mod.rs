@@ -22,11 +22,13 @@ Each case has a private RabbitMQ (scripts/broker), a reference target with a rat
 or more `lanekeeper run` without a ledger. More updates than the limit lets through are published before they start. What
 they do in the seconds from --skip to --seconds is printed as a row of a markdown table:
 
-  used      share of the limit that was used
-  refused   share of the requests that were answered 429
-  given up  updates that were dead-lettered
-  goal      with fields that state the limit: at least 95 % used, at most 3 % refused; without: 85 % and 5 %
-            (Retry-After alone states no limit); no update given up, reordered or overlapped
+  used              share of the limit that was used
+  refused           share of the requests that were answered 429
+  most in a second  requests that the target got, those that it refused included
+  given up          updates that were dead-lettered
+  goal              with fields that state the limit: at least 95 % used, at most 3 % refused; without: 85 % and 5 %
+                    (Retry-After alone states no limit); no update given up, reordered or overlapped; after an
+                    outage used does not count, since the target is asked now and then at first
 
 Run it in the top directory of the project's sources. It needs the program lanekeeper beside lanekeeper-lab or on the PATH.
 
@@ -69,6 +71,9 @@ pub struct Arguments {
     /// Seconds at the beginning that are not measured.
     #[arg(long, value_name = "N", default_value_t = 60)]
     skip: u64,
+    /// An outage of so many seconds after that (503 with Retry-After), and a row for as long after it as was measured before.
+    #[arg(long, value_name = "N")]
+    outage: Option<u64>,
     /// Records that the updates are of, evenly.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     records: u32,
@@ -99,6 +104,11 @@ pub fn main(arguments: &Arguments) -> Exit {
         eprintln!("error: --skip has to be less than --seconds");
         return Exit::Config;
     }
+    let outage = arguments.outage.unwrap_or_default();
+    if outage.saturating_add(2 * arguments.seconds - arguments.skip) > SECONDS_MAX {
+        eprintln!("error: with its outage, a case would take more than {SECONDS_MAX} seconds");
+        return Exit::Config;
+    }
     command::runtime().block_on(async {
         match pacing_until_stopped(arguments).await {
             Ok(true) => Exit::Done,
@@ -124,6 +134,7 @@ async fn pacing_until_stopped(arguments: &Arguments) -> Result<bool, PacingError
 async fn pacing(arguments: &Arguments) -> Result<bool, PacingError> {
     let settings = RunSettings {
         measured: arguments.skip..arguments.seconds,
+        outage: arguments.outage,
         records: arguments.records,
         latency: arguments.latency,
         target_lines: arguments.target.clone(),
@@ -132,9 +143,10 @@ async fn pacing(arguments: &Arguments) -> Result<bool, PacingError> {
     println!("{}", Figures::HEAD);
     let mut all_reached = true;
     for case in arguments.cases() {
-        let figures = run::run(case, &settings).await?;
-        println!("{}", figures.row(case));
-        all_reached &= figures.reach_goal(case);
+        for figures in run::run(case, &settings).await? {
+            println!("{}", figures.row(case));
+            all_reached &= figures.reach_goal(case);
+        }
     }
     Ok(all_reached)
 }

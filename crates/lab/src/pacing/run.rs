@@ -13,9 +13,11 @@ use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
-use super::case::{Case, Figures};
+use super::case::{Case, Figures, Phase};
 use super::error::PacingError;
-use crate::receiver::{RateLimit, Receiver, ReceiverSettings, RefusalBody};
+use crate::receiver::{
+    Fault, FaultAnswer, Outage, RateLimit, RateLimitReport, Receiver, ReceiverSettings, RefusalBody,
+};
 use crate::testbed::{Dispatcher, PrivateBroker, Process, log_tail, metric_values, program};
 
 const EXCHANGE: &str = "pacing";
@@ -23,8 +25,12 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(600);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Seconds that the start of the dispatchers takes, at most, and pauses between measurements.
+const SECONDS_OF_START: u64 = 20;
 /// Updates of each record that are left at the end, at least.
 const LEFT_PER_RECORD: u64 = 5;
+/// What the target says during its outage.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 const DEAD_LETTERED: &str = "lanekeeper_updates_dead_lettered_total";
 
 /// What all cases have in common.
@@ -32,6 +38,8 @@ const DEAD_LETTERED: &str = "lanekeeper_updates_dead_lettered_total";
 pub(super) struct RunSettings {
     /// Seconds after the dispatchers are ready.
     pub(super) measured: Range<u64>,
+    /// Seconds that the target is away after that.
+    pub(super) outage: Option<u64>,
     pub(super) records: u32,
     pub(super) latency: Duration,
     /// Of the target's config.
@@ -41,7 +49,7 @@ pub(super) struct RunSettings {
 }
 
 /// Runs a case. What it has started has ended when this has returned.
-pub(super) async fn run(case: Case, settings: &RunSettings) -> Result<Figures, PacingError> {
+pub(super) async fn run(case: Case, settings: &RunSettings) -> Result<Vec<Figures>, PacingError> {
     let stage = Stage::new(case, settings).await?;
     let listener =
         TcpListener::bind("127.0.0.1:0").await.map_err(PacingError::system("listen on 127.0.0.1"))?;
@@ -54,8 +62,10 @@ pub(super) async fn run(case: Case, settings: &RunSettings) -> Result<Figures, P
     let mut first = stage.dispatcher(1, &configs[0])?;
     first.wait_ready(READY_TIMEOUT).await?;
     first.process.stop(STOP_TIMEOUT).await?;
-    let updates =
-        u64::from(case.rate) * (settings.measured.end + 3) + u64::from(settings.records) * LEFT_PER_RECORD;
+    let Range { start, end } = settings.measured;
+    let after = settings.outage.map_or(0, |_| end - start);
+    let updates = u64::from(case.rate) * (end + after + SECONDS_OF_START)
+        + u64::from(settings.records) * LEFT_PER_RECORD;
     stage.publish(&configs[0], updates, settings.records).await?;
 
     let receiver = receiver(case, settings);
@@ -68,33 +78,71 @@ pub(super) async fn run(case: Case, settings: &RunSettings) -> Result<Figures, P
     for dispatcher in &dispatchers {
         dispatcher.wait_ready(READY_TIMEOUT).await?;
     }
-    let began = Instant::now();
-    let first_second = receiver.rate_limit().ok_or(PacingError::NoSeconds)?.now;
-    // The last second has to be over.
-    let end = began + Duration::from_secs(settings.measured.end + 1);
-    while Instant::now() < end {
-        for dispatcher in &mut dispatchers {
-            dispatcher.process.check()?;
-        }
-        sleep_until(end.min(Instant::now() + POLL_INTERVAL)).await;
+    let mut measuring = Measuring { began: Instant::now(), receiver, dispatchers };
+    let zero = measuring.limit()?.now;
+    measuring.pass(end).await?;
+    let mut figures = vec![measuring.figures(Phase::Usual, zero + start..zero + end).await?];
+    if let Some(outage) = settings.outage {
+        measuring.receiver.begin_outage(Outage {
+            retry_after: Some(RETRY_AFTER),
+            ..Outage::of_all(Fault { applied: false, answer: FaultAnswer::Page(503) })
+        });
+        measuring.pass(end + outage + 1).await?;
+        measuring.receiver.end_outage();
+        let ended = measuring.limit()?.now;
+        measuring.pass(end + outage + 2 + after).await?;
+        figures.push(measuring.figures(Phase::AfterOutage, ended..ended + after).await?);
     }
-
-    let report = receiver.report(0);
-    let applied = report.counts.updates;
+    let applied = measuring.receiver.report(0).counts.updates;
     if applied + u64::from(settings.records) > updates {
         return Err(PacingError::NoBacklog { published: updates, accepted: applied });
     }
-    let measured = first_second + settings.measured.start..first_second + settings.measured.end;
-    let shares = report.rate_limit.and_then(|limit| limit.shares(measured)).ok_or(PacingError::NoSeconds)?;
-    let mut given_up = 0.0;
-    for mut dispatcher in dispatchers {
-        let metrics = dispatcher.metrics().await.map_err(PacingError::Metrics)?;
-        given_up += metric_values(&metrics, DEAD_LETTERED).sum::<f64>();
+    for mut dispatcher in measuring.dispatchers {
         dispatcher.process.stop(STOP_TIMEOUT).await?;
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let given_up = given_up as u64;
-    Ok(Figures { shares, given_up, out_of_order: report.counts.reorders + report.counts.overlaps })
+    Ok(figures)
+}
+
+/// A case that goes on.
+struct Measuring {
+    began: Instant,
+    receiver: Receiver,
+    dispatchers: Vec<Dispatcher>,
+}
+
+impl Measuring {
+    /// Waits until so many seconds have passed since the beginning, and one more, so that all of them are over.
+    async fn pass(&mut self, seconds: u64) -> Result<(), PacingError> {
+        let end = self.began + Duration::from_secs(seconds + 1);
+        while Instant::now() < end {
+            for dispatcher in &mut self.dispatchers {
+                dispatcher.process.check()?;
+            }
+            sleep_until(end.min(Instant::now() + POLL_INTERVAL)).await;
+        }
+        Ok(())
+    }
+
+    fn limit(&self) -> Result<RateLimitReport, PacingError> {
+        self.receiver.rate_limit().ok_or(PacingError::NoSeconds)
+    }
+
+    async fn figures(&self, phase: Phase, seconds: Range<u64>) -> Result<Figures, PacingError> {
+        let mut given_up = 0.0;
+        for dispatcher in &self.dispatchers {
+            let metrics = dispatcher.metrics().await.map_err(PacingError::Metrics)?;
+            given_up += metric_values(&metrics, DEAD_LETTERED).sum::<f64>();
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let given_up = given_up as u64;
+        let counts = self.receiver.report(0).counts;
+        let out_of_order = counts.reorders + counts.overlaps;
+        let limit = self.limit()?;
+        let shares = limit.shares(seconds.clone()).ok_or(PacingError::NoSeconds)?;
+        let most = seconds.filter_map(|second| limit.second(second));
+        let most = most.map(|counts| counts.accepted + counts.refused).max().unwrap_or_default();
+        Ok(Figures { phase, shares, most, given_up, out_of_order })
+    }
 }
 
 fn receiver(case: Case, settings: &RunSettings) -> Receiver {
