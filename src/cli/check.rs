@@ -60,7 +60,10 @@ fn section(values: &[Shown]) -> String {
         .collect();
     let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
     let mut text = match values[0].section.split_once('[') {
-        Some((list, _)) => format!("[[{list}]]\n"),
+        Some((list, rest)) => match rest.split_once("].") {
+            Some((_, table)) => format!("[{list}.{table}]\n"),
+            None => format!("[[{list}]]\n"),
+        },
         None => format!("[{}]\n", values[0].section),
     };
     for (line, shown) in lines {
@@ -130,10 +133,17 @@ fn end(config: &Config, forecast: &Forecast) -> String {
         Some(most) => format!(" (with jitter, up to number {most})"),
         None => " (with jitter, any number)".to_owned(),
     };
-    let (elapsed, limit, exhausted) = (format_duration(elapsed), limit.key(), config.policy.exhausted.name());
+    let policy = &config.policy;
+    let (elapsed, limit, exhausted) =
+        (format_duration(elapsed), limit.key(), policy.failure.exhausted.name());
+    let differ = config.targets.iter().filter(|target| target.failure.exhausted != policy.failure.exhausted);
+    let differ: Vec<String> = differ
+        .map(|target| format!("; for target {:?} it is {:?}", target.name, target.failure.exhausted.name()))
+        .collect();
+    let differ = differ.concat();
     format!(
         "The last attempt is number {attempts}, {elapsed} after the first{jitter}: {limit} is reached, and \
-         failure.exhausted = \"{exhausted}\" applies.\n"
+         failure.exhausted = \"{exhausted}\" applies{differ}.\n"
     )
 }
 
@@ -226,7 +236,7 @@ mod tests {
     fn a_target_is_shown_as_toml_without_its_secrets() {
         let loaded = loaded(&format!(
             "{TARGET_EXAMPLE}\nheaders = {{ authorization = \"Bearer ${{TOKEN}}\", \"x.key\" = \"s3cret\" }}\n\
-             outcomes = {{ 404 = \"applied\" }}\n[broker]\nurl = \"amqp://app:s3cret@mq\""
+             outcomes = {{ 404 = \"applied\" }}\n[target.failure]\nexhausted = \"block\"\n[broker]\nurl = \"amqp://app:s3cret@mq\""
         ));
         let (text, json) = (as_text(&loaded), as_json(&loaded).to_string());
         assert!(!text.contains("s3cret") && !json.contains("s3cret"), "{text}{json}");

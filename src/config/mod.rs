@@ -1,11 +1,12 @@
 //! The config: read from its layers, checked, typed.
 //!
 //! Begin with [`load`]. `layers` merges defaults, file and environment; `reader` takes out values key by key and
-//! collects faults and origins; `parse` and its neighbours check kinds of values; `settings`, `target` and `limits` know the keys;
+//! collects faults and origins; `parse` and its neighbours check kinds of values; `settings`, `failure`, `target` and `limits` know the keys;
 //! `model` is the result.
 
 mod breaker;
 mod broker_url;
+mod failure;
 mod fault;
 mod layers;
 mod ledger;

@@ -10,7 +10,7 @@ use lanekeeper_core::breaker::BreakerLimits;
 use lanekeeper_core::layout::Shape;
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::pacing::PacerLimits;
-use lanekeeper_core::policy::Policy;
+use lanekeeper_core::policy::{FailurePolicies, Policy};
 use lanekeeper_core::routes::{Routes, TargetId, TypePattern};
 use lanekeeper_core::secret::Secret;
 use lanekeeper_core::template::UrlTemplate;
@@ -190,6 +190,8 @@ pub struct TargetConfig {
     pub connection_age_max: Duration,
     /// The name of the group that it shares limits and breaker with; by default its own name.
     pub limits: String,
+    /// What happens to its updates that failed permanently.
+    pub failure: FailurePolicies,
 }
 
 impl TargetConfig {

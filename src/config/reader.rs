@@ -111,7 +111,9 @@ impl<'a> Reader<'a> {
             Some(Value::Dict(_, dict)) => Some(dict),
             None => Some(Dict::new()),
             Some(_) => {
-                let problem = Problem::new("is not a table", format!("write [{path}], and its keys below"));
+                let written: String = path.split(['[', ']']).step_by(2).collect();
+                let problem =
+                    Problem::new("is not a table", format!("write [{written}], and its keys below"));
                 self.faults.push(Fault { key: path.clone(), origin: origin.clone(), problem });
                 None
             }
@@ -146,7 +148,7 @@ pub struct Section<'r, 'a> {
     known: Vec<&'static str>,
 }
 
-impl Section<'_, '_> {
+impl<'a> Section<'_, 'a> {
     /// Reads the value of a key; `None`: a fault was noted. `parse` gets what is written, with variables replaced, and
     /// leaves there what may be shown.
     pub fn read<T>(
@@ -187,13 +189,25 @@ impl Section<'_, '_> {
         self.read(key, parse)
     }
 
+    /// The table `key` of this section; empty if it is missing.
+    pub fn table(&mut self, key: &'static str) -> Section<'_, 'a> {
+        self.known.push(key);
+        let value = self.dict.as_ref().and_then(|dict| dict.get(key)).cloned();
+        self.reader.table(format!("{}.{key}", self.path), value)
+    }
+
+    /// Returns true if the key is written.
+    pub fn has(&self, key: &str) -> bool {
+        self.dict.as_ref().is_some_and(|dict| dict.contains_key(key))
+    }
+
     /// As `read`, for a key that may be left out; `None`: it is, or a fault was noted.
     pub fn read_if_set<T>(
         &mut self,
         key: &'static str,
         parse: impl FnOnce(&mut Json) -> Result<T, Problem>,
     ) -> Option<T> {
-        if self.dict.as_ref()?.contains_key(key) {
+        if self.has(key) {
             return self.read(key, parse);
         }
         self.known.push(key);

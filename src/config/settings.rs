@@ -18,10 +18,10 @@ use super::parse::{
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
 use super::target::Targets;
-use super::{breaker, ledger, target};
+use super::{breaker, failure, ledger, target};
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::layout::PARTITIONS_MAX;
-use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::policy::Policy;
 use lanekeeper_core::schedule::Schedule;
 
 /// A config, and all its values with their origins.
@@ -44,21 +44,6 @@ const BODY_BYTES_MAX: u64 = 134_217_728;
 
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 
-/// For `rejected` and `exhausted`; `conflict` has two more.
-const FAILURE_POLICIES: [(&str, FailurePolicy); 3] = [
-    (FailurePolicy::Park.name(), FailurePolicy::Park),
-    (FailurePolicy::DeadLetter.name(), FailurePolicy::DeadLetter),
-    (FailurePolicy::Block.name(), FailurePolicy::Block),
-];
-
-const CONFLICT_POLICIES: [(&str, FailurePolicy); 5] = [
-    FAILURE_POLICIES[0],
-    FAILURE_POLICIES[1],
-    FAILURE_POLICIES[2],
-    (FailurePolicy::Superseded.name(), FailurePolicy::Superseded),
-    (FailurePolicy::Refetch.name(), FailurePolicy::Refetch),
-];
-
 /// Reads the layers. `file` is its path and content.
 ///
 /// # Errors
@@ -77,8 +62,10 @@ pub fn read(
     let (dispatch, takeover_wait) = read_dispatch(&mut reader);
     let policy = read_policy(&mut reader);
     let ledger = ledger::read(&mut reader);
-    if let (Some(policy), Some(None), Purpose::Dispatch) = (&policy, &ledger, purpose) {
-        parks_without_ledger(&mut reader, policy);
+    let failure = policy.as_ref().map(|policy| policy.failure);
+    let can_park = !matches!((&ledger, purpose), (Some(None), Purpose::Dispatch));
+    if let Some(failure) = failure.filter(|_| !can_park) {
+        failure::parks_without_ledger(&mut reader, failure);
     }
     let breaker = breaker::read(&mut reader);
     let admin = {
@@ -92,6 +79,8 @@ pub fn read(
         heartbeat: broker.as_ref().map(|broker| broker.connection.heartbeat),
         held_max: dispatch.as_ref().map(|dispatch| dispatch.held_max),
         takeover_wait,
+        failure,
+        can_park,
     };
     let targets = target::read(&mut reader, file.map(|(path, _)| path), purpose, elsewhere);
     for fault in layers::near_misses(environment) {
@@ -99,12 +88,13 @@ pub fn read(
     }
     let config = (|| {
         let Targets { targets, limits } = targets?;
+        let failure_of_targets = targets.iter().map(|target| target.failure).collect();
         Some(Config {
             instance: instance?,
             broker: broker?,
             updates: updates?,
             dispatch: dispatch?,
-            policy: policy?,
+            policy: Policy { failure_of_targets, ..policy? },
             ledger: ledger?,
             breaker: breaker?,
             admin: admin?,
@@ -195,22 +185,7 @@ fn read_dispatch(reader: &mut Reader<'_>) -> (Option<DispatchConfig>, Option<Tak
     (dispatch, takeover_wait)
 }
 
-/// Notes a fault for each key that parks updates, which needs a ledger.
-fn parks_without_ledger(reader: &mut Reader<'_>, policy: &Policy) {
-    let mut section = reader.section("failure");
-    for (key, policy) in
-        [("rejected", policy.rejected), ("exhausted", policy.exhausted), ("conflict", policy.conflict)]
-    {
-        if matches!(policy, FailurePolicy::Park | FailurePolicy::Refetch) {
-            let what = format!(
-                "is {:?}, which parks updates in the ledger, but ledger.url is \"none\"",
-                policy.name()
-            );
-            section.fault(key, Problem::new(what, "set ledger.url, or choose \"dead_letter\" or \"block\""));
-        }
-    }
-}
-
+/// `[retry]` and `[failure]`, still without what targets have of their own.
 fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
     let mut section = reader.section("retry");
     let delay_initial = section.read("delay_initial", duration(MILLISECOND..=HOUR));
@@ -223,20 +198,14 @@ fn read_policy(reader: &mut Reader<'_>) -> Option<Policy> {
     section.at_most("delay_initial", delay_initial, "delay_max", delay_max);
     section.finish();
 
-    let mut section = reader.section("failure");
-    let rejected = section.read("rejected", choice(&FAILURE_POLICIES));
-    let exhausted = section.read("exhausted", choice(&FAILURE_POLICIES));
-    let conflict = section.read("conflict", choice(&CONFLICT_POLICIES));
-    section.finish();
-
+    let failure = failure::read(reader);
     Some(Policy {
         schedule: Schedule::new(waits(delay_initial?, delay_multiplier?, delay_max?), jitter?),
         attempts_max: NonZeroU32::new(attempts_max?),
         elapsed_max: elapsed_max.map(|elapsed_max| Some(elapsed_max).filter(|max| !max.is_zero()))?,
         retry_after_max: retry_after_max?,
-        rejected: rejected?,
-        exhausted: exhausted?,
-        conflict: conflict?,
+        failure: failure?,
+        failure_of_targets: Vec::new(),
     })
 }
 

@@ -9,15 +9,16 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
 use super::fault::{Fault, Origin, Problem};
-use super::limits;
 use super::mask;
 use super::model::{
     AnswerBody, FirstContact, IdempotencyKeyStyle, IfMatch, LimitsConfig, Purpose, TakeoverWait, TargetConfig,
 };
 use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
+use super::{failure, limits};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::pacing::PacerLimits;
+use lanekeeper_core::policy::FailurePolicies;
 use lanekeeper_core::routes::TypePattern;
 use lanekeeper_core::secret::{MASK, Secret};
 use lanekeeper_core::template::UrlTemplate;
@@ -71,6 +72,10 @@ pub struct Elsewhere {
     pub held_max: Option<Duration>,
     /// `dispatch.takeover_wait`.
     pub takeover_wait: Option<TakeoverWait>,
+    /// `[failure]`.
+    pub failure: Option<FailurePolicies>,
+    /// There is a ledger, or it does not matter.
+    pub can_park: bool,
 }
 
 /// All targets, and the groups that share limits.
@@ -145,6 +150,7 @@ fn read_one(
     let answer_body = section.read_or("answer_body", "complete", choice(&ANSWER_BODY));
     let connection_age_max = section.read_or("connection_age_max", "5m", duration(CONNECTION_AGE));
     let (limits, own_limits) = limits::read(&mut section, name.as_deref());
+    let failure = failure::read_of_target(&mut section, elsewhere.failure, elsewhere.can_park);
     section.finish();
     let target = TargetConfig {
         name: name?,
@@ -163,6 +169,7 @@ fn read_one(
         answer_body: answer_body?,
         connection_age_max: connection_age_max?,
         limits: limits?,
+        failure: failure?,
     };
     Some((target, own_limits))
 }

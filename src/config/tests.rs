@@ -126,6 +126,11 @@ fn each_value_of_a_target_is_checked() {
         ("rate_max = \"5/25h\"", "rate_max", "is outside 1ms to 1day"),
         ("in_flight_max = 0", "in_flight_max", "from 1 to 1000000"),
         ("limits = \"Crm\"", "limits", "\"Crm\" is not a name"),
+        ("failure = \"park\"", "failure", "write [target.failure]"),
+        ("[target.failure]\nrejected = \"refetch\"", "failure.rejected", "\"dead_letter\" or \"block\""),
+        ("[target.failure]\nexhausted = \"superseded\"", "failure.exhausted", "\"dead_letter\" or \"block\""),
+        ("[target.failure]\nconflict = \"drop\"", "failure.conflict", "\"superseded\" or \"refetch\""),
+        ("[target.failure]\nreject = \"park\"", "failure.reject", "did you mean `rejected`?"),
     ] {
         check_whole(&target(lines), &[], &[(&format!("target[0].{key}"), "lk.toml", part)]);
     }
@@ -405,10 +410,8 @@ fn the_reference_has_every_key_and_says_its_default() {
         } else {
             comment.clear();
             if line.starts_with('[') {
-                section = line
-                    .replace("[[target]]", "target[0]")
-                    .replace(['[', ']'], "")
-                    .replace("target0", "target[0]");
+                let name = line.replace(['[', ']'], "");
+                section = name.strip_prefix("target").map_or(name.clone(), |of| format!("target[0]{of}"));
             }
         }
     }

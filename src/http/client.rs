@@ -30,6 +30,7 @@ use super::verifier::NamingVerifier;
 use super::{Attempt, AttemptReceipt, SendGuard, Target, answer};
 use crate::config::{AnswerBody, TargetConfig};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
+use lanekeeper_core::policy::FailurePolicy;
 
 /// Idle connections kept per host. It matters only when the load goes down, and is above the number of attempts that a
 /// dispatcher usually has in flight (`in_flight_max` × partitions).
@@ -54,8 +55,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct HttpTargets {
     targets: Vec<HttpTarget>,
-    /// `failure.conflict = "refetch"`.
-    refetch: bool,
 }
 
 /// A target. It shares no connection and no setting with others, not even with those of the same host.
@@ -64,6 +63,8 @@ struct HttpTarget {
     client: RenewedClient,
     template: RequestTemplate,
     answer_body: AnswerBody,
+    /// If it answers that the record has changed (412), its `ETag` is fetched and the update sent again.
+    refetch: bool,
     connect_timeout: Duration,
     timeout: Duration,
 }
@@ -74,23 +75,21 @@ type AttemptEnd = (Outcome, AttemptReceipt);
 impl HttpTargets {
     /// Prepares the clients and the targets. Opens no connection. The process's TLS provider must be installed.
     ///
-    /// `refetch`: if a target answers that the record has changed (412), fetch its `ETag` and send the update again.
-    ///
     /// # Errors
     /// A setting is not valid in HTTP, or the system has no CA certificates.
-    pub fn new(targets: &[TargetConfig], refetch: bool) -> Result<Self, TargetsFault> {
+    pub fn new(targets: &[TargetConfig]) -> Result<Self, TargetsFault> {
         let system: Names = Arc::new(|_| None);
-        Self::with_names(targets, refetch, &system)
+        Self::with_names(targets, &system)
     }
 
     /// As `new`, with addresses of names that take precedence over the system's.
     ///
     /// # Errors
     /// As for `new`.
-    pub fn with_names(targets: &[TargetConfig], refetch: bool, names: &Names) -> Result<Self, TargetsFault> {
+    pub fn with_names(targets: &[TargetConfig], names: &Names) -> Result<Self, TargetsFault> {
         let provider = Arc::clone(ClientConfig::builder().crypto_provider());
         let verifier = Verifier::new(provider).map_err(TargetsFault::Client)?;
-        Self::with_verifier(targets, refetch, names, Arc::new(verifier))
+        Self::with_verifier(targets, names, Arc::new(verifier))
     }
 
     /// As `with_names`, with a verifier that says whom to trust.
@@ -99,7 +98,6 @@ impl HttpTargets {
     /// A setting is not valid in HTTP.
     pub fn with_verifier(
         targets: &[TargetConfig],
-        refetch: bool,
         names: &Names,
         verifier: Arc<dyn ServerCertVerifier>,
     ) -> Result<Self, TargetsFault> {
@@ -117,9 +115,10 @@ impl HttpTargets {
                 answer_body: config.answer_body,
                 connect_timeout: config.connect_timeout,
                 timeout: config.timeout,
+                refetch: config.failure.conflict == FailurePolicy::Refetch,
             })
         });
-        Ok(Self { targets: targets.collect::<Result<_, _>>()?, refetch })
+        Ok(Self { targets: targets.collect::<Result<_, _>>()? })
     }
 }
 
@@ -250,7 +249,7 @@ impl Target for HttpTargets {
                 },
             };
             let ended = target.request(&attempt, &precondition, &mut deadline).await;
-            if fetches == FETCHES_MAX || !asks_for_etag(&ended.0, self.refetch) {
+            if fetches == FETCHES_MAX || !asks_for_etag(&ended.0, target.refetch) {
                 return ended;
             }
             fetches += 1;

@@ -45,7 +45,7 @@ pub(super) fn first(attempt: &Attempt, if_match: IfMatch, first_contact: FirstCo
 }
 
 /// Whether to fetch the record's `ETag` and send the update again: 428 asks for a precondition, and 412 for a newer one if
-/// `failure.conflict = "refetch"`.
+/// `failure.conflict = "refetch"` of the target.
 pub(super) fn asks_for_etag(outcome: &Outcome, refetch: bool) -> bool {
     match outcome {
         Outcome::Conflict(Failure { cause: Cause::Status(428), .. }) => true,

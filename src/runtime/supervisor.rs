@@ -31,7 +31,6 @@ use lanekeeper_broker::{
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
-use lanekeeper_core::policy::FailurePolicy;
 use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, TopologyPlace};
 
 /// Between two tries to complete the topology: another process may be doing it.
@@ -85,8 +84,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let mut shutdown = pin!(shutdown);
-    let targets =
-        Arc::new(HttpTargets::new(&config.targets, config.policy.conflict == FailurePolicy::Refetch)?);
+    let targets = Arc::new(HttpTargets::new(&config.targets)?);
     let health = Health::default();
     serve_admin(&config, &metrics, &health).await?;
     let started = tokio::select! {

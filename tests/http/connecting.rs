@@ -43,7 +43,7 @@ fn at_name(configs: &[TargetConfig], addresses: &[SocketAddr]) -> HttpTargets {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let addresses = addresses.to_vec();
     let names: Names = Arc::new(move |name: &str| (name == "two.example").then(|| addresses.clone()));
-    HttpTargets::with_names(configs, false, &names).unwrap()
+    HttpTargets::with_names(configs, &names).unwrap()
 }
 
 fn named(connect_timeout: Duration, timeout: Duration) -> TargetConfig {

@@ -82,7 +82,7 @@ async fn outcome_of(answer: &'static str, closing: Closing, answer_body: AnswerB
     };
     let address = server.address;
     let names: Names = Arc::new(move |_| Some(vec![address]));
-    let targets = HttpTargets::with_verifier(&[config], false, &names, client).unwrap();
+    let targets = HttpTargets::with_verifier(&[config], &names, client).unwrap();
     let outcome = targets.attempt(attempt_of(update("k"))).await;
     assert_eq!(server.connections(), 1, "{answer:?} {closing:?}");
     outcome

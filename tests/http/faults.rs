@@ -43,7 +43,7 @@ fn at(url: &str) -> TargetConfig {
 async fn attempt_with(config: TargetConfig, addresses: Vec<SocketAddr>) -> Outcome {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let names: Names = Arc::new(move |_| Some(addresses.clone()));
-    let targets = HttpTargets::with_names(&[config], false, &names).unwrap();
+    let targets = HttpTargets::with_names(&[config], &names).unwrap();
     targets.attempt(attempt_of(update("k"))).await
 }
 
@@ -189,7 +189,7 @@ async fn refused(acceptor: TlsAcceptor, trusted: &Authority) -> Failure {
     let verifier = WebPkiServerVerifier::builder(Arc::new(roots)).build().unwrap();
     let address = server.address;
     let names: Names = Arc::new(move |_| Some(vec![address]));
-    let targets = HttpTargets::with_verifier(&[at("https://crm.example")], false, &names, verifier).unwrap();
+    let targets = HttpTargets::with_verifier(&[at("https://crm.example")], &names, verifier).unwrap();
     let ended = tokio::time::timeout(TEST_TIMEOUT, targets.attempt(attempt_of(update("k")))).await.unwrap();
     let failure = failure_of(ended);
     assert_eq!(failure.cause, Cause::Connection);

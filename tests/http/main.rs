@@ -20,6 +20,7 @@ use lanekeeper::config::{IdempotencyKeyStyle, Secret, TargetConfig};
 use lanekeeper::http::client::{HttpTargets, TargetsFault};
 use lanekeeper::http::{Attempt, SendGuard, Target};
 use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::policy::{FailurePolicies, FailurePolicy};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::template::UrlTemplate;
 use lanekeeper_core::update::{RecordKey, Update, UpdateId};
@@ -45,13 +46,14 @@ fn target(address: SocketAddr) -> TargetConfig {
         answer_body: lanekeeper::config::AnswerBody::Complete,
         connection_age_max: Duration::from_secs(300),
         limits: "crm".to_owned(),
+        failure: FailurePolicies::all(FailurePolicy::Park),
     }
 }
 
 fn targets(config: TargetConfig) -> Result<HttpTargets, TargetsFault> {
     // Another test of this process may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    HttpTargets::new(&[config], false)
+    HttpTargets::new(&[config])
 }
 
 fn update(record_key: &str) -> Update {

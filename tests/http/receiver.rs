@@ -8,6 +8,7 @@ use lanekeeper::config::{FirstContact, IfMatch, TargetConfig};
 use lanekeeper::http::client::HttpTargets;
 use lanekeeper::http::{Attempt, Target};
 use lanekeeper_core::outcome::{Cause, Outcome, OutcomeKind};
+use lanekeeper_core::policy::FailurePolicy;
 use lanekeeper_core::update::{Update, UpdateId};
 use lanekeeper_lab::receiver::{FailingRecord, Receiver, ReceiverSettings, Report, Safeguards};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -360,8 +361,8 @@ async fn the_etag_is_fetched_where_none_is_known_or_it_is_outdated() {
     let auto = |first_contact| {
         let mut config = target(running.address);
         (config.if_match, config.first_contact) = (IfMatch::Auto, first_contact);
-        // As with `failure.conflict = "refetch"`.
-        HttpTargets::new(&[config], true).unwrap()
+        config.failure.conflict = FailurePolicy::Refetch;
+        HttpTargets::new(&[config]).unwrap()
     };
     let send = async |targets: &HttpTargets, sequence, etag: Option<&str>| {
         let etag = etag.map(ToOwned::to_owned);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use lanekeeper_core::message::{DeliveryTag, Effect, Event, Tenure, TenureNumber};
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::partition::{Limits, Partition};
-use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
@@ -99,9 +99,8 @@ fn partition(lanes: usize) -> Partition {
         attempts_max: None,
         elapsed_max: None,
         retry_after_max: Duration::ZERO,
-        rejected: FailurePolicy::DeadLetter,
-        exhausted: FailurePolicy::DeadLetter,
-        conflict: FailurePolicy::DeadLetter,
+        failure: FailurePolicies::all(FailurePolicy::DeadLetter),
+        failure_of_targets: Vec::new(),
     };
     let number = |number| NonZeroUsize::new(number).expect("it is not zero");
     let limits = Limits { in_flight_max: number(IN_FLIGHT_MAX), window: number(lanes + 1) };

@@ -123,7 +123,8 @@ mod tests {
 
     use super::*;
     use crate::outcome::{Cause, Failure, Outcome};
-    use crate::policy::{FailurePolicy, Progress, Verdict};
+    use crate::policy::{FailurePolicies, FailurePolicy, Progress, Verdict};
+    use crate::routes::TargetId;
     use crate::schedule::Schedule;
     use crate::tick::Tick;
     use crate::update::UpdateId;
@@ -134,9 +135,8 @@ mod tests {
             attempts_max: NonZeroU32::new(attempts_max),
             elapsed_max: Some(Duration::from_secs(elapsed_max)).filter(|max| !max.is_zero()),
             retry_after_max: Duration::ZERO,
-            rejected: FailurePolicy::DeadLetter,
-            exhausted: FailurePolicy::DeadLetter,
-            conflict: FailurePolicy::DeadLetter,
+            failure: FailurePolicies::all(FailurePolicy::DeadLetter),
+            failure_of_targets: Vec::new(),
         }
     }
 
@@ -168,7 +168,7 @@ mod tests {
                 let attempt = progress.begin_attempt(now);
                 let failure = Failure { cause: Cause::Timeout, detail: String::new() };
                 let outcome = Outcome::Retryable { failure, retry_after: None };
-                match policy.judge(&id, outcome, &mut progress, now) {
+                match policy.judge(&id, TargetId(0), outcome, &mut progress, now) {
                     Verdict::RetryAt(at) => now = at,
                     Verdict::RetryInTurn => unreachable!("no attempt is throttled"),
                     Verdict::Resolve(_) => break attempt,

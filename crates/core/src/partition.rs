@@ -420,9 +420,9 @@ impl Partition {
         progress.shut_for(self.targets.shut_for(target, now));
         let refused = matches!(outcome, Outcome::RefusedAlone { .. });
         let verdict = if target_shut {
-            self.policy.judge_while_shut(id_of_head, outcome, progress, now)
+            self.policy.judge_while_shut(id_of_head, target, outcome, progress, now)
         } else {
-            self.policy.judge(id_of_head, outcome, progress, now)
+            self.policy.judge(id_of_head, target, outcome, progress, now)
         };
         match verdict {
             Verdict::RetryAt(until) => {

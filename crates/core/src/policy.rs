@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::layout::PartitionNumber;
 use super::outcome::{Failure, Known, Outcome};
+use super::routes::TargetId;
 use super::schedule::Schedule;
 use super::tick::Tick;
 use super::update::UpdateId;
 
-/// How failing updates are treated. One for the whole dispatcher, made from `[retry]` and `[failure]`.
+/// How failing updates are treated. One for the whole dispatcher, made from `[retry]`, `[failure]` and `[target.failure]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Waits between attempts.
@@ -24,6 +25,15 @@ pub struct Policy {
     pub elapsed_max: Option<Duration>,
     /// Ceiling of a target's `Retry-After`.
     pub retry_after_max: Duration,
+    /// What happens to updates that failed permanently.
+    pub failure: FailurePolicies,
+    /// The same of each target, in the order of the config; `failure` counts for those that are missing.
+    pub failure_of_targets: Vec<FailurePolicies>,
+}
+
+/// What happens to updates that failed permanently, by how they failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailurePolicies {
     /// For updates that the target will never accept.
     pub rejected: FailurePolicy,
     /// For updates with no attempt or time left.
@@ -32,7 +42,15 @@ pub struct Policy {
     pub conflict: FailurePolicy,
 }
 
-/// What happens to an update that failed permanently. `apply_failure_policy` does it; the lists in `src/config/settings.rs`
+impl FailurePolicies {
+    /// The same for all.
+    #[must_use]
+    pub const fn all(policy: FailurePolicy) -> Self {
+        Self { rejected: policy, exhausted: policy, conflict: policy }
+    }
+}
+
+/// What happens to an update that failed permanently. `apply_failure_policy` does it; the lists in `src/config/failure.rs`
 /// say which policies a key of `[failure]` may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -349,8 +367,22 @@ impl Progress {
 }
 
 impl Policy {
-    /// What to do about `outcome`, the end of the latest attempt of update `id`.
-    pub fn judge(&self, id: &UpdateId, outcome: Outcome, progress: &mut Progress, now: Tick) -> Verdict {
+    /// What happens to updates of this target that failed permanently.
+    #[must_use]
+    pub fn failure_of(&self, target: TargetId) -> FailurePolicies {
+        self.failure_of_targets.get(target.0).copied().unwrap_or(self.failure)
+    }
+
+    /// What to do about `outcome`, the end of the latest attempt of update `id`, which goes to `target`.
+    pub fn judge(
+        &self,
+        id: &UpdateId,
+        target: TargetId,
+        outcome: Outcome,
+        progress: &mut Progress,
+        now: Tick,
+    ) -> Verdict {
+        let failure_policies = self.failure_of(target);
         let longest = self.schedule.longest_wait(progress.attempts, id);
         progress.throttled &= matches!(outcome, Outcome::Throttled(_));
         if !matches!(outcome, Outcome::Refused(_) | Outcome::RefusedAlone { .. }) {
@@ -366,7 +398,7 @@ impl Policy {
                 progress.refused_alone(now, others_applied);
                 if self.elapsed_max.is_some_and(|max| progress.elapsed.saturating_add(longest) > max) {
                     let reason = DeadLetterReason::Rejected(failure);
-                    apply_failure_policy(self.rejected, reason, progress, now.after(longest))
+                    apply_failure_policy(failure_policies.rejected, reason, progress, now.after(longest))
                 } else {
                     Verdict::RetryAt(now.after(longest))
                 }
@@ -378,7 +410,8 @@ impl Policy {
                 let wait = self.schedule.wait(progress.failures, id).max(asked);
                 if self.is_exhausted(progress, wait) {
                     let reason = DeadLetterReason::Exhausted { failure, attempts: progress.attempts };
-                    apply_failure_policy(self.exhausted, reason, progress, now.after(longest.max(asked)))
+                    let next = now.after(longest.max(asked));
+                    apply_failure_policy(failure_policies.exhausted, reason, progress, next)
                 } else {
                     Verdict::RetryAt(now.after(wait))
                 }
@@ -386,7 +419,7 @@ impl Policy {
             Outcome::Rejected(failure) => {
                 progress.excuse();
                 apply_failure_policy(
-                    self.rejected,
+                    failure_policies.rejected,
                     DeadLetterReason::Rejected(failure),
                     progress,
                     now.after(longest),
@@ -408,7 +441,7 @@ impl Policy {
             Outcome::Conflict(failure) => {
                 progress.excuse();
                 apply_failure_policy(
-                    self.conflict,
+                    failure_policies.conflict,
                     DeadLetterReason::Conflict(failure),
                     progress,
                     now.after(longest),
@@ -421,7 +454,7 @@ impl Policy {
                     Known::Superseded => Verdict::Resolve(Resolution::Superseded),
                     Known::RecordParked => Verdict::Resolve(Resolution::Parked(ParkReason::Behind)),
                     Known::IdReused => apply_failure_policy(
-                        self.conflict,
+                        failure_policies.conflict,
                         DeadLetterReason::IdReused,
                         progress,
                         now.after(longest),
@@ -439,6 +472,7 @@ impl Policy {
     pub(crate) fn judge_while_shut(
         &self,
         id: &UpdateId,
+        target: TargetId,
         outcome: Outcome,
         progress: &mut Progress,
         now: Tick,
@@ -446,9 +480,9 @@ impl Policy {
         let retry_after = match outcome {
             Outcome::Retryable { retry_after, .. } => retry_after,
             Outcome::RefusedAlone { failure, .. } => {
-                return self.judge(id, Outcome::Refused(failure), progress, now);
+                return self.judge(id, target, Outcome::Refused(failure), progress, now);
             }
-            other => return self.judge(id, other, progress, now),
+            other => return self.judge(id, target, other, progress, now),
         };
         let asked = retry_after.unwrap_or_default().min(self.retry_after_max);
         let wait = self.schedule.wait(progress.failures.saturating_add(1), id).max(asked);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::message::ParkedSeq;
 use crate::outcome::{Cause, Failure, Known};
-use crate::policy::FailurePolicy;
+use crate::policy::{FailurePolicies, FailurePolicy};
 use crate::routes::TargetId;
 use crate::schedule::Schedule;
 use crate::update::{Update, UpdateId};
@@ -17,9 +17,8 @@ fn partition(in_flight_max: usize) -> Partition {
         attempts_max: None,
         elapsed_max: None,
         retry_after_max: Duration::ZERO,
-        rejected: FailurePolicy::DeadLetter,
-        exhausted: FailurePolicy::DeadLetter,
-        conflict: FailurePolicy::DeadLetter,
+        failure: FailurePolicies::all(FailurePolicy::DeadLetter),
+        failure_of_targets: Vec::new(),
     };
     let number = |number| NonZeroUsize::new(number).unwrap();
     let limits = Limits { in_flight_max: number(in_flight_max), window: number(9) };

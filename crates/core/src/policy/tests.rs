@@ -4,6 +4,7 @@ use super::*;
 use crate::outcome::Cause;
 
 const SECOND: u64 = 1_000_000;
+const CRM: TargetId = TargetId(0);
 
 fn policy() -> Policy {
     Policy {
@@ -11,15 +12,18 @@ fn policy() -> Policy {
         attempts_max: NonZeroU32::new(4),
         elapsed_max: Some(Duration::from_secs(60)),
         retry_after_max: Duration::from_secs(20),
-        rejected: FailurePolicy::DeadLetter,
-        exhausted: FailurePolicy::DeadLetter,
-        conflict: FailurePolicy::DeadLetter,
+        failure: FailurePolicies::all(FailurePolicy::DeadLetter),
+        failure_of_targets: Vec::new(),
     }
 }
 
 /// One letter per outcome: A applied, R retryable, F refused, J rejected, C conflict, digits: Retry-After in
 /// seconds × 10. Attempts last no time. Answers the waits in seconds and how the turn ended.
 fn check(policy: &Policy, outcomes: &str, expected: &str) {
+    check_of(policy, CRM, outcomes, expected);
+}
+
+fn check_of(policy: &Policy, target: TargetId, outcomes: &str, expected: &str) {
     let failure = || Failure { cause: Cause::Status(0), detail: String::new() };
     let id = UpdateId::published("u1");
     let (mut progress, mut now, mut verdicts) =
@@ -38,7 +42,7 @@ fn check(policy: &Policy, outcomes: &str, expected: &str) {
             }
         };
         progress.begin_attempt(now);
-        match policy.judge(&id, outcome, &mut progress, now) {
+        match policy.judge(&id, target, outcome, &mut progress, now) {
             Verdict::RetryAt(at) => {
                 verdicts.push(at.since(now).as_secs().to_string());
                 now = at;
@@ -87,15 +91,15 @@ fn neither_failures_nor_time_count_while_the_target_is_shut() {
     };
     let mut progress = Progress::default();
     progress.begin_attempt(second(7));
-    let verdict = policy.judge_while_shut(&id, failed(), &mut progress, second(8));
+    let verdict = policy.judge_while_shut(&id, CRM, failed(), &mut progress, second(8));
     assert_eq!(verdict, Verdict::RetryAt(second(9)));
     // Shut from 7 to 107, and tried again after that.
     progress.shut_for(Duration::from_secs(100));
     progress.begin_attempt(second(108));
-    let verdict = policy.judge(&id, failed(), &mut progress, second(108));
+    let verdict = policy.judge(&id, CRM, failed(), &mut progress, second(108));
     assert_eq!(verdict, Verdict::RetryAt(second(109)));
     progress.begin_attempt(second(109));
-    assert!(matches!(policy.judge(&id, failed(), &mut progress, second(109)), Verdict::Resolve(_)));
+    assert!(matches!(policy.judge(&id, CRM, failed(), &mut progress, second(109)), Verdict::Resolve(_)));
 }
 
 #[test]
@@ -107,7 +111,7 @@ fn no_retry_is_scheduled_beyond_elapsed_max() {
 
 #[test]
 fn a_blocking_policy_retries_for_ever_at_the_longest_wait() {
-    let policy = Policy { rejected: FailurePolicy::Block, exhausted: FailurePolicy::Block, ..policy() };
+    let policy = Policy { failure: FailurePolicies::all(FailurePolicy::Block), ..policy() };
     check(&policy, "JJJA", "4 4 4 applied");
     // A long block does not use up the time of what fails later.
     check(&policy, &("J".repeat(20) + "RA"), &("4 ".repeat(20) + "1 applied"));
@@ -115,7 +119,24 @@ fn a_blocking_policy_retries_for_ever_at_the_longest_wait() {
 }
 
 #[test]
+fn a_target_can_have_failure_policies_of_its_own() {
+    let of_crm = FailurePolicies {
+        rejected: FailurePolicy::Park,
+        exhausted: FailurePolicy::Block,
+        conflict: FailurePolicy::Superseded,
+    };
+    let policy = Policy { failure_of_targets: vec![of_crm], ..policy() };
+    check(&policy, "J", "parked");
+    check(&policy, "C", "superseded");
+    check(&policy, "RRRRA", "1 2 4 4 applied");
+    check_of(&policy, TargetId(1), "J", "rejected");
+    check_of(&policy, TargetId(1), "C", "conflict");
+    check_of(&policy, TargetId(1), "RRRR", "1 2 4 exhausted");
+    assert_eq!((policy.failure_of(CRM), policy.failure_of(TargetId(1))), (of_crm, policy.failure));
+}
+
+#[test]
 fn a_target_that_asks_for_time_is_given_it_by_a_blocking_policy_too() {
-    let policy = Policy { exhausted: FailurePolicy::Block, ..policy() };
+    let policy = Policy { failure: FailurePolicies::all(FailurePolicy::Block), ..policy() };
     check(&policy, "RRR19A", "1 2 4 10 20 applied");
 }

@@ -6,7 +6,7 @@ use lanekeeper_core::policy::FailurePolicy;
 use lanekeeper_core::update::UpdateId;
 
 use crate::rng::Rng;
-use crate::setup::Setup;
+use crate::setup::{Setup, failure_of_targets};
 
 /// Of each publication, what the ledger compares.
 #[derive(Clone, Debug)]
@@ -55,10 +55,13 @@ impl LedgerBehaviour {
                 FailurePolicy::Block,
             ])
         };
-        policy.rejected = failure_policy(rng);
-        policy.exhausted = failure_policy(rng);
-        policy.conflict =
+        policy.failure.rejected = failure_policy(rng);
+        policy.failure.exhausted = failure_policy(rng);
+        policy.failure.conflict =
             rng.pick(&[FailurePolicy::Park, FailurePolicy::DeadLetter, FailurePolicy::Superseded]);
+        if !policy.failure_of_targets.is_empty() {
+            policy.failure_of_targets = failure_of_targets(policy.failure);
+        }
         setup.policy = Arc::new(policy);
         setup.faults.other_process = rng.pick(&[0, 300, 900]);
         setup.delays.notice = rng.pick(&[0, 10, 150]);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lanekeeper_core::message::{Holder, ParkedSeq};
 use lanekeeper_core::outcome::Known;
 use lanekeeper_core::policy::FailurePolicy;
+use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::update::UpdateId;
 
 use crate::ledger::{LedgerWrite, WriteKind};
@@ -101,7 +102,8 @@ impl World {
         let id = self.setup.publications[name].id.clone();
         let id = id.unwrap_or_else(|| UpdateId::made(format!("rival-{number}-{name}")));
         let known = self.ledger_client().ledger.lookup(record, name, &id, holder);
-        let conflict = self.setup.policy.conflict;
+        let target = TargetId(self.setup.publications[name].target);
+        let conflict = self.setup.policy.failure_of(target).conflict;
         let what = match known {
             Some(Known::Resolved) if parked.is_none() => return true,
             Some(Known::Resolved | Known::Superseded) => WriteKind::Resolved { parked },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_core::partition::Limits;
-use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy};
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{RecordKey, UpdateId};
@@ -163,6 +163,10 @@ impl Setup {
                 (None, None) => 0,
             };
         }
+        if rng.chance(500) {
+            let policy = Arc::make_mut(&mut self.policy);
+            policy.failure_of_targets = failure_of_targets(policy.failure);
+        }
     }
 
     /// Lets publishers publish some more updates twice, since they were not sure of the first time.
@@ -261,8 +265,22 @@ fn policy(rng: &mut Rng) -> Policy {
         attempts_max: NonZeroU32::new(rng.pick(&[0, 1, 2, 5])),
         elapsed_max: rng.pick(&[None, Some(50), Some(400)]).map(Duration::from_millis),
         retry_after_max: Duration::from_millis(rng.pick(&[0, 50, 300])),
-        rejected: failure_policy(rng),
-        exhausted: failure_policy(rng),
-        conflict: failure_policy(rng),
+        failure: FailurePolicies {
+            rejected: failure_policy(rng),
+            exhausted: failure_policy(rng),
+            conflict: failure_policy(rng),
+        },
+        failure_of_targets: Vec::new(),
     }
+}
+
+/// The first target has other policies than the rest, none that needs a ledger if the rest have none.
+pub fn failure_of_targets(failure: FailurePolicies) -> Vec<FailurePolicies> {
+    let FailurePolicies { rejected, exhausted, conflict } = failure;
+    let conflict = match conflict {
+        FailurePolicy::Park | FailurePolicy::Block => FailurePolicy::DeadLetter,
+        FailurePolicy::Superseded => FailurePolicy::Park,
+        other => other,
+    };
+    vec![FailurePolicies { rejected: exhausted, exhausted: rejected, conflict }]
 }

@@ -1,16 +1,20 @@
 //! How outcomes must be judged: when the next attempt may start, and whether there may be one.
 
 use lanekeeper_core::outcome::Outcome;
-use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy};
 use lanekeeper_core::tick::Tick;
 
 use crate::facts::{Facts, Sent};
 use crate::judge::Judge;
 
 impl Judge {
+    pub fn failure_of(&self, target: usize) -> FailurePolicies {
+        *self.policy.failure_of_targets.get(target).unwrap_or(&self.policy.failure)
+    }
+
     /// From when on the next attempt may start, told from the schedule; and whether exactly then.
     pub fn earliest(&self, now: Tick, sent: &Sent, outcome: &Outcome) -> (Tick, bool) {
-        let Policy { schedule, attempts_max, elapsed_max, exhausted, .. } = &*self.policy;
+        let Policy { schedule, attempts_max, elapsed_max, .. } = &*self.policy;
         let longest = schedule.longest_wait(sent.number, &sent.id);
         let Facts { here, target, .. } = &self.updates[sent.update];
         match outcome {
@@ -29,7 +33,8 @@ impl Judge {
                 }
                 let wait = schedule.wait(here.failures, &sent.id);
                 let unlimited = attempts_max.is_none() && elapsed_max.is_none();
-                let exact = unlimited || *exhausted == FailurePolicy::DeadLetter;
+                let exhausted = self.failure_of(*target).exhausted;
+                let exact = unlimited || exhausted == FailurePolicy::DeadLetter;
                 (now.after(if exact { wait } else { wait.min(longest) }.max(asked)), exact)
             }
         }

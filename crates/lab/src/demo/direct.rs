@@ -52,7 +52,7 @@ async fn send_all(
     api: &Api,
     console: &Console,
 ) -> Result<Requests, DemoError> {
-    let targets = Arc::new(HttpTargets::new(&config.targets, false)?);
+    let targets = Arc::new(HttpTargets::new(&config.targets)?);
     let policy = Arc::new(config.policy.clone());
     let begun = Instant::now();
     let mut sending: JoinSet<((RecordKey, u64), u32)> = workload
@@ -115,7 +115,7 @@ async fn send(
                 send_guard: SendGuard::always(),
             })
             .await;
-        match policy.judge(&update.id, outcome, &mut progress, now()) {
+        match policy.judge(&update.id, update.target, outcome, &mut progress, now()) {
             Verdict::RetryAt(tick) => due = tick,
             Verdict::RetryInTurn => {} // a request of its own has no turn
             Verdict::Resolve(_) => {

@@ -30,7 +30,7 @@ use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::placement::Placement;
-use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy};
 use lanekeeper_core::routes::{Routes, TargetId, TypePattern};
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::update::{RecordKey, Update, UpdateId};
@@ -204,9 +204,8 @@ fn policy(rejected: FailurePolicy) -> Policy {
         attempts_max: None,
         elapsed_max: None,
         retry_after_max: Duration::from_secs(60),
-        rejected,
-        exhausted: rejected,
-        conflict: rejected,
+        failure: FailurePolicies::all(rejected),
+        failure_of_targets: Vec::new(),
     }
 }
 

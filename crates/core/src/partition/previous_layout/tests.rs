@@ -8,7 +8,7 @@ use crate::outcome::Outcome;
 use crate::ownership::OwnershipState;
 use crate::partition::{Limits, View};
 use crate::phash2::partition_of;
-use crate::policy::{FailurePolicy, Malformed, Policy};
+use crate::policy::{FailurePolicies, FailurePolicy, Malformed, Policy};
 use crate::routes::TargetId;
 use crate::schedule::Schedule;
 use crate::tick::Tick;
@@ -65,9 +65,8 @@ impl World {
             attempts_max: None,
             elapsed_max: None,
             retry_after_max: Duration::ZERO,
-            rejected: FailurePolicy::DeadLetter,
-            exhausted: FailurePolicy::DeadLetter,
-            conflict: FailurePolicy::DeadLetter,
+            failure: FailurePolicies::all(FailurePolicy::DeadLetter),
+            failure_of_targets: Vec::new(),
         };
         let previous = PreviousLayout { partitions: FORMER, undrained: set(undrained) };
         let core = Partition::new(limits, Arc::new(policy)).behind(previous);

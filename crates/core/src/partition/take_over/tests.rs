@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::message::{AttemptId, DeliveryTag, Effect, Event, ParkedSeq, Tenure, TenureNumber};
 use crate::outcome::{Cause, Failure, Outcome};
 use crate::partition::{Limits, Partition};
-use crate::policy::{FailurePolicy, Policy};
+use crate::policy::{FailurePolicies, FailurePolicy, Policy};
 use crate::routes::TargetId;
 use crate::schedule::Schedule;
 use crate::tick::Tick;
@@ -55,9 +55,8 @@ impl World {
             attempts_max: None,
             elapsed_max: Some(Duration::from_secs(5)),
             retry_after_max: Duration::ZERO,
-            rejected: FailurePolicy::DeadLetter,
-            exhausted: FailurePolicy::DeadLetter,
-            conflict: FailurePolicy::DeadLetter,
+            failure: FailurePolicies::all(FailurePolicy::DeadLetter),
+            failure_of_targets: Vec::new(),
         };
         let mut world = Self {
             core: Partition::new(limits, Arc::new(policy)),

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_core::partition::{Limits, Partition};
-use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy};
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tenures::Terms;
 use lanekeeper_core::tick::Tick;
@@ -360,9 +360,8 @@ fn policy() -> Arc<Policy> {
         attempts_max: None,
         elapsed_max: None,
         retry_after_max: Duration::ZERO,
-        rejected: FailurePolicy::Block,
-        exhausted: FailurePolicy::Block,
-        conflict: FailurePolicy::Block,
+        failure: FailurePolicies::all(FailurePolicy::Block),
+        failure_of_targets: Vec::new(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! How the turn of an update may end, told from its last attempt.
 
 use lanekeeper_core::outcome::{Known, Outcome};
-use lanekeeper_core::policy::{DeadLetterReason, FailurePolicy, ParkReason, Policy, Resolution};
+use lanekeeper_core::policy::{DeadLetterReason, FailurePolicies, FailurePolicy, ParkReason, Resolution};
 
 use super::Judge;
 use crate::facts::Facts;
@@ -50,7 +50,7 @@ impl Judge {
     }
 
     fn fits(&self, facts: &Facts, reason: &DeadLetterReason, parks: bool) -> bool {
-        let Policy { rejected, exhausted, conflict, .. } = &*self.policy;
+        let FailurePolicies { rejected, exhausted, conflict } = self.failure_of(facts.target);
         let last = facts.here.last.as_ref();
         let (policy, ended_so) = match reason {
             DeadLetterReason::Malformed(_) => return facts.record.is_none(),
@@ -69,7 +69,7 @@ impl Judge {
         let policy = match policy {
             // Another update under its id is no later version of it.
             FailurePolicy::Superseded if *reason == DeadLetterReason::IdReused => FailurePolicy::Park,
-            policy => *policy,
+            policy => policy,
         };
         let expected = if parks { FailurePolicy::Park } else { FailurePolicy::DeadLetter };
         policy == expected && (ended_so || facts.twin.is_some())

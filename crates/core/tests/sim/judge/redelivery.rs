@@ -13,12 +13,13 @@ impl Judge {
     }
 
     pub(super) fn judge_number(&self, update: usize, number: u32) {
-        let Facts { here, twin, .. } = &self.updates[update];
+        let Facts { here, twin, target, .. } = &self.updates[update];
         let expected = if here.resolved_at.is_some() { 1 } else { here.attempts + 1 };
         if number != expected && twin.is_none() {
             fault!("numbers", "#{update} was sent as attempt {number} after attempt {}", here.attempts);
         }
-        let bounded = self.policy.exhausted == FailurePolicy::DeadLetter && here.resolved_at.is_none();
+        let exhausted = self.failure_of(*target).exhausted;
+        let bounded = exhausted == FailurePolicy::DeadLetter && here.resolved_at.is_none();
         if let Some(max) = self.policy.attempts_max
             && bounded
             && twin.is_none()

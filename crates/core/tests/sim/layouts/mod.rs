@@ -23,7 +23,7 @@ use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
 use lanekeeper_core::message::{AttemptId, Holder, Tenure, TenureNumber};
 use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::placement::Placement;
-use lanekeeper_core::policy::{FailurePolicy, Policy};
+use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy};
 use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
@@ -734,9 +734,8 @@ fn policy() -> Arc<Policy> {
         attempts_max: None,
         elapsed_max: None,
         retry_after_max: Duration::from_secs(1),
-        rejected: FailurePolicy::Block,
-        exhausted: FailurePolicy::Block,
-        conflict: FailurePolicy::Block,
+        failure: FailurePolicies::all(FailurePolicy::Block),
+        failure_of_targets: Vec::new(),
     })
 }
 

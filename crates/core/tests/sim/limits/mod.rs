@@ -14,7 +14,7 @@ use lanekeeper_core::message::{AttemptId, DeliveryTag, Effect, Event, Tenure, Te
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::pacing::{Asker, Pacer, PacerLimits, Quota, Rate, Refusal, Reply, RequestEnd};
 use lanekeeper_core::partition::{Limits, Partition};
-use lanekeeper_core::policy::{FailurePolicy, Policy, Resolution};
+use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy, Resolution};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
@@ -107,9 +107,8 @@ impl World {
             attempts_max: None,
             elapsed_max: Some(ELAPSED_MAX),
             retry_after_max: Duration::from_secs(5),
-            rejected: FailurePolicy::Park,
-            exhausted: FailurePolicy::Park,
-            conflict: FailurePolicy::Park,
+            failure: FailurePolicies::all(FailurePolicy::Park),
+            failure_of_targets: Vec::new(),
         });
         let window = NonZeroUsize::new(WINDOW).expect("not zero");
         let lanes = || Lanes {
