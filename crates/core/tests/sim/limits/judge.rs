@@ -10,8 +10,8 @@ use lanekeeper_core::update::Update;
 
 use super::ELAPSED_MAX;
 
-/// If for so long no other record was refused, this one is alone at the target.
-const LATELY: Duration = Duration::from_secs(10);
+/// If for so long, in microseconds, no other record was refused, this one is alone at the target.
+const LATELY: u64 = 10_000_000;
 
 #[derive(Debug)]
 pub struct LimitsJudge {
@@ -129,7 +129,7 @@ impl LimitsJudge {
             self.parked += 1;
             let first = facts.first_sent.expect("it was sent");
             // If no other record was refused, nothing showed that the target refuses all. In strict mode no other is tried.
-            let lately = first.max(Tick::from_micros(now.micros().saturating_sub(LATELY.as_micros() as u64)));
+            let lately = first.max(Tick::from_micros(now.micros().saturating_sub(LATELY)));
             let mut since_then = self.refusals.iter().rev().take_while(|(at, _)| *at >= lately);
             let alone = since_then.all(|(_, record)| *record == facts.record || Some(*record) == stuck);
             assert!(
