@@ -162,6 +162,9 @@ pub struct Pacer {
     /// When the adaptive rate has grown last, and if it was what limited the requests from then on.
     grown_at: Tick,
     limiting: bool,
+    adaptive_is_lowest: bool,
+    /// Requests per second by the config and by what answers state.
+    known_rate: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -196,6 +199,8 @@ impl Pacer {
             recent: Recent::default(),
             grown_at: Tick::ZERO,
             limiting: false,
+            adaptive_is_lowest: false,
+            known_rate: None,
         };
         pacer.respace(Tick::ZERO);
         pacer
@@ -247,7 +252,7 @@ impl Pacer {
         let requests: usize = granted.iter().map(|(_, requests)| requests).sum();
         self.spacing.take(now, requests);
         self.in_flight += requests;
-        self.limiting = !paused && self.waiting.requests() > 0 && spaced <= room;
+        self.limiting = self.adaptive_is_lowest && !paused && self.waiting.requests() > 0 && spaced <= room;
         granted
     }
 
@@ -314,12 +319,16 @@ impl Pacer {
                 adaptive.rate.refusals_over(now, average);
             }
         }
+        if let Some(stated) = &mut self.stated {
+            stated.applied();
+        }
         if let Some(Pause { until, restart: Some(restart) }) = &mut self.pause
             && end.began >= *until
         {
             *restart += 1;
         }
         if let Some(adaptive) = &mut self.adaptive {
+            adaptive.rate.applied(end.began, f64::from(self.recent.applied_max(now, MEASURED_SECONDS)));
             adaptive.in_flight.answered(now, end.began, in_flight, adaptive.rate.rate());
         }
     }
@@ -337,8 +346,12 @@ impl Pacer {
         if matches!(end.reply, Reply::Unavailable { .. }) {
             return;
         }
-        // A request from before the limit was known shows no more than what the answer states.
-        if self.adaptive.is_some() || end.permit || self.stated.is_none() {
+        if let Some(stated) = &mut self.stated {
+            // A request from before the limit was known shows no more than what the answer states.
+            if end.permit && stated.is_doubted() {
+                self.lower_rate(now, end.began);
+            }
+        } else {
             self.lower_rate(now, end.began);
         }
         let since = *self.refused_since.get_or_insert(now);
@@ -354,6 +367,7 @@ impl Pacer {
             adaptive.rate.refused(now, began, made);
         } else {
             let accepted = f64::from(self.recent.applied_max(now, MEASURED_SECONDS).max(1));
+            let accepted = self.known_rate.map_or(accepted, |known| accepted.max(known));
             self.adaptive = Some(Adaptive {
                 rate: AdaptiveRate::new(now, accepted),
                 in_flight: AdaptiveInFlight::new(now),
@@ -398,7 +412,8 @@ impl Pacer {
         self.respace(now);
     }
 
-    fn respace(&mut self, now: Tick) {
+    /// Requests per second by the config and by what answers state.
+    fn known_rate_at(&self, now: Tick) -> Option<f64> {
         // Without a part nothing is granted; the rate stays a number.
         let share = self.share.max(Share::from_millionths(1)).part();
         let config = self.limits.rate_max.map(|rate| {
@@ -409,11 +424,17 @@ impl Pacer {
             Allowed::Any => None,
             Allowed::PerSecond(rate) => Some(rate),
         });
-        let adaptive = self.adaptive.as_ref().map(|adaptive| adaptive.rate.rate());
-        let known = config.into_iter().chain(stated).fold(f64::INFINITY, f64::min);
-        if adaptive.is_some_and(|adaptive| adaptive > known) {
-            self.limiting = false;
+        match (config, stated) {
+            (Some(config), Some(stated)) => Some(config.min(stated)),
+            (config, stated) => config.or(stated),
         }
+    }
+
+    fn respace(&mut self, now: Tick) {
+        self.known_rate = self.known_rate_at(now);
+        let adaptive = self.adaptive.as_ref().map(|adaptive| adaptive.rate.rate());
+        let known = self.known_rate.unwrap_or(f64::INFINITY);
+        self.adaptive_is_lowest = adaptive.is_some_and(|adaptive| adaptive <= known);
         let rate = adaptive.map_or(known, |adaptive| adaptive.min(known));
         self.spacing.set_rate(now, rate.is_finite().then_some(rate));
         if let Some(pause) = self.pause {

@@ -31,6 +31,7 @@ pub(super) struct AdaptiveRate {
     lowered_rate: f64,
     decreased_at: Tick,
     refused_at: Tick,
+    started_at: Tick,
     /// For how long the rate has limited since the last decrease, in seconds.
     limiting_seconds: f64,
 }
@@ -44,6 +45,7 @@ impl AdaptiveRate {
             lowered_rate: accepted,
             decreased_at: now,
             refused_at: now,
+            started_at: now,
             limiting_seconds: 0.0,
         };
         adaptive.lower(now, accepted, DECREASE);
@@ -54,12 +56,21 @@ impl AdaptiveRate {
         self.rate
     }
 
+    /// A request was applied that began at `began`. Those from before the first refusal show with their answers how many
+    /// requests per second were accepted: `accepted` so far.
+    pub(super) fn applied(&mut self, began: Tick, accepted: f64) {
+        if began <= self.started_at && self.decreased_at == self.started_at && accepted > self.refused_rate {
+            self.lower(self.started_at, accepted, DECREASE);
+        }
+    }
+
     /// The rate is not needed any more.
     pub(super) fn is_over(&self, now: Tick) -> bool {
         self.rate >= RELEASE_FACTOR * self.refused_rate || now.since(self.refused_at) >= RELEASE_AFTER
     }
 
-    /// A request was refused that began at `began`; up to `made` requests were made per second lately.
+    /// A request was refused that began at `began`; up to `made` requests were made per second lately, and one more: at low
+    /// rates a second can have one less than the next.
     pub(super) fn refused(&mut self, now: Tick, began: Tick, made: f64) {
         self.refused_at = now;
         let since = now.since(self.decreased_at);
@@ -67,7 +78,7 @@ impl AdaptiveRate {
             return;
         }
         let factor = if since < SOON { DECREASE_SOON } else { DECREASE };
-        self.lower(now, self.rate.min(made), factor);
+        self.lower(now, self.rate.min(made + 1.0), factor);
     }
 
     /// After a time of refusals only, the first request was applied: `average` is what was applied per second over all.

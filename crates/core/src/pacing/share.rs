@@ -14,7 +14,8 @@ const WHOLE: u32 = 1_000_000;
 const LEAST_OF_EQUAL: u64 = 10;
 /// The same for one without demand: its first request need not wait for notes.
 const LEAST_OF_EQUAL_IDLE: u64 = 100;
-/// A claim changes if it differs by more than one of so many parts: demand is never quite steady.
+/// If all claims fit into the whole, a claim changes to a share that differs by more than one of so many parts of it, or
+/// that is free: demand is never quite steady.
 const HYSTERESIS: u32 = 10;
 
 /// A part of a limit, in millionths.
@@ -129,7 +130,7 @@ impl Claim {
         if wanted < self.claim && (differs || room < self.claim.0) {
             self.claim = wanted;
             self.in_use = self.in_use.min(wanted);
-        } else if wanted > self.claim && differs && (self.number == 0 || seen) {
+        } else if wanted > self.claim && (differs || wanted.0 <= room) && (self.number == 0 || seen) {
             self.claim = wanted;
             self.number += 1;
             if others.is_empty() {

@@ -17,6 +17,11 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 const PAUSE_MARGIN: u32 = 100;
 const PAUSE_MARGIN_MIN: Duration = Duration::from_millis(2);
 
+/// A stated rate is kept if at most one of so many requests is refused,
+const DOUBT_PER_REFUSAL: u32 = 20;
+/// and for a few more.
+const DOUBT_MAX: u32 = 100;
+
 /// What the newest answers state.
 #[derive(Debug)]
 pub(super) struct Stated {
@@ -29,6 +34,8 @@ pub(super) struct Stated {
     /// are it.
     learned: Learned,
     learned_from: Tick,
+    /// Grows with refusals in spite of the stated rate, and falls with what is applied.
+    doubt: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +63,7 @@ impl Stated {
             stated_at: now,
             learned: Learned::default(),
             learned_from: now,
+            doubt: 0,
         }
     }
 
@@ -77,7 +85,20 @@ impl Stated {
         // A short window is used up each time, and the rate keeps the limit. `reset` is in whole seconds.
         let short = self.window().is_some_and(|window| window <= SHORT);
         let reset = reset.filter(|_| quota.remaining == Some(0) && (refused || !short))?;
+        // Where the rate is kept, one refusal is chance, and a part of the window is enough.
+        let reset = if short { reset * self.doubt.max(DOUBT_PER_REFUSAL) / DOUBT_MAX } else { reset };
         Some(now.after(reset + (reset / PAUSE_MARGIN).max(PAUSE_MARGIN_MIN)))
+    }
+
+    /// A request was refused although the rate is kept. Returns true if that is too frequent: then others use the limit as
+    /// well, or it is lower than stated. Where processes share a window, single refusals are chance.
+    pub(super) fn is_doubted(&mut self) -> bool {
+        self.doubt = (self.doubt + DOUBT_PER_REFUSAL).min(DOUBT_MAX);
+        self.doubt >= DOUBT_MAX
+    }
+
+    pub(super) fn applied(&mut self) {
+        self.doubt = self.doubt.saturating_sub(1);
     }
 
     fn limit(&self) -> Option<u64> {

@@ -16,9 +16,13 @@ use world::{Setup, World};
 
 const KINDS: [Kind; 3] = [Kind::TokenBucket, Kind::FixedWindow, Kind::SlidingWindow];
 
+fn states_quota(headers: Headers) -> bool {
+    !matches!(headers, Headers::None | Headers::RetryAfter)
+}
+
 /// Shares of minutes 2 to 6, in percent: refused of all requests, accepted of the limit.
 fn figures(kind: Kind, headers: Headers, limit: u64, latency_ms: u64, processes: usize) -> (f64, f64) {
-    let shares = processes > 1 && matches!(headers, Headers::RateLimit | Headers::XRateLimit);
+    let shares = processes > 1 && states_quota(headers);
     let limits = PacerLimits::default();
     let setup = Setup { processes, latency: latency_ms * 1000, limits, shares, seconds: 360 };
     let mut world = World::new(setup, Target::new(kind, headers, limit));
@@ -30,6 +34,8 @@ fn figures(kind: Kind, headers: Headers, limit: u64, latency_ms: u64, processes:
 
 fn check(headers: Headers, limit: u64) {
     let (refused_max, used_min) = match headers {
+        // Three processes in one sliding window cannot know how much of it the others have used.
+        Headers::XRateLimitRemaining => (3.0, 80.0),
         Headers::RateLimit | Headers::XRateLimit => (3.0, 95.0),
         Headers::None | Headers::RetryAfter => (5.0, 85.0),
     };
@@ -69,7 +75,33 @@ goals! {
     rate_limit_5: RateLimit 5;
     rate_limit_50: RateLimit 50;
     rate_limit_500: RateLimit 500;
+    x_rate_limit_remaining_5: XRateLimitRemaining 5;
+    x_rate_limit_remaining_50: XRateLimitRemaining 50;
     x_rate_limit_5: XRateLimit 5;
     x_rate_limit_50: XRateLimit 50;
     x_rate_limit_500: XRateLimit 500;
+}
+
+#[test]
+fn debug_one() {
+    for (headers, kind, limit, latency) in [
+        (Headers::RateLimit, Kind::SlidingWindow, 5, 5),
+        (Headers::XRateLimit, Kind::SlidingWindow, 5, 5),
+        (Headers::XRateLimit, Kind::SlidingWindow, 50, 50),
+        (Headers::RateLimit, Kind::FixedWindow, 5, 50),
+    ] {
+        let setup = Setup {
+            processes: 3,
+            latency: latency * 1000,
+            limits: PacerLimits::default(),
+            shares: true,
+            seconds: 360,
+        };
+        let mut world = World::new(setup, Target::new(kind, headers, limit));
+        world.run();
+        for m in 0..6 {
+            println!("DBG {:?}", world.counts(m * 60, m * 60 + 60));
+        }
+        world.debug();
+    }
 }

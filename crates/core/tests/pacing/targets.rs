@@ -23,8 +23,10 @@ pub enum Headers {
     RetryAfter,
     /// `RateLimit` and `RateLimit-Policy`.
     RateLimit,
-    /// `X-RateLimit-Remaining` and `X-RateLimit-Reset`.
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`.
     XRateLimit,
+    /// The same without the limit.
+    XRateLimitRemaining,
 }
 
 #[derive(Debug)]
@@ -78,9 +80,12 @@ impl Target {
                 limit: Some(self.limit),
                 window: Some(Duration::from_micros(self.window)),
             },
-            Headers::XRateLimit => {
-                Quota { remaining: Some(remaining), reset: Some(seconds(reset)), ..Quota::default() }
-            }
+            Headers::XRateLimit | Headers::XRateLimitRemaining => Quota {
+                remaining: Some(remaining),
+                reset: Some(seconds(reset)),
+                limit: (self.headers == Headers::XRateLimit).then_some(self.limit),
+                window: None,
+            },
         };
         let retry_after = (self.headers == Headers::RetryAfter).then_some(seconds(reset.max(1)));
         (if accepted { Reply::Applied } else { Reply::TooMany { retry_after } }, quota)

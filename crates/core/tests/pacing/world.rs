@@ -301,4 +301,13 @@ impl World {
         }
         most
     }
+
+    pub fn debug(&self) {
+        for process in &self.processes {
+            let text = format!("{:?}", process.pacer);
+            let a = text.find("spacing").unwrap();
+            let b = text.find("records:").unwrap();
+            println!("DBG {:?} {}", process.claim, &text[a..b]);
+        }
+    }
 }
