@@ -24,6 +24,7 @@ mod malformed;
 mod many_partitions;
 mod misplaced;
 mod moved;
+mod pacing;
 mod parking;
 mod publish;
 mod queues;

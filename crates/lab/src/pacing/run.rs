@@ -30,7 +30,7 @@ const SECONDS_OF_START: u64 = 20;
 /// Updates of each record that are left at the end, at least.
 const LEFT_PER_RECORD: u64 = 5;
 /// What the target says during its outage.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 const DEAD_LETTERED: &str = "lanekeeper_updates_dead_lettered_total";
 
 /// What all cases have in common.
