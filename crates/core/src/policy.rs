@@ -407,13 +407,16 @@ impl Policy {
                 progress.count_time(now);
                 progress.failures = progress.failures.saturating_add(1);
                 let asked = retry_after.unwrap_or_default().min(self.retry_after_max);
-                let wait = self.schedule.wait(progress.failures, id).max(asked);
-                if self.is_exhausted(progress, wait) {
+                let wait = self.schedule.wait(progress.failures, id);
+                let left = self.time_left(progress);
+                let blocks = failure_policies.exhausted == FailurePolicy::Block && asked > left;
+                if blocks || self.is_exhausted(progress, wait) {
                     let reason = DeadLetterReason::Exhausted { failure, attempts: progress.attempts };
                     let next = now.after(longest.max(asked));
                     apply_failure_policy(failure_policies.exhausted, reason, progress, next)
                 } else {
-                    Verdict::RetryAt(now.after(wait))
+                    // The target may ask for more time than is left: the update still has one more attempt.
+                    Verdict::RetryAt(now.after(wait.max(asked.min(left))))
                 }
             }
             Outcome::Rejected(failure) => {
@@ -493,6 +496,11 @@ impl Policy {
     fn is_exhausted(&self, progress: &Progress, wait: Duration) -> bool {
         self.attempts_max.is_some_and(|max| progress.failures >= max.get())
             || self.elapsed_max.is_some_and(|max| progress.elapsed.saturating_add(wait) > max)
+    }
+
+    /// The time within which the next attempt must start.
+    fn time_left(&self, progress: &Progress) -> Duration {
+        self.elapsed_max.map_or(Duration::MAX, |max| max.saturating_sub(progress.elapsed))
     }
 }
 

@@ -106,7 +106,21 @@ fn neither_failures_nor_time_count_while_the_target_is_shut() {
 fn no_retry_is_scheduled_beyond_elapsed_max() {
     let policy = Policy { attempts_max: None, elapsed_max: Some(Duration::from_secs(7)), ..policy() };
     check(&policy, "RRRR", "1 2 4 exhausted");
-    check(&policy, "1", "exhausted");
+}
+
+#[test]
+fn a_target_that_asks_for_more_time_than_is_left_is_given_the_rest_and_one_attempt() {
+    let policy = Policy { attempts_max: None, elapsed_max: Some(Duration::from_secs(7)), ..policy() };
+    check(&policy, "1A", "7 applied");
+    check(&policy, "11", "7 exhausted");
+    check(&policy, "R1R", "1 6 exhausted");
+    check(&policy, "RR1R", "1 2 4 exhausted");
+    check(&policy, "RRR1", "1 2 4 exhausted");
+    let of_attempts = Policy { attempts_max: NonZeroU32::new(1), ..policy.clone() };
+    check(&of_attempts, "1", "exhausted");
+    // Nothing ends this update, so that the target has the time that it asks for.
+    let blocking = Policy { failure: FailurePolicies::all(FailurePolicy::Block), ..policy };
+    check(&blocking, "11RA", "10 10 4 applied");
 }
 
 #[test]

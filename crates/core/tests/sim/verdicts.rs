@@ -1,5 +1,7 @@
 //! How outcomes must be judged: when the next attempt may start, and whether there may be one.
 
+use std::time::Duration;
+
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy};
 use lanekeeper_core::tick::Tick;
@@ -35,6 +37,17 @@ impl Judge {
                 let unlimited = attempts_max.is_none() && elapsed_max.is_none();
                 let exhausted = self.failure_of(*target).exhausted;
                 let exact = unlimited || exhausted == FailurePolicy::DeadLetter;
+                if exhausted != FailurePolicy::Block
+                    && let (Some(max), Some(first_sent_at)) = (elapsed_max, here.first_sent_at)
+                {
+                    // At least so much is left: not all of this time counts. A lazy driver sends later, which counts.
+                    let elapsed = self.circuits.open_for(*target, first_sent_at, now);
+                    let left = if self.fairness.exact { max.saturating_sub(elapsed) } else { Duration::ZERO };
+                    if asked > left {
+                        let counts = elapsed == now.since(first_sent_at) && here.failures == sent.number;
+                        return (now.after(wait.max(left)), exact && counts && self.fairness.exact);
+                    }
+                }
                 (now.after(if exact { wait } else { wait.min(longest) }.max(asked)), exact)
             }
         }
@@ -54,12 +67,11 @@ impl Judge {
     /// shut.
     pub fn no_time_is_left(&self, facts: &Facts) -> bool {
         let Facts { here, id, target, .. } = facts;
-        let (Some(max), Some(first_sent_at), Some(Outcome::Retryable { retry_after, .. })) =
+        let (Some(max), Some(first_sent_at), Some(Outcome::Retryable { .. })) =
             (self.policy.elapsed_max, here.first_sent_at, &here.last)
         else {
             return false;
         };
-        let asked = retry_after.unwrap_or_default().min(self.policy.retry_after_max);
         // A lazy driver sends later than it was asked to, which counts.
         if !self.fairness.exact {
             return true;
@@ -69,6 +81,6 @@ impl Judge {
             // The id that was made for it is not known here.
             None => self.policy.schedule.longest(),
         };
-        self.circuits.open_for(*target, first_sent_at, here.ended_at) + wait.max(asked) > max
+        self.circuits.open_for(*target, first_sent_at, here.ended_at) + wait > max
     }
 }
