@@ -84,14 +84,14 @@ pub struct OtherNote {
 /// The part of a limit that this process claims, and how much of it may be used.
 #[derive(Debug)]
 pub struct Claim {
-    claim: Share,
+    claimed: Share,
     in_use: Share,
     number: u64,
 }
 
 impl Default for Claim {
     fn default() -> Self {
-        Self { claim: Share::NONE, in_use: Share::NONE, number: 0 }
+        Self { claimed: Share::NONE, in_use: Share::NONE, number: 0 }
     }
 }
 
@@ -111,27 +111,27 @@ impl Claim {
     /// The note to publish now.
     #[must_use]
     pub const fn note(&self, demand: Demand) -> ShareNote {
-        ShareNote { demand, claim: self.claim }
+        ShareNote { demand, claim: self.claimed }
     }
 
-    /// Notes were read, or the demand has changed. `others` are all other live processes: one that was never heard from has a
+    /// Notes were read, or the demand has changed. `others` are all other live processes: one whose notes were never read has a
     /// note that claims the whole. Returns the part that may be used.
     ///
     /// A process that is not live any more must not use its part: its lease has ended.
     pub fn update(&mut self, demand: Demand, others: &[OtherNote]) -> Share {
-        let claimed: u32 = others.iter().fold(0, |sum, other| sum.saturating_add(other.note.claim.0));
-        let room = WHOLE.saturating_sub(claimed);
+        let of_others: u32 = others.iter().fold(0, |sum, other| sum.saturating_add(other.note.claim.0));
+        let room = WHOLE.saturating_sub(of_others);
         let wanted = fair_share(demand, others);
         let seen = others.iter().all(|other| other.seen);
         if self.number > 0 && seen {
-            self.in_use = self.in_use.max(Share(self.claim.0.min(room)));
+            self.in_use = self.in_use.max(Share(self.claimed.0.min(room)));
         }
-        let differs = wanted.0.abs_diff(self.claim.0) > self.claim.0 / HYSTERESIS;
-        if wanted < self.claim && (differs || room < self.claim.0) {
-            self.claim = wanted;
+        let differs = wanted.0.abs_diff(self.claimed.0) > self.claimed.0 / HYSTERESIS;
+        if wanted < self.claimed && (differs || room < self.claimed.0) {
+            self.claimed = wanted;
             self.in_use = self.in_use.min(wanted);
-        } else if wanted > self.claim && (differs || wanted.0 <= room) && (self.number == 0 || seen) {
-            self.claim = wanted;
+        } else if wanted > self.claimed && (differs || wanted.0 <= room) && (self.number == 0 || seen) {
+            self.claimed = wanted;
             self.number += 1;
             if others.is_empty() {
                 self.in_use = wanted;

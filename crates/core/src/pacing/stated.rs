@@ -29,7 +29,7 @@ pub(super) struct Stated {
     window: Option<Duration>,
     remaining: Option<u64>,
     reset_at: Option<Tick>,
-    stated_at: Tick,
+    observed_at: Tick,
     /// The most that remained, and the longest time to a reset. Where answers do not state the limit or the window, these
     /// are it.
     learned: Learned,
@@ -60,7 +60,7 @@ impl Stated {
             window: None,
             remaining: None,
             reset_at: None,
-            stated_at: now,
+            observed_at: now,
             learned: Learned::default(),
             learned_from: now,
             doubt: 0,
@@ -74,7 +74,7 @@ impl Stated {
             self.learned_from = now;
         }
         let reset = quota.reset.map(|reset| reset.min(PAUSE_MAX));
-        self.stated_at = now;
+        self.observed_at = now;
         self.limit = quota.limit;
         self.window = quota.window.filter(|window| !window.is_zero());
         self.remaining = quota.remaining;
@@ -111,7 +111,7 @@ impl Stated {
 
     pub(super) fn is_over(&self, now: Tick) -> bool {
         let window = self.window().unwrap_or_default();
-        now.since(self.stated_at) > FORGOTTEN_AFTER.max(window.saturating_mul(2))
+        now.since(self.observed_at) > FORGOTTEN_AFTER.max(window.saturating_mul(2))
     }
 
     /// What it allows now a process that may use `share` of it.

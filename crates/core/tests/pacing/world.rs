@@ -30,7 +30,6 @@ pub struct Setup {
     pub limits: PacerLimits,
     /// Processes publish notes and divide the limits.
     pub shares: bool,
-    /// Refused requests keep their place and are made again at once; this one record is new after each request.
     pub seconds: u64,
 }
 
@@ -41,8 +40,6 @@ struct Process {
     waiting: Vec<VecDeque<usize>>,
     claim: Claim,
     wake_at: Option<u64>,
-    /// The position in the stream of the note that first stated the claim with this number.
-    claimed: (u64, u64),
     read: usize,
 }
 
@@ -97,7 +94,6 @@ impl World {
             waiting: vec![VecDeque::new(); ASKERS],
             claim: Claim::default(),
             wake_at: None,
-            claimed: (0, u64::MAX),
             read: 0,
         };
         let mut world = Self {
@@ -240,7 +236,7 @@ impl World {
         let newest = |other: usize| self.notes.iter().rev().find(|(author, ..)| *author == other);
         let others: Vec<OtherNote> = (0..self.setup.processes)
             .filter(|other| *other != process)
-            .filter_map(|other| newest(other))
+            .filter_map(newest)
             .map(|(_, read, _, note)| OtherNote {
                 note: *note,
                 seen: first.is_some_and(|first| *read > first),
@@ -300,14 +296,5 @@ impl World {
             most = most.max(window.len());
         }
         most
-    }
-
-    pub fn debug(&self) {
-        for process in &self.processes {
-            let text = format!("{:?}", process.pacer);
-            let a = text.find("spacing").unwrap();
-            let b = text.find("records:").unwrap();
-            println!("DBG {:?} {}", process.claim, &text[a..b]);
-        }
     }
 }
