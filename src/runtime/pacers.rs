@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -21,6 +21,8 @@ use lanekeeper_core::pacing::{Asker, Pacer, Refusal, RequestEnd};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 
+/// What is granted sooner than this is granted together.
+const GRANT_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// How often the limits are divided anew: at least twice between two notes.
 const DIVIDE_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
@@ -221,7 +223,7 @@ async fn grant_for_ever(shared: Arc<PacerSet>) {
         match next {
             Some(next) => {
                 tokio::select! {
-                    () = tokio::time::sleep_until(shared.clock.instant(next)) => {}
+                    () = sleep_until(shared.clock.instant(next).max(Instant::now() + GRANT_INTERVAL_MIN)) => {}
                     () = shared.hurry.notified() => {}
                 }
             }

@@ -19,6 +19,7 @@ mod harness;
 mod hosts;
 mod ledger;
 mod lifecycle;
+mod limits;
 mod log;
 mod malformed;
 mod many_partitions;
