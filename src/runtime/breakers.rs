@@ -66,6 +66,12 @@ impl Why {
         Self { update_id: update.id.as_str().to_owned(), failure }
     }
 
+    /// The id of the update.
+    #[must_use]
+    pub fn update_id(&self) -> &str {
+        &self.update_id
+    }
+
     /// The failure, without the id.
     #[must_use]
     pub fn failure(&self) -> &str {

@@ -320,7 +320,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             let believed = self.breakers.ended(self.now(), update.target, end, probe, why.as_ref());
             let end =
                 RequestEnd { record_key: &record_key, began, permit, reply: Reply::of(&outcome), quota };
-            let outcome = self.pacers.ended(self.now(), update.target, &end, outcome);
+            let outcome = self.pacers.ended(self.now(), update.target, &end, outcome, why.as_ref());
             if believed { outcome } else { outcome.doubted() }
         };
         self.log_failure(&update, &outcome, number);

@@ -8,21 +8,26 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{debug, warn};
+
+use super::breakers::Why;
 
 use crate::admin::metrics::{Metrics, PacerMetrics};
 use crate::config::LimitsConfig;
 use lanekeeper_broker::{Clock, LIMITS_SHARED_MAX, Shares};
 use lanekeeper_core::applied_lately::AppliedLately;
+use lanekeeper_core::log_interval::LogInterval;
 use lanekeeper_core::message::Event;
 use lanekeeper_core::outcome::Outcome;
-use lanekeeper_core::pacing::share::Claim;
+use lanekeeper_core::pacing::share::{Claim, Share};
 use lanekeeper_core::pacing::{Asker, Pacer, Refusal, RequestEnd};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 
 /// What is granted sooner than this is granted together.
 const GRANT_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// Of a limit, while it is not known what others use.
+const UNDIVIDED: Share = Share::from_millionths(100_000);
 /// How often the limits are divided anew: at least twice between two notes.
 const DIVIDE_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
@@ -59,8 +64,10 @@ struct WatchedPacer {
     /// What this process claims of the limits.
     claim: Claim,
     metrics: PacerMetrics,
-    /// As it was logged.
+    /// As the drivers know.
     in_force: bool,
+    /// Refusals that mean the target as a whole.
+    refusals: LogInterval,
     /// When the task grants next, as it knows.
     next_at: Option<Tick>,
 }
@@ -79,6 +86,21 @@ impl Mail {
     }
 }
 
+impl WatchedPacer {
+    fn log_refusal(&mut self, now: Tick, why: Option<&Why>) {
+        self.metrics.throttled();
+        if let (Some(refused), Some(why)) = (self.refusals.count(now), why) {
+            warn!(
+                target_name = self.name,
+                why = why.failure(),
+                update_id = why.update_id(),
+                refused,
+                "the target refuses requests of several records for now: its updates are sent more slowly, and none of them uses up its attempts or time"
+            );
+        }
+    }
+}
+
 impl Pacers {
     /// Runs until it is dropped with all its clones.
     #[must_use]
@@ -94,7 +116,17 @@ impl Pacers {
             let metrics = metrics.pacer(name);
             metrics.paced(in_force);
             let claim = Claim::default();
-            WatchedPacer { name: name.clone(), pacer, applied, claim, metrics, in_force, next_at: None }
+            let refusals = LogInterval::default();
+            WatchedPacer {
+                name: name.clone(),
+                pacer,
+                applied,
+                claim,
+                metrics,
+                in_force,
+                refusals,
+                next_at: None,
+            }
         };
         let groups = groups.iter().map(watched).collect();
         let state = Mutex::new(State { groups, drivers_begun: 0, mail: BTreeMap::new() });
@@ -107,13 +139,14 @@ impl Pacers {
     /// nothing of a limit.
     pub fn divide(&self, shares: Shares, heartbeat: Duration) -> AbortOnDropHandle<()> {
         let shared = Arc::clone(&self.shared);
-        shared.divide(&shares, heartbeat);
+        let begun = shared.clock.now();
+        shared.divide(&shares, heartbeat, begun);
         AbortOnDropHandle::new(tokio::spawn(async move {
             let mut interval = interval((heartbeat / 8).min(DIVIDE_INTERVAL_MAX));
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 interval.tick().await;
-                shared.divide(&shares, heartbeat);
+                shared.divide(&shares, heartbeat, begun);
             }
         }))
     }
@@ -140,7 +173,7 @@ impl PacerSet {
     }
 
     /// Takes in what other replicas state, and states what this one claims.
-    fn divide(&self, shares: &Shares, heartbeat: Duration) {
+    fn divide(&self, shares: &Shares, heartbeat: Duration, begun: Tick) {
         let now = self.clock.now();
         let mut state = self.state();
         let State { groups, mail, .. } = &mut *state;
@@ -148,6 +181,8 @@ impl PacerSet {
             let demand = watched.pacer.demand(now);
             let share = match shares.others(&watched.name, heartbeat) {
                 Some(others) => watched.claim.update(demand, &others),
+                // Under an alarm of the broker no notes come, and it may end only if updates are sent.
+                None if watched.claim.number() == 0 && now.since(begun) > 2 * heartbeat => UNDIVIDED,
                 None => watched.claim.in_use(),
             };
             shares.state(&watched.name, watched.claim.note(demand), watched.claim.number());
@@ -189,14 +224,7 @@ impl PacerSet {
         let in_force = watched.pacer.is_in_force();
         if std::mem::replace(&mut watched.in_force, in_force) != in_force {
             watched.metrics.paced(in_force);
-            if in_force {
-                warn!(
-                    target_name = watched.name,
-                    "target paced, since it refuses requests of several records: its updates wait for permits"
-                );
-            } else {
-                info!(target_name = watched.name, "target no longer paced: it has refused nothing for long");
-            }
+            debug!(target_name = watched.name, in_force, "permits are needed from now on, or no longer");
             for mail in mail.values() {
                 mail.changed.notify_one();
             }
@@ -304,7 +332,15 @@ impl PacerWatch {
 
     /// A request has ended so. Returns the outcome as it is to be judged: what was refused may mean the target as a whole, or
     /// this record alone.
-    pub fn ended(&mut self, now: Tick, target: TargetId, end: &RequestEnd<'_>, outcome: Outcome) -> Outcome {
+    /// `why`: how it failed.
+    pub fn ended(
+        &mut self,
+        now: Tick,
+        target: TargetId,
+        end: &RequestEnd<'_>,
+        outcome: Outcome,
+        why: Option<&Why>,
+    ) -> Outcome {
         self.out[target.0] -= usize::from(end.permit);
         self.shared.with(target, now, |watched| {
             if outcome == Outcome::Applied {
@@ -312,7 +348,7 @@ impl PacerWatch {
             }
             match watched.pacer.ended(now, end) {
                 Refusal::OfTarget => {
-                    watched.metrics.throttled();
+                    watched.log_refusal(now, why);
                     outcome.throttled()
                 }
                 Refusal::None | Refusal::OfRecord => {

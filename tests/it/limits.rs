@@ -27,7 +27,7 @@ async fn a_backlog_is_applied_and_nothing_parked(name: &str, fields: RateLimitFi
     assert!(parked < 0.5, "{parked} parked");
     let limited = report.counts.limited;
     assert!((1..150).contains(&limited), "{limited} refused of some 300");
-    dispatcher.logged("target paced").await;
+    dispatcher.logged("the target refuses requests of several records").await;
     assert!(dispatcher.metric("lanekeeper_paced").await > 0.5);
 }
 

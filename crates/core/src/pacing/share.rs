@@ -31,8 +31,8 @@ impl Share {
 
     /// So many millionths; not more than the whole.
     #[must_use]
-    pub fn from_millionths(millionths: u32) -> Self {
-        Self(millionths.min(WHOLE))
+    pub const fn from_millionths(millionths: u32) -> Self {
+        Self(if millionths < WHOLE { millionths } else { WHOLE })
     }
 
     /// The part as millionths.
