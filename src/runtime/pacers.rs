@@ -371,3 +371,6 @@ impl Drop for PacerWatch {
         self.give_up_all(now);
     }
 }
+
+#[cfg(test)]
+mod tests;
