@@ -90,6 +90,25 @@ fn documents_that_are_mentioned_exist() {
     assert_none(&faults);
 }
 
+/// A document names a test as `FILE.rs::FUNCTION`.
+#[test]
+fn tests_that_documents_name_exist() {
+    let mut faults = Vec::new();
+    let mut named = 0;
+    for (path, text) in documents() {
+        for span in text.split('`').skip(1).step_by(2) {
+            let Some((file, function)) = span.split_once(".rs::") else { continue };
+            named += 1;
+            let source = fs::read_to_string(project().join(format!("{file}.rs"))).unwrap_or_default();
+            if !after_each(&source, "fn ").any(|rest| word_at(rest) == function) {
+                faults.push(format!("{path}: there is no {span}"));
+            }
+        }
+    }
+    assert!(named > 20, "the table in docs/receiving.md names them: {named}");
+    assert_none(&faults);
+}
+
 #[test]
 fn no_file_knows_the_machine_that_it_was_written_on() {
     let mut faults = Vec::new();
