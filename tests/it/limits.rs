@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lanekeeper_lab::receiver::{RateLimit, RateLimitFields, ReceiverSettings};
+use lanekeeper_lab::receiver::{Outage, RateLimit, RateLimitFields, ReceiverSettings};
 use serde_json::json;
 
 use crate::harness::{Dispatcher, World, assert_flawless, assert_in_order, pace, until, updates};
@@ -139,5 +139,22 @@ async fn what_is_refused_for_all_parks_nothing() {
     world.publish(updates(20, 3)).await;
     pace(Duration::from_secs(1)).await;
     assert_flawless(&world.applied(60).await, 60);
+    assert!(dispatcher.metric("lanekeeper_updates_parked_total").await < 0.5);
+}
+
+/// For longer than an update may be retried.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_maintenance_page_parks_nothing() {
+    let world = World::new("maintenance").await;
+    let dispatcher = world.dispatcher(&(world.ledger() + HASTY + "breaker.wait_initial = \"200ms\"\n")).await;
+    let page = Outage {
+        retry_after: Some(Duration::from_secs(1)),
+        ..Outage::of_all("page-503".parse().expect("a fault"))
+    };
+    world.receiver.begin_outage(page);
+    world.publish(updates(50, 3)).await;
+    pace(Duration::from_secs(5)).await;
+    world.receiver.end_outage();
+    assert_flawless(&world.applied(150).await, 150);
     assert!(dispatcher.metric("lanekeeper_updates_parked_total").await < 0.5);
 }

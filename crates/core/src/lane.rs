@@ -96,7 +96,7 @@ pub(super) struct Lane {
     pub(super) held: VecDeque<HeldUpdate>,
     pub(super) status: LaneStatus,
     /// Of the head: the turn that it has, or had last.
-    pub(super) turn: QueuePosition,
+    pub(super) position: QueuePosition,
     /// Of the head.
     pub(super) progress: Progress,
 }

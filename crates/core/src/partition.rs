@@ -249,7 +249,7 @@ impl Partition {
         }
         let id = self.lanes.insert(Lane {
             key: self.lane_key(&held.update.record_key).clone(),
-            turn: QueuePosition::first(held.arrival),
+            position: QueuePosition::first(held.arrival),
             held: VecDeque::from([held]),
             status: LaneStatus::Ready,
             progress: Progress::default(),
@@ -263,7 +263,7 @@ impl Partition {
             return;
         }
         let lane = &mut self.lanes[id];
-        (lane.progress, lane.turn) = (Progress::default(), QueuePosition::first(lane.head().arrival));
+        (lane.progress, lane.position) = (Progress::default(), QueuePosition::first(lane.head().arrival));
         if lane.head().settled_before {
             return self.resolve(id, Resolution::Duplicate);
         }
@@ -333,20 +333,23 @@ impl Partition {
     /// Ends when no lane is ready or no room is left.
     fn start_ready(&mut self, now: Tick, tenure: Option<TenureNumber>) {
         while self.in_flight < self.limits.in_flight_max.get() {
-            let Some((turn, id)) = self.ready.pop_first() else { break };
+            let Some((position, id)) = self.ready.pop_first() else { break };
             let next = self.ready.first_key_value();
-            assert!(next.is_none_or(|(next, _)| turn < *next), "I9: the lane whose head came first is next");
+            assert!(
+                next.is_none_or(|(next, _)| position < *next),
+                "I9: the lane whose head came first is next"
+            );
             if self.take_over.holds(&self.lanes[id], now) {
-                self.wait_for_take_over(turn, id);
+                self.wait_for_take_over(position, id);
                 continue;
             }
             let target = self.lanes[id].head().update.target;
             match self.targets.gate(target, id) {
                 TargetGate::Probe => self.start_attempt(now, id, tenure, Pass::Probe),
-                TargetGate::Shut => self.hold_back(turn, id, target),
+                TargetGate::Shut => self.hold_back(position, id, target),
                 TargetGate::Open => match self.pace(target) {
                     Some(pass) => self.start_attempt(now, id, tenure, pass),
-                    None => self.wait_for_permit(now, turn, id, target),
+                    None => self.wait_for_permit(now, position, id, target),
                 },
             }
         }
@@ -430,8 +433,8 @@ impl Partition {
                 self.deadlines.insert((until, id));
             }
             Verdict::RetryInTurn => {
-                let turn = lane.turn;
-                self.enqueue(id, turn);
+                let position = lane.position;
+                self.enqueue(id, position);
             }
             Verdict::Resolve(resolution) => {
                 self.ended_beside_nobody |= refused;

@@ -3,9 +3,12 @@
 //! What a status means is decided before (`src/http/classify.rs`), and whether the outcome counts against the whole target
 //! in [`crate::breaker`].
 
+mod progress;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+pub use self::progress::Progress;
 use super::layout::PartitionNumber;
 use super::outcome::{Failure, Known, Outcome};
 use super::routes::TargetId;
@@ -280,92 +283,6 @@ fn misplaced(belongs_to: Option<PartitionNumber>) -> String {
     )
 }
 
-/// How far the head of a lane has come. Begins with its first attempt and ends with its resolution.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Attempts begun.
-    attempts: u32,
-    /// Attempts that failed and count towards `attempts_max`.
-    failures: u32,
-    /// Time that counts towards `elapsed_max`, up to `counted_to`.
-    elapsed: Duration,
-    counted_to: Tick,
-    /// The wait that follows the latest attempt does not count: the target refused us or had no room, or a policy blocks.
-    excused: bool,
-    /// The latest attempt was refused. The time since then counts if the next one is refused while the target applies
-    /// updates of other records, and does not otherwise.
-    refused: bool,
-    /// When the latest attempt began.
-    began: Tick,
-    /// The latest attempt was throttled.
-    throttled: bool,
-    /// How long the target was shut in all, as far as it was taken into account.
-    shut: Duration,
-}
-
-impl Progress {
-    /// An attempt begins. Returns its number, from 1.
-    pub fn begin_attempt(&mut self, now: Tick) -> u32 {
-        if self.attempts == 0 || self.excused && !self.refused {
-            self.counted_to = now;
-        }
-        self.began = now;
-        self.excused = false;
-        self.attempts = self.attempts.saturating_add(1);
-        self.attempts
-    }
-
-    /// Attempts begun so far.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.attempts
-    }
-
-    /// The latest attempt ended, and was not refused.
-    fn forget_refusal(&mut self) {
-        if std::mem::take(&mut self.refused) {
-            self.counted_to = self.counted_to.max(self.began);
-        }
-    }
-
-    fn refused(&mut self, now: Tick) {
-        (self.refused, self.counted_to) = (true, now);
-        self.excuse();
-    }
-
-    fn refused_alone(&mut self, now: Tick, others_applied: Tick) {
-        if self.counted_to <= others_applied {
-            self.count_time(now);
-        }
-        self.refused(now);
-    }
-
-    fn count_time(&mut self, now: Tick) {
-        self.elapsed = self.elapsed.saturating_add(now.since(self.counted_to));
-        self.counted_to = now;
-    }
-
-    /// The target was shut for `total` up to now: what was added to it since the last call does not count.
-    pub(crate) fn shut_for(&mut self, total: Duration) {
-        self.counted_to = self.counted_to.after(total.saturating_sub(self.shut));
-        self.shut = total;
-    }
-
-    /// This time, which has just passed, does not count: a limit of the target has held the update up.
-    pub(crate) fn skip(&mut self, time: Duration) {
-        self.counted_to = self.counted_to.after(time);
-    }
-
-    fn excuse(&mut self) {
-        self.excused = true;
-    }
-
-    /// The latest attempt made no request.
-    fn take_back(&mut self) {
-        self.attempts = self.attempts.saturating_sub(1);
-        self.excuse();
-    }
-}
-
 impl Policy {
     /// What happens to updates of this target that failed permanently.
     #[must_use]
@@ -395,8 +312,9 @@ impl Policy {
                 Verdict::RetryAt(now.after(longest))
             }
             Outcome::RefusedAlone { failure, others_applied } => {
-                progress.refused_alone(now, others_applied);
-                if self.elapsed_max.is_some_and(|max| progress.elapsed.saturating_add(longest) > max) {
+                let counts = progress.refused_alone(now, others_applied);
+                let is_over = |max| progress.elapsed.saturating_add(longest) > max;
+                if counts && self.elapsed_max.is_some_and(is_over) {
                     let reason = DeadLetterReason::Rejected(failure);
                     apply_failure_policy(failure_policies.rejected, reason, progress, now.after(longest))
                 } else {

@@ -58,12 +58,19 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 {
                     let target = self.context.target_metrics[target].name();
                     let update_id = update.id.as_str();
-                    warn!(target, cause = %failure.cause, update_id, attempts, "the target refuses requests, retrying at the longest wait of the schedule");
+                    match outcome {
+                        Outcome::RefusedAlone { .. } => {
+                            warn!(target, cause = %failure.cause, update_id, attempts, "the target refuses the requests of a record while it applies others, retrying at the longest wait of the schedule: after retry.elapsed_max, failure.rejected decides");
+                        }
+                        _ => {
+                            warn!(target, cause = %failure.cause, update_id, attempts, "the target refuses requests, retrying at the longest wait of the schedule");
+                        }
+                    }
                 }
             }
             Outcome::Throttled(failure) => {
                 let update_id = update.id.as_str();
-                debug!(partition = %self.context.partition, update_id, cause = %failure.cause, attempt = number, "attempt refused: the target makes everybody wait");
+                debug!(partition = %self.context.partition, update_id, cause = %failure.cause, attempt = number, "request throttled: the target takes fewer requests than came, and all its updates wait");
             }
             Outcome::Doubted(failure) => {
                 let update_id = update.id.as_str();

@@ -72,9 +72,9 @@ impl Partition {
         if lanes.len() < permits {
             self.effects.push_back(Effect::ReturnPermits { target, permits: permits - lanes.len() });
         }
-        for (turn, id) in lanes {
+        for (position, id) in lanes {
             self.wait_was_for_a_permit(now, id);
-            self.enqueue(id, turn);
+            self.enqueue(id, position);
         }
     }
 
@@ -88,8 +88,14 @@ impl Partition {
     }
 
     /// Its turn had come, and its request needs a permit.
-    pub(super) fn wait_for_permit(&mut self, now: Tick, turn: QueuePosition, id: LaneId, target: TargetId) {
-        self.paced.0.entry(target).or_default().lanes.insert(turn, id);
+    pub(super) fn wait_for_permit(
+        &mut self,
+        now: Tick,
+        position: QueuePosition,
+        id: LaneId,
+        target: TargetId,
+    ) {
+        self.paced.0.entry(target).or_default().lanes.insert(position, id);
         self.lanes[id].status = LaneStatus::Paced { since: now };
     }
 
@@ -136,9 +142,9 @@ impl Partition {
         if permits > 0 {
             self.effects.push_back(Effect::ReturnPermits { target, permits });
         }
-        for (turn, id) in std::mem::take(&mut paced.lanes) {
+        for (position, id) in std::mem::take(&mut paced.lanes) {
             self.wait_was_for_a_permit(now, id);
-            self.enqueue(id, turn);
+            self.enqueue(id, position);
         }
     }
 

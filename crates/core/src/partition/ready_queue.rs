@@ -15,7 +15,7 @@ impl Partition {
 
     pub(super) fn enqueue(&mut self, id: LaneId, position: QueuePosition) {
         let lane = &mut self.lanes[id];
-        (lane.status, lane.turn) = (LaneStatus::Ready, position);
+        (lane.status, lane.position) = (LaneStatus::Ready, position);
         self.ready.insert(position, id);
     }
 

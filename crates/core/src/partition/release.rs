@@ -56,11 +56,11 @@ impl Partition {
                 self.lanes[id].held.insert(place, held);
             }
         } else if let Some(first) = held.first() {
-            let turn = QueuePosition::first(first.arrival);
+            let position = QueuePosition::first(first.arrival);
             let key = self.lane_key(record_key).clone();
             let held = held.into();
             let (status, progress) = (LaneStatus::Ready, Progress::default());
-            let id = self.lanes.insert(Lane { key, held, status, turn, progress });
+            let id = self.lanes.insert(Lane { key, held, status, position, progress });
             self.enter_head(id);
         }
     }
