@@ -72,15 +72,20 @@ fn panic_text(info: &PanicHookInfo<'_>) -> String {
 
 /// Runs one world to its end.
 pub fn run(seed: u64) -> Result<World, Failure> {
-    catch_panics();
     let mut world = World::new(seed);
-    RUNNING.set(true);
-    let ended = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
-    RUNNING.set(false);
-    match ended {
-        Ok(()) => Ok(world),
-        Err(_) => Err(Failure::of(&world, seed, FOUND_BY.take())),
+    match found_by(|| world.run()) {
+        None => Ok(world),
+        Some(found_by) => Err(Failure::of(&world, seed, found_by)),
     }
+}
+
+/// What found a fault in this world; `None`: nothing did.
+pub fn found_by(world: impl FnOnce()) -> Option<String> {
+    catch_panics();
+    RUNNING.set(true);
+    let ended = panic::catch_unwind(AssertUnwindSafe(world));
+    RUNNING.set(false);
+    ended.is_err().then(|| FOUND_BY.take())
 }
 
 /// Runs all seeds, on all cores. The first of the list that fails, if one does.

@@ -23,7 +23,7 @@ use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 use self::api::Api;
 use self::judge::LimitsJudge;
 use crate::rng::Rng;
-use crate::runner::number_from_env;
+use crate::runner::{found_by, number_from_env};
 
 const SEEDS: u64 = 400;
 const TARGET: TargetId = TargetId(0);
@@ -388,14 +388,24 @@ fn number_of(update: &Update) -> usize {
 
 #[test]
 fn limits_and_outages_park_nothing_and_one_records_refusal_ends_it_alone() {
+    if let Some(seed) = number_from_env("LANEKEEPER_SIM_LIMIT") {
+        let mut world = World::new(seed);
+        let found = found_by(|| world.run());
+        println!("{}\n{found:?}", world.trace.join("\n"));
+        return;
+    }
     let seeds = number_from_env("LANEKEEPER_SIM_LIMITS").unwrap_or(SEEDS);
     let (mut permits, mut parked, mut refused, mut lost) = (0, 0, 0, 0);
     for seed in 0..seeds {
         let mut world = World::new(seed);
-        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
-        if ran.is_err() {
+        if let Some(found) = found_by(|| world.run()) {
             let tail = &world.trace[world.trace.len().saturating_sub(60)..];
-            panic!("judge: seed {seed} of the world with limits\n{}", tail.join("\n"));
+            panic!(
+                "the last lines of limits seed {seed}:\n{}\nsimulation: seed {seed}, number {}, found by {found}\n\
+                 repeat with: LANEKEEPER_SIM_LIMIT={seed} cargo test --test sim -- --nocapture limits_and",
+                tail.join("\n"),
+                seed + 1
+            );
         }
         permits += world.judge.with_permit;
         parked += world.judge.parked;
