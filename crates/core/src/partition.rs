@@ -140,7 +140,7 @@ impl Partition {
             Event::OwnershipHint(tenure) => self.ownership_hint(tenure),
             Event::DeliveriesVoid(tenure) => self.deliveries_void(tenure),
             Event::HeldTooLong(tenure) => self.request_yield(tenure, YieldReason::HeldTooLong),
-            Event::TenureEnded(tenure) => self.end_tenure(tenure),
+            Event::TenureEnded(tenure) => self.end_tenure(now, tenure),
             Event::Received { tenure, delivery, redelivered, update } => {
                 self.delivered(tenure, Unclaimed::Update { delivery, redelivered, update });
             }

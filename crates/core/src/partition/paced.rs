@@ -157,9 +157,10 @@ impl Partition {
     }
 
     /// The lanes end with their tenure.
-    pub(super) fn forget_paced(&mut self) {
-        for paced in self.paced.0.values_mut() {
-            paced.lanes.clear();
+    pub(super) fn forget_paced(&mut self, now: Tick) {
+        let lanes = self.paced.0.values_mut().flat_map(|paced| std::mem::take(&mut paced.lanes));
+        for id in lanes.map(|(_, id)| id).collect::<Vec<LaneId>>() {
+            self.wait_was_for_a_permit(now, id);
         }
         self.withdraw_permits();
     }

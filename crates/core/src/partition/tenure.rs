@@ -17,7 +17,7 @@ impl Partition {
     }
 
     /// The lanes end. How far their heads had come is remembered, since their updates come back (I7: in order).
-    pub(super) fn end_tenure(&mut self, tenure: Tenure) {
+    pub(super) fn end_tenure(&mut self, now: Tick, tenure: Tenure) {
         if self.tenure != Some(tenure) {
             self.stale += 1;
             return;
@@ -32,7 +32,7 @@ impl Partition {
         self.deadlines.clear();
         self.effects.retain(Effect::outlives_its_tenure);
         self.forget_held_back();
-        self.forget_paced();
+        self.forget_paced(now);
         self.take_over.forget_lanes();
         self.blocked.forget_lanes();
         self.memory.expect_redeliveries();

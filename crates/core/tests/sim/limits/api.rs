@@ -1,4 +1,4 @@
-//! A target with a limit, outages, and a record that it refuses for itself.
+//! A target with a limit, outages, and a record that it refuses alone.
 
 use std::time::Duration;
 
@@ -16,9 +16,17 @@ pub struct Api {
     filled_at: Tick,
     /// In which all requests are refused, with this status.
     outages: Vec<(Tick, Tick, u16)>,
-    /// Is answered 429 for ever.
-    stuck: Option<u64>,
+    stuck: Option<Stuck>,
     states_wait: bool,
+}
+
+/// This record is refused alone.
+#[derive(Clone, Copy, Debug)]
+struct Stuck {
+    record: u64,
+    /// 429, for ever; or 403.
+    status: u16,
+    until: Tick,
 }
 
 impl Api {
@@ -26,16 +34,21 @@ impl Api {
         let rate = rng.chance(500).then(|| rng.pick(&[5, 20, 200]));
         let outages = (0..rng.pick(&[0, 0, 1, 2])).map(|_| {
             let from = Tick::from_micros(rng.below(20_000_000));
-            (from, from.after(Duration::from_millis(rng.between(100, 40_000))), rng.pick(&[429, 503]))
+            (from, from.after(Duration::from_millis(rng.between(100, 40_000))), rng.pick(&[429, 503, 403]))
         });
         let outages = outages.collect();
-        let stuck = rng.chance(400).then(|| rng.below(records));
+        let stuck = rng.chance(500).then(|| {
+            let (record, status) = (rng.below(records), rng.pick(&[429, 403]));
+            // While nothing else is sent, nothing shows that a record answered 403 is the only one.
+            let seconds = if status == 403 { rng.between(30, 120) } else { u64::from(u32::MAX) };
+            Stuck { record, status, until: Tick::ZERO.after(Duration::from_secs(seconds)) }
+        });
         let tokens = rate.unwrap_or(0) * 1_000_000;
         Self { rate, tokens, filled_at: Tick::ZERO, outages, stuck, states_wait: rng.chance(500) }
     }
 
     pub fn stuck_record(&self) -> Option<u64> {
-        self.stuck
+        self.stuck.map(|stuck| stuck.record)
     }
 
     /// Nothing else is refused.
@@ -50,7 +63,13 @@ impl Api {
             let rest = until.since(now).min(Duration::from_secs(3));
             return refused(*status, (*status == 503 || self.states_wait).then_some(rest));
         }
-        if self.stuck == Some(record) {
+        if let Some(stuck) = self.stuck
+            && stuck.record == record
+            && now < stuck.until
+        {
+            if stuck.status == 403 {
+                return refused(403, None);
+            }
             return refused(429, (self.states_wait && rng.chance(500)).then_some(Duration::from_secs(2)));
         }
         let Some(rate) = self.rate else { return Outcome::Applied };
@@ -67,5 +86,5 @@ impl Api {
 
 fn refused(status: u16, retry_after: Option<Duration>) -> Outcome {
     let failure = Failure { cause: Cause::Status(status), detail: String::new() };
-    Outcome::Retryable { failure, retry_after }
+    if status == 403 { Outcome::Refused(failure) } else { Outcome::Retryable { failure, retry_after } }
 }

@@ -1,17 +1,21 @@
 //! The rules of the world with limits, told from outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::pacing::Refusal;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
 
-use super::ELAPSED_MAX;
+use super::budget::{Budget, Ended};
+use super::{ELAPSED_MAX, WINDOW};
 
 /// If for so long, in microseconds, no other record was refused, this one is alone at the target.
 const LATELY: u64 = 10_000_000;
+/// With no more records, a full window shows nothing of others.
+const RECORDS_FEW: usize = 4;
 
 #[derive(Debug)]
 pub struct LimitsJudge {
@@ -26,7 +30,18 @@ pub struct LimitsJudge {
     pub refused: u64,
     /// When which record was refused.
     refusals: Vec<(Tick, u64)>,
+    /// When the requests began with which records were applied.
+    applied: Vec<(Tick, u64)>,
+    /// Of each partition: an update was parked for refusals beside nobody, and nothing was applied since.
+    ended_beside_nobody: Vec<bool>,
+    /// How long a head can wait for room.
+    room: Duration,
+    /// Until when nothing may be sent.
+    paused_until: Tick,
+    /// What each partition has sent in this pause all the same.
+    in_pause: Vec<u32>,
     pub parked: u64,
+    pub parked_for_refusals: u64,
 }
 
 #[derive(Debug, Default)]
@@ -40,10 +55,13 @@ struct Facts {
     in_flight: bool,
     resolved: bool,
     first_sent: Option<Tick>,
+    budget: Budget,
+    /// The latest attempt was refused, and what counts of it counts beside nobody.
+    beside_nobody: bool,
 }
 
 impl LimitsJudge {
-    pub fn new(updates: &[Arc<Update>], partitions: usize, strict: bool) -> Self {
+    pub fn new(updates: &[Arc<Update>], partitions: usize, strict: bool, room: Duration) -> Self {
         let mut records: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         let mut facts = Vec::new();
         for (number, update) in updates.iter().enumerate() {
@@ -51,8 +69,23 @@ impl LimitsJudge {
             records.entry(record).or_default().push(number);
             facts.push(Facts { record, ..Facts::default() });
         }
-        let (with_permit, refused, parked, refusals) = (0, 0, 0, Vec::new());
-        Self { updates: facts, records, partitions, strict, step: 0, with_permit, refused, refusals, parked }
+        Self {
+            updates: facts,
+            records,
+            partitions,
+            strict,
+            step: 0,
+            with_permit: 0,
+            refused: 0,
+            refusals: Vec::new(),
+            applied: Vec::new(),
+            ended_beside_nobody: vec![false; partitions],
+            room,
+            paused_until: Tick::ZERO,
+            in_pause: vec![0; partitions],
+            parked: 0,
+            parked_for_refusals: 0,
+        }
     }
 
     pub fn step(&mut self) {
@@ -64,7 +97,11 @@ impl LimitsJudge {
     }
 
     pub fn partition_of(&self, update: usize) -> usize {
-        usize::try_from(self.updates[update].record).expect("small") % self.partitions
+        self.home_of(self.updates[update].record)
+    }
+
+    fn home_of(&self, record: u64) -> usize {
+        usize::try_from(record).expect("small") % self.partitions
     }
 
     pub fn delivered(&mut self, partition: usize, update: usize, delivery: u64) {
@@ -76,6 +113,7 @@ impl LimitsJudge {
         for update in 0..self.updates.len() {
             if self.partition_of(update) == partition {
                 self.updates[update].delivered = None;
+                self.updates[update].budget.channel_lost();
             }
         }
     }
@@ -89,6 +127,7 @@ impl LimitsJudge {
         assert_eq!(self.head(record), Some(update), "judge (order, I2): #{update} was sent");
         assert!(!self.updates[update].in_flight, "judge (one at a time, I1): #{update}");
         self.with_permit += u64::from(permit);
+        self.judge_pause(now, partition, update);
         if permit && number == 1 && !self.updates[update].attempted && !self.strict {
             self.judge_turn(partition, update);
         }
@@ -113,20 +152,85 @@ impl LimitsJudge {
         }
     }
 
-    pub fn attempt_ended(&mut self, now: Tick, update: usize, outcome: &Outcome) {
-        let facts = &mut self.updates[update];
-        facts.in_flight = false;
-        if outcome.failure().is_some() {
-            self.refused += 1;
-            self.refusals.push((now, facts.record));
+    /// A pause holds for all, but for the permit that a partition may have kept for a lane that waits for room.
+    fn judge_pause(&mut self, now: Tick, partition: usize, update: usize) {
+        if now < self.paused_until {
+            self.in_pause[partition] += 1;
+            let until = self.paused_until;
+            assert!(
+                self.in_pause[partition] <= 1,
+                "judge (pause): #{update} was sent, and the pause ends at {until:?}"
+            );
+        } else {
+            self.in_pause.fill(0);
         }
     }
 
-    pub fn resolved(&mut self, now: Tick, update: usize, parked: bool, stuck: Option<u64>) {
+    pub fn attempt_ended(
+        &mut self,
+        (now, began): (Tick, Tick),
+        update: usize,
+        outcome: &Outcome,
+        refusal: Refusal,
+    ) {
+        let partition = self.partition_of(update);
+        let record = self.updates[update].record;
+        let others_applied =
+            self.applied.iter().filter(|(_, other)| *other != record).map(|(began, _)| *began).max();
+        let beside_nobody = self.has_few_records(partition);
+        let room = self.room;
+        let facts = &mut self.updates[update];
+        facts.in_flight = false;
+        let end = Ended { now, began, outcome, refusal, others_applied, beside_nobody, room };
+        facts.beside_nobody = facts.budget.attempt_ended(&end);
+        if outcome.failure().is_some() {
+            self.refused += 1;
+            self.refusals.push((now, record));
+        } else {
+            self.applied.push((began, record));
+            self.ended_beside_nobody[partition] = false;
+        }
+        if let (Outcome::Retryable { retry_after: Some(wait), .. }, Refusal::OfTarget) = (outcome, refusal) {
+            if now >= self.paused_until {
+                self.in_pause.fill(0);
+            }
+            self.paused_until = self.paused_until.max(now.after(*wait));
+        }
+    }
+
+    /// Few records fill the window of the partition.
+    fn has_few_records(&self, partition: usize) -> bool {
+        let delivered = |facts: &&Facts| facts.delivered.is_some() && !facts.resolved;
+        let here =
+            self.updates.iter().filter(delivered).filter(|facts| self.home_of(facts.record) == partition);
+        let records: Vec<u64> = here.map(|facts| facts.record).collect();
+        let distinct: BTreeSet<u64> = records.iter().copied().collect();
+        records.len() >= WINDOW && (self.strict || distinct.len() <= RECORDS_FEW)
+    }
+
+    /// `parked`: the update is parked; for refusals (403), if `refused`.
+    pub fn resolved(
+        &mut self,
+        now: Tick,
+        update: usize,
+        (parked, refused): (bool, bool),
+        stuck: Option<u64>,
+    ) {
+        let partition = self.partition_of(update);
         let facts = &mut self.updates[update];
         facts.resolved = true;
         if parked {
             self.parked += 1;
+            facts.budget.judge(update);
+        }
+        if refused {
+            self.parked_for_refusals += 1;
+            let before = std::mem::replace(&mut self.ended_beside_nobody[partition], true);
+            assert!(
+                !(before && facts.beside_nobody),
+                "judge (budget): #{update} is parked, and nothing was applied since the last one that was, beside nobody"
+            );
+        } else if parked {
             let first = facts.first_sent.expect("it was sent");
             // If no other record was refused, nothing showed that the target refuses all. In strict mode no other is tried.
             let lately = first.max(Tick::from_micros(now.micros().saturating_sub(LATELY)));

@@ -3,6 +3,7 @@
 //! ends that record's update and slows no other.
 
 mod api;
+mod budget;
 mod judge;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,11 +11,14 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lanekeeper_core::applied_lately::AppliedLately;
 use lanekeeper_core::message::{AttemptId, DeliveryTag, Effect, Event, Tenure, TenureNumber};
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::pacing::{Asker, Pacer, PacerLimits, Quota, Rate, Refusal, Reply, RequestEnd};
 use lanekeeper_core::partition::{Limits, Partition};
-use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy, Resolution};
+use lanekeeper_core::policy::{
+    DeadLetterReason, FailurePolicies, FailurePolicy, ParkReason, Policy, Resolution,
+};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
@@ -25,10 +29,12 @@ use self::judge::LimitsJudge;
 use crate::rng::Rng;
 use crate::runner::{found_by, number_from_env};
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1000;
 const TARGET: TargetId = TargetId(0);
 const WINDOW: usize = 40;
-pub const ELAPSED_MAX: Duration = Duration::from_secs(20);
+const ELAPSED_MAX: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(2);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 /// Everything ends by then, or never will.
 const LAST: Duration = Duration::from_secs(20_000);
 
@@ -69,7 +75,10 @@ struct Lanes {
     /// Were handed over before.
     redelivered: usize,
     paced: bool,
+    /// Permits that were asked for and have not come, those that have come, and those of them that are in use.
+    asked: usize,
     permits: usize,
+    used: usize,
 }
 
 pub struct World {
@@ -80,6 +89,7 @@ pub struct World {
     partitions: Vec<Lanes>,
     updates: Vec<Arc<Update>>,
     pacer: Pacer,
+    applied: AppliedLately,
     limits: PacerLimits,
     api: Api,
     latency: u64,
@@ -103,10 +113,10 @@ impl World {
         };
         let in_flight_max = NonZeroUsize::new(rng.pick(&[1, 2, 4, 8])).expect("not zero");
         let policy = Arc::new(Policy {
-            schedule: Schedule::new(vec![Duration::from_secs(1), Duration::from_secs(2)], 0.0),
+            schedule: Schedule::new(vec![Duration::from_secs(1), WAIT_MAX], 0.0),
             attempts_max: None,
             elapsed_max: Some(ELAPSED_MAX),
-            retry_after_max: Duration::from_secs(5),
+            retry_after_max: RETRY_AFTER_MAX,
             failure: FailurePolicies::all(FailurePolicy::Park),
             failure_of_targets: Vec::new(),
         });
@@ -120,13 +130,16 @@ impl World {
             deliveries: 0,
             redelivered: 0,
             paced: false,
+            asked: 0,
             permits: 0,
+            used: 0,
         };
         let partitions: Vec<Lanes> = (0..rng.between(1, 3)).map(|_| lanes()).collect();
         let updates: Vec<Arc<Update>> = (0..count).map(|number| update(number, rng.below(records))).collect();
         let strict = in_flight_max.get() == 1;
-        let judge = LimitsJudge::new(&updates, partitions.len(), strict);
         let (events, pacer, latency) = (BTreeMap::new(), Pacer::new(limits), rng.pick(&[1, 5, 50]));
+        let room = Duration::from_millis(WINDOW as u64 * latency / in_flight_max.get() as u64);
+        let judge = LimitsJudge::new(&updates, partitions.len(), strict, room);
         let mut world = Self {
             now: Tick::ZERO,
             events,
@@ -134,6 +147,7 @@ impl World {
             partitions,
             updates,
             pacer,
+            applied: AppliedLately::default(),
             limits,
             api,
             latency,
@@ -146,7 +160,7 @@ impl World {
     }
 
     fn plan(&mut self) {
-        let within = self.rng.pick(&[10, 2_000, 30_000]);
+        let within = self.rng.pick(&[10, 2_000, 30_000, 100_000]);
         let mut moments: Vec<u64> = (0..self.updates.len()).map(|_| self.rng.below(within)).collect();
         moments.sort_unstable();
         for (update, moment) in moments.into_iter().enumerate() {
@@ -181,6 +195,7 @@ impl World {
             for partition in 0..self.partitions.len() {
                 self.partitions[partition].core.wake(self.now);
                 self.follow_up(partition);
+                self.judge_permits(partition);
             }
             self.set_timer();
         }
@@ -190,6 +205,17 @@ impl World {
         if self.api.refuses_one_record_alone() && self.limits == PacerLimits::default() {
             assert!(!self.pacer.is_in_force(), "judge (pacing): the refusals of one record slow all others");
         }
+    }
+
+    /// At most one is kept, for a lane that waits for room; and none, nor a request for one, without a tenure.
+    fn judge_permits(&self, partition: usize) {
+        let Lanes { tenure, asked, permits, used, .. } = &self.partitions[partition];
+        let (unused, may) = (permits - used, usize::from(tenure.is_some()));
+        assert!(unused <= may, "judge (permits): p{partition} keeps {unused} permits that it does not use");
+        assert!(
+            tenure.is_some() || *asked == 0,
+            "judge (permits): p{partition} waits for {asked} without a tenure"
+        );
     }
 
     fn happen(&mut self, event: LimitsEvent) {
@@ -260,6 +286,7 @@ impl World {
         match effect {
             Effect::Attempt { attempt, number, update, permit, .. } => {
                 let update = number_of(&update);
+                self.partitions[partition].used += usize::from(permit);
                 self.judge.sent(now, partition, update, (number, permit));
                 let outcome = self.api.answer(now, self.judge.record_of(update), &mut self.rng);
                 let record = self.judge.record_of(update);
@@ -280,8 +307,10 @@ impl World {
             Effect::Record { tenure, holder, update, resolution } => {
                 let update = update.expect("nothing is malformed");
                 let parked = match resolution {
-                    Resolution::Applied | Resolution::Duplicate => false,
-                    Resolution::Parked(_) => true,
+                    Resolution::Applied | Resolution::Duplicate => (false, false),
+                    Resolution::Parked(ParkReason::Failed { reason, .. }) => {
+                        (true, matches!(reason, DeadLetterReason::Rejected(_)))
+                    }
                     other => panic!("judge (resolution): {other:?}"),
                 };
                 self.judge.resolved(now, number_of(&update), parked, self.api.stuck_record());
@@ -294,10 +323,12 @@ impl World {
             }
             Effect::AskPermits { permits, .. } => {
                 self.note(format_args!("p{partition} asks for {permits}"));
+                self.partitions[partition].asked += permits;
                 self.pacer.ask(Asker(partition as u64), permits);
             }
             Effect::WithdrawPermits(_) => {
                 self.note(format_args!("p{partition} withdraws"));
+                self.partitions[partition].asked = 0;
                 self.pacer.withdraw(Asker(partition as u64));
             }
             Effect::ReturnPermits { permits, .. } => {
@@ -319,12 +350,19 @@ impl World {
     ) {
         let record_key = self.updates[update].record_key.clone();
         self.partitions[partition].permits -= usize::from(permit);
+        self.partitions[partition].used -= usize::from(permit);
         let (reply, quota) = (Reply::of(&outcome), Quota::default());
         let end = RequestEnd { record_key: &record_key, began, permit, reply, quota };
         let refusal = self.pacer.ended(self.now, &end);
-        self.judge.attempt_ended(self.now, update, &outcome);
+        self.judge.attempt_ended((self.now, began), update, &outcome, refusal);
         self.note(format_args!("p{partition} the attempt of #{update} ended: {refusal:?}"));
-        let outcome = if refusal == Refusal::OfTarget { outcome.throttled() } else { outcome };
+        if outcome == Outcome::Applied {
+            self.applied.applied(&record_key, began);
+        }
+        let outcome = match refusal {
+            Refusal::OfTarget => outcome.throttled(),
+            Refusal::None | Refusal::OfRecord => outcome.beside(self.applied.by_others(&record_key)),
+        };
         self.settle_pacer();
         self.handle(partition, Event::AttemptEnded { attempt, record_key, outcome });
     }
@@ -346,7 +384,8 @@ impl World {
             for (Asker(partition), permits) in granted {
                 let partition = usize::try_from(partition).expect("a small number");
                 self.note(format_args!("p{partition} has {permits} more permits"));
-                self.partitions[partition].permits += permits;
+                let lanes = &mut self.partitions[partition];
+                (lanes.permits, lanes.asked) = (lanes.permits + permits, lanes.asked.saturating_sub(permits));
                 let out: usize = self.partitions.iter().map(|lanes| lanes.permits).sum();
                 let most = self.limits.in_flight_max.map_or(usize::MAX, NonZeroUsize::get);
                 assert!(out <= most, "judge (bounds, I6): {out} permits of {most} are out");
@@ -395,7 +434,7 @@ fn limits_and_outages_park_nothing_and_one_records_refusal_ends_it_alone() {
         return;
     }
     let seeds = number_from_env("LANEKEEPER_SIM_LIMITS").unwrap_or(SEEDS);
-    let (mut permits, mut parked, mut refused, mut lost) = (0, 0, 0, 0);
+    let (mut permits, mut parked, mut for_refusals, mut refused, mut lost) = (0, 0, 0, 0, 0);
     for seed in 0..seeds {
         let mut world = World::new(seed);
         if let Some(found) = found_by(|| world.run()) {
@@ -409,11 +448,13 @@ fn limits_and_outages_park_nothing_and_one_records_refusal_ends_it_alone() {
         }
         permits += world.judge.with_permit;
         parked += world.judge.parked;
+        for_refusals += world.judge.parked_for_refusals;
         refused += world.judge.refused;
         lost += world.partitions.iter().map(|lanes| lanes.tenures - 1).sum::<u64>();
     }
     println!(
-        "{seeds} worlds: {permits} attempts with a permit, {refused} refused, {parked} updates parked, {lost} channels lost"
+        "{seeds} worlds: {permits} attempts with a permit, {refused} refused, {parked} updates parked, {for_refusals} of them for 403, {lost} channels lost"
     );
     assert!(permits > 20 * seeds && refused > seeds && parked > seeds / 10 && lost > seeds, "a quiet world");
+    assert!(for_refusals > seeds / 20, "a quiet world");
 }
