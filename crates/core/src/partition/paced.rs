@@ -165,3 +165,6 @@ impl Partition {
         self.withdraw_permits();
     }
 }
+
+#[cfg(test)]
+mod tests;

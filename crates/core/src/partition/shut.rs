@@ -236,3 +236,6 @@ impl Partition {
         self.return_probes();
     }
 }
+
+#[cfg(test)]
+mod tests;

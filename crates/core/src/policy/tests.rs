@@ -154,3 +154,67 @@ fn a_target_that_asks_for_time_is_given_it_by_a_blocking_policy_too() {
     let policy = Policy { failure: FailurePolicies::all(FailurePolicy::Block), ..policy() };
     check(&policy, "RRR19A", "1 2 4 10 20 applied");
 }
+
+/// Of each attempt: the second in which it was refused, and in which the newest request began that was applied to another
+/// record, if there is one. Answers as `check`.
+fn check_refused(policy: &Policy, attempts: &[(u64, Option<u64>)], expected: &str) {
+    let second = |seconds: u64| Tick::from_micros(seconds * SECOND);
+    let failure = || Failure { cause: Cause::Status(403), detail: String::new() };
+    let (id, mut progress, mut verdicts) = (UpdateId::published("u1"), Progress::default(), Vec::new());
+    for (now, others_applied) in attempts {
+        let outcome = Outcome::Refused(failure()).beside(others_applied.map(second));
+        progress.begin_attempt(second(*now));
+        verdicts.push(match policy.judge(&id, CRM, outcome, &mut progress, second(*now)) {
+            Verdict::RetryAt(at) => at.since(second(*now)).as_secs().to_string(),
+            Verdict::RetryInTurn => "turn".to_owned(),
+            Verdict::Resolve(Resolution::DeadLettered(reason)) => reason.name().to_owned(),
+            Verdict::Resolve(resolution) => resolution.name().to_owned(),
+        });
+    }
+    assert_eq!(verdicts.join(" "), expected, "{attempts:?}");
+}
+
+#[test]
+fn a_refusal_counts_only_if_the_target_has_applied_another_record_since_the_one_before() {
+    let policy =
+        Policy { attempts_max: NonZeroU32::new(1), elapsed_max: Some(Duration::from_secs(10)), ..policy() };
+    let check = |attempts: &[(u64, Option<u64>)], expected| check_refused(&policy, attempts, expected);
+    // With 4 s to wait, more than 6 s end it.
+    check(&[(0, Some(0)), (4, Some(3)), (8, Some(7))], "4 4 rejected");
+    check(&[(0, None), (4, Some(3)), (8, Some(3)), (12, Some(3)), (16, Some(13))], "4 4 4 4 rejected");
+    // What was applied before the previous refusal shows nothing.
+    check(&[(0, None), (4, None), (8, Some(3)), (12, Some(7)), (1000, Some(11))], "4 4 4 4 4");
+    check(&[(0, Some(0)), (4, Some(4)), (7, Some(4))], "4 4 rejected");
+    let endless = Policy { elapsed_max: None, ..policy.clone() };
+    check_refused(&endless, &[(0, Some(0)), (1000, Some(999)), (9000, Some(8999))], "4 4 4");
+}
+
+#[test]
+fn a_record_that_is_refused_alone_ends_by_the_policy_for_rejected_updates() {
+    let attempts = [(0, Some(0)), (4, Some(3)), (8, Some(7)), (12, Some(11))];
+    let of = |rejected| {
+        let failure = FailurePolicies { rejected, ..FailurePolicies::all(FailurePolicy::DeadLetter) };
+        Policy { attempts_max: None, elapsed_max: Some(Duration::from_secs(10)), failure, ..policy() }
+    };
+    check_refused(&of(FailurePolicy::Park), &attempts[..3], "4 4 parked");
+    check_refused(&of(FailurePolicy::Block), &attempts, "4 4 4 4");
+}
+
+#[test]
+fn refusals_count_neither_as_failures_nor_while_the_target_is_shut() {
+    let policy = Policy { attempts_max: None, elapsed_max: Some(Duration::from_secs(10)), ..policy() };
+    let (id, second) = (UpdateId::published("u1"), |seconds: u64| Tick::from_micros(seconds * SECOND));
+    let failure = Failure { cause: Cause::Status(403), detail: String::new() };
+    let mut progress = Progress::default();
+    for now in (0..100).step_by(4).map(second) {
+        progress.begin_attempt(now);
+        let outcome = Outcome::Refused(failure.clone()).beside(Some(now));
+        let verdict = policy.judge_while_shut(&id, CRM, outcome, &mut progress, now);
+        assert_eq!(verdict, Verdict::RetryAt(now.after(Duration::from_secs(4))));
+    }
+    // What came before says nothing about the time that counts after it.
+    progress.begin_attempt(second(100));
+    let outcome = Outcome::Retryable { failure, retry_after: None };
+    let verdict = policy.judge(&id, CRM, outcome, &mut progress, second(100));
+    assert_eq!(verdict, Verdict::RetryAt(second(101)));
+}
