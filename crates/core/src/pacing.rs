@@ -155,8 +155,10 @@ pub struct Pacer {
     stated: Option<Stated>,
     adaptive: Option<Adaptive>,
     pause: Option<Pause>,
-    /// Since when refusals of the target are all that came.
+    /// Since when refusals (429) of the target are all that came.
     refused_since: Option<Tick>,
+    /// The same, for refusals of any kind.
+    none_applied_since: Option<Tick>,
     records: RefusedRecords,
     recent: Recent,
     /// When the adaptive rate has grown last, and if it was what limited the requests from then on.
@@ -172,6 +174,11 @@ struct Adaptive {
     rate: AdaptiveRate,
     in_flight: AdaptiveInFlight,
 }
+
+/// The rate is not lowered below this part of what was accepted lately,
+const RATE_LOW: f64 = 0.7;
+/// while no more than this share is refused.
+const REFUSED_FEW: f64 = 0.12;
 
 /// The target as a whole makes us wait.
 #[derive(Clone, Copy, Debug)]
@@ -195,6 +202,7 @@ impl Pacer {
             adaptive: None,
             pause: None,
             refused_since: None,
+            none_applied_since: None,
             records: RefusedRecords::default(),
             recent: Recent::default(),
             grown_at: Tick::ZERO,
@@ -283,14 +291,17 @@ impl Pacer {
         if end.permit {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
-        self.recent.add(now, end.reply == Reply::Applied);
+        let too_many = matches!(end.reply, Reply::TooMany { .. });
+        self.recent.add(now, (end.reply == Reply::Applied, too_many));
         let refusal = match end.reply {
             Reply::Applied => {
                 self.applied(now, end, in_flight);
                 Refusal::None
             }
             Reply::TooMany { .. } | Reply::Unavailable { .. } => {
-                self.records.refused(now, hash(end.record_key), self.adaptive.is_some())
+                let refusal = self.records.refused(now, hash(end.record_key), self.adaptive.is_some());
+                // A 503 beside answers that apply is no outage.
+                if too_many || self.refuses_all(end) { refusal } else { Refusal::OfRecord }
             }
             Reply::Other => Refusal::None,
         };
@@ -303,6 +314,9 @@ impl Pacer {
         if refusal == Refusal::OfTarget {
             self.refused(now, end);
         }
+        if matches!(end.reply, Reply::TooMany { .. } | Reply::Unavailable { .. }) {
+            self.none_applied_since.get_or_insert(now);
+        }
         self.respace(now);
         refusal
     }
@@ -310,6 +324,7 @@ impl Pacer {
     fn applied(&mut self, now: Tick, end: &RequestEnd<'_>, in_flight: usize) {
         let record = if self.records.is_empty() { None } else { Some(hash(end.record_key)) };
         self.records.applied(record);
+        self.none_applied_since.take_if(|since| end.began > *since);
         if let Some(since) = self.refused_since.filter(|since| end.began > *since) {
             self.refused_since = None;
             if now.since(since) > REFUSED_LONG
@@ -333,6 +348,11 @@ impl Pacer {
         }
     }
 
+    /// Nothing was applied with a request that began after an earlier one was refused.
+    fn refuses_all(&self, end: &RequestEnd<'_>) -> bool {
+        self.none_applied_since.is_some_and(|since| end.began > since)
+    }
+
     /// The target as a whole has refused a request.
     fn refused(&mut self, now: Tick, end: &RequestEnd<'_>) {
         let retry_after = match end.reply {
@@ -340,7 +360,9 @@ impl Pacer {
             Reply::Unavailable { retry_after } => Some(retry_after),
             Reply::Applied | Reply::Other => None,
         };
-        if let Some(wait) = retry_after {
+        // Where others are applied meanwhile, the rate alone is too high.
+        let refuses_all = self.refuses_all(end);
+        if let Some(wait) = retry_after.filter(|_| refuses_all) {
             self.pause_until(now.after(wait.min(PAUSE_MAX)), true);
         }
         if matches!(end.reply, Reply::Unavailable { .. }) {
@@ -363,6 +385,11 @@ impl Pacer {
 
     fn lower_rate(&mut self, now: Tick, began: Tick) {
         if let Some(adaptive) = &mut self.adaptive {
+            // If few are refused at a rate well below what was accepted, refusals do not come from the rate.
+            let is_low = adaptive.rate.rate() < RATE_LOW * self.recent.applied_at_best(now);
+            if is_low && self.recent.refused_share(now) < REFUSED_FEW {
+                return adaptive.rate.refused_for_another_reason(now);
+            }
             let made = f64::from(self.recent.ended_max(now, MEASURED_SECONDS));
             adaptive.rate.refused(now, began, made);
         } else {

@@ -81,6 +81,11 @@ impl AdaptiveRate {
         self.lower(now, self.rate.min(made + 1.0), factor);
     }
 
+    /// A request was refused, and not because of the rate.
+    pub(super) fn refused_for_another_reason(&mut self, now: Tick) {
+        self.refused_at = now;
+    }
+
     /// After a time of refusals only, the first request was applied: `average` is what was applied per second over all.
     pub(super) fn refusals_over(&mut self, now: Tick, average: f64) {
         if average < self.rate {

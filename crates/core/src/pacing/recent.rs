@@ -5,11 +5,15 @@ use super::Tick;
 /// Seconds that are remembered (I6).
 const SECONDS: u64 = 128;
 
+/// Over so many seconds rates are averaged, where a single second would show too little.
+const AVERAGED_SECONDS: usize = 10;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Second {
     number: u64,
     ended: u32,
     applied: u32,
+    refused: u32,
 }
 
 /// The requests that ended in each of the last [`SECONDS`].
@@ -31,14 +35,15 @@ impl Recent {
         now.micros() / 1_000_000
     }
 
-    pub(super) fn add(&mut self, now: Tick, applied: bool) {
+    pub(super) fn add(&mut self, now: Tick, (applied, refused): (bool, bool)) {
         let number = Self::second(now);
         let second = &mut self.0[Self::index(number)];
         if second.number != number {
-            *second = Second { number, ended: 0, applied: 0 };
+            *second = Second { number, ..Second::default() };
         }
         second.ended += 1;
         second.applied += u32::from(applied);
+        second.refused += u32::from(refused);
     }
 
     fn last(&self, now: Tick, seconds: u64) -> impl Iterator<Item = Second> {
@@ -57,6 +62,25 @@ impl Recent {
     /// The most requests that were applied in one of the last `seconds`.
     pub(super) fn applied_max(&self, now: Tick, seconds: u64) -> u32 {
         self.last(now, seconds).map(|second| second.applied).max().unwrap_or(0)
+    }
+
+    /// The most requests per second that were applied in [`AVERAGED_SECONDS`] on end.
+    pub(super) fn applied_at_best(&self, now: Tick) -> f64 {
+        let mut applied = vec![0_u32; usize::try_from(SECONDS).expect("small")];
+        let oldest = Self::second(now).saturating_sub(SECONDS - 1);
+        for second in self.last(now, SECONDS) {
+            applied[usize::try_from(second.number - oldest).expect("small")] = second.applied;
+        }
+        let sums = applied.windows(AVERAGED_SECONDS).map(|window| window.iter().sum::<u32>());
+        f64::from(sums.max().unwrap_or(0)) / AVERAGED_SECONDS as f64
+    }
+
+    /// Share of the requests that ended in the last [`AVERAGED_SECONDS`] and were refused.
+    pub(super) fn refused_share(&self, now: Tick) -> f64 {
+        let (ended, refused) = self
+            .last(now, AVERAGED_SECONDS as u64)
+            .fold((0, 0), |(ended, refused), second| (ended + second.ended, refused + second.refused));
+        f64::from(refused) / f64::from(ended.max(1))
     }
 
     /// Requests that ended in the last whole seconds, per second.

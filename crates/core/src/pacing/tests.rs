@@ -151,14 +151,14 @@ fn after_retry_after_requests_go_out_one_by_one_first() {
     let mut pacer = Pacer::new(PacerLimits::default());
     let reply = Reply::Unavailable { retry_after: Duration::from_secs(60) };
     end(&mut pacer, 0, 1, reply);
-    assert_eq!(end(&mut pacer, 0, 2, reply), Refusal::OfTarget);
+    assert_eq!(end(&mut pacer, 1, 2, reply), Refusal::OfTarget);
     pacer.ask(Asker(1), 1000);
-    assert_eq!(granted(&mut pacer, 59_999), 0);
-    assert_eq!(pacer.next_grant_at(), Some(millis(60_000)));
-    assert_eq!(granted(&mut pacer, 60_000), 1);
+    assert_eq!(granted(&mut pacer, 60_000), 0);
+    assert_eq!(pacer.next_grant_at(), Some(millis(60_001)));
+    assert_eq!(granted(&mut pacer, 60_001), 1);
     assert_eq!(granted(&mut pacer, 60_001), 0);
     let record_key = key(3);
-    let began = millis(60_000);
+    let began = millis(60_001);
     let applied = RequestEnd {
         record_key: &record_key,
         began,
@@ -175,9 +175,9 @@ fn a_retry_after_of_days_is_bounded() {
     let mut pacer = Pacer::new(PacerLimits::default());
     let reply = Reply::TooMany { retry_after: Some(Duration::from_secs(1_000_000_000)) };
     end(&mut pacer, 0, 1, reply);
-    end(&mut pacer, 0, 2, reply);
+    end(&mut pacer, 1, 2, reply);
     pacer.ask(Asker(1), 1);
-    assert_eq!(pacer.next_grant_at(), Some(millis(3_600_000)));
+    assert_eq!(pacer.next_grant_at(), Some(millis(3_600_001)));
 }
 
 #[test]
@@ -308,4 +308,32 @@ proptest! {
             prop_assert!(*requests == 0 || *share > 0.05 / processes as f64, "{demands:?} {in_use:?}");
         }
     }
+}
+
+#[test]
+fn a_503_beside_answers_that_apply_pauses_nobody() {
+    let mut pacer = Pacer::new(PacerLimits::default());
+    let reply = Reply::Unavailable { retry_after: Duration::from_secs(1) };
+    for at in 1..100 {
+        assert_eq!(end(&mut pacer, 10 * at, at, reply), Refusal::OfRecord);
+        end(&mut pacer, 10 * at + 5, 1000 + at, Reply::Applied);
+    }
+    assert!(!pacer.is_in_force());
+}
+
+#[test]
+fn refusals_that_do_not_come_from_the_rate_do_not_stop_everything() {
+    let mut pacer = Pacer::new(PacerLimits::default());
+    let mut applied = [0; 2];
+    pacer.ask(Asker(1), 1_000_000);
+    // One in twelve is refused, however few there are.
+    for at in 0..240_000 {
+        let permits = if pacer.is_in_force() { granted(&mut pacer, at) } else { usize::from(at % 5 == 0) };
+        for permit in 0..permits as u64 {
+            let reply = if (at + permit) % 12 == 0 { TOO_MANY } else { Reply::Applied };
+            applied[usize::from(at > 120_000)] += u64::from(reply == Reply::Applied);
+            end(&mut pacer, at, at % 997, reply);
+        }
+    }
+    assert!(applied[1] * 2 > applied[0], "{applied:?}");
 }

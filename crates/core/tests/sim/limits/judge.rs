@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 use lanekeeper_core::pacing::Refusal;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
@@ -36,6 +36,8 @@ pub struct LimitsJudge {
     ended_beside_nobody: Vec<bool>,
     /// How long a head can wait for room.
     room: Duration,
+    /// When something was refused first, and nothing was applied with a request from after it.
+    none_applied_since: Option<Tick>,
     /// Until when nothing may be sent.
     paused_until: Tick,
     /// What each partition has sent in this pause all the same.
@@ -81,6 +83,7 @@ impl LimitsJudge {
             applied: Vec::new(),
             ended_beside_nobody: vec![false; partitions],
             room,
+            none_applied_since: None,
             paused_until: Tick::ZERO,
             in_pause: vec![0; partitions],
             parked: 0,
@@ -183,14 +186,21 @@ impl LimitsJudge {
         facts.in_flight = false;
         let end = Ended { now, began, outcome, refusal, others_applied, beside_nobody, room };
         facts.beside_nobody = facts.budget.attempt_ended(&end);
+        let refuses_all = self.none_applied_since.is_some_and(|since| began > since);
         if outcome.failure().is_some() {
             self.refused += 1;
             self.refusals.push((now, record));
         } else {
             self.applied.push((began, record));
+            self.none_applied_since.take_if(|since| began > *since);
             self.ended_beside_nobody[partition] = false;
         }
-        if let (Outcome::Retryable { retry_after: Some(wait), .. }, Refusal::OfTarget) = (outcome, refusal) {
+        if matches!(outcome.failure(), Some(Failure { cause: Cause::Status(429 | 503), .. })) {
+            self.none_applied_since.get_or_insert(now);
+        }
+        if let (Outcome::Retryable { retry_after: Some(wait), .. }, Refusal::OfTarget) = (outcome, refusal)
+            && refuses_all
+        {
             if now >= self.paused_until {
                 self.in_pause.fill(0);
             }
