@@ -386,7 +386,8 @@ impl Pacer {
     fn lower_rate(&mut self, now: Tick, began: Tick) {
         if let Some(adaptive) = &mut self.adaptive {
             // If few are refused at a rate well below what was accepted, refusals do not come from the rate.
-            let is_low = adaptive.rate.rate() < RATE_LOW * self.recent.applied_at_best(now);
+            let rate = &mut adaptive.rate;
+            let is_low = rate.is_seeking() || rate.rate() < RATE_LOW * self.recent.applied_at_best(now);
             if is_low && self.recent.refused_share(now) < REFUSED_FEW {
                 return adaptive.rate.refused_for_another_reason(now);
             }
@@ -396,7 +397,7 @@ impl Pacer {
             let accepted = f64::from(self.recent.applied_max(now, MEASURED_SECONDS).max(1));
             let accepted = self.known_rate.map_or(accepted, |known| accepted.max(known));
             self.adaptive = Some(Adaptive {
-                rate: AdaptiveRate::new(now, accepted),
+                rate: AdaptiveRate::new(now, accepted, self.stated.is_none()),
                 in_flight: AdaptiveInFlight::new(now),
             });
         }

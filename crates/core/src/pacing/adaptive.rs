@@ -16,6 +16,8 @@ const SOON: Duration = Duration::from_secs(3);
 const DECREASE_INTERVAL: Duration = Duration::from_secs(1);
 /// In this time the rate grows back to the one that was refused.
 const RECOVERY_SECONDS: f64 = 60.0;
+/// Growth in a second while few are refused at any rate.
+const SEEKING_GROWTH: f64 = 1.5;
 /// The limit is gone if the rate grows to so many times the one that was refused.
 const RELEASE_FACTOR: f64 = 8.0;
 /// The limit is gone if nothing was refused for so long.
@@ -34,11 +36,13 @@ pub(super) struct AdaptiveRate {
     started_at: Tick,
     /// For how long the rate has limited since the last decrease, in seconds.
     limiting_seconds: f64,
+    /// So few were refused so far that what was accepted may be far below the limit.
+    seeking: bool,
 }
 
 impl AdaptiveRate {
-    /// The first refusal came when `accepted` requests per second were applied.
-    pub(super) fn new(now: Tick, accepted: f64) -> Self {
+    /// The first refusal came when `accepted` requests per second were applied. `seeking`: nothing else shows the limit.
+    pub(super) fn new(now: Tick, accepted: f64, seeking: bool) -> Self {
         let mut adaptive = Self {
             rate: accepted,
             refused_rate: accepted,
@@ -47,6 +51,7 @@ impl AdaptiveRate {
             refused_at: now,
             started_at: now,
             limiting_seconds: 0.0,
+            seeking,
         };
         adaptive.lower(now, accepted, DECREASE);
         adaptive
@@ -64,6 +69,11 @@ impl AdaptiveRate {
         }
     }
 
+    /// Few were refused at any rate so far.
+    pub(super) fn is_seeking(&self) -> bool {
+        self.seeking
+    }
+
     /// The rate is not needed any more.
     pub(super) fn is_over(&self, now: Tick) -> bool {
         self.rate >= RELEASE_FACTOR * self.refused_rate || now.since(self.refused_at) >= RELEASE_AFTER
@@ -72,7 +82,7 @@ impl AdaptiveRate {
     /// A request was refused that began at `began`; up to `made` requests were made per second lately, and one more: at low
     /// rates a second can have one less than the next.
     pub(super) fn refused(&mut self, now: Tick, began: Tick, made: f64) {
-        self.refused_at = now;
+        (self.refused_at, self.seeking) = (now, false);
         let since = now.since(self.decreased_at);
         if began <= self.decreased_at || since < DECREASE_INTERVAL {
             return;
@@ -103,6 +113,10 @@ impl AdaptiveRate {
 
     /// Grows: it has limited for `time`. As CUBIC (RFC 9438): slowly near the rate that was refused, faster beyond it.
     pub(super) fn grow(&mut self, time: Duration) {
+        if self.seeking {
+            self.rate *= SEEKING_GROWTH.powf(time.as_secs_f64());
+            return;
+        }
         self.limiting_seconds += time.as_secs_f64();
         let beyond = self.limiting_seconds / RECOVERY_SECONDS - 1.0;
         self.rate = self.refused_rate + (self.refused_rate - self.lowered_rate) * beyond.powi(3);

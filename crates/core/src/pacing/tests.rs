@@ -322,7 +322,7 @@ fn a_503_beside_answers_that_apply_pauses_nobody() {
 }
 
 #[test]
-fn refusals_that_do_not_come_from_the_rate_do_not_stop_everything() {
+fn refusals_that_do_not_come_from_the_rate_slow_nothing_down() {
     let mut pacer = Pacer::new(PacerLimits::default());
     let mut applied = [0; 2];
     pacer.ask(Asker(1), 1_000_000);
@@ -335,5 +335,5 @@ fn refusals_that_do_not_come_from_the_rate_do_not_stop_everything() {
             end(&mut pacer, at, at % 997, reply);
         }
     }
-    assert!(applied[1] * 2 > applied[0], "{applied:?}");
+    assert!(applied[1] * 10 > applied[0] * 9, "{applied:?}");
 }
