@@ -50,8 +50,8 @@ pub struct RecordFacts {
     pub updates: Vec<usize>,
     /// The attempt that is in flight, and of which update.
     pub out: Option<(u64, usize)>,
-    /// The update without an id whose resolution is being written down.
-    pub recording: Option<usize>,
+    /// The update without an id whose resolution is being written down, and of which of its turns.
+    pub recording: Option<(usize, u32)>,
     /// Released updates that are here, oldest first, and the head of the lane when they came.
     pub released: Vec<usize>,
     pub head_at_release: Option<usize>,

@@ -223,7 +223,7 @@ impl Judge {
                 "attempt {attempt} of #{update} while attempt {out} of its record is in flight"
             );
         }
-        if let Some(recording) = self.records[record].recording {
+        if let Some((recording, _)) = self.records[record].recording {
             fault!(
                 "one at a time",
                 "#{update} was sent while the resolution of #{recording} of its record is being written down"
@@ -361,7 +361,7 @@ impl Judge {
     /// The dispatcher was told that a resolution is written down.
     pub fn recorded(&mut self, update: usize, turn: u32) {
         self.step += 1;
-        self.recording_ended(update);
+        self.recording_ended(update, turn);
         let facts = &mut self.updates[update];
         facts.resolved |= facts.dead_lettered;
         if facts.here.resolved_at.is_none() && facts.here.turn == turn {

@@ -289,7 +289,7 @@ impl World {
 
     /// The answer to an entry. Whether it was written.
     pub fn handle_answer(&mut self, writing: usize) -> bool {
-        let Writing { answer, update, tenure, holder, .. } = self.writings[writing];
+        let Writing { answer, update, turn, tenure, holder, .. } = self.writings[writing];
         let record_key = self.writings[writing].record_key.clone();
         match answer {
             WriteResult::Done => return true,
@@ -302,7 +302,7 @@ impl World {
                 }
             }
         }
-        self.judge.recording_ended(update);
+        self.judge.recording_ended(update, turn);
         if let Some(record_key) = record_key {
             self.feed_core(Event::NotRecorded { tenure, holder, record_key });
         }

@@ -56,7 +56,8 @@ fn check(keys: &str, applied: &str, seconds: u64, expected: &str) {
             Some(Effect::Record { tenure, holder, update, resolution }) => {
                 let record_key = update.map(|update| update.record_key.clone()).unwrap();
                 let how = if resolution == Resolution::Applied { "+" } else { "!" };
-                ended.push_str(&format!("{}{how}", record_key.as_str()));
+                ended += record_key.as_str();
+                ended += how;
                 core.handle(now, Event::Recorded { tenure, holder, record_key: Some(record_key) });
             }
             Some(Effect::Settle { .. }) => held -= 1,

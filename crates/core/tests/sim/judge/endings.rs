@@ -36,16 +36,16 @@ impl Judge {
         if let Some(record) = facts.record {
             self.fairness.resolves(record, update);
             if facts.id.is_none() {
-                self.records[record].recording = Some(update);
+                self.records[record].recording = Some((update, facts.here.turn));
             }
         }
         self.updates[update].here.turn
     }
 
-    /// A resolution is written down, or will not be.
-    pub fn recording_ended(&mut self, update: usize) {
+    /// A resolution is written down, or will not be. That of an earlier turn may end later than the present one has begun.
+    pub fn recording_ended(&mut self, update: usize, turn: u32) {
         if let Some(record) = self.updates[update].record {
-            self.records[record].recording.take_if(|recording| *recording == update);
+            self.records[record].recording.take_if(|recording| *recording == (update, turn));
         }
     }
 
