@@ -23,6 +23,10 @@ pub struct Budget {
     ended: Option<Tick>,
     /// Channels lost since then.
     lost: u32,
+    /// The latest attempt was refused (403).
+    refused: bool,
+    /// What certainly counts of refusals in a row, each beside others that were applied.
+    certain: Duration,
 }
 
 /// What is known of an attempt that has ended.
@@ -43,6 +47,7 @@ pub struct Ended<'a> {
 impl Budget {
     pub fn channel_lost(&mut self) {
         self.lost += 1;
+        (self.refused, self.certain) = (false, Duration::ZERO);
     }
 
     /// Returns true if a refusal counts only since it is beside nobody.
@@ -53,6 +58,13 @@ impl Budget {
         let since = self.ended.unwrap_or(end.began);
         let beside_others = end.others_applied.is_some_and(|at| at >= since);
         (self.ended, self.lost) = (Some(end.now), 0);
+        let refused = matches!(end.outcome, Outcome::Refused(_));
+        if std::mem::replace(&mut self.refused, refused) && refused && beside_others {
+            self.certain += WAIT_MAX;
+        }
+        if !refused {
+            self.certain = Duration::ZERO;
+        }
         self.wait = match end.outcome {
             Outcome::Retryable { retry_after, .. } if end.refusal != Refusal::OfTarget => {
                 self.counted += time;
@@ -67,6 +79,15 @@ impl Budget {
             _ => Duration::ZERO,
         };
         matches!(end.outcome, Outcome::Refused(_)) && end.beside_nobody && !beside_others
+    }
+
+    /// An update whose record is refused alone ends at last.
+    pub fn judge_end(&self, update: usize) {
+        let certain = self.certain;
+        assert!(
+            certain <= 2 * ELAPSED_MAX,
+            "judge (budget): #{update} does not end, though {certain:?} count"
+        );
     }
 
     /// An update whose record is refused ends now.

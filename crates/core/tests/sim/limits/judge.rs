@@ -186,6 +186,7 @@ impl LimitsJudge {
         facts.in_flight = false;
         let end = Ended { now, began, outcome, refusal, others_applied, beside_nobody, room };
         facts.beside_nobody = facts.budget.attempt_ended(&end);
+        facts.budget.judge_end(update);
         let refuses_all = self.none_applied_since.is_some_and(|since| began > since);
         if outcome.failure().is_some() {
             self.refused += 1;
