@@ -11,6 +11,7 @@ mod parked;
 mod process;
 mod publish;
 mod run;
+mod target;
 mod topology;
 
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show the layouts (partitions and their queues), and change them while updates flow.
     Topology(topology::Arguments),
+    /// Believe the rejections of a target for some time, without a restart.
+    Target(target::Arguments),
     /// Moved: `lanekeeper-lab receiver`.
     #[command(hide = true)]
     Receiver(lab::Arguments),
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Ledger(arguments) => ledger::main(&arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Topology(arguments) => topology::main(&arguments),
+        Command::Target(arguments) => target::main(&arguments),
         Command::Receiver(arguments) => lab::main("receiver", &arguments),
         Command::Demo(arguments) => lab::main("demo", &arguments),
         Command::Bench(arguments) => lab::main("bench", &arguments),

@@ -63,6 +63,15 @@ impl Config {
         group.expect("each target is in a group")
     }
 
+    /// Each name that a target goes by: its own, and that of its limits, for which one of their targets stands.
+    #[must_use]
+    pub fn target_names(&self) -> BTreeMap<String, TargetId> {
+        let own = self.targets.iter().enumerate().map(|(index, target)| (&target.name, TargetId(index)));
+        let groups =
+            self.limits.iter().filter_map(|group| Some((&group.name, group.targets.first().copied()?)));
+        groups.chain(own).map(|(name, target)| (name.clone(), target)).collect()
+    }
+
     /// How long a request can be at work at a target after its process died or lost the partition: the longest
     /// [`TargetConfig::at_work_max`]. The next owner waits for it, in addition to the lease; zero without targets.
     #[must_use]

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tracing::{error, info};
@@ -12,6 +12,7 @@ use crate::admin::health::Health;
 use crate::admin::metrics::{CircuitMetrics, Metrics};
 use crate::config::{BreakerConfig, LimitsConfig};
 use crate::printable::printable;
+use crate::wall_time::format_time;
 use lanekeeper_core::breaker::{AttemptEnd, Breaker, Circuit, Trip};
 use lanekeeper_core::message::Event;
 use lanekeeper_core::outcome::Failure;
@@ -41,6 +42,8 @@ struct WatchedBreaker {
     metrics: CircuitMetrics,
     /// While the target is shut: since when, and up to when the metric counts it.
     shut: Option<(Tick, Tick)>,
+    /// Until when a person believes the rejections of its targets.
+    believed_until: Option<Tick>,
 }
 
 /// How an attempt failed, for people: it names an update, and no record key.
@@ -86,6 +89,30 @@ impl fmt::Display for Why {
 }
 
 impl WatchedBreaker {
+    fn believe(&mut self, now: Tick, lasts: Duration) {
+        let until = now.after(lasts);
+        if lasts.is_zero() || self.believed_until.is_some_and(|known| until <= known) {
+            return;
+        }
+        self.breaker.believe_until(now, until);
+        self.believed_until = Some(until);
+        info!(
+            target_name = self.name,
+            until = format_time(SystemTime::now() + lasts),
+            "rejections of this target are believed, since a person says that they are its own word: the records are treated as failure.rejected says, and do not shut the target"
+        );
+    }
+
+    /// Logged with the first attempt after it, or the first time that a probe is asked for.
+    fn log_end_of_belief(&mut self, now: Tick) {
+        if self.believed_until.take_if(|until| *until <= now).is_some() {
+            info!(
+                target_name = self.name,
+                "the time is over for which a person has had the rejections of this target believed: from now on, one that record after record gets is doubted again"
+            );
+        }
+    }
+
     fn log_trip(&mut self, now: Tick, trip: Trip, why: Option<&Why>, health: &Health) {
         let Trip { attempts, failures, records } = trip;
         let shown = why.map(ToString::to_string).unwrap_or_default();
@@ -131,7 +158,7 @@ impl Breakers {
         let watched = |name: &str| {
             let metrics = metrics.circuit(name);
             let breaker = Breaker::new(Arc::clone(limits.as_ref()?));
-            Some(WatchedBreaker { name: name.to_owned(), breaker, metrics, shut: None })
+            Some(WatchedBreaker { name: name.to_owned(), breaker, metrics, shut: None, believed_until: None })
         };
         let breakers = Mutex::new(groups.iter().filter_map(|group| watched(&group.name)).collect());
         let mut of_target = vec![0; groups.iter().map(|group| group.targets.len()).sum()];
@@ -142,6 +169,15 @@ impl Breakers {
         }
         let (changed, health) = (watch::Sender::new(()), health.clone());
         Self(Arc::new(BreakerSet { breakers, of_target, changed, health }))
+    }
+
+    /// A person says that rejections of the target, and of those that share its limits, are its own word for so long: they are
+    /// believed, and do not shut it. If it is shut, its next probe may open it.
+    pub fn believe(&self, now: Tick, target: TargetId, lasts: Duration) {
+        let mut breakers = self.0.breakers();
+        if let Some(watched) = self.0.of_target.get(target.0).and_then(|place| breakers.get_mut(*place)) {
+            watched.believe(now, lasts);
+        }
     }
 
     /// For one driver.
@@ -207,6 +243,7 @@ impl BreakerWatch {
     ) -> bool {
         let mut believed = true;
         self.with(target, |watched, health| {
+            watched.log_end_of_belief(now);
             if probe {
                 let report = watched.breaker.probe_ended(now, end);
                 believed = report.believed;
@@ -229,7 +266,10 @@ impl BreakerWatch {
         if let Some(last_seen) = self.last_seen.get_mut(target.0) {
             *last_seen = Circuit::Probing;
         }
-        self.with(target, |watched, _| watched.breaker.grant_probe(now))
+        self.with(target, |watched, _| {
+            watched.log_end_of_belief(now);
+            watched.breaker.grant_probe(now)
+        })
     }
 
     /// This partition does not make the probe that it was granted.
@@ -255,8 +295,6 @@ impl BreakerWatch {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use lanekeeper_core::breaker::{BreakerLimits, HealthSignal};
     use lanekeeper_core::outcome::Cause;
@@ -396,6 +434,40 @@ mod tests {
             assert_eq!(changes(watch), ["0 open", "2 open"]);
         }
         assert_eq!(health.shut(), None);
+    }
+
+    #[test]
+    fn rejections_of_targets_that_a_person_believes_are_believed_for_all_that_share_limits() {
+        let (metrics, health) = (Metrics::new(), Health::default());
+        let breakers =
+            Breakers::new(&config(), &groups([("crm", &[0, 2]), ("erp", &[1])]), &metrics, &health);
+        let mut watch = breakers.watch();
+        let rejected = |watch: &BreakerWatch, target, key, seconds: u64, probe| {
+            let now = Tick::from_micros(seconds * 1_000_000);
+            end_at(watch, TargetId(target), now, key, HealthSignal::Rejection(404), probe)
+        };
+        for (key, believed) in [("a", true), ("b", false), ("c", false)] {
+            for target in [0, 1] {
+                assert_eq!(rejected(&watch, target, key, 0, false), believed, "{key}");
+            }
+        }
+        // As a status that is doubted for longer than the window shuts a quiet target.
+        for target in [0, 1] {
+            assert!(!rejected(&watch, target, "c", 11, false));
+        }
+        assert_eq!(changes(&mut watch), ["0 shut", "1 shut", "2 shut"]);
+        breakers.believe(Tick::from_micros(12_000_000), TargetId(2), Duration::from_secs(3600));
+        let probed_at = Tick::from_micros(12_000_000);
+        for (target, believed) in [(0, true), (1, false)] {
+            assert!(watch.grant_probe(probed_at, TargetId(target)));
+            assert_eq!(rejected(&watch, target, "c", 12, true), believed, "{target}");
+        }
+        assert_eq!(changes(&mut watch), ["0 open", "1 shut", "2 open"]);
+        for key in ["a", "b", "c", "d"] {
+            assert!(rejected(&watch, 2, key, 3600, false), "{key}");
+        }
+        let over: Vec<bool> = ["a", "b"].map(|key| rejected(&watch, 2, key, 4000, false)).to_vec();
+        assert_eq!(over, [true, false]);
     }
 
     fn changes(watch: &mut BreakerWatch) -> Vec<String> {

@@ -25,7 +25,7 @@ use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::client::HttpTargets;
 use lanekeeper_broker::{
-    AmqpSource, Clock, DeadLetters, Decoder, Epochs, Halt, Link, LivenessProbe, Majority, Markers,
+    AmqpSource, Beliefs, Clock, DeadLetters, Decoder, Epochs, Halt, Link, LivenessProbe, Majority, Markers,
     Membership, Names, Reach, Replica, Shares, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
@@ -61,6 +61,7 @@ pub struct DispatchContext {
     pub epochs: Epochs,
     pub reach: Reach,
     pub shares: Shares,
+    pub beliefs: Beliefs,
     pub reach_watch: ReachWatch,
     /// Chosen at each start: tells replicas with the same `instance.name` apart.
     pub process: Uuid,
@@ -113,6 +114,7 @@ impl LayoutDrivers {
             epochs: &context.epochs,
             reach: &context.reach,
             shares: &context.shares,
+            beliefs: &context.beliefs,
         };
         let membership = Membership::join(links, names, layout, replica, context.liveness.clone(), halt);
         context.health.begin(layout.number, active_layout.partitions.iter().copied());

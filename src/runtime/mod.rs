@@ -4,6 +4,7 @@ mod active_layouts;
 pub mod age;
 mod attempt;
 mod auto_apply;
+pub mod beliefs;
 pub mod breakers;
 mod dead_letter_log;
 pub mod driver;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::active_layouts::ActiveLayouts;
 use super::auto_apply::{auto_apply, first_layout};
+use super::beliefs;
 use super::breakers::Breakers;
 use super::driver::DriverExit;
 use super::layout_drivers::{DispatchContext, DriverEnded};
@@ -26,7 +27,7 @@ use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::http::client::{HttpTargets, TargetsFault};
 use lanekeeper_broker::{
-    Address, BindingGuard, Clock, Epochs, Follower, Halt, LayoutDocument, LayoutReconciler, Link,
+    Address, Beliefs, BindingGuard, Clock, Epochs, Follower, Halt, LayoutDocument, LayoutReconciler, Link,
     LivenessProbe, LogOnChange, Majority, Names, Reach, Shares, SourceError, ensure_topology,
 };
 use lanekeeper_core::error::error_chain;
@@ -110,6 +111,7 @@ pub async fn run(
         reach_watch: ReachWatch::new(clock),
         reach: Reach::default(),
         shares: Shares::default(),
+        beliefs: Beliefs::of(config.target_names().into_keys().collect()),
         refusals: Arc::default(),
         dead_letter_log: Arc::default(),
         process: Uuid::new_v4(),
@@ -125,6 +127,8 @@ pub async fn run(
         health,
     };
     let _dividing = context.pacers.divide(context.shares.clone(), context.consuming.heartbeat());
+    let names = context.config.target_names();
+    let _believing = beliefs::follow(&context.beliefs, names, context.breakers.clone(), clock);
     let mut drivers = JoinSet::new();
     let mut active_layouts = follower.document().layouts.active_layouts();
     let mut running = ActiveLayouts::default();

@@ -5,7 +5,9 @@ use std::time::Duration;
 use lanekeeper_lab::receiver::ReceiverSettings;
 use tokio::time::Instant;
 
-use crate::harness::{Dispatcher, Proxy, ProxyMode, World, assert_flawless, http, pace, until, updates};
+use crate::harness::{
+    Dispatcher, Output, Proxy, ProxyMode, World, assert_flawless, http, lanekeeper, pace, until, updates,
+};
 
 /// Quick to trip, quick to probe; an update that fails for a second is exhausted.
 const QUICK: &str = "updates.partitions = 2\nretry.delay_initial = \"100ms\"\nretry.delay_max = \"200ms\"\n\
@@ -97,6 +99,69 @@ async fn an_outage_that_looks_like_a_rejection_parks_fewer_records_than_records_
     assert_metric(&dispatcher, "lanekeeper_updates_dead_lettered_total{", 0.0).await;
 }
 
+/// Waits until so many updates are parked since they were rejected, and no more.
+async fn rejected_and_parked(dispatcher: &Dispatcher, updates: f64) {
+    until(&format!("{updates} parked"), || async {
+        match metric(dispatcher, "lanekeeper_updates_parked_total{reason=\"rejected\"}").await {
+            parked if parked >= updates => Ok(()),
+            parked => Err(format!("{parked} parked")),
+        }
+    })
+    .await;
+    assert_metric(dispatcher, "lanekeeper_updates_parked_total{reason=\"rejected\"}", updates).await;
+}
+
+/// `lanekeeper target believe`, beside the dispatcher.
+async fn believe(world: &World, arguments: &'static [&'static str]) -> Output {
+    let config = world.dir.path().join("lanekeeper.toml").display().to_string();
+    let running = move || {
+        let command = ["target", "believe", "--config", &config];
+        lanekeeper(&[&command[..], arguments].concat(), &[], b"")
+    };
+    tokio::task::spawn_blocking(running).await.expect("it does not panic")
+}
+
+/// The target answers 404 for every record, and means it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_a_person_believes_opens_and_what_it_rejects_is_parked() {
+    let world = world_behind_a_gateway("believed", 20, "gateway-404").await;
+    let config = world.config(&(world.ledger() + QUICK));
+    world.write_config(&config);
+    let early = believe(&world, &["receiver"]).await;
+    assert_eq!(early.code, Some(3), "no process has ever run: {}", early.stderr);
+    assert!(early.stderr.contains("there is no layout"), "{}", early.stderr);
+    let mut dispatcher = world.start(&config);
+    dispatcher.ready().await;
+    world.publish(updates(20, 3)).await;
+    dispatcher.logged("target shut").await;
+    rejected_and_parked(&dispatcher, 4.0).await;
+    let unknown = believe(&world, &["reciever"]).await;
+    assert_eq!(unknown.code, Some(2), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("no target \"reciever\"") && unknown.stderr.contains("it has receiver"));
+    assert!(!dispatcher.log().iter().any(|line| line.contains("target open again")));
+
+    let believed = believe(&world, &["receiver", "--for", "10m"]).await;
+    assert_eq!(believed.code, Some(0), "{}", believed.stderr);
+    assert!(
+        believed.stdout.starts_with("rejections of receiver are believed until 2"),
+        "{}",
+        believed.stdout
+    );
+    let line = dispatcher.logged("rejections of this target are believed").await;
+    assert!(line.contains("INFO") && line.contains("receiver") && line.contains("until"), "{line}");
+    dispatcher.logged("target open again").await;
+    rejected_and_parked(&dispatcher, 20.0).await;
+    assert_metric(&dispatcher, "lanekeeper_circuit_state{", 0.0).await;
+    assert_metric(&dispatcher, "lanekeeper_circuit_trips_total{", 1.0).await;
+    dispatcher.terminate();
+    assert_eq!(dispatcher.ended().await, Some(0));
+
+    // A process that starts within that time knows it, too.
+    let later = world.start(&config);
+    later.logged("rejections of this target are believed").await;
+    later.ready().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_rejected_is_parked_while_others_are_applied() {
     let world = world_behind_a_gateway("rejections", 8, "gateway-404").await;
@@ -106,13 +171,7 @@ async fn a_record_that_is_rejected_is_parked_while_others_are_applied() {
     // The target is asked again about those that were doubted.
     world.publish(updates(200, 12).skip(400)).await;
     world.applied(192 * 12).await;
-    until("all eight parked", || async {
-        match metric(&dispatcher, "lanekeeper_updates_parked_total{reason=\"rejected\"}").await {
-            8.0.. => Ok(()),
-            parked => Err(format!("{parked} parked")),
-        }
-    })
-    .await;
+    rejected_and_parked(&dispatcher, 8.0).await;
     assert_metric(&dispatcher, "lanekeeper_updates_parked_total{reason=\"exhausted\"}", 0.0).await;
 }
 

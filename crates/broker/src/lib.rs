@@ -16,6 +16,7 @@
 //! Modules use those before them in this list, never those after them, and no two files use each other.
 
 mod backoff;
+mod beliefs;
 mod channel;
 mod clock;
 mod connection;
@@ -38,6 +39,7 @@ mod shares;
 mod source;
 mod topology;
 
+pub use beliefs::{BELIEF_MAX, Beliefs};
 pub use clock::Clock;
 pub use connection::{Address, ConnectError, Connection};
 pub use deliveries::{AmqpSource, DeadLetters, Decoder, SourceContext};

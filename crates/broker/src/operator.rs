@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::beliefs::PublishedBelief;
 use super::channel::stream_reader::StreamOffset;
 use super::connection::{Address, Connection};
 use super::error::SourceError;
-use super::membership::{PartitionStatus, READING, StatusAnswers, ask, parse};
+use super::membership::{PartitionStatus, READING, StatusAnswers, ask, believe, parse};
 use super::names::Names;
 use super::topology::document_stream::read_if_there;
 use super::topology::session::{Depth, TopologySession};
@@ -105,6 +106,16 @@ impl Operator {
     /// use.
     pub async fn ask(&self, awaited: BTreeSet<(LayoutNumber, PartitionNumber)>) -> StatusAnswers {
         ask(&self.connection, &self.names, &self.instance, awaited).await
+    }
+
+    /// Publishes to all processes that rejections of the target of this name are its own word, until so many seconds since 1970.
+    /// Returns once it is confirmed.
+    ///
+    /// # Errors
+    /// [`SourceError::NoLayout`], and what else can go wrong: it was published or not.
+    pub async fn believe(&self, target: &str, until: u64) -> Result<(), SourceError> {
+        let belief = PublishedBelief { target: target.to_owned(), until };
+        believe(&self.connection, &self.names, &self.instance, belief).await
     }
 
     /// Brings the layouts as near to what is desired as can be now. Calls `on_step` before each step. Waits up to ten seconds

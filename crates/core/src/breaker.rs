@@ -6,7 +6,8 @@
 //! It also decides if a rejection is believed. A gateway that has lost its target answers 404 for every record; so does a
 //! target that lacks one record. The first `records_min` - 1 records that get one answer in a row are believed: an outage
 //! costs no more than those. From then on the answer is doubted, until the target has applied an update whose attempt began
-//! after the first of them, and if it goes on, the target is shut.
+//! after the first of them, and if it goes on, the target is shut. A person who knows better can have rejections believed for
+//! a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -174,6 +175,8 @@ pub struct Breaker {
     state: BreakerState,
     /// Rejections since the target has last applied something, by status (I6: a few hundred).
     rejections: BTreeMap<u16, Rejections>,
+    /// A person says that rejections before this moment are the target's own word.
+    believed_until: Tick,
 }
 
 /// Rejections with one status.
@@ -255,7 +258,26 @@ impl Breaker {
     /// Closed, and nothing has ended yet.
     #[must_use]
     pub fn new(limits: Arc<BreakerLimits>) -> Self {
-        Self { limits, state: BreakerState::Closed(Window::default()), rejections: BTreeMap::new() }
+        Self {
+            limits,
+            state: BreakerState::Closed(Window::default()),
+            rejections: BTreeMap::new(),
+            believed_until: Tick::ZERO,
+        }
+    }
+
+    /// A person says that rejections before `until` are the target's own word: each is believed, and shows that the target
+    /// works. If this was said before for longer, that still holds. The target stays shut up to its next probe.
+    pub fn believe_until(&mut self, now: Tick, until: Tick) {
+        if now < until {
+            self.believed_until = self.believed_until.max(until);
+        }
+    }
+
+    /// The end of an attempt: while a person has rejections believed, a rejection is a success.
+    fn as_believed<'a>(&self, now: Tick, end: AttemptEnd<'a>) -> AttemptEnd<'a> {
+        let signal = if now < self.believed_until { end.signal.of_target() } else { end.signal };
+        AttemptEnd { signal, ..end }
     }
 
     /// What the partitions must know.
@@ -272,6 +294,7 @@ impl Breaker {
     ///
     /// While the target is shut, the ends of attempts that had begun before do not change that.
     pub fn ended(&mut self, now: Tick, end: AttemptEnd<'_>) -> Report {
+        let end = self.as_believed(now, end);
         let record = spread(end.record_key.as_str().bytes());
         let (believed, lasts) = self.belief(now, record, end);
         let report = Report { believed, trip: None, opened: false };
@@ -325,6 +348,7 @@ impl Breaker {
 
     /// The probe ended. Only an answer of the target to an update shows that it works.
     pub fn probe_ended(&mut self, now: Tick, end: AttemptEnd<'_>) -> Report {
+        let end = self.as_believed(now, end);
         let (believed, _) = self.belief(now, spread(end.record_key.as_str().bytes()), end);
         let report = Report { believed, trip: None, opened: false };
         let BreakerState::Probing { probes_failed } = self.state else { return report };

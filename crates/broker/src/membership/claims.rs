@@ -79,9 +79,11 @@ impl PartitionClaims {
                 self.asked = Some(offset);
                 true
             }
-            MessageKind::Attached | MessageKind::Note | MessageKind::Moved | MessageKind::StatusReport => {
-                false
-            }
+            MessageKind::Attached
+            | MessageKind::Note
+            | MessageKind::Moved
+            | MessageKind::StatusReport
+            | MessageKind::TargetBelieved => false,
         }
     }
 }

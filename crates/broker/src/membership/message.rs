@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::beliefs::PublishedBelief;
 use crate::shares::PublishedShares;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::numbering::{EPOCH_MAX, OFFSET_MAX};
@@ -62,6 +63,9 @@ pub(crate) struct MemberMessage {
     /// With [`MessageKind::TenureEnded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<PublishedEnd>,
+    /// With [`MessageKind::TargetBelieved`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) belief: Option<PublishedBelief>,
 }
 
 /// [`Terms`], in milliseconds.
@@ -167,6 +171,9 @@ pub(crate) enum MessageKind {
     /// An operator asks what is held of all partitions of the layout. Its offset is the number of the request.
     #[serde(rename = "asks")]
     StatusRequest,
+    /// An operator says that rejections of a target are its own word for some time. It is of no layout.
+    #[serde(rename = "believes")]
+    TargetBelieved,
 }
 
 /// Who this process is, to distinguish its messages from others'.
@@ -203,6 +210,7 @@ impl ReplicaId {
             works: None,
             shares: None,
             end: None,
+            belief: None,
         }
     }
 }
@@ -254,6 +262,15 @@ mod tests {
         let claim = parse(message.as_bytes()).expect("it is a claim");
         assert_eq!((claim.claim, claim.read, claim.terms, claim.epoch), (3, None, None, None));
         assert_eq!(String::from_utf8(claim.body()).unwrap(), message, "and is written as it was");
+    }
+
+    #[test]
+    fn what_an_operator_believes_is_read_back() {
+        let message = r#"{"version":1,"kind":"believes","instance":"a","process":"p","layout":0,"partition":0,"priority":0,"claim":0,"epoch":0,"belief":{"target":"crm","until":1767225600}}"#;
+        let read = parse(message.as_bytes()).expect("it is understood");
+        let belief = PublishedBelief { target: "crm".to_owned(), until: 1_767_225_600 };
+        assert_eq!((read.kind, read.belief.as_ref()), (MessageKind::TargetBelieved, Some(&belief)));
+        assert_eq!(String::from_utf8(read.body()).unwrap(), message);
     }
 
     #[test]

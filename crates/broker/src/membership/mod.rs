@@ -9,6 +9,7 @@
 //! The stream is read on the connection that consumes: a process that reads its own note back knows that the broker answers
 //! on it. It is published to on a connection of its own: an alarm freezes it, and dead letters would hold it up.
 
+mod believe;
 mod claims;
 mod lease;
 mod message;
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+pub(crate) use believe::believe;
 pub(crate) use claims::PartitionClaims;
 pub use message::{PartitionStatus, RetriedRecord};
 pub(crate) use message::{READING, parse};
@@ -39,6 +41,7 @@ use self::notes::{observe_answers, publish_notes};
 use self::publisher::{BLOCKED_POLL, publish_for_ever};
 use self::reader::read_for_ever;
 use self::state::{READ_BACK_TIMEOUT, State};
+use crate::beliefs::Beliefs;
 use crate::clock::Clock;
 use crate::epochs::Epochs;
 use crate::halt::Halt;
@@ -72,6 +75,8 @@ pub struct Replica<'a> {
     pub reach: &'a Reach,
     /// How they divide the targets' limits.
     pub shares: &'a Shares,
+    /// The targets whose rejections a person believes.
+    pub beliefs: &'a Beliefs,
 }
 
 /// What this process knows of the replicas of a layout, and what it publishes for them. Stops when it is dropped.
@@ -92,7 +97,7 @@ impl Membership {
         liveness: LivenessProbe,
         halt: Halt,
     ) -> Self {
-        let Replica { instance, process, at_work, clock, epochs, reach, shares } = replica;
+        let Replica { instance, process, at_work, clock, epochs, reach, shares, beliefs } = replica;
         let process = process.to_string();
         let terms = Terms { lease: Lease::length(consuming.heartbeat()), at_work };
         let claims = || PartitionClaims::new(Tenures::new(process.clone(), terms));
@@ -109,6 +114,7 @@ impl Membership {
             epochs: epochs.clone(),
             reach: reach.clone(),
             shares: shares.clone(),
+            beliefs: beliefs.clone(),
             floor_sent: Mutex::default(),
             knows_stream: AtomicBool::new(false),
             position: watch::Sender::default(),

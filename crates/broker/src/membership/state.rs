@@ -13,6 +13,7 @@ use tracing::info;
 use super::claims::PartitionClaims;
 use super::lease::Lease;
 use super::message::{MemberMessage, MessageKind, PublishedTerms, ReplicaId, millis};
+use crate::beliefs::Beliefs;
 use crate::clock::{Clock, seconds_since_1970};
 use crate::epochs::Epochs;
 use crate::error::SourceError;
@@ -52,6 +53,7 @@ pub(super) struct State {
     pub(super) epochs: Epochs,
     pub(super) reach: Reach,
     pub(super) shares: Shares,
+    pub(super) beliefs: Beliefs,
     /// A note of ours has come back: all that stood in the stream when this process began was read. Not so under an alarm.
     pub(super) knows_stream: AtomicBool,
     /// A number of the ledger, and the note that was sent when it was known: what gave it away stands before that note.
@@ -329,6 +331,10 @@ impl State {
         let is_ours = message.process == self.replica.process;
         let epoch = self.read_epoch(offset, message);
         self.read_shares(offset, message, is_ours);
+        // What stood there before this process began counts, too, if it is not over.
+        if let Some(belief) = &message.belief {
+            self.beliefs.observe(seconds_since_1970(), belief);
+        }
         if message.layout != self.replica.layout.0 {
             return;
         }

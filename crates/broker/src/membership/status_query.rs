@@ -107,7 +107,8 @@ impl StatusQuery {
             | MessageKind::Claimed
             | MessageKind::Note
             | MessageKind::TenureEnded
-            | MessageKind::Moved => {}
+            | MessageKind::Moved
+            | MessageKind::TargetBelieved => {}
         }
     }
 }

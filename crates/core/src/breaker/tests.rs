@@ -133,6 +133,44 @@ fn a_probe_that_is_rejected_opens_only_what_was_not_shut_for_it() {
 }
 
 #[test]
+fn while_a_person_believes_the_target_no_rejection_is_doubted_and_each_shows_that_it_works() {
+    let mut breaker = breaker();
+    for number in 0..30 {
+        end(&mut breaker, 0, &format!("record{number}"), NOT_FOUND);
+    }
+    assert_eq!(breaker.circuit(), Circuit::Shut { probe_from: second(1) });
+    breaker.believe_until(second(1), second(100));
+    assert_eq!(breaker.circuit(), Circuit::Shut { probe_from: second(1) }, "the probe opens it");
+    assert!(breaker.grant_probe(second(1)));
+    let report = probe(&mut breaker, 1, NOT_FOUND);
+    assert!(report.believed && report.opened);
+    for number in 0..30 {
+        let report = end(&mut breaker, 99, &format!("record{number}"), NOT_FOUND);
+        assert!(report.believed && report.trip.is_none(), "{number}");
+    }
+    let believed: Vec<bool> =
+        ["a", "b", "c"].map(|record| end(&mut breaker, 100, record, NOT_FOUND).believed).to_vec();
+    assert_eq!(believed, [true, true, false], "it is over, and is counted from the beginning");
+}
+
+#[test]
+fn a_person_who_believes_the_target_hides_no_failure_and_the_longest_time_counts() {
+    let mut breaker = breaker();
+    breaker.believe_until(second(1), second(50));
+    breaker.believe_until(second(1), second(20));
+    breaker.believe_until(second(1), second(1));
+    for record in ["a", "b", "c", "d"] {
+        assert!(end(&mut breaker, 49, record, NOT_FOUND).believed);
+    }
+    let shut = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"]
+        .iter()
+        .any(|record| end(&mut breaker, 49, record, HealthSignal::Failure).trip.is_some());
+    assert!(shut, "other failures count as ever");
+    assert!(breaker.grant_probe(second(50)));
+    assert!(!probe(&mut breaker, 50, HealthSignal::Failure).opened);
+}
+
+#[test]
 fn a_success_never_shuts_a_target() {
     check("a- b- c- d~ e+", None);
 }
