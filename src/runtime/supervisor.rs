@@ -34,6 +34,8 @@ use lanekeeper_core::error::error_chain;
 use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
 use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, TopologyPlace};
 
+/// How long the others may take to learn that this process uses nothing of the limits any more. Under an alarm they do not.
+const GIVE_UP_WITHIN: Duration = Duration::from_millis(500);
 /// Between two tries to complete the topology: another process may be doing it.
 const TOPOLOGY_RETRY_DELAY: Duration = Duration::from_millis(500);
 
@@ -170,6 +172,7 @@ pub async fn run(
     while let Some(ended) = drivers.join_next().await {
         ended.expect(DRIVER_PANIC);
     }
+    context.shares.give_up(GIVE_UP_WITHIN).await;
     let document = documents.borrow().clone();
     binding.stopped(&document).await;
     if matches!(halted, Some(RunError::Source(SourceError::Moved { .. }))) {

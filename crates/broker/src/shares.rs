@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use lanekeeper_core::pacing::share::{Demand, OtherNote, Share, ShareNote};
 
@@ -31,7 +32,16 @@ pub(crate) type PublishedShares = BTreeMap<String, PublishedShare>;
 
 /// Shared by all layouts of a process.
 #[derive(Clone, Debug, Default)]
-pub struct Shares(Arc<Mutex<ShareBook>>);
+pub struct Shares(Arc<Mutex<ShareBook>>, Arc<GivingUp>);
+
+/// This process makes no further requests.
+#[derive(Debug, Default)]
+struct GivingUp {
+    /// The next note is to say so.
+    begun: watch::Sender<bool>,
+    /// A note that says so was read back.
+    done: watch::Sender<bool>,
+}
 
 #[derive(Debug, Default)]
 struct ShareBook {
@@ -65,9 +75,24 @@ impl Shares {
     /// For the next notes of this process: what it states of a limit, and the number of its claim.
     pub fn state(&self, limit: &str, note: ShareNote, number: u64) {
         let mut book = self.book();
-        if book.own.len() < LIMITS_SHARED_MAX || book.own.contains_key(limit) {
+        let is_over = *self.1.begun.borrow();
+        if !is_over && (book.own.len() < LIMITS_SHARED_MAX || book.own.contains_key(limit)) {
             book.own.insert(limit.to_owned(), PublishedShare { note, number });
         }
+    }
+
+    /// This process makes no further requests: its notes state nothing any more. Returns when the others can know, or after
+    /// `within`.
+    pub async fn give_up(&self, within: Duration) {
+        self.book().own.clear();
+        self.1.begun.send_replace(true);
+        let mut done = self.1.done.subscribe();
+        let _ = timeout(within, done.wait_for(|done| *done)).await;
+    }
+
+    /// Changes when the next note must not wait.
+    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
+        self.1.begun.subscribe()
     }
 
     /// The newest notes of all other replicas; `None`: they are not known now. While the broker takes no publishes, nobody's
@@ -95,6 +120,9 @@ impl Shares {
 
     /// A note of this process was read back.
     pub(crate) fn own_note(&self, offset: u64, shares: &PublishedShares, valid_for: Duration) {
+        if shares.is_empty() && *self.1.begun.borrow() {
+            self.1.done.send_replace(true);
+        }
         let (now, mut book) = (Instant::now(), self.book());
         if book.own_note_at.replace(now).is_some_and(|before| now - before > valid_for / 2) {
             book.unsure_until = Some(now + valid_for);
@@ -123,7 +151,12 @@ impl Shares {
             return;
         }
         // Each layout has a reader of its own, and one of them can be behind.
-        if book.others.get(process).is_none_or(|known| known.offset < offset) {
+        if book.others.get(process).is_some_and(|known| known.offset >= offset) {
+            return;
+        }
+        if shares.is_empty() {
+            book.others.remove(process); // it makes no further requests
+        } else {
             let shares = shares.clone();
             book.others.insert(process.to_owned(), OtherReplica { valid_until, offset, read, shares });
         }
@@ -176,6 +209,9 @@ mod tests {
         assert_eq!(seen(&one), Some(vec![(7, false)]), "the claim was raised");
         one.observe("other", (8, Some(8)), &PublishedShares::new(), SECOND);
         assert_eq!(seen(&one), Some(vec![(7, false)]), "an older note changes nothing");
+        one.observe("other", (11, Some(11)), &PublishedShares::new(), SECOND);
+        assert_eq!(seen(&one), Some(vec![]), "it has ended in order");
+        one.observe("other", (12, Some(12)), &other.own(), SECOND);
         one.recreated();
         assert_eq!(seen(&one), None);
         tokio::time::advance(2 * SECOND).await;
@@ -185,10 +221,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn while_no_notes_come_nobody_counts_as_gone() {
-        let one = Shares::default();
+        let (one, other) = (Shares::default(), Shares::default());
+        other.state("crm", note(0), 1);
         let come = |offset: u64| {
             one.own_note(offset, &one.own(), SECOND);
-            one.observe("other", (offset + 1, None), &PublishedShares::new(), SECOND);
+            one.observe("other", (offset + 1, None), &other.own(), SECOND);
         };
         come(1);
         assert_eq!(seen(&one), Some(vec![(0, false)]));

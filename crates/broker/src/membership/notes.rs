@@ -59,8 +59,10 @@ async fn publish_on_one_channel(state: &State, log: &mut LogOnChange) -> Result<
     let channel = timeout_at(Instant::now() + within, opening).await.map_err(|_| silent(within))??;
     let mut unconfirmed = FuturesUnordered::new();
     let mut next = Instant::now();
+    let mut hurried = state.shares.watch();
     loop {
         tokio::select! {
+            Ok(()) = hurried.changed() => next = Instant::now(),
             Some(answer) = unconfirmed.next(), if !unconfirmed.is_empty() => {
                 let answer: PublishAnswer = answer?;
                 if answer.outcome() != PublishOutcome::Taken {
