@@ -146,7 +146,8 @@ impl Partition {
         if outcome == Outcome::Applied {
             self.ended_beside_nobody = false;
         }
-        let alone = self.held == self.limits.window.get()
+        // What waits for the claim has no lane yet, and can be of any record.
+        let alone = self.held - self.unclaimed.len() == self.limits.window.get()
             && self.lanes.len() <= LANES_FEW
             && !self.ended_beside_nobody;
         outcome.beside(alone.then_some(now))
