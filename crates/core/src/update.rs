@@ -158,3 +158,23 @@ impl fmt::Debug for Update {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+impl Update {
+    /// To the first target, with nothing that a test does not need.
+    pub(crate) fn bare(record_key: RecordKey, id: UpdateId) -> Arc<Self> {
+        Arc::new(Self {
+            record_key,
+            id,
+            target: TargetId(0),
+            update_type: None,
+            version: None,
+            content_type: None,
+            content_encoding: None,
+            if_match: None,
+            published_at: None,
+            headers: Vec::new(),
+            body: Bytes::new(),
+        })
+    }
+}

@@ -32,19 +32,7 @@ fn begin(partition: &mut Partition, now: Tick, tenure: Tenure) {
 }
 
 fn update(key: &str, id: &str) -> Arc<Update> {
-    Arc::new(Update {
-        record_key: RecordKey::new(key).unwrap(),
-        id: UpdateId::published(id),
-        target: TargetId(0),
-        update_type: None,
-        version: None,
-        content_type: None,
-        content_encoding: None,
-        if_match: None,
-        published_at: None,
-        headers: Vec::new(),
-        body: bytes::Bytes::new(),
-    })
+    Update::bare(RecordKey::new(key).unwrap(), UpdateId::published(id))
 }
 
 /// `keys`: a letter per delivery, its record. `outcomes`: a letter per attempt, A applied, R retryable; after them all

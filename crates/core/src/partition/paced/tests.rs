@@ -52,22 +52,13 @@ impl History {
 
     fn receive(&mut self, record: char) {
         self.deliveries += 1;
-        let update = Update {
-            record_key: RecordKey::new(record.to_string()).unwrap(),
-            id: UpdateId::published(record.to_string()),
-            target: TARGET,
-            update_type: None,
-            version: None,
-            content_type: None,
-            content_encoding: None,
-            if_match: None,
-            published_at: None,
-            headers: Vec::new(),
-            body: bytes::Bytes::new(),
-        };
+        let update = Update::bare(
+            RecordKey::new(record.to_string()).unwrap(),
+            UpdateId::published(record.to_string()),
+        );
         let (tenure, delivery) = (Tenure(self.tenure), DeliveryTag(self.deliveries));
         let redelivered = self.tenure > 1;
-        self.handle(Event::Received { tenure, delivery, redelivered, update: Arc::new(update) });
+        self.handle(Event::Received { tenure, delivery, redelivered, update });
     }
 
     fn end(&mut self, letter: char) {

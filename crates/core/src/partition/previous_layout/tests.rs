@@ -9,7 +9,6 @@ use crate::ownership::OwnershipState;
 use crate::partition::{Limits, View};
 use crate::phash2::partition_of;
 use crate::policy::{FailurePolicies, FailurePolicy, Malformed, Policy};
-use crate::routes::TargetId;
 use crate::schedule::Schedule;
 use crate::tick::Tick;
 use crate::update::{Update, UpdateId};
@@ -27,19 +26,7 @@ fn record(name: &str) -> RecordKey {
 }
 
 fn update(name: &str) -> Arc<Update> {
-    Arc::new(Update {
-        record_key: record(name),
-        id: UpdateId::published(name),
-        target: TargetId(0),
-        update_type: None,
-        version: None,
-        content_type: None,
-        content_encoding: None,
-        if_match: None,
-        published_at: None,
-        headers: Vec::new(),
-        body: bytes::Bytes::new(),
-    })
+    Update::bare(record(name), UpdateId::published(name))
 }
 
 fn set(partitions: &[u16]) -> BTreeSet<PartitionNumber> {

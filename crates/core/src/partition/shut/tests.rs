@@ -73,19 +73,7 @@ fn check(keys: &str, applied: &str, seconds: u64, expected: &str) {
 }
 
 fn update(key: char, number: u64) -> Arc<Update> {
-    Arc::new(Update {
-        record_key: RecordKey::new(key.to_string()).unwrap(),
-        id: UpdateId::published(number.to_string()),
-        target: TargetId(0),
-        update_type: None,
-        version: None,
-        content_type: None,
-        content_encoding: None,
-        if_match: None,
-        published_at: None,
-        headers: Vec::new(),
-        body: bytes::Bytes::new(),
-    })
+    Update::bare(RecordKey::new(key.to_string()).unwrap(), UpdateId::published(number.to_string()))
 }
 
 #[test]

@@ -31,19 +31,7 @@ fn tick(seconds: u64) -> Tick {
 
 /// Of the record that the name begins with.
 fn update(name: &str) -> Arc<Update> {
-    Arc::new(Update {
-        record_key: RecordKey::new(&name[..1]).unwrap(),
-        id: UpdateId::published(name),
-        target: TargetId(0),
-        update_type: None,
-        version: None,
-        content_type: None,
-        content_encoding: None,
-        if_match: None,
-        published_at: None,
-        headers: Vec::new(),
-        body: bytes::Bytes::new(),
-    })
+    Update::bare(RecordKey::new(&name[..1]).unwrap(), UpdateId::published(name))
 }
 
 impl World {
