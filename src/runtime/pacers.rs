@@ -28,7 +28,7 @@ use lanekeeper_core::tick::Tick;
 const GRANT_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// Of a limit, while it is not known what others use.
 const UNDIVIDED: Share = Share::from_millionths(100_000);
-/// How often the limits are divided anew: at least twice between two notes.
+/// How often the limits are divided again: at least twice between two notes.
 const DIVIDE_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
 /// The pacers of all targets. Cheap to clone.

@@ -24,7 +24,7 @@ pub struct Api {
 #[derive(Clone, Copy, Debug)]
 struct Stuck {
     record: u64,
-    /// 429, for ever; or 403.
+    /// 429 or 403, each time.
     status: u16,
     until: Tick,
 }

@@ -1,4 +1,4 @@
-//! What may count towards `elapsed_max`, told from outside.
+//! What may count towards `elapsed_max`, judged without a look into the core.
 //!
 //! It is an upper bound: of each attempt that counts, the time that it took, the wait that the schedule or the target puts
 //! before the next one, and some time for room. Waits for permits are no part of it.

@@ -1,4 +1,4 @@
-//! The rules of the world with limits, told from outside.
+//! The rules of the world with limits, judged without a look into the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
