@@ -158,3 +158,20 @@ async fn a_maintenance_page_parks_nothing() {
     assert_flawless(&world.applied(150).await, 150);
     assert!(dispatcher.metric("lanekeeper_updates_parked_total").await < 0.5);
 }
+
+/// One in ten first attempts gets 429, whatever the rate is.
+#[tokio::test(flavor = "multi_thread")]
+async fn order_holds_where_requests_are_refused_by_chance() {
+    let settings = ReceiverSettings {
+        fail_share: 0.1,
+        fail_with: vec!["429".parse().expect("a fault")],
+        first_attempts_only: true,
+        retry_after: Some(Duration::from_millis(500)),
+        ..ReceiverSettings::default()
+    };
+    let world = World::with("limited-by-chance", settings).await;
+    let dispatcher = world.dispatcher(&(world.ledger() + HASTY)).await;
+    world.publish(updates(20, 20)).await;
+    assert_flawless(&world.applied(400).await, 400);
+    assert!(dispatcher.metric("lanekeeper_updates_parked_total").await < 0.5);
+}
