@@ -4,6 +4,7 @@
 //! collects faults and origins; `parse` and its neighbours check kinds of values; `settings`, `failure`, `target` and `limits` know the keys;
 //! `model` is the result.
 
+mod auth;
 mod breaker;
 mod broker_url;
 mod failure;
@@ -27,6 +28,7 @@ mod warnings;
 
 use std::path::Path;
 
+pub use auth::AuthConfig;
 pub use fault::{Fault, Faults, Origin, Problem};
 pub use lanekeeper_core::secret::Secret;
 #[cfg(test)]

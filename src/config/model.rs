@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
+use super::auth::AuthConfig;
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::breaker::BreakerLimits;
 use lanekeeper_core::layout::Shape;
@@ -163,7 +164,7 @@ pub enum LogFormat {
 }
 
 /// `[[target]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TargetConfig {
     /// Name in logs and metrics; unique.
     pub name: String,
@@ -185,6 +186,8 @@ pub struct TargetConfig {
     pub idempotency_key: IdempotencyKeyStyle,
     /// The header with the update id; a valid header name.
     pub idempotency_header: String,
+    /// `[target.auth]`: how requests show who sends them.
+    pub auth: AuthConfig,
     /// Sent with every request; valid names and values.
     pub headers: Vec<(String, Secret)>,
     /// Statuses that mean something else for this target than in the table of docs/wire.md.
@@ -204,6 +207,13 @@ pub struct TargetConfig {
 }
 
 impl TargetConfig {
+    /// Returns true if connections that were opened for the one can be used for the other.
+    #[must_use]
+    pub fn connects_like(&self, other: &Self) -> bool {
+        let part = |config: &Self| (config.connect_timeout, config.timeout, config.connection_age_max);
+        part(self) == part(other)
+    }
+
     /// How long a request of an attempt can be at work at the target after its process died or lost the partition. Such
     /// an attempt makes no further request, so this is the time that all its requests have together: `timeout`, unless
     /// `takeover_wait` replaces it.

@@ -15,7 +15,7 @@ use super::model::{
 };
 use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
-use super::{failure, limits};
+use super::{auth, failure, limits};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::policy::FailurePolicies;
@@ -150,6 +150,7 @@ fn read_one(
     let answer_body = section.read_or("answer_body", "complete", choice(&ANSWER_BODY));
     let connection_age_max = section.read_or("connection_age_max", "5m", duration(CONNECTION_AGE));
     let (limits, own_limits) = limits::read(&mut section, name.as_deref());
+    let auth = auth::read(&mut section);
     let failure = failure::read_of_target(&mut section, elsewhere.failure, elsewhere.can_park);
     section.finish();
     let target = TargetConfig {
@@ -162,6 +163,7 @@ fn read_one(
         takeover_wait: takeover_wait?,
         idempotency_key: idempotency_key?,
         idempotency_header: idempotency_header?,
+        auth: auth?,
         headers: headers?,
         outcomes: outcomes?.into_iter().collect(),
         if_match: if_match?,

@@ -10,6 +10,8 @@ use super::send_guard::SendCheck;
 
 /// How long an answer is waited for after the deadline, if this process itself was late.
 const LATE_MAX: Duration = Duration::from_secs(1);
+/// How long the reason is waited for why there is no connection.
+const REASON_MAX: Duration = Duration::from_millis(50);
 /// Used instead of a time that the clock cannot represent.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -58,8 +60,12 @@ impl Deadline {
                 break written_at;
             }
             let now = Instant::now();
-            if now >= check.write_by() || self.timeout.is_zero() {
+            if self.timeout.is_zero() {
                 return Err(TimeUp);
+            }
+            if now >= check.write_by() {
+                // Nothing is written any more. The connector, which began a little later, may still say what it waited for.
+                return timeout_at(now + REASON_MAX, exchange).await.map_err(|_| TimeUp);
             }
             // If the request is written before this, its own deadline is not before this.
             let look_again = check.write_by().min(after(now, self.timeout));

@@ -1,11 +1,13 @@
 //! HTTP targets: one attempt in, one outcome out.
 //!
-//! Begin with [`Target`]. `client` implements it; `request` builds a request, `connect` opens connections (`race` picks an
-//! address, `verifier` names who issued a certificate), `gate` asks the
+//! Begin with [`Target`]. `client` implements it with one `http_target` for each target; `request` builds a request, `auth` shows
+//! who we are, `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tls` has the settings of
+//! TLS, `verifier` names who issued a certificate), `gate` asks the
 //! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back, and
 //! `classify` is the table of statuses: what a 503 means is there.
 
 mod answer;
+mod auth;
 mod classify;
 pub mod client;
 mod conditional;
@@ -15,11 +17,14 @@ mod detail;
 mod error;
 mod gate;
 mod h2_frames;
+mod http_target;
 mod quota;
 mod race;
+mod renewed_client;
 mod request;
 mod retry_after;
 mod send_guard;
+mod tls;
 mod verifier;
 
 use std::sync::Arc;

@@ -10,44 +10,31 @@ mod requests;
 mod send_guard;
 mod server;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lanekeeper::config::{IdempotencyKeyStyle, Secret, TargetConfig};
+use lanekeeper::config::{Environment, Purpose, TargetConfig};
 use lanekeeper::http::client::{HttpTargets, TargetsFault};
 use lanekeeper::http::{Attempt, SendGuard, Target};
 use lanekeeper_core::outcome::Outcome;
-use lanekeeper_core::policy::{FailurePolicies, FailurePolicy};
 use lanekeeper_core::routes::TargetId;
-use lanekeeper_core::template::UrlTemplate;
 use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
 /// Long enough for a slow machine, short enough to fail in good time.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// A target as in a config file, with patience.
 fn target(address: SocketAddr) -> TargetConfig {
-    TargetConfig {
-        name: "crm".into(),
-        types: Vec::new(),
-        method: "PUT".into(),
-        url: UrlTemplate::parse(&format!("http://{address}/customers/{{record_key}}")).unwrap(),
-        connect_timeout: TEST_TIMEOUT,
-        timeout: TEST_TIMEOUT,
-        takeover_wait: lanekeeper::config::TakeoverWait::Auto,
-        idempotency_key: IdempotencyKeyStyle::Quoted,
-        idempotency_header: "Idempotency-Key".into(),
-        headers: vec![("authorization".into(), Secret::new("Bearer s3cret"))],
-        outcomes: BTreeMap::new(),
-        if_match: lanekeeper::config::IfMatch::Header,
-        first_contact: lanekeeper::config::FirstContact::Get,
-        answer_body: lanekeeper::config::AnswerBody::Complete,
-        connection_age_max: Duration::from_secs(300),
-        limits: "crm".to_owned(),
-        failure: FailurePolicies::all(FailurePolicy::Park),
-    }
+    let text = format!(
+        "[[target]]\nname = \"crm\"\ntypes = [\"*\"]\nurl = \"http://{address}/customers/{{record_key}}\"\n\
+         connect_timeout = \"20s\"\ntimeout = \"20s\"\nheaders = {{ authorization = \"Bearer s3cret\" }}\n"
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let loaded = lanekeeper::config::load(Some(file.path()), &Environment::default(), Purpose::Dispatch);
+    loaded.unwrap_or_else(|faults| panic!("{faults}")).config.targets.remove(0)
 }
 
 fn targets(config: TargetConfig) -> Result<HttpTargets, TargetsFault> {
