@@ -9,6 +9,7 @@
 mod admin;
 pub mod cli;
 pub mod config;
+mod config_requests;
 mod doctor;
 pub mod http;
 mod printable;

@@ -75,6 +75,17 @@ impl Health {
         self.0.lapsed.lock().expect("nothing panics while it holds the layouts")
     }
 
+    /// All partitions are attached again, with another config. Which targets are shut is found out anew.
+    pub fn set_attaching_again(&self) {
+        let mut stage = self.stage();
+        if matches!(*stage, Stage::Dispatching(_)) {
+            *stage = Stage::Starting;
+        }
+        drop(stage);
+        self.shut_targets().clear();
+        self.lapsed().clear();
+    }
+
     /// The process was asked to stop.
     pub fn set_stopping(&self) {
         *self.stage() = Stage::Stopping;

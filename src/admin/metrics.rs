@@ -3,6 +3,7 @@
 //! Begin with [`Metrics`]. Each group of metrics has a file with three parts: the families, how they are registered, and
 //! a handle by which the runtime counts.
 
+mod config;
 mod labels;
 mod lease;
 mod ledger;
@@ -16,6 +17,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+pub use self::config::ConfigMetrics;
 use self::lease::LeaseFamilies;
 pub use self::lease::LeaseMetrics;
 use self::ledger::LedgerFamilies;
@@ -40,6 +42,7 @@ struct Families {
     ledger: LedgerFamilies,
     lease: LeaseFamilies,
     log: LogFamilies,
+    config: ConfigMetrics,
 }
 
 impl Default for Metrics {
@@ -57,13 +60,14 @@ impl Metrics {
         registry.register("build", "The program that runs.", build);
         let (partitions, targets) = (PartitionFamilies::default(), TargetFamilies::default());
         let (ledger, lease) = (LedgerFamilies::default(), LeaseFamilies::default());
-        let log = LogFamilies::default();
+        let (log, config) = (LogFamilies::default(), ConfigMetrics::default());
         partitions.register(&mut registry);
         targets.register(&mut registry);
         ledger.register(&mut registry);
         lease.register(&mut registry);
         log.register(&mut registry);
-        Self(Arc::new(Families { registry, partitions, targets, ledger, lease, log }))
+        config.register(&mut registry);
+        Self(Arc::new(Families { registry, partitions, targets, ledger, lease, log, config }))
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -108,6 +112,17 @@ impl Metrics {
     #[must_use]
     pub fn lease(&self) -> LeaseMetrics {
         LeaseMetrics::new(&self.0.lease)
+    }
+
+    /// The config has changed: the targets may be others.
+    pub fn targets_change(&self) {
+        self.0.targets.change();
+    }
+
+    /// The metrics of changes of the config.
+    #[must_use]
+    pub fn config(&self) -> ConfigMetrics {
+        self.0.config.clone()
     }
 
     /// The metrics of the log.

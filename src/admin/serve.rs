@@ -23,12 +23,12 @@ const HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// If the process has no file descriptors left, trying again at once would not help.
 const ACCEPT_DELAY: Duration = Duration::from_secs(1);
 
-/// Serves until the process ends.
-pub(super) async fn serve(listener: TcpListener, router: Router) {
+/// Serves until the process ends: `everywhere` to all, and `of_this_host` to clients on this host.
+pub(super) async fn serve(listener: TcpListener, everywhere: Router, of_this_host: Router) {
     // Oldest first.
     let mut connections: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS_MAX);
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, client)) = listener.accept().await else {
             sleep(ACCEPT_DELAY).await;
             continue;
         };
@@ -38,6 +38,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
         {
             oldest.abort();
         }
+        let router = if client.ip().to_canonical().is_loopback() { &of_this_host } else { &everywhere };
         connections.push_back(tokio::spawn(answer(stream, router.clone())).abort_handle());
     }
 }
@@ -85,7 +86,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/livez", get(|| async { "alive\n" }));
-        tokio::spawn(serve(listener, router));
+        tokio::spawn(serve(listener, Router::new(), router));
         let mut held = Vec::new();
         for number in 0..3 * CONNECTIONS_MAX {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lanekeeper_core::forecast::{End, Forecast, Planned};
 use serde_json::{Value as Json, json};
 
+use super::against_running;
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
 use super::process::print;
@@ -22,6 +23,10 @@ pub struct Arguments {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
+    /// Show instead which keys the config file of the running process would change, and when each takes effect: the process at
+    /// admin.listen reads its own file, and changes nothing. Exit code 10: there are some.
+    #[arg(long)]
+    against_running: bool,
 }
 
 /// Prints the effective config, the retry schedule and warnings; or every fault of the config.
@@ -30,6 +35,9 @@ pub fn main(arguments: &Arguments) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if arguments.against_running {
+        return against_running::main(loaded.config.admin, arguments.json);
+    }
     let text = if arguments.json { format!("{:#}\n", as_json(&loaded)) } else { as_text(&loaded) };
     print(&text, Exit::Done)
 }

@@ -15,7 +15,7 @@ pub enum Exit {
     Broker,
     /// 4: the ledger cannot be opened or used.
     Ledger,
-    /// 10: no error; `topology plan` found something to do.
+    /// 10: no error; `topology plan` or `check --against-running` found something to do.
     Pending,
 }
 
@@ -44,7 +44,7 @@ impl Exit {
             Self::Config => "config or command line",
             Self::Broker => "broker",
             Self::Ledger => "ledger",
-            Self::Pending => "`topology plan` found something to do",
+            Self::Pending => "`topology plan` or `check --against-running` found something to do",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Begin with [`main`], which picks the command.
 
+mod against_running;
 mod arguments;
 mod check;
 mod doctor;

@@ -13,7 +13,8 @@ use super::log::{self, LogQueue};
 use super::process::tokio_runtime;
 use crate::admin::metrics::Metrics;
 use crate::config::{Purpose, UNNAMED_SSLMODE, unnamed_sslmode};
-use crate::runtime::{self, RunError};
+use crate::config_requests::{ConfigRequestSender, ConfigRequests};
+use crate::runtime::{self, Options, RunError};
 use lanekeeper_core::error::error_chain;
 
 /// Options of `lanekeeper run`.
@@ -32,20 +33,21 @@ const THREADS_END_MAX: Duration = Duration::from_secs(1);
 
 /// Dispatches until SIGTERM or Ctrl-C.
 pub fn main(arguments: &Arguments) -> Exit {
-    let config = match arguments.config.load(Purpose::Dispatch) {
-        Ok(loaded) => loaded.config,
+    let loaded = match arguments.config.load(Purpose::Dispatch) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     let metrics = Metrics::new();
-    let log = log::start(&config.log, metrics.log());
-    for host in unnamed_sslmode(&config) {
+    let (log, log_filter) = log::start(&loaded.config.log, metrics.log());
+    for host in unnamed_sslmode(&loaded.config) {
         warn!(host, "ledger.url names no sslmode for this host: {UNNAMED_SSLMODE}");
     }
     let runtime = tokio_runtime();
     let ended = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::spawn(Signals::take().follow(stop.clone(), log.clone()));
-        Box::pin(runtime::run(config, metrics, arguments.adopt_ledger, stop.cancelled_owned())).await
+        let (stop, requests) = (CancellationToken::new(), ConfigRequests::new());
+        tokio::spawn(Signals::take(requests.sender.clone()).follow(stop.clone(), log.clone()));
+        let options = Options { adopt_ledger: arguments.adopt_ledger, log_filter, requests };
+        Box::pin(runtime::run(loaded, metrics, options, stop.cancelled_owned())).await
     });
     let exit = match ended {
         Ok(()) => {
@@ -72,12 +74,14 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    requests: ConfigRequestSender,
 }
 
 impl Signals {
-    fn take() -> Self {
+    fn take(requests: ConfigRequestSender) -> Self {
         let take = |kind| signal(kind).expect("the runtime takes signals");
         Self {
+            requests,
             terminate: take(SignalKind::terminate()),
             interrupt: take(SignalKind::interrupt()),
             hangup: take(SignalKind::hangup()),
@@ -103,9 +107,10 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "Ctrl-C",
-                // A terminal sends it when it closes, and so do people who want the config read again.
+                // A terminal sends it, too, when it closes.
                 _ = self.hangup.recv() => {
-                    warn!("SIGHUP is ignored: the config is read at the start only, so restart the process to change it");
+                    info!("SIGHUP: reading the config again");
+                    self.requests.reload();
                 }
             }
         }

@@ -1,12 +1,13 @@
 //! The config: read from its layers, checked, typed.
 //!
 //! Begin with [`load`]. `layers` merges defaults, file and environment; `reader` takes out values key by key and
-//! collects faults and origins; `parse` and its neighbours check kinds of values; `settings`, `failure`, `target` and `limits` know the keys;
+//! collects faults and origins; `source` is what a config was read from, and `difference` what changes from one to another; `parse` and its neighbours check kinds of values; `settings`, `failure`, `target` and `limits` know the keys;
 //! `model` is the result.
 
 mod auth;
 mod breaker;
 mod broker_url;
+mod difference;
 mod failure;
 mod fault;
 mod layers;
@@ -20,6 +21,7 @@ mod plain_text;
 mod reader;
 mod schedule;
 mod settings;
+mod source;
 mod strings;
 mod target;
 #[cfg(test)]
@@ -29,6 +31,7 @@ mod warnings;
 use std::path::Path;
 
 pub use auth::AuthConfig;
+pub use difference::{Change, TakesEffect, changes};
 pub use fault::{Fault, Faults, Origin, Problem};
 pub use lanekeeper_core::secret::Secret;
 #[cfg(test)]
@@ -44,6 +47,7 @@ pub(crate) use plain_text::{UNNAMED_SSLMODE, unnamed_sslmode};
 pub use reader::Shown;
 pub use settings::Loaded;
 use settings::read;
+pub use source::{ConfigSource, FileStamp};
 #[cfg(test)]
 pub(crate) use target::TARGET_EXAMPLE;
 pub(crate) use warnings::{ACK_TIMEOUT, held_at_most, warnings};
@@ -66,4 +70,21 @@ pub fn load(file: Option<&Path>, environment: &Environment, purpose: Purpose) ->
             read(Some((path, &text)), environment, purpose)
         }
     }
+}
+
+/// Reads the config again, from its file as it is now, for a process that dispatches. Variables stay what they were.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_again(source: &ConfigSource) -> Result<Loaded, Faults> {
+    load(source.path(), &source.environment, Purpose::Dispatch)
+}
+
+/// Reads the files again that `file:` values name, and nothing else: the text of the config file is that of before.
+///
+/// # Errors
+/// As for [`load`].
+pub fn read_references_again(source: &ConfigSource) -> Result<Loaded, Faults> {
+    let file = source.file.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
+    read(file, &source.environment, Purpose::Dispatch)
 }

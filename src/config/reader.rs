@@ -5,6 +5,8 @@
 #![expect(clippy::disallowed_types, reason = "figment has merged the layers")]
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::Figment;
@@ -15,7 +17,9 @@ use super::fault::{Fault, Faults, Origin, Problem};
 use super::layers::{Environment, origin};
 use super::mask;
 use super::parse::format_duration;
+use super::source::FileStamp;
 use super::strings::Strings;
+use lanekeeper_core::secret::MASK;
 
 /// An effective value as it may be shown: secrets are masked.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -29,11 +33,27 @@ pub struct Shown {
     /// Where it comes from.
     #[serde(serialize_with = "as_text")]
     pub origin: Origin,
+    /// The value with what is masked.
+    #[serde(skip)]
+    pub exact: Exact,
+}
+
+/// A value that may have secrets: it can be compared, and is not printed.
+#[derive(Clone, PartialEq)]
+pub struct Exact(pub(super) Json);
+
+impl fmt::Debug for Exact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
 }
 
 fn as_text<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(origin)
 }
+
+/// The files that were read.
+type Stamps = BTreeMap<PathBuf, FileStamp>;
 
 /// Reads sections, and collects values and faults.
 pub struct Reader<'a> {
@@ -126,13 +146,15 @@ impl<'a> Reader<'a> {
         self.faults.push(fault);
     }
 
-    /// Returns `value` with all values to show, or all faults. Notes unknown sections. If `value` is `None`, there must be
+    /// Returns `value` with all values to show and the files that were read, or all faults. Notes unknown sections. If `value` is `None`, there must be
     /// a fault.
-    pub fn finish<T>(mut self, value: Option<T>) -> Result<(T, Vec<Shown>), Faults> {
+    pub fn finish<T>(mut self, value: Option<T>) -> Result<(T, Vec<Shown>, Stamps), Faults> {
         let root = std::mem::take(&mut self.root);
         unknown(&mut self.faults, self.figment, "", &root, &self.known);
         match value {
-            Some(value) if self.faults.is_empty() => Ok((value, self.shown)),
+            Some(value) if self.faults.is_empty() => {
+                Ok((value, self.shown, self.strings.files.into_stamps()))
+            }
             _ => Err(Faults(self.faults)),
         }
     }
@@ -305,7 +327,11 @@ impl<'a> Section<'_, 'a> {
     }
 
     fn show(&mut self, key: &'static str, value: Json, origin: Origin) {
-        self.reader.shown.push(Shown { section: self.path.clone(), key, value, origin });
+        let written = self.dict.as_ref().and_then(|dict| dict.get(key));
+        let resolved =
+            written.and_then(|value| resolve(&self.reader.strings, value, &origin, &mut Vec::new()).ok());
+        let exact = Exact(resolved.map_or(Json::Null, |resolved| resolved.written));
+        self.reader.shown.push(Shown { section: self.path.clone(), key, value, origin, exact });
     }
 }
 

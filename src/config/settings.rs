@@ -17,6 +17,7 @@ use super::parse::{
 };
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
+use super::source::ConfigSource;
 use super::target::Targets;
 use super::{breaker, failure, ledger, target};
 use lanekeeper_broker::ConnectionSettings;
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub config: Config,
     /// Its values in the order of `config/default.toml`; secrets are masked.
     pub shown: Vec<Shown>,
+    /// What it was read from.
+    pub source: ConfigSource,
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -103,8 +106,10 @@ pub fn read(
             limits,
         })
     })();
-    let (config, shown) = reader.finish(config)?;
-    Ok(Loaded { config, shown })
+    let (config, shown, referenced) = reader.finish(config)?;
+    let file = file.map(|(path, text)| (path.to_owned(), text.to_owned()));
+    let source = ConfigSource { file, environment: environment.clone(), referenced };
+    Ok(Loaded { config, shown, source })
 }
 
 fn read_instance(reader: &mut Reader<'_>) -> Option<String> {

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::fault::{Origin, Problem};
 use super::layers::{Environment, VariableFault};
+use super::source::ReadFiles;
 use lanekeeper_core::secret::MASK;
 
 /// Largest file that a `file:` value may name. It is meant for tokens and passwords.
@@ -39,12 +40,14 @@ impl Resolved {
 #[derive(Debug)]
 pub struct Strings<'a> {
     environment: &'a Environment,
+    /// What was read.
+    pub(super) files: ReadFiles,
 }
 
 impl<'a> Strings<'a> {
     /// Takes variables from `environment`.
     pub fn new(environment: &'a Environment) -> Self {
-        Self { environment }
+        Self { environment, files: ReadFiles::default() }
     }
 
     /// The string that `written` stands for. References in the value of a variable or in a file are not replaced.
@@ -55,7 +58,8 @@ impl<'a> Strings<'a> {
         match written.strip_prefix("file:") {
             Some(path) => {
                 let mut resolved = Resolved::default();
-                resolved.push_secret(&read(&self.path(path, origin)?)?);
+                let content = self.files.content(&self.path(path, origin)?, read)?;
+                resolved.push_secret(content.reveal());
                 Ok(resolved)
             }
             None => self.interpolate(written),
@@ -113,7 +117,7 @@ impl<'a> Strings<'a> {
 }
 
 /// The content of a file, without one line end at its end.
-fn read(path: &PathBuf) -> Result<String, Problem> {
+fn read(path: &Path) -> Result<String, Problem> {
     let shown = path.display();
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));

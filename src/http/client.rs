@@ -13,6 +13,7 @@ use super::http_target::HttpTarget;
 use super::{Attempt, AttemptReceipt, Target};
 use crate::config::TargetConfig;
 use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::routes::TargetId;
 
 /// All `[[target]]` of a config.
 pub struct HttpTargets {
@@ -53,6 +54,14 @@ impl HttpTargets {
     ) -> Result<Self, TargetsFault> {
         let before = Self { targets: Vec::new(), names: Arc::clone(names), trust: verifier };
         before.changed_to(targets)
+    }
+
+    /// Returns true if a target is the same here and there: its config has not changed in between.
+    pub(super) fn has_same(&self, other: &Self, target: TargetId) -> bool {
+        match (self.targets.get(target.0), other.targets.get(target.0)) {
+            (Some(here), Some(there)) => Arc::ptr_eq(here, there),
+            _ => true,
+        }
     }
 
     /// The targets of a changed config. A target keeps what is the same: its connections, or the token that it has.

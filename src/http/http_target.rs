@@ -19,7 +19,7 @@ use super::renewed_client::RenewedClient;
 use super::request::RequestTemplate;
 use super::send_guard::Withheld;
 use super::tls;
-use super::{Attempt, AttemptReceipt, SendGuard, answer};
+use super::{Attempt, AttemptEnd, AttemptReceipt, SendGuard, answer};
 use crate::config::TargetConfig;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 use lanekeeper_core::policy::FailurePolicy;
@@ -34,9 +34,6 @@ pub(super) struct HttpTarget {
     /// If it answers that the record has changed (412), its `ETag` is fetched and the update sent again.
     refetch: bool,
 }
-
-/// How a request ended, if it is not with an answer.
-pub(super) type AttemptEnd = (Outcome, AttemptReceipt);
 
 impl HttpTarget {
     /// `before`: the same target with its config of before.

@@ -1,6 +1,7 @@
 //! HTTP targets: one attempt in, one outcome out.
 //!
-//! Begin with [`Target`]. `client` implements it with one `http_target` for each target; `request` builds a request, `auth` shows
+//! Begin with [`Target`]. `client` implements it with one `http_target` for each target, and `current` with the targets of
+//! the config that is in force; `request` builds a request, `auth` shows
 //! who we are, `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tls` has the settings of
 //! TLS, `verifier` names who issued a certificate), `gate` asks the
 //! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back, and
@@ -12,6 +13,7 @@ mod classify;
 pub mod client;
 mod conditional;
 mod connect;
+pub mod current;
 mod deadline;
 mod detail;
 mod error;
@@ -63,6 +65,9 @@ pub struct AttemptReceipt {
     pub quota: Option<Box<Quota>>,
 }
 
+/// How an attempt ended.
+pub type AttemptEnd = (Outcome, AttemptReceipt);
+
 /// Sends updates.
 ///
 /// The caller keeps the order of a record: a target makes every attempt at once, independently of others.
@@ -72,7 +77,7 @@ pub trait Target: Send + Sync {
     ///
     /// When it has returned, this side has no request in flight any more: the connection of an unanswered request was
     /// closed. The target may still be working on it. Dropping the future has the same effect.
-    fn send(&self, attempt: Attempt) -> impl Future<Output = (Outcome, AttemptReceipt)> + Send;
+    fn send(&self, attempt: Attempt) -> impl Future<Output = AttemptEnd> + Send;
 
     /// As `send`, without the receipt.
     fn attempt(&self, attempt: Attempt) -> impl Future<Output = Outcome> + Send

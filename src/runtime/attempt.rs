@@ -149,7 +149,7 @@ fn may_send(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::client::HttpTargets;
+    use crate::http::current::CurrentTargets;
     use lanekeeper_ledger::AnyLedger;
 
     fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn an_attempt_under_way_is_small() {
         let size = size_of_output(
-            |(attempt, abort): (PendingAttempt<HttpTargets, AnyLedger>, CancellationToken)| {
+            |(attempt, abort): (PendingAttempt<CurrentTargets, AnyLedger>, CancellationToken)| {
                 attempt.run(abort)
             },
         );

@@ -23,7 +23,7 @@ use super::step_down::ReachWatch;
 use crate::admin::health::Health;
 use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
-use crate::http::client::HttpTargets;
+use crate::http::current::CurrentTargets;
 use lanekeeper_broker::{
     AmqpSource, Beliefs, Clock, DeadLetters, Decoder, Epochs, Halt, Link, LivenessProbe, Majority, Markers,
     Membership, Names, Reach, Replica, Shares, SourceContext, Witnesses,
@@ -46,7 +46,7 @@ pub struct DispatchContext {
     pub names: Names,
     pub ledger: Option<Arc<AnyLedger>>,
     pub halt: Halt,
-    pub targets: Arc<HttpTargets>,
+    pub targets: Arc<CurrentTargets>,
     pub target_metrics: Arc<[TargetMetrics]>,
     pub metrics: Metrics,
     pub health: Health,
@@ -227,7 +227,7 @@ impl LayoutDrivers {
     fn maker<'a>(
         &self,
         context: &'a DispatchContext,
-    ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, HttpTargets, AnyLedger> + use<'a> {
+    ) -> impl Fn(PartitionNumber) -> Driver<AmqpSource, CurrentTargets, AnyLedger> + use<'a> {
         let (config, layout, placement) = (&context.config, self.layout, self.placement);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);

@@ -15,8 +15,11 @@ mod ledger_client;
 pub mod pacers;
 mod refusals;
 pub mod releases;
+mod reload;
+mod start;
 pub mod step_down;
 mod supervisor;
 mod upkeep;
 
-pub use supervisor::{RunError, run};
+pub use reload::LogFilter;
+pub use supervisor::{Options, RunError, run};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 use uuid::Uuid;
 
 use super::active_layouts::ActiveLayouts;
-use super::auto_apply::{auto_apply, first_layout};
+use super::auto_apply::auto_apply;
 use super::beliefs;
 use super::breakers::Breakers;
 use super::driver::DriverExit;
@@ -19,25 +19,25 @@ use super::layout_drivers::{DispatchContext, DriverEnded};
 use super::ledger_binding::{BindingError, LedgerAndExchange};
 use super::pacers::Pacers;
 use super::releases::Releases;
+use super::reload::{self, AttachAgain, LogFilter, Reloadable};
+use super::start::{Started, start, wanted};
 use super::step_down::{self, ReachWatch};
-use super::upkeep::open_ledger;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
+use crate::config_requests::{ConfigRequestSender, ConfigRequests};
 use crate::http::client::{HttpTargets, TargetsFault};
+use crate::http::current::CurrentTargets;
 use lanekeeper_broker::{
-    Address, Beliefs, BindingGuard, Clock, Epochs, Follower, Halt, LayoutDocument, LayoutReconciler, Link,
-    LivenessProbe, LogOnChange, Majority, Names, Reach, Shares, SourceError, ensure_topology,
+    Beliefs, BindingGuard, Clock, Follower, Halt, LayoutReconciler, LivenessProbe, Majority, Reach, Shares,
+    SourceError,
 };
 use lanekeeper_core::error::error_chain;
-use lanekeeper_core::layout::{Layout, LayoutNumber, Shape};
-use lanekeeper_ledger::{AnyLedger, Ledger, LedgerError, TopologyPlace};
+use lanekeeper_ledger::{AnyLedger, LedgerError};
 
 /// How long the others may take to learn that this process uses nothing of the limits any more. Under an alarm they do not.
 const GIVE_UP_WITHIN: Duration = Duration::from_millis(500);
-/// Between two tries to complete the topology: another process may be doing it.
-const TOPOLOGY_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Why the dispatcher could not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,115 +75,174 @@ impl From<BindingError> for RunError {
     }
 }
 
-/// Dispatches until `shutdown` is done, then stops in order. May be killed at any moment. `adopt_ledger`: the
-/// ledger belongs to the exchange from now on, whatever was used before.
+/// What the caller of [`run`] gives, beside the config.
+#[derive(Debug)]
+pub struct Options {
+    /// The ledger belongs to the exchange from now on, whatever was used before.
+    pub adopt_ledger: bool,
+    /// Sets the filter of the log.
+    pub log_filter: LogFilter,
+    /// Requests to read the config again.
+    pub requests: ConfigRequests,
+}
+
+/// Dispatches until `shutdown` is done, then stops in order. May be killed at any moment.
 ///
 /// # Errors
 /// It could not start: see [`RunError`]. If the broker is only not reachable, it is waited for.
 pub async fn run(
-    config: Config,
+    loaded: Loaded,
     metrics: Metrics,
-    adopt_ledger: bool,
+    options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let mut shutdown = pin!(shutdown);
-    let targets = Arc::new(HttpTargets::new(&config.targets)?);
+    let mut config = loaded.config.clone();
+    let ConfigRequests { sender: requests, received } = options.requests;
+    let targets = HttpTargets::new(&config.targets)?;
+    let targets = Arc::new(CurrentTargets::new(targets, requests.look_again()));
     let health = Health::default();
-    serve_admin(&config, &metrics, &health).await?;
+    serve_admin(&config, &metrics, &health, requests).await?;
     let started = tokio::select! {
-        started = start(&config, &metrics, adopt_ledger) => started?,
+        started = start(&config, &metrics, options.adopt_ledger) => started?,
         () = shutdown.as_mut() => return Ok(()),
     };
     let (halt, clock) = (Halt::default(), Clock::start());
     let Started { address, consuming, publishing, membership_link, document, epochs, names, ledger, place } =
         started;
+    let parts = Reloadable {
+        targets: Arc::clone(&targets),
+        address: address.clone(),
+        ledger: ledger.clone(),
+        log_filter: options.log_filter,
+        metrics: metrics.config(),
+    };
+    let (_reloading, mut attach_again) = reload::begin(loaded, parts, received);
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
     let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
-    let guard = BindingGuard::begin(consuming.clone(), address.clone(), &names, &config.instance, &follower);
-    let reconciler = LayoutReconciler::begin(address, &names, &config.instance, &follower, auto, &epochs);
-    let context = DispatchContext {
-        liveness: LivenessProbe::begin(consuming.clone()),
-        majority: Majority::new(publishing.clone(), &names),
-        releases: ledger.clone().map_or_else(Releases::none, Releases::begin),
-        breakers: Breakers::new(&config.breaker, &config.limits, &metrics, &health),
-        pacers: Pacers::begin(&config.limits, &metrics, clock),
-        target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
-        clock,
-        epochs,
-        reach_watch: ReachWatch::new(clock),
-        reach: Reach::default(),
-        shares: Shares::default(),
-        beliefs: Beliefs::of(config.target_names().into_keys().collect()),
-        refusals: Arc::default(),
-        dead_letter_log: Arc::default(),
-        process: Uuid::new_v4(),
-        halt,
-        config,
-        consuming,
-        publishing,
-        membership_link,
-        names,
-        ledger,
-        targets,
-        metrics,
-        health,
-    };
-    let _dividing = context.pacers.divide(context.shares.clone(), context.consuming.heartbeat());
-    let names = context.config.target_names();
-    let _believing = beliefs::follow(&context.beliefs, names, context.breakers.clone(), clock);
+    let instance = config.instance.clone();
+    let guard = BindingGuard::begin(consuming.clone(), address.clone(), &names, &instance, &follower);
+    let reconciler = LayoutReconciler::begin(address, &names, &instance, &follower, auto, &epochs);
+    let (reach_watch, reach) = (ReachWatch::new(clock), Reach::default());
+    let liveness = LivenessProbe::begin(consuming.clone());
+    let majority = Majority::new(publishing.clone(), &names);
+    let releases = ledger.clone().map_or_else(Releases::none, Releases::begin);
     let mut drivers = JoinSet::new();
     let mut active_layouts = follower.document().layouts.active_layouts();
-    let mut running = ActiveLayouts::default();
-    let of_the_ledger = context.ledger.clone();
-    let mut unusable = pin!(unusable(of_the_ledger.as_deref()));
+    let mut unusable = pin!(unusable(ledger.as_deref()));
     let documents = follower.watch();
     let binding = LedgerAndExchange {
-        ledger: context.ledger.as_deref(),
+        ledger: ledger.as_deref(),
         place: &place,
-        names: &context.names,
-        instance: &context.config.instance,
-        epochs: &context.epochs,
+        names: &names,
+        instance: &instance,
+        epochs: &epochs,
         adopt: false,
     };
-    let mut unbound = pin!(binding.ended(&documents, &context.reach_watch));
-    let (reach_watch, reach) = (context.reach_watch.clone(), context.reach.clone());
-    let step_down = step_down::begin(reach_watch, reach, &context.config.targets);
-    let halted: Option<RunError> = loop {
-        running.follow(&context, &active_layouts, &mut drivers);
-        tokio::select! {
-            () = shutdown.as_mut() => break None,
-            reason = context.halt.reason() => break Some(reason.into()),
-            fault = unusable.as_mut() => break Some(fault.into()),
-            fault = unbound.as_mut() => break Some(RunError::Binding(fault.into())),
-            Some(ended) = drivers.join_next() => {
-                let ended = ended.expect(DRIVER_PANIC);
+    let mut unbound = pin!(binding.ended(&documents, &reach_watch));
+    let (halted, running) = loop {
+        let context = DispatchContext {
+            liveness: liveness.clone(),
+            majority: majority.clone(),
+            releases: releases.clone(),
+            breakers: Breakers::new(&config.breaker, &config.limits, &metrics, &health),
+            pacers: Pacers::begin(&config.limits, &metrics, clock),
+            target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
+            clock,
+            epochs: epochs.clone(),
+            reach_watch: reach_watch.clone(),
+            reach: reach.clone(),
+            shares: Shares::default(),
+            beliefs: Beliefs::of(config.target_names().into_keys().collect()),
+            refusals: Arc::default(),
+            dead_letter_log: Arc::default(),
+            process: Uuid::new_v4(),
+            halt: halt.clone(),
+            config: config.clone(),
+            consuming: consuming.clone(),
+            publishing: publishing.clone(),
+            membership_link: membership_link.clone(),
+            names: names.clone(),
+            ledger: ledger.clone(),
+            targets: Arc::clone(&targets),
+            metrics: metrics.clone(),
+            health: health.clone(),
+        };
+        let _dividing = context.pacers.divide(context.shares.clone(), context.consuming.heartbeat());
+        let believing = config.target_names();
+        let _believing = beliefs::follow(&context.beliefs, believing, context.breakers.clone(), clock);
+        let _step_down = step_down::begin(reach_watch.clone(), reach.clone(), &config.targets);
+        let mut running = ActiveLayouts::default();
+        let end: End = loop {
+            running.follow(&context, &active_layouts, &mut drivers);
+            tokio::select! {
+                () = shutdown.as_mut() => break End::Stop(None),
+                reason = context.halt.reason() => break End::Stop(Some(reason.into())),
+                fault = unusable.as_mut() => break End::Stop(Some(fault.into())),
+                fault = unbound.as_mut() => break End::Stop(Some(RunError::Binding(fault.into()))),
+                Some(ended) = drivers.join_next() => {
+                    let ended = ended.expect(DRIVER_PANIC);
+                    running.ended(&context, &ended);
+                    driver_ended(&reconciler, &ended);
+                }
+                document = follower.changed() => active_layouts = document.layouts.active_layouts(),
+                Some(change) = attach_again.recv() => break End::AttachAgain(Box::new(change)),
+            }
+        };
+        match &end {
+            End::Stop(reason) => {
+                if let Some(reason) = reason {
+                    error!(
+                        error = error_chain(reason),
+                        "dispatching stops, since order can no longer be kept"
+                    );
+                }
+                info!("stopping: attempts in flight are finished, no new ones start");
+                health.set_stopping();
+            }
+            End::AttachAgain(_) => {
+                info!(
+                    "the config changes what partitions depend on: attempts in flight are finished, then all partitions are attached again"
+                );
+            }
+        }
+        running.stop();
+        while let Some(ended) = drivers.join_next().await {
+            let ended = ended.expect(DRIVER_PANIC);
+            if matches!(end, End::AttachAgain(_)) {
                 running.ended(&context, &ended);
                 driver_ended(&reconciler, &ended);
             }
-            document = follower.changed() => active_layouts = document.layouts.active_layouts(),
+        }
+        context.shares.give_up(GIVE_UP_WITHIN).await;
+        match end {
+            End::Stop(halted) => break (halted, running),
+            End::AttachAgain(change) => {
+                health.set_attaching_again();
+                metrics.targets_change();
+                config = change.config;
+                let _ = change.done.send(targets.change(&config.targets));
+            }
         }
     };
-    if let Some(reason) = &halted {
-        error!(error = error_chain(reason), "dispatching stops, since order can no longer be kept");
-    }
-    info!("stopping: attempts in flight are finished, no new ones start");
-    context.health.set_stopping();
-    running.stop();
-    while let Some(ended) = drivers.join_next().await {
-        ended.expect(DRIVER_PANIC);
-    }
-    context.shares.give_up(GIVE_UP_WITHIN).await;
     let document = documents.borrow().clone();
     binding.stopped(&document).await;
     if matches!(halted, Some(RunError::Source(SourceError::Moved { .. }))) {
         running.notify_moved().await;
     }
-    drop((guard, reconciler, step_down, follower, running)); // their tasks would log lost connections
-    let DispatchContext { consuming, publishing, membership_link, .. } = context;
+    drop((guard, reconciler, follower, running)); // their tasks would log lost connections
     consuming.close().await;
     publishing.close().await;
     membership_link.close().await;
     halted.map_or(Ok(()), Err)
+}
+
+/// Why all drivers are to end.
+enum End {
+    /// The process stops; because of this, or as it was asked to.
+    Stop(Option<RunError>),
+    /// Partitions are attached again, with another config.
+    AttachAgain(Box<AttachAgain>),
 }
 
 /// Waits until the ledger cannot be used any more.
@@ -211,132 +270,17 @@ fn driver_ended(reconciler: &LayoutReconciler, ended: &DriverEnded) {
     reconciler.drained(*layout, *partition);
 }
 
-fn wanted(config: &Config) -> Shape {
-    Shape { partitions: config.updates.partitions.get(), prefetch: config.dispatch.prefetch.get() }
-}
-
 /// Serves health and metrics from the start, so that monitoring sees a process that waits for its broker.
-async fn serve_admin(config: &Config, metrics: &Metrics, health: &Health) -> Result<(), RunError> {
+async fn serve_admin(
+    config: &Config,
+    metrics: &Metrics,
+    health: &Health,
+    requests: ConfigRequestSender,
+) -> Result<(), RunError> {
     let Some(address) = config.admin else { return Ok(()) };
     let fault = |source| RunError::Admin { address, source };
     let listener = TcpListener::bind(address).await.map_err(fault)?;
     info!(address = %listener.local_addr().map_err(fault)?, "serving health and metrics");
-    tokio::spawn(admin::serve(listener, metrics.clone(), health.clone()));
+    tokio::spawn(admin::serve(listener, metrics.clone(), health.clone(), requests));
     Ok(())
-}
-
-struct Started {
-    address: Address,
-    consuming: Link,
-    publishing: Link,
-    membership_link: Link,
-    document: LayoutDocument,
-    epochs: Epochs,
-    names: Names,
-    ledger: Option<Arc<AnyLedger>>,
-    place: TopologyPlace,
-}
-
-/// Opens three connections (an alarm of the broker blocks those that publish, and notes must not wait behind dead letters), and
-/// completes the topology.
-async fn start(config: &Config, metrics: &Metrics, adopt_ledger: bool) -> Result<Started, RunError> {
-    let ledger = open_ledger(config.ledger.as_ref(), metrics).await?;
-    let address = Address::new(&config.broker.connection).map_err(SourceError::from)?;
-    let instance = &config.instance;
-    let names = Names::new(&config.updates.exchange);
-    let wanted = wanted(config).numbered(LayoutNumber(1));
-    let first = first_layout(config, wanted.shape());
-    let name = |purpose| format!("lanekeeper {instance} {purpose}");
-    let (mut log, epochs) = (LogOnChange::default(), Epochs::default());
-    let (publishing, document, place) = loop {
-        let connection = address.connect_patiently(&name("publish")).await.map_err(SourceError::from)?;
-        let completed = async {
-            let document = ensure_topology(&connection, &names, &first, instance).await?;
-            let place = TopologyPlace {
-                cluster: connection.server_property("cluster_name"),
-                vhost: address.vhost().to_owned(),
-                exchange: names.public().to_owned(),
-            };
-            let binding = LedgerAndExchange {
-                ledger: ledger.as_deref(),
-                place: &place,
-                names: &names,
-                instance,
-                epochs: &epochs,
-                adopt: adopt_ledger,
-            };
-            let document = binding.bind(&address, document).await?;
-            Ok::<_, BindingError>((document, place))
-        };
-        match completed.await {
-            Ok((document, place)) => break (connection, document, place),
-            Err(error) if error.can_heal() => {
-                if let BindingError::Source(_) = error {
-                    address.avoid(&connection);
-                }
-                let text = error_chain(&error);
-                if log.is_new(text.clone()) {
-                    warn!(error = text, "topology not ready, trying again in 0.5 s");
-                }
-                tokio::time::sleep(TOPOLOGY_RETRY_DELAY).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
-    if let Some(ledger) = &ledger {
-        place_parked_records(ledger, &document).await?;
-    }
-    epochs.observe(document.epoch);
-    log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
-    let reading = address.reading_bodies(config.updates.body_bytes_max as u64);
-    let consuming = reading.connect_patiently(&name("consume")).await.map_err(SourceError::from)?;
-    let membership_link = address.connect_patiently(&name("members")).await.map_err(SourceError::from)?;
-    Ok(Started {
-        membership_link: Link::keep(address.clone(), name("members"), membership_link),
-        consuming: Link::keep(reading, name("consume"), consuming),
-        publishing: Link::keep(address.clone(), name("publish"), publishing),
-        address,
-        document,
-        epochs,
-        names,
-        ledger,
-        place,
-    })
-}
-
-/// Layouts began again, with a ledger that knows of later ones: what they parked is released by the partitions of now.
-async fn place_parked_records(ledger: &AnyLedger, document: &LayoutDocument) -> Result<(), LedgerError> {
-    let newest = LayoutNumber(document.layouts.number_max.max(document.layouts.in_force.number.0));
-    let records = ledger.forget_layouts(newest).await?;
-    if records > 0 {
-        warn!(
-            records,
-            layout = newest.0,
-            "records are parked by layouts that the broker knows no more: their keys decide from now on which partition sends them when they are released"
-        );
-    }
-    Ok(())
-}
-
-/// Logs, once, what the config wants otherwise than the current layout.
-fn log_difference(in_force: Layout, wanted: Layout, auto_apply: bool) {
-    let advice = if auto_apply {
-        "updates.auto_apply changes it as soon as no layout drains and nothing stands against it"
-    } else {
-        "`lanekeeper topology plan` shows what a change would do, `lanekeeper topology apply` makes it"
-    };
-    if in_force.partitions != wanted.partitions {
-        warn!(
-            in_force = in_force.partitions,
-            config = wanted.partitions,
-            "updates.partitions differs from the current layout, which stays: {advice}"
-        );
-    }
-    if in_force.prefetch != wanted.prefetch {
-        warn!(
-            in_force = in_force.prefetch,
-            config = wanted.prefetch,
-            "dispatch.prefetch differs from the current layout, which stays: {advice}"
-        );
-    }
 }

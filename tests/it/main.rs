@@ -32,6 +32,7 @@ mod queues;
 mod readme;
 mod rebuilt;
 mod refusals;
+mod reload;
 mod routing;
 mod tls;
 mod too_large;

@@ -47,6 +47,18 @@ impl AnyLedger {
         }
     }
 
+    /// From now on, sessions are opened with the users and the passwords that this config has. Otherwise it must have the same
+    /// `place` as before. A file has neither.
+    ///
+    /// # Errors
+    /// It has a place of another kind.
+    pub fn change_users(&self, config: &LedgerConfig) -> Result<(), LedgerError> {
+        match self {
+            Self::Sqlite(ledger) => ledger.change_users(config),
+            Self::Postgres(ledger) => ledger.change_users(config),
+        }
+    }
+
     /// Waits until the ledger cannot be used any more, whatever is tried again, and says why.
     pub async fn unusable(&self) -> LedgerError {
         either!(self.unusable())

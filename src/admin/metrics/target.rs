@@ -85,6 +85,12 @@ impl TargetFamilies {
         );
     }
 
+    /// The config has changed: there may be other targets, or none of them shut or paced.
+    pub(super) fn change(&self) {
+        self.circuit_state.clear();
+        self.paced.clear();
+    }
+
     /// Gives every family a label value, so that it is encoded. The compiler asks for a new family here.
     #[cfg(test)]
     pub(super) fn create_all(&self) {

@@ -40,7 +40,7 @@ pub struct Manner {
 pub async fn run(config: &Config, manner: Manner) -> Result<Exit, SourceError> {
     // Errors that are no step, such as a queue of the new layout that somebody deletes during the change, are logged.
     let log_config = LogConfig { filter: "lanekeeper=error".to_owned(), ..config.log.clone() };
-    let log = log::start(&log_config, Metrics::new().log());
+    let (log, _) = log::start(&log_config, Metrics::new().log());
     let exit = apply(config, manner).await;
     log.flush();
     exit

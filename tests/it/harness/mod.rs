@@ -2,6 +2,7 @@
 
 mod black_hole;
 mod broker;
+mod door;
 mod lab;
 mod pooler;
 mod postgres;
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 
 pub use black_hole::{BlackHole, forward};
 pub use broker::Broker;
+pub use door::Door;
 pub use lab::{example, lab_command, program_directory};
 pub use lanekeeper_lab::testbed::http::client as http;
 pub use lanekeeper_lab::testbed::{Proxy, ProxyMode, Signal};

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri, AMQPUserInfo};
 
 use super::error::ConnectError;
 use super::failures::Failures;
@@ -35,7 +35,9 @@ pub struct Address {
 
 /// One of `broker.url`.
 pub(super) struct Host {
+    /// With the user and the password of the start.
     uri: AMQPUri,
+    user: RwLock<AMQPUserInfo>,
     /// Host and port, for people.
     name: String,
     frame_max: u32,
@@ -73,6 +75,22 @@ impl Address {
         Self { body_bytes_max: bytes_max, ..self.clone() }
     }
 
+    /// From now on, connections are opened with the users and the passwords of these URLs, in all clones. Otherwise the URLs
+    /// must say what those of before said.
+    ///
+    /// # Errors
+    /// [`ConnectError::Url`]; nothing is changed then.
+    pub fn change_users(&self, broker: &ConnectionSettings) -> Result<(), ConnectError> {
+        let changed = Self::new(broker)?;
+        for host in &*self.hosts {
+            let same = changed.hosts.iter().find(|other| other.name == host.name);
+            if let Some(user) = same.map(Host::user) {
+                *host.user.write().unwrap_or_else(PoisonError::into_inner) = user;
+            }
+        }
+        Ok(())
+    }
+
     /// The virtual host.
     #[must_use]
     pub fn vhost(&self) -> &str {
@@ -101,7 +119,8 @@ impl Host {
         let frame_max = uri.query.frame_max.filter(|frame_max| *frame_max > 0).unwrap_or(FRAME_MAX_DEFAULT);
         uri.query.frame_max = Some(frame_max);
         let name = format!("{}:{}", uri.authority.host, uri.authority.port);
-        Ok(Self { uri, name, frame_max })
+        let user = RwLock::new(uri.authority.userinfo.clone());
+        Ok(Self { uri, user, name, frame_max })
     }
 
     /// Host and port, for people.
@@ -114,17 +133,24 @@ impl Host {
         (&self.uri.authority.host, self.uri.authority.port)
     }
 
-    /// The user.
-    pub(super) fn user(&self) -> &str {
-        &self.uri.authority.userinfo.username
+    /// The user and the password.
+    pub(super) fn user(&self) -> AMQPUserInfo {
+        self.user.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn frame_max(&self) -> u32 {
         self.frame_max
     }
 
-    pub(super) fn uri(&self) -> &AMQPUri {
-        &self.uri
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.uri.scheme == AMQPScheme::AMQPS
+    }
+
+    /// The URL to connect to, with the user and the password of now.
+    pub(super) fn uri(&self) -> AMQPUri {
+        let mut uri = self.uri.clone();
+        uri.authority.userinfo = self.user();
+        uri
     }
 
     /// How long connecting to one address of the host may take: the `connection_timeout` of the URL, in milliseconds, else
@@ -172,6 +198,23 @@ mod tests {
             assert!(!format!("{address:?}").contains("s3cret"));
         }
         assert_eq!(first.len(), 3, "{first:?}");
+    }
+
+    #[test]
+    fn a_changed_password_is_used_by_all_clones() {
+        let address = Address::new(&settings(&["amqp://u:old@a/v", "amqp://u:old@b/v"])).unwrap();
+        let clone = address.reading_bodies(1);
+        let passwords = |address: &Address| {
+            let password = |host: &Host| (host.name.clone(), host.uri().authority.userinfo.password);
+            address.hosts().iter().map(password).collect::<BTreeSet<_>>()
+        };
+        clone.change_users(&settings(&["amqp://u:new-a@a/v", "amqp://u:new-b@b/v"])).unwrap();
+        let expected = [("a:5672", "new-a"), ("b:5672", "new-b")];
+        let expected: BTreeSet<_> =
+            expected.iter().map(|(host, password)| ((*host).to_owned(), (*password).to_owned())).collect();
+        assert_eq!(passwords(&address), expected);
+        assert!(address.change_users(&settings(&["amqp://u:x@a/v", "amqp://u:x@b/w"])).is_err());
+        assert_eq!(passwords(&clone), expected);
     }
 
     #[test]

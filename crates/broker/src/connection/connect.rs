@@ -12,7 +12,6 @@ use lanekeeper_core::error::error_chain;
 use lapin::tcp::{AsyncTcpStream, TLSConfig};
 use lapin::types::parsing::parse_field_table;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::uri::AMQPScheme;
 use lapin::{Channel, ConnectionProperties};
 use tokio::net::lookup_host;
 use tracing::warn;
@@ -196,22 +195,22 @@ async fn handshake(
     stream: PlainStream,
     name: &str,
 ) -> Result<Connection, ConnectError> {
-    let stream = match host.uri().scheme {
-        AMQPScheme::AMQP => stream,
-        AMQPScheme::AMQPS => {
-            let encrypting = stream.into_tls(host.name_and_port().0, TLSConfig::default());
-            encrypting.await.map_err(|error| ConnectError::of_stream(host.host_port(), error))?
-        }
+    let stream = if host.is_encrypted() {
+        let encrypting = stream.into_tls(host.name_and_port().0, TLSConfig::default());
+        encrypting.await.map_err(|error| ConnectError::of_stream(host.host_port(), error))?
+    } else {
+        stream
     };
     let (watched, server_properties) = (WatchedChannels::default(), Arc::new(OnceLock::new()));
     let limits = Limits { body_bytes_max: address.body_bytes_max(), frame_max: host.frame_max() };
     let screen = Screen::new(limits, watched.clone(), Arc::clone(&server_properties));
     let stream = ScreenedStream::new(stream, screen);
-    let connecting =
-        lapin::Connection::connector(host.uri().clone(), screened_runtime(), once(stream), properties(name));
+    let uri = host.uri();
+    let user = uri.authority.userinfo.username.clone();
+    let connecting = lapin::Connection::connector(uri, screened_runtime(), once(stream), properties(name));
     let client = connecting
         .await
-        .map_err(|error| ConnectError::of_handshake(host.host_port(), address.vhost(), host.user(), error))?;
+        .map_err(|error| ConnectError::of_handshake(host.host_port(), address.vhost(), &user, error))?;
     let server_properties = server_properties.get().map(Vec::as_slice).unwrap_or_default();
     let server_properties = parse_field_table(server_properties).map(|(_, table)| table).unwrap_or_default();
     let host_port = host.host_port().to_owned();

@@ -5,7 +5,7 @@
 //! which may go on answering reads, are closed before anything is written on the new one.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use lanekeeper_core::error::error_chain;
@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::relay::Relay;
+use crate::config::{LedgerConfig, LedgerPlace};
 use crate::error::LedgerError;
 
 /// How long the TCP connection to one address may take, unless the URL has a `connect_timeout`: two lost packets are sent
@@ -65,7 +66,7 @@ pub struct Hosts(Arc<HostsState>);
 #[derive(Debug)]
 struct HostsState {
     /// In the order of the config, at least one.
-    servers: Vec<Server>,
+    servers: RwLock<Arc<[Server]>>,
     known: Mutex<Known>,
     /// Whether another session has answered than the one that was asked.
     session_changed: watch::Sender<bool>,
@@ -105,17 +106,31 @@ pub struct Mark {
 impl Hosts {
     /// From the URLs, at least one.
     pub fn new(urls: &[Secret]) -> Result<Self, LedgerError> {
-        let servers = urls.iter().map(Server::new).collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(HostsState {
-            servers,
+            servers: RwLock::new(servers(urls)?),
             known: Mutex::default(),
             session_changed: watch::Sender::new(false),
         })))
     }
 
+    /// From now on, sessions are opened with the users and the passwords of these URLs. Otherwise the URLs must say what those
+    /// of before said.
+    pub fn change_users(&self, config: &LedgerConfig) -> Result<(), LedgerError> {
+        let LedgerPlace::Postgres(urls) = &config.place else {
+            return Err(LedgerError::Damaged { what: "the URL" });
+        };
+        let servers = servers(urls)?;
+        *self.0.servers.write().unwrap_or_else(PoisonError::into_inner) = servers;
+        Ok(())
+    }
+
+    fn servers(&self) -> Arc<[Server]> {
+        Arc::clone(&self.0.servers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Opens a session on the server that takes writes. Each address has a time of its own.
     pub async fn open(&self) -> Result<(PgConnection, Mark), LedgerError> {
-        let servers = &self.0.servers;
+        let servers = self.servers();
         let worked = self.lock().worked;
         let order = worked.into_iter().chain((0..servers.len()).filter(|index| Some(*index) != worked));
         let (mut faults, mut avoided) = (Vec::new(), Vec::new());
@@ -133,14 +148,14 @@ impl Hosts {
                     avoided.push((index, address, alone));
                     continue;
                 }
-                match self.open_at(index, address, alone).await {
+                match self.open_at(&servers, index, address, alone).await {
                     Ok(opened) => return Ok(opened),
                     Err(fault) => faults.push((index, fault)),
                 }
             }
         }
         for (index, address, alone) in avoided {
-            match self.open_at(index, address, alone).await {
+            match self.open_at(&servers, index, address, alone).await {
                 Ok(opened) => return Ok(opened),
                 Err(fault) => faults.push((index, fault)),
             }
@@ -151,11 +166,12 @@ impl Hosts {
     /// `alone`: the name has no other address.
     async fn open_at(
         &self,
+        servers: &[Server],
         index: usize,
         address: Option<SocketAddr>,
         alone: bool,
     ) -> Result<(PgConnection, Mark), LedgerError> {
-        let server = &self.0.servers[index];
+        let server = &servers[index];
         let opened = async {
             let mut connection = server.connect(address, alone).await?;
             let login = timeout(LOGIN_TIMEOUT, self.introduce(server, address, &mut connection)).await;
@@ -257,7 +273,8 @@ impl Hosts {
             return faults.remove(0).1;
         }
         let can_heal = faults.iter().any(|(_, fault)| fault.can_heal());
-        let name = |index: usize| &self.0.servers[index].name;
+        let servers = self.servers();
+        let name = |index: usize| &servers[index].name;
         let faults: Vec<_> =
             faults.iter().map(|(index, fault)| format!("{}: {}", name(*index), error_chain(fault))).collect();
         LedgerError::NoServer { faults: faults.join("; ").into(), can_heal }
@@ -276,6 +293,10 @@ impl Known {
         }
         self.avoided.push((address, Instant::now()));
     }
+}
+
+fn servers(urls: &[Secret]) -> Result<Arc<[Server]>, LedgerError> {
+    urls.iter().map(Server::new).collect()
 }
 
 impl Server {

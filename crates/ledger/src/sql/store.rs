@@ -95,6 +95,14 @@ impl SqlStore {
         Ok(Self { lookups, entries, connections, locks, config, identity, pruning: Mutex::default() })
     }
 
+    /// See [`crate::AnyLedger::change_users`].
+    ///
+    /// # Errors
+    /// The URLs are not of this kind of database.
+    pub fn change_users(&self, config: &LedgerConfig) -> Result<(), LedgerError> {
+        self.connections.options.change_users(config)
+    }
+
     /// Waits until the ledger cannot be used any more, whatever is tried again, and says why.
     pub async fn unusable(&self) -> LedgerError {
         self.connections.options.unusable().await

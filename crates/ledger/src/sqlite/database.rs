@@ -37,6 +37,11 @@ impl Options {
         Ok((connection, Mark))
     }
 
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "PostgreSQL has users")]
+    pub fn change_users(&self, _: &LedgerConfig) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
     #[expect(clippy::unused_self, reason = "with PostgreSQL there are several servers")]
     pub fn is_current(&self, Mark: Mark) -> bool {
         true

@@ -1,0 +1,122 @@
+//! `lanekeeper check --against-running`: asks the running process what its config file would change.
+
+#![expect(clippy::disallowed_types, reason = "it asks a process of ours on this host")]
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode, redirect};
+
+use super::exit::Exit;
+use super::process::{print, say_error, tokio_runtime};
+use crate::admin::{Compared, ComparedChange};
+use crate::config::TakesEffect;
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `listen`: `admin.listen` of the config.
+pub(super) fn main(listen: Option<SocketAddr>, json: bool) -> Exit {
+    let Some(listen) = listen else {
+        say_error(
+            "error: admin.listen is \"\", so the running process cannot be asked; set it, and restart the process",
+        );
+        return Exit::Config;
+    };
+    let address = of_this_host(listen);
+    match tokio_runtime().block_on(ask(address)) {
+        Err(why) => {
+            say_error(format_args!(
+                "error: the process at {address} (admin.listen) cannot be asked: {why}; is it running, on this host, with this \
+                 admin.listen?"
+            ));
+            Exit::Other
+        }
+        Ok(Compared::Faults(faults)) => {
+            say_error(format_args!("{faults}"));
+            Exit::Config
+        }
+        Ok(Compared::Changes(changes)) => {
+            let exit = if changes.is_empty() { Exit::Done } else { Exit::Pending };
+            if json {
+                let changes = serde_json::json!({ "changes": changes });
+                return print(&format!("{changes:#}\n"), exit);
+            }
+            print(&as_text(address, &changes), exit)
+        }
+    }
+}
+
+/// Where a client on this host reaches what listens there.
+fn of_this_host(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+async fn ask(address: SocketAddr) -> Result<Compared, String> {
+    let client =
+        Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(ANSWER_TIMEOUT).build();
+    let client = client.map_err(|error| error.to_string())?;
+    let answer = client.get(format!("http://{address}/config/changes")).send().await;
+    let answer = answer.map_err(|error| lanekeeper_core::error::error_chain(&error))?;
+    match answer.status() {
+        StatusCode::OK => {
+            let text = answer.text().await.map_err(|error| error.to_string())?;
+            serde_json::from_str(&text).map_err(|error| format!("its answer is not understood ({error})"))
+        }
+        StatusCode::NOT_FOUND => Err(
+            "it answers 404: only clients of its own host get the answer, and programs of before have none"
+                .to_owned(),
+        ),
+        status => Err(format!("it answers {status}")),
+    }
+}
+
+fn as_text(address: SocketAddr, changes: &[ComparedChange]) -> String {
+    if changes.is_empty() {
+        return format!("The process at {address} runs with what its config file has.\n");
+    }
+    let width = changes.iter().map(|change| change.key.len()).max().unwrap_or_default();
+    let mut text =
+        format!("The config file of the process at {address} has other values than those in force:\n");
+    for ComparedChange { key, takes_effect } in changes {
+        let _ = writeln!(text, "  {key:width$}  {}", takes_effect.text());
+    }
+    let needs_restart = changes.iter().any(|change| change.takes_effect == TakesEffect::AtTheNextStart);
+    text + if needs_restart {
+        "SIGHUP applies none of them, since some take effect only after a restart.\n"
+    } else {
+        "SIGHUP applies them.\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_listed_with_their_time() {
+        let change = |key: &str, takes_effect| ComparedChange { key: key.to_owned(), takes_effect };
+        let address = of_this_host("0.0.0.0:9419".parse().unwrap());
+        let mut changes = vec![
+            change("target[0].url", TakesEffect::AtOnce),
+            change("retry.jitter", TakesEffect::WhenAttachedAgain),
+        ];
+        insta::assert_snapshot!(as_text(address, &changes), @r"
+        The config file of the process at 127.0.0.1:9419 has other values than those in force:
+          target[0].url  with the next attempt
+          retry.jitter   after all partitions were attached again
+        SIGHUP applies them.
+        ");
+        changes.push(change("updates.exchange", TakesEffect::AtTheNextStart));
+        assert!(as_text(address, &changes).ends_with("only after a restart.\n"));
+        assert_eq!(
+            as_text(of_this_host("[::]:1".parse().unwrap()), &[]),
+            "The process at [::1]:1 runs with what its config file has.\n"
+        );
+    }
+}
