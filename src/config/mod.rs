@@ -16,6 +16,7 @@ mod limits;
 mod management;
 mod mask;
 mod model;
+mod on;
 mod parse;
 mod plain_text;
 mod reader;
@@ -42,6 +43,7 @@ pub use model::{
     AnswerBody, BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, IdempotencyKeyStyle,
     IfMatch, LimitsConfig, LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig, UpdatesConfig,
 };
+pub use on::OnConfig;
 pub(crate) use parse::format_duration;
 pub(crate) use plain_text::{UNNAMED_SSLMODE, unnamed_sslmode};
 pub use reader::Shown;

@@ -6,6 +6,7 @@ use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
 use super::auth::AuthConfig;
+use super::on::OnConfig;
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::breaker::BreakerLimits;
 use lanekeeper_core::layout::Shape;
@@ -190,6 +191,8 @@ pub struct TargetConfig {
     pub auth: AuthConfig,
     /// Sent with every request; valid names and values.
     pub headers: Vec<(String, Secret)>,
+    /// `[[target.on]]`: what requests of some types have instead.
+    pub on: Vec<OnConfig>,
     /// Statuses that mean something else for this target than in the table of docs/wire.md.
     pub outcomes: BTreeMap<u16, OutcomeKind>,
     /// Which `If-Match` requests carry.
@@ -207,6 +210,11 @@ pub struct TargetConfig {
 }
 
 impl TargetConfig {
+    /// All URLs that requests go to: its own, and those of `on`.
+    pub fn urls(&self) -> impl Iterator<Item = &UrlTemplate> {
+        std::iter::once(&self.url).chain(self.on.iter().filter_map(|row| row.url.as_ref()))
+    }
+
     /// Returns true if connections that were opened for the one can be used for the other.
     #[must_use]
     pub fn connects_like(&self, other: &Self) -> bool {

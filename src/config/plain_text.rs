@@ -40,9 +40,10 @@ fn of_target(target: &TargetConfig) -> Option<String> {
         let name = name.to_ascii_lowercase();
         CREDENTIALS.contains(&&*name) || CREDENTIALS_PARTS.iter().any(|part| name.contains(part))
     };
-    let (header, _) = target.headers.iter().find(|(name, _)| is_credential(name))?;
-    let url = Url::parse(&target.url.to_string()).ok()?;
-    let host = (url.scheme() == "http").then(|| other_host(&url)).flatten()?;
+    let headers = target.headers.iter().chain(target.on.iter().flat_map(|row| &row.headers));
+    let (header, _) = { headers }.find(|(name, _)| is_credential(name))?;
+    let urls = target.urls().filter_map(|url| Url::parse(&url.to_string()).ok());
+    let host = urls.filter(|url| url.scheme() == "http").find_map(|url| other_host(&url))?;
     Some(format!(
         "target {:?}: the header {header:?} travels to {host} as plain text. Write https://.",
         target.name

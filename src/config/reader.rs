@@ -218,6 +218,28 @@ impl<'a> Section<'_, 'a> {
         self.reader.table(format!("{}.{key}", self.path), value)
     }
 
+    /// The number of `[[….key]]` of this section; `None`: a fault was noted.
+    pub fn count(&mut self, key: &'static str) -> Option<usize> {
+        self.known.push(key);
+        match self.dict.as_ref()?.get(key) {
+            None => Some(0),
+            Some(Value::Array(_, tables)) => Some(tables.len()),
+            Some(_) => {
+                let written: String = self.path.split(['[', ']']).step_by(2).collect();
+                let fix = format!("write it in the file as [[{written}.{key}]]");
+                self.fault(key, Problem::new("is not a list of tables", fix));
+                None
+            }
+        }
+    }
+
+    /// The `[[….key]]` at this index.
+    pub fn element(&mut self, key: &'static str, index: usize) -> Section<'_, 'a> {
+        let tables = self.dict.as_ref().and_then(|dict| dict.get(key)).and_then(Value::as_array);
+        let value = tables.and_then(|tables| tables.get(index)).cloned();
+        self.reader.table(format!("{}.{key}[{index}]", self.path), value)
+    }
+
     /// Returns true if the key is written.
     pub fn has(&self, key: &str) -> bool {
         self.dict.as_ref().is_some_and(|dict| dict.contains_key(key))

@@ -15,11 +15,11 @@ use super::model::{
 };
 use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
-use super::{auth, failure, limits};
+use super::{auth, failure, limits, on};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::policy::FailurePolicies;
-use lanekeeper_core::routes::TypePattern;
+use lanekeeper_core::routes::{TypePattern, TypePatternFault};
 use lanekeeper_core::secret::{MASK, Secret};
 use lanekeeper_core::template::UrlTemplate;
 
@@ -127,11 +127,7 @@ fn read_one(
             Problem::new(format!("{name:?} is the name of an earlier target"), "choose another"),
         );
     }
-    let types = section.each("types", Shape::List, |_, raw| {
-        let text = text(raw)?;
-        text.parse::<TypePattern>()
-            .map_err(|fault| Problem::new(format!("{text:?} is not a type pattern"), fault.to_string()))
-    });
+    let types = section.each("types", Shape::List, |_, raw| type_pattern(raw));
     if types.as_ref().is_some_and(Vec::is_empty) {
         let what = "is empty: no update would go to this target";
         section.fault("types", Problem::new(what, "write types = [\"*\"] for all updates"));
@@ -151,6 +147,7 @@ fn read_one(
     let connection_age_max = section.read_or("connection_age_max", "5m", duration(CONNECTION_AGE));
     let (limits, own_limits) = limits::read(&mut section, name.as_deref());
     let auth = auth::read(&mut section);
+    let on = on::read(&mut section, idempotency_header.as_deref());
     let failure = failure::read_of_target(&mut section, elsewhere.failure, elsewhere.can_park);
     section.finish();
     let target = TargetConfig {
@@ -165,6 +162,7 @@ fn read_one(
         idempotency_header: idempotency_header?,
         auth: auth?,
         headers: headers?,
+        on: on?,
         outcomes: outcomes?.into_iter().collect(),
         if_match: if_match?,
         first_contact: first_contact?,
@@ -221,14 +219,23 @@ pub fn name(raw: &mut Json) -> Result<String, Problem> {
     Err(Problem::new(format!("{name:?} is not a name"), "write 1 to 100 of a to z, 0 to 9, \"_\" and \"-\""))
 }
 
+/// An entry of `types`.
+pub fn type_pattern(raw: &mut Json) -> Result<TypePattern, Problem> {
+    let text = text(raw)?;
+    text.parse().map_err(|fault: TypePatternFault| {
+        Problem::new(format!("{text:?} is not a type pattern"), fault.to_string())
+    })
+}
+
 /// Problems do not quote the URL: it may contain a password, which is one of the problems.
-fn url(raw: &mut Json) -> Result<UrlTemplate, Problem> {
+pub fn url(raw: &mut Json) -> Result<UrlTemplate, Problem> {
     let text = text(raw)?;
     *raw = Json::from(mask::url(&text));
     UrlTemplate::parse(&text).map_err(|fault| Problem::new("is not a URL for updates", fault.to_string()))
 }
 
-fn method(raw: &mut Json) -> Result<String, Problem> {
+/// A method, in upper case.
+pub fn method(raw: &mut Json) -> Result<String, Problem> {
     let method = text(raw)?;
     let fix = "write a method such as \"PUT\", \"POST\" or \"PATCH\", in upper case";
     if Method::from_bytes(method.as_bytes()).is_err() || method != method.to_ascii_uppercase() {
@@ -246,7 +253,8 @@ fn idempotency_header(raw: &mut Json) -> Result<String, Problem> {
     Ok(header)
 }
 
-fn header(name: &str, raw: &mut Json, taken: &mut BTreeSet<String>) -> Result<(String, Secret), Problem> {
+/// One of `headers`. `taken`: names in lower case that are set already.
+pub fn header(name: &str, raw: &mut Json, taken: &mut BTreeSet<String>) -> Result<(String, Secret), Problem> {
     // First of all the value is masked, so that nothing can show it.
     let value = std::mem::replace(raw, Json::from(MASK));
     let name = header_name(name)?;

@@ -131,6 +131,18 @@ fn each_value_of_a_target_is_checked() {
         ("[target.failure]\nexhausted = \"superseded\"", "failure.exhausted", "\"dead_letter\" or \"block\""),
         ("[target.failure]\nconflict = \"drop\"", "failure.conflict", "\"superseded\" or \"refetch\""),
         ("[target.failure]\nreject = \"park\"", "failure.reject", "did you mean `rejected`?"),
+        ("[target.on]\ntypes = [\"a\"]", "on", "write it in the file as [[target.on]]"),
+        ("[[target.on]]\nmethod = \"POST\"\ntypes = []", "on[0].types", "for no update"),
+        ("[[target.on]]\nmethod = \"POST\"\ntypes = [\"a*\"]", "on[0].types[0]", "customer.*"),
+        ("[[target.on]]\ntypes = [\"a\"]\nmethod = \"post\"", "on[0].method", "upper case"),
+        ("[[target.on]]\ntypes = [\"a\"]\nurl = \"h/x\"", "on[0].url", "http://"),
+        ("[[target.on]]\ntypes = [\"a\"]\nheaders = { host = \"x\" }", "on[0].headers.host", "HTTP client"),
+        (
+            "[[target.on]]\ntypes = [\"a\"]\nheaders = { idempotency-key = \"x\" }",
+            "on[0].headers.idempotency-key",
+            "idempotency_header",
+        ),
+        ("[[target.on]]\ntypes = [\"a\"]\nmethode = \"PUT\"", "on[0].methode", "did you mean `method`?"),
     ] {
         check_whole(&target(lines), &[], &[(&format!("target[0].{key}"), "lk.toml", part)]);
     }
@@ -380,6 +392,23 @@ fn the_longest_time_of_all_targets_is_what_the_next_owner_waits_for() {
     assert_eq!(without.config.at_work_max(), Duration::ZERO);
 }
 
+#[test]
+fn rows_for_types_that_never_come_are_warned_of() {
+    let warnings_of = |text: &str| super::warnings(&read(text, &[]).unwrap().config);
+    let row = |types: &str| format!("[[target.on]]\ntypes = {types}\nmethod = \"POST\"\n");
+    let crm = TARGET_EXAMPLE.replace("\"*\"", "\"customer.*\", \"order.paid\"");
+    let sound = row("[\"customer.created\"]") + &row("[\"customer.*\", \"order.*\"]");
+    assert_eq!(warnings_of(&format!("{crm}\n{sound}")), Vec::<String>::new());
+    let unused = row("[\"customer.*\"]") + &row("[\"customer.deleted\", \"invoice.paid\"]");
+    let found = warnings_of(&format!("{crm}\n{unused}"));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("on[1]") && found[0].contains("on[0] comes first"), "{found:?}");
+    assert!(found[1].contains("\"invoice.paid\": the target's types do not have it"), "{found:?}");
+    let second = TARGET_EXAMPLE.replace("\"crm\"", "\"rest\"");
+    let found = warnings_of(&format!("{crm}\n{second}\n{}", row("[\"customer.created\"]")));
+    assert!(found.len() == 1 && found[0].contains("target \"crm\" comes first"), "{found:?}");
+}
+
 /// `config/default.toml` with the target that it shows.
 fn reference() -> String {
     let uncommented = |line: &str| match line.strip_prefix('#') {
@@ -404,6 +433,8 @@ fn the_reference_has_every_key_and_says_its_default() {
                 || (matches!(key, "headers" | "outcomes" | "rate_max" | "in_flight_max")
                     && comment.contains("Default: none."))
                 || (section == "target[0].auth" && comment.contains("Default: none."))
+                || (section == "target[0].on[0]"
+                    && comment.contains(&format!("Default: the target's {key}.")))
                 || (key == "limits" && comment.contains("Default: the target's name."));
             assert!(said, "{section} {key}: its comment says the default, {value}: {comment:?}");
             comment.clear();
@@ -412,7 +443,12 @@ fn the_reference_has_every_key_and_says_its_default() {
             comment.clear();
             if line.starts_with('[') {
                 let name = line.replace(['[', ']'], "");
-                section = name.strip_prefix("target").map_or(name.clone(), |of| format!("target[0]{of}"));
+                section = match name.strip_prefix("target") {
+                    Some("") => "target[0]".to_owned(),
+                    Some(of) if line.starts_with("[[") => format!("target[0]{of}[0]"),
+                    Some(of) => format!("target[0]{of}"),
+                    None => name,
+                };
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::model::{Config, LimitsConfig, TargetConfig};
+use super::on::OnConfig;
 use super::parse::format_duration;
 use super::plain_text;
 use lanekeeper_core::routes::TypePattern;
@@ -28,6 +29,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         }
         let earlier = &config.targets[..index];
         warnings.extend(unreachable(target, earlier));
+        warnings.extend(unused_rows(target, earlier));
     }
     warnings.extend(config.limits.iter().filter_map(|group| too_few_to_share(config, group)));
     let (prefetch, in_flight_max) =
@@ -81,6 +83,33 @@ fn unreachable(target: &TargetConfig, earlier: &[TargetConfig]) -> Option<String
             "target {name:?} gets no update of type {listed}: target {before:?} comes first and takes them."
         )
     })
+}
+
+/// The warnings for types of a target's `on` that are for no update.
+fn unused_rows(target: &TargetConfig, earlier: &[TargetConfig]) -> Vec<String> {
+    let name = &target.name;
+    let mut warnings = Vec::new();
+    for (index, row) in target.on.iter().enumerate() {
+        for pattern in &row.types {
+            let comes = target.types.iter().any(|own| covers(own, pattern) || covers(pattern, own));
+            let taken = earlier.iter().find(|before| before.types.iter().any(|types| covers(types, pattern)));
+            let hides = |before: &OnConfig| before.types.iter().any(|types| covers(types, pattern));
+            let hidden = target.on[..index].iter().position(hides);
+            let row = format!("target {name:?}: on[{index}] is for no update of type \"{pattern}\":");
+            if !comes {
+                warnings.push(format!(
+                    "{row} the target's types do not have it. Add it there, or remove it here."
+                ));
+            } else if let Some(before) = taken {
+                let before = &before.name;
+                warnings
+                    .push(format!("{row} target {before:?} comes first and takes it. Put {name:?} first."));
+            } else if let Some(before) = hidden {
+                warnings.push(format!("{row} on[{before}] comes first and takes it. Put on[{index}] first."));
+            }
+        }
+    }
+    warnings
 }
 
 fn covers(before: &TypePattern, pattern: &TypePattern) -> bool {

@@ -12,8 +12,9 @@ use http::{Method, Request, Uri};
 use super::Attempt;
 use super::conditional::Precondition;
 use super::error::TargetsFault;
-use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
+use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, OnConfig, TargetConfig};
 use lanekeeper_core::outcome::OutcomeKind;
+use lanekeeper_core::routes::TypePattern;
 use lanekeeper_core::template::{UrlTemplate, encode_record_key};
 use lanekeeper_core::update::Update;
 
@@ -46,70 +47,97 @@ const FRAMING: [&str; 10] = [
     "host",
 ];
 
-/// The fixed parts of a target's requests.
+/// What is the same for all requests with updates of some types.
 #[derive(Debug)]
-pub(super) struct RequestTemplate {
+struct Parts {
     method: Method,
     url: UrlTemplate,
     /// `headers` of the config, and the default ones.
     headers: HeaderMap,
+}
+
+/// The fixed parts of a target's requests.
+#[derive(Debug)]
+pub(super) struct RequestTemplate {
+    own: Parts,
+    /// For updates of these types instead of `own`; the first match counts.
+    on: Vec<(Vec<TypePattern>, Parts)>,
     idempotency: Option<(HeaderName, IdempotencyKeyStyle)>,
     pub(super) outcomes: BTreeMap<u16, OutcomeKind>,
     pub(super) if_match: IfMatch,
     pub(super) first_contact: FirstContact,
 }
 
-impl RequestTemplate {
-    pub(super) fn new(target: &TargetConfig) -> Result<Self, TargetsFault> {
-        let unfit_header =
-            |name: &str| TargetsFault::Header { target: target.name.clone(), name: name.to_owned() };
-        let header_name = |name: &str| {
-            let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit_header(name))?;
-            let reserved = parsed.as_str().starts_with(OURS) || is_framing(&parsed);
-            if reserved { Err(unfit_header(name)) } else { Ok(parsed) }
-        };
+impl Parts {
+    /// Of a target's own keys, with those of `row` instead where it has them.
+    fn new(target: &TargetConfig, row: Option<&OnConfig>) -> Result<Self, TargetsFault> {
         let mut headers = HeaderMap::with_capacity(16);
-        for (name, value) in &target.headers {
-            let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| unfit_header(name))?;
+        for (name, value) in target.headers.iter().chain(row.into_iter().flat_map(|row| &row.headers)) {
+            let unfit = || unfit_header(target, name);
+            let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| unfit())?;
             value.set_sensitive(true);
-            headers.append(header_name(name)?, value);
+            headers.insert(header_name(name).ok_or_else(unfit)?, value);
         }
         for (name, value) in DEFAULT_HEADERS {
             headers.entry(name).or_insert(value);
         }
-        let idempotency = match target.idempotency_key {
-            IdempotencyKeyStyle::Off => None,
-            style => Some((header_name(&target.idempotency_header)?, style)),
-        };
-        let method = Method::from_bytes(target.method.as_bytes()).map_err(|_| TargetsFault::Method {
-            target: target.name.clone(),
-            method: target.method.clone(),
-        })?;
-        let outcomes = target.outcomes.clone();
-        Ok(Self {
-            method,
-            url: target.url.clone(),
-            headers,
-            idempotency,
-            outcomes,
-            if_match: target.if_match,
-            first_contact: target.first_contact,
-        })
-    }
-
-    /// A GET request for the record.
-    ///
-    /// # Errors
-    /// As for [`Self::request`].
-    pub(super) fn fetch(&self, update: &Update) -> Result<Request<Bytes>, String> {
-        let url = self.url(&encode_record_key(&update.record_key))?;
-        Ok(request(Method::GET, url, self.headers.clone(), Bytes::new()))
+        let method = row.and_then(|row| row.method.as_ref()).unwrap_or(&target.method);
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| TargetsFault::Method { target: target.name.clone(), method: method.clone() })?;
+        let url = row.and_then(|row| row.url.as_ref()).unwrap_or(&target.url).clone();
+        Ok(Self { method, url, headers })
     }
 
     fn url(&self, record_key: &str) -> Result<Uri, String> {
         let url = self.url.expand_encoded(record_key).map_err(|fault| fault.to_string())?;
         Uri::try_from(url.as_str())
             .map_err(|fault| format!("its URL is not valid in HTTP ({fault}); nothing was sent"))
+    }
+}
+
+/// `None`: the name is not valid in HTTP, or the config may not set it.
+fn header_name(name: &str) -> Option<HeaderName> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    (!name.as_str().starts_with(OURS) && !is_framing(&name)).then_some(name)
+}
+
+fn unfit_header(target: &TargetConfig, name: &str) -> TargetsFault {
+    TargetsFault::Header { target: target.name.clone(), name: name.to_owned() }
+}
+
+impl RequestTemplate {
+    pub(super) fn new(target: &TargetConfig) -> Result<Self, TargetsFault> {
+        let idempotency = match target.idempotency_key {
+            IdempotencyKeyStyle::Off => None,
+            style => {
+                let name = header_name(&target.idempotency_header);
+                Some((name.ok_or_else(|| unfit_header(target, &target.idempotency_header))?, style))
+            }
+        };
+        let on = target.on.iter().map(|row| Ok((row.types.clone(), Parts::new(target, Some(row))?)));
+        Ok(Self {
+            own: Parts::new(target, None)?,
+            on: on.collect::<Result<_, _>>()?,
+            idempotency,
+            outcomes: target.outcomes.clone(),
+            if_match: target.if_match,
+            first_contact: target.first_contact,
+        })
+    }
+
+    /// The parts for an update of this type.
+    fn parts(&self, update_type: Option<&str>) -> &Parts {
+        let matches = |(types, _): &&(Vec<TypePattern>, _)| types.iter().any(|t| t.matches(update_type));
+        self.on.iter().find(matches).map_or(&self.own, |(_, parts)| parts)
+    }
+
+    /// A GET request for the record, to the target's own URL.
+    ///
+    /// # Errors
+    /// As for [`Self::request`].
+    pub(super) fn fetch(&self, update: &Update) -> Result<Request<Bytes>, String> {
+        let url = self.own.url(&encode_record_key(&update.record_key))?;
+        Ok(request(Method::GET, url, self.own.headers.clone(), Bytes::new()))
     }
 
     /// The request of an attempt.
@@ -122,22 +150,24 @@ impl RequestTemplate {
         precondition: &Precondition,
     ) -> Result<Request<Bytes>, String> {
         let record_key = encode_record_key(&attempt.update.record_key);
-        let url = self.url(&record_key)?;
+        let parts = self.parts(attempt.update.update_type.as_deref());
+        let url = parts.url(&record_key)?;
         let headers = self
-            .headers(attempt, precondition, &record_key)
+            .headers(parts, attempt, precondition, &record_key)
             .map_err(|name| format!("the value of header {name} is not valid in HTTP; nothing was sent"))?;
-        Ok(request(self.method.clone(), url, headers, attempt.update.body.clone()))
+        Ok(request(parts.method.clone(), url, headers, attempt.update.body.clone()))
     }
 
     /// The config's headers take precedence over the update's, and ours over both.
     fn headers(
         &self,
+        parts: &Parts,
         attempt: &Attempt,
         precondition: &Precondition,
         record_key: &str,
     ) -> Result<HeaderMap, HeaderName> {
         let update = &*attempt.update;
-        let mut headers = self.headers.clone();
+        let mut headers = parts.headers.clone();
         for (name, value) in update_headers(update) {
             if let Entry::Vacant(entry) = headers.entry(&name) {
                 entry.insert(value_of(&name, value)?);

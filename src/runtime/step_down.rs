@@ -1,5 +1,6 @@
 //! Finds out what this process reaches, says it to the other replicas, and gives its partitions to one that reaches more.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use lanekeeper_broker::{Clock, Reach};
 use lanekeeper_core::breaker::HealthSignal;
 use lanekeeper_core::outcome::{Cause, Outcome};
 use lanekeeper_core::step_down::{Reachability, STEP_DOWN_INTERVAL};
+use lanekeeper_core::template::UrlTemplate;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,8 +56,14 @@ impl ReachWatch {
 
 /// Looks until it is dropped.
 pub fn begin(watch: ReachWatch, reach: Reach, targets: &[TargetConfig]) -> AbortOnDropHandle<()> {
-    let addresses = targets.iter().filter_map(|target| target.url.host_and_port()).collect();
+    let addresses = addresses_of(targets);
     AbortOnDropHandle::new(tokio::spawn(look_for_ever(watch, reach, addresses)))
+}
+
+/// Those of all their URLs, each once.
+fn addresses_of(targets: &[TargetConfig]) -> Vec<(String, u16)> {
+    let addresses = targets.iter().flat_map(TargetConfig::urls).filter_map(UrlTemplate::host_and_port);
+    addresses.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 async fn look_for_ever(watch: ReachWatch, reach: Reach, addresses: Vec<(String, u16)>) {

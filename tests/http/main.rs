@@ -5,6 +5,7 @@ mod connecting;
 mod connections;
 mod farewell;
 mod faults;
+mod on;
 mod receiver;
 mod requests;
 mod send_guard;
@@ -27,9 +28,16 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A target as in a config file, with patience.
 fn target(address: SocketAddr) -> TargetConfig {
+    let key = "{record_key}";
+    target_with(&format!(
+        "url = \"http://{address}/customers/{key}\"\nheaders = {{ authorization = \"Bearer s3cret\" }}\n"
+    ))
+}
+
+/// A target as in a config file, with patience and these lines.
+fn target_with(lines: &str) -> TargetConfig {
     let text = format!(
-        "[[target]]\nname = \"crm\"\ntypes = [\"*\"]\nurl = \"http://{address}/customers/{{record_key}}\"\n\
-         connect_timeout = \"20s\"\ntimeout = \"20s\"\nheaders = {{ authorization = \"Bearer s3cret\" }}\n"
+        "[[target]]\nname = \"crm\"\ntypes = [\"*\"]\nconnect_timeout = \"20s\"\ntimeout = \"20s\"\n{lines}\n"
     );
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();

@@ -58,7 +58,9 @@ impl fmt::Display for TypePattern {
 }
 
 impl TypePattern {
-    fn matches(&self, update_type: Option<&str>) -> bool {
+    /// Returns true if updates of this type (`None`: without one) match.
+    #[must_use]
+    pub fn matches(&self, update_type: Option<&str>) -> bool {
         match (self, update_type) {
             (Self::Any, _) => true,
             (_, None) => false,
