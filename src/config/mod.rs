@@ -4,6 +4,7 @@
 //! collects faults and origins; `source` is what a config was read from, and `difference` what changes from one to another; `parse` and its neighbours check kinds of values; `settings`, `failure`, `target` and `limits` know the keys;
 //! `model` is the result.
 
+mod answers;
 mod auth;
 mod breaker;
 mod broker_url;
@@ -31,6 +32,7 @@ mod warnings;
 
 use std::path::Path;
 
+pub use answers::{AnswerRow, BodyTest, Pattern, Pointer, StatusPattern};
 pub use auth::AuthConfig;
 pub use difference::{Change, TakesEffect, changes};
 pub use fault::{Fault, Faults, Origin, Problem};

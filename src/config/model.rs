@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
+use super::answers::AnswerRow;
 use super::auth::AuthConfig;
 use super::on::OnConfig;
 use lanekeeper_broker::ConnectionSettings;
@@ -195,6 +196,8 @@ pub struct TargetConfig {
     pub on: Vec<OnConfig>,
     /// Statuses that mean something else for this target than in the table of docs/wire.md.
     pub outcomes: BTreeMap<u16, OutcomeKind>,
+    /// `[[target.answers]]`: what answers mean whose status does not say it. They come before `outcomes`.
+    pub answers: Vec<AnswerRow>,
     /// Which `If-Match` requests carry.
     pub if_match: IfMatch,
     /// With [`IfMatch::Auto`], what to do if no `ETag` of the record is known.

@@ -15,7 +15,7 @@ use super::model::{
 };
 use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
-use super::{auth, failure, limits, on};
+use super::{answers, auth, failure, limits, on};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::policy::FailurePolicies;
@@ -148,6 +148,7 @@ fn read_one(
     let (limits, own_limits) = limits::read(&mut section, name.as_deref());
     let auth = auth::read(&mut section);
     let on = on::read(&mut section, idempotency_header.as_deref());
+    let answers = answers::read(&mut section);
     let failure = failure::read_of_target(&mut section, elsewhere.failure, elsewhere.can_park);
     section.finish();
     let target = TargetConfig {
@@ -164,6 +165,7 @@ fn read_one(
         headers: headers?,
         on: on?,
         outcomes: outcomes?.into_iter().collect(),
+        answers: answers?,
         if_match: if_match?,
         first_contact: first_contact?,
         answer_body: answer_body?,

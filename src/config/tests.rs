@@ -94,6 +94,7 @@ fn each_value_is_checked() {
 
 #[test]
 fn each_value_of_a_target_is_checked() {
+    let row = |lines: &str| format!("[[target.answers]]\nstatus = 200\noutcome = \"rejected\"\n{lines}");
     for (lines, key, part) in [
         ("method = \"put\"", "method", "upper case"),
         ("method = \"P T\"", "method", "upper case"),
@@ -142,6 +143,16 @@ fn each_value_of_a_target_is_checked() {
             "on[0].headers.idempotency-key",
             "idempotency_header",
         ),
+        ("[[target.answers]]\noutcome = \"rejected\"", "answers[0].status", "is missing"),
+        ("[[target.answers]]\nstatus = 99\noutcome = \"rejected\"", "answers[0].status", "100 to 599"),
+        ("[[target.answers]]\nstatus = \"6xx\"\noutcome = \"rejected\"", "answers[0].status", "\"2xx\""),
+        ("[[target.answers]]\nstatus = 200\noutcome = \"known\"", "answers[0].outcome", "\"refused\""),
+        (&row("pointer = \"a\""), "answers[0].pointer", "RFC 6901"),
+        (&row("pointer = \"/a~2\""), "answers[0].pointer", "~0 for a ~"),
+        (&row("pointer = \"/a\"\nvalue = []"), "answers[0].value", "neither text"),
+        (&row("value = 1"), "answers[0].value", "without `pointer`"),
+        (&row("pointer = \"/a\"\nvalue = 1\npattern = \"a\""), "answers[0].value", "beside `pattern`"),
+        (&row("pattern = \"(\""), "answers[0].pattern", "not a regular expression"),
         ("[[target.on]]\ntypes = [\"a\"]\nmethode = \"PUT\"", "on[0].methode", "did you mean `method`?"),
     ] {
         check_whole(&target(lines), &[], &[(&format!("target[0].{key}"), "lk.toml", part)]);
@@ -423,15 +434,18 @@ fn the_reference_has_every_key_and_says_its_default() {
     let loaded = read(&reference(), &[("CRM_TOKEN", "x")]).unwrap();
     let least = read(TARGET_EXAMPLE, &[]).unwrap();
     let (mut section, mut comment, mut keys) = (String::new(), String::new(), Vec::new());
-    for line in reference().lines() {
+    let reference = reference();
+    for line in reference.lines() {
         if let Some(text) = line.strip_prefix("# ") {
             comment = format!("{comment} {text}");
         } else if let Some((key, value)) = line.split_once(" = ") {
             let said = comment.contains(&format!("Default: {value}"))
-                || (matches!(key, "url" | "name" | "types")
+                || (matches!(key, "url" | "name" | "types" | "status" | "outcome")
                     && (comment.contains("Required.") || comment.contains("Default: RabbitMQ's own")))
-                || (matches!(key, "headers" | "outcomes" | "rate_max" | "in_flight_max")
-                    && comment.contains("Default: none."))
+                || (matches!(
+                    key,
+                    "headers" | "outcomes" | "rate_max" | "in_flight_max" | "pointer" | "value" | "pattern"
+                ) && comment.contains("Default: none."))
                 || (section == "target[0].auth" && comment.contains("Default: none."))
                 || (section == "target[0].on[0]"
                     && comment.contains(&format!("Default: the target's {key}.")))
@@ -445,7 +459,11 @@ fn the_reference_has_every_key_and_says_its_default() {
                 let name = line.replace(['[', ']'], "");
                 section = match name.strip_prefix("target") {
                     Some("") => "target[0]".to_owned(),
-                    Some(of) if line.starts_with("[[") => format!("target[0]{of}[0]"),
+                    Some(of) if line.starts_with("[[") => {
+                        let before = reference.split_at(line.as_ptr().addr() - reference.as_ptr().addr()).0;
+                        let row = before.matches(&format!("\n{line}\n")).count();
+                        format!("target[0]{of}[{row}]")
+                    }
                     Some(of) => format!("target[0]{of}"),
                     None => name,
                 };

@@ -8,84 +8,46 @@ use std::pin::Pin;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName, RETRY_AFTER,
-    TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::{Response, Version};
 use hyper::body::{Body as _, Incoming};
 
 use super::deadline::{Deadline, TimeUp};
 use super::error::ConnectFault;
-use super::{AttemptReceipt, detail, quota, retry_after};
+use super::judge::{self, Answer, BodyEnd, Bounds, Judgement};
+use super::{AttemptReceipt, detail, quota};
+#[cfg(doc)]
 use crate::config::AnswerBody;
+use crate::config::TargetConfig;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome, OutcomeKind};
 use lanekeeper_core::pacing::Quota;
 
-/// Bytes of a failure's body that are kept for its reason.
-const BODY_BYTES_KEPT_MAX: usize = 4 * 1024;
-/// Bytes of a body that are read, so that the connection can be used again. After a longer body it is closed.
-const BODY_BYTES_READ_MAX: usize = 64 * 1024;
 /// A longer `ETag` is ignored: it would be kept and sent with every update.
 const ETAG_BYTES_MAX: usize = 1024;
 
-/// How reading a body ended.
-enum BodyEnd {
-    /// The body was read to its end, or to the bound.
-    Done,
-    /// The connection failed.
-    Broken(hyper::Error),
-    /// The deadline passed.
-    TimeUp,
-}
-
+/// Reads as much of an answer's body as its meaning needs, and judges it. `answers`: the rows of the target's `answers` count.
+/// Returns the number of the row that matched, too.
+///
 /// A success counts only if its body is complete (or longer than the bound): one that breaks off may come from a proxy
 /// that has lost its target. A body that has no end but that of the connection is complete then, with and without the
 /// farewell of TLS: nothing shows whether anything is missing. With [`AnswerBody::Ignore`] a success counts by its status
 /// alone, as a failure does in any case; its body is only the reason.
-pub(super) async fn outcome_of(
+pub(super) async fn judge(
     mut response: Response<Incoming>,
-    kind: OutcomeKind,
-    answer_body: AnswerBody,
+    config: &TargetConfig,
+    answers: bool,
     deadline: &mut Deadline,
-) -> Outcome {
-    let applied = kind == OutcomeKind::Applied;
+) -> Judgement {
+    let status = response.status().as_u16();
+    let lasts_to_the_end = lasts_to_the_end(&response);
+    let bounds = judge::bounds(config, status, answers);
     let mut body = Vec::new();
-    let end =
-        read(response.body_mut(), &mut body, if applied { 0 } else { BODY_BYTES_KEPT_MAX }, deadline).await;
-    let headers = response.headers();
-    let failure = || Failure {
-        cause: Cause::Status(response.status().as_u16()),
-        detail: detail::of_body(
-            text(headers, CONTENT_TYPE).unwrap_or(""),
-            text(headers, CONTENT_ENCODING).unwrap_or(""),
-            &body,
-        ),
-    };
-    let retry_after = || {
-        text(headers, RETRY_AFTER)
-            .and_then(|value| retry_after::parse(value, text(headers, DATE), SystemTime::now()))
-    };
-    match kind {
-        // With Retry-After, 409 means that the first request with this idempotency key is still being processed
-        // (draft-ietf-httpapi-idempotency-key-header, 2.7), not that states conflict.
-        OutcomeKind::Conflict if response.status().as_u16() == 409 && headers.contains_key(RETRY_AFTER) => {
-            Outcome::Retryable { failure: failure(), retry_after: retry_after() }
-        }
-        OutcomeKind::Applied if answer_body == AnswerBody::Ignore => Outcome::Applied,
-        OutcomeKind::Applied => match end {
-            BodyEnd::Done => Outcome::Applied,
-            BodyEnd::Broken(error) if lasts_to_the_end(&response) && is_end_of_stream(&error) => {
-                Outcome::Applied
-            }
-            BodyEnd::Broken(error) => broken(&error),
-            BodyEnd::TimeUp => time_up(),
-        },
-        OutcomeKind::Retryable => Outcome::Retryable { failure: failure(), retry_after: retry_after() },
-        OutcomeKind::Refused => Outcome::Refused(failure()),
-        OutcomeKind::Rejected => Outcome::Rejected(failure()),
-        OutcomeKind::Conflict => Outcome::Conflict(failure()),
-        OutcomeKind::Known | OutcomeKind::Withheld => unreachable!("classify gives neither for an answer"),
+    let end = read(response.body_mut(), &mut body, bounds, lasts_to_the_end, deadline).await;
+    let answer = Answer { status, headers: response.headers(), body: &body, end };
+    if answers {
+        judge::judge(config, &answer)
+    } else {
+        Judgement { outcome: judge::by_status(config, &answer), row: None }
     }
 }
 
@@ -141,25 +103,34 @@ pub(super) fn broken(error: &(dyn Error + 'static)) -> Outcome {
     Outcome::Retryable { failure: Failure { cause, detail: detail::of_error(error) }, retry_after: None }
 }
 
-/// Reads to the end or to the bound, and keeps the first `kept_max` bytes. If it stops early, dropping the response closes
-/// the connection (HTTP/1) or the stream (HTTP/2).
-async fn read(body: &mut Incoming, kept: &mut Vec<u8>, kept_max: usize, deadline: &mut Deadline) -> BodyEnd {
-    if body.size_hint().lower() > BODY_BYTES_READ_MAX as u64 && kept_max == 0 {
-        return BodyEnd::Done;
+/// Reads to the end or to the bound, and keeps the start. If it stops early, dropping the response closes the connection
+/// (HTTP/1) or the stream (HTTP/2).
+async fn read(
+    body: &mut Incoming,
+    kept: &mut Vec<u8>,
+    bounds: Bounds,
+    lasts_to_the_end: bool,
+    deadline: &mut Deadline,
+) -> BodyEnd {
+    let Bounds { kept_max, read_max } = bounds;
+    let is_reason = (1..read_max).contains(&kept_max);
+    if body.size_hint().lower() > read_max as u64 && !is_reason {
+        return BodyEnd::Longer;
     }
     let mut read = 0;
     loop {
         let chunk = match deadline.wait_for_answer(chunk(body)).await {
             Ok(Ok(Some(chunk))) => chunk,
-            Ok(Ok(None)) => return BodyEnd::Done,
-            Ok(Err(error)) => return BodyEnd::Broken(error),
-            Err(TimeUp) => return BodyEnd::TimeUp,
+            Ok(Ok(None)) => return BodyEnd::Complete,
+            Ok(Err(error)) if lasts_to_the_end && is_end_of_stream(&error) => return BodyEnd::Complete,
+            Ok(Err(error)) => return BodyEnd::Broken(broken(&error)),
+            Err(TimeUp) => return BodyEnd::Broken(time_up()),
         };
         let room = kept_max - kept.len();
         kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
         read += chunk.len();
-        if read > BODY_BYTES_READ_MAX {
-            return BodyEnd::Done;
+        if read > read_max {
+            return BodyEnd::Longer;
         }
     }
 }

@@ -13,6 +13,8 @@ use lanekeeper_core::error::error_chain;
 
 /// Longest detail, in characters.
 const DETAIL_CHARS_MAX: usize = 500;
+/// Longest part of an answer that is quoted, in characters.
+const PART_CHARS_MAX: usize = 100;
 
 /// The reason that an answer's body gives: the members of a problem document (RFC 9457), or the start of the text.
 /// `body` may be truncated.
@@ -50,6 +52,14 @@ fn of_problem(body: &[u8]) -> Option<String> {
         text = if text.is_empty() { problem_type.to_owned() } else { format!("{text} ({problem_type})") };
     }
     (!text.is_empty()).then(|| one_line(&text))
+}
+
+/// A short part of an answer, quoted.
+pub(super) fn part(text: &str) -> String {
+    let line = one_line(text);
+    let short: String = line.chars().take(PART_CHARS_MAX).collect();
+    let cut = if short.len() < line.len() { "…" } else { "" };
+    format!("\"{short}{cut}\"")
 }
 
 /// Why a connection failed, in words, or the error with its causes. None of them holds the URL, which has the record key.

@@ -127,10 +127,10 @@ impl HttpTarget {
             Ok(response) => response,
             Err(outcome) => return (outcome, AttemptReceipt::default()),
         };
-        let receipt = answer::receipt_of(&response, &self.template.outcomes);
-        let kind = super::classify::classify(receipt.status, &self.template.outcomes);
-        let outcome = answer::outcome_of(response, kind, self.config.answer_body, deadline).await;
-        (name_weak_etag(outcome, precondition), receipt)
+        let mut receipt = answer::receipt_of(&response, &self.config.outcomes);
+        let judged = answer::judge(response, &self.config, true, deadline).await;
+        receipt.of_target |= judged.row.is_some();
+        (name_weak_etag(judged.outcome, precondition), receipt)
     }
 
     /// Gets the record's `ETag` from the target.
@@ -140,15 +140,12 @@ impl HttpTarget {
         authorized.map_err(|outcome| (outcome, AttemptReceipt::default()))?;
         let exchanged = self.exchange(request, &attempt.send_guard, deadline).await;
         let response = exchanged.map_err(|outcome| (outcome, AttemptReceipt::default()))?;
-        let receipt = answer::receipt_of(&response, &self.template.outcomes);
+        let receipt = answer::receipt_of(&response, &self.config.outcomes);
         match (receipt.status, &receipt.etag) {
             (404 | 410, _) => Ok(Precondition::Absent),
             (200..=299, Some(etag)) => Ok(Precondition::Match(etag.as_str().into())),
             (200..=299, None) => Ok(Precondition::None),
-            (status, _) => {
-                let kind = super::classify::classify(status, &self.template.outcomes);
-                Err((answer::outcome_of(response, kind, self.config.answer_body, deadline).await, receipt))
-            }
+            _ => Err((answer::judge(response, &self.config, false, deadline).await.outcome, receipt)),
         }
     }
 }

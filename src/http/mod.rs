@@ -4,8 +4,8 @@
 //! the config that is in force; `request` builds a request, `auth` shows
 //! who we are, `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tls` has the settings of
 //! TLS, `verifier` names who issued a certificate), `gate` asks the
-//! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back, and
-//! `classify` is the table of statuses: what a 503 means is there.
+//! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back,
+//! `judge` makes an outcome of it, and `classify` is the table of statuses: what a 503 means is there.
 
 mod answer;
 mod auth;
@@ -20,6 +20,7 @@ mod error;
 mod gate;
 mod h2_frames;
 mod http_target;
+pub mod judge;
 mod quota;
 mod race;
 mod renewed_client;
@@ -59,7 +60,7 @@ pub struct AttemptReceipt {
     /// The record's `ETag`, if that answer has one.
     pub etag: Option<String>,
     /// The answer shows that the target has given it, not something before it: it is a problem document (RFC 9457), or the
-    /// config says what its status means for this target.
+    /// config has a row for it in `answers`, or its status in `outcomes`.
     pub of_target: bool,
     /// What the answer says about the target's limit. Boxed, since few answers have it and every attempt moves its receipt.
     pub quota: Option<Box<Quota>>,

@@ -1,7 +1,5 @@
 //! Builds the requests of a target. What is the same for every attempt is prepared once.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use http::header::{
     ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, Entry, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
@@ -13,7 +11,6 @@ use super::Attempt;
 use super::conditional::Precondition;
 use super::error::TargetsFault;
 use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, OnConfig, TargetConfig};
-use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::routes::TypePattern;
 use lanekeeper_core::template::{UrlTemplate, encode_record_key};
 use lanekeeper_core::update::Update;
@@ -63,7 +60,6 @@ pub(super) struct RequestTemplate {
     /// For updates of these types instead of `own`; the first match counts.
     on: Vec<(Vec<TypePattern>, Parts)>,
     idempotency: Option<(HeaderName, IdempotencyKeyStyle)>,
-    pub(super) outcomes: BTreeMap<u16, OutcomeKind>,
     pub(super) if_match: IfMatch,
     pub(super) first_contact: FirstContact,
 }
@@ -119,7 +115,6 @@ impl RequestTemplate {
             own: Parts::new(target, None)?,
             on: on.collect::<Result<_, _>>()?,
             idempotency,
-            outcomes: target.outcomes.clone(),
             if_match: target.if_match,
             first_contact: target.first_contact,
         })

@@ -5,6 +5,7 @@ mod connecting;
 mod connections;
 mod farewell;
 mod faults;
+mod judged;
 mod on;
 mod receiver;
 mod requests;
