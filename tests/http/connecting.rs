@@ -10,32 +10,14 @@ use lanekeeper::http::{Attempt, Target};
 use lanekeeper_core::outcome::{Cause, Outcome};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::template::UrlTemplate;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use lanekeeper_lab::receiver::SilentAddress;
+use tokio::net::TcpListener;
 
 use crate::server::{Server, answer};
 use crate::{TEST_TIMEOUT, attempt_of, target, targets, update};
 
-/// An address that answers nothing: a listener whose backlog is full, so that the kernel drops what comes.
-pub struct Silent {
-    pub address: SocketAddr,
-    _listener: TcpListener,
-    _waiting: Vec<TcpStream>,
-}
-
-impl Silent {
-    pub async fn new() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut waiting = Vec::new();
-        while let Ok(connected) =
-            tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
-        {
-            waiting.push(connected.unwrap());
-        }
-        Self { address, _listener: listener, _waiting: waiting }
-    }
+pub async fn silent_address() -> SilentAddress {
+    SilentAddress::at(([127, 0, 0, 1], 0).into()).await.unwrap()
 }
 
 /// Targets at the name `two.example`, which has these addresses.
@@ -68,7 +50,7 @@ fn assert_timed_out(outcome: &Outcome) {
 
 #[tokio::test]
 async fn the_times_of_one_target_do_not_change_those_of_another() {
-    let silent = Silent::new().await;
+    let silent = silent_address().await;
     let server = Server::answering(answer("204 No Content", "", ""), true).await;
     let quick = named(Duration::from_millis(600), Duration::from_secs(5));
     let slow = TargetConfig { name: "slow".into(), ..named(TEST_TIMEOUT * 2, TEST_TIMEOUT * 3) };
@@ -83,9 +65,9 @@ async fn the_times_of_one_target_do_not_change_those_of_another() {
 
 #[tokio::test]
 async fn the_timeout_of_a_request_begins_when_it_has_a_connection() {
-    let silent = Silent::new().await;
+    let silent = silent_address().await;
     let server = Server::answering(answer("204 No Content", "", ""), true).await;
-    let others = [Silent::new().await, Silent::new().await];
+    let others = [silent_address().await, silent_address().await];
     let config = named(Duration::from_secs(5), Duration::from_millis(600));
     let addresses = [silent.address, others[0].address, others[1].address, server.address];
     let targets = at_name(&[config], &addresses);
@@ -97,7 +79,7 @@ async fn the_timeout_of_a_request_begins_when_it_has_a_connection() {
 /// RFC 8305 recommends a quarter of a second.
 #[tokio::test]
 async fn an_address_that_swallows_packets_costs_a_quarter_of_a_second() {
-    let silent = Silent::new().await;
+    let silent = silent_address().await;
     let server = Server::answering(answer("204 No Content", "", ""), true).await;
     let check = async |addresses: &[SocketAddr], silent_first: u32| {
         let targets = at_name(&[named(TEST_TIMEOUT, TEST_TIMEOUT)], addresses);
@@ -120,7 +102,7 @@ async fn an_address_that_swallows_packets_costs_a_quarter_of_a_second() {
 
 #[tokio::test]
 async fn in_a_short_time_each_address_has_its_turn() {
-    let silent = [Silent::new().await, Silent::new().await, Silent::new().await];
+    let silent = [silent_address().await, silent_address().await, silent_address().await];
     let server = Server::answering(answer("204 No Content", "", ""), true).await;
     let addresses = [silent[0].address, silent[1].address, silent[2].address, server.address];
     let targets = at_name(&[named(Duration::from_millis(700), TEST_TIMEOUT)], &addresses);
@@ -129,7 +111,7 @@ async fn in_a_short_time_each_address_has_its_turn() {
 
 #[tokio::test]
 async fn connecting_ends_within_its_own_time() {
-    let silent = Silent::new().await;
+    let silent = silent_address().await;
     let connect_timeout = Duration::from_millis(400);
     let targets = at_name(&[named(connect_timeout, TEST_TIMEOUT)], &[silent.address, silent.address]);
     let since = Instant::now();
@@ -140,7 +122,7 @@ async fn connecting_ends_within_its_own_time() {
 /// The kernel repeats a lost SYN after a second.
 #[tokio::test]
 async fn a_short_timeout_does_not_shorten_connecting() {
-    let silent = Silent::new().await;
+    let silent = silent_address().await;
     let connect_timeout = Duration::from_millis(1_500);
     let targets = at_name(&[named(connect_timeout, Duration::from_millis(100))], &[silent.address]);
     let since = Instant::now();

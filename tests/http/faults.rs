@@ -76,7 +76,7 @@ async fn a_refused_connection_names_each_address() {
 
 #[tokio::test]
 async fn a_connection_that_takes_too_long_names_who_did_not_answer() {
-    let silent = crate::connecting::Silent::new().await;
+    let silent = crate::connecting::silent_address().await;
     let refusing = nobody().await;
     let within = Duration::from_millis(600);
     let config = TargetConfig { connect_timeout: within, ..at("http://two.example") };

@@ -1,14 +1,12 @@
 //! A broker with several hosts, and a name with several addresses: whichever comes first may be dead or swallow packets.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lanekeeper_lab::receiver::ReceiverSettings;
 
 use crate::harness::{
-    Authority, BlackHole, Broker, Postgres, World, assert_flawless, forward, lanekeeper, lanekeeper_command,
+    Authority, Broker, Postgres, SilentAddress, World, assert_flawless, command_knowing, forward, lanekeeper,
     updates,
 };
 
@@ -19,6 +17,10 @@ fn loopback(last: u8, port: u16) -> SocketAddr {
     (IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), port).into()
 }
 
+async fn silent() -> SilentAddress {
+    SilentAddress::at(loopback(1, 0)).await.expect("a port is free")
+}
+
 fn port_of(url: &str) -> u16 {
     url::Url::parse(url).expect("the harness makes URLs").port().expect("with a port")
 }
@@ -27,20 +29,10 @@ fn lines(records: usize, each: usize) -> String {
     updates(records, each).fold(String::new(), |lines, line| lines + &line.to_string() + "\n")
 }
 
-/// The built binary, with other names than those of the system.
-fn knowing(names: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command
-        .args(["--map-root-user", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
-        .arg(names)
-        .arg(lanekeeper_command().get_program());
-    command
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_goes_on_with_the_next_host() {
     let world = World::with("hosts", ReceiverSettings::default()).await;
-    let hole = BlackHole::at(loopback(1, 0)).await;
+    let hole = silent().await;
     let (dead, swallowed) = (
         "amqp://guest:s3cret@127.0.0.1:1/%2f".to_owned(),
         format!("amqp://guest:s3cret@{}/%2f", hole.address),
@@ -108,7 +100,7 @@ async fn every_address_of_a_name_is_tried() {
     let mut ports = Vec::new();
     let mut holes = Vec::new();
     for url in [broker.url(), broker.management_url()] {
-        let hole = BlackHole::at(loopback(1, 0)).await;
+        let hole = silent().await;
         ports.push(forward(loopback(9, hole.address.port()), loopback(1, port_of(url))).await.port());
         holes.push(hole);
     }
@@ -116,7 +108,7 @@ async fn every_address_of_a_name_is_tried() {
     std::fs::write(&names, "127.0.0.1 localhost broker.test\n127.0.0.9 broker.test\n")
         .expect("it can be written");
     let run = |arguments: &'static [&'static str], input: String| {
-        let mut command = knowing(&names);
+        let mut command = command_knowing(&names);
         command
             .args(arguments)
             .env("LANEKEEPER_BROKER__URL", format!("amqp://guest:guest@broker.test:{}/%2f", ports[0]))
@@ -152,7 +144,7 @@ async fn every_address_of_the_ledgers_server_is_tried_and_its_certificate_is_che
     let server = Postgres::start();
     let authority = Authority::new("ours");
     server.show(&authority.issue("db.test")).await;
-    let hole = BlackHole::at(loopback(1, 0)).await;
+    let hole = silent().await;
     let port = hole.address.port();
     forward(loopback(9, port), server.address().parse().expect("an address")).await;
     let dir = tempfile::tempdir().expect("a directory can be made");
@@ -162,7 +154,7 @@ async fn every_address_of_the_ledgers_server_is_tried_and_its_certificate_is_che
     let list = async |host: &str, mode: &str| {
         let url = server.url().replace(server.address(), &format!("{host}:{port}"));
         let url = format!("{url}?{mode}&sslrootcert={}", authority.file().display());
-        let mut command = knowing(&names);
+        let mut command = command_knowing(&names);
         command.args(["parked", "list"]).env("LANEKEEPER_LEDGER__URL", url);
         let (output, took) = tokio::task::spawn_blocking(move || {
             let began = Instant::now();

@@ -4,6 +4,7 @@
 mod bench;
 mod breaker;
 mod change;
+mod connections;
 mod crash;
 mod deleted_exchange;
 mod demo;

@@ -9,8 +9,7 @@ use lapin::types::AMQPValue;
 use lanekeeper_lab::receiver::ReceiverSettings;
 
 use crate::harness::{
-    Authority, Broker, Dispatcher, HttpsTarget, Proxy, ProxyMode, World, assert_flawless, lanekeeper, until,
-    updates,
+    Authority, Broker, Dispatcher, HttpsTarget, World, assert_flawless, lanekeeper, until, updates,
 };
 
 const UNTRUSTED: &str = "issued by an authority that this machine does not trust";
@@ -160,36 +159,4 @@ async fn updates_flow_to_https_targets_and_a_refused_certificate_says_what_to_do
         })
         .await;
     }
-}
-
-/// A connection of HTTP/2 that hangs takes all requests that come to it, for as long as each one's timeout.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_hangs_is_left_long_before_the_timeout() {
-    let authority = Authority::new("ours");
-    let world = World::new("hangs").await;
-    let server = HttpsTarget::start(b"h2", &authority.issue("localhost")).await;
-    let proxy = Proxy::start(format!("127.0.0.1:{}", server.port)).await.expect("a port is free");
-    let config = world.config("updates.partitions = 1");
-    let (config, _) = config.split_once("[[target]]").expect("it has one");
-    let config = format!(
-        "{config}[[target]]\nname = \"one\"\ntypes = [\"*\"]\ntimeout = \"120s\"\n\
-         url = \"https://localhost:{}/records/{{record_key}}\"\n",
-        proxy.address.port()
-    );
-    let dispatcher = Dispatcher::start_trusting(&world.write_config(&config), &authority.file());
-    dispatcher.ready().await;
-    let sent = async |requests: usize| {
-        until("the requests", || async {
-            match server.seen().len() {
-                seen if seen >= requests => Ok(()),
-                seen => Err(seen.to_string()),
-            }
-        })
-        .await;
-    };
-    world.publish(updates(1, 1)).await;
-    sent(1).await;
-    proxy.set(ProxyMode::Frozen);
-    world.publish(updates(5, 2).skip(5)).await;
-    sent(6).await;
 }

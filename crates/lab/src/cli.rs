@@ -17,7 +17,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the reference target: it keeps records, has safeguards against races, and reports what it saw.
-    Receiver(receiver::command::Arguments),
+    Receiver(Box<receiver::command::Arguments>),
     /// Show in a minute what Lanekeeper is for: updates race without it, and the same updates do not with it.
     Demo(demo::Arguments),
     /// Measure how fast updates are forwarded. The order is judged in every run.

@@ -1,13 +1,14 @@
 //! What every test needs: a broker, a receiver, a dispatcher, and waiting for a condition.
 
-mod black_hole;
 mod broker;
 mod door;
+mod forward;
 mod lab;
 mod pooler;
 mod postgres;
 mod process;
 mod raw;
+mod receiver;
 mod tls;
 mod wait;
 
@@ -20,16 +21,18 @@ use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use black_hole::{BlackHole, forward};
 pub use broker::Broker;
 pub use door::Door;
+pub use forward::forward;
 pub use lab::{example, lab_command, program_directory};
+pub use lanekeeper_lab::receiver::SilentAddress;
 pub use lanekeeper_lab::testbed::http::client as http;
 pub use lanekeeper_lab::testbed::{Proxy, ProxyMode, Signal};
 pub use pooler::pool_transactions;
 pub use postgres::Postgres;
-pub use process::{Dispatcher, Output, lanekeeper, lanekeeper_command};
+pub use process::{Dispatcher, Output, command_knowing, lanekeeper, lanekeeper_command};
 pub use raw::publish_raw;
+pub use receiver::BuiltReceiver;
 pub use tls::{Authority, HttpsTarget, Issued};
 pub use wait::{pace, until};
 

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime;
 
 use super::{
-    FailingRecord, Fault, OpenStoreError, Outage, PlannedOutage, RateLimit, RateLimitFields, Receiver,
-    ReceiverSettings, RefusalBody, Safeguard, Safeguards, StoreAddress,
+    AnswerEnd, EXTRA_FIELDS_MAX, FailingRecord, Fault, OpenStoreError, Outage, PlannedOutage, RateLimit,
+    RateLimitFields, Receiver, ReceiverSettings, RefusalBody, Safeguard, Safeguards, SilentAddress,
+    StoreAddress, TlsFiles,
 };
 use crate::command::{self, Exit, StopSignals};
 
@@ -59,7 +61,7 @@ pub struct Arguments {
     /// Send Retry-After with 429 and 503, in whole seconds.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     retry_after: Option<Duration>,
-    /// How long "hang" takes.
+    /// How long "hang" takes, and a connection that hangs stays open.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     hang_for: Duration,
     /// Fail every request of one record: for a time from its first request on, else always. With :retry-after-DURATION behind it, 429 and 503 say so. Repeatable.
@@ -102,6 +104,33 @@ pub struct Arguments {
         requires = "outage"
     )]
     outage_share: f64,
+    /// Serve https with this certificate (PEM), over HTTP/2 and HTTP/1.1. The port serves plain HTTP too.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// From the request after so many on, all connections that exist then say nothing any more, and are closed after --hang-for. New ones work.
+    #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u64).range(1..))]
+    hang_connections_after: Option<u64>,
+    /// A second address that swallows packets, as behind a firewall that drops them. Port 0 means that of --listen, for a name that leads to both.
+    #[arg(long, value_name = "ADDRESS")]
+    silent: Option<SocketAddr>,
+    /// How the end of an answer shows: by its length, or by the end of the connection, over TLS with or without a farewell (`close_notify`). Other ways than length offer no HTTP/2.
+    #[arg(
+        long,
+        value_name = "WAY",
+        value_enum,
+        default_value = "length",
+        requires_if("close-without-notify", "tls_certificate")
+    )]
+    answer_end: AnswerEnd,
+    /// Header fields that each answer has besides its own, 0 to 10000.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(EXTRA_FIELDS_MAX)))]
+    extra_fields: u16,
+    /// Give each answer a header field whose value goes on in the next line, over HTTP/1.
+    #[arg(long)]
+    folded_field: bool,
     /// Where to keep the records: `memory`, `sqlite://FILE` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
     #[arg(
         long,
@@ -157,6 +186,15 @@ impl Arguments {
                 after: self.outage_after,
                 lasts: self.outage_for,
             }),
+            hang_connections_after: self.hang_connections_after,
+            tls: self
+                .tls_certificate
+                .clone()
+                .zip(self.tls_key.clone())
+                .map(|(certificate, key)| TlsFiles { certificate, key }),
+            answer_end: self.answer_end,
+            extra_fields: self.extra_fields,
+            folded_field: self.folded_field,
             think: self.think,
             finish_abandoned: self.finish_abandoned,
             safeguards: self
@@ -208,6 +246,12 @@ enum ServeError {
     },
     #[error(transparent)]
     Store(#[from] OpenStoreError),
+    #[error("cannot be silent at {address}")]
+    Silent {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
 }
 
 async fn serve(arguments: &Arguments) -> Result<(), ServeError> {
@@ -216,7 +260,16 @@ async fn serve(arguments: &Arguments) -> Result<(), ServeError> {
     let mut signals = StopSignals::new().map_err(listener_error)?;
     let listener = TcpListener::bind(arguments.listen).await.map_err(listener_error)?;
     let address = listener.local_addr().map_err(listener_error)?;
-    print_line(format_args!("listening on http://{address}"));
+    let scheme = if arguments.tls_certificate.is_some() { "https" } else { "http" };
+    // Kept until the end: dropped, it would refuse connections.
+    let silent = match arguments.silent {
+        Some(silent) => Some(silent_at(silent, address.port()).await?),
+        None => None,
+    };
+    print_line(format_args!("listening on {scheme}://{address}"));
+    if let Some(silent) = &silent {
+        print_line(format_args!("silent at {}", silent.address));
+    }
     let stopped = async move {
         signals.next().await;
     };
@@ -227,6 +280,14 @@ async fn serve(arguments: &Arguments) -> Result<(), ServeError> {
         print_line(format_args!("{limit}"));
     }
     Ok(())
+}
+
+/// At this address; port 0 means `port`.
+async fn silent_at(mut address: SocketAddr, port: u16) -> Result<SilentAddress, ServeError> {
+    if address.port() == 0 {
+        address.set_port(port);
+    }
+    SilentAddress::at(address).await.map_err(|source| ServeError::Silent { address, source })
 }
 
 /// Prints a line. An error means that nobody reads it any more (`| head -1`), which is no reason to stop.

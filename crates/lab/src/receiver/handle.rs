@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use super::answer::{etag, problem, store_failed};
 use super::failing::Barrier;
 use super::state::ReceiverState;
+use super::wire;
 use super::write::write;
 
 pub(super) fn router(state: Arc<ReceiverState>) -> Router {
@@ -54,6 +55,14 @@ async fn record(State(state): State<Arc<ReceiverState>>, request: Request) -> Re
             "the last segment of the path names the record, as in /customers/42; the report is at /report\n";
         return (StatusCode::NOT_FOUND, help).into_response();
     }
+    if let Some(requests) = state.settings.hang_connections_after {
+        state.periods.count(requests);
+    }
+    let response = answer(Arc::clone(&state), record_key, request).await;
+    wire::finish(response, &state.settings)
+}
+
+async fn answer(state: Arc<ReceiverState>, record_key: String, request: Request) -> Response {
     let now = state.started.elapsed();
     if let Some(injected) = state.outage_of(&record_key, now) {
         return admitted(state, record_key, request, Some(Barrier::Outage(injected))).await;

@@ -18,8 +18,8 @@
 //! look like an overlap.
 //!
 //! What real APIs do to their callers it does on request: a rate limit that all records share (`limit`), outages in which a
-//! gateway answers instead of it (`outage`), and faults of single requests and records (`faults`). A request that was refused
-//! is one that was not applied.
+//! gateway answers instead of it (`outage`), faults of single requests and records (`faults`), and what happens below the
+//! answers, such as connections that hang (`wire`). A request that was refused is one that was not applied.
 //!
 //! It is made for measuring and for tests: it logs no line per request, memory per record is bounded, and records are
 //! spread over several locks.
@@ -45,6 +45,7 @@ mod settings;
 mod shards;
 mod state;
 mod store;
+mod wire;
 mod write;
 
 pub use faults::{FailingRecord, Fault, FaultAnswer, InjectedFaultError};
@@ -57,3 +58,4 @@ pub use rules::{Safeguard, SafeguardError, Safeguards};
 pub use server::Receiver;
 pub use settings::ReceiverSettings;
 pub use store::{OpenStoreError, StoreAddress, StoreAddressError, StoreError};
+pub use wire::{AnswerEnd, EXTRA_FIELDS_MAX, SilentAddress, TlsFiles};

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
 use super::handle;
@@ -15,6 +14,7 @@ use super::report::{RecordReport, Report};
 use super::settings::ReceiverSettings;
 use super::state::ReceiverState;
 use super::store::{OpenStoreError, Store, StoreAddress, StoreError};
+use super::wire::WireListener;
 
 /// How long requests in progress may take when the receiver is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl Receiver {
     /// can run again, and still knows what it has seen.
     ///
     /// # Errors
-    /// The listener fails for good.
+    /// The listener fails for good, or the certificate of the settings cannot be used.
     pub async fn run(
         &self,
         listener: TcpListener,
@@ -60,10 +60,7 @@ impl Receiver {
         self.state.stopping.send_replace(false);
         let state = Arc::clone(&self.state);
         let mut stopping = self.state.stopping.subscribe();
-        let listener = listener.tap_io(|stream| {
-            // Only latency is at stake.
-            let _ = stream.set_nodelay(true);
-        });
+        let listener = WireListener::new(listener, &state.settings, Arc::clone(&state.periods))?;
         let serve =
             axum::serve(listener, handle::router(Arc::clone(&state))).with_graceful_shutdown(async move {
                 shutdown.await;
@@ -113,6 +110,11 @@ impl Receiver {
     /// Ends the outage, also one that is only planned. Requests that have met it get their answers still.
     pub fn end_outage(&self) {
         self.state.set_outage(None);
+    }
+
+    /// The connections that exist say nothing any more, until they are closed after `hang_for`. New ones work.
+    pub fn hang_connections(&self) {
+        self.state.periods.end();
     }
 
     /// Deletes all records, in the store too, and what it saw of them. Requests in progress go on.

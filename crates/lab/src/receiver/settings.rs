@@ -6,6 +6,7 @@ use super::faults::{FailingRecord, Fault};
 use super::limit::RateLimit;
 use super::outage::PlannedOutage;
 use super::rules::Safeguards;
+use super::wire::{AnswerEnd, TlsFiles};
 
 /// How a receiver behaves. The default answers at once and never fails.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,10 +34,20 @@ pub struct ReceiverSettings {
     pub rate_limit: Option<RateLimit>,
     /// A time in which requests fail before they reach the rate limit. [`super::Receiver::begin_outage`] begins others.
     pub outage: Option<PlannedOutage>,
-    /// How long a fault `hang` takes.
+    /// How long a fault `hang` takes, and after what time a connection that hangs is closed.
     pub hang_for: Duration,
     /// Records whose requests all fail.
     pub fail_records: Vec<FailingRecord>,
+    /// The connections that exist when a request comes after so many say nothing any more; later ones work. `None`: none.
+    pub hang_connections_after: Option<u64>,
+    /// Serve https (HTTP/2 and HTTP/1.1), and plain HTTP on the same port. `None`: plain HTTP alone.
+    pub tls: Option<TlsFiles>,
+    /// How the end of an answer shows.
+    pub answer_end: AnswerEnd,
+    /// Header fields that each answer has besides its own: at most [`super::EXTRA_FIELDS_MAX`].
+    pub extra_fields: u16,
+    /// Each answer over HTTP/1 has a header field whose value goes on in the next line.
+    pub folded_field: bool,
     /// Which remedies against races are applied. The default leaves out idempotency and fencing, so that repeats and
     /// older tenures show in the report instead of being prevented.
     pub safeguards: Safeguards,
@@ -63,6 +74,11 @@ impl Default for ReceiverSettings {
             outage: None,
             hang_for: Duration::from_secs(30),
             fail_records: Vec::new(),
+            hang_connections_after: None,
+            tls: None,
+            answer_end: AnswerEnd::Length,
+            extra_fields: 0,
+            folded_field: false,
             safeguards: Safeguards { idempotency: false, fencing: false, ..Safeguards::ALL },
             require_if_match: false,
             superseded_status: 200,

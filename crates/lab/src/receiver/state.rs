@@ -1,6 +1,6 @@
 //! Everything that a receiver knows: its settings, the records, and what was seen of them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use super::outage::PlannedOutage;
 use super::report::{RecordReport, Report};
 use super::settings::ReceiverSettings;
 use super::store::{Store, StoreError};
+use super::wire::ConnectionPeriods;
 
 /// See the module.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(super) struct ReceiverState {
     limiter: Option<Mutex<Limiter>>,
     /// The outage that goes on or is to come.
     outage: Mutex<Option<PlannedOutage>>,
+    pub(super) periods: Arc<ConnectionPeriods>,
     /// Ends requests that hang on purpose.
     pub(super) stopping: watch::Sender<bool>,
 }
@@ -36,7 +38,8 @@ impl ReceiverState {
         let (started, delays) = (Instant::now(), Mutex::default());
         let limiter = settings.rate_limit.map(|limit| Mutex::new(Limiter::new(limit)));
         let outage = Mutex::new(settings.outage);
-        Self { settings, judges, store, started, delays, limiter, outage, stopping }
+        let periods = Arc::default();
+        Self { settings, judges, store, started, delays, limiter, outage, periods, stopping }
     }
 
     /// See [`super::Receiver::report`].

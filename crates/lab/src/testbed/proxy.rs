@@ -1,12 +1,8 @@
 //! A TCP proxy that fails on purpose, between a client and its server.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
@@ -26,8 +22,6 @@ pub enum ProxyMode {
     Refuse,
     /// Accepts new ones and never answers. Those that exist go on.
     Silent,
-    /// Forwards new ones. Those that exist stay open, and nothing passes any more.
-    Frozen,
 }
 
 /// A proxy on a free port of 127.0.0.1. It ends with the runtime that it was started on.
@@ -87,13 +81,11 @@ impl Proxy {
 
 async fn forward(mut connection: TcpStream, target: String, mut modes: watch::Receiver<ProxyMode>) {
     let mode = *modes.borrow_and_update();
-    let frozen = AtomicBool::new(false);
     let closed = async {
         // A change to `Refuse` that was taken back before it was seen here closes the connection too.
         while modes.changed().await.is_ok() {
             match *modes.borrow_and_update() {
                 ProxyMode::Silent => {}
-                ProxyMode::Frozen => frozen.store(true, Ordering::Relaxed),
                 ProxyMode::Forward | ProxyMode::Refuse => return,
             }
         }
@@ -102,17 +94,10 @@ async fn forward(mut connection: TcpStream, target: String, mut modes: watch::Re
         match mode {
             ProxyMode::Refuse => {}
             ProxyMode::Silent => std::future::pending().await,
-            ProxyMode::Forward | ProxyMode::Frozen => {
+            ProxyMode::Forward => {
                 if let Ok(mut onward) = TcpStream::connect(&target).await {
                     // An error is the end of the connection, as its ends see it.
-                    let mut copying = pin!(copy_bidirectional(&mut connection, &mut onward));
-                    let copied = poll_fn(|context| {
-                        if frozen.load(Ordering::Relaxed) {
-                            return Poll::Pending; // until `closed` ends it
-                        }
-                        copying.as_mut().poll(context).map(drop)
-                    });
-                    copied.await;
+                    let _ = copy_bidirectional(&mut connection, &mut onward).await;
                 }
             }
         }

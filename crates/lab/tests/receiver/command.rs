@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 struct Killed(Child);
 
@@ -78,6 +79,19 @@ fn a_rate_limit_and_an_outage_can_be_had_by_options() {
 }
 
 #[test]
+fn a_name_can_lead_to_it_and_to_a_second_address_that_is_silent() {
+    let mut command = lanekeeper_lab(&["--listen", "127.0.0.9:0", "--silent", "127.0.0.1:0"]);
+    let mut child = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    let port = first.strip_prefix("listening on http://127.0.0.9:").expect(&first);
+    assert_eq!(lines.next().unwrap().unwrap(), format!("silent at 127.0.0.1:{port}"));
+    TcpStream::connect(format!("127.0.0.9:{port}")).unwrap();
+    let silent = format!("127.0.0.1:{port}").parse().unwrap();
+    TcpStream::connect_timeout(&silent, Duration::from_millis(300)).expect_err("it answers nothing");
+}
+
+#[test]
 fn a_port_in_use_is_said_and_not_a_panic() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -101,6 +115,10 @@ fn options_that_make_no_sense_are_refused() {
         ["--rate-limit-headers", "ratelimit"],
         ["--outage-share", "0.5"],
         ["--outage", "gateway-200"],
+        ["--tls-key", "key.pem"],
+        ["--answer-end", "close-without-notify"],
+        ["--extra-fields", "10001"],
+        ["--hang-connections-after", "0"],
     ] {
         let output = lanekeeper_lab(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

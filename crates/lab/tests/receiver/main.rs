@@ -5,6 +5,7 @@ mod command;
 mod limits;
 mod postgres;
 mod safeguards;
+mod wire;
 
 use std::time::Duration;
 

@@ -1,9 +1,6 @@
 //! One suite for both ledgers, and what only one of them can suffer. PostgreSQL is a private server of
 //! `scripts/postgres`, which finds or installs one; without it these tests fail.
 
-#[expect(dead_code, reason = "one of its functions is for tests of the broker")]
-#[path = "../../../../tests/it/harness/black_hole.rs"]
-mod black_hole;
 mod conformance;
 mod files;
 mod measure;
@@ -11,6 +8,8 @@ mod operators;
 #[path = "../../../../tests/it/harness/pooler.rs"]
 mod pooler;
 mod servers;
+#[path = "../../../lab/src/receiver/wire/silent.rs"]
+mod silent;
 mod standby;
 #[expect(dead_code, reason = "one of its functions is for tests of the broker")]
 #[path = "../../../../tests/it/harness/wait.rs"]

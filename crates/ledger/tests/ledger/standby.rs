@@ -223,7 +223,7 @@ async fn every_session_commits_synchronously() {
 #[tokio::test]
 async fn a_server_that_swallows_packets_costs_seconds_once() {
     let server = Server::start();
-    let hole = crate::black_hole::BlackHole::at(([127, 0, 0, 1], 0).into()).await;
+    let hole = crate::silent::SilentAddress::at(([127, 0, 0, 1], 0).into()).await.expect("a port is free");
     let silent = format!("postgres://lanekeeper:x@{}/postgres", hole.address);
     let urls = vec![Secret::new(silent), Secret::new(server.url.clone())];
     let settings = LedgerConfig { place: LedgerPlace::Postgres(urls), ..server.settings() };
