@@ -11,9 +11,12 @@ mod log;
 mod parked;
 mod process;
 mod publish;
+mod rehearsal;
 mod run;
 mod target;
+mod test;
 mod topology;
+mod try_update;
 
 use std::process::ExitCode;
 
@@ -38,6 +41,10 @@ enum Command {
     Publish(publish::Arguments),
     /// Show the effective config, where each value comes from, the retry schedule, and warnings.
     Check(check::Arguments),
+    /// Show the request that an update would become, and send it if asked to.
+    Try(try_update::Arguments),
+    /// Test the config: cases in files, of what it makes of updates and answers.
+    Test(test::Arguments),
     /// List, show, release, discard or export parked updates.
     Parked(parked::Arguments),
     /// Forget what the ledger knows of a record: its version.
@@ -68,6 +75,8 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Publish(arguments) => publish::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Try(arguments) => try_update::main(&arguments),
+        Command::Test(arguments) => test::main(&arguments),
         Command::Parked(arguments) => parked::main(&arguments),
         Command::Ledger(arguments) => ledger::main(&arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),

@@ -5,7 +5,7 @@ mod blocking;
 mod format;
 mod plan;
 mod show;
-mod snapshot;
+pub(super) mod snapshot;
 
 use std::time::Duration;
 

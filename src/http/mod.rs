@@ -21,6 +21,7 @@ mod gate;
 mod h2_frames;
 mod http_target;
 pub mod judge;
+pub mod preview;
 mod quota;
 mod race;
 mod renewed_client;

@@ -222,19 +222,7 @@ impl<L: Ledger> LedgerClient<L> {
         let Some(target) = self.0.routes.find(stored.update_type.as_deref()) else {
             return Err(stored.update_type.unwrap_or_default());
         };
-        Ok(Update {
-            record_key: stored.record_key,
-            id: stored.id,
-            target,
-            update_type: stored.update_type,
-            version: stored.version,
-            content_type: stored.content_type,
-            content_encoding: stored.content_encoding,
-            if_match: stored.if_match,
-            published_at: stored.published_at,
-            headers: stored.headers,
-            body: stored.body,
-        })
+        Ok(stored.into_update(target))
     }
 
     async fn no_target(&self, record_key: &RecordKey, seq: ParkedSeq, update_type: &str) {

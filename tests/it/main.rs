@@ -38,4 +38,5 @@ mod routing;
 mod tls;
 mod too_large;
 mod topology;
+mod trying;
 mod witnesses;

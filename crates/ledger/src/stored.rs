@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::fingerprint::Fingerprint;
-use lanekeeper_core::update::{RecordKey, UpdateId};
+use lanekeeper_core::routes::TargetId;
+use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
 /// A parked update.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,6 +43,24 @@ impl StoredUpdate {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.body)
+    }
+
+    /// The update, for this target: which one takes it is not kept.
+    #[must_use]
+    pub fn into_update(self, target: TargetId) -> Update {
+        Update {
+            record_key: self.record_key,
+            id: self.id,
+            target,
+            update_type: self.update_type,
+            version: self.version,
+            content_type: self.content_type,
+            content_encoding: self.content_encoding,
+            if_match: self.if_match,
+            published_at: self.published_at,
+            headers: self.headers,
+            body: self.body,
+        }
     }
 
     /// Everything without a column of its own (record key, id and body have one), as JSON.

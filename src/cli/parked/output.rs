@@ -250,7 +250,7 @@ async fn each_record(
 }
 
 /// Prints that the record is not parked.
-pub(super) fn not_parked(record_key: &RecordKey) -> Exit {
+pub(in crate::cli) fn not_parked(record_key: &RecordKey) -> Exit {
     say_error(format_args!("error: {} has no parked updates", shown(record_key.as_str())));
     Exit::Other
 }

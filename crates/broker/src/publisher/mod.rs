@@ -4,6 +4,7 @@
 //! `session` is the connection to the broker, `confirms` finds the publish that a confirm belongs to. [`json_line`] and [`line_reader`]
 //! are the input of `lanekeeper publish`. Why it is done so: docs/decisions/005-publisher-one-unconfirmed-per-record.md.
 
+mod as_received;
 mod bulk;
 mod confirms;
 mod driver;
@@ -17,6 +18,7 @@ mod settings;
 #[cfg(test)]
 mod simulation;
 
+pub use as_received::as_received;
 pub use bulk::BulkPublisher;
 pub use driver::{ConnectionEvent, Publisher, PublisherEvent, PublisherExit, Submission};
 pub use error::PublishError;

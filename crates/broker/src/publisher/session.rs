@@ -123,7 +123,7 @@ fn message(exchange: ShortString, outgoing: &Outgoing) -> Message<'_> {
     }
 }
 
-fn properties(outgoing: &Outgoing) -> BasicProperties {
+pub(super) fn properties(outgoing: &Outgoing) -> BasicProperties {
     let mut properties = BasicProperties::default()
         .with_delivery_mode(2)
         .with_message_id(short(&outgoing.id))
