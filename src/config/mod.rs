@@ -33,7 +33,7 @@ mod warnings;
 use std::path::Path;
 
 pub use answers::{AnswerRow, BodyTest, Pattern, Pointer, StatusPattern};
-pub use auth::AuthConfig;
+pub use auth::{AuthConfig, ClientCredentials, JwtBearer, SendSecret, SigningFault, SigningKey, TokenUrl};
 pub use difference::{Change, TakesEffect, changes};
 pub use fault::{Fault, Faults, Origin, Problem};
 pub use lanekeeper_core::secret::Secret;

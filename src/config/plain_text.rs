@@ -2,6 +2,7 @@
 
 use url::{Host, Url};
 
+use super::auth::AuthConfig;
 use super::model::{Config, TargetConfig};
 use lanekeeper_core::secret::Secret;
 use lanekeeper_ledger::LedgerPlace;
@@ -35,7 +36,11 @@ pub fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-fn of_target(target: &TargetConfig) -> Option<String> {
+fn of_target(target: &TargetConfig) -> impl Iterator<Item = String> {
+    [of_headers(target), of_auth(target), of_token_server(target)].into_iter().flatten()
+}
+
+fn of_headers(target: &TargetConfig) -> Option<String> {
     let is_credential = |name: &str| {
         let name = name.to_ascii_lowercase();
         CREDENTIALS.contains(&&*name) || CREDENTIALS_PARTS.iter().any(|part| name.contains(part))
@@ -43,11 +48,42 @@ fn of_target(target: &TargetConfig) -> Option<String> {
     let headers = target.headers.iter().chain(target.on.iter().flat_map(|row| &row.headers));
     let (header, _) = { headers }.find(|(name, _)| is_credential(name))?;
     let urls = target.urls().filter_map(|url| Url::parse(&url.to_string()).ok());
-    let host = urls.filter(|url| url.scheme() == "http").find_map(|url| other_host(&url))?;
+    let host = { urls }.find_map(|url| plain_host(&url))?;
     Some(format!(
         "target {:?}: the header {header:?} travels to {host} as plain text. Write https://.",
         target.name
     ))
+}
+
+fn of_auth(target: &TargetConfig) -> Option<String> {
+    let host = plain_host(&Url::parse(&target.url.to_string()).ok()?)?;
+    (target.auth != AuthConfig::None).then(|| {
+        format!(
+            "target {:?}: what [target.auth] has travels to {host} as plain text. Write https://.",
+            target.name
+        )
+    })
+}
+
+fn of_token_server(target: &TargetConfig) -> Option<String> {
+    let token_url = match &target.auth {
+        AuthConfig::OAuth2(grant) => &grant.token_url,
+        AuthConfig::JwtBearer(grant) => &grant.token_url,
+        AuthConfig::None
+        | AuthConfig::Bearer { .. }
+        | AuthConfig::Basic { .. }
+        | AuthConfig::Header { .. } => return None,
+    };
+    let host = plain_host(token_url.url())?;
+    Some(format!(
+        "target {:?}: secrets and tokens travel to and from {host} as plain text. Write https:// in token_url.",
+        target.name
+    ))
+}
+
+/// The host of a URL without TLS, unless it is this machine.
+fn plain_host(url: &Url) -> Option<String> {
+    (url.scheme() == "http").then(|| other_host(url)).flatten()
 }
 
 fn of_ledger(config: &Config) -> Vec<String> {

@@ -240,6 +240,15 @@ impl<'a> Section<'_, 'a> {
         self.reader.table(format!("{}.{key}[{index}]", self.path), value)
     }
 
+    /// As `table`; `None`: it is not written.
+    pub fn table_if_set(&mut self, key: &'static str) -> Option<Section<'_, 'a>> {
+        if self.has(key) {
+            return Some(self.table(key));
+        }
+        self.known.push(key);
+        None
+    }
+
     /// Returns true if the key is written.
     pub fn has(&self, key: &str) -> bool {
         self.dict.as_ref().is_some_and(|dict| dict.contains_key(key))

@@ -146,7 +146,10 @@ fn read_one(
     let answer_body = section.read_or("answer_body", "complete", choice(&ANSWER_BODY));
     let connection_age_max = section.read_or("connection_age_max", "5m", duration(CONNECTION_AGE));
     let (limits, own_limits) = limits::read(&mut section, name.as_deref());
-    let auth = auth::read(&mut section);
+    let set = headers.iter().flatten().map(|(name, _)| name.as_str());
+    let idempotency_name = idempotency_header.as_ref().map(|header| header.to_ascii_lowercase());
+    let set: Vec<&str> = set.chain(idempotency_name.as_deref()).collect();
+    let auth = auth::read(&mut section, &set);
     let on = on::read(&mut section, idempotency_header.as_deref());
     let answers = answers::read(&mut section);
     let failure = failure::read_of_target(&mut section, elsewhere.failure, elsewhere.can_park);
@@ -279,7 +282,7 @@ pub fn header(name: &str, raw: &mut Json, taken: &mut BTreeSet<String>) -> Resul
 }
 
 /// Checks that the config may set this header. Returns the name in lower case.
-fn header_name(name: &str) -> Result<String, Problem> {
+pub(super) fn header_name(name: &str) -> Result<String, Problem> {
     let valid = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
         Problem::new(format!("{name:?} is not a header name"), "write one such as \"x-api-key\"")
     })?;

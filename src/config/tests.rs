@@ -420,21 +420,56 @@ fn rows_for_types_that_never_come_are_warned_of() {
     assert!(found.len() == 1 && found[0].contains("target \"crm\" comes first"), "{found:?}");
 }
 
-/// `config/default.toml` with the target that it shows.
-fn reference() -> String {
+/// Lines of `config/default.toml` around keys that exclude each other.
+const ONE_OF: &str = "# --- One of: ---";
+const OR: &str = "# --- or: ---";
+const UNTIL_HERE: &str = "# --- Until here. ---";
+
+/// `config/default.toml` with the target that it shows, once with each of the alternatives that exclude each other.
+fn references() -> Vec<String> {
     let uncommented = |line: &str| match line.strip_prefix('#') {
         Some(code) if code.starts_with(|c: char| !c.is_whitespace()) => code.to_owned(),
         _ => line.to_owned(),
     };
-    DEFAULT_TOML.lines().map(|line| uncommented(line) + "\n").collect()
+    let count = DEFAULT_TOML.lines().filter(|line| *line == OR).count() + 1;
+    let reference = |chosen| {
+        let mut alternative = None;
+        let mut text = String::new();
+        for line in DEFAULT_TOML.lines() {
+            match (line, alternative) {
+                (ONE_OF, None) => alternative = Some(0),
+                (OR, Some(number)) => alternative = Some(number + 1),
+                (UNTIL_HERE, Some(_)) => alternative = None,
+                (ONE_OF | OR | UNTIL_HERE, _) => panic!("alternatives do not nest: {line}"),
+                (line, alternative) if alternative.is_none_or(|number| number == chosen) => {
+                    text += &(uncommented(line) + "\n");
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(alternative, None, "{UNTIL_HERE} is missing");
+        text
+    };
+    (0..count).map(reference).collect()
 }
 
 #[test]
 fn the_reference_has_every_key_and_says_its_default() {
-    let loaded = read(&reference(), &[("CRM_TOKEN", "x")]).unwrap();
+    let references = references();
+    assert_eq!(references.len(), 5, "as many as [target.auth] has ways");
+    for reference in references {
+        check_reference(&reference);
+    }
+}
+
+fn check_reference(reference: &str) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
+    let variables =
+        ["CRM_TOKEN", "CRM_USER", "CRM_PASSWORD", "CRM_KEY", "CRM_SECRET"].map(|name| (name, "x"));
+    let variables = [&variables[..], &[("CRM_PRIVATE_KEY", key.as_str())]].concat();
+    let loaded = read(reference, &variables).unwrap();
     let least = read(TARGET_EXAMPLE, &[]).unwrap();
     let (mut section, mut comment, mut keys) = (String::new(), String::new(), Vec::new());
-    let reference = reference();
     for line in reference.lines() {
         if let Some(text) = line.strip_prefix("# ") {
             comment = format!("{comment} {text}");
@@ -446,9 +481,13 @@ fn the_reference_has_every_key_and_says_its_default() {
                     key,
                     "headers" | "outcomes" | "rate_max" | "in_flight_max" | "pointer" | "value" | "pattern"
                 ) && comment.contains("Default: none."))
-                || (section == "target[0].auth" && comment.contains("Default: none."))
                 || (section == "target[0].on[0]"
                     && comment.contains(&format!("Default: the target's {key}.")))
+                || (section.starts_with("target[0].auth")
+                    && ["none.", "the issuer.", "token_url.", "\"RS256\"."]
+                        .iter()
+                        .any(|default| comment.contains(&format!("Default: {default}"))))
+                || (section.starts_with("target[0].auth") && comment.contains("Required."))
                 || (key == "limits" && comment.contains("Default: the target's name."));
             assert!(said, "{section} {key}: its comment says the default, {value}: {comment:?}");
             comment.clear();

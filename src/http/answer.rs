@@ -105,7 +105,7 @@ pub(super) fn broken(error: &(dyn Error + 'static)) -> Outcome {
 
 /// Reads to the end or to the bound, and keeps the start. If it stops early, dropping the response closes the connection
 /// (HTTP/1) or the stream (HTTP/2).
-async fn read(
+pub(super) async fn read(
     body: &mut Incoming,
     kept: &mut Vec<u8>,
     bounds: Bounds,

@@ -47,6 +47,10 @@ impl Connector {
         };
         Self { https: https.wrap_connector(tcp), connect_timeout: target.connect_timeout }
     }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
 }
 
 impl Service<Uri> for Connector {

@@ -31,16 +31,45 @@ pub(super) struct Deadline {
     /// Later than `answer_by` by as much as this process was late: stopped, or starved of CPU time. An answer that came
     /// in the meantime is still in the socket, and to treat it as a timeout would send the update a second time.
     extended: Option<Instant>,
+    /// What was spent of `connect` on waiting for a credential.
+    for_credential: Duration,
 }
 
 impl Deadline {
     pub(super) fn new(connect: Duration, timeout: Duration) -> Self {
-        Self { connect, timeout, answer_by: None, extended: None }
+        Self { connect, timeout, answer_by: None, extended: None, for_credential: Duration::ZERO }
     }
 
     /// The check of the next request, which is withheld once the time for connecting is over.
     pub(super) fn check(&self, send_guard: SendGuard) -> SendCheck {
         SendCheck::new(send_guard, after(Instant::now(), self.connect))
+    }
+
+    /// Waits for what the next request needs before it can be sent, within the time for connecting.
+    pub(super) async fn wait_for_credential<F: Future>(
+        &mut self,
+        credential: F,
+    ) -> Result<F::Output, TimeUp> {
+        let begun = Instant::now();
+        self.pause(begun);
+        let ended = timeout_at(after(begun, self.connect), credential).await.map_err(|_| TimeUp);
+        let took = begun.elapsed();
+        self.for_credential += took;
+        self.connect = self.connect.saturating_sub(took);
+        ended
+    }
+
+    /// Returns true if more was spent on waiting for a credential than is left for connecting.
+    pub(super) fn waited_for_credential(&self) -> bool {
+        self.for_credential > self.connect
+    }
+
+    /// The time of the answers stands still until the next request is written.
+    fn pause(&mut self, now: Instant) {
+        if let Some(answer_by) = self.answer_by.take() {
+            self.timeout = answer_by.saturating_duration_since(now);
+            self.extended = None;
+        }
     }
 
     /// Waits for `exchange`, which sends the request of `check` and ends with the head of its answer.
@@ -50,10 +79,7 @@ impl Deadline {
         exchange: F,
     ) -> Result<F::Output, TimeUp> {
         let begun = Instant::now();
-        if let Some(answer_by) = self.answer_by.take() {
-            self.timeout = answer_by.saturating_duration_since(begun);
-            self.extended = None;
-        }
+        self.pause(begun);
         let mut exchange = pin!(exchange);
         let written_at = loop {
             if let Some(written_at) = check.written_at() {

@@ -134,7 +134,7 @@ pub(super) fn certificate_fault(error: &rustls::Error) -> Option<CertificateFaul
 }
 
 /// One line: runs of white space and control characters become one space, and text beyond [`DETAIL_CHARS_MAX`] is cut.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
     let mut chars = 0;
     let mut gap = false;

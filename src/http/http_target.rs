@@ -2,24 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Error;
-use hyper_util::client::legacy::connect::capture_connection;
 use rustls::client::danger::ServerCertVerifier;
 
-use super::auth::Authenticator;
+use super::auth::{Authenticator, Credential, Renewal};
 use super::conditional::{FETCHES_MAX, FirstStep, Precondition, asks_for_etag, first, name_weak_etag};
 use super::connect::{Connector, Names};
-use super::deadline::{Deadline, TimeUp};
+use super::deadline::Deadline;
 use super::error::TargetsFault;
-use super::gate::GatedBody;
+use super::exchange::exchange;
 use super::renewed_client::RenewedClient;
 use super::request::RequestTemplate;
-use super::send_guard::Withheld;
 use super::tls;
-use super::{Attempt, AttemptEnd, AttemptReceipt, SendGuard, answer};
+use super::{Attempt, AttemptEnd, AttemptReceipt, answer};
 use crate::config::TargetConfig;
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
 use lanekeeper_core::policy::FailurePolicy;
@@ -29,7 +23,7 @@ use lanekeeper_core::policy::FailurePolicy;
 pub(super) struct HttpTarget {
     pub(super) config: TargetConfig,
     client: Arc<RenewedClient>,
-    auth: Arc<Authenticator>,
+    auth: Authenticator,
     template: RequestTemplate,
     /// If it answers that the record has changed (412), its `ETag` is fetched and the update sent again.
     refetch: bool,
@@ -43,18 +37,14 @@ impl HttpTarget {
         names: &Names,
         before: Option<&Self>,
     ) -> Result<Self, TargetsFault> {
+        let connector = || Connector::new(config, tls::client_config(trust), Arc::clone(names));
         let client = before.filter(|before| before.config.connects_like(config));
         let client = client.map_or_else(
-            || {
-                let connector = Connector::new(config, tls::client_config(trust), Arc::clone(names));
-                Arc::new(RenewedClient::new(connector, config.connection_age_max))
-            },
+            || Arc::new(RenewedClient::new(connector(), config.connection_age_max)),
             |before| Arc::clone(&before.client),
         );
-        let auth = match before.filter(|before| before.config.auth == config.auth) {
-            Some(before) => Arc::clone(&before.auth),
-            None => Arc::new(Authenticator::new(&config.auth)),
-        };
+        let same = before.filter(|before| before.config.auth == config.auth).map(|before| &before.auth);
+        let auth = Authenticator::new(&config.auth, &config.name, connector, same);
         let template = RequestTemplate::new(config)?;
         let refetch = config.failure.conflict == FailurePolicy::Refetch;
         Ok(Self { config: config.clone(), client, auth, template, refetch })
@@ -66,47 +56,39 @@ impl HttpTarget {
         let mut next = first(attempt, self.template.if_match, self.template.first_contact);
         let (mut fetches, mut renewed) = (0, false);
         loop {
-            let precondition = match next {
-                FirstStep::Send(precondition) => precondition,
-                FirstStep::Fetch => match self.fetch(attempt, &mut deadline).await {
-                    Ok(precondition) => precondition,
-                    Err(ended) => return ended,
+            let mut credential = Credential::Fixed;
+            let ended = match &next {
+                FirstStep::Send(precondition) => {
+                    self.request(attempt, precondition, &mut deadline, &mut credential).await
+                }
+                FirstStep::Fetch => match self.fetch(attempt, &mut deadline, &mut credential).await {
+                    Ok(precondition) => {
+                        next = FirstStep::Send(precondition);
+                        continue;
+                    }
+                    Err(ended) => ended,
                 },
             };
-            let ended = self.request(attempt, &precondition, &mut deadline).await;
-            if !renewed && is_unauthorized(&ended.0) && self.auth.renew().await {
-                renewed = true;
-                next = FirstStep::Send(precondition);
-                continue;
+            if ended.1.status == 401 && ended.0 != Outcome::Applied && !renewed {
+                match self.auth.renew(&credential, &mut deadline).await {
+                    Renewal::Renewed => {
+                        renewed = true;
+                        continue;
+                    }
+                    Renewal::Unchanged => {}
+                    Renewal::Failed(outcome) => return (outcome, ended.1),
+                }
             }
-            if fetches == FETCHES_MAX || !asks_for_etag(&ended.0, self.refetch) {
+            if ended.0 == Outcome::Applied {
+                self.auth.accepted(&credential);
+            }
+            let fetched = matches!(next, FirstStep::Fetch);
+            if fetched || fetches == FETCHES_MAX || !asks_for_etag(&ended.0, self.refetch) {
                 return ended;
             }
             fetches += 1;
             next = FirstStep::Fetch;
         }
-    }
-
-    /// Sends a request and waits for the head of its answer.
-    async fn exchange(
-        &self,
-        request: Request<Bytes>,
-        send_guard: &SendGuard,
-        deadline: &mut Deadline,
-    ) -> Result<Response<Incoming>, Outcome> {
-        let check = deadline.check(send_guard.clone());
-        let (head, body) = request.into_parts();
-        let mut request = Request::from_parts(head, ());
-        let connection = capture_connection(&mut request);
-        let request = request.map(|()| GatedBody::new(body, check.clone(), connection));
-        let ended: Result<Result<_, Error>, TimeUp> =
-            deadline.wait_for_head(&check, self.client.get().request(request)).await;
-        Err(match (ended, check.withheld()) {
-            (Ok(Ok(response)), _) => return Ok(response),
-            (_, Some(Withheld::Denied)) => Outcome::Withheld,
-            (Err(TimeUp), _) | (_, Some(Withheld::Late)) => answer::time_up(),
-            (Ok(Err(error)), None) => answer::broken(&error),
-        })
     }
 
     /// Sends one request with the update.
@@ -115,15 +97,17 @@ impl HttpTarget {
         attempt: &Attempt,
         precondition: &Precondition,
         deadline: &mut Deadline,
+        credential: &mut Credential,
     ) -> AttemptEnd {
         let mut request = match self.template.request(attempt, precondition) {
             Ok(request) => request,
             Err(detail) => return unsendable(detail),
         };
-        if let Err(outcome) = self.auth.authorize(request.headers_mut()).await {
-            return (outcome, AttemptReceipt::default());
+        match self.auth.authorize(request.headers_mut(), deadline).await {
+            Ok(carried) => *credential = carried,
+            Err(outcome) => return (outcome, AttemptReceipt::default()),
         }
-        let response = match self.exchange(request, &attempt.send_guard, deadline).await {
+        let response = match exchange(&self.client, request, &attempt.send_guard, deadline).await {
             Ok(response) => response,
             Err(outcome) => return (outcome, AttemptReceipt::default()),
         };
@@ -134,12 +118,17 @@ impl HttpTarget {
     }
 
     /// Gets the record's `ETag` from the target.
-    async fn fetch(&self, attempt: &Attempt, deadline: &mut Deadline) -> Result<Precondition, AttemptEnd> {
+    async fn fetch(
+        &self,
+        attempt: &Attempt,
+        deadline: &mut Deadline,
+        credential: &mut Credential,
+    ) -> Result<Precondition, AttemptEnd> {
+        let unsent = |outcome| (outcome, AttemptReceipt::default());
         let mut request = self.template.fetch(&attempt.update).map_err(unsendable)?;
-        let authorized = self.auth.authorize(request.headers_mut()).await;
-        authorized.map_err(|outcome| (outcome, AttemptReceipt::default()))?;
-        let exchanged = self.exchange(request, &attempt.send_guard, deadline).await;
-        let response = exchanged.map_err(|outcome| (outcome, AttemptReceipt::default()))?;
+        *credential = self.auth.authorize(request.headers_mut(), deadline).await.map_err(unsent)?;
+        let exchanged = exchange(&self.client, request, &attempt.send_guard, deadline).await;
+        let response = exchanged.map_err(unsent)?;
         let receipt = answer::receipt_of(&response, &self.config.outcomes);
         match (receipt.status, &receipt.etag) {
             (404 | 410, _) => Ok(Precondition::Absent),
@@ -152,9 +141,4 @@ impl HttpTarget {
 
 fn unsendable(detail: String) -> AttemptEnd {
     (Outcome::Rejected(Failure { cause: Cause::Unsendable, detail }), AttemptReceipt::default())
-}
-
-/// The target does not accept who we are.
-fn is_unauthorized(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Refused(Failure { cause: Cause::Status(401), .. }))
 }

@@ -1,8 +1,8 @@
 //! HTTP targets: one attempt in, one outcome out.
 //!
 //! Begin with [`Target`]. `client` implements it with one `http_target` for each target, and `current` with the targets of
-//! the config that is in force; `request` builds a request, `auth` shows
-//! who we are, `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tls` has the settings of
+//! the config that is in force; `request` builds a request, `auth` shows who we are, `exchange` sends a request,
+//! `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tls` has the settings of
 //! TLS, `verifier` names who issued a certificate), `gate` asks the
 //! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back,
 //! `judge` makes an outcome of it, and `classify` is the table of statuses: what a 503 means is there.
@@ -17,6 +17,7 @@ pub mod current;
 mod deadline;
 mod detail;
 mod error;
+mod exchange;
 mod gate;
 mod h2_frames;
 mod http_target;

@@ -48,7 +48,9 @@ impl ReachWatch {
             Some(Cause::Status(_)) => true,
             Some(Cause::Connection | Cause::Timeout) if signal.is_failure() => false,
             // Nothing was sent, or it was aborted.
-            None | Some(Cause::Connection | Cause::Timeout | Cause::Unsendable) => return,
+            None | Some(Cause::Connection | Cause::Timeout | Cause::Unsendable | Cause::NoCredential) => {
+                return;
+            }
         };
         self.reached().asked_target(self.clock.now(), answered);
     }

@@ -94,10 +94,12 @@ impl Outcome {
         }
     }
 
-    /// A refusal, if an update of another record was applied meanwhile.
+    /// A refusal, if an update of another record was applied meanwhile. Where there is no credential, nobody refuses this record:
+    /// others were applied with one that was good a moment ago.
     #[must_use]
     pub fn beside(self, others_applied: Option<Tick>) -> Self {
         match (self, others_applied) {
+            (refused @ Self::Refused(Failure { cause: Cause::NoCredential, .. }), _) => refused,
             (Self::Refused(failure), Some(others_applied)) => Self::RefusedAlone { failure, others_applied },
             (other, _) => other,
         }
@@ -180,6 +182,9 @@ pub enum Cause {
     Connection,
     /// No request can be made of the update (its record key does not fit the target's URL). Nothing was sent.
     Unsendable,
+    /// There is nothing to show the target who we are: its token server is away, or gives no token. Nothing was sent, or what was
+    /// sent was refused and has no successor.
+    NoCredential,
 }
 
 impl fmt::Display for Failure {
@@ -198,6 +203,7 @@ impl fmt::Display for Cause {
             Self::Timeout => f.write_str("timeout"),
             Self::Connection => f.write_str("connection"),
             Self::Unsendable => f.write_str("unsendable"),
+            Self::NoCredential => f.write_str("no credential"),
         }
     }
 }

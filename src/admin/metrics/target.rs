@@ -182,7 +182,7 @@ fn code_class(outcome: &Outcome) -> &'static str {
         },
         Cause::Timeout => "timeout",
         Cause::Connection => "connection",
-        Cause::Unsendable => "none",
+        Cause::Unsendable | Cause::NoCredential => "none",
     }
 }
 

@@ -10,7 +10,7 @@ use crate::runtime::age::age;
 use crate::runtime::breakers::Why;
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::TenureNumber;
-use lanekeeper_core::outcome::Outcome;
+use lanekeeper_core::outcome::{Cause, Outcome};
 use lanekeeper_core::ownership::OwnershipState;
 use lanekeeper_core::policy::{ParkReason, Resolution};
 use lanekeeper_core::update::Update;
@@ -53,6 +53,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         match outcome {
             Outcome::Applied | Outcome::Known(_) | Outcome::Withheld => {}
             Outcome::Refused(failure) | Outcome::RefusedAlone { failure, .. } => {
+                let no_credential = failure.cause == Cause::NoCredential;
                 let (target, now) = (update.target.0, self.context.clock.now());
                 if let Some(attempts) = self.context.refusals.refused(target, failure.cause.to_string(), now)
                 {
@@ -61,6 +62,16 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                     match outcome {
                         Outcome::RefusedAlone { .. } => {
                             warn!(target, cause = %failure.cause, update_id, attempts, "the target refuses the requests of a record while it applies others, retrying at the longest wait of the schedule: after retry.elapsed_max, failure.rejected decides");
+                        }
+                        // Nothing of an update is in it.
+                        _ if no_credential => {
+                            warn!(
+                                target,
+                                why = failure.detail,
+                                update_id,
+                                attempts,
+                                "no token for the requests of a target, retrying at the longest wait of the schedule"
+                            );
                         }
                         _ => {
                             warn!(target, cause = %failure.cause, update_id, attempts, "the target refuses requests, retrying at the longest wait of the schedule");

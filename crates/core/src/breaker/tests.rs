@@ -240,6 +240,7 @@ fn an_outcome_says_whether_the_target_works() {
         (retryable(Cause::Timeout, None), HealthSignal::Failure),
         (retryable(Cause::Connection, None), HealthSignal::Failure),
         (Outcome::Refused(failure(Cause::Status(401))), HealthSignal::Failure),
+        (Outcome::Refused(failure(Cause::NoCredential)), HealthSignal::Failure),
         (Outcome::Rejected(failure(Cause::Status(422))), HealthSignal::Success),
         (Outcome::Rejected(failure(Cause::Status(404))), HealthSignal::Rejection(404)),
         (Outcome::Rejected(failure(Cause::Unsendable)), HealthSignal::Neutral),

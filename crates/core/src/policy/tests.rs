@@ -189,6 +189,22 @@ fn a_refusal_counts_only_if_the_target_has_applied_another_record_since_the_one_
     check_refused(&endless, &[(0, Some(0)), (1000, Some(999)), (9000, Some(8999))], "4 4 4");
 }
 
+/// The token that others were applied with was good a moment ago, and there is no other one now.
+#[test]
+fn to_have_no_credential_never_ends_an_update_whatever_of_others_was_applied() {
+    let policy =
+        Policy { attempts_max: NonZeroU32::new(1), elapsed_max: Some(Duration::from_secs(1)), ..policy() };
+    let (id, second) = (UpdateId::published("u1"), |seconds: u64| Tick::from_micros(seconds * SECOND));
+    let failure = Failure { cause: Cause::NoCredential, detail: String::new() };
+    let mut progress = Progress::default();
+    for now in (0..100).step_by(4).map(second) {
+        progress.begin_attempt(now);
+        let outcome = Outcome::Refused(failure.clone()).beside(Some(now));
+        let verdict = policy.judge(&id, CRM, outcome, &mut progress, now);
+        assert_eq!(verdict, Verdict::RetryAt(now.after(Duration::from_secs(4))));
+    }
+}
+
 #[test]
 fn a_record_that_is_refused_alone_ends_by_the_policy_for_rejected_updates() {
     let attempts = [(0, Some(0)), (4, Some(3)), (8, Some(7)), (12, Some(11))];
