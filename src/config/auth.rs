@@ -44,6 +44,20 @@ pub enum AuthConfig {
     JwtBearer(Box<JwtBearer>),
 }
 
+impl AuthConfig {
+    /// The header that it sets, in lower case.
+    #[must_use]
+    pub fn header_name(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::Header { name, .. } => Some(name),
+            Self::Bearer { .. } | Self::Basic { .. } | Self::OAuth2(_) | Self::JwtBearer(_) => {
+                Some(AUTHORIZATION)
+            }
+        }
+    }
+}
+
 /// The header that carries what shows who we are, unless [`AuthConfig::Header`] names another one.
 const AUTHORIZATION: &str = "authorization";
 
@@ -79,10 +93,7 @@ pub fn read(target: &mut Section<'_, '_>, taken: &[&str]) -> Option<AuthConfig> 
         return None;
     }
     let auth = bearer.or(basic).or(header).or(oauth2).or(jwt_bearer)?;
-    let sets = match &auth {
-        AuthConfig::Header { name, .. } => name,
-        _ => AUTHORIZATION,
-    };
+    let sets = auth.header_name().unwrap_or(AUTHORIZATION);
     if taken.contains(&sets) {
         let what = format!("sets the header {sets:?}, which another key of this target sets too");
         target.fault("auth", Problem::new(what, "remove it from `headers` or `idempotency_header`"));

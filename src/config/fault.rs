@@ -32,18 +32,35 @@ impl fmt::Display for Origin {
 pub struct Problem {
     what: String,
     fix: String,
+    is_constant: bool,
 }
 
 impl Problem {
     /// `what` is wrong; `fix` says what to do. Neither may quote a secret.
     pub fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { what: what.into(), fix: fix.into() }
+        Self { what: what.into(), fix: fix.into(), is_constant: false }
+    }
+
+    /// As `new`, with words that are the same for every value. They quote nothing, even if a secret has a part of them.
+    pub fn constant(what: &'static str, fix: &'static str) -> Self {
+        Self { is_constant: true, ..Self::new(what, fix) }
+    }
+
+    /// Returns true if the words do not depend on the value.
+    pub(super) fn is_constant(&self) -> bool {
+        self.is_constant
     }
 
     /// The same of one part of the value.
     #[must_use]
     pub fn of(self, part: &str) -> Self {
-        Self { what: format!("{part} {}", self.what), fix: self.fix }
+        Self { what: format!("{part} {}", self.what), is_constant: false, ..self }
+    }
+
+    /// The same of the value with this place in a list, from 0.
+    #[must_use]
+    pub fn of_index(self, index: usize) -> Self {
+        Self { what: format!("number {} of the list {}", index + 1, self.what), ..self }
     }
 }
 

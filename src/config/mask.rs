@@ -50,7 +50,7 @@ pub(super) fn shown(parsed: Json, written: &Json, masked: &Json) -> Json {
 /// A problem that does not quote what a reference stands for. `secrets`: what references stand for.
 pub(super) fn problem(problem: Problem, secrets: &[String]) -> Problem {
     let text = problem.to_string();
-    if !secrets.iter().any(|secret| quotes(&text, secret)) {
+    if problem.is_constant() || !secrets.iter().any(|secret| quotes(&text, secret)) {
         return problem;
     }
     Problem::new(

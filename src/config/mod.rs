@@ -23,6 +23,8 @@ mod plain_text;
 mod reader;
 mod schedule;
 mod settings;
+mod signature;
+mod signature_template;
 mod source;
 mod strings;
 mod target;
@@ -51,6 +53,10 @@ pub(crate) use plain_text::{UNNAMED_SSLMODE, unnamed_sslmode};
 pub use reader::Shown;
 pub use settings::Loaded;
 use settings::read;
+pub use signature::{
+    HmacConfig, SignatureConfig, SignatureEncoding, SignatureHash, TimestampUnit, WebhookKey,
+};
+pub use signature_template::{Part, Placeholder, SignatureTemplate};
 pub use source::{ConfigSource, FileStamp};
 #[cfg(test)]
 pub(crate) use target::TARGET_EXAMPLE;

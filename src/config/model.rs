@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::answers::AnswerRow;
 use super::auth::AuthConfig;
 use super::on::OnConfig;
+use super::signature::SignatureConfig;
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::breaker::BreakerLimits;
 use lanekeeper_core::layout::Shape;
@@ -190,6 +191,8 @@ pub struct TargetConfig {
     pub idempotency_header: String,
     /// `[target.auth]`: how requests show who sends them.
     pub auth: AuthConfig,
+    /// `[target.signature]`: how requests are signed.
+    pub signature: SignatureConfig,
     /// Sent with every request; valid names and values.
     pub headers: Vec<(String, Secret)>,
     /// `[[target.on]]`: what requests of some types have instead.

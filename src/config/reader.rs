@@ -254,6 +254,17 @@ impl<'a> Section<'_, 'a> {
         self.dict.as_ref().is_some_and(|dict| dict.contains_key(key))
     }
 
+    /// Notes that there is such a key, which is not written.
+    pub fn known<T>(&mut self, key: &'static str) -> Option<T> {
+        self.known.push(key);
+        None
+    }
+
+    /// Returns true if it is a table without keys.
+    pub fn is_empty(&self) -> bool {
+        self.dict.as_ref().is_some_and(Dict::is_empty)
+    }
+
     /// As `read`, for a key that may be left out; `None`: it is, or a fault was noted.
     pub fn read_if_set<T>(
         &mut self,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value as Json;
 
+use super::auth::AuthConfig;
 use super::fault::{Fault, Origin, Problem};
 use super::mask;
 use super::model::{
@@ -15,7 +16,7 @@ use super::model::{
 };
 use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
-use super::{answers, auth, failure, limits, on};
+use super::{answers, auth, failure, limits, on, signature};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::policy::FailurePolicies;
@@ -150,6 +151,8 @@ fn read_one(
     let idempotency_name = idempotency_header.as_ref().map(|header| header.to_ascii_lowercase());
     let set: Vec<&str> = set.chain(idempotency_name.as_deref()).collect();
     let auth = auth::read(&mut section, &set);
+    taken.extend(auth.as_ref().and_then(AuthConfig::header_name).map(str::to_owned));
+    let signature = signature::read(&mut section, &mut taken);
     let on = on::read(&mut section, idempotency_header.as_deref());
     let answers = answers::read(&mut section);
     let failure = failure::read_of_target(&mut section, elsewhere.failure, elsewhere.can_park);
@@ -165,6 +168,7 @@ fn read_one(
         idempotency_key: idempotency_key?,
         idempotency_header: idempotency_header?,
         auth: auth?,
+        signature: signature?,
         headers: headers?,
         on: on?,
         outcomes: outcomes?.into_iter().collect(),

@@ -431,26 +431,37 @@ fn references() -> Vec<String> {
         Some(code) if code.starts_with(|c: char| !c.is_whitespace()) => code.to_owned(),
         _ => line.to_owned(),
     };
-    let count = DEFAULT_TOML.lines().filter(|line| *line == OR).count() + 1;
-    let reference = |chosen| {
-        let mut alternative = None;
-        let mut text = String::new();
-        for line in DEFAULT_TOML.lines() {
-            match (line, alternative) {
-                (ONE_OF, None) => alternative = Some(0),
-                (OR, Some(number)) => alternative = Some(number + 1),
-                (UNTIL_HERE, Some(_)) => alternative = None,
-                (ONE_OF | OR | UNTIL_HERE, _) => panic!("alternatives do not nest: {line}"),
-                (line, alternative) if alternative.is_none_or(|number| number == chosen) => {
-                    text += &(uncommented(line) + "\n");
-                }
-                _ => {}
+    // What all have, and between them the alternatives of each choice.
+    let (mut common, mut choices) = (vec![String::new()], Vec::<Vec<String>>::new());
+    let mut is_choice = false;
+    for line in DEFAULT_TOML.lines() {
+        match (line, is_choice) {
+            (ONE_OF, false) => {
+                is_choice = true;
+                choices.push(vec![String::new()]);
             }
+            (OR, true) => choices.last_mut().unwrap().push(String::new()),
+            (UNTIL_HERE, true) => {
+                is_choice = false;
+                common.push(String::new());
+            }
+            (ONE_OF | OR | UNTIL_HERE, _) => panic!("alternatives do not nest: {line}"),
+            (line, true) => *choices.last_mut().unwrap().last_mut().unwrap() += &(uncommented(line) + "\n"),
+            (line, false) => *common.last_mut().unwrap() += &(uncommented(line) + "\n"),
         }
-        assert_eq!(alternative, None, "{UNTIL_HERE} is missing");
-        text
+    }
+    assert!(!is_choice, "{UNTIL_HERE} is missing");
+    let most = choices.iter().map(Vec::len).max().unwrap();
+    let reference = |chosen: usize| {
+        let chosen = choices.iter().map(|choice| choice[chosen.min(choice.len() - 1)].as_str());
+        common
+            .iter()
+            .map(String::as_str)
+            .zip(chosen.chain([""]))
+            .map(|(of_all, one)| of_all.to_owned() + one)
+            .collect()
     };
-    (0..count).map(reference).collect()
+    (0..most).map(reference).collect()
 }
 
 #[test]
@@ -466,7 +477,9 @@ fn check_reference(reference: &str) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
     let variables =
         ["CRM_TOKEN", "CRM_USER", "CRM_PASSWORD", "CRM_KEY", "CRM_SECRET"].map(|name| (name, "x"));
-    let variables = [&variables[..], &[("CRM_PRIVATE_KEY", key.as_str())]].concat();
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let variables =
+        [&variables[..], &[("CRM_PRIVATE_KEY", key.as_str()), ("WEBHOOK_SECRET", secret)]].concat();
     let loaded = read(reference, &variables).unwrap();
     let least = read(TARGET_EXAMPLE, &[]).unwrap();
     let (mut section, mut comment, mut keys) = (String::new(), String::new(), Vec::new());
@@ -475,11 +488,18 @@ fn check_reference(reference: &str) {
             comment = format!("{comment} {text}");
         } else if let Some((key, value)) = line.split_once(" = ") {
             let said = comment.contains(&format!("Default: {value}"))
-                || (matches!(key, "url" | "name" | "types" | "status" | "outcome")
+                || (matches!(key, "url" | "name" | "types" | "status" | "outcome" | "header" | "secret")
                     && (comment.contains("Required.") || comment.contains("Default: RabbitMQ's own")))
                 || (matches!(
                     key,
-                    "headers" | "outcomes" | "rate_max" | "in_flight_max" | "pointer" | "value" | "pattern"
+                    "headers"
+                        | "outcomes"
+                        | "rate_max"
+                        | "in_flight_max"
+                        | "pointer"
+                        | "value"
+                        | "pattern"
+                        | "standard_webhooks"
                 ) && comment.contains("Default: none."))
                 || (section == "target[0].on[0]"
                     && comment.contains(&format!("Default: the target's {key}.")))

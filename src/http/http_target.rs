@@ -1,6 +1,7 @@
 //! One target: its connections, its requests, and what its answers mean.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::ServerCertVerifier;
 
@@ -12,6 +13,7 @@ use super::error::TargetsFault;
 use super::exchange::exchange;
 use super::renewed_client::RenewedClient;
 use super::request::RequestTemplate;
+use super::signature::Signer;
 use super::tls;
 use super::{Attempt, AttemptEnd, AttemptReceipt, answer};
 use crate::config::TargetConfig;
@@ -24,6 +26,7 @@ pub(super) struct HttpTarget {
     pub(super) config: TargetConfig,
     client: Arc<RenewedClient>,
     auth: Authenticator,
+    signer: Signer,
     template: RequestTemplate,
     /// If it answers that the record has changed (412), its `ETag` is fetched and the update sent again.
     refetch: bool,
@@ -45,9 +48,10 @@ impl HttpTarget {
         );
         let same = before.filter(|before| before.config.auth == config.auth).map(|before| &before.auth);
         let auth = Authenticator::new(&config.auth, &config.name, connector, same);
+        let signer = Signer::new(&config.signature);
         let template = RequestTemplate::new(config)?;
         let refetch = config.failure.conflict == FailurePolicy::Refetch;
-        Ok(Self { config: config.clone(), client, auth, template, refetch })
+        Ok(Self { config: config.clone(), client, auth, signer, template, refetch })
     }
 
     /// Makes the requests of an attempt.
@@ -107,6 +111,9 @@ impl HttpTarget {
             Ok(carried) => *credential = carried,
             Err(outcome) => return (outcome, AttemptReceipt::default()),
         }
+        if let Err(detail) = self.signer.sign(&mut request, attempt.update.id.as_str(), SystemTime::now()) {
+            return unsendable(detail);
+        }
         let response = match exchange(&self.client, request, &attempt.send_guard, deadline).await {
             Ok(response) => response,
             Err(outcome) => return (outcome, AttemptReceipt::default()),
@@ -127,6 +134,8 @@ impl HttpTarget {
         let unsent = |outcome| (outcome, AttemptReceipt::default());
         let mut request = self.template.fetch(&attempt.update).map_err(unsendable)?;
         *credential = self.auth.authorize(request.headers_mut(), deadline).await.map_err(unsent)?;
+        let signed = self.signer.sign(&mut request, attempt.update.id.as_str(), SystemTime::now());
+        signed.map_err(unsendable)?;
         let exchanged = exchange(&self.client, request, &attempt.send_guard, deadline).await;
         let response = exchanged.map_err(unsent)?;
         let receipt = answer::receipt_of(&response, &self.config.outcomes);

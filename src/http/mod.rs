@@ -1,7 +1,7 @@
 //! HTTP targets: one attempt in, one outcome out.
 //!
 //! Begin with [`Target`]. `client` implements it with one `http_target` for each target, and `current` with the targets of
-//! the config that is in force; `request` builds a request, `auth` shows who we are, `exchange` sends a request,
+//! the config that is in force; `request` builds a request, `auth` shows who we are, `signature` signs it, `exchange` sends it,
 //! `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tls` has the settings of
 //! TLS, `verifier` names who issued a certificate), `gate` asks the
 //! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back,
@@ -29,6 +29,7 @@ mod renewed_client;
 mod request;
 mod retry_after;
 mod send_guard;
+mod signature;
 mod tls;
 mod verifier;
 

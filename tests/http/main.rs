@@ -11,6 +11,7 @@ mod receiver;
 mod requests;
 mod send_guard;
 mod server;
+mod signature;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,9 +30,14 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A target as in a config file, with patience.
 fn target(address: SocketAddr) -> TargetConfig {
+    target_at(address, "")
+}
+
+/// As `target`, with further lines.
+fn target_at(address: SocketAddr, lines: &str) -> TargetConfig {
     let key = "{record_key}";
     target_with(&format!(
-        "url = \"http://{address}/customers/{key}\"\nheaders = {{ authorization = \"Bearer s3cret\" }}\n"
+        "url = \"http://{address}/customers/{key}\"\nheaders = {{ authorization = \"Bearer s3cret\" }}\n{lines}\n"
     ))
 }
 
