@@ -1,12 +1,15 @@
 //! What `HttpTargets` makes of targets, from well-behaved to hostile. Each test's target is in its own process.
 
 mod answers;
+mod auth;
+mod authlib;
 mod connecting;
 mod connections;
 mod farewell;
 mod faults;
 mod judged;
 mod on;
+mod oauth2;
 mod receiver;
 mod requests;
 mod send_guard;

@@ -76,18 +76,24 @@ pub struct Connection {
 impl Connection {
     /// Reads one whole request; false: the client closed the connection.
     pub async fn request(&mut self) -> bool {
+        self.next_request().await.is_some()
+    }
+
+    /// As `request`, and returns it as it came.
+    pub async fn next_request(&mut self) -> Option<String> {
         let mut seen = Vec::new();
         loop {
             if let Some(end) = seen.windows(4).position(|window| window == b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&seen[..end]).to_lowercase();
                 let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
                 if seen.len() >= end + 4 + length.map_or(0, |length| length.parse::<usize>().unwrap()) {
-                    let _ = self.requests.send(String::from_utf8_lossy(&seen).into_owned());
-                    return true;
+                    let request = String::from_utf8_lossy(&seen).into_owned();
+                    let _ = self.requests.send(request.clone());
+                    return Some(request);
                 }
             }
             match self.stream.read_buf(&mut seen).await {
-                Ok(0) | Err(_) => return false,
+                Ok(0) | Err(_) => return None,
                 Ok(_) => {}
             }
         }

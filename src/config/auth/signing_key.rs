@@ -19,12 +19,12 @@ use rustls::pki_types::pem::PemObject as _;
 use crate::config::fault::Problem;
 use lanekeeper_core::secret::Secret;
 
-/// Algorithms as RFC 7518, section 3.1, and RFC 8037 name them.
+/// Algorithms as RFC 7518, section 3.1, RFC 8037 and RFC 9864 name them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Rsa(&'static str, RsaHash),
     Ecdsa(&'static str, Curve),
-    EdDsa,
+    Ed25519(&'static str),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) enum Curve {
 }
 
 /// The values of `algorithm`.
-pub(super) const ALGORITHMS: [(&str, Algorithm); 9] = [
+pub(super) const ALGORITHMS: [(&str, Algorithm); 10] = [
     ("RS256", Algorithm::Rsa("RS256", RsaHash::Pkcs1Sha256)),
     ("RS384", Algorithm::Rsa("RS384", RsaHash::Pkcs1Sha384)),
     ("RS512", Algorithm::Rsa("RS512", RsaHash::Pkcs1Sha512)),
@@ -53,14 +53,14 @@ pub(super) const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("PS512", Algorithm::Rsa("PS512", RsaHash::PssSha512)),
     ("ES256", Algorithm::Ecdsa("ES256", Curve::P256)),
     ("ES384", Algorithm::Ecdsa("ES384", Curve::P384)),
-    ("EdDSA", Algorithm::EdDsa),
+    ("Ed25519", Algorithm::Ed25519("Ed25519")),
+    ("EdDSA", Algorithm::Ed25519("EdDSA")),
 ];
 
 impl Algorithm {
     const fn name(self) -> &'static str {
         match self {
-            Self::Rsa(name, _) | Self::Ecdsa(name, _) => name,
-            Self::EdDsa => "EdDSA",
+            Self::Rsa(name, _) | Self::Ecdsa(name, _) | Self::Ed25519(name) => name,
         }
     }
 
@@ -70,7 +70,7 @@ impl Algorithm {
             Self::Rsa(..) => "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048",
             Self::Ecdsa(_, Curve::P256) => "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
             Self::Ecdsa(_, Curve::P384) => "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384",
-            Self::EdDsa => "openssl genpkey -algorithm ED25519",
+            Self::Ed25519(_) => "openssl genpkey -algorithm ED25519",
         }
     }
 }
@@ -143,7 +143,7 @@ impl SigningKey {
                 EcdsaKeyPair::from_pkcs8(curve.signing(), der.secret_pkcs8_der(), &SystemRandom::new())
                     .map(Pair::Ecdsa)
             }
-            (Algorithm::EdDsa, PrivateKeyDer::Pkcs8(der)) => {
+            (Algorithm::Ed25519(_), PrivateKeyDer::Pkcs8(der)) => {
                 Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der()).map(Pair::Ed25519)
             }
             _ => return Err(unfit("it is of another kind, or not in the form PKCS#8")),

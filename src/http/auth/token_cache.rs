@@ -85,7 +85,7 @@ pub(super) enum Refusal {
 
 /// What of the end of a fetch is worth a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum LogEvent {
     /// Nothing.
     None,
     /// The first failure, while there is a token that is good.
@@ -126,7 +126,12 @@ impl TokenCache {
     }
 
     /// A fetch has ended that `began` then.
-    pub(super) fn fetched(&mut self, began: Instant, now: Instant, ended: Result<NewToken, String>) -> News {
+    pub(super) fn fetched(
+        &mut self,
+        began: Instant,
+        now: Instant,
+        ended: Result<NewToken, String>,
+    ) -> LogEvent {
         self.fetching = false;
         match ended {
             Ok(NewToken { header, life }) => {
@@ -140,13 +145,17 @@ impl TokenCache {
                 self.not_before = (self.refusals > 0)
                     .then(|| began + doubled(REFUSED_WAIT_MIN, self.refusals, REFUSED_WAIT_MAX));
                 self.fault = None;
-                if std::mem::take(&mut self.failures) > 0 { News::WorksAgain } else { News::None }
+                if std::mem::take(&mut self.failures) > 0 { LogEvent::WorksAgain } else { LogEvent::None }
             }
             Err(fault) => {
                 self.failures = self.failures.saturating_add(1);
                 self.not_before = Some(now + doubled(FAILED_WAIT_MIN, self.failures, FAILED_WAIT_MAX));
                 self.fault = Some(fault);
-                if self.failures == 1 && self.held.is_some() { News::FailsWhileGood } else { News::None }
+                if self.failures == 1 && self.held.is_some() {
+                    LogEvent::FailsWhileGood
+                } else {
+                    LogEvent::None
+                }
             }
         }
     }

@@ -24,7 +24,7 @@ pub(super) enum TokenRequest {
 }
 
 /// A request, and what its answer must not make us show.
-pub(super) struct Prepared {
+pub(super) struct PendingRequest {
     pub(super) request: Request<Bytes>,
     pub(super) secrets: Vec<String>,
 }
@@ -39,7 +39,7 @@ impl TokenRequest {
 
     /// # Errors
     /// Why there is no request, in words.
-    pub(super) fn prepare(&self, now: SystemTime) -> Result<Prepared, String> {
+    pub(super) fn prepare(&self, now: SystemTime) -> Result<PendingRequest, String> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         let (authorization, scopes, secrets) = match self {
             Self::ClientCredentials(grant) => {
@@ -75,7 +75,7 @@ impl TokenRequest {
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization);
         }
-        Ok(Prepared { request, secrets })
+        Ok(PendingRequest { request, secrets })
     }
 }
 

@@ -15,7 +15,7 @@ use super::super::exchange::exchange;
 use super::super::judge::{BodyEnd, Bounds};
 use super::super::renewed_client::RenewedClient;
 use super::token_answer::{self, NewToken};
-use super::token_cache::{News, Refusal, Step, TOO_SOON, Token, TokenCache};
+use super::token_cache::{LogEvent, Refusal, Step, TOO_SOON, Token, TokenCache};
 use super::token_request::TokenRequest;
 use super::{Renewal, no_credential};
 use lanekeeper_core::outcome::Outcome;
@@ -39,17 +39,17 @@ pub(in crate::http) struct Tokens {
     request: TokenRequest,
     client: RenewedClient,
     connect_timeout: Duration,
-    shared: Arc<Shared>,
+    shared: Arc<SharedCache>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedCache {
     cache: Mutex<TokenCache>,
     /// Changes when a fetch ends.
     ended: watch::Sender<()>,
 }
 
-impl Shared {
+impl SharedCache {
     fn cache(&self) -> MutexGuard<'_, TokenCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,19 +138,19 @@ impl Tokens {
             let began = Instant::now();
             let ended = tokens.fetch().await.map_err(|why| tokens.fault(&why));
             let fault = ended.as_ref().err().cloned();
-            let news = tokens.shared.cache().fetched(began, Instant::now(), ended);
+            let event = tokens.shared.cache().fetched(began, Instant::now(), ended);
             tokens.shared.ended.send_replace(());
             let target = &tokens.target;
-            match (news, fault) {
-                (News::FailsWhileGood, Some(fault)) => {
+            match (event, fault) {
+                (LogEvent::FailsWhileGood, Some(fault)) => {
                     warn!(
                         target,
                         fault,
                         "the token cannot be renewed, using the old one while it is good and trying again"
                     );
                 }
-                (News::WorksAgain, _) => info!(target, "the token server gives tokens again"),
-                (News::None | News::FailsWhileGood, _) => {}
+                (LogEvent::WorksAgain, _) => info!(target, "the token server gives tokens again"),
+                (LogEvent::None | LogEvent::FailsWhileGood, _) => {}
             }
         });
     }

@@ -25,9 +25,9 @@ fn check(story: &[(u64, &str, &str)]) {
             "token" => {
                 let life = argument.parse().ok().map(Duration::from_secs);
                 let ended = Ok(NewToken { header: header(cache.count + 1), life });
-                news(cache.fetched(now, now, ended))
+                log_level(cache.fetched(now, now, ended))
             }
-            "fault" => news(cache.fetched(now, now, Err(argument.to_owned()))),
+            "fault" => log_level(cache.fetched(now, now, Err(argument.to_owned()))),
             "refused" => match cache.refused(&number(), now) {
                 Refusal::Replaced => "replaced".to_owned(),
                 Refusal::Dropped => "dropped".to_owned(),
@@ -47,11 +47,11 @@ fn header(number: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("Bearer t{number}")).unwrap()
 }
 
-fn news(news: News) -> String {
-    match news {
-        News::None => "quiet",
-        News::FailsWhileGood => "warn",
-        News::WorksAgain => "info",
+fn log_level(event: LogEvent) -> String {
+    match event {
+        LogEvent::None => "quiet",
+        LogEvent::FailsWhileGood => "warn",
+        LogEvent::WorksAgain => "info",
     }
     .to_owned()
 }
@@ -209,6 +209,6 @@ fn a_life_that_no_clock_can_represent_has_no_end() {
     let now = Instant::now();
     let life = Some(Duration::MAX);
     let _ = cache.next_step(now);
-    assert_eq!(cache.fetched(now, now, Ok(NewToken { header: header(1), life })), News::None);
+    assert_eq!(cache.fetched(now, now, Ok(NewToken { header: header(1), life })), LogEvent::None);
     assert!(cache.has_good(now + Duration::from_secs(1 << 40)));
 }

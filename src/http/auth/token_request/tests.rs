@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
-    VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
 };
 
 use super::*;
@@ -130,9 +131,19 @@ fn an_assertion_is_signed_with_each_kind_of_key() {
     check("ES384", &pem, &public, &ECDSA_P384_SHA384_FIXED);
     let (pem, public) = key(&rcgen::PKCS_ED25519);
     check("EdDSA", &pem, &public, &ED25519);
+    check("Ed25519", &pem, &public, &ED25519);
     let pem = rsa_pem();
     let pair = rcgen::KeyPair::from_pem(&pem).unwrap();
-    check("RS256", &pem, pair.public_key_raw(), &RSA_PKCS1_2048_8192_SHA256);
+    for (algorithm, verification) in [
+        ("RS256", &RSA_PKCS1_2048_8192_SHA256),
+        ("RS384", &RSA_PKCS1_2048_8192_SHA384),
+        ("RS512", &RSA_PKCS1_2048_8192_SHA512),
+        ("PS256", &RSA_PSS_2048_8192_SHA256),
+        ("PS384", &RSA_PSS_2048_8192_SHA384),
+        ("PS512", &RSA_PSS_2048_8192_SHA512),
+    ] {
+        check(algorithm, &pem, pair.public_key_raw(), verification);
+    }
 }
 
 #[test]
