@@ -69,18 +69,14 @@ impl Authenticator {
             };
             Self::Token(Arc::new(Tokens::new(target, request, connector, before)))
         };
+        if let Some((name, value)) = fixed_header(config) {
+            return Self::Header(name, value);
+        }
         match config {
-            AuthConfig::None => Self::None,
-            AuthConfig::Bearer { token } => {
-                Self::Header(AUTHORIZATION, sensitive(&format!("Bearer {}", token.reveal())))
-            }
-            AuthConfig::Basic { user, password } => {
-                Self::Header(AUTHORIZATION, basic(user.reveal(), password.reveal()))
-            }
-            AuthConfig::Header { name, value } => {
-                let name = HeaderName::try_from(name).expect("the config's check allows no other names");
-                Self::Header(name, sensitive(value.reveal()))
-            }
+            AuthConfig::None
+            | AuthConfig::Bearer { .. }
+            | AuthConfig::Basic { .. }
+            | AuthConfig::Header { .. } => Self::None,
             AuthConfig::OAuth2(grant) => token(TokenRequest::ClientCredentials(grant.clone()), connector()),
             AuthConfig::JwtBearer(grant) => token(TokenRequest::JwtBearer(grant.clone()), connector()),
         }
@@ -125,6 +121,23 @@ impl Authenticator {
     pub(super) fn accepted(&self, credential: &Credential) {
         if let (Self::Token(tokens), Credential::Token(token)) = (self, credential) {
             tokens.accepted(token);
+        }
+    }
+}
+
+/// The header that is the same for every request; `None`: there is none, or a token server gives its value.
+pub(super) fn fixed_header(config: &AuthConfig) -> Option<(HeaderName, HeaderValue)> {
+    match config {
+        AuthConfig::None | AuthConfig::OAuth2(_) | AuthConfig::JwtBearer(_) => None,
+        AuthConfig::Bearer { token } => {
+            Some((AUTHORIZATION, sensitive(&format!("Bearer {}", token.reveal()))))
+        }
+        AuthConfig::Basic { user, password } => {
+            Some((AUTHORIZATION, basic(user.reveal(), password.reveal())))
+        }
+        AuthConfig::Header { name, value } => {
+            let name = HeaderName::try_from(name).expect("the config's check allows no other names");
+            Some((name, sensitive(value.reveal())))
         }
     }
 }
