@@ -50,7 +50,10 @@ async fn an_answer_without_a_token_is_said_in_words() {
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_no_token() {
     let whole = answer("200 OK", "", r#"{"access_token":"t0ken"}"#);
-    assert_eq!(why(&whole[..whole.len() - 1], true).await, "status 200: the answer breaks off");
+    assert_eq!(
+        why(&whole[..whole.len() - 1], true).await,
+        "status 200: the answer breaks off: the server closed the connection before its answer was complete"
+    );
     assert_eq!(why(&whole[..20], true).await, "the server closed the connection before it had answered");
 }
 
