@@ -3,7 +3,6 @@
 mod oauth2;
 mod signing_key;
 
-use http::HeaderValue;
 use serde_json::Value as Json;
 
 pub use self::oauth2::{ClientCredentials, JwtBearer, SendSecret, TokenUrl};
@@ -71,6 +70,9 @@ pub fn read(target: &mut Section<'_, '_>, taken: &[&str]) -> Option<AuthConfig> 
         return Some(AuthConfig::None);
     }
     let mut section = target.table("auth");
+    if !section.is_table() {
+        return None;
+    }
     let written: Vec<&str> = KINDS.into_iter().filter(|kind| section.has(kind)).collect();
     let bearer = section.read_if_set("bearer", credential).map(|token| AuthConfig::Bearer { token });
     let basic = section.table_if_set("basic").and_then(basic);
@@ -138,7 +140,8 @@ fn printable(raw: &mut Json) -> Result<Secret, Problem> {
 fn credential(raw: &mut Json) -> Result<Secret, Problem> {
     let value = secret(raw)?;
     let text = value.reveal();
-    let fit = !text.is_empty() && text.trim() == text && HeaderValue::from_str(text).is_ok();
+    // All servers read these in the same way (RFC 9110, section 5.5).
+    let fit = !text.is_empty() && text.trim() == text && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if fit {
         Ok(value)
     } else {

@@ -249,6 +249,11 @@ impl<'a> Section<'_, 'a> {
         None
     }
 
+    /// Returns false if something else than a table is written, which was noted.
+    pub const fn is_table(&self) -> bool {
+        self.dict.is_some()
+    }
+
     /// Returns true if the key is written.
     pub fn has(&self, key: &str) -> bool {
         self.dict.as_ref().is_some_and(|dict| dict.contains_key(key))

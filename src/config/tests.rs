@@ -1,5 +1,7 @@
 //! The config as a whole: layers, faults, and `config/default.toml` as the reference.
 
+mod auth;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;

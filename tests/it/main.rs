@@ -1,6 +1,7 @@
 //! Tests against a real broker, judged by what the receiver saw. One private node for all of them; those that hurt the
 //! broker start one of their own. `scripts/broker` finds or installs RabbitMQ; without one these tests fail.
 
+mod auth;
 mod bench;
 mod breaker;
 mod change;
