@@ -14,4 +14,5 @@ mod doctor;
 pub mod http;
 mod printable;
 mod runtime;
+pub mod templates;
 mod wall_time;

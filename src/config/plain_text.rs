@@ -5,6 +5,7 @@ use url::{Host, Url};
 use super::auth::AuthConfig;
 use super::model::{Config, TargetConfig};
 use lanekeeper_core::secret::Secret;
+use lanekeeper_core::template::UrlTemplate;
 use lanekeeper_ledger::LedgerPlace;
 
 /// libpq's parameter, and its variable, which the client reads, too.
@@ -47,8 +48,7 @@ fn of_headers(target: &TargetConfig) -> Option<String> {
     };
     let headers = target.headers.iter().chain(target.on.iter().flat_map(|row| &row.headers));
     let (header, _) = { headers }.find(|(name, _)| is_credential(name))?;
-    let urls = target.urls().filter_map(|url| Url::parse(&url.to_string()).ok());
-    let host = { urls }.find_map(|url| plain_host(&url))?;
+    let host = target.urls().filter_map(UrlTemplate::sample).find_map(|url| plain_host(&url))?;
     Some(format!(
         "target {:?}: the header {header:?} travels to {host} as plain text. Write https://.",
         target.name

@@ -4,10 +4,16 @@
 //! segments, also percent-encoded ones, turn `\` into `/` and drop line breaks. So a template is taken apart once, in
 //! the form that a parser leaves alone, and an expanded URL that a parser would change is not sent.
 
+mod slots;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use url::Url;
+
+use self::slots::Marked;
 
 use super::update::RecordKey;
 
@@ -25,14 +31,42 @@ pub fn encode_record_key(record_key: &RecordKey) -> String {
     utf8_percent_encode(record_key.as_str(), ENCODED).to_string()
 }
 
-/// A target's URL. Each `{record_key}` in its path becomes the percent-encoded record key.
+/// A value as it stands in a URL: percent-encoded, so that it can neither end its place nor mean anything to a parser.
+pub fn encode_value(value: &str) -> String {
+    utf8_percent_encode(value, ENCODED).to_string()
+}
+
+/// Returns true if a gateway that decodes this text once more sees a segment `.` or `..`: the text, percent-decoded once
+/// and taken apart at `/` and `\`, has one.
+#[must_use]
+pub fn climbs(text: &str) -> bool {
+    let decoded: Vec<u8> = percent_decode(text.as_bytes()).collect();
+    decoded.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| matches!(segment, b"." | b".."))
+}
+
+/// A target's URL. Each `{record_key}` in its path becomes the percent-encoded record key, and each `{{ … }}` in its path
+/// or in a value of its query the percent-encoded value of an expression, which the caller computes.
 ///
 /// Its `Debug` and `Display` hide the query, which may carry a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UrlTemplate {
-    /// What stands before, between and behind the placeholders; at least one piece. The first holds all of scheme and
-    /// host, since a placeholder is only allowed in the path.
-    pieces: Vec<Box<str>>,
+    /// From the first to the last. The first is text, and holds all of scheme and host.
+    pieces: Vec<Piece>,
+    /// What the caller computes.
+    expressions: Vec<Box<str>>,
+    /// The segments of the path that have expressions in them, from 0.
+    segments: Vec<usize>,
+    has_query: bool,
+}
+
+/// A part of a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    /// In the form that parsing leaves alone.
+    Text(Box<str>),
+    RecordKey,
+    /// The number of an expression.
+    Expression(usize),
 }
 
 /// Why a string is not a URL template.
@@ -53,13 +87,17 @@ pub enum TemplateFault {
     #[error("the URL has a fragment (#…), which is never sent; remove it, or write %23 for a # in the path")]
     Fragment,
     /// The record key may only choose a path segment.
-    #[error("{PLACEHOLDER} stands in the {place}; it may only stand in the path")]
+    #[error(
+        "{PLACEHOLDER} or {{{{ … }}}} stands in the {place}; {PLACEHOLDER} may only stand in the path, and {{{{ … }}}} there or in a value of the query"
+    )]
     Misplaced {
-        /// Host or query.
+        /// Such as the host.
         place: &'static str,
     },
     /// A placeholder that we do not know, or a brace alone.
-    #[error("unknown placeholder {found}; the only one is {PLACEHOLDER}; write %7B and %7D for braces")]
+    #[error(
+        "unknown placeholder {found}; write {PLACEHOLDER}, or an expression as {{{{ … }}}}; write %7B and %7D for braces"
+    )]
     UnknownPlaceholder {
         /// The placeholder, as written.
         found: String,
@@ -77,12 +115,24 @@ pub enum TemplateFault {
     Parse(#[from] url::ParseError),
 }
 
-/// A record key that cannot be sent to this target, since parsers would take the segment for a step in the path.
+/// What cannot be sent to this target, since parsers would take a segment for a step in the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "with this record key the URL's path has a segment . or .., which HTTP clients and servers remove; nothing was sent"
-)]
-pub struct KeyUnfit;
+pub enum Unfit {
+    /// The record key.
+    #[error(
+        "with this record key the URL's path has a segment . or .., which HTTP clients and servers remove; nothing was sent"
+    )]
+    Key,
+    /// The value of an expression.
+    #[error(
+        "segment {number} of the URL's path, which is a template, is empty, or has a . or .. in it that gateways may take \
+         for a step in the path; nothing was sent"
+    )]
+    Segment {
+        /// Counted from 1.
+        number: usize,
+    },
+}
 
 impl UrlTemplate {
     /// Takes a template apart. Without a placeholder, every record goes to the same URL.
@@ -90,6 +140,8 @@ impl UrlTemplate {
     /// # Errors
     /// What is wrong with it and what to write instead.
     pub fn parse(text: &str) -> Result<Self, TemplateFault> {
+        let marked = Marked::new(text)?;
+        let text = marked.text.as_str();
         let (scheme, rest) = text.split_once("://").ok_or(TemplateFault::Scheme)?;
         if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
             return Err(TemplateFault::Scheme);
@@ -104,10 +156,17 @@ impl UrlTemplate {
         let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = location.split_at(location.find('/').unwrap_or(location.len()));
         check_braces(rest)?;
-        for (place, part) in [("host", authority), ("query", query)] {
-            if part.contains(PLACEHOLDER) {
-                return Err(TemplateFault::Misplaced { place });
-            }
+        let mut names =
+            query.split('&').map(|parameter| parameter.split_once('=').map_or(parameter, |(n, _)| n));
+        let misplaced = if authority.contains(PLACEHOLDER) || marked.is_in(authority) {
+            Some("host")
+        } else if names.any(|name| marked.is_in(name)) {
+            Some("name of a parameter of the query")
+        } else {
+            query.contains(PLACEHOLDER).then_some("query")
+        };
+        if let Some(place) = misplaced {
+            return Err(TemplateFault::Misplaced { place });
         }
         if authority.contains('@') {
             return Err(TemplateFault::Credentials);
@@ -120,36 +179,110 @@ impl UrlTemplate {
             return Err(TemplateFault::DotSegment);
         }
         let url = Url::parse(text)?;
-        Ok(Self { pieces: url.as_str().split(PLACEHOLDER_ENCODED).map(Box::from).collect() })
+        let segments = url.path_segments().into_iter().flatten().enumerate();
+        let segments = segments.filter(|(_, segment)| marked.is_in(segment)).map(|(index, _)| index);
+        Ok(Self {
+            pieces: pieces(&url, &marked),
+            segments: segments.collect(),
+            has_query: url.query().is_some(),
+            expressions: marked.expressions,
+        })
+    }
+
+    /// The expressions in it, in order.
+    pub fn expressions(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.expressions.iter().map(|expression| &**expression)
+    }
+
+    /// The URL with `x` for the record key and for each value.
+    #[must_use]
+    pub fn sample(&self) -> Option<Url> {
+        self.expand("x", &vec!["x".to_owned(); self.expressions.len()], &[]).ok()
     }
 
     /// Host, without the brackets of an IPv6 address, and port.
     #[must_use]
     pub fn host_and_port(&self) -> Option<(String, u16)> {
-        let url = self.expand_encoded("x").ok()?;
+        let url = self.sample()?;
         let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
         Some((host, url.port_or_known_default()?))
     }
 
-    /// The URL for a record. `record_key`: as [`encode_record_key`] makes it.
+    /// The URL for a record, if it has no expressions. `record_key`: as [`encode_record_key`] makes it.
     ///
     /// # Errors
     /// The key would not arrive as it is: `.` and `..` as a whole segment.
-    pub fn expand_encoded(&self, record_key: &str) -> Result<Url, KeyUnfit> {
-        let text = self.pieces.join(record_key);
-        // All pieces are in the form that parsing leaves alone, and so is the key: only a dot segment can change.
-        let url = Url::parse(&text).map_err(|_| KeyUnfit)?;
-        if url.as_str() == text { Ok(url) } else { Err(KeyUnfit) }
+    pub fn expand_encoded(&self, record_key: &str) -> Result<Url, Unfit> {
+        self.expand(record_key, &[], &[])
     }
+
+    /// The URL for an update. `record_key`: as [`encode_record_key`] makes it; `values`: of the expressions, in their order,
+    /// as they are; a missing one is empty; `query`: names and values to add to the query, as they are.
+    ///
+    /// Scheme, host, port, the number of segments of the path and the other parameters of the query are those of the
+    /// template, whatever key and values are.
+    ///
+    /// # Errors
+    /// The key would not arrive as it is, or a segment with values is empty or [`climbs`].
+    pub fn expand(&self, record_key: &str, values: &[String], query: &[(&str, &str)]) -> Result<Url, Unfit> {
+        let mut text = String::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(piece) => text += piece,
+                Piece::RecordKey => text += record_key,
+                Piece::Expression(number) => {
+                    text += &encode_value(values.get(*number).map_or("", String::as_str));
+                }
+            }
+        }
+        for (index, (name, value)) in query.iter().enumerate() {
+            text.push(if index == 0 && !self.has_query { '?' } else { '&' });
+            text += &format!("{}={}", encode_value(name), encode_value(value));
+        }
+        // What has no segment that a parser takes for a step stays as it is. So does the rest: all pieces are in the form
+        // that parsing leaves alone, and so are key and values.
+        for &index in &self.segments {
+            let path = text.split('?').next().unwrap_or_default();
+            // Behind scheme, nothing, and host.
+            let segment = path.split('/').nth(index + 3).unwrap_or_default();
+            let once = percent_decode(segment.as_bytes()).decode_utf8_lossy();
+            if segment.is_empty() || climbs(&once) {
+                return Err(Unfit::Segment { number: index + 1 });
+            }
+        }
+        let url = Url::parse(&text).map_err(|_| Unfit::Key)?;
+        if url.as_str() == text { Ok(url) } else { Err(Unfit::Key) }
+    }
+}
+
+fn pieces(url: &Url, marked: &Marked) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (index, part) in url.as_str().split(PLACEHOLDER_ENCODED).enumerate() {
+        if index > 0 {
+            pieces.push(Piece::RecordKey);
+        }
+        let (first, numbered) = marked.split(part);
+        pieces.push(Piece::Text(first.into()));
+        for (number, text) in numbered {
+            pieces.extend([Piece::Expression(number), Piece::Text(text.into())]);
+        }
+    }
+    pieces
 }
 
 impl fmt::Display for UrlTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.pieces.join(PLACEHOLDER);
-        match text.split_once('?') {
-            Some((location, _)) => write!(f, "{location}?***"),
-            None => f.write_str(&text),
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => match text.split_once('?') {
+                    Some((location, _)) => return write!(f, "{location}?***"),
+                    None => f.write_str(text)?,
+                },
+                Piece::RecordKey => f.write_str(PLACEHOLDER)?,
+                Piece::Expression(number) => write!(f, "{{{{ {} }}}}", self.expressions[*number])?,
+            }
         }
+        Ok(())
     }
 }
 
@@ -172,181 +305,4 @@ fn check_braces(text: &str) -> Result<(), TemplateFault> {
 
 fn is_dot_segment(segment: &str) -> bool {
     matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
-}
-
-#[cfg(test)]
-mod tests {
-    use percent_encoding::percent_decode_str;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn key(text: &str) -> RecordKey {
-        RecordKey::new(text).unwrap()
-    }
-
-    fn expand(template: &UrlTemplate, record_key: &RecordKey) -> Result<Url, KeyUnfit> {
-        template.expand_encoded(&encode_record_key(record_key))
-    }
-
-    /// `expected`: the URL, or `unfit` if the key is refused.
-    fn check(template: &str, record_key: &str, expected: &str) {
-        let template = UrlTemplate::parse(template).unwrap();
-        let url = expand(&template, &key(record_key)).map_or("unfit".to_owned(), String::from);
-        assert_eq!(url, expected, "{template} {record_key:?}");
-    }
-
-    #[test]
-    fn a_key_is_one_segment() {
-        let t = "http://crm.example/customers/{record_key}";
-        check(t, "42", "http://crm.example/customers/42");
-        check(t, "../../admin", "http://crm.example/customers/..%2F..%2Fadmin");
-        check(t, "a/b", "http://crm.example/customers/a%2Fb");
-        check(t, "a?x=1", "http://crm.example/customers/a%3Fx%3D1");
-        check(t, "http://evil/", "http://crm.example/customers/http%3A%2F%2Fevil%2F");
-        check(t, "é", "http://crm.example/customers/%C3%A9");
-        check(t, " ", "http://crm.example/customers/%20");
-        check(t, "%2F", "http://crm.example/customers/%252F");
-        check(t, "%2e%2E", "http://crm.example/customers/%252e%252E");
-        check(t, "%", "http://crm.example/customers/%25");
-        check(t, "a;b", "http://crm.example/customers/a%3Bb");
-        check(t, "#", "http://crm.example/customers/%23");
-        check(t, "\\..\\", "http://crm.example/customers/%5C..%5C");
-        check(t, "\r\n\0\t", "http://crm.example/customers/%0D%0A%00%09");
-        check(t, "{record_key}", "http://crm.example/customers/%7Brecord_key%7D");
-        check(t, "@evil:80", "http://crm.example/customers/%40evil%3A80");
-        check(t, "...", "http://crm.example/customers/...");
-        check(t, &"ü".repeat(127), &format!("http://crm.example/customers/{}", "%C3%BC".repeat(127)));
-    }
-
-    #[test]
-    fn a_dot_segment_is_never_sent() {
-        let t = "http://crm.example/customers/{record_key}";
-        check(t, ".", "unfit");
-        check(t, "..", "unfit");
-        check("http://h/a/{record_key}/b", "..", "unfit");
-        check("http://h/a/{record_key}?x=1", "..", "unfit");
-        check("http://h/{record_key}{record_key}", ".", "unfit");
-        check("http://h/.{record_key}", ".", "unfit");
-        check("http://h/%2e{record_key}", ".", "unfit");
-        check("http://h/{record_key}%2E", ".", "unfit");
-        check("http://h/v.{record_key}", "..", "http://h/v...");
-        check("http://h/{record_key}.json", "..", "http://h/...json");
-    }
-
-    #[test]
-    fn a_template_may_have_text_around_the_key_several_keys_or_none() {
-        check("https://h:8443/v1/customer-{record_key}.json", "7", "https://h:8443/v1/customer-7.json");
-        check("http://h/{record_key}/copy/{record_key}?dry=1", "a b", "http://h/a%20b/copy/a%20b?dry=1");
-        check("http://h", "7", "http://h/");
-        check("http://h/inbox", "7", "http://h/inbox");
-        check("http://h/inbox", "..", "http://h/inbox");
-        check("HTTP://H:80/A//b/{record_key}", "7", "http://h/A//b/7");
-        check("http://[::1]:8099/{record_key}", "7", "http://[::1]:8099/7");
-        check("http://bücher.example/käse/{record_key}", "7", "http://xn--bcher-kva.example/k%C3%A4se/7");
-        check("http://h?to=a/b", "7", "http://h/?to=a/b");
-    }
-
-    #[test]
-    fn a_template_that_is_not_safe_is_refused() {
-        let check = |text: &str, expected: &str| {
-            let fault = UrlTemplate::parse(text).expect_err(text).to_string();
-            assert!(fault.contains(expected), "{text}: {fault}");
-        };
-        check("", "http://");
-        check("customers/{record_key}", "http://");
-        check("ftp://h/{record_key}", "http://");
-        check("http:/h/{record_key}", "http://");
-        check("{record_key}://h/", "http://");
-        check("file:///etc/{record_key}", "http://");
-        check("http:///h/{record_key}", "no host");
-        check("http://?x", "no host");
-        check("http://{record_key}/", "host");
-        check("http://h:{record_key}/", "host");
-        check("http://{record_key}@h/", "host");
-        check("http://h/a?key={record_key}", "query");
-        check("http://h?{record_key}", "query");
-        check("http://h/a#{record_key}", "fragment");
-        check("http://h/#", "fragment");
-        check("http://me:secret@h/{record_key}", "headers");
-        check("http://me@h/{record_key}", "headers");
-        check("http://@h/{record_key}", "headers");
-        check("http://h/{key}", "{key}");
-        check("http://h/{record_key}/{}", "{}");
-        check("http://h/{record_key", "{record_key");
-        check("http://h/a}b", "}");
-        check("http://h/{ record_key }", "%20");
-        check("http://h/{Record_Key}", "{Record_Key}");
-        check("http://h/%7Brecord_key%7D", "encoded placeholder");
-        check("http://h/a\\{record_key}", "\\");
-        check("http://h/a\n{record_key}", "control");
-        check(" http://h/{record_key}", "http://");
-        check("http://h/{record_key} ", "%20");
-        check("http://h/a/../{record_key}", "..");
-        check("http://h/a/%2E./{record_key}", "..");
-        check("http://h/./{record_key}", "..");
-        check("http://h/a/.", "..");
-        check("http://h:99999/{record_key}", "port");
-        check("http://a b/", "%20");
-        check("http://a%00b/", "not a URL");
-    }
-
-    #[test]
-    fn a_query_is_not_printed() {
-        let template = UrlTemplate::parse("http://h/{record_key}?token=secret").unwrap();
-        assert_eq!(template.to_string(), "http://h/{record_key}?***");
-        assert_eq!(format!("{template:?}"), "UrlTemplate(http://h/{record_key}?***)");
-    }
-
-    fn templates() -> impl Strategy<Value = &'static str> {
-        prop::sample::select(vec![
-            "http://crm.example/customers/{record_key}",
-            "https://crm.example:8443/{record_key}/address",
-            "http://127.0.0.1:8099/a/b/c/{record_key}?x=1&y=a/b",
-            "http://[::1]/{record_key}",
-        ])
-    }
-
-    proptest! {
-        #[test]
-        fn no_key_changes_scheme_host_port_or_path(
-            template in templates(),
-            text in prop_oneof![
-                "[./%2eE\\\\]{1,8}",
-                "\\PC{1,60}",
-                "[\\x00-\\x7f]{1,60}",
-                "(\\.|%2e|%2E|/|\\\\|\\.\\.){1,6}",
-            ],
-        ) {
-            let Ok(url) = expand(&UrlTemplate::parse(template).unwrap(), &key(&text)) else {
-                prop_assert!(text == "." || text == "..", "{text:?} was refused");
-                return Ok(());
-            };
-            let url = Url::parse(url.as_str()).unwrap();
-            let plain = Url::parse(&template.replace("{record_key}", "plain")).unwrap();
-            prop_assert_eq!(url.scheme(), plain.scheme());
-            prop_assert_eq!(url.host(), plain.host());
-            prop_assert_eq!(url.port_or_known_default(), plain.port_or_known_default());
-            prop_assert_eq!(url.query(), plain.query());
-            prop_assert_eq!(url.fragment(), None);
-            prop_assert_eq!(url.username(), "");
-            let segments: Vec<_> = url.path_segments().unwrap().collect();
-            let plain_segments: Vec<_> = plain.path_segments().unwrap().collect();
-            prop_assert_eq!(segments.len(), plain_segments.len());
-            for (segment, plain) in segments.iter().zip(plain_segments) {
-                let decoded = percent_decode_str(segment).decode_utf8().unwrap();
-                prop_assert_eq!(&*decoded, if plain == "plain" { text.as_str() } else { plain });
-            }
-        }
-
-        #[test]
-        fn no_template_panics(text in "\\PC{0,40}", path in "[a-z{}_./%\\\\?#@:]{0,30}", id in "[.%2eE]{1,6}") {
-            for template in [text, format!("http://h/{path}"), format!("http://{path}/{{record_key}}")] {
-                if let Ok(template) = UrlTemplate::parse(&template) {
-                    let _ = expand(&template, &key(&id));
-                    prop_assert!(expand(&template, &key("plain")).is_ok(), "{template} is of no use");
-                }
-            }
-        }
-    }
 }
