@@ -139,7 +139,8 @@ fn the_configs_that_are_documented_are_without_fault() {
         ["CRM_TOKEN", "CRM_USER", "CRM_PASSWORD", "CRM_KEY", "CRM_SECRET"].map(|name| (name, "x"));
     let blocks: Vec<&str> =
         text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(blocks.len(), 4);
+    let blocks: Vec<&str> = blocks.into_iter().filter(|block| block.contains("[target.auth")).collect();
+    assert!(blocks.len() >= 4, "{blocks:?}");
     for block in blocks {
         let whole = if block.contains("[[target]]") { block.to_owned() } else { target(block) };
         check_whole(&whole, &variables, &[]);
