@@ -208,4 +208,29 @@ mod tests {
         check("https://crm/{record_key}", "authorization", false);
         check("http://127.0.0.1:1/{record_key}", "authorization", false);
     }
+
+    #[test]
+    fn what_auth_sends_and_a_token_server_is_sent_is_warned_of() {
+        let check = |url: &str, auth: &str, expected: &[&str]| {
+            let text = format!("[[target]]\nname = \"crm\"\ntypes = [\"*\"]\nurl = \"{url}\"\nauth.{auth}\n");
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("lk.toml");
+            std::fs::write(&path, text).unwrap();
+            let loaded = load(Some(&path), &Environment::default(), Purpose::Dispatch).unwrap();
+            let warnings = warnings(&loaded.config);
+            assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+            assert!(warnings.iter().zip(expected).all(|(text, part)| text.contains(part)), "{warnings:?}");
+        };
+        let oauth2 = |token_url: &str| {
+            format!(
+                "oauth2 = {{ token_url = \"{token_url}\", client_id = \"a\", client_secret = \"s3cret\" }}"
+            )
+        };
+        let plain = "http://crm/{record_key}";
+        check(plain, "bearer = \"s3cret\"", &["travels to crm"]);
+        check("https://crm/{record_key}", "bearer = \"s3cret\"", &[]);
+        check("https://crm/{record_key}", &oauth2("http://login/token"), &["to and from login"]);
+        check("https://crm/{record_key}", &oauth2("http://127.0.0.1/token"), &[]);
+        check(plain, &oauth2("http://login/token"), &["travels to crm", "to and from login"]);
+    }
 }

@@ -128,3 +128,50 @@ impl Deadline {
 fn after(now: Instant, time: Duration) -> Instant {
     now.checked_add(time).unwrap_or(now + TIMEOUT_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_credential_takes_is_missing_for_connecting() {
+        let seconds = Duration::from_secs;
+        let mut deadline = Deadline::new(seconds(5), seconds(10));
+        let left = |deadline: &Deadline| deadline.check(SendGuard::always()).write_by() - Instant::now();
+        assert!(deadline.wait_for_credential(tokio::time::advance(seconds(2))).await.is_ok());
+        assert_eq!((left(&deadline), deadline.waited_for_credential()), (seconds(3), false));
+        assert!(deadline.wait_for_credential(tokio::time::advance(seconds(1))).await.is_ok());
+        assert_eq!((left(&deadline), deadline.waited_for_credential()), (seconds(2), true));
+        let began = Instant::now();
+        assert!(deadline.wait_for_credential(pending::<()>()).await.is_err());
+        assert_eq!((began.elapsed(), left(&deadline)), (seconds(2), seconds(0)));
+    }
+
+    /// Between two requests of an attempt, the time of their answers does not run.
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_answers_stands_still_while_a_credential_is_waited_for() {
+        let seconds = Duration::from_secs;
+        let mut deadline = Deadline::new(seconds(50), seconds(10));
+        for waited in [4, 5] {
+            let check = deadline.check(SendGuard::always());
+            let written = check.clone();
+            let exchange = async move {
+                written.written();
+                tokio::time::advance(seconds(waited)).await;
+            };
+            assert!(deadline.wait_for_head(&check, exchange).await.is_ok());
+            assert!(deadline.wait_for_credential(tokio::time::advance(seconds(20))).await.is_ok());
+        }
+        let check = deadline.check(SendGuard::always());
+        let written = check.clone();
+        let exchange = async move {
+            written.written();
+            pending::<()>().await;
+        };
+        let began = Instant::now();
+        assert!(deadline.wait_for_head(&check, exchange).await.is_err());
+        assert_eq!(began.elapsed(), seconds(1));
+    }
+}
