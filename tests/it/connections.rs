@@ -50,7 +50,10 @@ async fn a_connection_that_hangs_is_left_long_before_the_timeout() {
     assert_flawless(&receiver.applied(10).await, 10);
     let since = Instant::now();
     world.publish(updates(5, 6).skip(10)).await;
-    assert_flawless(&receiver.applied(30).await, 30);
+    // The head of a request can arrive just before its connection hangs: for the receiver it is in progress until then.
+    let counts = receiver.applied(30).await.counts;
+    let wrong = (counts.reorders, counts.gaps, counts.outdated, counts.duplicates);
+    assert_eq!(wrong, (0, 0, 0, 0), "{counts}");
     assert!(since.elapsed() < IN_TIME, "{:?}", since.elapsed());
     let attempts = dispatcher.metric("lanekeeper_attempts_total").await;
     assert!(attempts > 30.5, "{attempts} attempts: those on the connection were made again");
