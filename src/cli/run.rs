@@ -1,7 +1,7 @@
 //! `lanekeeper run`.
 
 use std::process::exit;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::log::{self, LogQueue};
 use super::process::tokio_runtime;
 use crate::admin::metrics::Metrics;
-use crate::config::{Purpose, UNNAMED_SSLMODE, unnamed_sslmode};
+use crate::config::{Expiring, Purpose, UNNAMED_SSLMODE, expiring, unnamed_sslmode};
 use crate::config_requests::{ConfigRequestSender, ConfigRequests};
 use crate::runtime::{self, Options, RunError};
 use lanekeeper_core::error::error_chain;
@@ -41,6 +41,14 @@ pub fn main(arguments: &Arguments) -> Exit {
     let (log, log_filter) = log::start(&loaded.config.log, metrics.log());
     for host in unnamed_sslmode(&loaded.config) {
         warn!(host, "ledger.url names no sslmode for this host: {UNNAMED_SSLMODE}");
+    }
+    for Expiring { target, expires, left } in expiring(&loaded.config.targets, SystemTime::now()) {
+        match left {
+            None => {
+                warn!(target, expires, "client certificate has expired, the target will refuse it: renew it");
+            }
+            Some(left) => warn!(target, expires, left, "client certificate expires soon: renew it"),
+        }
     }
     let runtime = tokio_runtime();
     let ended = runtime.block_on(async {

@@ -20,6 +20,7 @@ mod model;
 mod on;
 mod parse;
 mod plain_text;
+mod proxy;
 mod reader;
 mod schedule;
 mod settings;
@@ -30,6 +31,7 @@ mod strings;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod warnings;
 
 use std::path::Path;
@@ -44,12 +46,14 @@ use layers::DEFAULT_TOML;
 pub use layers::Environment;
 pub(crate) use management::{ManagementAddress, management_url};
 pub use model::{
-    AnswerBody, BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, IdempotencyKeyStyle,
-    IfMatch, LimitsConfig, LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig, UpdatesConfig,
+    AnswerBody, BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, HttpVersion,
+    IdempotencyKeyStyle, IfMatch, LimitsConfig, LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig,
+    UpdatesConfig,
 };
 pub use on::OnConfig;
 pub(crate) use parse::format_duration;
 pub(crate) use plain_text::{UNNAMED_SSLMODE, unnamed_sslmode};
+pub use proxy::ProxyConfig;
 pub use reader::Shown;
 pub use settings::Loaded;
 use settings::read;
@@ -60,6 +64,8 @@ pub use signature_template::{Part, Placeholder, SignatureTemplate};
 pub use source::{ConfigSource, FileStamp};
 #[cfg(test)]
 pub(crate) use target::TARGET_EXAMPLE;
+pub use tls::{ClientCertificate, TlsConfig};
+pub(crate) use tls::{Expiring, expiring};
 pub(crate) use warnings::{ACK_TIMEOUT, held_at_most, warnings};
 
 /// Loads the config: the built-in defaults, over them `file`, over them the environment.

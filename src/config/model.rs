@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::answers::AnswerRow;
 use super::auth::AuthConfig;
 use super::on::OnConfig;
+use super::proxy::ProxyConfig;
 use super::signature::SignatureConfig;
+use super::tls::TlsConfig;
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::breaker::BreakerLimits;
 use lanekeeper_core::layout::Shape;
@@ -193,6 +195,12 @@ pub struct TargetConfig {
     pub auth: AuthConfig,
     /// `[target.signature]`: how requests are signed.
     pub signature: SignatureConfig,
+    /// `[target.tls]`: whom to trust, and what shows who we are.
+    pub tls: TlsConfig,
+    /// The versions of HTTP that are spoken.
+    pub http_version: HttpVersion,
+    /// What connections go through; `None`: nothing.
+    pub proxy: Option<ProxyConfig>,
     /// Sent with every request; valid names and values.
     pub headers: Vec<(String, Secret)>,
     /// `[[target.on]]`: what requests of some types have instead.
@@ -224,8 +232,9 @@ impl TargetConfig {
     /// Returns true if connections that were opened for the one can be used for the other.
     #[must_use]
     pub fn connects_like(&self, other: &Self) -> bool {
-        let part = |config: &Self| (config.connect_timeout, config.timeout, config.connection_age_max);
-        part(self) == part(other)
+        let times = |config: &Self| (config.connect_timeout, config.timeout, config.connection_age_max);
+        times(self) == times(other)
+            && (&self.tls, self.http_version, &self.proxy) == (&other.tls, other.http_version, &other.proxy)
     }
 
     /// How long a request of an attempt can be at work at the target after its process died or lost the partition. Such
@@ -268,6 +277,17 @@ pub enum IfMatch {
     Header,
     /// As `Header`; without it, the last `ETag` that the target gave for the record, from the ledger.
     Auto,
+}
+
+/// The versions of HTTP that a target is spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// Over https, HTTP/2 if the server offers it; otherwise HTTP/1.1.
+    Auto,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 alone; without TLS, the server is known to speak it (RFC 9113, section 3.3).
+    Http2,
 }
 
 /// What to do if no `ETag` of a record is known.

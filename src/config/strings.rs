@@ -9,8 +9,8 @@ use super::layers::{Environment, VariableFault};
 use super::source::ReadFiles;
 use lanekeeper_core::secret::MASK;
 
-/// Largest file that a `file:` value may name. It is meant for tokens and passwords.
-const FILE_BYTES_MAX: u64 = 65_536;
+/// Largest file that a `file:` value may name. All authorities of a system, as PEM, have less than a quarter of this.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A string with its references replaced.
 #[derive(Clone, Debug, Default)]
@@ -173,7 +173,7 @@ mod tests {
     fn a_file_is_taken_from_the_directory_of_the_config_file() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("token"), "a ${TOKEN}\n\r\n").unwrap();
-        std::fs::write(directory.path().join("large"), vec![b'a'; 70_000]).unwrap();
+        std::fs::write(directory.path().join("large"), vec![b'a'; 1024 * 1024 + 1]).unwrap();
         std::fs::write(directory.path().join("binary"), [0xff, 0xfe]).unwrap();
         let (environment, origin) =
             (Environment::default(), Origin::File(directory.path().join("lanekeeper.toml")));

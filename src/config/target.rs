@@ -12,11 +12,12 @@ use super::auth::AuthConfig;
 use super::fault::{Fault, Origin, Problem};
 use super::mask;
 use super::model::{
-    AnswerBody, FirstContact, IdempotencyKeyStyle, IfMatch, LimitsConfig, Purpose, TakeoverWait, TargetConfig,
+    AnswerBody, FirstContact, HttpVersion, IdempotencyKeyStyle, IfMatch, LimitsConfig, Purpose, TakeoverWait,
+    TargetConfig,
 };
 use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
 use super::reader::{Reader, Section, Shape};
-use super::{answers, auth, failure, limits, on, signature};
+use super::{answers, auth, failure, limits, on, proxy, signature, tls};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::policy::FailurePolicies;
@@ -40,6 +41,9 @@ const IF_MATCH: [(&str, IfMatch); 2] = [("header", IfMatch::Header), ("auto", If
 
 const ANSWER_BODY: [(&str, AnswerBody); 2] =
     [("complete", AnswerBody::Complete), ("ignore", AnswerBody::Ignore)];
+
+const HTTP_VERSIONS: [(&str, HttpVersion); 3] =
+    [("auto", HttpVersion::Auto), ("1.1", HttpVersion::Http1), ("2", HttpVersion::Http2)];
 
 /// Of `connection_age_max`.
 const CONNECTION_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
@@ -146,6 +150,8 @@ fn read_one(
     let first_contact = section.read_or("first_contact", "get", choice(&FIRST_CONTACT));
     let answer_body = section.read_or("answer_body", "complete", choice(&ANSWER_BODY));
     let connection_age_max = section.read_or("connection_age_max", "5m", duration(CONNECTION_AGE));
+    let http_version = section.read_or("http_version", "auto", choice(&HTTP_VERSIONS));
+    let proxy = section.read_or("proxy", "", proxy::parse);
     let (limits, own_limits) = limits::read(&mut section, name.as_deref());
     let set = headers.iter().flatten().map(|(name, _)| name.as_str());
     let idempotency_name = idempotency_header.as_ref().map(|header| header.to_ascii_lowercase());
@@ -153,6 +159,7 @@ fn read_one(
     let auth = auth::read(&mut section, &set);
     taken.extend(auth.as_ref().and_then(AuthConfig::header_name).map(str::to_owned));
     let signature = signature::read(&mut section, &mut taken);
+    let tls = tls::read(&mut section);
     let on = on::read(&mut section, idempotency_header.as_deref());
     let answers = answers::read(&mut section);
     let failure = failure::read_of_target(&mut section, elsewhere.failure, elsewhere.can_park);
@@ -169,6 +176,9 @@ fn read_one(
         idempotency_header: idempotency_header?,
         auth: auth?,
         signature: signature?,
+        tls: tls?,
+        http_version: http_version?,
+        proxy: proxy?,
         headers: headers?,
         on: on?,
         outcomes: outcomes?.into_iter().collect(),

@@ -1,11 +1,11 @@
 //! Finds what is allowed but likely a mistake. `lanekeeper check` prints the warnings.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::model::{Config, LimitsConfig, TargetConfig};
 use super::on::OnConfig;
 use super::parse::format_duration;
-use super::plain_text;
+use super::{plain_text, tls};
 use lanekeeper_core::routes::TypePattern;
 
 /// RabbitMQ's default acknowledgement timeout (`consumer_timeout`; 3.10 and 4.0).
@@ -42,6 +42,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         ));
     }
     warnings.extend(held_long(config));
+    warnings.extend(tls::expiring(&config.targets, SystemTime::now()).map(|expiring| expiring.to_string()));
     warnings.extend(plain_text::warnings(config));
     warnings
 }

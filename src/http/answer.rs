@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::{Response, Version};
 use hyper::body::{Body as _, Incoming};
+use rustls::AlertDescription;
 
 use super::deadline::{Deadline, TimeUp};
 use super::error::ConnectFault;
@@ -100,7 +101,25 @@ pub(super) fn broken(error: &(dyn Error + 'static)) -> Outcome {
     let timed_out = no_connection.is_some_and(ConnectFault::timed_out)
         || io_kinds(error).any(|kind| kind == io::ErrorKind::TimedOut);
     let cause = if timed_out { Cause::Timeout } else { Cause::Connection };
-    Outcome::Retryable { failure: Failure { cause, detail: detail::of_error(error) }, retry_after: None }
+    let failure = Failure { cause, detail: detail::of_error(error) };
+    // As a 401: whatever the update, and no update is at fault.
+    if no_connection.is_some_and(ConnectFault::is_refusal) {
+        return Outcome::Refused(failure);
+    }
+    let alert = detail::causes(error).find_map(|error| error.downcast_ref());
+    if let Some(rustls::Error::AlertReceived(alert)) = alert
+        && let Some(refused) = refused_handshake(*alert)
+    {
+        return refused;
+    }
+    Outcome::Retryable { failure, retry_after: None }
+}
+
+/// The server has refused the TLS handshake; `None`: its alert does not say so. It has read no request: after an alert there is
+/// no session.
+pub(super) fn refused_handshake(alert: AlertDescription) -> Option<Outcome> {
+    let detail = detail::words_of_alert(alert)?.to_owned();
+    Some(Outcome::Refused(Failure { cause: Cause::Connection, detail }))
 }
 
 /// Reads to the end or to the bound, and keeps the start. If it stops early, dropping the response closes the connection

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
@@ -15,16 +16,16 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service;
 
-use super::error::ConnectFault;
+use super::error::{BoxError, ConnectFault};
 use super::gate::GatedIo;
 use super::race;
-use crate::config::TargetConfig;
+use super::tunnel::{self, Stream};
+use crate::config::{HttpVersion, ProxyConfig, TargetConfig};
 
 /// Finds out that the machine of an idle connection is gone.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 3;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 /// Gives the addresses of a name; `None`: the system is asked.
@@ -35,17 +36,32 @@ pub type Names = Arc<dyn Fn(&str) -> Option<Vec<SocketAddr>> + Send + Sync>;
 pub(super) struct Connector {
     https: HttpsConnector<TcpConnector>,
     connect_timeout: Duration,
+    version: HttpVersion,
 }
 
 impl Connector {
     pub(super) fn new(target: &TargetConfig, tls: ClientConfig, names: Names) -> Self {
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
         let tcp = TcpConnector {
             names,
+            proxy: target.proxy.clone().map(Arc::new),
             connect_timeout: target.connect_timeout,
             unacknowledged_max: target.timeout,
         };
-        Self { https: https.wrap_connector(tcp), connect_timeout: target.connect_timeout }
+        let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        if let Some(name) = &target.tls.server_name {
+            https = https.with_server_name_resolver(FixedServerNameResolver::new(name.clone()));
+        }
+        let https = match target.http_version {
+            HttpVersion::Auto => https.enable_all_versions().wrap_connector(tcp),
+            HttpVersion::Http1 => https.enable_http1().wrap_connector(tcp),
+            HttpVersion::Http2 => https.enable_http2().wrap_connector(tcp),
+        };
+        Self { https, connect_timeout: target.connect_timeout, version: target.http_version }
+    }
+
+    /// Returns true if the client writes HTTP/2 to every connection.
+    pub(super) fn is_http2_only(&self) -> bool {
+        self.version == HttpVersion::Http2
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {
@@ -54,7 +70,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = GatedIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
+    type Response = GatedIo<MaybeHttpsStream<Stream>>;
     type Error = BoxError;
     type Future = Boxed<Self::Response, BoxError>;
 
@@ -63,19 +79,25 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
-        let within = self.connect_timeout;
+        let (within, is_http2_only) = (self.connect_timeout, self.is_http2_only());
         // The call begins the time of `TcpConnector`, which therefore ends first: what is left is TLS.
         let connecting = timeout(within, self.https.call(target));
         Box::pin(async move {
-            Ok(GatedIo::new(connecting.await.map_err(|_| ConnectFault::Handshake { within })??))
+            let stream = connecting.await.map_err(|_| ConnectFault::Handshake { within })??;
+            let has_negotiated_http2 = stream.connected().is_negotiated_h2();
+            if is_http2_only && !has_negotiated_http2 && matches!(stream, MaybeHttpsStream::Https(_)) {
+                return Err(ConnectFault::NoHttp2.into());
+            }
+            Ok(GatedIo::new(stream, is_http2_only || has_negotiated_http2))
         })
     }
 }
 
-/// Opens TCP connections.
+/// Opens TCP connections, through a proxy if there is one.
 #[derive(Clone)]
 struct TcpConnector {
     names: Names,
+    proxy: Option<Arc<ProxyConfig>>,
     connect_timeout: Duration,
     /// The kernel sends what is in the socket's buffer even if this process has died. After this time it gives up.
     unacknowledged_max: Duration,
@@ -88,7 +110,7 @@ impl std::fmt::Debug for TcpConnector {
 }
 
 impl Service<Uri> for TcpConnector {
-    type Response = TokioIo<TcpStream>;
+    type Response = Stream;
     type Error = BoxError;
     type Future = Boxed<Self::Response, BoxError>;
 
@@ -98,15 +120,38 @@ impl Service<Uri> for TcpConnector {
 
     fn call(&mut self, target: Uri) -> Self::Future {
         let (connector, began) = (self.clone(), Instant::now());
-        Box::pin(async move { Ok(TokioIo::new(connector.connect(&target, began).await?)) })
+        Box::pin(async move { connector.connect(&target, began).await })
     }
 }
 
 impl TcpConnector {
-    async fn connect(&self, target: &Uri, began: Instant) -> Result<TcpStream, BoxError> {
-        let within = self.connect_timeout;
+    async fn connect(&self, target: &Uri, began: Instant) -> Result<Stream, BoxError> {
         let host = target.host().unwrap_or_default();
-        let resolving = timeout_at(began + within, self.resolve(target, host)).await;
+        let default_port = if target.scheme_str() == Some("https") { 443 } else { 80 };
+        let Some(proxy) = self.proxy.as_deref() else {
+            let tcp = self.open(host, target.port_u16(), default_port, began).await?;
+            return Ok(Stream::Direct(TokioIo::new(tcp)));
+        };
+        let tcp = self.open(&proxy.host, Some(proxy.port), proxy.port, began).await;
+        let tcp =
+            tcp.map_err(|source| ConnectFault::ProxyUnreachable { proxy: proxy.to_string(), source })?;
+        let within = self.connect_timeout;
+        let authority = format!("{host}:{}", target.port_u16().unwrap_or(default_port));
+        let opening = timeout_at(began + within, tunnel::open(tcp, proxy, authority)).await;
+        let silent = |_| ConnectFault::ProxySilent { proxy: proxy.to_string(), within };
+        Ok(Stream::Tunnel(opening.map_err(silent)??))
+    }
+
+    /// Opens a TCP connection to a host. `port`: as written.
+    async fn open(
+        &self,
+        host: &str,
+        port: Option<u16>,
+        default_port: u16,
+        began: Instant,
+    ) -> Result<TcpStream, BoxError> {
+        let within = self.connect_timeout;
+        let resolving = timeout_at(began + within, self.resolve(host, port, default_port)).await;
         let late = || ConnectFault::Resolving { host: host.to_owned(), within };
         let addresses = resolving.map_err(|_| late())??;
         if addresses.is_empty() {
@@ -130,9 +175,13 @@ impl TcpConnector {
     }
 
     /// The addresses of a host, in the order in which the system prefers them (RFC 6724).
-    async fn resolve(&self, target: &Uri, host: &str) -> Result<Vec<SocketAddr>, ConnectFault> {
-        let default_port = if target.scheme_str() == Some("https") { 443 } else { 80 };
-        let port = target.port_u16().unwrap_or(default_port);
+    async fn resolve(
+        &self,
+        host: &str,
+        written_port: Option<u16>,
+        default_port: u16,
+    ) -> Result<Vec<SocketAddr>, ConnectFault> {
+        let port = written_port.unwrap_or(default_port);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = bare.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
@@ -140,7 +189,7 @@ impl TcpConnector {
         if let Some(mut addresses) = (self.names)(host) {
             // A port that the URL names takes precedence.
             for address in
-                addresses.iter_mut().filter(|address| target.port().is_some() || address.port() == 0)
+                addresses.iter_mut().filter(|address| written_port.is_some() || address.port() == 0)
             {
                 address.set_port(port);
             }

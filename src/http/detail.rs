@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use hyper_util::client::legacy;
-use rustls::CertificateError as Refused;
+use rustls::{AlertDescription, CertificateError as Refused};
 use serde_json::{Map, Value};
 
 use super::error::ConnectFault;
@@ -94,6 +94,9 @@ fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(fault) = certificate_fault(error) {
             return Some(fault.to_string());
         }
+        if let rustls::Error::AlertReceived(alert) = error {
+            return words_of_alert(*alert).map(ToOwned::to_owned);
+        }
         if matches!(error, rustls::Error::InvalidMessage(_)) {
             return Some(format!("the target does not speak TLS at this port: {error}"));
         }
@@ -115,6 +118,42 @@ fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
         _ => return None,
     };
     Some(words.to_owned())
+}
+
+/// What the server says about our side of the handshake (RFC 8446, section 6.2).
+pub(super) fn words_of_alert(alert: AlertDescription) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::CertificateRequired => {
+            "the target demands a client certificate, and we have none: set certificate and key in [target.tls]"
+        }
+        AlertDescription::HandshakeFailure => {
+            "the target has refused the TLS handshake: it may demand a client certificate (certificate and key in \
+             [target.tls]), or speak other versions of TLS"
+        }
+        AlertDescription::CertificateExpired => {
+            "the target says that our client certificate has expired: renew the certificate in [target.tls]"
+        }
+        AlertDescription::CertificateRevoked => {
+            "the target says that our client certificate is revoked: get another one for [target.tls]"
+        }
+        AlertDescription::UnknownCA => {
+            "the target does not trust the authority that has issued our client certificate: use a certificate of an \
+             authority that it trusts in [target.tls], with the certificates between them"
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::AccessDenied => {
+            "the target refuses our client certificate: compare the certificate in [target.tls] with what the target expects"
+        }
+        AlertDescription::NoApplicationProtocol => {
+            "the target speaks no version of HTTP that http_version allows"
+        }
+        AlertDescription::UnrecognisedName => {
+            "the target does not know the host name: correct the host in the URL, or tls.server_name"
+        }
+        _ => return None,
+    })
 }
 
 pub(super) fn certificate_fault(error: &rustls::Error) -> Option<CertificateFault> {

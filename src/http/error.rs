@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::race::Tried;
 
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why targets cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetsFault {
@@ -53,15 +55,63 @@ pub(super) enum ConnectFault {
         "no TLS session within {within:?}: the target has accepted the connection, and did not finish the handshake"
     )]
     Handshake { within: Duration },
+    #[error("the target does not offer HTTP/2, and http_version = \"2\" allows nothing else")]
+    NoHttp2,
+    #[error("the proxy {proxy} cannot be reached")]
+    ProxyUnreachable {
+        proxy: String,
+        #[source]
+        source: BoxError,
+    },
+    #[error("the proxy {proxy} has accepted the connection, and did not answer CONNECT within {within:?}")]
+    ProxySilent { proxy: String, within: Duration },
+    #[error("the proxy {proxy} does not connect us to {authority}: {}", refusal(*status))]
+    ProxyRefused { proxy: String, authority: String, status: u16 },
+    #[error("the proxy {proxy} does not answer CONNECT as an HTTP proxy does")]
+    ProxyBroken {
+        proxy: String,
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+/// What the answer of a proxy to CONNECT means.
+fn refusal(status: u16) -> String {
+    let words = match status {
+        407 => "it wants other user and password than those in the target's `proxy`",
+        403 | 405 => "its rules do not allow it; many proxies allow port 443 only",
+        502..=504 => "it cannot reach the target",
+        _ => "this is no answer to CONNECT that helps",
+    };
+    format!("it answered {status}: {words}")
 }
 
 impl ConnectFault {
     /// Returns true if a time was up, and false if the fault is certain.
     pub(super) fn timed_out(&self) -> bool {
         match self {
-            Self::Unresolved { .. } | Self::NoAddress { .. } => false,
+            Self::Unresolved { .. }
+            | Self::NoAddress { .. }
+            | Self::NoHttp2
+            | Self::ProxyRefused { .. }
+            | Self::ProxyBroken { .. } => false,
             Self::Addresses(tried) => tried.timed_out(),
-            Self::Resolving { .. } | Self::Connecting { .. } | Self::Handshake { .. } => true,
+            Self::ProxyUnreachable { source, .. } => {
+                source.downcast_ref::<Self>().is_some_and(Self::timed_out)
+            }
+            Self::Resolving { .. }
+            | Self::Connecting { .. }
+            | Self::Handshake { .. }
+            | Self::ProxySilent { .. } => true,
+        }
+    }
+
+    /// Returns true if nothing but another config, or another one of the proxy or the target, makes a connection.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::ProxyRefused { status, .. } => matches!(status, 300..=399 | 401 | 403 | 405 | 407),
+            Self::NoHttp2 => true,
+            _ => false,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::SendGuard;
 use super::answer;
 use super::auth;
 use super::deadline::{Deadline, TimeUp};
-use super::gate::GatedBody;
+use super::gate::{self, GatedBody};
 use super::renewed_client::RenewedClient;
 use super::send_guard::Withheld;
 use lanekeeper_core::outcome::Outcome;
@@ -26,7 +26,7 @@ pub(super) async fn exchange(
     let (head, body) = request.into_parts();
     let mut request = Request::from_parts(head, ());
     let connection = capture_connection(&mut request);
-    let request = request.map(|()| GatedBody::new(body, check.clone(), connection));
+    let request = request.map(|()| GatedBody::new(body, check.clone(), connection.clone()));
     let ended: Result<Result<_, Error>, TimeUp> =
         deadline.wait_for_head(&check, client.get().request(request)).await;
     Err(match (ended, check.withheld()) {
@@ -39,6 +39,8 @@ pub(super) async fn exchange(
             auth::came_too_late()
         }
         (Err(TimeUp), _) | (_, Some(Withheld::Late)) => answer::time_up(),
-        (Ok(Err(error)), None) => answer::broken(&error),
+        (Ok(Err(error)), None) => gate::alert(&connection)
+            .and_then(answer::refused_handshake)
+            .unwrap_or_else(|| answer::broken(&error)),
     })
 }

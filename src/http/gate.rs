@@ -16,9 +16,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::Extensions;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection};
+use rustls::AlertDescription;
 
+use super::detail::causes;
 use super::h2_frames::{Frames, RequestStart};
 use super::send_guard::SendCheck;
 
@@ -31,6 +33,20 @@ struct Queue {
     /// How many requests were queued since the connection was made.
     queued: u32,
     checks: VecDeque<(u32, SendCheck)>,
+    /// Why the server has ended the TLS session.
+    alert: Option<AlertDescription>,
+}
+
+/// Why the server has ended the TLS session of the connection that a request was sent on. Over HTTP/2 the error of the
+/// request has it as text alone.
+pub(super) fn alert(connection: &CaptureConnection) -> Option<AlertDescription> {
+    gate(connection)?.lock().alert
+}
+
+fn gate(connection: &CaptureConnection) -> Option<Gate> {
+    let mut extensions = Extensions::new();
+    connection.connection_metadata().as_ref()?.get_extras(&mut extensions);
+    extensions.remove()
 }
 
 impl Gate {
@@ -48,6 +64,14 @@ impl Gate {
     /// The oldest check. HTTP/1 has no other.
     fn oldest(&self) -> Option<SendCheck> {
         self.lock().checks.front().map(|(_, check)| check.clone())
+    }
+
+    /// Returns true if the error is an alert of the server.
+    fn note_alert(&self, error: &io::Error) -> bool {
+        let alert = causes(error).find_map(|error| error.downcast_ref());
+        let Some(rustls::Error::AlertReceived(alert)) = alert else { return false };
+        self.lock().alert = Some(*alert);
+        true
     }
 
     fn remove_oldest(&self) {
@@ -82,11 +106,7 @@ impl GatedBody {
     /// If the client has chosen a connection that is not a [`GatedIo`]: a fault of ours.
     fn enter(&self) {
         let Some((check, connection)) = self.check.take() else { return };
-        let mut extensions = Extensions::new();
-        if let Some(connected) = connection.connection_metadata().as_ref() {
-            connected.get_extras(&mut extensions);
-        }
-        extensions.get::<Gate>().expect("a request has a connection with a gate").enter(check);
+        gate(&connection).expect("a request has a connection with a gate").enter(check);
     }
 }
 
@@ -122,9 +142,10 @@ pub(super) struct GatedIo<T> {
     frames: Option<Frames>,
 }
 
-impl<T: Connection> GatedIo<T> {
-    pub(super) fn new(io: T) -> Self {
-        let frames = io.connected().is_negotiated_h2().then(Frames::default);
+impl<T> GatedIo<T> {
+    /// `is_http2`: the client writes frames of HTTP/2.
+    pub(super) fn new(io: T, is_http2: bool) -> Self {
+        let frames = is_http2.then(Frames::default);
         Self { io, gate: Gate::default(), frames }
     }
 }
@@ -141,7 +162,30 @@ impl<T: Read + Unpin> Read for GatedIo<T> {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        if let Poll::Ready(Err(error)) = &read {
+            self.gate.note_alert(error);
+        }
+        read
+    }
+}
+
+/// What a write has come to. If it failed: a server that refuses our certificate may have reset the connection, and its alert
+/// waits to be read. The client, whose write has failed, would not read it, so the alert is the error instead.
+fn with_alert<T: Read + Unpin, W>(
+    written: Poll<io::Result<W>>,
+    io: &mut T,
+    gate: &Gate,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<W>> {
+    if !matches!(written, Poll::Ready(Err(_))) {
+        return written;
+    }
+    let mut byte = [0; 1];
+    let mut buffer = ReadBuf::new(&mut byte);
+    match Pin::new(io).poll_read(context, buffer.unfilled()) {
+        Poll::Ready(Err(error)) if gate.note_alert(&error) => Poll::Ready(Err(error)),
+        _ => written,
     }
 }
 
@@ -166,7 +210,7 @@ impl<T: Write + Unpin> GatedIo<T> {
     }
 }
 
-impl<T: Write + Unpin> Write for GatedIo<T> {
+impl<T: Read + Write + Unpin> Write for GatedIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -174,7 +218,8 @@ impl<T: Write + Unpin> Write for GatedIo<T> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let Some(frames) = &mut this.frames else {
-            return this.poll_write_http1(|io| io.poll_write(context, bytes));
+            let written = this.poll_write_http1(|io| io.poll_write(context, bytes));
+            return with_alert(written, &mut this.io, &this.gate, context);
         };
         let (bytes, check) = match frames.next_request(bytes) {
             None => (bytes, None),
@@ -190,7 +235,8 @@ impl<T: Write + Unpin> Write for GatedIo<T> {
                 (&bytes[..request.end], Some(check))
             }
         };
-        let written = ready!(Pin::new(&mut this.io).poll_write(context, bytes))?;
+        let written = Pin::new(&mut this.io).poll_write(context, bytes);
+        let written = ready!(with_alert(written, &mut this.io, &this.gate, context))?;
         frames.advance(&bytes[..written]);
         if let Some(check) = check
             && written > 0
@@ -209,7 +255,9 @@ impl<T: Write + Unpin> Write for GatedIo<T> {
             let first = parts.iter().find(|part| !part.is_empty()).map_or(&[][..], |part| part);
             return self.poll_write(context, first);
         }
-        self.poll_write_http1(|io| io.poll_write_vectored(context, parts))
+        let this = &mut *self;
+        let written = this.poll_write_http1(|io| io.poll_write_vectored(context, parts));
+        with_alert(written, &mut this.io, &this.gate, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -217,7 +265,9 @@ impl<T: Write + Unpin> Write for GatedIo<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        let this = &mut *self;
+        let flushed = Pin::new(&mut this.io).poll_flush(context);
+        with_alert(flushed, &mut this.io, &this.gate, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -40,7 +40,7 @@ impl HttpTarget {
         names: &Names,
         before: Option<&Self>,
     ) -> Result<Self, TargetsFault> {
-        let connector = || Connector::new(config, tls::client_config(trust), Arc::clone(names));
+        let connector = || Connector::new(config, tls::client_config(&config.tls, trust), Arc::clone(names));
         let client = before.filter(|before| before.config.connects_like(config));
         let client = client.map_or_else(
             || Arc::new(RenewedClient::new(connector(), config.connection_age_max)),

@@ -2,7 +2,8 @@
 //!
 //! Begin with [`Target`]. `client` implements it with one `http_target` for each target, and `current` with the targets of
 //! the config that is in force; `request` builds a request, `auth` shows who we are, `signature` signs it, `exchange` sends it,
-//! `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tls` has the settings of
+//! `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tunnel` goes through a proxy, `tls` has
+//! the settings of
 //! TLS, `verifier` names who issued a certificate), `gate` asks the
 //! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back,
 //! `judge` makes an outcome of it, and `classify` is the table of statuses: what a 503 means is there.
@@ -31,6 +32,7 @@ mod retry_after;
 mod send_guard;
 mod signature;
 mod tls;
+mod tunnel;
 mod verifier;
 
 use std::sync::Arc;

@@ -31,11 +31,12 @@ const HEADERS_MAX: usize = 1000;
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The client follows no redirects, knows no proxies, and sends a request a second time in one case only: if a connection
+/// The client follows no redirects, knows no proxies of the environment, and sends a request a second time in one case only: if a connection
 /// of the pool turns out to be closed before the request was queued at it. Then no byte was written and the check was not
 /// asked; it is asked where the request is written.
 fn client(connector: Connector) -> Client<Connector, GatedBody> {
     Client::builder(TokioExecutor::new())
+        .http2_only(connector.is_http2_only())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(IDLE_PER_HOST_MAX)

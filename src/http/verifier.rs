@@ -12,7 +12,31 @@ use lanekeeper_core::certificate::CertificateFault;
 
 /// Refuses what the verifier within refuses.
 #[derive(Debug)]
-pub(super) struct NamingVerifier(pub Arc<dyn ServerCertVerifier>);
+pub(super) struct NamingVerifier {
+    pub(super) inner: Arc<dyn ServerCertVerifier>,
+    /// The config says who is trusted (`tls.ca`).
+    pub(super) has_own_authorities: bool,
+    /// The config says who the server is (`tls.server_name`).
+    pub(super) has_own_name: bool,
+}
+
+impl NamingVerifier {
+    /// The fault in words for whoever can correct it.
+    fn name(&self, fault: CertificateFault, certificate: &CertificateDer<'_>) -> CertificateFault {
+        match fault {
+            CertificateFault::UntrustedIssuer { .. } if self.has_own_authorities => {
+                CertificateFault::UnlistedIssuer { issuer: issuer(certificate) }
+            }
+            CertificateFault::UntrustedIssuer { .. } => {
+                CertificateFault::UntrustedIssuer { issuer: issuer(certificate) }
+            }
+            CertificateFault::OtherHost { names } if self.has_own_name => {
+                CertificateFault::OtherServerName { names }
+            }
+            other => other,
+        }
+    }
+}
 
 impl ServerCertVerifier for NamingVerifier {
     fn verify_server_cert(
@@ -23,13 +47,14 @@ impl ServerCertVerifier for NamingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         verified.map_err(|error| match certificate_fault(&error) {
-            Some(CertificateFault::UntrustedIssuer { .. }) => {
-                let fault = CertificateFault::UntrustedIssuer { issuer: issuer(end_entity) };
+            Some(fault) => {
+                let fault = self.name(fault, end_entity);
                 CertificateError::Other(OtherError(Arc::new(fault))).into()
             }
-            _ => error,
+            None => error,
         })
     }
 
@@ -39,7 +64,7 @@ impl ServerCertVerifier for NamingVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        self.inner.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -48,19 +73,19 @@ impl ServerCertVerifier for NamingVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        self.inner.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 
     fn requires_raw_public_keys(&self) -> bool {
-        self.0.requires_raw_public_keys()
+        self.inner.requires_raw_public_keys()
     }
 
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
-        self.0.root_hint_subjects()
+        self.inner.root_hint_subjects()
     }
 }
 

@@ -3,18 +3,28 @@
 mod answers;
 mod auth;
 mod authlib;
+#[path = "../it/harness/authority.rs"]
+mod authority;
 mod connecting;
 mod connections;
+mod documented;
 mod farewell;
 mod faults;
+#[path = "../it/harness/tls.rs"]
+#[expect(dead_code, reason = "tests/it uses the rest")]
+mod https_target;
 mod judged;
 mod oauth2;
 mod on;
+mod proxy;
+mod proxy_server;
 mod receiver;
 mod requests;
 mod send_guard;
 mod server;
 mod signature;
+mod tls;
+mod versions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

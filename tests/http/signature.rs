@@ -5,7 +5,6 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use lanekeeper::config::{Environment, Purpose};
 use lanekeeper::http::{Attempt, Target};
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::update::Update;
@@ -119,21 +118,4 @@ async fn a_signature_replaces_headers_of_the_publisher() {
     let (headers, _) = parsed(&request);
     assert_eq!(headers.get_all("ce-signature").iter().count(), 1);
     assert_eq!(headers["ce-signature"].len(), 64);
-}
-
-/// Each `[[target]]` in docs/connecting.md is one that `lanekeeper run` takes.
-#[test]
-fn the_targets_of_the_docs_are_sound() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("webhook"), format!("{SECRET}\n{NEXT_SECRET}\n")).unwrap();
-    let docs = include_str!("../../docs/connecting.md");
-    let configs: Vec<&str> =
-        docs.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(configs.len() >= 2);
-    for config in configs {
-        let file = dir.path().join("lanekeeper.toml");
-        std::fs::write(&file, config.replace("/run/secrets/", "")).unwrap();
-        let loaded = lanekeeper::config::load(Some(&file), &Environment::default(), Purpose::Dispatch);
-        loaded.unwrap_or_else(|faults| panic!("{config}\n{faults}"));
-    }
 }

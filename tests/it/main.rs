@@ -5,6 +5,7 @@ mod auth;
 mod bench;
 mod breaker;
 mod change;
+mod connecting;
 mod connections;
 mod crash;
 mod deleted_exchange;

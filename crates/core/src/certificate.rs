@@ -13,6 +13,16 @@ pub enum CertificateFault {
         /// The issuer's name, if it is known.
         issuer: Option<String>,
     },
+    /// As `UntrustedIssuer`, where the config names the authorities.
+    #[error(
+        "the certificate is issued by an authority that is not in the target's tls.ca{}; add the authority's certificate to \
+         it",
+        issuer.as_ref().map(|issuer| format!(" ({issuer})")).unwrap_or_default()
+    )]
+    UnlistedIssuer {
+        /// The issuer's name, if it is known.
+        issuer: Option<String>,
+    },
     /// It is for others.
     #[error(
         "the certificate is not for the host name in the URL{}; write the URL with a name that the certificate has, or get \
@@ -20,6 +30,15 @@ pub enum CertificateFault {
         in_brackets(names)
     )]
     OtherHost {
+        /// For whom it is, as far as it says so.
+        names: Vec<String>,
+    },
+    /// As `OtherHost`, where the config names the server.
+    #[error(
+        "the certificate is not for the target's tls.server_name{}; write a name there that the certificate has",
+        in_brackets(names)
+    )]
+    OtherServerName {
         /// For whom it is, as far as it says so.
         names: Vec<String>,
     },

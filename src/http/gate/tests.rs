@@ -69,7 +69,9 @@ impl tower_service::Service<http::Uri> for Connector {
 
     fn call(&mut self, _: http::Uri) -> Self::Future {
         let address = self.0;
-        Box::pin(async move { Ok(GatedIo::new(Http2(TokioIo::new(TcpStream::connect(address).await?)))) })
+        Box::pin(
+            async move { Ok(GatedIo::new(Http2(TokioIo::new(TcpStream::connect(address).await?)), true)) },
+        )
     }
 }
 

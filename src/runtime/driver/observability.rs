@@ -59,9 +59,11 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 {
                     let target = self.context.target_metrics[target].name();
                     let update_id = update.id.as_str();
+                    // With a status, these are the words of the target.
+                    let why = Some(&failure.detail).filter(|_| failure.cause == Cause::Connection);
                     match outcome {
                         Outcome::RefusedAlone { .. } => {
-                            warn!(target, cause = %failure.cause, update_id, attempts, "the target refuses the requests of a record while it applies others, retrying at the longest wait of the schedule: after retry.elapsed_max, failure.rejected decides");
+                            warn!(target, cause = %failure.cause, why, update_id, attempts, "the target refuses the requests of a record while it applies others, retrying at the longest wait of the schedule: after retry.elapsed_max, failure.rejected decides");
                         }
                         // Nothing of an update is in it.
                         _ if no_credential => {
@@ -74,7 +76,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                             );
                         }
                         _ => {
-                            warn!(target, cause = %failure.cause, update_id, attempts, "the target refuses requests, retrying at the longest wait of the schedule");
+                            warn!(target, cause = %failure.cause, why, update_id, attempts, "the target refuses requests, retrying at the longest wait of the schedule");
                         }
                     }
                 }

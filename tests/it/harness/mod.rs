@@ -1,5 +1,6 @@
 //! What every test needs: a broker, a receiver, a dispatcher, and waiting for a condition.
 
+mod authority;
 mod broker;
 mod door;
 mod forward;
@@ -21,6 +22,7 @@ use lapin::{Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use authority::{Authority, Issued};
 pub use broker::Broker;
 pub use door::Door;
 pub use forward::forward;
@@ -33,7 +35,7 @@ pub use postgres::Postgres;
 pub use process::{Dispatcher, Output, command_knowing, lanekeeper, lanekeeper_command};
 pub use raw::publish_raw;
 pub use receiver::BuiltReceiver;
-pub use tls::{Authority, HttpsTarget, Issued};
+pub use tls::HttpsTarget;
 pub use wait::{pace, until};
 
 /// A broker, an exchange of its own, and a receiver.

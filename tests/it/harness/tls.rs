@@ -1,90 +1,20 @@
-//! Certificates of an authority of our own, and an https target that shows them.
+//! An https target that shows certificates of an authority of our own.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
-use tempfile::TempDir;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// Somebody who issues certificates. Trusted by a process that has `SSL_CERT_FILE` set to [`Authority::file`].
-pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-    dir: TempDir,
-}
-
-/// A certificate with its key.
-pub struct Issued {
-    certificate: rcgen::Certificate,
-    key: KeyPair,
-}
-
-impl Authority {
-    pub fn new(name: &str) -> Self {
-        let key = KeyPair::generate().expect("a key can be made");
-        let mut params = CertificateParams::new(Vec::new()).expect("it needs no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let pem = params.self_signed(&key).expect("it signs itself").pem();
-        let dir = tempfile::tempdir().expect("a directory can be made");
-        std::fs::write(dir.path().join("ca.pem"), &pem).expect("it can be written");
-        Self { issuer: Issuer::new(params, key), pem, dir }
-    }
-
-    pub fn file(&self) -> PathBuf {
-        self.dir.path().join("ca.pem")
-    }
-
-    pub fn pem(&self) -> &str {
-        &self.pem
-    }
-
-    /// For a host of this name.
-    pub fn issue(&self, name: &str) -> Issued {
-        self.sign(&CertificateParams::new(vec![name.to_owned()]).expect("it is a name"))
-    }
-
-    /// For a host of this name, in files beside that of the authority: the certificate and its key.
-    pub fn issue_files(&self, name: &str) -> [PathBuf; 2] {
-        let issued = self.issue(name);
-        [("cert.pem", issued.pem()), ("key.pem", issued.key_pem())].map(|(file, pem)| {
-            let path = self.dir.path().join(file);
-            std::fs::write(&path, pem).expect("it can be written");
-            path
-        })
-    }
-
-    /// One whose time is over.
-    pub fn issue_expired(&self, name: &str) -> Issued {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("it is a name");
-        (params.not_before, params.not_after) = (date_time_ymd(2019, 1, 1), date_time_ymd(2020, 1, 1));
-        self.sign(&params)
-    }
-
-    fn sign(&self, params: &CertificateParams) -> Issued {
-        let key = KeyPair::generate().expect("a key can be made");
-        let certificate = params.signed_by(&key, &self.issuer).expect("it can be signed");
-        Issued { certificate, key }
-    }
-}
-
-impl Issued {
-    pub fn pem(&self) -> String {
-        self.certificate.pem()
-    }
-
-    pub fn key_pem(&self) -> String {
-        self.key.serialize_pem()
-    }
-}
+use super::authority::{Authority, Issued};
 
 /// An API behind https. It answers 200 to everything, and remembers protocol and path of each request.
 pub struct HttpsTarget {
@@ -97,9 +27,18 @@ pub struct HttpsTarget {
 impl HttpsTarget {
     /// `protocol`: `h2` or `http/1.1`, the only one that it offers (ALPN).
     pub async fn start(protocol: &'static [u8], issued: &Issued) -> Self {
+        Self::start_with(protocol, acceptor(protocol, issued, None)).await
+    }
+
+    /// One that demands client certificates of an authority.
+    pub async fn start_demanding(protocol: &'static [u8], issued: &Issued, authority: &Authority) -> Self {
+        Self::start_with(protocol, acceptor(protocol, issued, Some(authority))).await
+    }
+
+    async fn start_with(protocol: &'static [u8], acceptor: TlsAcceptor) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
-        let acceptor = Arc::new(Mutex::new(acceptor(protocol, issued)));
+        let acceptor = Arc::new(Mutex::new(acceptor));
         let (of_server, seen) = (Arc::clone(&acceptor), Arc::new(Mutex::new(Vec::new())));
         let remembered = Arc::clone(&seen);
         tokio::spawn(async move {
@@ -113,7 +52,7 @@ impl HttpsTarget {
 
     /// Shows another certificate from now on.
     pub fn show(&self, issued: &Issued) {
-        *self.acceptor.lock().expect("no panic holds it") = acceptor(self.protocol, issued);
+        *self.acceptor.lock().expect("no panic holds it") = acceptor(self.protocol, issued, None);
     }
 
     pub fn seen(&self) -> Vec<(Version, String)> {
@@ -121,11 +60,25 @@ impl HttpsTarget {
     }
 }
 
-fn acceptor(protocol: &[u8], Issued { certificate, key }: &Issued) -> TlsAcceptor {
+/// `demanded`: who issues the client certificates; `None`: none are demanded.
+fn acceptor(
+    protocol: &[u8],
+    Issued { certificate, key }: &Issued,
+    demanded: Option<&Authority>,
+) -> TlsAcceptor {
     // Another test of this process may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let key = PrivateKeyDer::try_from(key.serialize_der()).expect("it is one");
-    let config = ServerConfig::builder().with_no_client_auth();
+    let config = match demanded {
+        None => ServerConfig::builder().with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            let der = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("it is PEM");
+            roots.add(der).expect("it is a certificate");
+            let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().expect("it has a root");
+            ServerConfig::builder().with_client_cert_verifier(verifier)
+        }
+    };
     let mut config =
         config.with_single_cert(vec![certificate.der().clone()], key).expect("the two belong together");
     config.alpn_protocols = vec![protocol.to_vec()];
@@ -133,7 +86,15 @@ fn acceptor(protocol: &[u8], Issued { certificate, key }: &Issued) -> TlsAccepto
 }
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, seen: Arc<Mutex<Vec<(Version, String)>>>) {
-    let Ok(stream) = acceptor.accept(stream).await else { return }; // the client does not like the certificate
+    let stream = match acceptor.accept(stream).into_fallible().await {
+        Ok(stream) => stream,
+        // One side does not like the certificate of the other. To close now would reset the connection, and our alert with it.
+        Err((_, mut stream)) => {
+            let mut rest = [0; 4096];
+            while !matches!(stream.read(&mut rest).await, Ok(0) | Err(_)) {}
+            return;
+        }
+    };
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let service = service_fn(move |request: Request<Incoming>| {
         seen.lock().expect("no panic holds it").push((request.version(), request.uri().path().to_owned()));
