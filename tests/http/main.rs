@@ -4,6 +4,7 @@ mod answers;
 mod auth;
 mod authlib;
 #[path = "../it/harness/authority.rs"]
+#[expect(dead_code, reason = "tests/it uses the rest")]
 mod authority;
 mod connecting;
 mod connections;

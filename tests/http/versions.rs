@@ -16,12 +16,12 @@ use crate::proxy_server::ConnectProxy;
 use crate::server::{Server, answer};
 use crate::{attempt, attempt_of, target_at, targets, update};
 
-type Seen = Arc<Mutex<Vec<(Version, String)>>>;
+type SeenRequests = Arc<Mutex<Vec<(Version, String)>>>;
 
 /// A server that speaks HTTP/2 alone, without TLS, and remembers versions and paths.
-async fn http2_server() -> (SocketAddr, Seen) {
+async fn http2_server() -> (SocketAddr, SeenRequests) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
+    let (address, seen) = (listener.local_addr().unwrap(), SeenRequests::default());
     let of_server = Arc::clone(&seen);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -39,7 +39,7 @@ async fn http2_server() -> (SocketAddr, Seen) {
     (address, seen)
 }
 
-async fn check(address: SocketAddr, seen: &Seen, lines: &str) {
+async fn check(address: SocketAddr, seen: &SeenRequests, lines: &str) {
     let targets = targets(target_at(address, &format!("http_version = \"2\"\n{lines}"))).unwrap();
     let denied = Attempt { send_guard: SendGuard::new(|| false), ..attempt_of(update("denied")) };
     assert_eq!(targets.attempt(denied).await, Outcome::Withheld);

@@ -100,7 +100,7 @@ async fn every_request_is_signed_and_every_attempt_with_its_own_time() {
     let mut server = Server::start(move |mut connection| {
         let seen = std::sync::Arc::clone(&seen);
         async move {
-            while let Some(request) = connection.next().await {
+            while let Some(request) = connection.next_request().await {
                 let (headers, body) = parsed(&request);
                 let verified = SECRETS.iter().all(|secret| {
                     Webhook::new(secret).is_ok_and(|webhook| webhook.verify(&body, &headers).is_ok())

@@ -10,6 +10,7 @@ mod postgres;
 mod process;
 mod raw;
 mod receiver;
+mod stand_in;
 mod tls;
 mod wait;
 
@@ -35,6 +36,7 @@ pub use postgres::Postgres;
 pub use process::{Dispatcher, Output, command_knowing, lanekeeper, lanekeeper_command};
 pub use raw::publish_raw;
 pub use receiver::BuiltReceiver;
+pub use stand_in::{SeenRequest, StandIn};
 pub use tls::HttpsTarget;
 pub use wait::{pace, until};
 
