@@ -1,15 +1,12 @@
 //! The keys of `[[target.answers]]`: what answers mean whose status does not say it.
 
-use regex::Regex;
 use serde_json::Value as Json;
 
 use super::fault::Problem;
 use super::parse::{choice, text};
+use super::pattern::Pattern;
 use super::reader::Section;
 use lanekeeper_core::outcome::OutcomeKind;
-
-/// Bytes that a pattern may take in memory once it is compiled.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// A row: answers with this status and this in their bodies have this outcome.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,39 +63,6 @@ impl Pointer {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// A regular expression. Two are equal if they are written equally.
-#[derive(Clone, Debug)]
-pub struct Pattern(Regex);
-
-impl Pattern {
-    /// Compiles a regular expression.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn new(text: &str) -> Result<Self, Problem> {
-        let compiled = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
-        compiled.map(Self).map_err(|fault| {
-            let fault = fault.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            Problem::new(
-                format!("{text:?} is not a regular expression: {fault}"),
-                "write one of the crate regex, such as \"^(ok|done)$\"; in TOML, '…' needs no escapes",
-            )
-        })
-    }
-
-    /// The first part of the text that it matches.
-    #[must_use]
-    pub fn find<'t>(&self, text: &'t str) -> Option<&'t str> {
-        self.0.find(text).map(|found| found.as_str())
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
     }
 }
 

@@ -3,6 +3,8 @@
 mod oauth2;
 mod signing_key;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value as Json;
 
 pub use self::oauth2::{ClientCredentials, JwtBearer, SendSecret, TokenUrl};
@@ -64,7 +66,7 @@ const AUTHORIZATION: &str = "authorization";
 const KINDS: [&str; 5] = ["bearer", "basic", "header", "oauth2", "jwt_bearer"];
 
 /// Reads `[target.auth]`; `None`: a fault was noted. `taken`: the headers that other keys of the target set, in lower case.
-pub fn read(target: &mut Section<'_, '_>, taken: &[&str]) -> Option<AuthConfig> {
+pub fn read(target: &mut Section<'_, '_>, taken: &BTreeSet<String>) -> Option<AuthConfig> {
     if !target.has("auth") {
         target.table("auth").finish();
         return Some(AuthConfig::None);
@@ -96,7 +98,7 @@ pub fn read(target: &mut Section<'_, '_>, taken: &[&str]) -> Option<AuthConfig> 
     }
     let auth = bearer.or(basic).or(header).or(oauth2).or(jwt_bearer)?;
     let sets = auth.header_name().unwrap_or(AUTHORIZATION);
-    if taken.contains(&sets) {
+    if taken.contains(sets) {
         let what = format!("sets the header {sets:?}, which another key of this target sets too");
         target.fault("auth", Problem::new(what, "remove it from `headers` or `idempotency_header`"));
         return None;

@@ -19,6 +19,7 @@ mod mask;
 mod model;
 mod on;
 mod parse;
+mod pattern;
 mod plain_text;
 mod proxy;
 mod reader;
@@ -29,6 +30,7 @@ mod signature_template;
 mod source;
 mod strings;
 mod target;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -36,7 +38,7 @@ mod warnings;
 
 use std::path::Path;
 
-pub use answers::{AnswerRow, BodyTest, Pattern, Pointer, StatusPattern};
+pub use answers::{AnswerRow, BodyTest, Pointer, StatusPattern};
 pub use auth::{AuthConfig, ClientCredentials, JwtBearer, SendSecret, SigningFault, SigningKey, TokenUrl};
 pub use difference::{Change, TakesEffect, changes};
 pub use fault::{Fault, Faults, Origin, Problem};
@@ -52,6 +54,7 @@ pub use model::{
 };
 pub use on::OnConfig;
 pub(crate) use parse::format_duration;
+pub use pattern::Pattern;
 pub(crate) use plain_text::{UNNAMED_SSLMODE, unnamed_sslmode};
 pub use proxy::ProxyConfig;
 pub use reader::Shown;
@@ -64,6 +67,7 @@ pub use signature_template::{Part, Placeholder, SignatureTemplate};
 pub use source::{ConfigSource, FileStamp};
 #[cfg(test)]
 pub(crate) use target::TARGET_EXAMPLE;
+pub use templates::{SentText, TemplatesConfig};
 pub use tls::{ClientCertificate, TlsConfig};
 pub(crate) use tls::{Expiring, expiring};
 pub(crate) use warnings::{ACK_TIMEOUT, held_at_most, warnings};

@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::answers::AnswerRow;
 use super::auth::AuthConfig;
 use super::on::OnConfig;
+use super::pattern::Pattern;
 use super::proxy::ProxyConfig;
 use super::signature::SignatureConfig;
+use super::templates::TemplatesConfig;
 use super::tls::TlsConfig;
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::breaker::BreakerLimits;
@@ -179,6 +181,8 @@ pub struct TargetConfig {
     pub method: String,
     /// URL of requests.
     pub url: UrlTemplate,
+    /// The record keys that it takes; the pattern matches whole keys. `None`: all that its URL can carry.
+    pub record_keys: Option<Pattern>,
     /// How long an attempt may wait for open connections: looking up the name, connecting, TLS, and a free place on the
     /// connection. At most `held_max` of `[dispatch]`.
     pub connect_timeout: Duration,
@@ -203,6 +207,8 @@ pub struct TargetConfig {
     pub proxy: Option<ProxyConfig>,
     /// Sent with every request; valid names and values.
     pub headers: Vec<(String, Secret)>,
+    /// What is made of each update: headers, values of the query, and the body.
+    pub templates: TemplatesConfig,
     /// `[[target.on]]`: what requests of some types have instead.
     pub on: Vec<OnConfig>,
     /// Statuses that mean something else for this target than in the table of docs/wire.md.

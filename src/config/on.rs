@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::fault::Problem;
 use super::reader::{Section, Shape};
 use super::target;
+use super::templates::{self, TemplatesConfig};
 use lanekeeper_core::routes::TypePattern;
 use lanekeeper_core::secret::Secret;
 use lanekeeper_core::template::UrlTemplate;
@@ -20,17 +21,28 @@ pub struct OnConfig {
     pub url: Option<UrlTemplate>,
     /// Sent in addition to the target's own headers; they replace those with the same names.
     pub headers: Vec<(String, Secret)>,
+    /// Headers and values of the query that are added and replace those with the same names, and the body.
+    pub templates: TemplatesConfig,
 }
 
-/// Reads all rows; `None`: a fault was noted. `idempotency_header`: of the target.
-pub fn read(section: &mut Section<'_, '_>, idempotency_header: Option<&str>) -> Option<Vec<OnConfig>> {
+/// Reads all rows; `None`: a fault was noted. `reserved`: headers in lower case that other keys of the target set; `headers`: of
+/// the target.
+pub fn read(
+    section: &mut Section<'_, '_>,
+    reserved: &BTreeSet<String>,
+    headers: &[(String, Secret)],
+) -> Option<Vec<OnConfig>> {
     let count = section.count("on")?;
     let rows: Vec<Option<OnConfig>> =
-        (0..count).map(|index| read_one(section.element("on", index), idempotency_header)).collect();
+        (0..count).map(|index| read_one(section.element("on", index), reserved, headers)).collect();
     rows.into_iter().collect()
 }
 
-fn read_one(mut section: Section<'_, '_>, idempotency_header: Option<&str>) -> Option<OnConfig> {
+fn read_one(
+    mut section: Section<'_, '_>,
+    reserved: &BTreeSet<String>,
+    of_target: &[(String, Secret)],
+) -> Option<OnConfig> {
     let types = section.each("types", Shape::List, |_, raw| target::type_pattern(raw));
     if types.as_ref().is_some_and(Vec::is_empty) {
         let what = "is empty: the row would be for no update";
@@ -39,9 +51,38 @@ fn read_one(mut section: Section<'_, '_>, idempotency_header: Option<&str>) -> O
     let method = section.read_if_set("method", target::method);
     let url = section.read_if_set("url", target::url);
     let is_sound = method.is_some() == section.has("method") && url.is_some() == section.has("url");
-    let mut taken: BTreeSet<String> = idempotency_header.map(str::to_ascii_lowercase).into_iter().collect();
-    let headers = section.each("headers", Shape::Table, |name, raw| target::header(name, raw, &mut taken));
+    let sent = templates::read(&mut section, reserved.clone(), Some(of_target));
     section.finish();
-    let row = OnConfig { types: types?, method, url, headers: headers? };
+    let (headers, templates) = sent?;
+    let row = OnConfig { types: types?, method, url, headers, templates };
     is_sound.then_some(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Config, Environment, Purpose, TARGET_EXAMPLE};
+
+    fn read(text: &str) -> Config {
+        let file = Some((Path::new("lk.toml"), text));
+        super::super::read(file, &Environment::default(), Purpose::Dispatch).unwrap().config
+    }
+
+    #[test]
+    fn rows_for_types_that_never_come_are_warned_of() {
+        let warnings_of = |text: &str| super::super::warnings(&read(text));
+        let row = |types: &str| format!("[[target.on]]\ntypes = {types}\nmethod = \"POST\"\n");
+        let crm = TARGET_EXAMPLE.replace("\"*\"", "\"customer.*\", \"order.paid\"");
+        let sound = row("[\"customer.created\"]") + &row("[\"customer.*\", \"order.*\"]");
+        assert_eq!(warnings_of(&format!("{crm}\n{sound}")), Vec::<String>::new());
+        let unused = row("[\"customer.*\"]") + &row("[\"customer.deleted\", \"invoice.paid\"]");
+        let found = warnings_of(&format!("{crm}\n{unused}"));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("on[1]") && found[0].contains("on[0] comes first"), "{found:?}");
+        assert!(found[1].contains("\"invoice.paid\": the target's types do not have it"), "{found:?}");
+        let second = TARGET_EXAMPLE.replace("\"crm\"", "\"rest\"");
+        let found = warnings_of(&format!("{crm}\n{second}\n{}", row("[\"customer.created\"]")));
+        assert!(found.len() == 1 && found[0].contains("target \"crm\" comes first"), "{found:?}");
+    }
 }

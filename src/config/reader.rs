@@ -4,7 +4,7 @@
 
 #![expect(clippy::disallowed_types, reason = "figment has merged the layers")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::layers::{Environment, origin};
 use super::mask;
 use super::parse::format_duration;
 use super::source::FileStamp;
-use super::strings::Strings;
+use super::strings::{Reference, Strings};
 use lanekeeper_core::secret::MASK;
 
 /// An effective value as it may be shown: secrets are masked.
@@ -252,6 +252,20 @@ impl<'a> Section<'_, 'a> {
     /// Returns false if something else than a table is written, which was noted.
     pub const fn is_table(&self) -> bool {
         self.dict.is_some()
+    }
+
+    /// What the string of a key refers to.
+    pub fn reference(&self, key: &str) -> Reference {
+        let value = self.dict.as_ref().and_then(|dict| dict.get(key)).and_then(Value::as_str);
+        value.map_or(Reference::None, Reference::of)
+    }
+
+    /// The entries of the table `key` whose strings refer to something.
+    pub fn references(&self, key: &str) -> BTreeSet<String> {
+        let table = self.dict.as_ref().and_then(|dict| dict.get(key)).and_then(Value::as_dict);
+        let refers =
+            |value: &Value| value.as_str().is_some_and(|text| Reference::of(text) != Reference::None);
+        table.into_iter().flatten().filter(|(_, value)| refers(value)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Returns true if the key is written.

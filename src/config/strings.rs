@@ -36,6 +36,31 @@ impl Resolved {
     }
 }
 
+/// What a string refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// Nothing: it stands for itself.
+    None,
+    /// A file has all of it.
+    File,
+    /// Variables have parts of it.
+    Variable,
+}
+
+impl Reference {
+    /// What a string as written refers to.
+    pub fn of(written: &str) -> Self {
+        let mut rest = written;
+        while let Some(at) = rest.find("${") {
+            if !rest[..at].ends_with('$') {
+                return if written.starts_with("file:") { Self::File } else { Self::Variable };
+            }
+            rest = &rest[at + 2..];
+        }
+        if written.starts_with("file:") { Self::File } else { Self::None }
+    }
+}
+
 /// Replaces references to variables and files.
 #[derive(Debug)]
 pub struct Strings<'a> {
@@ -167,6 +192,16 @@ mod tests {
         check("${}", Err("is not a variable"));
         check("${1A}", Err("is not a variable"));
         check("${a b}", Err("is not a variable"));
+    }
+
+    #[test]
+    fn what_a_string_refers_to_is_seen_in_what_is_written() {
+        let check = |written: &str, expected| assert_eq!(Reference::of(written), expected, "{written}");
+        check("{{ body.a }} $5 $${A}", Reference::None);
+        check("a${A}", Reference::Variable);
+        check("$${A} ${B}", Reference::Variable);
+        check("file:a", Reference::File);
+        check("file:${A}/b", Reference::File);
     }
 
     #[test]

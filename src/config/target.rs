@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, Method};
 use serde_json::Value as Json;
 
 use super::auth::AuthConfig;
@@ -16,13 +16,13 @@ use super::model::{
     TargetConfig,
 };
 use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
+use super::pattern::Pattern;
 use super::reader::{Reader, Section, Shape};
-use super::{answers, auth, failure, limits, on, proxy, signature, tls};
+use super::{answers, auth, failure, limits, on, proxy, signature, templates, tls};
 use lanekeeper_core::outcome::OutcomeKind;
 use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::policy::FailurePolicies;
 use lanekeeper_core::routes::{TypePattern, TypePatternFault};
-use lanekeeper_core::secret::{MASK, Secret};
 use lanekeeper_core::template::UrlTemplate;
 
 /// A complete target, for the fault that there is none.
@@ -139,12 +139,15 @@ fn read_one(
     }
     let method = section.read_or("method", "PUT", method);
     let url = section.read("url", url);
+    let record_keys = section.read_if_set("record_keys", |raw| Pattern::whole(&text(raw)?));
+    let record_keys = (record_keys.is_some() == section.has("record_keys")).then_some(record_keys);
     let (connect_timeout, timeout, takeover_wait) = read_times(&mut section, elsewhere);
     let idempotency_key = section.read_or("idempotency_key", "quoted", choice(&STYLES));
     let idempotency_header = section.read_or("idempotency_header", "Idempotency-Key", idempotency_header);
-    let mut taken: BTreeSet<String> =
+    // Of headers that requests get from other keys than `headers`.
+    let mut reserved: BTreeSet<String> =
         idempotency_header.iter().map(|header| header.to_ascii_lowercase()).collect();
-    let headers = section.each("headers", Shape::Table, |name, raw| header(name, raw, &mut taken));
+    let sent = templates::read(&mut section, reserved.clone(), None);
     let outcomes = section.each("outcomes", Shape::Table, outcome);
     let if_match = section.read_or("if_match", "header", choice(&IF_MATCH));
     let first_contact = section.read_or("first_contact", "get", choice(&FIRST_CONTACT));
@@ -153,22 +156,28 @@ fn read_one(
     let http_version = section.read_or("http_version", "auto", choice(&HTTP_VERSIONS));
     let proxy = section.read_or("proxy", "", proxy::parse);
     let (limits, own_limits) = limits::read(&mut section, name.as_deref());
-    let set = headers.iter().flatten().map(|(name, _)| name.as_str());
-    let idempotency_name = idempotency_header.as_ref().map(|header| header.to_ascii_lowercase());
-    let set: Vec<&str> = set.chain(idempotency_name.as_deref()).collect();
-    let auth = auth::read(&mut section, &set);
-    taken.extend(auth.as_ref().and_then(AuthConfig::header_name).map(str::to_owned));
+    let own_headers = sent.as_ref().map_or(&[][..], |(headers, _)| headers);
+    let made_headers = sent.as_ref().map_or(&[][..], |(_, templates)| &templates.headers);
+    let own_names = own_headers.iter().map(|(name, _)| name).chain(made_headers.iter().map(|(name, _)| name));
+    let mut taken: BTreeSet<String> = own_names.chain(&reserved).cloned().collect();
+    let auth = auth::read(&mut section, &taken);
+    let of_auth = auth.as_ref().and_then(AuthConfig::header_name).map(str::to_owned);
+    taken.extend(of_auth.clone());
+    let before = taken.clone();
     let signature = signature::read(&mut section, &mut taken);
+    reserved.extend(of_auth.into_iter().chain(taken.difference(&before).cloned()));
     let tls = tls::read(&mut section);
-    let on = on::read(&mut section, idempotency_header.as_deref());
+    let on = on::read(&mut section, &reserved, own_headers);
     let answers = answers::read(&mut section);
     let failure = failure::read_of_target(&mut section, elsewhere.failure, elsewhere.can_park);
     section.finish();
+    let (headers, templates) = sent?;
     let target = TargetConfig {
         name: name?,
         types: types?,
         method: method?,
         url: url?,
+        record_keys: record_keys?,
         connect_timeout: connect_timeout?,
         timeout: timeout?,
         takeover_wait: takeover_wait?,
@@ -179,7 +188,8 @@ fn read_one(
         tls: tls?,
         http_version: http_version?,
         proxy: proxy?,
-        headers: headers?,
+        headers,
+        templates,
         on: on?,
         outcomes: outcomes?.into_iter().collect(),
         answers: answers?,
@@ -250,7 +260,10 @@ pub fn type_pattern(raw: &mut Json) -> Result<TypePattern, Problem> {
 pub fn url(raw: &mut Json) -> Result<UrlTemplate, Problem> {
     let text = text(raw)?;
     *raw = Json::from(mask::url(&text));
-    UrlTemplate::parse(&text).map_err(|fault| Problem::new("is not a URL for updates", fault.to_string()))
+    let url = UrlTemplate::parse(&text)
+        .map_err(|fault| Problem::new("is not a URL for updates", fault.to_string()))?;
+    templates::check_url(&url)?;
+    Ok(url)
 }
 
 /// A method, in upper case.
@@ -272,31 +285,8 @@ fn idempotency_header(raw: &mut Json) -> Result<String, Problem> {
     Ok(header)
 }
 
-/// One of `headers`. `taken`: names in lower case that are set already.
-pub fn header(name: &str, raw: &mut Json, taken: &mut BTreeSet<String>) -> Result<(String, Secret), Problem> {
-    // First of all the value is masked, so that nothing can show it.
-    let value = std::mem::replace(raw, Json::from(MASK));
-    let name = header_name(name)?;
-    if !taken.insert(name.clone()) {
-        return Err(Problem::new(
-            "is set twice (case does not matter in a header's name), or is this target's idempotency_header",
-            "leave one of them out",
-        ));
-    }
-    let Json::String(value) = value else {
-        return Err(Problem::new("the value is not a string", "put it in quotes: \"…\""));
-    };
-    match HeaderValue::from_str(&value) {
-        Ok(_) if value.trim() == value => Ok((name, Secret::new(value))),
-        _ => Err(Problem::new(
-            "the value cannot be sent: it has control characters such as a line end, or spaces at an end",
-            "remove them",
-        )),
-    }
-}
-
 /// Checks that the config may set this header. Returns the name in lower case.
-pub(super) fn header_name(name: &str) -> Result<String, Problem> {
+pub fn header_name(name: &str) -> Result<String, Problem> {
     let valid = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
         Problem::new(format!("{name:?} is not a header name"), "write one such as \"x-api-key\"")
     })?;

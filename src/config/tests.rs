@@ -145,6 +145,14 @@ fn each_value_of_a_target_is_checked() {
             "on[0].headers.idempotency-key",
             "idempotency_header",
         ),
+        ("record_keys = \"a)(b\"", "record_keys", "not a regular expression"),
+        ("headers = { x-a = \"{{ a. }}\" }", "headers.x-a", "not a template of a header: line 1, column 7"),
+        ("query = { a = \"{{ 1 / 2 }}\" }", "query.a", "may be rounded"),
+        ("query = { a = 5 }", "query.a", "not a string"),
+        ("body = \"{\\n{{ body. }}\"", "body", "not a template of a body: line 2, column"),
+        ("body = '{\"a\": \"{{ body.a }}\"}'", "body", "brings its own quotes"),
+        ("body = \"{{ a }}\"\nheaders = { content-type = \"{{ a }}\" }", "body", "content-type"),
+        ("[[target.on]]\ntypes = [\"a\"]\nbody = \"{{ a\"", "on[0].body", "not a template"),
         ("[[target.answers]]\noutcome = \"rejected\"", "answers[0].status", "is missing"),
         ("[[target.answers]]\nstatus = 99\noutcome = \"rejected\"", "answers[0].status", "100 to 599"),
         ("[[target.answers]]\nstatus = \"6xx\"\noutcome = \"rejected\"", "answers[0].status", "\"2xx\""),
@@ -169,6 +177,11 @@ fn each_value_of_a_target_is_checked() {
             ("target[0].url", "lk.toml", "is missing"),
         ],
     );
+    let secret = target("body = \"a ${CRM_TOKEN}\"");
+    let fault = ("target[0].body", "lk.toml", "send a secret in a header");
+    check_whole(&secret, &[("CRM_TOKEN", "s3cret")], &[fault]);
+    let url = TARGET_EXAMPLE.replace("{record_key}", "{{ a. }}");
+    check_whole(&url, &[], &[("target[0].url", "lk.toml", "a value in a URL: line 1, column")]);
     let url = TARGET_EXAMPLE.replace("127.0.0.1", "app:s3cret@h");
     check_whole(&url, &[], &[("target[0].url", "lk.toml", "`headers` (authorization)")]);
     assert!(!read(&url, &[]).unwrap_err().to_string().contains("s3cret"));
@@ -206,11 +219,11 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         ],
     );
     check_whole(
-        &target("if_mach = \"auto\"\nbodies.log = true"),
+        &target("if_mach = \"auto\"\nzoo.log = true"),
         &[],
         &[
-            ("target[0].bodies", "lk.toml", "known here: name, types"),
             ("target[0].if_mach", "lk.toml", "did you mean `if_match`?"),
+            ("target[0].zoo", "lk.toml", "known here: name, types"),
         ],
     );
     check("broker = 5", &[], &[("broker", "lk.toml", "not a table")]);
@@ -405,23 +418,6 @@ fn the_longest_time_of_all_targets_is_what_the_next_owner_waits_for() {
     assert_eq!(without.config.at_work_max(), Duration::ZERO);
 }
 
-#[test]
-fn rows_for_types_that_never_come_are_warned_of() {
-    let warnings_of = |text: &str| super::warnings(&read(text, &[]).unwrap().config);
-    let row = |types: &str| format!("[[target.on]]\ntypes = {types}\nmethod = \"POST\"\n");
-    let crm = TARGET_EXAMPLE.replace("\"*\"", "\"customer.*\", \"order.paid\"");
-    let sound = row("[\"customer.created\"]") + &row("[\"customer.*\", \"order.*\"]");
-    assert_eq!(warnings_of(&format!("{crm}\n{sound}")), Vec::<String>::new());
-    let unused = row("[\"customer.*\"]") + &row("[\"customer.deleted\", \"invoice.paid\"]");
-    let found = warnings_of(&format!("{crm}\n{unused}"));
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].contains("on[1]") && found[0].contains("on[0] comes first"), "{found:?}");
-    assert!(found[1].contains("\"invoice.paid\": the target's types do not have it"), "{found:?}");
-    let second = TARGET_EXAMPLE.replace("\"crm\"", "\"rest\"");
-    let found = warnings_of(&format!("{crm}\n{second}\n{}", row("[\"customer.created\"]")));
-    assert!(found.len() == 1 && found[0].contains("target \"crm\" comes first"), "{found:?}");
-}
-
 /// Lines of `config/default.toml` around keys that exclude each other.
 const ONE_OF: &str = "# --- One of: ---";
 const OR: &str = "# --- or: ---";
@@ -466,6 +462,21 @@ fn references() -> Vec<String> {
     (0..most).map(reference).collect()
 }
 
+/// Keys that nothing stands for if they are left out.
+const DEFAULT_NONE: [&str; 11] = [
+    "standard_webhooks",
+    "record_keys",
+    "headers",
+    "query",
+    "body",
+    "outcomes",
+    "rate_max",
+    "in_flight_max",
+    "pointer",
+    "value",
+    "pattern",
+];
+
 #[test]
 fn the_reference_has_every_key_and_says_its_default() {
     let references = references();
@@ -495,17 +506,7 @@ fn check_reference(reference: &str) {
             let said = comment.contains(&format!("Default: {value}"))
                 || (matches!(key, "url" | "name" | "types" | "status" | "outcome" | "header" | "secret")
                     && (comment.contains("Required.") || comment.contains("Default: RabbitMQ's own")))
-                || (matches!(
-                    key,
-                    "headers"
-                        | "outcomes"
-                        | "rate_max"
-                        | "in_flight_max"
-                        | "pointer"
-                        | "value"
-                        | "pattern"
-                        | "standard_webhooks"
-                ) && comment.contains("Default: none."))
+                || (DEFAULT_NONE.contains(&key) && comment.contains("Default: none."))
                 || (section == "target[0].on[0]"
                     && comment.contains(&format!("Default: the target's {key}.")))
                 || (section.starts_with("target[0].auth")

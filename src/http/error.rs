@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::race::Tried;
+use crate::templates::TemplateFault;
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,6 +29,16 @@ pub enum TargetsFault {
         target: String,
         /// Name of the header; its value may be secret.
         name: String,
+    },
+    /// A template does not fit what it is for.
+    #[error("target {target:?}: the template of {name} is wrong at {fault}; correct it")]
+    Template {
+        /// Name of the target.
+        target: String,
+        /// Such as `body`.
+        name: String,
+        /// What is wrong.
+        fault: TemplateFault,
     },
     /// The HTTP client could not be set up, mostly because the system has no usable certificates.
     #[error("cannot set up the HTTP client; check the system's CA certificates")]

@@ -132,7 +132,7 @@ impl HttpTarget {
         credential: &mut Credential,
     ) -> Result<Precondition, AttemptEnd> {
         let unsent = |outcome| (outcome, AttemptReceipt::default());
-        let mut request = self.template.fetch(&attempt.update).map_err(unsendable)?;
+        let mut request = self.template.fetch(attempt).map_err(unsendable)?;
         *credential = self.auth.authorize(request.headers_mut(), deadline).await.map_err(unsent)?;
         let signed = self.signer.sign(&mut request, attempt.update.id.as_str(), SystemTime::now());
         signed.map_err(unsendable)?;

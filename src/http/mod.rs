@@ -1,9 +1,9 @@
 //! HTTP targets: one attempt in, one outcome out.
 //!
 //! Begin with [`Target`]. `client` implements it with one `http_target` for each target, and `current` with the targets of
-//! the config that is in force; `request` builds a request, `auth` shows who we are, `signature` signs it, `exchange` sends it,
-//! `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tunnel` goes through a proxy, `tls` has
-//! the settings of
+//! the config that is in force; `request` builds a request of its `parts`, `auth` shows who we are, `signature` signs it,
+//! `exchange` sends it, `renewed_client` has the connections, `connect` opens them (`race` picks an address, `tunnel` goes
+//! through a proxy, `tls` has the settings of
 //! TLS, `verifier` names who issued a certificate), `gate` asks the
 //! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back,
 //! `judge` makes an outcome of it, and `classify` is the table of statuses: what a 503 means is there.
@@ -23,9 +23,11 @@ mod gate;
 mod h2_frames;
 mod http_target;
 pub mod judge;
+mod parts;
 pub mod preview;
 mod quota;
 mod race;
+mod record_keys;
 mod renewed_client;
 mod request;
 mod retry_after;

@@ -2,17 +2,18 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, Entry, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
-    IF_NONE_MATCH, USER_AGENT,
+    CONTENT_ENCODING, CONTENT_TYPE, Entry, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH,
 };
 use http::{Method, Request, Uri};
 
 use super::Attempt;
 use super::conditional::Precondition;
 use super::error::TargetsFault;
-use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, OnConfig, TargetConfig};
+use super::parts::{Made, Parts, unfit_value};
+use super::record_keys::RecordKeys;
+use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
 use lanekeeper_core::routes::TypePattern;
-use lanekeeper_core::template::{UrlTemplate, encode_record_key};
+use lanekeeper_core::template::encode_record_key;
 use lanekeeper_core::update::Update;
 
 const RECORD_KEY: HeaderName = HeaderName::from_static("lanekeeper-record-key");
@@ -20,12 +21,6 @@ const RECORD_VERSION: HeaderName = HeaderName::from_static("record-version");
 const UPDATE_ID: HeaderName = HeaderName::from_static("lanekeeper-update-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("lanekeeper-attempt");
 const TENURE: HeaderName = HeaderName::from_static("lanekeeper-tenure");
-
-/// Sent unless the target's headers set others.
-const DEFAULT_HEADERS: [(HeaderName, HeaderValue); 2] = [
-    (ACCEPT, HeaderValue::from_static("*/*")),
-    (USER_AGENT, HeaderValue::from_static(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))),
-];
 
 /// Prefix of header names that only Lanekeeper sets.
 const OURS: &str = "lanekeeper-";
@@ -44,60 +39,25 @@ const FRAMING: [&str; 10] = [
     "host",
 ];
 
-/// What is the same for all requests with updates of some types.
-#[derive(Debug)]
-struct Parts {
-    method: Method,
-    url: UrlTemplate,
-    /// `headers` of the config, and the default ones.
-    headers: HeaderMap,
-}
-
 /// The fixed parts of a target's requests.
 #[derive(Debug)]
 pub(super) struct RequestTemplate {
     own: Parts,
     /// For updates of these types instead of `own`; the first match counts.
     on: Vec<(Vec<TypePattern>, Parts)>,
+    record_keys: RecordKeys,
     idempotency: Option<(HeaderName, IdempotencyKeyStyle)>,
     pub(super) if_match: IfMatch,
     pub(super) first_contact: FirstContact,
 }
 
-impl Parts {
-    /// Of a target's own keys, with those of `row` instead where it has them.
-    fn new(target: &TargetConfig, row: Option<&OnConfig>) -> Result<Self, TargetsFault> {
-        let mut headers = HeaderMap::with_capacity(16);
-        for (name, value) in target.headers.iter().chain(row.into_iter().flat_map(|row| &row.headers)) {
-            let unfit = || unfit_header(target, name);
-            let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| unfit())?;
-            value.set_sensitive(true);
-            headers.insert(header_name(name).ok_or_else(unfit)?, value);
-        }
-        for (name, value) in DEFAULT_HEADERS {
-            headers.entry(name).or_insert(value);
-        }
-        let method = row.and_then(|row| row.method.as_ref()).unwrap_or(&target.method);
-        let method = Method::from_bytes(method.as_bytes())
-            .map_err(|_| TargetsFault::Method { target: target.name.clone(), method: method.clone() })?;
-        let url = row.and_then(|row| row.url.as_ref()).unwrap_or(&target.url).clone();
-        Ok(Self { method, url, headers })
-    }
-
-    fn url(&self, record_key: &str) -> Result<Uri, String> {
-        let url = self.url.expand_encoded(record_key).map_err(|fault| fault.to_string())?;
-        Uri::try_from(url.as_str())
-            .map_err(|fault| format!("its URL is not valid in HTTP ({fault}); nothing was sent"))
-    }
-}
-
 /// `None`: the name is not valid in HTTP, or the config may not set it.
-fn header_name(name: &str) -> Option<HeaderName> {
+pub(super) fn header_name(name: &str) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
     (!name.as_str().starts_with(OURS) && !is_framing(&name)).then_some(name)
 }
 
-fn unfit_header(target: &TargetConfig, name: &str) -> TargetsFault {
+pub(super) fn unfit_header(target: &TargetConfig, name: &str) -> TargetsFault {
     TargetsFault::Header { target: target.name.clone(), name: name.to_owned() }
 }
 
@@ -114,6 +74,7 @@ impl RequestTemplate {
         Ok(Self {
             own: Parts::new(target, None)?,
             on: on.collect::<Result<_, _>>()?,
+            record_keys: RecordKeys::new(target),
             idempotency,
             if_match: target.if_match,
             first_contact: target.first_contact,
@@ -130,9 +91,11 @@ impl RequestTemplate {
     ///
     /// # Errors
     /// As for [`Self::request`].
-    pub(super) fn fetch(&self, update: &Update) -> Result<Request<Bytes>, String> {
-        let url = self.own.url(&encode_record_key(&update.record_key))?;
-        Ok(request(Method::GET, url, self.own.headers.clone(), Bytes::new()))
+    pub(super) fn fetch(&self, attempt: &Attempt) -> Result<Request<Bytes>, String> {
+        self.record_keys.check(&attempt.update, self.own.has_key_in_path())?;
+        let mut made = Made::new(attempt);
+        let url = self.own.url(&encode_record_key(&attempt.update.record_key), &mut made)?;
+        Ok(request(Method::GET, url, self.own.headers(&mut made)?, Bytes::new()))
     }
 
     /// The request of an attempt.
@@ -146,24 +109,33 @@ impl RequestTemplate {
     ) -> Result<Request<Bytes>, String> {
         let record_key = encode_record_key(&attempt.update.record_key);
         let parts = self.parts(attempt.update.update_type.as_deref());
-        let url = parts.url(&record_key)?;
+        self.record_keys.check(&attempt.update, parts.has_key_in_path())?;
+        let mut made = Made::new(attempt);
+        let url = parts.url(&record_key, &mut made)?;
+        let headers = parts.headers(&mut made)?;
+        let as_published = parts.has_body_as_published();
         let headers = self
-            .headers(parts, attempt, precondition, &record_key)
-            .map_err(|name| format!("the value of header {name} is not valid in HTTP; nothing was sent"))?;
-        Ok(request(parts.method.clone(), url, headers, attempt.update.body.clone()))
+            .headers(headers, as_published, attempt, precondition, &record_key)
+            .map_err(|name| unfit_value(&name))?;
+        Ok(request(parts.method.clone(), url, headers, parts.body(&mut made)?))
     }
 
-    /// The config's headers take precedence over the update's, and ours over both.
+    /// The config's headers, which are `headers`, take precedence over the update's, and ours over both. `as_published`: the
+    /// body is.
     fn headers(
         &self,
-        parts: &Parts,
+        mut headers: HeaderMap,
+        as_published: bool,
         attempt: &Attempt,
         precondition: &Precondition,
         record_key: &str,
     ) -> Result<HeaderMap, HeaderName> {
         let update = &*attempt.update;
-        let mut headers = parts.headers.clone();
         for (name, value) in update_headers(update) {
+            // These say what the publisher's body is.
+            if !as_published && (name == CONTENT_TYPE || name == CONTENT_ENCODING) {
+                continue;
+            }
             if let Entry::Vacant(entry) = headers.entry(&name) {
                 entry.insert(value_of(&name, value)?);
             }
@@ -220,7 +192,7 @@ fn is_framing(name: &HeaderName) -> bool {
     FRAMING.contains(&name.as_str())
 }
 
-fn value_of(name: &HeaderName, value: &str) -> Result<HeaderValue, HeaderName> {
+pub(super) fn value_of(name: &HeaderName, value: &str) -> Result<HeaderValue, HeaderName> {
     // Only visible ASCII, space and tab: all servers read these in the same way (RFC 9110, section 5.5).
     if value.bytes().any(|byte| !matches!(byte, b'\t' | b' '..=b'~')) {
         return Err(name.clone());
@@ -240,4 +212,68 @@ fn quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::super::SendGuard;
+    use super::*;
+    use crate::config::{Environment, Purpose, load};
+    use lanekeeper_core::routes::TargetId;
+    use lanekeeper_core::update::{RecordKey, UpdateId};
+
+    const REQUESTS: u32 = 2_000;
+
+    /// Microseconds for each request of a target with these lines.
+    fn cost(lines: &str, attempt: &Attempt) -> f64 {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lk.toml");
+        std::fs::write(&file, format!("[[target]]\nname = \"crm\"\ntypes = [\"*\"]\n{lines}\n")).unwrap();
+        let loaded = load(Some(&file), &Environment::default(), Purpose::Dispatch).unwrap();
+        let template = RequestTemplate::new(&loaded.config.targets[0]).unwrap();
+        let since = Instant::now();
+        for _ in 0..REQUESTS {
+            std::hint::black_box(template.request(attempt, &Precondition::None).unwrap());
+        }
+        since.elapsed().as_secs_f64() * 1e6 / f64::from(REQUESTS)
+    }
+
+    /// docs/performance.md has the figures. Nothing is asserted of them.
+    #[test]
+    fn what_a_request_costs_with_and_without_templates() {
+        let line = r#"{"sku": "B-4", "price": 10.10, "note": "a text of some length, as notes are"}"#;
+        let body = format!(r#"{{"name": "Zoë", "lines": [{}]}}"#, [line; 10].join(","));
+        let update = Update {
+            record_key: RecordKey::new("customer-17").unwrap(),
+            id: UpdateId::published("u-1"),
+            target: TargetId(0),
+            update_type: None,
+            version: Some(4),
+            content_type: Some("application/json".into()),
+            content_encoding: None,
+            if_match: None,
+            published_at: Some(1_700_000_000),
+            headers: Vec::new(),
+            body: body.into(),
+        };
+        let update = Arc::new(update);
+        let attempt =
+            Attempt { update, number: 1, tenure: Some(1), etag: None, send_guard: SendGuard::always() };
+        let url = "url = \"http://h/customers/{record_key}\"";
+        let header = r#"headers = { x-v = "{{ version }}" }"#;
+        let two = r#"body = '{"n": {{ body.name }}, "l": {{ body.lines }}}'"#;
+        let each = r#"body = '[{% for l in body.lines %}{% if not loop.first %},{% endif %}{"s": {{ l.sku }}, "p": {{ l.price }}}{% endfor %}]'"#;
+        for (name, lines) in [
+            ("no template", url.to_owned()),
+            ("a header with the version", format!("{url}\n{header}")),
+            ("a segment of the URL from the body", "url = \"http://h/{{ body.name }}\"".to_owned()),
+            ("a body of two members of the body", format!("{url}\n{two}")),
+            ("a body with two values of each of 10 lines", format!("{url}\n{each}")),
+        ] {
+            println!("{:6.1} µs  {name}, of {} bytes", cost(&lines, &attempt), attempt.update.body.len());
+        }
+    }
 }

@@ -107,10 +107,10 @@ struct Node {
     text: Arc<str>,
     start: usize,
     end: usize,
-    members: OnceLock<Members>,
+    children: OnceLock<Children>,
 }
 
-enum Members {
+enum Children {
     List(Vec<Value>),
     Object { order: Vec<Value>, values: HashMap<String, Value> },
 }
@@ -124,12 +124,12 @@ impl Node {
         self.raw().starts_with('[')
     }
 
-    fn members(&self) -> &Members {
-        self.members.get_or_init(|| {
+    fn children(&self) -> &Children {
+        self.children.get_or_init(|| {
             let value = |raw: &RawValue| value_of(&self.text, raw.get());
             if self.is_list() {
                 let raw: Vec<&RawValue> = serde_json::from_str(self.raw()).unwrap_or_default();
-                return Members::List(raw.into_iter().map(value).collect());
+                return Children::List(raw.into_iter().map(value).collect());
             }
             let Pairs(raw) = serde_json::from_str(self.raw()).unwrap_or_default();
             // Of equal names, the last counts, as with most parsers.
@@ -140,7 +140,7 @@ impl Node {
                     order.push(Value::from(name));
                 }
             }
-            Members::Object { order, values }
+            Children::Object { order, values }
         })
     }
 }
@@ -157,16 +157,16 @@ impl Object for Node {
     }
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        match self.members() {
-            Members::List(values) => values.get(key.as_usize()?).cloned(),
-            Members::Object { values, .. } => values.get(key.as_str()?).cloned(),
+        match self.children() {
+            Children::List(values) => values.get(key.as_usize()?).cloned(),
+            Children::Object { values, .. } => values.get(key.as_str()?).cloned(),
         }
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        match self.members() {
-            Members::List(values) => Enumerator::Seq(values.len()),
-            Members::Object { order, .. } => Enumerator::Values(order.clone()),
+        match self.children() {
+            Children::List(values) => Enumerator::Seq(values.len()),
+            Children::Object { order, .. } => Enumerator::Values(order.clone()),
         }
     }
 
@@ -235,7 +235,7 @@ fn value_of(text: &Arc<str>, part: &str) -> Value {
             let start = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
             let end = start + part.len();
             debug_assert_eq!(text.get(start..end), Some(part), "a part of the text itself, not of a copy");
-            Value::from_object(Node { text: Arc::clone(text), start, end, members: OnceLock::new() })
+            Value::from_object(Node { text: Arc::clone(text), start, end, children: OnceLock::new() })
         }
         _ => match part.parse::<i128>() {
             Ok(whole) if part != "-0" => Value::from(whole),

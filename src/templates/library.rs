@@ -24,17 +24,17 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("tojson", |value: Value| json::text_of(&value).map(Value::from_safe_string));
     environment.add_filter("urlencode", |value: Value| scalar(&value).map(|text| encode_value(&text)));
     environment.add_filter("int", int);
-    for (names, holds) in COMPARISONS {
+    for (names, accepts) in COMPARISONS {
         for name in names {
-            environment.add_test(*name, move |a: Value, b: Value| compare(&a, &b, holds));
+            environment.add_test(*name, move |a: Value, b: Value| compare(&a, &b, accepts));
         }
     }
 }
 
-type Holds = fn(Ordering) -> bool;
+type Accepts = fn(Ordering) -> bool;
 
 /// Tests with all their names.
-const COMPARISONS: [(&[&str], Holds); 6] = [
+const COMPARISONS: [(&[&str], Accepts); 6] = [
     (&["eq", "equalto", "=="], Ordering::is_eq),
     (&["ne", "!="], Ordering::is_ne),
     (&["lt", "lessthan", "<"], Ordering::is_lt),
@@ -44,17 +44,16 @@ const COMPARISONS: [(&[&str], Holds); 6] = [
 ];
 
 /// Compares numbers exactly, whole ones and those with a fraction, and texts. Other values are equal or not.
-fn compare(a: &Value, b: &Value, holds: Holds) -> Result<bool, Error> {
+fn compare(a: &Value, b: &Value, accepts: Accepts) -> Result<bool, Error> {
     if let (Some(a), Some(b)) = (Exact::of(a), Exact::of(b)) {
-        return Ok(holds(a.cmp(&b)));
+        return Ok(accepts(a.cmp(&b)));
     }
     if let (Some(a), Some(b)) = (a.as_str(), b.as_str()) {
-        return Ok(holds(a.cmp(b)));
+        return Ok(accepts(a.cmp(b)));
     }
-    let is_equality =
-        !holds(Ordering::Less) == holds(Ordering::Equal) && holds(Ordering::Less) == holds(Ordering::Greater);
+    let is_equality = accepts(Ordering::Less) == accepts(Ordering::Greater);
     if is_equality {
-        return Ok(holds(if a == b { Ordering::Equal } else { Ordering::Less }));
+        return Ok(accepts(if a == b { Ordering::Equal } else { Ordering::Less }));
     }
     Err(impossible("it compares values that are neither two numbers nor two texts"))
 }

@@ -18,11 +18,15 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
 pub use self::context::context_of;
 pub use self::output::Format;
+/// What a template sees of an attempt.
+pub use minijinja::Value as Context;
 
 /// Longest text of a template, in bytes; as much as a `file:` value may have.
 pub const SOURCE_BYTES_MAX: usize = 64 * 1024;
 /// Longest value of a template in a URL or a header, in bytes.
 pub const VALUE_BYTES_MAX: usize = 8 * 1024;
+/// Longest body that a template makes, in bytes.
+pub const MADE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Work that one template may do for an update, in units of minijinja: about an instruction, or 64 bytes made.
 const FUEL: u64 = 200_000;
 /// Levels of blocks and calls in a template.
@@ -45,7 +49,7 @@ pub struct TemplateFault {
 
 /// A compiled template.
 pub struct Template {
-    environment: Environment<'static>,
+    environment: Box<Environment<'static>>,
     source: String,
     bytes_max: usize,
 }
@@ -73,7 +77,7 @@ impl Template {
         environment
             .add_template_owned(NAME, source.to_owned())
             .map_err(|error| fault(source, &error, error.detail().unwrap_or("is no template")))?;
-        Ok(Self { environment, source: source.to_owned(), bytes_max })
+        Ok(Self { environment: Box::new(environment), source: source.to_owned(), bytes_max })
     }
 
     /// What it makes of an update. `context`: as [`context_of`] makes it.

@@ -15,6 +15,7 @@ mod faults;
 #[expect(dead_code, reason = "tests/it uses the rest")]
 mod https_target;
 mod judged;
+mod made;
 mod oauth2;
 mod on;
 mod proxy;

@@ -4,6 +4,7 @@
 mod auth;
 mod bench;
 mod breaker;
+mod by_type;
 mod change;
 mod connecting;
 mod connections;

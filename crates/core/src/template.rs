@@ -194,6 +194,12 @@ impl UrlTemplate {
         self.expressions.iter().map(|expression| &**expression)
     }
 
+    /// Returns true if the record key has a place in the path.
+    #[must_use]
+    pub fn has_record_key(&self) -> bool {
+        self.pieces.contains(&Piece::RecordKey)
+    }
+
     /// The URL with `x` for the record key and for each value.
     #[must_use]
     pub fn sample(&self) -> Option<Url> {
@@ -237,7 +243,7 @@ impl UrlTemplate {
         }
         for (index, (name, value)) in query.iter().enumerate() {
             text.push(if index == 0 && !self.has_query { '?' } else { '&' });
-            text += &format!("{}={}", encode_value(name), encode_value(value));
+            text.extend([encode_value(name), "=".to_owned(), encode_value(value)]);
         }
         // What has no segment that a parser takes for a step stays as it is. So does the rest: all pieces are in the form
         // that parsing leaves alone, and so are key and values.

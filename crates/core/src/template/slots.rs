@@ -34,7 +34,8 @@ impl Marked {
             if expression.is_empty() {
                 return Err(unknown());
             }
-            marked += &format!("{before}{prefix}{}{END}", expressions.len());
+            marked.extend([before, &prefix, &expressions.len().to_string()]);
+            marked.push(END);
             expressions.push(expression.into());
             rest = &after[end + 2..];
         }
@@ -67,12 +68,11 @@ fn end_of_expression(text: &str) -> Option<usize> {
             (Some(_), _) if escaped => escaped = false,
             (Some(_), '\\') => escaped = true,
             (Some(open), _) if open == c => quote = None,
-            (Some(_), _) => {}
             (None, '"' | '\'') => quote = Some(c),
             (None, '{') => depth += 1,
             (None, '}') if depth > 0 => depth -= 1,
             (None, '}') => return text[at..].starts_with("}}").then_some(at),
-            (None, _) => {}
+            _ => {}
         }
     }
     None
