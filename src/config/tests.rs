@@ -179,7 +179,7 @@ fn each_value_of_a_target_is_checked() {
     );
     let secret = target("body = \"a ${CRM_TOKEN}\"");
     let fault = ("target[0].body", "lk.toml", "send a secret in a header");
-    check_whole(&secret, &[("CRM_TOKEN", "s3cret")], &[fault]);
+    check_whole(&secret, &[("CRM_TOKEN", "hunter22")], &[fault]);
     let url = TARGET_EXAMPLE.replace("{record_key}", "{{ a. }}");
     check_whole(&url, &[], &[("target[0].url", "lk.toml", "a value in a URL: line 1, column")]);
     let url = TARGET_EXAMPLE.replace("127.0.0.1", "app:s3cret@h");
