@@ -44,14 +44,13 @@ async fn dead_letters(world: &World, count: usize) -> Vec<(String, String, Strin
     letters
 }
 
-/// But 429, which slows the target down for all: tests/it/limits.rs.
 #[tokio::test(flavor = "multi_thread")]
 async fn order_holds_when_a_third_of_first_attempts_fail_in_every_way() {
     let settings = ReceiverSettings {
         first_attempts_only: true,
         retry_after: Some(Duration::from_secs(1)),
         hang_for: Duration::from_secs(5),
-        ..failing(&["500", "503", "408", "hang"], 0.3)
+        ..failing(&["500", "503", "429", "408", "hang"], 0.3)
     };
     let world = World::with("failing", settings).await;
     let extra = "updates.partitions = 8\nretry.delay_initial = \"100ms\"";

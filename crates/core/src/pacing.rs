@@ -6,10 +6,12 @@
 //! While it knows none, no permits are needed ([`Pacer::is_in_force`]).
 //!
 //! The lowest rate of the three is kept by `spacing`; `waiting` has the requests that wait, `stated` and `adaptive` are the
-//! limits of the second and the third kind, and `refusals` decides if a refusal means the target at all. [`share`] divides
+//! limits of the second and the third kind, `chance` tells refusals that do not come from the rate, and `refusals` decides if a
+//! refusal means the target at all. [`share`] divides
 //! the limits among processes.
 
 mod adaptive;
+mod chance;
 mod recent;
 mod refusals;
 pub mod share;
@@ -20,7 +22,8 @@ mod waiting;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use adaptive::{AdaptiveInFlight, AdaptiveRate};
+use adaptive::Adaptive;
+use chance::RefusedOnEnd;
 use recent::Recent;
 use refusals::RefusedRecords;
 use share::{Demand, Share};
@@ -158,7 +161,7 @@ pub struct Pacer {
     /// Since when refusals (429) of the target are all that came.
     refused_since: Option<Tick>,
     /// The same, for refusals of any kind.
-    none_applied_since: Option<Tick>,
+    refused_on_end: Option<RefusedOnEnd>,
     records: RefusedRecords,
     recent: Recent,
     /// When the adaptive rate has grown last, and if it was what limited the requests from then on.
@@ -168,17 +171,6 @@ pub struct Pacer {
     /// Requests per second by the config and by what answers state.
     known_rate: Option<f64>,
 }
-
-#[derive(Debug)]
-struct Adaptive {
-    rate: AdaptiveRate,
-    in_flight: AdaptiveInFlight,
-}
-
-/// The rate is not lowered below this part of what was accepted lately,
-const RATE_LOW: f64 = 0.7;
-/// while no more than this share is refused.
-const REFUSED_FEW: f64 = 0.12;
 
 /// The target as a whole makes us wait.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +194,7 @@ impl Pacer {
             adaptive: None,
             pause: None,
             refused_since: None,
-            none_applied_since: None,
+            refused_on_end: None,
             records: RefusedRecords::default(),
             recent: Recent::default(),
             grown_at: Tick::ZERO,
@@ -292,7 +284,10 @@ impl Pacer {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
         let too_many = matches!(end.reply, Reply::TooMany { .. });
-        self.recent.add(now, (end.reply == Reply::Applied, too_many));
+        self.recent.add(now, end.reply);
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.trial.ended(now, end.began, too_many, adaptive.rate.rate());
+        }
         let refusal = match end.reply {
             Reply::Applied => {
                 self.applied(now, end, in_flight);
@@ -300,8 +295,9 @@ impl Pacer {
             }
             Reply::TooMany { .. } | Reply::Unavailable { .. } => {
                 let refusal = self.records.refused(now, hash(end.record_key), self.adaptive.is_some());
+                self.refused_on_end.get_or_insert(RefusedOnEnd::new(now)).add(end.began);
                 // A 503 beside answers that apply is no outage.
-                if too_many || self.refuses_all(end) { refusal } else { Refusal::OfRecord }
+                if too_many || self.refuses_all(now) { refusal } else { Refusal::OfRecord }
             }
             Reply::Other => Refusal::None,
         };
@@ -314,9 +310,6 @@ impl Pacer {
         if refusal == Refusal::OfTarget {
             self.refused(now, end);
         }
-        if matches!(end.reply, Reply::TooMany { .. } | Reply::Unavailable { .. }) {
-            self.none_applied_since.get_or_insert(now);
-        }
         self.respace(now);
         refusal
     }
@@ -324,10 +317,12 @@ impl Pacer {
     fn applied(&mut self, now: Tick, end: &RequestEnd<'_>, in_flight: usize) {
         let record = if self.records.is_empty() { None } else { Some(hash(end.record_key)) };
         self.records.applied(record);
-        self.none_applied_since.take_if(|since| end.began > *since);
+        let refused_all = self.refuses_all(now);
+        self.refused_on_end.take_if(|refused| end.began > refused.since);
         if let Some(since) = self.refused_since.filter(|since| end.began > *since) {
             self.refused_since = None;
-            if now.since(since) > REFUSED_LONG
+            if refused_all
+                && now.since(since) > REFUSED_LONG
                 && let Some(adaptive) = &mut self.adaptive
                 && let Some(average) = self.recent.applied_on_average(now)
             {
@@ -348,9 +343,9 @@ impl Pacer {
         }
     }
 
-    /// Nothing was applied with a request that began after an earlier one was refused.
-    fn refuses_all(&self, end: &RequestEnd<'_>) -> bool {
-        self.none_applied_since.is_some_and(|since| end.began > since)
+    /// Nothing was applied with a request that began after an earlier one was refused, and that is no chance.
+    fn refuses_all(&self, now: Tick) -> bool {
+        self.refused_on_end.is_some_and(|refused| refused.is_no_chance(self.recent.counted_in_all(now)))
     }
 
     /// The target as a whole has refused a request.
@@ -361,7 +356,7 @@ impl Pacer {
             Reply::Applied | Reply::Other => None,
         };
         // Where others are applied meanwhile, the rate alone is too high.
-        let refuses_all = self.refuses_all(end);
+        let refuses_all = self.refuses_all(now);
         if let Some(wait) = retry_after.filter(|_| refuses_all) {
             self.pause_until(now.after(wait.min(PAUSE_MAX)), true);
         }
@@ -377,29 +372,20 @@ impl Pacer {
             self.lower_rate(now, end.began);
         }
         let since = *self.refused_since.get_or_insert(now);
-        if retry_after.is_none() && end.began > since {
+        if retry_after.is_none() && refuses_all && end.began > since {
             let wait = (now.since(since) / 2).min(REFUSED_PAUSE_MAX);
             self.pause_until(now.after(wait), false);
         }
     }
 
     fn lower_rate(&mut self, now: Tick, began: Tick) {
+        let refuses_all = self.refuses_all(now);
         if let Some(adaptive) = &mut self.adaptive {
-            // If few are refused at a rate well below what was accepted, refusals do not come from the rate.
-            let rate = &mut adaptive.rate;
-            let is_low = rate.is_seeking() || rate.rate() < RATE_LOW * self.recent.applied_at_best(now);
-            if is_low && self.recent.refused_share(now) < REFUSED_FEW {
-                return adaptive.rate.refused_for_another_reason(now);
-            }
-            let made = f64::from(self.recent.ended_max(now, MEASURED_SECONDS));
-            adaptive.rate.refused(now, began, made);
+            adaptive.refused(now, began, refuses_all, &self.recent);
         } else {
             let accepted = f64::from(self.recent.applied_max(now, MEASURED_SECONDS).max(1));
             let accepted = self.known_rate.map_or(accepted, |known| accepted.max(known));
-            self.adaptive = Some(Adaptive {
-                rate: AdaptiveRate::new(now, accepted, self.stated.is_none()),
-                in_flight: AdaptiveInFlight::new(now),
-            });
+            self.adaptive = Some(Adaptive::new(now, accepted, self.stated.is_none()));
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::Tick;
+use super::chance::{Advice, Trial};
+use super::recent::Recent;
+use super::{MEASURED_SECONDS, Tick};
 
 /// The lowest rate, per second: one request a minute.
 pub(super) const RATE_MIN: f64 = 1.0 / 60.0;
@@ -22,6 +24,46 @@ const SEEKING_GROWTH: f64 = 1.5;
 const RELEASE_FACTOR: f64 = 8.0;
 /// The limit is gone if nothing was refused for so long.
 const RELEASE_AFTER: Duration = Duration::from_secs(600);
+
+/// What was found out from refusals and latency.
+#[derive(Debug)]
+pub(super) struct Adaptive {
+    pub(super) rate: AdaptiveRate,
+    pub(super) in_flight: AdaptiveInFlight,
+    pub(super) trial: Trial,
+}
+
+impl Adaptive {
+    /// See [`AdaptiveRate::new`].
+    pub(super) fn new(now: Tick, accepted: f64, seeking: bool) -> Self {
+        Self {
+            rate: AdaptiveRate::new(now, accepted, seeking),
+            in_flight: AdaptiveInFlight::new(now),
+            trial: Trial::default(),
+        }
+    }
+
+    /// A request was refused that began at `began`. `refuses_all`: nothing is applied any more.
+    pub(super) fn refused(&mut self, now: Tick, began: Tick, refuses_all: bool, recent: &Recent) {
+        let lately = recent.counted(now);
+        let may_be_chance = !refuses_all && (!self.rate.is_seeking() || lately.may_be_chance());
+        let advice = if !may_be_chance {
+            self.trial.failed(now, recent.applied_at_best(now));
+            Advice::Lower
+        } else if self.rate.is_seeking() {
+            Advice::Hold
+        } else {
+            self.trial.refused(now, self.rate.rate(), lately)
+        };
+        match advice {
+            Advice::Lower => {
+                self.rate.refused(now, began, f64::from(recent.ended_max(now, MEASURED_SECONDS)));
+            }
+            Advice::Hold => self.rate.refused_for_another_reason(now),
+            Advice::Raise => self.rate.seek_again(now),
+        }
+    }
+}
 
 /// A rate that is lowered by refusals and grows while it limits.
 #[derive(Debug)]
@@ -94,6 +136,11 @@ impl AdaptiveRate {
     /// A request was refused, and not because of the rate.
     pub(super) fn refused_for_another_reason(&mut self, now: Tick) {
         self.refused_at = now;
+    }
+
+    /// Refusals do not come from the rate: it grows as if few had been refused at any rate.
+    pub(super) fn seek_again(&mut self, now: Tick) {
+        (self.refused_at, self.seeking) = (now, true);
     }
 
     /// After a time of refusals only, the first request was applied: `average` is what was applied per second over all.

@@ -1,12 +1,13 @@
 //! How many requests ended lately, second by second.
 
-use super::Tick;
+use super::chance::Counted;
+use super::{Reply, Tick};
 
 /// Seconds that are remembered (I6).
 const SECONDS: u64 = 128;
 
 /// Over so many seconds rates are averaged, where a single second would show too little.
-const AVERAGED_SECONDS: usize = 10;
+const AVERAGED_SECONDS: u64 = 10;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Second {
@@ -14,6 +15,8 @@ struct Second {
     ended: u32,
     applied: u32,
     refused: u32,
+    /// Refused with 503.
+    unavailable: u32,
 }
 
 /// The requests that ended in each of the last [`SECONDS`].
@@ -35,15 +38,19 @@ impl Recent {
         now.micros() / 1_000_000
     }
 
-    pub(super) fn add(&mut self, now: Tick, (applied, refused): (bool, bool)) {
+    pub(super) fn add(&mut self, now: Tick, reply: Reply) {
         let number = Self::second(now);
         let second = &mut self.0[Self::index(number)];
         if second.number != number {
             *second = Second { number, ..Second::default() };
         }
         second.ended += 1;
-        second.applied += u32::from(applied);
-        second.refused += u32::from(refused);
+        match reply {
+            Reply::Applied => second.applied += 1,
+            Reply::TooMany { .. } => second.refused += 1,
+            Reply::Unavailable { .. } => second.unavailable += 1,
+            Reply::Other => {}
+        }
     }
 
     fn last(&self, now: Tick, seconds: u64) -> impl Iterator<Item = Second> {
@@ -71,16 +78,25 @@ impl Recent {
         for second in self.last(now, SECONDS) {
             applied[usize::try_from(second.number - oldest).expect("small")] = second.applied;
         }
-        let sums = applied.windows(AVERAGED_SECONDS).map(|window| window.iter().sum::<u32>());
+        let averaged = usize::try_from(AVERAGED_SECONDS).expect("small");
+        let sums = applied.windows(averaged).map(|window| window.iter().sum::<u32>());
         f64::from(sums.max().unwrap_or(0)) / AVERAGED_SECONDS as f64
     }
 
-    /// Share of the requests that ended in the last [`AVERAGED_SECONDS`] and were refused.
-    pub(super) fn refused_share(&self, now: Tick) -> f64 {
-        let (ended, refused) = self
-            .last(now, AVERAGED_SECONDS as u64)
-            .fold((0, 0), |(ended, refused), second| (ended + second.ended, refused + second.refused));
-        f64::from(refused) / f64::from(ended.max(1))
+    /// The requests of the last [`AVERAGED_SECONDS`], and those refused with 429.
+    pub(super) fn counted(&self, now: Tick) -> Counted {
+        self.last(now, AVERAGED_SECONDS).fold(Counted::default(), |counted, second| Counted {
+            ended: counted.ended + second.ended,
+            refused: counted.refused + second.refused,
+        })
+    }
+
+    /// All requests that are remembered, and those refused in any way.
+    pub(super) fn counted_in_all(&self, now: Tick) -> Counted {
+        self.last(now, SECONDS).fold(Counted::default(), |counted, second| Counted {
+            ended: counted.ended + second.ended,
+            refused: counted.refused + second.refused + second.unavailable,
+        })
     }
 
     /// Requests that ended in the last whole seconds, per second.

@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_macros, reason = "it prints its figures")]
 
+mod chance;
 mod targets;
 mod world;
 

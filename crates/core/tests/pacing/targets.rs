@@ -43,6 +43,28 @@ pub struct Target {
     pub outage: Option<(u64, u64)>,
     /// A record that is refused always.
     pub refused_record: Option<usize>,
+    /// How it fails at random, whatever the rate is. Such requests use nothing of the limit.
+    pub chance: Chance,
+    /// Requests per second of another program, evenly.
+    pub others: u64,
+    others_made: u64,
+    /// Another limit holds from a moment on.
+    pub changes: Option<(u64, u64)>,
+}
+
+/// Shares of the requests that fail at random.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Chance {
+    /// 429.
+    pub refused: f64,
+    /// 503 with `Retry-After`.
+    pub unavailable: f64,
+    /// 500.
+    pub failed: f64,
+    /// No answer for a second.
+    pub hangs: f64,
+    /// What 429 and 503 say.
+    pub retry_after: Option<Duration>,
 }
 
 impl Target {
@@ -57,11 +79,49 @@ impl Target {
             made: VecDeque::new(),
             outage: None,
             refused_record: None,
+            chance: Chance::default(),
+            others: 0,
+            others_made: 0,
+            changes: None,
         }
     }
 
-    /// A request arrives.
-    pub fn answer(&mut self, now: u64, record: usize) -> (Reply, Quota) {
+    /// What becomes of a request by chance; `lot` is from 0 to below 1. With the time that the answer takes longer.
+    fn by_chance(&self, lot: f64) -> Option<(Reply, u64)> {
+        let Chance { refused, unavailable, failed, hangs, retry_after } = self.chance;
+        let away = Reply::Unavailable { retry_after: retry_after.unwrap_or(Duration::from_secs(1)) };
+        let kinds = [
+            (refused, Reply::TooMany { retry_after }, 0),
+            (unavailable, away, 0),
+            (failed, Reply::Other, 0),
+            (hangs, Reply::Other, SECOND),
+        ];
+        let mut sum = 0.0;
+        kinds.into_iter().find_map(|(share, reply, longer)| {
+            sum += share;
+            (lot < sum).then_some((reply, longer))
+        })
+    }
+
+    /// A request arrives; `lot` is from 0 to below 1. With the time that the answer takes longer.
+    pub fn answer(&mut self, now: u64, record: usize, lot: f64) -> (Reply, Quota, u64) {
+        if let Some((from, limit)) = self.changes
+            && now >= from
+        {
+            (self.limit, self.changes) = (limit, None);
+        }
+        while self.others_made < now.saturating_mul(self.others) / SECOND {
+            self.others_made += 1;
+            self.accept(self.others_made * SECOND / self.others);
+        }
+        if let Some((reply, longer)) = self.by_chance(lot) {
+            return (reply, Quota::default(), longer);
+        }
+        let (reply, quota) = self.answer_by_limit(now, record);
+        (reply, quota, 0)
+    }
+
+    fn answer_by_limit(&mut self, now: u64, record: usize) -> (Reply, Quota) {
         if let Some((from, until)) = self.outage
             && (from..until).contains(&now)
         {
@@ -126,10 +186,12 @@ impl Target {
                 let missing = (self.limit as f64 - self.tokens) / self.limit as f64;
                 (self.tokens as u64, (missing * self.window as f64) as u64)
             }
-            Kind::FixedWindow => (self.limit - self.made.len() as u64, self.window - now % self.window),
+            Kind::FixedWindow => {
+                (self.limit.saturating_sub(self.made.len() as u64), self.window - now % self.window)
+            }
             Kind::SlidingWindow => {
                 let newest = self.made.back().copied().unwrap_or(now);
-                (self.limit - self.made.len() as u64, newest + self.window - now)
+                (self.limit.saturating_sub(self.made.len() as u64), newest + self.window - now)
             }
         }
     }

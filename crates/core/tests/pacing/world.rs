@@ -73,6 +73,7 @@ pub struct World {
     now: u64,
     number: u64,
     random: u64,
+    lots: u64,
     events: BinaryHeap<Reverse<(u64, u64, usize)>>,
     stored: Vec<Event>,
     free: Vec<usize>,
@@ -100,6 +101,7 @@ impl World {
             now: 0,
             number: 0,
             random: 0x9e37_79b9_7f4a_7c15,
+            lots: 0xbf58_476d_1ce4_e5b9,
             events: BinaryHeap::new(),
             stored: Vec::new(),
             free: Vec::new(),
@@ -131,10 +133,12 @@ impl World {
 
     /// From 0 to `below`.
     fn random(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below.max(1)
+        next(&mut self.random) % below.max(1)
+    }
+
+    /// From 0 to below 1, with numbers of its own: the others do not depend on how often it is asked.
+    fn lot(&mut self) -> f64 {
+        (next(&mut self.lots) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     fn at(&mut self, at: u64, event: Event) {
@@ -167,9 +171,10 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Arrives(request) => {
-                let (reply, quota) = self.target.answer(self.now, request.record);
+                let lot = self.lot();
+                let (reply, quota, longer) = self.target.answer(self.now, request.record, lot);
                 self.arrivals.push(Arrival { at: self.now, record: request.record, reply });
-                let way = self.way();
+                let way = self.way() + longer;
                 self.at(self.now + way, Event::Ends(request, reply, quota));
             }
             Event::Ends(request, reply, quota) => {
@@ -186,7 +191,8 @@ impl World {
                 if refusal != Refusal::None {
                     self.refusals.push((request.record, refusal));
                 }
-                let wait = if refusal == Refusal::OfRecord { RECORD_WAIT } else { 0 };
+                let waits = refusal == Refusal::OfRecord || reply == Reply::Other;
+                let wait = if waits { RECORD_WAIT } else { 0 };
                 let ready = Event::Ready { process: request.process, record: request.record };
                 self.at(self.now + wait, ready);
                 self.grant(request.process);
@@ -297,4 +303,12 @@ impl World {
         }
         most
     }
+}
+
+/// xorshift64 (Marsaglia 2003).
+fn next(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
 }

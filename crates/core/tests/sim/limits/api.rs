@@ -18,6 +18,8 @@ pub struct Api {
     outages: Vec<(Tick, Tick, u16)>,
     stuck: Option<Stuck>,
     states_wait: bool,
+    /// How many of a thousand requests it refuses by chance.
+    by_chance: u64,
 }
 
 /// This record is refused alone.
@@ -44,7 +46,9 @@ impl Api {
             Stuck { record, status, until: Tick::ZERO.after(Duration::from_secs(seconds)) }
         });
         let tokens = rate.unwrap_or(0) * 1_000_000;
-        Self { rate, tokens, filled_at: Tick::ZERO, outages, stuck, states_wait: rng.chance(500) }
+        let states_wait = rng.chance(500);
+        let by_chance = rng.pick(&[0, 0, 0, 50, 100]);
+        Self { rate, tokens, filled_at: Tick::ZERO, outages, stuck, states_wait, by_chance }
     }
 
     pub fn stuck_record(&self) -> Option<u64> {
@@ -53,7 +57,12 @@ impl Api {
 
     /// Nothing else is refused.
     pub fn refuses_one_record_alone(&self) -> bool {
-        self.rate.is_none() && self.outages.is_empty()
+        self.rate.is_none() && self.outages.is_empty() && self.by_chance == 0
+    }
+
+    /// What it refuses, it refuses by chance.
+    pub fn refuses_by_chance_alone(&self) -> bool {
+        self.by_chance > 0 && self.rate.is_none() && self.outages.is_empty() && self.stuck.is_none()
     }
 
     pub fn answer(&mut self, now: Tick, record: u64, rng: &mut Rng) -> Outcome {
@@ -71,6 +80,9 @@ impl Api {
                 return refused(403, None);
             }
             return refused(429, (self.states_wait && rng.chance(500)).then_some(Duration::from_secs(2)));
+        }
+        if self.by_chance > 0 && rng.chance(self.by_chance) {
+            return refused(429, self.states_wait.then_some(Duration::from_secs(1)));
         }
         let Some(rate) = self.rate else { return Outcome::Applied };
         let came = u64::try_from(now.since(self.filled_at).as_micros()).expect("hours") * rate;

@@ -14,6 +14,12 @@ use super::{ELAPSED_MAX, WINDOW};
 
 /// If for so long, in microseconds, no other record was refused, this one is alone at the target.
 const LATELY: u64 = 10_000_000;
+/// If a target refuses by chance alone, updates end so soon after the last one was published.
+const TIME_MAX: Duration = Duration::from_secs(60);
+/// If something was refused for so long before, in microseconds, refusals on end may be chance,
+const REMEMBERED: u64 = 130_000_000;
+/// unless they are so many.
+const NO_CHANCE: u32 = 16;
 /// With no more records, a full window shows nothing of others.
 const RECORDS_FEW: usize = 4;
 
@@ -38,10 +44,17 @@ pub struct LimitsJudge {
     room: Duration,
     /// When something was refused first, and nothing was applied with a request from after it.
     none_applied_since: Option<Tick>,
+    /// Requests that were refused since then, and began later.
+    refused_on_end: u32,
+    /// When something was refused last before that.
+    refused_before: Option<Tick>,
+    /// When something was refused last with 429 or 503.
+    refused_at: Option<Tick>,
     /// Until when nothing may be sent.
     paused_until: Tick,
     /// What each partition has sent in this pause all the same.
     in_pause: Vec<u32>,
+    resolved_last: Tick,
     pub parked: u64,
     pub parked_for_refusals: u64,
 }
@@ -84,8 +97,12 @@ impl LimitsJudge {
             ended_beside_nobody: vec![false; partitions],
             room,
             none_applied_since: None,
+            refused_on_end: 0,
+            refused_before: None,
+            refused_at: None,
             paused_until: Tick::ZERO,
             in_pause: vec![0; partitions],
+            resolved_last: Tick::ZERO,
             parked: 0,
             parked_for_refusals: 0,
         }
@@ -187,7 +204,6 @@ impl LimitsJudge {
         let end = Ended { now, began, outcome, refusal, others_applied, beside_nobody, room };
         facts.beside_nobody = facts.budget.attempt_ended(&end);
         facts.budget.judge_end(update);
-        let refuses_all = self.none_applied_since.is_some_and(|since| began > since);
         if outcome.failure().is_some() {
             self.refused += 1;
             self.refusals.push((now, record));
@@ -197,8 +213,18 @@ impl LimitsJudge {
             self.ended_beside_nobody[partition] = false;
         }
         if matches!(outcome.failure(), Some(Failure { cause: Cause::Status(429 | 503), .. })) {
-            self.none_applied_since.get_or_insert(now);
+            match self.none_applied_since {
+                None => {
+                    (self.none_applied_since, self.refused_on_end) = (Some(now), 0);
+                    self.refused_before = self.refused_at;
+                }
+                Some(since) => self.refused_on_end += u32::from(began > since),
+            }
+            self.refused_at = Some(now);
         }
+        let may_be_chance =
+            self.refused_before.is_some_and(|before| before.micros() + REMEMBERED > now.micros());
+        let refuses_all = self.refused_on_end >= if may_be_chance { NO_CHANCE } else { 1 };
         if let (Outcome::Retryable { retry_after: Some(wait), .. }, Refusal::OfTarget) = (outcome, refusal)
             && refuses_all
         {
@@ -230,6 +256,7 @@ impl LimitsJudge {
         let partition = self.partition_of(update);
         let facts = &mut self.updates[update];
         facts.resolved = true;
+        self.resolved_last = now;
         if parked {
             self.parked += 1;
             facts.budget.judge(update);
@@ -263,6 +290,12 @@ impl LimitsJudge {
     pub fn unresolved(&self) -> String {
         let left: Vec<usize> = (0..self.updates.len()).filter(|u| !self.updates[*u].resolved).collect();
         format!("{} updates never end, the first is #{:?}", left.len(), left.first())
+    }
+
+    /// A target that refuses by chance takes what comes.
+    pub fn judge_speed(&self, published_last: Tick) {
+        let took = self.resolved_last.since(published_last);
+        assert!(took < TIME_MAX, "judge (chance): the last update ended {took:?} after it was published");
     }
 
     pub fn ended(&self) {

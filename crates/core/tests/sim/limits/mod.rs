@@ -90,6 +90,7 @@ pub struct World {
     updates: Vec<Arc<Update>>,
     pacer: Pacer,
     applied: AppliedLately,
+    published_last: Tick,
     limits: PacerLimits,
     api: Api,
     latency: u64,
@@ -148,6 +149,7 @@ impl World {
             updates,
             pacer,
             applied: AppliedLately::default(),
+            published_last: Tick::ZERO,
             limits,
             api,
             latency,
@@ -164,6 +166,7 @@ impl World {
         let mut moments: Vec<u64> = (0..self.updates.len()).map(|_| self.rng.below(within)).collect();
         moments.sort_unstable();
         for (update, moment) in moments.into_iter().enumerate() {
+            self.published_last = self.now.after(Duration::from_millis(moment));
             self.at(moment, LimitsEvent::Published { update });
         }
         for partition in 0..self.partitions.len() {
@@ -200,6 +203,9 @@ impl World {
             self.set_timer();
         }
         self.judge.ended();
+        if self.api.refuses_by_chance_alone() && self.limits == PacerLimits::default() {
+            self.judge.judge_speed(self.published_last);
+        }
         let permits: usize = self.partitions.iter().map(|lanes| lanes.permits).sum();
         assert_eq!(permits, 0, "judge (permits): some are never given back");
         if self.api.refuses_one_record_alone() && self.limits == PacerLimits::default() {
