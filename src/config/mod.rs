@@ -23,6 +23,7 @@ mod pattern;
 mod plain_text;
 mod proxy;
 mod reader;
+mod resolved;
 mod schedule;
 mod settings;
 mod signature;

@@ -4,7 +4,6 @@ mod answers;
 mod auth;
 mod authlib;
 #[path = "../it/harness/authority.rs"]
-#[expect(dead_code, reason = "tests/it uses the rest")]
 mod authority;
 mod connecting;
 mod connections;

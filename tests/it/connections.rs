@@ -27,7 +27,8 @@ async fn world_with_target(name: &str, url: &str) -> (World, PathBuf) {
 
 /// A receiver of https with these options, whose certificate is of this authority.
 fn https_receiver(authority: &Authority, options: &[&str]) -> BuiltReceiver {
-    let [certificate, key] = authority.issue_files("localhost").map(|file| file.display().to_string());
+    let [certificate, key] =
+        authority.issue("localhost").write(authority, "server").map(|file| file.display().to_string());
     let tls = ["--tls-certificate", &certificate, "--tls-key", &key];
     BuiltReceiver::start(&[&tls, options].concat())
 }

@@ -14,6 +14,7 @@ mod demo;
 mod dispatch;
 mod doctor;
 mod document;
+mod documented;
 mod examples;
 mod fail_over;
 mod failures;

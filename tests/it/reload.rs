@@ -2,13 +2,16 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lanekeeper_lab::receiver::ReceiverSettings;
 use serde_json::Value;
+use standardwebhooks::Webhook;
 
 use crate::harness::{
-    Dispatcher, Door, Postgres, Signal, World, assert_flawless, lanekeeper_command, pace, until, updates,
+    Authority, Dispatcher, Door, HttpsTarget, Issued, Postgres, Signal, StandIn, World, assert_flawless,
+    lanekeeper_command, pace, until, updates,
 };
 
 /// Replaces a file in one step, as secret managers do.
@@ -238,4 +241,77 @@ async fn passwords_of_broker_and_ledger_are_used_when_a_connection_is_opened() {
     assert_flawless(&world.applied(800).await, 800);
     assert_nothing_parked(&dispatcher).await;
     dispatcher.ready().await;
+}
+
+/// A receiver knows the new secret before we do, as a person who changes it sees to; the old one ends later. The same for who
+/// has issued our certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_secret_and_a_certificate_are_changed_under_load() {
+    const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let (world, old, new) = (World::new("rotated-keys").await, Authority::new("old"), Authority::new("new"));
+    let known = Arc::new(Mutex::new(vec![OLD]));
+    let known_there = Arc::clone(&known);
+    let partner = StandIn::start(move |request| {
+        let known = known_there.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_good = |secret: &&str| {
+            Webhook::new(secret).is_ok_and(|webhook| webhook.verify(&request.body, &request.headers).is_ok())
+        };
+        (if known.iter().any(is_good) { 200 } else { 401 }, "{}".to_owned())
+    })
+    .await;
+    let of_server = old.issue("localhost");
+    let api = HttpsTarget::start_demanding(b"h2", &of_server, &old).await;
+    // Certificate and key in one file: they change in one step.
+    let both = |issued: Issued| issued.pem() + &issued.key_pem();
+    let (secret, client) = (world.dir.path().join("webhook"), world.dir.path().join("client"));
+    replace(&secret, OLD);
+    replace(&client, &both(old.issue("lanekeeper")));
+    replace(&world.dir.path().join("ca"), old.pem());
+    let config = world.config(
+        &(world.ledger() + "updates.partitions = 4\nbreaker.wait_max = \"2s\"\nretry.delay_max = \"2s\"\n"),
+    );
+    let (common, _) = config.split_once("[[target]]").expect("it has one");
+    let config = format!(
+        "{common}[[target]]\nname = \"partner\"\ntypes = [\"record.updated\"]\nurl = \"http://{}/records/{{record_key}}\"\n\
+         [target.signature]\nstandard_webhooks = \"file:webhook\"\n\
+         [[target]]\nname = \"api\"\ntypes = [\"*\"]\nurl = \"https://localhost:{}/records/{{record_key}}\"\n\
+         connection_age_max = \"1s\"\n\
+         [target.tls]\nca = \"file:ca\"\ncertificate = \"file:client\"\nkey = \"file:client\"\n",
+        partner.address(),
+        api.port
+    );
+    let dispatcher = world.start(&config);
+    dispatcher.ready().await;
+    let mut lines: Vec<Value> = updates(40, 30).collect();
+    for line in &mut lines {
+        let number = line["key"].as_str().and_then(|key| key.strip_prefix("record-")?.parse::<u32>().ok());
+        if number.is_some_and(|number| number >= 20) {
+            line["type"] = "other".into();
+        }
+    }
+    let rotating = async {
+        pace(Duration::from_millis(500)).await;
+        replace(&secret, &format!("{OLD}\n{NEW}\n"));
+        applied_last(&dispatcher, "standard_webhooks").await;
+        *known.lock().unwrap_or_else(PoisonError::into_inner) = vec![NEW];
+        replace(&secret, NEW);
+        replace(&client, &both(new.issue("lanekeeper")));
+        applied_last(&dispatcher, "certificate").await;
+        api.demand(&of_server, &new);
+    };
+    let lines_of_the_end = lines.split_off(1000);
+    tokio::join!(publish_steadily(&world, lines, 40), rotating);
+    world.publish(lines_of_the_end).await;
+    until("all requests", || async {
+        let applied = partner.seen().len() + api.seen().len();
+        if applied >= 1200 { Ok(()) } else { Err(format!("{applied} requests")) }
+    })
+    .await;
+    until("all settled", || async {
+        let delivered = dispatcher.metric("lanekeeper_updates_delivered_total").await;
+        if delivered > 1199.5 { Ok(()) } else { Err(format!("{delivered} delivered")) }
+    })
+    .await;
+    assert_nothing_parked(&dispatcher).await;
 }

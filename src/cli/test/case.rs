@@ -39,8 +39,8 @@ fn first() -> u32 {
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a table with the members of a line, or the line as a string")]
 pub(super) enum CaseUpdate {
-    Line(String),
-    Members(BTreeMap<String, Json>),
+    Text(String),
+    Table(BTreeMap<String, Json>),
 }
 
 /// What must be sent. What is left out is not compared.

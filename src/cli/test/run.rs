@@ -12,8 +12,8 @@ use crate::http::preview::Preview;
 /// What is other than the case expects; empty: it holds.
 pub(super) fn differences(rehearsal: &Rehearsal, case: &Case) -> Vec<String> {
     let line = match &case.update {
-        CaseUpdate::Line(line) => line.clone(),
-        CaseUpdate::Members(members) => serde_json::to_string(members).expect("what was read can be written"),
+        CaseUpdate::Text(line) => line.clone(),
+        CaseUpdate::Table(members) => serde_json::to_string(members).expect("what was read can be written"),
     };
     let rejected = |why: &str| match &case.rejected {
         Some(part) if why.contains(part.as_str()) => Vec::new(),

@@ -126,27 +126,6 @@ fn no_secret_is_shown() {
     }
 }
 
-/// The configs of docs/connecting.md, whole ones and those that follow a target.
-#[test]
-fn the_configs_that_are_documented_are_without_fault() {
-    let directory = tempfile::tempdir().unwrap();
-    let key = directory.path().join("crm.pem");
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    std::fs::write(&key, pair.serialize_pem()).unwrap();
-    let text =
-        include_str!("../../../docs/connecting.md").replace("/run/secrets/crm.pem", key.to_str().unwrap());
-    let variables =
-        ["CRM_TOKEN", "CRM_USER", "CRM_PASSWORD", "CRM_KEY", "CRM_SECRET"].map(|name| (name, "x"));
-    let blocks: Vec<&str> =
-        text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let blocks: Vec<&str> = blocks.into_iter().filter(|block| block.contains("[target.auth")).collect();
-    assert!(blocks.len() >= 4, "{blocks:?}");
-    for block in blocks {
-        let whole = if block.contains("[[target]]") { block.to_owned() } else { target(block) };
-        check_whole(&whole, &variables, &[]);
-    }
-}
-
 /// Keys are below `target[0].auth`.
 fn check(lines: &str, expected: &[(&str, &str)]) {
     let text = target(lines);

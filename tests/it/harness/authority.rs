@@ -43,16 +43,6 @@ impl Authority {
         self.sign(&CertificateParams::new(vec![name.to_owned()]).expect("it is a name"))
     }
 
-    /// For a host of this name, in files beside that of the authority: the certificate and its key.
-    pub fn issue_files(&self, name: &str) -> [PathBuf; 2] {
-        let issued = self.issue(name);
-        [("cert.pem", issued.pem()), ("key.pem", issued.key_pem())].map(|(file, pem)| {
-            let path = self.dir.path().join(file);
-            std::fs::write(&path, pem).expect("it can be written");
-            path
-        })
-    }
-
     /// One whose time is over.
     pub fn issue_expired(&self, name: &str) -> Issued {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("it is a name");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Router;
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -14,7 +14,6 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// A request.
 #[derive(Clone, Debug)]
 pub struct SeenRequest {
-    pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -29,7 +28,7 @@ impl SeenRequest {
 /// A status and a JSON body.
 pub type Answer = (u16, String);
 
-type Answering = dyn Fn(&SeenRequest) -> Answer + Send + Sync;
+type AnswerFn = dyn Fn(&SeenRequest) -> Answer + Send + Sync;
 
 /// Clones are the same one.
 #[derive(Clone)]
@@ -37,7 +36,7 @@ pub struct StandIn(Arc<StandInState>);
 
 struct StandInState {
     address: SocketAddr,
-    answer: Box<Answering>,
+    answer: Box<AnswerFn>,
     seen: Mutex<Vec<SeenRequest>>,
 }
 
@@ -65,7 +64,7 @@ impl StandIn {
 async fn answer_one(State(StandIn(state)): State<StandIn>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, BODY_BYTES_MAX).await.expect("requests of the tests are short");
-    let seen = SeenRequest { method: head.method, uri: head.uri, headers: head.headers, body };
+    let seen = SeenRequest { uri: head.uri, headers: head.headers, body };
     let (status, body) = (state.answer)(&seen);
     state.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     let status = StatusCode::from_u16(status).expect("the test writes statuses");

@@ -55,6 +55,11 @@ impl HttpsTarget {
         *self.acceptor.lock().expect("no panic holds it") = acceptor(self.protocol, issued, None);
     }
 
+    /// Demands client certificates of this authority from now on, whatever it did before. Connections that are open stay.
+    pub fn demand(&self, issued: &Issued, authority: &Authority) {
+        *self.acceptor.lock().expect("no panic holds it") = acceptor(self.protocol, issued, Some(authority));
+    }
+
     pub fn seen(&self) -> Vec<(Version, String)> {
         self.seen.lock().expect("no panic holds it").clone()
     }
