@@ -315,3 +315,30 @@ async fn a_signature_secret_and_a_certificate_are_changed_under_load() {
     .await;
     assert_nothing_parked(&dispatcher).await;
 }
+
+/// A stop comes while channels are opened: a consumer that nobody reads would be the active one of its queue for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_that_follow_each_other_at_once_leave_no_consumer_behind() {
+    let world = World::new("reloaded-often").await;
+    let config = world.config("updates.partitions = 8\nretry.jitter = 0.1\n");
+    let dispatcher = world.start(&config);
+    dispatcher.ready().await;
+    for round in 1..=40 {
+        world.write_config(&config.replace("retry.jitter = 0.1", &format!("retry.jitter = 0.2{round:02}1")));
+        dispatcher.signal(Signal::HUP);
+        until("the config in force", || async {
+            let in_force = dispatcher.log().iter().filter(|line| line.contains("is in force")).count();
+            if in_force == round { Ok(()) } else { Err(format!("{in_force} of {round}")) }
+        })
+        .await;
+    }
+    dispatcher.ready().await;
+    until("one consumer for each partition", || async {
+        let consumers = world.broker.ctl(&["list_consumers", "queue_name", "--silent"]);
+        let of_partitions = consumers.lines().filter(|queue| queue.contains(".l1.p")).count();
+        if of_partitions == 8 { Ok(()) } else { Err(consumers) }
+    })
+    .await;
+    world.publish(updates(40, 5)).await;
+    assert_flawless(&world.applied(200).await, 200);
+}

@@ -28,6 +28,8 @@ const CLOSE_TEXT: &str = "normal shutdown";
 pub(crate) struct ConsumerChannel {
     channel: Channel,
     consumers: Vec<Consumer>,
+    /// A consumer was asked for, and may be there even if nobody has waited for the answer.
+    has_consumers: bool,
 }
 
 /// Why a channel may not be closed.
@@ -44,7 +46,7 @@ pub(crate) enum CloseError {
 impl ConsumerChannel {
     /// Takes over a channel that nobody consumes on yet.
     pub(crate) fn new(channel: Channel) -> Self {
-        Self { channel, consumers: Vec::new() }
+        Self { channel, consumers: Vec::new(), has_consumers: false }
     }
 
     /// The channel, for acks and requests.
@@ -57,7 +59,8 @@ impl ConsumerChannel {
         self.channel.basic_qos(prefetch, BasicQosOptions::default()).await
     }
 
-    /// Makes a consumer of a queue or stream. Returns its index: 0 for the first one.
+    /// Makes a consumer of a queue or stream. Returns its index: 0 for the first one. If the future is dropped, the channel must
+    /// not be used any more: its drop closes it, and whatever consumer the broker has made by then.
     pub(crate) async fn consume(
         &mut self,
         queue: &str,
@@ -65,6 +68,7 @@ impl ConsumerChannel {
         arguments: FieldTable,
     ) -> lapin::Result<usize> {
         let options = BasicConsumeOptions::default();
+        self.has_consumers = true;
         let consuming = self.channel.basic_consume(queue.into(), consumer_tag.into(), options, arguments);
         self.consumers.push(consuming.await?);
         Ok(self.consumers.len() - 1)
@@ -90,6 +94,7 @@ impl ConsumerChannel {
     /// The channel may still be open. It ends with its connection.
     pub(crate) async fn close(mut self, within: Duration) -> Result<(), CloseError> {
         let consumers = ManuallyDrop::new(take(&mut self.consumers));
+        self.has_consumers = false;
         close_in_order(&self.channel, consumers, within).await
     }
 }
@@ -112,13 +117,14 @@ async fn close_in_order(
     closed
 }
 
-/// Closes in the background, where there is a runtime to do it; otherwise the process ends.
+/// Closes in the background, where there is a runtime to do it; otherwise the process ends. A consumer whose answer nobody
+/// has waited for would stay without this, and as the active one get all deliveries of its queue.
 impl Drop for ConsumerChannel {
     fn drop(&mut self) {
-        let consumers = ManuallyDrop::new(take(&mut self.consumers));
-        if consumers.is_empty() {
+        if !self.has_consumers {
             return;
         }
+        let consumers = ManuallyDrop::new(take(&mut self.consumers));
         if let Ok(runtime) = Handle::try_current() {
             let channel = self.channel.clone();
             runtime.spawn(async move {
