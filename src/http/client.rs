@@ -1,5 +1,6 @@
 //! Sends attempts over HTTP, each to its target.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::{Attempt, AttemptReceipt, Target};
 use crate::config::TargetConfig;
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::routes::TargetId;
+use lanekeeper_core::template::UrlTemplate;
 
 /// All `[[target]]` of a config.
 pub struct HttpTargets {
@@ -62,6 +64,12 @@ impl HttpTargets {
             (Some(here), Some(there)) => Arc::ptr_eq(here, there),
             _ => true,
         }
+    }
+
+    /// Hosts and ports of all their URLs.
+    pub(super) fn addresses(&self) -> BTreeSet<(String, u16)> {
+        let urls = self.targets.iter().flat_map(|target| target.config.urls());
+        urls.filter_map(UrlTemplate::host_and_port).collect()
     }
 
     /// The targets of a changed config. A target keeps what is the same: its connections, or the token that it has.

@@ -1,5 +1,6 @@
 //! The targets of the config that is in force, which can change at any moment.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -42,6 +43,12 @@ impl CurrentTargets {
     /// As there.
     pub fn can_change(&self, targets: &[TargetConfig]) -> Result<(), TargetsFault> {
         self.current().changed_to(targets).map(|_| ())
+    }
+
+    /// Hosts and ports of all their URLs.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeSet<(String, u16)> {
+        self.current().addresses()
     }
 
     fn current(&self) -> Arc<HttpTargets> {

@@ -1,6 +1,5 @@
 //! Finds out what this process reaches, says it to the other replicas, and gives its partitions to one that reaches more.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,12 +9,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-use crate::config::TargetConfig;
+use crate::http::current::CurrentTargets;
 use lanekeeper_broker::{Clock, Reach};
 use lanekeeper_core::breaker::HealthSignal;
 use lanekeeper_core::outcome::{Cause, Outcome};
 use lanekeeper_core::step_down::{Reachability, STEP_DOWN_INTERVAL};
-use lanekeeper_core::template::UrlTemplate;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,18 +55,11 @@ impl ReachWatch {
 }
 
 /// Looks until it is dropped.
-pub fn begin(watch: ReachWatch, reach: Reach, targets: &[TargetConfig]) -> AbortOnDropHandle<()> {
-    let addresses = addresses_of(targets);
-    AbortOnDropHandle::new(tokio::spawn(look_for_ever(watch, reach, addresses)))
+pub fn begin(watch: ReachWatch, reach: Reach, targets: Arc<CurrentTargets>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(look_for_ever(watch, reach, targets)))
 }
 
-/// Those of all their URLs, each once.
-fn addresses_of(targets: &[TargetConfig]) -> Vec<(String, u16)> {
-    let addresses = targets.iter().flat_map(TargetConfig::urls).filter_map(UrlTemplate::host_and_port);
-    addresses.collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-async fn look_for_ever(watch: ReachWatch, reach: Reach, addresses: Vec<(String, u16)>) {
+async fn look_for_ever(watch: ReachWatch, reach: Reach, targets: Arc<CurrentTargets>) {
     let mut interval = interval(LOOK_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -76,6 +67,7 @@ async fn look_for_ever(watch: ReachWatch, reach: Reach, addresses: Vec<(String, 
         let works = watch.reached().works(watch.clock.now());
         // A replica that has nothing to send does not know. If another one asks for help, it finds out.
         if works.is_none() && reach.another_fails() {
+            let addresses = targets.addresses(); // of now: URLs can change
             let answered =
                 join_all(addresses.iter().map(connects)).await.into_iter().all(|connected| connected);
             watch.reached().asked_target(watch.clock.now(), answered);

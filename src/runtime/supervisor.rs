@@ -171,9 +171,9 @@ pub async fn run(
         let _dividing = context.pacers.divide(context.shares.clone(), context.consuming.heartbeat());
         let believing = config.target_names();
         let _believing = beliefs::follow(&context.beliefs, believing, context.breakers.clone(), clock);
-        let _step_down = step_down::begin(reach_watch.clone(), reach.clone(), &config.targets);
+        let _step_down = step_down::begin(reach_watch.clone(), reach.clone(), Arc::clone(&targets));
         let mut running = ActiveLayouts::default();
-        let end: End = loop {
+        let mut end: End = loop {
             running.follow(&context, &active_layouts, &mut drivers);
             tokio::select! {
                 () = shutdown.as_mut() => break End::Stop(None),
