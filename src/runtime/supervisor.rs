@@ -189,29 +189,28 @@ pub async fn run(
                 Some(change) = attach_again.recv() => break End::AttachAgain(Box::new(change)),
             }
         };
-        match &end {
-            End::Stop(reason) => {
-                if let Some(reason) = reason {
-                    error!(
-                        error = error_chain(reason),
-                        "dispatching stops, since order can no longer be kept"
-                    );
-                }
-                info!("stopping: attempts in flight are finished, no new ones start");
-                health.set_stopping();
-            }
-            End::AttachAgain(_) => {
-                info!(
-                    "the config changes what partitions depend on: attempts in flight are finished, then all partitions are attached again"
-                );
-            }
-        }
+        end.announce(&health);
         running.stop();
-        while let Some(ended) = drivers.join_next().await {
-            let ended = ended.expect(DRIVER_PANIC);
-            if matches!(end, End::AttachAgain(_)) {
-                running.ended(&context, &ended);
-                driver_ended(&reconciler, &ended);
+        loop {
+            let attaches_again = matches!(end, End::AttachAgain(_));
+            tokio::select! {
+                ended = drivers.join_next() => {
+                    let Some(ended) = ended else { break };
+                    let ended = ended.expect(DRIVER_PANIC);
+                    if attaches_again {
+                        running.ended(&context, &ended);
+                        driver_ended(&reconciler, &ended);
+                    }
+                }
+                // It need not wait until partitions were attached, and given back once more.
+                () = shutdown.as_mut(), if attaches_again => {
+                    end = End::Stop(None);
+                    end.announce(&health);
+                }
+                reason = context.halt.reason(), if attaches_again => {
+                    end = End::Stop(Some(reason.into()));
+                    end.announce(&health);
+                }
             }
         }
         context.shares.give_up(GIVE_UP_WITHIN).await;
@@ -220,8 +219,13 @@ pub async fn run(
             End::AttachAgain(change) => {
                 health.set_attaching_again();
                 metrics.targets_change();
-                config = change.config;
-                let _ = change.done.send(targets.change(&config.targets));
+                let AttachAgain { config: wanted, done } = *change;
+                let changed = targets.change(&wanted.targets);
+                // A target is known by its number: partitions are never attached with a config whose targets are not in force.
+                if changed.is_ok() {
+                    config = wanted;
+                }
+                let _ = done.send(changed);
             }
         }
     };
@@ -243,6 +247,28 @@ enum End {
     Stop(Option<RunError>),
     /// Partitions are attached again, with another config.
     AttachAgain(Box<AttachAgain>),
+}
+
+impl End {
+    fn announce(&self, health: &Health) {
+        match self {
+            Self::Stop(reason) => {
+                if let Some(reason) = reason {
+                    error!(
+                        error = error_chain(reason),
+                        "dispatching stops, since order can no longer be kept"
+                    );
+                }
+                info!("stopping: attempts in flight are finished, no new ones start");
+                health.set_stopping();
+            }
+            Self::AttachAgain(_) => {
+                info!(
+                    "the config changes what partitions depend on: attempts in flight are finished, then all partitions are attached again"
+                );
+            }
+        }
+    }
 }
 
 /// Waits until the ledger cannot be used any more.
