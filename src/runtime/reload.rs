@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::admin::metrics::ConfigMetrics;
 use crate::config::{
@@ -30,6 +30,9 @@ use lanekeeper_ledger::AnyLedger;
 /// How often it is looked if files have changed. A changed file is read when it has been the same twice: whoever writes it may
 /// not be done.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Files that take longer are on a file system that does not answer, or no files but pipes.
+const READ_SLOW: Duration = Duration::from_secs(10);
 
 /// Sets the filter of the log, which the config's check has parsed.
 #[derive(Clone)]
@@ -88,6 +91,21 @@ pub(super) fn begin(
         attach,
     };
     (AbortOnDropHandle::new(tokio::spawn(reloader.run(requests))), attach_again)
+}
+
+/// Reads files where a wait for a disk keeps nothing else waiting. A thread that waits cannot be ended, so it is waited for.
+async fn on_a_thread<A: Send + 'static>(read: impl FnOnce() -> A + Send + 'static) -> A {
+    let mut reading = tokio::task::spawn_blocking(read);
+    let read = if let Ok(read) = timeout(READ_SLOW, &mut reading).await {
+        read
+    } else {
+        warn!(
+            seconds = READ_SLOW.as_secs(),
+            "the files of the config cannot be read yet: is a file system away, or does a file: value name a pipe? What is in force stays until they are read"
+        );
+        reading.await
+    };
+    read.expect("reading files does not panic")
 }
 
 type Stamps = BTreeMap<PathBuf, FileStamp>;
@@ -154,18 +172,22 @@ impl Reloader {
     /// Reads a config, on a thread that may wait for a disk.
     async fn read(&self, read: fn(&ConfigSource) -> Result<Loaded, Faults>) -> Result<Loaded, Faults> {
         let source = self.running.source.clone();
-        tokio::task::spawn_blocking(move || read(&source)).await.expect("reading a config does not panic")
+        on_a_thread(move || read(&source)).await
     }
 
-    /// The files of `file:` values, as they are now.
-    async fn stamps(&self) -> Stamps {
-        let paths: Vec<PathBuf> = self.running.source.referenced().keys().cloned().collect();
-        let stamps = move || paths.into_iter().map(|path| (path.clone(), FileStamp::of(&path))).collect();
-        tokio::task::spawn_blocking(stamps).await.expect("looking at files does not panic")
+    /// The files of `file:` values, as they are now, and the config file. On a thread that may wait for a disk.
+    async fn stamps(&self) -> (Stamps, Option<FileStamp>) {
+        let source = self.running.source.clone();
+        let stamps = move || {
+            let referenced = source.referenced().keys();
+            let stamps = referenced.map(|path| (path.clone(), FileStamp::of(path))).collect();
+            (stamps, source.path().map(FileStamp::of))
+        };
+        on_a_thread(stamps).await
     }
 
     async fn reload(&mut self) {
-        self.config_file = self.running.source.path().map(FileStamp::of);
+        (_, self.config_file) = self.stamps().await;
         match self.read(load_again).await {
             Ok(wanted) => self.apply(wanted, true),
             Err(faults) => self.refused(&faults.into()),
@@ -174,7 +196,7 @@ impl Reloader {
 
     /// Files may have changed.
     async fn look(&mut self) {
-        let now = self.stamps().await;
+        let (now, config_file) = self.stamps().await;
         if now == self.tried {
             self.changing = None;
         } else if self.changing.as_ref() == Some(&now) {
@@ -182,7 +204,6 @@ impl Reloader {
         } else {
             self.changing = Some(now);
         }
-        let config_file = self.running.source.path().map(FileStamp::of);
         if config_file != self.config_file {
             self.config_file = config_file;
             info!(
@@ -193,7 +214,7 @@ impl Reloader {
 
     /// A target has refused who we are, so what has changed is read at once.
     async fn look_again(&mut self) {
-        let now = self.stamps().await;
+        let (now, _) = self.stamps().await;
         if now != self.tried {
             self.read_references(now).await;
         }
@@ -216,8 +237,8 @@ impl Reloader {
         if changes.is_empty() {
             self.running.source = wanted.source;
             self.tried = self.running.source.referenced().clone();
+            self.parts.metrics.applied(); // a file that was refused may be as it was again
             if asked {
-                self.parts.metrics.applied();
                 info!("the config was read again, and says the same as before");
             }
             return;
