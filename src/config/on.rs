@@ -85,4 +85,38 @@ mod tests {
         let found = warnings_of(&format!("{crm}\n{second}\n{}", row("[\"customer.created\"]")));
         assert!(found.len() == 1 && found[0].contains("target \"crm\" comes first"), "{found:?}");
     }
+
+    #[test]
+    fn a_row_replaces_headers_of_the_target_and_none_that_are_made_for_each_request() {
+        let check = |keys: &str, header: &str, fault: Option<&str>| {
+            let row = format!("[[target.on]]\ntypes = [\"a\"]\nheaders = {{ {header} = \"x\" }}\n");
+            let text = format!("{TARGET_EXAMPLE}\n{keys}\n{row}");
+            let read = super::super::read(
+                Some((Path::new("lk.toml"), &text)),
+                &Environment::default(),
+                Purpose::Dispatch,
+            );
+            match (read, fault) {
+                (Ok(_), None) => {}
+                (Err(faults), Some(key)) => assert!(faults.to_string().contains(key), "{faults}"),
+                (read, _) => panic!("{text}: {:?}", read.map(|_| ())),
+            }
+        };
+        check("headers = { x-a = \"1\" }", "X-A", None);
+        check("", "Idempotency-Key", Some("target[0].on[0].headers.Idempotency-Key"));
+        check(
+            "[target.auth]\nbearer = \"t\"",
+            "Authorization",
+            Some("target[0].on[0].headers.Authorization"),
+        );
+        check(
+            "[target.auth.header]\nname = \"x-api-key\"\nvalue = \"t\"",
+            "x-api-key",
+            Some("[target.auth] or"),
+        );
+        let hmac =
+            "[target.signature.hmac]\nheader = \"x-sig\"\nsecret = \"a-secret-of-32-bytes-or-more-0000\"";
+        check(hmac, "x-sig", Some("[target.auth] or"));
+        check(hmac, "x-other", None);
+    }
 }
