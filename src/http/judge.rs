@@ -17,6 +17,8 @@ const BODY_BYTES_JUDGED_MAX: usize = 1024 * 1024;
 const BODY_BYTES_KEPT_MAX: usize = 4 * 1024;
 /// Bytes of a body that are read, so that the connection can be used again. After a longer body it is closed.
 const BODY_BYTES_READ_MAX: usize = 64 * 1024;
+/// Some servers begin their JSON with it. A reader may pass over it (RFC 8259, section 8.1).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// An answer as far as it was read.
 #[derive(Debug)]
@@ -161,14 +163,15 @@ fn find(rows: &[AnswerRow], answer: &Answer<'_>) -> Found {
         if let Some(why) = unreadable(answer) {
             return Found::CannotJudge { row, why };
         }
+        let body = answer.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(answer.body);
         let found = match test {
             BodyTest::Any => None,
             BodyTest::TextMatches(pattern) => {
-                let text = String::from_utf8_lossy(answer.body);
+                let text = String::from_utf8_lossy(body);
                 pattern.find(&text).map(|part| quote("", part))
             }
             BodyTest::Present(pointer) | BodyTest::Equals(pointer, _) | BodyTest::Matches(pointer, _) => {
-                let json = parsed.get_or_insert_with(|| serde_json::from_slice::<Json>(answer.body));
+                let json = parsed.get_or_insert_with(|| serde_json::from_slice::<Json>(body));
                 let Ok(json) = json else {
                     return Found::CannotJudge { row, why: "its body is not JSON" };
                 };

@@ -71,6 +71,7 @@ fn the_first_row_that_fits_counts() {
     let locked = r#"{"error":{"code":"locked"}}"#;
     check(200, locked, Some(0), Retryable, "answers[0]: /error/code is \"locked\"");
     check(201, locked, None, Applied, "");
+    check(200, &format!("\u{feff}{locked}"), Some(0), Retryable, "answers[0]: /error/code is \"locked\"");
     check(201, r#"{"error":{"code":409}}"#, Some(1), Conflict, "answers[1]: /error/code is \"409\"");
     check(200, r#"{"error":{"code":"x"}}"#, Some(2), Rejected, "answers[2]: /error is \"an object\"");
     check(200, r#"{"error":false}"#, Some(2), Rejected, "answers[2]: /error is \"false\"");
