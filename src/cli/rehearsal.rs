@@ -4,16 +4,15 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue};
 use lanekeeper_broker::Decoder;
 use lanekeeper_broker::publisher::{as_received, json_line};
 use lanekeeper_core::secret::MASK;
 use lanekeeper_core::update::Update;
 use lanekeeper_ledger::StoredUpdate;
 
-use crate::config::Config;
-use crate::http::preview::Previews;
+use crate::config::Loaded;
+use crate::http::preview::{Preview, Previews};
 use crate::http::{Attempt, SendGuard};
 
 /// A config, ready to be asked.
@@ -25,8 +24,8 @@ pub(super) struct Rehearsal {
 impl Rehearsal {
     /// # Errors
     /// In words: a setting is not valid in HTTP.
-    pub(super) fn new(config: &Config) -> Result<Self, String> {
-        let previews = Previews::new(&config.targets).map_err(|fault| fault.to_string())?;
+    pub(super) fn new(Loaded { config, shown, .. }: &Loaded) -> Result<Self, String> {
+        let previews = Previews::new(&config.targets, shown).map_err(|fault| fault.to_string())?;
         let decoder = Decoder {
             routes: config.routes(),
             require_id: config.updates.require_id,
@@ -67,8 +66,8 @@ pub(super) fn shown(value: &HeaderValue) -> &str {
 }
 
 /// The request as text: its first line, its headers, and its body if that is text.
-pub(super) fn as_text(request: &Request<Bytes>) -> String {
-    let mut text = format!("{} {}\n", request.method(), request.uri());
+pub(super) fn as_text(Preview { request, shown_url, .. }: &Preview) -> String {
+    let mut text = format!("{} {shown_url}\n", request.method());
     for (name, value) in sorted(request.headers()) {
         let _ = writeln!(text, "{name}: {}", shown(value));
     }

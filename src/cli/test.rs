@@ -35,7 +35,7 @@ const FORMAT: &str = r#"A file has cases. Each sends one update through the conf
                                                   # or the line itself in '…', if numbers must stay as they are
   request.target = "crm"                          # what is expected; what is left out is not compared
   request.method = "DELETE"
-  request.url = "https://api.example/customers/42"
+  request.url = "https://api.example/customers/42"    # with *** where `lanekeeper try` shows it
   request.headers = { content-type = "application/json" }
   request.headers_absent = ["if-match"]
   request.body = {}                               # compared as JSON; or body_text, compared byte by byte
@@ -52,11 +52,11 @@ Exit codes: 0 all cases hold, 1 some do not, 2 the config or a file has faults."
 
 /// Runs all cases of all files.
 pub fn main(arguments: &Arguments) -> Exit {
-    let config = match arguments.config.load(Purpose::Dispatch) {
-        Ok(loaded) => loaded.config,
+    let loaded = match arguments.config.load(Purpose::Dispatch) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let rehearsal = match Rehearsal::new(&config) {
+    let rehearsal = match Rehearsal::new(&loaded) {
         Ok(rehearsal) => rehearsal,
         Err(fault) => {
             say_error(format_args!("error: {fault}"));

@@ -29,8 +29,10 @@ pub struct Arguments {
     #[arg(long, value_name = "KEY", value_parser = super::parked::record_key)]
     parked: Option<RecordKey>,
     /// Send it, and show what the target answers and what would follow. A line goes to the target from here, and only if the
-    /// record's partition holds nothing: no update of the record may be on its way. A parked update is released, with all that
-    /// is parked behind it: the owner of its partition sends them, in order.
+    /// record's partition holds nothing, since no update of the record may be on its way, and if the ledger does not know its id.
+    /// Publish nothing to the record until it has ended: an update that comes in between is not kept back. The ledger does not
+    /// learn of it: if the update is published later, it is sent again. A parked update is released, with all that is parked
+    /// behind it: the owner of its partition sends them, in order.
     #[arg(long)]
     send: bool,
     #[command(flatten)]
@@ -46,14 +48,15 @@ const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Shows, and perhaps sends.
 pub fn main(arguments: &Arguments) -> Exit {
-    let config = match arguments.config.load(Purpose::Dispatch) {
-        Ok(loaded) => loaded.config,
+    let loaded = match arguments.config.load(Purpose::Dispatch) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let rehearsal = match Rehearsal::new(&config) {
+    let rehearsal = match Rehearsal::new(&loaded) {
         Ok(rehearsal) => rehearsal,
         Err(fault) => return fail(&fault, Exit::Config),
     };
+    let config = loaded.config;
     if let Some(record_key) = &arguments.parked {
         return parked::main(config, &rehearsal, record_key, arguments.send);
     }
@@ -101,7 +104,7 @@ fn request(rehearsal: &Rehearsal, update: Arc<Update>) -> Result<String, String>
     } else {
         ""
     };
-    Ok(format!("target {target}\n{first}{}", rehearsal::as_text(&preview.request)))
+    Ok(format!("target {target}\n{first}{}", rehearsal::as_text(&preview)))
 }
 
 fn send(config: &Config, update: Arc<Update>) -> Exit {
@@ -111,7 +114,7 @@ fn send(config: &Config, update: Arc<Update>) -> Exit {
     };
     let failure = config.policy.failure_of(update.target);
     let sent = tokio_runtime().block_on(async {
-        idle::refuse_if_busy(config, &update.record_key).await?;
+        idle::refuse_if_busy(config, &update).await?;
         Ok::<_, idle::Busy>(targets.send(rehearsal::attempt(update, 1, None)).await)
     });
     match sent {

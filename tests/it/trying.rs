@@ -8,6 +8,7 @@ use crate::harness::{World, assert_flawless, lanekeeper_command, until, updates}
 
 fn run(arguments: &[&str], config: &std::path::Path) -> (Option<i32>, String) {
     let mut command: Command = lanekeeper_command();
+    command.env("SEGMENT", "s3cret-segment");
     let output = command.args(arguments).arg("--config").arg(config).output().expect("the binary starts");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).expect("it prints text"))
@@ -54,6 +55,16 @@ async fn a_request_is_shown_and_sent_only_if_nothing_else_can_be_on_its_way() {
     assert!(text.contains("status 200, applied"), "{text}");
     assert_flawless(&world.applied(1).await, 1);
 
+    // It is published after all, and then the ledger knows it.
+    let known = LINE.replace("tried-1", "known-1").replace("\"sequence\":1", "\"sequence\":2");
+    let published: serde_json::Value = serde_json::from_str(&known).expect("a line is JSON");
+    world.publish([published]).await;
+    until("an update that is settled", || async {
+        let (code, text) = run(&["try", &known, "--send"], &path);
+        if code == Some(1) && text.contains("the ledger knows") { Ok(()) } else { Err(text) }
+    })
+    .await;
+
     // Another record of the same partition is on its way.
     world.publish(updates(2, 1).skip(1)).await;
     until("an update that is held", || async {
@@ -61,14 +72,14 @@ async fn a_request_is_shown_and_sent_only_if_nothing_else_can_be_on_its_way() {
         if held > 0.5 { Ok(()) } else { Err(held.to_string()) }
     })
     .await;
-    let second = LINE.replace("tried-1", "tried-2").replace("\"sequence\":1", "\"sequence\":2");
+    let second = LINE.replace("tried-1", "tried-2").replace("\"sequence\":1", "\"sequence\":3");
     let (code, text) = run(&["try", &second, "--send"], &path);
     assert_eq!(code, Some(1), "{text}");
     assert!(
         text.contains("not sent: partition p000 of layout 1 has 0 updates in its queue and 1 with its owner"),
         "{text}"
     );
-    assert_eq!(world.receiver.report(0).counts.updates, 1);
+    assert_eq!(world.receiver.report(0).counts.updates, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,6 +132,9 @@ headers = { x-api-key = "s3cret" }
 [[target.on]]
 types = ["customer.deleted"]
 method = "DELETE"
+[[target.on]]
+types = ["customer.merged"]
+url = "https://crm.example/${SEGMENT}/{record_key}?token=s3cret"
 [[target.answers]]
 status = 200
 pointer = "/error/code"
@@ -154,6 +168,14 @@ status = 200
 body = {}
 outcome = "applied"
 [[case]]
+name = "a secret in a URL"
+update = { key = "a/b", type = "customer.merged", body = 1 }
+request.url = "https://crm.example/s3cret-segment/a%2Fb?token=s3cret"
+[[case]]
+name = "a secret in a URL that the case does not know"
+update = { key = "a/b", type = "customer.merged", body = 1 }
+request.url = "https://crm.example/***/a%2Fb?token=***"
+[[case]]
 name = "an order goes nowhere"
 update = { key = "1", type = "order.created", body = 1 }
 rejected = "no target"
@@ -161,7 +183,10 @@ rejected = "no target"
     )
     .expect("the directory is ours");
     let (code, text) = run(&["test", &good.display().to_string()], &config);
-    assert!(code == Some(0) && text.contains("3 cases, 0 failed"), "{code:?} {text}");
+    assert!(code == Some(0) && text.contains("5 cases, 0 failed"), "{code:?} {text}");
+    let merged = r#"{"key":"a/b","type":"customer.merged","body":1}"#;
+    let (code, text) = run(&["try", merged], &config);
+    assert!(code == Some(0) && text.contains("PUT https://crm.example/***/a%2Fb?token=***\n"), "{text}");
 
     let bad = dir.path().join("bad.toml");
     let text = std::fs::read_to_string(&good).expect("it was written");
@@ -170,17 +195,20 @@ rejected = "no target"
         &bad,
         text.replace("DELETE", "POST")
             .replace("1.10}'\n[[", "1.1}'\n[[")
-            .replace("\"applied\"", "\"conflict\""),
+            .replace("\"applied\"", "\"conflict\"")
+            .replace("/s3cret-segment/a%2Fb?token=s3cret", "/other"),
     )
     .expect("the directory is ours");
     let (code, text) = run(&["test", &good.display().to_string(), &bad.display().to_string()], &config);
-    assert!(code == Some(1) && text.contains("6 cases, 2 failed"), "{code:?} {text}");
+    assert!(code == Some(1) && text.contains("10 cases, 3 failed"), "{code:?} {text}");
     for part in [
         "- POST",
         "+ DELETE",
         "header x-api-key has another value",
         "- {\"price\":1.1}",
         "+ {\"price\":1.10}",
+        "- https://crm.example/other",
+        "+ https://crm.example/***/a%2Fb?token=***",
         "- conflict",
         "+ applied",
     ] {

@@ -1,11 +1,11 @@
 //! Nothing may be on its way for a record to which a command sends a request: neither in its partition's queue, nor with an
-//! owner, nor parked.
+//! owner, nor parked. And the ledger may not know that the update was sent before.
 
 use lanekeeper_broker::SourceError;
 use lanekeeper_core::layout::PartitionNumber;
 use lanekeeper_core::placement::Placement;
-use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, Ledger as _, LedgerError, LedgerPlace};
+use lanekeeper_core::update::{RecordKey, Update};
+use lanekeeper_ledger::{AnyLedger, Fingerprint, IdStatus, Ledger as _, LedgerError, LedgerPlace, Query};
 
 use crate::cli::exit::Exit;
 use crate::cli::topology::snapshot::{LayoutSnapshot, TopologySnapshot};
@@ -20,6 +20,11 @@ pub(super) enum Busy {
     Ledger(#[from] LedgerError),
     #[error("the record has parked updates, which come first; try them with --parked, or discard them")]
     Parked,
+    #[error(
+        "the ledger knows an update of the record with this id, which was applied, dead-lettered or discarded; to send it all the \
+         same, give it another id"
+    )]
+    Resolved,
     #[error(
         "partition {partition} of layout {layout} has {ready} updates in its queue and {held} with its owner, and one of them may \
          be of this record; publish the update instead, or try again when the partition is empty"
@@ -37,20 +42,38 @@ impl Busy {
         match self {
             Self::Broker(_) => Exit::Broker,
             Self::Ledger(_) => Exit::Ledger,
-            Self::Parked | Self::Partition { .. } | Self::Unanswered { .. } => Exit::Other,
+            Self::Parked | Self::Resolved | Self::Partition { .. } | Self::Unanswered { .. } => Exit::Other,
         }
     }
 }
 
 /// # Errors
 /// Something may be on its way, or that is not known.
-pub(super) async fn refuse_if_busy(config: &Config, record_key: &RecordKey) -> Result<(), Busy> {
-    if let Some(ledger) = &config.ledger {
-        let is_new = matches!(&ledger.place, LedgerPlace::Sqlite(path) if !path.exists());
-        if !is_new && AnyLedger::open(ledger.clone()).await?.parked_record(record_key).await?.is_some() {
-            return Err(Busy::Parked);
-        }
+pub(super) async fn refuse_if_busy(config: &Config, update: &Update) -> Result<(), Busy> {
+    refuse_if_dispatched(config, &update.record_key).await?;
+    // Afterwards: what an owner has held may be parked by now.
+    refuse_if_known(config, update).await
+}
+
+async fn refuse_if_known(config: &Config, update: &Update) -> Result<(), Busy> {
+    let Some(ledger) = &config.ledger else { return Ok(()) };
+    if matches!(&ledger.place, LedgerPlace::Sqlite(path) if !path.exists()) {
+        return Ok(());
     }
+    let query = Query {
+        record_key: update.record_key.clone(),
+        id: update.id.clone(),
+        fingerprint: Fingerprint::of(&update.body),
+    };
+    let found = AnyLedger::open(ledger.clone()).await?.lookup(query).await?;
+    match found.id_status {
+        _ if found.parked => Err(Busy::Parked),
+        IdStatus::Unknown => Ok(()),
+        IdStatus::Resolved | IdStatus::Reused => Err(Busy::Resolved),
+    }
+}
+
+async fn refuse_if_dispatched(config: &Config, record_key: &RecordKey) -> Result<(), Busy> {
     let snapshot = TopologySnapshot::take(config).await?;
     let Some(document) = &snapshot.document else { return Ok(()) };
     for of in &snapshot.layouts {

@@ -15,6 +15,7 @@ use crate::cli::parked::on_ledger;
 use crate::cli::parked::output::not_parked;
 use crate::cli::process::say_error;
 use crate::config::Config;
+use crate::printable::{printable, printable_lines};
 
 /// How long the end of a release is waited for. It goes on without us.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,9 +31,8 @@ pub(super) fn main(config: Config, rehearsal: &Rehearsal, record_key: &RecordKey
             say_error("error: no target takes updates of its type any more; see [[target]] types");
             return Ok(Exit::Other);
         };
-        let shown = request(rehearsal, Arc::<Update>::new(update));
-        match shown {
-            Ok(text) => write!(out, "{text}")?,
+        match request(rehearsal, Arc::<Update>::new(update)) {
+            Ok(text) => write!(out, "{}", printable_lines(&text))?,
             Err(fault) => {
                 say_error(format_args!("error: {fault}"));
                 return Ok(Exit::Other);
@@ -65,7 +65,7 @@ pub(super) fn main(config: Config, rehearsal: &Rehearsal, record_key: &RecordKey
                     out,
                     "parked again: {}{status}: {}",
                     record.reason.kind.name(),
-                    record.reason.detail
+                    printable(&record.reason.detail)
                 )?;
                 Ok(Exit::Other)
             }
