@@ -7,6 +7,7 @@ mod authlib;
 mod authority;
 mod connecting;
 mod connections;
+mod current;
 mod documented;
 mod farewell;
 mod faults;

@@ -342,3 +342,35 @@ async fn reloads_that_follow_each_other_at_once_leave_no_consumer_behind() {
     world.publish(updates(40, 5)).await;
     assert_flawless(&world.applied(200).await, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_comes_while_a_config_is_taken_in_attaches_nothing_again() {
+    let world = World::with(
+        "reload-stopped",
+        ReceiverSettings {
+            fail_records: vec!["record-0=hang:300s".parse().expect("a failing record")],
+            hang_for: Duration::from_secs(300),
+            ..ReceiverSettings::default()
+        },
+    )
+    .await;
+    let config = world.config("updates.partitions = 2\nretry.jitter = 0.1\n");
+    let mut dispatcher = world.start(&config);
+    dispatcher.ready().await;
+    world.publish(updates(1, 1)).await;
+    until("a request that hangs", || async {
+        let in_flight = dispatcher.metric("lanekeeper_in_flight").await;
+        if in_flight > 0.5 { Ok(()) } else { Err(in_flight.to_string()) }
+    })
+    .await;
+    world.write_config(&config.replace("retry.jitter = 0.1", "retry.jitter = 0.2"));
+    dispatcher.signal(Signal::HUP);
+    dispatcher.logged("then all partitions are attached again").await;
+    dispatcher.terminate();
+    dispatcher.logged("stopping: attempts in flight are finished").await;
+    assert_eq!(dispatcher.ended().await, Some(0));
+    let log = dispatcher.log();
+    let attached = log.iter().filter(|line| line.contains("partition attached")).count();
+    assert_eq!(attached, 2, "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("the process stops")), "{log:#?}");
+}
