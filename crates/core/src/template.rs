@@ -21,8 +21,7 @@ use super::update::RecordKey;
 /// in a path by the letter, but servers split and decode at them.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Stands in a URL for the record key.
-pub const PLACEHOLDER: &str = "{record_key}";
+const PLACEHOLDER: &str = "{record_key}";
 /// What a parser makes of [`PLACEHOLDER`] in a path.
 const PLACEHOLDER_ENCODED: &str = "%7Brecord_key%7D";
 
