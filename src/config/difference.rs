@@ -90,6 +90,7 @@ fn takes_effect(section: &str, key: &str, old: Option<&Json>, new: Option<&Json>
     };
     match (section, key) {
         ("broker" | "ledger", "url") if users_alone() => TakesEffect::WithTheNextConnection,
+        ("broker", "management_url") => TakesEffect::WithTheNextConnection,
         ("log", "filter") => TakesEffect::AtOnce,
         ("retry" | "failure" | "breaker", _)
         | ("dispatch", "in_flight_max" | "drain_timeout" | "held_max" | "takeover_wait") => {
@@ -148,6 +149,11 @@ mod tests {
         check("", "[retry]\njitter = 0.1", &[("retry.jitter", WhenAttachedAgain)]);
         check("", "[log]\nfilter = \"debug\"", &[("log.filter", AtOnce)]);
         check("", "[dispatch]\nprefetch = 500", &[("dispatch.prefetch", AtTheNextStart)]);
+        check(
+            "",
+            "[broker]\nmanagement_url = \"http://h:15672\"",
+            &[("broker.management_url", WithTheNextConnection)],
+        );
         check("", "[broker]\nheartbeat = \"7s\"", &[("broker.heartbeat", AtTheNextStart)]);
         let target = |lines: &str| format!("{TARGET_EXAMPLE}\n{lines}");
         check(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Uri};
 use serde_json::value::RawValue;
 
@@ -19,6 +19,9 @@ const DEFAULT_HEADERS: [(HeaderName, HeaderValue); 2] = [
     (ACCEPT, HeaderValue::from_static("*/*")),
     (USER_AGENT, HeaderValue::from_static(concat!("lanekeeper/", env!("CARGO_PKG_VERSION")))),
 ];
+
+/// Sent to a target with `answers`, which cannot judge a body that is compressed: a publisher's header is not to ask for one.
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// Of a body that is made, unless the target's headers set another.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -216,7 +219,8 @@ fn headers<'a>(target: &'a TargetConfig, row: Option<&'a OnConfig>) -> Result<He
             made.insert(name.as_str().to_owned(), (name, source.as_str()));
         }
     }
-    for (name, value) in DEFAULT_HEADERS {
+    let plain = (!target.answers.is_empty()).then_some((ACCEPT_ENCODING, IDENTITY));
+    for (name, value) in DEFAULT_HEADERS.into_iter().chain(plain) {
         if !made.contains_key(name.as_str()) {
             headers.entry(name).or_insert(value);
         }

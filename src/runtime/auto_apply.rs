@@ -1,16 +1,17 @@
 //! What is looked at before a program makes or changes a layout: the dangers that `lanekeeper topology plan` shows.
 
+use tokio::sync::watch;
+
 use crate::config::Config;
 use crate::doctor::change::{Weight, dangers_of_change};
 use crate::doctor::{Finding, room_for};
 use lanekeeper_broker::{AutoApply, FirstLayout, Obstacle, Obstacles, SourceError};
 use lanekeeper_core::layout::Shape;
 
-/// Changes the layout to `shape` as soon as nothing stands against it.
-pub fn auto_apply(config: &Config, shape: Shape) -> AutoApply {
-    let config = config.clone();
+/// Changes the layout to `shape` as soon as nothing stands against it. `config` is the one in force: its passwords can change.
+pub fn auto_apply(config: watch::Receiver<Config>, shape: Shape) -> AutoApply {
     let look = Box::new(move || {
-        let config = config.clone();
+        let config = config.borrow().clone();
         Box::pin(async move { look(&config, shape).await }) as _
     });
     AutoApply { shape, look }

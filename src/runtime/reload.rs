@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -46,6 +46,8 @@ impl fmt::Debug for LogFilter {
 
 /// What takes in changes.
 pub(super) struct Reloadable {
+    /// The config in force, for those who look at it now and then.
+    pub(super) in_force: watch::Sender<Config>,
     pub(super) targets: Arc<CurrentTargets>,
     pub(super) address: Address,
     pub(super) ledger: Option<Arc<AnyLedger>>,
@@ -304,6 +306,7 @@ impl Reloader {
         let changed: Vec<String> = changes.iter().map(ToString::to_string).collect();
         info!(changed = changed.join(", "), "the config has changed, and is in force");
         self.tried = wanted.source.referenced().clone();
+        self.parts.in_force.send_replace(wanted.config.clone());
         self.running = wanted;
     }
 

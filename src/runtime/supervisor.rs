@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 use uuid::Uuid;
@@ -110,7 +111,9 @@ pub async fn run(
     let (halt, clock) = (Halt::default(), Clock::start());
     let Started { address, consuming, publishing, membership_link, document, epochs, names, ledger, place } =
         started;
+    let (in_force, config_in_force) = watch::channel(config.clone());
     let parts = Reloadable {
+        in_force,
         targets: Arc::clone(&targets),
         address: address.clone(),
         ledger: ledger.clone(),
@@ -119,7 +122,7 @@ pub async fn run(
     };
     let (_reloading, mut attach_again) = reload::begin(loaded, parts, received);
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
-    let auto = config.updates.auto_apply.then(|| auto_apply(&config, wanted(&config)));
+    let auto = config.updates.auto_apply.then(|| auto_apply(config_in_force, wanted(&config)));
     let instance = config.instance.clone();
     let guard = BindingGuard::begin(consuming.clone(), address.clone(), &names, &instance, &follower);
     let reconciler = LayoutReconciler::begin(address, &names, &instance, &follower, auto, &epochs);

@@ -126,10 +126,15 @@ async fn sent(answer: impl Into<Vec<u8>>) -> Outcome {
 #[tokio::test]
 async fn an_error_inside_a_200_is_found_and_the_answer_believed() {
     let error = answer("200 OK", "retry-after: 7\r\n", r#"{"error":{"code":"locked"}}"#);
-    let server = Server::answering(error, true).await;
+    let mut server = Server::answering(error, true).await;
     let targets = targets(config(&server.address.to_string())).unwrap();
     let (outcome, receipt) = targets.send(attempt_of(update("k"))).await;
     assert!(receipt.of_target);
+    let request = server.next_request().await;
+    assert!(
+        request.contains("\r\naccept-encoding: identity\r\n"),
+        "it asks for a body that it can judge: {request}"
+    );
     match outcome {
         Outcome::Retryable { retry_after, .. } => assert_eq!(retry_after, Some(Duration::from_secs(7))),
         other => panic!("{other:?}"),
