@@ -72,6 +72,11 @@ async fn ask(address: SocketAddr) -> Result<Compared, String> {
             "it answers 404: only clients of its own host get the answer, and programs of before have none"
                 .to_owned(),
         ),
+        StatusCode::SERVICE_UNAVAILABLE => Err(
+            "it takes in changes once it has reached its broker, and it is starting or stopping (see /readyz), or its files cannot \
+             be read in time"
+                .to_owned(),
+        ),
         status => Err(format!("it answers {status}")),
     }
 }

@@ -87,6 +87,9 @@ fn line(given: Option<&str>) -> Result<String, String> {
     let mut line = String::new();
     let read = std::io::stdin().take(LINE_BYTES_MAX).read_to_string(&mut line);
     read.map_err(|error| format!("cannot read standard input: {error}"))?;
+    if line.trim().is_empty() {
+        return Err("no update was given: write it as an argument, or on standard input".to_owned());
+    }
     if line.trim().lines().count() > 1 {
         return Err("standard input has more than one line; try one update at a time".to_owned());
     }
@@ -96,9 +99,10 @@ fn line(given: Option<&str>) -> Result<String, String> {
 /// The request of the first attempt, as text.
 fn request(rehearsal: &Rehearsal, update: Arc<Update>) -> Result<String, String> {
     let target = rehearsal.previews.name(update.target).to_owned();
-    let preview = rehearsal.previews.request(&rehearsal::attempt(update, 1, None)).map_err(|why| {
-        format!("target {target:?} cannot be sent this update, and it would be rejected: {why}")
-    })?;
+    let preview = rehearsal
+        .previews
+        .request(&rehearsal::attempt(update, 1, None))
+        .map_err(|why| format!("this update would be rejected, and not sent to target {target:?}: {why}"))?;
     let first = if preview.fetches_etag {
         "first the record's ETag is fetched with GET, and sent in If-Match\n"
     } else {

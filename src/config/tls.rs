@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use serde_json::Value as Json;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use super::fault::Problem;
 use super::model::TargetConfig;
@@ -48,7 +48,7 @@ pub fn read(target: &mut Section<'_, '_>) -> Option<TlsConfig> {
     let keys = ["ca", "certificate", "key", "server_name"];
     let [has_ca, has_certificate, has_key, has_name] = keys.map(|key| section.has(key));
     let authorities = section.read_if_set("ca", authorities);
-    let chain = section.read_if_set("certificate", certificates);
+    let chain = section.read_if_set("certificate", own_certificates);
     let key = section.read_if_set("key", key);
     let server_name = section.read_if_set("server_name", server_name);
     let client = match (chain, key) {
@@ -116,6 +116,21 @@ fn authorities(raw: &mut Json) -> Result<Vec<CertificateDer<'static>>, Problem> 
     Err(Problem::constant(
         "has a certificate that cannot be read",
         "write the certificates of the authorities as PEM, as in ca = \"file:/etc/crm/ca.pem\"",
+    ))
+}
+
+/// Our own, and those between it and its authority.
+fn own_certificates(raw: &mut Json) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let chain = certificates(raw)?;
+    let is_version_3 = |certificate: &CertificateDer<'_>| {
+        X509Certificate::from_der(certificate).is_ok_and(|(_, read)| read.version() == X509Version::V3)
+    };
+    if chain.first().is_some_and(is_version_3) {
+        return Ok(chain);
+    }
+    Err(Problem::constant(
+        "cannot be used: it is no certificate of X.509 version 3",
+        "have it issued as version 3, with the extended key usage clientAuth",
     ))
 }
 

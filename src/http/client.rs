@@ -66,10 +66,13 @@ impl HttpTargets {
         }
     }
 
-    /// Hosts and ports of all their URLs.
+    /// Hosts and ports that their connections go to: those of their URLs, or the target's proxy.
     pub(super) fn addresses(&self) -> BTreeSet<(String, u16)> {
-        let urls = self.targets.iter().flat_map(|target| target.config.urls());
-        urls.filter_map(UrlTemplate::host_and_port).collect()
+        let of = |config: &TargetConfig| match &config.proxy {
+            Some(proxy) => vec![(proxy.host.trim_matches(['[', ']']).to_owned(), proxy.port)],
+            None => config.urls().filter_map(UrlTemplate::host_and_port).collect(),
+        };
+        self.targets.iter().flat_map(|target| of(&target.config)).collect()
     }
 
     /// The targets of a changed config. A target keeps what is the same: its connections, or the token that it has.

@@ -11,6 +11,7 @@ use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilde
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -40,7 +41,21 @@ pub(super) struct Connector {
 }
 
 impl Connector {
+    /// For the target's token server: through the same proxy, with the same times. The rest is the server's own.
+    pub(super) fn to_token_server(target: &TargetConfig, tls: ClientConfig, names: Names) -> Self {
+        Self::with(target, tls, names, (None, HttpVersion::Auto))
+    }
+
     pub(super) fn new(target: &TargetConfig, tls: ClientConfig, names: Names) -> Self {
+        Self::with(target, tls, names, (target.tls.server_name.as_ref(), target.http_version))
+    }
+
+    fn with(
+        target: &TargetConfig,
+        tls: ClientConfig,
+        names: Names,
+        (server_name, version): (Option<&ServerName<'static>>, HttpVersion),
+    ) -> Self {
         let tcp = TcpConnector {
             names,
             proxy: target.proxy.clone().map(Arc::new),
@@ -48,15 +63,15 @@ impl Connector {
             unacknowledged_max: target.timeout,
         };
         let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-        if let Some(name) = &target.tls.server_name {
+        if let Some(name) = server_name {
             https = https.with_server_name_resolver(FixedServerNameResolver::new(name.clone()));
         }
-        let https = match target.http_version {
+        let https = match version {
             HttpVersion::Auto => https.enable_all_versions().wrap_connector(tcp),
             HttpVersion::Http1 => https.enable_http1().wrap_connector(tcp),
             HttpVersion::Http2 => https.enable_http2().wrap_connector(tcp),
         };
-        Self { https, connect_timeout: target.connect_timeout, version: target.http_version }
+        Self { https, connect_timeout: target.connect_timeout, version }
     }
 
     /// Returns true if the client writes HTTP/2 to every connection.

@@ -47,7 +47,11 @@ impl HttpTarget {
             |before| Arc::clone(&before.client),
         );
         let same = before.filter(|before| before.config.auth == config.auth).map(|before| &before.auth);
-        let auth = Authenticator::new(&config.auth, &config.name, connector, same);
+        let to_token_server = || {
+            let tls = tls::token_server_config(&config.tls, trust);
+            Connector::to_token_server(config, tls, Arc::clone(names))
+        };
+        let auth = Authenticator::new(&config.auth, &config.name, to_token_server, same);
         let signer = Signer::new(&config.signature);
         let template = RequestTemplate::new(config)?;
         let refetch = config.failure.conflict == FailurePolicy::Refetch;

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::verifier::NamingVerifier;
+use super::verifier::{EitherVerifier, NamingVerifier};
 use crate::config::TlsConfig;
 
 /// `trust` decides which servers are believed, unless the config names authorities.
@@ -28,6 +28,24 @@ pub(super) fn client_config(config: &TlsConfig, trust: &Arc<dyn ServerCertVerifi
             .with_client_auth_cert(client.chain.clone(), client.key.clone_key())
             .expect("the config's check has put both together"),
     };
+    tls.time_provider = Arc::new(WallClock);
+    tls
+}
+
+/// For the token server of a target, which is another server: the target's authorities are trusted beside those of `trust`, and
+/// it is shown no certificate of ours.
+///
+/// # Panics
+/// As [`client_config`].
+pub(super) fn token_server_config(config: &TlsConfig, trust: &Arc<dyn ServerCertVerifier>) -> ClientConfig {
+    let inner: Arc<dyn ServerCertVerifier> = if config.authorities.is_empty() {
+        Arc::clone(trust)
+    } else {
+        Arc::new(EitherVerifier(of_authorities(&config.authorities), Arc::clone(trust)))
+    };
+    let verifier = NamingVerifier { inner, has_own_authorities: false, has_own_name: false };
+    let tls = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let mut tls = tls.with_no_client_auth();
     tls.time_provider = Arc::new(WallClock);
     tls
 }

@@ -20,6 +20,51 @@ pub(super) struct NamingVerifier {
     pub(super) has_own_name: bool,
 }
 
+/// Believes what one of two believes. The fault is that of the second.
+#[derive(Debug)]
+pub(super) struct EitherVerifier(
+    pub(super) Arc<dyn ServerCertVerifier>,
+    pub(super) Arc<dyn ServerCertVerifier>,
+);
+
+impl ServerCertVerifier for EitherVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verify = |by: &Arc<dyn ServerCertVerifier>| {
+            by.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        verify(&self.0).or_else(|_| verify(&self.1))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.1.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.1.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.1.supported_verify_schemes()
+    }
+}
+
 impl NamingVerifier {
     /// The fault in words for whoever can correct it.
     fn name(&self, fault: CertificateFault, certificate: &CertificateDer<'_>) -> CertificateFault {

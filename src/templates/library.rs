@@ -3,10 +3,11 @@
 use std::cmp::Ordering;
 
 use minijinja::value::ValueKind;
-use minijinja::{Environment, Error, Value};
+use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::impossible;
 use super::json::{self, Exact};
+use super::lint::Used;
 use super::output::scalar;
 use lanekeeper_core::template::encode_value;
 
@@ -29,6 +30,17 @@ pub(super) fn add(environment: &mut Environment<'_>) {
             environment.add_test(*name, move |a: Value, b: Value| compare(&a, &b, accepts));
         }
     }
+}
+
+/// Returns false if a filter or a test is not known. It is tried: the environment does not list its own.
+pub(super) fn has(environment: &Environment<'_>, used: &Used) -> bool {
+    let source = if used.is_filter {
+        format!("{{{{ 1|{} }}}}", used.name)
+    } else {
+        format!("{{{{ 1 is {} }}}}", used.name)
+    };
+    let tried = environment.render_str(&source, ());
+    !tried.is_err_and(|error| matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest))
 }
 
 type Accepts = fn(Ordering) -> bool;

@@ -10,19 +10,31 @@ enum Token {
     Equals,
     Minus,
     Dot,
+    Pipe,
+    Is,
     Other,
 }
 
-/// Checks a text.
+/// A filter or a test that a template uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Used {
+    /// Its place in the text.
+    pub(super) at: usize,
+    pub(super) name: String,
+    /// It is a filter, and no test.
+    pub(super) is_filter: bool,
+}
+
+/// Checks a text. Returns what it uses.
 ///
 /// # Errors
 /// What is in it, and where.
-pub(super) fn check(source: &str, format: Format) -> Result<(), TemplateFault> {
+pub(super) fn check(source: &str, format: Format) -> Result<Vec<Used>, TemplateFault> {
     let fault = |at: usize, why: &str| {
         let (line, column) = place(source, at);
         Err(TemplateFault { line, column, why: why.to_owned() })
     };
-    let (mut at, mut in_string) = (0, false);
+    let (mut at, mut in_string, mut used) = (0, false, Vec::new());
     while at < source.len() {
         let rest = &source[at..];
         if rest.starts_with("{#") {
@@ -37,7 +49,10 @@ pub(super) fn check(source: &str, format: Format) -> Result<(), TemplateFault> {
             }
             let close = if rest.starts_with("{{") { "}}" } else { "%}" };
             match tag(&rest[2..], close) {
-                Ok(length) => at += 2 + length,
+                Ok((length, found)) => {
+                    used.extend(found.into_iter().map(|found| Used { at: at + 2 + found.at, ..found }));
+                    at += 2 + length;
+                }
                 Err((offset, why)) => return fault(at + 2 + offset, why),
             }
         } else {
@@ -50,12 +65,13 @@ pub(super) fn check(source: &str, format: Format) -> Result<(), TemplateFault> {
             at += c.len_utf8();
         }
     }
-    Ok(())
+    Ok(used)
 }
 
-/// Reads an expression or a statement with its end. Returns its length; an unfinished one is for the compiler to find.
-fn tag(text: &str, close: &str) -> Result<usize, (usize, &'static str)> {
-    let (mut at, mut depth) = (0, 0_u32);
+/// Reads an expression or a statement with its end. Returns its length, and what it uses; an unfinished one is for the compiler
+/// to find.
+fn tag(text: &str, close: &str) -> Result<(usize, Vec<Used>), (usize, &'static str)> {
+    let (mut at, mut depth, mut used) = (0, 0_u32, Vec::new());
     let (mut before, mut last) = (Token::Other, Token::Other);
     while let Some(c) = text[at..].chars().next() {
         let rest = &text[at..];
@@ -63,7 +79,7 @@ fn tag(text: &str, close: &str) -> Result<usize, (usize, &'static str)> {
             && (rest.starts_with(close)
                 || rest.strip_prefix(['-', '+']).is_some_and(|r| r.starts_with(close)))
         {
-            return Ok(at + rest.find(close).unwrap_or_default() + close.len());
+            return Ok((at + rest.find(close).unwrap_or_default() + close.len(), used));
         }
         if c.is_whitespace() {
             at += c.len_utf8();
@@ -91,7 +107,17 @@ fn tag(text: &str, close: &str) -> Result<usize, (usize, &'static str)> {
                 if matches!(&rest[..length], "autoescape" | "raw") && last == Token::Other && close == "%}" {
                     return Err((at, "the statements autoescape and raw are not allowed"));
                 }
-                (length, Token::Other)
+                let name = &rest[..length];
+                match (last, name) {
+                    (Token::Dot, _) => (length, Token::Other),
+                    (Token::Is, "not") => (length, Token::Is),
+                    (Token::Pipe | Token::Is, name) => {
+                        used.push(Used { at, name: name.to_owned(), is_filter: last == Token::Pipe });
+                        (length, Token::Other)
+                    }
+                    (_, "is") => (length, Token::Is),
+                    _ => (length, Token::Other),
+                }
             }
             _ if rest.starts_with("==") || rest.starts_with("!=") => {
                 if last == Token::Number {
@@ -119,12 +145,13 @@ fn tag(text: &str, close: &str) -> Result<usize, (usize, &'static str)> {
             }
             '-' => (1, Token::Minus),
             '.' => (1, Token::Dot),
+            '|' => (1, Token::Pipe),
             c => (c.len_utf8(), Token::Other),
         };
         at += length;
         (before, last) = (last, token);
     }
-    Ok(text.len())
+    Ok((text.len(), used))
 }
 
 const EQUALS: &str =

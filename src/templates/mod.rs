@@ -64,7 +64,7 @@ impl Template {
             let why = format!("the template is longer than {SOURCE_BYTES_MAX} bytes");
             return Err(TemplateFault { line: 1, column: 1, why });
         }
-        lint::check(source, format)?;
+        let used = lint::check(source, format)?;
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
@@ -74,6 +74,15 @@ impl Template {
         environment.set_auto_escape_callback(move |_| format.escape());
         environment.set_formatter(output::put_out);
         library::add(&mut environment);
+        if let Some(unknown) = used.iter().find(|used| !library::has(&environment, used)) {
+            let (line, column) = place(source, unknown.at);
+            let kind = if unknown.is_filter { "filter" } else { "test" };
+            return Err(TemplateFault {
+                line,
+                column,
+                why: format!("there is no {kind} {:?}", unknown.name),
+            });
+        }
         environment
             .add_template_owned(NAME, source.to_owned())
             .map_err(|error| fault(source, &error, error.detail().unwrap_or("is no template")))?;

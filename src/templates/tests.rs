@@ -150,7 +150,9 @@ fn what_could_change_a_number_or_a_document_is_refused_at_load() {
         "compile: line 2, column 8: a value in a JSON body brings its own quotes",
     );
     check("{% autoescape false %}{{ body.name }}{% endautoescape %}", "autoescape and raw");
-    check("{{ body.name | safe }}", "unknown filter");
+    check("{{ body.name | safe }}", "compile: line 1, column 16: there is no filter \"safe\"");
+    check("a\n{{ body.name | upper | uper }}", "compile: line 2, column 24: there is no filter \"uper\"");
+    check("{% if body.a is not evn %}x{% endif %}", "compile: line 1, column 21: there is no test \"evn\"");
     check("{% include 'x' %}", "compile: line 1");
     check("{{ body.name", "compile: line 1");
     check("{{ body. }}", "compile: line 1, column 10");

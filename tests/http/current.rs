@@ -20,4 +20,8 @@ async fn the_addresses_are_those_of_the_urls_in_force() {
     assert_eq!(current.addresses(), addresses("a.example"));
     current.change(&[config("c.example")]).unwrap();
     assert_eq!(current.addresses(), addresses("c.example"));
+    // What cannot be reached but through a proxy is no sign of anything.
+    let proxied = target_with("url = \"http://a.example/{record_key}\"\nproxy = \"http://[::1]:3128\"");
+    current.change(&[proxied]).unwrap();
+    assert_eq!(current.addresses(), BTreeSet::from([("::1".to_owned(), 3128)]));
 }

@@ -122,9 +122,10 @@ impl SigningKey {
         let name = algorithm.name();
         let convert = "convert it with `openssl pkcs8 -topk8 -nocrypt -in FILE`";
         let der = PrivateKeyDer::from_pem_slice(pem.reveal().as_bytes()).map_err(|_| {
-            Problem::new(
+            Problem::constant(
                 "is not a private key as PEM (-----BEGIN PRIVATE KEY-----) without a passphrase",
-                format!("write \"file:PATH\" of such a file; for another form of it, {convert}"),
+                "write \"file:PATH\" of such a file; for another form of it, convert it with \
+                 `openssl pkcs8 -topk8 -nocrypt -in FILE`",
             )
         })?;
         let unfit = |why: &str| {
