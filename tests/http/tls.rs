@@ -14,7 +14,7 @@ use lanekeeper_core::update::Update;
 use crate::authority::{Authority, Issued};
 use crate::https_target::HttpsTarget;
 use crate::proxy_server::ConnectProxy;
-use crate::{attempt_of, target_at, targets, update};
+use crate::{attempt_of, target_at, target_with, targets, update};
 
 /// `openssl s_server`, which answers 200 to GET.
 struct OpensslServer {
@@ -203,4 +203,28 @@ async fn the_reason_of_a_refused_handshake_is_known_in_both_versions_of_http() {
         }
         assert_eq!(server.seen(), []);
     }
+}
+
+/// It is another server than the target: it has a name of its own, and is shown no certificate of ours.
+#[tokio::test]
+async fn a_token_server_is_trusted_by_the_authorities_of_the_target_and_has_its_own_name() {
+    let authority = Authority::new("ours");
+    let server = HttpsTarget::start(b"h2", &authority.issue("localhost")).await;
+    let sent = async |tls: &str| {
+        let config = target_with(&format!(
+            "url = \"https://crm.invalid/{{record_key}}\"\n[target.auth.oauth2]\n\
+             token_url = \"https://localhost:{}/token\"\nclient_id = \"a\"\nclient_secret = \"b\"\n{tls}",
+            server.port
+        ));
+        match targets(config).unwrap().attempt(attempt_of(update("k"))).await {
+            Outcome::Refused(failure) => failure.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let issued = sent("").await;
+    assert!(issued.contains("ours"), "who has issued its certificate: {issued}");
+    let ca = file("ca", &authority.file());
+    let answered = sent(&format!("[target.tls]\n{ca}\nserver_name = \"crm.example\"\n")).await;
+    assert!(answered.contains("status 200"), "it was asked, and its answer is no token: {answered}");
+    assert_eq!(server.seen().len(), 1);
 }
