@@ -14,6 +14,7 @@ mod target;
 use std::sync::Arc;
 
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -37,6 +38,7 @@ pub struct Metrics(Arc<Families>);
 #[derive(Debug)]
 struct Families {
     registry: Registry,
+    ready: Gauge,
     partitions: PartitionFamilies,
     targets: TargetFamilies,
     ledger: LedgerFamilies,
@@ -58,6 +60,12 @@ impl Metrics {
         let mut registry = Registry::with_prefix("lanekeeper");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program that runs.", build);
+        let ready = Gauge::default();
+        registry.register(
+            "ready",
+            "1: the process consumes every partition, as owner or standing by, and /readyz answers 200; 0: it answers 503.",
+            ready.clone(),
+        );
         let (partitions, targets) = (PartitionFamilies::default(), TargetFamilies::default());
         let (ledger, lease) = (LedgerFamilies::default(), LeaseFamilies::default());
         let (log, config) = (LogFamilies::default(), ConfigMetrics::default());
@@ -67,7 +75,7 @@ impl Metrics {
         lease.register(&mut registry);
         log.register(&mut registry);
         config.register(&mut registry);
-        Self(Arc::new(Families { registry, partitions, targets, ledger, lease, log, config }))
+        Self(Arc::new(Families { registry, ready, partitions, targets, ledger, lease, log, config }))
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -76,6 +84,11 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.0.registry).expect("writing to a string cannot fail");
         text
+    }
+
+    /// Whether the process is ready. It is looked at when the metrics are asked for.
+    pub fn ready(&self, ready: bool) {
+        self.0.ready.set(i64::from(ready));
     }
 
     /// The metrics of one partition.

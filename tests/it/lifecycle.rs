@@ -214,6 +214,7 @@ async fn health_and_metrics_show_what_monitoring_needs() {
     assert_eq!(get("/livez").await.0, 200);
     assert_eq!(get("/readyz").await, (200, "ready\n".to_owned()));
     let metrics = get("/metrics").await.1;
+    assert!(metrics.contains("\nlanekeeper_ready 1\n"), "{metrics}");
     assert!(metrics.contains("lanekeeper_updates_delivered_total{target=\"receiver\"} 10"), "{metrics}");
     assert!(metrics.contains("lanekeeper_partition_active{layout=\"1\",partition=\"p000\"} 1"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
