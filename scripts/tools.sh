@@ -208,6 +208,7 @@ package_elsewhere() { # PACKAGE
     gcc) if ! program brew >/dev/null; then echo gcc; fi ;; # xcode-select has it
     rabbitmq-server) if program dnf >/dev/null; then echo "$1"; else echo rabbitmq; fi ;;
     postgresql) if program dnf >/dev/null; then echo postgresql-server; else echo "$1"; fi ;;
+    prometheus) if program dnf >/dev/null; then echo golang-github-prometheus; else echo "$1"; fi ;;
     python3-pip) if program dnf >/dev/null; then echo "$1"; elif program pacman >/dev/null; then echo python-pip; fi ;;
     python3) if program dnf >/dev/null; then echo "$1"; else echo python; fi ;;
     nodejs) if program brew >/dev/null; then echo node; else echo "$1"; fi ;;
@@ -275,7 +276,7 @@ install_packages() ( # PACKAGE…; in a subshell, for its trap
     if [[ -d /run/systemd/system ]]; then
         for package in "$@"; do
             case "$package" in
-            rabbitmq-server | postgresql)
+            rabbitmq-server | postgresql | prometheus)
                 as_root systemctl disable --quiet "$package" || true
                 say "the system's own $package was not started, and is off at boot"
                 ;;

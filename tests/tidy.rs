@@ -1,11 +1,15 @@
 //! Rules of ARCHITECTURE.md and CONTRIBUTING.md that a machine can hold, by reading the source.
 
+mod anchors;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use lanekeeper_core::policy::Malformed;
 use strum::VariantNames as _;
+
+use anchors::anchors;
 
 const LINES_MAX: usize = 500;
 /// Longer files, each with its reason.
@@ -317,16 +321,4 @@ fn beside(document: &str, link: &str) -> String {
         }
     }
     parts.join("/")
-}
-
-/// As GitHub names the headings of a page: lower case, no punctuation, hyphens for spaces.
-fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = text.lines().filter(|line| line.starts_with('#'));
-    headings
-        .map(|line| {
-            let title = line.trim_start_matches('#').trim().to_lowercase();
-            let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-        })
-        .collect()
 }
