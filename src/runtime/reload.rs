@@ -166,7 +166,7 @@ impl Reloader {
             None => std::future::pending().await,
             Some((_, done)) => match done.await {
                 Ok(attached) => Ok(attached?),
-                Err(_) => Err(Refusal::Other("the process stops".to_owned())),
+                Err(_) => std::future::pending().await, // the process stops
             },
         }
     }
@@ -266,13 +266,12 @@ impl Reloader {
         if !restart.is_empty() {
             return Err(Refusal::Restart(restart.join(", ")));
         }
-        if with(TakesEffect::WhenAttachedAgain).is_empty() {
-            self.parts.targets.change(&config.targets)?;
-            self.change_others(config)?;
-            return Ok(None);
-        }
         self.parts.targets.can_change(&config.targets)?;
         self.change_others(config)?;
+        if with(TakesEffect::WhenAttachedAgain).is_empty() {
+            self.parts.targets.change(&config.targets)?;
+            return Ok(None);
+        }
         let (done, when_done) = oneshot::channel();
         let asked = self.attach.try_send(AttachAgain { config: config.clone(), done });
         asked.map_err(|_| Refusal::Other("the process stops".to_owned()))?;
