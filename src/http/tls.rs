@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::verifier::{EitherVerifier, NamingVerifier};
+use super::verifier::NamingVerifier;
 use crate::config::TlsConfig;
 
 /// `trust` decides which servers are believed, unless the config names authorities.
@@ -20,7 +20,7 @@ pub(super) fn client_config(config: &TlsConfig, trust: &Arc<dyn ServerCertVerifi
     let has_own_authorities = !config.authorities.is_empty();
     let inner = if has_own_authorities { of_authorities(&config.authorities) } else { Arc::clone(trust) };
     let has_own_name = config.server_name.is_some();
-    let verifier = NamingVerifier { inner, has_own_authorities, has_own_name };
+    let verifier = NamingVerifier { inner, beside: None, has_own_authorities, has_own_name };
     let tls = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut tls = match &config.client {
         None => tls.with_no_client_auth(),
@@ -38,12 +38,13 @@ pub(super) fn client_config(config: &TlsConfig, trust: &Arc<dyn ServerCertVerifi
 /// # Panics
 /// As [`client_config`].
 pub(super) fn token_server_config(config: &TlsConfig, trust: &Arc<dyn ServerCertVerifier>) -> ClientConfig {
-    let inner: Arc<dyn ServerCertVerifier> = if config.authorities.is_empty() {
-        Arc::clone(trust)
-    } else {
-        Arc::new(EitherVerifier(of_authorities(&config.authorities), Arc::clone(trust)))
+    let listed = (!config.authorities.is_empty()).then(|| of_authorities(&config.authorities));
+    let verifier = NamingVerifier {
+        inner: Arc::clone(trust),
+        beside: listed,
+        has_own_authorities: false,
+        has_own_name: false,
     };
-    let verifier = NamingVerifier { inner, has_own_authorities: false, has_own_name: false };
     let tls = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut tls = tls.with_no_client_auth();
     tls.time_provider = Arc::new(WallClock);

@@ -10,59 +10,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::detail::certificate_fault;
 use lanekeeper_core::certificate::CertificateFault;
 
-/// Refuses what the verifier within refuses.
+/// Refuses what all verifiers within refuse.
 #[derive(Debug)]
 pub(super) struct NamingVerifier {
+    /// Its fault is the one that is named.
     pub(super) inner: Arc<dyn ServerCertVerifier>,
+    /// What it believes is believed too.
+    pub(super) beside: Option<Arc<dyn ServerCertVerifier>>,
     /// The config says who is trusted (`tls.ca`).
     pub(super) has_own_authorities: bool,
     /// The config says who the server is (`tls.server_name`).
     pub(super) has_own_name: bool,
-}
-
-/// Believes what one of two believes. The fault is that of the second.
-#[derive(Debug)]
-pub(super) struct EitherVerifier(
-    pub(super) Arc<dyn ServerCertVerifier>,
-    pub(super) Arc<dyn ServerCertVerifier>,
-);
-
-impl ServerCertVerifier for EitherVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verify = |by: &Arc<dyn ServerCertVerifier>| {
-            by.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-        };
-        verify(&self.0).or_else(|_| verify(&self.1))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.1.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.1.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.1.supported_verify_schemes()
-    }
 }
 
 impl NamingVerifier {
@@ -92,9 +50,13 @@ impl ServerCertVerifier for NamingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified =
-            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        verified.map_err(|error| match certificate_fault(&error) {
+        let verify = |by: &Arc<dyn ServerCertVerifier>| {
+            by.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        if let Some(verified) = self.beside.as_ref().and_then(|beside| verify(beside).ok()) {
+            return Ok(verified);
+        }
+        verify(&self.inner).map_err(|error| match certificate_fault(&error) {
             Some(fault) => {
                 let fault = self.name(fault, end_entity);
                 CertificateError::Other(OtherError(Arc::new(fault))).into()
