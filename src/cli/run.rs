@@ -45,9 +45,14 @@ pub fn main(arguments: &Arguments) -> Exit {
     for Expiring { target, expires, left } in expiring(&loaded.config.targets, SystemTime::now()) {
         match left {
             None => {
-                warn!(target, expires, "client certificate has expired, the target will refuse it: renew it");
+                warn!(
+                    target_name = target,
+                    expires, "client certificate has expired, the target will refuse it: renew it"
+                );
             }
-            Some(left) => warn!(target, expires, left, "client certificate expires soon: renew it"),
+            Some(left) => {
+                warn!(target_name = target, expires, left, "client certificate expires soon: renew it");
+            }
         }
     }
     let runtime = tokio_runtime();

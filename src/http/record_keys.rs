@@ -52,9 +52,9 @@ impl RecordKeys {
         let now = Tick::ZERO.after(self.since.elapsed());
         let due = self.log.lock().unwrap_or_else(PoisonError::into_inner).count(now);
         if let Some(updates) = due {
-            let (target, update_id) = (self.target.as_str(), update.id.as_str());
+            let (target_name, update_id) = (self.target.as_str(), update.id.as_str());
             warn!(
-                target,
+                target_name,
                 update_id,
                 updates,
                 "a record key has a segment . or .. in it, which gateways that decode URLs take for a step in the path; the next version refuses such keys: set record_keys of the target to say which keys it takes"

@@ -140,16 +140,16 @@ impl Tokens {
             let fault = ended.as_ref().err().cloned();
             let event = tokens.shared.cache().fetched(began, Instant::now(), ended);
             tokens.shared.ended.send_replace(());
-            let target = &tokens.target;
+            let target_name = &tokens.target;
             match (event, fault) {
                 (LogEvent::FailsWhileGood, Some(fault)) => {
                     warn!(
-                        target,
+                        target_name,
                         fault,
                         "the token cannot be renewed, using the old one while it is good and trying again"
                     );
                 }
-                (LogEvent::WorksAgain, _) => info!(target, "the token server gives tokens again"),
+                (LogEvent::WorksAgain, _) => info!(target_name, "the token server gives tokens again"),
                 (LogEvent::None | LogEvent::FailsWhileGood, _) => {}
             }
         });

@@ -57,18 +57,18 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 let (target, now) = (update.target.0, self.context.clock.now());
                 if let Some(attempts) = self.context.refusals.refused(target, failure.cause.to_string(), now)
                 {
-                    let target = self.context.target_metrics[target].name();
+                    let target_name = self.context.target_metrics[target].name();
                     let update_id = update.id.as_str();
                     // With a status, these are the words of the target.
                     let why = Some(&failure.detail).filter(|_| failure.cause == Cause::Connection);
                     match outcome {
                         Outcome::RefusedAlone { .. } => {
-                            warn!(target, cause = %failure.cause, why, update_id, attempts, "the target refuses the requests of a record while it applies others, retrying at the longest wait of the schedule: after retry.elapsed_max, failure.rejected decides");
+                            warn!(target_name, cause = %failure.cause, why, update_id, attempts, "the target refuses the requests of a record while it applies others, retrying at the longest wait of the schedule: after retry.elapsed_max, failure.rejected decides");
                         }
                         // Nothing of an update is in it.
                         _ if no_credential => {
                             warn!(
-                                target,
+                                target_name,
                                 why = failure.detail,
                                 update_id,
                                 attempts,
@@ -76,7 +76,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                             );
                         }
                         _ => {
-                            warn!(target, cause = %failure.cause, why, update_id, attempts, "the target refuses requests, retrying at the longest wait of the schedule");
+                            warn!(target_name, cause = %failure.cause, why, update_id, attempts, "the target refuses requests, retrying at the longest wait of the schedule");
                         }
                     }
                 }
