@@ -75,7 +75,7 @@ impl Health {
         self.0.lapsed.lock().expect("nothing panics while it holds the layouts")
     }
 
-    /// All partitions are attached again, with another config. Which targets are shut is found out anew.
+    /// All partitions are attached again, with another config. Which targets are shut is found out again.
     pub fn set_attaching_again(&self) {
         let mut stage = self.stage();
         if matches!(*stage, Stage::Dispatching(_)) {

@@ -316,7 +316,7 @@ async fn a_signature_secret_and_a_certificate_are_changed_under_load() {
     assert_nothing_parked(&dispatcher).await;
 }
 
-/// A stop comes while channels are opened: a consumer that nobody reads would be the active one of its queue for ever.
+/// A stop comes while channels are opened: a consumer that nobody reads would stay the active one of its queue, and nothing would come out of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_that_follow_each_other_at_once_leave_no_consumer_behind() {
     let world = World::new("reloaded-often").await;

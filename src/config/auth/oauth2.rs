@@ -200,7 +200,10 @@ fn token_url(raw: &mut Json) -> Result<TokenUrl, Problem> {
 fn filled(raw: &mut Json) -> Result<String, Problem> {
     let value = text(raw)?;
     if value.is_empty() || value.contains(char::is_control) {
-        return Err(Problem::new("is empty, or has control characters", "write it as the API has told you"));
+        return Err(Problem::new(
+            "is empty, or has control characters",
+            "write it as the API's documentation or its owner gives it",
+        ));
     }
     Ok(value)
 }

@@ -41,7 +41,7 @@ pub struct Behaviour {
     pub life: u64,
     /// The target takes tokens from this one on.
     pub good_from: usize,
-    /// The token server gives t1 for ever.
+    /// The token server always gives t1.
     pub always_the_same: bool,
     /// Requests that the target answers together.
     pub together: usize,
