@@ -166,7 +166,7 @@ impl Reloader {
             None => std::future::pending().await,
             Some((_, done)) => match done.await {
                 Ok(attached) => Ok(attached?),
-                Err(_) => std::future::pending().await, // the process stops
+                Err(_) => Err(Refusal::Other("the process stops".to_owned())),
             },
         }
     }
