@@ -209,6 +209,7 @@ package_elsewhere() { # PACKAGE
     rabbitmq-server) if program dnf >/dev/null; then echo "$1"; else echo rabbitmq; fi ;;
     postgresql) if program dnf >/dev/null; then echo postgresql-server; else echo "$1"; fi ;;
     prometheus) if program dnf >/dev/null; then echo golang-github-prometheus; else echo "$1"; fi ;;
+    chromium-driver) if program dnf >/dev/null || program brew >/dev/null; then echo chromedriver; fi ;; # or with chromium
     python3-pip) if program dnf >/dev/null; then echo "$1"; elif program pacman >/dev/null; then echo python-pip; fi ;;
     python3) if program dnf >/dev/null; then echo "$1"; else echo python; fi ;;
     nodejs) if program brew >/dev/null; then echo node; else echo "$1"; fi ;;

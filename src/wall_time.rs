@@ -19,6 +19,20 @@ pub fn format_time(time: SystemTime) -> String {
     }
 }
 
+/// As [`format_seconds`], of milliseconds since 1970-01-01 UTC, as the ledger has them.
+pub fn format_millis(ms: i64) -> String {
+    u64::try_from(ms).map_or_else(|_| "before 1970".to_owned(), |ms| format_seconds(ms / 1000))
+}
+
+/// Milliseconds since 1970, negative before.
+pub fn unix_millis(time: SystemTime) -> i64 {
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => millis(since),
+        Err(before) => -millis(before.duration()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +46,9 @@ mod tests {
         }
         assert_eq!(format_time(UNIX_EPOCH + Duration::from_secs(7)), "1970-01-01T00:00:07Z");
         assert_eq!(format_time(UNIX_EPOCH - Duration::from_secs(7)), "before 1970");
+        assert_eq!(format_millis(7_999), "1970-01-01T00:00:07Z");
+        assert_eq!(format_millis(-1), "before 1970");
+        assert_eq!(unix_millis(UNIX_EPOCH + Duration::from_millis(5)), 5);
+        assert_eq!(unix_millis(UNIX_EPOCH - Duration::from_millis(5)), -5);
     }
 }

@@ -65,6 +65,31 @@ fn the_admin_port_is_published_where_the_config_listens() {
 }
 
 #[test]
+fn the_door_is_published_where_its_config_listens_and_waits_longer_than_its_drain_takes() {
+    let config = toml("config/compose-door.toml");
+    let door = service("door");
+    let published = ports(&door);
+    for key in ["admin.listen", "ingest.listen"] {
+        let listen = text_at(&config, key);
+        assert!(!listen.starts_with("127."), "loopback inside a container is reached by nobody: {listen}");
+        assert!(
+            published.iter().any(|published| published.container == port_of(listen)),
+            "{key} is {listen}, but door publishes {published:?}"
+        );
+    }
+    assert_eq!(text_at(&config, "broker.url"), text_at(&compose_config(), "broker.url"));
+    assert_eq!(text(&door["depends_on"]["rabbitmq"]["condition"]), "service_healthy");
+    let command = command_of(&door);
+    assert_eq!(command[0], "ingest");
+    let path = value_after(&command, "--config");
+    let mounts = texts(&door["volumes"]);
+    assert!(mounts.contains(&format!("./config/compose-door.toml:{path}:ro")), "{path}: {mounts:?}");
+    let grace = duration(text(&door["stop_grace_period"]));
+    let drain = duration(text_at(&toml("config/default.toml"), "ingest.drain_timeout"));
+    assert!(grace > drain + Duration::from_secs(5), "{grace:?} would cut a drain of {drain:?} short");
+}
+
+#[test]
 fn every_port_is_published_on_loopback_only() {
     let compose = compose();
     for (name, service) in compose["services"].as_hash().expect("services") {
@@ -144,6 +169,8 @@ fn the_image_is_built_from_what_a_build_reads_and_from_nothing_private() {
         "src/main.rs",
         "crates/core/Cargo.toml",
         "crates/ledger/src/sqlite/schema_1.sql",
+        "docs/openapi.json",
+        "src/admin/assets/style.css",
     ] {
         assert!(is_in_context(&rules, needed), "the build needs {needed}");
     }
@@ -283,10 +310,7 @@ fn texts(value: &Yaml) -> Vec<String> {
 
 fn text_at<'a>(config: &'a Value, key: &str) -> &'a str {
     let pointer = format!("/{}", key.replace('.', "/"));
-    config
-        .pointer(&pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_else(|| panic!("config/compose.toml has no {key}"))
+    config.pointer(&pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("the config has no {key}"))
 }
 
 fn command_of(service: &Yaml) -> Vec<String> {

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use super::guard::is_of_this_host;
 use crate::config::{Change, TakesEffect};
 use crate::config_requests::ConfigRequestSender;
 
@@ -49,30 +50,6 @@ pub(super) async fn answer(State(requests): State<ConfigRequestSender>, headers:
         Some(Err(faults)) => Json(Compared::Faults(faults.to_string())).into_response(),
         Some(Ok(changes)) => {
             Json(Compared::Changes(changes.into_iter().map(ComparedChange::from).collect())).into_response()
-        }
-    }
-}
-
-fn is_of_this_host(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    matches!(name, "localhost" | "[::1]")
-        || name.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_of_this_host_are_answered() {
-        for host in ["127.0.0.1:9419", "127.0.0.1", "localhost:1", "[::1]:9419", "[::1]", "127.1.2.3:80"] {
-            assert!(is_of_this_host(host), "{host}");
-        }
-        for host in ["", "evil.example:9419", "127.0.0.1.evil.example", "10.0.0.1:9419", "[::2]:80", "::1"] {
-            assert!(!is_of_this_host(host), "{host}");
         }
     }
 }

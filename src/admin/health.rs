@@ -16,6 +16,8 @@ struct HealthState {
     stage: Mutex<Stage>,
     /// Targets that are shut, by name: since when, and how the newest attempt failed.
     shut: Mutex<BTreeMap<String, (SystemTime, String)>>,
+    /// Targets that a person has paused, each with the time, the person and the reason.
+    paused: Mutex<Vec<String>>,
     /// Layouts whose lease has run out.
     lapsed: Mutex<BTreeSet<LayoutNumber>>,
 }
@@ -117,6 +119,38 @@ impl Health {
         };
         let described: Vec<String> = shut.iter().map(described).collect();
         (!described.is_empty()).then(|| format!("shut: {}", described.join(", ")))
+    }
+
+    /// Which targets are shut, and why.
+    #[must_use]
+    pub fn shut_reasons(&self) -> BTreeMap<String, String> {
+        self.shut_targets().iter().map(|(target, (_, why))| (target.clone(), why.clone())).collect()
+    }
+
+    /// The partitions that this process is to consume.
+    #[must_use]
+    pub fn partitions(&self) -> BTreeSet<(LayoutNumber, PartitionNumber)> {
+        match &*self.stage() {
+            Stage::Dispatching(all) => all.keys().copied().collect(),
+            Stage::Starting | Stage::Stopping => BTreeSet::new(),
+        }
+    }
+
+    /// These targets are paused now: each with its name, since when, by whom and why.
+    pub fn set_paused(&self, described: Vec<String>) {
+        *self.paused_targets() = described;
+    }
+
+    /// Which targets a person has paused, since when, who and why; `None`: none. A paused target does not make this process
+    /// unready.
+    #[must_use]
+    pub fn paused(&self) -> Option<String> {
+        let paused = self.paused_targets();
+        (!paused.is_empty()).then(|| format!("paused: {}", paused.join(", ")))
+    }
+
+    fn paused_targets(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.paused.lock().expect("nothing panics while it holds the texts")
     }
 
     fn shut_targets(&self) -> MutexGuard<'_, BTreeMap<String, (SystemTime, String)>> {

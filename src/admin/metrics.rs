@@ -8,7 +8,9 @@ mod labels;
 mod lease;
 mod ledger;
 mod log;
+mod notify;
 mod partition;
+mod span;
 mod target;
 
 use std::sync::Arc;
@@ -25,8 +27,11 @@ use self::ledger::LedgerFamilies;
 pub use self::ledger::{LedgerMetrics, LedgerSize};
 use self::log::LogFamilies;
 pub use self::log::{DropReason, LogMetrics};
+pub use self::notify::{NotifyDrop, NotifyMetrics};
 use self::partition::PartitionFamilies;
 pub use self::partition::PartitionMetrics;
+use self::span::SpanFamilies;
+pub use self::span::{SpanDropReason, SpanMetrics};
 use self::target::TargetFamilies;
 pub use self::target::{CircuitMetrics, PacerMetrics, TargetMetrics};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -45,6 +50,8 @@ struct Families {
     lease: LeaseFamilies,
     log: LogFamilies,
     config: ConfigMetrics,
+    spans: SpanFamilies,
+    notify: NotifyMetrics,
 }
 
 impl Default for Metrics {
@@ -68,14 +75,29 @@ impl Metrics {
         );
         let (partitions, targets) = (PartitionFamilies::default(), TargetFamilies::default());
         let (ledger, lease) = (LedgerFamilies::default(), LeaseFamilies::default());
-        let (log, config) = (LogFamilies::default(), ConfigMetrics::default());
+        let (log, config, spans) =
+            (LogFamilies::default(), ConfigMetrics::default(), SpanFamilies::default());
+        let notify = NotifyMetrics::default();
         partitions.register(&mut registry);
         targets.register(&mut registry);
         ledger.register(&mut registry);
         lease.register(&mut registry);
         log.register(&mut registry);
         config.register(&mut registry);
-        Self(Arc::new(Families { registry, ready, partitions, targets, ledger, lease, log, config }))
+        spans.register(&mut registry);
+        notify.register(&mut registry);
+        Self(Arc::new(Families {
+            registry,
+            ready,
+            partitions,
+            targets,
+            ledger,
+            lease,
+            log,
+            config,
+            spans,
+            notify,
+        }))
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -109,6 +131,12 @@ impl Metrics {
         CircuitMetrics::new(&self.0.targets, target)
     }
 
+    /// 1 while a person has paused the target.
+    #[must_use]
+    pub fn paused(&self, target: &str) -> Gauge {
+        self.0.targets.paused(target)
+    }
+
     /// The metrics of the pacer of one target, or of those that share limits.
     #[must_use]
     pub fn pacer(&self, target: &str) -> PacerMetrics {
@@ -138,6 +166,18 @@ impl Metrics {
         self.0.config.clone()
     }
 
+    /// The metrics of traces.
+    #[must_use]
+    pub fn spans(&self) -> SpanMetrics {
+        SpanMetrics::new(&self.0.spans)
+    }
+
+    /// The metrics of notifications.
+    #[must_use]
+    pub fn notify(&self) -> NotifyMetrics {
+        self.0.notify.clone()
+    }
+
     /// The metrics of the log.
     #[must_use]
     pub fn log(&self) -> LogMetrics {
@@ -160,7 +200,7 @@ mod tests {
         let mut partition = metrics.partition(LayoutNumber(2), PartitionNumber(7));
         partition.received(true, false);
         partition.view(&View { held: 3, ..View::default() }, Duration::from_millis(1500));
-        metrics.target("crm").attempt_ended(&Outcome::Applied, Duration::from_millis(5));
+        metrics.target("crm").attempt_ended(&Outcome::Applied, Duration::from_millis(5), None);
         let text = metrics.encode();
         for line in [
             "lanekeeper_updates_received_total{layout=\"2\",partition=\"p007\"} 1",
@@ -196,6 +236,7 @@ mod tests {
         metrics.0.targets.create_all();
         metrics.0.ledger.create_all();
         drop(metrics.log());
+        drop(metrics.spans());
         let text = metrics.encode();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
         let encoded: BTreeSet<String> = types

@@ -1,34 +1,110 @@
-//! Serves `/livez`, `/readyz` and `/metrics`, and `/config/changes` for clients of this host. Begin with [`serve`].
+//! The HTTP port for operators: health and metrics for programs that watch, pages for people, a JSON API for both, and
+//! `/config/changes` for clients of this host. Begin with [`serve`] and `routes.rs`.
 
+mod access;
 mod config_changes;
+mod connections;
+mod fields;
+mod guard;
 pub mod health;
+mod inquiry;
+mod live;
 pub mod metrics;
+mod page;
+mod parked;
+mod paused;
+mod problem;
+mod routes;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
+use crate::config::{AdminConfig, Config};
 use crate::config_requests::ConfigRequestSender;
+use crate::ingest::{DoorHealth, IngestMetrics};
+use crate::inspect::admin_ports;
+pub use access::Access;
 pub use config_changes::{Compared, ComparedChange};
 use health::Health;
+pub use inquiry::{Answerer, AnswererSlot};
+pub use live::Live;
 use metrics::Metrics;
+pub use parked::LedgerSlot;
+pub use parked::found::FoundRelease;
 
 /// Media type of the OpenMetrics text format 1.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What is served. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Who may read and change.
+    pub access: Access,
+    /// All metrics.
+    pub metrics: Metrics,
+    /// Whether the process is ready.
+    pub health: Health,
+    /// Asks what the config file would change.
+    pub requests: ConfigRequestSender,
+    /// The config in force.
+    pub config: watch::Receiver<Config>,
+    /// Asks all processes.
+    pub live: Live,
+    /// The ledger, as soon as it is open.
+    pub ledger: LedgerSlot,
+    /// Answers questions of other processes, as soon as partitions are attached.
+    pub answerer: AnswererSlot,
+    /// The release by a search, of which one runs at a time.
+    pub found_release: FoundRelease,
+}
+
 /// Serves until the process ends, also while it stops; `/readyz` says so then. Only clients of this host get `/config/changes`.
-pub async fn serve(listener: TcpListener, metrics: Metrics, health: Health, requests: ConfigRequestSender) {
+pub async fn serve(listener: TcpListener, parts: Parts) {
+    let (health, metrics) = (parts.health.clone(), parts.metrics.clone());
     let everywhere = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz).with_state(health.clone()))
-        .route("/metrics", get(encoded).with_state((metrics, health)));
-    let of_this_host =
-        everywhere.clone().route("/config/changes", get(config_changes::answer).with_state(requests));
-    serve::serve(listener, everywhere, of_this_host).await;
+        .route("/metrics", get(encoded).with_state((metrics, health)))
+        .route(admin_ports::PATH, post(inquiry::answer).with_state(parts.clone()))
+        .merge(routes::router(&parts));
+    let of_this_host = everywhere
+        .clone()
+        .route("/config/changes", get(config_changes::answer).with_state(parts.requests.clone()));
+    serve::serve(listener, parts.access, everywhere, of_this_host).await;
+}
+
+/// As [`serve`], for a door: health and metrics alone.
+pub async fn serve_probes(
+    listener: TcpListener,
+    config: AdminConfig,
+    health: DoorHealth,
+    metrics: IngestMetrics,
+) {
+    let ready = health.clone();
+    let router = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route(
+            "/readyz",
+            get(async move || match ready.unready() {
+                None => (StatusCode::OK, "ready\n".to_owned()),
+                Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+            }),
+        )
+        .route(
+            "/metrics",
+            get(async move || {
+                ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.encode(health.unready().is_none()))
+            }),
+        );
+    serve::serve(listener, Access::new(&config), router.clone(), router).await;
 }
 
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {
@@ -36,38 +112,12 @@ async fn readyz(State(health): State<Health>) -> impl IntoResponse {
         None => (StatusCode::OK, "ready".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
     };
-    // A shut target does not make this process unready, but whoever asks should know of it.
-    let lines = std::iter::once(body).chain(health.shut());
+    // A target that is shut or paused does not make this process unready, but whoever asks should know of it.
+    let lines = std::iter::once(body).chain(health.shut()).chain(health.paused());
     (status, lines.fold(String::new(), |body, line| body + &line + "\n"))
 }
 
 async fn encoded(State((metrics, health)): State<(Metrics, Health)>) -> impl IntoResponse {
     metrics.ready(health.unready().is_none());
     ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.encode())
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::body::to_bytes;
-    use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn the_metric_of_readiness_is_what_readyz_answers() {
-        let (metrics, health, partition) = (Metrics::new(), Health::default(), PartitionNumber(0));
-        let check = async |status, line: &str| {
-            assert_eq!(readyz(State(health.clone())).await.into_response().status(), status);
-            let answer = encoded(State((metrics.clone(), health.clone()))).await.into_response();
-            let body = to_bytes(answer.into_body(), usize::MAX).await.expect("a body in memory");
-            let text = String::from_utf8(body.into()).expect("metrics are text");
-            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
-        };
-        check(StatusCode::SERVICE_UNAVAILABLE, "lanekeeper_ready 0").await;
-        health.begin(LayoutNumber(1), [partition]);
-        health.set_attached(LayoutNumber(1), partition, true);
-        check(StatusCode::OK, "lanekeeper_ready 1").await;
-        health.set_lease(LayoutNumber(1), false);
-        check(StatusCode::SERVICE_UNAVAILABLE, "lanekeeper_ready 0").await;
-    }
 }

@@ -11,20 +11,21 @@ use reqwest::{Client, StatusCode, redirect};
 use super::exit::Exit;
 use super::process::{print, say_error, tokio_runtime};
 use crate::admin::{Compared, ComparedChange};
-use crate::config::TakesEffect;
+use crate::config::{AdminConfig, TakesEffect};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `listen`: `admin.listen` of the config.
-pub(super) fn main(listen: Option<SocketAddr>, json: bool) -> Exit {
-    let Some(listen) = listen else {
+/// `admin`: where the config says that the process listens, and whether it speaks TLS there.
+pub(super) fn main(admin: &AdminConfig, json: bool) -> Exit {
+    let Some(listen) = admin.listen else {
         say_error(
             "error: admin.listen is \"\", so the running process cannot be asked; set it, and restart the process",
         );
         return Exit::Config;
     };
     let address = of_this_host(listen);
-    match tokio_runtime().block_on(ask(address)) {
+    let scheme = if admin.tls.is_some() { "https" } else { "http" };
+    match tokio_runtime().block_on(ask(scheme, address)) {
         Err(why) => {
             say_error(format_args!(
                 "error: the process at {address} (admin.listen) cannot be asked: {why}; is it running, on this host, with this \
@@ -57,11 +58,16 @@ fn of_this_host(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn ask(address: SocketAddr) -> Result<Compared, String> {
-    let client =
-        Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(ANSWER_TIMEOUT).build();
+async fn ask(scheme: &str, address: SocketAddr) -> Result<Compared, String> {
+    let client = Client::builder()
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .timeout(ANSWER_TIMEOUT)
+        // Its certificate has the name that others call it by. We call it on this host, by address, and send no secret.
+        .tls_danger_accept_invalid_certs(true)
+        .build();
     let client = client.map_err(|error| error.to_string())?;
-    let answer = client.get(format!("http://{address}/config/changes")).send().await;
+    let answer = client.get(format!("{scheme}://{address}/config/changes")).send().await;
     let answer = answer.map_err(|error| lanekeeper_core::error::error_chain(&error))?;
     match answer.status() {
         StatusCode::OK => {

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use super::exit::Exit;
 use super::process::say_error;
 use crate::config::{self, Config, Environment, Loaded, Purpose, management_url};
+use lanekeeper_ledger::OperatorReason;
 
 /// Options of every command that reads the config.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,5 +54,23 @@ impl BrokerArguments {
             })?;
         }
         Ok(config)
+    }
+}
+
+/// Who changes something, and why.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct OperatorArguments {
+    /// The person who decided it, kept in the ledger.
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
+    who: String,
+    /// The reason, kept in the ledger.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    why: String,
+}
+
+impl OperatorArguments {
+    /// For the ledger.
+    pub(super) fn reason(&self) -> OperatorReason {
+        OperatorReason { who: self.who.clone(), why: self.why.clone() }
     }
 }

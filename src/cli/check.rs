@@ -1,5 +1,7 @@
 //! `lanekeeper check`.
 
+mod door;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -24,19 +26,24 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     /// Show instead which keys the config file of the running process would change, and when each takes effect: the process at
-    /// admin.listen reads its own file, and changes nothing. Exit code 10: there are some.
+    /// admin.listen reads its own file, and changes nothing. Exit code 10: there are some. A door (`lanekeeper ingest`) cannot be
+    /// asked: it takes in changes only when it is started.
     #[arg(long)]
     against_running: bool,
 }
 
-/// Prints the effective config, the retry schedule and warnings; or every fault of the config.
+/// Prints the effective config, the retry schedule and warnings; or every fault of the config. A config for a door alone has no
+/// schedule.
 pub fn main(arguments: &Arguments) -> Exit {
-    let loaded = match arguments.config.load(Purpose::Dispatch) {
+    let loaded = match arguments.config.load(Purpose::Check) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if loaded.purpose == Purpose::Ingest {
+        return door::main(&loaded, arguments.json, arguments.against_running);
+    }
     if arguments.against_running {
-        return against_running::main(loaded.config.admin, arguments.json);
+        return against_running::main(&loaded.config.admin, arguments.json);
     }
     let text = if arguments.json { format!("{:#}\n", as_json(&loaded)) } else { as_text(&loaded) };
     print(&text, Exit::Done)
@@ -51,7 +58,11 @@ fn as_text(loaded: &Loaded) -> String {
     text += &schedule(config);
     text += &bounds(config);
     text += &replicas(loaded);
-    let warnings = warnings(config);
+    text + &list(&warnings(config))
+}
+
+fn list(warnings: &[String]) -> String {
+    let mut text = String::new();
     text += if warnings.is_empty() { "\nNo warnings.\n" } else { "\nWarnings\n" };
     for warning in warnings {
         let _ = writeln!(text, "- {warning}");
@@ -214,6 +225,7 @@ fn as_json(loaded: &Loaded) -> Json {
         })
     });
     json!({
+        "for": "run",
         "values": loaded.shown,
         "schedule": { "attempts": attempts, "end": end },
         "warnings": warnings(&loaded.config),

@@ -1,21 +1,22 @@
-//! `lanekeeper parked`: shows parked updates, releases them, discards them. Works while dispatchers run, in any process
+//! `lanekeeper parked`: shows parked updates, releases and discards them, pauses and resumes records. Works while dispatchers run, in any process
 //! that can open the ledger.
 
 mod change;
 pub(super) mod error;
 pub(super) mod output;
+pub(super) mod pause;
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::num::NonZeroU32;
 
 use self::error::CommandError;
-use super::arguments::ConfigArguments;
+use super::arguments::{ConfigArguments, OperatorArguments};
 use super::exit::Exit;
 use super::process::{report, say_error, tokio_runtime};
 use crate::config::{Config, Purpose};
 use lanekeeper_broker::Address;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, BoundTopology, LedgerPlace, ParkKind, TopologyPlace};
+use lanekeeper_ledger::{AnyLedger, BoundTopology, LedgerPlace, OperatorReason, ParkKind, TopologyPlace};
 
 /// Options of `lanekeeper parked`.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,6 +71,8 @@ enum Command {
         /// Release the records that are parked for this reason: rejected, exhausted, conflict or `id_reused`.
         #[arg(long, value_name = "REASON", value_parser = reason, conflicts_with = "records")]
         reason: Option<ParkKind>,
+        #[command(flatten)]
+        operator: OperatorArguments,
     },
     /// Drop the oldest parked updates of a record permanently. The rest stays parked until it is released.
     ///
@@ -93,6 +96,36 @@ enum Command {
         #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
         who: String,
     },
+    /// Pause a record: from now on its updates are parked, in order, until it is resumed. Nothing of it needs to be parked yet.
+    ///
+    /// A request that is out ends. A release that is under way ends with the request that is out.
+    Pause {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// The record key.
+        #[arg(value_name = "KEY", value_parser = record_key)]
+        record: RecordKey,
+        #[command(flatten)]
+        operator: OperatorArguments,
+    },
+    /// Resume a paused record: what was parked because of the pause is released.
+    Resume {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// The record key.
+        #[arg(value_name = "KEY", value_parser = record_key)]
+        record: RecordKey,
+        #[command(flatten)]
+        operator: OperatorArguments,
+    },
+    /// List the paused records: since when, by whom, why, and how many updates of each are parked.
+    Paused {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print parked updates as JSON lines that `lanekeeper publish` reads. They stay parked.
     Export {
         #[command(flatten)]
@@ -108,9 +141,10 @@ pub(super) fn record_key(text: &str) -> Result<RecordKey, String> {
 }
 
 fn reason(text: &str) -> Result<ParkKind, String> {
-    // No record is parked for the reason "behind": a record has the reason of its first parked update.
-    let kinds = ParkKind::ALL.into_iter().filter(|kind| *kind != ParkKind::Behind);
-    let named = ParkKind::named(text).filter(|kind| *kind != ParkKind::Behind);
+    // No record is parked for the reason "behind": a record has the reason of its first parked update. Paused ones are resumed.
+    let can_be_released = |kind: &ParkKind| !matches!(kind, ParkKind::Behind | ParkKind::Paused);
+    let kinds = ParkKind::ALL.into_iter().filter(can_be_released);
+    let named = ParkKind::named(text).filter(can_be_released);
     named.ok_or_else(|| {
         let kinds: Vec<_> = kinds.map(ParkKind::name).collect();
         format!("write one of {}", kinds.join(", "))
@@ -123,6 +157,9 @@ pub fn main(arguments: &Arguments) -> Exit {
     | Command::Show { config, .. }
     | Command::Release { config, .. }
     | Command::Discard { config, .. }
+    | Command::Pause { config, .. }
+    | Command::Resume { config, .. }
+    | Command::Paused { config, .. }
     | Command::Export { config, .. }) = &arguments.command;
     let loaded = match config.load(Purpose::Operate) {
         Ok(loaded) => loaded,
@@ -195,10 +232,20 @@ async fn run(ledger: &AnyLedger, command: &Command, out: &mut impl Write) -> Res
         Command::List { record, json, .. } => output::list(ledger, record.as_ref(), *json, out).await,
         Command::Show { record, limit, json, .. } => output::show(ledger, record, *limit, *json, out).await,
         Command::Export { records, .. } => output::export(ledger, records, out).await,
-        Command::Release { records, reason, .. } => change::release(ledger, records, *reason, out).await,
+        Command::Release { records, reason, operator, .. } => {
+            change::release(ledger, records, *reason, &operator.reason(), out).await
+        }
+        Command::Pause { record, operator, .. } => {
+            pause::pause(ledger, record, &operator.reason(), out).await
+        }
+        Command::Resume { record, operator, .. } => {
+            pause::resume(ledger, record, &operator.reason(), out).await
+        }
+        Command::Paused { json, .. } => pause::list(ledger, *json, out).await,
         Command::Discard { record, head, all, why, who, .. } => {
             let head = (!all).then_some(head.get());
-            change::discard(ledger, record, head, who, why, out).await
+            let operator_reason = OperatorReason { who: who.clone(), why: why.clone() };
+            change::discard(ledger, record, head, &operator_reason, out).await
         }
     }
 }

@@ -12,6 +12,16 @@ pub(super) fn tokio_runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the runtime starts")
 }
 
+/// Returns at SIGTERM or Ctrl-C.
+pub(super) async fn interrupted() {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .expect("a handler for SIGTERM can be set");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
 /// Prints the error with its causes to standard error.
 pub(super) fn report(error: &dyn std::error::Error) {
     say_error(format_args!("error: {}", error_chain(error)));

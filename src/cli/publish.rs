@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
-use super::process::say_error;
+use super::process::{interrupted, say_error};
 use crate::config::{Config, Purpose};
 use input::Input;
 use lanekeeper_broker::publisher::{
@@ -135,15 +135,5 @@ fn exit_of(error: &PublishError) -> Exit {
     match error {
         PublishError::Connect(error) if error.is_of_the_url() => Exit::Config,
         _ => Exit::Broker,
-    }
-}
-
-/// Returns at SIGTERM or Ctrl-C.
-async fn interrupted() {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .expect("a handler for SIGTERM can be set");
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
     }
 }

@@ -57,7 +57,7 @@ impl Rehearsal {
 
 /// An attempt that nobody makes.
 pub(super) fn attempt(update: Arc<Update>, number: u32, etag: Option<String>) -> Attempt {
-    Attempt { update, number, tenure: None, etag, send_guard: SendGuard::always() }
+    Attempt { update, number, tenure: None, etag, send_guard: SendGuard::always(), trace: None }
 }
 
 /// A header's value as it may be shown.

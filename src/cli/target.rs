@@ -1,9 +1,11 @@
-//! `lanekeeper target`: tells running dispatchers what a person knows of a target.
+//! `lanekeeper target`: tells running dispatchers what a person knows of a target, and pauses targets.
+
+mod pause;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::arguments::ConfigArguments;
+use super::arguments::{ConfigArguments, OperatorArguments};
 use super::exit::Exit;
 use super::process::{print, report, say_error, tokio_runtime};
 use crate::config::{BreakerConfig, Config, Purpose};
@@ -19,7 +21,7 @@ pub struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 2 config, or the config has no such target, 3 broker.";
+Exit codes: 0 done, 1 it is paused already, or not paused, 2 config, or the config has no such target, 3 broker, 4 ledger.";
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Command {
@@ -38,6 +40,29 @@ enum Command {
         #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = belief_time)]
         lasts: Duration,
     },
+    /// Pause a target: within two seconds no dispatcher starts a request there, until it is resumed. Requests that are out end.
+    ///
+    /// Updates for it wait, in order; that costs them no attempt and none of `retry.elapsed_max`. It holds over restarts. It needs
+    /// a ledger, which tells all dispatchers.
+    Pause {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// The name of the target.
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        operator: OperatorArguments,
+    },
+    /// Resume a paused target: its updates are attempted again, in order.
+    Resume {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// The name of the target.
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        operator: OperatorArguments,
+    },
 }
 
 fn belief_time(text: &str) -> Result<Duration, String> {
@@ -49,9 +74,16 @@ fn belief_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Publishes it to the dispatchers.
+/// Tells the dispatchers: by the stream of members what a person believes, by the ledger what is paused.
 pub fn main(arguments: &Arguments) -> Exit {
-    let Command::Believe { config, name, lasts } = &arguments.command;
+    match &arguments.command {
+        Command::Believe { config, name, lasts } => tell_belief(config, name, *lasts),
+        Command::Pause { config, name, operator } => pause::pause(config, name, &operator.reason()),
+        Command::Resume { config, name, operator } => pause::resume(config, name, &operator.reason()),
+    }
+}
+
+fn tell_belief(config: &ConfigArguments, name: &str, lasts: Duration) -> Exit {
     let config = match config.load(Purpose::Publish) {
         Ok(loaded) => loaded.config,
         Err(exit) => return exit,
@@ -66,7 +98,7 @@ pub fn main(arguments: &Arguments) -> Exit {
             "warning: breakers are off in this config: a process with it believes every rejection anyway",
         );
     }
-    let until = SystemTime::now() + *lasts;
+    let until = SystemTime::now() + lasts;
     // Rounded up: a second is not to be over before it began.
     let until = until.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() + 1);
     match tokio_runtime().block_on(believe(&config, name, until)) {

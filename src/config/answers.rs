@@ -121,7 +121,7 @@ fn status(raw: &mut Json) -> Result<StatusPattern, Problem> {
     })
 }
 
-fn pointer(raw: &mut Json) -> Result<Pointer, Problem> {
+pub(super) fn pointer(raw: &mut Json) -> Result<Pointer, Problem> {
     let text = text(raw)?;
     let escapes_end = text.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
     if (text.is_empty() || text.starts_with('/')) && escapes_end {

@@ -84,14 +84,21 @@ fn takes_effect(section: &str, key: &str, old: Option<&Json>, new: Option<&Json>
             _ => TakesEffect::AtOnce,
         };
     }
+    if section.starts_with("notify[") {
+        return TakesEffect::AtOnce;
+    }
     let users_alone = || match (old, new) {
         (Some(old), Some(new)) => without_users(old) == without_users(new),
         _ => false,
     };
     match (section, key) {
         ("broker" | "ledger", "url") if users_alone() => TakesEffect::WithTheNextConnection,
-        ("broker", "management_url") => TakesEffect::WithTheNextConnection,
-        ("log", "filter") => TakesEffect::AtOnce,
+        ("broker", "management_url") | ("admin.tls", _) => TakesEffect::WithTheNextConnection,
+        // Whether there are traces at all is decided at the start.
+        ("telemetry", "endpoint") if [old, new].iter().any(|url| *url == Some(&Json::from(""))) => {
+            TakesEffect::AtTheNextStart
+        }
+        ("log", "filter") | ("admin", "read_token" | "write_token") | ("telemetry", _) => TakesEffect::AtOnce,
         ("retry" | "failure" | "breaker", _)
         | ("dispatch", "in_flight_max" | "drain_timeout" | "held_max" | "takeover_wait") => {
             TakesEffect::WhenAttachedAgain
@@ -154,7 +161,21 @@ mod tests {
             "[broker]\nmanagement_url = \"http://h:15672\"",
             &[("broker.management_url", WithTheNextConnection)],
         );
+        check("", "[admin]\nread_token = \"s3cret-0123456789\"", &[("admin.read_token", AtOnce)]);
+        check("", "[admin]\nwrite_token = \"s3cret-0123456789\"", &[("admin.write_token", AtOnce)]);
+        check("", "[admin]\nlisten = \"127.0.0.1:1\"", &[("admin.listen", AtTheNextStart)]);
         check("", "[broker]\nheartbeat = \"7s\"", &[("broker.heartbeat", AtTheNextStart)]);
+        let telemetry = |lines: &str| format!("[telemetry]\nendpoint = \"http://a\"\n{lines}");
+        check("", &telemetry(""), &[("telemetry.endpoint", AtTheNextStart)]);
+        check(
+            &telemetry("headers = { a = \"${OLD}\" }"),
+            &telemetry("headers = { a = \"${NEW}\" }\nsample_ratio = 0.5").replace("http://a", "http://b"),
+            &[
+                ("telemetry.endpoint", AtOnce),
+                ("telemetry.sample_ratio", AtOnce),
+                ("telemetry.headers", AtOnce),
+            ],
+        );
         let target = |lines: &str| format!("{TARGET_EXAMPLE}\n{lines}");
         check(
             &target("headers = { a = \"${OLD}\" }"),
@@ -168,6 +189,8 @@ mod tests {
             &[("target[0].failure.rejected", WhenAttachedAgain)],
         );
         check(&target(""), &target("[target.auth]\nbearer = \"x\""), &[("target[0].auth.bearer", AtOnce)]);
+        let notify = |line: &str| target(&format!("[[notify]]\nname = \"n\"\nurl = \"http://h\"\n{line}"));
+        check(&notify(""), &notify("interval = \"5m\""), &[("notify[0].interval", AtOnce)]);
         let second = target(&TARGET_EXAMPLE.replace("crm", "erp"));
         let changes = changes(&shown(""), &shown(&second));
         assert!(

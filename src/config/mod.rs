@@ -4,6 +4,7 @@
 //! collects faults and origins; `source` is what a config was read from, and `difference` what changes from one to another; `parse` and its neighbours check kinds of values; `settings`, `failure`, `target` and `limits` know the keys;
 //! `model` is the result.
 
+mod admin;
 mod answers;
 mod auth;
 mod breaker;
@@ -11,12 +12,15 @@ mod broker_url;
 mod difference;
 mod failure;
 mod fault;
+mod hook;
+mod ingest;
 mod layers;
 mod ledger;
 mod limits;
 mod management;
 mod mask;
 mod model;
+mod notify;
 mod on;
 mod parse;
 mod pattern;
@@ -31,6 +35,7 @@ mod signature_template;
 mod source;
 mod strings;
 mod target;
+mod telemetry;
 mod templates;
 #[cfg(test)]
 mod tests;
@@ -39,20 +44,24 @@ mod warnings;
 
 use std::path::Path;
 
+pub use admin::AdminConfig;
 pub use answers::{AnswerRow, BodyTest, Pointer, StatusPattern};
 pub use auth::{AuthConfig, ClientCredentials, JwtBearer, SendSecret, SigningFault, SigningKey, TokenUrl};
 pub use difference::{Change, TakesEffect, changes};
 pub use fault::{Fault, Faults, Origin, Problem};
+pub use hook::{HookConfig, HookScheme, HookValue};
+pub use ingest::{ClientConfig, IngestConfig, IngestTls};
 pub use lanekeeper_core::secret::Secret;
 #[cfg(test)]
 use layers::DEFAULT_TOML;
 pub use layers::Environment;
 pub(crate) use management::{ManagementAddress, management_url};
 pub use model::{
-    AnswerBody, BreakerConfig, BrokerConfig, Config, DispatchConfig, FirstContact, HttpVersion,
+    AnswerBody, BreakerConfig, BrokerConfig, Config, Content, DispatchConfig, FirstContact, HttpVersion,
     IdempotencyKeyStyle, IfMatch, LimitsConfig, LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig,
     UpdatesConfig,
 };
+pub use notify::{EventKind, NotifyConfig};
 pub use on::OnConfig;
 pub(crate) use parse::format_duration;
 pub use pattern::Pattern;
@@ -68,10 +77,11 @@ pub use signature_template::{Part, Placeholder, SignatureTemplate};
 pub use source::{ConfigSource, FileStamp};
 #[cfg(test)]
 pub(crate) use target::TARGET_EXAMPLE;
+pub use telemetry::TelemetryConfig;
 pub use templates::{SentText, TemplatesConfig};
-pub use tls::{ClientCertificate, TlsConfig};
 pub(crate) use tls::{Expiring, expiring};
-pub(crate) use warnings::{ACK_TIMEOUT, held_at_most, warnings};
+pub use tls::{OwnCertificate, TlsConfig};
+pub(crate) use warnings::{ACK_TIMEOUT, held_at_most, warnings, warnings_of_door};
 
 /// Loads the config: the built-in defaults, over them `file`, over them the environment.
 ///

@@ -1,16 +1,19 @@
 //! The config as the program uses it: every value is within its range, units are in the types.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::Duration;
 
+use super::admin::AdminConfig;
 use super::answers::AnswerRow;
 use super::auth::AuthConfig;
+use super::ingest::IngestConfig;
+use super::notify::NotifyConfig;
 use super::on::OnConfig;
 use super::pattern::Pattern;
 use super::proxy::ProxyConfig;
 use super::signature::SignatureConfig;
+use super::telemetry::TelemetryConfig;
 use super::templates::TemplatesConfig;
 use super::tls::TlsConfig;
 use lanekeeper_broker::ConnectionSettings;
@@ -41,14 +44,20 @@ pub struct Config {
     pub policy: Policy,
     /// `[breaker]`.
     pub breaker: BreakerConfig,
-    /// `[admin] listen`; `None`: turned off.
-    pub admin: Option<SocketAddr>,
+    /// `[admin]`.
+    pub admin: AdminConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[telemetry]`; `None`: no traces are exported.
+    pub telemetry: Option<TelemetryConfig>,
+    /// `[ingest]`.
+    pub ingest: IngestConfig,
     /// `[[target]]`, in order of precedence; at least one for [`Purpose::Dispatch`].
     pub targets: Vec<TargetConfig>,
     /// The groups of targets that share limits and breaker, in order of first appearance. Each target is in one.
     pub limits: Vec<LimitsConfig>,
+    /// `[[notify]]`.
+    pub notify: Vec<NotifyConfig>,
 }
 
 impl Config {
@@ -103,6 +112,11 @@ pub enum Purpose {
     Publish,
     /// To show and change parked updates: targets are not needed.
     Operate,
+    /// To take updates by HTTP: targets are not needed, and a config without a client is a fault.
+    Ingest,
+    /// To be checked. [`super::load`] decides by what is in it: with a client or hook of a door and without targets, it is read
+    /// as for [`Purpose::Ingest`]; otherwise as for [`Purpose::Dispatch`].
+    Check,
 }
 
 /// `[broker]`.
@@ -175,12 +189,16 @@ pub enum LogFormat {
 pub struct TargetConfig {
     /// Name in logs and metrics; unique.
     pub name: String,
+    /// What requests carry.
+    pub content: Content,
     /// The types of updates that it gets.
     pub types: Vec<TypePattern>,
     /// HTTP method, upper case.
     pub method: String,
     /// URL of requests.
     pub url: UrlTemplate,
+    /// `url` as it may be shown: what may be a secret is masked.
+    pub url_shown: String,
     /// The record keys that it takes; the pattern matches whole keys. `None`: all that its URL can carry.
     pub record_keys: Option<Pattern>,
     /// How long an attempt may wait for open connections: looking up the name, connecting, TLS, and a free place on the
@@ -314,6 +332,15 @@ pub enum AnswerBody {
     Complete,
     /// Nothing: the status alone counts.
     Ignore,
+}
+
+/// What requests carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Updates of records.
+    Updates,
+    /// Events that people are told of: they are of no record.
+    Events,
 }
 
 /// How the update id is sent.

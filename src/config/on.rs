@@ -19,6 +19,8 @@ pub struct OnConfig {
     pub method: Option<String>,
     /// URL of requests.
     pub url: Option<UrlTemplate>,
+    /// `url` as it may be shown.
+    pub url_shown: Option<String>,
     /// Sent in addition to the target's own headers; they replace those with the same names.
     pub headers: Vec<(String, Secret)>,
     /// Headers and values of the query that are added and replace those with the same names, and the body.
@@ -50,11 +52,12 @@ fn read_one(
     }
     let method = section.read_if_set("method", target::method);
     let url = section.read_if_set("url", target::url);
+    let url_shown = url.is_some().then(|| section.shown("url"));
     let is_sound = method.is_some() == section.has("method") && url.is_some() == section.has("url");
     let sent = templates::read(&mut section, reserved.clone(), Some(of_target));
     section.finish();
     let (headers, templates) = sent?;
-    let row = OnConfig { types: types?, method, url, headers, templates };
+    let row = OnConfig { types: types?, method, url, url_shown, headers, templates };
     is_sound.then_some(row)
 }
 

@@ -18,6 +18,28 @@ const CREDENTIALS_PARTS: [&str; 4] = ["token", "secret", "password", "key"];
 
 /// All warnings. Each says what can happen and what to do.
 pub fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = of_broker(config);
+    for target in &config.targets {
+        warnings.extend(of_target(target));
+    }
+    warnings.extend(of_telemetry(config));
+    for notify in &config.notify {
+        let receiver = &notify.receiver;
+        warnings.extend(of_target(receiver).map(|warning| of_notify(&warning)));
+        let host = receiver.url.sample().and_then(|url| plain_host(&url));
+        if let Some(host) = host.filter(|_| notify.record_keys) {
+            let name = &receiver.name;
+            warnings.push(format!(
+                "[[notify]] {name:?}: record keys travel to {host} as plain text. Write https://."
+            ));
+        }
+    }
+    warnings.extend(of_ledger(config));
+    warnings
+}
+
+/// The warnings for `[broker]`.
+pub fn of_broker(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for host in other_hosts(&config.broker.connection.urls, "amqp") {
         warnings.push(format!(
@@ -30,11 +52,12 @@ pub fn warnings(config: &Config) -> Vec<String> {
             "broker.management_url: user and password travel to {host} as plain text. Write https:// (port 15671 by default)."
         ));
     }
-    for target in &config.targets {
-        warnings.extend(of_target(target));
-    }
-    warnings.extend(of_ledger(config));
     warnings
+}
+
+/// A warning that begins as one of a target.
+pub fn of_notify(warning: &str) -> String {
+    warning.replacen("target ", "[[notify]] ", 1)
 }
 
 fn of_target(target: &TargetConfig) -> impl Iterator<Item = String> {
@@ -79,6 +102,12 @@ fn of_token_server(target: &TargetConfig) -> Option<String> {
         "target {:?}: secrets and tokens travel to and from {host} as plain text. Write https:// in token_url.",
         target.name
     ))
+}
+
+fn of_telemetry(config: &Config) -> Option<String> {
+    let telemetry = config.telemetry.as_ref().filter(|telemetry| !telemetry.headers.is_empty())?;
+    let host = plain_host(&telemetry.endpoint)?;
+    Some(format!("telemetry.headers travel to {host} as plain text. Write https:// in telemetry.endpoint."))
 }
 
 /// The host of a URL without TLS, unless it is this machine.

@@ -83,6 +83,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Returns true if there is no `[[target]]`, and at least one `[[ingest.client]]` or `[[ingest.hook]]`.
+    pub fn is_of_a_door_alone(&self) -> bool {
+        let has = |dict: &Dict, name: &str| matches!(dict.get(name), Some(Value::Array(_, tables)) if !tables.is_empty());
+        let ingest = self.root.get("ingest").and_then(Value::as_dict);
+        let takes_updates = ingest.is_some_and(|ingest| has(ingest, "client") || has(ingest, "hook"));
+        takes_updates && !self.root.contains_key("target")
+    }
+
     /// The section `[name]`.
     pub fn section(&mut self, name: &'static str) -> Section<'_, 'a> {
         self.known.push(name);
@@ -267,6 +275,13 @@ impl<'a> Section<'_, 'a> {
         let refers =
             |value: &Value| value.as_str().is_some_and(|text| Reference::of(text) != Reference::None);
         table.into_iter().flatten().filter(|(_, value)| refers(value)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The text that is shown of a key that was read; empty: a fault was noted.
+    pub fn shown(&self, key: &str) -> String {
+        let mut shown = self.reader.shown.iter().rev();
+        let found = shown.find(|shown| shown.section == self.path && shown.key == key);
+        found.and_then(|shown| shown.value.as_str()).unwrap_or_default().to_owned()
     }
 
     /// Returns true if the key is written.

@@ -12,14 +12,14 @@ use super::model::{
     BrokerConfig, Config, DispatchConfig, LogConfig, LogFormat, Purpose, TakeoverWait, UpdatesConfig,
 };
 use super::parse::{
-    choice, duration, exchange, flag, instance, integer, listen, log_filter, number, takeover_wait, timeout,
+    choice, duration, exchange, flag, instance, integer, log_filter, number, takeover_wait, timeout,
     whole_seconds,
 };
 use super::reader::{Reader, Shown};
 use super::schedule::waits;
 use super::source::ConfigSource;
 use super::target::Targets;
-use super::{breaker, failure, ledger, target};
+use super::{admin, breaker, failure, ingest, ledger, notify, target, telemetry};
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::layout::PARTITIONS_MAX;
 use lanekeeper_core::policy::Policy;
@@ -32,6 +32,8 @@ pub struct Loaded {
     pub config: Config,
     /// Its values in the order of `config/default.toml`; secrets are masked.
     pub shown: Vec<Shown>,
+    /// What it was read for; never [`Purpose::Check`].
+    pub purpose: Purpose,
     /// What it was read from.
     pub source: ConfigSource,
 }
@@ -58,6 +60,11 @@ pub fn read(
 ) -> Result<Loaded, Faults> {
     let figment = layers::merge(file, environment)?;
     let mut reader = Reader::new(&figment, environment);
+    let purpose = match purpose {
+        Purpose::Check if reader.is_of_a_door_alone() => Purpose::Ingest,
+        Purpose::Check => Purpose::Dispatch,
+        known => known,
+    };
     // All sections are read before the first `?`, so that all faults are reported at once.
     let instance = read_instance(&mut reader);
     let broker = read_broker(&mut reader);
@@ -71,13 +78,11 @@ pub fn read(
         failure::parks_without_ledger(&mut reader, failure);
     }
     let breaker = breaker::read(&mut reader);
-    let admin = {
-        let mut section = reader.section("admin");
-        let admin = section.read("listen", listen);
-        section.finish();
-        admin
-    };
+    let admin = admin::read(&mut reader);
     let log = read_log(&mut reader);
+    let telemetry = telemetry::read(&mut reader);
+    let body_bytes_max = updates.as_ref().map(|updates| updates.body_bytes_max);
+    let ingest = ingest::read(&mut reader, purpose, body_bytes_max);
     let elsewhere = target::Elsewhere {
         heartbeat: broker.as_ref().map(|broker| broker.connection.heartbeat),
         held_max: dispatch.as_ref().map(|dispatch| dispatch.held_max),
@@ -86,6 +91,7 @@ pub fn read(
         can_park,
     };
     let targets = target::read(&mut reader, file.map(|(path, _)| path), purpose, elsewhere);
+    let notify = notify::read(&mut reader);
     for fault in layers::near_misses(environment) {
         reader.fault(fault);
     }
@@ -102,14 +108,17 @@ pub fn read(
             breaker: breaker?,
             admin: admin?,
             log: log?,
+            telemetry,
+            ingest: ingest?,
             targets,
             limits,
+            notify: notify?,
         })
     })();
     let (config, shown, referenced) = reader.finish(config)?;
     let file = file.map(|(path, text)| (path.to_owned(), text.to_owned()));
     let source = ConfigSource { file, environment: environment.clone(), referenced };
-    Ok(Loaded { config, shown, source })
+    Ok(Loaded { config, shown, purpose, source })
 }
 
 fn read_instance(reader: &mut Reader<'_>) -> Option<String> {

@@ -251,7 +251,7 @@ fn secrets<T>(
     .collect()
 }
 
-fn webhook_key(secret: &str) -> Result<WebhookKey, Problem> {
+pub(super) fn webhook_key(secret: &str) -> Result<WebhookKey, Problem> {
     const FIX: &str = "write it as whoever verifies the signatures shows it: \"whsec_\" and base64, or \"whsk_\" and base64";
     let decoded = |secret: &str| {
         let what = "is not base64 after its prefix";

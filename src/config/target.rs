@@ -12,8 +12,8 @@ use super::auth::AuthConfig;
 use super::fault::{Fault, Origin, Problem};
 use super::mask;
 use super::model::{
-    AnswerBody, FirstContact, HttpVersion, IdempotencyKeyStyle, IfMatch, LimitsConfig, Purpose, TakeoverWait,
-    TargetConfig,
+    AnswerBody, Content, FirstContact, HttpVersion, IdempotencyKeyStyle, IfMatch, LimitsConfig, Purpose,
+    TakeoverWait, TargetConfig,
 };
 use super::parse::{choice, duration, format_duration, takeover_wait, text, timeout};
 use super::pattern::Pattern;
@@ -42,11 +42,11 @@ const IF_MATCH: [(&str, IfMatch); 2] = [("header", IfMatch::Header), ("auto", If
 const ANSWER_BODY: [(&str, AnswerBody); 2] =
     [("complete", AnswerBody::Complete), ("ignore", AnswerBody::Ignore)];
 
-const HTTP_VERSIONS: [(&str, HttpVersion); 3] =
+pub const HTTP_VERSIONS: [(&str, HttpVersion); 3] =
     [("auto", HttpVersion::Auto), ("1.1", HttpVersion::Http1), ("2", HttpVersion::Http2)];
 
 /// Of `connection_age_max`.
-const CONNECTION_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+pub const CONNECTION_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 const FIRST_CONTACT: [(&str, FirstContact); 2] =
     [("get", FirstContact::Get), ("create", FirstContact::Create)];
@@ -66,7 +66,7 @@ const RESERVED: [&str; 10] = [
 ];
 
 /// The default of `connect_timeout`. A name with two addresses has half of it for each.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Values of other sections that the keys of a target depend on; `None`: a fault of theirs was noted.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +105,7 @@ pub fn read(
             if file.is_some() { "add one" } else { "write one to a file and name it with --config FILE" };
         let problem = Problem::new(
             "there is no [[target]]: updates have nowhere to go",
-            format!("{place}; it needs at least\n\n{TARGET_EXAMPLE}"),
+            format!("{place}; it needs at least\n\n{TARGET_EXAMPLE}{}", door_alone(reader)),
         );
         reader.fault(Fault { key: "target".to_owned(), origin, problem });
         return None;
@@ -116,6 +116,15 @@ pub fn read(
     let limits = limits::group(reader, &targets);
     let targets = targets.into_iter().map(|target| target.map(|(target, _)| target));
     Some(Targets { targets: targets.collect::<Option<_>>()?, limits })
+}
+
+/// What to add for somebody who has a config for a door.
+fn door_alone(reader: &Reader<'_>) -> &'static str {
+    if reader.is_of_a_door_alone() {
+        "\n\nThis config has [[ingest.client]] or [[ingest.hook]] and no [[target]]: it is for `lanekeeper ingest` alone"
+    } else {
+        ""
+    }
 }
 
 fn read_one(
@@ -139,6 +148,7 @@ fn read_one(
     }
     let method = section.read_or("method", "PUT", method);
     let url = section.read("url", url);
+    let url_shown = section.shown("url");
     let record_keys = section.read_if_set("record_keys", |raw| Pattern::whole(&text(raw)?));
     let record_keys = (record_keys.is_some() == section.has("record_keys")).then_some(record_keys);
     let (connect_timeout, timeout, takeover_wait) = read_times(&mut section, elsewhere);
@@ -174,9 +184,11 @@ fn read_one(
     let (headers, templates) = sent?;
     let target = TargetConfig {
         name: name?,
+        content: Content::Updates,
         types: types?,
         method: method?,
         url: url?,
+        url_shown,
         record_keys: record_keys?,
         connect_timeout: connect_timeout?,
         timeout: timeout?,

@@ -85,6 +85,14 @@ fn each_value_is_checked() {
         ("[failure]\nexhausted = \"refetch\"", "choose \"park\", \"dead_letter\" or \"block\""),
         ("[failure]\nconflict = \"drop\"", "\"superseded\" or \"refetch\""),
         ("[admin]\nlisten = \"localhost:9419\"", "not an IP address"),
+        ("[telemetry]\nendpoint = \"collector:4318\"", "http://HOST:PORT"),
+        ("[telemetry]\nendpoint = \"http://h?a=b\"", "\"?\""),
+        ("[telemetry]\nendpoint = \"http://u:p@h\"", "telemetry.headers"),
+        ("[telemetry]\nendpoint = \"http://h/v1/traces/\"", "leave /v1/traces out"),
+        ("[telemetry]\nservice_name = \"\"", "1 to 100 bytes"),
+        ("[telemetry]\nsample_ratio = 1.5", "from 0.0 to 1.0"),
+        ("[telemetry]\ntimeout = \"0s\"", "1ms to"),
+        ("[telemetry]\nca = \"x\"", "PEM"),
         ("[log]\nformat = \"xml\"", "\"pretty\" or \"json\""),
         ("[log]\nfilter = \"lanekeeper=loud\"", "not a filter"),
         ("[instance]\nname = \"a\\nb\"", "control characters"),
@@ -255,7 +263,7 @@ fn the_environment_lies_over_the_file_and_only_names_with_two_underscores_are_ke
     let loaded = read(&text, &variables).unwrap();
     let (updates, shown) = (&loaded.config.updates, &loaded.shown);
     assert_eq!((updates.partitions.get(), updates.require_id, updates.body_bytes_max), (16, true, 10));
-    assert_eq!((updates.exchange.as_str(), loaded.config.admin), ("007", None));
+    assert_eq!((updates.exchange.as_str(), loaded.config.admin.listen), ("007", None));
     let origin =
         |key| shown.iter().find(|shown| shown.key == key).map(|shown| shown.origin.to_string()).unwrap();
     assert_eq!(origin("partitions"), "environment variable LANEKEEPER_UPDATES__PARTITIONS");

@@ -1,4 +1,4 @@
-//! The keys of `[target.tls]`.
+//! The keys of `[target.tls]`, and certificates of our own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::parse::{format_duration, text};
 use super::reader::Section;
 use lanekeeper_core::secret::MASK;
 
-/// A client certificate that ends within this time is warned of.
+/// A certificate that ends within this time is warned of.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// `[target.tls]`.
@@ -26,14 +26,14 @@ pub struct TlsConfig {
     /// The authorities that are trusted, in DER; empty: those of the system.
     pub authorities: Vec<CertificateDer<'static>>,
     /// What shows who we are; `None`: nothing does.
-    pub client: Option<ClientCertificate>,
+    pub client: Option<OwnCertificate>,
     /// The name that the server must have; `None`: the host of the URL.
     pub server_name: Option<ServerName<'static>>,
 }
 
-/// A client certificate with its key, which belongs to it.
+/// A certificate of our own with its key, which belongs to it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClientCertificate {
+pub struct OwnCertificate {
     /// Ours, and those between it and an authority.
     pub chain: Vec<CertificateDer<'static>>,
     /// Its key. Its `Debug` shows nothing of it.
@@ -45,14 +45,25 @@ pub struct ClientCertificate {
 /// Reads `[target.tls]`; `None`: a fault was noted.
 pub fn read(target: &mut Section<'_, '_>) -> Option<TlsConfig> {
     let mut section = target.table("tls");
-    let keys = ["ca", "certificate", "key", "server_name"];
-    let [has_ca, has_certificate, has_key, has_name] = keys.map(|key| section.has(key));
+    let keys = ["ca", "server_name"];
+    let [has_ca, has_name] = keys.map(|key| section.has(key));
     let authorities = section.read_if_set("ca", authorities);
+    let client = own_certificate(&mut section);
+    let server_name = section.read_if_set("server_name", server_name);
+    let sound = has_ca == authorities.is_some() && has_name == server_name.is_some();
+    section.finish();
+    let client = client?;
+    sound.then(|| TlsConfig { authorities: authorities.unwrap_or_default(), client, server_name })
+}
+
+/// Reads `certificate` and `key`. `Some(None)`: neither is written; `None`: a fault was noted.
+#[expect(clippy::option_option, reason = "each function of a section says by `None` that a fault was noted")]
+pub(super) fn own_certificate(section: &mut Section<'_, '_>) -> Option<Option<OwnCertificate>> {
+    let [has_certificate, has_key] = ["certificate", "key"].map(|key| section.has(key));
     let chain = section.read_if_set("certificate", own_certificates);
     let key = section.read_if_set("key", key);
-    let server_name = section.read_if_set("server_name", server_name);
     let client = match (chain, key) {
-        (Some(chain), Some(key)) => match ClientCertificate::new(chain, key) {
+        (Some(chain), Some(key)) => match OwnCertificate::new(chain, key) {
             Ok(client) => Some(client),
             Err(problem) => {
                 section.fault("key", problem);
@@ -64,20 +75,12 @@ pub fn read(target: &mut Section<'_, '_>) -> Option<TlsConfig> {
     if has_certificate != has_key {
         let (has, lacks) = if has_key { ("key", "certificate") } else { ("certificate", "key") };
         let what = format!("is set, and {lacks} is not");
-        section.fault(
-            has,
-            Problem::new(what, format!("set {lacks}, too: a client certificate consists of both")),
-        );
+        section.fault(has, Problem::new(what, format!("set {lacks}, too: who we are is shown with both")));
     }
-    let sound = has_ca == authorities.is_some()
-        && has_certificate == has_key
-        && has_key == client.is_some()
-        && has_name == server_name.is_some();
-    section.finish();
-    sound.then(|| TlsConfig { authorities: authorities.unwrap_or_default(), client, server_name })
+    (has_certificate == has_key && has_key == client.is_some()).then_some(client)
 }
 
-impl ClientCertificate {
+impl OwnCertificate {
     fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, Problem> {
         let provider = rustls::crypto::ring::default_provider();
         match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
@@ -98,6 +101,23 @@ impl ClientCertificate {
         let expires = chain.iter().filter_map(expiry).min();
         Ok(Self { chain, key: Arc::new(key), expires })
     }
+
+    /// A pair of which is known that it belongs together.
+    #[cfg(test)]
+    pub(crate) fn of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        Self::new(chain, key).expect("they belong together")
+    }
+
+    /// When it ends and what is left of its time, if that is little.
+    pub(super) fn expiring(&self, now: SystemTime) -> Option<(String, Option<String>)> {
+        let expires = self.expires?;
+        let left = expires.duration_since(now).ok();
+        if left.is_some_and(|left| left >= EXPIRES_SOON) {
+            return None;
+        }
+        let in_hours = |left: Duration| format_duration(Duration::from_secs(left.as_secs() / 3600 * 3600));
+        Some((humantime::format_rfc3339_seconds(expires).to_string(), left.map(in_hours)))
+    }
 }
 
 /// When a certificate ends.
@@ -107,7 +127,7 @@ fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-fn authorities(raw: &mut Json) -> Result<Vec<CertificateDer<'static>>, Problem> {
+pub(super) fn authorities(raw: &mut Json) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let certificates = certificates(raw)?;
     let mut roots = RootCertStore::empty();
     if certificates.iter().all(|certificate| roots.add(certificate.clone()).is_ok()) {
@@ -130,7 +150,7 @@ fn own_certificates(raw: &mut Json) -> Result<Vec<CertificateDer<'static>>, Prob
     }
     Err(Problem::constant(
         "cannot be used: it is no certificate of X.509 version 3",
-        "have it issued as version 3, with the extended key usage clientAuth",
+        "have it issued as version 3, with the extended key usage that it is for: clientAuth at a target, serverAuth at our port",
     ))
 }
 
@@ -196,16 +216,8 @@ pub struct Expiring {
 /// The client certificates of these targets that have expired or soon will.
 pub fn expiring(targets: &[TargetConfig], now: SystemTime) -> impl Iterator<Item = Expiring> {
     targets.iter().filter_map(move |target| {
-        let expires = target.tls.client.as_ref()?.expires?;
-        let left = expires.duration_since(now).ok();
-        if left.is_some_and(|left| left >= EXPIRES_SOON) {
-            return None;
-        }
-        Some(Expiring {
-            target: target.name.clone(),
-            expires: humantime::format_rfc3339_seconds(expires).to_string(),
-            left: left.map(|left| format_duration(Duration::from_secs(left.as_secs() / 3600 * 3600))),
-        })
+        let (expires, left) = target.tls.client.as_ref()?.expiring(now)?;
+        Some(Expiring { target: target.name.clone(), expires, left })
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::model::{Config, LimitsConfig, TargetConfig};
 use super::on::OnConfig;
 use super::parse::format_duration;
-use super::{plain_text, tls};
+use super::{admin, ingest, plain_text, tls};
 use lanekeeper_core::routes::TypePattern;
 
 /// RabbitMQ's default acknowledgement timeout (`consumer_timeout`; 3.10 and 4.0).
@@ -43,7 +43,21 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     warnings.extend(held_long(config));
     warnings.extend(tls::expiring(&config.targets, SystemTime::now()).map(|expiring| expiring.to_string()));
+    let receivers: Vec<TargetConfig> = config.notify.iter().map(|notify| notify.receiver.clone()).collect();
+    let expiring = tls::expiring(&receivers, SystemTime::now());
+    warnings.extend(expiring.map(|expiring| plain_text::of_notify(&expiring.to_string())));
     warnings.extend(plain_text::warnings(config));
+    warnings.extend(admin::warnings(config));
+    warnings.extend(ingest::warnings(config));
+    warnings
+}
+
+/// The warnings for a process that is a door and nothing else: what it does not use is not warned of.
+#[must_use]
+pub fn warnings_of_door(config: &Config) -> Vec<String> {
+    let mut warnings = plain_text::of_broker(config);
+    warnings.extend(admin::warnings(config));
+    warnings.extend(ingest::warnings(config));
     warnings
 }
 

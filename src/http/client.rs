@@ -104,6 +104,10 @@ impl Target for HttpTargets {
     /// # Panics
     /// If the update names an unknown target: a fault of ours, since routes and targets come from the same config.
     async fn send(&self, attempt: Attempt) -> (Outcome, AttemptReceipt) {
-        self.targets[attempt.update.target.0].send(&attempt).await
+        let target = &self.targets[attempt.update.target.0];
+        if let Some(trace) = attempt.trace.as_ref().filter(|trace| trace.is_sampled) {
+            trace.request.get_or_init(|| target.shape(attempt.update.update_type.as_deref()));
+        }
+        target.send(&attempt).await
     }
 }

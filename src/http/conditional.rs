@@ -103,6 +103,7 @@ mod tests {
             tenure: None,
             etag,
             send_guard: crate::http::SendGuard::always(),
+            trace: None,
         };
         assert_eq!(
             first(&attempt, if_match, contact),

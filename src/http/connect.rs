@@ -50,11 +50,21 @@ impl Connector {
         Self::with(target, tls, names, (target.tls.server_name.as_ref(), target.http_version))
     }
 
+    /// To a collector of traces. The times are those to connect, and for a whole request.
+    pub(super) fn to_collector(
+        (connect_timeout, unacknowledged_max): (Duration, Duration),
+        tls: ClientConfig,
+        names: Names,
+    ) -> Self {
+        let tcp = TcpConnector { names, proxy: None, connect_timeout, unacknowledged_max };
+        Self::over(tcp, tls, (None, HttpVersion::Auto))
+    }
+
     fn with(
         target: &TargetConfig,
         tls: ClientConfig,
         names: Names,
-        (server_name, version): (Option<&ServerName<'static>>, HttpVersion),
+        of_server: (Option<&ServerName<'static>>, HttpVersion),
     ) -> Self {
         let tcp = TcpConnector {
             names,
@@ -62,6 +72,15 @@ impl Connector {
             connect_timeout: target.connect_timeout,
             unacknowledged_max: target.timeout,
         };
+        Self::over(tcp, tls, of_server)
+    }
+
+    fn over(
+        tcp: TcpConnector,
+        tls: ClientConfig,
+        (server_name, version): (Option<&ServerName<'static>>, HttpVersion),
+    ) -> Self {
+        let connect_timeout = tcp.connect_timeout;
         let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
         if let Some(name) = server_name {
             https = https.with_server_name_resolver(FixedServerNameResolver::new(name.clone()));
@@ -71,7 +90,7 @@ impl Connector {
             HttpVersion::Http1 => https.enable_http1().wrap_connector(tcp),
             HttpVersion::Http2 => https.enable_http2().wrap_connector(tcp),
         };
-        Self { https, connect_timeout: target.connect_timeout, version }
+        Self { https, connect_timeout, version }
     }
 
     /// Returns true if the client writes HTTP/2 to every connection.

@@ -13,6 +13,7 @@ use super::error::TargetsFault;
 use super::exchange::exchange;
 use super::renewed_client::RenewedClient;
 use super::request::RequestTemplate;
+use super::shape::RequestShape;
 use super::signature::Signer;
 use super::tls;
 use super::{Attempt, AttemptEnd, AttemptReceipt, answer};
@@ -56,6 +57,11 @@ impl HttpTarget {
         let template = RequestTemplate::new(config)?;
         let refetch = config.failure.conflict == FailurePolicy::Refetch;
         Ok(Self { config: config.clone(), client, auth, signer, template, refetch })
+    }
+
+    /// What requests with updates of this type are, for traces.
+    pub(super) fn shape(&self, update_type: Option<&str>) -> Arc<RequestShape> {
+        self.template.shape(update_type)
     }
 
     /// Makes the requests of an attempt.

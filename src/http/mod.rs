@@ -7,11 +7,13 @@
 //! TLS, `verifier` names who issued a certificate), `gate` asks the
 //! `send_guard` in the step that writes a request, `deadline` bounds the waits, `answer` reads what comes back,
 //! `judge` makes an outcome of it, and `classify` is the table of statuses: what a 503 means is there.
+//! `shape` is what traces tell of a request, and `collector` is where traces go.
 
 mod answer;
 mod auth;
 mod classify;
 pub mod client;
+pub mod collector;
 mod conditional;
 mod connect;
 pub mod current;
@@ -32,14 +34,18 @@ mod renewed_client;
 mod request;
 mod retry_after;
 mod send_guard;
+mod shape;
 mod signature;
 mod tls;
 mod tunnel;
 mod verifier;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderValue;
 
 pub use self::send_guard::SendGuard;
+pub use self::shape::RequestShape;
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::pacing::Quota;
 use lanekeeper_core::update::Update;
@@ -57,6 +63,21 @@ pub struct Attempt {
     pub etag: Option<String>,
     /// Asked when the request is written to its connection. If it denies, nothing is sent ([`Outcome::Withheld`]).
     pub send_guard: SendGuard,
+    /// The trace that it belongs to; `None`: what the update's headers say of one is passed on as it is.
+    pub trace: Option<Arc<TraceHeaders>>,
+}
+
+/// What the requests of an attempt say of its trace, instead of what the update's headers say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceHeaders {
+    /// W3C Trace Context.
+    pub traceparent: HeaderValue,
+    /// `None`: none is sent.
+    pub tracestate: Option<HeaderValue>,
+    /// If it is, the target says in `request` what the requests are.
+    pub is_sampled: bool,
+    /// Set when the attempt begins.
+    pub request: OnceLock<Arc<RequestShape>>,
 }
 
 /// What an answer says in addition to its outcome.

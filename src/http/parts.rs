@@ -1,6 +1,7 @@
 //! What the requests with updates of some types have in common, and what is made of each update.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
@@ -10,6 +11,7 @@ use serde_json::value::RawValue;
 use super::Attempt;
 use super::error::TargetsFault;
 use super::request::{header_name, unfit_header, value_of};
+use super::shape::RequestShape;
 use crate::config::{OnConfig, SentText, TargetConfig};
 use crate::templates::{Context, Format, MADE_BYTES_MAX, Template, VALUE_BYTES_MAX, context_of};
 use lanekeeper_core::template::UrlTemplate;
@@ -38,6 +40,8 @@ pub(super) struct Parts {
     headers: HeaderMap,
     made_headers: Vec<(HeaderName, Named)>,
     body: Body,
+    /// For traces.
+    pub(super) shape: Arc<RequestShape>,
 }
 
 /// A template with its name in messages.
@@ -102,6 +106,8 @@ impl Parts {
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| TargetsFault::Method { target: target.name.clone(), method: method.clone() })?;
         let url = row.and_then(|row| row.url.as_ref()).unwrap_or(&target.url).clone();
+        let shown = row.and_then(|row| row.url_shown.as_ref()).unwrap_or(&target.url_shown);
+        let shape = Arc::new(RequestShape::new(&method, &url, shown));
         let url_values = url.expressions().enumerate().map(|(index, expression)| {
             value(&format!("url, expression {},", index + 1), &format!("{{{{ {expression} }}}}"))
         });
@@ -129,7 +135,7 @@ impl Parts {
                 is_json: format == Format::Json,
             },
         };
-        let mut parts = Self { method, url, url_values, query, headers, made_headers, body };
+        let mut parts = Self { method, url, url_values, query, headers, made_headers, body, shape };
         if matches!(parts.body, Body::Made { .. }) {
             parts.headers.entry(CONTENT_TYPE).or_insert(JSON);
         }

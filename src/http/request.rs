@@ -1,5 +1,7 @@
 //! Builds the requests of a target. What is the same for every attempt is prepared once.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{
     CONTENT_ENCODING, CONTENT_TYPE, Entry, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH,
@@ -11,7 +13,8 @@ use super::conditional::Precondition;
 use super::error::TargetsFault;
 use super::parts::{Made, Parts, unfit_value};
 use super::record_keys::RecordKeys;
-use crate::config::{FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
+use super::shape::RequestShape;
+use crate::config::{Content, FirstContact, IdempotencyKeyStyle, IfMatch, TargetConfig};
 use lanekeeper_core::routes::TypePattern;
 use lanekeeper_core::template::encode_record_key;
 use lanekeeper_core::update::Update;
@@ -21,6 +24,10 @@ const RECORD_VERSION: HeaderName = HeaderName::from_static("record-version");
 const UPDATE_ID: HeaderName = HeaderName::from_static("lanekeeper-update-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("lanekeeper-attempt");
 const TENURE: HeaderName = HeaderName::from_static("lanekeeper-tenure");
+
+/// W3C Trace Context.
+const TRACE: [HeaderName; 2] =
+    [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
 
 /// Prefix of header names that only Lanekeeper sets.
 const OURS: &str = "lanekeeper-";
@@ -46,6 +53,7 @@ pub(super) struct RequestTemplate {
     /// For updates of these types instead of `own`; the first match counts.
     on: Vec<(Vec<TypePattern>, Parts)>,
     record_keys: RecordKeys,
+    content: Content,
     idempotency: Option<(HeaderName, IdempotencyKeyStyle)>,
     pub(super) if_match: IfMatch,
     pub(super) first_contact: FirstContact,
@@ -75,6 +83,7 @@ impl RequestTemplate {
             own: Parts::new(target, None)?,
             on: on.collect::<Result<_, _>>()?,
             record_keys: RecordKeys::new(target),
+            content: target.content,
             idempotency,
             if_match: target.if_match,
             first_contact: target.first_contact,
@@ -87,6 +96,11 @@ impl RequestTemplate {
         self.on.iter().find(matches).map_or(&self.own, |(_, parts)| parts)
     }
 
+    /// What requests with updates of this type are, for traces.
+    pub(super) fn shape(&self, update_type: Option<&str>) -> Arc<RequestShape> {
+        Arc::clone(&self.parts(update_type).shape)
+    }
+
     /// A GET request for the record, to the target's own URL.
     ///
     /// # Errors
@@ -95,7 +109,9 @@ impl RequestTemplate {
         self.record_keys.check(&attempt.update, self.own.has_key_in_path())?;
         let mut made = Made::new(attempt);
         let url = self.own.url(&encode_record_key(&attempt.update.record_key), &mut made)?;
-        Ok(request(Method::GET, url, self.own.headers(&mut made)?, Bytes::new()))
+        let mut headers = self.own.headers(&mut made)?;
+        add_trace(&mut headers, attempt);
+        Ok(request(Method::GET, url, headers, Bytes::new()))
     }
 
     /// The request of an attempt.
@@ -132,6 +148,10 @@ impl RequestTemplate {
     ) -> Result<HeaderMap, HeaderName> {
         let update = &*attempt.update;
         for (name, value) in update_headers(update) {
+            // Those of the attempt take their place.
+            if attempt.trace.is_some() && TRACE.contains(&name) {
+                continue;
+            }
             // These say what the publisher's body is.
             if !as_published && (name == CONTENT_TYPE || name == CONTENT_ENCODING) {
                 continue;
@@ -140,6 +160,7 @@ impl RequestTemplate {
                 entry.insert(value_of(&name, value)?);
             }
         }
+        add_trace(&mut headers, attempt);
         match precondition {
             Precondition::None => {}
             Precondition::Match(etag) => drop(headers.insert(IF_MATCH, value_of(&IF_MATCH, etag)?)),
@@ -156,13 +177,27 @@ impl RequestTemplate {
         if let Some(version) = update.version {
             headers.insert(RECORD_VERSION, HeaderValue::from(version));
         }
-        headers.insert(RECORD_KEY, value_of(&RECORD_KEY, record_key)?);
-        headers.insert(UPDATE_ID, value_of(&UPDATE_ID, id)?);
+        if self.content == Content::Updates {
+            headers.insert(RECORD_KEY, value_of(&RECORD_KEY, record_key)?);
+            headers.insert(UPDATE_ID, value_of(&UPDATE_ID, id)?);
+        }
         headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
         if let Some(tenure) = attempt.tenure {
             headers.insert(TENURE, HeaderValue::from(tenure));
         }
         Ok(headers)
+    }
+}
+
+/// Names the attempt's trace, unless the config's headers name one.
+fn add_trace(headers: &mut HeaderMap, attempt: &Attempt) {
+    let Some(trace) = &attempt.trace else { return };
+    let [parent, state] = TRACE;
+    if let Entry::Vacant(entry) = headers.entry(parent) {
+        entry.insert(trace.traceparent.clone());
+        if let Some(of_trace) = &trace.tracestate {
+            headers.entry(state).or_insert_with(|| of_trace.clone());
+        }
     }
 }
 
@@ -264,8 +299,14 @@ mod tests {
             body: body.into(),
         };
         let update = Arc::new(update);
-        let attempt =
-            Attempt { update, number: 1, tenure: Some(1), etag: None, send_guard: SendGuard::always() };
+        let attempt = Attempt {
+            update,
+            number: 1,
+            tenure: Some(1),
+            etag: None,
+            send_guard: SendGuard::always(),
+            trace: None,
+        };
         let url = "url = \"http://h/customers/{record_key}\"";
         let header = r#"headers = { x-v = "{{ version }}" }"#;
         let two = r#"body = '{"n": {{ body.name }}, "l": {{ body.lines }}}'"#;

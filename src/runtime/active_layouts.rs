@@ -62,6 +62,11 @@ impl ActiveLayouts {
         self.0.values().for_each(LayoutDrivers::stop);
     }
 
+    /// Publishes that this process ends, or goes on under another id.
+    pub fn end(&self) {
+        self.0.values().for_each(|layout_drivers| layout_drivers.membership.end());
+    }
+
     /// Tells the other replicas that keys have moved.
     pub async fn notify_moved(&self) {
         for layout_drivers in self.0.values() {

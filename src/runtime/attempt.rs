@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ledger_client::{LedgerClient, Preflight};
-use crate::http::{Attempt, AttemptReceipt, SendGuard, Target};
+use crate::http::{Attempt, AttemptReceipt, SendGuard, Target, TraceHeaders};
+use crate::telemetry::AttemptTrace;
 use lanekeeper_broker::Clock;
 use lanekeeper_core::breaker::HealthSignal;
 use lanekeeper_core::message::{AttemptId, Holder, TenureNumber};
@@ -43,6 +44,8 @@ pub(super) struct PendingAttempt<T, L> {
     pub(super) probe: bool,
     /// It has a permit of its target.
     pub(super) permit: bool,
+    /// `None`: traces are off.
+    pub(super) trace: Option<AttemptTrace>,
 }
 
 /// An attempt that ended.
@@ -63,17 +66,20 @@ pub(super) struct FinishedAttempt {
     pub(super) began: Tick,
     /// The request alone.
     pub(super) took: Duration,
+    /// `None`: traces are off.
+    pub(super) trace: Option<AttemptTrace>,
 }
 
 impl<T: Target, L: Ledger> PendingAttempt<T, L> {
     /// Makes the attempt. Ends early if `abort` is cancelled: dropping the request closes its connection.
-    pub(super) async fn run(self, abort: CancellationToken) -> FinishedAttempt {
+    pub(super) async fn run(mut self, abort: CancellationToken) -> FinishedAttempt {
         let (attempt, number, update) = (self.attempt, self.number, Arc::clone(&self.update));
-        let (probe, permit) = (self.probe, self.permit);
+        let (probe, permit, mut trace) = (self.probe, self.permit, self.trace.take());
+        let trace_headers = trace.as_ref().map(AttemptTrace::headers);
         let (begun, clock) = (tokio::time::Instant::now(), self.clock);
         let (outcome, signal, receipt, lock, took) = tokio::select! {
             biased;
-            (outcome, receipt, lock, took) = self.perform() => {
+            (outcome, receipt, lock, took) = self.perform(trace_headers) => {
                 let signal = HealthSignal::of(&outcome);
                 let signal = if receipt.of_target { signal.of_target() } else { signal };
                 (outcome, signal, receipt, lock, took)
@@ -85,6 +91,9 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
                 (outcome, HealthSignal::Neutral, AttemptReceipt::default(), None, begun.elapsed())
             }
         };
+        if let Some(trace) = &mut trace {
+            trace.ended();
+        }
         // Rounded down.
         let began = Tick::from_micros(
             clock
@@ -104,10 +113,14 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
             lock,
             began,
             took,
+            trace,
         }
     }
 
-    async fn perform(self) -> (Outcome, AttemptReceipt, Option<RecordLock>, Duration) {
+    async fn perform(
+        self,
+        trace: Option<Arc<TraceHeaders>>,
+    ) -> (Outcome, AttemptReceipt, Option<RecordLock>, Duration) {
         let unsent = |outcome| (outcome, AttemptReceipt::default(), None, Duration::ZERO);
         let clear = may_send(self.fence, self.clock, self.tenure);
         let (etag, lock) = match &self.ledger_client {
@@ -127,6 +140,7 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
             etag,
             // Looked at again when it is written to its connection.
             send_guard: SendGuard::new(clear),
+            trace,
         };
         let begun = tokio::time::Instant::now();
         let (outcome, receipt) = self.target.send(request).await;

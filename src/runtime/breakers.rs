@@ -180,6 +180,16 @@ impl Breakers {
         }
     }
 
+    /// The state of a target's breaker, and since when it is shut.
+    #[must_use]
+    pub fn view(&self, target: TargetId) -> (Circuit, Option<Tick>) {
+        let breakers = self.0.breakers();
+        let watched = self.0.of_target.get(target.0).and_then(|place| breakers.get(*place));
+        watched.map_or((Circuit::Closed, None), |watched| {
+            (watched.breaker.circuit(), watched.shut.map(|(since, _)| since))
+        })
+    }
+
     /// For one driver.
     #[must_use]
     pub fn watch(&self) -> BreakerWatch {

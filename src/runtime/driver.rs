@@ -10,10 +10,12 @@ mod ends;
 mod observability;
 mod pending;
 mod phase;
+mod questions;
 mod record;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
@@ -29,19 +31,25 @@ use self::pending::Pending;
 pub use self::phase::DriverExit;
 use self::phase::{Phase, Then};
 use self::record::{LastAnswer, LedgerTenure, Loaded, Written};
+use self::trace::HeldSpans;
 use super::attempt::{Fence, FinishedAttempt};
 use super::breakers::{BreakerWatch, Why};
 use super::dead_letter_log::DeadLetterLog;
+use super::inspection::{DriverMailbox, DriverMailboxes, DriverQuestion};
 use super::ledger_client::{Fenced, LedgerClient};
+use super::notify::Notifier;
 use super::pacers::PacerWatch;
+use super::pauses::PauseWatch;
 use super::refusals::Refusals;
 use super::releases::{ReleasedHere, Releases};
 use super::step_down::ReachWatch;
+use super::target_history::TargetHistories;
 use crate::admin::health::Health;
 use crate::admin::metrics::{LedgerMetrics, PartitionMetrics, TargetMetrics};
 use crate::http::Target;
+use crate::telemetry::{AttemptFacts, AttemptTrace, PartitionSpans};
 use lanekeeper_broker::{Clock, Gone, Lost, Received, Source, SourceEvent};
-use lanekeeper_core::breaker::AttemptEnd;
+use lanekeeper_core::breaker::{AttemptEnd, HealthSignal};
 use lanekeeper_core::drain::{DrainWatch, UnexpectedMarkers};
 use lanekeeper_core::layout::{Layout, PartitionNumber};
 use lanekeeper_core::log_interval::LogInterval;
@@ -88,8 +96,16 @@ pub struct PartitionContext<S, T, L> {
     pub refusals: Arc<Refusals>,
     /// Decides when dead letters are logged; shared by all drivers.
     pub dead_letter_log: Arc<DeadLetterLog>,
+    /// Tells people that records were parked.
+    pub notifier: Notifier,
     /// Is told when the driver attaches and when it loses its channel.
     pub health: Health,
+    /// `None`: traces are off.
+    pub spans: Option<PartitionSpans>,
+    /// What people ask of the drivers comes through these.
+    pub mailboxes: DriverMailboxes,
+    /// Is told how attempts end, for people; shared by all drivers.
+    pub histories: TargetHistories,
 }
 
 /// Drives one partition from its first session to its end.
@@ -101,6 +117,8 @@ pub struct Driver<S: Source, T, L> {
     releases: Releases,
     /// Tells which targets are shut.
     breakers: BreakerWatch,
+    /// Tells which targets a person has paused.
+    pauses: PauseWatch,
     /// Tells which targets need permits, and has them.
     pacers: PacerWatch,
     /// Tells which partitions of the previous layout are not drained.
@@ -122,8 +140,10 @@ pub struct Driver<S: Source, T, L> {
     ends: TenureEnds,
     /// Of the attempt that has just ended.
     last_answer: Option<LastAnswer>,
+    held_spans: HeldSpans,
     last_logged: OwnershipState,
     stray_log: LogInterval,
+    mailbox: DriverMailbox,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -143,6 +163,8 @@ enum Input<D> {
     /// A person has released these parked records of the partition.
     Released(ReleasedHere),
     BreakersChanged,
+    /// A person has paused or resumed a target.
+    PausesChanged,
     /// Permits have come, or are needed from now on or no longer.
     PacersChanged,
     /// A partition of the previous layout was drained.
@@ -151,6 +173,8 @@ enum Input<D> {
     Attached(Result<D, Gone>),
     Source(SourceEvent),
     ChannelLost(Lost),
+    /// A person asks.
+    Asked(DriverQuestion),
 }
 
 /// Why a session ends at once.
@@ -167,14 +191,17 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         context: PartitionContext<S, T, L>,
         core: Partition,
         previous: watch::Receiver<BTreeSet<PartitionNumber>>,
-        (releases, breakers, pacers): (Releases, BreakerWatch, PacerWatch),
+        (releases, breakers, pacers, pauses): (Releases, BreakerWatch, PacerWatch, PauseWatch),
     ) -> Self {
         Self {
             phase: Phase::attaching(&context.source),
+            held_spans: HeldSpans::new(context.spans.clone(), context.layout),
+            mailbox: context.mailboxes.open((context.layout.number, context.partition)),
             context,
             core,
             releases,
             breakers,
+            pauses,
             pacers,
             previous,
             drain: DrainWatch::default(),
@@ -232,9 +259,12 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             () = self.timer.as_mut(), if has_deadline => Input::DeadlineCame,
             input = self.pending.next() => input,
             released = self.releases.next(placed, partition), if !is_leaving => Input::Released(released),
+            () = self.pauses.changed() => Input::PausesChanged,
             () = self.breakers.changed() => Input::BreakersChanged,
             () = self.pacers.changed() => Input::PacersChanged,
             Ok(()) = self.previous.changed() => Input::PreviousDrained,
+            // Before what comes of the source, which may never pause; a mailbox holds a few questions.
+            question = self.mailbox.next() => Input::Asked(question),
             input = self.phase.next() => input,
         }
     }
@@ -255,12 +285,18 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             }
             Input::Loaded(loaded) => self.loaded(loaded),
             Input::Released(released) => self.released(released),
+            Input::PausesChanged => {
+                for event in self.pauses.take_changes() {
+                    self.notify(event);
+                }
+            }
             Input::BreakersChanged => self.on_breaker_change(),
             Input::PacersChanged => self.on_pacer_change(),
             Input::PreviousDrained => self.on_previous_drained(),
             Input::Attached(Ok(deliveries)) => self.attached(deliveries),
             Input::Attached(Err(Gone)) => self.leave(Then::Exit(DriverExit::Gone)),
             Input::Source(event) => self.source_event(event),
+            Input::Asked(question) => self.asked(question),
             Input::ChannelLost(Lost(why)) => self.loss = Some(Loss { why, unwritten: None }),
         }
     }
@@ -301,9 +337,20 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             lock,
             began,
             took,
+            trace,
         } = attempt;
-        self.context.target_metrics[update.target.0].attempt_ended(&outcome, took);
+        let metrics = &self.context.target_metrics[update.target.0];
+        metrics.attempt_ended(&outcome, took, trace.as_ref().and_then(AttemptTrace::sampled_id));
+        if let Some(trace) = trace {
+            let (target, receipt) = (metrics.name(), &receipt);
+            let facts = AttemptFacts { number, target, outcome: &outcome, receipt, took };
+            self.held_spans.attempt_ended(trace, &facts);
+        }
         self.context.reach_watch.attempted(&outcome, signal);
+        let why = outcome.failure().map(|failure| Why::new(&update, failure));
+        if outcome.was_sent() {
+            self.context.histories.ended(self.now(), update.target, &outcome, took, why.as_ref());
+        }
         let record_key = update.record_key.clone();
         let quota = receipt.quota.as_deref().copied().unwrap_or_default();
         self.last_answer = Some(LastAnswer { record_key: record_key.clone(), receipt, lock });
@@ -315,8 +362,14 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             }
             outcome
         } else {
+            // Whoever has paused it expects failures, as of a maintenance: they do not shut it.
+            let signal = match signal {
+                signal if signal.is_failure() && self.pauses.is_paused(update.target) && !probe => {
+                    HealthSignal::Neutral
+                }
+                signal => signal,
+            };
             let end = AttemptEnd { record_key: &record_key, began, signal };
-            let why = outcome.failure().map(|failure| Why::new(&update, failure));
             let believed = self.breakers.ended(self.now(), update.target, end, probe, why.as_ref());
             let end =
                 RequestEnd { record_key: &record_key, began, permit, reply: Reply::of(&outcome), quota };
@@ -370,6 +423,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             Ok(update) => {
                 let without_id = update.id.origin() == IdOrigin::Delivery;
                 self.context.metrics.received(redelivered, without_id);
+                self.held_spans.received(delivery, redelivered, &update);
                 Event::Received { tenure, delivery, redelivered, update }
             }
             Err(fault) => {

@@ -14,19 +14,24 @@ use uuid::Uuid;
 use super::breakers::Breakers;
 use super::dead_letter_log::DeadLetterLog;
 use super::driver::{Driver, DriverExit, PartitionContext};
+use super::inspection::DriverMailboxes;
 use super::lease_watch::watch_lease;
 use super::ledger_client::LedgerClient;
+use super::notify::Notifier;
 use super::pacers::Pacers;
+use super::pauses::Pauses;
 use super::refusals::Refusals;
 use super::releases::Releases;
 use super::step_down::ReachWatch;
+use super::target_history::TargetHistories;
 use crate::admin::health::Health;
 use crate::admin::metrics::{Metrics, TargetMetrics};
 use crate::config::Config;
 use crate::http::current::CurrentTargets;
+use crate::telemetry::{PartitionSpans, Spans};
 use lanekeeper_broker::{
-    AmqpSource, Beliefs, Clock, DeadLetters, Decoder, Epochs, Halt, Link, LivenessProbe, Majority, Markers,
-    Membership, Names, Reach, Replica, Shares, SourceContext, Witnesses,
+    AmqpSource, Beliefs, Clock, DeadLetters, Decoder, Epochs, Halt, Inquiries, Link, LivenessProbe, Majority,
+    Markers, Membership, Names, Presence, Reach, Replica, Shares, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
@@ -53,7 +58,9 @@ pub struct DispatchContext {
     pub breakers: Breakers,
     pub pacers: Pacers,
     pub releases: Releases,
+    pub pauses: Pauses,
     pub refusals: Arc<Refusals>,
+    pub notifier: Notifier,
     pub dead_letter_log: Arc<DeadLetterLog>,
     pub liveness: LivenessProbe,
     pub majority: Majority,
@@ -61,8 +68,17 @@ pub struct DispatchContext {
     pub epochs: Epochs,
     pub reach: Reach,
     pub shares: Shares,
+    pub presence: Presence,
     pub beliefs: Beliefs,
+    /// `None`: traces are off.
+    pub spans: Option<Spans>,
     pub reach_watch: ReachWatch,
+    pub mailboxes: DriverMailboxes,
+    pub histories: TargetHistories,
+    /// What people ask of the process.
+    pub inquiries: Inquiries,
+    /// The URL of the admin port, for notes.
+    pub admin: Option<String>,
     /// Chosen at each start: tells replicas with the same `instance.name` apart.
     pub process: Uuid,
 }
@@ -114,7 +130,10 @@ impl LayoutDrivers {
             epochs: &context.epochs,
             reach: &context.reach,
             shares: &context.shares,
+            presence: &context.presence,
             beliefs: &context.beliefs,
+            inquiries: &context.inquiries,
+            admin: context.admin.as_deref(),
         };
         let membership = Membership::join(links, names, layout, replica, context.liveness.clone(), halt);
         context.health.begin(layout.number, active_layout.partitions.iter().copied());
@@ -258,6 +277,7 @@ impl LayoutDrivers {
             }),
             ack_limits: limits_of_acks(window.get()),
         };
+        let target_names: Arc<[String]> = config.targets.iter().map(|target| target.name.clone()).collect();
         let routes = Arc::new(config.routes());
         let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
         let ledger_client = move |partition| {
@@ -291,12 +311,23 @@ impl LayoutDrivers {
                 ledger_metrics: context.metrics.ledger(),
                 target_metrics: Arc::clone(&context.target_metrics),
                 refusals: Arc::clone(&context.refusals),
+                notifier: context.notifier.clone(),
                 reach_watch: context.reach_watch.clone(),
                 dead_letter_log: Arc::clone(&context.dead_letter_log),
                 health: context.health.clone(),
+                spans: context.spans.clone().map(|spans| {
+                    PartitionSpans::new(spans, &context.names, (layout.number, partition), &config.instance)
+                }),
+                mailboxes: context.mailboxes.clone(),
+                histories: context.histories.clone(),
             };
             let core = Partition::new(limits, Arc::clone(&policy)).behind(previous.clone());
-            let shared_by_all = (context.releases.clone(), context.breakers.watch(), context.pacers.watch());
+            let shared_by_all = (
+                context.releases.clone(),
+                context.breakers.watch(),
+                context.pacers.watch(),
+                context.pauses.watch(Arc::clone(&target_names)),
+            );
             Driver::new(partition_context, core, previous_undrained.clone(), shared_by_all)
         }
     }

@@ -312,6 +312,9 @@ fn known(lookup_result: &LookupResult, update: &Update, holder: Holder) -> Optio
         IdStatus::Reused => return Some(Known::IdReused),
         IdStatus::Unknown => {}
     }
+    if lookup_result.paused {
+        return Some(Known::RecordPaused);
+    }
     if lookup_result.parked && matches!(holder, Holder::Broker(_)) {
         return Some(Known::RecordParked);
     }

@@ -20,7 +20,7 @@ use lanekeeper_core::log_interval::LogInterval;
 use lanekeeper_core::message::Event;
 use lanekeeper_core::outcome::Outcome;
 use lanekeeper_core::pacing::share::{Claim, Share};
-use lanekeeper_core::pacing::{Asker, Pacer, Refusal, RequestEnd};
+use lanekeeper_core::pacing::{Asker, Pacer, PacerView, Refusal, RequestEnd};
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 
@@ -149,6 +149,13 @@ impl Pacers {
                 shared.divide(&shares, heartbeat, begun);
             }
         }))
+    }
+
+    /// What keeps requests to a target back.
+    #[must_use]
+    pub fn view(&self, target: TargetId) -> PacerView {
+        let now = self.shared.clock.now();
+        self.shared.state().groups[self.shared.group_of[target.0]].pacer.view(now)
     }
 
     /// For one driver.

@@ -15,6 +15,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use super::notify::Notifier;
+use crate::admin::Access;
 use crate::admin::metrics::ConfigMetrics;
 use crate::config::{
     Change, Config, ConfigSource, Faults, FileStamp, Loaded, TakesEffect, changes, load_again,
@@ -52,6 +54,9 @@ pub(super) struct Reloadable {
     pub(super) address: Address,
     pub(super) ledger: Option<Arc<AnyLedger>>,
     pub(super) log_filter: LogFilter,
+    /// Tokens and certificate of the admin port.
+    pub(super) access: Access,
+    pub(super) notifier: Notifier,
     pub(super) metrics: ConfigMetrics,
 }
 
@@ -267,9 +272,11 @@ impl Reloader {
             return Err(Refusal::Restart(restart.join(", ")));
         }
         self.parts.targets.can_change(&config.targets)?;
+        self.parts.notifier.can_change(config)?;
         self.change_others(config)?;
         if with(TakesEffect::WhenAttachedAgain).is_empty() {
             self.parts.targets.change(&config.targets)?;
+            self.parts.notifier.change(config)?;
             return Ok(None);
         }
         let (done, when_done) = oneshot::channel();
@@ -286,6 +293,7 @@ impl Reloader {
             ledger.change_users(config).map_err(|error| Refusal::Other(error_chain(&error)))?;
         }
         (self.parts.log_filter.0)(&config.log.filter);
+        self.parts.access.change(&config.admin);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::auto_apply::first_layout;
 use super::ledger_binding::{BindingError, LedgerAndExchange};
+use super::pauses::Pauses;
 use super::supervisor::RunError;
 use super::upkeep::open_ledger;
 use crate::admin::metrics::Metrics;
@@ -31,6 +32,7 @@ pub(super) struct Started {
     pub(super) epochs: Epochs,
     pub(super) names: Names,
     pub(super) ledger: Option<Arc<AnyLedger>>,
+    pub(super) pauses: Pauses,
     pub(super) place: TopologyPlace,
 }
 
@@ -84,9 +86,13 @@ pub(super) async fn start(
             Err(error) => return Err(error.into()),
         }
     };
-    if let Some(ledger) = &ledger {
-        place_parked_records(ledger, &document).await?;
-    }
+    let pauses = match &ledger {
+        None => Pauses::none(),
+        Some(ledger) => {
+            place_parked_records(ledger, &document).await?;
+            Pauses::begin(Arc::clone(ledger)).await?
+        }
+    };
     epochs.observe(document.epoch);
     log_difference(document.layouts.in_force, wanted, config.updates.auto_apply);
     let reading = address.reading_bodies(config.updates.body_bytes_max as u64);
@@ -101,6 +107,7 @@ pub(super) async fn start(
         epochs,
         names,
         ledger,
+        pauses,
         place,
     })
 }

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 use uuid::Uuid;
@@ -16,29 +16,36 @@ use super::auto_apply::auto_apply;
 use super::beliefs;
 use super::breakers::Breakers;
 use super::driver::DriverExit;
+use super::inspection::{DriverMailboxes, InspectedLedger, InspectedProcess, answer_questions};
 use super::layout_drivers::{DispatchContext, DriverEnded};
 use super::ledger_binding::{BindingError, LedgerAndExchange};
+use super::notify::{Notifications, NotifyInputs};
 use super::pacers::Pacers;
 use super::releases::Releases;
 use super::reload::{self, AttachAgain, LogFilter, Reloadable};
 use super::start::{Started, start, wanted};
 use super::step_down::{self, ReachWatch};
+use super::target_history::TargetHistories;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::config::{Config, Loaded};
-use crate::config_requests::{ConfigRequestSender, ConfigRequests};
+use crate::config_requests::ConfigRequests;
 use crate::http::client::{HttpTargets, TargetsFault};
 use crate::http::current::CurrentTargets;
+use crate::telemetry::Telemetry;
 use lanekeeper_broker::{
-    Beliefs, BindingGuard, Clock, Follower, Halt, LayoutReconciler, LivenessProbe, Majority, Reach, Shares,
-    SourceError,
+    Beliefs, BindingGuard, Clock, Follower, Halt, Inquiries, LayoutReconciler, LivenessProbe, Majority,
+    Presence, Reach, Shares, SourceError,
 };
 use lanekeeper_core::error::error_chain;
-use lanekeeper_ledger::{AnyLedger, LedgerError};
+use lanekeeper_ledger::{AnyLedger, LedgerError, LedgerPlace};
 
 /// How long the others may take to learn that this process uses nothing of the limits any more. Under an alarm they do not.
 const GIVE_UP_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long the end of the process waits for the last notifications.
+const NOTIFY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why the dispatcher could not start.
 #[derive(Debug, thiserror::Error)]
@@ -102,27 +109,58 @@ pub async fn run(
     let ConfigRequests { sender: requests, received } = options.requests;
     let targets = HttpTargets::new(&config.targets)?;
     let targets = Arc::new(CurrentTargets::new(targets, requests.look_again()));
+    let notifications = Notifications::new(&config, metrics.notify())?;
+    let notifier = notifications.notifier();
     let health = Health::default();
-    serve_admin(&config, &metrics, &health, requests).await?;
+    let (in_force, config_in_force) = watch::channel(config.clone());
+    let (access, ledger_slot) = (admin::Access::new(&config.admin), admin::LedgerSlot::default());
+    let answerer = admin::AnswererSlot::default();
+    let served = admin::Parts {
+        access: access.clone(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        requests,
+        live: admin::Live::new(&config_in_force),
+        config: config_in_force.clone(),
+        ledger: ledger_slot.clone(),
+        answerer: answerer.clone(),
+        found_release: admin::FoundRelease::default(),
+    };
+    let admin_url = serve_admin(&config, served).await?;
     let started = tokio::select! {
         started = start(&config, &metrics, options.adopt_ledger) => started?,
         () = shutdown.as_mut() => return Ok(()),
     };
     let (halt, clock) = (Halt::default(), Clock::start());
-    let Started { address, consuming, publishing, membership_link, document, epochs, names, ledger, place } =
-        started;
-    let (in_force, config_in_force) = watch::channel(config.clone());
+    let Started {
+        address,
+        consuming,
+        publishing,
+        membership_link,
+        document,
+        epochs,
+        names,
+        ledger,
+        pauses,
+        place,
+    } = started;
+    ledger_slot.set(ledger.clone());
+    let telemetry = Telemetry::begin(config_in_force.clone(), metrics.spans(), clock)?;
     let parts = Reloadable {
         in_force,
         targets: Arc::clone(&targets),
         address: address.clone(),
         ledger: ledger.clone(),
         log_filter: options.log_filter,
+        access,
+        notifier: notifier.clone(),
         metrics: metrics.config(),
     };
     let (_reloading, mut attach_again) = reload::begin(loaded, parts, received);
     let mut follower = Follower::begin(consuming.clone(), &names, document, halt.clone());
-    let auto = config.updates.auto_apply.then(|| auto_apply(config_in_force, wanted(&config)));
+    let auto = config.updates.auto_apply.then(|| auto_apply(config_in_force.clone(), wanted(&config)));
+    let (inquiries, asked) = Inquiries::new(&names);
+    let asked = Arc::new(Mutex::new(asked));
     let instance = config.instance.clone();
     let guard = BindingGuard::begin(consuming.clone(), address.clone(), &names, &instance, &follower);
     let reconciler = LayoutReconciler::begin(address, &names, &instance, &follower, auto, &epochs);
@@ -130,6 +168,15 @@ pub async fn run(
     let liveness = LivenessProbe::begin(consuming.clone());
     let majority = Majority::new(publishing.clone(), &names);
     let releases = ledger.clone().map_or_else(Releases::none, Releases::begin);
+    let presence = Presence::default();
+    let inputs = NotifyInputs {
+        health: health.clone(),
+        presence: presence.clone(),
+        consuming: consuming.clone(),
+        publishing: membership_link.clone(),
+        names: names.clone(),
+    };
+    let notify_task = notifications.begin(&config, inputs);
     let mut drivers = JoinSet::new();
     let mut active_layouts = follower.document().layouts.active_layouts();
     let mut unusable = pin!(unusable(ledger.as_deref()));
@@ -148,16 +195,24 @@ pub async fn run(
             liveness: liveness.clone(),
             majority: majority.clone(),
             releases: releases.clone(),
+            pauses: pauses.clone(),
             breakers: Breakers::new(&config.breaker, &config.limits, &metrics, &health),
             pacers: Pacers::begin(&config.limits, &metrics, clock),
             target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
             clock,
             epochs: epochs.clone(),
             reach_watch: reach_watch.clone(),
+            mailboxes: DriverMailboxes::default(),
+            histories: TargetHistories::of(config.targets.len()),
+            inquiries: inquiries.clone(),
+            admin: admin_url.clone(),
             reach: reach.clone(),
             shares: Shares::default(),
+            spans: telemetry.as_ref().map(Telemetry::spans),
+            presence: presence.clone(),
             beliefs: Beliefs::of(config.target_names().into_keys().collect()),
             refusals: Arc::default(),
+            notifier: notifier.clone(),
             dead_letter_log: Arc::default(),
             process: Uuid::new_v4(),
             halt: halt.clone(),
@@ -171,9 +226,16 @@ pub async fn run(
             metrics: metrics.clone(),
             health: health.clone(),
         };
+        let target_names: Vec<String> = config.targets.iter().map(|target| target.name.clone()).collect();
+        let _showing = pauses.show(&target_names, &metrics, &health);
         let _dividing = context.pacers.divide(context.shares.clone(), context.consuming.heartbeat());
         let believing = config.target_names();
         let _believing = beliefs::follow(&context.beliefs, believing, context.breakers.clone(), clock);
+        let inspected = Arc::new(inspected(&context, config_in_force.clone()));
+        if let Some(url) = &admin_url {
+            answerer.set(url.clone(), answers_of(Arc::clone(&inspected)));
+        }
+        let _responder = answer_questions(Arc::clone(&asked), inspected, publishing.clone());
         let _step_down = step_down::begin(reach_watch.clone(), reach.clone(), Arc::clone(&targets));
         let mut running = ActiveLayouts::default();
         let mut end: End = loop {
@@ -216,6 +278,7 @@ pub async fn run(
                 }
             }
         }
+        running.end();
         context.shares.give_up(GIVE_UP_WITHIN).await;
         match end {
             End::Stop(halted) => break (halted, running),
@@ -223,7 +286,7 @@ pub async fn run(
                 health.set_attaching_again();
                 metrics.targets_change();
                 let AttachAgain { config: wanted, done } = *change;
-                let changed = targets.change(&wanted.targets);
+                let changed = targets.change(&wanted.targets).and_then(|()| notifier.change(&wanted));
                 // A target is known by its number: partitions are never attached with a config whose targets are not in force.
                 if changed.is_ok() {
                     config = wanted;
@@ -232,6 +295,10 @@ pub async fn run(
             }
         }
     };
+    if let Some(telemetry) = telemetry {
+        telemetry.stop().await;
+    }
+    notify_task.stop(NOTIFY_WITHIN).await;
     let document = documents.borrow().clone();
     binding.stopped(&document).await;
     if matches!(halted, Some(RunError::Source(SourceError::Moved { .. }))) {
@@ -242,6 +309,40 @@ pub async fn run(
     publishing.close().await;
     membership_link.close().await;
     halted.map_or(Ok(()), Err)
+}
+
+/// What answers questions while partitions are attached with this context.
+fn inspected(context: &DispatchContext, config: watch::Receiver<Config>) -> InspectedProcess {
+    let configured = context.config.ledger.as_ref().zip(context.ledger.clone());
+    let ledger = configured.map(|(config, ledger)| {
+        let kind = match config.place {
+            LedgerPlace::Sqlite(_) => "sqlite",
+            LedgerPlace::Postgres(_) => "postgres",
+        };
+        InspectedLedger::new(kind, ledger)
+    });
+    InspectedProcess {
+        instance: context.config.instance.clone(),
+        process: context.process.to_string(),
+        started_at: SystemTime::now(),
+        clock: context.clock,
+        health: context.health.clone(),
+        mailboxes: context.mailboxes.clone(),
+        targets: context.config.targets.iter().map(|target| target.name.clone()).collect(),
+        config,
+        breakers: context.breakers.clone(),
+        pacers: context.pacers.clone(),
+        pauses: context.pauses.clone(),
+        histories: context.histories.clone(),
+        ledger,
+    }
+}
+
+fn answers_of(inspected: Arc<InspectedProcess>) -> admin::Answerer {
+    Arc::new(move |question| {
+        let inspected = Arc::clone(&inspected);
+        Box::pin(async move { inspected.answer(question).await })
+    })
 }
 
 /// Why all drivers are to end.
@@ -299,17 +400,15 @@ fn driver_ended(reconciler: &LayoutReconciler, ended: &DriverEnded) {
     reconciler.drained(*layout, *partition);
 }
 
-/// Serves health and metrics from the start, so that monitoring sees a process that waits for its broker.
-async fn serve_admin(
-    config: &Config,
-    metrics: &Metrics,
-    health: &Health,
-    requests: ConfigRequestSender,
-) -> Result<(), RunError> {
-    let Some(address) = config.admin else { return Ok(()) };
+/// Serves the port for operators from the start, so that monitoring sees a process that waits for its broker.
+///
+/// Returns the URL at which others reach it; `None`: there is no port.
+async fn serve_admin(config: &Config, parts: admin::Parts) -> Result<Option<String>, RunError> {
+    let Some(address) = config.admin.listen else { return Ok(None) };
     let fault = |source| RunError::Admin { address, source };
     let listener = TcpListener::bind(address).await.map_err(fault)?;
-    info!(address = %listener.local_addr().map_err(fault)?, "serving health and metrics");
-    tokio::spawn(admin::serve(listener, metrics.clone(), health.clone(), requests));
-    Ok(())
+    let bound = listener.local_addr().map_err(fault)?;
+    info!(address = %bound, "serving health and metrics");
+    tokio::spawn(admin::serve(listener, parts));
+    Ok(Some(config.admin.url_at(bound)))
 }

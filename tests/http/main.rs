@@ -5,10 +5,12 @@ mod auth;
 mod authlib;
 #[path = "../it/harness/authority.rs"]
 mod authority;
+mod collector;
 mod connecting;
 mod connections;
 mod current;
 mod documented;
+mod events;
 mod farewell;
 mod faults;
 #[path = "../it/harness/tls.rs"]
@@ -90,7 +92,14 @@ fn update(record_key: &str) -> Update {
 }
 
 fn attempt_of(update: Update) -> Attempt {
-    Attempt { update: Arc::new(update), number: 1, tenure: None, etag: None, send_guard: SendGuard::always() }
+    Attempt {
+        update: Arc::new(update),
+        number: 1,
+        tenure: None,
+        etag: None,
+        send_guard: SendGuard::always(),
+        trace: None,
+    }
 }
 
 /// One attempt of a plain update at this target, which must end within [`TEST_TIMEOUT`] and a little.

@@ -1,7 +1,10 @@
 //! What goes out.
 
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderValue;
 use lanekeeper::config::{IdempotencyKeyStyle, Secret};
-use lanekeeper::http::{Attempt, SendGuard, Target};
+use lanekeeper::http::{Attempt, RequestShape, SendGuard, Target, TraceHeaders};
 use lanekeeper_core::outcome::{Cause, Outcome};
 use lanekeeper_core::template::UrlTemplate;
 use lanekeeper_core::update::{Update, UpdateId};
@@ -38,6 +41,7 @@ async fn the_request_says_what_docs_wire_promises() {
         tenure: Some(17),
         etag: None,
         send_guard: SendGuard::always(),
+        trace: None,
     };
     let request = request_of(attempt, |_| {}).await;
     let check = |name, value| assert_eq!(header(&request, name), Some(value), "{request}");
@@ -57,6 +61,60 @@ async fn the_request_says_what_docs_wire_promises() {
     check("user-agent", concat!("lanekeeper/", env!("CARGO_PKG_VERSION")));
     check("content-length", "14");
     assert_eq!(header(&request, "accept-encoding"), None);
+}
+
+/// The target's span is a child of the attempt's, and not of the publisher's.
+#[tokio::test]
+async fn an_attempt_with_a_trace_says_so_instead_of_what_the_publisher_said() {
+    let of_publisher = [("traceparent", "of-publisher"), ("tracestate", "a=1"), ("ce-type", "a.b")];
+    let headers = of_publisher.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let attempt = |tracestate: Option<&'static str>| {
+        let trace = TraceHeaders {
+            traceparent: HeaderValue::from_static("of-attempt"),
+            tracestate: tracestate.map(HeaderValue::from_static),
+            is_sampled: true,
+            request: OnceLock::new(),
+        };
+        Attempt {
+            trace: Some(trace.into()),
+            ..attempt_of(Update { headers: headers.clone(), ..update("k") })
+        }
+    };
+    let check = async |attempt, lines: &[(&str, &str)], parent, state| {
+        let request = request_of(attempt, |config| {
+            let headers = lines.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value)));
+            config.headers.extend(headers);
+        })
+        .await;
+        let found = (header(&request, "traceparent"), header(&request, "tracestate"));
+        assert_eq!((found, header(&request, "ce-type")), ((parent, state), Some("a.b")), "{request}");
+    };
+    check(attempt(Some("a=1")), &[], Some("of-attempt"), Some("a=1")).await;
+    check(attempt(None), &[], Some("of-attempt"), None).await;
+    // An operator who sets the header wants it.
+    check(attempt(Some("a=1")), &[("traceparent", "of-config")], Some("of-config"), None).await;
+}
+
+#[tokio::test]
+async fn what_the_request_was_is_told_to_a_trace_that_is_sampled_and_to_no_other() {
+    let server = Server::answering(answer("204 No Content", "", ""), false).await;
+    let targets = targets(target(server.address)).unwrap();
+    let shape_of = async |is_sampled| {
+        let (traceparent, request) = (HeaderValue::from_static("of-attempt"), OnceLock::new());
+        let trace = Arc::new(TraceHeaders { traceparent, tracestate: None, is_sampled, request });
+        targets.send(Attempt { trace: Some(Arc::clone(&trace)), ..attempt_of(update("k-17")) }).await;
+        trace.request.get().cloned()
+    };
+    assert_eq!(shape_of(false).await, None);
+    let request = shape_of(true).await.expect("it is sampled");
+    let expected = RequestShape {
+        method: "PUT".into(),
+        scheme: "http",
+        host: "127.0.0.1".into(),
+        port: server.address.port(),
+        url_template: "/customers/{record_key}".into(),
+    };
+    assert_eq!(*request, expected);
 }
 
 #[tokio::test]

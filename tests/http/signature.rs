@@ -20,7 +20,7 @@ const ED25519_SEED: &str = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
 const ED25519_PUBLIC: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
 
 /// Headers and body of a request of HTTP/1.
-fn parsed(request: &str) -> (http::HeaderMap, &str) {
+pub fn parsed(request: &str) -> (http::HeaderMap, &str) {
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let headers = head.lines().skip(1).map(|line| {
         let (name, value) = line.split_once(": ").unwrap();

@@ -40,14 +40,18 @@ connection.call_later(0.2, rest)
 channel.start_consuming()
 "#;
 
-/// Exit code and standard output; the rest goes where a failing test shows it.
 fn bench(arguments: &[&str]) -> (Option<i32>, String) {
+    run("bench", arguments)
+}
+
+/// Exit code and standard output; the rest goes where a failing test shows it.
+fn run(command: &str, arguments: &[&str]) -> (Option<i32>, String) {
     // One at a time: what is left in the broker afterwards is looked at.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let broker = Broker::shared();
     let mut bench = lab_command();
-    bench.arg("bench").args(arguments).args(["--broker", broker.url()]).stdin(Stdio::null());
+    bench.arg(command).args(arguments).args(["--broker", broker.url()]).stdin(Stdio::null());
     let output = bench.output().expect("the binary starts");
     eprintln!("{}", String::from_utf8_lossy(&output.stderr));
     let left = broker.ctl(&["--quiet", "list_queues", "name"]);
@@ -99,4 +103,24 @@ fn what_loses_updates_has_no_figure() {
     ]);
     assert_eq!(code, Some(1), "{output}");
     assert!(output.contains("drain0 idle FAIL: 0 of 100 updates arrived"), "{output}");
+}
+
+#[test]
+fn the_benchmark_of_a_door_measures_both_ways_to_publish() {
+    let (code, output) = run(
+        "bench-door",
+        &["--repeats", "2", "--updates", "500", "--connections", "8", "--rate", "50", "--seconds", "2"],
+    );
+    assert_eq!(code, Some(0), "{output}");
+    for begins in [
+        "door ",
+        "publish ",
+        "door against publish: rate ",
+        "latency door p50 ",
+        "latency broker p50 ",
+        "door adds p50 ",
+    ] {
+        let line = output.lines().find(|line| line.starts_with(begins));
+        assert!(line.is_some_and(|line| !line.contains("NaN")), "a line {begins:?} in\n{output}");
+    }
 }

@@ -4,13 +4,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use lanekeeper_core::layout::{PartitionNumber, rank};
 use lanekeeper_lab::receiver::{FailingRecord, Receiver, ReceiverSettings};
-use lapin::options::QueueDeleteOptions;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::time::timeout;
 
 use crate::harness::{
     Broker, Dispatcher, Signal, World, assert_flawless, assert_in_order, pace, until, updates,
 };
+
+/// How long a delivery may take to come.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn slow(latency: Duration) -> ReceiverSettings {
     ReceiverSettings { latency, latency_jitter: 0.5, ..ReceiverSettings::default() }
@@ -194,6 +202,43 @@ async fn a_partition_that_holds_an_update_for_too_long_steps_back_and_goes_on_co
     // Six seconds of a wait of half a second at most: counted on, the attempts of record 0 would be some fifteen.
     let requests = world.receiver.record("record-0").expect("it was sent").counts.requests;
     assert!((10..60).contains(&requests), "{requests} requests");
+}
+
+/// A consumer that is not ours held the oldest update, and gives it back late: the broker puts it behind newer ones, with a
+/// count that is higher than theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_gives_back_late_does_not_keep_the_others_from_flowing() {
+    const EXTRA: &str = "updates.partitions = 1\nbroker.heartbeat = \"2s\"";
+    let world = World::new("given-back").await;
+    let mut first = replica(&world, "first", EXTRA).await;
+    first.terminate();
+    assert_eq!(first.ended().await, Some(0));
+    let channel = world.channel().await;
+    channel.basic_qos(1, BasicQosOptions::default()).await.expect("the broker takes it");
+    let queue = format!("{}.l1.p000", world.exchange);
+    let (tag, options) = ("somebody else".into(), BasicConsumeOptions::default());
+    // From RabbitMQ 4 on, the broker would give the partition to a process otherwise.
+    let mut preferred = FieldTable::default();
+    preferred.insert("x-priority".into(), AMQPValue::LongInt(i32::MAX));
+    let consumer = channel.basic_consume(queue.as_str().into(), tag, options, preferred).await;
+    let mut consumer = consumer.expect("it consumes");
+    let _one = replica(&world, "one", EXTRA).await;
+    let _other = replica(&world, "other", EXTRA).await;
+    world.publish(updates(5, 1)).await;
+    // The first process can have left a witness, which is no update.
+    loop {
+        let delivery = timeout(PATIENCE, consumer.next()).await.expect("the broker prefers it");
+        let delivery = delivery.expect("it is handed over").expect("a delivery");
+        if delivery.routing_key.as_str().starts_with("record-") {
+            break;
+        }
+        delivery.acker.ack(BasicAckOptions::default()).await.expect("it is settled");
+    }
+    #[expect(clippy::disallowed_methods, reason = "somebody else does what is wrong here")]
+    let cancelling = channel.basic_cancel("somebody else".into(), BasicCancelOptions::default());
+    cancelling.await.expect("it is cancelled");
+    channel.close(200, "normal shutdown".into()).await.expect("it is closed");
+    assert_in_order(&world.applied(5).await, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,8 +7,8 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::update::{RecordKey, UpdateId};
 use lanekeeper_lab::receiver::{FailingRecord, ReceiverSettings};
 use lanekeeper_ledger::{
-    AnyLedger, Entry, EntryKind, Ledger, LedgerConfig, LedgerPlace, ParkedState, StoredParkReason,
-    StoredUpdate,
+    AnyLedger, Entry, EntryKind, Ledger, LedgerConfig, LedgerPlace, Operations, ParkedState,
+    StoredParkReason, StoredUpdate,
 };
 use serde_json::json;
 

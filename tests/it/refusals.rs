@@ -14,7 +14,7 @@ async fn ctl(broker: &Arc<Broker>, arguments: &[&str]) {
     tokio::task::spawn_blocking(running).await.expect("it does not panic");
 }
 
-async fn set_alarm(broker: &Arc<Broker>, on: bool) {
+pub async fn set_alarm(broker: &Arc<Broker>, on: bool) {
     ctl(broker, &["set_vm_memory_high_watermark", if on { "0.0000001" } else { "0.6" }]).await;
 }
 

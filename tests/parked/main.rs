@@ -18,17 +18,22 @@ use crate::world::{World, lookup, on_both, park, park_behind, parked, write};
 on_both!(
     a_person_lists_shows_and_exports_what_is_parked,
     a_person_releases_and_discards,
+    changes_are_listed_with_who_and_why,
+    a_record_is_paused_and_resumed,
     a_record_that_is_not_parked_is_exit_code_1,
     the_config_of_another_exchange_is_refused,
 );
 
-/// Exit code, standard output, standard error.
+/// Exit code, standard output, standard error of `lanekeeper parked`.
 fn lanekeeper(world: &World, arguments: &[&str]) -> (i32, String, String) {
-    let url = match &world.place {
+    with_url(&url(world), &[&["parked"], arguments].concat())
+}
+
+fn url(world: &World) -> String {
+    match &world.place {
         LedgerPlace::Sqlite(path) => format!("sqlite://{}", path.display()),
         LedgerPlace::Postgres(urls) => urls[0].reveal().to_owned(),
-    };
-    with_url(&url, arguments)
+    }
 }
 
 fn with_url(url: &str, arguments: &[&str]) -> (i32, String, String) {
@@ -36,7 +41,6 @@ fn with_url(url: &str, arguments: &[&str]) -> (i32, String, String) {
         .env_clear()
         .env("LANEKEEPER_LEDGER__URL", url)
         .env("USER", "ada")
-        .arg("parked")
         .args(arguments)
         .output()
         .unwrap();
@@ -125,6 +129,61 @@ async fn a_person_releases_and_discards(world: World) {
     assert_eq!(output_of(&world, &["release", "--all"]), "1 record released\n");
 }
 
+async fn changes_are_listed_with_who_and_why(world: World) {
+    let ledger = world.open().await;
+    for record in ["a", "b", "c"] {
+        write(&ledger, park(record, record, "")).await;
+    }
+    let changes = |arguments: &[&str]| {
+        let (code, out, error) = with_url(&url(&world), &[&["ledger", "changes"], arguments].concat());
+        assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}: {out}");
+        out
+    };
+    assert_eq!(changes(&[]), "Nothing was changed.\n");
+    output_of(&world, &["discard", "a", "--why", "sent\nby mistake"]);
+    output_of(&world, &["release", "b", "--who", "grace", "--why", "the API is fixed"]);
+    output_of(&world, &["release", "--all"]);
+    let listed = changes(&[]);
+    let lines: Vec<String> =
+        listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let ends = [
+        "CHANGE OF RECORDS UPDATES WHO WHY",
+        " release all parked records 1 1 ada -",
+        " release b 1 1 grace the API is fixed",
+        " discard a 1 1 ada sent\\nby mistake",
+    ];
+    assert_eq!(lines.len(), ends.len(), "{listed}");
+    for (line, end) in lines.iter().zip(ends) {
+        assert!(line.ends_with(end), "{end} in\n{listed}");
+    }
+    let one: Json = serde_json::from_str(&changes(&["--json", "--record", "b"])).unwrap();
+    assert_eq!((&one["change"], &one["record_key"]), (&Json::from("release"), &Json::from("b")));
+    assert_eq!((&one["who"], &one["why"]), (&Json::from("grace"), &Json::from("the API is fixed")));
+    assert_eq!(changes(&["--limit", "1", "--json"]).lines().count(), 1);
+}
+
+async fn a_record_is_paused_and_resumed(world: World) {
+    let ledger = world.open().await;
+    assert_eq!(output_of(&world, &["paused"]), "No record is paused.\n");
+    assert!(output_of(&world, &["pause", "a", "--why", "merged by hand"]).starts_with("a is paused: "));
+    let (code, _, error) = lanekeeper(&world, &["pause", "a"]);
+    assert!(code == 1 && error.contains("paused already, since 2"), "{code} {error}");
+    assert!(error.ends_with("by ada: merged by hand\n"), "{error}");
+    write(&ledger, park_behind("a", "u1", "")).await;
+    let listed = output_of(&world, &["list"]);
+    assert!(listed.contains(" paused ") && listed.contains("paused by ada: merged by hand"), "{listed}");
+    assert!(output_of(&world, &["paused"]).trim_end().ends_with("by ada: merged by hand; 1 parked"));
+    let (code, out, error) = lanekeeper(&world, &["release", "--all"]);
+    assert!(code == 1 && out == "0 records released\n" && error.starts_with("1 not released"), "{error}");
+    assert_eq!(output_of(&world, &["resume", "a"]), "a is resumed; 1 released\n");
+    let (code, _, error) = lanekeeper(&world, &["resume", "a"]);
+    assert!(code == 1 && error.contains("a is not paused"), "{code} {error}");
+    write(&ledger, park("b", "u2", "")).await;
+    output_of(&world, &["pause", "b"]);
+    let out = output_of(&world, &["resume", "b"]);
+    assert!(out.starts_with("b is resumed, but stays parked") && out.contains("(rejected)"), "{out}");
+}
+
 async fn a_record_that_is_not_parked_is_exit_code_1(world: World) {
     drop(world.open().await);
     for arguments in [
@@ -155,14 +214,42 @@ async fn the_config_of_another_exchange_is_refused(world: World) {
 #[test]
 fn a_ledger_that_is_none_missing_or_away_has_an_exit_code_of_its_own() {
     let check = |url: &str, code_expected, part: &str| {
-        let (code, _, error) = with_url(url, &["list"]);
+        let (code, _, error) = with_url(url, &["parked", "list"]);
         assert!(code == code_expected && error.contains(part), "{url}: {code} {error}");
     };
     check("none", 2, "is \"none\"");
+    for pausing in [&["parked", "pause", "a"][..], &["target", "pause", "crm"], &["target", "resume", "crm"]]
+    {
+        let (code, _, error) = with_url("none", pausing);
+        assert!(code == 2 && error.contains("ledger.url is \"none\""), "{pausing:?}: {code} {error}");
+    }
     check("sqlite://missing/ledger.db", 4, "there is no ledger");
     check("postgres://u:s3cret@127.0.0.1:1/d", 4, "does not answer");
     let world = World::file();
     let LedgerPlace::Sqlite(path) = &world.place else { panic!("a file") };
     std::fs::write(path, "not a database, but long enough to be looked at".repeat(50)).unwrap();
     check(&format!("sqlite://{}", path.display()), 4, "cannot open the ledger");
+}
+
+#[test]
+fn a_target_is_paused_and_resumed_by_the_name_that_the_config_has() {
+    let world = World::file();
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("lanekeeper.toml");
+    let target = "[[target]]\nname = \"crm\"\ntypes = [\"*\"]\nmethod = \"PUT\"\nurl = \"http://127.0.0.1:1/{record_key}\"\n";
+    std::fs::write(&config, target).unwrap();
+    drop(tokio::runtime::Runtime::new().unwrap().block_on(world.open()));
+    let target = |arguments: &[&str]| {
+        with_url(&url(&world), &[&["target"], arguments, &["--config", config.to_str().unwrap()]].concat())
+    };
+    let (code, _, error) = target(&["pause", "cmr"]);
+    assert!(code == 2 && error.contains("the config has no target \"cmr\"; it has crm"), "{code} {error}");
+    let (code, out, error) = target(&["pause", "crm", "--who", "grace", "--why", "upgrade"]);
+    assert!(code == 0 && out.starts_with("crm is paused: within 2 s"), "{code} {error}");
+    let (code, _, error) = target(&["pause", "crm"]);
+    assert!(code == 1 && error.ends_with("by grace: upgrade\n"), "{code} {error}");
+    let (code, out, _) = target(&["resume", "crm"]);
+    assert!(code == 0 && out.starts_with("crm is resumed"), "{code} {out}");
+    let (code, _, error) = target(&["resume", "crm"]);
+    assert!(code == 1 && error.contains("crm is not paused"), "{code} {error}");
 }

@@ -15,15 +15,18 @@
 //!
 //! Modules use those before them in this list, never those after them, and no two files use each other.
 
+mod answers;
 mod backoff;
 mod beliefs;
 mod channel;
 mod clock;
 mod connection;
 mod deliveries;
+mod depths;
 mod epochs;
 mod error;
 mod halt;
+mod inquiries;
 mod inspection;
 mod link;
 mod liveness;
@@ -32,6 +35,7 @@ mod membership;
 mod message_size;
 mod names;
 mod operator;
+mod presence;
 pub mod publisher;
 mod reach;
 mod settings;
@@ -39,23 +43,28 @@ mod shares;
 mod source;
 mod topology;
 
+pub use answers::AnswerPublisher;
 pub use beliefs::{BELIEF_MAX, Beliefs};
 pub use clock::Clock;
 pub use connection::{Address, ConnectError, Connection};
 pub use deliveries::{AmqpSource, DeadLetters, Decoder, SourceContext};
+pub use depths::ready_messages;
 pub use epochs::Epochs;
 pub use error::SourceError;
 pub use halt::Halt;
+pub use inquiries::{Inquiries, Inquiry};
 pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};
 pub use link::Link;
 pub use liveness::LivenessProbe;
 pub use log_on_change::LogOnChange;
 pub use membership::{
-    Membership, PartitionStatus, Replica, RetriedRecord, STATUS_TIMEOUT, StatusAnswer, StatusAnswers,
+    Inquired, Membership, PartitionStatus, Replica, RetriedRecord, STATUS_TIMEOUT, SeenProcess, StatusAnswer,
+    StatusAnswers,
 };
 pub use message_size::{MESSAGE_SIZE_TRIED_MAX, MessageSize, try_message_size};
 pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
+pub use presence::{AnnouncedEvents, Notices, Presence, PresentReplica};
 pub use reach::Reach;
 pub use settings::ConnectionSettings;
 pub use shares::{LIMITS_SHARED_MAX, Shares};

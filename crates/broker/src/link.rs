@@ -164,7 +164,8 @@ impl Link {
     }
 
     /// Returns true if the broker takes no publishes because of an alarm.
-    pub(super) fn is_blocked(&self) -> bool {
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
         self.connection.borrow().as_ref().is_some_and(|(_, connection)| connection.status().blocked())
     }
 

@@ -69,6 +69,11 @@ impl Names {
         format!("{}.members", self.exchange)
     }
 
+    /// The queue that takes the answers to one question, for one connection.
+    pub(crate) fn answers(&self, question: &str) -> String {
+        format!("{}.answers.{question}", self.exchange)
+    }
+
     /// The hash exchange of a layout.
     #[must_use]
     pub fn layout(&self, layout: LayoutNumber) -> String {

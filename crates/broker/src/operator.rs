@@ -9,7 +9,10 @@ use super::beliefs::PublishedBelief;
 use super::channel::stream_reader::StreamOffset;
 use super::connection::{Address, Connection};
 use super::error::SourceError;
-use super::membership::{PartitionStatus, READING, StatusAnswers, ask, believe, parse};
+use super::membership::{
+    ANSWER_BYTES_MAX, Inquired, PartitionStatus, READING, SeenProcess, StatusAnswers, ask, believe, inquire,
+    last_seen, parse,
+};
 use super::names::Names;
 use super::topology::document_stream::read_if_there;
 use super::topology::session::{Depth, TopologySession};
@@ -36,6 +39,7 @@ impl Operator {
     /// # Errors
     /// As [`Address::connect`].
     pub async fn connect(address: &Address, names: Names, instance: &str) -> Result<Self, SourceError> {
+        let address = address.reading_bodies(ANSWER_BYTES_MAX);
         let connection = address.connect(&format!("lanekeeper {instance} topology")).await?;
         Ok(Self { connection, names, instance: instance.to_owned() })
     }
@@ -108,6 +112,32 @@ impl Operator {
         ask(&self.connection, &self.names, &self.instance, awaited).await
     }
 
+    /// Puts a question to all processes. Returns once each that is alive has answered, at the latest at `until`. `process_of`
+    /// reads from an answer which process it is of.
+    pub async fn inquire(
+        &self,
+        text: &str,
+        until: tokio::time::Instant,
+        process_of: impl Fn(&[u8]) -> Option<String> + Send,
+    ) -> Inquired {
+        inquire(&self.connection, &self.names, &self.instance, text, until, process_of).await
+    }
+
+    /// Who was alive when the broker took publishes for the last time, by process, and if all that shows it was read. Takes two
+    /// seconds at most.
+    ///
+    /// # Errors
+    /// The stream of members cannot be read.
+    pub async fn last_seen(&self) -> Result<(BTreeMap<String, SeenProcess>, bool), SourceError> {
+        last_seen(&self.session(), &self.names).await
+    }
+
+    /// Returns true if the connection is up.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.status().connected()
+    }
+
     /// Publishes to all processes that rejections of the target of this name are its own word, until so many seconds since 1970.
     /// Returns once it is confirmed.
     ///
@@ -150,6 +180,13 @@ impl Operator {
 
     /// Closes the connection, and with it gives up the lock if something went wrong under it.
     pub async fn close(self) {
+        self.connection.cut_if_blocked();
         let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "normal shutdown".into())).await;
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.connection.cut_if_blocked();
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct HeldUpdate {
     pub(super) holder: Holder,
     /// Its number among all updates that came to the partition.
     pub(super) arrival: u64,
+    /// When it came to the partition, or, if it was handed over before the claim, when the claim was confirmed.
+    pub(super) received_at: Tick,
     /// The broker's flag: perhaps delivered before.
     pub(super) redelivered: bool,
     pub(super) update: Arc<Update>,
@@ -63,11 +65,14 @@ pub(super) enum Stray {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LaneStatus {
     /// Waits for room. Leaves to `InFlight`, or, if its turn comes, to `TakeOverWait` where an earlier request may be at work,
-    /// to `TargetShut` while its target is shut, or to `Paced` if its request needs a permit.
+    /// to `TargetShut` or `TargetPaused` while its target is that, or to `Paced` if its request needs a permit.
     Ready,
     /// Its turn had come, and its target is shut. Leaves to `Ready`, with the same turn, when the target opens or it may
-    /// probe.
+    /// probe, or to `TargetPaused`.
     TargetShut,
+    /// Its turn had come, and a person has paused its target. Leaves to `Ready`, with the same turn, when it is resumed, or to
+    /// `TargetShut` if it is shut then.
+    TargetPaused,
     /// Its turn had come, and its request needs a permit. Leaves to `Ready`, with the same turn, when one is granted.
     Paced { since: Tick },
     /// Its turn had come, and a request of a tenure before ours may be at work for its record. Leaves to `Ready`, with the
@@ -95,6 +100,8 @@ pub(super) struct Lane {
     pub(super) key: RecordKey,
     pub(super) held: VecDeque<HeldUpdate>,
     pub(super) status: LaneStatus,
+    /// When it got its status.
+    pub(super) since: Tick,
     /// Of the head: the turn that it has, or had last.
     pub(super) position: QueuePosition,
     /// Of the head.
@@ -145,6 +152,11 @@ impl Lanes {
     pub(super) fn remove(&mut self, id: LaneId) {
         let lane = self.slab.remove(id.0);
         self.by_key.remove(&lane.key);
+    }
+
+    /// All lanes with their places, in the order of the places.
+    pub(super) fn iter_with_ids(&self) -> impl Iterator<Item = (LaneId, &Lane)> {
+        self.slab.iter().map(|(place, lane)| (LaneId(place), lane))
     }
 
     /// All lanes, in the order of their places.

@@ -165,6 +165,11 @@ pub enum Event {
     },
     /// The target works again.
     TargetOpened(TargetId),
+    /// A person has paused the target: no attempt starts there, and no probe, until a person resumes it. It counts beside
+    /// [`Event::TargetShut`]: attempts are made again when the target is neither paused nor shut.
+    TargetPaused(TargetId),
+    /// A person has resumed the target.
+    TargetResumed(TargetId),
     /// The answer to [`Effect::AskProbe`] if it is yes: one attempt may be made at the target that is shut.
     ProbeGranted(TargetId),
     /// Requests to this target need permits from now on.

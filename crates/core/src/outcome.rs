@@ -53,6 +53,8 @@ pub enum Known {
     IdReused,
     /// Its record is parked: it comes after what waits there.
     RecordParked,
+    /// A person has paused its record: it is parked, also if it was released.
+    RecordPaused,
 }
 
 impl Outcome {

@@ -43,6 +43,14 @@ impl Ownership {
         self.state
     }
 
+    /// The state at this moment, also if nothing was handled since the lease ran out.
+    pub(super) fn state_at(&self, now: Tick) -> OwnershipState {
+        match self.state {
+            OwnershipState::Claimed(number) if now > self.lease_until => OwnershipState::Lapsed(number),
+            state => state,
+        }
+    }
+
     pub(super) fn begin(&mut self) {
         self.state = OwnershipState::Unclaimed;
     }

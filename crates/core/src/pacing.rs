@@ -17,6 +17,7 @@ mod refusals;
 pub mod share;
 mod spacing;
 mod stated;
+mod view;
 mod waiting;
 
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -29,6 +30,7 @@ use refusals::RefusedRecords;
 use share::{Demand, Share};
 use spacing::Spacing;
 use stated::{Allowed, Stated};
+pub use view::{Limit, PacerView};
 use waiting::Waiting;
 
 use super::outcome::{Cause, Failure, Outcome};

@@ -4,12 +4,14 @@
 //! [`Partition::next_deadline`] says when to wake it. I1 to I13 are the invariants of ARCHITECTURE.md.
 
 mod claim;
+mod explain;
 mod limits;
 mod paced;
 mod previous_layout;
 mod ready_queue;
 mod release;
 mod shut;
+mod strict;
 mod take_over;
 mod tenure;
 mod view;
@@ -18,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use self::claim::Unclaimed;
+pub use self::explain::{Explained, FirstOfLane};
 pub use self::limits::Limits;
 use self::paced::{PacedTargets, Pass};
 use self::previous_layout::BlockedLanes;
@@ -36,6 +39,8 @@ use super::update::{IdOrigin, RecordKey};
 /// One partition. See the module's documentation.
 #[derive(Debug)]
 pub struct Partition {
+    /// Of the event that is, or was last, handled.
+    now: Tick,
     limits: Limits,
     policy: Arc<Policy>,
     tenure: Option<Tenure>,
@@ -59,7 +64,7 @@ pub struct Partition {
     last_requeue: u64,
     /// Lanes whose head waits between attempts.
     deadlines: BTreeSet<(Tick, LaneId)>,
-    /// Targets that are shut, with the lanes that wait for them.
+    /// Targets that are shut or paused, with the lanes that wait for them.
     targets: ShutTargets,
     /// Targets whose requests need permits, with the lanes that wait for one.
     paced: PacedTargets,
@@ -84,6 +89,7 @@ impl Partition {
     #[must_use]
     pub fn new(limits: Limits, policy: Arc<Policy>) -> Self {
         Self {
+            now: Tick::ZERO,
             limits,
             policy,
             tenure: None,
@@ -121,6 +127,7 @@ impl Partition {
     /// On a fault of ours: a broken invariant, or events that no source may send (an old tenure beginning again, more
     /// deliveries than the window).
     pub fn handle(&mut self, now: Tick, event: Event) {
+        self.now = now;
         self.ownership.check_lease(now);
         match event {
             Event::TenureBegan(tenure) => self.begin_tenure(tenure),
@@ -162,6 +169,8 @@ impl Partition {
             Event::PreviousDrained { undrained } => self.previous_drained(undrained),
             Event::TargetShut { target, probe_from } => self.target_shut(now, target, probe_from),
             Event::TargetOpened(target) => self.target_opened(now, target),
+            Event::TargetPaused(target) => self.target_paused(now, target),
+            Event::TargetResumed(target) => self.target_resumed(now, target),
             Event::ProbeGranted(target) => self.probe_granted(target),
             Event::TargetPaced(target) => self.target_paced(target),
             Event::TargetUnpaced(target) => self.target_unpaced(now, target),
@@ -173,6 +182,7 @@ impl Partition {
 
     /// Time has passed: lanes whose deadline has come are ready again. Early and late calls do no harm.
     pub fn wake(&mut self, now: Tick) {
+        self.now = now;
         self.ownership.check_lease(now);
         self.make_due_ready(now);
         self.go_on(now);
@@ -216,15 +226,6 @@ impl Partition {
         self.in_flight == 0 && self.recording == 0 && self.effects.is_empty()
     }
 
-    /// In strict mode one lane holds all updates: the whole queue is treated as one record.
-    fn lane_key<'a>(&'a self, record_key: &'a RecordKey) -> &'a RecordKey {
-        self.strict.as_ref().unwrap_or(record_key)
-    }
-
-    fn find_lane(&self, record_key: &RecordKey) -> Option<LaneId> {
-        self.lanes.find(self.lane_key(record_key))
-    }
-
     /// Returns true if a delivery is of the present tenure (I5); there is always room for it (I6).
     fn admit(&mut self, tenure: Tenure) -> bool {
         if self.tenure != Some(tenure) {
@@ -252,6 +253,7 @@ impl Partition {
             position: QueuePosition::first(held.arrival),
             held: VecDeque::from([held]),
             status: LaneStatus::Ready,
+            since: self.now,
             progress: Progress::default(),
         });
         self.enter_head(id);
@@ -272,7 +274,7 @@ impl Partition {
         match self.memory.take_head(record_key, &identity) {
             Some(RememberedState::InFlight { attempt, progress, .. }) => {
                 lane.progress = progress;
-                lane.status = LaneStatus::InFlight(attempt);
+                self.set_status(id, LaneStatus::InFlight(attempt));
             }
             Some(RememberedState::Ended { outcome, target_shut, progress, at }) => {
                 lane.progress = progress;
@@ -280,11 +282,10 @@ impl Partition {
             }
             Some(RememberedState::Waiting { until, progress }) => {
                 lane.progress = progress;
-                lane.status = LaneStatus::Waiting { until };
-                self.deadlines.insert((until, id));
+                self.wait_until(id, until);
             }
             Some(RememberedState::Recording { token, resolution }) => {
-                lane.status = LaneStatus::Recording { resolution, token };
+                self.set_status(id, LaneStatus::Recording { resolution, token });
                 self.recording += 1;
             }
             // It was parked, and a person has released it since.
@@ -294,7 +295,7 @@ impl Partition {
             Some(RememberedState::Recorded { .. }) => self.resolve(id, Resolution::Duplicate),
             Some(RememberedState::Unwritten { resolution }) => self.resolve(id, resolution),
             None => match self.memory.stray(record_key) {
-                Some(stray) => lane.status = LaneStatus::Behind(stray),
+                Some(stray) => self.set_status(id, LaneStatus::Behind(stray)),
                 None => self.make_new_ready(id),
             },
         }
@@ -374,9 +375,9 @@ impl Partition {
         let attempt = AttemptId(self.attempts_begun);
         lane.progress.shut_for(self.targets.shut_for(lane.head().update.target, now));
         let number = lane.progress.begin_attempt(now);
-        lane.status = LaneStatus::InFlight(attempt);
-        self.in_flight += 1;
         let (holder, update) = (lane.head().holder, Arc::clone(&lane.head().update));
+        self.set_status(id, LaneStatus::InFlight(attempt));
+        self.in_flight += 1;
         let (probe, permit) = (pass == Pass::Probe, pass == Pass::Permit);
         self.effects.push_back(Effect::Attempt { attempt, number, tenure, holder, update, probe, permit });
     }
@@ -421,6 +422,7 @@ impl Partition {
         let head = held.front().expect("a lane exists only while it holds an update");
         let (id_of_head, target) = (&head.update.id, head.update.target);
         progress.shut_for(self.targets.shut_for(target, now));
+        progress.attempt_ended(now, &outcome);
         let refused = matches!(outcome, Outcome::RefusedAlone { .. });
         let verdict = if target_shut {
             self.policy.judge_while_shut(id_of_head, target, outcome, progress, now)
@@ -428,10 +430,7 @@ impl Partition {
             self.policy.judge(id_of_head, target, outcome, progress, now)
         };
         match verdict {
-            Verdict::RetryAt(until) => {
-                lane.status = LaneStatus::Waiting { until };
-                self.deadlines.insert((until, id));
-            }
+            Verdict::RetryAt(until) => self.wait_until(id, until),
             Verdict::RetryInTurn => {
                 let position = lane.position;
                 self.enqueue(id, position);
@@ -448,7 +447,8 @@ impl Partition {
         let lane = &mut self.lanes[id];
         let head = lane.head();
         let (holder, update) = (head.holder, Arc::clone(&head.update));
-        lane.status = LaneStatus::Recording { resolution: resolution.clone(), token: (tenure, holder) };
+        let status = LaneStatus::Recording { resolution: resolution.clone(), token: (tenure, holder) };
+        self.set_status(id, status);
         self.recording += 1;
         self.effects.push_back(Effect::Record { tenure, holder, update: Some(update), resolution });
     }

@@ -3,11 +3,13 @@
 //! What a status means is decided before (`src/http/classify.rs`), and whether the outcome counts against the whole target
 //! in [`crate::breaker`].
 
+mod history;
 mod progress;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+pub use self::history::{ATTEMPTS_KEPT_MAX, DETAIL_CHARS_MAX, PastAttempt};
 pub use self::progress::Progress;
 use super::layout::PartitionNumber;
 use super::outcome::{Failure, Known, Outcome};
@@ -373,7 +375,9 @@ impl Policy {
                 match known {
                     Known::Resolved => Verdict::Resolve(Resolution::Duplicate),
                     Known::Superseded => Verdict::Resolve(Resolution::Superseded),
-                    Known::RecordParked => Verdict::Resolve(Resolution::Parked(ParkReason::Behind)),
+                    Known::RecordParked | Known::RecordPaused => {
+                        Verdict::Resolve(Resolution::Parked(ParkReason::Behind))
+                    }
                     Known::IdReused => apply_failure_policy(
                         failure_policies.conflict,
                         DeadLetterReason::IdReused,

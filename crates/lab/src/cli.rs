@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, chaos, demo, pacing, receiver};
+use crate::{bench, chaos, demo, pacing, receiver, stuck};
 
 /// Shows and measures Lanekeeper: reference target, demonstration, benchmark, crash test.
 #[derive(Debug, Parser)]
@@ -20,8 +20,12 @@ enum Command {
     Receiver(Box<receiver::command::Arguments>),
     /// Show in a minute what Lanekeeper is for: updates race without it, and the same updates do not with it.
     Demo(demo::Arguments),
+    /// Set up five records that wait, each for another reason, to tell them apart with `lanekeeper why`.
+    Stuck(stuck::Arguments),
     /// Measure how fast updates are forwarded. The order is judged in every run.
     Bench(bench::Arguments),
+    /// Measure what a door costs, `lanekeeper ingest`, compared with `lanekeeper publish`.
+    BenchDoor(bench::door::Arguments),
     /// Measure how much of a target's rate limit is used, and how many requests it refuses.
     Pacing(pacing::Arguments),
     /// Crash replicas, broker, connections and target while updates are published, and judge what arrives.
@@ -36,7 +40,9 @@ pub fn main() -> ExitCode {
     let exit = match Cli::parse().command {
         Command::Receiver(arguments) => receiver::command::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
+        Command::Stuck(arguments) => stuck::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::BenchDoor(arguments) => bench::door::main(&arguments),
         Command::Pacing(arguments) => pacing::main(&arguments),
         Command::Chaos(arguments) => chaos::main(&arguments),
     };

@@ -3,6 +3,7 @@
 //! - [`receiver`]: a reference target that judges the order of the updates it gets. Begin here: every other part is judged
 //!   by its report.
 //! - [`demo`]: racing updates without Lanekeeper, and the same ones with it.
+//! - [`stuck`]: five records that wait, each for another reason.
 //! - [`bench`](mod@bench): rate, latency, memory and processor time under several loads.
 //! - [`pacing`]: how much of a target's rate limit is used, and how many requests are refused.
 //! - [`chaos`]: a crash test of replicas, broker, connections and target.
@@ -17,6 +18,7 @@ mod command;
 pub mod demo;
 pub mod pacing;
 pub mod receiver;
+pub mod stuck;
 pub mod testbed;
 
 pub use cli::main;

@@ -3,13 +3,19 @@
 use uuid::Uuid;
 
 use super::binding::{BoundTopology, LedgerBinding};
+use super::changes::{Change, ChangeFilter, ChangeSeq};
 use super::entry::{Entry, LookupResult, ParkedSeq, Query, Recorded};
 use super::error::LedgerError;
+use super::history::{IdHistory, RecordState};
 use super::ledger::Ledger;
+use super::operations::Operations;
 use super::parked::{
-    Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedUpdate, ReleasedRecord, Selection,
+    Discarded, LedgerStats, OperatorReason, ParkedCounts, ParkedRecord, ParkedUpdate, Released,
+    ReleasedRecord, Selection,
 };
+use super::pauses::{Paused, PausedRecord, PausedTarget, Resumed};
 use super::postgres::{PostgresLedger, RecordLock};
+use super::search::{FoundParked, ParkedCursor, ParkedFilter};
 use super::sqlite::SqliteLedger;
 use crate::config::{LedgerConfig, LedgerPlace};
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -135,37 +141,12 @@ impl Ledger for AnyLedger {
         either!(self.parked_updates(record_key, after, limit))
     }
 
-    async fn parked_records(
-        &self,
-        after: Option<&RecordKey>,
-        limit: u32,
-    ) -> Result<Vec<ParkedRecord>, LedgerError> {
-        either!(self.parked_records(after, limit))
-    }
-
     async fn parked_record(&self, record_key: &RecordKey) -> Result<Option<ParkedRecord>, LedgerError> {
         either!(self.parked_record(record_key))
     }
 
-    async fn release(&self, selection: &Selection) -> Result<u64, LedgerError> {
-        either!(self.release(selection))
-    }
-
-    async fn discard(
-        &self,
-        record_key: &RecordKey,
-        head: Option<u32>,
-        operator_reason: &OperatorReason,
-    ) -> Result<Discarded, LedgerError> {
-        either!(self.discard(record_key, head, operator_reason))
-    }
-
     async fn forget_layouts(&self, above: LayoutNumber) -> Result<u64, LedgerError> {
         either!(self.forget_layouts(above))
-    }
-
-    async fn forget_version(&self, record_key: &RecordKey) -> Result<Option<i64>, LedgerError> {
-        either!(self.forget_version(record_key))
     }
 
     async fn prune(&self) -> Result<u64, LedgerError> {
@@ -181,5 +162,119 @@ impl Ledger for AnyLedger {
             Self::Sqlite(ledger) => ledger.identity(),
             Self::Postgres(ledger) => ledger.identity(),
         }
+    }
+}
+
+impl Operations for AnyLedger {
+    async fn parked_records(
+        &self,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<Vec<ParkedRecord>, LedgerError> {
+        either!(self.parked_records(after, limit))
+    }
+
+    async fn find_parked(
+        &self,
+        filter: &ParkedFilter,
+        after: Option<&ParkedCursor>,
+        limit: u32,
+    ) -> Result<FoundParked, LedgerError> {
+        either!(self.find_parked(filter, after, limit))
+    }
+
+    async fn release(
+        &self,
+        selection: &Selection,
+        operator_reason: &OperatorReason,
+    ) -> Result<Released, LedgerError> {
+        either!(self.release(selection, operator_reason))
+    }
+
+    async fn discard(
+        &self,
+        record_key: &RecordKey,
+        head: Option<u32>,
+        operator_reason: &OperatorReason,
+    ) -> Result<Discarded, LedgerError> {
+        either!(self.discard(record_key, head, operator_reason))
+    }
+
+    async fn pause_record(
+        &self,
+        record_key: &RecordKey,
+        operator_reason: &OperatorReason,
+    ) -> Result<Paused, LedgerError> {
+        either!(self.pause_record(record_key, operator_reason))
+    }
+
+    async fn resume_record(
+        &self,
+        record_key: &RecordKey,
+        operator_reason: &OperatorReason,
+    ) -> Result<Resumed, LedgerError> {
+        either!(self.resume_record(record_key, operator_reason))
+    }
+
+    async fn paused_records(
+        &self,
+        after: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<Vec<PausedRecord>, LedgerError> {
+        either!(self.paused_records(after, limit))
+    }
+
+    async fn parked_counts(&self) -> Result<ParkedCounts, LedgerError> {
+        either!(self.parked_counts())
+    }
+
+    async fn poll_paused_targets(&self) -> Result<Vec<PausedTarget>, LedgerError> {
+        either!(self.poll_paused_targets())
+    }
+
+    async fn paused_targets(&self) -> Result<Vec<PausedTarget>, LedgerError> {
+        either!(self.paused_targets())
+    }
+
+    async fn pause_target(
+        &self,
+        name: &str,
+        operator_reason: &OperatorReason,
+    ) -> Result<Paused, LedgerError> {
+        either!(self.pause_target(name, operator_reason))
+    }
+
+    async fn resume_target(&self, name: &str, operator_reason: &OperatorReason) -> Result<bool, LedgerError> {
+        either!(self.resume_target(name, operator_reason))
+    }
+
+    async fn forget_version(
+        &self,
+        record_key: &RecordKey,
+        operator_reason: &OperatorReason,
+    ) -> Result<Option<i64>, LedgerError> {
+        either!(self.forget_version(record_key, operator_reason))
+    }
+
+    async fn changes(
+        &self,
+        filter: &ChangeFilter,
+        before: Option<ChangeSeq>,
+        limit: u32,
+    ) -> Result<Vec<Change>, LedgerError> {
+        either!(self.changes(filter, before, limit))
+    }
+
+    async fn lookup_id(
+        &self,
+        update_id: &str,
+        record_key: Option<&RecordKey>,
+        limit: u32,
+    ) -> Result<IdHistory, LedgerError> {
+        either!(self.lookup_id(update_id, record_key, limit))
+    }
+
+    async fn record_state(&self, record_key: &RecordKey) -> Result<RecordState, LedgerError> {
+        either!(self.record_state(record_key))
     }
 }

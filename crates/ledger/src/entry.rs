@@ -1,4 +1,4 @@
-//! Questions to the ledger with their answers, and entries with theirs.
+//! Inquiries to the ledger with their answers, and entries with theirs.
 
 use super::fingerprint::Fingerprint;
 use super::stored::StoredUpdate;
@@ -25,6 +25,8 @@ pub struct LookupResult {
     pub id_status: IdStatus,
     /// The record has parked updates, which come before this one, also while they are being released.
     pub parked: bool,
+    /// A person has paused the record: none of its updates is sent, not even one that was released.
+    pub paused: bool,
     /// The highest `record-version` that was applied to the record.
     pub version: Option<i64>,
     /// The last `ETag` that the target gave for the record.
@@ -94,14 +96,14 @@ pub enum EntryKind {
         update: StoredUpdate,
         /// Why.
         reason: StoredParkReason,
-        /// Write only if the record is parked; otherwise the answer is [`Recorded::NotParked`].
+        /// Write only if the record is parked or paused; otherwise the answer is [`Recorded::NotParked`].
         only_behind: bool,
     },
     /// A released head failed again: the record is parked again, its updates stay as they are.
     Repark {
         /// The head's place.
         seq: ParkedSeq,
-        /// Why.
+        /// Why. [`ParkKind::Behind`]: the record is paused; if it is not any more, the answer is [`Recorded::NotParked`].
         reason: StoredParkReason,
     },
 }
@@ -127,6 +129,11 @@ impl ResolvedAs {
             Self::Discarded => "discarded",
         }
     }
+
+    /// The resolution of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        [Self::Superseded, Self::DeadLettered, Self::Discarded].into_iter().find(|known| known.name() == name)
+    }
 }
 
 /// What became of an [`Entry`]. Unless it is `Done`, nothing of it was written.
@@ -134,7 +141,7 @@ impl ResolvedAs {
 pub enum Recorded {
     /// It is committed to disk.
     Done,
-    /// `only_behind`, and the record is not parked.
+    /// `only_behind`, and the record is neither parked nor paused.
     NotParked,
     /// A higher tenure of this partition has written: this process does not own the partition any more.
     Fenced,
@@ -176,16 +183,18 @@ pub enum ParkKind {
     Conflict,
     /// Its id was used before by another update of its record.
     IdReused,
-    /// It came after a parked update of its record.
+    /// It came after a parked update of its record, or while its record was paused.
     Behind,
+    /// A person has paused the record. Records have this reason, updates do not.
+    Paused,
 }
 
 impl ParkKind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Rejected, Self::Exhausted, Self::Conflict, Self::IdReused, Self::Behind];
+    pub const ALL: [Self; 6] =
+        [Self::Rejected, Self::Exhausted, Self::Conflict, Self::IdReused, Self::Behind, Self::Paused];
 
-    /// As written in the ledger, and by `parked release --reason`.
+    /// As shown, and given to `parked release --reason`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -194,6 +203,23 @@ impl ParkKind {
             Self::Conflict => "conflict",
             Self::IdReused => "id_reused",
             Self::Behind => "behind",
+            Self::Paused => "paused",
+        }
+    }
+
+    /// As written in the ledger. Programs that know no pause read it, too: to them, a paused record is parked behind something.
+    pub(super) const fn stored_name(self) -> &'static str {
+        match self {
+            Self::Paused => Self::Behind.name(),
+            kind => kind.name(),
+        }
+    }
+
+    /// The reason of a record by its stored name.
+    pub(super) fn of_record(stored_name: &str) -> Option<Self> {
+        match Self::named(stored_name) {
+            Some(Self::Behind) => Some(Self::Paused),
+            kind => kind,
         }
     }
 

@@ -1,18 +1,17 @@
-//! The trait of a ledger.
+//! The trait of a ledger, as dispatchers use it.
 
 use uuid::Uuid;
 
 use super::entry::{Entry, LookupResult, ParkedSeq, Query, Recorded};
 use super::error::LedgerError;
-use super::parked::{
-    Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedUpdate, ReleasedRecord, Selection,
-};
+use super::parked::{LedgerStats, ParkedRecord, ParkedUpdate, ReleasedRecord};
 use super::postgres::RecordLock;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::RecordKey;
 
-/// Remembers updates and records across crashes, restarts and processes. Any number of tasks may call it at once.
+/// Remembers updates and records across crashes, restarts and processes. Any number of tasks may call it at once. What people
+/// ask and change is in [`super::Operations`].
 ///
 /// Every wait is bounded. A call that failed has written nothing, or, if the connection was lost during the commit,
 /// perhaps everything; writing the same entry again is always safe. Later calls work again as soon as the database does.
@@ -56,44 +55,19 @@ pub trait Ledger: Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<ParkedUpdate>, LedgerError>> + Send;
 
-    /// Returns at most `limit` parked records in the order of their keys, from the one behind `after`.
-    fn parked_records(
-        &self,
-        after: Option<&RecordKey>,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<ParkedRecord>, LedgerError>> + Send;
-
     /// Returns a parked record; `None`: it is not parked.
     fn parked_record(
         &self,
         record_key: &RecordKey,
     ) -> impl Future<Output = Result<Option<ParkedRecord>, LedgerError>> + Send;
 
-    /// Releases parked records, and returns how many. Records that were released before do not count.
-    fn release(&self, selection: &Selection) -> impl Future<Output = Result<u64, LedgerError>> + Send;
-
-    /// Drops the oldest `head` parked updates of a record; `None`: all of them. The table `ledger_discarded` keeps what was
-    /// dropped, by whom and why; the ids count as resolved from then on.
-    fn discard(
-        &self,
-        record_key: &RecordKey,
-        head: Option<u32>,
-        operator_reason: &OperatorReason,
-    ) -> impl Future<Output = Result<Discarded, LedgerError>> + Send;
-
     /// Forgets which partition has parked each record of a layout with a higher number than this: the partition of its key
     /// sends it when it is released. To be called when no layout had a higher number, so that those of which the ledger
     /// knows are of a topology that is gone. Returns how many records that were.
     fn forget_layouts(&self, above: LayoutNumber) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
-    /// Forgets the highest `record-version` that was applied to a record, and returns it: updates with any version are
-    /// applied again. `None`: there was none.
-    fn forget_version(
-        &self,
-        record_key: &RecordKey,
-    ) -> impl Future<Output = Result<Option<i64>, LedgerError>> + Send;
-
-    /// Deletes one chunk of the ids that are older than the retention, and returns how many; 0: there are no more.
+    /// Deletes one chunk of the ids that are older than the retention, and of the oldest changes if there are more than
+    /// [`super::CHANGES_MAX`], and returns how many; 0: there are no more.
     fn prune(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
     /// Returns the size of the ledger. It counts rows, so call it rarely.

@@ -29,6 +29,8 @@ pub struct ParkedRecord {
     pub updates: u64,
     /// The id of the oldest of them: the one that failed.
     pub head_id: String,
+    /// The AMQP `type` of the oldest of them.
+    pub head_type: Option<String>,
     /// When it was last parked, in milliseconds since 1970-01-01 UTC.
     pub since_ms: i64,
     /// Why it was last parked.
@@ -37,6 +39,30 @@ pub struct ParkedRecord {
     pub layout: LayoutNumber,
     /// The partition that parked it last.
     pub partition: PartitionNumber,
+    /// A person has paused it: a release passes it over until it is resumed.
+    pub paused: bool,
+}
+
+/// How much is parked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParkedCounts {
+    /// Records, by the partition that parked them last, in order.
+    pub partitions: Vec<ParkedCount>,
+    /// Parked updates of all of them.
+    pub updates: u64,
+}
+
+/// How many records of a partition are parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkedCount {
+    /// The layout of the partition; 0: it was forgotten.
+    pub layout: LayoutNumber,
+    /// The partition that parked them last.
+    pub partition: PartitionNumber,
+    /// Records that wait for a person.
+    pub parked: u64,
+    /// Records that were released.
+    pub releasing: u64,
 }
 
 /// Whether a parked record waits for a person or was released.
@@ -81,6 +107,36 @@ pub enum Selection {
     All,
     /// The records that were last parked for this reason.
     Reason(super::entry::ParkKind),
+    /// The records with these keys, which a search found.
+    Found {
+        /// Their keys.
+        record_keys: Vec<RecordKey>,
+        /// What was searched for, in words.
+        filter: String,
+    },
+}
+
+impl Selection {
+    /// What is written in `ledger_change`: one row with these words; `None`: a row for each record, with its key.
+    pub(super) fn in_words(&self) -> Option<String> {
+        match self {
+            Self::Keys(_) => None,
+            Self::All => Some("all parked records".to_owned()),
+            Self::Reason(kind) => Some(format!("records parked for {}", kind.name())),
+            Self::Found { filter, .. } => Some(filter.clone()),
+        }
+    }
+}
+
+/// What a release did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// How many records it released.
+    pub records: u64,
+    /// How many parked updates they have.
+    pub updates: u64,
+    /// How many it passed over, since they are paused.
+    pub paused: u64,
 }
 
 /// What a discard did.
@@ -99,12 +155,12 @@ pub enum Discarded {
     Releasing,
 }
 
-/// Who discards parked updates, and why. Kept in the table `ledger_discarded`.
+/// Who changes something, and why. Kept in the table `ledger_change`, and of a discard in `ledger_discarded`, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorReason {
-    /// The person.
+    /// The person; at most [`super::WHO_CHARS_MAX`] characters are kept.
     pub who: String,
-    /// The reason.
+    /// The reason; at most [`super::WHY_CHARS_MAX`] characters are kept. Empty: none was given.
     pub why: String,
 }
 

@@ -56,6 +56,14 @@ pub fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
+/// As [`text`], with at most `max` characters.
+pub fn bounded(long: &str, max: usize) -> String {
+    match long.char_indices().nth(max) {
+        Some((end, _)) => text(&long[..end]),
+        None => text(long),
+    }
+}
+
 /// A record key from its column.
 pub fn record_key(bytes: Vec<u8>) -> Result<RecordKey, LedgerError> {
     let key = String::from_utf8(bytes).ok().and_then(|key| RecordKey::new(key).ok());
@@ -75,6 +83,17 @@ pub fn reason(
         detail,
         attempts: u32::try_from(attempts).unwrap_or_default(),
     })
+}
+
+/// The reason of a parked record from its columns.
+pub fn record_reason(
+    stored: &str,
+    status: Option<i64>,
+    detail: String,
+    attempts: i64,
+) -> Result<StoredParkReason, LedgerError> {
+    let kind = ParkKind::of_record(stored).ok_or(LedgerError::Damaged { what: "a reason" })?;
+    Ok(StoredParkReason { kind, ..reason(stored, status, detail, attempts)? })
 }
 
 /// A state from its column.

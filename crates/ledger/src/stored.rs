@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::error::LedgerError;
 use super::fingerprint::Fingerprint;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::update::{RecordKey, Update, UpdateId};
@@ -75,6 +76,14 @@ impl StoredUpdate {
             headers: self.headers.clone(),
         };
         serde_json::to_string(&envelope).expect("strings and numbers are JSON")
+    }
+
+    /// The AMQP `type` in an envelope.
+    pub(super) fn type_in(envelope: &str) -> Result<Option<String>, LedgerError> {
+        let envelope: serde_json::Result<Envelope> = serde_json::from_str(envelope);
+        envelope
+            .map(|envelope| envelope.update_type)
+            .map_err(|_| LedgerError::Damaged { what: "a parked update" })
     }
 
     /// The update from its columns; `None`: the envelope is not valid.

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use lanekeeper_core::layout::PartitionNumber;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
@@ -46,9 +47,22 @@ pub(super) struct OfReason {
     pub(super) reason: &'static str,
 }
 
+/// Label of an exemplar: a trace that is sampled.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct OfTrace {
+    pub(super) trace_id: String,
+}
+
 /// A histogram of seconds.
 pub(super) fn seconds_histogram() -> Histogram {
     Histogram::new(BUCKETS)
+}
+
+/// A histogram of seconds. Each bucket has up to one exemplar.
+pub(super) type TracedHistogram = HistogramWithExemplars<OfTrace>;
+
+pub(super) fn traced_histogram() -> TracedHistogram {
+    TracedHistogram::new(BUCKETS.into_iter())
 }
 
 pub(super) type SecondsGauge = Gauge<f64, AtomicU64>;

@@ -43,6 +43,13 @@ impl LogMetrics {
         Self { queue_full: of("queue_full"), write_failed: of("write_failed") }
     }
 
+    /// For a process that does not dispatch.
+    pub(crate) fn registered(registry: &mut Registry) -> Self {
+        let families = LogFamilies::default();
+        families.register(registry);
+        Self::new(&families)
+    }
+
     /// Lines were dropped.
     pub fn dropped(&self, reason: DropReason, lines: usize) {
         let counter = match reason {

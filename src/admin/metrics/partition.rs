@@ -28,11 +28,14 @@ pub(super) struct PartitionFamilies {
     held: Family<OfPartition, Gauge>,
     in_flight: Family<OfPartition, Gauge>,
     lanes_active: Family<OfPartition, Gauge>,
+    keys_ready: Family<OfPartition, Gauge>,
     keys_retrying: Family<OfPartition, Gauge>,
     keys_target_shut: Family<OfPartition, Gauge>,
+    keys_target_paused: Family<OfPartition, Gauge>,
     keys_paced: Family<OfPartition, Gauge>,
     keys_take_over_wait: Family<OfPartition, Gauge>,
     keys_blocked_by_previous: Family<OfPartition, Gauge>,
+    recording: Family<OfPartition, Gauge>,
     oldest_pending_age: Family<OfPartition, SecondsGauge>,
 }
 
@@ -93,6 +96,11 @@ impl PartitionFamilies {
         registry.register("in_flight", "Attempts in flight.", self.in_flight.clone());
         registry.register("lanes_active", "Records with an update here.", self.lanes_active.clone());
         registry.register(
+            "keys_ready",
+            "Records whose oldest update could be sent, and waits for one of the partition's permits.",
+            self.keys_ready.clone(),
+        );
+        registry.register(
             "keys_retrying",
             "Records whose oldest update waits for its next attempt.",
             self.keys_retrying.clone(),
@@ -101,6 +109,11 @@ impl PartitionFamilies {
             "keys_target_shut",
             "Records whose oldest update waits for a target that is shut.",
             self.keys_target_shut.clone(),
+        );
+        registry.register(
+            "keys_target_paused",
+            "Records whose oldest update waits for a target that a person has paused.",
+            self.keys_target_paused.clone(),
         );
         registry.register(
             "keys_paced",
@@ -116,6 +129,11 @@ impl PartitionFamilies {
             "keys_former_undrained",
             "Records whose oldest update waits until their partition of the previous layout is drained.",
             self.keys_blocked_by_previous.clone(),
+        );
+        registry.register(
+            "recording",
+            "Resolutions that are being written down, in the ledger or as dead letters.",
+            self.recording.clone(),
         );
         registry.register_with_unit(
             "oldest_pending_age",
@@ -143,11 +161,14 @@ impl PartitionFamilies {
             held,
             in_flight,
             lanes_active,
+            keys_ready,
             keys_retrying,
             keys_target_shut,
+            keys_target_paused,
             keys_paced,
             keys_take_over_wait,
             keys_blocked_by_previous,
+            recording,
             oldest_pending_age,
         } = self;
         let of = OfPartition { layout: 1, partition: PartitionLabel(PartitionNumber(0)) };
@@ -159,11 +180,14 @@ impl PartitionFamilies {
             held,
             in_flight,
             lanes_active,
+            keys_ready,
             keys_retrying,
             keys_target_shut,
+            keys_target_paused,
             keys_paced,
             keys_take_over_wait,
             keys_blocked_by_previous,
+            recording,
         ] {
             drop(gauges.get_or_create(&of));
         }
@@ -185,11 +209,14 @@ pub struct PartitionMetrics {
     held: Gauge,
     in_flight: Gauge,
     lanes_active: Gauge,
+    keys_ready: Gauge,
     keys_retrying: Gauge,
     keys_target_shut: Gauge,
+    keys_target_paused: Gauge,
     keys_paced: Gauge,
     keys_take_over_wait: Gauge,
     keys_blocked_by_previous: Gauge,
+    recording: Gauge,
     oldest_pending_age: SecondsGauge,
     /// How many of the partition's stale events were counted.
     stale_counted: u64,
@@ -208,11 +235,14 @@ impl PartitionMetrics {
             held: all.held.get_or_create_owned(&of),
             in_flight: all.in_flight.get_or_create_owned(&of),
             lanes_active: all.lanes_active.get_or_create_owned(&of),
+            keys_ready: all.keys_ready.get_or_create_owned(&of),
             keys_retrying: all.keys_retrying.get_or_create_owned(&of),
             keys_target_shut: all.keys_target_shut.get_or_create_owned(&of),
+            keys_target_paused: all.keys_target_paused.get_or_create_owned(&of),
             keys_paced: all.keys_paced.get_or_create_owned(&of),
             keys_take_over_wait: all.keys_take_over_wait.get_or_create_owned(&of),
             keys_blocked_by_previous: all.keys_blocked_by_previous.get_or_create_owned(&of),
+            recording: all.recording.get_or_create_owned(&of),
             oldest_pending_age: all.oldest_pending_age.get_or_create_owned(&of),
             stale_counted: 0,
             all: all.clone(),
@@ -268,11 +298,14 @@ impl PartitionMetrics {
         self.held.set(whole(view.held));
         self.in_flight.set(whole(view.in_flight));
         self.lanes_active.set(whole(view.lanes));
+        self.keys_ready.set(whole(view.ready));
         self.keys_retrying.set(whole(view.waiting));
         self.keys_target_shut.set(whole(view.target_shut));
+        self.keys_target_paused.set(whole(view.target_paused));
         self.keys_paced.set(whole(view.paced));
         self.keys_take_over_wait.set(whole(view.take_over_wait));
         self.keys_blocked_by_previous.set(whole(view.blocked_by_previous));
+        self.recording.set(whole(view.recording));
         self.oldest_pending_age.set(oldest_age.as_secs_f64());
         self.all.stale_events.inc_by(view.stale - self.stale_counted);
         self.stale_counted = view.stale;

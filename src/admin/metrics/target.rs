@@ -1,26 +1,26 @@
 //! Metrics of the targets and their breakers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::labels::{OfAttempt, OfTarget, SecondsCounter, seconds_histogram};
+use super::labels::{OfAttempt, OfTarget, OfTrace, SecondsCounter, TracedHistogram, traced_histogram};
 use lanekeeper_core::outcome::{Cause, Outcome};
 
 #[derive(Clone, Debug)]
 pub(super) struct TargetFamilies {
     updates_delivered: Family<OfTarget, Counter>,
     attempts: Family<OfAttempt, Counter>,
-    attempt_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
-    end_to_end_duration: Family<OfTarget, Histogram, fn() -> Histogram>,
+    attempt_duration: Family<OfTarget, TracedHistogram, fn() -> TracedHistogram>,
+    end_to_end_duration: Family<OfTarget, TracedHistogram, fn() -> TracedHistogram>,
     circuit_state: Family<OfTarget, Gauge>,
     circuit_trips: Family<OfTarget, Counter>,
     circuit_shut: Family<OfTarget, SecondsCounter>,
+    target_paused: Family<OfTarget, Gauge>,
     paced: Family<OfTarget, Gauge>,
     throttled: Family<OfTarget, Counter>,
 }
@@ -30,11 +30,12 @@ impl Default for TargetFamilies {
         Self {
             updates_delivered: Family::default(),
             attempts: Family::default(),
-            attempt_duration: Family::new_with_constructor(seconds_histogram),
-            end_to_end_duration: Family::new_with_constructor(seconds_histogram),
+            attempt_duration: Family::new_with_constructor(traced_histogram),
+            end_to_end_duration: Family::new_with_constructor(traced_histogram),
             circuit_state: Family::default(),
             circuit_trips: Family::default(),
             circuit_shut: Family::default(),
+            target_paused: Family::default(),
             paced: Family::default(),
             throttled: Family::default(),
         }
@@ -74,6 +75,11 @@ impl TargetFamilies {
             self.circuit_shut.clone(),
         );
         registry.register(
+            "target_paused",
+            "1: a person has paused the target, and no request is made.",
+            self.target_paused.clone(),
+        );
+        registry.register(
             "paced",
             "1: requests to the target need permits, because a limit is set, or because it refuses requests.",
             self.paced.clone(),
@@ -88,6 +94,7 @@ impl TargetFamilies {
     /// The config has changed: there may be other targets, or none of them shut or paced.
     pub(super) fn change(&self) {
         self.circuit_state.clear();
+        self.target_paused.clear();
         self.paced.clear();
     }
 
@@ -102,6 +109,7 @@ impl TargetFamilies {
             circuit_state,
             circuit_trips,
             circuit_shut,
+            target_paused,
             paced,
             throttled,
         } = self;
@@ -113,6 +121,7 @@ impl TargetFamilies {
             drop(histograms.get_or_create(&of));
         }
         drop(circuit_state.get_or_create(&of));
+        drop(target_paused.get_or_create(&of));
         drop(paced.get_or_create(&of));
         drop(circuit_shut.get_or_create(&of));
         let of = OfAttempt { target: of.target, outcome: "applied", code_class: "2xx" };
@@ -125,8 +134,8 @@ impl TargetFamilies {
 pub struct TargetMetrics {
     target: Arc<str>,
     updates_delivered: Counter,
-    attempt_duration: Histogram,
-    end_to_end_duration: Histogram,
+    attempt_duration: TracedHistogram,
+    end_to_end_duration: TracedHistogram,
     attempts: Family<OfAttempt, Counter>,
 }
 
@@ -148,24 +157,30 @@ impl TargetMetrics {
         &self.target
     }
 
-    /// An attempt ended. It counts only if a request was sent.
-    pub fn attempt_ended(&self, outcome: &Outcome, took: Duration) {
+    /// An attempt ended. It counts only if a request was sent. `trace_id`: of a trace that is sampled.
+    pub fn attempt_ended(&self, outcome: &Outcome, took: Duration, trace_id: Option<String>) {
         if !outcome.was_sent() {
             return;
         }
         let (target, outcome, code_class) =
             (Arc::clone(&self.target), outcome.kind().name(), code_class(outcome));
         self.attempts.get_or_create(&OfAttempt { target, outcome, code_class }).inc();
-        self.attempt_duration.observe(took.as_secs_f64());
+        observe(&self.attempt_duration, took, trace_id);
     }
 
-    /// An update is applied. `age`: since its timestamp, if the publisher set one.
-    pub fn delivered(&self, age: Option<Duration>) {
+    /// An update is applied. `age`: since its timestamp, if the publisher set one. `trace_id`: of a trace that is sampled.
+    pub fn delivered(&self, age: Option<Duration>, trace_id: Option<String>) {
         self.updates_delivered.inc();
         if let Some(age) = age {
-            self.end_to_end_duration.observe(age.as_secs_f64());
+            observe(&self.end_to_end_duration, age, trace_id);
         }
     }
+}
+
+fn observe(histogram: &TracedHistogram, seconds: Duration, trace_id: Option<String>) {
+    let trace = trace_id.map(|trace_id| OfTrace { trace_id });
+    let at = trace.is_some().then(SystemTime::now);
+    histogram.observe(seconds.as_secs_f64(), trace, at);
 }
 
 fn code_class(outcome: &Outcome) -> &'static str {
@@ -183,6 +198,13 @@ fn code_class(outcome: &Outcome) -> &'static str {
         Cause::Timeout => "timeout",
         Cause::Connection => "connection",
         Cause::Unsendable | Cause::NoCredential => "none",
+    }
+}
+
+impl TargetFamilies {
+    /// 1 while a person has paused the target.
+    pub(super) fn paused(&self, target: &str) -> Gauge {
+        self.target_paused.get_or_create_owned(&OfTarget { target: target.into() })
     }
 }
 

@@ -7,13 +7,16 @@ use super::output::{not_parked, shown};
 use crate::cli::exit::Exit;
 use crate::cli::process::say_error;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, Discarded, Ledger, OperatorReason, ParkKind, Selection};
+use lanekeeper_ledger::{
+    AnyLedger, Discarded, Ledger, Operations, OperatorReason, ParkKind, Released, Selection,
+};
 
 /// Releases records.
 pub(super) async fn release(
     ledger: &AnyLedger,
     records: &[RecordKey],
     reason: Option<ParkKind>,
+    operator_reason: &OperatorReason,
     out: &mut impl Write,
 ) -> Result<Exit, CommandError> {
     let mut exit = Exit::Done;
@@ -29,8 +32,16 @@ pub(super) async fn release(
             Selection::Keys(records.to_vec())
         }
     };
-    let released = ledger.release(&selection).await?;
-    writeln!(out, "{released} {} released", if released == 1 { "record" } else { "records" })?;
+    let Released { records, paused, .. } = ledger.release(&selection, operator_reason).await?;
+    writeln!(out, "{records} {} released", if records == 1 { "record" } else { "records" })?;
+    if paused > 0 {
+        out.flush()?;
+        say_error(format_args!(
+            "{paused} not released, since a person has paused {}: lanekeeper parked paused, lanekeeper parked resume KEY",
+            if paused == 1 { "it" } else { "them" }
+        ));
+        exit = Exit::Other;
+    }
     Ok(exit)
 }
 
@@ -39,12 +50,10 @@ pub(super) async fn discard(
     ledger: &AnyLedger,
     record_key: &RecordKey,
     head: Option<u32>,
-    who: &str,
-    why: &str,
+    operator_reason: &OperatorReason,
     out: &mut impl Write,
 ) -> Result<Exit, CommandError> {
-    let operator_reason = OperatorReason { who: who.to_owned(), why: why.to_owned() };
-    match ledger.discard(record_key, head, &operator_reason).await? {
+    match ledger.discard(record_key, head, operator_reason).await? {
         Discarded::Done { updates, left: 0 } => {
             writeln!(out, "{updates} discarded; the record is no longer parked")?;
             Ok(Exit::Done)

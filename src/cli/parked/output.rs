@@ -12,7 +12,7 @@ use crate::cli::process::say_error;
 pub(super) use crate::printable::printable as shown;
 use crate::wall_time::format_seconds;
 use lanekeeper_core::update::RecordKey;
-use lanekeeper_ledger::{AnyLedger, Ledger, ParkedRecord, ParkedUpdate, StoredParkReason};
+use lanekeeper_ledger::{AnyLedger, Ledger, Operations, ParkedRecord, ParkedUpdate, StoredParkReason};
 
 /// Records per query.
 const RECORDS_PER_QUERY: u32 = 500;
@@ -85,6 +85,7 @@ fn record_json(record: &ParkedRecord) -> Json {
         "record_key": record.record_key.as_str(),
         "updates": record.updates,
         "head": record.head_id,
+        "type": record.head_type,
         "state": record.state.name(),
         "since": time(record.since_ms),
         "reason": record.reason.kind.name(),
@@ -93,6 +94,7 @@ fn record_json(record: &ParkedRecord) -> Json {
         "attempts": record.reason.attempts,
         "partition": record.partition.0,
         "layout": record.layout.0,
+        "paused": record.paused,
     })
 }
 
@@ -255,7 +257,8 @@ pub(in crate::cli) fn not_parked(record_key: &RecordKey) -> Exit {
     Exit::Other
 }
 
-fn time(ms: i64) -> String {
+/// A time of the ledger.
+pub(in crate::cli) fn time(ms: i64) -> String {
     format_seconds(u64::try_from(ms).unwrap_or_default() / 1000)
 }
 

@@ -67,6 +67,8 @@ impl Report {
         match event {
             PublisherEvent::Published { again } => self.published += u64::from(!again),
             PublisherEvent::PublishReceipt(receipt) => self.receipt(*receipt),
+            // This command withdraws nothing.
+            PublisherEvent::WithdrawnInFlight(_) => {}
             PublisherEvent::Refused(refusal) => {
                 let refusal = match refusal {
                     Refusal::Nacked => {

@@ -152,6 +152,7 @@ fn json_of(layout_snapshot: &LayoutSnapshot, snapshot: &TopologySnapshot) -> Jso
                 "records": status.map(|status| status.records),
                 "records_waiting": status.map(|status| status.waiting),
                 "records_target_shut": status.map(|status| status.target_shut),
+                "records_target_paused": status.map(|status| status.target_paused),
                 "owner": owner,
                 "owner_perhaps": perhaps,
                 "tenure": status.and_then(|status| status.tenure),
@@ -240,7 +241,9 @@ impl Row {
             or_unknown(status.map(|status| status.updates.to_string())),
             age(status.and_then(|status| status.oldest_held_seconds)),
             age(status.and_then(|status| status.oldest_published_seconds)),
-            or_unknown(status.map(|status| (status.waiting + status.target_shut).to_string())),
+            or_unknown(
+                status.map(|status| (status.waiting + status.target_shut + status.target_paused).to_string()),
+            ),
             self.drained.map_or("", |drained| if drained { "yes" } else { "no" }).to_owned(),
             owner,
         ]

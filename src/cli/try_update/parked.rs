@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_core::update::{RecordKey, Update};
-use lanekeeper_ledger::{AnyLedger, Ledger as _, ParkedRecord, ParkedState, Selection};
+use lanekeeper_ledger::{
+    AnyLedger, Ledger as _, Operations as _, OperatorReason, ParkedRecord, ParkedState, Selection,
+};
 use tokio::time::{Instant, sleep};
 
 use super::{Rehearsal, request};
@@ -46,7 +48,9 @@ pub(super) fn main(config: Config, rehearsal: &Rehearsal, record_key: &RecordKey
             say_error("error: not sent: the record was released, and its updates are on their way");
             return Ok(Exit::Other);
         }
-        ledger.release(&Selection::Keys(vec![record_key.clone()])).await?;
+        let who = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+        let operator_reason = OperatorReason { who, why: "lanekeeper try --send".to_owned() };
+        ledger.release(&Selection::Keys(vec![record_key.clone()]), &operator_reason).await?;
         writeln!(
             out,
             "\nreleased: the owner of its partition sends it, and the {} behind it",

@@ -48,7 +48,8 @@ fn references() -> Vec<String> {
 }
 
 /// Keys that nothing stands for if they are left out.
-const DEFAULT_NONE: [&str; 11] = [
+const DEFAULT_NONE: [&str; 12] = [
+    "ca",
     "standard_webhooks",
     "record_keys",
     "headers",
@@ -73,11 +74,20 @@ fn the_reference_has_every_key_and_says_its_default() {
 
 fn check_reference(reference: &str) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
-    let variables =
-        ["CRM_TOKEN", "CRM_USER", "CRM_PASSWORD", "CRM_KEY", "CRM_SECRET"].map(|name| (name, "x"));
+    let variables = ["CRM_TOKEN", "CRM_USER", "CRM_PASSWORD", "CRM_KEY", "CRM_SECRET", "TELEMETRY_KEY"]
+        .map(|name| (name, "x"));
+    let door_token = "0123456789abcdef-door";
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    let variables =
-        [&variables[..], &[("CRM_PRIVATE_KEY", key.as_str()), ("WEBHOOK_SECRET", secret)]].concat();
+    let variables = [
+        &variables[..],
+        &[
+            ("CRM_PRIVATE_KEY", key.as_str()),
+            ("WEBHOOK_SECRET", secret),
+            ("CRM_DOOR_TOKEN", door_token),
+            ("SHOP_SECRET", door_token),
+        ],
+    ]
+    .concat();
     let dir = tempfile::tempdir().unwrap();
     super::super::tls::tests::write_files(dir.path());
     let reference = &reference.replace("/run/secrets", dir.path().to_str().unwrap());
@@ -89,8 +99,21 @@ fn check_reference(reference: &str) {
             comment = format!("{comment} {text}");
         } else if let Some((key, value)) = line.split_once(" = ") {
             let said = comment.contains(&format!("Default: {value}"))
-                || (matches!(key, "url" | "name" | "types" | "status" | "outcome" | "header" | "secret")
-                    && (comment.contains("Required.") || comment.contains("Default: RabbitMQ's own")))
+                || (matches!(
+                    key,
+                    "url"
+                        | "name"
+                        | "types"
+                        | "tokens"
+                        | "verify"
+                        | "secrets"
+                        | "record_key"
+                        | "signature_header"
+                        | "status"
+                        | "outcome"
+                        | "header"
+                        | "secret"
+                ) && (comment.contains("Required.") || comment.contains("Default: RabbitMQ's own")))
                 || (DEFAULT_NONE.contains(&key) && comment.contains("Default: none."))
                 || (section == "target[0].on[0]"
                     && comment.contains(&format!("Default: the target's {key}.")))
@@ -99,7 +122,8 @@ fn check_reference(reference: &str) {
                         .iter()
                         .any(|default| comment.contains(&format!("Default: {default}"))))
                 || (section.starts_with("target[0].auth") && comment.contains("Required."))
-                || (section == "target[0].tls" && comment.contains("Default: "))
+                || (matches!(section.as_str(), "target[0].tls" | "admin.tls" | "ingest.tls")
+                    && comment.contains("Default: "))
                 || (key == "limits" && comment.contains("Default: the target's name."));
             assert!(said, "{section} {key}: its comment says the default, {value}: {comment:?}");
             comment.clear();
@@ -116,6 +140,7 @@ fn check_reference(reference: &str) {
                         format!("target[0]{of}[{row}]")
                     }
                     Some(of) => format!("target[0]{of}"),
+                    None if line.starts_with("[[") => format!("{name}[0]"),
                     None => name,
                 };
             }

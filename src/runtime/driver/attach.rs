@@ -82,6 +82,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// Tells everybody that the session has ended.
     fn session_ended(&mut self, tenure: Tenure) {
         self.notify(Event::TenureEnded(tenure));
+        self.held_spans.session_ended(&self.context.target_metrics);
         self.drain.tenure_ended();
         self.unexpected_markers.tenure_ended();
         self.context.metrics.active(false);

@@ -10,7 +10,7 @@ use super::{Driver, Loss};
 use crate::http::Target;
 use crate::runtime::attempt::{Fence, PendingAttempt};
 use lanekeeper_broker::{Deliveries, Source};
-use lanekeeper_core::message::{Effect, Event};
+use lanekeeper_core::message::{Effect, Event, Holder};
 use lanekeeper_ledger::Ledger;
 
 impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
@@ -39,6 +39,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                     number,
                     tenure,
                     holder,
+                    trace: self.held_spans.begin_attempt(holder, &update),
                     update,
                     probe,
                     permit,
@@ -84,12 +85,14 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                 ));
             }
             Effect::Record { tenure, holder, update, resolution } => {
-                self.log_resolution(update.as_deref(), &resolution);
+                let trace_id = self.held_spans.resolved(holder, update.as_ref(), &resolution);
+                self.log_resolution(update.as_deref(), &resolution, trace_id);
                 self.record(Resolved { tenure, holder, update, resolution });
             }
             Effect::Settle { tenure, delivery } => {
                 if let Some(session) = self.phase.session_of(tenure) {
                     session.deliveries.settle(delivery);
+                    self.held_spans.settled(Holder::Broker(delivery), &self.context.target_metrics);
                 }
             }
         }

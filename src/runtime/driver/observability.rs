@@ -101,13 +101,19 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     }
 
     /// One count and, at `debug`, one line per resolution. Of dead letters there is a line at `warn` at once, and then once a
-    /// minute.
-    pub(super) fn log_resolution(&self, update: Option<&Update>, resolution: &Resolution) {
+    /// minute. `trace_id`: of a trace that is sampled.
+    pub(super) fn log_resolution(
+        &self,
+        update: Option<&Update>,
+        resolution: &Resolution,
+        trace_id: Option<String>,
+    ) {
         let update_id = update.map_or("", |update| update.id.as_str());
         match resolution {
             Resolution::Applied => {
                 if let Some(update) = update {
-                    self.context.target_metrics[update.target.0].delivered(update.published_at.and_then(age));
+                    let age = update.published_at.and_then(age);
+                    self.context.target_metrics[update.target.0].delivered(age, trace_id);
                 }
             }
             Resolution::Duplicate => self.context.metrics.duplicate(),

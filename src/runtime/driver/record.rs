@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::{Driver, Loss};
 use crate::http::{AttemptReceipt, Target};
+use crate::runtime::notify::{Notifier, ParkedRecord};
 use crate::runtime::releases::ReleasedHere;
 use lanekeeper_broker::{Deliveries, Source};
 use lanekeeper_core::message::{Event, Holder, ParkedSeq, Tenure, TenureNumber};
 use lanekeeper_core::ownership::OwnershipState;
-use lanekeeper_core::policy::Resolution;
+use lanekeeper_core::policy::{DeadLetterReason, ParkReason, Resolution};
 use lanekeeper_core::update::{RecordKey, Update};
 use lanekeeper_ledger::{Ledger, RecordLock, Recorded};
 
@@ -117,14 +118,41 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
         };
         let answer = self.last_answer.take_if(|answer| answer.record_key == update.record_key);
         let (receipt, lock) = answer.map(|answer| (answer.receipt, answer.lock)).unwrap_or_default();
+        let parked = self.parked_record(&update, &resolution);
         let writing =
             ledger_client.write(self.ledger_tenure.number, update, holder, resolution, (receipt, lock));
         self.pending.recording(Box::pin(async move {
             if let Some(dead_letter) = dead_letter {
                 dead_letter.await;
             }
-            written(writing.await)
+            let recorded = writing.await;
+            if let Some((notifier, record)) = parked.filter(|_| recorded == Recorded::Done) {
+                notifier.parked(record);
+            }
+            written(recorded)
         }));
+    }
+
+    /// What people are told once it is written down that the record is parked.
+    fn parked_record(&self, update: &Update, resolution: &Resolution) -> Option<(Notifier, ParkedRecord)> {
+        let Resolution::Parked(ParkReason::Failed { reason, attempts }) = resolution else { return None };
+        let cause = match reason {
+            DeadLetterReason::Rejected(failure)
+            | DeadLetterReason::Exhausted { failure, .. }
+            | DeadLetterReason::Conflict(failure) => failure.cause.to_string(),
+            DeadLetterReason::IdReused | DeadLetterReason::Malformed(_) => String::new(),
+        };
+        let record = ParkedRecord {
+            target: self.context.target_metrics[update.target.0].name().to_owned(),
+            layout: self.context.layout.number,
+            partition: self.context.partition,
+            update_id: update.id.as_str().to_owned(),
+            record_key: update.record_key.clone(),
+            reason: reason.name(),
+            cause,
+            attempts: *attempts,
+        };
+        Some((self.context.notifier.clone(), record))
     }
 
     /// A resolution was written down, or could not be.
@@ -137,6 +165,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             return;
         }
         let of_ledger = matches!(written.holder, Holder::Ledger(_)) && written.recorded == Recorded::Done;
+        if of_ledger {
+            self.held_spans.settled(written.holder, &self.context.target_metrics);
+        }
         let further = if of_ledger { written.record_key.clone() } else { None };
         self.notify(written.into_event());
         // The ledger may hold more released updates of the record than were read together.

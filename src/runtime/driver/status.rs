@@ -84,6 +84,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             records: view.lanes,
             waiting: view.waiting + view.paced,
             target_shut: view.target_shut,
+            target_paused: view.target_paused,
         });
     }
 }

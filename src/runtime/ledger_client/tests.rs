@@ -31,7 +31,7 @@ fn check(
     expected: Option<Known>,
 ) {
     let (last, own) = versions;
-    let lookup_result = LookupResult { id_status, parked, version: last, etag: None };
+    let lookup_result = LookupResult { id_status, parked, paused: false, version: last, etag: None };
     let update = Update {
         record_key: RecordKey::new("k").unwrap(),
         id: UpdateId::published("u"),

@@ -73,6 +73,15 @@ impl Broker {
         self.node.url()
     }
 
+    /// `HOST:PORT` of the plugin `rabbitmq_prometheus`, from the settings of the node. One in Docker publishes no such port.
+    pub fn prometheus_address(&self) -> String {
+        let file = self.dir.join("rabbitmq.conf");
+        let settings =
+            std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let port = settings.lines().find_map(|line| line.strip_prefix("prometheus.tcp.port = "));
+        format!("127.0.0.1:{}", port.expect("scripts/broker sets it"))
+    }
+
     /// Of the management API, with user and password.
     pub fn management_url(&self) -> &str {
         self.node.management_url()

@@ -150,6 +150,11 @@ impl Dispatcher {
         self.signal(Signal::TERM);
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.lab.process.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.lab.process.signal(signal).expect("it can be signalled");
     }

@@ -74,6 +74,15 @@ impl ConsumerChannel {
         Ok(self.consumers.len() - 1)
     }
 
+    /// As [`Self::consume`], for what is settled by being delivered.
+    pub(crate) async fn consume_settled(&mut self, queue: &str) -> lapin::Result<usize> {
+        let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
+        self.has_consumers = true;
+        let consuming = self.channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+        self.consumers.push(consuming.await?);
+        Ok(self.consumers.len() - 1)
+    }
+
     /// The next delivery of the consumer with this index; `None`: the broker has cancelled it. Nothing is lost when the
     /// future is dropped.
     pub(crate) async fn next_of(&mut self, consumer: usize) -> Option<lapin::Result<Delivery>> {

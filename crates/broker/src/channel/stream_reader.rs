@@ -24,6 +24,8 @@ pub(crate) enum StreamOffset {
     Last,
     /// With what is written from now on.
     Next,
+    /// With the chunk that was written at this time, in seconds since 1970, or later.
+    Since(u64),
     /// With the message of this offset. The chunk that it is in can come whole.
     At(u64),
 }
@@ -34,6 +36,7 @@ impl StreamOffset {
             Self::First => AMQPValue::LongString("first".into()),
             Self::Last => AMQPValue::LongString("last".into()),
             Self::Next => AMQPValue::LongString("next".into()),
+            Self::Since(seconds) => AMQPValue::Timestamp(seconds),
             Self::At(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
         }
     }

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::address::{Address, Host};
 use super::alterations::{ChannelAlterations, WatchedChannels};
+use super::cut::{Cut, CutStream};
 use super::error::ConnectError;
 use super::runtime::{PlainStream, ScreenedRuntime, screened_runtime};
 use super::screen::{Limits, Screen};
@@ -36,6 +37,7 @@ pub struct Connection {
     server_properties: FieldTable,
     host_port: String,
     at: SocketAddr,
+    cut: Cut,
 }
 
 impl Address {
@@ -204,7 +206,8 @@ async fn handshake(
     let (watched, server_properties) = (WatchedChannels::default(), Arc::new(OnceLock::new()));
     let limits = Limits { body_bytes_max: address.body_bytes_max(), frame_max: host.frame_max() };
     let screen = Screen::new(limits, watched.clone(), Arc::clone(&server_properties));
-    let stream = ScreenedStream::new(stream, screen);
+    let cut = Cut::default();
+    let stream = ScreenedStream::new(CutStream::new(stream, cut.clone()), screen);
     let uri = host.uri();
     let user = uri.authority.userinfo.username.clone();
     let connecting = lapin::Connection::connector(uri, screened_runtime(), once(stream), properties(name));
@@ -214,17 +217,17 @@ async fn handshake(
     let server_properties = server_properties.get().map(Vec::as_slice).unwrap_or_default();
     let server_properties = parse_field_table(server_properties).map(|(_, table)| table).unwrap_or_default();
     let host_port = host.host_port().to_owned();
-    Ok(Connection { client, watched, server_properties, host_port, at })
+    Ok(Connection { client, watched, server_properties, host_port, at, cut })
 }
 
 /// The client asks again for a stream if the first is lost in the handshake: it gets none, so that there is one place that
 /// connects again.
 fn once(
-    stream: ScreenedStream<PlainStream>,
+    stream: ScreenedStream<CutStream<PlainStream>>,
 ) -> impl AsyncFn(
     lapin::uri::AMQPUri,
     ScreenedRuntime,
-) -> lapin::Result<AsyncTcpStream<ScreenedStream<PlainStream>>>
+) -> lapin::Result<AsyncTcpStream<ScreenedStream<CutStream<PlainStream>>>>
 + Send
 + Sync
 + 'static {
@@ -250,6 +253,13 @@ impl Connection {
     /// channel consumes. `window`: its prefetch.
     pub(crate) fn watch(&self, channel: &Channel, window: usize) -> ChannelAlterations {
         self.watched.watch(channel.id(), window)
+    }
+
+    /// Ends it without a word to the broker, if it is blocked: it would else stay as long as the alarm does.
+    pub(crate) fn cut_if_blocked(&self) {
+        if self.client.status().blocked() {
+            self.cut.cut();
+        }
     }
 
     /// Host and port that it was made to, for people.

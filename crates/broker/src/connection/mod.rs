@@ -8,6 +8,7 @@
 mod address;
 mod alterations;
 mod connect;
+mod cut;
 mod error;
 mod failures;
 mod frames;

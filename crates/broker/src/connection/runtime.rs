@@ -15,6 +15,7 @@ use futures_core::Stream;
 use futures_io::{AsyncRead, AsyncWrite};
 use lapin::tcp::AsyncTcpStream;
 
+use super::cut::CutStream;
 use super::stream::ScreenedStream;
 
 /// TCP, or TLS over it.
@@ -34,7 +35,7 @@ pub(super) fn screened_runtime() -> ScreenedRuntime {
 pub(super) struct ScreenedReactor(Tokio);
 
 impl Reactor for ScreenedReactor {
-    type TcpStream = ScreenedStream<PlainStream>;
+    type TcpStream = ScreenedStream<CutStream<PlainStream>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     // The trait asks for `AsSysFd`, which has no public name: on Unix it is these two.

@@ -16,7 +16,7 @@ use super::context::SourceContext;
 use super::dead_letter::DeadLetter;
 use super::dead_letters::DeadLetters;
 use super::decode::Decoder;
-use super::redelivery::times_taken_back;
+use super::redelivery::{content_of, times_taken_back};
 use super::unsettled::{UnsettledDeliveries, too_many};
 use crate::channel::consumer_channel::ConsumerChannel;
 use crate::connection::{ChannelAlterations, WindowExceeded};
@@ -128,7 +128,8 @@ impl AmqpDeliveries {
         self.since + Duration::from_micros(tick.micros())
     }
 
-    async fn send(&self, ack: Ack) -> Result<(), Lost> {
+    async fn send(&mut self, ack: Ack) -> Result<(), Lost> {
+        self.delivery_counts.settles();
         let options = BasicAckOptions { multiple: ack.multiple };
         self.channel.channel().basic_ack(ack.tag.0, options).await.map_err(|error| Lost(error_chain(&error)))
     }
@@ -136,6 +137,7 @@ impl AmqpDeliveries {
     /// Has the broker dead-letter what never reached this process whole, or fits no dead letter of ours.
     async fn send_rejections(&mut self) -> Result<(), Lost> {
         while let Some(delivery) = self.unsettled.next_to_reject() {
+            self.delivery_counts.settles();
             let to_the_dead_letter_exchange = BasicRejectOptions { requeue: false };
             #[expect(
                 clippy::disallowed_methods,
@@ -182,7 +184,7 @@ impl AmqpDeliveries {
         let alteration = self.alterations.take(delivery.delivery_tag).map_err(too_many)?;
         let alteration = alteration.unwrap_or_default();
         if let Some(count) = times_taken_back(delivery.redelivered, &delivery.properties)
-            && self.delivery_counts.delivered(count)
+            && self.delivery_counts.delivered(count, || content_of(&delivery))
         {
             // Nothing that comes behind it on this channel is looked at.
             self.void = true;

@@ -1,7 +1,11 @@
-//! How often the broker has delivered a message before. [`lanekeeper_core::delivery_count`] says what that tells.
+//! How often the broker has delivered a message before, and which one it is. [`lanekeeper_core::delivery_count`] says what
+//! that tells.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use lapin::BasicProperties;
-use lapin::types::AMQPValue;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, ShortString};
 
 /// Header of a quorum queue's redeliveries (RabbitMQ 3.10.8 and 4.0.5, measured): it counts them, also those after the node of
 /// a consumer was cut off.
@@ -23,6 +27,15 @@ fn delivery_count(properties: &BasicProperties) -> Option<u64> {
         AMQPValue::ShortShortUInt(count) => Some(u64::from(*count)),
         _ => None,
     }
+}
+
+/// The same for each delivery of a message. Headers are left out: the broker changes them.
+pub(super) fn content_of(delivery: &Delivery) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    delivery.routing_key.as_str().hash(&mut hasher);
+    delivery.properties.message_id().as_ref().map(ShortString::as_str).hash(&mut hasher);
+    delivery.data.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -83,7 +83,9 @@ impl PartitionClaims {
             | MessageKind::Note
             | MessageKind::Moved
             | MessageKind::StatusReport
-            | MessageKind::TargetBelieved => false,
+            | MessageKind::TargetBelieved
+            | MessageKind::Inquiry
+            | MessageKind::ProcessEnded => false,
         }
     }
 }

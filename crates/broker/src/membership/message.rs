@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::beliefs::PublishedBelief;
+use crate::inquiries::PublishedInquiry;
+use crate::presence::Notices;
 use crate::shares::PublishedShares;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::numbering::{EPOCH_MAX, OFFSET_MAX};
@@ -60,12 +62,21 @@ pub(crate) struct MemberMessage {
     /// divides no limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) shares: Option<PublishedShares>,
+    /// With [`MessageKind::Note`]: what people are to be told of. `None`: the process tells nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) notices: Option<Notices>,
     /// With [`MessageKind::TenureEnded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<PublishedEnd>,
     /// With [`MessageKind::TargetBelieved`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) belief: Option<PublishedBelief>,
+    /// With [`MessageKind::Inquiry`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) inquiry: Option<PublishedInquiry>,
+    /// With [`MessageKind::Note`]: the URL of the admin port, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) admin: Option<String>,
 }
 
 /// [`Terms`], in milliseconds.
@@ -149,6 +160,9 @@ pub struct PartitionStatus {
     /// Those of them that wait for a target whose breaker is open.
     #[serde(default)]
     pub target_shut: usize,
+    /// Those of them that wait for a target that a person has paused.
+    #[serde(default)]
+    pub target_paused: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -174,6 +188,10 @@ pub(crate) enum MessageKind {
     /// An operator says that rejections of a target are its own word for some time. It is of no layout.
     #[serde(rename = "believes")]
     TargetBelieved,
+    /// A person's program asks something of all processes. It is of no layout.
+    Inquiry,
+    /// The process ends in order: it answers nothing any more.
+    ProcessEnded,
 }
 
 /// Who this process is, to distinguish its messages from others'.
@@ -209,8 +227,11 @@ impl ReplicaId {
             epoch: Some(0),
             works: None,
             shares: None,
+            notices: None,
             end: None,
             belief: None,
+            inquiry: None,
+            admin: None,
         }
     }
 }

@@ -11,11 +11,13 @@
 
 mod believe;
 mod claims;
+mod inquiry;
 mod lease;
 mod message;
 mod notes;
 mod publisher;
 mod reader;
+mod seen;
 mod state;
 mod status_query;
 
@@ -30,8 +32,12 @@ use uuid::Uuid;
 
 pub(crate) use believe::believe;
 pub(crate) use claims::PartitionClaims;
+pub use inquiry::Inquired;
+pub(crate) use inquiry::{ANSWER_BYTES_MAX, inquire};
 pub use message::{PartitionStatus, RetriedRecord};
 pub(crate) use message::{READING, parse};
+pub use seen::SeenProcess;
+pub(crate) use seen::last_seen;
 pub(crate) use status_query::ask;
 pub use status_query::{STATUS_TIMEOUT, StatusAnswer, StatusAnswers};
 
@@ -45,9 +51,11 @@ use crate::beliefs::Beliefs;
 use crate::clock::Clock;
 use crate::epochs::Epochs;
 use crate::halt::Halt;
+use crate::inquiries::Inquiries;
 use crate::link::Link;
 use crate::liveness::LivenessProbe;
 use crate::names::Names;
+use crate::presence::Presence;
 use crate::reach::Reach;
 use crate::shares::Shares;
 use lanekeeper_core::layout::{Layout, PartitionNumber};
@@ -75,8 +83,14 @@ pub struct Replica<'a> {
     pub reach: &'a Reach,
     /// How they divide the targets' limits.
     pub shares: &'a Shares,
+    /// Which replicas are alive, and what they tell people of.
+    pub presence: &'a Presence,
     /// The targets whose rejections a person believes.
     pub beliefs: &'a Beliefs,
+    /// What is asked of the process.
+    pub inquiries: &'a Inquiries,
+    /// The URL of its admin port, for its notes.
+    pub admin: Option<&'a str>,
 }
 
 /// What this process knows of the replicas of a layout, and what it publishes for them. Stops when it is dropped.
@@ -97,7 +111,19 @@ impl Membership {
         liveness: LivenessProbe,
         halt: Halt,
     ) -> Self {
-        let Replica { instance, process, at_work, clock, epochs, reach, shares, beliefs } = replica;
+        let Replica {
+            instance,
+            process,
+            at_work,
+            clock,
+            epochs,
+            reach,
+            shares,
+            presence,
+            beliefs,
+            inquiries,
+            admin,
+        } = replica;
         let process = process.to_string();
         let terms = Terms { lease: Lease::length(consuming.heartbeat()), at_work };
         let claims = || PartitionClaims::new(Tenures::new(process.clone(), terms));
@@ -114,7 +140,10 @@ impl Membership {
             epochs: epochs.clone(),
             reach: reach.clone(),
             shares: shares.clone(),
+            presence: presence.clone(),
             beliefs: beliefs.clone(),
+            inquiries: inquiries.clone(),
+            admin: admin.map(ToOwned::to_owned),
             floor_sent: Mutex::default(),
             knows_stream: AtomicBool::new(false),
             position: watch::Sender::default(),
@@ -241,6 +270,11 @@ impl Membership {
             }
         };
         let _ = timeout(READ_BACK_TIMEOUT, last_logged).await;
+    }
+
+    /// Publishes that this process ends, or goes on under another id: nobody is to wait for its answers.
+    pub fn end(&self) {
+        self.send(MessageKind::ProcessEnded, PartitionNumber(0), 0);
     }
 
     /// Publishes for operators what is held of a partition.

@@ -103,8 +103,19 @@ fn note(state: &State) -> MemberMessage {
     let message = state.replica.message(MessageKind::Note, PartitionNumber(0), 0, number);
     let read = state.knows_stream.load(Ordering::Relaxed).then(|| *state.position.borrow());
     let works = state.reach.works();
-    let shares = Some(state.shares.own());
-    MemberMessage { terms, owned, read, works, shares, epoch: Some(state.numbering().epoch()), ..message }
+    let (shares, admin) = (Some(state.shares.own()), state.admin.clone());
+    let notices = state.presence.own();
+    MemberMessage {
+        admin,
+        terms,
+        owned,
+        read,
+        works,
+        shares,
+        notices,
+        epoch: Some(state.numbering().epoch()),
+        ..message
+    }
 }
 
 /// Hands on what the broker answers, which counts while it takes no publishes.

@@ -21,7 +21,7 @@ use crate::topology::arguments::members_arguments;
 use lanekeeper_core::error::error_chain;
 
 /// A message takes some 200 bytes, and a note of all partitions of the largest layout some 20,000; what is longer is not ours.
-const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// How often we look if what must come has come: as often as notes are published, within these bounds.
 const UNREAD_POLL_MIN: Duration = Duration::from_millis(100);
 const UNREAD_POLL_MAX: Duration = Duration::from_secs(1);

@@ -18,7 +18,9 @@ use crate::clock::{Clock, seconds_since_1970};
 use crate::epochs::Epochs;
 use crate::error::SourceError;
 use crate::halt::Halt;
+use crate::inquiries::Inquiries;
 use crate::link::Link;
+use crate::presence::{Presence, SeenNote};
 use crate::reach::Reach;
 use crate::shares::Shares;
 use lanekeeper_core::layout::{PartitionNumber, rank};
@@ -53,7 +55,11 @@ pub(super) struct State {
     pub(super) epochs: Epochs,
     pub(super) reach: Reach,
     pub(super) shares: Shares,
+    pub(super) presence: Presence,
     pub(super) beliefs: Beliefs,
+    pub(super) inquiries: Inquiries,
+    /// For notes.
+    pub(super) admin: Option<String>,
     /// A note of ours has come back: all that stood in the stream when this process began was read. Not so under an alarm.
     pub(super) knows_stream: AtomicBool,
     /// A number of the ledger, and the note that was sent when it was known: what gave it away stands before that note.
@@ -335,11 +341,14 @@ impl State {
         if let Some(belief) = &message.belief {
             self.beliefs.observe(seconds_since_1970(), belief);
         }
+        // What stood there before this process began asks nothing of it.
+        let is_new = *self.caught_up.borrow();
+        if let Some(question) = message.inquiry.as_ref().filter(|_| is_new) {
+            self.inquiries.observe(question);
+        }
         if message.layout != self.replica.layout.0 {
             return;
         }
-        // What stood there before this process began asks nothing of it.
-        let is_new = *self.caught_up.borrow();
         match message.kind {
             MessageKind::Note => return self.read_note(offset, message, is_ours),
             MessageKind::Moved if is_new && !is_ours => {
@@ -396,6 +405,15 @@ impl State {
             self.reach.observe(&note.process, works, self.heartbeat());
         }
         let terms = note.terms.map_or(self.terms(), PublishedTerms::terms);
+        let seen = SeenNote {
+            instance: &note.instance,
+            process: &note.process,
+            is_own: is_ours,
+            layout: note.layout,
+            owned: &note.owned,
+            notices: note.notices.as_ref(),
+        };
+        self.presence.observe(&seen, terms.lease.max(self.heartbeat()));
         for (partition, number) in &note.owned {
             if let Some(known) = self.partitions.get(usize::from(*partition)) {
                 let number = TenureNumber(*number);

@@ -108,7 +108,9 @@ impl StatusQuery {
             | MessageKind::Note
             | MessageKind::TenureEnded
             | MessageKind::Moved
-            | MessageKind::TargetBelieved => {}
+            | MessageKind::TargetBelieved
+            | MessageKind::Inquiry
+            | MessageKind::ProcessEnded => {}
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::outgoing::Outgoing;
 use super::session::properties;
 use crate::connection::Alteration;
 use crate::deliveries::Decoder;
 use lanekeeper_core::policy::Malformed;
+use lanekeeper_core::publish::outgoing::Outgoing;
 use lanekeeper_core::update::Update;
 
 /// The update as it is after publishing and delivery.

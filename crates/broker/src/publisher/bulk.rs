@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 
 use super::error::PublishError;
-use super::outgoing::{Outgoing, ShortText};
 use super::session::{PublisherSession, fatal};
 use super::settings::PublisherSettings;
 use crate::channel::confirm_channel::{PublishOutcome, Unconfirmed};
 use crate::connection::Address;
 use lanekeeper_core::error::error_chain;
+use lanekeeper_core::publish::outgoing::{Outgoing, ShortText};
 
 /// Publishes that are not confirmed yet.
 const UNCONFIRMED_MAX: usize = 1_000;

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::outbox::{PublishId, Refusal};
+use lanekeeper_core::publish::outbox::{PublishId, Refusal};
 use lanekeeper_core::update::RecordKey;
 
 /// The answer to one publish, as the client library gives it.

@@ -11,15 +11,17 @@ use tracing::{debug, info, warn};
 
 use super::confirms::{AnsweredPublish, BrokerAnswer, Confirms};
 use super::error::PublishError;
-use super::outbox::{Outbox, PublishReceipt, Refusal, SubmissionId};
-use super::outgoing::Outgoing;
 use super::session::{self, PublisherSession, SessionEvent};
 use super::settings::PublisherSettings;
 use crate::backoff::Backoff;
 use crate::connection::Address;
+use crate::log_on_change::LogOnChange;
 use lanekeeper_core::error::error_chain;
+use lanekeeper_core::publish::outbox::{Outbox, PublishReceipt, Refusal, SubmissionId};
+use lanekeeper_core::publish::outgoing::Outgoing;
 use lanekeeper_core::schedule::Schedule;
 use lanekeeper_core::tick::Tick;
+use lanekeeper_core::update::RecordKey;
 
 /// After a stop, unconfirmed updates have this long to be confirmed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,8 +29,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a connection was lost, what it had confirmed before is looked at for this long.
 const LAST_CONFIRMS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Submissions taken from the channel at once.
-const SUBMISSIONS_AT_ONCE_MAX: usize = 64;
+/// Orders taken from the channel at once.
+const ORDERS_AT_ONCE_MAX: usize = 64;
 
 /// Waits between connects.
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(100);
@@ -47,10 +49,25 @@ pub struct Submission {
     pub outgoing: Outgoing,
 }
 
+/// What [`Publisher::run`] is to do.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// To publish an update.
+    Submit(Submission),
+    /// To publish these no more, as [`Outbox::withdraw`] says.
+    Withdraw(Vec<(RecordKey, SubmissionId)>),
+}
+
+impl From<Submission> for Order {
+    fn from(submission: Submission) -> Self {
+        Self::Submit(submission)
+    }
+}
+
 /// The connection, as far as the caller wants to show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionEvent {
-    /// Connected again.
+    /// Connected, perhaps again.
     Up,
     /// The broker has an alarm (memory, disk): it takes nothing, and publishing waits.
     Blocked {
@@ -76,6 +93,8 @@ pub enum PublisherEvent {
     },
     /// An update is confirmed, or counts as not confirmed.
     PublishReceipt(PublishReceipt),
+    /// An update that was withdrawn is in flight: its receipt comes when it is known, and it is not published again.
+    WithdrawnInFlight(SubmissionId),
     /// The connection changed.
     Connection(ConnectionEvent),
     /// The broker refuses updates, and has not refused one for this reason since the last confirm. They are published again.
@@ -97,7 +116,8 @@ pub enum PublisherExit {
 pub struct Publisher {
     settings: PublisherSettings,
     address: Address,
-    session: PublisherSession,
+    /// `None`: there was none yet.
+    session: Option<PublisherSession>,
 }
 
 type Connecting = Pin<Box<dyn Future<Output = Result<PublisherSession, PublishError>> + Send>>;
@@ -143,11 +163,20 @@ impl Publisher {
     pub async fn connect(settings: PublisherSettings) -> Result<Self, PublishError> {
         let address = Address::new(&settings.connection)?;
         let session = PublisherSession::open(&address, &settings).await?;
-        Ok(Self { settings, address, session })
+        Ok(Self { settings, address, session: Some(session) })
     }
 
-    /// Publishes what comes out of `submissions` until that is closed and everything has its receipt, or until
-    /// `stop` ends, after which unconfirmed updates have five seconds left. Tickets must grow.
+    /// Connects when it runs, and tries until the broker is there and somebody has declared the exchange.
+    ///
+    /// # Errors
+    /// The URL cannot be used.
+    pub fn unconnected(settings: PublisherSettings) -> Result<Self, PublishError> {
+        let address = Address::new(&settings.connection)?;
+        Ok(Self { settings, address, session: None })
+    }
+
+    /// Does what comes out of `orders` until that is closed and everything has its receipt, or until
+    /// `stop` ends, after which unconfirmed updates have five seconds left. Submission ids must grow.
     ///
     /// When it has returned, every submission sent has had exactly one receipt, in every case. `on_event` is
     /// called between two steps: it must not block.
@@ -155,9 +184,9 @@ impl Publisher {
     /// # Errors
     /// The exchange is gone, or the broker refuses what is published. A lost connection is no error: it is made
     /// again, until it is there.
-    pub async fn run(
+    pub async fn run<O: Into<Order>>(
         self,
-        mut submissions: mpsc::Receiver<Submission>,
+        mut orders: mpsc::Receiver<O>,
         on_event: impl FnMut(PublisherEvent),
         stop: impl Future<Output = ()>,
     ) -> Result<PublisherExit, PublishError> {
@@ -167,14 +196,15 @@ impl Publisher {
             settings: self.settings,
             address: self.address,
             on_event,
+            is_blocked: false,
             refused: None,
             started: Instant::now(),
         };
-        let result = run.run(self.session, &mut submissions, stop).await;
+        let result = run.run(self.session, &mut orders, stop).await;
         run.outbox.end();
-        submissions.close();
-        while let Some(Submission { submission_id, outgoing }) = submissions.recv().await {
-            run.outbox.push(submission_id, Arc::new(outgoing));
+        orders.close();
+        while let Some(order) = orders.recv().await {
+            run.carry_out(order.into());
         }
         run.report_receipts();
         result
@@ -190,23 +220,30 @@ struct PublisherRun<F> {
     address: Address,
     outbox: Outbox,
     on_event: F,
+    /// The broker has an alarm. What is published now would wait in a socket, and nobody could take it back.
+    is_blocked: bool,
     /// The refusal that the caller knows of, until something is confirmed.
     refused: Option<Refusal>,
     started: Instant,
 }
 
 impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
-    async fn run(
+    async fn run<O: Into<Order>>(
         &mut self,
-        session: PublisherSession,
-        submissions: &mut mpsc::Receiver<Submission>,
+        session: Option<PublisherSession>,
+        orders: &mut mpsc::Receiver<O>,
         stop: impl Future<Output = ()>,
     ) -> Result<PublisherExit, PublishError> {
         let mut stop = pin!(stop);
         let mut stop_by: Option<Instant> = None;
         let mut all_read = false;
-        let mut taken = Vec::with_capacity(SUBMISSIONS_AT_ONCE_MAX);
-        let mut state = ConnectionState::Up { session, confirms: Confirms::new() };
+        let mut taken = Vec::with_capacity(ORDERS_AT_ONCE_MAX);
+        let mut state = match session {
+            Some(session) => ConnectionState::Up { session, confirms: Confirms::new() },
+            None => ConnectionState::Down {
+                connecting: Box::pin(connect_first(self.address.clone(), self.settings.clone())),
+            },
+        };
         loop {
             self.publish_ready(&mut state);
             self.report_receipts();
@@ -221,14 +258,14 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
                     (false, false) => PublisherExit::Finished,
                 });
             }
-            let room = self.outbox.room().min(SUBMISSIONS_AT_ONCE_MAX);
+            let room = self.outbox.room().min(ORDERS_AT_ONCE_MAX);
             let deadline = self.outbox.next_deadline();
             tokio::select! {
                 change = state.next() => state = self.handle(state, change?).await?,
-                count = submissions.recv_many(&mut taken, room), if room > 0 && !all_read && !stopped => {
+                count = orders.recv_many(&mut taken, room), if room > 0 && !all_read && !stopped => {
                     all_read = count == 0;
-                    for Submission { submission_id, outgoing } in taken.drain(..) {
-                        self.outbox.push(submission_id, Arc::new(outgoing));
+                    for order in taken.drain(..) {
+                        self.carry_out(order.into());
                     }
                 }
                 () = sleep_until(self.started, deadline), if deadline.is_some() => {}
@@ -241,6 +278,19 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
                 }
             }
             self.outbox.wake(self.now());
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Submit(Submission { submission_id, outgoing }) => {
+                self.outbox.push(submission_id, Arc::new(outgoing));
+            }
+            Order::Withdraw(withdrawn) => {
+                for submission_id in self.outbox.withdraw(&withdrawn) {
+                    (self.on_event)(PublisherEvent::WithdrawnInFlight(submission_id));
+                }
+            }
         }
     }
 
@@ -262,15 +312,17 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
             }
             StateChange::Connection(SessionEvent::Blocked(reason)) => {
                 warn!(reason, "the broker takes no publishes because of an alarm, waiting until it ends");
+                self.is_blocked = true;
                 ConnectionEvent::Blocked { reason }
             }
             StateChange::Connection(SessionEvent::Unblocked) => {
                 info!("the broker takes publishes again");
+                self.is_blocked = false;
                 self.outbox.forgive();
                 ConnectionEvent::Unblocked
             }
             StateChange::Connected(session) => {
-                info!("broker connected again");
+                info!("broker connected");
                 (self.on_event)(PublisherEvent::Connection(ConnectionEvent::Up));
                 return Ok(ConnectionState::Up { session, confirms: Confirms::new() });
             }
@@ -285,7 +337,7 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
 
     fn publish_ready(&mut self, state: &mut ConnectionState) {
         if let ConnectionState::Up { session, confirms } = state {
-            while !confirms.must_settle() {
+            while !self.is_blocked && !confirms.must_settle() {
                 let Some(in_flight) = self.outbox.publish_next() else { break };
                 (self.on_event)(PublisherEvent::Published { again: in_flight.again });
                 confirms.push(session.publish(in_flight));
@@ -356,6 +408,7 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
             SessionFault::Fatal(error) => Err(error),
             SessionFault::Lost { cause } => {
                 self.outbox.disconnected();
+                self.is_blocked = false;
                 warn!(cause, "broker connection lost, reconnecting");
                 (self.on_event)(PublisherEvent::Connection(ConnectionEvent::Down { cause }));
                 Ok(ConnectionState::Down {
@@ -378,6 +431,28 @@ async fn reconnect(address: Address, settings: PublisherSettings) -> Result<Publ
             }
             done => return done,
         }
+    }
+}
+
+/// Tries until the broker lets us in and the exchange is there: whoever declares it may start at the same time.
+async fn connect_first(
+    address: Address,
+    settings: PublisherSettings,
+) -> Result<PublisherSession, PublishError> {
+    let mut backoff = Backoff::new(RECONNECT_DELAY_MIN, RECONNECT_DELAY_MAX);
+    let mut log = LogOnChange::default();
+    loop {
+        match PublisherSession::open(&address, &settings).await {
+            Err(error @ (PublishError::Connect(_) | PublishError::ExchangeMissing { .. })) if !matches!(&error, PublishError::Connect(error) if error.is_of_the_url()) =>
+            {
+                let text = error_chain(&error);
+                if log.is_new(text.clone()) {
+                    warn!(error = text, "nothing can be published yet, trying again");
+                }
+            }
+            done => return done,
+        }
+        backoff.wait().await;
     }
 }
 

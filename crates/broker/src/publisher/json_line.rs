@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::outgoing::{HEADER_BYTES_MAX, HeaderValue, Outgoing, ShortText};
+use lanekeeper_core::publish::outgoing::{HEADER_BYTES_MAX, HeaderValue, Outgoing, ShortText};
 use lanekeeper_core::update::{RecordKey, RecordKeyFault};
 
 /// The header that carries `version`.
@@ -62,6 +62,9 @@ pub enum BadLine {
         /// What is wrong with it.
         fault: &'static str,
     },
+    /// It has no `id`, and needs one.
+    #[error("\"id\" is missing: give each update an id, the same whenever it is sent")]
+    NoId,
     /// Neither or both of `body` and `body_base64`.
     #[error("exactly one of \"body\" (any JSON) and \"body_base64\" (bytes) is needed")]
     Bodies,
@@ -103,15 +106,36 @@ pub fn line_bytes_max(body_bytes_max: usize) -> usize {
     body_bytes_max.saturating_mul(2).saturating_add(64 * 1024)
 }
 
-/// Reads one line. `now` is in seconds since 1970-01-01 UTC.
-///
-/// The body is the text of `body` exactly as written, so that numbers such as `1.10` stay as they are; a string
-/// too is sent as JSON, with its quotes. `body_base64` is for bytes that are not JSON. A line without an `id` gets
-/// a UUID, which stays the same when the update is published again by this process.
+/// What becomes of lines without an `id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingIds {
+    /// They get a UUID, which stays the same when the update is published again by this process.
+    Made,
+    /// They are bad.
+    Refused,
+}
+
+/// Reads one line, as [`parse_with`], with [`MissingIds::Made`].
 ///
 /// # Errors
 /// The line is no update.
 pub fn parse(line: &[u8], body_bytes_max: usize, now: u64) -> Result<Outgoing, BadLine> {
+    parse_with(MissingIds::Made, line, body_bytes_max, now)
+}
+
+/// Reads one line. `now` is in seconds since 1970-01-01 UTC.
+///
+/// The body is the text of `body` exactly as written, so that numbers such as `1.10` stay as they are; a string
+/// too is sent as JSON, with its quotes. `body_base64` is for bytes that are not JSON.
+///
+/// # Errors
+/// The line is no update.
+pub fn parse_with(
+    ids: MissingIds,
+    line: &[u8],
+    body_bytes_max: usize,
+    now: u64,
+) -> Result<Outgoing, BadLine> {
     let fields: LineFields<'_> =
         serde_json::from_slice(line).map_err(|error| BadLine::Json(without_line_number(&error)))?;
     let (body, content_type_default) = match (fields.body, fields.body_base64) {
@@ -126,15 +150,17 @@ pub fn parse(line: &[u8], body_bytes_max: usize, now: u64) -> Result<Outgoing, B
     }
     let outgoing = Outgoing {
         record_key: RecordKey::new(fields.key)?,
-        id: match fields.id {
-            Some(id) => text("id", id)?,
-            None => text("id", Uuid::new_v4().to_string())?,
+        id: match (fields.id, ids) {
+            (Some(id), _) => text("id", id)?,
+            (None, MissingIds::Made) => text("id", Uuid::new_v4().to_string())?,
+            (None, MissingIds::Refused) => return Err(BadLine::NoId),
         },
         update_type: fields.update_type.map(|name| text("type", name)).transpose()?,
         content_type: Some(match fields.content_type {
             Some(content_type) => text("content_type", content_type)?,
             None => text("content_type", content_type_default.to_owned())?,
         }),
+        content_encoding: None,
         published_at: now,
         headers: headers(fields.headers, fields.version)?,
         body,

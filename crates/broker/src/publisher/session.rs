@@ -12,11 +12,11 @@ use lapin::{BasicProperties, ErrorKind, Event, ExchangeKind};
 
 use super::confirms::RawAnswer;
 use super::error::PublishError;
-use super::outbox::InFlight;
-use super::outgoing::{HeaderValue, Outgoing, ShortText};
 use super::settings::PublisherSettings;
 use crate::channel::confirm_channel::{ConfirmChannel, Message, Unconfirmed};
 use crate::connection::{Address, ConnectError, Connection, connect};
+use lanekeeper_core::publish::outbox::InFlight;
+use lanekeeper_core::publish::outgoing::{HeaderValue, Outgoing, ShortText};
 
 /// An orderly close takes milliseconds; under an alarm it never comes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -133,6 +133,9 @@ pub(super) fn properties(outgoing: &Outgoing) -> BasicProperties {
     }
     if let Some(content_type) = &outgoing.content_type {
         properties = properties.with_content_type(short(content_type));
+    }
+    if let Some(content_encoding) = &outgoing.content_encoding {
+        properties = properties.with_content_encoding(short(content_encoding));
     }
     if !outgoing.headers.is_empty() {
         let mut headers = FieldTable::default();

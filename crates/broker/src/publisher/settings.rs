@@ -1,8 +1,8 @@
 //! What a publisher needs to know.
 
-use super::outbox::OutboxLimits;
-use super::outgoing::ShortText;
 use crate::settings::ConnectionSettings;
+use lanekeeper_core::publish::outbox::OutboxLimits;
+use lanekeeper_core::publish::outgoing::ShortText;
 
 /// Where to publish, and how many at once.
 #[derive(Clone, Debug)]

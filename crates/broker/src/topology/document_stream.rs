@@ -61,8 +61,14 @@ pub(crate) async fn read_last(session: &TopologySession<'_>) -> Result<Option<La
     read_until(session, is_end).await
 }
 
-/// The offset of the last message that this node has; `None`: nothing came.
-async fn last_offset(session: &TopologySession<'_>, stream: &str) -> Result<Option<u64>, SourceError> {
+/// The offset of the last message of a stream that this node has; `None`: nothing came.
+///
+/// # Errors
+/// The stream cannot be read.
+pub(crate) async fn last_offset(
+    session: &TopologySession<'_>,
+    stream: &str,
+) -> Result<Option<u64>, SourceError> {
     let mut reader = session.read_stream(stream, StreamOffset::Last, READING).await?;
     let mut last = None;
     let read = loop {

@@ -39,6 +39,11 @@ impl Spacing {
         self.interval = interval;
     }
 
+    /// Requests per second; `None`: no limit.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.interval.map(|interval| 1e6 / interval)
+    }
+
     /// Requests that may leave now.
     pub(super) fn available(&self, now: Tick) -> usize {
         let Some(interval) = self.interval else { return usize::MAX };

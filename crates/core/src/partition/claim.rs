@@ -17,6 +17,15 @@ pub(super) enum Unclaimed {
     Malformed { delivery: DeliveryTag, fault: Malformed },
 }
 
+impl Unclaimed {
+    pub(super) fn update(&self) -> Option<&Update> {
+        match self {
+            Self::Update { update, .. } => Some(update),
+            Self::Malformed { .. } => None,
+        }
+    }
+}
+
 impl Partition {
     /// The state of the claim on the partition.
     #[must_use]
@@ -63,8 +72,16 @@ impl Partition {
                 let identity = Identity::of(&update);
                 let settled_before = redelivered && self.memory.claim(&update.record_key, &identity);
                 let holder = Holder::Broker(delivery);
-                let arrival = self.count_in();
-                self.receive(HeldUpdate { holder, arrival, redelivered, update, identity, settled_before });
+                let (arrival, received_at) = (self.count_in(), self.now);
+                self.receive(HeldUpdate {
+                    holder,
+                    arrival,
+                    received_at,
+                    redelivered,
+                    update,
+                    identity,
+                    settled_before,
+                });
             }
             Unclaimed::Malformed { delivery, fault } => {
                 self.malformed.insert(delivery);

@@ -30,6 +30,11 @@ impl PacedTargets {
     pub(super) fn lanes(&self) -> usize {
         self.0.values().map(|target| target.lanes.len()).sum()
     }
+
+    /// Lanes that wait for a permit of the target with an earlier turn.
+    pub(super) fn lanes_before(&self, target: TargetId, position: QueuePosition) -> usize {
+        self.0.get(&target).map_or(0, |target| target.lanes.range(..position).count())
+    }
 }
 
 /// Why an attempt may be made.
@@ -96,7 +101,7 @@ impl Partition {
         target: TargetId,
     ) {
         self.paced.0.entry(target).or_default().lanes.insert(position, id);
-        self.lanes[id].status = LaneStatus::Paced { since: now };
+        self.set_status(id, LaneStatus::Paced { since: now });
     }
 
     /// Asks for as many permits as there are lanes that wait for one.

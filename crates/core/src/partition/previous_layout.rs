@@ -20,7 +20,12 @@ pub(super) struct BlockedLanes {
 
 impl BlockedLanes {
     pub(super) fn holds(&self, record_key: &RecordKey) -> bool {
-        self.previous.undrained_of(record_key).is_some()
+        self.previous_of(record_key).is_some()
+    }
+
+    /// The previous partition of the record, if it is not drained.
+    pub(super) fn previous_of(&self, record_key: &RecordKey) -> Option<PartitionNumber> {
+        self.previous.undrained_of(record_key)
     }
 
     /// Lanes that wait.
@@ -71,13 +76,12 @@ impl Partition {
     /// If the previous partition of the lane's head is not drained, the lane waits apart, so that it holds up no other one.
     /// Returns true if it does.
     pub(super) fn block_by_previous(&mut self, id: LaneId) -> bool {
-        let blocked = &mut self.blocked;
-        let lane = &mut self.lanes[id];
-        let Some(previous) = blocked.previous.undrained_of(&lane.head().update.record_key) else {
+        let head = self.lanes[id].head();
+        let Some(previous) = self.blocked.previous.undrained_of(&head.update.record_key) else {
             return false;
         };
-        lane.status = LaneStatus::BlockedByPrevious;
-        blocked.lanes.entry(previous).or_default().push(id);
+        self.set_status(id, LaneStatus::BlockedByPrevious);
+        self.blocked.lanes.entry(previous).or_default().push(id);
         true
     }
 

@@ -2,6 +2,7 @@
 
 use super::Partition;
 use crate::lane::{LaneId, LaneStatus, QueuePosition};
+use crate::tick::Tick;
 
 impl Partition {
     /// After a wait, its turn is behind whatever came before the wait was over.
@@ -14,9 +15,21 @@ impl Partition {
     }
 
     pub(super) fn enqueue(&mut self, id: LaneId, position: QueuePosition) {
-        let lane = &mut self.lanes[id];
-        (lane.status, lane.position) = (LaneStatus::Ready, position);
+        self.set_status(id, LaneStatus::Ready);
+        self.lanes[id].position = position;
         self.ready.insert(position, id);
+    }
+
+    /// The next attempt starts no earlier.
+    pub(super) fn wait_until(&mut self, id: LaneId, until: Tick) {
+        self.set_status(id, LaneStatus::Waiting { until });
+        self.deadlines.insert((until, id));
+    }
+
+    /// The one place where the status of a lane changes.
+    pub(super) fn set_status(&mut self, id: LaneId, status: LaneStatus) {
+        let lane = &mut self.lanes[id];
+        (lane.status, lane.since) = (status, self.now);
     }
 
     /// The number of the next update that comes.

@@ -43,6 +43,7 @@ impl Partition {
             .map(|(seq, update)| HeldUpdate {
                 holder: Holder::Ledger(seq),
                 arrival: self.count_in(),
+                received_at: self.now,
                 redelivered: false,
                 identity: Identity::of(&update),
                 update,
@@ -59,8 +60,8 @@ impl Partition {
             let position = QueuePosition::first(first.arrival);
             let key = self.lane_key(record_key).clone();
             let held = held.into();
-            let (status, progress) = (LaneStatus::Ready, Progress::default());
-            let id = self.lanes.insert(Lane { key, held, status, position, progress });
+            let (status, since, progress) = (LaneStatus::Ready, self.now, Progress::default());
+            let id = self.lanes.insert(Lane { key, held, status, since, position, progress });
             self.enter_head(id);
         }
     }

@@ -1,5 +1,6 @@
-//! Targets that are shut: lanes whose head goes there wait apart, so that they hold up nothing else, and single probes
-//! find out if the target works again. The breakers decide which targets are shut, for all partitions of the process.
+//! Targets that are shut or paused: lanes whose head goes there wait apart, so that they hold up nothing else. At a target that
+//! is shut, single probes find out if it works again; the breakers decide which targets are shut, for all partitions of the
+//! process. A person pauses a target, and nothing is sent there until a person resumes it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,15 +12,15 @@ use crate::outcome::Outcome;
 use crate::routes::TargetId;
 use crate::tick::Tick;
 
-/// Every target that has been shut (I6: as many as the config has).
+/// Every target that has been shut or paused (I6: as many as the config has).
 #[derive(Debug, Default)]
 pub(super) struct ShutTargets(BTreeMap<TargetId, TargetState>);
 
 #[derive(Debug)]
 struct TargetState {
-    /// How long it was shut in all before the latest time.
+    /// How long it was shut or paused in all before the latest time.
     shut_before: Duration,
-    /// When it was shut the latest time.
+    /// When it was shut or paused the latest time.
     since: Tick,
     status: TargetStatus,
 }
@@ -28,8 +29,8 @@ struct TargetState {
 enum TargetStatus {
     /// Leaves to `Shut`.
     Open { shut_until: Tick },
-    /// `lanes` were next for an attempt. Leaves to `Open`.
-    Shut { lanes: BTreeMap<QueuePosition, LaneId>, probe: Probe },
+    /// `lanes` were next for an attempt. Leaves to `Open` when the target is neither shut nor paused.
+    Shut { lanes: BTreeMap<QueuePosition, LaneId>, probe: Probe, paused: bool },
 }
 
 /// The one attempt that may be made at a target that is shut.
@@ -41,6 +42,8 @@ enum Probe {
     UnderWay,
     /// Ours, for this lane, which is ready. Leaves to `UnderWay` when it starts, or is returned.
     Granted(LaneId),
+    /// The target is paused and not shut. Leaves to `NotBefore` or `UnderWay` if it is shut, too.
+    None,
 }
 
 /// If the lane that is next may be attempted.
@@ -67,20 +70,44 @@ impl ShutTargets {
         self.0.get(&target).map_or(Duration::ZERO, |target| target.shut_for(at))
     }
 
+    /// Returns true if it is shut or paused.
     pub(super) fn is_shut(&self, target: TargetId) -> bool {
         self.0.get(&target).is_some_and(|target| matches!(target.status, TargetStatus::Shut { .. }))
     }
 
-    /// Lanes that wait for a target.
-    pub(super) fn lanes(&self) -> usize {
-        self.shut().map(|(_, lanes, _)| lanes.len()).sum()
+    /// Returns true if a person has paused it.
+    pub(super) fn is_paused(&self, target: TargetId) -> bool {
+        let status = self.0.get(&target).map(|target| &target.status);
+        matches!(status, Some(TargetStatus::Shut { paused: true, .. }))
+    }
+
+    /// Lanes that wait for a target that is paused, or is not but shut.
+    pub(super) fn lanes(&self, paused: bool) -> usize {
+        let of = |(id, lanes, _): (TargetId, &BTreeMap<_, _>, _)| {
+            if self.is_paused(id) == paused { lanes.len() } else { 0 }
+        };
+        self.shut().map(of).sum()
+    }
+
+    /// Of a lane that waits for the target: if a probe is out or about to leave, how many lanes are before it, and otherwise
+    /// from when on a probe may leave.
+    pub(super) fn wait_of(&self, target: TargetId, position: QueuePosition) -> (bool, usize, Option<Tick>) {
+        let shut = self.shut().find(|(shut, ..)| *shut == target);
+        shut.map_or((false, 0, None), |(_, lanes, probe)| {
+            let before = lanes.range(..position).count();
+            match probe {
+                Probe::NotBefore(from) => (false, before, Some(*from)),
+                Probe::UnderWay | Probe::Granted(_) => (true, before, None),
+                Probe::None => (false, before, None),
+            }
+        })
     }
 
     /// When the next probe is to be asked for.
     pub(super) fn next_deadline(&self) -> Option<Tick> {
-        let deadlines = self.shut().filter_map(|(_, lanes, probe)| match probe {
-            Probe::NotBefore(from) if !lanes.is_empty() => Some(*from),
-            Probe::NotBefore(_) | Probe::UnderWay | Probe::Granted(_) => None,
+        let deadlines = self.shut().filter_map(|(id, lanes, probe)| match probe {
+            Probe::NotBefore(from) if !lanes.is_empty() && !self.is_paused(id) => Some(*from),
+            Probe::NotBefore(_) | Probe::UnderWay | Probe::Granted(_) | Probe::None => None,
         });
         deadlines.min()
     }
@@ -88,15 +115,22 @@ impl ShutTargets {
     fn shut(&self) -> impl Iterator<Item = (TargetId, &BTreeMap<QueuePosition, LaneId>, &Probe)> {
         self.0.iter().filter_map(|(id, target)| match &target.status {
             TargetStatus::Open { .. } => None,
-            TargetStatus::Shut { lanes, probe } => Some((*id, lanes, probe)),
+            TargetStatus::Shut { lanes, probe, .. } => Some((*id, lanes, probe)),
         })
     }
 
     fn shut_mut(&mut self, target: TargetId) -> Option<(&mut BTreeMap<QueuePosition, LaneId>, &mut Probe)> {
         match &mut self.0.get_mut(&target)?.status {
             TargetStatus::Open { .. } => None,
-            TargetStatus::Shut { lanes, probe } => Some((lanes, probe)),
+            TargetStatus::Shut { lanes, probe, .. } => Some((lanes, probe)),
         }
+    }
+
+    /// Has it wait apart what comes for the target, which was open.
+    fn close(&mut self, now: Tick, target: TargetId, probe: Probe, paused: bool) {
+        let shut_before = self.shut_for(target, now);
+        let status = TargetStatus::Shut { lanes: BTreeMap::new(), probe, paused };
+        self.0.insert(target, TargetState { shut_before, since: now, status });
     }
 
     /// Decides if `lane`, which is next and whose head goes to `target`, may be attempted.
@@ -164,14 +198,65 @@ impl Partition {
             return;
         }
         self.stop_waiting_for_permits(now, target);
-        let shut_before = self.targets.shut_for(target, now);
-        let status = TargetStatus::Shut { lanes: BTreeMap::new(), probe: reported };
-        self.targets.0.insert(target, TargetState { shut_before, since: now, status });
+        self.targets.close(now, target, reported, false);
+    }
+
+    /// If it is not paused either, its lanes are ready again.
+    pub(super) fn target_opened(&mut self, now: Tick, target: TargetId) {
+        if self.targets.is_paused(target) {
+            if let Some((_, probe)) = self.targets.shut_mut(target) {
+                *probe = Probe::None;
+            }
+            return;
+        }
+        self.let_lanes_go(now, target);
+    }
+
+    /// A person has paused the target: nothing is sent there, not even a probe. What is in flight ends.
+    pub(super) fn target_paused(&mut self, now: Tick, target: TargetId) {
+        if !self.targets.is_shut(target) {
+            self.stop_waiting_for_permits(now, target);
+            self.targets.close(now, target, Probe::None, true);
+            return;
+        }
+        // Another process may make the probe; here the lane of ours waits.
+        if let Some((_, probe)) = self.targets.shut_mut(target)
+            && matches!(probe, Probe::Granted(_))
+        {
+            *probe = Probe::UnderWay;
+            self.effects.push_back(Effect::ReturnProbe(target));
+        }
+        self.set_paused(target, true);
+    }
+
+    /// A person has resumed the target. If it is not shut either, its lanes are ready again.
+    pub(super) fn target_resumed(&mut self, now: Tick, target: TargetId) {
+        if !self.targets.is_paused(target) {
+            return;
+        }
+        match self.targets.shut_mut(target) {
+            Some((_, Probe::None)) => self.let_lanes_go(now, target),
+            _ => self.set_paused(target, false),
+        }
+    }
+
+    /// Its lanes wait for the other reason from now on.
+    fn set_paused(&mut self, target: TargetId, is_paused: bool) {
+        let Some(TargetState { status: TargetStatus::Shut { lanes, paused, .. }, .. }) =
+            self.targets.0.get_mut(&target)
+        else {
+            return;
+        };
+        *paused = is_paused;
+        let lanes: Vec<LaneId> = lanes.values().copied().collect();
+        for id in lanes {
+            self.set_status(id, if is_paused { LaneStatus::TargetPaused } else { LaneStatus::TargetShut });
+        }
     }
 
     /// Its lanes are ready again, each with its turn. Each was put apart once before, so that this costs no more than that
     /// did.
-    pub(super) fn target_opened(&mut self, now: Tick, target: TargetId) {
+    fn let_lanes_go(&mut self, now: Tick, target: TargetId) {
         let Some((lanes, _)) = self.targets.shut_mut(target) else { return };
         let lanes = std::mem::take(lanes);
         if let Some(target) = self.targets.0.get_mut(&target) {
@@ -184,8 +269,8 @@ impl Partition {
 
     /// The first lane that waits for the target is ready; with none, the probe goes back.
     pub(super) fn probe_granted(&mut self, target: TargetId) {
-        let stopping = self.stopping;
-        let lane = self.targets.shut_mut(target).filter(|_| !stopping).and_then(|(lanes, probe)| {
+        let refused = self.stopping || self.targets.is_paused(target);
+        let lane = self.targets.shut_mut(target).filter(|_| !refused).and_then(|(lanes, probe)| {
             let next = lanes.pop_first()?;
             *probe = Probe::Granted(next.1);
             Some(next)
@@ -196,12 +281,13 @@ impl Partition {
         }
     }
 
-    /// Its turn had come, and its target is shut.
+    /// Its turn had come, and its target is shut or paused.
     pub(super) fn hold_back(&mut self, position: QueuePosition, id: LaneId, target: TargetId) {
+        let paused = self.targets.is_paused(target);
         let (lanes, _) =
             self.targets.shut_mut(target).expect("lanes are held back while their target is shut");
         lanes.insert(position, id);
-        self.lanes[id].status = LaneStatus::TargetShut;
+        self.set_status(id, if paused { LaneStatus::TargetPaused } else { LaneStatus::TargetShut });
     }
 
     /// Nobody else may probe while a probe of ours waits, so one that will not start goes back.
@@ -217,7 +303,7 @@ impl Partition {
             return;
         }
         for (target, TargetState { status, .. }) in &mut self.targets.0 {
-            if let TargetStatus::Shut { lanes, probe } = status
+            if let TargetStatus::Shut { lanes, probe, paused: false } = status
                 && !lanes.is_empty()
                 && matches!(probe, Probe::NotBefore(from) if *from <= now)
             {

@@ -26,6 +26,10 @@ impl TakeOver {
         self.until.filter(|_| !self.lanes.is_empty())
     }
 
+    pub(super) fn until(&self) -> Option<Tick> {
+        self.until
+    }
+
     /// The newest claim says until when; what it does not mention is over.
     pub(super) fn set(&mut self, until: Option<Tick>) {
         self.until = until;
@@ -66,7 +70,7 @@ impl Partition {
     pub(super) fn wait_for_take_over(&mut self, position: QueuePosition, id: LaneId) {
         self.targets.forget_granted(id, &mut self.effects);
         self.take_over.lanes.insert(position, id);
-        self.lanes[id].status = LaneStatus::TakeOverWait;
+        self.set_status(id, LaneStatus::TakeOverWait);
     }
 
     /// If the wait is over, its lanes are ready again, each with its turn.

@@ -52,7 +52,10 @@ impl Partition {
                 RememberedState::InFlight { attempt, target: head.update.target, progress }
             }
             LaneStatus::Waiting { until } => RememberedState::Waiting { until, progress },
-            LaneStatus::Ready | LaneStatus::TargetShut | LaneStatus::Paced { .. }
+            LaneStatus::Ready
+            | LaneStatus::TargetShut
+            | LaneStatus::TargetPaused
+            | LaneStatus::Paced { .. }
                 if progress.attempts() > 0 =>
             {
                 RememberedState::Waiting { until: Tick::ZERO, progress }
@@ -60,6 +63,7 @@ impl Partition {
             LaneStatus::Recording { resolution, token } => RememberedState::Recording { token, resolution },
             LaneStatus::Ready
             | LaneStatus::TargetShut
+            | LaneStatus::TargetPaused
             | LaneStatus::Paced { .. }
             | LaneStatus::TakeOverWait
             | LaneStatus::BlockedByPrevious

@@ -1,7 +1,7 @@
 //! What a partition holds, for metrics and operators.
 
-use super::Partition;
 use super::claim::Unclaimed;
+use super::{Limits, Partition};
 use crate::lane::{Lane, LaneStatus};
 use crate::message::{DeliveryTag, Holder};
 use crate::update::UpdateId;
@@ -23,6 +23,8 @@ pub struct View {
     pub waiting: usize,
     /// Records whose head waits for a target that is shut.
     pub target_shut: usize,
+    /// Records whose head waits for a target that a person has paused.
+    pub target_paused: usize,
     /// Records whose head waits for a permit: a limit of its target is used up.
     pub paced: usize,
     /// Records whose head waits until no request of a tenure before ours is at work.
@@ -99,6 +101,12 @@ impl Partition {
         retried
     }
 
+    /// Its bounds.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// What it holds right now.
     #[must_use]
     pub fn view(&self) -> View {
@@ -109,7 +117,8 @@ impl Partition {
             ready: self.ready.len(),
             in_flight: self.in_flight,
             waiting: self.deadlines.len(),
-            target_shut: self.targets.lanes(),
+            target_shut: self.targets.lanes(false),
+            target_paused: self.targets.lanes(true),
             paced: self.paced.lanes(),
             take_over_wait: self.take_over.lanes(),
             blocked_by_previous: self.blocked.lanes(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::history::{History, PastAttempt};
+use crate::outcome::Outcome;
 use crate::tick::Tick;
 
 /// How far the head of a lane has come. Begins with its first attempt and ends with its resolution.
@@ -25,6 +27,8 @@ pub struct Progress {
     pub(super) throttled: bool,
     /// How long the target was shut in all, as far as it was taken into account.
     shut: Duration,
+    /// How the latest attempts ended, for people.
+    history: History,
 }
 
 impl Progress {
@@ -37,6 +41,21 @@ impl Progress {
         self.excused = false;
         self.attempts = self.attempts.saturating_add(1);
         self.attempts
+    }
+
+    /// The latest attempt has ended so. Decides nothing.
+    pub(crate) fn attempt_ended(&mut self, now: Tick, outcome: &Outcome) {
+        self.history.add(self.attempts, self.began, now, outcome);
+    }
+
+    /// How the latest attempts ended, oldest first.
+    pub(crate) fn past_attempts(&self) -> &[PastAttempt] {
+        self.history.attempts()
+    }
+
+    /// When the latest attempt began.
+    pub(crate) fn latest_began(&self) -> Tick {
+        self.began
     }
 
     /// Attempts begun so far.

@@ -143,6 +143,7 @@ impl World {
             self.judge.circuits.elsewhere(target.0);
             self.soon(60, SimEvent::ProbeElsewhere { process, target: target.0 });
         }
+        self.pause_before_answer(target);
         let (breaker, known) = &mut self.dispatcher.breakers[target.0];
         let granted = breaker.grant_probe(now);
         // The core takes it that a probe is under way, whoever has it.

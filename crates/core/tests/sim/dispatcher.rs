@@ -40,6 +40,8 @@ pub struct Dispatcher {
     lapse_traced: bool,
     /// Of each target, and what the partition was told of it last.
     pub breakers: Vec<(Breaker, Circuit)>,
+    /// Of each target: the partition was told that it is paused.
+    pub paused: Vec<bool>,
 }
 
 /// An open channel and the tenure on it, as the dispatcher believes.
@@ -91,6 +93,7 @@ impl Dispatcher {
             note_sent_at: None,
             lapse_traced: false,
             breakers: setup.circuits.breakers(),
+            paused: vec![false; setup.circuits.targets],
         }
     }
 
@@ -129,6 +132,8 @@ fn retry_after_ms(outcome: &Outcome) -> Option<u128> {
 
 impl World {
     pub fn attach(&mut self) {
+        // A process reads what is paused before it attaches for the first time.
+        self.read_pauses();
         let tenure = Tenure(self.next_tenure());
         let channel = Channel {
             number: self.broker.open(),
@@ -237,7 +242,15 @@ impl World {
             retry_after_ms: retry_after_ms(&outcome),
             lie,
         });
-        self.report(sent.update, HealthSignal::of(&outcome), sent.probe);
+        let target = self.setup.publications[sent.update].target;
+        let signal = match HealthSignal::of(&outcome) {
+            // As the driver does: whoever has paused the target expects failures.
+            signal if signal.is_failure() && self.dispatcher.paused[target] && !sent.probe => {
+                HealthSignal::Neutral
+            }
+            signal => signal,
+        };
+        self.report(sent.update, signal, sent.probe);
         if self.requests[request].process != self.dispatcher.process {
             return; // killed in the midst of it
         }

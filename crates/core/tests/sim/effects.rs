@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanekeeper_core::message::{DeliveryTag, Effect, Holder, Tenure, YieldReason};
+use lanekeeper_core::outcome::{Known, Outcome};
 use lanekeeper_core::policy::{ParkReason, Resolution};
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::Update;
@@ -29,6 +30,7 @@ impl World {
             self.perform_effects();
             if !self.setup.lazy {
                 self.judge.at_rest(self.now);
+                self.ask_why();
             }
             self.go_on_stopping();
         }
@@ -109,7 +111,10 @@ impl World {
             return;
         };
         self.trace(TraceLine::Record { update: number, resolution: resolution.name() });
-        if let (Holder::Ledger(_), Resolution::Parked(ParkReason::Behind)) = (holder, resolution) {
+        let paused = self.judge.updates[number].here.last == Some(Outcome::Known(Known::RecordPaused));
+        if let (Holder::Ledger(_), Resolution::Parked(ParkReason::Behind), false) =
+            (holder, resolution, paused)
+        {
             fault!("resolution", "#{number} was released, and is parked behind others");
         }
         let turn = self.judge.record_begun(number, resolution);

@@ -24,8 +24,12 @@ macro_rules! fault {
 pub(crate) use fault;
 
 mod endings;
+mod pauses;
 mod redelivery;
 mod release;
+mod why;
+
+pub use why::HeldRecord;
 
 #[derive(Debug)]
 pub struct Judge {
@@ -53,7 +57,7 @@ pub struct Judge {
     /// A ledger knows what was resolved; `ledger` judges what is sent.
     kept: bool,
     /// The judge sees each effect as soon as it is decided.
-    exact: bool,
+    pub exact: bool,
 }
 
 impl Judge {
@@ -195,7 +199,7 @@ impl Judge {
     pub fn target_opened(&mut self, now: Tick, target: usize) {
         self.step += 1;
         self.circuits.opened(now, target);
-        self.fairness.opened(|update| self.updates[update].target == target);
+        self.lanes_go_on(target);
     }
 
     pub fn probe_granted(&mut self, target: usize) {

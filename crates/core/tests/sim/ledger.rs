@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use lanekeeper_core::message::{Holder, ParkedSeq};
 use lanekeeper_core::outcome::Known;
+use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{IdOrigin, Update, UpdateId};
 
 use crate::judge::fault;
@@ -24,10 +25,23 @@ pub struct LedgerWrite {
 
 #[derive(Clone, Debug)]
 pub enum WriteKind {
-    Applied { parked: Option<ParkedSeq> },
-    Resolved { parked: Option<ParkedSeq> },
-    Park { update: Arc<Update>, reused: bool, only_behind: bool },
-    Repark { seq: ParkedSeq, reused: bool },
+    Applied {
+        parked: Option<ParkedSeq>,
+    },
+    Resolved {
+        parked: Option<ParkedSeq>,
+    },
+    Park {
+        update: Arc<Update>,
+        reused: bool,
+        only_behind: bool,
+    },
+    /// `of_pause`: since the record is paused.
+    Repark {
+        seq: ParkedSeq,
+        reused: bool,
+        of_pause: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +54,8 @@ pub enum WriteResult {
 #[derive(Debug)]
 pub struct ParkedRecord {
     pub releasing: bool,
+    /// It is parked since a person has paused the record: whoever resumes it releases it.
+    pub of_pause: bool,
     /// Oldest first.
     pub updates: VecDeque<ParkedUpdate>,
 }
@@ -62,6 +78,8 @@ pub struct Ledger {
     /// Of each record: the highest version that was applied.
     versions: Vec<Option<i64>>,
     parked: Vec<Option<ParkedRecord>>,
+    /// Of each record: since when a person has it paused.
+    paused: Vec<Option<Tick>>,
     seqs: i64,
     /// Of each publication: its turn has ended.
     done: Vec<bool>,
@@ -74,6 +92,7 @@ impl Ledger {
             resolved: HashMap::new(),
             versions: vec![None; records],
             parked: (0..records).map(|_| None).collect(),
+            paused: vec![None; records],
             seqs: 0,
             done: vec![false; contents.bodies.len()],
             contents,
@@ -94,6 +113,9 @@ impl Ledger {
             Some(body) if *body == self.contents.bodies[name] => return Some(Known::Resolved),
             Some(_) => return Some(Known::IdReused),
             None => {}
+        }
+        if self.is_paused(record) {
+            return Some(Known::RecordPaused);
         }
         if self.parked[record].is_some() && matches!(holder, Holder::Broker(_)) {
             return Some(Known::RecordParked);
@@ -120,12 +142,15 @@ impl Ledger {
             WriteKind::Park { update, reused, only_behind } => {
                 return self.park(*record, *name, (update, *reused), *only_behind);
             }
-            WriteKind::Repark { seq, reused } => {
+            WriteKind::Repark { of_pause: true, .. } if !self.is_paused(*record) => {
+                return WriteResult::NotParked;
+            }
+            WriteKind::Repark { seq, reused, of_pause } => {
                 if let Some(parked) = &mut self.parked[*record]
                     && let Some(head) = parked.updates.iter_mut().find(|parked| parked.seq == *seq)
                 {
                     head.reused = *reused;
-                    parked.releasing = false;
+                    (parked.releasing, parked.of_pause) = (false, *of_pause);
                 }
             }
         }
@@ -154,7 +179,8 @@ impl Ledger {
         (update, reused): (&Arc<Update>, bool),
         only_behind: bool,
     ) -> WriteResult {
-        if only_behind && self.parked[record].is_none() {
+        let of_pause = only_behind && self.is_paused(record);
+        if only_behind && self.parked[record].is_none() && !of_pause {
             return WriteResult::NotParked;
         }
         let bodies = self.contents.bodies[name];
@@ -168,7 +194,7 @@ impl Ledger {
         self.seqs += 1;
         let parked = ParkedUpdate { seq: ParkedSeq(self.seqs), name, update: Arc::clone(update), reused };
         self.parked[record]
-            .get_or_insert_with(|| ParkedRecord { releasing: false, updates: VecDeque::new() })
+            .get_or_insert_with(|| ParkedRecord { releasing: false, of_pause, updates: VecDeque::new() })
             .updates
             .push_back(parked);
         WriteResult::Done
@@ -176,9 +202,29 @@ impl Ledger {
 
     /// An operator lets the parked updates of a record go out. Whether there are any that wait for it.
     pub fn release(&mut self, record: usize) -> bool {
+        if self.is_paused(record) {
+            return false;
+        }
         match &mut self.parked[record] {
             Some(parked) => !std::mem::replace(&mut parked.releasing, true),
             None => false,
+        }
+    }
+
+    pub fn is_paused(&self, record: usize) -> bool {
+        self.paused[record].is_some()
+    }
+
+    /// An operator pauses a record. A release that is under way ends with its next head: one may be in flight.
+    pub fn pause(&mut self, record: usize, now: Tick) {
+        self.paused[record] = Some(now);
+    }
+
+    /// What was parked for the pause goes out.
+    pub fn resume(&mut self, record: usize) {
+        self.paused[record] = None;
+        if let Some(parked) = self.parked[record].as_mut().filter(|parked| parked.of_pause) {
+            parked.releasing = true;
         }
     }
 
@@ -233,7 +279,17 @@ impl Ledger {
     }
 
     /// What an attempt of the present owner must find, told from what is on disk.
-    pub fn judge_sending(&self, earlier: &[usize], name: usize, record: usize, holder: Holder, known: bool) {
+    pub fn judge_sending(
+        &self,
+        earlier: &[usize],
+        name: usize,
+        record: usize,
+        (holder, asked_at): (Holder, Tick),
+        known: bool,
+    ) {
+        if self.paused[record].is_some_and(|since| since < asked_at) {
+            fault!("pause", "#{name} was sent, and its record was paused when the ledger was asked");
+        }
         if let Some(before) = earlier.iter().find(|before| !self.is_done(**before)) {
             fault!("order, I2", "#{name} was sent, and the turn of #{before} of its record is not over");
         }

@@ -129,7 +129,7 @@ impl World {
             let record = self.record_of(name);
             self.ledger_client().ledger.lookup(record, name, &id, holder).map(Outcome::Known)
         };
-        self.requests[request].found = found;
+        (self.requests[request].found, self.requests[request].asked_at) = (found, self.now);
         self.soon(delay, SimEvent::Ledger(LedgerEvent::LookedUp { request }));
     }
 
@@ -139,6 +139,7 @@ impl World {
         if of.process != self.dispatcher.process {
             return;
         }
+        let asked_at = of.asked_at;
         if let Some(found) = of.found.clone() {
             let update = of.sent.update;
             if found == Outcome::Known(Known::RecordParked) {
@@ -163,7 +164,7 @@ impl World {
             let earlier = self.judge.earlier_of(record, name);
             let known = self.setup.publications[name].id.is_some();
             self.judge.judge_repetition(name);
-            self.ledger_client().ledger.judge_sending(&earlier, name, record, holder, known);
+            self.ledger_client().ledger.judge_sending(&earlier, name, record, (holder, asked_at), known);
         }
         self.leave(request, record);
         self.dies_after(Step::AttemptSent);
@@ -188,7 +189,10 @@ impl World {
             (Resolution::Duplicate | Resolution::Superseded | Resolution::DeadLettered(_), _) => {
                 WriteKind::Resolved { parked }
             }
-            (Resolution::Parked(reason), Some(seq)) => WriteKind::Repark { seq, reused: is_reused(reason) },
+            (Resolution::Parked(reason), Some(seq)) => {
+                let of_pause = *reason == ParkReason::Behind;
+                WriteKind::Repark { seq, reused: is_reused(reason), of_pause }
+            }
             (Resolution::Parked(reason), None) => WriteKind::Park {
                 update,
                 reused: is_reused(reason),
@@ -264,8 +268,8 @@ impl World {
             if let (WriteKind::Park { only_behind, .. }, WriteResult::Done) = (&entry.what, answer) {
                 self.trace(TraceLine::Parked { update: entry.update, behind: *only_behind });
             }
-            if let WriteKind::Repark { .. } = entry.what {
-                self.trace(TraceLine::Reparked { update: entry.update });
+            if let (WriteKind::Repark { of_pause, .. }, WriteResult::Done) = (&entry.what, answer) {
+                self.trace(TraceLine::Reparked { update: entry.update, of_pause: *of_pause });
             }
             self.writings[*writing].answer = answer;
         }
@@ -293,7 +297,13 @@ impl World {
         let record_key = self.writings[writing].record_key.clone();
         match answer {
             WriteResult::Done => return true,
-            WriteResult::NotParked => self.trace(TraceLine::NotRecorded { update }),
+            WriteResult::NotParked => {
+                self.trace(TraceLine::NotRecorded { update });
+                // How often it had failed in an earlier tenure went with what was being written.
+                if self.dispatcher.channel.as_ref().is_none_or(|channel| channel.tenure != tenure) {
+                    self.judge.begin_turn(update);
+                }
+            }
             WriteResult::Fenced => {
                 self.trace(TraceLine::Fenced { update });
                 let present = self.dispatcher.channel.as_ref().filter(|channel| channel.tenure == tenure);
@@ -453,6 +463,7 @@ const fn known_name(known: Known) -> &'static str {
         Known::Superseded => "superseded",
         Known::IdReused => "id_reused",
         Known::RecordParked => "record_parked",
+        Known::RecordPaused => "record_paused",
     }
 }
 
@@ -466,7 +477,9 @@ pub fn ends_so(resolution: &Resolution, last: Option<&Outcome>) -> bool {
         Resolution::Superseded => {
             matches!(last, Some(Outcome::Known(Known::Superseded) | Outcome::Conflict(_)))
         }
-        Resolution::Parked(ParkReason::Behind) => last == Some(&Outcome::Known(Known::RecordParked)),
+        Resolution::Parked(ParkReason::Behind) => {
+            matches!(last, Some(Outcome::Known(Known::RecordParked | Known::RecordPaused)))
+        }
         _ => false,
     }
 }

@@ -2,12 +2,17 @@
 //!
 //! Roles: `setup` what a seed stands for, `world` what can happen and when, `faults` and `kills` what goes wrong, `other_process`
 //! another process that owns the partition meanwhile, `broker` and `target` the outside, `dispatcher` with `effects` the
-//! driver, `circuits` the breakers, `judge` with `facts`, `fairness`, `shut` and `verdicts` the rules.
+//! driver, `circuits` the breakers, `pauses` persons who pause targets and records, `judge` with `facts`, `fairness`, `shut` and `verdicts` the rules.
 //!
 //! Half of the worlds have a ledger as well: `ledger_setup` what a seed stands for there, `ledger` what is on disk, `ledger_client` how
 //! the driver uses it, `operator` who else does, `ledger_rules` the rules. A seed from `world::WITH_LEDGER` on is such a world.
 //!
 //! `limits` is a world of its own, in which the target has limits, and permits are asked for.
+//!
+//! `doors` is a world of its own, in which updates come by HTTP.
+//!
+//! `why` asks what records wait for, and `judge/why` judges the answers. In `limits`, `layouts` and `cluster` a module `why` of
+//! their own asks, and `waits` judges.
 //!
 //! `numbers` is a world of its own, in which the stream of members is lost and tenure numbers have to grow.
 //!
@@ -27,6 +32,7 @@ mod broker;
 mod circuits;
 mod cluster;
 mod dispatcher;
+mod doors;
 mod effects;
 mod facts;
 mod fairness;
@@ -42,6 +48,7 @@ mod limits;
 mod numbers;
 mod operator;
 mod other_process;
+mod pauses;
 mod rng;
 mod runner;
 mod setup;
@@ -49,12 +56,15 @@ mod shut;
 mod target;
 mod trace;
 mod verdicts;
+mod waits;
+mod why;
 mod world;
 
 use kills::Step;
 use lanekeeper_core::outcome::OutcomeKind;
 use runner::{Failure, number_from_env, run, run_all};
 use trace::TraceLine;
+use waits::CausesMet;
 use world::WITH_LEDGER;
 
 const SEEDS: u64 = 10_000;
@@ -100,21 +110,45 @@ fn equal_seeds_give_equal_traces() {
 #[test]
 fn the_world_is_hostile() {
     let mut met: Vec<(&str, u32)> = HARDSHIPS.iter().map(|(name, _)| (*name, 0)).collect();
+    let mut causes = CausesMet::default();
     for seed in (0..1000).flat_map(|seed| [seed, WITH_LEDGER + seed]) {
         match run(seed) {
             Ok(world) => {
                 for ((_, count), (_, is_met)) in met.iter_mut().zip(HARDSHIPS) {
                     *count += u32::from(world.trace_so_far().lines().any(is_met));
                 }
+                causes.add(&world.causes);
             }
             Err(failure) => check(Some(failure)),
         }
     }
-    println!("of 2000 worlds: {met:?}");
+    println!("of 2000 worlds: {met:?}\nasked: {causes:?}");
+    causes.check(&CAUSES, 100);
+    // The end of what an earlier tenure wrote down is a short moment.
+    causes.check(&["earlier_recording", "overtaken"], 1);
     for (hardship, worlds) in met {
         assert!(worlds >= 20, "{hardship} in {worlds} of 2000 worlds only");
     }
 }
+
+/// What records waited for when somebody asked. Limits, previous layouts and take-overs have worlds of their own.
+const CAUSES: [&str; 15] = [
+    "blocked",
+    "claim",
+    "doubted",
+    "earlier_attempt",
+    "hand_back",
+    "in_flight",
+    "lease_lapsed",
+    "recording",
+    "refused",
+    "retry",
+    "room",
+    "strict",
+    "target_paused",
+    "target_shut",
+    "withheld",
+];
 
 type IsMet = fn(&TraceLine) -> bool;
 
@@ -149,6 +183,14 @@ const HARDSHIPS: &[(&str, IsMet)] = &[
     ("a probe", |line| matches!(line, TraceLine::Attempt { probe: true, .. })),
     ("a probe of another partition", |line| matches!(line, TraceLine::ProbeAsked { granted: false, .. })),
     ("a target that is open again", |line| matches!(line, TraceLine::TargetOpened { .. })),
+    ("a target paused", |line| matches!(line, TraceLine::TargetPaused { .. })),
+    ("a target resumed", |line| matches!(line, TraceLine::TargetResumed { .. })),
+    ("a record paused", |line| matches!(line, TraceLine::RecordPaused { .. })),
+    ("an update of a paused record", |line| {
+        matches!(line, TraceLine::LookedUp { found: "record_paused", .. })
+    }),
+    ("a release that a pause ended", |line| matches!(line, TraceLine::Reparked { of_pause: true, .. })),
+    ("a record resumed", |line| matches!(line, TraceLine::RecordResumed { .. })),
     ("a record parked", |line| matches!(line, TraceLine::Parked { behind: false, .. })),
     ("an update parked behind others", |line| matches!(line, TraceLine::Parked { behind: true, .. })),
     ("parked updates released", |line| matches!(line, TraceLine::Released { updates: 1.., .. })),

@@ -31,6 +31,7 @@ impl World {
         if self.is_over() {
             return;
         }
+        self.pause_records();
         let calm = self.now >= self.setup.calm_at;
         let LedgerBehaviour { operator, released, discarded, .. } = *self.ledger_behaviour();
         self.at(
@@ -113,6 +114,7 @@ impl World {
             }
             Some(Known::IdReused) => self.other_process_parks(name, &id, parked, true),
             Some(Known::RecordParked) => self.other_process_parks(name, &id, parked, false),
+            Some(Known::RecordPaused) => self.other_process_parks_paused(name, &id, parked),
             None if self.now < self.setup.calm_at && self.rng.chance(150) => {
                 self.other_process_parks(name, &id, parked, false)
             }
@@ -129,6 +131,20 @@ impl World {
         true
     }
 
+    /// The record is paused.
+    fn other_process_parks_paused(
+        &mut self,
+        name: usize,
+        id: &UpdateId,
+        parked: Option<ParkedSeq>,
+    ) -> WriteKind {
+        match self.other_process_parks(name, id, parked, false) {
+            WriteKind::Repark { seq, reused, .. } => WriteKind::Repark { seq, reused, of_pause: true },
+            WriteKind::Park { update, reused, .. } => WriteKind::Park { update, reused, only_behind: true },
+            other => other,
+        }
+    }
+
     fn other_process_parks(
         &mut self,
         name: usize,
@@ -140,7 +156,7 @@ impl World {
         let mut update = self.dispatcher.update(&self.setup, name, record);
         Arc::make_mut(&mut update).id = id.clone();
         match parked {
-            Some(seq) => WriteKind::Repark { seq, reused },
+            Some(seq) => WriteKind::Repark { seq, reused, of_pause: false },
             None => WriteKind::Park { update, reused, only_behind: false },
         }
     }

@@ -90,6 +90,7 @@ impl World {
                 | SimEvent::NoteReadBack { .. }
                 | SimEvent::BreakersChanged { .. }
                 | SimEvent::ProbeElsewhere { .. }
+                | SimEvent::PausesRead
                 | SimEvent::Close { .. } => true,
             }
     }

@@ -12,6 +12,7 @@ use lanekeeper_core::update::{RecordKey, UpdateId};
 
 use crate::circuits::Circuits;
 use crate::ledger_setup::LedgerBehaviour;
+use crate::pauses::Pauses;
 use crate::rng::Rng;
 
 /// Everything about a world that chance decides before it begins.
@@ -25,6 +26,7 @@ pub struct Setup {
     pub publications: Vec<Publication>,
     pub behaviour: TargetBehaviour,
     pub circuits: Circuits,
+    pub pauses: Pauses,
     pub delays: Delays,
     pub faults: Faults,
     /// How the ledger behaves; `None`: there is none.
@@ -108,6 +110,7 @@ impl Setup {
         let publications = publications(rng, records, publish_for);
         let mut setup = Self {
             circuits: Circuits::none(),
+            pauses: Pauses::none(),
             limits: Limits {
                 in_flight_max: NonZeroUsize::new(usize::try_from(rng.between(1, 8)).unwrap()).unwrap(),
                 window: NonZeroUsize::new(rng.pick(&[1, 2, 3, 4, 5, 8, 13, 24, 40, 64])).unwrap(),

@@ -1,4 +1,4 @@
-//! What must hold while a target is shut: single probes, and time and failures that do not count.
+//! What must hold while a target is shut or paused: single probes, or none, and time and failures that do not count.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,8 +13,11 @@ pub struct ShutJudge(Vec<Target>);
 
 #[derive(Debug, Default)]
 struct Target {
-    /// Since then, as the partition was told.
+    /// Since then it is shut or paused, as the partition was told.
     shut: Option<Tick>,
+    /// It is shut, for the breaker says so.
+    tripped: bool,
+    paused: bool,
     /// Earlier times.
     was_shut: Vec<(Tick, Tick)>,
     probe: Probe,
@@ -32,9 +35,22 @@ enum Probe {
     Elsewhere,
 }
 
+impl Target {
+    /// What began when it was shut or paused is over if it is neither.
+    fn end_if_open(&mut self, now: Tick) {
+        if !self.tripped && !self.paused {
+            self.was_shut.extend(self.shut.take().map(|since| (since, now)));
+        }
+    }
+}
+
 impl ShutJudge {
     pub fn new(targets: usize) -> Self {
         Self((0..targets).map(|_| Target::default()).collect())
+    }
+
+    pub fn is_paused(&self, target: usize) -> bool {
+        self.0[target].paused
     }
 
     pub fn is_shut(&self, target: usize) -> bool {
@@ -44,23 +60,39 @@ impl ShutJudge {
     /// The process died, and its breakers with it.
     pub fn crashed(&mut self, now: Tick) {
         for target in 0..self.0.len() {
+            self.0[target].paused = false;
             self.opened(now, target);
             self.0[target].probe = Probe::None;
         }
     }
 
     pub fn shut(&mut self, now: Tick, target: usize) {
-        self.0[target].shut.get_or_insert(now);
+        let target = &mut self.0[target];
+        target.tripped = true;
+        target.shut.get_or_insert(now);
     }
 
     pub fn opened(&mut self, now: Tick, target: usize) {
         let target = &mut self.0[target];
         target.ended.clear();
-        target.was_shut.extend(target.shut.take().map(|since| (since, now)));
+        target.tripped = false;
+        target.end_if_open(now);
+    }
+
+    pub fn paused(&mut self, now: Tick, target: usize) {
+        let target = &mut self.0[target];
+        target.paused = true;
+        target.shut.get_or_insert(now);
+    }
+
+    pub fn resumed(&mut self, now: Tick, target: usize) {
+        let target = &mut self.0[target];
+        target.paused = false;
+        target.end_if_open(now);
     }
 
     pub fn reported(&mut self, now: Tick, target: usize, record: usize, signal: HealthSignal) {
-        if signal != HealthSignal::Neutral && !self.is_shut(target) {
+        if signal != HealthSignal::Neutral && !self.0[target].tripped {
             self.0[target].ended.push((now, record, signal.is_failure()));
         }
     }
@@ -115,6 +147,9 @@ impl ShutJudge {
     /// Returns the step in which it was granted as a probe.
     pub fn sent(&mut self, target: usize, attempt: u64, probe: bool, exact: bool) -> Option<u64> {
         let of = &mut self.0[target];
+        if of.paused && exact {
+            fault!("pause", "attempt {attempt} was made at target {target}, which is paused");
+        }
         if probe {
             let Probe::Granted(step) = of.probe else {
                 fault!("probe", "attempt {attempt} is a probe at target {target}, and was not granted");

@@ -10,6 +10,8 @@ use crate::setup::Setup;
 
 #[derive(Debug)]
 pub struct Target {
+    /// Rejections are not believed, as if record after record was rejected.
+    doubts: bool,
     /// Per record: fails until then.
     stuck_until: Vec<Tick>,
 }
@@ -26,8 +28,8 @@ pub struct TargetResponse {
 }
 
 impl Target {
-    pub fn new(records: usize) -> Self {
-        Self { stuck_until: vec![Tick::ZERO; records] }
+    pub fn new(mut chance_of_doubts: Rng, records: usize) -> Self {
+        Self { doubts: chance_of_doubts.chance(250), stuck_until: vec![Tick::ZERO; records] }
     }
 
     pub fn decide(
@@ -57,6 +59,9 @@ impl Target {
             Some(refuses) => outage_outcome(rng, refuses),
             None => outcome(rng, setup, self.stuck_until[record] > now),
         };
+        if self.doubts {
+            response.outcome = response.outcome.doubted();
+        }
         response.applies = response.outcome == Outcome::Applied || rng.chance(setup.behaviour.lies);
         response
     }

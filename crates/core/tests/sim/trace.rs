@@ -116,6 +116,18 @@ pub enum TraceLine {
     TargetOpened {
         target: usize,
     },
+    TargetPaused {
+        target: usize,
+    },
+    TargetResumed {
+        target: usize,
+    },
+    RecordPaused {
+        record: usize,
+    },
+    RecordResumed {
+        record: usize,
+    },
     ProbeAsked {
         target: usize,
         granted: bool,
@@ -156,6 +168,7 @@ pub enum TraceLine {
     },
     Reparked {
         update: usize,
+        of_pause: bool,
     },
     /// The record was no longer parked.
     NotRecorded {

@@ -17,16 +17,22 @@ use crate::kills::Step;
 use crate::ledger::Ledger;
 use crate::ledger_client::{LedgerEvent, SimLedgerClient};
 use crate::ledger_setup::LedgerBehaviour;
+use crate::pauses::Pauses;
 use crate::rng::Rng;
 use crate::setup::Setup;
 use crate::target::Target;
 use crate::trace::{Trace, TraceLine};
+use crate::waits::CausesMet;
 
 /// More happenings than any world needs that comes to rest.
 const STEPS_MAX: u32 = 100_000;
 
 const CHANCE_OF_CIRCUITS: u64 = 0x6272_6561_6b65_7273;
+const CHANCE_OF_DOUBTS: u64 = 0x0018_ba64_6f75_6274;
+const CHANCE_OF_PAUSES: u64 = 0x7061_7573_6573;
+const CHANCE_OF_PAUSES_AT_PROBES: u64 = 0x0070_726f_6265_7321;
 const CHANCE_OF_REPEATS: u64 = 0x7265_7065_6174;
+const CHANCE_OF_QUESTIONS: u64 = 0x0077_6879;
 const CHANCE_OF_EQUALS: u64 = 0x6571_7561_6c73;
 
 /// What can happen.
@@ -114,6 +120,8 @@ pub enum SimEvent {
         process: u32,
         target: usize,
     },
+    /// The process learns which targets are paused.
+    PausesRead,
     /// Something with the ledger.
     Ledger(LedgerEvent),
 }
@@ -129,6 +137,8 @@ pub struct Request {
     pub holder: Holder,
     /// What the ledger knew that makes it needless, or its silence.
     pub found: Option<Outcome>,
+    /// When the ledger was asked.
+    pub asked_at: Tick,
     pub outcome: Outcome,
     pub applies: bool,
     pub lie: bool,
@@ -140,6 +150,9 @@ pub struct Request {
 pub struct World {
     pub setup: Setup,
     pub rng: Rng,
+    /// Inquiries of people take nothing of the other.
+    pub chance_of_questions: Rng,
+    pub causes: CausesMet,
     pub now: Tick,
     /// By time, then by lot: what happens at one moment happens in any order.
     agenda: BinaryHeap<Reverse<(Tick, u64, SimEvent)>>,
@@ -173,17 +186,22 @@ impl World {
         } else {
             setup.add_equals(&mut Rng::new(seed_of_plain ^ CHANCE_OF_EQUALS));
         }
+        let chance_of_pauses = Rng::new(seed ^ CHANCE_OF_PAUSES);
+        let chance_of_probes = Rng::new(seed ^ CHANCE_OF_PAUSES_AT_PROBES);
+        setup.pauses = Pauses::new(chance_of_pauses, chance_of_probes, setup.circuits.targets, setup.calm_at);
         let ledger_client = setup.ledger.as_ref().map(|behaviour| {
             SimLedgerClient::new(Ledger::new(setup.record_keys.len(), behaviour.contents.clone()))
         });
         Self {
             rng,
+            chance_of_questions: Rng::new(seed ^ CHANCE_OF_QUESTIONS),
+            causes: CausesMet::default(),
             now: Tick::ZERO,
             agenda: BinaryHeap::new(),
             broker: Broker::new(setup.limits.window.get()),
             delivery_at: Tick::ZERO,
             ack_at: Tick::ZERO,
-            target: Target::new(setup.record_keys.len()),
+            target: Target::new(Rng::new(seed ^ CHANCE_OF_DOUBTS), setup.record_keys.len()),
             requests: Vec::new(),
             writings: Vec::new(),
             dispatcher: Dispatcher::new(1, &setup),
@@ -207,6 +225,7 @@ impl World {
         self.at(self.setup.publications[0].at, SimEvent::Publish { update: 0 });
         self.soon(self.setup.delays.attach, SimEvent::Attach { process: 1 });
         self.start_ledger();
+        self.start_pauses();
         let mut steps = 0;
         while let Some(Reverse((at, _, event))) = self.agenda.pop() {
             steps += 1;
@@ -282,6 +301,7 @@ impl World {
             SimEvent::ProbeElsewhere { process: of, target } if of == process => {
                 self.probe_elsewhere_ended(target);
             }
+            SimEvent::PausesRead => self.read_pauses(),
             // What a dead process was waiting for.
             SimEvent::Wake { .. }
             | SimEvent::AcksDue { .. }
@@ -359,8 +379,8 @@ impl World {
         };
         let request = self.requests.len();
         let (outcome, found) = (Outcome::Withheld, None);
-        let (applies, lie, over) = (false, false, true);
-        self.requests.push(Request { process, sent, holder, found, outcome, applies, lie, over });
+        let (applies, lie, over, asked_at) = (false, false, true, self.now);
+        self.requests.push(Request { process, sent, holder, found, asked_at, outcome, applies, lie, over });
         match &self.setup.ledger {
             None => self.leave(request, record),
             Some(behaviour) => self.soon(behaviour.lookup, SimEvent::Ledger(LedgerEvent::Lookup { request })),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error::BenchError;
+use super::observers::{Observers, free_address};
 use super::scenario::Scenario;
 use super::stage::{INSTANCE, PREFETCH, Stage, Topology};
 use crate::testbed::{PrivatePostgres, Process, program};
@@ -23,6 +24,8 @@ pub(super) enum Compared {
     Sqlite,
     /// With the ledger in a private PostgreSQL.
     Postgres,
+    /// While `lanekeeper status --watch` and three readers of the overview's events look on.
+    Observed,
     /// A loop of the same client libraries, with lanes and nothing else: the ceiling.
     Bare,
 }
@@ -47,6 +50,7 @@ pub(super) enum Contender {
 pub(super) struct Forwarder {
     pub(super) process: Process,
     _postgres: Option<PrivatePostgres>,
+    _observers: Option<Observers>,
 }
 
 impl Contender {
@@ -72,6 +76,7 @@ impl Contender {
             Self::Compared(Compared::None) => "none".to_owned(),
             Self::Compared(Compared::Sqlite) => "sqlite".to_owned(),
             Self::Compared(Compared::Postgres) => "postgres".to_owned(),
+            Self::Compared(Compared::Observed) => "observed".to_owned(),
             Self::Compared(Compared::Bare) => "bare".to_owned(),
             Self::Build(_) => "before".to_owned(),
             Self::Peer { name, .. } => name.clone(),
@@ -91,7 +96,7 @@ impl Contender {
         target: &str,
     ) -> Result<Forwarder, BenchError> {
         let own = program::executable().map_err(BenchError::system("find the program lanekeeper"))?;
-        let mut postgres = None;
+        let (mut postgres, mut observed) = (None, None);
         let command = match self {
             Self::Lanekeeper | Self::Compared(Compared::None) => {
                 lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, "none")?
@@ -108,6 +113,13 @@ impl Contender {
                 let server = postgres.insert(stage.postgres().await?);
                 lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, server.url())?
             }
+            Self::Compared(Compared::Observed) => {
+                let admin = free_address().map_err(BenchError::system("find a free port"))?;
+                observed = Some(admin);
+                let mut command = lanekeeper(&own, stage, topology, target, IN_FLIGHT_MAX, "none")?;
+                command.env("LANEKEEPER_ADMIN__LISTEN", admin.to_string());
+                command
+            }
             Self::Compared(Compared::Bare) => {
                 let path = own.with_file_name("lanekeeper-bare-loop");
                 if !path.is_file() {
@@ -123,7 +135,8 @@ impl Contender {
         };
         let who = format!("the forwarder ({})", self.name());
         let process = Process::start_group(&who, command, &stage.file("forwarder.log"))?;
-        Ok(Forwarder { process, _postgres: postgres })
+        let observers = observed.map(|admin| Observers::start(&own, stage, &config_file(stage), admin));
+        Ok(Forwarder { process, _postgres: postgres, _observers: observers.transpose()? })
     }
 }
 
@@ -158,13 +171,17 @@ types = ["*"]
 url = "{target}{{record_key}}"
 "#
     );
-    let path = stage.file("lanekeeper.toml");
+    let path = config_file(stage);
     std::fs::write(&path, text).map_err(BenchError::system("write a config"))?;
     let mut command = program::run_command(lanekeeper, &path);
     command.stdout(Stdio::null());
     command.env("LANEKEEPER_BROKER__URL", stage.broker.urls[0].reveal());
     command.env("LANEKEEPER_LEDGER__URL", ledger);
     Ok(command)
+}
+
+fn config_file(stage: &Stage) -> PathBuf {
+    stage.file("lanekeeper.toml")
 }
 
 /// Sets the variables that benches/peers/README.md describes.

@@ -34,6 +34,8 @@ pub(super) enum BenchError {
     Process(#[from] ProcessError),
     #[error("{path} is not there: build it with `cargo build --release --package lanekeeper-lab`")]
     NoBareLoop { path: String },
+    #[error("an update was not accepted: {answer}")]
+    NotAccepted { answer: String },
     #[error("the receiver did not say where it listens")]
     ReceiverSilent,
     #[error("cannot get the receiver's report")]

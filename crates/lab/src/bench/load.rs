@@ -29,9 +29,9 @@ pub(super) struct Load {
 
 /// One update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct LoadUpdate {
+pub(super) struct LoadUpdate {
     number: usize,
-    record: u32,
+    pub(super) record: u32,
     /// From 1, per record.
     sequence: u32,
 }
@@ -122,7 +122,8 @@ impl Load {
         partition_of(key.as_bytes(), self.partitions)
     }
 
-    fn planned(&self) -> impl Iterator<Item = LoadUpdate> {
+    /// All updates, in order.
+    pub(super) fn planned(&self) -> impl Iterator<Item = LoadUpdate> {
         let highest = self.records.iter().max().map_or(0, |highest| *highest as usize + 1);
         let mut sequences = vec![0; highest];
         self.records.iter().enumerate().map(move |(number, record)| {
@@ -133,7 +134,11 @@ impl Load {
     }
 
     /// The update to publish. `timed`: its body says when it was published.
-    fn outgoing(&self, LoadUpdate { number, record, sequence }: LoadUpdate, timed: bool) -> Outgoing {
+    pub(super) fn outgoing(
+        &self,
+        LoadUpdate { number, record, sequence }: LoadUpdate,
+        timed: bool,
+    ) -> Outgoing {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut body = format!("{{\"sequence\":{sequence},");
         if timed {
@@ -149,6 +154,7 @@ impl Load {
             id: short(&format!("update-{number}")),
             update_type: Some(short("record.updated")),
             content_type: Some(short("application/json")),
+            content_encoding: None,
             published_at: now.as_secs(),
             headers: Vec::new(),
             body: Bytes::from(body),

@@ -1,8 +1,10 @@
 //! `lanekeeper-lab bench`: the loads of docs/performance.md on a real broker. The order is judged in every run.
 
 mod contender;
+pub mod door;
 mod error;
 mod load;
+mod observers;
 mod output;
 mod run;
 mod scenario;

@@ -106,7 +106,7 @@ fn delay_of(runs: &[Measured], index: usize) -> Spread {
 
 /// Of several runs.
 #[derive(Clone, Copy, Debug)]
-struct Spread {
+pub(super) struct Spread {
     median: f64,
     min: f64,
     max: f64,
@@ -114,7 +114,7 @@ struct Spread {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(super) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let count = values.len();
@@ -126,18 +126,18 @@ impl Spread {
     }
 
     /// `20,213/s (19,800 20,500 5)`: median, lowest, highest, how many.
-    fn format(&self, unit: &str, number: impl Fn(f64) -> String) -> String {
+    pub(super) fn format(&self, unit: &str, number: impl Fn(f64) -> String) -> String {
         let Self { median, min, max, count } = *self;
         format!("{}{unit} ({} {} {count})", number(median), number(min), number(max))
     }
 }
 
-fn share(value: f64) -> String {
+pub(super) fn share(value: f64) -> String {
     format!("{value:.2}")
 }
 
 /// With commas between thousands.
-fn whole(value: f64) -> String {
+pub(super) fn whole(value: f64) -> String {
     format!("{:.0}", HumanFloatCount(value))
 }
 

@@ -113,6 +113,7 @@ async fn send(
                 tenure: None,
                 etag: None,
                 send_guard: SendGuard::always(),
+                trace: None,
             })
             .await;
         match policy.judge(&update.id, update.target, outcome, &mut progress, now()) {

@@ -73,6 +73,7 @@ fn outgoing(planned: &Planned) -> Outgoing {
         id: short(&planned.id),
         update_type: Some(short("customer.updated")),
         content_type: Some(short("application/json")),
+        content_encoding: None,
         published_at: now.map_or(0, |since| since.as_secs()),
         headers: planned.version.map(version_headers).unwrap_or_default(),
         body: planned.body.clone(),

@@ -17,4 +17,4 @@ pub use dispatcher::{Dispatcher, metric_values};
 pub use process::{Process, ProcessError, Signal, log_tail};
 pub use proxy::{Proxy, ProxyMode};
 pub use servers::{PrivateBroker, PrivatePostgres, ServerError};
-pub use usage::{Usage, listener_on, load_average};
+pub use usage::{Usage, listener_on, load_average, raise_open_files_max};

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use super::usage::Usage;
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process, kill_process_group};
+use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use tokio::time::{sleep, timeout};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -178,6 +179,25 @@ impl Process {
                     Err(source) => return Err(source),
                 }
             }
+        });
+        match ended.await {
+            Ok(ended) => ended.map_err(|source| self.system_error("wait for", source)),
+            Err(_) => Err(ProcessError::StillRuns { name: self.name.clone(), limit }),
+        }
+    }
+
+    /// Waits until it ends; what it has used by then, except for memory, which is gone. It is still to be waited for.
+    ///
+    /// # Errors
+    /// [`ProcessError::StillRuns`] after `limit`.
+    pub async fn usage_at_end(&self, limit: Duration) -> Result<Usage, ProcessError> {
+        let pid = Pid::from_child(&self.child);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = timeout(limit, async {
+            while waitid(WaitId::Pid(pid), options)?.is_none() {
+                sleep(POLL_INTERVAL).await;
+            }
+            io::Result::Ok(Usage::of(self.id()))
         });
         match ended.await {
             Ok(ended) => ended.map_err(|source| self.system_error("wait for", source)),

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// Wait after an error of `accept`, such as too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+const CHUNK_BYTES: usize = 16 * 1024;
 
 /// What the proxy does with connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub enum ProxyMode {
     Refuse,
     /// Accepts new ones and never answers. Those that exist go on.
     Silent,
+    /// The same, and nothing more passes on those that exist. With the next mode they are closed, and what was on its way is lost.
+    Stall,
+    /// What the server sends waits, and what the client sends passes. With `Forward`, what waits passes, too.
+    Hold,
 }
 
 /// A proxy on a free port of 127.0.0.1. It ends with the runtime that it was started on.
@@ -81,29 +86,58 @@ impl Proxy {
 
 async fn forward(mut connection: TcpStream, target: String, mut modes: watch::Receiver<ProxyMode>) {
     let mode = *modes.borrow_and_update();
-    let closed = async {
-        // A change to `Refuse` that was taken back before it was seen here closes the connection too.
-        while modes.changed().await.is_ok() {
-            match *modes.borrow_and_update() {
-                ProxyMode::Silent => {}
-                ProxyMode::Forward | ProxyMode::Refuse => return,
-            }
-        }
-    };
+    let answers = modes.clone();
     let forwarded = async {
         match mode {
             ProxyMode::Refuse => {}
-            ProxyMode::Silent => std::future::pending().await,
-            ProxyMode::Forward => {
+            ProxyMode::Silent | ProxyMode::Stall => std::future::pending().await,
+            ProxyMode::Forward | ProxyMode::Hold => {
                 if let Ok(mut onward) = TcpStream::connect(&target).await {
                     // An error is the end of the connection, as its ends see it.
-                    let _ = copy_bidirectional(&mut connection, &mut onward).await;
+                    let _ = pass(&mut connection, &mut onward, answers).await;
                 }
             }
         }
     };
-    tokio::select! {
-        () = forwarded => {}
-        () = closed => {}
+    let mut forwarded = std::pin::pin!(forwarded);
+    let (mut is_stalled, mut is_held) = (false, mode == ProxyMode::Hold);
+    loop {
+        tokio::select! {
+            () = &mut forwarded, if !is_stalled => return,
+            changed = modes.changed() => match (changed, *modes.borrow_and_update()) {
+                (Ok(()), ProxyMode::Silent) => {}
+                (Ok(()), ProxyMode::Stall) => is_stalled = true,
+                (Ok(()), ProxyMode::Hold) => is_held = true,
+                (Ok(()), ProxyMode::Forward) if is_held && !is_stalled => is_held = false,
+                // A change to `Refuse` that was taken back before it was seen here closes the connection too.
+                (Ok(()), ProxyMode::Forward | ProxyMode::Refuse) | (Err(_), _) => return,
+            },
+        }
     }
+}
+
+/// Passes what both send, until both have ended.
+async fn pass(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    mut modes: watch::Receiver<ProxyMode>,
+) -> io::Result<()> {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.split(), server.split());
+    let requests = async {
+        copy(&mut from_client, &mut to_server).await?;
+        to_server.shutdown().await
+    };
+    let answers = async {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let bytes = from_server.read(&mut chunk).await?;
+            let _ = modes.wait_for(|mode| *mode != ProxyMode::Hold).await;
+            if bytes == 0 {
+                return to_client.shutdown().await;
+            }
+            to_client.write_all(&chunk[..bytes]).await?;
+        }
+    };
+    tokio::try_join!(requests, answers).map(drop)
 }

@@ -1,5 +1,7 @@
 //! What the kernel knows about processes: processor time, memory, who listens on a port. Linux only (`/proc`).
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// What processes have used. All zero where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
@@ -17,6 +19,13 @@ impl Usage {
     pub fn of(pid: u32) -> Self {
         kernel::usage(pid).unwrap_or_default()
     }
+}
+
+/// Lets this process, and those that it starts from now on, have as many files and connections as the system allows.
+pub fn raise_open_files_max() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    setrlimit(Resource::Nofile, raised).expect("a process may raise its limit up to the highest");
 }
 
 /// The process that listens on this TCP port of this machine; `None`: not known, or another machine's.

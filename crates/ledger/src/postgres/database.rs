@@ -22,10 +22,21 @@ pub const NOW_SECONDS: &str = "CAST(floor(extract(epoch FROM clock_timestamp()))
 pub const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
 /// Tables that came later, and that programs of before need not know: these go on using the ledger. The same holds for them.
-pub const ADDITIONS: [&str; 2] = [include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+pub const ADDITIONS: [&str; 4] = [
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
+];
 
 pub const LOCK_PARKED_RECORD: &str =
     "SELECT state FROM ledger_parked_record WHERE record_key = $1 FOR UPDATE";
+
+pub const LOCK_PAUSED_RECORD: &str =
+    "SELECT who, why FROM ledger_paused_record WHERE record_key = $1 FOR SHARE";
+
+/// A record key contains the bytes `$7`.
+pub const KEY_CONTAINS: &str = "position($7 IN record_key) > 0";
 
 /// Key of the advisory lock that makes concurrent migrations wait for each other: "lane" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6c61_6e65;
@@ -150,13 +161,14 @@ pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Resu
         .collect();
     let found = query(
         "SELECT CASE WHEN u.record_key = asked.key THEN u.fingerprint ELSE s.fingerprint END AS fingerprint,
-             r.version, r.etag, p.record_key IS NOT NULL AS parked,
+             r.version, r.etag, p.record_key IS NOT NULL AS parked, h.record_key IS NOT NULL AS paused,
              current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery() AS read_only
          FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (key, id, place)
          LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
          LEFT JOIN ledger_resolved_shared_id s ON s.update_id = asked.id AND s.record_key = asked.key
          LEFT JOIN ledger_record r ON r.record_key = asked.key
          LEFT JOIN ledger_parked_record p ON p.record_key = asked.key
+         LEFT JOIN ledger_paused_record h ON h.record_key = asked.key
          ORDER BY asked.place",
     )
     .bind(keys)
@@ -174,7 +186,7 @@ pub async fn bytes(connection: &mut Connection, _: &LedgerConfig) -> Result<u64,
     let row = query(
         "SELECT sum(pg_total_relation_size(relation))::bigint AS bytes FROM UNNEST(ARRAY['ledger_record',
              'ledger_resolved_update', 'ledger_resolved_shared_id', 'ledger_parked_record', 'ledger_parked_update', 'ledger_discarded',
-             'ledger_tenure']::regclass[]) AS relation",
+             'ledger_change', 'ledger_paused_record', 'ledger_paused_target', 'ledger_tenure']::regclass[]) AS relation",
     )
     .fetch_one(connection)
     .await?;

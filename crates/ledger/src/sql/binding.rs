@@ -50,6 +50,7 @@ pub async fn bind(
     let row = query("SELECT identity FROM ledger_topology").fetch_optional(&mut *transaction).await?;
     let found: Option<String> = row.map(|row| row.try_get("identity")).transpose()?;
     if found != before.map(|identity| identity.to_string()) {
+        transaction.rollback().await?;
         return Ok(false);
     }
     let statement = format!(

@@ -19,6 +19,7 @@ fn lookup_result(row: &Row, asked: &Query) -> Result<LookupResult, LedgerError> 
     Ok(LookupResult {
         id_status: IdStatus::of(asked, row.try_get("fingerprint")?),
         parked: row.try_get("parked")?,
+        paused: row.try_get("paused")?,
         version: row.try_get("version")?,
         etag: row.try_get("etag")?,
     })

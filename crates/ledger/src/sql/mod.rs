@@ -6,9 +6,13 @@
 //! traits would need many lines of bounds for each function.
 
 mod binding;
+mod changes;
 pub mod connection_slot;
 pub mod lookup;
+mod operations;
 mod parked;
+mod pauses;
+mod search;
 pub mod store;
 mod upkeep;
 pub mod write;

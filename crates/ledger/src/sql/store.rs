@@ -1,4 +1,4 @@
-//! The ledger on one database: three connections, two of them with a batcher.
+//! The ledger on one database: four connections, two of them with a batcher.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,9 +19,7 @@ use crate::config::LedgerConfig;
 use crate::entry::{Entry, LookupResult, ParkedSeq, Query, Recorded};
 use crate::error::LedgerError;
 use crate::ledger::Ledger;
-use crate::parked::{
-    Discarded, LedgerStats, OperatorReason, ParkedRecord, ParkedUpdate, ReleasedRecord, Selection,
-};
+use crate::parked::{LedgerStats, ParkedRecord, ParkedUpdate, ReleasedRecord};
 use crate::postgres::RecordLock;
 use crate::prune::Pruning;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -33,7 +31,7 @@ use lanekeeper_core::update::RecordKey;
 pub struct SqlStore {
     lookups: Batcher<Query, LookupResult>,
     entries: Batcher<Write, Recorded>,
-    connections: Arc<Connections>,
+    pub(super) connections: Arc<Connections>,
     locks: Locks,
     config: LedgerConfig,
     identity: Uuid,
@@ -42,13 +40,15 @@ pub struct SqlStore {
 
 /// The connections.
 #[derive(Debug)]
-struct Connections {
+pub(super) struct Connections {
     /// For `lookup`.
     lookups: ConnectionSlot,
     /// For everything that writes: SQLite allows one writer, so all writes of this process use one connection.
-    writes: ConnectionSlot,
-    /// For all other reads.
-    reads: ConnectionSlot,
+    pub writes: ConnectionSlot,
+    /// For what else dispatchers read.
+    pub reads: ConnectionSlot,
+    /// For what people read. Not opened before.
+    pub operators: ConnectionSlot,
     options: Options,
     commits: AtomicU64,
     entries: AtomicU64,
@@ -66,6 +66,7 @@ impl SqlStore {
             lookups: slot(),
             writes: slot(),
             reads: slot(),
+            operators: slot(),
             options: options.clone(),
             commits: AtomicU64::new(0),
             entries: AtomicU64::new(0),
@@ -207,49 +208,15 @@ impl Ledger for SqlStore {
         lease.release(result)
     }
 
-    async fn parked_records(
-        &self,
-        after: Option<&RecordKey>,
-        limit: u32,
-    ) -> Result<Vec<ParkedRecord>, LedgerError> {
-        let mut lease = self.connections.reads.acquire_checked().await?;
-        let result = timeout(ANSWER_MAX, parked::records(&mut lease.connection, after, limit)).await;
-        lease.release(result)
-    }
-
     async fn parked_record(&self, record_key: &RecordKey) -> Result<Option<ParkedRecord>, LedgerError> {
         let mut lease = self.connections.reads.acquire_checked().await?;
         let result = timeout(ANSWER_MAX, parked::record(&mut lease.connection, record_key)).await;
         lease.release(result)
     }
 
-    async fn release(&self, selection: &Selection) -> Result<u64, LedgerError> {
-        let mut lease = self.connections.writes.acquire().await?;
-        let result = timeout(ANSWER_MAX, parked::release(&mut lease.connection, selection)).await;
-        lease.release(result)
-    }
-
-    async fn discard(
-        &self,
-        record_key: &RecordKey,
-        head: Option<u32>,
-        operator_reason: &OperatorReason,
-    ) -> Result<Discarded, LedgerError> {
-        let mut lease = self.connections.writes.acquire().await?;
-        let work = parked::discard(&mut lease.connection, record_key, head, operator_reason);
-        let result = timeout(ANSWER_MAX, work).await;
-        lease.release(result)
-    }
-
     async fn forget_layouts(&self, above: LayoutNumber) -> Result<u64, LedgerError> {
         let mut lease = self.connections.writes.acquire().await?;
         let result = timeout(ANSWER_MAX, parked::forget_layouts(&mut lease.connection, above)).await;
-        lease.release(result)
-    }
-
-    async fn forget_version(&self, record_key: &RecordKey) -> Result<Option<i64>, LedgerError> {
-        let mut lease = self.connections.writes.acquire().await?;
-        let result = timeout(ANSWER_MAX, upkeep::forget_version(&mut lease.connection, record_key)).await;
         lease.release(result)
     }
 

@@ -6,8 +6,10 @@ use sqlx::{Row as _, query, raw_sql};
 use uuid::Uuid;
 
 use super::super::database::{ADDITIONS, Connection, MIGRATIONS, begin, one_at_a_time};
+use super::changes::{self, Changed, write_change};
+use crate::changes::ChangeKind;
 use crate::error::LedgerError;
-use crate::parked::LedgerStats;
+use crate::parked::{LedgerStats, OperatorReason};
 use crate::prune::Pruning;
 use crate::rows;
 use lanekeeper_core::update::RecordKey;
@@ -98,7 +100,7 @@ async fn prune_table(
     Ok(0)
 }
 
-/// Deletes a chunk of old ids of each table; 0: there are no more.
+/// Deletes a chunk of old ids of each table, and of changes that are too many; 0: there are no more.
 pub async fn prune(
     connection: &mut Connection,
     retention: Duration,
@@ -112,14 +114,16 @@ pub async fn prune(
         "SELECT seq, at_ms FROM ledger_resolved_shared_id WHERE seq > $1 ORDER BY seq LIMIT $2",
         "DELETE FROM ledger_resolved_shared_id WHERE seq > $1 AND seq <= $2 AND at_ms < $3",
     ];
-    let pruned = prune_table(&mut *connection, retention, own, of_own).await?;
-    Ok(pruned + prune_table(connection, retention, shared, of_shared).await?)
+    let mut pruned = prune_table(&mut *connection, retention, own, of_own).await?;
+    pruned += prune_table(&mut *connection, retention, shared, of_shared).await?;
+    Ok(pruned + changes::prune(connection, PRUNED_MAX).await?)
 }
 
 /// Forgets the version of a record, and returns it.
 pub async fn forget_version(
     connection: &mut Connection,
     record_key: &RecordKey,
+    operator_reason: &OperatorReason,
 ) -> Result<Option<i64>, LedgerError> {
     let mut transaction = begin(connection).await?;
     let row = query("SELECT version FROM ledger_record WHERE record_key = $1")
@@ -127,10 +131,16 @@ pub async fn forget_version(
         .fetch_optional(&mut *transaction)
         .await?;
     let version = row.map(|row| row.try_get::<Option<i64>, _>("version")).transpose()?.flatten();
+    if version.is_none() {
+        transaction.rollback().await?;
+        return Ok(None);
+    }
     query("UPDATE ledger_record SET version = NULL WHERE record_key = $1")
         .bind(rows::key(record_key))
         .execute(&mut *transaction)
         .await?;
+    let changed = Changed::record(record_key, 0);
+    write_change(&mut transaction, &ChangeKind::ForgetVersion, changed, operator_reason).await?;
     transaction.commit().await?;
     Ok(version)
 }

@@ -7,9 +7,11 @@ use sqlx::{Row as _, query};
 use super::super::database::{
     Connection, LOCK_PARKED_RECORD, begin, keep_records, keep_resolved, tenure_rows,
 };
+use super::pauses;
 use crate::config::LedgerConfig;
-use crate::entry::{Entry, EntryKind, ParkedSeq, Recorded, StoredParkReason};
+use crate::entry::{Entry, EntryKind, ParkKind, ParkedSeq, Recorded, StoredParkReason};
 use crate::fingerprint::Fingerprint;
+use crate::parked::OperatorReason;
 use crate::rows::{self, RecordRow, ResolvedRow, number};
 use crate::stored::StoredUpdate;
 use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
@@ -214,6 +216,14 @@ impl<'a> Batch<'a> {
             EntryKind::Park { update, reason, only_behind } => {
                 self.park(entry, update, reason, *only_behind, bounds).await
             }
+            EntryKind::Repark { seq, reason } if reason.kind == ParkKind::Behind => {
+                self.lock_parked_record(record_key).await?;
+                let Some(reason) = self.reason_if_paused(record_key).await? else {
+                    return Ok(Recorded::NotParked);
+                };
+                self.repark(record_key, *seq, &reason).await?;
+                Ok(Recorded::Done)
+            }
             EntryKind::Repark { seq, reason } => {
                 self.repark(record_key, *seq, reason).await?;
                 Ok(Recorded::Done)
@@ -258,8 +268,14 @@ impl<'a> Batch<'a> {
         let record_key = &entry.record_key;
         let key = rows::key(record_key);
         let is_parked = self.lock_parked_record(&entry.record_key).await?;
+        let mut reason = reason;
+        let of_pause;
         if only_behind && !is_parked {
-            return Ok(Recorded::NotParked);
+            let Some(paused) = self.reason_if_paused(record_key).await? else {
+                return Ok(Recorded::NotParked);
+            };
+            of_pause = paused;
+            reason = &of_pause;
         }
         let fingerprint = update.fingerprint();
         let written = query(
@@ -301,7 +317,7 @@ impl<'a> Batch<'a> {
         }
         self.room = Some(room - 1);
         // The record first: this locks its row in PostgreSQL, as does whoever deletes updates of the record.
-        if !only_behind {
+        if !only_behind || !is_parked {
             self.park_record(entry, reason).await?;
         }
         query(
@@ -326,6 +342,19 @@ impl<'a> Batch<'a> {
         .execute(&mut *self.connection)
         .await?;
         Ok(Recorded::Done)
+    }
+
+    /// Why the record is parked if a person has paused it; `None`: nobody has. Its row of parked records is locked.
+    async fn reason_if_paused(
+        &mut self,
+        record_key: &RecordKey,
+    ) -> Result<Option<StoredParkReason>, sqlx::Error> {
+        let pause = pauses::lock_pause(self.connection, record_key).await?;
+        let reason = |operator_reason: OperatorReason| StoredParkReason {
+            detail: pauses::detail(&operator_reason),
+            ..StoredParkReason::behind()
+        };
+        Ok(pause.map(reason))
     }
 
     /// Parks the record. If it is parked or released already, it stays as it is, and the update is only appended.

@@ -67,10 +67,21 @@ pub const NOW_SECONDS: &str = "unixepoch()";
 pub const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
 /// Tables that came later, and that programs of before need not know: these go on using the ledger. The same holds for them.
-pub const ADDITIONS: [&str; 2] = [include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+pub const ADDITIONS: [&str; 4] = [
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
+];
 
 /// Without `FOR UPDATE`: a writer has locked the whole file.
 pub const LOCK_PARKED_RECORD: &str = "SELECT state FROM ledger_parked_record WHERE record_key = $1";
+
+/// As above.
+pub const LOCK_PAUSED_RECORD: &str = "SELECT who, why FROM ledger_paused_record WHERE record_key = $1";
+
+/// A record key contains the bytes `$7`.
+pub const KEY_CONTAINS: &str = "instr(record_key, $7) > 0";
 
 /// How long a writer of another process may hold the file.
 const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -180,12 +191,13 @@ pub async fn lookup_rows(connection: &mut Connection, queries: &[Query]) -> Resu
     });
     Ok(query(
         "SELECT CASE WHEN u.record_key = asked.record_key THEN u.fingerprint ELSE s.fingerprint END AS fingerprint,
-             r.version, r.etag, p.record_key IS NOT NULL AS parked
+             r.version, r.etag, p.record_key IS NOT NULL AS parked, h.record_key IS NOT NULL AS paused
          FROM (SELECT key AS place, unhex(value ->> 0) AS record_key, value ->> 1 AS id FROM json_each($1)) asked
          LEFT JOIN ledger_resolved_update u ON u.update_id = asked.id
          LEFT JOIN ledger_resolved_shared_id s ON s.update_id = asked.id AND s.record_key = asked.record_key
          LEFT JOIN ledger_record r ON r.record_key = asked.record_key
          LEFT JOIN ledger_parked_record p ON p.record_key = asked.record_key
+         LEFT JOIN ledger_paused_record h ON h.record_key = asked.record_key
          ORDER BY asked.place",
     )
     .bind(asked)

@@ -8,14 +8,14 @@ use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::UpdateId;
 use lanekeeper_ledger::{
     BoundTopology, Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerBinding, LedgerError, MARKS_MAX,
-    OperatorReason, ParkKind, ParkedState, Query, Recorded, ResolvedAs, Selection, StoredParkReason,
-    TopologyPlace,
+    Operations, ParkKind, ParkedCount, ParkedCounts, ParkedState, Query, Recorded, ResolvedAs, Selection,
+    StoredParkReason, TopologyPlace,
 };
 use uuid::Uuid;
 
 use crate::world::{
-    World, applied, applied_with, by, entry, head, key, lookup, on_both, park, park_behind, parked, query,
-    rejected, resolved, stored, write,
+    World, ada, applied, applied_with, by, entry, head, key, lookup, on_both, park, park_behind, parked,
+    query, rejected, resolved, stored, write,
 };
 
 on_both!(
@@ -24,6 +24,7 @@ on_both!(
     one_record_cannot_park_more_than_its_share,
     released_records_are_read_page_by_page,
     what_a_layout_of_before_has_parked_belongs_to_no_partition_any_more,
+    what_is_parked_is_counted_by_partition,
     a_version_can_be_forgotten,
     an_id_that_was_made_for_a_delivery_is_never_known,
     a_record_keeps_its_highest_version_and_its_last_etag,
@@ -87,8 +88,7 @@ async fn an_id_counts_within_its_record_alone(world: World) {
     write(&ledger, park("b", "1", "one")).await;
     assert_eq!(parked(&ledger, "b").await, "");
     write(&ledger, park("e", "1", "one")).await;
-    let reason = OperatorReason { who: "ada".into(), why: "why".into() };
-    ledger.discard(&key("e"), None, &reason).await.unwrap();
+    ledger.discard(&key("e"), None, &ada()).await.unwrap();
     check("e", "one", IdStatus::Resolved).await;
     assert_eq!(ledger.stats().await.unwrap().resolved_updates, 5);
 }
@@ -112,7 +112,7 @@ async fn released_records_are_read_page_by_page(world: World) {
     for record in ["d", "a", "c", "b", "e"] {
         write(&ledger, park(record, record, "")).await;
     }
-    ledger.release(&Selection::All).await.unwrap();
+    ledger.release(&Selection::All, &ada()).await.unwrap();
     let (mut read, mut after) = (Vec::new(), None);
     loop {
         let page = ledger.released(after.as_ref(), 2).await.unwrap();
@@ -138,12 +138,32 @@ async fn what_a_layout_of_before_has_parked_belongs_to_no_partition_any_more(wor
     assert_eq!(layouts, [1, 0, 0]);
 }
 
+async fn what_is_parked_is_counted_by_partition(world: World) {
+    let ledger = world.open().await;
+    assert_eq!(ledger.parked_counts().await.unwrap(), ParkedCounts::default());
+    for (record, partition) in [("a", 1), ("b", 1), ("c", 2)] {
+        let entry = park(record, record, "");
+        write(&ledger, Entry { partition: PartitionNumber(partition), ..entry }).await;
+    }
+    write(&ledger, Entry { partition: PartitionNumber(1), ..park_behind("a", "a2", "") }).await;
+    ledger.release(&Selection::Keys(vec![key("b")]), &ada()).await.unwrap();
+    let layout = park("a", "a", "").layout;
+    let count = |partition, parked, releasing| ParkedCount {
+        layout,
+        partition: PartitionNumber(partition),
+        parked,
+        releasing,
+    };
+    let expected = ParkedCounts { partitions: vec![count(1, 1, 1), count(2, 1, 0)], updates: 4 };
+    assert_eq!(ledger.parked_counts().await.unwrap(), expected);
+}
+
 async fn a_version_can_be_forgotten(world: World) {
     let ledger = world.open().await;
-    assert_eq!(ledger.forget_version(&key("a")).await.unwrap(), None);
+    assert_eq!(ledger.forget_version(&key("a"), &ada()).await.unwrap(), None);
     write(&ledger, applied_with("a", "u1", "", Some(i64::MAX), Some("\"x\""), None)).await;
-    assert_eq!(ledger.forget_version(&key("a")).await.unwrap(), Some(i64::MAX));
-    assert_eq!(ledger.forget_version(&key("a")).await.unwrap(), None);
+    assert_eq!(ledger.forget_version(&key("a"), &ada()).await.unwrap(), Some(i64::MAX));
+    assert_eq!(ledger.forget_version(&key("a"), &ada()).await.unwrap(), None);
     let lookup_result = lookup(&ledger, "a", "u2", "").await;
     assert_eq!((lookup_result.version, lookup_result.etag.as_deref()), (None, Some("\"x\"")));
     write(&ledger, applied_with("a", "u2", "", Some(7), None, None)).await;
@@ -226,7 +246,7 @@ async fn with_the_last_parked_update_the_record_is_no_longer_parked(world: World
     for number in 1..=3 {
         write(&ledger, park("a", &format!("u{number}"), "")).await;
     }
-    assert_eq!(ledger.release(&Selection::All).await.unwrap(), 1);
+    assert_eq!(ledger.release(&Selection::All, &ada()).await.unwrap().records, 1);
     let released = ledger.released(None, 10).await.unwrap();
     assert_eq!(released.len(), 1);
     assert_eq!(released[0].record_key, key("a"));
@@ -250,7 +270,7 @@ async fn a_released_head_that_fails_parks_its_record_again(world: World) {
     let ledger = world.open().await;
     write(&ledger, park("a", "u1", "")).await;
     write(&ledger, park_behind("a", "u2", "")).await;
-    ledger.release(&Selection::Keys(vec![key("a")])).await.unwrap();
+    ledger.release(&Selection::Keys(vec![key("a")]), &ada()).await.unwrap();
     let reason = StoredParkReason {
         kind: ParkKind::Conflict,
         status: Some(409),

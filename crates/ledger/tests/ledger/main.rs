@@ -3,8 +3,10 @@
 
 mod conformance;
 mod files;
+mod looking;
 mod measure;
 mod operators;
+mod pauses;
 #[path = "../../../../tests/it/harness/pooler.rs"]
 mod pooler;
 mod servers;

@@ -1,12 +1,11 @@
 //! What every ledger does for operators.
 
 use lanekeeper_ledger::{
-    Discarded, EntryKind, IdStatus, Ledger, OperatorReason, ParkKind, ParkedState, Selection,
-    StoredParkReason,
+    Discarded, EntryKind, IdStatus, Ledger, Operations, ParkKind, ParkedState, Selection, StoredParkReason,
 };
 
 use crate::world::{
-    World, applied_with, entry, head, key, lookup, on_both, park, park_behind, parked, rejected, stored,
+    World, ada, applied_with, entry, head, key, lookup, on_both, park, park_behind, parked, rejected, stored,
     write,
 };
 
@@ -15,11 +14,8 @@ on_both!(
     records_are_released_by_key_by_reason_or_all,
     a_discard_drops_the_head_and_is_kept_with_who_and_why,
     a_record_that_is_going_out_is_not_discarded,
+    a_call_that_changed_nothing_locks_nothing,
 );
-
-fn operator_reason() -> OperatorReason {
-    OperatorReason { who: "ada".into(), why: "sent by mistake".into() }
-}
 
 async fn records_are_listed_with_how_many_why_and_since_when(world: World) {
     let ledger = world.open().await;
@@ -51,7 +47,7 @@ async fn records_are_released_by_key_by_reason_or_all(world: World) {
     let what = EntryKind::Park { update: stored("e", "e", ""), reason: exhausted, only_behind: false };
     write(&ledger, entry("e", what)).await;
 
-    let release = async |selection| ledger.release(&selection).await.unwrap();
+    let release = async |selection| ledger.release(&selection, &ada()).await.unwrap().records;
     assert_eq!(release(Selection::Keys(vec![key("b"), key("a"), key("nobody")])).await, 2);
     assert_eq!(release(Selection::Keys(vec![key("b")])).await, 0, "it is on its way already");
     assert_eq!(release(Selection::Reason(ParkKind::Exhausted)).await, 1);
@@ -68,7 +64,7 @@ async fn a_discard_drops_the_head_and_is_kept_with_who_and_why(world: World) {
     for number in 1..=4 {
         write(&ledger, park("a", &format!("u{number}"), "")).await;
     }
-    let discard = async |head| ledger.discard(&key("a"), head, &operator_reason()).await.unwrap();
+    let discard = async |head| ledger.discard(&key("a"), head, &ada()).await.unwrap();
     assert_eq!(discard(Some(1)).await, Discarded::Done { updates: 1, left: 3 });
     assert_eq!(parked(&ledger, "a").await, "u2 u3 u4");
     let lookup_result = lookup(&ledger, "a", "u1", "").await;
@@ -90,14 +86,33 @@ async fn a_record_that_is_going_out_is_not_discarded(world: World) {
     let ledger = world.open().await;
     write(&ledger, park("a", "u1", "")).await;
     write(&ledger, park_behind("a", "u2", "")).await;
-    ledger.release(&Selection::All).await.unwrap();
-    assert_eq!(ledger.discard(&key("a"), Some(1), &operator_reason()).await.unwrap(), Discarded::Releasing);
+    ledger.release(&Selection::All, &ada()).await.unwrap();
+    assert_eq!(ledger.discard(&key("a"), Some(1), &ada()).await.unwrap(), Discarded::Releasing);
     assert_eq!(parked(&ledger, "a").await, "u1 u2");
     write(&ledger, applied_with("a", "u1", "", None, None, head(&ledger, "a").await)).await;
     let seq = head(&ledger, "a").await.unwrap();
     write(&ledger, entry("a", EntryKind::Repark { seq, reason: rejected("") })).await;
     assert_eq!(
-        ledger.discard(&key("a"), None, &operator_reason()).await.unwrap(),
+        ledger.discard(&key("a"), None, &ada()).await.unwrap(),
         Discarded::Done { updates: 1, left: 0 }
     );
+}
+
+/// Another process writes after each of them at once.
+async fn a_call_that_changed_nothing_locks_nothing(world: World) {
+    let (ledger, other) = (world.open().await, world.open().await);
+    write(&ledger, park("a", "u1", "")).await;
+    ledger.release(&Selection::All, &ada()).await.unwrap();
+    for round in 0..7 {
+        match round {
+            0 => drop(ledger.discard(&key("a"), None, &ada()).await.unwrap()),
+            1 => drop(ledger.discard(&key("b"), None, &ada()).await.unwrap()),
+            2 => drop(ledger.resume_record(&key("a"), &ada()).await.unwrap()),
+            3 => drop(ledger.resume_target("crm", &ada()).await.unwrap()),
+            4 => drop(ledger.forget_version(&key("a"), &ada()).await.unwrap()),
+            _ => drop(ledger.pause_record(&key("c"), &ada()).await.unwrap()),
+        }
+        write(&other, park("a", &format!("v{round}"), "")).await;
+        drop(world.open().await); // it migrates
+    }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lanekeeper_core::secret::Secret;
-use lanekeeper_ledger::{AnyLedger, IdStatus, Ledger, LedgerConfig, LedgerError, LedgerPlace, Recorded};
+use lanekeeper_ledger::{
+    AnyLedger, IdStatus, Ledger, LedgerConfig, LedgerError, LedgerPlace, Operations, Recorded,
+};
 
 use crate::wait::until;
 use crate::world::{Server, applied, key, lookup, park, query, write};

@@ -12,7 +12,7 @@ use lanekeeper_core::secret::Secret;
 use lanekeeper_core::update::{RecordKey, UpdateId};
 use lanekeeper_ledger::{
     AnyLedger, Entry, EntryKind, Fingerprint, Ledger, LedgerConfig, LedgerError, LedgerPlace, LookupResult,
-    ParkKind, ParkedSeq, Query, Recorded, ResolvedAs, StoredParkReason, StoredUpdate,
+    OperatorReason, ParkKind, ParkedSeq, Query, Recorded, ResolvedAs, StoredParkReason, StoredUpdate,
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
@@ -316,6 +316,11 @@ pub fn stored(record: &str, id: &str, body: &str) -> StoredUpdate {
 
 pub fn rejected(detail: &str) -> StoredParkReason {
     StoredParkReason { kind: ParkKind::Rejected, status: Some(422), detail: detail.into(), attempts: 1 }
+}
+
+/// A person with a reason.
+pub fn ada() -> OperatorReason {
+    OperatorReason { who: "ada".into(), why: "sent by mistake".into() }
 }
 
 pub fn park(record: &str, id: &str, body: &str) -> Entry {

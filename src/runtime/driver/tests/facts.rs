@@ -53,6 +53,7 @@ pub(super) struct Request {
     pub(super) attempt: u32,
     pub(super) tenure: Option<u64>,
     pub(super) at: Instant,
+    pub(super) traceparent: Option<String>,
 }
 
 impl Facts {

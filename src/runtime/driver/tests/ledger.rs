@@ -12,9 +12,9 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber};
 use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::update::{RecordKey, UpdateId};
 use lanekeeper_ledger::{
-    Discarded, Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, LedgerStats, LookupResult,
-    OperatorReason, ParkedRecord, ParkedSeq, ParkedState, ParkedUpdate, Query, RecordLock, Recorded,
-    ReleasedRecord, Selection, StoredParkReason, StoredUpdate,
+    Entry, EntryKind, Fingerprint, IdStatus, Ledger, LedgerError, LedgerStats, LookupResult, ParkedRecord,
+    ParkedSeq, ParkedState, ParkedUpdate, Query, RecordLock, Recorded, ReleasedRecord, StoredParkReason,
+    StoredUpdate,
 };
 
 const LAYOUT: LayoutNumber = LayoutNumber(1);
@@ -121,6 +121,7 @@ impl Ledger for MemoryLedger {
                 Some(_) => IdStatus::Reused,
             },
             parked: state.parked.contains_key(&query.record_key),
+            paused: false,
             version: None,
             etag: None,
         })
@@ -219,38 +220,19 @@ impl Ledger for MemoryLedger {
                 state: parked.state,
                 updates: parked.updates.len() as u64,
                 head_id: head.id.as_str().to_owned(),
+                head_type: head.update_type.clone(),
                 since_ms: 0,
                 reason: reason.clone(),
                 layout: LAYOUT,
                 partition: PARTITION,
+                paused: false,
             })
         })
         .await
     }
 
-    async fn parked_records(&self, _: Option<&RecordKey>, _: u32) -> Result<Vec<ParkedRecord>, LedgerError> {
-        unreachable!("operators ask for these")
-    }
-
-    async fn release(&self, _: &Selection) -> Result<u64, LedgerError> {
-        unreachable!("operators release")
-    }
-
-    async fn discard(
-        &self,
-        _: &RecordKey,
-        _: Option<u32>,
-        _: &OperatorReason,
-    ) -> Result<Discarded, LedgerError> {
-        unreachable!("operators discard")
-    }
-
     async fn forget_layouts(&self, _: LayoutNumber) -> Result<u64, LedgerError> {
         unreachable!("this is done before drivers begin")
-    }
-
-    async fn forget_version(&self, _: &RecordKey) -> Result<Option<i64>, LedgerError> {
-        unreachable!("operators forget")
     }
 
     async fn prune(&self) -> Result<u64, LedgerError> {

@@ -11,4 +11,5 @@ mod rng;
 mod scenarios;
 mod seeds;
 mod target;
+mod traces;
 mod world;

@@ -108,8 +108,10 @@ impl Drop for InFlight<'_> {
 impl Target for MemoryTarget {
     async fn send(&self, attempt: Attempt) -> (Outcome, AttemptReceipt) {
         let id = attempt.update.id.as_str().to_owned();
-        let Attempt { number, tenure, .. } = attempt;
-        self.facts.request_began(Request { id: id.clone(), attempt: number, tenure, at: Instant::now() });
+        let Attempt { number, tenure, trace, .. } = attempt;
+        let traceparent = trace.map(|trace| trace.traceparent.to_str().expect("it is text").to_owned());
+        let request = Request { id: id.clone(), attempt: number, tenure, at: Instant::now(), traceparent };
+        self.facts.request_began(request);
         let in_flight = InFlight { facts: &self.facts, id };
         let Answer { after, outcome, applies } = self.next_answer(&in_flight.id);
         sleep(after).await;

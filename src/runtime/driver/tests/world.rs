@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use opentelemetry_sdk::trace::SpanData;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -21,11 +22,16 @@ use crate::admin::metrics::Metrics;
 use crate::config::{BreakerConfig, LimitsConfig};
 use crate::runtime::breakers::Breakers;
 use crate::runtime::driver::{Driver, DriverExit, PartitionContext};
+use crate::runtime::inspection::DriverMailboxes;
 use crate::runtime::ledger_client::LedgerClient;
+use crate::runtime::notify::Notifier;
 use crate::runtime::pacers::Pacers;
+use crate::runtime::pauses::Pauses;
 use crate::runtime::releases::Releases;
 use crate::runtime::step_down::ReachWatch;
-use lanekeeper_broker::Clock;
+use crate::runtime::target_history::TargetHistories;
+use crate::telemetry::{PartitionSpans, Spans};
+use lanekeeper_broker::{Clock, Names};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
 use lanekeeper_core::pacing::PacerLimits;
 use lanekeeper_core::partition::{Limits, Partition};
@@ -81,6 +87,8 @@ pub(super) struct World {
     pub(super) breakers: Breakers,
     _pacers: Pacers,
     pub(super) stop: CancellationToken,
+    /// Spans that have ended.
+    ended_spans: mpsc::Receiver<SpanData>,
     driver: JoinHandle<DriverExit>,
 }
 
@@ -111,6 +119,8 @@ impl World {
             LedgerClient::new((Arc::clone(&ledger), false), routes, metrics.ledger(), of)
         });
         let releases = if setup.ledger { Releases::begin(Arc::clone(&ledger)) } else { Releases::none() };
+        let (spans, ended_spans) = Spans::new(1.0, metrics.spans());
+        let names = Names::new("updates");
         let context = PartitionContext {
             layout,
             placement: Placement::default(),
@@ -126,18 +136,24 @@ impl World {
             ledger_metrics: metrics.ledger(),
             target_metrics: [metrics.target("crm")].into(),
             refusals: Arc::default(),
+            notifier: Notifier::off(),
             reach_watch: ReachWatch::new(clock),
             dead_letter_log: Arc::default(),
             health,
+            spans: Some(PartitionSpans::new(spans, &names, (layout.number, partition), "driver")),
+            mailboxes: DriverMailboxes::default(),
+            histories: TargetHistories::of(1),
         };
         let core = Partition::new(limits(setup.in_flight_max), Arc::new(policy(setup.rejected)));
         let (_, previous) = watch::channel(BTreeSet::new());
         let group = LimitsConfig { name: "crm".to_owned(), targets: vec![TargetId(0)], limits: setup.limits };
         let pacers = Pacers::begin(&[group], &metrics, clock);
-        let driver = Driver::new(context, core, previous, (releases, breakers.watch(), pacers.watch()));
+        let pauses = Pauses::none().watch(["crm".to_owned()].into());
+        let driver =
+            Driver::new(context, core, previous, (releases, breakers.watch(), pacers.watch(), pauses));
         let stop = CancellationToken::new();
         let driver = tokio::spawn(driver.run(stop.clone()));
-        Self { facts, broker, target, ledger, breakers, _pacers: pacers, stop, driver }
+        Self { facts, broker, target, ledger, breakers, _pacers: pacers, stop, ended_spans, driver }
     }
 
     /// Publishes updates, named as in `"a-1 b-1 a-2"`.
@@ -145,6 +161,17 @@ impl World {
         for id in ids.split_whitespace() {
             self.broker.publish(Content::Update(Arc::new(update(id))));
         }
+    }
+
+    /// Publishes an update in a trace.
+    pub(super) fn publish_traced(&self, id: &str, traceparent: &str) {
+        let headers = vec![("traceparent".to_owned(), traceparent.to_owned())];
+        self.broker.publish(Content::Update(Arc::new(Update { headers, ..update(id) })));
+    }
+
+    /// The spans that have ended since this was called last.
+    pub(super) fn spans(&mut self) -> Vec<SpanData> {
+        std::iter::from_fn(|| self.ended_spans.try_recv().ok()).collect()
     }
 
     /// Waits until something is so. Time passes meanwhile.

@@ -80,6 +80,8 @@ pub enum ClusterEvent {
         lasts: Duration,
     },
     AlarmEnds,
+    /// A consumer that is not ours gives an update back late.
+    Misplace,
     Fault,
 }
 

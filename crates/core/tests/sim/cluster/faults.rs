@@ -8,6 +8,7 @@ use lanekeeper_core::tick::Tick;
 
 use super::event::ClusterEvent;
 use super::{MILLI, World};
+use crate::rng::Rng;
 
 /// A consumer is dropped by the broker after a silence of so many times the lease.
 const TIMES_UNTIL_DROPPED: u32 = 3;
@@ -30,6 +31,25 @@ impl World {
             let at = Tick::from_micros(self.rng.between(0, last + 300 * MILLI));
             self.at(at, ClusterEvent::Fault);
         }
+    }
+
+    /// In every fourth world. It takes no chance from the others.
+    pub(super) fn plan_misplaced(&mut self, seed: u64, last: u64) {
+        if !seed.is_multiple_of(4) {
+            return;
+        }
+        let mut rng = Rng::new(seed ^ 0x006d_6973_706c_6163);
+        for _ in 0..rng.between(1, 8) {
+            self.at(Tick::from_micros(rng.between(0, last)), ClusterEvent::Misplace);
+        }
+    }
+
+    pub(super) fn misplace(&mut self) {
+        if self.queue.misplace_oldest(&self.record_of) {
+            self.met.misplaced += 1;
+            self.trace.push(format!("{:>12} somebody else gives an update back late", self.now.micros()));
+        }
+        self.hand_over();
     }
 
     pub(super) fn begin_split(&mut self, lasts: Duration) {
@@ -75,7 +95,13 @@ impl World {
                         self.soon(60, event);
                     }
                 }
-                event => self.at(self.now.after(Duration::from_millis(1)), event),
+                event => {
+                    let at = self.now.after(Duration::from_millis(1));
+                    if let ClusterEvent::Delivery { process, .. } = event {
+                        self.processes[process].held_back_until = at;
+                    }
+                    self.at(at, event);
+                }
             }
         }
         for process in 0..self.processes.len() {

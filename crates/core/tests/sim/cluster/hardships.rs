@@ -18,14 +18,15 @@ pub struct HardshipCounts {
     pub waits: u32,
     pub waits_ended_early: u32,
     pub left_while_waiting: u32,
+    pub misplaced: u32,
 }
 
 impl HardshipCounts {
-    pub fn named(&mut self) -> [(&'static str, u32); 15] {
+    pub fn named(&mut self) -> [(&'static str, u32); 16] {
         self.fields().map(|(what, times)| (what, *times))
     }
 
-    fn fields(&mut self) -> [(&'static str, &mut u32); 15] {
+    fn fields(&mut self) -> [(&'static str, &mut u32); 16] {
         [
             ("splits", &mut self.splits),
             ("consumers whose updates were taken back", &mut self.taken_back),
@@ -42,6 +43,7 @@ impl HardshipCounts {
             ("waits", &mut self.waits),
             ("waits that ended early", &mut self.waits_ended_early),
             ("owners that left while they waited", &mut self.left_while_waiting),
+            ("updates that somebody else gave back late", &mut self.misplaced),
         ]
     }
 

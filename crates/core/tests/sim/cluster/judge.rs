@@ -1,5 +1,8 @@
 //! What must hold, as the target and the queue see it.
 
+use std::collections::BTreeMap;
+
+use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::tick::Tick;
 
 /// Ends the world: rule and what broke it.
@@ -16,6 +19,8 @@ pub struct Judge {
     at_work: Vec<Vec<(usize, Tick)>>,
     /// Of each record: the update that was applied last.
     last: Vec<Option<usize>>,
+    /// Of each tenure and record: the latest update that was sent.
+    newest_sent: BTreeMap<(TenureNumber, usize), usize>,
 }
 
 impl Judge {
@@ -24,12 +29,23 @@ impl Judge {
             updates: record_of.iter().map(|record| (*record, 0, false)).collect(),
             at_work: vec![Vec::new(); records],
             last: vec![None; records],
+            newest_sent: BTreeMap::new(),
         }
     }
 
     /// A request leaves; the target works on it until `end`, whatever becomes of its process.
-    pub fn sent(&mut self, now: Tick, process: &str, update: usize, end: Tick) {
+    pub fn sent(&mut self, now: Tick, process: &str, tenure: TenureNumber, update: usize, end: Tick) {
         let (record, ..) = self.updates[update];
+        // What was taken back comes again, but not under the same number.
+        let newest = self.newest_sent.entry((tenure, record)).or_insert(update);
+        if *newest > update {
+            fault!(
+                "order in a tenure, I2",
+                "{process} sent #{update} of r{record} after #{newest}, both under number {}",
+                tenure.0
+            );
+        }
+        *newest = update;
         let at_work = &mut self.at_work[record];
         at_work.retain(|(_, end)| *end > now);
         if let Some((other, end)) = at_work.first() {

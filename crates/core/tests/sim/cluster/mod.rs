@@ -2,8 +2,8 @@
 //! real partition and the real knowledge of tenures.
 //!
 //! Roles: `queue` the quorum queue with its single active consumer, `stream` the stream of members, `process` a process,
-//! `ending` how its tenures end, `event` what can happen, `faults` what goes wrong, `judge` the rules, `hardships` what the
-//! worlds must have met.
+//! `ending` how its tenures end, `event` what can happen, `faults` what goes wrong, `judge` the rules, `why` asks what
+//! records wait for, `hardships` what the worlds must have met.
 //!
 //! `LANEKEEPER_SIM_CLUSTERS=100000 cargo test --test sim cluster` runs more seeds;
 //! `LANEKEEPER_SIM_CLUSTER=7 cargo test --test sim -- --nocapture cluster` runs one and shows its trace.
@@ -16,16 +16,16 @@ mod judge;
 mod process;
 mod queue;
 mod stream;
+mod why;
 
-use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lanekeeper_core::message::TenureNumber;
 use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::policy::{FailurePolicies, FailurePolicy, Policy};
 use lanekeeper_core::schedule::Schedule;
@@ -40,14 +40,20 @@ use self::process::Process;
 use self::queue::Queue;
 use self::stream::{Message, Stream};
 use crate::rng::Rng;
-use crate::runner::number_from_env;
+use crate::runner::{found_by, number_from_env};
+use crate::waits::CausesMet;
 
 const SEEDS: u64 = 2_000;
 const STEPS_MAX: u32 = 100_000;
 const MILLI: u64 = 1000;
+/// Between attempts, in milliseconds.
+const WAITS: [u64; 2] = [5, 40];
 
 struct World {
     rng: Rng,
+    /// Questions take no chance from the world.
+    chance_of_questions: Rng,
+    causes: CausesMet,
     now: Tick,
     agenda: BinaryHeap<Reverse<(Tick, usize)>>,
     events: Vec<Option<ClusterEvent>>,
@@ -91,6 +97,8 @@ impl World {
         let without_ids = rng.pick(&[0, 0, 300]);
         let window = rng.pick(&[1, 3, 8, 50]);
         let mut world = Self {
+            chance_of_questions: Rng::new(seed ^ 0x0077_6879),
+            causes: CausesMet::default(),
             now: Tick::ZERO,
             agenda: BinaryHeap::new(),
             events: Vec::new(),
@@ -130,6 +138,7 @@ impl World {
             world.soon(20, ClusterEvent::Start { minor });
         }
         world.plan_faults(last.max(300 * MILLI));
+        world.plan_misplaced(seed, last.max(300 * MILLI));
         world
     }
 
@@ -199,11 +208,18 @@ impl World {
         }
     }
 
-    fn begin_request(&mut self, p: usize, attempt: u64, update: usize, timeout: Duration, name: &str) {
+    fn begin_request(
+        &mut self,
+        p: usize,
+        (attempt, tenure): (u64, TenureNumber),
+        update: usize,
+        timeout: Duration,
+        name: &str,
+    ) {
         let most = u64::try_from(timeout.as_micros()).expect("some seconds");
         let takes = if self.rng.chance(200) { most } else { self.rng.between(1, most) };
         let end = self.now.after(Duration::from_micros(takes));
-        self.judge.sent(self.now, name, update, end);
+        self.judge.sent(self.now, name, tenure, update, end);
         let applied = !self.rng.chance(self.failures);
         let request = self.requests.len();
         self.requests.push((attempt, update, applied));
@@ -246,6 +262,7 @@ impl World {
                 continue;
             }
             self.handle_event(event);
+            self.ask_why();
         }
         self.judge.end();
     }
@@ -255,6 +272,9 @@ impl World {
             ClusterEvent::Publish { update } => {
                 self.queue.publish(update);
                 self.hand_over();
+            }
+            ClusterEvent::Delivery { process, .. } if self.now < self.processes[process].held_back_until => {
+                self.at(self.processes[process].held_back_until, event);
             }
             ClusterEvent::Delivery { process, delivery } => {
                 if self.queue.holds(delivery.channel, delivery.tag) {
@@ -325,6 +345,7 @@ impl World {
                     self.publish(process, message);
                 }
             }
+            ClusterEvent::Misplace => self.misplace(),
             ClusterEvent::Fault => self.inject_fault(),
         }
     }
@@ -356,7 +377,7 @@ impl World {
 
 fn policy() -> Arc<Policy> {
     Arc::new(Policy {
-        schedule: Schedule::new(vec![Duration::from_millis(5), Duration::from_millis(40)], 0.0),
+        schedule: Schedule::new(WAITS.map(Duration::from_millis).to_vec(), 0.0),
         attempts_max: None,
         elapsed_max: None,
         retry_after_max: Duration::ZERO,
@@ -365,55 +386,33 @@ fn policy() -> Arc<Policy> {
     })
 }
 
-thread_local! {
-    static RUNNING: Cell<bool> = const { Cell::new(false) };
-    static FOUND_BY: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// Runs one world. What it met, or what was found, with its trace.
-fn run(seed: u64) -> Result<(HardshipCounts, Vec<String>), (String, Vec<String>)> {
+/// Runs one world to its end; or what was found, with the trace.
+fn run(seed: u64) -> Result<World, (String, Vec<String>)> {
     let mut world = World::new(seed);
-    RUNNING.set(true);
-    let ended = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
-    RUNNING.set(false);
-    match ended {
-        Ok(()) => Ok((world.met, world.trace)),
-        Err(_) => Err((FOUND_BY.take(), world.trace)),
+    match found_by(|| world.run()) {
+        None => Ok(world),
+        Some(found) => Err((found, world.trace)),
     }
-}
-
-fn catch_panics() {
-    let usual = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        if RUNNING.get() {
-            let payload = info.payload();
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let message = text.or_else(|| payload.downcast_ref().copied()).unwrap_or("a panic without words");
-            let at = info.location().map_or_else(String::new, |at| format!("{}:{}: ", at.file(), at.line()));
-            let is_judge = message.starts_with("judge");
-            FOUND_BY.set(if is_judge { message.to_owned() } else { format!("{at}{message}") });
-        } else {
-            usual(info);
-        }
-    }));
 }
 
 #[test]
 fn one_process_at_a_time_owns_a_partition_of_a_cluster_in_every_world() {
-    catch_panics();
     if let Some(seed) = number_from_env("LANEKEEPER_SIM_CLUSTER") {
         let (summary, trace) = match run(seed) {
-            Ok((met, trace)) => (format!("{met:?}"), trace),
+            Ok(world) => (format!("{:?}", world.met), world.trace),
             Err((found, trace)) => (format!("found by {found}"), trace),
         };
         println!("{}\n{summary}", trace.join("\n"));
         return;
     }
     let seeds = number_from_env("LANEKEEPER_SIM_CLUSTERS").unwrap_or(SEEDS);
-    let mut all = HardshipCounts::default();
+    let (mut all, mut causes) = (HardshipCounts::default(), CausesMet::default());
     for seed in 0..seeds {
         match run(seed) {
-            Ok((met, _)) => all.add(met),
+            Ok(world) => {
+                all.add(world.met);
+                causes.add(&world.causes);
+            }
             Err((found, trace)) => {
                 let tail = &trace[trace.len().saturating_sub(60)..];
                 panic!(
@@ -431,4 +430,7 @@ fn one_process_at_a_time_owns_a_partition_of_a_cluster_in_every_world() {
     for (what, times) in all.named() {
         assert!(u64::from(times) * 50 >= seeds, "{what}: {times} in {seeds} worlds only");
     }
+    println!("asked: {causes:?}");
+    causes.check(&["claim", "in_flight", "lease_lapsed", "retry", "room", "strict", "take_over"], seeds / 2);
+    causes.check(&["earlier_attempt", "hand_back"], seeds / 100);
 }

@@ -16,12 +16,13 @@ use lanekeeper_core::tenures::{Tenures, Terms};
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{Update, UpdateId};
 
-use super::World;
 use super::ending::{Leaving, Owed};
 use super::event::ClusterEvent;
 use super::judge::fault;
 use super::queue::Delivery;
 use super::stream::Message;
+use super::{WAITS, World};
+use crate::waits::Attempts;
 
 #[derive(Debug)]
 pub struct Process {
@@ -46,8 +47,14 @@ pub struct Process {
     pub owed: Vec<Owed>,
     pub in_flight: BTreeSet<usize>,
     attempted: BTreeSet<usize>,
+    /// The latest attempts of updates.
+    pub attempts: Attempts,
+    /// Until when what came again waits for requests of owners before, as the partition was told.
+    pub told_to_wait_until: Option<Tick>,
     wake_at: Option<Tick>,
     pub delivery_at: Tick,
+    /// Until what a split held back has come, nothing that follows on the channel does.
+    pub held_back_until: Tick,
     pub ack_at: Tick,
     pub leaving: Option<Leaving>,
     ids_made: u32,
@@ -60,6 +67,8 @@ pub struct Channel {
     watch: DeliveryCountWatch,
     /// What is not settled.
     pub held: BTreeMap<u64, Delivery>,
+    /// What of it came when the partition was not ours, or the lease was over, and has not been looked at since.
+    pub unclaimed: BTreeSet<u64>,
 }
 
 /// The claim of the present tenure.
@@ -92,11 +101,26 @@ impl Process {
             owed: Vec::new(),
             in_flight: BTreeSet::new(),
             attempted: BTreeSet::new(),
+            attempts: Attempts::new(WAITS),
+            told_to_wait_until: None,
             wake_at: None,
             delivery_at: Tick::ZERO,
+            held_back_until: Tick::ZERO,
             ack_at: Tick::ZERO,
             leaving: None,
             ids_made: 0,
+        }
+    }
+}
+
+impl Process {
+    /// The partition looks at what came, if it may send.
+    fn take_in(&mut self, now: Tick) {
+        if let Some(channel) = &mut self.channel
+            && self.claim.as_ref().is_some_and(|claim| claim.number.is_some())
+            && now <= self.lease_until
+        {
+            channel.unclaimed.clear();
         }
     }
 }
@@ -115,7 +139,8 @@ impl World {
         process.tenures_begun += 1;
         let tenure = Tenure(process.tenures_begun);
         let watch = DeliveryCountWatch::default();
-        process.channel = Some(Channel { number, tenure, watch, held: BTreeMap::new() });
+        let (held, unclaimed) = (BTreeMap::new(), BTreeSet::new());
+        process.channel = Some(Channel { number, tenure, watch, held, unclaimed });
         self.note(p, format_args!("attaches, channel {number}"));
         self.feed(p, Event::TenureBegan(tenure));
         self.hand_over();
@@ -128,7 +153,7 @@ impl World {
             return;
         };
         let tenure = channel.tenure;
-        if channel.watch.delivered(count) {
+        if channel.watch.delivered(count, || update as u64) {
             self.met.void_deliveries += 1;
             self.note(p, format_args!("holds what the broker took back"));
             return self.feed(p, Event::DeliveriesVoid(tenure));
@@ -138,6 +163,8 @@ impl World {
             return self.lose_channel(p);
         }
         channel.held.insert(tag, delivery);
+        channel.unclaimed.insert(tag);
+        process.take_in(self.now);
         process.ids_made += 1;
         let made = UpdateId::made(format!("{}-{}", process.name, process.ids_made));
         let id = if self.with_id[update] { UpdateId::published(format!("u{update}")) } else { made };
@@ -174,7 +201,9 @@ impl World {
     pub(super) fn follow_up(&mut self, p: usize) {
         while let Some(effect) = self.processes[p].core.poll_effect() {
             match effect {
-                Effect::Attempt { attempt, tenure, update, .. } => self.send(p, attempt, tenure, &update),
+                Effect::Attempt { attempt, number, tenure, update, .. } => {
+                    self.send(p, (attempt, number), tenure, &update);
+                }
                 Effect::Claim { .. } => self.claim(p),
                 Effect::ClaimEnded { .. } => {
                     let rest = self.rest(p);
@@ -198,6 +227,7 @@ impl World {
                         self.processes[p].channel.as_mut().expect("only its deliveries are settled");
                     let (number, tag) = (channel.number, delivery.0);
                     channel.held.remove(&tag).expect("it is held");
+                    channel.watch.settles();
                     let at = self.ack_time(p);
                     self.at(at, ClusterEvent::Ack { process: p, channel: number, tag });
                 }
@@ -269,6 +299,7 @@ impl World {
         if matches!(process.core.ownership_state(), OwnershipState::Lapsed(_)) && until > now {
             self.met.renewed += 1;
         }
+        process.take_in(now);
         self.feed(p, Event::LeaseRenewed { until });
     }
 
@@ -323,6 +354,7 @@ impl World {
                 {
                     self.met.waits_ended_early += u32::from(process.core.view().take_over_wait > 0);
                     let tenure = channel.tenure;
+                    self.processes[p].told_to_wait_until = until;
                     self.feed(p, Event::TakeOverWait { tenure, until });
                 }
                 if self.processes[p].leaving.is_some_and(|leaving| leaving.said == Some(*number)) {
@@ -354,6 +386,10 @@ impl World {
                 self.met.waits += u32::from(wait_until.is_some());
                 self.note(p, format_args!("owns it, number {number}, wait until {wait_until:?}"));
                 let (number, rival_claim) = (Some(ours.number), ours.rival);
+                let process = &mut self.processes[p];
+                process.attempts.claimed(rival_claim);
+                process.told_to_wait_until = wait_until;
+                process.take_in(now);
                 self.feed(p, Event::Claimed { tenure, number, rival_claim, wait_until });
             }
             // Its channel is gone, or it was let go, and nothing was sent under it.
@@ -364,21 +400,29 @@ impl World {
         }
     }
 
-    fn send(&mut self, p: usize, attempt: AttemptId, tenure: Option<TenureNumber>, update: &Update) {
+    fn send(
+        &mut self,
+        p: usize,
+        (attempt, number): (AttemptId, u32),
+        tenure: Option<TenureNumber>,
+        update: &Update,
+    ) {
         let name = usize::try_from(update.published_at.expect("it is its name")).expect("a small number");
         let process = &mut self.processes[p];
         if self.now > process.lease_until {
             fault!("lease", "{} sent #{name} after its lease", process.name);
         }
         let claimed = process.claim.as_ref().and_then(|claim| claim.number);
-        if tenure.is_none() || tenure.map(|number| number.0) != claimed {
+        let Some(tenure) = tenure.filter(|number| Some(number.0) == claimed) else {
             fault!("tenure, I5", "{} sent #{name} under {tenure:?}, and owns {claimed:?}", process.name);
-        }
+        };
         process.attempted.insert(name);
+        let of_process = process.channel.as_ref().expect("requests leave within a tenure").tenure;
+        process.attempts.began(self.now, of_process, name, number);
         let (at_work, process_name) = (process.terms.at_work, process.name.clone());
         let record = self.record_of[name];
         self.note(p, format_args!("sends #{name} of r{record}"));
-        self.begin_request(p, attempt.0, name, at_work, &process_name);
+        self.begin_request(p, (attempt.0, tenure), name, at_work, &process_name);
     }
 
     /// The process learns how its request ended.
@@ -386,6 +430,7 @@ impl World {
         let (attempt, update, applied) = self.requests[request];
         let process = &mut self.processes[p];
         process.in_flight.remove(&request);
+        process.attempts.ended(self.now, update, !applied);
         let record_key = self.keys[self.record_of[update]].clone();
         let failure = Failure { cause: Cause::Timeout, detail: String::new() };
         let outcome =

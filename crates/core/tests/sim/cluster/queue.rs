@@ -112,6 +112,21 @@ impl Queue {
         self.consumers.iter_mut().for_each(|consumer| consumer.suspected = false);
     }
 
+    /// A consumer of somebody else had the oldest update that no later one of its record waits behind, and gives it back
+    /// late: the broker puts it behind newer ones. Returns true if there was one, and something to put it behind.
+    pub fn misplace_oldest(&mut self, record_of: &[usize]) -> bool {
+        let is_last = |place: usize| {
+            let record = record_of[self.ready[place].update];
+            self.ready.range(place + 1..).all(|later| record_of[later.update] != record)
+        };
+        let Some(place) = (0..self.ready.len().saturating_sub(1)).find(|place| is_last(*place)) else {
+            return false;
+        };
+        let Queued { update, count } = self.ready.remove(place).expect("it is a place in it");
+        self.ready.push_back(Queued { update, count: count + 1 });
+        true
+    }
+
     fn take_back(&mut self, channel: u64) {
         if self.active == Some(channel) {
             self.active = None;

@@ -7,7 +7,7 @@ use crate::facts::{Facts, Here};
 
 impl Judge {
     /// What was known of it in this process counts no longer, but that it was sent.
-    pub(super) fn begin_turn(&mut self, update: usize) {
+    pub fn begin_turn(&mut self, update: usize) {
         let here = &mut self.updates[update].here;
         *here = Here { turn: here.turn + 1, sent_at: here.sent_at, ..Here::default() };
     }

@@ -5,26 +5,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lanekeeper_core::acks::{AckLimits, Acks};
-use lanekeeper_core::drain::{DrainWatch, Drained};
+use lanekeeper_core::drain::DrainWatch;
 use lanekeeper_core::layout::Layout;
 use lanekeeper_core::message::{AttemptId, DeliveryTag, Effect, Event, Holder, Tenure, TenureNumber};
 use lanekeeper_core::outcome::{Cause, Failure, Outcome};
-use lanekeeper_core::partition::Partition;
+use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::placement::Placement;
 use lanekeeper_core::policy::Malformed;
+use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_core::routes::TargetId;
 use lanekeeper_core::tick::Tick;
 use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
 use super::broker::{Delivery, Item, PartitionKey};
+use super::ending::Leaving;
+use super::event::LayoutEvent;
 use super::judge::fault;
-use super::{LayoutEvent, World};
+use super::why::Waits;
+use super::{World, policy};
 
 /// No lease lapses here.
 const LEASE: Duration = Duration::from_secs(3_600);
-
-/// How long a channel that is given up stays open for its acks to arrive.
-const SETTLE_GRACE: Duration = Duration::from_millis(100);
 
 /// What comes on one way comes in order.
 const MOMENT: Duration = Duration::from_micros(1);
@@ -43,6 +44,7 @@ pub struct Driver {
     pub wake_at: Option<Tick>,
     /// Claims that were asked for: only the newest is answered.
     claims: u64,
+    pub waits: Waits,
 }
 
 /// A claim of ours, as it comes back.
@@ -59,22 +61,24 @@ pub struct ReadBack {
 pub struct OpenTenure {
     pub channel: u64,
     pub tenure: Tenure,
-    acks: Acks,
+    pub acks: Acks,
     updates: HashMap<DeliveryTag, usize>,
+    /// The newest claim that was asked for was read back.
+    pub claimed: bool,
+    /// Updates that the partition has not settled.
+    pub held: BTreeMap<DeliveryTag, HeldUpdate>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leaving {
-    /// To attach again.
-    Back,
-    /// For good: it was asked to.
-    Stop,
-    /// For good: it is drained.
-    Drained,
+#[derive(Clone, Copy, Debug)]
+pub struct HeldUpdate {
+    pub update: usize,
+    /// The partition was claimed when it came, or has been since.
+    pub taken_in: bool,
 }
 
 impl Driver {
-    pub fn new(layout: Layout, placement: Placement, partition: Partition) -> Self {
+    pub fn new(layout: Layout, placement: Placement, limits: Limits, previous: PreviousLayout) -> Self {
+        let partition = Partition::new(limits, policy()).behind(previous.clone());
         Self {
             layout,
             placement,
@@ -85,6 +89,7 @@ impl Driver {
             in_flight: BTreeMap::new(),
             wake_at: None,
             claims: 0,
+            waits: Waits::new(previous),
         }
     }
 }
@@ -124,8 +129,14 @@ impl World {
         let now = self.now;
         let driver = self.driver(process, partition_key).expect("looked at above");
         let limits = AckLimits::for_prefetch(usize::from(prefetch));
-        driver.tenure =
-            Some(OpenTenure { channel, tenure, acks: Acks::new(limits), updates: HashMap::new() });
+        driver.tenure = Some(OpenTenure {
+            channel,
+            tenure,
+            acks: Acks::new(limits),
+            updates: HashMap::new(),
+            claimed: false,
+            held: BTreeMap::new(),
+        });
         driver.partition.handle(now, Event::TenureBegan(tenure));
         driver.partition.handle(now, Event::LeaseRenewed { until: now.after(LEASE) });
         self.note(format_args!("P{process} {partition_key:?} attached, channel {channel}"));
@@ -176,7 +187,11 @@ impl World {
                 driver.watch.update_came();
                 // As the room `broker` does it.
                 let event = match driver.placement.elsewhere(&update.record_key, partition_key.1) {
-                    None => Event::Received { tenure, delivery: tag, redelivered, update },
+                    None => {
+                        let held = HeldUpdate { update: number_of(&update), taken_in: open.claimed };
+                        open.held.insert(tag, held);
+                        Event::Received { tenure, delivery: tag, redelivered, update }
+                    }
                     belongs_to => {
                         let fault = Malformed::Misplaced { belongs_to };
                         Event::ReceivedMalformed { tenure, delivery: tag, fault }
@@ -211,6 +226,11 @@ impl World {
         let now = self.now;
         let ReadBack { claim, number, rival_claim } = read_back;
         if let Some(driver) = self.driver(process, partition_key).filter(|driver| driver.claims == claim) {
+            if let Some(open) = driver.tenure.as_mut().filter(|open| open.tenure == tenure) {
+                open.claimed = true;
+                open.held.values_mut().for_each(|held| held.taken_in = true);
+                driver.waits.claimed(rival_claim);
+            }
             driver
                 .partition
                 .handle(now, Event::Claimed { tenure, number: Some(number), rival_claim, wait_until: None });
@@ -227,6 +247,7 @@ impl World {
             return;
         };
         if let Some(driver) = self.driver(process, partition_key) {
+            driver.waits.previous.undrained.clone_from(&undrained);
             driver.partition.handle(now, Event::PreviousDrained { undrained });
             self.follow_up(process, partition_key);
         }
@@ -254,6 +275,7 @@ impl World {
         };
         let now = self.now;
         let driver = self.driver(process, partition_key).expect("looked at above");
+        driver.waits.attempts.ended(now, update, fails);
         driver.partition.handle(now, Event::AttemptEnded { attempt, record_key, outcome });
         self.follow_up(process, partition_key);
     }
@@ -269,6 +291,7 @@ impl World {
         let record_key = update.map(|update| self.keys[self.publications[update].record].clone());
         let now = self.now;
         if let Some(driver) = self.driver(process, partition_key) {
+            driver.waits.written((tenure, holder));
             driver.partition.handle(now, Event::Recorded { tenure, holder, record_key });
             self.follow_up(process, partition_key);
         }
@@ -290,14 +313,19 @@ impl World {
             let Some(driver) = self.driver(process, partition_key) else { return };
             let Some(effect) = driver.partition.poll_effect() else { break };
             match effect {
-                Effect::ClaimEnded { .. } => {}
+                Effect::ClaimEnded { .. } => {
+                    driver.tenure.iter_mut().for_each(|open| open.claimed = false);
+                }
                 Effect::Claim { tenure } => {
+                    driver.tenure.iter_mut().for_each(|open| open.claimed = false);
                     driver.claims += 1;
                     let claim = driver.claims;
                     self.soon(20, LayoutEvent::ClaimArrived { process, partition_key, tenure, claim });
                 }
-                Effect::Attempt { attempt, update, tenure, .. } => {
+                Effect::Attempt { attempt, number: count, update, tenure, .. } => {
                     let number = number_of(&update);
+                    let of_driver = driver.tenure.as_ref().expect("requests leave within a tenure").tenure;
+                    driver.waits.attempts.began(now, of_driver, number, count);
                     driver.in_flight.insert(attempt.0, (number, None));
                     self.note(format_args!("P{process} {partition_key:?} attempts #{number}"));
                     self.judge.attempted(number, partition_key, tenure);
@@ -309,12 +337,16 @@ impl World {
                 }
                 Effect::Record { tenure, holder, update, .. } => {
                     let update = update.map(|update| number_of(&update));
+                    if let Some(update) = update {
+                        driver.waits.writes((tenure, holder), update);
+                    }
                     self.soon(10, LayoutEvent::Recorded { process, partition_key, tenure, holder, update });
                 }
                 Effect::Settle { tenure, delivery } => {
                     if let Some(open) = driver.tenure.as_mut().filter(|open| open.tenure == tenure) {
                         let update = open.updates[&delivery];
                         open.acks.finished(delivery, now);
+                        open.held.remove(&delivery);
                         self.judge.settled(update);
                     }
                 }
@@ -343,137 +375,12 @@ impl World {
         }
     }
 
-    fn send_ack(&mut self, partition_key: PartitionKey, channel: u64, ack: lanekeeper_core::acks::Ack) {
+    pub fn send_ack(&mut self, partition_key: PartitionKey, channel: u64, ack: lanekeeper_core::acks::Ack) {
         if self.broker.send_ack(partition_key, channel, ack) {
             let delay = Duration::from_millis(self.rng.between(0, self.ack_delay));
             self.ack_at = self.ack_at.after(MOMENT).max(self.now.after(delay));
             self.at(self.ack_at, LayoutEvent::Ack { partition_key, channel });
         }
-    }
-
-    fn look_at_drain(&mut self, process: u32, partition_key: PartitionKey) {
-        let now = self.now;
-        let Some(driver) = self.driver(process, partition_key) else { return };
-        if driver.leaving.is_some() || driver.tenure.is_none() {
-            return;
-        }
-        let view = driver.partition.view();
-        let at_rest = view.held == 0 && view.released == 0 && driver.partition.is_quiet();
-        let leaving = match driver.watch.look(now, at_rest) {
-            None => return,
-            Some(Drained::GiveBack) => Leaving::Back,
-            Some(Drained::Proven) => Leaving::Drained,
-        };
-        self.note(format_args!("P{process} {partition_key:?} leaves: {leaving:?}"));
-        self.leave(process, partition_key, leaving);
-    }
-
-    pub fn leave(&mut self, process: u32, partition_key: PartitionKey, leaving: Leaving) {
-        let now = self.now;
-        let Some(driver) = self.driver(process, partition_key) else { return };
-        if driver.leaving.is_none_or(|before| before == Leaving::Back) {
-            driver.leaving = Some(leaving);
-            driver.partition.handle(now, Event::StopRequested);
-            self.follow_up(process, partition_key);
-        }
-    }
-
-    /// Nothing is under way any more: settle, wait for the acks, close.
-    fn go_on_leaving(&mut self, process: u32, partition_key: PartitionKey) {
-        let Some(driver) = self.driver(process, partition_key) else { return };
-        if driver.leaving.is_none() || !driver.partition.is_quiet() {
-            return;
-        }
-        let mut acks = Vec::new();
-        let Some(open) = driver.tenure.as_mut() else {
-            return self.left(process, partition_key);
-        };
-        let channel = open.channel;
-        while let Some(ack) = open.acks.flush() {
-            acks.push(ack);
-        }
-        for ack in acks {
-            self.send_ack(partition_key, channel, ack);
-        }
-        let at = self.now.after(SETTLE_GRACE);
-        self.at(at, LayoutEvent::Close { process, partition_key, channel });
-    }
-
-    /// The grace is over. The acks have arrived, as a rule.
-    pub fn close(&mut self, process: u32, partition_key: PartitionKey, channel: u64) {
-        let Some(driver) = self.driver(process, partition_key) else { return };
-        if driver.leaving.is_none() || driver.tenure.as_ref().is_none_or(|open| open.channel != channel) {
-            return;
-        }
-        let on_their_way = self.broker.acks_on_their_way(partition_key, channel);
-        let lost = self.rng.index(on_their_way + 1);
-        self.end_tenure(process, partition_key, lost);
-        self.left(process, partition_key);
-    }
-
-    fn left(&mut self, process: u32, partition_key: PartitionKey) {
-        let Some(driver) = self.driver(process, partition_key) else { return };
-        match driver.leaving.take() {
-            None => {}
-            Some(Leaving::Back) => self.soon(20, LayoutEvent::Attach { process, partition_key }),
-            Some(leaving) => {
-                self.processes.get_mut(&process).expect("it lives").drivers.remove(&partition_key);
-                if leaving == Leaving::Drained {
-                    self.processes
-                        .get_mut(&process)
-                        .expect("it lives")
-                        .reconciler
-                        .desired
-                        .drained
-                        .push(partition_key);
-                }
-                self.soon(20, LayoutEvent::Observe { process });
-                self.set_actor(process, 50);
-            }
-        }
-    }
-
-    /// The channel ends, with these of the newest acks.
-    pub fn end_tenure(&mut self, process: u32, partition_key: PartitionKey, acks_lost: usize) {
-        let now = self.now;
-        let Some(driver) = self.driver(process, partition_key) else { return };
-        let Some(open) = driver.tenure.take() else { return };
-        driver.watch.tenure_ended();
-        driver.partition.handle(now, Event::TenureEnded(open.tenure));
-        self.broker.lose(partition_key, open.channel, acks_lost);
-        self.note(format_args!(
-            "P{process} {partition_key:?} channel {} ends, {acks_lost} acks lost",
-            open.channel
-        ));
-        self.hand_over(partition_key);
-    }
-
-    /// Without being asked.
-    pub fn lose_channel(&mut self, process: u32, partition_key: PartitionKey) {
-        let Some(channel) = self
-            .driver(process, partition_key)
-            .and_then(|driver| driver.tenure.as_ref())
-            .map(|open| open.channel)
-        else {
-            return;
-        };
-        let lost = self.rng.index(self.broker.acks_on_their_way(partition_key, channel) + 1);
-        let driver =
-            self.processes.get_mut(&process).and_then(|process| process.drivers.get_mut(&partition_key));
-        for (update, decided) in driver.expect("it has a channel").in_flight.values_mut() {
-            if decided.is_none() {
-                let applied = self.rng.chance(500);
-                *decided = Some(applied);
-                self.judge.ended(*update, applied);
-            }
-        }
-        self.end_tenure(process, partition_key, lost);
-        let leaving = self.driver(process, partition_key).and_then(|driver| driver.leaving);
-        if matches!(leaving, None | Some(Leaving::Back)) {
-            self.driver(process, partition_key).expect("looked at above").leaving = None;
-            self.soon(50, LayoutEvent::Attach { process, partition_key });
-        }
-        self.follow_up(process, partition_key);
     }
 
     fn set_timer(&mut self, process: u32, partition_key: PartitionKey) {

@@ -5,6 +5,7 @@
 mod api;
 mod budget;
 mod judge;
+mod why;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -26,13 +27,16 @@ use lanekeeper_core::update::{RecordKey, Update, UpdateId};
 
 use self::api::Api;
 use self::judge::LimitsJudge;
+use self::why::Questions;
 use crate::rng::Rng;
 use crate::runner::{found_by, number_from_env};
+use crate::waits::CausesMet;
 
 const SEEDS: u64 = 1000;
 const TARGET: TargetId = TargetId(0);
 const WINDOW: usize = 40;
 const ELAPSED_MAX: Duration = Duration::from_secs(20);
+const WAIT_FIRST: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 /// Everything ends by then, or never will.
@@ -64,6 +68,7 @@ enum LimitsEvent {
 
 /// One partition and its driver.
 struct Lanes {
+    limits: Limits,
     core: Partition,
     tenure: Option<Tenure>,
     tenures: u64,
@@ -79,6 +84,8 @@ struct Lanes {
     asked: usize,
     permits: usize,
     used: usize,
+    /// Requests that have not ended, those of earlier channels included.
+    out: usize,
 }
 
 pub struct World {
@@ -88,6 +95,7 @@ pub struct World {
     events_made: u64,
     partitions: Vec<Lanes>,
     updates: Vec<Arc<Update>>,
+    records: u64,
     pacer: Pacer,
     applied: AppliedLately,
     published_last: Tick,
@@ -95,6 +103,7 @@ pub struct World {
     api: Api,
     latency: u64,
     judge: LimitsJudge,
+    questions: Questions,
     trace: Vec<String>,
 }
 
@@ -114,7 +123,7 @@ impl World {
         };
         let in_flight_max = NonZeroUsize::new(rng.pick(&[1, 2, 4, 8])).expect("not zero");
         let policy = Arc::new(Policy {
-            schedule: Schedule::new(vec![Duration::from_secs(1), WAIT_MAX], 0.0),
+            schedule: Schedule::new(vec![WAIT_FIRST, WAIT_MAX], 0.0),
             attempts_max: None,
             elapsed_max: Some(ELAPSED_MAX),
             retry_after_max: RETRY_AFTER_MAX,
@@ -122,8 +131,10 @@ impl World {
             failure_of_targets: Vec::new(),
         });
         let window = NonZeroUsize::new(WINDOW).expect("not zero");
+        let limits_of_partitions = Limits { in_flight_max, window };
         let lanes = || Lanes {
-            core: Partition::new(Limits { in_flight_max, window }, Arc::clone(&policy)),
+            limits: limits_of_partitions,
+            core: Partition::new(limits_of_partitions, Arc::clone(&policy)),
             tenure: None,
             tenures: 0,
             queue: VecDeque::new(),
@@ -134,6 +145,7 @@ impl World {
             asked: 0,
             permits: 0,
             used: 0,
+            out: 0,
         };
         let partitions: Vec<Lanes> = (0..rng.between(1, 3)).map(|_| lanes()).collect();
         let updates: Vec<Arc<Update>> = (0..count).map(|number| update(number, rng.below(records))).collect();
@@ -146,7 +158,9 @@ impl World {
             events,
             events_made: 0,
             partitions,
+            questions: Questions::new(seed, updates.len()),
             updates,
+            records,
             pacer,
             applied: AppliedLately::default(),
             published_last: Tick::ZERO,
@@ -200,6 +214,7 @@ impl World {
                 self.follow_up(partition);
                 self.judge_permits(partition);
             }
+            self.ask_why();
             self.set_timer();
         }
         self.judge.ended();
@@ -293,6 +308,8 @@ impl World {
             Effect::Attempt { attempt, number, update, permit, .. } => {
                 let update = number_of(&update);
                 self.partitions[partition].used += usize::from(permit);
+                self.partitions[partition].out += 1;
+                self.note_attempt(partition, update, number);
                 self.judge.sent(now, partition, update, (number, permit));
                 let outcome = self.api.answer(now, self.judge.record_of(update), &mut self.rng);
                 let record = self.judge.record_of(update);
@@ -357,6 +374,7 @@ impl World {
         let record_key = self.updates[update].record_key.clone();
         self.partitions[partition].permits -= usize::from(permit);
         self.partitions[partition].used -= usize::from(permit);
+        self.partitions[partition].out -= 1;
         let (reply, quota) = (Reply::of(&outcome), Quota::default());
         let end = RequestEnd { record_key: &record_key, began, permit, reply, quota };
         let refusal = self.pacer.ended(self.now, &end);
@@ -369,6 +387,7 @@ impl World {
             Refusal::OfTarget => outcome.throttled(),
             Refusal::None | Refusal::OfRecord => outcome.beside(self.applied.by_others(&record_key)),
         };
+        self.note_end(update, &outcome);
         self.settle_pacer();
         self.handle(partition, Event::AttemptEnded { attempt, record_key, outcome });
     }
@@ -421,7 +440,7 @@ fn update(number: usize, record: u64) -> Arc<Update> {
         content_type: None,
         content_encoding: None,
         if_match: None,
-        published_at: None,
+        published_at: Some(number as u64),
         headers: Vec::new(),
         body: bytes::Bytes::new(),
     })
@@ -441,6 +460,7 @@ fn limits_and_outages_park_nothing_and_one_records_refusal_ends_it_alone() {
     }
     let seeds = number_from_env("LANEKEEPER_SIM_LIMITS").unwrap_or(SEEDS);
     let (mut permits, mut parked, mut for_refusals, mut refused, mut lost) = (0, 0, 0, 0, 0);
+    let mut causes = CausesMet::default();
     for seed in 0..seeds {
         let mut world = World::new(seed);
         if let Some(found) = found_by(|| world.run()) {
@@ -452,6 +472,7 @@ fn limits_and_outages_park_nothing_and_one_records_refusal_ends_it_alone() {
                 seed + 1
             );
         }
+        causes.add(&world.questions.met);
         permits += world.judge.with_permit;
         parked += world.judge.parked;
         for_refusals += world.judge.parked_for_refusals;
@@ -463,4 +484,6 @@ fn limits_and_outages_park_nothing_and_one_records_refusal_ends_it_alone() {
     );
     assert!(permits > 20 * seeds && refused > seeds && parked > seeds / 10 && lost > seeds, "a quiet world");
     assert!(for_refusals > seeds / 20, "a quiet world");
+    println!("asked: {causes:?}");
+    causes.check(&["in_flight", "retry", "refused", "limit", "room", "strict"], seeds / 5);
 }

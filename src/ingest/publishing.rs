@@ -1,0 +1,46 @@
+//! Runs the publisher of a door.
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::door::Door;
+use super::health::DoorHealth;
+use crate::config::IngestConfig;
+use lanekeeper_broker::publisher::{
+    ConnectionEvent, Order, OutboxLimits, PublishError, Publisher, PublisherEvent, PublisherSettings,
+};
+
+/// The intake bounds what is held; the window has room for all of it, so that records whose queue does not answer take none
+/// from others.
+pub(super) fn outbox_limits(config: &IngestConfig) -> OutboxLimits {
+    OutboxLimits {
+        in_flight_max: config.pending_max.get(),
+        // One more than there can be, so that orders are always read.
+        held_max: config.pending_max.get() + 1,
+        held_bytes_max: usize::MAX,
+        give_up_after: None,
+        abandoned_max: 0,
+    }
+}
+
+/// Publishes until the orders end, or until `end`. When it has returned, each update that was ordered has its receipt.
+pub(super) async fn publish(
+    settings: PublisherSettings,
+    orders: mpsc::Receiver<Order>,
+    door: Door,
+    health: DoorHealth,
+    end: CancellationToken,
+) -> Result<(), PublishError> {
+    let on_event = |event| match event {
+        PublisherEvent::PublishReceipt(receipt) => door.receipt(receipt),
+        PublisherEvent::WithdrawnInFlight(submission_id) => door.in_flight(submission_id),
+        PublisherEvent::Connection(ConnectionEvent::Up) => health.set_connected(),
+        PublisherEvent::Connection(ConnectionEvent::Down { cause }) => {
+            health.set_unconnected(format!("connection lost: {cause}"));
+        }
+        PublisherEvent::Published { .. }
+        | PublisherEvent::Refused(_)
+        | PublisherEvent::Connection(ConnectionEvent::Blocked { .. } | ConnectionEvent::Unblocked) => {}
+    };
+    Publisher::unconnected(settings)?.run(orders, on_event, end.cancelled_owned()).await.map(|_| ())
+}
