@@ -9,7 +9,8 @@
 //!
 //! Other decisions stand alone: [`acks`] (when acks go out), [`breaker`] (if a target fails for everyone), [`change`]
 //! (the steps from one layout to the next), [`delivery_count`] (if what is held was taken back), [`drain`] (when a partition is empty for good), [`forecast`] (how long an
-//! update is retried), [`tenures`] (whose claim counts, and what is waited for), [`template`] and [`routes`] (where a request goes).
+//! update is retried), [`message_groups`] (what an SQS FIFO queue handed
+//! over), [`tenures`] (whose claim counts, and what is waited for), [`template`] and [`routes`] (where a request goes).
 //!
 //! `tests/sim` runs a partition in thousands of hostile worlds. ARCHITECTURE.md describes the life of an update.
 
@@ -29,6 +30,7 @@ pub mod layout;
 pub mod log_interval;
 mod memory;
 pub mod message;
+pub mod message_groups;
 pub mod numbering;
 pub mod outcome;
 pub mod ownership;

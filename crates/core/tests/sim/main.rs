@@ -14,6 +14,8 @@
 //! `why` asks what records wait for, and `judge/why` judges the answers. In `limits`, `layouts` and `cluster` a module `why` of
 //! their own asks, and `waits` judges.
 //!
+//! `sqs` is a world of its own, in which updates come from an SQS FIFO queue.
+//!
 //! `numbers` is a world of its own, in which the stream of members is lost and tenure numbers have to grow.
 //!
 //! `scripts/planted` shows that deliberate faults of the core are found.
@@ -53,6 +55,7 @@ mod rng;
 mod runner;
 mod setup;
 mod shut;
+mod sqs;
 mod target;
 mod trace;
 mod verdicts;
