@@ -16,6 +16,7 @@ mod ingest;
 mod inspect;
 mod pausing;
 mod printable;
+mod reload;
 mod runtime;
 mod telemetry;
 pub mod templates;

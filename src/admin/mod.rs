@@ -27,12 +27,12 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::config::{AdminConfig, Config};
+use crate::config::{Config, Purpose};
 use crate::config_requests::ConfigRequestSender;
 use crate::ingest::{DoorHealth, IngestMetrics};
 use crate::inspect::admin_ports;
 pub use access::Access;
-pub use config_changes::{Compared, ComparedChange};
+pub use config_changes::{Compared, ComparedChange, ConfigAnswer, command_of};
 use health::Health;
 pub use inquiry::{Answerer, AnswererSlot};
 pub use live::Live;
@@ -75,18 +75,20 @@ pub async fn serve(listener: TcpListener, parts: Parts) {
         .route("/metrics", get(encoded).with_state((metrics, health)))
         .route(admin_ports::PATH, post(inquiry::answer).with_state(parts.clone()))
         .merge(routes::router(&parts));
-    let of_this_host = everywhere
-        .clone()
-        .route("/config/changes", get(config_changes::answer).with_state(parts.requests.clone()));
+    let of_this_host = everywhere.clone().route(
+        "/config/changes",
+        get(config_changes::answer).with_state((Purpose::Dispatch, parts.requests.clone())),
+    );
     serve::serve(listener, parts.access, everywhere, of_this_host).await;
 }
 
 /// As [`serve`], for a door: health and metrics alone.
 pub async fn serve_probes(
     listener: TcpListener,
-    config: AdminConfig,
+    access: Access,
     health: DoorHealth,
     metrics: IngestMetrics,
+    requests: ConfigRequestSender,
 ) {
     let ready = health.clone();
     let router = Router::new()
@@ -104,7 +106,9 @@ pub async fn serve_probes(
                 ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.encode(health.unready().is_none()))
             }),
         );
-    serve::serve(listener, Access::new(&config), router.clone(), router).await;
+    let changes = get(config_changes::answer).with_state((Purpose::Ingest, requests));
+    let of_this_host = router.clone().route("/config/changes", changes);
+    serve::serve(listener, access, router, of_this_host).await;
 }
 
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {

@@ -10,13 +10,13 @@ use reqwest::{Client, StatusCode, redirect};
 
 use super::exit::Exit;
 use super::process::{print, say_error, tokio_runtime};
-use crate::admin::{Compared, ComparedChange};
-use crate::config::{AdminConfig, TakesEffect};
+use crate::admin::{Compared, ComparedChange, ConfigAnswer, command_of};
+use crate::config::{AdminConfig, Purpose, TakesEffect};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `admin`: where the config says that the process listens, and whether it speaks TLS there.
-pub(super) fn main(admin: &AdminConfig, json: bool) -> Exit {
+/// `purpose`: what the file is for; `admin`: where it says that the process listens, and whether it speaks TLS there.
+pub(super) fn main(purpose: Purpose, admin: &AdminConfig, json: bool) -> Exit {
     let Some(listen) = admin.listen else {
         say_error(
             "error: admin.listen is \"\", so the running process cannot be asked; set it, and restart the process",
@@ -33,11 +33,19 @@ pub(super) fn main(admin: &AdminConfig, json: bool) -> Exit {
             ));
             Exit::Other
         }
-        Ok(Compared::Faults(faults)) => {
+        Ok(ConfigAnswer { purpose: other, .. }) if other != command_of(purpose) => {
+            let wanted = command_of(purpose);
+            say_error(format_args!(
+                "error: the process at {address} (admin.listen) is a `lanekeeper {other}`, and this file is for `lanekeeper {wanted}`: \
+                 give each process on a host an admin.listen of its own"
+            ));
+            Exit::Other
+        }
+        Ok(ConfigAnswer { compared: Compared::Faults(faults), .. }) => {
             say_error(format_args!("{faults}"));
             Exit::Config
         }
-        Ok(Compared::Changes(changes)) => {
+        Ok(ConfigAnswer { compared: Compared::Changes(changes), .. }) => {
             let exit = if changes.is_empty() { Exit::Done } else { Exit::Pending };
             if json {
                 let changes = serde_json::json!({ "changes": changes });
@@ -58,7 +66,7 @@ fn of_this_host(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn ask(scheme: &str, address: SocketAddr) -> Result<Compared, String> {
+async fn ask(scheme: &str, address: SocketAddr) -> Result<ConfigAnswer, String> {
     let client = Client::builder()
         .redirect(redirect::Policy::none())
         .no_proxy()

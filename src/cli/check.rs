@@ -26,8 +26,7 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     /// Show instead which keys the config file of the running process would change, and when each takes effect: the process at
-    /// admin.listen reads its own file, and changes nothing. Exit code 10: there are some. A door (`lanekeeper ingest`) cannot be
-    /// asked: it takes in changes only when it is started.
+    /// admin.listen reads its own file, and changes nothing. Exit code 10: there are some.
     #[arg(long)]
     against_running: bool,
 }
@@ -39,11 +38,11 @@ pub fn main(arguments: &Arguments) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    if loaded.purpose == Purpose::Ingest {
-        return door::main(&loaded, arguments.json, arguments.against_running);
-    }
     if arguments.against_running {
-        return against_running::main(&loaded.config.admin, arguments.json);
+        return against_running::main(loaded.purpose, &loaded.config.admin, arguments.json);
+    }
+    if loaded.purpose == Purpose::Ingest {
+        return door::main(&loaded, arguments.json);
     }
     let text = if arguments.json { format!("{:#}\n", as_json(&loaded)) } else { as_text(&loaded) };
     print(&text, Exit::Done)

@@ -1,17 +1,16 @@
 //! `lanekeeper ingest`.
 
-use std::process::exit;
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
-use super::log::{self, LogQueue};
+use super::log;
 use super::process::tokio_runtime;
+use super::signals::Signals;
 use crate::config::Purpose;
-use crate::ingest::{self, IngestError, IngestMetrics};
+use crate::config_requests::ConfigRequests;
+use crate::ingest::{self, DoorOptions, IngestError, IngestMetrics};
 use lanekeeper_broker::publisher::PublishError;
 use lanekeeper_core::error::error_chain;
 
@@ -31,17 +30,17 @@ A broker that is not there is waited for.";
 
 /// Takes updates until SIGTERM or Ctrl-C.
 pub fn main(arguments: &Arguments) -> Exit {
-    let config = match arguments.config.load(Purpose::Ingest) {
-        Ok(loaded) => loaded.config,
+    let loaded = match arguments.config.load(Purpose::Ingest) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     let metrics = IngestMetrics::new();
-    let (log, _) = log::start(&config.log, metrics.log());
+    let (log, log_filter) = log::start(&loaded.config.log, metrics.log());
     let runtime = tokio_runtime();
     let ended = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::spawn(follow_signals(stop.clone(), log.clone()));
-        ingest::run(config, metrics, stop).await
+        let (stop, requests) = (CancellationToken::new(), ConfigRequests::new());
+        tokio::spawn(Signals::take(requests.sender.clone()).follow(stop.clone(), "requests", log.clone()));
+        Box::pin(ingest::run(loaded, metrics, DoorOptions { log_filter, requests }, stop)).await
     });
     let exit = match ended {
         Ok(()) => {
@@ -61,24 +60,4 @@ pub fn main(arguments: &Arguments) -> Exit {
     runtime.shutdown_background();
     log.flush();
     exit
-}
-
-/// Sets `stop` at the first SIGTERM or Ctrl-C. A second one ends the process at once: whoever waits for an answer gets none.
-async fn follow_signals(stop: CancellationToken, log: LogQueue) {
-    let take = |kind| signal(kind).expect("the runtime takes signals");
-    let (mut terminate, mut interrupt) = (take(SignalKind::terminate()), take(SignalKind::interrupt()));
-    let signal = next(&mut terminate, &mut interrupt).await;
-    info!(signal, "asked to stop");
-    stop.cancel();
-    let signal = next(&mut terminate, &mut interrupt).await;
-    warn!(signal, "asked to stop again, exiting without waiting for requests");
-    log.flush();
-    exit(1);
-}
-
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "Ctrl-C",
-    }
 }

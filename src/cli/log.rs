@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::admin::metrics::LogMetrics;
 use crate::config::{LogConfig, LogFormat};
-use crate::runtime::LogFilter;
+use crate::reload::LogFilter;
 pub(super) use queue::LogQueue;
 
 /// Goes before the operator's filter, which can turn it on. The AMQP client returns as errors what it logs, and we log

@@ -15,6 +15,7 @@ mod process;
 mod publish;
 mod rehearsal;
 mod run;
+mod signals;
 mod status;
 mod target;
 mod test;

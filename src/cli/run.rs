@@ -1,19 +1,18 @@
 //! `lanekeeper run`.
 
-use std::process::exit;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
-use super::log::{self, LogQueue};
+use super::log;
 use super::process::tokio_runtime;
+use super::signals::Signals;
 use crate::admin::metrics::Metrics;
 use crate::config::{Expiring, Purpose, UNNAMED_SSLMODE, expiring, unnamed_sslmode};
-use crate::config_requests::{ConfigRequestSender, ConfigRequests};
+use crate::config_requests::ConfigRequests;
 use crate::runtime::{self, Options, RunError};
 use lanekeeper_core::error::error_chain;
 
@@ -58,7 +57,11 @@ pub fn main(arguments: &Arguments) -> Exit {
     let runtime = tokio_runtime();
     let ended = runtime.block_on(async {
         let (stop, requests) = (CancellationToken::new(), ConfigRequests::new());
-        tokio::spawn(Signals::take(requests.sender.clone()).follow(stop.clone(), log.clone()));
+        tokio::spawn(Signals::take(requests.sender.clone()).follow(
+            stop.clone(),
+            "attempts in flight",
+            log.clone(),
+        ));
         let options = Options { adopt_ledger: arguments.adopt_ledger, log_filter, requests };
         Box::pin(runtime::run(loaded, metrics, options, stop.cancelled_owned())).await
     });
@@ -80,52 +83,4 @@ pub fn main(arguments: &Arguments) -> Exit {
     runtime.shutdown_timeout(THREADS_END_MAX);
     log.flush();
     exit
-}
-
-/// The signals that this process takes.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    requests: ConfigRequestSender,
-}
-
-impl Signals {
-    fn take(requests: ConfigRequestSender) -> Self {
-        let take = |kind| signal(kind).expect("the runtime takes signals");
-        Self {
-            requests,
-            terminate: take(SignalKind::terminate()),
-            interrupt: take(SignalKind::interrupt()),
-            hangup: take(SignalKind::hangup()),
-        }
-    }
-
-    /// Sets `stop` at the first SIGTERM or Ctrl-C. A second one ends the process at once, whatever it is doing; updates in
-    /// flight are then delivered again later.
-    async fn follow(mut self, stop: CancellationToken, log: LogQueue) {
-        let signal = self.next().await;
-        // Not within the macro: if the filter drops the line, the macro does not evaluate its fields.
-        info!(signal, "asked to stop");
-        stop.cancel();
-        let signal = self.next().await;
-        warn!(signal, "asked to stop again, exiting without waiting for attempts in flight");
-        log.flush();
-        exit(1);
-    }
-
-    /// The next signal that asks for an end.
-    async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "Ctrl-C",
-                // A terminal sends it, too, when it closes.
-                _ = self.hangup.recv() => {
-                    info!("SIGHUP: reading the config again");
-                    self.requests.reload();
-                }
-            }
-        }
-    }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::Value as Json;
 
+use super::model::Purpose;
 use super::reader::Shown;
 
 /// A key whose value changes.
@@ -28,6 +29,8 @@ impl fmt::Display for Change {
 pub enum TakesEffect {
     /// With the next attempt; what is in flight ends as it would have.
     AtOnce,
+    /// With the next request to a door; those that it has taken end as they would have.
+    WithTheNextRequest,
     /// When a connection is opened the next time.
     WithTheNextConnection,
     /// When the partitions of this process were given back and are attached again.
@@ -42,6 +45,7 @@ impl TakesEffect {
     pub fn text(self) -> &'static str {
         match self {
             Self::AtOnce => "with the next attempt",
+            Self::WithTheNextRequest => "with the next request",
             Self::WithTheNextConnection => "when a connection is opened the next time",
             Self::WhenAttachedAgain => "after all partitions were attached again",
             Self::AtTheNextStart => "after a restart",
@@ -49,16 +53,17 @@ impl TakesEffect {
     }
 }
 
-/// The changes from one config to another, in the order of the keys.
+/// The changes from one config to another, in the order of the keys, as far as a process that has read both for `purpose` uses
+/// them.
 #[must_use]
-pub fn changes(from: &[Shown], to: &[Shown]) -> Vec<Change> {
+pub fn changes(purpose: Purpose, from: &[Shown], to: &[Shown]) -> Vec<Change> {
     let by_key = |shown: &[Shown]| -> BTreeMap<(String, &'static str), Shown> {
         shown.iter().map(|shown| ((shown.section.clone(), shown.key), shown.clone())).collect()
     };
     let (before, after) = (by_key(from), by_key(to));
     let mut order: Vec<_> = from.iter().chain(to).map(|shown| (shown.section.clone(), shown.key)).collect();
     let mut seen = std::collections::BTreeSet::new();
-    order.retain(|key| seen.insert(key.clone()));
+    order.retain(|key| is_used(purpose, (&key.0, key.1)) && seen.insert(key.clone()));
     let changed = order.into_iter().filter_map(|name| {
         let exact = |of: &BTreeMap<_, Shown>| of.get(&name).map(|shown| shown.exact.0.clone());
         let (old, new) = (exact(&before), exact(&after));
@@ -75,7 +80,28 @@ pub fn changes(from: &[Shown], to: &[Shown]) -> Vec<Change> {
 const OF_DISPATCHING: [&str; 7] =
     ["name", "types", "timeout", "takeover_wait", "rate_max", "in_flight_max", "limits"];
 
+/// The sections that a door uses, and `ingest`.
+pub(crate) const OF_DOOR: [&str; 5] = ["instance", "broker", "updates", "admin", "log"];
+
+/// One file may be for a door and for a process that dispatches: what the other one changes is nothing to it.
+fn is_used(purpose: Purpose, (section, key): (&str, &str)) -> bool {
+    let first = section.split(['.', '[']).next().unwrap_or_default();
+    match purpose {
+        // Of the updates, a door knows the exchange and how large a body may be.
+        Purpose::Ingest if first == "updates" => ["exchange", "body_bytes_max"].contains(&key),
+        Purpose::Ingest => first == "ingest" || OF_DOOR.contains(&first),
+        _ => first != "ingest",
+    }
+}
+
+/// Keys of `[ingest]` that each request is looked at with.
+const OF_REQUESTS: [&str; 6] =
+    ["confirm_timeout", "batch_lines_max", "batch_bytes_max", "require_id", "insecure", "drain_timeout"];
+
 fn takes_effect(section: &str, key: &str, old: Option<&Json>, new: Option<&Json>) -> TakesEffect {
+    if section.starts_with("ingest.client[") || section.starts_with("ingest.hook[") {
+        return TakesEffect::WithTheNextRequest;
+    }
     if let Some(of_target) = section.strip_prefix("target[") {
         let part = of_target.split_once(']').map_or("", |(_, part)| part);
         return match part {
@@ -93,7 +119,8 @@ fn takes_effect(section: &str, key: &str, old: Option<&Json>, new: Option<&Json>
     };
     match (section, key) {
         ("broker" | "ledger", "url") if users_alone() => TakesEffect::WithTheNextConnection,
-        ("broker", "management_url") | ("admin.tls", _) => TakesEffect::WithTheNextConnection,
+        ("broker", "management_url") | ("admin.tls" | "ingest.tls", _) => TakesEffect::WithTheNextConnection,
+        ("ingest", key) if OF_REQUESTS.contains(&key) => TakesEffect::WithTheNextRequest,
         // Whether there are traces at all is decided at the start.
         ("telemetry", "endpoint") if [old, new].iter().any(|url| *url == Some(&Json::from(""))) => {
             TakesEffect::AtTheNextStart
@@ -131,19 +158,24 @@ mod tests {
 
     use super::super::{Environment, Purpose, TARGET_EXAMPLE, read};
     use super::*;
-    use TakesEffect::{AtOnce, AtTheNextStart, WhenAttachedAgain, WithTheNextConnection};
+    use TakesEffect::{AtOnce, AtTheNextStart, WhenAttachedAgain, WithTheNextConnection, WithTheNextRequest};
 
     fn shown(text: &str) -> Vec<Shown> {
         let text =
             if text.contains("[[target]]") { text.to_owned() } else { format!("{text}\n{TARGET_EXAMPLE}") };
-        let environment: Environment = [("OLD", "s3cret-1"), ("NEW", "s3cret-2")].into_iter().collect();
-        let loaded = read(Some((Path::new("lk.toml"), &text)), &environment, Purpose::Dispatch);
+        shown_for(Purpose::Dispatch, &text)
+    }
+
+    fn shown_for(purpose: Purpose, text: &str) -> Vec<Shown> {
+        let secrets = [("OLD", "s3cret-1-0123456789"), ("NEW", "s3cret-2-0123456789")];
+        let environment: Environment = secrets.into_iter().collect();
+        let loaded = read(Some((Path::new("lk.toml"), text)), &environment, purpose);
         loaded.unwrap_or_else(|faults| panic!("{faults}")).shown
     }
 
     #[track_caller]
     fn check(from: &str, to: &str, expected: &[(&str, TakesEffect)]) {
-        let changes = changes(&shown(from), &shown(to));
+        let changes = changes(Purpose::Dispatch, &shown(from), &shown(to));
         let found: Vec<_> = changes.iter().map(|change| (change.key.as_str(), change.takes_effect)).collect();
         assert_eq!(found, expected);
         assert!(!format!("{changes:?}").contains("s3cret"));
@@ -192,12 +224,49 @@ mod tests {
         let notify = |line: &str| target(&format!("[[notify]]\nname = \"n\"\nurl = \"http://h\"\n{line}"));
         check(&notify(""), &notify("interval = \"5m\""), &[("notify[0].interval", AtOnce)]);
         let second = target(&TARGET_EXAMPLE.replace("crm", "erp"));
-        let changes = changes(&shown(""), &shown(&second));
+        let changes = changes(Purpose::Dispatch, &shown(""), &shown(&second));
         assert!(
             changes
                 .iter()
                 .any(|change| change.key == "target[1].name" && change.takes_effect == WhenAttachedAgain)
         );
+    }
+
+    #[test]
+    fn a_door_and_a_dispatcher_with_one_file_look_at_their_own_keys() {
+        let client = "[[ingest.client]]\nname = \"crm\"\ntokens = [\"${OLD}\"]\n";
+        let file = |lines: &str, client: &str| format!("{lines}\n{client}{TARGET_EXAMPLE}");
+        let check = |purpose, to: &str, expected: &[(&str, TakesEffect)]| {
+            let changes = changes(purpose, &shown_for(purpose, &file("", client)), &shown_for(purpose, to));
+            let found: Vec<_> =
+                changes.iter().map(|change| (change.key.as_str(), change.takes_effect)).collect();
+            assert_eq!(found, expected);
+        };
+        let other_token = file("", &client.replace("OLD", "NEW"));
+        check(Purpose::Ingest, &other_token, &[("ingest.client[0].tokens", WithTheNextRequest)]);
+        check(Purpose::Dispatch, &other_token, &[]);
+        let other = file("[retry]\njitter = 0.1\n[updates]\npartitions = 3", client)
+            .replace("name = \"crm\"\nty", "name = \"erp\"\nty");
+        check(Purpose::Ingest, &other, &[]);
+        for (lines, key, takes_effect) in [
+            ("confirm_timeout = \"5s\"", "confirm_timeout", WithTheNextRequest),
+            ("require_id = false", "require_id", WithTheNextRequest),
+            ("pending_max = 5_000", "pending_max", AtTheNextStart),
+            ("listen = \"127.0.0.1:1\"", "listen", AtTheNextStart),
+        ] {
+            let to = file(&format!("[ingest]\n{lines}"), client);
+            check(Purpose::Ingest, &to, &[(&format!("ingest.{key}"), takes_effect)]);
+            check(Purpose::Dispatch, &to, &[]);
+        }
+        let body = file("[updates]\nbody_bytes_max = 5_000", client);
+        check(Purpose::Ingest, &body, &[("updates.body_bytes_max", AtTheNextStart)]);
+        let added = file("", &(client.to_owned() + &client.replace("crm", "shop").replace("OLD", "NEW")));
+        let keys = changes(
+            Purpose::Ingest,
+            &shown_for(Purpose::Ingest, &file("", client)),
+            &shown_for(Purpose::Ingest, &added),
+        );
+        assert!(!keys.is_empty() && keys.iter().all(|change| change.takes_effect == WithTheNextRequest));
     }
 
     #[test]

@@ -47,6 +47,7 @@ use std::path::Path;
 pub use admin::AdminConfig;
 pub use answers::{AnswerRow, BodyTest, Pointer, StatusPattern};
 pub use auth::{AuthConfig, ClientCredentials, JwtBearer, SendSecret, SigningFault, SigningKey, TokenUrl};
+pub(crate) use difference::OF_DOOR;
 pub use difference::{Change, TakesEffect, changes};
 pub use fault::{Fault, Faults, Origin, Problem};
 pub use hook::{HookConfig, HookScheme, HookValue};
@@ -103,19 +104,19 @@ pub fn load(file: Option<&Path>, environment: &Environment, purpose: Purpose) ->
     }
 }
 
-/// Reads the config again, from its file as it is now, for a process that dispatches. Variables stay what they were.
+/// Reads the config again, from its file as it is now. Variables stay what they were.
 ///
 /// # Errors
 /// As for [`load`].
-pub fn load_again(source: &ConfigSource) -> Result<Loaded, Faults> {
-    load(source.path(), &source.environment, Purpose::Dispatch)
+pub fn load_again(source: &ConfigSource, purpose: Purpose) -> Result<Loaded, Faults> {
+    load(source.path(), &source.environment, purpose)
 }
 
 /// Reads the files again that `file:` values name, and nothing else: the text of the config file is that of before.
 ///
 /// # Errors
 /// As for [`load`].
-pub fn read_references_again(source: &ConfigSource) -> Result<Loaded, Faults> {
+pub fn read_references_again(source: &ConfigSource, purpose: Purpose) -> Result<Loaded, Faults> {
     let file = source.file.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
-    read(file, &source.environment, Purpose::Dispatch)
+    read(file, &source.environment, purpose)
 }

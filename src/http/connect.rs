@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service;
 
 use super::error::{BoxError, ConnectFault};
-use super::gate::GatedIo;
+use super::gate::{EarlyAlerts, GatedIo};
 use super::race;
 use super::tunnel::{self, Stream};
 use crate::config::{HttpVersion, ProxyConfig, TargetConfig};
@@ -38,6 +38,7 @@ pub(super) struct Connector {
     https: HttpsConnector<TcpConnector>,
     connect_timeout: Duration,
     version: HttpVersion,
+    early_alerts: EarlyAlerts,
 }
 
 impl Connector {
@@ -90,12 +91,16 @@ impl Connector {
             HttpVersion::Http1 => https.enable_http1().wrap_connector(tcp),
             HttpVersion::Http2 => https.enable_http2().wrap_connector(tcp),
         };
-        Self { https, connect_timeout, version }
+        Self { https, connect_timeout, version, early_alerts: EarlyAlerts::default() }
     }
 
     /// Returns true if the client writes HTTP/2 to every connection.
     pub(super) fn is_http2_only(&self) -> bool {
         self.version == HttpVersion::Http2
+    }
+
+    pub(super) fn early_alerts(&self) -> &EarlyAlerts {
+        &self.early_alerts
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {
@@ -115,14 +120,15 @@ impl Service<Uri> for Connector {
     fn call(&mut self, target: Uri) -> Self::Future {
         let (within, is_http2_only) = (self.connect_timeout, self.is_http2_only());
         // The call begins the time of `TcpConnector`, which therefore ends first: what is left is TLS.
-        let connecting = timeout(within, self.https.call(target));
+        let (connecting, early_alerts) =
+            (timeout(within, self.https.call(target)), self.early_alerts.clone());
         Box::pin(async move {
             let stream = connecting.await.map_err(|_| ConnectFault::Handshake { within })??;
             let has_negotiated_http2 = stream.connected().is_negotiated_h2();
             if is_http2_only && !has_negotiated_http2 && matches!(stream, MaybeHttpsStream::Https(_)) {
                 return Err(ConnectFault::NoHttp2.into());
             }
-            Ok(GatedIo::new(stream, is_http2_only || has_negotiated_http2))
+            Ok(GatedIo::new(stream, is_http2_only || has_negotiated_http2, early_alerts))
         })
     }
 }

@@ -1,5 +1,7 @@
 //! One request and the head of its answer, within the times of its attempt.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -25,7 +27,7 @@ pub(super) async fn exchange(
     let check = deadline.check(send_guard.clone());
     let (head, body) = request.into_parts();
     let mut request = Request::from_parts(head, ());
-    let connection = capture_connection(&mut request);
+    let (connection, begun) = (capture_connection(&mut request), Instant::now());
     let request = request.map(|()| GatedBody::new(body, check.clone(), connection.clone()));
     let ended: Result<Result<_, Error>, TimeUp> =
         deadline.wait_for_head(&check, client.get().request(request)).await;
@@ -40,6 +42,7 @@ pub(super) async fn exchange(
         }
         (Err(TimeUp), _) | (_, Some(Withheld::Late)) => answer::time_up(),
         (Ok(Err(error)), None) => gate::alert(&connection)
+            .or_else(|| client.early_alerts().since(begun).filter(|_| gate::has_no_connection(&connection)))
             .and_then(answer::refused_handshake)
             .unwrap_or_else(|| answer::broken(&error)),
     })

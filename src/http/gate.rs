@@ -12,6 +12,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::Extensions;
@@ -25,8 +26,11 @@ use super::h2_frames::{Frames, RequestStart};
 use super::send_guard::SendCheck;
 
 /// The requests of one connection that were queued and may not be written yet, in the order in which they were queued.
-#[derive(Clone, Debug, Default)]
-struct Gate(Arc<Mutex<Queue>>);
+#[derive(Clone, Debug)]
+struct Gate {
+    queue: Arc<Mutex<Queue>>,
+    early: EarlyAlerts,
+}
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -43,6 +47,29 @@ pub(super) fn alert(connection: &CaptureConnection) -> Option<AlertDescription> 
     gate(connection)?.lock().alert
 }
 
+/// The latest alert on a connection of a target that no request was queued at. Over HTTP/2, the client hands a connection out
+/// only when it can be used: if the server refuses our certificate before that, no request has a connection to ask, and its
+/// error does not say why. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EarlyAlerts(Arc<Mutex<Option<(Instant, AlertDescription)>>>);
+
+impl EarlyAlerts {
+    fn note(&self, alert: AlertDescription) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), alert));
+    }
+
+    /// Why the server has ended a TLS session since then, before a request was queued at its connection.
+    pub(super) fn since(&self, begun: Instant) -> Option<AlertDescription> {
+        let latest = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.filter(|(at, _)| *at >= begun).map(|(_, alert)| alert)
+    }
+}
+
+/// Returns true if the client has found no connection for the request: no byte of it was written.
+pub(super) fn has_no_connection(connection: &CaptureConnection) -> bool {
+    connection.connection_metadata().is_none()
+}
+
 fn gate(connection: &CaptureConnection) -> Option<Gate> {
     let mut extensions = Extensions::new();
     connection.connection_metadata().as_ref()?.get_extras(&mut extensions);
@@ -51,7 +78,7 @@ fn gate(connection: &CaptureConnection) -> Option<Gate> {
 
 impl Gate {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(&self, check: SendCheck) {
@@ -70,7 +97,11 @@ impl Gate {
     fn note_alert(&self, error: &io::Error) -> bool {
         let alert = causes(error).find_map(|error| error.downcast_ref());
         let Some(rustls::Error::AlertReceived(alert)) = alert else { return false };
-        self.lock().alert = Some(*alert);
+        let mut queue = self.lock();
+        queue.alert = Some(*alert);
+        if queue.queued == 0 {
+            self.early.note(*alert);
+        }
         true
     }
 
@@ -144,9 +175,9 @@ pub(super) struct GatedIo<T> {
 
 impl<T> GatedIo<T> {
     /// `is_http2`: the client writes frames of HTTP/2.
-    pub(super) fn new(io: T, is_http2: bool) -> Self {
+    pub(super) fn new(io: T, is_http2: bool, early: EarlyAlerts) -> Self {
         let frames = is_http2.then(Frames::default);
-        Self { io, gate: Gate::default(), frames }
+        Self { io, gate: Gate { queue: Arc::default(), early }, frames }
     }
 }
 

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
 use super::connect::Connector;
-use super::gate::GatedBody;
+use super::gate::{EarlyAlerts, GatedBody};
 
 /// Idle connections kept per host. It matters only when the load goes down, and is above the number of attempts that a
 /// dispatcher usually has in flight (`in_flight_max` × partitions).
@@ -65,6 +65,10 @@ impl RenewedClient {
     pub(super) fn new(connector: Connector, age_max: Duration) -> Self {
         let current = Mutex::new((Instant::now(), client(connector.clone())));
         Self { connector, age_max, current }
+    }
+
+    pub(super) fn early_alerts(&self) -> &EarlyAlerts {
+        self.connector.early_alerts()
     }
 
     pub(super) fn get(&self) -> Client<Connector, GatedBody> {

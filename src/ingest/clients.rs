@@ -24,7 +24,7 @@ pub(super) enum ShownToken {
     None,
 }
 
-/// The clients of `[[ingest.client]]`.
+/// The clients of `[[ingest.client]]`. A client is known by its index here.
 pub(super) struct Clients {
     key: hmac::Key,
     /// The headers with tokens.

@@ -9,13 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::metrics::IngestMetrics;
-use crate::config::{ClientConfig, HookConfig, IngestConfig};
+use super::senders::{SenderNumbers, Senders};
+use crate::config::IngestConfig;
 use lanekeeper_broker::publisher::{
     NotConfirmedReason, Order, Outgoing, PublishReceipt, PublishResult, Submission, SubmissionId,
 };
 use lanekeeper_core::publish::intake::{
-    BodyHash, ClientLimits, Intake, IntakeLimits, LineAnswer, NotAdmitted, Offer, RequestId, UpdateName,
-    Withdrawn,
+    BodyHash, Intake, IntakeLimits, LineAnswer, NotAdmitted, Offer, RequestId, UpdateName, Withdrawn,
 };
 use lanekeeper_core::tick::Tick;
 
@@ -36,6 +36,7 @@ struct DoorState {
 #[derive(Debug)]
 struct Inner {
     intake: Intake,
+    senders: Senders,
     waiters: HashMap<RequestId, oneshot::Sender<Vec<LineAnswer>>>,
     /// `None`: nothing is published any more.
     orders: Option<mpsc::Sender<Order>>,
@@ -65,30 +66,31 @@ impl Door {
     /// The door, and what is to be published.
     pub(super) fn new(config: &IngestConfig, metrics: IngestMetrics) -> (Self, mpsc::Receiver<Order>) {
         let pending_max = config.pending_max.get();
-        let client = |client: &ClientConfig| ClientLimits {
-            pending_max: client.pending_max.get(),
-            rate_max: client.rate_max,
-        };
-        // A hook is a client, too: they come after those with tokens.
-        let hook = |hook: &HookConfig| ClientLimits { pending_max: hook.pending_max.get(), rate_max: None };
         let limits = IntakeLimits {
             pending_max,
             pending_bytes_max: config.pending_bytes_max,
             pending_per_record_max: config.pending_per_record_max.get(),
             remember: config.remember,
             remembered_max: pending_max.saturating_mul(REMEMBERED),
-            clients: config.clients.iter().map(client).chain(config.hooks.iter().map(hook)).collect(),
+            clients: Vec::new(),
         };
         // Each pending update is submitted once, and withdrawn once at most.
         let (sender, receiver) = mpsc::channel(2 * pending_max);
         let inner = Inner {
             intake: Intake::new(limits),
+            senders: Senders::default(),
             waiters: HashMap::new(),
             orders: Some(sender),
             is_stopping: false,
         };
         let state = DoorState { started: Instant::now(), inner: Mutex::new(inner), metrics };
         (Self(Arc::new(state)), receiver)
+    }
+
+    /// The clients and hooks of a config have these bounds from now on. What those of before have sent ends as it would have.
+    pub(super) fn change_senders(&self, config: &IngestConfig) -> SenderNumbers {
+        let inner = &mut *self.inner();
+        inner.senders.change(config, &mut inner.intake)
     }
 
     /// Takes all updates of a request, or none, in the order of these calls. The answer comes within `confirm_timeout`.

@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::admin::metrics::LogMetrics;
+use crate::admin::metrics::{ConfigMetrics, LogMetrics};
 use lanekeeper_core::publish::intake::LineAnswer;
 
 /// Bounds of the buckets in seconds: from a confirm of one broker on this machine to the longest `confirm_timeout`.
@@ -50,6 +50,7 @@ struct IngestFamilies {
     registry: Registry,
     ready: Gauge,
     log: LogMetrics,
+    config: ConfigMetrics,
     requests: Family<OfRequest, Counter>,
     updates: Family<OfUpdate, Counter>,
     problems: Family<OfProblem, Counter>,
@@ -72,7 +73,8 @@ impl IngestMetrics {
         let mut registry = Registry::with_prefix("lanekeeper");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program that runs.", build);
-        let log = LogMetrics::registered(&mut registry);
+        let (log, config) = (LogMetrics::registered(&mut registry), ConfigMetrics::default());
+        config.register(&mut registry);
         let ready = Gauge::default();
         registry.register(
             "ready",
@@ -117,6 +119,7 @@ impl IngestMetrics {
             registry,
             ready,
             log,
+            config,
             requests,
             updates,
             problems,
@@ -140,6 +143,11 @@ impl IngestMetrics {
     #[must_use]
     pub fn log(&self) -> LogMetrics {
         self.0.log.clone()
+    }
+
+    /// The metrics of changes of the config.
+    pub(super) fn config(&self) -> ConfigMetrics {
+        self.0.config.clone()
     }
 
     pub(super) fn answered(&self, route: &'static str, status: StatusCode) {

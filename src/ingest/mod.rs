@@ -17,27 +17,32 @@ mod metrics;
 mod parts;
 mod problem;
 mod publishing;
+mod reload;
 mod request;
 mod routes;
+mod senders;
 mod serve;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, IngestConfig};
+use crate::admin::Access;
+use crate::config::{Config, Loaded};
+use crate::config_requests::ConfigRequests;
+use crate::reload::{LogFilter, begin};
 use body::BodyBudget;
-use clients::Clients;
 use door::Door;
 use guesses::Guesses;
 pub use health::DoorHealth;
-use hooks::Hooks;
-use lanekeeper_broker::publisher::{PublishError, PublisherSettings, ShortText};
+use lanekeeper_broker::publisher::{PublishError, Publisher, PublisherSettings, ShortText};
 pub use metrics::IngestMetrics;
-use routes::Served;
+use reload::DoorParts;
+use routes::{Common, CurrentServed};
+use serve::DoorTls;
 
 /// What was withdrawn has so long to get its answer, and what is in flight to be confirmed.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,17 +65,33 @@ pub enum IngestError {
     Publish(#[from] PublishError),
 }
 
+/// What the caller of [`run`] gives, beside the config.
+#[derive(Debug)]
+pub struct DoorOptions {
+    /// Sets the filter of the log.
+    pub log_filter: LogFilter,
+    /// Requests to read the config again.
+    pub requests: ConfigRequests,
+}
+
 /// Takes updates until `stop`; then no new ones, and what waits has `ingest.drain_timeout`.
 ///
 /// # Errors
 /// It cannot listen, or publishing is refused. A broker that is not there is waited for.
-pub async fn run(config: Config, metrics: IngestMetrics, stop: CancellationToken) -> Result<(), IngestError> {
-    let Config { instance, broker, updates, ingest, admin, .. } = config;
-    let health = DoorHealth::default();
+pub async fn run(
+    loaded: Loaded,
+    metrics: IngestMetrics,
+    options: DoorOptions,
+    stop: CancellationToken,
+) -> Result<(), IngestError> {
+    let Config { instance, broker, updates, ingest, admin, .. } = loaded.config.clone();
+    let DoorOptions { log_filter, requests: ConfigRequests { sender: requests, received } } = options;
+    let (health, access) = (DoorHealth::default(), Access::new(&admin));
     if let Some(address) = admin.listen {
         let listener = listen("admin.listen", address).await?;
         info!(address = %local(&listener), "health and metrics are served");
-        tokio::spawn(crate::admin::serve_probes(listener, admin, health.clone(), metrics.clone()));
+        let access = access.clone();
+        tokio::spawn(crate::admin::serve_probes(listener, access, health.clone(), metrics.clone(), requests));
     }
     let address = ingest.listen.expect("the config's check has seen an address");
     let listener = listen("ingest.listen", address).await?;
@@ -82,28 +103,36 @@ pub async fn run(config: Config, metrics: IngestMetrics, stop: CancellationToken
         exchange,
         limits: publishing::outbox_limits(&ingest),
     };
-    let end = CancellationToken::new();
+    let publisher = Publisher::unconnected(settings)?;
+    let (end, broker) = (CancellationToken::new(), publisher.address());
     let mut publishing =
-        tokio::spawn(publishing::publish(settings, orders, door.clone(), health.clone(), end.clone()));
-    let served = Served {
+        tokio::spawn(publishing::publish(publisher, orders, door.clone(), health.clone(), end.clone()));
+    let common = Common {
         door: door.clone(),
-        clients: Arc::new(Clients::new(&ingest.clients)),
         guesses: Guesses::default(),
-        hooks: Arc::new(Hooks::new(&ingest)),
         budget: BodyBudget::new(ingest.pending_bytes_max),
         hook_budget: BodyBudget::new((ingest.pending_bytes_max / 2).max(updates.body_bytes_max)),
-        limits: request::RequestLimits::new(&ingest, updates.body_bytes_max),
-        metrics,
+        body_bytes_max: updates.body_bytes_max,
+        metrics: metrics.clone(),
     };
+    let (current, tls) = (CurrentServed::new(common.served(&ingest)), DoorTls::new(&ingest));
     info!(address = %local(&listener), tls = ingest.tls.is_some(), "updates are taken");
-    let (router, stopping, config) = (routes::router(served), stop.clone(), ingest.clone());
-    let mut serving = tokio::spawn(async move { serve::serve(listener, &config, router, stopping).await });
+    let (router, connections_max) = (routes::router(current.clone()), ingest.connections_max.get());
+    let mut serving =
+        tokio::spawn(serve::serve(listener, tls.clone(), connections_max, router, stop.clone()));
+    let (in_force, ingest) = watch::channel(ingest);
+    let config_metrics = metrics.config();
+    let parts =
+        DoorParts { common, current, tls, broker, access, log_filter, in_force, metrics: config_metrics };
+    let reloading = begin(loaded, parts, received);
     tokio::select! {
         ended = &mut publishing => return ended.expect("publishing does not panic").map_err(Into::into),
         () = stop.cancelled() => {}
     }
     health.set_stopping();
-    drain(&ingest, &door, &mut serving).await;
+    drop(reloading);
+    let drain_timeout = ingest.borrow().drain_timeout;
+    drain(drain_timeout, &door, &mut serving).await;
     door.close();
     let ended = tokio::time::timeout(END_TIMEOUT, &mut publishing).await;
     end.cancel();
@@ -118,9 +147,9 @@ pub async fn run(config: Config, metrics: IngestMetrics, stop: CancellationToken
 }
 
 /// Waits until all requests have their answers, and withdraws what waits for too long.
-async fn drain(ingest: &IngestConfig, door: &Door, serving: &mut tokio::task::JoinHandle<()>) {
+async fn drain(drain_timeout: Duration, door: &Door, serving: &mut tokio::task::JoinHandle<()>) {
     door.stop();
-    if tokio::time::timeout(ingest.drain_timeout, &mut *serving).await.is_ok() {
+    if tokio::time::timeout(drain_timeout, &mut *serving).await.is_ok() {
         return;
     }
     let withdrawn = door.withdraw_all();

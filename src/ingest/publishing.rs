@@ -7,7 +7,7 @@ use super::door::Door;
 use super::health::DoorHealth;
 use crate::config::IngestConfig;
 use lanekeeper_broker::publisher::{
-    ConnectionEvent, Order, OutboxLimits, PublishError, Publisher, PublisherEvent, PublisherSettings,
+    ConnectionEvent, Order, OutboxLimits, PublishError, Publisher, PublisherEvent,
 };
 
 /// The intake bounds what is held; the window has room for all of it, so that records whose queue does not answer take none
@@ -25,7 +25,7 @@ pub(super) fn outbox_limits(config: &IngestConfig) -> OutboxLimits {
 
 /// Publishes until the orders end, or until `end`. When it has returned, each update that was ordered has its receipt.
 pub(super) async fn publish(
-    settings: PublisherSettings,
+    publisher: Publisher,
     orders: mpsc::Receiver<Order>,
     door: Door,
     health: DoorHealth,
@@ -42,5 +42,5 @@ pub(super) async fn publish(
         | PublisherEvent::Refused(_)
         | PublisherEvent::Connection(ConnectionEvent::Blocked { .. } | ConnectionEvent::Unblocked) => {}
     };
-    Publisher::unconnected(settings)?.run(orders, on_event, end.cancelled_owned()).await.map(|_| ())
+    publisher.run(orders, on_event, end.cancelled_owned()).await.map(|_| ())
 }

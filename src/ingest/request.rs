@@ -177,18 +177,18 @@ async fn publish(
     is_batch: bool,
 ) -> Result<Vec<LineAnswer>, DoorProblem> {
     let (name, timeout) = (served.clients.name(client), served.limits.confirm_timeout);
-    publish_within(served, (client, name, timeout), updates, is_batch).await
+    publish_within(served, (served.senders.clients[client], name, timeout), updates, is_batch).await
 }
 
-/// As `publish`, for a client with a name and a time of its own.
+/// As `publish`, for the sender with this number, name and time.
 pub(super) async fn publish_within(
     served: &Served,
-    (client, name, confirm_timeout): (usize, &str, Duration),
+    (sender, name, confirm_timeout): (usize, &str, Duration),
     updates: Vec<Outgoing>,
     is_batch: bool,
 ) -> Result<Vec<LineAnswer>, DoorProblem> {
     let begun = Instant::now();
-    let waiting = served.door.take(client, updates, confirm_timeout);
+    let waiting = served.door.take(sender, updates, confirm_timeout);
     let waiting = waiting.map_err(|reason| DoorProblem::not_taken(reason, is_batch))?;
     let answers = waiting.answer().await;
     served.metrics.updates(name, &answers);

@@ -1,6 +1,7 @@
 //! The one table of routes. A test compares it with docs/ingest-openapi.json.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -18,19 +19,69 @@ use super::hooks::{self, Hooks};
 use super::metrics::IngestMetrics;
 use super::problem::{DoorProblem, DoorProblemCode};
 use super::request::{self, RequestLimits};
+use super::senders::SenderNumbers;
+use crate::config::IngestConfig;
 
-/// What requests need. Cheap to clone.
-#[derive(Clone, Debug)]
+/// What a request needs, as it was when the request began.
+#[derive(Debug)]
 pub(super) struct Served {
+    pub(super) common: Common,
+    pub(super) clients: Clients,
+    pub(super) hooks: Hooks,
+    pub(super) senders: SenderNumbers,
+    pub(super) limits: RequestLimits,
+}
+
+/// What stays when the config changes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
     pub(super) door: Door,
-    pub(super) clients: Arc<Clients>,
     pub(super) guesses: Guesses,
-    pub(super) hooks: Arc<Hooks>,
     pub(super) budget: BodyBudget,
     /// Of webhooks, whose senders are not known before their bodies are read.
     pub(super) hook_budget: BodyBudget,
-    pub(super) limits: RequestLimits,
+    pub(super) body_bytes_max: usize,
     pub(super) metrics: IngestMetrics,
+}
+
+impl Common {
+    /// With what this config says of clients, hooks and requests.
+    pub(super) fn served(&self, config: &IngestConfig) -> Served {
+        Served {
+            clients: Clients::new(&config.clients),
+            hooks: Hooks::new(config),
+            senders: self.door.change_senders(config),
+            limits: RequestLimits::new(config, self.body_bytes_max),
+            common: self.clone(),
+        }
+    }
+}
+
+impl Deref for Served {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// What the next request needs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct CurrentServed(Arc<RwLock<Arc<Served>>>);
+
+impl CurrentServed {
+    pub(super) fn new(served: Served) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(served))))
+    }
+
+    pub(super) fn get(&self) -> Arc<Served> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Requests that have begun go on with what was there before.
+    pub(super) fn change(&self, served: Served) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
+    }
 }
 
 /// A route that takes updates.
@@ -55,11 +106,12 @@ const ROUTES: [(Method, &str, Takes); 4] = [
 ];
 
 /// The table as axum uses it.
-pub(super) fn router(served: Served) -> Router {
+pub(super) fn router(served: CurrentServed) -> Router {
     let mut router = Router::new();
     for (method, path, takes) in ROUTES {
         let filter = MethodFilter::try_from(method).expect("each method has a filter");
-        let handler = move |State(served): State<Served>, request: Request<Body>| async move {
+        let handler = move |State(served): State<CurrentServed>, request: Request<Body>| async move {
+            let served = served.get();
             let answer = answer(&served, takes, request).await;
             finish(&served, path, answer)
         };
@@ -81,15 +133,15 @@ async fn answer(served: &Served, takes: Takes, request: Request<Body>) -> Result
     }
 }
 
-async fn not_found(State(served): State<Served>) -> Response {
+async fn not_found(State(served): State<CurrentServed>) -> Response {
     let detail = "updates go to /updates/{record_key}, /updates/{record_key}/{update_id} or /updates, webhooks to /hooks/{name}";
-    finish(&served, "other", Err(DoorProblem::new(DoorProblemCode::NotFound, detail)))
+    finish(&served.get(), "other", Err(DoorProblem::new(DoorProblemCode::NotFound, detail)))
 }
 
-async fn method_not_allowed(State(served): State<Served>) -> Response {
+async fn method_not_allowed(State(served): State<CurrentServed>) -> Response {
     let detail =
         "POST to /updates/{record_key}, /updates or /hooks/{name}, PUT to /updates/{record_key}/{update_id}";
-    finish(&served, "other", Err(DoorProblem::new(DoorProblemCode::Method, detail)))
+    finish(&served.get(), "other", Err(DoorProblem::new(DoorProblemCode::Method, detail)))
 }
 
 fn finish(served: &Served, route: &'static str, answer: Result<Response, DoorProblem>) -> Response {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -40,12 +40,12 @@ const ACCEPT_DELAY: Duration = Duration::from_secs(1);
 /// Serves until `stop`, and ends when all requests have their answers.
 pub(super) async fn serve(
     listener: TcpListener,
-    config: &IngestConfig,
+    tls: DoorTls,
+    connections_max: usize,
     router: Router,
     stop: CancellationToken,
 ) {
-    let tls = config.tls.as_ref().map(acceptor);
-    let connections = Arc::new(DoorConnections::new(config.connections_max.get()));
+    let connections = Arc::new(DoorConnections::new(connections_max));
     let tasks = TaskTracker::new();
     for number in 0_u64.. {
         let (stream, address) = tokio::select! {
@@ -59,7 +59,7 @@ pub(super) async fn serve(
         let activity = Activity::default();
         let service =
             DoorService { router: router.clone(), peer: Peer(address.ip()), activity: activity.clone() };
-        let task = handle(stream, tls.clone(), service, stop.clone());
+        let task = handle(stream, tls.get(), service, stop.clone());
         let (ended, all) = (number, Arc::clone(&connections));
         let task = tasks.spawn(async move {
             task.await;
@@ -84,6 +84,27 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
+/// What the door shows to the next connection. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct DoorTls(Arc<RwLock<Option<TlsAcceptor>>>);
+
+impl DoorTls {
+    pub(super) fn new(config: &IngestConfig) -> Self {
+        Self(Arc::new(RwLock::new(config.tls.as_ref().map(acceptor))))
+    }
+
+    /// Connections that are open stay as they are.
+    pub(super) fn change(&self, config: &IngestConfig) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config.tls.as_ref().map(acceptor);
+    }
+
+    /// `None`: it speaks plain HTTP.
+    fn get(&self) -> Option<TlsAcceptor> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Each has sessions of its own: whoever was let in under the one before shows a certificate again.
 fn acceptor(tls: &IngestTls) -> TlsAcceptor {
     let builder = ServerConfig::builder();
     let builder = if tls.client_authorities.is_empty() {

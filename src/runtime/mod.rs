@@ -25,5 +25,4 @@ mod supervisor;
 mod target_history;
 mod upkeep;
 
-pub use reload::LogFilter;
 pub use supervisor::{Options, RunError, run};

@@ -22,7 +22,7 @@ use super::ledger_binding::{BindingError, LedgerAndExchange};
 use super::notify::{Notifications, NotifyInputs};
 use super::pacers::Pacers;
 use super::releases::Releases;
-use super::reload::{self, AttachAgain, LogFilter, Reloadable};
+use super::reload::{self, AttachAgain, ReloadableParts};
 use super::start::{Started, start, wanted};
 use super::step_down::{self, ReachWatch};
 use super::target_history::TargetHistories;
@@ -33,6 +33,7 @@ use crate::config::{Config, Loaded};
 use crate::config_requests::ConfigRequests;
 use crate::http::client::{HttpTargets, TargetsFault};
 use crate::http::current::CurrentTargets;
+use crate::reload::LogFilter;
 use crate::telemetry::Telemetry;
 use lanekeeper_broker::{
     Beliefs, BindingGuard, Clock, Follower, Halt, Inquiries, LayoutReconciler, LivenessProbe, Majority,
@@ -146,7 +147,7 @@ pub async fn run(
     } = started;
     ledger_slot.set(ledger.clone());
     let telemetry = Telemetry::begin(config_in_force.clone(), metrics.spans(), clock)?;
-    let parts = Reloadable {
+    let parts = ReloadableParts {
         in_force,
         targets: Arc::clone(&targets),
         address: address.clone(),

@@ -65,7 +65,8 @@ async fn updates_flow_with_a_client_certificate_and_wait_without_one() {
         assert_eq!(strangers, 0, "nothing was sent without a certificate");
     }
     dispatcher.logged("the target demands a client certificate").await;
-    assert!((dispatcher.metric("lanekeeper_updates_dead_lettered_total").await - 0.0).abs() < f64::EPSILON);
+    let dead_lettered = dispatcher.metric("lanekeeper_updates_dead_lettered_total").await;
+    assert!(dead_lettered < 0.5, "{dead_lettered}: {}", dispatcher.log().concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]

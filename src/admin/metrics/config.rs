@@ -13,7 +13,7 @@ pub struct ConfigMetrics {
 }
 
 impl ConfigMetrics {
-    pub(super) fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
             "config_last_reload_successful",
             "1: the config that was read last is in force; 0: it was refused, and the one before stays.",

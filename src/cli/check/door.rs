@@ -6,23 +6,11 @@ use serde_json::{Value as Json, json};
 
 use super::{list, print, section};
 use crate::cli::exit::Exit;
-use crate::cli::process::say_error;
 use crate::config::{
-    Config, HookScheme, IngestConfig, Loaded, Origin, Shown, format_duration, warnings_of_door,
+    Config, HookScheme, IngestConfig, Loaded, OF_DOOR, Origin, Shown, format_duration, warnings_of_door,
 };
 
-/// The sections that a door uses, and `ingest`.
-const USED: [&str; 5] = ["instance", "broker", "updates", "admin", "log"];
-
-const AGAINST_RUNNING: &str = "error: --against-running asks a `lanekeeper run`, and this config is for a door alone (`lanekeeper \
-     ingest`). A door cannot be asked: it takes in changes only when it is started. To check this file, leave the option out; to \
-     apply it, restart the door";
-
-pub(super) fn main(loaded: &Loaded, json: bool, against_running: bool) -> Exit {
-    if against_running {
-        say_error(AGAINST_RUNNING);
-        return Exit::Config;
-    }
+pub(super) fn main(loaded: &Loaded, json: bool) -> Exit {
     let text = if json { format!("{:#}\n", as_json(loaded)) } else { as_text(loaded) };
     print(&text, Exit::Done)
 }
@@ -30,7 +18,7 @@ pub(super) fn main(loaded: &Loaded, json: bool, against_running: bool) -> Exit {
 /// The values that a door uses, and those that somebody has set.
 fn values(loaded: &Loaded) -> Vec<Shown> {
     let is_used = |shown: &&Shown| {
-        USED.contains(&&*shown.section)
+        OF_DOOR.contains(&&*shown.section)
             || shown.section.starts_with("ingest")
             || !matches!(shown.origin, Origin::BuiltIn)
     };

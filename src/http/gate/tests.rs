@@ -69,9 +69,13 @@ impl tower_service::Service<http::Uri> for Connector {
 
     fn call(&mut self, _: http::Uri) -> Self::Future {
         let address = self.0;
-        Box::pin(
-            async move { Ok(GatedIo::new(Http2(TokioIo::new(TcpStream::connect(address).await?)), true)) },
-        )
+        Box::pin(async move {
+            Ok(GatedIo::new(
+                Http2(TokioIo::new(TcpStream::connect(address).await?)),
+                true,
+                EarlyAlerts::default(),
+            ))
+        })
     }
 }
 
@@ -205,4 +209,79 @@ async fn a_request_that_waits_for_its_turn_is_checked_when_it_is_written() {
         assert!(waiting_check.written_at().is_none());
         assert!(world.seen.try_recv().is_err(), "the target saw nothing of it");
     }
+}
+
+/// The other side of a connection refuses our certificate as soon as it is read from.
+struct Refusing;
+
+impl Connection for Refusing {
+    fn connected(&self) -> Connected {
+        Connected::new().negotiated_h2()
+    }
+}
+
+impl Read for Refusing {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, alert)))
+    }
+}
+
+impl Write for Refusing {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[derive(Clone)]
+struct RefusingConnector(EarlyAlerts);
+
+impl tower_service::Service<http::Uri> for RefusingConnector {
+    type Response = GatedIo<Refusing>;
+    type Error = io::Error;
+    type Future = std::future::Ready<io::Result<GatedIo<Refusing>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        std::future::ready(Ok(GatedIo::new(Refusing, true, self.0.clone())))
+    }
+}
+
+/// A machine with much other work: the task of the connection runs before the client goes on.
+#[derive(Clone)]
+struct AtOnce;
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for AtOnce {
+    fn execute(&self, task: F) {
+        let mut task = Box::pin(task);
+        if task.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending() {
+            tokio::spawn(task);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_alert_before_the_connection_can_be_used_is_known() {
+    let alerts = EarlyAlerts::default();
+    let client = Client::builder(AtOnce).http2_only(true).build(RefusingConnector(alerts.clone()));
+    let (mut request, begun) = (Request::new(()), std::time::Instant::now());
+    *request.uri_mut() = "http://target/".parse().unwrap();
+    let connection = capture_connection(&mut request);
+    let request = request.map(|()| GatedBody::new(Bytes::new(), check(true), connection.clone()));
+    client.request(request).await.expect_err("the other side refuses us");
+    assert!(has_no_connection(&connection), "the client found out before the request was queued");
+    assert_eq!(alert(&connection), None);
+    assert_eq!(alerts.since(begun), Some(AlertDescription::CertificateRequired));
+    assert_eq!(alerts.since(std::time::Instant::now()), None);
 }

@@ -23,14 +23,12 @@ use lanekeeper_broker::publisher::{HeaderValue, Outgoing};
 pub(super) struct Hooks {
     by_name: HashMap<String, usize>,
     configs: Vec<HookConfig>,
-    /// The number of the first one among the clients.
-    first: usize,
 }
 
 impl Hooks {
     pub(super) fn new(config: &IngestConfig) -> Self {
         let names = config.hooks.iter().enumerate().map(|(index, hook)| (hook.name.clone(), index));
-        Self { by_name: names.collect(), configs: config.hooks.clone(), first: config.clients.len() }
+        Self { by_name: names.collect(), configs: config.hooks.clone() }
     }
 }
 
@@ -68,7 +66,7 @@ pub(super) async fn receive(
     };
     served.limits.check(&outgoing)?;
     let (key, id) = (outgoing.record_key.clone(), outgoing.id.clone());
-    let client = (served.hooks.first + index, hook.name.as_str(), hook.confirm_timeout);
+    let client = (served.senders.hooks[index], hook.name.as_str(), hook.confirm_timeout);
     let answers = publish_within(served, client, vec![outgoing], false).await?;
     let accepted = of_one(&key, &id, answers[0])?;
     Ok(match hook.answer {

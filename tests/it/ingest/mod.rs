@@ -9,6 +9,7 @@ mod hooks;
 mod hostile;
 mod load;
 mod loss;
+mod reload;
 mod salesforce;
 mod sender;
 mod senders;

@@ -175,6 +175,12 @@ impl Publisher {
         Ok(Self { settings, address, session: None })
     }
 
+    /// Where it connects to. Users that are changed there are used for the next connection.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.address.clone()
+    }
+
     /// Does what comes out of `orders` until that is closed and everything has its receipt, or until
     /// `stop` ends, after which unconfirmed updates have five seconds left. Submission ids must grow.
     ///

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::allowance::Allowance;
 use super::{Intake, Offer, Place};
 use crate::pacing::Rate;
 use crate::tick::Tick;
@@ -21,12 +22,12 @@ pub struct IntakeLimits {
     pub remember: Duration,
     /// How many are known at most.
     pub remembered_max: usize,
-    /// Of each client.
+    /// Of each client. [`Intake::change_client`] and [`Intake::add_client`] change them.
     pub clients: Vec<ClientLimits>,
 }
 
 /// Bounds of one client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClientLimits {
     /// Its updates between submission and receipt.
     pub pending_max: usize,
@@ -64,6 +65,34 @@ pub enum NotAdmitted {
 }
 
 impl Intake {
+    /// The client has these bounds from now on. What it has sent counts on; so does what it owes, unless its rate changes.
+    ///
+    /// # Panics
+    /// There is no such client.
+    pub fn change_client(&mut self, client: usize, limits: ClientLimits) {
+        if self.limits.clients[client].rate_max != limits.rate_max {
+            self.allowances[client] = Allowance::new(limits.rate_max);
+        }
+        self.limits.clients[client] = limits;
+    }
+
+    /// A further client; returns its number.
+    pub fn add_client(&mut self, limits: ClientLimits) -> usize {
+        self.limits.clients.push(limits);
+        self.allowances.push(Allowance::new(limits.rate_max));
+        self.of_client.push(0);
+        self.of_client.len() - 1
+    }
+
+    /// Its updates between submission and receipt.
+    ///
+    /// # Panics
+    /// There is no such client.
+    #[must_use]
+    pub fn load_of_client(&self, client: usize) -> usize {
+        self.of_client[client]
+    }
+
     pub(super) fn check_limits(
         &self,
         client: usize,

@@ -174,6 +174,26 @@ fn a_client_sends_no_faster_than_it_may() {
 }
 
 #[test]
+fn a_client_that_is_changed_owes_what_it_owed_unless_its_rate_is_another_one() {
+    let mut intake = Intake::new(limits());
+    let updates = ["a1", "a2", "a3"].map(line);
+    let slow = limits().clients[1];
+    intake.admit(1, &updates, tick(0), tick(9)).unwrap();
+    let mut is_too_fast = |changed: ClientLimits, update: &str| {
+        intake.change_client(1, changed);
+        matches!(intake.admit(1, &[line(update)], tick(0), tick(9)), Err(NotAdmitted::TooFast { .. }))
+    };
+    assert!(is_too_fast(slow, "b1"));
+    assert!(is_too_fast(ClientLimits { pending_max: 5, ..slow }, "b1"));
+    assert!(!is_too_fast(ClientLimits { rate_max: None, ..slow }, "b1"));
+    assert!(!is_too_fast(slow, "b2"));
+    let further = intake.add_client(slow);
+    assert_eq!(further, 2);
+    assert!(intake.admit(further, &[line("c1")], tick(0), tick(9)).is_ok());
+    assert_eq!((intake.load_of_client(1), intake.load_of_client(further)), (5, 1));
+}
+
+#[test]
 fn an_update_that_the_broker_refused_to_the_end_may_have_arrived() {
     let mut intake = Intake::new(limits());
     let _ = intake.admit(0, &[line("a1")], tick(0), tick(5)).unwrap();
