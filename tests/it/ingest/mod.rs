@@ -13,6 +13,7 @@ mod reload;
 mod salesforce;
 mod sender;
 mod senders;
+mod signers;
 mod workato;
 mod zapier_make;
 
