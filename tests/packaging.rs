@@ -90,6 +90,15 @@ fn the_door_is_published_where_its_config_listens_and_waits_longer_than_its_drai
 }
 
 #[test]
+fn the_health_checks_ask_where_the_processes_listen() {
+    for (name, config) in [("lanekeeper", compose_config()), ("door", toml("config/compose-door.toml"))] {
+        let test = texts(&service(name)["healthcheck"]["test"]).join(" ");
+        let port = port_of(text_at(&config, "admin.listen"));
+        assert!(test.contains(&format!("/dev/tcp/127.0.0.1/{port} ")), "{name}: {test}");
+    }
+}
+
+#[test]
 fn every_port_is_published_on_loopback_only() {
     let compose = compose();
     for (name, service) in compose["services"].as_hash().expect("services") {

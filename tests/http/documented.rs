@@ -1,4 +1,5 @@
-//! Each config in docs/connecting.md is one that `lanekeeper run` takes.
+//! Each config in docs/connecting.md is one that `lanekeeper run` takes, and those of docs/ingest.md for other hosts are ones
+//! that `lanekeeper ingest` takes.
 
 use lanekeeper::config::{Environment, Purpose};
 
@@ -33,5 +34,29 @@ fn the_targets_of_the_docs_are_sound() {
         std::fs::write(&file, written.replace("client.key", &key.display().to_string())).unwrap();
         let loaded = lanekeeper::config::load(Some(&file), &environment, Purpose::Dispatch);
         loaded.unwrap_or_else(|faults| panic!("{config}\n{faults}"));
+    }
+}
+
+#[test]
+fn the_doors_of_the_docs_for_other_hosts_are_sound() {
+    let authority = Authority::new("ours");
+    let [certificate, key] = authority.issue("door.example").write(&authority, "door");
+    let environment: Environment =
+        [("DOOR_BROKER_PASSWORD", "s3cret"), ("TOKEN", "0123456789abcdef-crm")].into_iter().collect();
+    let (_, section) = include_str!("../../docs/ingest.md").split_once("### Other hosts\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let configs: Vec<&str> =
+        section.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(configs.len(), 2, "with a certificate, and without");
+    for config in configs {
+        let config = config
+            .replace(&format!("{SECRETS}door.pem"), &certificate.display().to_string())
+            .replace(&format!("{SECRETS}door.key"), &key.display().to_string());
+        let config = format!("{config}\n[[ingest.client]]\nname = \"crm\"\ntokens = [\"${{TOKEN}}\"]\n");
+        let file = authority.file().with_file_name("door.toml");
+        std::fs::write(&file, &config).unwrap();
+        let loaded = lanekeeper::config::load(Some(&file), &environment, Purpose::Ingest);
+        let loaded = loaded.unwrap_or_else(|faults| panic!("{config}\n{faults}"));
+        assert!(!loaded.config.ingest.is_on_loopback(), "{config}");
     }
 }

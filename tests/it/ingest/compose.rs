@@ -1,24 +1,21 @@
-//! The door of docker-compose.yml, as its config and its first request stand there: only hosts, ports and the exchange are
-//! replaced.
+//! The door of docker-compose.yml, as its config, its first request and its health check stand there: only hosts, ports and
+//! the exchange are replaced.
+
+use std::process::Command;
 
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use super::{Ingest, WithJson as _, answer};
+use super::{Ingest, WithJson as _, answer, between};
 use crate::harness::{World, assert_flawless, http};
 
 const COMPOSE: &str = include_str!("../../../docker-compose.yml");
 const CONFIG: &str = include_str!("../../../config/compose-door.toml");
 
-fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
-    let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("there is {before}"));
-    rest.split_once(after).unwrap_or_else(|| panic!("there is {after}")).0
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_request_that_the_compose_file_shows_is_accepted() {
     let world = World::new("ingest-compose").await;
-    let _dispatcher = world.dispatcher("").await;
+    let dispatcher = world.dispatcher("").await;
     let token = between(COMPOSE, "DOOR_TOKEN: ${DOOR_TOKEN:-", "}");
     let url = between(CONFIG, "url = \"", "\"");
     let config = CONFIG
@@ -36,4 +33,21 @@ async fn the_first_request_that_the_compose_file_shows_is_accepted() {
     let (status, answered) = answer(request).await;
     assert_eq!((status, &answered["state"]), (StatusCode::ACCEPTED, &Value::from("accepted")), "{answered}");
     assert_flawless(&world.applied(1).await, 1);
+
+    let admin = door.process.admin().await;
+    assert!(is_healthy(&admin), "the door is connected to the broker");
+    assert!(is_healthy(&dispatcher.admin().await), "the dispatcher is ready");
+    drop(door);
+    assert!(!is_healthy(&admin), "nobody answers");
+}
+
+/// What the health check of the services says of a process with this `admin.listen`.
+fn is_healthy(admin: &str) -> bool {
+    let (_, port) = admin.rsplit_once(':').expect("it has a port");
+    let test = between(COMPOSE, "test: [\"CMD\", \"bash\", \"-c\", ", "]\n");
+    let script: String = serde_json::from_str(test).expect("it is a string, as in JSON");
+    // Compose takes two dollars for one.
+    let script = script.replace("$$", "$");
+    let status = Command::new("bash").args(["-c", &script.replace("/9419", &format!("/{port}"))]).output();
+    status.expect("there is bash").status.success()
 }

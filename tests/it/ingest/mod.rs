@@ -2,6 +2,7 @@
 
 mod answers;
 mod compose;
+mod documented;
 mod flood;
 mod guesses;
 mod held;
@@ -23,7 +24,7 @@ use lanekeeper_lab::testbed::program;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
-use crate::harness::{Dispatcher, World, http, lanekeeper_command, until};
+use crate::harness::{Dispatcher, World, http, lanekeeper_command, until, updates};
 
 const TOKEN: &str = "0123456789abcdef-crm";
 
@@ -104,6 +105,12 @@ fn config_in(page: &'static str, section: &str) -> &'static str {
     config.split_once("```").expect("it ends").0
 }
 
+/// What stands between these in a document.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("there is {before}"));
+    rest.split_once(after).unwrap_or_else(|| panic!("there is {after}")).0
+}
+
 /// A dispatcher with a ledger and this target alone, which the environment has variables for.
 async fn dispatcher_to(world: &World, target: &str, variables: &[(&str, &str)]) -> Dispatcher {
     let config = world.config(&format!("{}updates.partitions = 2\n", world.ledger()));
@@ -114,6 +121,15 @@ async fn dispatcher_to(world: &World, target: &str, variables: &[(&str, &str)]) 
     let dispatcher = Dispatcher::start_command(command);
     dispatcher.ready().await;
     dispatcher
+}
+
+/// Updates for a target of a page in docs/connecting, which takes types of its own.
+fn updates_to(target: &str, records: usize, each: usize) -> impl Iterator<Item = Value> {
+    let update_type = format!("to-{target}.record.updated");
+    updates(records, each).map(move |mut update| {
+        update["type"] = Value::from(update_type.as_str());
+        update
+    })
 }
 
 /// reqwest has this only with serde.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Ingest, WithJson as _, answer, config_in, dispatcher_to};
-use crate::harness::{StandIn, World, assert_flawless, http, until, updates};
+use super::{Ingest, WithJson as _, answer, config_in, dispatcher_to, updates_to};
+use crate::harness::{StandIn, World, assert_flawless, http, until};
 
 const PAGE: &str = include_str!("../../../docs/connecting/salesforce.md");
 const TOKEN: &str = "0123456789abcdef-salesforce";
@@ -59,7 +59,7 @@ async fn records_are_upserted_in_order_through_locks_and_an_expired_token() {
         .replace("https://acme.my.salesforce.com", &format!("http://{}", salesforce.address()));
     let variables = [("SALESFORCE_CONSUMER_KEY", "k3y"), ("SALESFORCE_CONSUMER_SECRET", "s3cret")];
     let dispatcher = dispatcher_to(&world, &target, &variables).await;
-    world.publish(updates(10, 3)).await;
+    world.publish(updates_to("salesforce", 10, 3)).await;
     let expected: BTreeMap<String, Vec<u64>> =
         (0..9).map(|record| (format!("record-{record}"), vec![1, 2, 3])).collect();
     until("the upserts", || async {
@@ -83,7 +83,8 @@ async fn a_callout_of_a_flow_is_an_update() {
     let door = Ingest::of_clients(&world, &config).await;
     let call = |change: u64| {
         let id = format!("001A-2026-11-30T12:00:0{change}Z");
-        let request = http().put(format!("http://{}/updates/001A/{id}", door.address));
+        let url = format!("http://{}/updates/001A/{id}?type=account.updated", door.address);
+        let request = http().put(url);
         request.header("x-door-token", TOKEN).json(&json!({"sequence": change}))
     };
     for change in 1..=3 {

@@ -9,8 +9,8 @@ use lanekeeper_core::update::RecordKey;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Ingest, WithJson as _, answer, config_in, dispatcher_to};
-use crate::harness::{SeenRequest, StandIn, World, assert_flawless, http, until, updates};
+use super::{Ingest, WithJson as _, answer, config_in, dispatcher_to, updates_to};
+use crate::harness::{SeenRequest, StandIn, World, assert_flawless, http, until};
 
 const PAGE: &str = include_str!("../../../docs/connecting/workato.md");
 const TOKEN: &str = "0123456789abcdef-workato";
@@ -18,7 +18,8 @@ const TOKEN: &str = "0123456789abcdef-workato";
 /// A recipe with concurrency 1. Its action repeats a PUT by itself if no answer comes in time.
 async fn run_recipe(address: String, customer: usize, jobs: u64) {
     for job in 1..=jobs {
-        let url = format!("http://{address}/updates/customer-{customer}/job-{customer}-{job}");
+        let path = format!("updates/customer-{customer}/job-{customer}-{job}?type=customer.updated");
+        let url = format!("http://{address}/{path}");
         let put = || http().put(&url).bearer_auth(TOKEN).json(&json!({ "sequence": job }));
         if job % 3 == 0 {
             let _ = put().timeout(Duration::from_millis(1)).send().await;
@@ -94,7 +95,7 @@ async fn an_api_recipe_gets_the_next_update_when_it_has_done_the_one_before() {
     let url = format!("http://{}/customers/v1/changed", workato.address());
     let variables = [("WORKATO_API_URL", &*url), ("WORKATO_API_TOKEN", "t0ken")];
     let dispatcher = dispatcher_to(&world, target, &variables).await;
-    world.publish(updates(10, 4)).await;
+    world.publish(updates_to("workato-api", 10, 4)).await;
     until_jobs(jobs, &all_of(9, 4)).await;
     until("the record that is never good enough to be parked", || async {
         let parked = dispatcher.metric("lanekeeper_updates_parked_total").await;
@@ -122,7 +123,9 @@ async fn a_webhook_trigger_starts_one_job_for_each_update_in_order() {
     let target = config_in(PAGE, "From Lanekeeper to a webhook trigger");
     let url = format!("http://{}/webhooks/rest/1234/changed", workato.address());
     let _dispatcher = dispatcher_to(&world, target, &[("WORKATO_WEBHOOK_URL", &url)]).await;
-    world.publish(updates(10, 4)).await;
+    // What a recipe has sent by a door does not come back.
+    world.publish([json!({"key": "record-0", "id": "job-1", "type": "customer.updated", "body": {}})]).await;
+    world.publish(updates_to("workato", 10, 4)).await;
     until_jobs(jobs, &all_of(10, 4)).await;
     until("the requests", || async {
         match workato.seen().len() {
