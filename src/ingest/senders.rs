@@ -46,7 +46,9 @@ impl Senders {
                 self.numbers.insert(name.clone(), number);
             }
         }
-        self.unused.extend(before.into_values());
+        let mut gone: Vec<usize> = before.into_values().collect();
+        gone.sort_unstable();
+        self.unused.extend(gone);
         let mut number_of = |(name, limits): (SenderName, ClientLimits)| {
             let number = self.numbers.get(&name).copied().unwrap_or_else(|| {
                 let idle = self.unused.iter().position(|number| intake.load_of_client(*number) == 0);
