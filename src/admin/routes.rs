@@ -49,6 +49,7 @@ pub(super) fn routes() -> Vec<Route> {
         page("/record", get(page::record::record)),
         page("/partition", get(page::record::partition)),
         page("/target", get(page::target::target)),
+        page("/door", get(page::door::door)),
         page("/parked", get(page::parked::search)),
         page("/parked/record", get(page::parked_record::record)),
         page("/paused", get(page::paused::paused)),

@@ -48,6 +48,10 @@ The first line says if a person must act, and on what. Columns:
   OUT      attempts in flight
   WAIT     records that wait: for a retry, a target, a limit, an earlier owner or layout
   OLDEST   how long the owner has held the update that it has held longest
+Doors (`lanekeeper ingest`) are shown as they have reported themselves, every two seconds:
+  PENDING  updates that wait for the broker's confirm
+  ACCEPTED, KNOWN   updates since the start of the door; PER MIN in the last minute
+  REFUSED  requests that were answered with a problem, since the start of the door
 
 Exit codes: 0 done, 1 no such partition or target, 2 config, 3 broker. Whether a person must act is in the first line, and in `verdict` of --json.";
 

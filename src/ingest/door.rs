@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::metrics::IngestMetrics;
-use super::senders::{SenderNumbers, Senders};
+use super::senders::{SenderName, SenderNumbers, Senders};
 use crate::config::IngestConfig;
 use lanekeeper_broker::publisher::{
     NotConfirmedReason, Order, Outgoing, PublishReceipt, PublishResult, Submission, SubmissionId,
@@ -37,10 +37,24 @@ struct DoorState {
 struct Inner {
     intake: Intake,
     senders: Senders,
+    /// When the broker has confirmed something last, or when updates began to wait; `None`: none waits.
+    no_confirm_since: Option<Tick>,
     waiters: HashMap<RequestId, oneshot::Sender<Vec<LineAnswer>>>,
     /// `None`: nothing is published any more.
     orders: Option<mpsc::Sender<Order>>,
     is_stopping: bool,
+}
+
+/// What waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DoorLoad {
+    /// Updates.
+    pub(super) pending: usize,
+    pub(super) pending_bytes: usize,
+    /// Updates of each client and hook.
+    pub(super) by_sender: HashMap<SenderName, usize>,
+    /// For how long the broker has confirmed none of them; `None`: none waits.
+    pub(super) no_confirm_for: Option<Duration>,
 }
 
 /// Why a request is not taken.
@@ -79,6 +93,7 @@ impl Door {
         let inner = Inner {
             intake: Intake::new(limits),
             senders: Senders::default(),
+            no_confirm_since: None,
             waiters: HashMap::new(),
             orders: Some(sender),
             is_stopping: false,
@@ -132,6 +147,9 @@ impl Door {
     /// What became of an update.
     pub(super) fn receipt(&self, receipt: PublishReceipt) {
         let mut inner = self.inner();
+        if receipt.result == PublishResult::Confirmed {
+            inner.no_confirm_since = None;
+        }
         inner.intake.receipt(receipt, self.now());
         self.finish(inner);
     }
@@ -141,6 +159,18 @@ impl Door {
         let mut inner = self.inner();
         inner.intake.in_flight(submission_id);
         self.finish(inner);
+    }
+
+    /// What waits now.
+    pub(super) fn load(&self) -> DoorLoad {
+        let inner = self.inner();
+        let (pending, pending_bytes) = inner.intake.load();
+        DoorLoad {
+            pending,
+            pending_bytes,
+            by_sender: inner.senders.loads(&inner.intake),
+            no_confirm_for: inner.no_confirm_since.map(|since| self.now().since(since)),
+        }
     }
 
     /// Takes nothing more.
@@ -183,6 +213,11 @@ impl Door {
             }
         }
         let (updates, bytes) = inner.intake.load();
+        if updates == 0 {
+            inner.no_confirm_since = None;
+        } else {
+            inner.no_confirm_since.get_or_insert_with(|| self.now());
+        }
         self.0.metrics.pending(updates, bytes);
     }
 

@@ -1,10 +1,11 @@
 //! Whether the door is ready: it is connected, and not asked to stop.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct DoorHealth(Arc<Mutex<DoorStage>>);
+pub struct DoorHealth(Arc<Mutex<(DoorStage, Instant)>>);
 
 #[derive(Debug)]
 enum DoorStage {
@@ -16,7 +17,8 @@ enum DoorStage {
 
 impl Default for DoorHealth {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(DoorStage::Unconnected("waiting for the broker".to_owned()))))
+        let stage = DoorStage::Unconnected("waiting for the broker".to_owned());
+        Self(Arc::new(Mutex::new((stage, Instant::now()))))
     }
 }
 
@@ -36,18 +38,28 @@ impl DoorHealth {
     /// A stop is for good.
     fn set(&self, stage: DoorStage) {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(*current, DoorStage::Stopping) {
-            *current = stage;
+        match (&current.0, &stage) {
+            (DoorStage::Stopping, _) => {}
+            // For another reason, but for just as long.
+            (DoorStage::Unconnected(_), DoorStage::Unconnected(_)) => current.0 = stage,
+            _ => *current = (stage, Instant::now()),
         }
     }
 
     /// Why this process is not ready; `None`: it is ready.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            DoorStage::Connected => None,
-            DoorStage::Unconnected(why) => Some(why.clone()),
-            DoorStage::Stopping => Some("draining".to_owned()),
-        }
+        self.unready_for().map(|(why, _)| why)
+    }
+
+    /// As [`Self::unready`], and for how long.
+    pub(super) fn unready_for(&self) -> Option<(String, Duration)> {
+        let current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = match &current.0 {
+            DoorStage::Connected => return None,
+            DoorStage::Unconnected(why) => why.clone(),
+            DoorStage::Stopping => "draining".to_owned(),
+        };
+        Some((why, current.1.elapsed()))
     }
 }

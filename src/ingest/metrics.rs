@@ -58,6 +58,9 @@ struct IngestFamilies {
     confirm_duration: Histogram,
     pending: Gauge,
     pending_bytes: Gauge,
+    reconnects: Counter,
+    negative_confirms: Counter,
+    blocked: Gauge,
 }
 
 impl Default for IngestMetrics {
@@ -115,6 +118,23 @@ impl IngestMetrics {
         let (pending, pending_bytes) = (Gauge::default(), Gauge::default());
         registry.register("ingest_pending", "Updates that wait for the broker's confirm.", pending.clone());
         registry.register("ingest_pending_bytes", "Their bytes.", pending_bytes.clone());
+        let (reconnects, negative_confirms, blocked) =
+            (Counter::default(), Counter::default(), Gauge::default());
+        registry.register(
+            "ingest_reconnects",
+            "How often the connection that publishes was made again.",
+            reconnects.clone(),
+        );
+        registry.register(
+            "ingest_negative_confirms",
+            "Updates that the broker refused, by a negative confirm or since no queue is bound; they are published again.",
+            negative_confirms.clone(),
+        );
+        registry.register(
+            "ingest_blocked",
+            "1: the broker takes no publishes from the door, since it has a memory or disk alarm.",
+            blocked.clone(),
+        );
         Self(Arc::new(IngestFamilies {
             registry,
             ready,
@@ -127,6 +147,9 @@ impl IngestMetrics {
             confirm_duration,
             pending,
             pending_bytes,
+            reconnects,
+            negative_confirms,
+            blocked,
         }))
     }
 
@@ -175,6 +198,18 @@ impl IngestMetrics {
 
     pub(super) fn confirmed(&self, duration: Duration) {
         self.0.confirm_duration.observe(duration.as_secs_f64());
+    }
+
+    pub(super) fn reconnected(&self) {
+        self.0.reconnects.inc();
+    }
+
+    pub(super) fn negatively_confirmed(&self) {
+        self.0.negative_confirms.inc();
+    }
+
+    pub(super) fn blocked(&self, is_blocked: bool) {
+        self.0.blocked.set(i64::from(is_blocked));
     }
 
     pub(super) fn pending(&self, updates: usize, bytes: usize) {

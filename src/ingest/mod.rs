@@ -2,7 +2,7 @@
 //!
 //! `lanekeeper_core::publish::intake` decides what is taken and answered, and `outbox` what is published when. Here is what
 //! surrounds them: begin with [`run`]. `routes` is the table of what is served, `request` makes updates of requests, `door`
-//! joins requests and publisher, `serve` bounds the connections.
+//! joins requests and publisher, `serve` bounds the connections, `reporting` tells dispatchers how the door is.
 
 mod batch;
 mod body;
@@ -18,15 +18,18 @@ mod parts;
 mod problem;
 mod publishing;
 mod reload;
+mod reporting;
 mod request;
 mod routes;
 mod senders;
 mod serve;
+mod statistics;
 
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -38,11 +41,14 @@ use body::BodyBudget;
 use door::Door;
 use guesses::Guesses;
 pub use health::DoorHealth;
+use lanekeeper_broker::DoorReporter;
 use lanekeeper_broker::publisher::{PublishError, Publisher, PublisherSettings, ShortText};
 pub use metrics::IngestMetrics;
 use reload::DoorParts;
+use reporting::Reporting;
 use routes::{Common, CurrentServed};
 use serve::DoorTls;
+use statistics::DoorStatistics;
 
 /// What was withdrawn has so long to get its answer, and what is in flight to be confirmed.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,18 +101,32 @@ pub async fn run(
     }
     let address = ingest.listen.expect("the config's check has seen an address");
     let listener = listen("ingest.listen", address).await?;
-    let exchange = ShortText::new(updates.exchange).expect("the config's check bounds the exchange's name");
+    let exchange =
+        ShortText::new(updates.exchange.clone()).expect("the config's check bounds the exchange's name");
     let (door, orders) = Door::new(&ingest, metrics.clone());
+    let statistics = DoorStatistics::default();
+    let reporting =
+        Reporting::new(instance.clone(), &ingest, door.clone(), statistics.clone(), health.clone());
     let settings = PublisherSettings {
         connection: broker.connection,
-        instance,
+        instance: instance.clone(),
         exchange,
         limits: publishing::outbox_limits(&ingest),
     };
     let publisher = Publisher::unconnected(settings)?;
     let (end, broker) = (CancellationToken::new(), publisher.address());
-    let mut publishing =
-        tokio::spawn(publishing::publish(publisher, orders, door.clone(), health.clone(), end.clone()));
+    let reporter = DoorReporter::new(broker.clone(), &instance, &updates.exchange);
+    let report_end = CancellationToken::new();
+    let reporting = tokio::spawn(reporting.run(reporter, report_end.clone()));
+    let counted = (statistics.clone(), metrics.clone());
+    let mut publishing = tokio::spawn(publishing::publish(
+        publisher,
+        orders,
+        door.clone(),
+        health.clone(),
+        counted,
+        end.clone(),
+    ));
     let common = Common {
         door: door.clone(),
         guesses: Guesses::default(),
@@ -114,25 +134,40 @@ pub async fn run(
         hook_budget: BodyBudget::new((ingest.pending_bytes_max / 2).max(updates.body_bytes_max)),
         body_bytes_max: updates.body_bytes_max,
         metrics: metrics.clone(),
+        statistics,
     };
     let (current, tls) = (CurrentServed::new(common.served(&ingest)), DoorTls::new(&ingest));
     info!(address = %local(&listener), tls = ingest.tls.is_some(), "updates are taken");
     let (router, connections_max) = (routes::router(current.clone()), ingest.connections_max.get());
-    let mut serving =
-        tokio::spawn(serve::serve(listener, tls.clone(), connections_max, router, stop.clone()));
+    let serving = tokio::spawn(serve::serve(listener, tls.clone(), connections_max, router, stop.clone()));
     let (in_force, ingest) = watch::channel(ingest);
     let config_metrics = metrics.config();
     let parts =
         DoorParts { common, current, tls, broker, access, log_filter, in_force, metrics: config_metrics };
     let reloading = begin(loaded, parts, received);
-    tokio::select! {
-        ended = &mut publishing => return ended.expect("publishing does not panic").map_err(Into::into),
-        () = stop.cancelled() => {}
-    }
-    health.set_stopping();
-    drop(reloading);
-    let drain_timeout = ingest.borrow().drain_timeout;
-    drain(drain_timeout, &door, &mut serving).await;
+    let ended = tokio::select! {
+        ended = &mut publishing => ended.expect("publishing does not panic").map_err(Into::into),
+        () = stop.cancelled() => {
+            health.set_stopping();
+            drop(reloading);
+            let drain_timeout = ingest.borrow().drain_timeout;
+            finish((publishing, serving), drain_timeout, &door, &end).await
+        }
+    };
+    report_end.cancel();
+    // It ends by itself soon; at the latest with the process.
+    let _ = reporting.await;
+    ended
+}
+
+/// What waits comes to its end.
+async fn finish(
+    (mut publishing, mut serving): (JoinHandle<Result<(), PublishError>>, JoinHandle<()>),
+    drain_timeout: Duration,
+    door: &Door,
+    end: &CancellationToken,
+) -> Result<(), IngestError> {
+    drain(drain_timeout, door, &mut serving).await;
     door.close();
     let ended = tokio::time::timeout(END_TIMEOUT, &mut publishing).await;
     end.cancel();
@@ -147,7 +182,7 @@ pub async fn run(
 }
 
 /// Waits until all requests have their answers, and withdraws what waits for too long.
-async fn drain(drain_timeout: Duration, door: &Door, serving: &mut tokio::task::JoinHandle<()>) {
+async fn drain(drain_timeout: Duration, door: &Door, serving: &mut JoinHandle<()>) {
     door.stop();
     if tokio::time::timeout(drain_timeout, &mut *serving).await.is_ok() {
         return;

@@ -7,10 +7,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::door::NotTaken;
+use super::senders::SenderName;
 use lanekeeper_core::publish::intake::NotAdmitted;
 
 /// What kind of problem. Its name is in the `type` of the answer and never changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum DoorProblemCode {
@@ -102,6 +103,10 @@ pub(super) struct DoorProblem {
     /// Seconds until it is worth another try.
     retry_after: Option<u64>,
     lines: Vec<ProblemLine>,
+    /// The client or hook whose request it was; `None`: that is not known.
+    sender: Option<SenderName>,
+    /// What was wrong, if that says more than the title, and nothing of the request.
+    cause: Option<&'static str>,
 }
 
 /// What is with a line of a request of several.
@@ -128,7 +133,8 @@ struct ProblemBody<'a> {
 
 impl DoorProblem {
     pub(super) fn new(code: DoorProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None, lines: Vec::new() }
+        let detail = detail.into();
+        Self { code, detail, retry_after: None, lines: Vec::new(), sender: None, cause: None }
     }
 
     pub(super) fn retry_after(self, seconds: u64) -> Self {
@@ -143,6 +149,26 @@ impl DoorProblem {
     pub(super) fn of_line(self, line: usize) -> Self {
         let detail = Some(self.detail.clone());
         self.lines(vec![ProblemLine { line, state: None, detail }])
+    }
+
+    /// Of a request of this client or hook.
+    pub(super) fn of_sender(self, sender: SenderName) -> Self {
+        Self { sender: Some(sender), ..self }
+    }
+
+    /// What was wrong, in words that have no part of a request.
+    pub(super) fn caused_by(self, cause: &'static str) -> Self {
+        Self { cause: Some(cause), ..self }
+    }
+
+    pub(super) fn sender(&self) -> Option<&SenderName> {
+        self.sender.as_ref()
+    }
+
+    /// For those who look after the door: nothing of the request is in it, unlike in the detail.
+    pub(super) fn failure(&self) -> String {
+        let cause = self.cause.unwrap_or_else(|| self.code.title());
+        format!("{} {}: {cause}", self.status().as_u16(), self.code.name())
     }
 
     pub(super) fn code(&self) -> DoorProblemCode {

@@ -5,6 +5,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::door::Door;
 use super::health::DoorHealth;
+use super::metrics::IngestMetrics;
+use super::statistics::DoorStatistics;
 use crate::config::IngestConfig;
 use lanekeeper_broker::publisher::{
     ConnectionEvent, Order, OutboxLimits, PublishError, Publisher, PublisherEvent,
@@ -29,18 +31,30 @@ pub(super) async fn publish(
     orders: mpsc::Receiver<Order>,
     door: Door,
     health: DoorHealth,
+    (statistics, metrics): (DoorStatistics, IngestMetrics),
     end: CancellationToken,
 ) -> Result<(), PublishError> {
     let on_event = |event| match event {
         PublisherEvent::PublishReceipt(receipt) => door.receipt(receipt),
         PublisherEvent::WithdrawnInFlight(submission_id) => door.in_flight(submission_id),
-        PublisherEvent::Connection(ConnectionEvent::Up) => health.set_connected(),
-        PublisherEvent::Connection(ConnectionEvent::Down { cause }) => {
-            health.set_unconnected(format!("connection lost: {cause}"));
+        PublisherEvent::Connection(event) => {
+            if statistics.connection(&event) {
+                metrics.reconnected();
+            }
+            metrics.blocked(matches!(event, ConnectionEvent::Blocked { .. }));
+            match event {
+                ConnectionEvent::Up => health.set_connected(),
+                ConnectionEvent::Down { cause } => {
+                    health.set_unconnected(format!("connection lost: {cause}"));
+                }
+                ConnectionEvent::Blocked { .. } | ConnectionEvent::Unblocked => {}
+            }
         }
-        PublisherEvent::Published { .. }
-        | PublisherEvent::Refused(_)
-        | PublisherEvent::Connection(ConnectionEvent::Blocked { .. } | ConnectionEvent::Unblocked) => {}
+        PublisherEvent::Refused { .. } => {
+            statistics.negatively_confirmed();
+            metrics.negatively_confirmed();
+        }
+        PublisherEvent::Published { .. } => {}
     };
     publisher.run(orders, on_event, end.cancelled_owned()).await.map(|_| ())
 }

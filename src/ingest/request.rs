@@ -15,7 +15,9 @@ use super::metrics::outcome;
 use super::parts::{Head, decoded_segment, record_key};
 use super::problem::{DoorProblem, DoorProblemCode, ProblemLine};
 use super::routes::Served;
+use super::senders::SenderName;
 use crate::config::IngestConfig;
+use crate::wall_time::unix_millis;
 use lanekeeper_broker::Decoder;
 use lanekeeper_broker::publisher::{Outgoing, ShortText, as_received};
 use lanekeeper_core::publish::intake::LineAnswer;
@@ -71,9 +73,12 @@ pub(super) async fn single(
     let (parts, body) = request.into_parts();
     let client = authorized(served, &parts)?;
     let head = Head::new(&parts);
-    let record_key = record_key(decoded_segment(key)?)?;
-    let id = id.map(decoded_segment).transpose()?;
-    one(served, client, &head, record_key, id, (&parts, body)).await
+    let answer = async {
+        let record_key = record_key(decoded_segment(key)?)?;
+        let id = id.map(decoded_segment).transpose()?;
+        one(served, client, &head, record_key, id, (&parts, body)).await
+    };
+    answer.await.map_err(|problem| problem.of_sender(name_of(served, client)))
 }
 
 async fn one(
@@ -99,10 +104,20 @@ async fn one(
 pub(super) async fn several(served: &Served, request: Request<Body>) -> Result<Response, DoorProblem> {
     let (parts, body) = request.into_parts();
     let client = authorized(served, &parts)?;
-    let head = Head::new(&parts);
+    several_of(served, client, (&parts, body))
+        .await
+        .map_err(|problem| problem.of_sender(name_of(served, client)))
+}
+
+async fn several_of(
+    served: &Served,
+    client: usize,
+    (parts, body): (&request::Parts, Body),
+) -> Result<Response, DoorProblem> {
+    let head = Head::new(parts);
     if head.is_cloud_event() {
         let record_key = head.cloud_event_key()?;
-        return one(served, client, &head, record_key, None, (&parts, body)).await;
+        return one(served, client, &head, record_key, None, (parts, body)).await;
     }
     let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
@@ -176,14 +191,18 @@ async fn publish(
     updates: Vec<Outgoing>,
     is_batch: bool,
 ) -> Result<Vec<LineAnswer>, DoorProblem> {
-    let (name, timeout) = (served.clients.name(client), served.limits.confirm_timeout);
-    publish_within(served, (served.senders.clients[client], name, timeout), updates, is_batch).await
+    let (name, timeout) = (name_of(served, client), served.limits.confirm_timeout);
+    publish_within(served, (served.senders.clients[client], &name, timeout), updates, is_batch).await
+}
+
+fn name_of(served: &Served, client: usize) -> SenderName {
+    SenderName::Client(served.clients.name(client).to_owned())
 }
 
 /// As `publish`, for the sender with this number, name and time.
 pub(super) async fn publish_within(
     served: &Served,
-    (sender, name, confirm_timeout): (usize, &str, Duration),
+    (sender, name, confirm_timeout): (usize, &SenderName, Duration),
     updates: Vec<Outgoing>,
     is_batch: bool,
 ) -> Result<Vec<LineAnswer>, DoorProblem> {
@@ -191,7 +210,8 @@ pub(super) async fn publish_within(
     let waiting = served.door.take(sender, updates, confirm_timeout);
     let waiting = waiting.map_err(|reason| DoorProblem::not_taken(reason, is_batch))?;
     let answers = waiting.answer().await;
-    served.metrics.updates(name, &answers);
+    served.metrics.updates(name.as_str(), &answers);
+    served.statistics.answered(name, &answers, unix_millis(SystemTime::now()));
     if answers.iter().all(|answer| *answer == LineAnswer::Accepted) {
         served.metrics.confirmed(begun.elapsed());
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::Body;
@@ -20,7 +21,9 @@ use super::metrics::IngestMetrics;
 use super::problem::{DoorProblem, DoorProblemCode};
 use super::request::{self, RequestLimits};
 use super::senders::SenderNumbers;
+use super::statistics::DoorStatistics;
 use crate::config::IngestConfig;
+use crate::wall_time::unix_millis;
 
 /// What a request needs, as it was when the request began.
 #[derive(Debug)]
@@ -42,11 +45,13 @@ pub(super) struct Common {
     pub(super) hook_budget: BodyBudget,
     pub(super) body_bytes_max: usize,
     pub(super) metrics: IngestMetrics,
+    pub(super) statistics: DoorStatistics,
 }
 
 impl Common {
     /// With what this config says of clients, hooks and requests.
     pub(super) fn served(&self, config: &IngestConfig) -> Served {
+        self.statistics.change(config);
         Served {
             clients: Clients::new(&config.clients),
             hooks: Hooks::new(config),
@@ -149,6 +154,7 @@ fn finish(served: &Served, route: &'static str, answer: Result<Response, DoorPro
         let code = problem.code().name();
         debug!(route, code, "request refused");
         served.metrics.problem(&code);
+        served.statistics.refused(&problem, unix_millis(SystemTime::now()));
         problem.into_response()
     });
     served.metrics.answered(route, answer.status());

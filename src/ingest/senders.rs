@@ -7,9 +7,28 @@ use lanekeeper_core::publish::intake::{ClientLimits, Intake};
 
 /// A hook is a client of the intake, too. Each kind has names of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum SenderName {
+pub(super) enum SenderName {
     Client(String),
     Hook(String),
+}
+
+impl SenderName {
+    /// As the config has it.
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Client(name) | Self::Hook(name) => name,
+        }
+    }
+
+    pub(super) fn is_hook(&self) -> bool {
+        matches!(self, Self::Hook(_))
+    }
+
+    /// All of a config: the clients, then the hooks, in its order.
+    pub(super) fn all(config: &IngestConfig) -> impl Iterator<Item = Self> + '_ {
+        let clients = config.clients.iter().map(|client| Self::Client(client.name.clone()));
+        clients.chain(config.hooks.iter().map(|hook| Self::Hook(hook.name.clone())))
+    }
 }
 
 /// Which number each name has.
@@ -28,6 +47,11 @@ pub(super) struct SenderNumbers {
 }
 
 impl Senders {
+    /// How many updates of each wait.
+    pub(super) fn loads(&self, intake: &Intake) -> HashMap<SenderName, usize> {
+        self.numbers.iter().map(|(name, number)| (name.clone(), intake.load_of_client(*number))).collect()
+    }
+
     /// The intake has the clients and hooks of this config from now on, with their bounds.
     pub(super) fn change(&mut self, config: &IngestConfig, intake: &mut Intake) -> SenderNumbers {
         let client = |client: &ClientConfig| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::doors::{all_doors, door_reasons};
 use super::report::{
     ClusterReport, LayoutReport, PartitionRow, ProcessReport, TargetReport, TargetRow, TargetState, Verdict,
 };
@@ -46,6 +47,8 @@ pub fn cluster_report(facts: ClusterFacts) -> ClusterReport {
             row.parked = Some(of.map_or(0, |of| of.2));
         }
     }
+    // They are the whole's, and no process's.
+    let doors = all_doors(processes.iter_mut().flat_map(|process| std::mem::take(&mut process.doors)));
     let mut report = ClusterReport {
         exchange,
         at_ms,
@@ -57,6 +60,7 @@ pub fn cluster_report(facts: ClusterFacts) -> ClusterReport {
         partitions: rows,
         targets,
         ledger,
+        doors,
     };
     report.verdict = verdict(&report, has_layout);
     report
@@ -168,6 +172,8 @@ fn verdict(report: &ClusterReport, has_layout: bool) -> Verdict {
             )),
         }
     }
+    reasons.extend(door_reasons(&report.doors, report.fault.is_none()));
+    let mut note = |reason: String| reasons.push(reason);
     let stuck = live().filter_map(|row| Some((row, row.state.as_ref()?.oldest_wait.as_ref()?)));
     for (row, wait) in stuck.filter(|(_, wait)| wait.needs_person) {
         note(format!(

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::doors::ReportedDoor;
 use lanekeeper_core::why::WaitCause;
 
 /// Why something waits, since when, and what ends the wait.
@@ -43,6 +44,9 @@ pub struct ProcessReport {
     pub targets: Vec<TargetReport>,
     /// Its ledger; `None`: it has none.
     pub ledger: Option<LedgerReport>,
+    /// The doors that it has heard of.
+    #[serde(default)]
+    pub doors: Vec<ReportedDoor>,
 }
 
 /// What one process knows of one partition.
@@ -334,6 +338,9 @@ pub struct ClusterReport {
     pub targets: Vec<TargetRow>,
     /// The ledger, as the first process that has one knows it.
     pub ledger: Option<LedgerReport>,
+    /// The doors, by `instance.name`, as the dispatchers have heard them.
+    #[serde(default)]
+    pub doors: Vec<ReportedDoor>,
 }
 
 /// The line on top.

@@ -16,7 +16,9 @@ use super::auto_apply::auto_apply;
 use super::beliefs;
 use super::breakers::Breakers;
 use super::driver::DriverExit;
-use super::inspection::{DriverMailboxes, InspectedLedger, InspectedProcess, answer_questions};
+use super::inspection::{
+    DriverMailboxes, InspectedLedger, InspectedProcess, ReportedDoors, answer_questions,
+};
 use super::layout_drivers::{DispatchContext, DriverEnded};
 use super::ledger_binding::{BindingError, LedgerAndExchange};
 use super::notify::{Notifications, NotifyInputs};
@@ -37,7 +39,7 @@ use crate::reload::LogFilter;
 use crate::telemetry::Telemetry;
 use lanekeeper_broker::{
     Beliefs, BindingGuard, Clock, Follower, Halt, Inquiries, LayoutReconciler, LivenessProbe, Majority,
-    Presence, Reach, Shares, SourceError,
+    Presence, Reach, Shares, SourceError, take_door_reports,
 };
 use lanekeeper_core::error::error_chain;
 use lanekeeper_ledger::{AnyLedger, LedgerError, LedgerPlace};
@@ -162,6 +164,12 @@ pub async fn run(
     let auto = config.updates.auto_apply.then(|| auto_apply(config_in_force.clone(), wanted(&config)));
     let (inquiries, asked) = Inquiries::new(&names);
     let asked = Arc::new(Mutex::new(asked));
+    let doors = ReportedDoors::default();
+    let taking_reports = {
+        let doors = doors.clone();
+        // Bodies on the connection that consumes can be bounded below the length of a report.
+        take_door_reports(membership_link.clone(), &names, move |event| doors.observe(event))
+    };
     let instance = config.instance.clone();
     let guard = BindingGuard::begin(consuming.clone(), address.clone(), &names, &instance, &follower);
     let reconciler = LayoutReconciler::begin(address, &names, &instance, &follower, auto, &epochs);
@@ -232,7 +240,7 @@ pub async fn run(
         let _dividing = context.pacers.divide(context.shares.clone(), context.consuming.heartbeat());
         let believing = config.target_names();
         let _believing = beliefs::follow(&context.beliefs, believing, context.breakers.clone(), clock);
-        let inspected = Arc::new(inspected(&context, config_in_force.clone()));
+        let inspected = Arc::new(inspected(&context, config_in_force.clone(), doors.clone()));
         if let Some(url) = &admin_url {
             answerer.set(url.clone(), answers_of(Arc::clone(&inspected)));
         }
@@ -305,7 +313,7 @@ pub async fn run(
     if matches!(halted, Some(RunError::Source(SourceError::Moved { .. }))) {
         running.notify_moved().await;
     }
-    drop((guard, reconciler, follower, running)); // their tasks would log lost connections
+    drop((guard, reconciler, follower, running, taking_reports)); // their tasks would log lost connections
     consuming.close().await;
     publishing.close().await;
     membership_link.close().await;
@@ -313,7 +321,11 @@ pub async fn run(
 }
 
 /// What answers questions while partitions are attached with this context.
-fn inspected(context: &DispatchContext, config: watch::Receiver<Config>) -> InspectedProcess {
+fn inspected(
+    context: &DispatchContext,
+    config: watch::Receiver<Config>,
+    doors: ReportedDoors,
+) -> InspectedProcess {
     let configured = context.config.ledger.as_ref().zip(context.ledger.clone());
     let ledger = configured.map(|(config, ledger)| {
         let kind = match config.place {
@@ -336,6 +348,7 @@ fn inspected(context: &DispatchContext, config: watch::Receiver<Config>) -> Insp
         pauses: context.pauses.clone(),
         histories: context.histories.clone(),
         ledger,
+        doors,
     }
 }
 

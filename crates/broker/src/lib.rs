@@ -10,7 +10,8 @@
 //! - `membership` is how replicas know of each other: a stream in which they claim partitions, and in which their notes renew
 //!   the lease without which they send nothing.
 //! - `deliveries` consumes the queue of a partition, decodes what comes, acks what is settled, publishes dead letters.
-//! - [`publisher`] publishes updates, for the command `lanekeeper publish`.
+//! - [`publisher`] publishes updates, for `lanekeeper publish` and for doors. A [`DoorReporter`] publishes what a door says of
+//!   itself, and dispatchers [take that in](take_door_reports).
 //! - [`Operator`] and [`inspect`] read and change a topology for a person.
 //!
 //! Modules use those before them in this list, never those after them, and no two files use each other.
@@ -23,6 +24,8 @@ mod clock;
 mod connection;
 mod deliveries;
 mod depths;
+mod door_reporter;
+mod door_reports;
 mod epochs;
 mod error;
 mod halt;
@@ -49,6 +52,8 @@ pub use clock::Clock;
 pub use connection::{Address, ConnectError, Connection};
 pub use deliveries::{AmqpSource, DeadLetters, Decoder, SourceContext};
 pub use depths::ready_messages;
+pub use door_reporter::{DOOR_REPORT_BYTES_MAX, DOOR_REPORT_EVERY, DoorReporter, ReportKind};
+pub use door_reports::{DoorEvent, take_door_reports};
 pub use epochs::Epochs;
 pub use error::SourceError;
 pub use halt::Halt;

@@ -74,6 +74,17 @@ impl Names {
         format!("{}.answers.{question}", self.exchange)
     }
 
+    /// The exchange that doors publish reports of themselves to.
+    #[must_use]
+    pub fn doors(&self) -> String {
+        format!("{}.doors", self.exchange)
+    }
+
+    /// The queue that takes the reports of doors for one dispatcher.
+    pub(crate) fn door_reports(&self, id: &str) -> String {
+        format!("{}.doors.{id}", self.exchange)
+    }
+
     /// The hash exchange of a layout.
     #[must_use]
     pub fn layout(&self, layout: LayoutNumber) -> String {

@@ -2,6 +2,7 @@
 
 pub(super) mod change;
 mod chart;
+pub(super) mod door;
 pub(super) mod kept;
 pub(super) mod login;
 pub(super) mod overview;

@@ -61,6 +61,7 @@ pub(in super::super) fn fragment(report: &ClusterReport) -> Markup {
         (targets(report))
         h2 { "Processes" }
         (processes(report))
+        (super::door::section(&report.doors, report.at_ms))
         div class="columns" {
             section {
                 h2 { "Layouts" }

@@ -68,8 +68,8 @@ impl Report {
             PublisherEvent::Published { again } => self.published += u64::from(!again),
             PublisherEvent::PublishReceipt(receipt) => self.receipt(*receipt),
             // This command withdraws nothing.
-            PublisherEvent::WithdrawnInFlight(_) => {}
-            PublisherEvent::Refused(refusal) => {
+            PublisherEvent::WithdrawnInFlight(_) | PublisherEvent::Refused { is_new: false, .. } => {}
+            PublisherEvent::Refused { refusal, is_new: true } => {
                 let refusal = match refusal {
                     Refusal::Nacked => {
                         "the broker refuses updates (negative confirm: a queue is full or not available)"

@@ -1,5 +1,7 @@
 //! The answer of `lanekeeper status`, for a person.
 
+mod doors;
+
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 
@@ -31,6 +33,7 @@ pub fn text(report: &ClusterReport, sort: Sort, width: Option<usize>) -> String 
     text += "\n";
     let _ = writeln!(text, "{}", summary(report));
     let mut lines = process_lines(report);
+    lines.extend(doors::lines(&report.doors, report.at_ms));
     lines.extend(partition_lines(report, sort, width.is_some_and(|width| width < WIDE)));
     lines.extend(target_lines(report));
     for line in lines {

@@ -3,9 +3,10 @@
 mod verify;
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode, request};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -15,7 +16,9 @@ use super::parts::{Head, record_key, short, text, unfit, update_id};
 use super::problem::{DoorProblem, DoorProblemCode};
 use super::request::{at_work, now, of_one, publish_within};
 use super::routes::Served;
+use super::senders::SenderName;
 use crate::config::{HookConfig, HookValue, IngestConfig, Pointer};
+use crate::wall_time::unix_millis;
 use lanekeeper_broker::publisher::{HeaderValue, Outgoing};
 
 /// The hooks of `[[ingest.hook]]`.
@@ -45,28 +48,40 @@ pub(super) async fn receive(
             "there is no hook of this name in [[ingest.hook]]",
         ));
     };
+    let sender = SenderName::Hook(name.to_owned());
+    let answer = receive_of(served, (index, &sender), (&parts, body)).await;
+    answer.map_err(|problem| problem.of_sender(sender))
+}
+
+async fn receive_of(
+    served: &Served,
+    (index, sender): (usize, &SenderName),
+    (parts, body): (&request::Parts, Body),
+) -> Result<Response, DoorProblem> {
     let hook = &served.hooks.configs[index];
     let refused = |detail: &'static str| {
         served.metrics.signature_failed(&hook.name);
-        let problem = served.guesses.refuse(&parts, DoorProblem::new(DoorProblemCode::Unauthorized, detail));
+        served.statistics.wrongly_signed(sender);
+        let problem = served.guesses.refuse(parts, DoorProblem::new(DoorProblemCode::Unauthorized, detail));
         // Not each of those who try many is worth a line.
         if problem.code() == DoorProblemCode::Unauthorized {
             warn!(hook = hook.name, detail, "webhook refused: its signature is not good");
         }
-        problem
+        problem.caused_by(detail)
     };
     if !verify::is_signed(hook, &parts.headers) {
         return Err(refused("the request has no signature"));
     }
     let body = served.hook_budget.read(&parts.headers, body, served.limits.body_bytes_max()).await?;
     verify::verify(hook, &parts.headers, &body, now()).map_err(refused)?;
-    at_work(&parts);
-    let Some(outgoing) = update(hook, &parts.headers, Head::new(&parts).content()?, body)? else {
+    served.statistics.signed(sender, unix_millis(SystemTime::now()));
+    at_work(parts);
+    let Some(outgoing) = update(hook, &parts.headers, Head::new(parts).content()?, body)? else {
         return Ok(answer(hook, StatusCode::OK, json!({ "state": "ignored" })));
     };
     served.limits.check(&outgoing)?;
     let (key, id) = (outgoing.record_key.clone(), outgoing.id.clone());
-    let client = (served.senders.hooks[index], hook.name.as_str(), hook.confirm_timeout);
+    let client = (served.senders.hooks[index], sender, hook.confirm_timeout);
     let answers = publish_within(served, client, vec![outgoing], false).await?;
     let accepted = of_one(&key, &id, answers[0])?;
     Ok(match hook.answer {

@@ -35,6 +35,7 @@ fn process(instance: &str, partitions: Vec<PartitionReport>, targets: Vec<Target
         partitions,
         targets,
         ledger: None,
+        doors: Vec::new(),
     }
 }
 

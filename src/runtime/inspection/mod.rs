@@ -2,6 +2,7 @@
 //! mailbox of its own; the rest is of the process.
 
 mod convert;
+mod doors;
 mod parked;
 mod process;
 mod responder;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+pub use self::doors::ReportedDoors;
 pub use self::parked::InspectedLedger;
 pub use self::process::InspectedProcess;
 pub use self::responder::answer_questions;

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::convert::{TargetWords, WallClock, lane_report, wait_report, without_key};
+use super::doors::ReportedDoors;
 use super::parked::InspectedLedger;
 use super::{DriverMailboxes, DriverQuestion, DriverState, Place};
 use crate::admin::health::Health;
@@ -52,6 +53,7 @@ pub struct InspectedProcess {
     pub histories: TargetHistories,
     /// `None`: there is none.
     pub ledger: Option<InspectedLedger>,
+    pub doors: ReportedDoors,
 }
 
 impl InspectedProcess {
@@ -88,6 +90,7 @@ impl InspectedProcess {
             partitions,
             targets: (0..self.targets.len()).map(|number| self.target(TargetId(number), clock)).collect(),
             ledger,
+            doors: self.doors.known(),
         }
     }
 

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use lapin::BasicProperties;
+use lapin::options::BasicPublishOptions;
 use serde_json::{Value, json};
 
 use super::{EVIL, Pages, WRITE};
-use crate::harness::http;
+use crate::harness::{http, until};
 
 /// A telephone and a desk.
 const WIDTHS: [u32; 2] = [390, 1280];
@@ -42,6 +44,27 @@ impl Pages {
         self.browser.click(&format!("form[action$='/{verb}'] button")).await;
         self.browser.reads("Do nothing and go back").await;
         self.pictures_of_this(name, path).await;
+    }
+
+    /// Publishes a report of a door, as whoever may write to the exchange could.
+    async fn report_door(&self, process: &str) {
+        let sender = |name: &str, is_hook: bool| {
+            json!({
+                "name": name, "is_hook": is_hook, "accepted": 120_000, "known": 12, "per_minute": 37, "pending": 3,
+                "refused": { "no_key": 4, "unauthorized": 2 }, "last_failure": format!("422 no_key: {EVIL}"), "last_failure_ms": 1,
+            })
+        };
+        let door = json!({
+            "instance": format!("door {EVIL}"), "process": process, "version": "0.1.0", "pending": 6, "pending_max": 10_000,
+            "accepted": 240_000, "known": 24, "refused": { "no_key": 8, "unauthorized": 4 }, "reconnects": 1,
+            "senders": [sender("crm", false), sender(EVIL, true)],
+        });
+        let body = json!({ "form": 1, "door": door }).to_string();
+        let (channel, exchange) = (self.world.channel().await, format!("{}.doors", self.world.exchange));
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let publishing =
+            channel.basic_publish(exchange.as_str().into(), "".into(), options, body.as_bytes(), properties);
+        publishing.await.expect("it is published");
     }
 
     async fn change(&self, path: &str, body: &Value) {
@@ -82,6 +105,17 @@ async fn every_page_fits_a_telephone_and_a_desk() {
     ] {
         pages.pictures(name, path).await;
     }
+    pages.report_door("a & b").await;
+    until("the door is shown", || async {
+        pages.open("/").await;
+        let text = pages.browser.run("return document.querySelector('main').innerText").await.to_string();
+        if text.contains("Doors") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    for (name, path) in [("overview-doors", "/"), ("door", "/door?process=a%20%26%20b")] {
+        pages.pictures(name, path).await;
+    }
+    pages.browser.reads("Clients and hooks").await;
     let (who, why) = ("Ada Lovelace", format!("upgrade to 7.2 {EVIL} {}", "x".repeat(200)));
     pages.change("/api/target/pause", &json!({ "name": "receiver", "who": who, "why": why })).await;
     for key in [long.as_str(), "other-1"] {

@@ -14,6 +14,7 @@ mod reload;
 mod salesforce;
 mod sender;
 mod senders;
+mod shown;
 mod signers;
 mod workato;
 mod zapier_make;

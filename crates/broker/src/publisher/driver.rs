@@ -83,7 +83,7 @@ pub enum ConnectionEvent {
     },
 }
 
-/// What happens while publishing. Told once per change.
+/// What happens while publishing.
 #[derive(Clone, Debug)]
 pub enum PublisherEvent {
     /// An update went to the broker; `again` if it had before.
@@ -97,8 +97,14 @@ pub enum PublisherEvent {
     WithdrawnInFlight(SubmissionId),
     /// The connection changed.
     Connection(ConnectionEvent),
-    /// The broker refuses updates, and has not refused one for this reason since the last confirm. They are published again.
-    Refused(Refusal),
+    /// The broker has refused an update, which is published again. `is_new`: it has not refused one for this reason since the
+    /// last confirm.
+    Refused {
+        /// How.
+        refusal: Refusal,
+        /// For the first time since the last confirm.
+        is_new: bool,
+    },
 }
 
 /// How publishing ended.
@@ -369,11 +375,11 @@ impl<F: FnMut(PublisherEvent)> PublisherRun<F> {
                 }
                 BrokerAnswer::Refused(refusal) => {
                     self.outbox.refused(&record_key, in_flight, refusal, now);
-                    if self.refused != Some(refusal) {
-                        self.refused = Some(refusal);
+                    let is_new = self.refused.replace(refusal) != Some(refusal);
+                    if is_new {
                         warn!(?refusal, "the broker refuses updates, publishing them again after a wait");
-                        (self.on_event)(PublisherEvent::Refused(refusal));
                     }
+                    (self.on_event)(PublisherEvent::Refused { refusal, is_new });
                 }
                 BrokerAnswer::Lost(error) => {
                     if !matches!(fault, Some(SessionFault::Fatal(_))) {

@@ -27,6 +27,7 @@ pub async fn remove(connection: &Connection, names: &Names, layout: Layout) -> R
     }
     // The dead-letter queue last: until now a partition's queue could still put something there.
     session.delete_exchange(&names.dead()).await?;
+    session.delete_exchange(&names.doors()).await?;
     for queue in [names.dead(), names.members(), names.topology()] {
         session.delete_queue(&queue).await?;
     }

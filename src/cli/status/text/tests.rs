@@ -52,3 +52,34 @@ fn a_narrow_terminal_has_what_the_oldest_waits_for_in_a_line_of_its_own() {
     assert!(shown.contains("l1.p003   lanekeeper-1?       12     -    -     -      1         -"), "{shown}");
     assert!(!shown.contains(SENTENCE), "who stands by knows nothing of it: {shown}");
 }
+
+#[test]
+fn doors_have_a_section_of_their_own_with_a_line_for_each_client_and_hook() {
+    assert!(!text(&report(), Sort::Name, None).contains("DOOR"), "without doors there is no section");
+    let crm = json!({
+        "name": "crm", "accepted": 120, "known": 3, "per_minute": 12, "pending": 2, "refused": { "full": 1, "no_id": 4 },
+        "last_failure": "400 no_id: The update has no id", "last_failure_ms": 58_000,
+    });
+    let stripe = json!({ "name": "stripe", "is_hook": true, "refused": { "unauthorized": 2 } });
+    let door = json!({
+        "instance": "door-0", "process": "p", "version": "0.1.0", "started_at_ms": 1_000, "reported_at_ms": 60_000,
+        "pending": 2, "pending_max": 10_000, "accepted": 120, "known": 3, "refused": { "full": 1, "no_id": 4, "unauthorized": 3 },
+        "last_failure": "401 unauthorized: A token is needed", "last_failure_ms": 51_000,
+        "senders": [crm, stripe], "senders_left_out": 1, "silent_ms": 700,
+    });
+    let gone = json!({ "instance": "door-1", "process": "q", "version": "0.1.0", "pending_max": 5, "silent_ms": 31_000 });
+    let mut report = report();
+    report.doors = serde_json::from_value(json!([door, gone])).expect("the form of doors");
+    let shown = text(&report, Sort::Name, None);
+    let from = shown.find("DOOR").expect("the doors are shown");
+    insta::assert_snapshot!(shown[from..].split("\n\n").next().expect("their lines"), @r"
+    DOOR                     VERSION   SINCE                        PENDING ACCEPTED  KNOWN PER MIN REFUSED  BROKER
+    door-0                   0.1.0     1970-01-01T00:00:01Z      2 of 10000      120      3      12       8  connected
+      client crm                                                          2      120      3      12       5  3.0 s ago: 400 no_id: The update has no id
+      hook stripe                                                         0        0      0       0       2
+      of nobody known, last refused 10s ago: 401 unauthorized: A token is needed
+      refused in all: no_id 4, unauthorized 3, full 1
+      and 1 more clients and hooks
+    door-1                   0.1.0     1970-01-01T00:00:00Z          0 of 5        0      0       0       0  no report for 31s
+    ");
+}
