@@ -1,19 +1,13 @@
 //! `lanekeeper check --against-running`: asks the running process what its config file would change.
 
-#![expect(clippy::disallowed_types, reason = "it asks a process of ours on this host")]
-
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
-
-use reqwest::{Client, StatusCode, redirect};
+use std::net::SocketAddr;
 
 use super::exit::Exit;
 use super::process::{print, say_error, tokio_runtime};
 use crate::admin::{Compared, ComparedChange, ConfigAnswer, command_of};
 use crate::config::{AdminConfig, Purpose, TakesEffect};
-
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::doctor::running::{ask, of_this_host};
 
 /// `purpose`: what the file is for; `admin`: where it says that the process listens, and whether it speaks TLS there.
 pub(super) fn main(purpose: Purpose, admin: &AdminConfig, json: bool) -> Exit {
@@ -24,8 +18,7 @@ pub(super) fn main(purpose: Purpose, admin: &AdminConfig, json: bool) -> Exit {
         return Exit::Config;
     };
     let address = of_this_host(listen);
-    let scheme = if admin.tls.is_some() { "https" } else { "http" };
-    match tokio_runtime().block_on(ask(scheme, address)) {
+    match tokio_runtime().block_on(ask(admin, address)) {
         Err(why) => {
             say_error(format_args!(
                 "error: the process at {address} (admin.listen) cannot be asked: {why}; is it running, on this host, with this \
@@ -53,45 +46,6 @@ pub(super) fn main(purpose: Purpose, admin: &AdminConfig, json: bool) -> Exit {
             }
             print(&as_text(address, &changes), exit)
         }
-    }
-}
-
-/// Where a client on this host reaches what listens there.
-fn of_this_host(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
-async fn ask(scheme: &str, address: SocketAddr) -> Result<ConfigAnswer, String> {
-    let client = Client::builder()
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .timeout(ANSWER_TIMEOUT)
-        // Its certificate has the name that others call it by. We call it on this host, by address, and send no secret.
-        .tls_danger_accept_invalid_certs(true)
-        .build();
-    let client = client.map_err(|error| error.to_string())?;
-    let answer = client.get(format!("{scheme}://{address}/config/changes")).send().await;
-    let answer = answer.map_err(|error| lanekeeper_core::error::error_chain(&error))?;
-    match answer.status() {
-        StatusCode::OK => {
-            let text = answer.text().await.map_err(|error| error.to_string())?;
-            serde_json::from_str(&text).map_err(|error| format!("its answer is not understood ({error})"))
-        }
-        StatusCode::NOT_FOUND => Err(
-            "it answers 404: only clients of its own host get the answer, and programs of before have none"
-                .to_owned(),
-        ),
-        StatusCode::SERVICE_UNAVAILABLE => Err(
-            "it takes in changes once it has reached its broker, and it is starting or stopping (see /readyz), or its files cannot \
-             be read in time"
-                .to_owned(),
-        ),
-        status => Err(format!("it answers {status}")),
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::exit::Exit;
 use super::process::say_error;
-use crate::config::{self, Config, Environment, Loaded, Purpose, management_url};
+use crate::config::{self, Environment, Loaded, Purpose, management_url};
 use lanekeeper_ledger::OperatorReason;
 
 /// Options of every command that reads the config.
@@ -41,19 +41,20 @@ pub(super) struct BrokerArguments {
 }
 
 impl BrokerArguments {
-    /// Loads the config. It needs no targets: who administers the broker need not know them.
+    /// Loads the config, with `--management` in it.
     ///
     /// # Errors
     /// [`Exit::Config`]; every fault was printed to standard error.
-    pub(super) fn load(&self) -> Result<Config, Exit> {
-        let mut config = self.config.load(Purpose::Publish)?.config;
+    pub(super) fn load(&self, purpose: Purpose) -> Result<Loaded, Exit> {
+        let mut loaded = self.config.load(purpose)?;
         if let Some(url) = self.management.as_deref().filter(|url| !url.is_empty()) {
-            config.broker.management_url = management_url(&mut Json::from(url)).map_err(|problem| {
-                say_error(format_args!("error: --management: {problem}"));
-                Exit::Config
-            })?;
+            loaded.config.broker.management_url =
+                management_url(&mut Json::from(url)).map_err(|problem| {
+                    say_error(format_args!("error: --management: {problem}"));
+                    Exit::Config
+                })?;
         }
-        Ok(config)
+        Ok(loaded)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::arguments::BrokerArguments;
 use super::exit::Exit;
 use super::process::{print, report, tokio_runtime};
+use crate::config::{Loaded, Purpose};
 use crate::doctor::examine;
 use lanekeeper_broker::SourceError;
 
@@ -16,13 +17,14 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Examines the broker and the config, and prints what could lose or reorder updates.
+/// Examines the broker and the config, and prints what could lose or reorder updates. Of a config for a door alone, it examines
+/// what the door needs.
 pub fn main(arguments: &Arguments) -> Exit {
-    let config = match arguments.broker.load() {
-        Ok(config) => config,
+    let Loaded { config, purpose, .. } = match arguments.broker.load(Purpose::Examine) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let examination = match tokio_runtime().block_on(examine(&config)) {
+    let examination = match tokio_runtime().block_on(examine(&config, purpose)) {
         Ok(examination) => examination,
         Err(error) => {
             report(&error);

@@ -100,7 +100,10 @@ pub fn main(arguments: &Arguments) -> Exit {
         Command::Show { config, .. } | Command::Export { config } => {
             config.load(Purpose::Publish).map(|loaded| loaded.config)
         }
-        Command::Plan { broker } | Command::Apply { broker, .. } | Command::Adopt { broker } => broker.load(),
+        Command::Plan { broker } | Command::Apply { broker, .. } | Command::Adopt { broker } => {
+            // Who administers the broker need not know the targets.
+            broker.load(Purpose::Publish).map(|loaded| loaded.config)
+        }
     };
     let config = match config {
         Ok(config) => config,

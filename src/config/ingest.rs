@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 use serde_json::Value as Json;
 
+use super::admin::AdminConfig;
 use super::fault::Problem;
 use super::hook::{self, HookConfig};
 use super::model::{Config, Purpose};
@@ -94,6 +95,18 @@ impl IngestConfig {
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
         self.listen.is_none_or(|address| address.ip().to_canonical().is_loopback())
+    }
+
+    /// Where other hosts reach the door without TLS, which is allowed only with `insecure`.
+    #[must_use]
+    pub fn plain_address(&self) -> Option<SocketAddr> {
+        self.listen.filter(|_| self.tls.is_none() && !self.is_on_loopback())
+    }
+
+    /// The address, if the door and its admin port have the same one.
+    #[must_use]
+    pub fn address_shared_with(&self, admin: &AdminConfig) -> Option<SocketAddr> {
+        self.listen.filter(|address| address.port() != 0 && admin.listen == Some(*address))
     }
 }
 
@@ -316,13 +329,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
 fn regrets(config: &Config) -> Vec<String> {
     let ingest = &config.ingest;
     let mut warnings = Vec::new();
-    if let Some(address) = ingest.listen.filter(|_| ingest.tls.is_none() && !ingest.is_on_loopback()) {
+    if let Some(address) = ingest.plain_address() {
         warnings.push(format!(
             "ingest.listen = {address} speaks plain HTTP: tokens and bodies travel as plain text, unless a \
              server in front of the door ends TLS. Otherwise set [ingest.tls]."
         ));
     }
-    if ingest.listen.is_some_and(|address| address.port() != 0 && config.admin.listen == Some(address)) {
+    if ingest.address_shared_with(&config.admin).is_some() {
         warnings.push(
             "ingest.listen and admin.listen are the same address: the door cannot listen on it twice, and ends at its start. \
              Change one of them."

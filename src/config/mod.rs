@@ -58,9 +58,9 @@ use layers::DEFAULT_TOML;
 pub use layers::Environment;
 pub(crate) use management::{ManagementAddress, management_url};
 pub use model::{
-    AnswerBody, BreakerConfig, BrokerConfig, Config, Content, DispatchConfig, FirstContact, HttpVersion,
-    IdempotencyKeyStyle, IfMatch, LimitsConfig, LogConfig, LogFormat, Purpose, TakeoverWait, TargetConfig,
-    UpdatesConfig,
+    AnswerBody, BreakerConfig, BrokerConfig, Config, Content, DOOR_ALONE, DispatchConfig, FirstContact,
+    HttpVersion, IdempotencyKeyStyle, IfMatch, LimitsConfig, LogConfig, LogFormat, Purpose, TakeoverWait,
+    TargetConfig, UpdatesConfig,
 };
 pub use notify::{EventKind, NotifyConfig};
 pub use on::OnConfig;

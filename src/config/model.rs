@@ -117,7 +117,14 @@ pub enum Purpose {
     /// To be checked. [`super::load`] decides by what is in it: with a client or hook of a door and without targets, it is read
     /// as for [`Purpose::Ingest`]; otherwise as for [`Purpose::Dispatch`].
     Check,
+    /// To be examined together with its broker. As [`Purpose::Check`], but without a door's client or hook it is read as for
+    /// [`Purpose::Publish`]: who administers the broker need not know the targets.
+    Examine,
 }
+
+/// Says that a config was read as one for a door alone, and why.
+pub const DOOR_ALONE: &str = "Judged as a config for a door alone (`lanekeeper ingest`): it has [[ingest.client]] or \
+                              [[ingest.hook]], and no [[target]].";
 
 /// `[broker]`.
 #[derive(Clone, Debug)]

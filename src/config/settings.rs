@@ -32,7 +32,7 @@ pub struct Loaded {
     pub config: Config,
     /// Its values in the order of `config/default.toml`; secrets are masked.
     pub shown: Vec<Shown>,
-    /// What it was read for; never [`Purpose::Check`].
+    /// What it was read for; never [`Purpose::Check`] or [`Purpose::Examine`].
     pub purpose: Purpose,
     /// What it was read from.
     pub source: ConfigSource,
@@ -61,8 +61,9 @@ pub fn read(
     let figment = layers::merge(file, environment)?;
     let mut reader = Reader::new(&figment, environment);
     let purpose = match purpose {
-        Purpose::Check if reader.is_of_a_door_alone() => Purpose::Ingest,
+        Purpose::Check | Purpose::Examine if reader.is_of_a_door_alone() => Purpose::Ingest,
         Purpose::Check => Purpose::Dispatch,
+        Purpose::Examine => Purpose::Publish,
         known => known,
     };
     // All sections are read before the first `?`, so that all faults are reported at once.

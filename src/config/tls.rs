@@ -109,7 +109,7 @@ impl OwnCertificate {
     }
 
     /// When it ends and what is left of its time, if that is little.
-    pub(super) fn expiring(&self, now: SystemTime) -> Option<(String, Option<String>)> {
+    pub(crate) fn expiring(&self, now: SystemTime) -> Option<(String, Option<String>)> {
         let expires = self.expires?;
         let left = expires.duration_since(now).ok();
         if left.is_some_and(|left| left >= EXPIRES_SOON) {

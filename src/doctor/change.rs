@@ -3,7 +3,7 @@
 
 use super::codes::{Code, Severity};
 use super::facts::Observed;
-use super::{Finding, examine, rules};
+use super::{Finding, observe, rules};
 use crate::config::Config;
 use lanekeeper_broker::{ObjectState, SourceError};
 use lanekeeper_core::layout::Shape;
@@ -34,10 +34,11 @@ pub struct Danger {
 /// Examines, as `doctor` does, what could go wrong with a change to such a layout. Most serious first.
 ///
 /// # Errors
-/// As [`examine`].
+/// As [`super::examine`].
 pub async fn dangers_of_change(config: &Config, to: Shape) -> Result<Vec<Danger>, SourceError> {
-    let examination = examine(config).await?;
-    Ok(weigh_all(&examination.observed, examination.findings, config, to))
+    let observed = observe(config).await?;
+    let findings = rules::judge(&observed, config);
+    Ok(weigh_all(&observed, findings, config, to))
 }
 
 pub(super) fn weigh_all(

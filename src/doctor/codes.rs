@@ -70,14 +70,15 @@ codes! {
     QueueCanWedge = "LK104", Warning,
         "after all consumers of a partition have hit the acknowledgement timeout, its queue can stop delivering forever";
     PublishingBlocked = "LK105", Error,
-        "publishers hang without an error, and dead letters and claims of partitions wait; queued updates are still \
-         dispatched";
+        "publishers hang without an error, a door answers 503, and dead letters and claims of partitions wait; queued updates are \
+         still dispatched";
     NoMajority = "LK106", Error,
         "without a majority of its copies (replicas) a queue neither accepts nor delivers messages";
     CopiesMissing = "LK107", Warning,
         "if one more node fails, a queue can lose the majority of its copies (replicas) and stop";
     NotPermitted = "LK108", Error,
-        "`lanekeeper run` exits at the start, or cannot dead-letter updates";
+        "`lanekeeper run` exits at the start, or cannot dead-letter updates; `lanekeeper ingest` exits with the first update that it \
+         takes";
     ClusterPartitioned = "LK109", Error,
         "the nodes know different queues and bindings: updates can be lost, sent twice or be in another partition than the \
          earlier ones of their record";
@@ -101,7 +102,7 @@ codes! {
          send each update two ways";
     MessageSizeLimited = "LK130", Warning,
         "the broker closes the channel of a publisher that sends a larger update, and what was not confirmed on it must be \
-         published again";
+         published again; `lanekeeper ingest` exits then";
 
     // 2xx: the topology.
     NoLayoutYet = "LK201", Info,
@@ -170,11 +171,25 @@ codes! {
     PrefetchDiffers = "LK503", Warning,
         "`lanekeeper run` uses the layout's prefetch; a lower one, on a queue that has updates, would return them in another order";
 
+    // 6xx: the door.
+    DoorCannotListen = "LK601", Error,
+        "`lanekeeper ingest` exits at its start: nobody can send it updates";
+    DoorCertificateExpired = "LK602", Error,
+        "senders that check the certificate refuse the connection, and their updates do not arrive";
+    DoorCertificateExpires = "LK603", Warning,
+        "once it has expired, senders that check it refuse the connection, and their updates do not arrive";
+    DoorWithoutTls = "LK604", Warning,
+        "tokens and bodies travel as plain text, and whoever reads a token on the way can send updates";
+    DoorNotShown = "LK605", Info,
+        "`lanekeeper status` and the pages of dispatchers do not show the door; it takes updates all the same";
+
     // 9xx: what could not be looked at.
     ManagementNotSeen = "LK901", Warning,
         "policies, bindings, foreign consumers and the metadata store were not checked, and most dangers are there";
     ManagementSeenInPart = "LK902", Info,
         "the things listed below were not checked";
+    DoorSeenInPart = "LK903", Info,
+        "the things listed below were not checked; a door itself needs no right at the management API";
 }
 
 impl fmt::Display for Code {

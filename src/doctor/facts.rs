@@ -97,6 +97,35 @@ impl Management {
     }
 }
 
+/// What the management API showed of the exchange that publishers use. Each `Err` has the API's words for a refusal, or for
+/// what is not there.
+#[derive(Clone, Debug)]
+pub struct ExchangeManagement {
+    /// Where it is, without `/api`.
+    pub url: String,
+    /// The user that asked.
+    pub user: String,
+    /// The exchange.
+    pub exchange: Result<SeenExchange, String>,
+    /// What it is bound to.
+    pub bindings: Result<Vec<Binding>, String>,
+    /// Alarms in effect.
+    pub alarms: Result<Vec<Alarm>, String>,
+}
+
+/// An exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenExchange {
+    /// Such as `fanout`.
+    pub kind: String,
+    /// It outlives the broker's restart.
+    pub durable: bool,
+    /// It goes with its last binding.
+    pub auto_delete: bool,
+    /// Only exchanges publish to it.
+    pub internal: bool,
+}
+
 /// A node of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {

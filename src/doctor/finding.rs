@@ -46,3 +46,11 @@ pub struct Unseen {
     /// How a person can check it.
     pub look: Option<Fix>,
 }
+
+impl Unseen {
+    /// `look`: a command; empty: there is none.
+    pub(super) fn new(what: &str, means: &str, look: &str) -> Self {
+        let look = (!look.is_empty()).then(|| Fix::Run(look.to_owned()));
+        Self { what: printable(what), means: printable(means), look }
+    }
+}

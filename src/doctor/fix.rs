@@ -45,7 +45,7 @@ pub(super) fn unbind(management: &Management, vhost: &str, binding: &Binding) ->
         DestinationKind::Exchange => 'e',
     };
     delete(
-        management,
+        (&management.url, &management.user),
         &format!(
             "bindings/{}/e/{}/{to}/{}/{}",
             segment(vhost),
@@ -59,17 +59,17 @@ pub(super) fn unbind(management: &Management, vhost: &str, binding: &Binding) ->
 /// Closes a consumer's connection; `None`: its name is not known.
 pub(super) fn disconnect(management: &Management, consumer: &Consumer) -> Option<Fix> {
     let connection = consumer.connection.as_deref()?;
-    Some(delete(management, &format!("connections/{}", segment(connection))))
+    Some(delete((&management.url, &management.user), &format!("connections/{}", segment(connection))))
 }
 
-fn delete(management: &Management, path: &str) -> Fix {
-    let url = format!("{}/api/{path}", management.url);
-    Fix::Run(format!("curl --user {} --request DELETE {}", quoted(&management.user), quoted(&url)))
+fn delete((url, user): (&str, &str), path: &str) -> Fix {
+    let url = format!("{url}/api/{path}");
+    Fix::Run(format!("curl --user {} --request DELETE {}", quoted(user), quoted(&url)))
 }
 
-/// Deletes an exchange.
-pub(super) fn delete_exchange(management: &Management, vhost: &str, exchange: &str) -> Fix {
-    delete(management, &format!("exchanges/{}/{}", segment(vhost), segment(exchange)))
+/// Deletes an exchange. `url` of the management API, and the user there.
+pub(super) fn delete_exchange((url, user): (&str, &str), vhost: &str, exchange: &str) -> Fix {
+    delete((url, user), &format!("exchanges/{}/{}", segment(vhost), segment(exchange)))
 }
 
 /// Deletes a queue with its messages.

@@ -7,14 +7,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value as Json;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use url::{Host, Url};
 
-use super::facts::{Binding, Management, ManagementCause, ManagementFault, Node, PolicyKind, Queue};
+use super::facts::{
+    Binding, ExchangeManagement, Management, ManagementCause, ManagementFault, Node, PolicyKind, Queue,
+};
 use super::fix::segment;
 use super::management_answers as answers;
 use crate::config::ManagementAddress;
@@ -37,15 +40,35 @@ const ROOM_POLL: Duration = Duration::from_secs(1);
 const REQUESTS_MAX: usize = 8;
 
 /// Collects everything that AMQP does not show, from the first of these addresses that answers. There must be one.
-pub async fn look(
-    addresses: &[ManagementAddress],
-    names: &Names,
-    broker: &Inspection,
+pub async fn look<'a>(
+    addresses: &'a [ManagementAddress],
+    names: &'a Names,
+    broker: &'a Inspection,
 ) -> Result<Management, ManagementFault> {
+    let look = |address| async move { in_time(Api::open(address).await?.look(names, broker)).await }.boxed();
+    first_that_answers(addresses, look).await
+}
+
+/// Collects what it shows of the exchange that publishers use, and the alarms. `cluster`: the name of the broker's.
+pub async fn look_at_exchange<'a>(
+    addresses: &'a [ManagementAddress],
+    exchange: &'a str,
+    cluster: Option<&'a str>,
+) -> Result<ExchangeManagement, ManagementFault> {
+    let look = |address| {
+        async move { in_time(Api::open(address).await?.look_at_exchange(exchange, cluster)).await }.boxed()
+    };
+    first_that_answers(addresses, look).await
+}
+
+async fn first_that_answers<'a, T>(
+    addresses: &'a [ManagementAddress],
+    look: impl Fn(&'a ManagementAddress) -> BoxFuture<'a, Result<T, ManagementCause>>,
+) -> Result<T, ManagementFault> {
     let mut first_fault = None;
     for address in addresses {
         let fault = |cause| ManagementFault { url: address.url.clone(), user: address.user.clone(), cause };
-        match look_at(address, names, broker).await {
+        match look(address).await {
             Err(cause @ ManagementCause::Unreachable(_)) if addresses.len() > 1 => {
                 first_fault.get_or_insert(fault(cause));
             }
@@ -86,15 +109,8 @@ async fn look_for_room_at(address: &ManagementAddress, cluster: Option<&str>) ->
     }
 }
 
-async fn look_at(
-    address: &ManagementAddress,
-    names: &Names,
-    broker: &Inspection,
-) -> Result<Management, ManagementCause> {
-    let client = client(reachable(&address.url).await?);
-    let client = client.map_err(|error| ManagementCause::Unreachable(error.to_string()))?;
-    let api = Api { client, address };
-    if let Ok(looked) = timeout(LOOK_TIMEOUT, api.look(names, broker)).await {
+async fn in_time<T>(looking: impl Future<Output = Result<T, ManagementCause>>) -> Result<T, ManagementCause> {
+    if let Ok(looked) = timeout(LOOK_TIMEOUT, looking).await {
         return looked;
     }
     let text = format!("it did not answer all requests within {} s", LOOK_TIMEOUT.as_secs());
@@ -155,7 +171,13 @@ enum ApiAnswer {
     Refused(String),
 }
 
-impl Api<'_> {
+impl<'a> Api<'a> {
+    async fn open(address: &'a ManagementAddress) -> Result<Self, ManagementCause> {
+        let client = client(reachable(&address.url).await?);
+        let client = client.map_err(|error| ManagementCause::Unreachable(error.to_string()))?;
+        Ok(Self { client, address })
+    }
+
     /// A host can run several brokers, and a port can be forwarded to another host.
     async fn is_of(&self, cluster: Option<&str>) -> Result<(), ManagementCause> {
         if let ApiAnswer::Refused(words) = self.ask("whoami").await? {
@@ -207,6 +229,24 @@ impl Api<'_> {
             nodes: self.unless_refused("nodes", answers::nodes).await?,
             quorum_copies: self.quorum_copies().await,
             khepri: self.unless_refused("feature-flags", answers::khepri).await?,
+        })
+    }
+
+    async fn look_at_exchange(
+        &self,
+        exchange: &str,
+        cluster: Option<&str>,
+    ) -> Result<ExchangeManagement, ManagementCause> {
+        self.is_of(cluster).await?;
+        let path = format!("exchanges/{}/{}", segment(&self.address.vhost), segment(exchange));
+        let seen = self.unless_refused(&path, answers::exchange).await?;
+        let bindings = self.unless_refused(&format!("{path}/bindings/source"), answers::bindings).await?;
+        Ok(ExchangeManagement {
+            url: self.address.url.clone(),
+            user: self.address.user.clone(),
+            exchange: seen,
+            bindings,
+            alarms: self.unless_refused("health/checks/alarms", answers::alarms).await?,
         })
     }
 

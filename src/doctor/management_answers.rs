@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::facts::{Alarm, Binding, Consumer, DestinationKind, Node, PolicyKind, PolicyName, Queue};
+use super::facts::{
+    Alarm, Binding, Consumer, DestinationKind, Node, PolicyKind, PolicyName, Queue, SeenExchange,
+};
 
 /// `GET /api/queues/VHOST/NAME`.
 pub fn queue(answer: &Json) -> Queue {
@@ -31,6 +33,16 @@ fn consumer(answer: &Json) -> Consumer {
         timeout_ms: answer["consumer_timeout"].as_u64(),
         connection: text(&channel["connection_name"]),
         user: text(&channel["user"]),
+    }
+}
+
+/// `GET /api/exchanges/VHOST/NAME`.
+pub fn exchange(answer: &Json) -> SeenExchange {
+    SeenExchange {
+        kind: text(&answer["type"]).unwrap_or_default(),
+        durable: answer["durable"] != false,
+        auto_delete: answer["auto_delete"] == true,
+        internal: answer["internal"] == true,
     }
 }
 

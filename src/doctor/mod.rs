@@ -2,10 +2,11 @@
 //! cost, and the command that fixes it. docs/doctor.md lists the codes.
 //!
 //! Begin with [`examine`]. `lanekeeper_broker::inspect` and `management` collect `facts`, `rules` judge them without any
-//! IO, `report` prints the findings.
+//! IO, `report` prints the findings. `door` does the same for a config of a door alone.
 
 pub mod change;
 mod codes;
+mod door;
 mod facts;
 mod finding;
 mod fix;
@@ -13,22 +14,33 @@ mod management;
 mod management_answers;
 mod report;
 mod rules;
+pub mod running;
 
+use door::ObservedDoor;
 use facts::{Observed, Version};
 pub use finding::{Finding, Unseen};
 pub use fix::Fix;
 use rules::{files_with, judge, unseen};
 
-use crate::config::Config;
+use crate::config::{Config, Purpose};
 use lanekeeper_broker::{Address, MessageSize, Names, Publishing, SourceError, inspect, try_message_size};
 
 /// The result of [`examine`].
 #[derive(Clone, Debug)]
 pub struct Examination {
-    observed: Observed,
+    subject: Subject,
     /// Worst first.
     findings: Vec<Finding>,
     unseen: Vec<Unseen>,
+}
+
+/// What was examined.
+#[derive(Clone, Debug)]
+enum Subject {
+    /// A broker, for `lanekeeper run`.
+    Run(Box<Observed>),
+    /// What a door alone needs.
+    Door(Box<ObservedDoor>),
 }
 
 /// What keeps so many partitions from being made, on a broker with this version and this name of its cluster. For the first
@@ -44,11 +56,21 @@ pub async fn room_for(
     files_with(version, seen.map_err(Clone::clone), partitions)
 }
 
-/// Collects facts and judges them. Changes nothing in the broker.
+/// Collects facts and judges them. Changes nothing in the broker. `purpose`: what the config was read for.
 ///
 /// # Errors
 /// The broker cannot be reached over AMQP, refuses us, or does not answer.
-pub async fn examine(config: &Config) -> Result<Examination, SourceError> {
+pub async fn examine(config: &Config, purpose: Purpose) -> Result<Examination, SourceError> {
+    if purpose == Purpose::Ingest {
+        return door::examine(config).await;
+    }
+    let observed = observe(config).await?;
+    let findings = judge(&observed, config);
+    let unseen = unseen(&observed, config);
+    Ok(Examination { subject: Subject::Run(Box::new(observed)), findings, unseen })
+}
+
+async fn observe(config: &Config) -> Result<Observed, SourceError> {
     let names = Names::new(&config.updates.exchange);
     let address = Address::new(&config.broker.connection)?;
     let broker = inspect(&address, &names, &format!("lanekeeper {} doctor", config.instance)).await?;
@@ -61,8 +83,5 @@ pub async fn examine(config: &Config) -> Result<Examination, SourceError> {
         _ => MessageSize::Unknown("the broker takes no publishes".to_owned()),
     };
     let vhost = address.vhost().to_owned();
-    let observed = Observed { broker, management, vhost, message_size };
-    let findings = judge(&observed, config);
-    let unseen = unseen(&observed, config);
-    Ok(Examination { observed, findings, unseen })
+    Ok(Observed { broker, management, vhost, message_size })
 }

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use serde_json::{Value as Json, json};
 
 use super::codes::Severity;
-use super::{Examination, Finding, Fix};
+use super::{Examination, Finding, Fix, Subject};
+use crate::admin::command_of;
+use crate::config::{DOOR_ALONE, Purpose};
+use lanekeeper_broker::{ExchangeProbe, Inspection};
 
 /// Prose is wrapped at this column; commands are not wrapped.
 const COLUMNS: usize = 100;
@@ -24,7 +27,13 @@ impl Examination {
     /// For a person.
     #[must_use]
     pub fn text(&self, exchange: &str) -> String {
-        let mut text = self.head(exchange) + "\n";
+        let mut text = String::new();
+        if matches!(self.subject, Subject::Door(_)) {
+            prose(&mut text, "", DOOR_ALONE);
+            text += "\n";
+        }
+        text += &self.head(exchange);
+        text += "\n";
         for finding in &self.findings {
             text += "\n";
             text += &format_finding(finding);
@@ -41,16 +50,25 @@ impl Examination {
 
     /// The line that says what was examined.
     fn head(&self, exchange: &str) -> String {
-        let broker = &self.observed.broker;
-        let version = broker.version.as_deref().unwrap_or("of unknown version");
-        let layout = match self.observed.layout() {
-            Some(layout) => format!("layout {} with {} partitions", layout.number.0, layout.partitions),
-            None => "no layout".to_owned(),
+        let (version, address, vhost, last) = match &self.subject {
+            Subject::Run(observed) => {
+                let last = match observed.layout() {
+                    Some(layout) => {
+                        format!("layout {} with {} partitions", layout.number.0, layout.partitions)
+                    }
+                    None => "no layout".to_owned(),
+                };
+                (&observed.broker.version, &observed.broker.address, &observed.vhost, last)
+            }
+            Subject::Door(observed) => {
+                let address = observed.address.map(|address| address.to_string()).unwrap_or_default();
+                let runs = if observed.runs() { ", which runs" } else { "" };
+                let last = format!("door at {address}{runs}");
+                (&observed.broker.version, &observed.broker.address, &observed.vhost, last)
+            }
         };
-        format!(
-            "RabbitMQ {version} at {}, virtual host {}, exchange {exchange}, {layout}",
-            broker.address, self.observed.vhost
-        )
+        let version = version.as_deref().unwrap_or("of unknown version");
+        format!("RabbitMQ {version} at {address}, virtual host {vhost}, exchange {exchange}, {last}")
     }
 
     fn verdict(&self) -> String {
@@ -73,15 +91,27 @@ impl Examination {
     /// For a program.
     #[must_use]
     pub fn json(&self, exchange: &str) -> Json {
-        let broker = &self.observed.broker;
+        let (command, broker) = match &self.subject {
+            Subject::Run(observed) => {
+                let Inspection { address, version, .. } = &observed.broker;
+                let broker = json!({
+                    "address": address,
+                    "version": version,
+                    "vhost": observed.vhost,
+                    "exchange": exchange,
+                    "layout": observed.layout(),
+                });
+                (command_of(Purpose::Dispatch), broker)
+            }
+            Subject::Door(observed) => {
+                let ExchangeProbe { address, version, .. } = &observed.broker;
+                let broker = json!({ "address": address, "version": version, "vhost": observed.vhost, "exchange": exchange });
+                (command_of(Purpose::Ingest), broker)
+            }
+        };
         json!({
-            "broker": {
-                "address": broker.address,
-                "version": broker.version,
-                "vhost": self.observed.vhost,
-                "exchange": exchange,
-                "layout": self.observed.layout(),
-            },
+            "for": command,
+            "broker": broker,
             "findings": self.findings,
             "not_looked_at": self.unseen,
             "errors": self.count(Severity::Error),

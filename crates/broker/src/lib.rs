@@ -12,7 +12,8 @@
 //! - `deliveries` consumes the queue of a partition, decodes what comes, acks what is settled, publishes dead letters.
 //! - [`publisher`] publishes updates, for `lanekeeper publish` and for doors. A [`DoorReporter`] publishes what a door says of
 //!   itself, and dispatchers [take that in](take_door_reports).
-//! - [`Operator`] and [`inspect`] read and change a topology for a person.
+//! - [`Operator`] and [`inspect`] read and change a topology for a person, and [`probe_exchange`] looks at an exchange as a
+//!   publisher.
 //!
 //! Modules use those before them in this list, never those after them, and no two files use each other.
 
@@ -28,6 +29,7 @@ mod door_reporter;
 mod door_reports;
 mod epochs;
 mod error;
+mod exchange_probe;
 mod halt;
 mod inquiries;
 mod inspection;
@@ -56,6 +58,7 @@ pub use door_reporter::{DOOR_REPORT_BYTES_MAX, DOOR_REPORT_EVERY, DoorReporter, 
 pub use door_reports::{DoorEvent, take_door_reports};
 pub use epochs::Epochs;
 pub use error::SourceError;
+pub use exchange_probe::{ExchangeProbe, ExchangePublishing, probe_exchange};
 pub use halt::Halt;
 pub use inquiries::{Inquiries, Inquiry};
 pub use inspection::{Inspection, Object, ObjectState, Publishing, Role, inspect};
@@ -66,7 +69,7 @@ pub use membership::{
     Inquired, Membership, PartitionStatus, Replica, RetriedRecord, STATUS_TIMEOUT, SeenProcess, StatusAnswer,
     StatusAnswers,
 };
-pub use message_size::{MESSAGE_SIZE_TRIED_MAX, MessageSize, try_message_size};
+pub use message_size::{MESSAGE_SIZE_TRIED_MAX, MessageSize, try_message_size, try_message_size_at};
 pub use names::{HASH_EXCHANGE_TYPE, Names};
 pub use operator::Operator;
 pub use presence::{AnnouncedEvents, Notices, Presence, PresentReplica};

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::channel::confirm_channel::{ConfirmChannel, Message};
 use super::connection::Address;
+use super::exchange_probe::{is_of_a_fitting_size, refused_message};
 
 /// How much is sent at most: a byte more than RabbitMQ 4 takes by default.
 pub const MESSAGE_SIZE_TRIED_MAX: usize = 16 * 1024 * 1024 + 1;
@@ -33,22 +34,29 @@ pub enum MessageSize {
 
 /// Publishes one message of `bytes`, or of [`MESSAGE_SIZE_TRIED_MAX`] if that is less, that no queue takes.
 pub async fn try_message_size(address: &Address, name: &str, bytes: usize) -> MessageSize {
-    let tried = bytes.min(MESSAGE_SIZE_TRIED_MAX);
+    // To the default exchange with the name of no queue, so that it is confirmed and dropped.
+    let nobody = format!("lanekeeper.doctor.{}", Uuid::new_v4());
+    let body = vec![0; bytes.min(MESSAGE_SIZE_TRIED_MAX)];
+    try_message(address, name, Message::to_queue(&nobody, BasicProperties::default(), &body)).await
+}
+
+/// The same with the rights of a publisher to this exchange alone, or with none: the broker looks at the size first, and
+/// routes the message nowhere.
+pub async fn try_message_size_at(address: &Address, exchange: &str, name: &str, bytes: usize) -> MessageSize {
+    let body = vec![0; bytes.min(MESSAGE_SIZE_TRIED_MAX)];
+    try_message(address, name, refused_message(exchange, &body)).await
+}
+
+async fn try_message(address: &Address, name: &str, message: Message<'_>) -> MessageSize {
+    let tried = message.body.len();
     let connection = match address.connect(name).await {
         Ok(connection) => connection,
         Err(fault) => return MessageSize::Unknown(fault.to_string()),
     };
     let publishing = async {
         let channel = ConfirmChannel::select(connection.create_channel().await?).await?;
-        // To the default exchange with the name of no queue, so that it is confirmed and dropped. It is not mandatory: a
-        // broker that returns it would send it all back.
-        let nobody = format!("lanekeeper.doctor.{}", Uuid::new_v4());
-        let body = vec![0; tried];
-        channel
-            .send_to_nobody(Message::to_queue(&nobody, BasicProperties::default(), &body))
-            .await?
-            .answer()
-            .await
+        // It is not mandatory: a broker that returns it would send it all back.
+        channel.send_to_nobody(message).await?.answer().await
     };
     let size = match timeout(TRY_TIMEOUT, publishing).await {
         Ok(Ok(_)) => MessageSize::Takes(tried),
@@ -69,6 +77,7 @@ fn refusal(tried: usize, words: &str) -> MessageSize {
             MessageSize::Refuses { tried, max: number.and_then(|number| number.parse().ok()) }
         }
         None if words.contains("larger than max") => MessageSize::Refuses { tried, max: None },
+        None if is_of_a_fitting_size(words) => MessageSize::Takes(tried),
         None => MessageSize::Unknown(words.to_owned()),
     }
 }
@@ -84,5 +93,8 @@ mod tests {
         check(words, MessageSize::Refuses { tried: 9, max: Some(8) });
         check("message size 9 is larger than max size 8", MessageSize::Refuses { tried: 9, max: None });
         check("ACCESS_REFUSED", MessageSize::Unknown("ACCESS_REFUSED".to_owned()));
+        check("PRECONDITION_FAILED - invalid expiration 'never': x", MessageSize::Takes(9));
+        check("NOT_FOUND - no exchange 'updates' in vhost '/'", MessageSize::Takes(9));
+        check("ACCESS_REFUSED - access to exchange 'u' in vhost '/' refused", MessageSize::Takes(9));
     }
 }

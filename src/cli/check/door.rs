@@ -7,7 +7,8 @@ use serde_json::{Value as Json, json};
 use super::{list, print, section};
 use crate::cli::exit::Exit;
 use crate::config::{
-    Config, HookScheme, IngestConfig, Loaded, OF_DOOR, Origin, Shown, format_duration, warnings_of_door,
+    Config, DOOR_ALONE, HookScheme, IngestConfig, Loaded, OF_DOOR, Origin, Shown, format_duration,
+    warnings_of_door,
 };
 
 pub(super) fn main(loaded: &Loaded, json: bool) -> Exit {
@@ -27,9 +28,7 @@ fn values(loaded: &Loaded) -> Vec<Shown> {
 
 fn as_text(loaded: &Loaded) -> String {
     let config = &loaded.config;
-    let mut text = "Judged as a config for a door alone (`lanekeeper ingest`): it has [[ingest.client]] or [[ingest.hook]], and no \
-                    [[target]]. `lanekeeper run` needs a [[target]].\n\n"
-        .to_owned();
+    let mut text = format!("{DOOR_ALONE} `lanekeeper run` needs a [[target]].\n\n");
     for values in values(loaded).chunk_by(|a, b| a.section == b.section) {
         text += &section(values);
     }
@@ -164,6 +163,13 @@ mod tests {
         lacks_a_target("", Purpose::Check);
         lacks_a_target("[ingest]\nrequire_id = false\n", Purpose::Check);
         assert!(lacks_a_target(CLIENT, Purpose::Dispatch).contains("`lanekeeper ingest` alone"));
+        // `doctor` needs no target.
+        let examine = |text: &str, expected| {
+            assert_eq!(loaded(text, Purpose::Examine).unwrap().purpose, expected, "{text}");
+        };
+        examine(CLIENT, Purpose::Ingest);
+        examine("", Purpose::Publish);
+        examine(&format!("{CLIENT}{TARGET_EXAMPLE}"), Purpose::Publish);
         // What only a door needs is a fault for a door.
         let faults = loaded(&format!("[ingest]\nlisten = \"0.0.0.0:1\"\n{CLIENT}"), Purpose::Check);
         assert!(faults.unwrap_err().contains("without TLS"));

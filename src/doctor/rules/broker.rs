@@ -1,7 +1,7 @@
 //! The broker itself: version, plugins, metadata store, alarms, permissions.
 
 use super::super::codes::Code;
-use super::super::facts::{Observed, Version};
+use super::super::facts::{Alarm, Observed, Version};
 use super::super::finding::Finding;
 use super::super::fix::{Fix, quoted};
 use super::case::Case;
@@ -30,10 +30,7 @@ fn version(case: &Case<'_>) -> Vec<Finding> {
     }
     let Some(version) = case.observed.version() else { return findings };
     let version_text = case.observed.broker.version.as_deref().unwrap_or_default();
-    if version < OLDEST {
-        let what = format!("the broker is RabbitMQ {version_text}; Lanekeeper needs 3.10 or later");
-        findings.push(Finding::new(Code::BrokerTooOld, what, vec![upgrade("3.10")]));
-    }
+    findings.extend(too_old(version_text));
     if WEDGE.contains(&version) {
         let what = format!(
             "the broker is RabbitMQ {version_text}; in 4.3.0 to 4.3.5 a queue with a single active consumer can stop delivering forever"
@@ -41,6 +38,13 @@ fn version(case: &Case<'_>) -> Vec<Finding> {
         findings.push(Finding::new(Code::QueueCanWedge, what, vec![upgrade("4.3.6")]));
     }
     findings
+}
+
+/// A version older than all that were tested.
+pub fn too_old(version: &str) -> Option<Finding> {
+    let what = format!("the broker is RabbitMQ {version}; Lanekeeper needs 3.10 or later");
+    let is_old = Version::parse(version).is_some_and(|version| version < OLDEST);
+    is_old.then(|| Finding::new(Code::BrokerTooOld, what, vec![upgrade("3.10")]))
 }
 
 fn upgrade(to: &str) -> Fix {
@@ -84,6 +88,19 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
         Ok(management) => management.alarms.as_deref().unwrap_or_default(),
         Err(_) => &[],
     };
+    let what = match case.observed.broker.publishing {
+        Publishing::Blocked => Some(BLOCKED),
+        Publishing::Unconfirmed => Some("the broker did not confirm a publish within seconds"),
+        Publishing::Taken | Publishing::NotPermitted(_) => None,
+    };
+    blocked_by(alarms, what)
+}
+
+/// What the test publish showed.
+pub const BLOCKED: &str = "the broker takes no publishes: memory or disk alarm";
+
+/// These alarms; if there is none, what the test publish showed.
+pub fn blocked_by(alarms: &[Alarm], publish: Option<&str>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = alarms
         .iter()
         .map(|alarm| {
@@ -109,12 +126,7 @@ fn alarms(case: &Case<'_>) -> Vec<Finding> {
             Finding::new(Code::PublishingBlocked, what, fix)
         })
         .collect();
-    let what = match case.observed.broker.publishing {
-        Publishing::Blocked => "the broker takes no publishes: memory or disk alarm",
-        Publishing::Unconfirmed => "the broker did not confirm a publish within seconds",
-        Publishing::Taken | Publishing::NotPermitted(_) => return findings,
-    };
-    if findings.is_empty() {
+    if let Some(what) = publish.filter(|_| findings.is_empty()) {
         let look = Fix::Run("rabbitmq-diagnostics alarms".to_owned());
         findings.push(Finding::new(Code::PublishingBlocked, what, vec![look]));
     }
@@ -142,22 +154,20 @@ fn permissions(case: &Case<'_>) -> Vec<Finding> {
     let exchange = expression(case.names.public());
     let ours = format!(r"^{exchange}(\..*)?$");
     let write = format!(r"^({exchange}(\..*)?|amq\.default)$");
-    let grant = |user: String| {
-        Fix::Run(format!(
-            "rabbitmqctl set_permissions --vhost {} {} {} {} {}",
-            quoted(vhost),
-            quoted(&user),
-            quoted(&ours),
-            quoted(&write),
-            quoted(&ours)
-        ))
-    };
+    let grant = |user: String| set_permissions(vhost, &user, [&ours, &write, &ours]);
     let fixes = case.config.broker.users().into_iter().map(grant).collect();
     vec![Finding::new(Code::NotPermitted, what, fixes)]
 }
 
+/// Gives a user the permissions configure, write and read on what these expressions match, instead of those it has.
+pub fn set_permissions(vhost: &str, user: &str, expressions: [&str; 3]) -> Fix {
+    let [configure, write, read] = expressions.map(quoted);
+    let (vhost, user) = (quoted(vhost), quoted(user));
+    Fix::Run(format!("rabbitmqctl set_permissions --vhost {vhost} {user} {configure} {write} {read}"))
+}
+
 /// A regular expression that matches only this name.
-fn expression(name: &str) -> String {
+pub fn expression(name: &str) -> String {
     name.chars().fold(String::new(), |mut text, c| {
         if r"\.+*?()|[]{}^$".contains(c) {
             text.push('\\');

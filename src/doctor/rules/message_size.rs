@@ -7,8 +7,12 @@ use super::case::Case;
 use lanekeeper_broker::MessageSize;
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let MessageSize::Refuses { tried, max } = case.observed.message_size else { return Vec::new() };
-    let wanted = case.config.updates.body_bytes_max;
+    limited(&case.observed.message_size, case.config.updates.body_bytes_max).into_iter().collect()
+}
+
+/// `wanted`: `updates.body_bytes_max`.
+pub fn limited(size: &MessageSize, wanted: usize) -> Option<Finding> {
+    let MessageSize::Refuses { tried, max } = size else { return None };
     let limit = match max {
         Some(max) => format!("messages over {max} bytes"),
         None => format!("a message of {tried} bytes"),
@@ -23,5 +27,5 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
         fix.push(Fix::Do("or tell publishers the lower limit:".to_owned()));
         fix.push(Fix::Config(format!("updates.body_bytes_max = {max}")));
     }
-    vec![Finding::new(Code::MessageSizeLimited, what, fix)]
+    Some(Finding::new(Code::MessageSizeLimited, what, fix))
 }

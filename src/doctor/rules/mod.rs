@@ -13,8 +13,11 @@ mod tests;
 mod topology;
 mod unseen;
 
+pub(super) use broker::{BLOCKED, blocked_by, expression, set_permissions, too_old};
 pub(super) use files::files_with;
-pub(super) use unseen::unseen;
+pub(super) use message_size::limited;
+pub(super) use topology::{WITHOUT_KEY, declare_again};
+pub(super) use unseen::{elsewhere, fault_of_management, size_unseen, unseen};
 
 use self::case::Case;
 use super::facts::Observed;

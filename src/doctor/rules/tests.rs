@@ -14,7 +14,7 @@ use super::super::facts::{
     PolicyKind, PolicyName, Queue, Version,
 };
 use super::super::management_answers as answers;
-use super::super::{Examination, judge, unseen};
+use super::super::{Examination, Subject, judge, unseen};
 use crate::config::{Config, Environment, Purpose, load};
 use lanekeeper_broker::{Depth, Inspection, MessageSize, Names, Object, ObjectState, Publishing, Role};
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber, Shape};
@@ -286,7 +286,7 @@ fn answers_of_the_management_api_become_facts() {
 fn report(observed: Observed) -> String {
     let config = config();
     let (findings, unseen) = (judge(&observed, &config), unseen(&observed, &config));
-    Examination { observed, findings, unseen }.text("updates")
+    Examination { subject: Subject::Run(Box::new(observed)), findings, unseen }.text("updates")
 }
 
 #[test]

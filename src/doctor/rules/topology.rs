@@ -9,7 +9,7 @@ use lanekeeper_broker::{Object, ObjectState, Role};
 use lanekeeper_core::layout::Layout;
 
 /// The management API's name for a binding without routing key and arguments. All of ours are such.
-const WITHOUT_KEY: &str = "~";
+pub const WITHOUT_KEY: &str = "~";
 const QUEUE_TYPE: &str = "x-queue-type";
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
@@ -60,7 +60,8 @@ fn objects(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
-fn declare_again() -> Vec<Fix> {
+/// Declares and binds what is missing.
+pub fn declare_again() -> Vec<Fix> {
     vec![
         Fix::Do(
             "stop all publishers and dispatchers, so that no update goes to a wrong queue; then run"
@@ -99,7 +100,7 @@ fn differs(case: &Case<'_>, object: &Object) -> Option<Finding> {
         }
         fix.push(delete_queue(vhost, name));
     } else if let Ok(management) = &case.observed.management {
-        fix.push(delete_exchange(management, vhost, name));
+        fix.push(delete_exchange((&management.url, &management.user), vhost, name));
     } else {
         fix.push(Fix::Do(format!("delete the exchange {name}, in the RabbitMQ UI under Exchanges")));
     }

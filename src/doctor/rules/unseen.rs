@@ -1,13 +1,12 @@
 //! What could not be checked, and what follows from that.
 
 use super::super::codes::Code;
-use super::super::facts::{ManagementCause, Observed, Queue};
+use super::super::facts::{ManagementCause, ManagementFault, Observed, Queue};
 use super::super::finding::{Finding, Unseen};
 use super::super::fix::{Fix, quoted};
 use super::broker::{KHEPRI_REORDERS, partitions};
 use super::case::{Case, listed};
 use crate::config::{ACK_TIMEOUT, Config, format_duration};
-use crate::printable::printable;
 use lanekeeper_broker::{MESSAGE_SIZE_TRIED_MAX, MessageSize};
 
 pub fn judge(case: &Case<'_>) -> Vec<Finding> {
@@ -18,37 +17,19 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     let tag = |tag: &str| Fix::Run(format!("rabbitmqctl set_user_tags {} {tag}", quoted(user)));
     match &case.observed.management {
         Err(fault) => {
-            let url = &fault.url;
-            let elsewhere =
-                Fix::Config("broker.management_url = \"http://USER:PASSWORD@HOST:15672\"".to_owned());
-            let (what, fix) = match &fault.cause {
-                ManagementCause::Unreachable(why) => (
-                    format!("the management API is not reachable at {url}: {why}"),
-                    vec![
-                        Fix::Run("rabbitmq-plugins enable rabbitmq_management".to_owned()),
-                        Fix::Do("or, if it is elsewhere (also as --management URL):".to_owned()),
-                        elsewhere,
-                    ],
-                ),
-                ManagementCause::Refused(words) => (
-                    format!("the management API at {url} refuses user {user}: {words}"),
-                    vec![
-                        tag("monitoring"),
-                        Fix::Do("or use another user (also as --management URL):".to_owned()),
-                        elsewhere,
-                    ],
-                ),
-                ManagementCause::OtherCluster(theirs) => (
-                    format!(
-                        "the management API at {url} belongs to another cluster, {theirs:?}; the broker's is {:?}",
-                        case.observed.broker.cluster.as_deref().unwrap_or_default()
-                    ),
-                    vec![elsewhere],
-                ),
-                ManagementCause::NotUnderstood(why) => (
-                    format!("what answers at {url} is not RabbitMQ's management API: {why}"),
-                    vec![elsewhere],
-                ),
+            let what = fault_of_management(fault, case.observed.broker.cluster.as_deref());
+            let fix = match &fault.cause {
+                ManagementCause::Unreachable(_) => vec![
+                    Fix::Run("rabbitmq-plugins enable rabbitmq_management".to_owned()),
+                    Fix::Do("or, if it is elsewhere (also as --management URL):".to_owned()),
+                    elsewhere(),
+                ],
+                ManagementCause::Refused(_) => vec![
+                    tag("monitoring"),
+                    Fix::Do("or use another user (also as --management URL):".to_owned()),
+                    elsewhere(),
+                ],
+                ManagementCause::OtherCluster(_) | ManagementCause::NotUnderstood(_) => vec![elsewhere()],
             };
             vec![Finding::new(Code::ManagementNotSeen, what, fix)]
         }
@@ -71,6 +52,29 @@ pub fn judge(case: &Case<'_>) -> Vec<Finding> {
     }
 }
 
+/// Where to say where the management API is.
+pub fn elsewhere() -> Fix {
+    Fix::Config("broker.management_url = \"http://USER:PASSWORD@HOST:15672\"".to_owned())
+}
+
+/// Why the management API showed nothing, as a sentence. `cluster`: the name of the broker's.
+pub fn fault_of_management(fault: &ManagementFault, cluster: Option<&str>) -> String {
+    let ManagementFault { url, user, cause } = fault;
+    match cause {
+        ManagementCause::Unreachable(why) => format!("the management API is not reachable at {url}: {why}"),
+        ManagementCause::Refused(words) => {
+            format!("the management API at {url} refuses user {user}: {words}")
+        }
+        ManagementCause::OtherCluster(theirs) => format!(
+            "the management API at {url} belongs to another cluster, {theirs:?}; the broker's is {:?}",
+            cluster.unwrap_or_default()
+        ),
+        ManagementCause::NotUnderstood(why) => {
+            format!("what answers at {url} is not RabbitMQ's management API: {why}")
+        }
+    }
+}
+
 /// Whether Khepri, as the metadata store, would move record keys.
 fn khepri_matters(case: &Case<'_>) -> bool {
     let can_be = case.observed.version().is_none_or(|version| KHEPRI_REORDERS.contains(&version));
@@ -81,10 +85,7 @@ fn khepri_matters(case: &Case<'_>) -> bool {
 pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
     let case = Case::new(observed, config);
     let mut unseen = Vec::new();
-    let mut push = |what: &str, means: String, look: &str| {
-        let look = (!look.is_empty()).then(|| Fix::Run(look.to_owned()));
-        unseen.push(Unseen { what: printable(what), means: printable(&means), look });
-    };
+    let mut push = |what: &str, means: String, look: &str| unseen.push(Unseen::new(what, &means, look));
     let vhost = quoted(&observed.vhost);
     let khepri = "rabbitmqctl list_feature_flags";
     let khepri_means = "if it is Khepri, a restart of the broker moves record keys to other partitions";
@@ -149,20 +150,25 @@ pub fn unseen(observed: &Observed, config: &Config) -> Vec<Unseen> {
             "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
         );
     }
-    match &observed.message_size {
-        MessageSize::Unknown(why) => push(
-            "the largest message that the broker takes (max_message_size)",
-            format!("a lower limit than updates.body_bytes_max refuses updates ({why})"),
-            MAX_MESSAGE_SIZE,
-        ),
-        MessageSize::Takes(tried) if *tried < config.updates.body_bytes_max => push(
-            "messages as large as updates.body_bytes_max",
-            format!("the broker takes {MESSAGE_SIZE_TRIED_MAX} bytes; more was not tried"),
-            MAX_MESSAGE_SIZE,
-        ),
-        MessageSize::Takes(_) | MessageSize::Refuses { .. } => {}
-    }
+    unseen.extend(size_unseen(&observed.message_size, config));
     unseen
+}
+
+/// The largest message, if it is not known, or not up to `updates.body_bytes_max`.
+pub fn size_unseen(size: &MessageSize, config: &Config) -> Option<Unseen> {
+    match size {
+        MessageSize::Unknown(why) => Some(Unseen::new(
+            "the largest message that the broker takes (max_message_size)",
+            &format!("a lower limit than updates.body_bytes_max refuses updates ({why})"),
+            MAX_MESSAGE_SIZE,
+        )),
+        MessageSize::Takes(tried) if *tried < config.updates.body_bytes_max => Some(Unseen::new(
+            "messages as large as updates.body_bytes_max",
+            &format!("the broker takes {MESSAGE_SIZE_TRIED_MAX} bytes; more was not tried"),
+            MAX_MESSAGE_SIZE,
+        )),
+        MessageSize::Takes(_) | MessageSize::Refuses { .. } => None,
+    }
 }
 
 const MAX_MESSAGE_SIZE: &str = "rabbitmqctl eval 'application:get_env(rabbit, max_message_size).'";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lanekeeper_lab::receiver::ReceiverSettings;
 
-use super::{Doctor, PARTITIONS, codes_of, made, what};
+use super::{Doctor, NOWHERE, PARTITIONS, codes_of, made, what};
 use crate::harness::{Broker, World, until};
 
 /// A node of its own: these dangers are the whole broker's.
@@ -42,9 +42,6 @@ async fn alarms_and_a_missing_plugin_are_seen_with_and_without_the_management_ap
     let report = doctor.sees(&["LK101"]).await;
     assert!(report.to_string().contains("rabbitmq-plugins enable rabbitmq_sharding"), "{report:#}");
 }
-
-/// Nothing listens there.
-const NOWHERE: &str = "http://guest:guest@127.0.0.1:9";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_management_api_the_rest_is_judged_and_what_is_missing_is_said() {

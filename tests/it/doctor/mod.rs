@@ -6,6 +6,7 @@ mod bindings;
 mod broker;
 mod config;
 mod consumers;
+mod door;
 mod objects;
 mod policies;
 
@@ -85,6 +86,9 @@ impl<'a> Doctor<'a> {
 }
 
 const PARTITIONS: &str = "updates.partitions = 2";
+
+/// A management API that nothing answers for.
+const NOWHERE: &str = "http://guest:guest@127.0.0.1:9";
 
 /// The codes of what it found, in order.
 fn codes_of(report: &Json) -> Vec<&str> {

@@ -51,7 +51,7 @@ fn names_from_outside_cannot_steer_a_terminal_or_forge_lines() {
         assert!(codes.contains(&code), "{code} in {codes:?}");
     }
     let unseen = unseen(&observed, &config());
-    let examination = Examination { observed, findings, unseen };
+    let examination = Examination { subject: Subject::Run(Box::new(observed)), findings, unseen };
     let text = examination.text("updates");
     assert!(!text.lines().any(|line| line.starts_with("error LK999")), "{text}");
     assert!(!text.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}'), "{text:?}");
