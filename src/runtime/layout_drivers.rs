@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -9,78 +10,51 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
-use super::breakers::Breakers;
-use super::dead_letter_log::DeadLetterLog;
-use super::driver::{Driver, DriverExit, PartitionContext};
-use super::inspection::DriverMailboxes;
+use super::driver::{Driver, DriverExit};
+use super::driver_context::{DriverContext, DriverPlace};
 use super::lease_watch::watch_lease;
-use super::ledger_client::LedgerClient;
-use super::notify::Notifier;
-use super::pacers::Pacers;
-use super::pauses::Pauses;
-use super::refusals::Refusals;
-use super::releases::Releases;
-use super::step_down::ReachWatch;
-use super::target_history::TargetHistories;
-use crate::admin::health::Health;
-use crate::admin::metrics::{Metrics, TargetMetrics};
-use crate::config::Config;
 use crate::http::current::CurrentTargets;
-use crate::telemetry::{PartitionSpans, Spans};
+use crate::telemetry::PartitionSpans;
 use lanekeeper_broker::{
-    AmqpSource, Beliefs, Clock, DeadLetters, Decoder, Epochs, Halt, Inquiries, Link, LivenessProbe, Majority,
+    AmqpSource, Beliefs, DeadLetters, Decoder, Epochs, Halt, Inquiries, Link, LivenessProbe, Majority,
     Markers, Membership, Names, Presence, Reach, Replica, Shares, SourceContext, Witnesses,
 };
 use lanekeeper_core::acks::AckLimits;
 use lanekeeper_core::change::ActiveLayout;
 use lanekeeper_core::layout::{Layout, LayoutNumber, PartitionNumber};
-use lanekeeper_core::partition::{Limits, Partition};
 use lanekeeper_core::placement::Placement;
 use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_ledger::AnyLedger;
 
 /// What all layouts and drivers of this process share.
 pub struct DispatchContext {
-    pub config: Config,
+    pub common: DriverContext,
     pub consuming: Link,
     pub publishing: Link,
     /// Publishes to the stream of members, and nothing else: notes must not wait behind dead letters.
     pub membership_link: Link,
     pub names: Names,
-    pub ledger: Option<Arc<AnyLedger>>,
     pub halt: Halt,
-    pub targets: Arc<CurrentTargets>,
-    pub target_metrics: Arc<[TargetMetrics]>,
-    pub metrics: Metrics,
-    pub health: Health,
-    pub breakers: Breakers,
-    pub pacers: Pacers,
-    pub releases: Releases,
-    pub pauses: Pauses,
-    pub refusals: Arc<Refusals>,
-    pub notifier: Notifier,
-    pub dead_letter_log: Arc<DeadLetterLog>,
     pub liveness: LivenessProbe,
     pub majority: Majority,
-    pub clock: Clock,
     pub epochs: Epochs,
     pub reach: Reach,
     pub shares: Shares,
     pub presence: Presence,
     pub beliefs: Beliefs,
-    /// `None`: traces are off.
-    pub spans: Option<Spans>,
-    pub reach_watch: ReachWatch,
-    pub mailboxes: DriverMailboxes,
-    pub histories: TargetHistories,
     /// What people ask of the process.
     pub inquiries: Inquiries,
     /// The URL of the admin port, for notes.
     pub admin: Option<String>,
-    /// Chosen at each start: tells replicas with the same `instance.name` apart.
-    pub process: Uuid,
+}
+
+impl Deref for DispatchContext {
+    type Target = DriverContext;
+
+    fn deref(&self) -> &DriverContext {
+        &self.common
+    }
 }
 
 /// A driver that has ended.
@@ -250,8 +224,6 @@ impl LayoutDrivers {
         let (config, layout, placement) = (&context.config, self.layout, self.placement);
         let (previous, previous_undrained) = (self.previous.clone(), self.previous_undrained.subscribe());
         let window = NonZeroUsize::new(usize::from(layout.prefetch)).unwrap_or(NonZeroUsize::MIN);
-        let limits = Limits { in_flight_max: config.dispatch.in_flight_max, window };
-        let policy = Arc::new(config.policy.clone());
         let limits_of_acks =
             if context.ledger.is_some() { AckLimits::with_ledger } else { AckLimits::for_prefetch };
         let shared = SourceContext {
@@ -277,58 +249,14 @@ impl LayoutDrivers {
             }),
             ack_limits: limits_of_acks(window.get()),
         };
-        let target_names: Arc<[String]> = config.targets.iter().map(|target| target.name.clone()).collect();
-        let routes = Arc::new(config.routes());
-        let row_lock = config.ledger.as_ref().is_some_and(|ledger| ledger.row_lock);
-        let ledger_client = move |partition| {
-            let ledger = (context.ledger.clone()?, row_lock);
-            Some(LedgerClient::new(
-                ledger,
-                Arc::clone(&routes),
-                context.metrics.ledger(),
-                (layout.number, partition),
-            ))
-        };
         move |partition| {
-            let partition_context = PartitionContext {
-                layout,
-                placement,
-                partition,
-                source: Arc::new(AmqpSource::new(
-                    shared.clone(),
-                    &context.names,
-                    layout,
-                    partition,
-                    &config.instance,
-                )),
-                target: Arc::clone(&context.targets),
-                ledger_client: ledger_client(partition),
-                at_work: config.at_work_max(),
-                drain_timeout: config.dispatch.drain_timeout,
-                held_max: config.dispatch.held_max,
-                clock: context.clock,
-                metrics: context.metrics.partition(layout.number, partition),
-                ledger_metrics: context.metrics.ledger(),
-                target_metrics: Arc::clone(&context.target_metrics),
-                refusals: Arc::clone(&context.refusals),
-                notifier: context.notifier.clone(),
-                reach_watch: context.reach_watch.clone(),
-                dead_letter_log: Arc::clone(&context.dead_letter_log),
-                health: context.health.clone(),
-                spans: context.spans.clone().map(|spans| {
-                    PartitionSpans::new(spans, &context.names, (layout.number, partition), &config.instance)
-                }),
-                mailboxes: context.mailboxes.clone(),
-                histories: context.histories.clone(),
-            };
-            let core = Partition::new(limits, Arc::clone(&policy)).behind(previous.clone());
-            let shared_by_all = (
-                context.releases.clone(),
-                context.breakers.watch(),
-                context.pacers.watch(),
-                context.pauses.watch(Arc::clone(&target_names)),
-            );
-            Driver::new(partition_context, core, previous_undrained.clone(), shared_by_all)
+            let source = AmqpSource::new(shared.clone(), &context.names, layout, partition, &config.instance);
+            let spans = context.spans.clone().map(|spans| {
+                PartitionSpans::new(spans, &context.names, (layout.number, partition), &config.instance)
+            });
+            let (previous, previous_undrained) = (previous.clone(), previous_undrained.clone());
+            let place = DriverPlace { layout, placement, partition, previous, previous_undrained };
+            context.driver(Arc::new(source), place, spans)
         }
     }
 }

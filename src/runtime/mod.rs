@@ -8,6 +8,7 @@ pub mod beliefs;
 pub mod breakers;
 mod dead_letter_log;
 pub mod driver;
+mod driver_context;
 mod inspection;
 mod layout_drivers;
 mod lease_watch;

@@ -16,6 +16,7 @@ use super::auto_apply::auto_apply;
 use super::beliefs;
 use super::breakers::Breakers;
 use super::driver::DriverExit;
+use super::driver_context::DriverContext;
 use super::inspection::{
     DriverMailboxes, InspectedLedger, InspectedProcess, ReportedDoors, answer_questions,
 };
@@ -200,40 +201,43 @@ pub async fn run(
     };
     let mut unbound = pin!(binding.ended(&documents, &reach_watch));
     let (halted, running) = loop {
-        let context = DispatchContext {
-            liveness: liveness.clone(),
-            majority: majority.clone(),
+        let common = DriverContext {
             releases: releases.clone(),
             pauses: pauses.clone(),
             breakers: Breakers::new(&config.breaker, &config.limits, &metrics, &health),
             pacers: Pacers::begin(&config.limits, &metrics, clock),
             target_metrics: config.targets.iter().map(|target| metrics.target(&target.name)).collect(),
             clock,
-            epochs: epochs.clone(),
             reach_watch: reach_watch.clone(),
             mailboxes: DriverMailboxes::default(),
             histories: TargetHistories::of(config.targets.len()),
-            inquiries: inquiries.clone(),
-            admin: admin_url.clone(),
-            reach: reach.clone(),
-            shares: Shares::default(),
             spans: telemetry.as_ref().map(Telemetry::spans),
-            presence: presence.clone(),
-            beliefs: Beliefs::of(config.target_names().into_keys().collect()),
             refusals: Arc::default(),
             notifier: notifier.clone(),
             dead_letter_log: Arc::default(),
             process: Uuid::new_v4(),
-            halt: halt.clone(),
             config: config.clone(),
-            consuming: consuming.clone(),
-            publishing: publishing.clone(),
-            membership_link: membership_link.clone(),
-            names: names.clone(),
             ledger: ledger.clone(),
             targets: Arc::clone(&targets),
             metrics: metrics.clone(),
             health: health.clone(),
+        };
+        let context = DispatchContext {
+            common,
+            liveness: liveness.clone(),
+            majority: majority.clone(),
+            epochs: epochs.clone(),
+            inquiries: inquiries.clone(),
+            admin: admin_url.clone(),
+            reach: reach.clone(),
+            shares: Shares::default(),
+            presence: presence.clone(),
+            beliefs: Beliefs::of(config.target_names().into_keys().collect()),
+            halt: halt.clone(),
+            consuming: consuming.clone(),
+            publishing: publishing.clone(),
+            membership_link: membership_link.clone(),
+            names: names.clone(),
         };
         let target_names: Vec<String> = config.targets.iter().map(|target| target.name.clone()).collect();
         let _showing = pauses.show(&target_names, &metrics, &health);

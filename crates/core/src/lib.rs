@@ -51,4 +51,5 @@ pub mod tenures;
 pub mod tick;
 pub mod update;
 pub mod why;
+pub mod wire;
 pub mod witness;

@@ -138,6 +138,12 @@ impl<M> MessageGroups<M> {
         self.by_number.is_empty()
     }
 
+    /// Returns true if a message is to be deleted, and not known to be.
+    #[must_use]
+    pub fn has_settled(&self) -> bool {
+        self.groups.values().any(|group| matches!(group.front, Front::Settled { .. } | Front::Deleting))
+    }
+
     /// Messages that are held.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -254,6 +254,9 @@ pub enum Malformed {
         /// `updates.body_bytes_max`.
         bytes_max: usize,
     },
+    /// The body is said to be base64, and is not.
+    #[error("the body is not base64, which its attribute body-encoding says that it is")]
+    BodyUnfit,
     /// No `[[target]]` takes its type.
     #[error("no target takes updates of type {update_type:?}; add the type to a target's `types`")]
     NoTarget {

@@ -12,13 +12,7 @@ use crate::connection::{Alteration, AlteredProperties};
 use lanekeeper_core::policy::{Malformed, PRIORITY_MAX};
 use lanekeeper_core::routes::Routes;
 use lanekeeper_core::update::{RecordKey, RecordKeyFault, Update, UpdateId};
-
-/// Longest update id in bytes; an AMQP `message_id` cannot be longer.
-const UPDATE_ID_BYTES_MAX: usize = 255;
-
-/// Headers of an update that are sent to its target, at most. Servers take some hundred of a request, ours included; a
-/// `CloudEvent` has some ten attributes.
-const PASSED_ON_MAX: usize = 64;
+use lanekeeper_core::wire;
 
 /// What makes a delivery an update: part of the config, the same for all partitions.
 #[derive(Clone, Debug)]
@@ -77,15 +71,15 @@ impl Decoder {
             target,
             update_type,
             version: headers.version()?,
-            content_type: visible(
+            content_type: wire::visible(
                 "content_type",
                 properties.content_type().as_ref().map(|text| text.as_str().to_owned()),
             )?,
-            content_encoding: visible(
+            content_encoding: wire::visible(
                 "content_encoding",
                 properties.content_encoding().as_ref().map(|text| text.as_str().to_owned()),
             )?,
-            if_match: visible("if-match", headers.if_match()?)?,
+            if_match: wire::visible("if-match", headers.if_match()?)?,
             published_at: *properties.timestamp(),
             headers: headers.passed_on()?,
             body,
@@ -101,9 +95,7 @@ impl Decoder {
             of_cloud_event.as_deref()
         };
         match published {
-            Some(id) if id.is_empty() || id.len() > UPDATE_ID_BYTES_MAX => Err(Malformed::UpdateIdUnfit),
-            Some(id) if !id.bytes().all(|byte| matches!(byte, b' '..=b'~')) => Err(Malformed::UpdateIdUnfit),
-            Some(id) => Ok(UpdateId::published(id)),
+            Some(id) => wire::published_id(id),
             None if self.require_id => Err(Malformed::NoUpdateId),
             None => Ok(UpdateId::made(Uuid::new_v4().to_string())),
         }
@@ -123,16 +115,6 @@ fn record_key(routing_key: &str, original: Option<&[u8]>) -> Result<RecordKey, M
         RecordKeyFault::Empty => Malformed::NoRecordKey,
         RecordKeyFault::TooLong => Malformed::RecordKeyTooLong,
     })
-}
-
-/// A value that is sent as it is must be one that HTTP can carry (RFC 9110, 5.5: visible characters and space).
-fn visible(name: &str, value: Option<String>) -> Result<Option<String>, Malformed> {
-    match value {
-        Some(value) if !value.bytes().all(|byte| matches!(byte, b' '..=b'~')) => {
-            Err(Malformed::HeaderUnfit { name: name.to_owned() })
-        }
-        value => Ok(value),
-    }
 }
 
 /// The headers of a delivery.
@@ -184,34 +166,16 @@ impl Headers<'_> {
             let name = name.as_str();
             let attribute = name.strip_prefix("cloudEvents_").or_else(|| name.strip_prefix("cloudEvents:"));
             if let Some(attribute) = attribute {
-                let unfit = || Malformed::HeaderUnfit { name: name.to_owned() };
-                let fit = !attribute.is_empty() && attribute.bytes().all(|byte| byte.is_ascii_alphanumeric());
-                let value = text(value).filter(|_| fit).ok_or_else(unfit)?;
-                passed.push((format!("ce-{}", attribute.to_ascii_lowercase()), cloud_event_value(&value)));
+                passed.push(wire::cloud_event_header(name, attribute, text(value).as_deref())?);
             } else if matches!(name, "traceparent" | "tracestate")
                 && let Some(value) = text(value)
-                && value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+                && wire::is_visible(&value)
             {
                 passed.push((name.to_owned(), value));
             }
         }
-        if passed.len() > PASSED_ON_MAX {
-            return Err(Malformed::HeadersTooMany { headers: passed.len(), headers_max: PASSED_ON_MAX });
-        }
-        Ok(passed)
+        wire::passed_on(passed)
     }
-}
-
-/// Percent-encodes what an HTTP header cannot carry (CloudEvents 1.0.2, HTTP binding, 3.1.3.2).
-fn cloud_event_value(value: &str) -> String {
-    value.bytes().fold(String::with_capacity(value.len()), |mut encoded, byte| {
-        match byte {
-            b'"' | b'%' => write!(encoded, "%{byte:02X}").expect("a string takes all"),
-            b'!'..=b'~' => encoded.push(char::from(byte)),
-            _ => write!(encoded, "%{byte:02X}").expect("a string takes all"),
-        }
-        encoded
-    })
 }
 
 /// Text, numbers and truth values; tables and arrays have no text.
