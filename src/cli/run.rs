@@ -63,7 +63,12 @@ pub fn main(arguments: &Arguments) -> Exit {
             log.clone(),
         ));
         let options = Options { adopt_ledger: arguments.adopt_ledger, log_filter, requests };
-        Box::pin(runtime::run(loaded, metrics, options, stop.cancelled_owned())).await
+        let stopped = stop.cancelled_owned();
+        #[cfg(feature = "sqs")]
+        if loaded.config.sqs.is_some() {
+            return Box::pin(runtime::run_sqs(loaded, metrics, options, stopped)).await;
+        }
+        Box::pin(runtime::run(loaded, metrics, options, stopped)).await
     });
     let exit = match ended {
         Ok(()) => {
@@ -74,9 +79,9 @@ pub fn main(arguments: &Arguments) -> Exit {
             // Not by `report`, which waits for whoever reads standard error.
             log.push(format!("error: {}\n", error_chain(&error)).as_bytes());
             match error {
-                RunError::Ledger(_) | RunError::Binding(_) => Exit::Ledger,
+                RunError::Ledger(_) | RunError::Binding(_) | RunError::LedgerOfAnother { .. } => Exit::Ledger,
                 RunError::Source(_) => Exit::Broker,
-                RunError::Targets(_) | RunError::Admin { .. } => Exit::Config,
+                RunError::Targets(_) | RunError::Admin { .. } | RunError::NotFifo { .. } => Exit::Config,
             }
         }
     };

@@ -33,6 +33,7 @@ mod settings;
 mod signature;
 mod signature_template;
 mod source;
+mod sqs;
 mod strings;
 mod target;
 mod telemetry;
@@ -76,6 +77,7 @@ pub use signature::{
 };
 pub use signature_template::{Part, Placeholder, SignatureTemplate};
 pub use source::{ConfigSource, FileStamp};
+pub use sqs::SqsConfig;
 #[cfg(test)]
 pub(crate) use target::TARGET_EXAMPLE;
 pub use telemetry::TelemetryConfig;

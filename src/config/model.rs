@@ -13,6 +13,7 @@ use super::on::OnConfig;
 use super::pattern::Pattern;
 use super::proxy::ProxyConfig;
 use super::signature::SignatureConfig;
+use super::sqs::SqsConfig;
 use super::telemetry::TelemetryConfig;
 use super::templates::TemplatesConfig;
 use super::tls::TlsConfig;
@@ -32,6 +33,8 @@ use lanekeeper_ledger::LedgerConfig;
 pub struct Config {
     /// Name of this process in the RabbitMQ UI; by default the host name.
     pub instance: String,
+    /// `[sqs]`; `None`: updates come from RabbitMQ.
+    pub sqs: Option<SqsConfig>,
     /// `[broker]`.
     pub broker: BrokerConfig,
     /// `[updates]`.

@@ -19,7 +19,7 @@ use super::reader::{Reader, Shown};
 use super::schedule::waits;
 use super::source::ConfigSource;
 use super::target::Targets;
-use super::{admin, breaker, failure, ingest, ledger, notify, target, telemetry};
+use super::{admin, breaker, failure, ingest, ledger, notify, sqs, target, telemetry};
 use lanekeeper_broker::ConnectionSettings;
 use lanekeeper_core::layout::PARTITIONS_MAX;
 use lanekeeper_core::policy::Policy;
@@ -68,6 +68,7 @@ pub fn read(
     };
     // All sections are read before the first `?`, so that all faults are reported at once.
     let instance = read_instance(&mut reader);
+    let sqs = sqs::read(&mut reader);
     let broker = read_broker(&mut reader);
     let updates = read_updates(&mut reader);
     let (dispatch, takeover_wait) = read_dispatch(&mut reader);
@@ -101,6 +102,7 @@ pub fn read(
         let failure_of_targets = targets.iter().map(|target| target.failure).collect();
         Some(Config {
             instance: instance?,
+            sqs: sqs?,
             broker: broker?,
             updates: updates?,
             dispatch: dispatch?,
@@ -116,6 +118,9 @@ pub fn read(
             notify: notify?,
         })
     })();
+    if let Some(config) = &config {
+        sqs::check(&mut reader, config, purpose);
+    }
     let (config, shown, referenced) = reader.finish(config)?;
     let file = file.map(|(path, text)| (path.to_owned(), text.to_owned()));
     let source = ConfigSource { file, environment: environment.clone(), referenced };

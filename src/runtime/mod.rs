@@ -23,7 +23,11 @@ mod reload;
 mod start;
 pub mod step_down;
 mod supervisor;
+#[cfg(feature = "sqs")]
+mod supervisor_sqs;
 mod target_history;
 mod upkeep;
 
 pub use supervisor::{Options, RunError, run};
+#[cfg(feature = "sqs")]
+pub use supervisor_sqs::run as run_sqs;

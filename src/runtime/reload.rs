@@ -24,7 +24,8 @@ pub(super) struct ReloadableParts {
     /// The config in force, for those who look at it now and then.
     pub(super) in_force: watch::Sender<Config>,
     pub(super) targets: Arc<CurrentTargets>,
-    pub(super) address: Address,
+    /// `None`: updates come from elsewhere than RabbitMQ.
+    pub(super) address: Option<Address>,
     pub(super) ledger: Option<Arc<AnyLedger>>,
     pub(super) log_filter: LogFilter,
     /// Tokens and certificate of the admin port.
@@ -83,8 +84,10 @@ impl Reloadable for Dispatching {
 impl Dispatching {
     /// What nothing else depends on.
     fn change_others(&self, config: &Config) -> Result<(), Refusal> {
-        let users = self.parts.address.change_users(&config.broker.connection);
-        users.map_err(|error| Refusal::Other(error_chain(&error)))?;
+        if let Some(address) = &self.parts.address {
+            let users = address.change_users(&config.broker.connection);
+            users.map_err(|error| Refusal::Other(error_chain(&error)))?;
+        }
         if let (Some(ledger), Some(config)) = (&self.parts.ledger, &config.ledger) {
             ledger.change_users(config).map_err(|error| Refusal::Other(error_chain(&error)))?;
         }

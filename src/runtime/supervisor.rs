@@ -66,6 +66,23 @@ pub enum RunError {
     /// The targets' HTTP client cannot be made.
     #[error("targets: {0}")]
     Targets(#[from] TargetsFault),
+    /// A queue of SQS keeps no order.
+    #[error("{key} is no FIFO queue, and keeps no order: set it to a queue whose name ends with .fifo")]
+    NotFifo {
+        /// Which one.
+        key: &'static str,
+    },
+    /// The ledger belongs to something else than the queue of SQS.
+    #[error(
+        "this ledger belongs to {bound}, not to {own}: parked updates and ids of the two would mix. Give each queue a ledger of its \
+         own (ledger.url); if the other is gone for good, start `lanekeeper run --adopt-ledger` once"
+    )]
+    LedgerOfAnother {
+        /// What the ledger says.
+        bound: String,
+        /// The queue.
+        own: String,
+    },
     /// The port for health and metrics is taken or not ours.
     #[error("admin.listen: cannot listen on {address}; choose another address, or \"\" to turn it off")]
     Admin {
@@ -153,7 +170,7 @@ pub async fn run(
     let parts = ReloadableParts {
         in_force,
         targets: Arc::clone(&targets),
-        address: address.clone(),
+        address: Some(address.clone()),
         ledger: ledger.clone(),
         log_filter: options.log_filter,
         access,
@@ -394,7 +411,7 @@ impl End {
 }
 
 /// Waits until the ledger cannot be used any more.
-async fn unusable(ledger: Option<&AnyLedger>) -> LedgerError {
+pub(super) async fn unusable(ledger: Option<&AnyLedger>) -> LedgerError {
     match ledger {
         Some(ledger) => ledger.unusable().await,
         None => std::future::pending().await,
@@ -421,7 +438,7 @@ fn driver_ended(reconciler: &LayoutReconciler, ended: &DriverEnded) {
 /// Serves the port for operators from the start, so that monitoring sees a process that waits for its broker.
 ///
 /// Returns the URL at which others reach it; `None`: there is no port.
-async fn serve_admin(config: &Config, parts: admin::Parts) -> Result<Option<String>, RunError> {
+pub(super) async fn serve_admin(config: &Config, parts: admin::Parts) -> Result<Option<String>, RunError> {
     let Some(address) = config.admin.listen else { return Ok(None) };
     let fault = |source| RunError::Admin { address, source };
     let listener = TcpListener::bind(address).await.map_err(fault)?;

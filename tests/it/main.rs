@@ -44,6 +44,7 @@ mod rebuilt;
 mod refusals;
 mod reload;
 mod routing;
+mod sqs;
 mod stuck;
 mod tls;
 mod too_large;

@@ -101,6 +101,9 @@ pub struct Gone;
 
 /// The deliveries of one tenure. Owned by one driver, which is the one place that settles.
 pub trait Deliveries: Send + 'static {
+    /// Claims are numbered over all processes, unless the broker takes no publishes. False: there are no such numbers.
+    const NUMBERS_TENURES: bool;
+
     /// The next event. Nothing is lost if the future is dropped.
     ///
     /// # Errors

@@ -232,6 +232,8 @@ impl SqsDeliveries {
 }
 
 impl Deliveries for SqsDeliveries {
+    const NUMBERS_TENURES: bool = false;
+
     async fn next(&mut self) -> Result<SourceEvent, Lost> {
         loop {
             if let Some(lost) = &self.lost {

@@ -26,7 +26,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     fn do_effect(&mut self, effect: Effect) {
         match effect {
             Effect::Attempt { attempt, number, tenure, holder, update, probe, permit } => {
-                if tenure.is_none() {
+                if tenure.is_none() && S::Deliveries::NUMBERS_TENURES {
                     self.context.metrics.attempt_without_tenure();
                 }
                 let probe_of = probe.then_some(update.target);

@@ -36,6 +36,9 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
             OwnershipState::Claimed(Some(TenureNumber(number))) => {
                 info!(partition = %self.context.partition, tenure = number, "partition owned");
             }
+            OwnershipState::Claimed(None) if !S::Deliveries::NUMBERS_TENURES => {
+                info!(partition = %self.context.partition, "updates are dispatched");
+            }
             OwnershipState::Claimed(None) => {
                 warn!(partition = %self.context.partition, "partition owned without a tenure number, since the broker accepts no publishes: requests carry no lanekeeper-tenure until it does");
             }

@@ -232,6 +232,8 @@ impl AmqpDeliveries {
 }
 
 impl Deliveries for AmqpDeliveries {
+    const NUMBERS_TENURES: bool = true;
+
     async fn next(&mut self) -> Result<SourceEvent, Lost> {
         loop {
             self.look()?;

@@ -76,6 +76,8 @@ impl MemoryDeliveries {
 }
 
 impl Deliveries for MemoryDeliveries {
+    const NUMBERS_TENURES: bool = true;
+
     async fn next(&mut self) -> Result<SourceEvent, Lost> {
         loop {
             if let Some(event) = self.poll_event()? {
