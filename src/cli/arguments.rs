@@ -28,6 +28,21 @@ impl ConfigArguments {
             Exit::Config
         })
     }
+
+    /// As [`Self::load`], for a command that speaks to RabbitMQ.
+    ///
+    /// # Errors
+    /// [`Exit::Config`], also if updates come from elsewhere.
+    pub fn load_for_rabbitmq(&self, purpose: Purpose) -> Result<Loaded, Exit> {
+        let loaded = self.load(purpose)?;
+        if loaded.config.sqs.is_some() {
+            say_error(
+                "error: source.kind is \"sqs\", and this command works with RabbitMQ alone: docs/sqs.md says what there is for SQS",
+            );
+            return Err(Exit::Config);
+        }
+        Ok(loaded)
+    }
 }
 
 /// Options of commands that also use RabbitMQ's management API.
@@ -46,7 +61,7 @@ impl BrokerArguments {
     /// # Errors
     /// [`Exit::Config`]; every fault was printed to standard error.
     pub(super) fn load(&self, purpose: Purpose) -> Result<Loaded, Exit> {
-        let mut loaded = self.config.load(purpose)?;
+        let mut loaded = self.config.load_for_rabbitmq(purpose)?;
         if let Some(url) = self.management.as_deref().filter(|url| !url.is_empty()) {
             loaded.config.broker.management_url =
                 management_url(&mut Json::from(url)).map_err(|problem| {

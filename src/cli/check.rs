@@ -56,7 +56,9 @@ fn as_text(loaded: &Loaded) -> String {
     }
     text += &schedule(config);
     text += &bounds(config);
-    text += &replicas(loaded);
+    if config.sqs.is_none() {
+        text += &replicas(loaded);
+    }
     text + &list(&warnings(config))
 }
 
@@ -179,6 +181,17 @@ fn between(least: Duration, most: Duration) -> String {
 
 /// What the settings multiply to, per process.
 fn bounds(config: &Config) -> String {
+    if let Some(sqs) = &config.sqs {
+        let (held, at_once) = (config.dispatch.prefetch, config.dispatch.in_flight_max);
+        let latest = sqs.visibility_timeout.saturating_sub(config.at_work_max_of_sqs());
+        return format!(
+            "\nUpdates come from SQS. A process makes at most {at_once} attempts at once and holds at most {held} updates. No request \
+             leaves later than {} after SQS was heard from (sqs.visibility_timeout {}, minus the longest timeout of a target and \
+             2 s).\nSeveral processes: SQS hands each record to one of them. Limits of a target count for each process.\n",
+            format_duration(latest),
+            format_duration(sqs.visibility_timeout)
+        );
+    }
     let partitions = usize::from(config.updates.partitions.get());
     let attempts = partitions.saturating_mul(config.dispatch.in_flight_max.get());
     let held = partitions.saturating_mul(config.dispatch.prefetch.get().into());

@@ -30,7 +30,7 @@ A broker that is not there is waited for.";
 
 /// Takes updates until SIGTERM or Ctrl-C.
 pub fn main(arguments: &Arguments) -> Exit {
-    let loaded = match arguments.config.load(Purpose::Ingest) {
+    let loaded = match arguments.config.load_for_rabbitmq(Purpose::Ingest) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };

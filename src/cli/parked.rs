@@ -173,7 +173,7 @@ pub(super) fn on_ledger(
     config: Config,
     command: impl AsyncFnOnce(&AnyLedger, &mut BufWriter<StdoutLock<'static>>) -> Result<Exit, CommandError>,
 ) -> Exit {
-    let Config { ledger, broker, updates, .. } = config;
+    let Config { ledger, broker, updates, sqs, .. } = config;
     let Some(ledger) = ledger else {
         say_error(format_args!(
             "error: ledger.url is \"none\": without a ledger nothing is parked, and no version is known"
@@ -194,10 +194,14 @@ pub(super) fn on_ledger(
     let runtime = tokio_runtime();
     let result = runtime.block_on(async {
         let ledger = AnyLedger::open(ledger).await?;
-        let vhost = Address::new(&broker.connection)
-            .map_or_else(|_| "/".to_owned(), |address| address.vhost().to_owned());
-        refuse_other_exchange(&ledger, TopologyPlace { cluster: None, vhost, exchange: updates.exchange })
-            .await?;
+        let own = if let Some(sqs) = &sqs {
+            TopologyPlace::of_sqs(&sqs.queue_url)
+        } else {
+            let vhost = Address::new(&broker.connection)
+                .map_or_else(|_| "/".to_owned(), |address| address.vhost().to_owned());
+            TopologyPlace { cluster: None, vhost, exchange: updates.exchange }
+        };
+        refuse_other_exchange(&ledger, own).await?;
         let mut out = BufWriter::new(io::stdout().lock());
         let exit = command(&ledger, &mut out).await?;
         out.flush()?;

@@ -74,7 +74,8 @@ Exit codes: 0 every line is confirmed, 1 a line is bad or not confirmed, 2 confi
 
 /// The publisher's settings, and the body limit.
 fn settings(arguments: &Arguments) -> Result<(PublisherSettings, usize), Exit> {
-    let Config { instance, broker, updates, .. } = arguments.config.load(Purpose::Publish)?.config;
+    let Config { instance, broker, updates, .. } =
+        arguments.config.load_for_rabbitmq(Purpose::Publish)?.config;
     let in_flight_max = arguments.window.get();
     let limits = OutboxLimits {
         in_flight_max,

@@ -76,7 +76,7 @@ fn place(text: &str) -> Result<(u32, u16), String> {
 /// Asks, and prints what the processes answer.
 pub fn main(arguments: &Arguments) -> Exit {
     // Whoever asks need not know the targets.
-    let config = match arguments.config.load(Purpose::Publish) {
+    let config = match arguments.config.load_for_rabbitmq(Purpose::Publish) {
         Ok(loaded) => loaded.config,
         Err(exit) => return exit,
     };

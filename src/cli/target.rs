@@ -84,7 +84,7 @@ pub fn main(arguments: &Arguments) -> Exit {
 }
 
 fn tell_belief(config: &ConfigArguments, name: &str, lasts: Duration) -> Exit {
-    let config = match config.load(Purpose::Publish) {
+    let config = match config.load_for_rabbitmq(Purpose::Publish) {
         Ok(loaded) => loaded.config,
         Err(exit) => return exit,
     };

@@ -98,7 +98,7 @@ enum Command {
 pub fn main(arguments: &Arguments) -> Exit {
     let config = match &arguments.command {
         Command::Show { config, .. } | Command::Export { config } => {
-            config.load(Purpose::Publish).map(|loaded| loaded.config)
+            config.load_for_rabbitmq(Purpose::Publish).map(|loaded| loaded.config)
         }
         Command::Plan { broker } | Command::Apply { broker, .. } | Command::Adopt { broker } => {
             // Who administers the broker need not know the targets.

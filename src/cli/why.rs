@@ -45,7 +45,7 @@ Exit codes: 0 done, whatever the record waits for; 2 config, 3 broker.";
 /// Asks, and prints the answer.
 pub fn main(arguments: &Arguments) -> Exit {
     // Whoever asks need not be able to reach the targets.
-    let config = match arguments.config.load(Purpose::Operate) {
+    let config = match arguments.config.load_for_rabbitmq(Purpose::Operate) {
         Ok(loaded) => loaded.config,
         Err(exit) => return exit,
     };

@@ -10,6 +10,7 @@ use super::model::{Config, Purpose};
 use super::parse::{choice, format_duration, integer, text, whole_seconds};
 use super::reader::{Reader, Section};
 use lanekeeper_core::secret::{MASK, Secret};
+use lanekeeper_ledger::LedgerPlace;
 
 /// A request that leaves at the last moment, and the clocks of two hosts.
 const AT_WORK_MARGIN: Duration = Duration::from_secs(2);
@@ -122,6 +123,14 @@ pub(super) fn check(reader: &mut Reader<'_>, config: &Config, purpose: Purpose) 
         );
         let fix = format!("raise it to {} or more, or lower the timeout", format_duration(at_least));
         reader.section("sqs").fault("visibility_timeout", Problem::new(what, fix));
+    }
+    if let Some(ledger) = &config.ledger
+        && matches!(ledger.place, LedgerPlace::Postgres(_))
+        && !ledger.row_lock
+    {
+        let what = "is false, and SQS does not say which process has a record: two processes could release and send parked \
+                    updates of one at the same time";
+        reader.section("ledger").fault("row_lock", Problem::new(what, "set row_lock = true"));
     }
     if config.dispatch.held_max > HELD_MAX {
         let what = "is over 5h, and SQS keeps an update for 12 hours at most, what waits behind it included";
@@ -261,8 +270,9 @@ mod tests {
         check(&format!("{SQS}wait_time = \"20s\"\nvisibility_timeout = \"45s\""), "over a third");
         check(&format!("{SQS}secret_access_key = \"${{KEY}}\""), "set both or none");
         check(&format!("{SQS}session_token = \"${{KEY}}\""), "access_key_id and secret_access_key, too");
+        check(&format!("{SQS}[ledger]\nurl = \"postgres://u@h/d\""), "set row_lock = true");
         check(&format!("{SQS}[dispatch]\nheld_max = \"6h\""), "lower it to 5h");
         check(&format!("{SQS}[[notify]]\nname = \"n\"\nurl = \"http://h\"\n"), "alert on metrics");
-        check(&SQS.split_once("dead_letter").unwrap().0.to_owned(), "is \"\", and source.kind");
+        check(SQS.split_once("dead_letter").unwrap().0, "is \"\", and source.kind");
     }
 }

@@ -24,6 +24,8 @@ const RECORD_VERSION: HeaderName = HeaderName::from_static("record-version");
 const UPDATE_ID: HeaderName = HeaderName::from_static("lanekeeper-update-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("lanekeeper-attempt");
 const TENURE: HeaderName = HeaderName::from_static("lanekeeper-tenure");
+/// As SQS numbers it; decoding a message puts it among the headers of the update, and no publisher can.
+const SEQUENCE: HeaderName = HeaderName::from_static("lanekeeper-sequence");
 
 /// W3C Trace Context.
 const TRACE: [HeaderName; 2] =
@@ -209,7 +211,8 @@ fn request(method: Method, url: Uri, headers: HeaderMap, body: Bytes) -> Request
     request
 }
 
-/// The publisher's headers. A name that a publisher may not set is left out; decoding a delivery has refused it already.
+/// The publisher's headers, and the sequence number of SQS. A name that a publisher may not set is left out; decoding a delivery
+/// has refused it already.
 fn update_headers(update: &Update) -> impl Iterator<Item = (HeaderName, &str)> {
     let typed = [
         (CONTENT_TYPE, update.content_type.as_deref()),
@@ -218,7 +221,8 @@ fn update_headers(update: &Update) -> impl Iterator<Item = (HeaderName, &str)> {
     let typed = typed.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let further = update.headers.iter().filter_map(|(name, value)| {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        (!is_framing(&name) && !name.as_str().starts_with(OURS)).then_some((name, value.as_str()))
+        let is_ours = name.as_str().starts_with(OURS) && name != SEQUENCE;
+        (!is_framing(&name) && !is_ours).then_some((name, value.as_str()))
     });
     typed.chain(further)
 }

@@ -42,8 +42,6 @@ use lanekeeper_sqs::{QueueFacts, SqsClient, SqsCredentials, SqsDecoder, SqsSetti
 
 /// Between two tries to reach the queues at the start.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// In the place of a virtual host, in a ledger.
-const PLACE: &str = "SQS";
 
 /// Dispatches until `shutdown` is done, then stops in order. May be killed at any moment.
 ///
@@ -87,7 +85,8 @@ pub async fn run(
         let pauses = match &ledger {
             None => Pauses::none(),
             Some(ledger) => {
-                bind(ledger, &facts.arn, options.adopt_ledger).await?;
+                let place = TopologyPlace::of_sqs(&sqs_of(&config).queue_url);
+                bind(ledger, &facts.arn, place, options.adopt_ledger).await?;
                 Pauses::begin(Arc::clone(ledger)).await?
             }
         };
@@ -247,21 +246,21 @@ async fn patiently(client: &SqsClient, of_dead_letters: bool) -> QueueFacts {
 }
 
 /// One queue, one ledger: parked updates and ids of two queues would mix.
-async fn bind(ledger: &AnyLedger, arn: &str, adopt: bool) -> Result<(), RunError> {
+async fn bind(ledger: &AnyLedger, arn: &str, place: TopologyPlace, adopt: bool) -> Result<(), RunError> {
     let hash = digest(&SHA256, arn.as_bytes());
     let identity = Uuid::from_bytes(*hash.as_ref().first_chunk().expect("SHA-256 has 32 bytes"));
-    let place = TopologyPlace { cluster: None, vhost: PLACE.to_owned(), exchange: arn.to_owned() };
     let before = ledger.binding().await?.topology;
     if let Some(bound) = before.as_ref().filter(|bound| bound.identity != identity)
         && !adopt
     {
-        return Err(RunError::LedgerOfAnother { bound: bound.place.to_string(), own: arn.to_owned() });
+        return Err(RunError::LedgerOfAnother { bound: bound.place.to_string(), own: place.to_string() });
     }
     let before = before.map(|bound| bound.identity);
+    let own = place.to_string();
     let topology = BoundTopology { identity, place };
     if !ledger.bind(before, &topology, Uuid::new_v4(), None).await? {
         let bound = "a queue or exchange that has taken it at this moment".to_owned();
-        return Err(RunError::LedgerOfAnother { bound, own: arn.to_owned() });
+        return Err(RunError::LedgerOfAnother { bound, own });
     }
     Ok(())
 }

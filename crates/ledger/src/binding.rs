@@ -40,7 +40,20 @@ pub struct TopologyPlace {
     pub exchange: String,
 }
 
+/// In the place of a virtual host, if updates come from SQS.
+const SQS: &str = "SQS";
+
 impl TopologyPlace {
+    /// A queue of SQS, by its URL.
+    #[must_use]
+    pub fn of_sqs(queue_url: &str) -> Self {
+        Self { cluster: None, vhost: SQS.to_owned(), exchange: queue_url.to_owned() }
+    }
+
+    fn is_of_sqs(&self) -> bool {
+        self.vhost == SQS && self.exchange.contains("://")
+    }
+
     /// Returns false if they are certainly two places.
     #[must_use]
     pub fn can_be(&self, other: &Self) -> bool {
@@ -55,6 +68,9 @@ impl TopologyPlace {
 impl fmt::Display for TopologyPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cluster, vhost, exchange } = self;
+        if self.is_of_sqs() {
+            return write!(f, "the SQS queue {exchange}");
+        }
         write!(f, "the exchange {exchange} of virtual host {vhost}")?;
         cluster.as_ref().map_or(Ok(()), |cluster| write!(f, " on {cluster}"))
     }

@@ -1,6 +1,7 @@
 //! Updates from an SQS FIFO queue. `fake.py` is an SQS on loopback that behaves as AWS documents; nothing here ran on AWS.
 
 mod order;
+mod updates;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
