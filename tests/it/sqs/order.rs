@@ -26,7 +26,7 @@ async fn updates_flow_in_order_and_the_queue_is_empty() {
 #[tokio::test(flavor = "multi_thread")]
 async fn order_holds_while_processes_stop_and_die_and_sqs_fails() {
     let settings = ReceiverSettings {
-        latency: Duration::from_millis(20),
+        latency: Duration::from_millis(150),
         latency_jitter: 0.5,
         fail_share: 0.05,
         ..ReceiverSettings::default()
