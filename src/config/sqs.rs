@@ -153,22 +153,22 @@ fn read_credentials(section: &mut Section<'_, '_>) -> Option<Option<(String, Sec
     match (id.is_empty(), set(&key)) {
         (true, false) if set(&token) => {
             let fix = "set access_key_id and secret_access_key, too";
-            section.fault("session_token", Problem::new("is set without them", fix));
+            section.fault("session_token", Problem::constant("is set without them", fix));
             None
         }
         (true, false) => Some(None),
         (false, true) => Some(Some((id, key, Some(token).filter(set)))),
         (true, true) => {
             section.fault(
-                "access_key_id",
-                Problem::new("is \"\", and secret_access_key is not", "set both or none"),
+                "secret_access_key",
+                Problem::constant("is set, and access_key_id is not", "set both or none"),
             );
             None
         }
         (false, false) => {
             section.fault(
-                "secret_access_key",
-                Problem::new("is \"\", and access_key_id is not", "set both or none"),
+                "access_key_id",
+                Problem::constant("is set, and secret_access_key is not", "set both or none"),
             );
             None
         }

@@ -224,7 +224,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
             ("broker.heart_beat", "lk.toml", "did you mean `heartbeat`?"),
             ("brokr", "lk.toml", "did you mean `broker`?"),
             ("leger", "lk.toml", "did you mean `ledger`?"),
-            ("url", "lk.toml", "known here: instance, broker"),
+            ("url", "lk.toml", "known here: instance, source, sqs, broker"),
         ],
     );
     check_whole(

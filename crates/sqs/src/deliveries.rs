@@ -374,12 +374,12 @@ impl Deliveries for SqsDeliveries {
         }
         let entries = self.groups.hand_back(!rest.is_zero());
         let client = &self.client;
-        let give_back = async {
+        let handing_back = async {
             for batch in entries.chunks(BATCH_MAX) {
                 let _ = client.change_visibility(batch, Some(0)).await;
             }
         };
-        let _ = timeout(LEAVE_TIMEOUT, give_back).await;
+        let _ = timeout(LEAVE_TIMEOUT, handing_back).await;
     }
 
     async fn close(mut self) {
