@@ -33,8 +33,9 @@ fn the_file_may_be_named_by_a_variable_and_the_report_be_json() {
     let (code, out, _) = check(CONFIG, &["--json"], &[("LANEKEEPER_CONFIG", "lk.toml")]);
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(code, 0);
-    assert_eq!(report["values"][1]["key"], "url");
-    assert_eq!(report["values"][1]["value"], "amqp://guest:***@127.0.0.1:5672/%2f");
+    let values = report["values"].as_array().unwrap();
+    let url = values.iter().find(|value| value["section"] == "broker" && value["key"] == "url").unwrap();
+    assert_eq!(url["value"], "amqp://guest:***@127.0.0.1:5672/%2f");
     assert_eq!(report["schedule"]["attempts"][1]["wait_ms_max"], 500);
     assert_eq!(report["schedule"]["end"]["limit"], "retry.elapsed_max");
 }

@@ -12,7 +12,7 @@ use super::against_running;
 use super::arguments::ConfigArguments;
 use super::exit::Exit;
 use super::process::print;
-use crate::config::{Config, Loaded, Purpose, Shown, format_duration, warnings};
+use crate::config::{Config, Loaded, Origin, Purpose, Shown, format_duration, warnings};
 
 /// A longer schedule is printed with a gap.
 const ROWS_MAX: usize = 12;
@@ -51,7 +51,13 @@ pub fn main(arguments: &Arguments) -> Exit {
 fn as_text(loaded: &Loaded) -> String {
     let config = &loaded.config;
     let mut text = String::new();
-    for values in loaded.shown.chunk_by(|a, b| a.section == b.section) {
+    let is_shown = |values: &&[Shown]| {
+        // Nobody with RabbitMQ needs to read what SQS would have.
+        values[0].section != "sqs"
+            || config.sqs.is_some()
+            || values.iter().any(|shown| !matches!(shown.origin, Origin::BuiltIn))
+    };
+    for values in loaded.shown.chunk_by(|a, b| a.section == b.section).filter(is_shown) {
         text += &section(values);
     }
     text += &schedule(config);

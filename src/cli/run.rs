@@ -79,7 +79,10 @@ pub fn main(arguments: &Arguments) -> Exit {
             // Not by `report`, which waits for whoever reads standard error.
             log.push(format!("error: {}\n", error_chain(&error)).as_bytes());
             match error {
-                RunError::Ledger(_) | RunError::Binding(_) | RunError::LedgerOfAnother { .. } => Exit::Ledger,
+                RunError::Ledger(_)
+                | RunError::Binding(_)
+                | RunError::LedgerOfAnother { .. }
+                | RunError::LedgerInUse { .. } => Exit::Ledger,
                 RunError::Source(_) => Exit::Broker,
                 RunError::Targets(_) | RunError::Admin { .. } | RunError::NotFifo { .. } => Exit::Config,
             }

@@ -96,7 +96,12 @@ impl Config {
     /// [`TargetConfig::at_work_max`]. The next owner waits for it, in addition to the lease; zero without targets.
     #[must_use]
     pub fn at_work_max(&self) -> Duration {
-        self.targets.iter().map(TargetConfig::at_work_max).max().unwrap_or_default()
+        let at_work_max = |target: &TargetConfig| match &self.sqs {
+            None => target.at_work_max(),
+            // Visibility timeouts take no notice of takeover_wait.
+            Some(_) => target.at_work_max().max(target.timeout),
+        };
+        self.targets.iter().map(at_work_max).max().unwrap_or_default()
     }
 
     /// The layout that the config asks for: `updates.partitions` and `dispatch.prefetch`.

@@ -40,7 +40,7 @@ pub struct SqsConfig {
     pub region: Option<String>,
     /// Key id, secret key and perhaps session token; `None`: as AWS finds them.
     pub credentials: Option<(String, Secret, Option<Secret>)>,
-    /// 10 seconds to 12 hours.
+    /// 10 seconds to 7 hours.
     pub visibility_timeout: Duration,
     /// 1 to 20 seconds.
     pub wait_time: Duration,
@@ -73,7 +73,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Option<SqsConfig>> {
     let dead_letter_queue_url = section.read("dead_letter_queue_url", fifo_url);
     let endpoint_url = section.read("endpoint_url", endpoint);
     let region = section.read("region", text);
-    let visibility_timeout = section.read("visibility_timeout", whole_seconds(10..=43_200));
+    let visibility_timeout = section.read("visibility_timeout", whole_seconds(10..=25_200));
     let wait_time = section.read("wait_time", whole_seconds(1..=20));
     let receivers = section.read("receivers", integer::<usize>(1..=16));
     let credentials = read_credentials(&mut section);

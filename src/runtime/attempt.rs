@@ -21,6 +21,8 @@ use lanekeeper_ledger::{Ledger, RecordLock};
 /// its request is written to a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fence {
+    /// Counts tenures: one without a number is told from the next by it.
+    pub(super) session: u64,
     /// The tenure's number.
     pub(super) tenure: Option<TenureNumber>,
     /// `None`: none may be sent.
@@ -35,6 +37,8 @@ pub(super) struct PendingAttempt<T, L> {
     pub(super) ledger_client: Option<LedgerClient<L>>,
     pub(super) clock: Clock,
     pub(super) fence: watch::Receiver<Fence>,
+    /// That of the fence, when the attempt began.
+    pub(super) session: u64,
     pub(super) attempt: AttemptId,
     pub(super) number: u32,
     pub(super) tenure: Option<TenureNumber>,
@@ -122,7 +126,7 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
         trace: Option<Arc<TraceHeaders>>,
     ) -> (Outcome, AttemptReceipt, Option<RecordLock>, Duration) {
         let unsent = |outcome| (outcome, AttemptReceipt::default(), None, Duration::ZERO);
-        let clear = may_send(self.fence, self.clock, self.tenure);
+        let clear = may_send(self.fence, self.clock, (self.session, self.tenure));
         let (etag, lock) = match &self.ledger_client {
             None if clear() => (None, None),
             None => return unsent(Outcome::Withheld),
@@ -152,11 +156,11 @@ impl<T: Target, L: Ledger> PendingAttempt<T, L> {
 fn may_send(
     fence: watch::Receiver<Fence>,
     clock: Clock,
-    tenure: Option<TenureNumber>,
+    tenure: (u64, Option<TenureNumber>),
 ) -> impl Fn() -> bool + Send + Sync + 'static {
     move || {
         let fence = *fence.borrow();
-        fence.tenure == tenure && fence.until.is_some_and(|until| clock.now() <= until)
+        (fence.session, fence.tenure) == tenure && fence.until.is_some_and(|until| clock.now() <= until)
     }
 }
 
@@ -168,6 +172,16 @@ mod tests {
 
     fn size_of_output<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[tokio::test]
+    async fn a_tenure_without_a_number_is_told_from_the_next_one() {
+        let fence = |session| Fence { session, tenure: None, until: Some(Tick::from_micros(u64::MAX)) };
+        let (changed, seen) = watch::channel(fence(1));
+        let may = may_send(seen, Clock::start(), (1, None));
+        assert!(may());
+        changed.send_replace(fence(2));
+        assert!(!may(), "the next tenure has no number either");
     }
 
     /// It is allocated, moved and freed for every attempt: at 16 KiB it was the most expensive allocation of all.

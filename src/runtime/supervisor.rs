@@ -1,6 +1,7 @@
 //! Starts everything, stops everything.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -82,6 +83,15 @@ pub enum RunError {
         bound: String,
         /// The queue.
         own: String,
+    },
+    /// Another process uses the ledger, which is a file.
+    #[error(
+        "another lanekeeper uses this ledger ({path}), and with SQS only one process may: stop it, or set ledger.url to PostgreSQL \
+         for several"
+    )]
+    LedgerInUse {
+        /// The ledger.
+        path: PathBuf,
     },
     /// The port for health and metrics is taken or not ours.
     #[error("admin.listen: cannot listen on {address}; choose another address, or \"\" to turn it off")]

@@ -1,6 +1,7 @@
 //! Starts and stops everything of a process whose updates come from SQS: one driver, and nothing that RabbitMQ needs.
 
 use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ use lanekeeper_core::layout::{LayoutNumber, PartitionNumber, Shape};
 use lanekeeper_core::placement::Placement;
 use lanekeeper_core::previous_layout::PreviousLayout;
 use lanekeeper_core::witness::witnesses;
-use lanekeeper_ledger::{AnyLedger, BoundTopology, TopologyPlace};
+use lanekeeper_ledger::{AnyLedger, BoundTopology, LedgerConfig, LedgerPlace, TopologyPlace};
 use lanekeeper_sqs::{QueueFacts, SqsClient, SqsCredentials, SqsDecoder, SqsSettings, SqsSource};
 
 /// Between two tries to reach the queues at the start.
@@ -79,6 +80,7 @@ pub async fn run(
     serve_admin(&config, served).await?;
     let clock = Clock::start();
     let client = SqsClient::new(&settings(&config)).await;
+    let mut alone = None;
     let begun = async {
         let facts = checked(&client, sqs_of(&config)).await?;
         let ledger = open_ledger(config.ledger.as_ref(), &metrics).await?;
@@ -87,6 +89,7 @@ pub async fn run(
             Some(ledger) => {
                 let place = TopologyPlace::of_sqs(&sqs_of(&config).queue_url);
                 bind(ledger, &facts.arn, place, options.adopt_ledger).await?;
+                alone = lock_file(config.ledger.as_ref())?;
                 Pauses::begin(Arc::clone(ledger)).await?
             }
         };
@@ -113,9 +116,9 @@ pub async fn run(
     let mut unusable = pin!(unusable(ledger.as_deref()));
     let layout = Shape { partitions: 1, prefetch: config.dispatch.prefetch.get() }.numbered(LayoutNumber(1));
     let partition = PartitionNumber(0);
-    health.begin(layout.number, [partition]);
     let (_previous, previous_undrained) = watch::channel(BTreeSet::new());
     loop {
+        health.begin(layout.number, [partition]);
         let context = DriverContext {
             config: config.clone(),
             ledger: ledger.clone(),
@@ -227,6 +230,22 @@ async fn checked(client: &SqsClient, config: &SqsConfig) -> Result<QueueFacts, R
         );
     }
     Ok(facts)
+}
+
+/// SQS hands a record now to one process, now to another, and a file has no row locks: only one process may use it.
+fn lock_file(config: Option<&LedgerConfig>) -> Result<Option<File>, RunError> {
+    let Some(LedgerPlace::Sqlite(path)) = config.map(|config| &config.place) else { return Ok(None) };
+    let mut lock = path.clone().into_os_string();
+    lock.push(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&lock);
+    match file.map_err(TryLockError::Error).and_then(|file| file.try_lock().map(|()| file)) {
+        Ok(file) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(RunError::LedgerInUse { path: path.clone() }),
+        Err(TryLockError::Error(error)) => {
+            warn!(%error, "cannot lock the ledger's file: see to it that only one process uses it");
+            Ok(None)
+        }
+    }
 }
 
 async fn patiently(client: &SqsClient, of_dead_letters: bool) -> QueueFacts {

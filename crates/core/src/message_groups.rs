@@ -138,10 +138,10 @@ impl<M> MessageGroups<M> {
         self.by_number.is_empty()
     }
 
-    /// Returns true if a message is to be deleted, and not known to be.
+    /// When the next deletion is due; `None`: none is to be sent.
     #[must_use]
-    pub fn has_settled(&self) -> bool {
-        self.groups.values().any(|group| matches!(group.front, Front::Settled { .. } | Front::Deleting))
+    pub fn next_deletion_at(&self) -> Option<Tick> {
+        self.settled.first().map(|(from, _)| *from)
     }
 
     /// Messages that are held.
@@ -192,13 +192,15 @@ impl<M> MessageGroups<M> {
         Some(Receive { id, messages_max })
     }
 
-    /// A `ReceiveMessage` has ended, with these messages in this order; none if there was no answer.
+    /// A `ReceiveMessage` has ended, with these messages in this order; none if there was no answer. Of more messages than were
+    /// asked for, the last ones are left alone until their visibility timeout ends: nobody has them, and what stands behind
+    /// them waits.
     ///
     /// # Errors
     /// Something became visible that was held.
     ///
     /// # Panics
-    /// It ended before, or SQS handed over more than it was asked for.
+    /// It ended before.
     pub fn receive_ended(
         &mut self,
         now: Tick,
@@ -207,8 +209,7 @@ impl<M> MessageGroups<M> {
     ) -> Result<(), VisibilityLost> {
         let (sent, messages_max) = self.receives.remove(&id).expect("it ends once");
         self.asked_for -= messages_max;
-        for (place, message) in messages.into_iter().enumerate() {
-            assert!(place < messages_max, "SQS handed over more than {messages_max} messages");
+        for message in messages.into_iter().take(messages_max) {
             self.keep(now, sent, message)?;
         }
         Ok(())

@@ -22,6 +22,8 @@ use lanekeeper_core::message_groups::{Entry, EntryAnswer};
 
 /// How long a call may take, beside the time that a receive waits for messages.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A deletion, and a new visibility timeout, have this part of the visibility timeout.
+const SHORT_PARTS: u32 = 6;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a call has failed.
@@ -32,14 +34,6 @@ pub struct CallFault {
     pub code: Option<String>,
     /// For people.
     pub text: String,
-}
-
-impl CallFault {
-    /// Returns true if the queue does not exist.
-    #[must_use]
-    pub fn is_no_queue(&self) -> bool {
-        matches!(self.code.as_deref(), Some("QueueDoesNotExist" | "NonExistentQueue"))
-    }
 }
 
 /// What a queue says of itself.
@@ -61,6 +55,8 @@ pub struct SqsClient {
     dead_letter_queue_url: Arc<str>,
     visibility_timeout: i32,
     wait_time: i32,
+    /// Of calls that a visibility timeout depends on.
+    short: TimeoutConfig,
 }
 
 impl fmt::Debug for SqsClient {
@@ -97,7 +93,12 @@ impl SqsClient {
             loader = loader.endpoint_url(url);
         }
         let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+        // So that a lost answer leaves time for another try.
+        let short = (settings.visibility_timeout / SHORT_PARTS).min(CALL_TIMEOUT);
+        let short =
+            TimeoutConfig::builder().connect_timeout(short.min(CONNECT_TIMEOUT)).operation_timeout(short);
         Self {
+            short: short.build(),
             client: Client::new(&loader.load().await),
             queue_url: settings.queue_url.as_str().into(),
             dead_letter_queue_url: settings.dead_letter_queue_url.as_str().into(),
@@ -147,6 +148,10 @@ impl SqsClient {
         Ok(answer.messages.unwrap_or_default())
     }
 
+    fn shortly(&self) -> aws_sdk_sqs::config::Builder {
+        aws_sdk_sqs::Config::builder().timeout_config(self.short.clone())
+    }
+
     /// An answer for each entry.
     pub(crate) async fn delete(&self, entries: &[Entry]) -> (Vec<EntryAnswer>, Option<CallFault>) {
         let call = self.client.delete_message_batch().queue_url(&*self.queue_url);
@@ -156,7 +161,8 @@ impl SqsClient {
                 .receipt_handle(&*entry.receipt_handle.0);
             request.build().expect("it has an id and a handle")
         });
-        match call.set_entries(Some(batch.collect())).send().await {
+        let call = call.set_entries(Some(batch.collect())).customize();
+        match call.config_override(self.shortly()).send().await {
             Err(error) => unknown(entries, fault(&error)),
             Ok(answer) => {
                 let done = answer.successful().iter().map(|done| done.id().to_owned());
@@ -180,7 +186,8 @@ impl SqsClient {
                 .visibility_timeout(seconds);
             request.build().expect("it has an id and a handle")
         });
-        match call.set_entries(Some(batch.collect())).send().await {
+        let call = call.set_entries(Some(batch.collect())).customize();
+        match call.config_override(self.shortly()).send().await {
             Err(error) => unknown(entries, fault(&error)),
             Ok(answer) => {
                 let done = answer.successful().iter().map(|done| done.id().to_owned());

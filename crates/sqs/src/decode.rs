@@ -7,7 +7,6 @@ use aws_sdk_sqs::types::{Message as SqsMessage, MessageAttributeValue, MessageSy
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use ring::digest::{SHA256, digest};
 
 use lanekeeper_core::message_groups::{Message, ReceiptHandle};
 use lanekeeper_core::policy::Malformed;
@@ -54,7 +53,6 @@ impl SqsDecoder {
         let facts = Facts {
             attributes: Attributes(&attributes),
             message_id: &message_id,
-            deduplication_id: of(MessageSystemAttributeName::MessageDeduplicationId),
             published_at: of(MessageSystemAttributeName::SentTimestamp)
                 .and_then(|text| Some(text.parse::<u64>().ok()? / 1000)),
             sequence_number,
@@ -92,7 +90,7 @@ impl SqsDecoder {
         headers.push((SEQUENCE_HEADER.to_owned(), facts.sequence_number.to_string()));
         Ok(Arc::new(Update {
             record_key,
-            id: facts.update_id(text)?,
+            id: facts.update_id()?,
             target,
             update_type,
             version: attributes.version()?,
@@ -110,28 +108,18 @@ impl SqsDecoder {
 struct Facts<'a> {
     attributes: Attributes<'a>,
     message_id: &'a str,
-    deduplication_id: Option<&'a str>,
     published_at: Option<u64>,
     sequence_number: u128,
 }
 
 impl Facts<'_> {
-    /// Of the publisher, if it has chosen one. With content-based deduplication, SQS makes a deduplication id of the body, and
-    /// equal bodies are not equal updates. The message id is the same for every delivery, but not if it is sent again.
-    fn update_id(&self, body: &str) -> Result<UpdateId, Malformed> {
+    /// Of the publisher, if it has chosen one. A deduplication id is none: SQS knows it for five minutes, and a publisher, or
+    /// SQS itself, may make it of the body, so that the third of A, B, A would pass for the first. The message id is the same
+    /// for every delivery, but not if the update is sent again.
+    fn update_id(&self) -> Result<UpdateId, Malformed> {
         let of_publisher =
             self.attributes.text("update-id").or_else(|| self.attributes.text("cloudEvents_id"));
-        if let Some(id) = of_publisher {
-            return wire::published_id(&id);
-        }
-        let of_body = || {
-            let hash = digest(&SHA256, body.as_bytes());
-            hash.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
-        };
-        match self.deduplication_id.filter(|id| *id != of_body()) {
-            Some(id) => wire::published_id(id),
-            None => wire::published_id(self.message_id),
-        }
+        wire::published_id(of_publisher.as_deref().unwrap_or(self.message_id))
     }
 }
 
@@ -246,9 +234,7 @@ mod tests {
         };
         check(&[("update-id", "a"), ("cloudEvents_id", "b")], "c", "a");
         check(&[("cloudEvents_id", "b")], "c", "b");
-        check(&[], "c", "c");
-        // As SQS makes it of the body.
-        check(&[], "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", "the-message-id");
+        check(&[], "c", "the-message-id");
     }
 
     #[test]

@@ -30,8 +30,10 @@ const RECEIVE_AGAIN_MAX: Duration = Duration::from_secs(10);
 const LEASE_STEPS: u32 = 20;
 /// How long the end of a tenure waits for calls that are on their way, beside the time that a receive waits for messages.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A receive without an answer is sent again, with the same id, for this part of the visibility timeout.
+/// A receive without an answer is sent again, with the same id, for this part of the visibility timeout, and not longer than
+/// this.
 const SAME_ATTEMPT_PARTS: u32 = 3;
+const SAME_ATTEMPT_MAX: Duration = Duration::from_secs(30);
 
 /// A call that has ended.
 enum CallEnded {
@@ -71,7 +73,26 @@ pub struct SqsDeliveries {
     receive_from: Instant,
     receive_again: Duration,
     lost: Option<Lost>,
-    log: LogOnChange,
+    logs: [LogOnChange; 3],
+}
+
+/// Which call, for the log.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Receive,
+    Delete,
+    Renew,
+}
+
+impl Call {
+    /// As SQS names it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Receive => "ReceiveMessage",
+            Self::Delete => "DeleteMessageBatch",
+            Self::Renew => "ChangeMessageVisibilityBatch",
+        }
+    }
 }
 
 impl SqsDeliveries {
@@ -105,7 +126,7 @@ impl SqsDeliveries {
             receive_from: Instant::now(),
             receive_again: Duration::ZERO,
             lost: None,
-            log: LogOnChange::default(),
+            logs: Default::default(),
         }
     }
 
@@ -121,7 +142,8 @@ impl SqsDeliveries {
             let Some(receive) = self.groups.begin_receive(self.clock.now()) else { return };
             self.receiving += 1;
             let client = self.client.clone();
-            let again_until = Instant::now() + self.visibility_timeout / SAME_ATTEMPT_PARTS;
+            let again_for = (self.visibility_timeout / SAME_ATTEMPT_PARTS).min(SAME_ATTEMPT_MAX);
+            let again_until = Instant::now() + again_for;
             self.calls.spawn(async move {
                 let attempt_id = Uuid::new_v4().to_string();
                 loop {
@@ -174,14 +196,14 @@ impl SqsDeliveries {
                 let messages = match received {
                     Ok(messages) => {
                         self.receive_again = Duration::ZERO;
-                        self.note(None);
+                        self.note(Call::Receive, None);
                         messages
                     }
                     Err(fault) => {
                         self.receive_again =
                             (self.receive_again * 2).clamp(RECEIVE_AGAIN_MIN, RECEIVE_AGAIN_MAX);
                         self.receive_from = Instant::now() + self.receive_again;
-                        self.note(Some(&fault));
+                        self.note(Call::Receive, Some(&fault));
                         Vec::new()
                     }
                 };
@@ -190,31 +212,35 @@ impl SqsDeliveries {
                 self.groups.receive_ended(now, id, messages)
             }
             CallEnded::Deleted(entries, answers, fault) => {
-                self.note(fault.as_ref());
+                self.note(Call::Delete, fault.as_ref());
                 let mut ended = entries.iter().zip(answers);
                 ended.try_for_each(|(entry, answer)| self.groups.deletion_ended(now, entry, answer))
             }
             CallEnded::Renewed(entries, answers, fault) => {
-                self.note(fault.as_ref());
+                self.note(Call::Renew, fault.as_ref());
                 let mut ended = entries.iter().zip(answers);
                 ended.try_for_each(|(entry, answer)| self.groups.renewal_ended(now, entry, answer))
             }
         }
     }
 
-    /// One line when calls begin to fail, or fail for another reason, and one when they work again.
-    fn note(&mut self, fault: Option<&CallFault>) {
+    /// One line when calls of a kind begin to fail, or fail for another reason, and one when they work again.
+    fn note(&mut self, call: Call, fault: Option<&CallFault>) {
+        let log = &mut self.logs[call as usize];
         match fault {
             None => {
-                if self.log.cleared() {
-                    info!("SQS answers as it should again");
+                if log.cleared() {
+                    info!(call = call.name(), "SQS answers as it should again");
                 }
             }
-            // The end of the tenure says it.
             Some(fault) => {
                 let cause = fault.code.clone().unwrap_or_else(|| "no answer".to_owned());
-                if self.log.is_new(cause) {
-                    warn!(error = fault.text, "a call of SQS has failed, and is made again");
+                if log.is_new(cause) {
+                    warn!(
+                        call = call.name(),
+                        error = fault.text,
+                        "a call of SQS has failed, and is made again"
+                    );
                 }
             }
         }
@@ -355,18 +381,25 @@ impl Deliveries for SqsDeliveries {
             // Receives under way may bring messages, which nobody would have until their visibility timeout ends.
             loop {
                 self.begin_deletions();
-                let Some(ended) = self.calls.join_next().await else {
-                    match self.groups.next_deadline() {
-                        Some(at) if self.groups.has_settled() => sleep_until(self.clock.instant(at)).await,
-                        _ => break,
+                let deletion_at = self.groups.next_deletion_at().map(|at| self.clock.instant(at));
+                if self.calls.is_empty() && deletion_at.is_none() {
+                    return true;
+                }
+                let due = async {
+                    match deletion_at {
+                        Some(at) => sleep_until(at).await,
+                        None => std::future::pending().await,
                     }
-                    continue;
                 };
-                if ended.is_ok_and(|ended| self.ended(ended).is_err()) {
-                    return false;
+                tokio::select! {
+                    Some(ended) = self.calls.join_next() => {
+                        if ended.is_ok_and(|ended| self.ended(ended).is_err()) {
+                            return false;
+                        }
+                    }
+                    () = due => {}
                 }
             }
-            true
         };
         // After a loss nothing is given back: handles may be those of others' deliveries.
         if timeout(within, ends).await != Ok(true) {

@@ -35,6 +35,7 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
                     ledger_client: self.context.ledger_client.clone(),
                     clock: self.context.clock,
                     fence: self.fence.subscribe(),
+                    session: self.sessions,
                     attempt,
                     number,
                     tenure,
@@ -101,7 +102,11 @@ impl<S: Source, T: Target + 'static, L: Ledger> Driver<S, T, L> {
     /// Attempts look at the fence when they are about to send, since they may have waited for the ledger.
     fn set_fence(&self) {
         let may = self.core.may_send_until();
-        let now = Fence { tenure: may.and_then(|(tenure, _)| tenure), until: may.map(|(_, until)| until) };
+        let now = Fence {
+            session: self.sessions,
+            tenure: may.and_then(|(tenure, _)| tenure),
+            until: may.map(|(_, until)| until),
+        };
         self.fence.send_if_modified(|fence| std::mem::replace(fence, now) != now);
     }
 }

@@ -154,10 +154,30 @@ async fn a_stop_gives_back_what_waits_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_changed_config_is_applied_and_the_process_is_ready_again() {
+    let world = SqsWorld::new().await;
+    let dispatcher = world.dispatcher("").await;
+    world.send(updates(3, 5)).await;
+    world.applied(15).await;
+    let config = world.config("one", "retry.jitter = 0.1\n");
+    std::fs::write(world.dir.path().join("one.toml"), config).expect("the config can be written");
+    dispatcher.signal(Signal::HUP);
+    let line = dispatcher.logged("the config has changed, and is in force").await;
+    assert!(line.contains("retry.jitter"), "{line}");
+    dispatcher.ready().await;
+    world.send(updates(3, 10).filter(|line| line["body"]["sequence"].as_u64() > Some(5))).await;
+    assert_flawless(&world.applied(30).await, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_would_mix_or_keep_no_order_is_refused() {
     let world = SqsWorld::new().await;
     let ledger = format!("ledger.url = \"sqlite://{}\"\n", world.dir.path().join("ledger.db").display());
     let mut one = world.dispatcher(&ledger).await;
+    // A file has no row locks: only one process may use it.
+    let mut second = world.start("second", &ledger);
+    assert_eq!(second.ended().await, Some(4));
+    assert!(second.log().concat().contains("another lanekeeper uses this ledger"), "{:?}", second.log());
     one.signal(Signal::TERM);
     assert_eq!(one.ended().await, Some(0));
     let other = super::create(&world.client, "other.fifo").await;
