@@ -19,6 +19,8 @@ use lanekeeper_core::publish::intake::{
 };
 use lanekeeper_core::tick::Tick;
 
+/// After so long without updates, nothing is said of confirms that did not come.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Confirmed updates that are known, as a multiple of those that wait.
 const REMEMBERED: usize = 10;
 
@@ -39,6 +41,8 @@ struct Inner {
     senders: Senders,
     /// When the broker has confirmed something last, or when updates began to wait; `None`: none waits.
     no_confirm_since: Option<Tick>,
+    /// Nothing waits since then; `None`: something does.
+    idle_since: Option<Tick>,
     waiters: HashMap<RequestId, oneshot::Sender<Vec<LineAnswer>>>,
     /// `None`: nothing is published any more.
     orders: Option<mpsc::Sender<Order>>,
@@ -55,6 +59,16 @@ pub(super) struct DoorLoad {
     pub(super) by_sender: HashMap<SenderName, usize>,
     /// For how long the broker has confirmed none of them; `None`: none waits.
     pub(super) no_confirm_for: Option<Duration>,
+}
+
+/// When an update is the one that was sent before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sameness {
+    /// It has the same id and body: who uses an id for another body makes a mistake, and would lose an update.
+    IdAndBody,
+    /// It has the same id: senders of webhooks choose it for an event, and may write the event differently in each repeat, as
+    /// Stripe does with `pending_webhooks`.
+    Id,
 }
 
 /// Why a request is not taken.
@@ -94,6 +108,7 @@ impl Door {
             intake: Intake::new(limits),
             senders: Senders::default(),
             no_confirm_since: None,
+            idle_since: Some(Tick::ZERO),
             waiters: HashMap::new(),
             orders: Some(sender),
             is_stopping: false,
@@ -114,8 +129,9 @@ impl Door {
         client: usize,
         updates: Vec<Outgoing>,
         confirm_timeout: Duration,
+        sameness: Sameness,
     ) -> Result<Waiting, NotTaken> {
-        let lines: Vec<Offer> = updates.iter().map(line).collect();
+        let lines: Vec<Offer> = updates.iter().map(|outgoing| line(outgoing, sameness)).collect();
         let (now, deadline) = (self.now(), Instant::now() + confirm_timeout);
         let mut inner = self.inner();
         if inner.is_stopping {
@@ -169,7 +185,10 @@ impl Door {
             pending,
             pending_bytes,
             by_sender: inner.senders.loads(&inner.intake),
-            no_confirm_for: inner.no_confirm_since.map(|since| self.now().since(since)),
+            no_confirm_for: inner
+                .no_confirm_since
+                .filter(|_| inner.idle_since.is_none_or(|since| self.now().since(since) <= IDLE_MAX))
+                .map(|since| self.now().since(since)),
         }
     }
 
@@ -213,10 +232,15 @@ impl Door {
             }
         }
         let (updates, bytes) = inner.intake.load();
+        let now = self.now();
         if updates == 0 {
-            inner.no_confirm_since = None;
+            inner.idle_since.get_or_insert(now);
         } else {
-            inner.no_confirm_since.get_or_insert_with(|| self.now());
+            // What was withdrawn unconfirmed a moment ago counts on; what is long past does not.
+            if inner.idle_since.take().is_some_and(|since| now.since(since) > IDLE_MAX) {
+                inner.no_confirm_since = None;
+            }
+            inner.no_confirm_since.get_or_insert(now);
         }
         self.0.metrics.pending(updates, bytes);
     }
@@ -279,7 +303,11 @@ impl Drop for Waiting {
     }
 }
 
-fn line(outgoing: &Outgoing) -> Offer {
+fn line(outgoing: &Outgoing, sameness: Sameness) -> Offer {
+    let body = match sameness {
+        Sameness::IdAndBody => &outgoing.body[..],
+        Sameness::Id => b"",
+    };
     let record_key = outgoing.record_key.as_str();
     let mut name = Context::new(&SHA256);
     name.update(&(record_key.len() as u64).to_be_bytes());
@@ -287,7 +315,7 @@ fn line(outgoing: &Outgoing) -> Offer {
     name.update(outgoing.id.as_str().as_bytes());
     Offer {
         name: UpdateName(first_half(name.finish().as_ref())),
-        body_hash: BodyHash(first_half(digest(&SHA256, &outgoing.body).as_ref())),
+        body_hash: BodyHash(first_half(digest(&SHA256, body).as_ref())),
         record_key: outgoing.record_key.clone(),
         bytes: outgoing.bytes(),
     }

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::inspect::doors::DRAINING;
+
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DoorHealth(Arc<Mutex<(DoorStage, Instant)>>);
@@ -58,7 +60,7 @@ impl DoorHealth {
         let why = match &current.0 {
             DoorStage::Connected => return None,
             DoorStage::Unconnected(why) => why.clone(),
-            DoorStage::Stopping => "draining".to_owned(),
+            DoorStage::Stopping => DRAINING.to_owned(),
         };
         Some((why, current.1.elapsed()))
     }

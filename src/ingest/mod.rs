@@ -154,6 +154,10 @@ pub async fn run(
             finish((publishing, serving), drain_timeout, &door, &end).await
         }
     };
+    if ended.is_err() {
+        // Its silence is noticed. A last word would say that all is in order.
+        reporting.abort();
+    }
     report_end.cancel();
     // It ends by itself soon; at the latest with the process.
     let _ = reporting.await;

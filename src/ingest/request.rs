@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::clients::ShownToken;
 use super::connections::Activity;
+use super::door::Sameness;
 use super::metrics::outcome;
 use super::parts::{Head, decoded_segment, record_key};
 use super::problem::{DoorProblem, DoorProblemCode, ProblemLine};
@@ -207,7 +208,11 @@ pub(super) async fn publish_within(
     is_batch: bool,
 ) -> Result<Vec<LineAnswer>, DoorProblem> {
     let begun = Instant::now();
-    let waiting = served.door.take(sender, updates, confirm_timeout);
+    let sameness = match name {
+        SenderName::Client(_) => Sameness::IdAndBody,
+        SenderName::Hook(_) => Sameness::Id,
+    };
+    let waiting = served.door.take(sender, updates, confirm_timeout, sameness);
     let waiting = waiting.map_err(|reason| DoorProblem::not_taken(reason, is_batch))?;
     let answers = waiting.answer().await;
     served.metrics.updates(name.as_str(), &answers);

@@ -77,7 +77,11 @@ impl Senders {
             let number = self.numbers.get(&name).copied().unwrap_or_else(|| {
                 let idle = self.unused.iter().position(|number| intake.load_of_client(*number) == 0);
                 match idle {
-                    Some(at) => self.unused.swap_remove(at),
+                    Some(at) => {
+                        let number = self.unused.swap_remove(at);
+                        intake.replace_client(number, limits);
+                        number
+                    }
                     None => intake.add_client(limits),
                 }
             });

@@ -23,6 +23,8 @@ const STUCK_MAX_MS: i64 = 10_000;
 const WRONG_SIGNATURES_MIN: u64 = 5;
 /// Older failures are no reason to act now.
 const FAILURE_AGE_MAX_MS: i64 = 3_600_000;
+/// What a door that was asked to stop says of itself.
+pub const DRAINING: &str = "draining";
 /// Doors, or hooks, that are named one by one.
 const NAMED_MAX: usize = 5;
 const TEXT_CHARS_MAX: usize = 300;
@@ -146,7 +148,8 @@ impl DoorReport {
             bound(text);
         }
         bound_codes(&mut self.refused);
-        self.senders_left_out += self.senders.len().saturating_sub(SENDERS_MAX);
+        self.senders_left_out =
+            self.senders_left_out.saturating_add(self.senders.len().saturating_sub(SENDERS_MAX));
         self.senders.truncate(SENDERS_MAX);
         for sender in &mut self.senders {
             bound(&mut sender.name);
@@ -288,9 +291,13 @@ pub fn door_reasons(doors: &[ReportedDoor], all_is_known: bool) -> Vec<String> {
             named("door", &silent)
         ));
     }
-    for door in doors.iter().filter(|door| !door.is_silent()) {
+    // A stop waits for confirms, and nobody need act.
+    let is_stopping = |door: &ReportedDoor| door.report.unready.as_deref() == Some(DRAINING);
+    for door in doors.iter().filter(|door| !door.is_silent() && !is_stopping(door)) {
         let DoorReport { instance, unready, unready_since_ms, reported_at_ms, pending, .. } = &door.report;
-        let is_stuck = |since: Option<i64>| since.is_some_and(|since| reported_at_ms - since > STUCK_MAX_MS);
+        let is_stuck = |since: Option<i64>| {
+            since.is_some_and(|since| reported_at_ms.saturating_sub(since) > STUCK_MAX_MS)
+        };
         let instance = printable(instance);
         if let Some(why) = unready.as_ref().filter(|_| is_stuck(*unready_since_ms)) {
             reasons.push(format!(
@@ -337,7 +344,7 @@ fn signature_reason(doors: &[ReportedDoor]) -> Option<String> {
     hooks.retain(|_, hook| {
         hook.wrong >= WRONG_SIGNATURES_MIN
             && hook.failed_ms > hook.signed_ms
-            && hook.failed_ms.is_some_and(|at| now_ms - at <= FAILURE_AGE_MAX_MS)
+            && hook.failed_ms.is_some_and(|at| now_ms.saturating_sub(at) <= FAILURE_AGE_MAX_MS)
     });
     let wrong = hooks.values().map(|hook| hook.wrong).fold(0, u64::saturating_add);
     let names: Vec<String> = hooks.into_keys().map(printable).collect();

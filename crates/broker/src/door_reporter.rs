@@ -32,6 +32,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Waits after a failure. The broker writes a line in its log for each report to an exchange that is not there.
 const RETRY_DELAY_MIN: Duration = Duration::from_secs(2);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// After other failures, as of the connection. Dispatchers miss a door that says nothing for ten seconds.
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(5);
 /// A right is seldom granted in passing, and the broker writes a line in its log each time it refuses.
 const NOT_PERMITTED_DELAY: Duration = Duration::from_secs(300);
 
@@ -133,7 +135,9 @@ impl DoorReporter {
             if log.is_new(error.clone()) {
                 debug!(error, exchange = self.exchange, "cannot report to the dispatchers, trying again");
             }
-            sleep(backoff.next_delay()).await;
+            let delay = backoff.next_delay();
+            let is_missing = matches!(fault, SourceError::Missing { .. });
+            sleep(if is_missing { delay } else { delay.min(RECONNECT_DELAY_MAX) }).await;
         }
     }
 

@@ -25,6 +25,8 @@ const STEP: &str = "taking in the reports of doors";
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Reports that wait in the queue; of more, the oldest are dropped.
 const REPORTS_MAX: i32 = 1_000;
+/// Their bytes. Whoever may publish reports could write anything.
+const REPORTS_BYTES_MAX: i32 = 4 * 1024 * 1024;
 /// Exchange and binding are declared again so often: somebody may have deleted them.
 const DECLARE_EVERY: Duration = Duration::from_secs(20);
 /// An alarm keeps the answer back.
@@ -97,6 +99,7 @@ async fn open_queue(channel: &mut ConsumerChannel, names: &Names) -> Result<Stri
         QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(REPORTS_MAX));
+    arguments.insert("x-max-length-bytes".into(), AMQPValue::LongInt(REPORTS_BYTES_MAX));
     let declaring = channel.channel().queue_declare(queue.as_str().into(), options, arguments);
     declaring.await.map_err(|source| {
         SourceError::from_amqp("declaring a queue", &format!("queue {queue}"), names.public(), source)

@@ -59,9 +59,12 @@ async fn receive_of(
     (parts, body): (&request::Parts, Body),
 ) -> Result<Response, DoorProblem> {
     let hook = &served.hooks.configs[index];
-    let refused = |detail: &'static str| {
+    let refused = |detail: &'static str, is_signed: bool| {
         served.metrics.signature_failed(&hook.name);
-        served.statistics.wrongly_signed(sender);
+        // Whoever scans the net signs nothing, and is no reason to act.
+        if is_signed {
+            served.statistics.wrongly_signed(sender);
+        }
         let problem = served.guesses.refuse(parts, DoorProblem::new(DoorProblemCode::Unauthorized, detail));
         // Not each of those who try many is worth a line.
         if problem.code() == DoorProblemCode::Unauthorized {
@@ -70,10 +73,10 @@ async fn receive_of(
         problem.caused_by(detail)
     };
     if !verify::is_signed(hook, &parts.headers) {
-        return Err(refused("the request has no signature"));
+        return Err(refused("the request has no signature", false));
     }
     let body = served.hook_budget.read(&parts.headers, body, served.limits.body_bytes_max()).await?;
-    verify::verify(hook, &parts.headers, &body, now()).map_err(refused)?;
+    verify::verify(hook, &parts.headers, &body, now()).map_err(|detail| refused(detail, true))?;
     served.statistics.signed(sender, unix_millis(SystemTime::now()));
     at_work(parts);
     let Some(outgoing) = update(hook, &parts.headers, Head::new(parts).content()?, body)? else {

@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::inspect::doors::{DOOR_MESSAGE_FORM, DOORS_MAX, DoorMessage, DoorReport, ReportedDoor};
 use lanekeeper_broker::DoorEvent;
 
 /// A door that has said nothing for so long is forgotten: it has ended, or goes on as another process.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
+/// The reports of all doors together: an answer of this process has them all.
+const BYTES_MAX: usize = 1024 * 1024;
 
 /// Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -23,11 +26,14 @@ struct DoorsState {
     listening_since: Option<Instant>,
     /// By process.
     doors: BTreeMap<String, LastReport>,
+    /// The last report found no room.
+    is_full: bool,
 }
 
 #[derive(Debug)]
 struct LastReport {
     at: Instant,
+    bytes: usize,
     ended: bool,
     report: DoorReport,
 }
@@ -45,7 +51,7 @@ impl ReportedDoors {
             DoorEvent::Interrupted => state.listening_since = None,
             DoorEvent::Report(body) => match serde_json::from_slice::<DoorMessage>(body) {
                 Ok(DoorMessage { form: DOOR_MESSAGE_FORM, ended, door }) => {
-                    state.take(door.bounded(), ended, now);
+                    state.take(door.bounded(), (ended, body.len()), now);
                 }
                 // A door of another version, or somebody who publishes something else: there is one line for each.
                 Ok(_) | Err(_) => {
@@ -64,7 +70,7 @@ impl ReportedDoors {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.forget(now);
         let since = state.listening_since;
-        let doors = state.doors.values().map(|LastReport { at, ended, report }| ReportedDoor {
+        let doors = state.doors.values().map(|LastReport { at, ended, report, .. }| ReportedDoor {
             report: report.clone(),
             // Nothing could be heard before.
             silent_ms: since.map(|since| millis(now.saturating_duration_since((*at).max(since)))),
@@ -75,14 +81,24 @@ impl ReportedDoors {
 }
 
 impl DoorsState {
-    fn take(&mut self, report: DoorReport, ended: bool, now: Instant) {
+    fn take(&mut self, report: DoorReport, (ended, bytes): (bool, usize), now: Instant) {
         self.forget(now);
         let process = report.process.clone();
-        // Reports of one door come in order: what was on its way when it ended comes before.
-        if self.doors.len() >= DOORS_MAX && !self.doors.contains_key(&process) {
+        let others = self.doors.iter().filter(|(known, _)| **known != process);
+        let (doors, bytes_of_others) =
+            others.fold((0, 0), |(doors, sum), (_, door)| (doors + 1, sum + door.bytes));
+        if doors >= DOORS_MAX || bytes_of_others + bytes > BYTES_MAX {
+            if !std::mem::replace(&mut self.is_full, true) {
+                warn!(
+                    doors,
+                    "more doors report than are shown, or somebody else publishes to their exchange: the rest is left out"
+                );
+            }
             return;
         }
-        self.doors.insert(process, LastReport { at: now, ended, report });
+        self.is_full = false;
+        // Reports of one door come in order: what was on its way when it ended comes before.
+        self.doors.insert(process, LastReport { at: now, bytes, ended, report });
     }
 
     fn forget(&mut self, now: Instant) {

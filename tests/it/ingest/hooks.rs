@@ -70,6 +70,10 @@ async fn webhooks_that_are_signed_are_updates_and_others_never_arrive() {
     let accepted = json!({"record_key": "cus_1", "update_id": "stripe:evt_1", "state": "accepted"});
     assert_eq!(stripe("whsec_old_secret", now(), &one, &one).await, (StatusCode::ACCEPTED, accepted));
     assert_eq!(stripe("whsec_new_secret", now(), &one, &one).await.1["state"], "known");
+    // A repeat says of the same event how many deliveries are still open, and may not be refused for it.
+    let repeated = one.replace("\"type\"", "\"pending_webhooks\":1,\"type\"");
+    assert_ne!(repeated, one);
+    assert_eq!(stripe("whsec_new_secret", now(), &repeated, &repeated).await.1["state"], "known");
     let two = event("evt_2", 2);
     for (secret, time, signed) in [
         ("whsec_other_secret", now(), two.as_str()),

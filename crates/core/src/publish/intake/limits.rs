@@ -76,6 +76,15 @@ impl Intake {
         self.limits.clients[client] = limits;
     }
 
+    /// The number goes to another client: nothing of the one before counts, but for what waits.
+    ///
+    /// # Panics
+    /// There is no such client.
+    pub fn replace_client(&mut self, client: usize, limits: ClientLimits) {
+        self.allowances[client] = Allowance::new(limits.rate_max);
+        self.limits.clients[client] = limits;
+    }
+
     /// A further client; returns its number.
     pub fn add_client(&mut self, limits: ClientLimits) -> usize {
         self.limits.clients.push(limits);

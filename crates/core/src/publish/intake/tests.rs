@@ -194,6 +194,16 @@ fn a_client_that_is_changed_owes_what_it_owed_unless_its_rate_is_another_one() {
 }
 
 #[test]
+fn whoever_gets_the_number_of_another_client_owes_nothing() {
+    let mut intake = Intake::new(limits());
+    let slow = limits().clients[1];
+    intake.admit(1, &["a1", "a2", "a3"].map(line), tick(0), tick(9)).unwrap();
+    assert!(matches!(intake.admit(1, &[line("b1")], tick(0), tick(9)), Err(NotAdmitted::TooFast { .. })));
+    intake.replace_client(1, slow);
+    assert!(intake.admit(1, &[line("b1")], tick(0), tick(9)).is_ok());
+}
+
+#[test]
 fn an_update_that_the_broker_refused_to_the_end_may_have_arrived() {
     let mut intake = Intake::new(limits());
     let _ = intake.admit(0, &[line("a1")], tick(0), tick(5)).unwrap();
